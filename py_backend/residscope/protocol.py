@@ -1,0 +1,208 @@
+"""The wire: every message between a view and the kernel, and nothing else.
+
+One request, one reply, matched by `id`. Numbers travel as binary buffers beside the reply, never inside it.
+`widgets/src/protocol.gen.ts` is generated from this file (`npm run protocol`); the tests check that it is current.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+By = Literal["accumulated", "layer", "head"]
+Norm = Literal["frozen", "recomputed"]
+
+
+class Token(msgspec.Struct, frozen=True):
+    """One entry of the model's vocabulary."""
+
+    id: int
+    text: str
+
+
+class Contrast(msgspec.Struct, frozen=True):
+    """Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`)."""
+
+    answer: list[Token]
+    distractor: list[Token]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds."""
+
+    contrasts: list[Contrast]
+    direction: str | None = None
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+class Request(msgspec.Struct, frozen=True, tag_field="kind"):
+    """What a view may ask. `prompt=None` is the mean over prompts, `position=None` each prompt's last real token."""
+
+
+class Describe(Request, tag="describe"):
+    """The facts of the cache."""
+
+
+class ReadTokens(Request, tag="tokens"):
+    """The tokens of one prompt, or what all prompts have in common."""
+
+    prompt: int | None = None
+
+
+class Attribute(Request, tag="attribute"):
+    """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component]."""
+
+    by: By
+    target: Target
+    prompt: int | None = None
+    position: int | None = None
+    norm: Norm = "frozen"
+
+
+class ReadAttention(Request, tag="attention"):
+    """Where a head looks; buffers: 0 = float16 [destination, source], 1 = float32 [source], what each source brings."""
+
+    layer: int
+    head: int
+    target: Target
+    prompt: int | None = None
+    position: int | None = None
+
+
+class Suggest(Request, tag="suggest"):
+    """The model's own top predictions at a position."""
+
+    prompt: int | None = None
+    position: int | None = None
+    k: int = 8
+
+
+class CheckToken(Request, tag="check"):
+    """Is this text one token of the model?"""
+
+    text: str
+
+
+AnyRequest = Describe | ReadTokens | Attribute | ReadAttention | Suggest | CheckToken
+
+
+# --- replies --------------------------------------------------------------------------------------------------------
+class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
+    """What the kernel answers; each request's reply bears the request's kind."""
+
+
+class CacheFacts(Reply, tag="describe"):
+    """Facts of the cache and its model. `last` is the last real position of each prompt."""
+
+    name: str
+    model: str
+    layers: int
+    heads: int
+    prompts: int
+    positions: int
+    dtype: str
+    device: str
+    bytes: int
+    missing: list[str]
+    last: list[int]
+    has_tokens: bool
+
+
+class TokenLabel(msgspec.Struct, frozen=True):
+    """A token at a position. Where prompts differ, `text` is empty and `varies` lists some of what stands there."""
+
+    text: str
+    id: int | None = None
+    varies: list[str] = []
+    padding: bool = False
+
+
+class TokensReply(Reply, tag="tokens"):
+    """The tokens of a prompt, a label per position."""
+
+    tokens: list[TokenLabel]
+
+
+class AttributionReply(Reply, tag="attribute"):
+    """A decomposition: sum(rows) + constant + unexplained = measured (for `accumulated`, the last row instead of the sum)."""
+
+    by: By
+    labels: list[str]
+    measured: float
+    constant: float
+    unexplained: float
+    tolerance: float
+    measured_from: str
+    prompts: int
+    notes: list[str]
+
+
+class AttentionReply(Reply, tag="attention"):
+    """Attention of one head (mean over prompts when none was named). `brings` says whether buffer 1 is there."""
+
+    layer: int
+    head: int
+    positions: int
+    brings: bool
+    notes: list[str]
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """A token that the model predicts, with its probability (mean over prompts when none was named)."""
+
+    token: Token
+    probability: float
+
+
+class Suggestions(Reply, tag="suggest"):
+    """The model's top predictions, likeliest first."""
+
+    predictions: list[Prediction]
+
+
+class TokenCheck(Reply, tag="check"):
+    """How a text is tokenised; `single` when it is exactly one token, else `message` says why not."""
+
+    text: str
+    tokens: list[Token]
+    single: bool
+    message: str
+    suggestions: list[Token]
+
+
+AnyReply = CacheFacts | TokensReply | AttributionReply | AttentionReply | Suggestions | TokenCheck
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a request could not be answered: a stable code, and a sentence that names the remedy."""
+
+    code: str
+    message: str
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A request in its envelope."""
+
+    id: str
+    ask: AnyRequest
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A reply in its envelope: exactly one of `reply` and `failure`."""
+
+    id: str
+    reply: AnyReply | None = None
+    failure: Failure | None = None
+
+
+def schema() -> dict[str, object]:
+    """The JSON schema of the whole wire, from which the TypeScript types are generated."""
+    roots, components = msgspec.json.schema_components([Question, Answer], ref_template="#/$defs/{name}")
+    return {"title": "Wire", "anyOf": list(roots), "$defs": components}
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode())
