@@ -40,17 +40,17 @@ class Request(msgspec.Struct, frozen=True, tag_field="kind"):
     """What a view may ask. `prompt=None` is the mean over prompts, `position=None` each prompt's last real token."""
 
 
-class Describe(Request, tag="describe"):
+class Describe(Request, frozen=True, tag="describe"):
     """The facts of the cache."""
 
 
-class ReadTokens(Request, tag="tokens"):
+class ReadTokens(Request, frozen=True, tag="tokens"):
     """The tokens of one prompt, or what all prompts have in common."""
 
     prompt: int | None = None
 
 
-class Attribute(Request, tag="attribute"):
+class Attribute(Request, frozen=True, tag="attribute"):
     """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component]."""
 
     by: By
@@ -60,7 +60,7 @@ class Attribute(Request, tag="attribute"):
     norm: Norm = "frozen"
 
 
-class ReadAttention(Request, tag="attention"):
+class ReadAttention(Request, frozen=True, tag="attention"):
     """Where a head looks; buffers: 0 = float16 [destination, source], 1 = float32 [source], what each source brings."""
 
     layer: int
@@ -70,7 +70,7 @@ class ReadAttention(Request, tag="attention"):
     position: int | None = None
 
 
-class Suggest(Request, tag="suggest"):
+class Suggest(Request, frozen=True, tag="suggest"):
     """The model's own top predictions at a position."""
 
     prompt: int | None = None
@@ -78,7 +78,7 @@ class Suggest(Request, tag="suggest"):
     k: int = 8
 
 
-class CheckToken(Request, tag="check"):
+class CheckToken(Request, frozen=True, tag="check"):
     """Is this text one token of the model?"""
 
     text: str
@@ -92,7 +92,7 @@ class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
     """What the kernel answers; each request's reply bears the request's kind."""
 
 
-class CacheFacts(Reply, tag="describe"):
+class CacheFacts(Reply, frozen=True, tag="describe"):
     """Facts of the cache and its model. `last` is the last real position of each prompt."""
 
     name: str
@@ -118,14 +118,17 @@ class TokenLabel(msgspec.Struct, frozen=True):
     padding: bool = False
 
 
-class TokensReply(Reply, tag="tokens"):
+class TokensReply(Reply, frozen=True, tag="tokens"):
     """The tokens of a prompt, a label per position."""
 
     tokens: list[TokenLabel]
 
 
-class AttributionReply(Reply, tag="attribute"):
-    """A decomposition: sum(rows) + constant + unexplained = measured (for `accumulated`, the last row instead of the sum)."""
+class AttributionReply(Reply, frozen=True, tag="attribute"):
+    """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
+
+    `measured` and `unexplained` are NaN where the cache has nothing to measure against.
+    """
 
     by: By
     labels: list[str]
@@ -138,7 +141,7 @@ class AttributionReply(Reply, tag="attribute"):
     notes: list[str]
 
 
-class AttentionReply(Reply, tag="attention"):
+class AttentionReply(Reply, frozen=True, tag="attention"):
     """Attention of one head (mean over prompts when none was named). `brings` says whether buffer 1 is there."""
 
     layer: int
@@ -155,13 +158,13 @@ class Prediction(msgspec.Struct, frozen=True):
     probability: float
 
 
-class Suggestions(Reply, tag="suggest"):
+class Suggestions(Reply, frozen=True, tag="suggest"):
     """The model's top predictions, likeliest first."""
 
     predictions: list[Prediction]
 
 
-class TokenCheck(Reply, tag="check"):
+class TokenCheck(Reply, frozen=True, tag="check"):
     """How a text is tokenised; `single` when it is exactly one token, else `message` says why not."""
 
     text: str

@@ -1,0 +1,34 @@
+"""Residscope: see which parts of a transformer write an answer, from the ActivationCache already in memory.
+
+`import residscope` stays light: torch and TransformerLens are imported where a cache is, not here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from . import demo as demo
+    from .attribution import Attribution, attribute
+    from .panel import Panel, inspect
+
+__version__ = "0.1.0"
+__all__ = ["Attribution", "Panel", "ResidscopeError", "attribute", "demo", "inspect"]
+
+_ROOMS = {"Attribution": "attribution", "attribute": "attribution", "Panel": "panel", "inspect": "panel"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "demo":
+        return import_module(".demo", __name__)
+    if name in _ROOMS:
+        return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,249 @@
+"""A read-only view of one `ActivationCache`: names, shapes, positions, what is missing.
+
+Duck-typed on purpose: TransformerLens 4 removed `HookedTransformer`, but the names of activations and weights stayed.
+Nothing here adds to, moves or changes the user's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+Position = int | Sequence[int] | Literal["last"] | None
+
+
+class CacheView:
+    """What Residscope knows of one cache.
+
+    Args:
+        cache: A TransformerLens `ActivationCache` (or anything with its `cache_dict`, `model` and `has_batch_dim`).
+        model: The model that made it; by default `cache.model`.
+        tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+
+    Raises:
+        ResidscopeError: If `cache` is no activation cache, is empty, or its model is gone.
+    """
+
+    def __init__(self, cache: Any, model: Any = None, tokens: Int[Tensor, "batch pos"] | None = None) -> None:
+        activations = getattr(cache, "cache_dict", None)
+        if not isinstance(activations, Mapping):
+            kind = type(cache).__name__
+            hint = "`run_with_cache` returns a pair" if isinstance(cache, tuple) else "Make one"
+            raise ResidscopeError(
+                "no-cache",
+                f"Residscope needs an ActivationCache, but was given a {kind}. {hint}: "
+                "`logits, cache = model.run_with_cache(tokens)`; then pass `cache`.",
+            )
+        # A snapshot of the names: the user's cell may change the dictionary while we read.
+        self.activations: dict[str, Tensor] = dict(activations)
+        if not self.activations:
+            raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
+        found = model if model is not None else getattr(cache, "model", None)
+        if found is None:
+            raise ResidscopeError(
+                "no-model",
+                "This cache has no model any more (`cache.model` is None), and attribution needs its weights. "
+                "Pass it: `model=…`.",
+            )
+        self.model: Any = found
+        self.cfg: Any = found.cfg
+        self.has_batch_dim = bool(getattr(cache, "has_batch_dim", True))
+        self.n_layers = int(self.cfg.n_layers)
+        self.n_heads = int(self.cfg.n_heads)
+        self._tokens = tokens
+        self.batch, self.n_pos = self._extent()
+
+    # --- activations -------------------------------------------------------------------------------------------------
+    def has(self, name: str) -> bool:
+        """Whether the cache holds the activation `name`."""
+        return name in self.activations
+
+    def get(self, name: str) -> Float[Tensor, "batch ..."]:
+        """One activation, detached, with a batch dimension.
+
+        Args:
+            name: Its full name, such as `"blocks.3.attn.hook_z"`.
+
+        Raises:
+            ResidscopeError: If it was not cached; the sentence names it and the `names_filter` that would have it.
+        """
+        if name not in self.activations:
+            raise ResidscopeError(
+                "missing-activation",
+                f"`{name}` is not in this cache. Cache it: leave out `names_filter` in `run_with_cache`, "
+                f'or let it accept the name (`names_filter=lambda name: … or name.endswith("{_ending(name)}")`).',
+            )
+        tensor = self.activations[name].detach()
+        return tensor if self.has_batch_dim else tensor.unsqueeze(0)
+
+    def first(self, *names: str) -> str | None:
+        """The first of `names` that the cache holds."""
+        return next((name for name in names if name in self.activations), None)
+
+    def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+        """One activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
+
+        The result is in the working precision: float32, or float64 where the cache is float64.
+        """
+        return self.take(self.get(name), positions)
+
+    def take(
+        self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch pos ..."]:
+        """The rows of `tensor` at `positions` (see `rows`), in the working precision."""
+        import torch
+
+        if positions is not None:
+            prompts = torch.arange(tensor.shape[0], device=tensor.device)
+            tensor = tensor[prompts, positions.to(tensor.device)].unsqueeze(1)
+        return working(tensor)
+
+    # --- shape, tokens and positions ---------------------------------------------------------------------------------
+    def _extent(self) -> tuple[int, int]:
+        """The number of prompts and of positions, read off any activation that has both."""
+        for ending in ("hook_resid_post", "hook_resid_pre", "hook_scale", "hook_z", "hook_attn_out", "hook_mlp_out"):
+            for name, tensor in self.activations.items():
+                if name.endswith(ending):
+                    shape = tensor.shape if self.has_batch_dim else (1, *tensor.shape)
+                    return int(shape[0]), int(shape[1])
+        raise ResidscopeError(
+            "no-residual",
+            "This cache holds no residual stream, attention or MLP activations, so there is nothing to attribute. "
+            "Cache them: leave out `names_filter` in `run_with_cache`.",
+        )
+
+    @property
+    def tokens(self) -> Int[Tensor, "batch pos"] | None:
+        """The token ids, given by the user or held by a bridge's cache; None where nobody knows them."""
+        if self._tokens is not None:
+            tokens = self._tokens if self._tokens.ndim == 2 else self._tokens.unsqueeze(0)
+            if tuple(tokens.shape) != (self.batch, self.n_pos):
+                raise ResidscopeError(
+                    "tokens-shape",
+                    f"`tokens` has the shape {list(tokens.shape)}, but the cache holds {self.batch} prompts of "
+                    f"{self.n_pos} positions.",
+                )
+            return tokens
+        held = self.activations.get("embed.hook_in")
+        if held is None or held.is_floating_point():
+            return None
+        return held if self.has_batch_dim else held.unsqueeze(0)
+
+    def last_positions(self) -> list[int]:
+        """The last real token of each prompt: a run of padding at the end is left out."""
+        tokens = self.tokens
+        pad = getattr(getattr(self.model, "tokenizer", None), "pad_token_id", None)
+        if tokens is None or pad is None:
+            return [self.n_pos - 1] * self.batch
+        real = (tokens != pad).long()
+        # A prompt of nothing but padding (or a one-token prompt that is the padding token) keeps its last position.
+        last = self.n_pos - 1 - real.flip(-1).argmax(-1)
+        return [int(p) for p in last.where(real.any(-1), last.new_full((), self.n_pos - 1))]
+
+    def positions(self, position: Position) -> Int[Tensor, " batch"] | None:
+        """Resolve a position: `"last"`, one for all prompts, one per prompt, or None for every position.
+
+        Raises:
+            ResidscopeError: If a position lies outside the prompt, or their number is not the batch's.
+        """
+        import torch
+
+        if position is None:
+            return None
+        if isinstance(position, str):
+            if position != "last":
+                raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
+            wanted = self.last_positions()
+        elif isinstance(position, int):
+            wanted = [position] * self.batch
+        else:
+            wanted = [int(p) for p in position]
+        if len(wanted) != self.batch:
+            raise ResidscopeError(
+                "position", f"{len(wanted)} positions were given for {self.batch} prompts: give one, or one per prompt."
+            )
+        for p in wanted:
+            if not -self.n_pos <= p < self.n_pos:
+                raise ResidscopeError(
+                    "position",
+                    f"Position {p} is outside the prompt: it has {self.n_pos} positions, 0 to {self.n_pos - 1} "
+                    f"(or −{self.n_pos} to −1 from the end).",
+                )
+        return torch.tensor([p % self.n_pos for p in wanted])
+
+    def check_prompt(self, prompt: int | None) -> int | None:
+        """The prompt's index, from the start; None (the mean) stays None."""
+        if prompt is None:
+            return None
+        if not -self.batch <= prompt < self.batch:
+            raise ResidscopeError(
+                "prompt", f"There is no prompt {prompt}: the cache holds {self.batch}, 0 to {self.batch - 1}."
+            )
+        return prompt % self.batch
+
+    def check_head(self, layer: int, head: int) -> None:
+        """Refuse a head that the model does not have."""
+        if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
+            raise ResidscopeError(
+                "head",
+                f"This model has no head L{layer}H{head}: it has the layers 0 to {self.n_layers - 1} "
+                f"with the heads 0 to {self.n_heads - 1} each.",
+            )
+
+    # --- facts -------------------------------------------------------------------------------------------------------
+    @property
+    def model_name(self) -> str:
+        """The model's name, without the folders before it."""
+        return PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the cache holds; tensors that share memory count once."""
+        storages = (tensor.untyped_storage() for tensor in self.activations.values())
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    @property
+    def stream(self) -> Tensor:
+        """One floating-point activation that stands for the cache's dtype and device."""
+        name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post", "ln_final.hook_scale")
+        floats = (tensor for tensor in self.activations.values() if tensor.is_floating_point())
+        return self.activations[name] if name else next(floats)
+
+    def missing(self) -> list[str]:
+        """Kinds of activations that Residscope uses and the cache does not hold for every layer."""
+        kinds = ("hook_resid_pre", "hook_attn_out", "attn.hook_z", "attn.hook_pattern", "attn.hook_v")
+        every = range(self.n_layers)
+        gaps = [kind for kind in kinds if not all(self.has(f"blocks.{layer}.{kind}") for layer in every)]
+        return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
+
+    def first_not_finite(self) -> str | None:
+        """Where the cache first holds NaN or infinity, in words; None where it is finite."""
+        for name, tensor in self.activations.items():
+            # Attention scores are −inf above the diagonal by design; every other infinity is a fault.
+            if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
+                continue
+            bad = ~tensor.isfinite()
+            if bad.any():
+                where = bad.nonzero()[0].tolist()
+                place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
+                return f"`{name}` ({place})"
+        return None
+
+
+def working(tensor: Tensor) -> Tensor:
+    """`tensor` in the precision of all sums: float32, or float64 where it is float64 already."""
+    import torch
+
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _ending(name: str) -> str:
+    """The part of an activation's name that is the same in every layer: `blocks.3.attn.hook_z` → `attn.hook_z`."""
+    return name.split(".", 2)[2] if name.startswith("blocks.") else name

@@ -1,0 +1,179 @@
+"""How a residual vector becomes a logit in this model: final norm, centring, cached scale, unembedding.
+
+With its scale held at the cached value a norm is affine, y = (x − centre(x)) / s ⊙ w + c, so a direction at its output
+can be pulled back to its input: g = w ⊙ u, centred for LayerNorm, and x is worth x · g / s. The same pull-back serves
+the norms that some blocks apply to their own output before they add it to the stream (Gemma 2, OLMo 2, …).
+See "A Mathematical Framework for Transformer Circuits" and TransformerLens' `ActivationCache.apply_ln_to_stack`, which
+leaves out w (it expects it folded into W_U) and for which this is the general form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cache import CacheView, working
+from .errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The parameters of one normalisation layer; `weight` and `bias` are None where they are folded away or absent."""
+
+    centres: bool
+    weight: Float[Tensor, " d_model"] | None
+    bias: Float[Tensor, " d_model"] | None
+    eps: float
+
+    @classmethod
+    def of(cls, module: Any, cfg: Any) -> Norm:
+        """Read a norm off its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
+        weight = _parameter(module, "weight", "w")
+        if weight is not None and getattr(cfg, "rmsnorm_uses_offset", False):
+            weight = 1 + weight
+        centres = str(getattr(cfg, "normalization_type", None) or "").upper().startswith("LN")
+        return cls(centres, weight, _parameter(module, "bias", "b"), float(getattr(cfg, "eps", 1e-5)))
+
+    def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """`x` less its mean, for LayerNorm; RMSNorm leaves it."""
+        return x - x.mean(-1, keepdim=True) if self.centres else x
+
+    def scale(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, " ..."]:
+        """What this norm divides `x` by."""
+        return (self.centre(x).pow(2).mean(-1) + self.eps).sqrt()
+
+
+@dataclass(frozen=True)
+class Functional:
+    """A linear functional of residual vectors: r at (batch, pos) is worth r · vector / divisor, plus `constant` once.
+
+    Attributes:
+        vector: The direction of each prompt.
+        divisor: The frozen scale of each prompt and position.
+        constant: What the biases met on the way add, in logits.
+    """
+
+    vector: Float[Tensor, "batch d_model"]
+    divisor: Float[Tensor, "batch pos"]
+    constant: Float[Tensor, "batch pos"]
+
+    def __call__(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
+        """The worth of residual vectors, in logits (without the constant)."""
+        return (rows @ self.vector.unsqueeze(-1)).squeeze(-1) / self.divisor
+
+    def through(self, norm: Norm, scale: Float[Tensor, "batch pos"]) -> Functional:
+        """The same functional before `norm` with its scale frozen; its bias becomes part of the constant."""
+        vector = self.vector if norm.weight is None else self.vector * norm.weight
+        constant = self.constant
+        if norm.bias is not None:
+            constant = constant + (self.vector @ norm.bias)[:, None] / self.divisor
+        return Functional(norm.centre(vector), self.divisor * scale, constant)
+
+
+class Readout:
+    """The way from the final residual stream to the target, at the wanted positions.
+
+    Args:
+        view: The cache.
+        positions: One position per prompt, or None for every position.
+        directions: The target's functional of the final norm's output, u.
+        offset: What the unembedding's bias adds to the target, β.
+    """
+
+    def __init__(
+        self,
+        view: CacheView,
+        positions: Int[Tensor, " batch"] | None,
+        directions: Float[Tensor, "batch d_model"],
+        offset: Float[Tensor, " batch"],
+    ) -> None:
+        self.view, self.positions = view, positions
+        self.directions, self.offset = directions, offset
+        self.norm = Norm.of(getattr(view.model, "ln_final", None), view.cfg)
+        scale = self.final_scale()
+        at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
+        self.functional = at_output.through(self.norm, scale)
+
+    def final_scale(self) -> Float[Tensor, "batch pos"]:
+        """The final norm's cached scale; where it was not cached, the same figure from the final residual stream."""
+        if getattr(self.view.model, "ln_final", None) is None:  # a model built without normalisation
+            width = self.view.n_pos if self.positions is None else 1
+            return self.directions.new_ones(self.view.batch, width)
+        if self.view.has("ln_final.hook_scale"):
+            return self.view.rows("ln_final.hook_scale", self.positions).squeeze(-1)
+        name = f"blocks.{self.view.n_layers - 1}.hook_resid_post"
+        if not self.view.has(name):
+            self.view.get("ln_final.hook_scale")  # raises with the sentence that names it
+        return self.norm.scale(self.view.rows(name, self.positions))
+
+    def block(self, layer: int, output_norm: str) -> Functional:
+        """The functional for what block `layer` computes before its own output norm (`ln1_post`), where it has one."""
+        stream = Functional(self.functional.vector, self.functional.divisor, self.functional.divisor * 0)
+        scale = f"blocks.{layer}.{output_norm}.hook_scale"
+        if not self.view.has(scale):
+            return stream
+        norm = Norm.of(getattr(self.view.model.blocks[layer], output_norm), self.view.cfg)
+        return stream.through(norm, self.view.rows(scale, self.positions).squeeze(-1))
+
+    def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
+        """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""
+        return (rows @ self.functional.vector.unsqueeze(-1)).squeeze(-1) / self.norm.scale(rows)
+
+
+def final_vectors(
+    view: CacheView, positions: Int[Tensor, " batch"] | None
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
+    name = view.first("unembed.hook_in", "ln_final.hook_out")
+    if name is None and not hasattr(getattr(view.model, "ln_final", None), "weight"):
+        name = view.first("ln_final.hook_normalized")  # a HookedTransformer's: after its weight and bias
+    if name is not None:
+        return view.rows(name, positions)
+    norm = Norm.of(getattr(view.model, "ln_final", None), view.cfg)
+    final = f"blocks.{view.n_layers - 1}.hook_resid_post"
+    if not view.has(final):
+        return None
+    stream = view.rows(final, positions)
+    output = norm.centre(stream) / norm.scale(stream)[..., None]
+    output = output if norm.weight is None else output * norm.weight
+    return output if norm.bias is None else output + norm.bias
+
+
+def logit_rows(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
+    """All logits at the wanted positions, before a soft-cap or logit scale: cached, or unembedded from the stream."""
+    name = view.first("unembed.hook_out", "hook_unembed")
+    if name is not None:
+        return view.rows(name, positions)
+    W_U, b_U = unembedding(view.model)
+    vectors = final_vectors(view, positions)
+    if vectors is None:
+        raise ResidscopeError(
+            "no-logits",
+            "The cache holds neither logits nor the final residual stream, so the model's predictions are not known. "
+            "Pass `logits=` (the model's output), or say `answers=`.",
+        )
+    logits = vectors @ working(W_U)
+    return logits if b_U is None else logits + working(b_U)
+
+
+def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
+    """The unembedding's weight and bias, detached."""
+    W_U = _tensor(getattr(model, "W_U", None)) if hasattr(model, "W_U") else _parameter(model.unembed, "W_U")
+    if W_U is None:
+        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
+    b_U = _parameter(getattr(model, "unembed", None), "b_U")
+    return W_U, b_U
+
+
+def _parameter(module: Any, *names: str) -> Tensor | None:
+    """The first of the named parameters that the module has, detached, in the working precision."""
+    found = next((t for t in (_tensor(getattr(module, name, None)) for name in names) if t is not None), None)
+    return None if found is None else working(found)
+
+
+def _tensor(value: Any) -> Tensor | None:
+    return value.detach() if hasattr(value, "detach") else None

@@ -1,0 +1,264 @@
+"""Answers, in any form a person writes them → one linear functional of the logits per prompt.
+
+The normal form is `protocol.Target`: token contrasts, one for all prompts or one per prompt (or the key of a
+direction). `functional` turns it into u and β, so that target = (final norm's output) · u + β.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .cache import CacheView, working
+from .errors import ResidscopeError
+from .protocol import Contrast, Target, Token, TokenCheck
+from .readout import unembedding
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+class Vocabulary:
+    """The model's tokens: ids ↔ text, with leading spaces kept and byte fragments shown as they are."""
+
+    def __init__(self, model: Any) -> None:
+        self.tokenizer = getattr(model, "tokenizer", None)
+        self.size = int(unembedding(model)[0].shape[-1])
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without any special token added."""
+        if self.tokenizer is None:
+            raise ResidscopeError(
+                "no-tokenizer", f"This model has no tokenizer, so “{text}” cannot be looked up: give token ids instead."
+            )
+        return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
+
+    def token(self, id: int) -> Token:
+        """The token with this id.
+
+        Raises:
+            ResidscopeError: If the vocabulary has no such id.
+        """
+        if not 0 <= id < self.size:
+            raise ResidscopeError("token-id", f"Token id {id} is outside the vocabulary (0 to {self.size - 1}).")
+        return Token(id, self.text(id))
+
+    def text(self, id: int) -> str:
+        """What this token writes; a sentence piece's mark is shown as the space it is."""
+        if self.tokenizer is None:
+            return f"#{id}"
+        raw = self.tokenizer.convert_ids_to_tokens(id)
+        if raw is None:  # rows of W_U beyond the tokenizer's own vocabulary
+            return f"#{id}"
+        if raw.startswith("▁"):
+            return raw.replace("▁", " ")
+        text = self.tokenizer.decode([id], clean_up_tokenization_spaces=False)
+        return raw if not text or "�" in text else text
+
+    def single(self, text: str) -> Token | None:
+        """The one token that `text` is, or None."""
+        ids = self.encode(text)
+        return self.token(ids[0]) if len(ids) == 1 else None
+
+    def check(self, text: str) -> TokenCheck:
+        """How `text` is tokenised, and what could be meant where it is not one token."""
+        tokens = [self.token(id) for id in self.encode(text)]
+        other = text[1:] if text.startswith(" ") else f" {text}"
+        near = [token for token in (self.single(other),) if token and text.strip()]
+        if len(tokens) == 1:
+            message = ""
+            if near and not text.startswith(" ") and text[:1].isalnum():
+                message = f"Without its leading space. Inside a sentence the token is {quote(near[0].text)}."
+            return TokenCheck(text, tokens, True, message, near if message else [])
+        if not tokens:
+            return TokenCheck(text, [], False, "Nothing typed: a target needs one token.", [])
+        parts = " + ".join(quote(token.text) for token in tokens)
+        suggestions = [*near, tokens[0]] if tokens[0].text.strip() else near
+        hint = " or ".join(dict.fromkeys(quote(token.text) for token in suggestions))
+        message = f"{quote(text)} is {len(tokens)} tokens in this model: {parts}. A target is a single token"
+        return TokenCheck(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
+
+    def require(self, text: str) -> Token:
+        """The one token that `text` is.
+
+        Raises:
+            ResidscopeError: If it is several; the sentence shows them and suggests.
+        """
+        check = self.check(text)
+        if not check.single:
+            raise ResidscopeError("several-tokens", check.message)
+        return check.tokens[0]
+
+
+@dataclass
+class Targets:
+    """Resolves answers for one model and keeps the directions that were given as tensors."""
+
+    view: CacheView
+    directions: dict[str, Float[Tensor, "batch d_model"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.vocabulary = Vocabulary(self.view.model)
+
+    def resolve(self, answers: Any) -> Target:
+        """Bring answers into the normal form.
+
+        Args:
+            answers: One answer for all prompts: a token (string or id), a pair `(answer, distractor)` as a tuple, where
+                each side may be a list of tokens (their mean). Or a list of such, one per prompt; a tensor of ids
+                `[batch]` or `[batch, 2]`; a direction `[d_model]` or `[batch, d_model]` of floats; a `Target`.
+
+        Raises:
+            ResidscopeError: If a string is not one token, an id is outside the vocabulary, or the number of answers is
+                not the number of prompts.
+        """
+        if isinstance(answers, Target):
+            self._check_count(len(answers.contrasts) or 1)
+            return answers
+        if hasattr(answers, "detach"):
+            if answers.is_floating_point():
+                return self._direction(answers.detach())
+            answers = self._from_ids(answers)
+        if isinstance(answers, list):
+            self._check_count(len(answers), answers)
+            return Target([self._contrast(answer) for answer in answers])
+        return Target([self._contrast(answers)])
+
+    def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
+        """The target's u and β: target = (final norm's output) · u + β, in logits.
+
+        Source: TransformerLens' `tokens_to_residual_directions`, with sets, the bias and working precision.
+        """
+        if target.direction is not None:
+            u = self.held(target.direction)
+            return u, u.new_zeros(u.shape[0])
+        W_U, b_U = unembedding(self.view.model)
+        ids, alpha = self.weights(target)
+        ids, alpha = ids.to(W_U.device), alpha.to(W_U.device, working(W_U[:0]).dtype)
+        u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]
+        beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
+        device = self.view.stream.device
+        return u.expand(self.view.batch, -1).to(device), beta.expand(self.view.batch).to(device)
+
+    def measured(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos"]:
+        """The target read off logits: Σ α · logit."""
+        ids, alpha = (t.to(logits.device) for t in self.weights(target))
+        ids = ids.expand(logits.shape[0], -1)[:, None, :].expand(-1, logits.shape[1], -1)
+        return (logits.gather(-1, ids) * alpha[:, None, :]).sum(-1)
+
+    def weights(self, target: Target) -> tuple[Tensor, Tensor]:
+        """Token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
+        import torch
+
+        rows = [
+            [(t.id, 1 / len(c.answer)) for t in c.answer] + [(t.id, -1 / len(c.distractor)) for t in c.distractor]
+            for c in target.contrasts
+        ]
+        width = max(len(row) for row in rows)
+        padded = [row + [(0, 0.0)] * (width - len(row)) for row in rows]
+        ids = torch.tensor([[id for id, _ in row] for row in padded])
+        if int(ids.max()) >= self.vocabulary.size or int(ids.min()) < 0:
+            raise ResidscopeError(
+                "token-id", f"A token id of the target is outside the vocabulary (0 to {self.vocabulary.size - 1})."
+            )
+        return ids, torch.tensor([[alpha for _, alpha in row] for row in padded], dtype=torch.float64).float()
+
+    def held(self, key: str) -> Float[Tensor, "batch d_model"]:
+        """A direction given earlier as a tensor."""
+        if key not in self.directions:
+            raise ResidscopeError(
+                "direction", "The kernel does not hold that direction any more: set `panel.target` again."
+            )
+        return self.directions[key]
+
+    # --- forms of answers --------------------------------------------------------------------------------------------
+    def _check_count(self, count: int, answers: list[Any] | None = None) -> None:
+        if count in (1, self.view.batch):
+            return
+        hint = ""
+        if answers and count == 2 and all(isinstance(answer, str | int) for answer in answers):
+            hint = f" For one pair (answer, distractor) use a tuple: ({answers[0]!r}, {answers[1]!r})."
+        raise ResidscopeError(
+            "answers-length",
+            f"{count} answers were given for {self.view.batch} prompts: give one for all, or one per prompt.{hint}",
+        )
+
+    def _contrast(self, answer: Any) -> Contrast:
+        if isinstance(answer, Contrast):
+            return answer
+        if isinstance(answer, tuple):
+            if len(answer) != 2:
+                raise ResidscopeError(
+                    "answers", f"A pair is (answer, distractor), but {answer!r} has {len(answer)} parts."
+                )
+            return Contrast(self._tokens(answer[0]), self._tokens(answer[1]))
+        return Contrast(self._tokens(answer), [])
+
+    def _tokens(self, side: Any) -> list[Token]:
+        """One side of a contrast: a token or a collection of tokens."""
+        if isinstance(side, Token):
+            return [self.vocabulary.token(side.id)]
+        if isinstance(side, str):
+            return [self.vocabulary.require(side)]
+        if hasattr(side, "item") and getattr(side, "ndim", 0) == 0:
+            side = side.item()
+        if isinstance(side, int):
+            return [self.vocabulary.token(side)]
+        if isinstance(side, Iterable):
+            tokens = [token for part in side for token in self._tokens(part)]
+            if tokens:
+                return tokens
+        raise ResidscopeError(
+            "answers",
+            f"{side!r} is no answer: give a token as text or id, a pair (answer, distractor), a list of one per prompt "
+            "or a tensor of ids, [batch] or [batch, 2].",
+        )
+
+    def _from_ids(self, ids: Tensor) -> list[Any]:
+        if ids.ndim == 0:
+            return [int(ids)]
+        if ids.ndim == 1:
+            return ids.tolist()
+        if ids.ndim == 2 and ids.shape[1] == 1:
+            return ids[:, 0].tolist()
+        if ids.ndim == 2 and ids.shape[1] == 2:
+            return [tuple(pair) for pair in ids.tolist()]
+        raise ResidscopeError(
+            "answers", f"A tensor of answers is [batch] or [batch, 2], but this one has the shape {list(ids.shape)}."
+        )
+
+    def _direction(self, direction: Tensor) -> Target:
+        u = working(direction if direction.ndim == 2 else direction.unsqueeze(0))
+        d_model = int(self.view.cfg.d_model)
+        if u.ndim != 2 or u.shape[1] != d_model:
+            raise ResidscopeError(
+                "direction",
+                f"A direction is [{d_model}] or [batch, {d_model}], but this one is {list(direction.shape)}.",
+            )
+        self._check_count(u.shape[0])
+        key = f"direction-{len(self.directions)}"
+        self.directions[key] = u.expand(self.view.batch, -1).to(self.view.stream.device)
+        return Target([], key)
+
+
+def friendly(target: Target, vocabulary: Vocabulary) -> Any:
+    """A target as a person would write it: `" Mary"`, `(" Mary", " John")`, or a list of these, one per prompt."""
+
+    def side(tokens: list[Token]) -> Any:
+        # A token is named by its text where the text leads back to it, else by its id.
+        names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
+        return names[0] if len(names) == 1 else names
+
+    def one(contrast: Contrast) -> Any:
+        return (side(contrast.answer), side(contrast.distractor)) if contrast.distractor else side(contrast.answer)
+
+    if len(target.contrasts) == 1:
+        return one(target.contrasts[0])
+    return [one(contrast) for contrast in target.contrasts]
+
+
+def quote(text: str) -> str:
+    """Text between quotation marks, its spaces and line breaks made visible."""
+    return f"“{text.replace(' ', '·').replace(chr(10), '↵')}”"
