@@ -94,6 +94,8 @@ class Panel(anywidget.AnyWidget):
 
     @traitlets.validate("position")
     def _check_position(self, proposal: Any) -> int | None:
+        if proposal.value is None:
+            return self._last_position()
         view = self._service.view()
         view.positions(proposal.value)  # refuses what lies outside
         return proposal.value % view.n_pos

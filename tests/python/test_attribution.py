@@ -1,0 +1,149 @@
+"""The numbers: they add up, agree with an independent brute force, with TransformerLens, and change nothing."""
+
+from __future__ import annotations
+
+import brute
+import pytest
+import tiny
+import torch
+
+import residscope
+
+RAW_ONLY = {"olmo2"}  # TransformerLens has no compatibility mode for these
+TINY = [(family, mode) for family in tiny.FAMILIES for mode in (False, True) if not (mode and family in RAW_ONLY)]
+
+
+@pytest.fixture(scope="module", params=TINY, ids=lambda p: f"{p[0]}-{'compatible' if p[1] else 'raw'}")
+def small(request):
+    family, compatible = request.param
+    model = tiny.boot(family, compatible=compatible)
+    return model, *tiny.run(model), torch.tensor([[5, 6], [7, 8], [9, 10]])
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
+@pytest.mark.parametrize("position", ["last", 2, [1, 4, 6], None], ids=str)
+def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, position):
+    _model, _, _, cache, answers = small
+    result = residscope.attribute(cache, answers, by=by, position=position)
+    rows = result.values[-1] if by == "accumulated" else result.values.sum(0)
+    torch.testing.assert_close(rows + result.constant + result.unexplained, result.measured)
+    assert result.unexplained.abs().max() < 2e-5 * result.values.abs().sum(0).max()
+    logits = cache["unembed.hook_out"]
+    difference = logits[torch.arange(3), :, answers[:, 0]] - logits[torch.arange(3), :, answers[:, 1]]
+    at = {"last": [6] * 3, 2: [2] * 3}.get(position, position) if not isinstance(position, list) else position
+    expected = difference if at is None else difference[torch.arange(3), at]
+    torch.testing.assert_close(result.measured, expected)
+
+
+def test_every_row_agrees_with_float64_brute_force(small):
+    model, _, _, cache, answers = small
+    expected = brute.decompose(model, cache, answers, position=6)
+    for by in ("head", "layer"):
+        result = residscope.attribute(cache, answers, by=by)
+        scale = result.values.abs().max().item()
+        for label, row in zip(result.labels, result.values, strict=True):
+            torch.testing.assert_close(row.double(), expected[label], atol=1e-5 * scale, rtol=1e-4, msg=label)
+    torch.testing.assert_close(result.constant.double(), expected["constant"], atol=1e-5, rtol=1e-4)
+
+
+def test_heads_and_bias_of_a_layer_are_its_attention_row(small):
+    model, _, _, cache, answers = small
+    heads, layers = (residscope.attribute(cache, answers, by=by) for by in ("head", "layer"))
+    for layer in range(model.cfg.n_layers):
+        bias = f"{layer}_attn_bias"
+        total = heads.grid[layer].sum(0)
+        total = total + heads.values[heads.labels.index(bias)] if bias in heads.labels else total
+        torch.testing.assert_close(total, layers.values[layers.labels.index(f"{layer}_attn_out")], atol=1e-4, rtol=1e-4)
+
+
+def test_steps_of_the_frozen_lens_are_the_layer_rows(small):
+    model, _, _, cache, answers = small
+    lens, layers = (residscope.attribute(cache, answers, by=by) for by in ("accumulated", "layer"))
+    points = dict(zip(lens.labels, lens.values, strict=True))
+    rows = dict(zip(layers.labels, layers.values, strict=True))
+    for layer in range(model.cfg.n_layers):
+        after = points.get(f"{layer + 1}_pre", points["final_post"])
+        step = rows[f"{layer}_attn_out"] + rows[f"{layer}_mlp_out"]
+        torch.testing.assert_close(after - points[f"{layer}_pre"], step, atol=1e-4, rtol=1e-4)
+
+
+def test_recomputed_lens_is_the_models_own_norm_and_unembedding(small):
+    model, _, _, cache, answers = small
+    lens = residscope.attribute(cache, answers, by="accumulated", norm="recomputed")
+    for layer in range(model.cfg.n_layers):
+        with torch.no_grad():
+            stream = cache[f"blocks.{layer}.hook_resid_pre"]
+            logits = model.unembed(model.ln_final(stream))[:, -1]
+        said = logits.gather(1, answers)
+        value = lens.values[lens.labels.index(f"{layer}_pre")] + lens.constant
+        torch.testing.assert_close(value, said[:, 0] - said[:, 1], atol=2e-4, rtol=2e-4)
+
+
+def test_the_demo_model_in_all_eight_prompts(ioi):
+    logits = ioi.logits[:, -1].gather(1, ioi.answer_tokens)
+    expected = brute.decompose(ioi.model, ioi.cache, ioi.answer_tokens, position=14)
+    for by in ("head", "layer", "accumulated"):
+        result = residscope.attribute(ioi.cache, ioi.answers, by=by)
+        torch.testing.assert_close(result.measured, logits[:, 0] - logits[:, 1])
+        assert result.unexplained.abs().max() <= 1e-4
+        if by != "accumulated":
+            brute_rows = torch.stack([expected[label] for label in result.labels])
+            torch.testing.assert_close(result.values.double(), brute_rows, atol=1e-4, rtol=0)
+
+
+def test_the_demo_model_in_compatibility_mode_agrees_with_the_tutorials_code(compatible_ioi):
+    ioi = compatible_ioi
+    directions = ioi.model.tokens_to_residual_directions(ioi.answer_tokens)
+    difference = directions[:, 0] - directions[:, 1]
+    mine = residscope.attribute(ioi.cache, ioi.answer_tokens, by="head").grid
+    stack = ioi.cache.stack_head_results(layer=-1, pos_slice=-1)
+    stack = ioi.cache.apply_ln_to_stack(stack, layer=-1, pos_slice=-1)
+    theirs = (stack * difference).sum(-1).unflatten(0, (ioi.model.cfg.n_layers, ioi.model.cfg.n_heads))
+    torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+
+
+def test_nothing_of_the_users_is_changed(ioi):
+    cache, model = ioi.cache, ioi.model
+    before = {name: (id(tensor), tensor._version, tensor.sum().item()) for name, tensor in cache.items()}
+    weights = {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for by in ("head", "layer", "accumulated"):
+                assert not residscope.attribute(cache, ioi.answers, by=by).values.requires_grad
+            assert torch.is_grad_enabled() is grad
+    assert before == {name: (id(t), t._version, t.sum().item()) for name, t in cache.items()}
+    assert weights == {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
+
+
+def test_what_each_source_brings_sums_to_the_head(small):
+    from residscope.attention import brings
+    from residscope.cache import CacheView
+    from residscope.readout import Readout
+    from residscope.targets import Targets
+
+    _model, _, _, cache, answers = small
+    heads = residscope.attribute(cache, answers, by="head").grid
+    view = CacheView(cache)
+    targets = Targets(view)
+    readout = Readout(view, view.positions("last"), *targets.functional(targets.resolve(answers)))
+    for layer, head in [(0, 0), (1, 3), (2, 1)]:
+        assert brings(readout, layer, head).shape == (3, 7)
+        torch.testing.assert_close(brings(readout, layer, head).sum(-1), heads[layer, head], atol=1e-4, rtol=1e-4)
+
+
+def test_logits_given_by_the_user_are_measured_against(ioi):
+    given = residscope.attribute(ioi.cache, ioi.answers, logits=ioi.logits + 1)
+    torch.testing.assert_close(given.measured, residscope.attribute(ioi.cache, ioi.answers).measured)
+    assert given.measured_from == "the given logits"
+    single = residscope.attribute(ioi.cache, " Mary", logits=ioi.logits + 1)
+    torch.testing.assert_close(single.unexplained, torch.ones(8), atol=1e-3, rtol=0)
+
+
+def test_top_names_the_strongest_heads_of_both_signs(ioi):
+    result = residscope.attribute(ioi.cache, ioi.answers)
+    means = result.grid.mean(-1).flatten()
+    top = result.top(3)
+    assert [value for _, value in top[:3]] == pytest.approx(means.topk(3).values.tolist())
+    assert [value for _, value in top[3:]] == pytest.approx((-means).topk(3).values.neg().tolist())
+    assert top[0][0] == f"L{int(means.argmax()) // 9}H{int(means.argmax()) % 9}"
+    assert 'by="head"' in repr(result)

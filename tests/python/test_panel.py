@@ -1,0 +1,157 @@
+"""The panel's traits and requests, without a browser: what Python sets, what a view asks, what comes back."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import traitlets
+
+import residscope
+from residscope import ResidscopeError
+from residscope.protocol import Answer
+
+
+@pytest.fixture
+def panel(ioi):
+    panel = residscope.inspect(ioi.cache, answers=ioi.answers)
+    yield panel
+    panel.close()
+
+
+@pytest.fixture
+def ask(panel, monkeypatch):
+    """Sends a request as a view would, and returns the panel's reply and buffers."""
+    sent = []
+    monkeypatch.setattr(panel, "send", lambda content, buffers: sent.append((content, buffers)))
+
+    def ask(kind, **fields):
+        with torch.enable_grad():  # a handler's thread has a grad mode of its own
+            panel._on_message(panel, {"id": "7", "ask": {"kind": kind, **fields}}, [])
+        content, buffers = sent.pop()
+        assert content["id"] == "7"
+        msgspec.convert(content, Answer)
+        return content["reply"] if content.get("reply") else content["failure"], buffers
+
+    return ask
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 5])
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
+def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, ask, by, prompt):
+    reply, [buffer] = ask("attribute", by=by, target=panel.wire_target, prompt=prompt)
+    result = residscope.attribute(ioi.cache, ioi.answers, by=by)
+    expected = result.mean() if prompt is None else result.values[:, prompt]
+    np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-6)
+    assert reply["labels"] == result.labels
+    measured = result.measured.mean() if prompt is None else result.measured[prompt]
+    assert reply["measured"] == pytest.approx(float(measured))
+    assert abs(reply["unexplained"]) <= reply["tolerance"]
+
+
+@pytest.mark.parametrize("prompt", [None, 3])
+def test_attention_travels_as_float16_with_what_each_source_brings(ioi, panel, ask, prompt):
+    reply, [pattern, brings] = ask("attention", layer=23, head=3, target=panel.wire_target, prompt=prompt)
+    patterns = ioi.cache["pattern", 23][:, 3]
+    expected = patterns.mean(0) if prompt is None else patterns[prompt]
+    np.testing.assert_allclose(np.frombuffer(pattern, np.float16).reshape(15, 15), expected, atol=5e-4)
+    head = residscope.attribute(ioi.cache, ioi.answers).grid[23, 3]
+    value = head.mean() if prompt is None else head[prompt]
+    assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(value), abs=1e-4)
+    assert reply["brings"] is True
+
+
+def test_facts_tokens_and_predictions(ioi, ask):
+    facts, _ = ask("describe")
+    shape = [facts[key] for key in ("layers", "heads", "prompts", "positions", "dtype", "device", "missing")]
+    assert shape == [30, 9, 8, 15, "float32", "cpu", []]
+    assert facts["model"] == "SmolLM2-135M-Instruct"
+    one, _ = ask("tokens", prompt=0)
+    assert [token["text"] for token in one["tokens"]] == ioi.model.to_str_tokens(ioi.tokens[0])
+    shared, _ = ask("tokens", prompt=None)
+    assert shared["tokens"][3]["text"] == " and"
+    assert shared["tokens"][2]["varies"] == [" John", " Tom", " Dan", " Martin"]
+    predictions, _ = ask("suggest", prompt=0, k=3)
+    top = ioi.logits[0, -1].softmax(-1).topk(3)
+    assert [p["token"]["id"] for p in predictions["predictions"]] == top.indices.tolist()
+    assert [p["probability"] for p in predictions["predictions"]] == pytest.approx(top.values.tolist(), rel=1e-4)
+
+
+def test_the_token_check_suggests(ask):
+    assert ask("check", text=" Mary")[0]["single"] is True
+    bare, _ = ask("check", text="Mary")
+    assert bare["single"] is True
+    assert [token["text"] for token in bare["suggestions"]] == [" Mary"]
+    several, _ = ask("check", text=" Josephine")
+    assert several["single"] is False
+    assert [token["text"] for token in several["tokens"]] == [" Joseph", "ine"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "code"),
+    [
+        ("attention", {"layer": 99, "head": 0}, "head"),
+        ("attribute", {"by": "head", "position": 77}, "position"),
+        ("attribute", {"by": "head", "prompt": 8}, "prompt"),
+        ("attribute", {"by": "colour"}, "protocol"),
+        ("dance", {}, "protocol"),
+    ],
+)
+def test_every_request_is_answered(panel, ask, kind, fields, code):
+    failure, buffers = ask(kind, target=panel.wire_target, **fields)
+    assert failure["code"] == code
+    assert failure["message"]
+    assert buffers == []
+
+
+def test_traits_take_what_a_person_writes_and_hold_one_form(panel):
+    panel.heads = [(23, 3), "29.0", "L23H3"]
+    assert panel.heads == ["L23H3", "L29H0"]
+    panel.heads = "L2H1"
+    assert panel.heads == ["L2H1"]
+    assert (panel.position, panel.prompt) == (14, None)
+    panel.position = -5
+    assert panel.position == 10
+    panel.position = None
+    assert panel.position == 14
+    panel.target = (" Mary", " John")
+    assert panel.wire_target["contrasts"][0]["distractor"] == [{"id": 2322, "text": " John"}]
+    john = {"answer": [{"id": 2322, "text": " John"}], "distractor": []}
+    panel.wire_target = {"contrasts": [john]}  # as a view does
+    assert panel.target == " John"
+
+
+@pytest.mark.parametrize(
+    ("trait", "value", "word"),
+    [
+        ("heads", ["L99H0"], "L99H0"),
+        ("heads", ["head"], '"L23H3"'),
+        ("position", 15, "0 to 14"),
+        ("prompt", 8, "0 to 7"),
+        ("target", " Josephine", "2 tokens"),
+    ],
+)
+def test_a_trait_refuses_what_is_not_there_and_keeps_what_it_has(panel, trait, value, word):
+    before = getattr(panel, trait)
+    with pytest.raises(ResidscopeError, match=word):
+        setattr(panel, trait, value)
+    assert getattr(panel, trait) == before
+
+
+def test_traits_link_with_ipywidgets(panel):
+    import ipywidgets
+
+    slider = ipywidgets.IntSlider(max=14)
+    traitlets.link((panel, "position"), (slider, "value"))
+    assert slider.value == 14
+    slider.value = 10
+    assert panel.position == 10
+
+
+def test_without_answers_the_models_own_two_top_predictions_are_the_target(ioi):
+    panel = residscope.inspect(ioi.cache)
+    top = ioi.logits[:, -1].topk(2).indices.tolist()
+    contrasts = panel.wire_target["contrasts"]
+    assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in contrasts] == top
+    panel.close()

@@ -1,0 +1,139 @@
+"""Every way of writing an answer means the same; what cannot be meant is refused in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope import ResidscopeError
+
+
+def test_every_form_of_the_same_answers_gives_the_same_rows(ioi):
+    expected = residscope.attribute(ioi.cache, ioi.answer_tokens, by="layer").values
+    ids = ioi.answer_tokens
+    forms = [
+        ioi.answers,
+        [tuple(pair) for pair in ids.tolist()],
+        [([answer], {distractor}) for answer, distractor in ioi.answers],
+        [(ids[i, 0], ids[i, 1]) for i in range(8)],
+    ]
+    for form in forms:
+        torch.testing.assert_close(residscope.attribute(ioi.cache, form, by="layer").values, expected)
+    W_U = ioi.model.W_U.detach()
+    direction = (W_U[:, ids[:, 0]] - W_U[:, ids[:, 1]]).T
+    by_direction = residscope.attribute(ioi.cache, direction, by="layer")
+    torch.testing.assert_close(by_direction.values, expected, atol=1e-4, rtol=1e-4)
+    assert by_direction.unexplained.abs().max() < 1e-4
+
+
+def test_sets_are_means_and_a_pair_is_a_difference(ioi):
+    def total(answers):
+        return residscope.attribute(ioi.cache, answers, by="layer").measured
+
+    mary, john, tom = (total(name) for name in (" Mary", " John", " Tom"))
+    torch.testing.assert_close(total((" Mary", " John")), mary - john)
+    torch.testing.assert_close(total(([" Mary", " Tom"], " John")), (mary + tom) / 2 - john)
+    torch.testing.assert_close(mary, ioi.logits[:, -1, ioi.answer_tokens[0, 0]])
+
+
+ONE_TOKEN = " Mary"
+MISTAKES = [
+    ({"answers": " Josephine"}, "several-tokens", ["“·Joseph” + “ine”", "try “·Joseph”"]),
+    ({"answers": [" Mary", " John"]}, "answers-length", ["2 answers", "8 prompts", "tuple: (' Mary', ' John')"]),
+    ({"answers": [ONE_TOKEN] * 7}, "answers-length", ["7 answers", "one for all, or one per prompt"]),
+    ({"answers": torch.zeros(8, 3, dtype=torch.long)}, "answers", ["[batch, 2]", "[8, 3]"]),
+    ({"answers": torch.zeros(10)}, "direction", ["[576]", "[10]"]),
+    ({"answers": 10**7}, "token-id", ["10000000", "0 to 49151"]),
+    ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 parts"]),
+    ({"answers": None}, "answers", ["None is no answer"]),
+    ({"answers": ""}, "several-tokens", ["Nothing typed"]),
+    ({"position": 15}, "position", ["Position 15", "0 to 14"]),
+    ({"position": [1, 2]}, "position", ["2 positions", "8 prompts"]),
+    ({"position": "first"}, "position", ['"first"', '"last"']),
+    ({"by": "neurons"}, "by", ['"neurons"', '"head"']),
+    ({"logits": torch.zeros(2, 3, 5)}, "logits-shape", ["[2, 3, 5]", "8 prompts of 15"]),
+    ({"tokens": torch.zeros(2, 3)}, "tokens-shape", ["[2, 3]"]),
+]
+
+
+@pytest.mark.parametrize(("given", "code", "words"), MISTAKES, ids=[code for _, code, _ in MISTAKES])
+def test_a_mistake_is_told_in_a_sentence(ioi, given, code, words):
+    with pytest.raises(ResidscopeError) as error:
+        residscope.attribute(ioi.cache, **{"answers": ONE_TOKEN, **given})
+    assert error.value.code == code
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_cache_that_cannot_be_read_is_told_in_a_sentence(ioi):
+    from transformer_lens import ActivationCache
+
+    logits, cache = ioi.logits, ioi.cache
+    whole = dict(cache.items())
+
+    def without(ending):
+        return ActivationCache({name: t for name, t in whole.items() if not name.endswith(ending)}, ioi.model)
+
+    broken = dict(whole)
+    broken["blocks.7.hook_mlp_out"] = whole["blocks.7.hook_mlp_out"].clone()
+    broken["blocks.7.hook_mlp_out"][2, 14, 5] = torch.nan
+    cases = [
+        ((logits, cache), "no-cache", ["a tuple", "run_with_cache"]),
+        (ActivationCache({}, ioi.model), "empty-cache", ["empty"]),
+        (ActivationCache(whole, None), "no-model", ["model=…"]),
+        (without("attn.hook_z"), "missing-activation", ["`blocks.0.attn.hook_z`", "names_filter", "attn.hook_z"]),
+        (ActivationCache(broken, ioi.model), "not-finite", ["`blocks.7.hook_mlp_out`", "prompt 2, position 14"]),
+    ]
+    for given, code, words in cases:
+        with pytest.raises(ResidscopeError) as error:
+            residscope.attribute(given, ONE_TOKEN)
+        assert error.value.code == code
+        for word in words:
+            assert word in str(error.value)
+    gone = residscope.attribute(ActivationCache(whole, None), ONE_TOKEN, model=ioi.model)
+    assert gone.unexplained.abs().max() < 1e-4
+
+
+def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
+    from transformer_lens import ActivationCache
+
+    whole = dict(ioi.cache.items())
+    reference = residscope.attribute(ioi.cache, ioi.answers)
+
+    def without(*starts):
+        return ActivationCache({n: t for n, t in whole.items() if not n.startswith(starts)}, ioi.model)
+
+    no_logits = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers)
+    torch.testing.assert_close(no_logits.measured, reference.measured, atol=1e-4, rtol=0)
+    assert no_logits.measured_from == "the final norm's output and the unembedding"
+    no_norm = residscope.attribute(without("unembed", "hook_unembed", "ln_final"), ioi.answers)
+    torch.testing.assert_close(no_norm.values, reference.values, atol=1e-4, rtol=1e-4)
+    blind = residscope.attribute(
+        without("unembed", "hook_unembed", "ln_final.hook_out", "blocks.29.hook_resid_post"), ioi.answers
+    )
+    torch.testing.assert_close(blind.values, reference.values)
+    assert blind.measured.isnan().all()
+    assert "logits=" in blind.measured_from
+
+
+def test_padding_at_the_end_is_not_the_last_token():
+    model = tiny.boot("llama")
+    tokens = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 0, 0]])
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens)
+    by_default = residscope.attribute(cache, 11).values
+    torch.testing.assert_close(by_default, residscope.attribute(cache, 11, position=[4, 2]).values)
+    with torch.no_grad():
+        _, alone = model.run_with_cache(tokens[1:, :3])
+    torch.testing.assert_close(by_default[:, 1:], residscope.attribute(alone, 11).values, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_without_batch_dimension_is_read_as_one_prompt():
+    model = tiny.boot("gpt2")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7]]))
+    batched = residscope.attribute(cache, (8, 9))
+    cache.remove_batch_dim()
+    torch.testing.assert_close(residscope.attribute(cache, (8, 9)).values, batched.values)
