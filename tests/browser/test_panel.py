@@ -1,0 +1,208 @@
+"""The panel in a real JupyterLab on the real demo model: gestures, what is drawn, and what Python then knows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+
+SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
+INSPECT = "panel = residscope.inspect(cache, answers=answers)"
+FOLLOWS = 15_000  # milliseconds; the machine may be busy, the gesture is not
+
+
+@pytest.fixture
+def opened(lab: Lab) -> tuple[Lab, Locator]:
+    """A notebook with a drawn panel."""
+    lab.open(lab.write_notebook("panel.ipynb", SETUP, INSPECT))
+    lab.run_all()
+    return lab, lab.panel()
+
+
+def cells(panel: Locator) -> dict[str, float]:
+    """The head map as it is named: L23H3 → 2.24."""
+    names = (
+        panel.get_by_role("grid", name="Head map")
+        .get_by_role("gridcell")
+        .evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
+    )
+    return {head: float(value.replace("−", "-")) for head, value in (name.split() for name in names)}
+
+
+def cell(panel: Locator, head: str) -> Locator:
+    return panel.get_by_role("gridcell", name=re.compile(rf"^{head} "))
+
+
+def sentence(panel: Locator) -> Locator:
+    return panel.locator(".rs-sentence")
+
+
+def settled(panel: Locator) -> None:
+    expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
+
+
+def in_python(lab: Lab, expression: str, expected: object) -> None:
+    """Wait until an expression has a value in the kernel: a gesture travels there on its own time."""
+    lab.page.wait_for_function(
+        """async ([code, expected]) => {
+            const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+            const future = kernel.requestExecute(
+                { code: "", silent: true, store_history: false, user_expressions: { value: code } });
+            const { user_expressions } = (await future.done).content;
+            return user_expressions.value.data?.["text/plain"] === expected;
+        }""",
+        arg=[expression, repr(expected)],
+        timeout=FOLLOWS,
+    )
+
+
+def point_at(panel: Locator, head: str, q: int, k: int, positions: int = 15) -> None:
+    """Move the pointer to a cell of a head's attention matrix."""
+    canvas = panel.get_by_role("region", name=f"Attention {head}", exact=True).locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    x, y = (k + 0.5) / positions * box["width"], (q + 0.5) / positions * box["height"]
+    canvas.hover(position={"x": x, "y": y})
+
+
+def test_from_the_strongest_head_to_its_attention_and_to_python(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.724")
+    values = cells(panel)
+    grid = lab.python("residscope.attribute(cache, answers).grid.mean(-1).tolist()")
+    assert values == {f"L{i}H{j}": pytest.approx(v, abs=5e-3) for i, row in enumerate(grid) for j, v in enumerate(row)}
+
+    strongest = max(values, key=values.__getitem__)
+    assert strongest == "L23H3"
+    cell(panel, strongest).hover()  # previews
+    card = panel.get_by_role("region", name="Attention L23H3", exact=True)
+    expect(card).to_be_visible(timeout=FOLLOWS)
+    cell(panel, strongest).click()  # pins
+    expect(cell(panel, strongest)).to_have_attribute("aria-selected", "true")
+    in_python(lab, "panel.heads", ["L23H3"])
+    expect(card).to_have_count(1)
+
+    panel.get_by_role("button", name="Next prompt").click()
+    in_python(lab, "panel.prompt", 0)
+    settled(panel)
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.616")
+    for q, k in [(14, 10), (14, 4), (8, 2), (3, 3)]:
+        texts = lab.python("run.model.to_str_tokens(run.tokens[0])")
+        attention = lab.python(f"float(cache['pattern', 23][0, 3, {q}, {k}])")
+        shown = [texts[at].replace(" ", "·") for at in (q, k)]
+        point_at(panel, "L23H3", q, k)
+        expect(sentence(panel)).to_contain_text(
+            f"L23H3: “{shown[0]}” (destination {q}) reads “{shown[1]}” (source {k}): attention {attention:.2f}"
+        )
+    point_at(panel, "L23H3", 14, 10)
+    expect(sentence(panel)).to_contain_text("brings +1.83 to the logit difference")
+    assert cells(panel)["L23H3"] == pytest.approx(1.73)
+
+    cell(panel, "L23H3").click()  # unpins
+    in_python(lab, "panel.heads", [])
+
+
+def test_the_view_follows_python(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    lab.python("panel.heads", before="panel.heads = ['23.3', (29, 0)]")
+    for head in ("L23H3", "L29H0"):
+        expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
+        expect(cell(panel, head)).to_have_attribute("aria-selected", "true")
+    lab.python("0", before="panel.prompt = 4; panel.target = (' Sid', ' Dan'); panel.position = 11")
+    expected = lab.python("float(residscope.attribute(cache, (' Sid', ' Dan'), position=11).measured[4])")
+    expect(panel.get_by_role("status")).to_contain_text(f"{expected:+.3f}".replace("-", "−"), timeout=FOLLOWS)
+    strip = panel.get_by_role("listbox", name="Destination position")
+    expect(strip.get_by_role("option", selected=True)).to_have_attribute("aria-label", "gave, position 11")
+    lab.python("0", before="panel.prompt = None; panel.target = answers; panel.position = None")
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.724", timeout=FOLLOWS)
+
+
+def test_a_new_target_is_typed_and_checked(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    lab.python("0", before="panel.prompt = 0")
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.616", timeout=FOLLOWS)
+    panel.get_by_role("button", name="distractor: ·John").click()
+    box = panel.get_by_role("combobox")
+    box.fill(" Josephine")
+    expect(panel.get_by_text("is 2 tokens in this model")).to_be_visible(timeout=FOLLOWS)
+    box.fill(" his")
+    panel.get_by_role("option", name=re.compile("·his")).first.wait_for(timeout=FOLLOWS)
+    box.press("Enter")
+    in_python(lab, "panel.target[0]", (" Mary", " his"))
+    in_python(lab, "panel.target[1]", (" John", " Mary"))  # the other prompts keep theirs
+    expected = lab.python("float(residscope.attribute(cache, (' Mary', ' his')).measured[0])")
+    expect(panel.get_by_role("status")).to_contain_text(f"{expected:+.3f}", timeout=FOLLOWS)
+
+
+def test_keyboard_only(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    keyboard = lab.page.keyboard
+    grid = panel.get_by_role("grid", name="Head map")
+    grid.locator("[tabindex='0']").focus()
+    keyboard.press("Control+Home")
+    for _ in range(23):
+        keyboard.press("ArrowDown")
+    for _ in range(3):
+        keyboard.press("ArrowRight")
+    expect(cell(panel, "L23H3")).to_be_focused()
+    expect(sentence(panel)).to_contain_text("L23H3: head 3 of layer 23 adds +2.24")
+    keyboard.press("Enter")
+    in_python(lab, "panel.heads", ["L23H3"])
+    keyboard.press("ArrowLeft")
+    keyboard.press("Space")
+    in_python(lab, "panel.heads", ["L23H3", "L23H2"])
+    keyboard.press("Escape")
+    in_python(lab, "panel.heads", [])
+    expect(panel.get_by_role("region", name=re.compile("^Attention L"))).to_have_count(0)
+
+    strip = panel.get_by_role("listbox", name="Destination position")
+    strip.get_by_role("option", selected=True).focus()
+    for _ in range(4):
+        keyboard.press("ArrowLeft")
+    keyboard.press("Enter")
+    in_python(lab, "panel.position", 10)
+    settled(panel)
+    expected = lab.python("residscope.attribute(cache, answers, position=10).grid[23, 3].mean().item()")
+    assert cells(panel)["L23H3"] == pytest.approx(expected, abs=5e-3)
+    keyboard.press("Escape")
+    in_python(lab, "panel.position", 14)
+
+
+def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Locator]) -> None:
+    _, panel = opened
+    before = panel.bounding_box()
+    for head in ("L0H0", "L23H3", "L29H1"):
+        cell(panel, head).hover()
+        expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
+        settled(panel)
+        now = panel.bounding_box()
+        assert before
+        assert now
+        assert (now["width"], now["height"]) == (before["width"], before["height"])
+
+
+def test_the_example_notebook_runs_to_its_end(lab: Lab) -> None:
+    lab.start()
+    lab.command("residscope:open-example", cwd="")
+    lab.run_all()
+    panel = lab.panel()
+    expect(panel.get_by_role("region", name=re.compile("^Attention L"))).to_have_count(2, timeout=FOLLOWS)
+    assert lab.python("[panel.heads, panel.prompt, panel.position]") == [["L23H3", "L29H0"], None, 14]
+
+
+def test_the_panel_says_that_it_waits_for_a_running_cell_and_then_follows(lab: Lab) -> None:
+    lab.open(lab.write_notebook("busy.ipynb", SETUP, INSPECT, "import time\ntime.sleep(6)  # the user's own long cell"))
+    lab.run_all()
+    panel = lab.panel()
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.724")
+
+
+def test_a_restarted_kernel_leaves_the_last_picture(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    cell(panel, "L0H0").click()
+    expect(panel).to_contain_text(re.compile("kernel", re.IGNORECASE), timeout=FOLLOWS)
+    assert len(cells(panel)) == 270
