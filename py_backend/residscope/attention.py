@@ -52,7 +52,7 @@ def brings(readout: Readout, layer: int, head: int) -> Float[Tensor, "batch sour
     Raises:
         ResidscopeError: If `pattern` or `v` was not cached, or the readout is for every position at once.
     """
-    import torch
+    from einops import einsum
 
     view = readout.view
     if readout.positions is None:
@@ -61,6 +61,6 @@ def brings(readout: Readout, layer: int, head: int) -> Float[Tensor, "batch sour
     v = view.get(f"blocks.{layer}.attn.hook_v")  # [batch, source, group, d_head]
     group = head * v.shape[2] // view.n_heads
     direction, _ = head_directions(readout, layer)
-    worth = torch.einsum("bkd,bd->bk", working(v[:, :, group]), direction[:, head])
+    worth = einsum(working(v[:, :, group]), direction[:, head], "batch source d_head, batch d_head -> batch source")
     patterns = view.get(f"blocks.{layer}.attn.hook_pattern")[:, head]  # [batch, destination, source]
     return view.take(patterns, readout.positions).squeeze(1) * worth / readout.block(layer, "ln1_post").divisor

@@ -201,6 +201,7 @@ def _layers(readout: Readout, worth: Worth) -> Rows:
 def _heads(readout: Readout, worth: Worth) -> Rows:
     """Every head (layer-major), each layer's attention bias, then MLPs and embeddings."""
     import torch
+    from einops import einsum
 
     view = readout.view
     heads, biases = [], {}
@@ -208,7 +209,8 @@ def _heads(readout: Readout, worth: Worth) -> Rows:
         direction, bias = head_directions(readout, layer)
         z = view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)  # [batch, pos, head, d_head]
         functional = readout.block(layer, "ln1_post")
-        heads.append(torch.einsum("bphd,bhd->hbp", z, direction) / functional.divisor)
+        worths = einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos")
+        heads.append(worths / functional.divisor)
         if bias is not None:
             biases[f"{layer}_attn_bias"] = bias
     labels = [f"L{layer}H{head}" for layer in range(view.n_layers) for head in range(view.n_heads)]
@@ -222,12 +224,12 @@ def head_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"] | None]:
     """What each unit of `z` is worth before the divisor, W_O[h] @ g; and the layer's bias row, if it has one."""
-    import torch
+    from einops import einsum
 
     functional = readout.block(layer, "ln1_post")
     attention = readout.view.model.blocks[layer].attn
     W_O = working(attention.W_O.detach()).to(functional.vector.device)
-    direction = torch.einsum("hdm,bm->bhd", W_O, functional.vector)
+    direction = einsum(W_O, functional.vector, "head d_head d_model, batch d_model -> batch head d_head")
     bias = functional.constant
     b_O: Tensor | None = getattr(attention, "b_O", None)
     if b_O is not None:

@@ -127,14 +127,14 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
-    `measured` and `unexplained` are NaN where the cache has nothing to measure against.
+    `measured` and `unexplained` are None where the cache has nothing to measure against.
     """
 
     by: By
     labels: list[str]
-    measured: float
+    measured: float | None
     constant: float
-    unexplained: float
+    unexplained: float | None
     tolerance: float
     measured_from: str
     prompts: int

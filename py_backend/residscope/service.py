@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -161,12 +162,16 @@ class Service:
         def of(per_prompt: Tensor) -> Tensor:
             return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
 
+        def known(per_prompt: Tensor) -> float | None:
+            value = float(of(per_prompt))
+            return None if math.isnan(value) else value  # JSON has no NaN
+
         reply = AttributionReply(
             by=ask.by,
             labels=result.labels,
-            measured=float(of(result.measured)),
+            measured=known(result.measured),
             constant=float(of(result.constant)),
-            unexplained=float(of(result.unexplained)),
+            unexplained=known(result.unexplained),
             tolerance=result.tolerance,
             measured_from=result.measured_from,
             prompts=view.batch if prompt is None else 1,

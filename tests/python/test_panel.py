@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ def ask(panel, monkeypatch):
         content, buffers = sent.pop()
         assert content["id"] == "7"
         msgspec.convert(content, Answer)
+        json.dumps(content, allow_nan=False)  # what the wire can carry
         return content["reply"] if content.get("reply") else content["failure"], buffers
 
     return ask
@@ -48,6 +51,18 @@ def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, 
     measured = result.measured.mean() if prompt is None else result.measured[prompt]
     assert reply["measured"] == pytest.approx(float(measured))
     assert abs(reply["unexplained"]) <= reply["tolerance"]
+
+
+def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch):
+    from transformer_lens import ActivationCache
+
+    unknown = ("unembed", "hook_unembed", "ln_final.hook_out", "blocks.29.hook_resid_post")
+    blind = ActivationCache({n: t for n, t in ioi.cache.items() if not n.startswith(unknown)}, ioi.model)
+    monkeypatch.setattr(panel._service, "_cache", blind)
+    reply, _ = ask("attribute", by="head", target=panel.wire_target)
+    assert (reply["measured"], reply["unexplained"]) == (None, None)
+    lacking, _ = ask("attribute", by="accumulated", target=panel.wire_target)
+    assert "`blocks.29.hook_resid_post` is not in this cache" in lacking["message"]
 
 
 @pytest.mark.parametrize("prompt", [None, 3])

@@ -1,0 +1,89 @@
+"""A real JupyterLab and a real browser.
+
+`server` is one JupyterLab for the whole session, in throw-away folders; `lab` is a fresh browser page on it, with the
+helpers of `lab.py`, that fails the test when the page reported an error of ours.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab, Server
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+PICTURES = Path("test-results")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab, ready; `server.root` is its folder of notebooks."""
+    with Server.started(tmp_path_factory.mktemp("jupyterlab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The Chromium that `npm test` found, else one on the path, else Playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = os.environ.get("RESIDSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        try:
+            running = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        except PlaywrightError as error:
+            pytest.fail(f"No Chromium starts. `npm test -- browser` finds or installs one.\n{error}", pytrace=False)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of its own; a picture of it is kept in `test-results/` when the test fails."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+    page = context.new_page()
+    errors: list[str] = []
+
+    def note(text: str, where: str) -> None:
+        if "residscope" in f"{text} {where}".lower() or "blob:" in where:  # an anywidget's module comes from a blob
+            errors.append(f"{text} ({where})")
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            note(message.text, message.location.get("url", ""))
+
+    page.on("console", note_message)
+    page.on("pageerror", lambda error: note(str(error), error.stack or ""))
+    yield page
+    if request.session.testsfailed > request.config.stash.get(FAILED_BEFORE, 0):
+        PICTURES.mkdir(exist_ok=True)
+        page.screenshot(path=PICTURES / (re.sub(r"[^\w.-]+", "-", request.node.name) + ".png"))
+    context.close()
+    assert not errors, "the page reported errors of Residscope:\n" + "\n".join(errors)
+
+
+@pytest.fixture
+def lab(page: Page, server: Server) -> Iterator[Lab]:
+    """JupyterLab in a page; the kernels that the test started end with it."""
+    yield Lab(page, server)
+    server.shut_down_kernels()
+
+
+FAILED_BEFORE = pytest.StashKey[int]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember how many tests had failed, so that `page` can tell whether its own did."""
+    item.config.stash[FAILED_BEFORE] = item.session.testsfailed

@@ -1,0 +1,58 @@
+"""`npm run pictures`: the README's pictures, taken from the running program in a real JupyterLab.
+
+python tests/browser/pictures.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from lab import Lab, Server
+from playwright.sync_api import expect, sync_playwright
+
+FOLDER = Path(__file__).resolve().parents[2] / "widgets/pictures"
+SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache = run.cache"
+INSPECT = "panel = residscope.inspect(cache, run.answers, prompt=0, heads=['L23H3', 'L29H0'])"
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+WIDTHS = {"wide": (1440, 1500), "narrow": (600, 3000)}
+
+
+def main(folder: Path) -> None:
+    """Take every picture, wide and narrow, light and dark."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chromium = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with tempfile.TemporaryDirectory() as scratch, Server.started(Path(scratch)) as server, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(
+            viewport={"width": 1440, "height": 1500}, device_scale_factor=1.5, reduced_motion="reduce"
+        )
+        lab = Lab(page, server)
+        lab.open(lab.write_notebook("pictures.ipynb", SETUP, INSPECT))
+        lab.command("application:toggle-left-area")
+        lab.run_all()
+        panel = lab.panel()
+        for width, (across, down) in WIDTHS.items():
+            page.set_viewport_size({"width": across, "height": down})
+            for theme, name in THEMES.items():
+                lab.command("apputils:change-theme", theme=name)
+                attribute = "true" if theme == "light" else "false"
+                expect(page.locator("body")).to_have_attribute("data-jp-theme-light", attribute)
+                canvas = panel.get_by_role("region", name="Attention L23H3", exact=True).locator("canvas").first
+                canvas.scroll_into_view_if_needed()
+                box = canvas.bounding_box()
+                assert box
+                canvas.hover(position={"x": 10.5 / 15 * box["width"], "y": 14.5 / 15 * box["height"]})
+                expect(panel.locator(".rs-sentence")).to_contain_text("brings")
+                expect(panel).to_have_attribute("data-state", "ready")
+                panel.screenshot(path=folder / f"{width}-{theme}.png", animations="disabled")
+                print(folder / f"{width}-{theme}.png")
+        server.shut_down_kernels()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

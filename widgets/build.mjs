@@ -1,0 +1,23 @@
+// Bundles the panel for every host: one minified ESM and one stylesheet, into the Python package.
+import { mkdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const out = process.env.RESIDSCOPE_STATIC ?? join(here, "..", "py_backend", "residscope", "static");
+mkdirSync(out, { recursive: true });
+
+const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
+const common = { bundle: true, minify: true, target: browsers, logLevel: "warning", legalComments: "none" };
+const panel = join(out, "panel.js");
+const styles = join(out, "panel.css");
+await Promise.all([
+  build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "esm", outfile: panel, charset: "utf8" }),
+  build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles, charset: "utf8" }),
+]);
+for (const file of [panel, styles]) {
+  const bytes = readFileSync(file);
+  console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} gzipped`);
+}

@@ -1,0 +1,118 @@
+// A kernel that makes its numbers up: any shape, always the same for the same shape, rows that add up.
+import type { Target, Token, TokenLabel } from "../src/protocol.gen";
+import type { Kernel } from "./fake-model";
+
+export interface Shape {
+  layers: number;
+  heads: number;
+  positions: number;
+  prompts: number;
+}
+
+const WORDS = " When John and Mary went to the shops , Martha gave a drink of <img/src=x> \n water".match(/ ?\S+|\n/g) ?? [];
+
+function random(seed: number): () => number {
+  let s = seed >>> 0 || 1;
+  return () => {
+    s = (s + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(s ^ (s >>> 15), 1 | s);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+export function toHalf(value: number): number {
+  if (value <= 0) return 0;
+  const exponent = Math.floor(Math.log2(value));
+  if (exponent < -14) return Math.round(value * 2 ** 24);
+  return ((exponent + 15) << 10) + Math.round((value / 2 ** exponent - 1) * 1024);
+}
+
+const floats = (values: number[]): ArrayBuffer => new Float32Array(values).buffer as ArrayBuffer;
+const sum = (values: number[]): number => values.reduce((a, b) => a + b, 0);
+
+export function demoTarget(): Target {
+  return { contrasts: [{ answer: [{ id: 1, text: " Mary" }], distractor: [{ id: 2, text: " John" }] }], direction: null };
+}
+
+export function fakeKernel(shape: Shape, options: { measured?: "agrees" | "misses" | "unknown" } = {}): Kernel {
+  const { layers, heads, positions, prompts } = shape;
+  const vocabulary = new Map<string, Token>(WORDS.map((text, id) => [text, { id: id + 100, text }]));
+  const token = (text: string): Token => vocabulary.get(text) ?? { id: text.length * 7919, text };
+
+  function components(seed: number): { heads: number[]; bias: number[]; mlp: number[]; embed: number } {
+    const next = random(seed);
+    const bell = (): number => next() + next() + next() - 1.5;
+    const values = Array.from({ length: layers * heads }, (_, i) => {
+      const depth = Math.floor(i / heads) / layers;
+      return bell() * (0.04 + 0.25 * depth ** 3) + (next() > 0.985 ? bell() * 3 * depth : 0);
+    });
+    return { heads: values, bias: Array.from({ length: layers }, () => bell() * 0.01), mlp: Array.from({ length: layers }, (_, i) => bell() * (0.1 + (i / layers) ** 3)), embed: bell() * 0.1 };
+  }
+
+  return (ask) => {
+    if (ask.kind === "describe")
+      return { reply: { kind: "describe", name: "cache", model: "made-up", layers, heads, prompts, positions, dtype: "float32", device: "cpu", bytes: 41_300_000, missing: [], last: Array<number>(prompts).fill(positions - 1), has_tokens: true } };
+    if (ask.kind === "tokens") {
+      const tokens: TokenLabel[] = Array.from({ length: positions }, (_, i) => {
+        const text = i === 0 ? "<|im_start|>" : (WORDS[(i - 1) % WORDS.length] ?? "?");
+        if ((ask.prompt ?? null) === null && prompts > 1 && i % 5 === 2) return { text: "", varies: [text, " Amy", " Tom"] };
+        return { text, id: i, varies: [], padding: false };
+      });
+      return { reply: { kind: "tokens", tokens } };
+    }
+    if (ask.kind === "suggest")
+      return { reply: { kind: "suggest", predictions: WORDS.slice(0, ask.k ?? 8).map((text, i) => ({ token: token(text), probability: 0.45 / (i + 1) ** 1.6 })) } };
+    if (ask.kind === "check") {
+      const single = vocabulary.has(ask.text);
+      return { reply: { kind: "check", text: ask.text, single, tokens: single ? [token(ask.text)] : [...ask.text].map((c) => token(c)),
+        message: single ? "" : `“${ask.text}” is ${ask.text.length} tokens.`, suggestions: vocabulary.has(` ${ask.text}`) ? [token(` ${ask.text}`)] : [] } };
+    }
+    const seed = (ask.prompt ?? 77) * 31 + (ask.position ?? 5) * 7 + (ask.target.contrasts[0]?.answer[0]?.id ?? 0);
+    const parts = components(seed);
+    if (ask.kind === "attribute") {
+      const constant = 0.25;
+      const attn = parts.bias.map((b, l) => b + sum(parts.heads.slice(l * heads, (l + 1) * heads)));
+      const rows: [string, number][] = [];
+      if (ask.by === "head") {
+        parts.heads.forEach((v, i) => rows.push([`L${Math.floor(i / heads)}H${i % heads}`, v]));
+        parts.bias.forEach((v, l) => rows.push([`${l}_attn_bias`, v]));
+        parts.mlp.forEach((v, l) => rows.push([`${l}_mlp_out`, v]));
+        rows.push(["embed", parts.embed]);
+      } else if (ask.by === "layer") {
+        rows.push(["embed", parts.embed]);
+        attn.forEach((v, l) => rows.push([`${l}_attn_out`, v], [`${l}_mlp_out`, parts.mlp[l] ?? 0]));
+      } else {
+        let run = parts.embed;
+        attn.forEach((v, l) => {
+          rows.push([`${l}_pre`, run], [`${l}_mid`, run + v]);
+          run += v + (parts.mlp[l] ?? 0);
+        });
+        rows.push(["final_post", run]);
+        if (ask.norm === "recomputed") rows.forEach((row, i) => (row[1] *= 2.2 - (1.2 * i) / (rows.length - 1)));
+      }
+      const total = parts.embed + sum(attn) + sum(parts.mlp) + constant;
+      const unexplained = options.measured === "misses" ? -0.42 : 1e-6;
+      return {
+        reply: { kind: "attribute", by: ask.by, labels: rows.map(([label]) => label), constant, unexplained,
+          measured: options.measured === "unknown" ? NaN : total + unexplained, tolerance: 1e-3, measured_from: "the logits in the cache", prompts, notes: [] },
+        buffers: [floats(rows.map(([, v]) => v))],
+      };
+    }
+    const next = random(seed + ask.layer * 1009 + ask.head * 9176);
+    const pattern = new Uint16Array(positions * positions);
+    const reach = next() * 4;
+    let lastRow: number[] = [];
+    for (let q = 0; q < positions; q += 1) {
+      const weights = Array.from({ length: q + 1 }, (_, k) => (k === 0 ? 2 + next() : next() ** (2 + reach) * (k === q ? 2 : 1)));
+      const all = sum(weights);
+      lastRow = weights.map((w) => w / all);
+      lastRow.forEach((w, k) => (pattern[q * positions + k] = toHalf(w)));
+    }
+    const share = (parts.heads[ask.layer * heads + ask.head] ?? 0);
+    return {
+      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, brings: true, notes: [] },
+      buffers: [pattern.buffer as ArrayBuffer, floats(lastRow.map((w, k) => w * share * (k === 0 ? 0.1 : 1.6)))],
+    };
+  };
+}

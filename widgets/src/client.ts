@@ -1,0 +1,175 @@
+// Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
+import { signal as state, type ReadonlySignal } from "@preact/signals-core";
+import type { Answer, Failure, Question } from "./protocol.gen";
+
+export type Ask = Question["ask"];
+export type Kind = Ask["kind"];
+type AnyReply = NonNullable<Answer["reply"]>;
+export type ReplyTo<K extends Kind> = Extract<AnyReply, { kind: K }>;
+export interface Result<K extends Kind> {
+  reply: ReplyTo<K>;
+  buffers: DataView[];
+}
+
+/** Who carries messages: anywidget, a Jupyter comm, VS Code. `onLost` tells that nobody answers any more. */
+export interface Transport {
+  send(message: Question, buffers?: ArrayBuffer[]): void;
+  onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void;
+  onLost?(listener: () => void, signal: AbortSignal): void;
+}
+
+/** The kernel's refusal, with its stable code and a sentence that names the remedy. */
+export class RequestFailed extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+  ) {
+    super(message);
+    this.name = "RequestFailed";
+  }
+}
+
+interface Waiting {
+  kind: Kind;
+  settle: (outcome: Result<Kind> | RequestFailed) => void;
+}
+interface Lane {
+  busySince: number;
+  next: { start: () => void; drop: () => void } | null;
+}
+
+/** A lane stuck for this long (a lost message) lets the next request through. */
+const PATIENCE_MS = 30_000;
+let instances = 0;
+
+export class Client {
+  readonly #prefix = `v${++instances}-${Math.random().toString(36).slice(2, 8)}`;
+  readonly #waiting = new Map<string, Waiting>();
+  readonly #lanes = new Map<string, Lane>();
+  readonly #inFlight = state(0);
+  readonly #lost = state(false);
+  readonly #heard = state(0);
+  #count = 0;
+
+  constructor(
+    readonly transport: Transport,
+    readonly signal: AbortSignal,
+  ) {
+    transport.onMessage((message, buffers) => this.#receive(message, buffers), signal);
+    transport.onLost?.(() => this.#lose(), signal);
+    signal.addEventListener("abort", () => this.#fail("closed", "The view was closed."), { once: true });
+  }
+
+  /** Requests whose answer has not been drawn yet. */
+  get inFlight(): ReadonlySignal<number> {
+    return this.#inFlight;
+  }
+  /** Whether the kernel side is gone. */
+  get lost(): ReadonlySignal<boolean> {
+    return this.#lost;
+  }
+  /** Counts answers: changes whenever the kernel spoke. */
+  get heard(): ReadonlySignal<number> {
+    return this.#heard;
+  }
+
+  /** One request; rejects with `RequestFailed`. */
+  ask<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K>> {
+    return new Promise((resolve, reject) => {
+      if (this.#lost.peek()) return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
+      const id = `${this.#prefix}-${++this.#count}`;
+      this.#inFlight.value += 1;
+      this.#waiting.set(id, {
+        kind: ask.kind,
+        settle: (outcome) => {
+          // Counted down in a later task, so that "nothing in flight" means that what was asked is on screen.
+          setTimeout(() => (this.#inFlight.value -= 1), 0);
+          if (outcome instanceof RequestFailed) reject(outcome);
+          else resolve(outcome as unknown as Result<K>);
+        },
+      });
+      try {
+        this.transport.send({ id, ask });
+      } catch {
+        this.#lose(); // a comm whose kernel was restarted throws
+      }
+    });
+  }
+
+  /** The newest request of a view wins: an older one that is overtaken resolves to null and is never drawn. */
+  latest<K extends Kind>(view: string, ask: Extract<Ask, { kind: K }>): Promise<Result<K> | null> {
+    return new Promise((resolve, reject) => {
+      const start = (): void => {
+        const lane: Lane = { busySince: Date.now(), next: null };
+        this.#lanes.set(view, lane);
+        const finish = (draw: () => void): void => {
+          const overtaken = this.#lanes.get(view) !== lane || lane.next !== null;
+          if (this.#lanes.get(view) === lane) this.#lanes.delete(view);
+          if (overtaken) resolve(null);
+          else draw();
+          lane.next?.start();
+        };
+        this.ask(ask).then(
+          (result) => finish(() => resolve(result)),
+          (error: unknown) => finish(() => reject(error)),
+        );
+      };
+      const lane = this.#lanes.get(view);
+      if (!lane || Date.now() - lane.busySince > PATIENCE_MS) return start();
+      lane.next?.drop();
+      lane.next = { start, drop: () => resolve(null) };
+    });
+  }
+
+  #receive(message: unknown, buffers: DataView[]): void {
+    if (!isAnswer(message)) return;
+    const waiting = this.#waiting.get(message.id);
+    if (!waiting) return; // another view's answer, or one that came too late
+    this.#waiting.delete(message.id);
+    this.#heard.value += 1;
+    const { reply, failure } = message;
+    if (reply && reply.kind === waiting.kind) waiting.settle({ reply, buffers });
+    else waiting.settle(asError(failure));
+  }
+
+  #lose(): void {
+    if (this.#lost.peek()) return;
+    this.#lost.value = true;
+    this.#fail("lost", "The kernel side of this view is gone.");
+  }
+
+  #fail(code: string, message: string): void {
+    const all = [...this.#waiting.values()];
+    this.#waiting.clear();
+    for (const waiting of all) waiting.settle(new RequestFailed(code, message));
+  }
+}
+
+function isAnswer(message: unknown): message is Answer {
+  return typeof message === "object" && message !== null && typeof (message as { id?: unknown }).id === "string";
+}
+
+function asError(failure: Failure | null | undefined): RequestFailed {
+  if (failure) return new RequestFailed(failure.code, failure.message);
+  return new RequestFailed("bad-answer", "The kernel answered with something else than what was asked. Are its versions mixed?");
+}
+
+/** float32 buffer → numbers; copied when it does not lie on a multiple of four. */
+export function float32(view: DataView | undefined): Float32Array {
+  if (!view) return new Float32Array(0);
+  const length = Math.floor(view.byteLength / 4);
+  if (view.byteOffset % 4 === 0) return new Float32Array(view.buffer as ArrayBuffer, view.byteOffset, length);
+  return new Float32Array(copy(view, length * 4));
+}
+
+/** float16 buffer → its raw 16-bit words; see draw/half.ts. */
+export function words16(view: DataView | undefined): Uint16Array {
+  if (!view) return new Uint16Array(0);
+  const length = Math.floor(view.byteLength / 2);
+  if (view.byteOffset % 2 === 0) return new Uint16Array(view.buffer as ArrayBuffer, view.byteOffset, length);
+  return new Uint16Array(copy(view, length * 2));
+}
+
+function copy(view: DataView, byteLength: number): ArrayBuffer {
+  return (view.buffer as ArrayBuffer).slice(view.byteOffset, view.byteOffset + byteLength);
+}

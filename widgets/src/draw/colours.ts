@@ -1,0 +1,92 @@
+// Colour scales. Diverging: blue adds, orange takes away, centred at zero, told apart by the colour-blind.
+// Sequential: teal, 0 to 1. Both go through a 256-entry table, so a canvas can be painted from it.
+import type { Theme } from "../store";
+
+type Stop = readonly [at: number, hex: string];
+export type Rgb = readonly [number, number, number];
+
+const DIVERGING: Record<Theme, { middle: string; plus: Stop[]; minus: Stop[] }> = {
+  light: {
+    middle: "#f5f5f2",
+    plus: [[0.04, "#e4edf2"], [0.12, "#cde0eb"], [0.3, "#9cc4dd"], [0.6, "#3a82bd"], [1, "#12407f"]],
+    minus: [[0.04, "#f7e9dd"], [0.12, "#f4d6bd"], [0.3, "#ecb185"], [0.6, "#d06e2b"], [1, "#9c3f05"]],
+  },
+  dark: {
+    middle: "#23272c",
+    plus: [[0.04, "#27313b"], [0.12, "#2a3f55"], [0.3, "#325c86"], [0.6, "#5096da"], [1, "#a5d4ff"]],
+    minus: [[0.04, "#352d28"], [0.12, "#4c3729"], [0.3, "#77492a"], [0.6, "#d07e3e"], [1, "#ffc38d"]],
+  },
+};
+const SEQUENTIAL: Record<Theme, Stop[]> = {
+  light: [[0, "#f2f4f2"], [0.03, "#e4eeea"], [0.12, "#c8e0d8"], [0.35, "#8cc1b3"], [0.65, "#2f8779"], [1, "#0a4844"]],
+  dark: [[0, "#22282b"], [0.03, "#253031"], [0.12, "#284140"], [0.35, "#2f6b66"], [0.65, "#51ab9d"], [1, "#a9f2de"]],
+};
+
+function rgb(hex: string): Rgb {
+  const n = parseInt(hex.slice(1), 16);
+  return [(n >> 16) & 255, (n >> 8) & 255, n & 255];
+}
+
+function table(stops: Stop[]): Rgb[] {
+  return Array.from({ length: 256 }, (_, i) => {
+    const t = i / 255;
+    const upper = stops.findIndex(([at]) => at >= t);
+    const [b, colourB] = stops[upper === -1 ? stops.length - 1 : upper] ?? [1, "#000000"];
+    const [a, colourA] = stops[Math.max(0, (upper === -1 ? stops.length : upper) - 1)] ?? [0, "#000000"];
+    const u = b === a ? 0 : (t - a) / (b - a);
+    const from = rgb(colourA);
+    const to = rgb(colourB);
+    const mix = (k: 0 | 1 | 2): number => Math.round(from[k] + (to[k] - from[k]) * u);
+    return [mix(0), mix(1), mix(2)] as const;
+  });
+}
+
+const memo = new Map<string, Rgb[]>();
+function lookup(name: string, stops: () => Stop[]): Rgb[] {
+  let found = memo.get(name);
+  if (!found) memo.set(name, (found = table(stops())));
+  return found;
+}
+
+const BLACK: Rgb = [0, 0, 0];
+function at(colours: Rgb[], t: number): Rgb {
+  return colours[Math.round(Math.min(1, Math.max(0, t)) * 255)] ?? BLACK;
+}
+
+/** The colour of `value` on a scale that is symmetric about zero: ±`limit`. */
+export function divergingRgb(value: number, limit: number, theme: Theme): Rgb {
+  const side = value < 0 ? "minus" : "plus";
+  const { middle, [side]: stops } = DIVERGING[theme];
+  const colours = lookup(`${theme} ${side}`, () => [[0, middle], ...stops]);
+  return at(colours, limit > 0 && Number.isFinite(value) ? Math.abs(value) / limit : 0);
+}
+
+export function sequentialRgb(value: number, theme: Theme): Rgb {
+  return at(lookup(`${theme} sequential`, () => SEQUENTIAL[theme]), value);
+}
+
+export function css([r, g, b]: Rgb): string {
+  return `rgb(${r} ${g} ${b})`;
+}
+
+/** The domain of a diverging scale: the largest absolute value. */
+export function limitOf(values: ArrayLike<number>): number {
+  let limit = 0;
+  for (let i = 0; i < values.length; i += 1) {
+    const size = Math.abs(values[i] ?? 0);
+    if (Number.isFinite(size) && size > limit) limit = size;
+  }
+  return limit;
+}
+
+/** A CSS gradient of the sequential scale, from 0 to 1. */
+export function sequentialGradient(theme: Theme): string {
+  return `linear-gradient(to right, ${Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))).join(", ")})`;
+}
+
+/** A CSS gradient of the diverging scale, from −limit at the bottom to +limit at the top. */
+export function divergingGradient(theme: Theme): string {
+  const steps = 24;
+  const colours = Array.from({ length: 2 * steps + 1 }, (_, i) => css(divergingRgb(i - steps, steps, theme)));
+  return `linear-gradient(to top, ${colours.join(", ")})`;
+}

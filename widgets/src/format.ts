@@ -1,0 +1,48 @@
+// How numbers, tokens and heads are written on screen.
+
+/** "+4.62", "−1.47": the sign always shown, with a real minus. */
+export function signed(value: number, digits = 2): string {
+  if (!Number.isFinite(value)) return "not known";
+  return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+}
+
+const MARKS: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
+
+/** A token with its white space made visible. */
+export function visible(text: string): string {
+  return text === "" ? "∅" : text.replace(/[ \n\r\t\u00a0]/g, (c) => MARKS[c] ?? c);
+}
+
+/** A token as it is spoken: without the marks, unless nothing else is left. */
+export function spoken(text: string): string {
+  return text.trim() === "" ? visible(text) : text.trim();
+}
+
+export interface Head {
+  layer: number;
+  head: number;
+}
+
+export function headName(layer: number, head: number): string {
+  return `L${layer}H${head}`;
+}
+
+export function parseHead(name: string): Head | null {
+  const match = /^L(\d+)H(\d+)$/.exec(name);
+  return match ? { layer: Number(match[1]), head: Number(match[2]) } : null;
+}
+
+export function bytes(count: number): string {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let value = count;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value < 9.95 && unit > 1 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}

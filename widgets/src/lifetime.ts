@@ -1,0 +1,39 @@
+// Everything that listens ends with an AbortSignal: one way in, one way out.
+import { effect } from "@preact/signals-core";
+
+/** Runs `body` now and whenever a signal that it read changes, until `signal` aborts. */
+export function watch(signal: AbortSignal, body: () => void): void {
+  if (signal.aborted) return;
+  const dispose = effect(() => {
+    body();
+  });
+  signal.addEventListener("abort", dispose, { once: true });
+}
+
+/** A controller that ends with its parent, and can be ended earlier. */
+export function child(parent: AbortSignal): AbortController {
+  const controller = new AbortController();
+  if (parent.aborted) controller.abort();
+  parent.addEventListener("abort", () => controller.abort(), { once: true, signal: controller.signal });
+  return controller;
+}
+
+/** Calls `body` after `ms`, unless `signal` aborts before. */
+export function later(ms: number, signal: AbortSignal, body: () => void): void {
+  const timer = setTimeout(body, ms);
+  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+}
+
+/** A plain element with classes and attributes; text only ever goes in as text. */
+export function element<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  className = "",
+  attributes: Record<string, string> = {},
+  ...children: (Node | string)[]
+): HTMLElementTagNameMap[K] {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}

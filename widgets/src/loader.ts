@@ -1,0 +1,62 @@
+// Asks the kernel for what the selection needs and puts the answers into the store. The last picture stays until then.
+import { computed, untracked } from "@preact/signals-core";
+import { type Client, float32, RequestFailed } from "./client";
+import { watch } from "./lifetime";
+import type { Attribute } from "./protocol.gen";
+import type { Attribution, Store } from "./store";
+import { isSet, targetKey } from "./target";
+
+export function load(store: Store, client: Client, signal: AbortSignal): void {
+  const problem = (lane: string, message: string | null): void => {
+    const problems = new Map(untracked(() => store.problems.value));
+    if (message === null ? problems.delete(lane) : problems.set(lane, message)) store.problems.value = problems;
+  };
+  const run = <T>(lane: string, reply: Promise<T | null>, put: (result: T) => void): void => {
+    store.computing.value += 1;
+    const done = (): void => void (store.computing.value -= 1);
+    reply.finally(done).then(
+      (result) => {
+        if (result === null || signal.aborted) return; // overtaken by a newer request
+        put(result);
+        problem(lane, null);
+      },
+      (error: unknown) => {
+        if (signal.aborted || (error instanceof RequestFailed && error.code === "lost")) return;
+        problem(lane, error instanceof Error ? error.message : String(error));
+      },
+    );
+  };
+  const now = <T>(body: () => T): T => untracked(body);
+
+  watch(signal, () => {
+    void store.cacheName.value; // a renamed or exchanged cache is described anew
+    now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
+  });
+
+  watch(signal, () => {
+    void store.cacheName.value;
+    const prompt = store.prompt.value;
+    now(() => run("tokens", client.latest("tokens", { kind: "tokens", prompt }), (r) => (store.tokens.value = r.reply.tokens)));
+  });
+
+  const asked = computed(() => targetKey(store.target.value));
+  const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void, usesNorm: boolean): void => {
+    watch(signal, () => {
+      void store.cacheName.value;
+      void asked.value; // the same target sent back by Python is not asked for again
+      const target = store.target.peek();
+      const prompt = store.prompt.value;
+      const position = store.locked.value;
+      const norm = usesNorm ? store.norm.value : "frozen";
+      if (!isSet(target)) return;
+      now(() =>
+        run(lane, client.latest(lane, { kind: "attribute", by, target, prompt, position, norm }), ({ reply, buffers }) =>
+          put({ reply, rows: float32(buffers[0]) }),
+        ),
+      );
+    });
+  };
+  attribution("heads", "head", (a) => (store.headRows.value = a), false);
+  attribution("layers", "layer", (a) => (store.layerRows.value = a), false);
+  attribution("lens", "accumulated", (a) => (store.lens.value = a), true);
+}

@@ -1,0 +1,77 @@
+// Lays the views out. Knows the store and the client; not who carries the messages.
+import type { Client } from "./client";
+import { element, watch } from "./lifetime";
+import { load } from "./loader";
+import type { Store } from "./store";
+import { followTheme } from "./theme";
+import { mountAttention } from "./views/attention";
+import { mountHeader } from "./views/header";
+import { mountHeads } from "./views/heads";
+import { mountLayers } from "./views/layers";
+import { mountLens } from "./views/lens";
+import { mountNotice } from "./views/notice";
+import { mountRanking } from "./views/ranking";
+import { mountSentence } from "./views/sentence";
+import { mountTokens } from "./views/tokens";
+
+/** Keys that belong to the panel while it has the focus, not to the notebook's command mode. */
+const OWN_KEYS = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "PageUp", "PageDown", "Enter", " ", "Escape"]);
+
+export function mountPanel(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const root = element("div", "residscope", { role: "region", "aria-label": "Residscope" });
+  const area = (name: string): HTMLElement => element("section", `rs-${name}`);
+  const header = element("header", "rs-header");
+  const tokens = area("strip");
+  const curves = area("curves");
+  const lens = element("div", "rs-lens-place");
+  const layers = element("div", "rs-layers-place");
+  const heads = area("heads");
+  const ranking = area("rank");
+  const attention = area("attention");
+  const footer = element("footer", "rs-footer");
+  const notice = element("div", "rs-notices");
+  curves.append(lens, layers);
+  const charts = element("div", "rs-charts", {}, curves, heads, ranking, notice);
+  root.append(element("div", "rs-box", {}, header, tokens, charts, attention, footer));
+
+  followTheme(store, signal);
+  watch(signal, () => {
+    root.dataset["theme"] = store.theme.value;
+  });
+  watch(signal, () => {
+    const loading = client.inFlight.value > 0;
+    root.dataset["state"] = [...store.problems.value.keys()].some((lane) => lane !== "tokens") ? "error" : loading ? "loading" : "ready";
+    root.setAttribute("aria-busy", String(loading));
+  });
+
+  watch(signal, () => {
+    root.toggleAttribute("data-computing", store.computing.value > 0);
+  });
+
+  mountHeader(header, store, client, signal);
+  mountTokens(tokens, store, client, signal);
+  mountLens(lens, store, client, signal);
+  mountLayers(layers, store, client, signal);
+  mountHeads(heads, store, client, signal);
+  mountRanking(ranking, store, client, signal);
+  mountAttention(attention, store, client, signal);
+  mountSentence(footer, store, client, signal);
+  mountNotice(notice, store, client, signal);
+  load(store, client, signal);
+
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") store.escape(event.target instanceof Node && tokens.contains(event.target));
+  }, { signal });
+  // JupyterLab's command mode listens on the document, in the capture phase, and would move the cell selection. It leaves
+  // elements with this attribute alone; only our own keys set it, so that Shift+Enter and Ctrl+S stay the notebook's.
+  window.addEventListener("keydown", (event) => {
+    if (!(event.target instanceof Node && root.contains(event.target))) return;
+    const modified = event.metaKey || event.altKey || (event.ctrlKey && !/^(Home|End)$/.test(event.key)) || (event.shiftKey && event.key === "Enter");
+    const own = OWN_KEYS.has(event.key) && !modified;
+    if (own) root.setAttribute("data-lm-suppress-shortcuts", "true");
+    else root.removeAttribute("data-lm-suppress-shortcuts");
+  }, { signal, capture: true });
+
+  parent.append(root);
+  signal.addEventListener("abort", () => root.remove(), { once: true });
+}

@@ -1,0 +1,185 @@
+// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.
+
+export type Wire = Question | Answer;
+
+/**
+ * A request in its envelope.
+ */
+export interface Question {
+  id: string;
+  ask: Describe | ReadTokens | Attribute | ReadAttention | Suggest | CheckToken;
+}
+/**
+ * The facts of the cache.
+ */
+export interface Describe {
+  kind: "describe";
+}
+/**
+ * The tokens of one prompt, or what all prompts have in common.
+ */
+export interface ReadTokens {
+  kind: "tokens";
+  prompt?: number | null;
+}
+/**
+ * One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
+ */
+export interface Attribute {
+  kind: "attribute";
+  by: "accumulated" | "head" | "layer";
+  target: Target;
+  prompt?: number | null;
+  position?: number | null;
+  norm?: "frozen" | "recomputed";
+}
+/**
+ * What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds.
+ */
+export interface Target {
+  contrasts: Contrast[];
+  direction?: string | null;
+}
+/**
+ * Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`).
+ */
+export interface Contrast {
+  answer: Token[];
+  distractor: Token[];
+}
+/**
+ * One entry of the model's vocabulary.
+ */
+export interface Token {
+  id: number;
+  text: string;
+}
+/**
+ * Where a head looks; buffers: 0 = float16 [destination, source], 1 = float32 [source], what each source brings.
+ */
+export interface ReadAttention {
+  kind: "attention";
+  layer: number;
+  head: number;
+  target: Target;
+  prompt?: number | null;
+  position?: number | null;
+}
+/**
+ * The model's own top predictions at a position.
+ */
+export interface Suggest {
+  kind: "suggest";
+  prompt?: number | null;
+  position?: number | null;
+  k?: number;
+}
+/**
+ * Is this text one token of the model?
+ */
+export interface CheckToken {
+  kind: "check";
+  text: string;
+}
+/**
+ * A reply in its envelope: exactly one of `reply` and `failure`.
+ */
+export interface Answer {
+  id: string;
+  reply?: (CacheFacts | TokensReply | AttributionReply | AttentionReply | Suggestions | TokenCheck) | null;
+  failure?: Failure | null;
+}
+/**
+ * Facts of the cache and its model. `last` is the last real position of each prompt.
+ */
+export interface CacheFacts {
+  kind: "describe";
+  name: string;
+  model: string;
+  layers: number;
+  heads: number;
+  prompts: number;
+  positions: number;
+  dtype: string;
+  device: string;
+  bytes: number;
+  missing: string[];
+  last: number[];
+  has_tokens: boolean;
+}
+/**
+ * The tokens of a prompt, a label per position.
+ */
+export interface TokensReply {
+  kind: "tokens";
+  tokens: TokenLabel[];
+}
+/**
+ * A token at a position. Where prompts differ, `text` is empty and `varies` lists some of what stands there.
+ */
+export interface TokenLabel {
+  text: string;
+  id?: number | null;
+  varies?: string[];
+  padding?: boolean;
+}
+/**
+ * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
+ *
+ *     `measured` and `unexplained` are None where the cache has nothing to measure against.
+ */
+export interface AttributionReply {
+  kind: "attribute";
+  by: "accumulated" | "head" | "layer";
+  labels: string[];
+  measured: number | null;
+  constant: number;
+  unexplained: number | null;
+  tolerance: number;
+  measured_from: string;
+  prompts: number;
+  notes: string[];
+}
+/**
+ * Attention of one head (mean over prompts when none was named). `brings` says whether buffer 1 is there.
+ */
+export interface AttentionReply {
+  kind: "attention";
+  layer: number;
+  head: number;
+  positions: number;
+  brings: boolean;
+  notes: string[];
+}
+/**
+ * The model's top predictions, likeliest first.
+ */
+export interface Suggestions {
+  kind: "suggest";
+  predictions: Prediction[];
+}
+/**
+ * A token that the model predicts, with its probability (mean over prompts when none was named).
+ */
+export interface Prediction {
+  token: Token;
+  probability: number;
+}
+/**
+ * How a text is tokenised; `single` when it is exactly one token, else `message` says why not.
+ */
+export interface TokenCheck {
+  kind: "check";
+  text: string;
+  tokens: Token[];
+  single: boolean;
+  message: string;
+  suggestions: Token[];
+}
+/**
+ * Why a request could not be answered: a stable code, and a sentence that names the remedy.
+ */
+export interface Failure {
+  code: string;
+  message: string;
+}

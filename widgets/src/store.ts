@@ -1,0 +1,119 @@
+// The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK.
+// Everything else lives in this view only. Views read and write here, and never message each other.
+import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
+import { parseHead, visible } from "./format";
+import type { AttributionReply, CacheFacts, Target, TokenLabel } from "./protocol.gen";
+import { NOTHING, quantity } from "./target";
+
+export type Norm = "frozen" | "recomputed";
+export type Theme = "light" | "dark";
+/** A decomposition as it came, with its numbers. */
+export interface Attribution {
+  reply: AttributionReply;
+  rows: Float32Array;
+}
+/** A sentence for what is under the pointer: plain text, and numbers to stress. */
+export type Sentence = (string | { stress: string; sign: number })[];
+
+export interface Synced {
+  cacheName: Signal<string>;
+  prompt: Signal<number | null>;
+  position: Signal<number | null>;
+  target: Signal<Target>;
+  heads: Signal<string[]>;
+  norm: Signal<Norm>;
+  topK: Signal<number>;
+}
+
+export class Store implements Synced {
+  readonly cacheName = signal("");
+  readonly prompt = signal<number | null>(null);
+  readonly position = signal<number | null>(null);
+  readonly target = signal<Target>(NOTHING);
+  readonly heads = signal<string[]>([]);
+  readonly norm = signal<Norm>("frozen");
+  readonly topK = signal(5);
+
+  readonly theme = signal<Theme>("light");
+  readonly hoveredHead = signal<string | null>(null);
+  readonly hoveredToken = signal<number | null>(null);
+  readonly hoveredLayer = signal<number | null>(null);
+  /** The head in the preview slot: the last one hovered. Kept when the pointer leaves, dropped by Esc. */
+  readonly preview = signal<string | null>(null);
+  readonly sentence = signal<Sentence | null>(null);
+
+  readonly facts = signal<CacheFacts | null>(null);
+  readonly tokens = signal<TokenLabel[]>([]);
+  readonly lens = signal<Attribution | null>(null);
+  readonly layerRows = signal<Attribution | null>(null);
+  readonly headRows = signal<Attribution | null>(null);
+  /** How many of the loader's requests are under way: the pictures on screen are yesterday's. */
+  readonly computing = signal(0);
+  /** Lanes of the loader whose last answer was a refusal, with its sentence. */
+  readonly problems = signal<ReadonlyMap<string, string>>(new Map());
+
+  /** The last real token, where that is one position: of the prompt in view, or of all. */
+  readonly lastPosition: ReadonlySignal<number | null> = computed(() => {
+    const last = this.facts.value?.last ?? [];
+    const prompt = this.prompt.value;
+    if (prompt !== null) return last[prompt] ?? null;
+    return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
+  });
+  /** Python names the last position where it can; a lock is any other one. Also what requests carry: null is the last. */
+  readonly locked = computed(() => (this.position.value === this.lastPosition.value ? null : this.position.value));
+  /** The position that is read. */
+  readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
+  readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
+  /** "logit difference", "mean logit", … */
+  readonly quantity = computed(
+    () => (this.isMean.value ? "mean " : "") + quantity(this.target.value, this.prompt.value),
+  );
+  readonly activeLayer = computed(() => {
+    const head = this.hoveredHead.value;
+    return head === null ? this.hoveredLayer.value : (parseHead(head)?.layer ?? null);
+  });
+
+  /** A head's contribution, if it is known. */
+  headValue(name: string): number | null {
+    const facts = this.facts.value;
+    const head = parseHead(name);
+    if (!facts || !head || head.layer >= facts.layers || head.head >= facts.heads) return null;
+    return this.headRows.value?.rows[head.layer * facts.heads + head.head] ?? null;
+  }
+
+  /** How the token at a position is written; "∗" where prompts differ. */
+  tokenText(position: number): string {
+    const token = this.tokens.value[position];
+    if (!token) return String(position);
+    return token.text === "" && (token.varies?.length ?? 0) > 0 ? "∗" : visible(token.text);
+  }
+
+  hover(head: string | null): void {
+    batch(() => {
+      this.hoveredHead.value = head;
+      if (head !== null) this.preview.value = head;
+    });
+  }
+
+  togglePin(head: string): void {
+    const heads = this.heads.value;
+    this.heads.value = heads.includes(head) ? heads.filter((h) => h !== head) : [...heads, head];
+  }
+
+  togglePosition(position: number): void {
+    this.position.value = position === this.locked.value || position === this.lastPosition.value ? null : position;
+  }
+
+  /** Esc: pins, preview and hover go; the locked token too when the focus is in the token strip. */
+  escape(inTokens: boolean): void {
+    batch(() => {
+      if (this.heads.value.length > 0) this.heads.value = [];
+      this.preview.value = null;
+      this.hoveredHead.value = null;
+      this.hoveredToken.value = null;
+      this.hoveredLayer.value = null;
+      this.sentence.value = null;
+      if (inTokens) this.position.value = null;
+    });
+  }
+}

@@ -1,0 +1,70 @@
+// What is attributed, seen and edited from one prompt or from all of them. Pure functions over the wire's Target.
+import { visible } from "./format";
+import type { Contrast, Target, Token } from "./protocol.gen";
+
+export type Side = "answer" | "distractor";
+
+export const NOTHING: Target = { contrasts: [], direction: null };
+
+export function isSet(target: Target): boolean {
+  return target.contrasts.length > 0 || !!target.direction;
+}
+
+export function targetKey(target: Target): string {
+  const ids = (tokens: Token[]): string => tokens.map((t) => t.id).join(",");
+  return `${target.direction ?? ""}|${target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";")}`;
+}
+
+/** The contrasts that count for the prompt shown: one, or all of them in the mean. */
+export function inView(target: Target, prompt: number | null): Contrast[] {
+  if (target.contrasts.length <= 1 || prompt === null) return target.contrasts;
+  const own = target.contrasts[prompt];
+  return own ? [own] : [];
+}
+
+/** The tokens of one side if all contrasts in view share them, else null. */
+export function shared(contrasts: Contrast[], side: Side): Token[] | null {
+  const first = contrasts[0];
+  if (!first) return [];
+  const key = (c: Contrast): string => c[side].map((t) => t.id).join(",");
+  return contrasts.every((c) => key(c) === key(first)) ? first[side] : null;
+}
+
+/** "logit difference" when something is subtracted, else "logit". */
+export function quantity(target: Target, prompt: number | null): string {
+  if (target.direction) return "value along the direction";
+  return inView(target, prompt).some((c) => c.distractor.length > 0) ? "logit difference" : "logit";
+}
+
+export function label(tokens: Token[]): string {
+  return tokens.map((t) => visible(t.text)).join(", ");
+}
+
+/**
+ * Sets one side. With one contrast per prompt and one prompt in view, only that prompt's changes; in the mean, every
+ * prompt's does, and they become one contrast for all as soon as they are equal.
+ */
+export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Target {
+  if (target.contrasts.length === 0 || target.direction) {
+    const empty: Contrast = { answer: [], distractor: [] };
+    return { contrasts: [{ ...empty, [side]: tokens }], direction: null };
+  }
+  const all = prompt === null || target.contrasts.length === 1;
+  return collapse(target.contrasts.map((c, i) => (all || i === prompt ? { ...c, [side]: tokens } : c)), all);
+}
+
+export function canSwap(target: Target): boolean {
+  return target.contrasts.length > 0 && target.contrasts.every((c) => c.distractor.length > 0);
+}
+
+/** Answer and distractor change places, in all prompts. */
+export function swap(target: Target): Target {
+  if (!canSwap(target)) return target;
+  return { contrasts: target.contrasts.map((c) => ({ answer: c.distractor, distractor: c.answer })), direction: null };
+}
+
+function collapse(contrasts: Contrast[], all: boolean): Target {
+  const first = contrasts[0];
+  const equal = all && first && shared(contrasts, "answer") && shared(contrasts, "distractor");
+  return { contrasts: equal ? [first] : contrasts, direction: null };
+}

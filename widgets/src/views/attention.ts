@@ -1,0 +1,80 @@
+// The attention row: pinned cards in pin order, then one preview slot, always last and always of the same size.
+import { untracked } from "@preact/signals-core";
+import { html, render } from "lit-html";
+import type { Client } from "../client";
+import { sequentialGradient } from "../draw/colours";
+import { child, element, watch } from "../lifetime";
+import type { Store } from "../store";
+import { AttentionStore } from "./attention-data";
+import { type Card, createCard } from "./card";
+
+interface Held extends Card {
+  end: AbortController;
+}
+
+export function mountAttention(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const data = new AttentionStore(store, client);
+  const placeholder = element("div", "rs-card rs-placeholder", {},
+    element("p", "rs-placeholder-box", {}, "Hover over a head to see where it looks; click to keep it."));
+  const title = element("div", "rs-title rs-attention-title");
+  const row = element("div", "rs-cards");
+  parent.append(title, row);
+  row.append(placeholder);
+  watch(signal, () => {
+    render(
+      html`<h3>Attention <span>where a head looks; the bars: what each source brings to the ${store.quantity.value}</span></h3>
+        <div class="rs-scale" aria-hidden="true">0<i style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>`,
+      title,
+    );
+  });
+
+  const pinned = new Map<string, Held>();
+  let preview: Held | null = null;
+
+  const create = (head: string): Held => {
+    const end = child(signal);
+    return { ...createCard(head, store, data, end.signal), end };
+  };
+  const drop = (card: Held): void => {
+    card.end.abort();
+    card.node.remove();
+  };
+
+  watch(signal, () => {
+    const heads = store.heads.value;
+    const hovered = store.preview.value;
+    untracked(() => arrange(heads, hovered !== null && heads.includes(hovered) ? null : hovered));
+  });
+
+  function arrange(heads: string[], hovered: string | null): void {
+    // A pinned preview is kept as it is; an unpinned card may go back to being the preview.
+    for (const head of heads) {
+      if (pinned.has(head)) continue;
+      if (preview?.head.peek() === head) {
+        pinned.set(head, preview);
+        preview = null;
+      } else pinned.set(head, create(head));
+    }
+    for (const [head, card] of [...pinned]) {
+      if (heads.includes(head)) continue;
+      pinned.delete(head);
+      if (head === hovered && !preview) preview = card;
+      else drop(card);
+    }
+    if (hovered === null) {
+      if (preview) drop(preview);
+      preview = null;
+    } else if (preview) preview.head.value = hovered;
+    else preview = create(hovered);
+
+    placeholder.hidden = preview !== null;
+    const order = heads.flatMap((head) => pinned.get(head)?.node ?? []);
+    if (preview) order.push(preview.node);
+    // Moved only when out of place: moving an element would lose its focus.
+    order.forEach((node, i) => {
+      const at = row.children[i];
+      if (at !== node) row.insertBefore(node, at ?? null);
+    });
+    if (row.lastElementChild !== placeholder) row.append(placeholder);
+  }
+}

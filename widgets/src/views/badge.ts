@@ -1,0 +1,61 @@
+// The conservation badge: do all rows add up to what the model really said? The reckoning is a click or a focus away.
+import { signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { signed } from "../format";
+import { element, watch } from "../lifetime";
+import type { Store } from "../store";
+import { rowSum, verdict } from "./ledger";
+
+export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  const open = state(false);
+  const status = element("div", "rs-badge", { role: "status", "aria-live": "polite" });
+  const more = element("div", "rs-popover rs-reckoning", { role: "group", "aria-label": "How the rows add up", hidden: "" });
+  parent.append(status, more);
+
+  watch(signal, () => {
+    const data = store.headRows.value;
+    const quantity = store.quantity.value;
+    parent.classList.toggle("rs-stale", store.problems.value.has("heads"));
+    if (!data) {
+      const text = store.problems.value.has("heads") ? "the rows cannot be added up" : "adding up the rows …";
+      return render(html`<span class="rs-badge-text rs-pending">${text}</span>`, status);
+    }
+    const { kind, measured, unexplained } = verdict(data);
+    const sum = rowSum(data);
+    const text =
+      kind === "agrees" ? `✓ rows sum to ${signed(sum, 3)} · the model’s own ${quantity}`
+      : kind === "misses" ? `rows miss ${signed(unexplained)} of the model’s ${quantity} ${signed(measured)}`
+      : `rows sum to ${signed(sum, 3)} · no logits in the cache to compare with`;
+    render(html`<button type="button" class="rs-badge-text rs-${kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}</button>`, status);
+  });
+
+  watch(signal, () => {
+    const data = store.headRows.value;
+    more.hidden = !open.value || !data;
+    if (!data) return;
+    const { constant, measured_from, notes, tolerance } = data.reply;
+    const { measured, unexplained } = verdict(data);
+    const missing = store.facts.value?.missing ?? [];
+    render(
+      html`<table><tbody>
+          <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>
+          <tr><th scope="row">constant <small>norm’s bias and unembedding’s bias</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
+          ${unexplained !== null ? html`<tr><th scope="row">unexplained <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
+        </tbody>
+        <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, 4) : "not in the cache"}</td></tr></tfoot></table>
+        ${measured !== null && measured_from ? html`<p>Measured from ${measured_from}.</p>` : nothing}
+        ${notes.map((note) => html`<p>${note}</p>`)}
+        ${missing.length > 0 ? html`<p>Not in this cache: ${missing.join(", ")}.</p>` : nothing}`,
+      more,
+    );
+  });
+
+  parent.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !open.peek()) return;
+    open.value = false;
+    event.stopPropagation();
+  }, { signal });
+  parent.addEventListener("focusout", (event) => {
+    if (!(event.relatedTarget instanceof Node && parent.contains(event.relatedTarget))) open.value = false;
+  }, { signal });
+}

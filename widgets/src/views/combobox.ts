@@ -1,0 +1,121 @@
+// Choosing a token: the model's own top predictions, filtered as one types, and a live check of the typed text.
+import { computed, signal as state, untracked } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import type { Client } from "../client";
+import { visible } from "../format";
+import { later, watch, child } from "../lifetime";
+import type { Prediction, Token, TokenCheck } from "../protocol.gen";
+import type { Store } from "../store";
+import type { Side } from "../target";
+
+export interface Choice {
+  choose: (token: Token) => void;
+  close: (refocus: boolean) => void;
+}
+interface Option {
+  token: Token;
+  note: string;
+}
+
+const SHOWN = 8;
+let boxes = 0;
+
+export function mountCombobox(parent: HTMLElement, side: Side, store: Store, client: Client, signal: AbortSignal, act: Choice): void {
+  const id = `rs-combobox-${++boxes}`;
+  const typed = state("");
+  const active = state(0);
+  const predictions = state<Prediction[] | null>(null);
+  const check = state<TokenCheck | null>(null);
+  const refused = state("");
+  const quiet = (error: unknown): void => {
+    if (!signal.aborted) refused.value = error instanceof Error ? error.message : String(error);
+  };
+
+  client.latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.locked.peek(), k: 24 })
+    .then((result) => result && (predictions.value = result.reply.predictions), quiet);
+
+  // The check waits for a pause in the typing; a newer one overtakes it.
+  let pause: AbortController | null = null;
+  watch(signal, () => {
+    const text = typed.value;
+    pause?.abort();
+    pause = child(signal);
+    if (text === "") return untracked(() => void (check.value = null));
+    later(120, pause.signal, () => {
+      client.latest("check", { kind: "check", text })
+        .then((result) => result && typed.peek() === result.reply.text && (check.value = result.reply), quiet);
+    });
+  });
+
+  const options = computed<Option[]>(() => {
+    const text = typed.value;
+    const found: Option[] = [];
+    const add = (token: Token, note: string): void => {
+      if (!found.some((o) => o.token.id === token.id)) found.push({ token, note });
+    };
+    const checked = check.value?.text === text ? check.value : null;
+    if (checked?.single && checked.tokens[0]) add(checked.tokens[0], "as typed");
+    for (const token of checked && !checked.single ? checked.suggestions : []) add(token, "one token");
+    const needle = text.trim().toLowerCase();
+    for (const { token, probability } of predictions.value ?? []) {
+      if (found.length >= SHOWN) break;
+      if (needle === "" || token.text.toLowerCase().includes(needle)) add(token, percent(probability));
+    }
+    for (const token of checked?.single ? checked.suggestions : []) if (found.length < SHOWN) add(token, "one token");
+    return found;
+  });
+
+  watch(signal, () => {
+    const list = options.value;
+    const at = Math.min(active.value, list.length - 1);
+    const checked = check.value?.text === typed.value ? check.value : null;
+    const broken = checked && !checked.single ? checked : null;
+    render(
+      html`<input type="text" role="combobox" aria-label="Token for the ${side}" aria-expanded="true" aria-autocomplete="list"
+          aria-controls=${id} aria-activedescendant=${at >= 0 ? `${id}-${at}` : nothing} autocomplete="off" spellcheck="false" autocapitalize="off"
+          placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input} @keydown=${keys}>
+        <div role="listbox" id=${id} aria-label="Tokens">
+          ${list.map((o, i) => html`<div role="option" id="${id}-${i}" class="rs-option" aria-selected=${i === at}
+            @pointerenter=${() => (active.value = i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${() => act.choose(o.token)}>
+            <span class="rs-name">${visible(o.token.text)}</span><small>${o.note}</small></div>`)}
+        </div>
+        ${broken ? html`<p class="rs-broken">${broken.message}${broken.tokens.length > 1
+            ? html` <span>${broken.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>` : nothing}</p>` : nothing}
+        ${predictions.value === null && !refused.value ? html`<p>asking the model’s predictions …</p>` : nothing}
+        ${refused.value ? html`<p class="rs-broken">${refused.value}</p>` : nothing}`,
+      parent,
+    );
+  });
+  parent.querySelector("input")?.focus({ preventScroll: true });
+
+  function input(event: Event): void {
+    const field = event.target as HTMLInputElement;
+    active.value = 0;
+    typed.value = field.value.replace(/^·/, " ");
+    const caret = field.selectionStart;
+    field.value = shownAs(typed.value);
+    field.setSelectionRange(caret, caret);
+  }
+  function keys(event: KeyboardEvent): void {
+    const count = options.peek().length;
+    const at = Math.min(active.peek(), count - 1);
+    if (event.key === "ArrowDown") active.value = count > 0 ? (at + 1) % count : 0;
+    else if (event.key === "ArrowUp") active.value = count > 0 ? (at + count - 1) % count : 0;
+    else if (event.key === "Escape") act.close(true);
+    else if (event.key === "Enter") {
+      const chosen = options.peek()[at];
+      if (chosen) act.choose(chosen.token);
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+/** The leading space is shown as in tokens; the rest is as typed. */
+function shownAs(text: string): string {
+  return text.replace(/^ /, "·");
+}
+
+function percent(probability: number): string {
+  return probability >= 0.0995 ? `${(probability * 100).toFixed(0)} %` : `${(probability * 100).toFixed(1)} %`;
+}

@@ -1,0 +1,186 @@
+// Head map: layer × head, one cell a head. The cells are elements, built once for a model's shape; hovering touches two of them.
+import { computed, untracked } from "@preact/signals-core";
+import type { Client } from "../client";
+import { layerTicks } from "../draw/axis";
+import { css, divergingGradient, divergingRgb, limitOf } from "../draw/colours";
+import { headName, parseHead, signed } from "../format";
+import { element, watch } from "../lifetime";
+import type { Store } from "../store";
+
+/** Height of the tallest map; a square-ish one is a little lower. Constant for a model's shape. */
+const TALLEST = 340;
+const SQUARE = 290;
+
+export function mountHeads(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
+  const subtitle = element("span");
+  const title = element("div", "rs-title", {}, element("h3", "", {}, "Heads ", subtitle));
+  const map = element("div", "rs-headmap");
+  const rowLabels = element("div", "rs-map-rows", { "aria-hidden": "true" });
+  const columnLabels = element("div", "rs-map-columns", { "aria-hidden": "true" });
+  const grid = element("div", "rs-grid", { role: "grid", "aria-label": "Head map", "aria-multiselectable": "true" });
+  const bar = element("div", "rs-bar-scale", { "aria-hidden": "true" });
+  const marker = element("i", "rs-bar-marker");
+  const ticks = [element("span"), element("span", "", {}, "0"), element("span")] as const;
+  const tip = element("span", "rs-tip rs-map-tip", { hidden: "" });
+  bar.append(marker, ...ticks);
+  map.append(rowLabels, grid, bar, columnLabels);
+  grid.append(tip);
+  parent.append(title, map);
+
+  const cells = new Map<string, HTMLElement>();
+  let rove: HTMLElement | null = null;
+  const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
+
+  watch(signal, () => {
+    subtitle.textContent = "layer ↓ × head →, what each adds";
+    subtitle.title = `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`;
+  });
+
+  watch(signal, () => {
+    const [layers = 0, heads = 0] = shape.value.split("x").map(Number);
+    untracked(() => build(layers, heads));
+  });
+
+  function build(layers: number, heads: number): void {
+    cells.clear();
+    grid.replaceChildren();
+    if (layers === 0) return;
+    const height = Math.min(TALLEST / layers, SQUARE / heads, 28);
+    map.style.setProperty("--rows", String(layers));
+    map.style.setProperty("--columns", String(heads));
+    map.style.setProperty("--cell", `${height}px`);
+    map.style.setProperty("--gap", height > 7 ? "1px" : height > 4.5 ? "0.5px" : "0px");
+    map.style.setProperty("--widest", `${Math.max(200, Math.min(420, height * heads * (height < SQUARE / heads ? 4 : 1.3)))}px`);
+    for (let layer = 0; layer < layers; layer += 1) {
+      const row = element("div", "rs-row", { role: "row" });
+      for (let head = 0; head < heads; head += 1) {
+        const name = headName(layer, head);
+        const cell = element("div", "rs-cell", { role: "gridcell", tabindex: "-1", "aria-selected": "false", "aria-label": name });
+        cell.dataset["head"] = name;
+        cells.set(name, cell);
+        row.append(cell);
+      }
+      grid.append(row);
+    }
+    grid.append(tip);
+    setRove(cells.get("L0H0") ?? null);
+    const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
+      const span = element("span", "", {}, String(at));
+      span.style[side] = `${((at + 0.5) / count) * 100}%`;
+      return span;
+    };
+    rowLabels.replaceChildren(...layerTicks(layers, 10).map((l) => label(l, layers, "top")));
+    columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
+  }
+
+  // Colours and names, when the numbers or the theme change.
+  watch(signal, () => {
+    void shape.value;
+    const theme = store.theme.value;
+    const data = store.headRows.value;
+    map.classList.toggle("rs-stale", store.problems.value.has("heads"));
+    if (!data) return;
+    const limit = limitOf(data.rows.subarray(0, cells.size));
+    let index = 0;
+    for (const [name, cell] of cells) {
+      const value = data.rows[index] ?? NaN;
+      cell.style.backgroundColor = css(divergingRgb(value, limit, theme));
+      cell.setAttribute("aria-label", `${name} ${signed(value)}`);
+      index += 1;
+    }
+    bar.style.backgroundImage = divergingGradient(theme);
+    ticks[0].textContent = signed(limit);
+    ticks[2].textContent = signed(-limit);
+  });
+
+  watch(signal, () => {
+    void shape.value;
+    const pinned = new Set(store.heads.value);
+    for (const [name, cell] of cells) {
+      const on = pinned.has(name);
+      if ((cell.getAttribute("aria-selected") === "true") !== on) cell.setAttribute("aria-selected", String(on));
+    }
+  });
+
+  // The hovered cell, its value beside it and on the colour bar.
+  let lit: HTMLElement | null = null;
+  watch(signal, () => {
+    const name = store.hoveredHead.value;
+    const cell = name === null ? null : (cells.get(name) ?? null);
+    lit?.classList.remove("rs-hover");
+    cell?.classList.add("rs-hover");
+    lit = cell;
+    const head = name === null ? null : parseHead(name);
+    const value = name === null ? null : store.headValue(name);
+    tip.hidden = marker.hidden = !cell || value === null;
+    const facts = store.facts.value;
+    if (!head || !facts || value === null) return;
+    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${signed(value)}`);
+    const left = ((head.head + 0.5) / facts.heads) * 100;
+    tip.style.left = `${left}%`;
+    tip.style.top = `${(head.layer / facts.layers) * 100}%`;
+    tip.classList.toggle("rs-tip-left", left > 60);
+    tip.classList.toggle("rs-tip-below", head.layer / facts.layers < 0.12);
+    const limit = limitOf(store.headRows.value?.rows.subarray(0, cells.size) ?? []);
+    marker.style.top = `${limit > 0 ? 50 - (value / limit) * 50 : 50}%`;
+  });
+  watch(signal, () => {
+    const layer = store.activeLayer.value;
+    map.classList.toggle("rs-has-active", layer !== null);
+    map.style.setProperty("--active", String(layer ?? 0));
+  });
+
+  const headOf = (event: Event): string | null =>
+    (event.target instanceof Element ? event.target.closest<HTMLElement>(".rs-cell")?.dataset["head"] : null) ?? null;
+  grid.addEventListener("pointerover", (event) => {
+    const head = headOf(event);
+    if (head) store.hover(head);
+  }, { signal });
+  grid.addEventListener("pointerleave", () => store.hover(null), { signal });
+  grid.addEventListener("focusin", (event) => {
+    const head = headOf(event);
+    if (!head) return;
+    setRove(cells.get(head) ?? null);
+    store.hover(head);
+  }, { signal });
+  grid.addEventListener("focusout", () => store.hover(null), { signal });
+  grid.addEventListener("click", (event) => {
+    const head = headOf(event);
+    if (head) store.togglePin(head);
+  }, { signal });
+  grid.addEventListener("keydown", (event) => {
+    const at = parseHead(headOf(event) ?? "");
+    const facts = store.facts.peek();
+    if (!at || !facts) return;
+    const name = headName(at.layer, at.head);
+    if (event.key === "Enter" || event.key === " ") store.togglePin(name);
+    else {
+      const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
+      if (!to) return;
+      cells.get(headName(...to))?.focus({ preventScroll: false });
+    }
+    event.preventDefault();
+  }, { signal });
+
+  function setRove(cell: HTMLElement | null): void {
+    rove?.setAttribute("tabindex", "-1");
+    cell?.setAttribute("tabindex", "0");
+    rove = cell;
+  }
+}
+
+/** Home and End move along the row; with Ctrl to the first and last cell, as grids do. */
+function move(event: KeyboardEvent, layer: number, head: number, lastLayer: number, lastHead: number): [number, number] | null {
+  const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
+  switch (event.key) {
+    case "ArrowUp": return [clamp(layer - 1, lastLayer), head];
+    case "ArrowDown": return [clamp(layer + 1, lastLayer), head];
+    case "ArrowLeft": return [layer, clamp(head - 1, lastHead)];
+    case "ArrowRight": return [layer, clamp(head + 1, lastHead)];
+    case "Home": return [event.ctrlKey ? 0 : layer, 0];
+    case "End": return [event.ctrlKey ? lastLayer : layer, lastHead];
+    case "PageUp": return [0, head];
+    case "PageDown": return [lastLayer, head];
+    default: return null;
+  }
+}

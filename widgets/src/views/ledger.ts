@@ -1,0 +1,60 @@
+// The ledger: the same rows that the badge sums, in a handful of lines that add up to the measured number.
+import { html, type TemplateResult } from "lit-html";
+import { limitOf } from "../draw/colours";
+import { signed } from "../format";
+import type { Attribution } from "../store";
+
+export interface Entry {
+  name: string;
+  value: number;
+}
+
+/** Heads, attention biases, MLPs, embeddings, others: only those that occur. */
+export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
+  const sums = new Map<string, number>([["heads", 0]]);
+  rows.forEach((value, i) => {
+    const label = reply.labels[i] ?? "";
+    const kind =
+      i < heads ? "heads"
+      : /mlp/.test(label) ? "MLPs"
+      : /attn/.test(label) ? "attention biases"
+      : /embed/.test(label) ? "embeddings"
+      : label;
+    sums.set(kind, (sums.get(kind) ?? 0) + value);
+  });
+  sums.set("constant", reply.constant);
+  return [...sums].map(([name, value]) => ({ name, value })).filter((e) => e.name === "heads" || Math.abs(e.value) >= 0.005);
+}
+
+export function rowSum({ reply, rows }: Attribution): number {
+  return rows.reduce((sum, value) => sum + value, 0) + reply.constant;
+}
+
+export type Verdict =
+  | { kind: "agrees" | "misses"; measured: number; unexplained: number }
+  | { kind: "unmeasured"; measured: null; unexplained: null };
+
+/** Can the rows be compared with the model's own number, and do they agree? */
+export function verdict({ reply: { measured, unexplained, tolerance } }: Attribution): Verdict {
+  if (measured === null || unexplained === null) return { kind: "unmeasured", measured: null, unexplained: null };
+  return { kind: Math.abs(unexplained) <= tolerance ? "agrees" : "misses", measured, unexplained };
+}
+
+export function ledger(data: Attribution, heads: number, quantity: string): TemplateResult {
+  const lines = entries(data, heads);
+  const { kind, measured, unexplained } = verdict(data);
+  if (kind === "misses") lines.push({ name: "unexplained", value: unexplained });
+  const limit = limitOf(lines.map((e) => e.value));
+  const total = measured ?? rowSum(data);
+  return html`<h4>Sum of all rows</h4>
+    <table>
+      <tbody>
+        ${lines.map(({ name, value }) => html`<tr>
+          <th scope="row">${name}</th>
+          <td class="rs-track"><i class=${value < 0 ? "rs-minus" : "rs-plus"} style="width:${limit > 0 ? (Math.abs(value) / limit) * 100 : 0}%"></i></td>
+          <td class="rs-number">${signed(value)}</td>
+        </tr>`)}
+      </tbody>
+      <tfoot><tr><th scope="row" colspan="2">${quantity}</th><td class="rs-number">${signed(total)}</td></tr></tfoot>
+    </table>`;
+}

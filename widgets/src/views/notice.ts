@@ -1,0 +1,37 @@
+// What is the matter, laid over the picture so that nothing moves: a refusal, a kernel that is gone, or one that is busy.
+import { computed, signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import type { Client } from "../client";
+import { child, element, later, watch } from "../lifetime";
+import type { Store } from "../store";
+
+const PATIENCE_MS = 1200;
+const WAITING = "Waiting for the kernel: it may be running a cell. The last picture stays.";
+const GONE = "The kernel was restarted or is gone. The last picture stays; run the cell again to connect anew.";
+
+export function mountNotice(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const alert = element("div", "rs-notice rs-alert", { role: "alert" });
+  const quiet = element("div", "rs-notice");
+  parent.append(alert, quiet);
+
+  const silent = state(false);
+  const asked = computed(() => client.inFlight.value > 0);
+  let pause: AbortController | null = null;
+  watch(signal, () => {
+    // Every answer starts the patience anew.
+    void client.heard.value;
+    pause?.abort();
+    pause = null;
+    silent.value = false;
+    if (!asked.value) return;
+    pause = child(signal);
+    later(PATIENCE_MS, pause.signal, () => (silent.value = true));
+  });
+
+  watch(signal, () => {
+    const sentences = [...new Set(store.problems.value.values())];
+    render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${s}</p>`)}` : nothing, alert);
+    const line = client.lost.value ? GONE : silent.value ? WAITING : null;
+    render(line ? html`<p>${line}</p>` : nothing, quiet);
+  });
+}

@@ -1,0 +1,88 @@
+// Token strip: the destination position. Hover lights its row and column up, click locks it, again or Esc lets go.
+import { html, nothing, render } from "lit-html";
+import type { Client } from "../client";
+import { spoken, visible } from "../format";
+import { element, watch } from "../lifetime";
+import type { Store } from "../store";
+
+export function mountTokens(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
+  const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
+  parent.append(strip);
+  let focused: number | null = null;
+
+  watch(signal, () => {
+    const tokens = store.tokens.value;
+    const destination = store.destination.value;
+    const locked = store.locked.value;
+    const hovered = store.hoveredToken.value;
+    const rove = Math.min(focused ?? destination ?? 0, Math.max(0, tokens.length - 1));
+    strip.classList.toggle("rs-long", tokens.length > 64);
+    render(
+      html`${tokens.map((token, i) => {
+        const varies = token.text === "" ? (token.varies ?? []) : [];
+        const says = varies.length > 0 ? "prompts differ" : spoken(token.text);
+        const classes = [
+          "rs-token", i === hovered ? "rs-lit" : "", i === locked ? "rs-locked" : "",
+          varies.length > 0 ? "rs-varies" : "", token.padding ? "rs-padding" : "",
+        ].join(" ");
+        const tip = varies.length > 0 ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …` : `position ${i}${token.padding ? ", padding" : ""}`;
+        return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === rove ? 0 : -1}
+          aria-selected=${i === destination} aria-label="${says}, position ${i}" title=${tip}>${store.tokenText(i)}</div>`;
+      })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
+      strip,
+    );
+  });
+
+  // The destination in view: within the strip only, the page never scrolls.
+  watch(signal, () => {
+    const at = store.destination.value;
+    void store.tokens.value;
+    const option = at === null ? null : strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
+    if (!option || strip.scrollHeight <= strip.clientHeight) return;
+    const top = option.offsetTop - strip.offsetTop;
+    if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
+      strip.scrollTop = top - strip.clientHeight / 2;
+  });
+
+  const positionOf = (event: Event): number | null => {
+    const at = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-position]")?.dataset["position"] : undefined;
+    return at === undefined ? null : Number(at);
+  };
+  const light = (at: number | null): void => {
+    store.hoveredToken.value = at;
+    const token = at === null ? undefined : store.tokens.peek()[at];
+    store.sentence.value = !token || at === null ? null
+      : [`“${store.tokenText(at)}” at position ${at}`, at === store.locked.peek() ? ": the destination; click again to let go"
+          : at === store.destination.peek() ? ": the destination, the last token" : ": click to read the model here"];
+  };
+  strip.addEventListener("pointerover", (event) => light(positionOf(event)), { signal });
+  strip.addEventListener("pointerleave", () => light(null), { signal });
+  strip.addEventListener("focusin", (event) => {
+    focused = positionOf(event);
+    light(focused);
+  }, { signal });
+  strip.addEventListener("focusout", () => light(null), { signal });
+  strip.addEventListener("click", (event) => {
+    const at = positionOf(event);
+    if (at === null) return;
+    focused = at;
+    store.togglePosition(at);
+  }, { signal });
+  strip.addEventListener("keydown", (event) => {
+    const at = positionOf(event);
+    if (at === null) return;
+    const last = store.tokens.peek().length - 1;
+    const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[event.key];
+    if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
+    else if (to !== undefined) focus(Math.max(0, Math.min(last, to)));
+    else return;
+    event.preventDefault();
+  }, { signal });
+
+  function focus(at: number): void {
+    const option = strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
+    strip.querySelector('[tabindex="0"]')?.setAttribute("tabindex", "-1");
+    option?.setAttribute("tabindex", "0");
+    option?.focus();
+  }
+}

@@ -1,0 +1,125 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { Client, float32, RequestFailed, type Transport, words16 } from "../src/client";
+import type { Question } from "../src/protocol.gen";
+
+function setup() {
+  const sent: Question[] = [];
+  let deliver: (message: unknown, buffers: DataView[]) => void = () => {};
+  let lose = (): void => {};
+  const transport: Transport = {
+    send: (message) => sent.push(message),
+    onMessage: (listener) => (deliver = listener),
+    onLost: (listener) => (lose = listener),
+  };
+  const end = new AbortController();
+  const client = new Client(transport, end.signal);
+  const reply = (index: number, text = ""): void =>
+    deliver({ id: sent[index]?.id, reply: { kind: "check", text, tokens: [], single: false, message: "", suggestions: [] } }, []);
+  const check = (text: string) => client.latest("box", { kind: "check", text });
+  return { sent, client, reply, check, end, deliver: (m: unknown) => deliver(m, []), lose: () => lose() };
+}
+const texts = (sent: Question[]): string[] => sent.map(({ ask }) => (ask.kind === "check" ? ask.text : ask.kind));
+
+afterEach(() => vi.useRealTimers());
+
+describe("latest", () => {
+  it("keeps only the newest request while one is in flight", async () => {
+    const { sent, reply, check } = setup();
+    const [a, b, c] = [check("a"), check("b"), check("c")];
+    expect(texts(sent)).toEqual(["a"]);
+    await expect(b).resolves.toBeNull();
+    reply(0, "a");
+    await expect(a).resolves.toBeNull(); // stale: overtaken by c
+    expect(texts(sent)).toEqual(["a", "c"]);
+    reply(1, "c");
+    expect((await c)?.reply.text).toBe("c");
+  });
+
+  it("does not let views wait for each other", () => {
+    const { sent, client, check } = setup();
+    void check("a");
+    void client.latest("other", { kind: "describe" });
+    expect(texts(sent)).toEqual(["a", "describe"]);
+  });
+
+  it("sends the next one after a failure", async () => {
+    const { sent, check, deliver } = setup();
+    const a = check("a");
+    deliver({ id: sent[0]?.id, failure: { code: "no-cache", message: "Run the cell again." } });
+    await expect(a).rejects.toMatchObject({ code: "no-cache", message: "Run the cell again." });
+    void check("b");
+    expect(texts(sent)).toEqual(["a", "b"]);
+  });
+
+  it("lets the next one through when an answer never came", () => {
+    vi.useFakeTimers();
+    const { sent, check } = setup();
+    void check("a");
+    vi.advanceTimersByTime(31_000);
+    void check("b");
+    expect(texts(sent)).toEqual(["a", "b"]);
+  });
+});
+
+describe("ask", () => {
+  it("matches answers by id, in any order, and ignores strangers", async () => {
+    const { sent, client, reply, deliver } = setup();
+    const [a, b] = [client.ask({ kind: "check", text: "a" }), client.ask({ kind: "check", text: "b" })];
+    expect(new Set(sent.map((q) => q.id)).size).toBe(2);
+    deliver({ id: "somebody-else", reply: { kind: "tokens", tokens: [] } });
+    deliver("noise");
+    reply(1, "b");
+    reply(0, "a");
+    expect([(await a).reply.text, (await b).reply.text]).toEqual(["a", "b"]);
+  });
+
+  it("gives each view of one model its own ids", () => {
+    const ids = [setup(), setup()].map(({ client, sent }) => {
+      void client.ask({ kind: "describe" });
+      return sent[0]?.id;
+    });
+    expect(ids[0]).not.toBe(ids[1]);
+  });
+
+  it("refuses a reply of another kind", async () => {
+    const { sent, client, deliver } = setup();
+    const asked = client.ask({ kind: "describe" });
+    deliver({ id: sent[0]?.id, reply: { kind: "tokens", tokens: [] } });
+    await expect(asked).rejects.toBeInstanceOf(RequestFailed);
+  });
+
+  it("counts what is in flight until it can have been drawn", async () => {
+    vi.useFakeTimers();
+    const { client, reply } = setup();
+    const asked = client.ask({ kind: "check", text: "a" });
+    reply(0, "a");
+    await asked;
+    expect(client.inFlight.value).toBe(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(client.inFlight.value).toBe(0);
+  });
+
+  it("fails what waits when the kernel side is gone or the view closes", async () => {
+    const gone = setup();
+    const asked = gone.client.ask({ kind: "describe" });
+    gone.lose();
+    await expect(asked).rejects.toMatchObject({ code: "lost" });
+    await expect(gone.client.ask({ kind: "describe" })).rejects.toMatchObject({ code: "lost" });
+    const broken = new Client({ send: () => { throw new Error("Cannot send"); }, onMessage: () => {} }, new AbortController().signal);
+    await expect(broken.ask({ kind: "describe" })).rejects.toMatchObject({ code: "lost" });
+    expect(broken.lost.value).toBe(true);
+    const closed = setup();
+    const other = closed.client.ask({ kind: "describe" });
+    closed.end.abort();
+    await expect(other).rejects.toMatchObject({ code: "closed" });
+  });
+});
+
+describe("buffers", () => {
+  it.each([0, 1, 2, 3, 4])("reads numbers at offset %i", (offset) => {
+    const bytes = new Uint8Array(offset + 8);
+    bytes.set(new Uint8Array(new Float32Array([1.5, -2]).buffer), offset);
+    expect([...float32(new DataView(bytes.buffer, offset, 8))]).toEqual([1.5, -2]);
+    expect(words16(new DataView(bytes.buffer, offset, 8)).length).toBe(4);
+  });
+});

@@ -1,0 +1,42 @@
+import { describe, expect, it } from "vitest";
+import { bars, lensX, percent } from "../src/draw/axis";
+import { divergingRgb, limitOf, sequentialRgb } from "../src/draw/colours";
+import { half } from "../src/draw/half";
+import { signed, visible } from "../src/format";
+
+describe("half floats", () => {
+  it.each([
+    [0x0000, 0], [0x8000, -0], [0x3c00, 1], [0xc000, -2], [0x3800, 0.5], [0x3555, 0.333251953125], [0x7bff, 65504],
+    [0x0400, 2 ** -14], [0x03ff, 1023 * 2 ** -24], [0x0001, 2 ** -24], [0x7c00, Infinity], [0xfc00, -Infinity], [0x7e00, NaN],
+  ])("0x%s", (bits, value) => expect(half(bits)).toBe(value));
+});
+
+describe("colours", () => {
+  it.each(["light", "dark"] as const)("are centred at zero and symmetric in extent (%s)", (theme) => {
+    expect(divergingRgb(0, 3, theme)).toEqual(divergingRgb(-0, 3, theme));
+    expect(divergingRgb(0, 0, theme)).toEqual(divergingRgb(0, 3, theme));
+    const [r, , b] = divergingRgb(3, 3, theme);
+    expect(b).toBeGreaterThan(r); // blue adds
+    const [r2, , b2] = divergingRgb(-3, 3, theme);
+    expect(r2).toBeGreaterThan(b2); // orange takes away
+    expect(divergingRgb(9, 3, theme)).toEqual(divergingRgb(3, 3, theme));
+    expect(divergingRgb(NaN, 3, theme)).toEqual(divergingRgb(0, 3, theme));
+    expect(sequentialRgb(2, theme)).toEqual(sequentialRgb(1, theme));
+  });
+  it("take the largest absolute value as their limit", () => expect(limitOf([0.5, -2, NaN, Infinity])).toBe(2));
+});
+
+describe("axis", () => {
+  it("puts a bar under the lens' step that it makes", () => {
+    const attention = bars(["embed", "pos_embed", "0_attn_out", "0_mlp_out"])[2];
+    expect([attention?.from, attention?.to]).toEqual([lensX("0_pre", 0, 3, 1), lensX("0_mid", 1, 3, 1)]);
+    expect(percent(lensX("final_post", 2, 3, 1), 1)).toBe(100);
+  });
+});
+
+describe("writing", () => {
+  it("shows signs and spaces", () => {
+    expect([signed(4.616), signed(-1.466), signed(0), signed(2.5, 3)]).toEqual(["+4.62", "−1.47", "+0.00", "+2.500"]);
+    expect([visible(" to"), visible("\n"), visible("")]).toEqual(["·to", "↵", "∅"]);
+  });
+});

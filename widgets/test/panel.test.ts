@@ -1,0 +1,150 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { demoTarget, fakeKernel } from "../dev/fake-kernel";
+import { FakeModel, type Kernel } from "../dev/fake-model";
+import entry, { type Traits } from "../src/anywidget";
+
+const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
+let end = new AbortController();
+
+async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKernel(SHAPE), delay = (): number => 0) {
+  end = new AbortController();
+  const state: Traits = { cache_name: "cache", prompt: 0, position: null, heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ...traits };
+  const model = new FakeModel(state, kernel, delay);
+  const el = document.createElement("div");
+  document.body.append(el);
+  entry.render({ model: model.asAnyModel(), el, signal: end.signal } as unknown as Parameters<typeof entry.render>[0]);
+  const root = el.querySelector<HTMLElement>(".residscope");
+  if (!root) throw new Error("nothing was drawn");
+  return { model, el, root, settled: () => vi.waitFor(() => expect(root.dataset["state"]).not.toBe("loading")) };
+}
+const all = (root: HTMLElement, selector: string): HTMLElement[] => [...root.querySelectorAll<HTMLElement>(selector)];
+const names = (nodes: HTMLElement[]): (string | null)[] => nodes.map((n) => n.getAttribute("aria-label"));
+const key = (node: Element | null | undefined, name: string): boolean | undefined => node?.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
+
+afterEach(() => {
+  end.abort();
+  document.body.replaceChildren();
+});
+
+describe("panel", () => {
+  it("draws what the kernel says, names every head, and adds up", async () => {
+    const { root, settled } = await open();
+    await settled();
+    expect(root.dataset["state"]).toBe("ready");
+    const cells = all(root, '[role="grid"] [role="gridcell"]');
+    expect(cells).toHaveLength(6);
+    for (const name of names(cells)) expect(name).toMatch(/^L\dH\d [+−]\d+\.\d\d$/);
+    expect(root.querySelector('[role="status"]')?.textContent).toMatch(/^✓ rows sum to [+−]\d\.\d{3} · the model’s own logit difference$/);
+  });
+
+  it("shows tokens as text, whatever they contain", async () => {
+    const hostile = "<img src=x onerror=alert(1)>";
+    const honest = fakeKernel(SHAPE);
+    const kernel: Kernel = (ask) => {
+      if (ask.kind === "tokens") return { reply: { kind: "tokens", tokens: Array.from({ length: 6 }, () => ({ text: hostile })) } };
+      if (ask.kind === "describe") return { reply: { ...(honest(ask) as { reply: Extract<ReturnType<Kernel>, { reply: unknown }>["reply"] & { kind: "describe" } }).reply, name: hostile, model: hostile } };
+      return honest(ask);
+    };
+    const { root, settled } = await open({ heads: ["L0H0"], wire_target: { contrasts: [{ answer: [{ id: 1, text: hostile }], distractor: [] }] } }, kernel);
+    await settled();
+    expect(root.querySelector("img")).toBeNull();
+    expect(root.querySelector('[role="option"]')?.textContent).toBe("<img·src=x·onerror=alert(1)>");
+  });
+
+  it("pins from map and ranking, in Python too; the preview turns into the pinned card where it stands", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    const cell = root.querySelector<HTMLElement>('[aria-label^="L2H1"]');
+    cell?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    const card = root.querySelector('[aria-label="Attention L2H1"]');
+    expect(card).not.toBeNull();
+    cell?.click();
+    await settled();
+    expect(model.state.heads).toEqual(["L2H1"]);
+    expect(cell?.getAttribute("aria-selected")).toBe("true");
+    expect(all(root, '[aria-label="Attention L2H1"]')).toEqual([card]);
+    key(cell, "Escape");
+    expect(model.state.heads).toEqual([]);
+    expect(all(root, ".rs-card[role=region]")).toHaveLength(0);
+  });
+
+  it("follows Python", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    model.set("heads", ["L1H0", "L0H1"]);
+    expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L1H0", "Attention L0H1"]);
+    model.set("heads", ["L0H1"]);
+    expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L0H1"]);
+  });
+
+  it("locks a token and lets it go", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    const option = root.querySelector<HTMLElement>('[data-position="2"]');
+    option?.click();
+    expect([model.state.position, option?.getAttribute("aria-selected")]).toEqual([2, "true"]);
+    key(option, "Escape");
+    expect(model.state.position).toBeNull();
+  });
+
+  it("takes Python's naming of the last position for no lock, and asks nothing twice for it", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    const asked = model.asked.length;
+    model.set("position", 5); // panel.py answers None with the position where it can
+    await settled();
+    expect(model.asked.length).toBe(asked);
+    expect(root.querySelector(".rs-locked")).toBeNull();
+    expect(root.querySelector('[data-position="5"]')?.getAttribute("aria-selected")).toBe("true");
+    root.querySelector<HTMLElement>('[data-position="2"]')?.click();
+    expect(model.state.position).toBe(2);
+    root.querySelector<HTMLElement>('[data-position="2"]')?.click();
+    expect(model.state.position).toBeNull();
+  });
+
+  it("sets one prompt's answer from the list, with the keyboard", async () => {
+    const both = [...demoTarget().contrasts, ...demoTarget().contrasts];
+    const { root, model, settled } = await open({ wire_target: { contrasts: both, direction: null } });
+    await settled();
+    root.querySelector<HTMLElement>('[aria-label="answer: ·Mary"]')?.click();
+    const input = root.querySelector('input[role="combobox"]');
+    await vi.waitFor(() => expect(all(root, '.rs-option')).toHaveLength(8));
+    key(input, "ArrowDown");
+    const chosen = root.querySelector('.rs-option[aria-selected="true"] .rs-name')?.textContent;
+    key(input, "Enter");
+    expect(root.querySelector('[data-side="answer"]')?.textContent).toBe(chosen);
+    expect(model.state.wire_target.contrasts[1]).toEqual(both[1]);
+    expect(model.state.wire_target.contrasts[0]).not.toEqual(both[0]);
+  });
+
+  it("says why it cannot, and keeps the last picture", async () => {
+    const honest = fakeKernel(SHAPE);
+    let refuse = false;
+    const { root, model, settled } = await open({}, (ask) =>
+      refuse && ask.kind === "attribute" ? { failure: { code: "missing", message: "Keep hook_z in the cache." } } : honest(ask));
+    await settled();
+    const before = names(all(root, '[role="gridcell"]'));
+    refuse = true;
+    model.set("prompt", 1);
+    await vi.waitFor(() => expect(root.dataset["state"]).toBe("error"));
+    expect(root.querySelector('[role="alert"]')?.textContent).toBe("Keep hook_z in the cache.");
+    expect(names(all(root, '[role="gridcell"]'))).toEqual(before);
+  });
+
+  it("says that it waits when the kernel is silent", async () => {
+    const { root } = await open({}, fakeKernel(SHAPE), () => Infinity);
+    expect(root.dataset["state"]).toBe("loading");
+    await vi.waitFor(() => expect(root.textContent).toContain("Waiting for the kernel"), 3000);
+  });
+
+  it("leaves nothing behind", async () => {
+    const { model, el, settled } = await open({ heads: ["L0H0"] });
+    await settled();
+    expect(model.listeners()).toBeGreaterThan(0);
+    end.abort();
+    expect([model.listeners(), el.childElementCount]).toEqual([0, 0]);
+    const asked = model.asked.length;
+    model.set("prompt", 1);
+    expect(model.asked.length).toBe(asked);
+  });
+});

@@ -1,0 +1,77 @@
+import { describe, expect, it } from "vitest";
+import type { CacheFacts, Contrast, Token } from "../src/protocol.gen";
+import { Store } from "../src/store";
+import { edit, label, quantity, shared, swap, inView } from "../src/target";
+
+const token = (text: string, id = text.length): Token => ({ id, text });
+const contrast = (answer: string, distractor?: string): Contrast => ({ answer: [token(answer)], distractor: distractor === undefined ? [] : [token(distractor)] });
+
+describe("store", () => {
+  it("pins in order and unpins", () => {
+    const store = new Store();
+    store.togglePin("L1H1");
+    store.togglePin("L0H3");
+    expect(store.heads.value).toEqual(["L1H1", "L0H3"]);
+    store.togglePin("L1H1");
+    expect(store.heads.value).toEqual(["L0H3"]);
+  });
+
+  it("keeps the preview when the pointer leaves; Esc drops pins, preview and hover, the token only from the strip", () => {
+    const store = new Store();
+    store.hover("L2H0");
+    store.hover(null);
+    expect([store.hoveredHead.value, store.preview.value]).toEqual([null, "L2H0"]);
+    store.togglePin("L2H0");
+    store.togglePosition(4);
+    store.escape(false);
+    expect([store.heads.value, store.preview.value, store.position.value]).toEqual([[], null, 4]);
+    store.escape(true);
+    expect(store.position.value).toBeNull();
+  });
+
+  it("reads each prompt's last token unless one is locked", () => {
+    const store = new Store();
+    const facts: CacheFacts = { kind: "describe", name: "cache", model: "", layers: 1, heads: 1, prompts: 2, positions: 5, dtype: "", device: "", bytes: 0, missing: [], last: [4, 3], has_tokens: true };
+    store.facts.value = facts;
+    expect(store.destination.value).toBeNull(); // the mean over prompts that end in different places
+    store.prompt.value = 1;
+    expect(store.destination.value).toBe(3);
+    store.togglePosition(0);
+    expect(store.destination.value).toBe(0);
+    store.togglePosition(0);
+    expect(store.position.value).toBeNull();
+  });
+});
+
+describe("target", () => {
+  const each = { contrasts: [contrast(" Mary", " Jo"), contrast(" Jo", " Mary")], direction: null };
+
+  it("edits one prompt's contrast when one prompt is in view", () => {
+    const next = edit(each, 1, "answer", [token(" Martha")]);
+    expect(next.contrasts[0]).toEqual(each.contrasts[0]);
+    expect(next.contrasts[1]).toEqual(contrast(" Martha", " Mary"));
+  });
+
+  it("edits all prompts in the mean, which become one contrast when they are equal", () => {
+    const half = edit(each, null, "answer", [token(" Martha")]);
+    expect(half.contrasts.map((c) => label(c.answer))).toEqual(["·Martha", "·Martha"]);
+    expect(shared(half.contrasts, "distractor")).toBeNull();
+    expect(edit(half, null, "distractor", []).contrasts).toEqual([contrast(" Martha")]);
+  });
+
+  it("edits the one contrast of all prompts, whichever is in view", () => {
+    expect(edit({ contrasts: [contrast("a", "bb")] }, 5, "distractor", []).contrasts).toEqual([contrast("a")]);
+  });
+
+  it("swaps all prompts, or nothing when one has no distractor", () => {
+    expect(swap(each).contrasts[0]).toEqual(contrast(" Jo", " Mary"));
+    const plain = { contrasts: [contrast("a", "bb"), contrast("a")] };
+    expect(swap(plain)).toBe(plain);
+  });
+
+  it("names what is attributed", () => {
+    expect(quantity(each, null)).toBe("logit difference");
+    expect(quantity({ contrasts: [contrast("a")] }, null)).toBe("logit");
+    expect(inView(each, 1)).toEqual([each.contrasts[1]]);
+  });
+});
