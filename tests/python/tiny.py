@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from tokenizers import Tokenizer, models
@@ -25,11 +26,12 @@ FAMILIES = {
 }
 
 
+_ROOT = TemporaryDirectory(prefix="residscope-tiny-")  # goes with the process
+
+
 @cache
 def folder(family: str) -> Path:
-    """A saved model of this family, in a folder that lives as long as the process."""
-    import tempfile
-
+    """A saved model of this family."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **FAMILIES[family], vocab_size=VOCAB)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
@@ -47,7 +49,7 @@ def folder(family: str) -> Path:
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),
         pad_token="<pad>", bos_token="<s>", eos_token="</s>",
     )  # fmt: skip
-    path = Path(tempfile.mkdtemp(prefix=f"tiny-{family}-"))
+    path = Path(_ROOT.name) / family
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

@@ -1,0 +1,134 @@
+/** What the scripts of this folder share: where things are, how a step is shown, what has changed since last time. */
+
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { delimiter, dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const windows = process.platform === "win32";
+export const root = fileURLToPath(new URL("..", import.meta.url));
+export const inRoot = (...parts) => join(root, ...parts);
+
+/** The folder of a virtual environment's programs. */
+export const binOf = (venv) => join(venv, windows ? "Scripts" : "bin");
+export const venv = inRoot(".venv");
+export const pythonOf = (environment) => join(binOf(environment), windows ? "python.exe" : "python");
+export const python = pythonOf(venv);
+
+export const outputs = {
+  widgets: inRoot("py_backend", "residscope", "static"),
+  labextension: inRoot("py_backend", "residscope", "labextension"),
+};
+
+/** A failure whose message is all there is to say: no stack trace. */
+export class Failure extends Error {}
+
+// --- running programs -----------------------------------------------------------------------------------------------
+
+/** The environment with `.venv` activated. */
+export function environment(extra = {}) {
+  const { PYTHONHOME: _, Path, ...env } = process.env; // Windows spells it "Path"
+  const path = [binOf(venv), env.PATH ?? Path].filter(Boolean).join(delimiter);
+  return { ...env, VIRTUAL_ENV: venv, RESIDSCOPE_PYTHON: python, PATH: path, ...extra };
+}
+
+/** Run a program in the repository and show its output; fail unless it exits with 0. */
+export function run(command, args, { env = environment(), cwd = root, shell = false, called = `${command} ${args.join(" ")}` } = {}) {
+  const result = spawnSync(command, args, { cwd, env, shell, stdio: "inherit" });
+  if (result.error) throw new Failure(`"${called}" could not be started: ${result.error.message}`);
+  if (result.status !== 0) {
+    throw new Failure(`"${called}" ended with ${result.signal ?? `exit status ${result.status}`}`);
+  }
+}
+
+/** Run a program silently; what it wrote, or undefined when it is not there or fails. */
+export function ask(command, args, { env = environment(), cwd = root, timeout = 60_000 } = {}) {
+  const result = spawnSync(command, args, { cwd, env, timeout, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  return result.status === 0 ? result.stdout.trim() : undefined;
+}
+
+/** Run npm: the one that runs this script, where there is one (on Windows `npm` is no program but a shell script). */
+export function npm(...args) {
+  const script = process.env.npm_execpath;
+  const called = `npm ${args.join(" ")}`;
+  if (script?.endsWith(".js")) run(process.execPath, [script, ...args], { called });
+  else run("npm", args, { shell: windows, called });
+}
+
+// --- steps ----------------------------------------------------------------------------------------------------------
+
+const finished = [];
+const bold = (text) => (process.stdout.isTTY ? `\x1b[1m${text}\x1b[0m` : text);
+const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
+
+/** Do one named piece of work and show how long it took. `work` may return a remark, such as "unchanged". */
+export function step(name, work) {
+  const start = performance.now();
+  console.log(bold(`\n▸ ${name}`));
+  try {
+    const remark = work() ?? "";
+    finished.push({ name, time: seconds(start), remark });
+    console.log(`✓ ${name}  ${seconds(start)}${remark && `  (${remark})`}`);
+  } catch (error) {
+    if (error instanceof Failure) error.message = `${name}, after ${seconds(start)}: ${error.message}`;
+    throw error;
+  }
+}
+
+/** Every step so far and its time, as a table. */
+export function summary() {
+  const width = Math.max(...finished.map(({ name }) => name.length));
+  const time = Math.max(...finished.map((entry) => entry.time.length));
+  for (const entry of finished) {
+    console.log(`  ✓ ${entry.name.padEnd(width)}  ${entry.time.padStart(time)}  ${entry.remark}`.trimEnd());
+  }
+}
+
+/** Run a script's body; a `Failure` becomes one sentence and exit status 1. */
+export function main(body) {
+  process.on("SIGINT", () => {}); // Ctrl-C is for the program that is running; its end ends this one
+  try {
+    body();
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    console.error(bold(`\n✗ ${error.message}`));
+    process.exitCode = 1;
+  }
+}
+
+/** Is this module the script that node was asked to run? */
+export const isScript = (meta) => process.argv[1] === fileURLToPath(meta.url);
+
+// --- what has changed -----------------------------------------------------------------------------------------------
+
+const passedOver = new Set(["node_modules", "lib", "dist", "__pycache__", ".vite", "tsconfig.tsbuildinfo"]);
+
+function* filesUnder(path) {
+  if (!existsSync(path)) return;
+  if (!statSync(path).isDirectory()) yield path;
+  else for (const name of readdirSync(path).sort()) if (!passedOver.has(name)) yield* filesUnder(join(path, name));
+}
+
+/** A hash of the contents of files and folders (relative to the repository) and of any further texts. */
+export function fingerprint(paths, ...texts) {
+  const hash = createHash("sha256");
+  for (const file of paths.flatMap((path) => [...filesUnder(inRoot(path))])) {
+    hash.update(`\0${relative(root, file)}\0`).update(readFileSync(file));
+  }
+  return hash.update(JSON.stringify(texts)).digest("hex");
+}
+
+/** A step that is passed over while its inputs have the same fingerprint and its results are there. */
+export function stepIfChanged(name, stampName, inputs, results, work) {
+  const stamp = inRoot(".setup", stampName);
+  step(name, () => {
+    const print = inputs();
+    const before = existsSync(stamp) ? readFileSync(stamp, "utf8") : "";
+    if (before === print && results.every((path) => existsSync(path))) return "unchanged";
+    rmSync(stamp, { force: true });
+    work();
+    mkdirSync(dirname(stamp), { recursive: true });
+    writeFileSync(stamp, inputs()); // anew: npm may have rewritten its lock file
+  });
+}

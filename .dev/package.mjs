@@ -1,0 +1,120 @@
+/**
+ * `npm run package`: a fresh sdist and wheel in `dist/`, checked by using them.
+ *
+ * The wheel is built from the sdist, so the sdist is known to be complete. It is then installed in a clean environment
+ * whose path holds that environment's programs and nothing else: no Node, no npm.
+ */
+
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ask, binOf, environment, Failure, inRoot, main, outputs, python, pythonOf, run, step, summary, windows } from "./lib.mjs";
+import { setUp } from "./setup.mjs";
+
+const dist = inRoot("dist");
+const extension = "@residscope/jupyterlab";
+const extensionData = `.data/data/share/jupyter/labextensions/${extension}/`;
+const heavy = ["torch", "transformer-lens"]; // gigabytes that neither importing nor listing needs
+
+function only(suffix) {
+  const found = readdirSync(dist).filter((name) => name.endsWith(suffix));
+  if (found.length !== 1) throw new Failure(`dist/ should hold one *${suffix}, and holds ${found.length}`);
+  return join(dist, found[0]);
+}
+
+function buildBoth() {
+  for (const path of [dist, ...Object.values(outputs)]) rmSync(path, { recursive: true, force: true });
+  run(python, ["-m", "build", "--outdir", dist]);
+}
+
+const kilobytes = (path) => `${(statSync(path).size / 1024).toFixed(0)} kB`;
+
+/** Each of these once, and no stray file. */
+function check(archive, names, expected, stray) {
+  for (const [what, matches] of Object.entries(expected)) {
+    const count = names.filter(matches).length;
+    if (count !== 1) throw new Failure(`${what} should be in the ${archive} once, and is there ${count} times`);
+  }
+  const found = names.filter((name) => stray.test(name));
+  if (found.length > 0) throw new Failure(`the ${archive} should not hold ${found.slice(0, 5).join(", ")}`);
+}
+
+function checkContents() {
+  const [wheel, sdist] = [only(".whl"), only(".tar.gz")];
+  const inWheel = "import sys, zipfile; print('\\n'.join(zipfile.ZipFile(sys.argv[1]).namelist()))";
+  const inSdist = "import sys, tarfile; print('\\n'.join(n.split('/', 1)[-1] for n in tarfile.open(sys.argv[1]).getnames()))";
+  const names = (script, path) => ask(python, ["-c", script, path]).split(/\r?\n/);
+  const called = (path) => (name) => name === path;
+
+  check(
+    "wheel",
+    names(inWheel, wheel),
+    {
+      "The bundle of views": (name) => name.endsWith("panel.js"),
+      "Their stylesheet": (name) => name.endsWith("panel.css"),
+      "The mark for type checkers": called("residscope/py.typed"),
+      "The example notebook": called("residscope/demo/example.ipynb"),
+      "The JupyterLab extension": (name) => name.endsWith(`${extensionData}package.json`),
+      "Its entry": (name) => name.includes(`${extensionData}static/remoteEntry.`),
+      "Its note on how to uninstall": (name) => name.endsWith(`${extensionData}install.json`),
+    },
+    /node_modules|\.ts$|__pycache__|^residscope\/labextension\//,
+  );
+  check(
+    "sdist",
+    names(inSdist, sdist),
+    {
+      "The source of the views": called("widgets/src/anywidget.ts"),
+      "The source of the JupyterLab extension": called("extension/jupyterlab/src/index.ts"),
+      "The lock file": called("package-lock.json"),
+      "The bundle of views": called("py_backend/residscope/static/panel.js"),
+      "The built JupyterLab extension": called("py_backend/residscope/labextension/package.json"),
+    },
+    /node_modules|__pycache__|\.venv|^\.setup|tsbuildinfo|^residscope-demo|^test-results/,
+  );
+  if (statSync(wheel).size > 1024 * 1024) throw new Failure(`the wheel is ${kilobytes(wheel)}; the limit is 1024 kB`);
+  return `wheel ${kilobytes(wheel)}, sdist ${kilobytes(sdist)}`;
+}
+
+/** Use the wheel as a user's computer would. */
+function tryWheel() {
+  const folder = mkdtempSync(join(tmpdir(), "residscope-wheel-"));
+  try {
+    run(python, ["-m", "venv", folder]);
+    const clean = pythonOf(folder);
+    const path = windows ? [binOf(folder), join(process.env.SystemRoot, "System32")].join(";") : binOf(folder);
+    const options = { cwd: folder, env: environment({ VIRTUAL_ENV: folder, PATH: path }) };
+    const pip = (...args) => run(clean, ["-m", "pip", "install", "--quiet", "-c", inRoot(".dev", "constraints.txt"), ...args], options);
+
+    const requirements =
+      "import email, sys, zipfile; wheel = zipfile.ZipFile(sys.argv[1]); " +
+      "[name] = [n for n in wheel.namelist() if n.endswith('.dist-info/METADATA')]; " +
+      "needs = email.message_from_bytes(wheel.read(name)).get_all('Requires-Dist'); " +
+      "print('\\n'.join(n for n in needs if 'extra ==' not in n))";
+    const needs = ask(clean, ["-c", requirements, only(".whl")], options).split(/\r?\n/);
+    pip(...needs.filter((need) => !heavy.includes(need.match(/^[\w.-]+/)[0])));
+    pip("--no-deps", only(".whl"));
+
+    const imported = "import residscope, sys; sys.exit(bool({'torch', 'transformer_lens'} & set(sys.modules)))";
+    run(clean, ["-c", imported], options);
+    run(clean, ["-m", "residscope.demo.cli", "--help"], options);
+
+    // jupyter writes its list to standard error
+    const list = "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'jupyter', 'labextension', 'list'], capture_output=True, text=True).stderr)";
+    const listing = (ask(clean, ["-c", list], options) ?? "").replace(/\x1b\[[0-9;]*m/g, "");
+    const line = listing.split("\n").find((entry) => entry.includes(extension))?.trim() ?? "nothing";
+    console.log(line);
+    if (!/enabled\s+OK/.test(line)) throw new Failure(`"jupyter labextension list" should call ${extension} enabled and OK; it says: ${line}`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+main(() => {
+  setUp({ model: false });
+  step("Build", buildBoth);
+  step("Contents", checkContents);
+  step("Installation without Node", tryWheel);
+  console.log("\nPackaged:");
+  summary();
+});

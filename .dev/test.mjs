@@ -1,0 +1,47 @@
+/**
+ * `npm test`: set up, then every check and test, in the order of what is quickest to know.
+ *
+ * `npm test -- python browser` runs the steps of these names only.
+ */
+
+import { findChromium } from "./chromium.mjs";
+import { environment, Failure, inRoot, main, npm, python, run, step, summary } from "./lib.mjs";
+import { setUp } from "./setup.mjs";
+
+const inPython = (...args) => run(python, ["-m", ...args]);
+const typecheck = (workspace) => () => npm("run", "typecheck", "--workspace", workspace);
+
+const steps = [
+  { name: "ruff", work: () => inPython("ruff", "check", ".") },
+  { name: "format", work: () => inPython("ruff", "format", "--check", ".") },
+  { name: "pyright", work: () => run(process.execPath, [inRoot("node_modules", "pyright", "index.js")]) },
+  { name: "protocol", work: () => npm("run", "protocol", "--workspace", "widgets", "--", "--check") },
+  { name: "tsc widgets", work: typecheck("widgets") },
+  { name: "tsc extension", work: typecheck("extension/jupyterlab") },
+  { name: "vitest", work: () => npm("run", "test", "--workspace", "widgets") },
+  { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
+  { name: "browser", model: true, work: testInBrowser },
+];
+
+/** pytest fails by itself when it finds no test; a browser that is missing is a failure too, never a skip. */
+function testInBrowser() {
+  const chromium = findChromium();
+  console.log(`with ${chromium}`);
+  run(python, ["-m", "pytest", "tests/browser"], { env: environment({ RESIDSCOPE_CHROMIUM: chromium }) });
+}
+
+function choose(words) {
+  const unknown = words.filter((word) => !steps.some(({ name }) => name.split(" ").includes(word)));
+  if (unknown.length > 0) {
+    throw new Failure(`There is no step "${unknown[0]}"; there are: ${steps.map(({ name }) => name).join(", ")}.`);
+  }
+  return words.length === 0 ? steps : steps.filter(({ name }) => words.some((word) => name.split(" ").includes(word)));
+}
+
+main(() => {
+  const chosen = choose(process.argv.slice(2));
+  setUp({ model: chosen.some(({ model }) => model) });
+  for (const { name, work } of chosen) step(name, work);
+  console.log("\nAll passed:");
+  summary();
+});
