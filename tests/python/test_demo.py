@@ -278,7 +278,7 @@ def launched(tmp_path, monkeypatch, ioi) -> list[Any]:  # noqa: ARG001 (the demo
 def test_demo_opens_the_notebook(launched, tmp_path):
     assert cli.main(["demo", "--no-browser", "--port", "8999", "--", "--LabApp.quiet=True"]) == 0
     [(command, folder, environment)] = launched
-    assert command[:4] == [sys.executable, "-m", "jupyterlab", "example.ipynb"]
+    assert command[:4] == [sys.executable, "-m", "jupyterlab", "--LabApp.default_url=/lab/tree/example.ipynb"]
     assert {"--no-browser", "--ServerApp.port=8999", "--LabApp.quiet=True"} <= set(command)
     assert folder == tmp_path / "residscope-demo"
     assert (folder / "example.ipynb").read_bytes() == (Path(cli.__file__).parent / "example.ipynb").read_bytes()

@@ -97,7 +97,8 @@ def _demo(args: argparse.Namespace, lab: list[str]) -> int:
     environment = dict(os.environ)
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = where
-    command = [sys.executable, "-m", "jupyterlab", NOTEBOOK]
+    # As the default address, and not as a file to run: so the address that is printed leads to the notebook, too.
+    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     command += ["--no-browser"] * args.no_browser
     command += [f"--ServerApp.port={args.port}"] * (args.port is not None)
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in lab:
