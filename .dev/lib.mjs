@@ -102,7 +102,7 @@ export const isScript = (meta) => process.argv[1] === fileURLToPath(meta.url);
 
 // --- what has changed -----------------------------------------------------------------------------------------------
 
-const passedOver = new Set(["node_modules", "lib", "dist", "__pycache__", ".vite", "tsconfig.tsbuildinfo"]);
+const passedOver = new Set(["node_modules", "lib", "dist", "__pycache__", "pictures", ".vite", "tsconfig.tsbuildinfo"]);
 
 function* filesUnder(path) {
   if (!existsSync(path)) return;
