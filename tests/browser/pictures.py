@@ -36,6 +36,8 @@ def main(folder: Path) -> None:
         lab.run_all()
         panel = lab.panel()
         for width, (across, down) in WIDTHS.items():
+            page.mouse.move(0, 0)
+            lab.python("0", before=f"panel.heads = {['L23H3', 'L29H0'] if width == 'wide' else ['L23H3']}")
             page.set_viewport_size({"width": across, "height": down})
             for theme, name in THEMES.items():
                 lab.command("apputils:change-theme", theme=name)

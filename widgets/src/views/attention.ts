@@ -15,7 +15,10 @@ interface Held extends Card {
 export function mountAttention(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const data = new AttentionStore(store, client);
   const placeholder = element("div", "rs-card rs-placeholder", {},
-    element("p", "rs-placeholder-box", {}, "Hover over a head to see where it looks; click to keep it."));
+    element("div", "rs-placeholder-box", {},
+      element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
+      element("p", "rs-placeholder-more", {},
+        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
   const title = element("div", "rs-title rs-attention-title");
   const row = element("div", "rs-cards");
   parent.append(title, row);
