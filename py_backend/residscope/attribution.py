@@ -64,6 +64,28 @@ class Attribution:
         """The rows averaged over prompts, in logits."""
         return self.values.mean(1)
 
+    def std(self) -> Float[Tensor, " component"]:
+        """How far the rows spread over prompts: the standard deviation, in logits (0 for a single prompt)."""
+        return self.values.std(1, correction=1 if self.values.shape[1] > 1 else 0)
+
+    def to_frame(self) -> Any:
+        """A pandas table: the rows by label, a column per prompt (and per position, with `position=None`), in logits.
+
+        Raises:
+            ResidscopeError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
+        values = self.values.cpu()
+        if values.ndim == 2:
+            columns: Any = pd.RangeIndex(values.shape[1], name="prompt")
+        else:
+            columns = pd.MultiIndex.from_product([range(n) for n in values.shape[1:]], names=["prompt", "position"])
+        index = pd.Index(self.labels, name="component")
+        return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
+
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The k most positive and the k most negative rows (mean over prompts and positions), strongest first.
 
@@ -208,7 +230,7 @@ def _heads(readout: Readout, worth: Worth) -> Rows:
     for layer in range(view.n_layers):
         direction, bias = head_directions(readout, layer)
         z = view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)  # [batch, pos, head, d_head]
-        functional = readout.block(layer, "ln1_post")
+        functional = readout.writer(layer, "ln1_post")
         worths = einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos")
         heads.append(worths / functional.divisor)
         if bias is not None:
@@ -226,7 +248,7 @@ def head_directions(
     """What each unit of `z` is worth before the divisor, W_O[h] @ g; and the layer's bias row, if it has one."""
     from einops import einsum
 
-    functional = readout.block(layer, "ln1_post")
+    functional = readout.writer(layer, "ln1_post")
     attention = readout.view.model.blocks[layer].attn
     W_O = working(attention.W_O.detach()).to(functional.vector.device)
     direction = einsum(W_O, functional.vector, "head d_head d_model, batch d_model -> batch head d_head")

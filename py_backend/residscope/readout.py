@@ -110,9 +110,14 @@ class Readout:
             self.view.get("ln_final.hook_scale")  # raises with the sentence that names it
         return self.norm.scale(self.view.rows(name, self.positions))
 
-    def block(self, layer: int, output_norm: str) -> Functional:
-        """The functional for what block `layer` computes before its own output norm (`ln1_post`), where it has one."""
-        stream = Functional(self.functional.vector, self.functional.divisor, self.functional.divisor * 0)
+    def writer(self, layer: int, output_norm: str) -> Functional:
+        """The functional for what a sublayer of `layer` computes, before its way into the residual stream.
+
+        On that way some models normalise it (`ln1_post` after attention, `ln2_post` after the MLP; Gemma 2, OLMo 2, …)
+        or multiply it (Granite's residual multiplier).
+        """
+        factor = float(getattr(self.view.cfg, "residual_multiplier", None) or 1.0)
+        stream = Functional(self.functional.vector * factor, self.functional.divisor, self.functional.divisor * 0)
         scale = f"blocks.{layer}.{output_norm}.hook_scale"
         if not self.view.has(scale):
             return stream

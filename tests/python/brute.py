@@ -31,9 +31,11 @@ def decompose(model, cache, answers: torch.Tensor, position: int) -> dict[str, t
         z = cache[f"blocks.{layer}.attn.hook_z"][:, position].double()
         W_O = model.blocks[layer].attn.W_O.detach().double()
         b_O = getattr(model.blocks[layer].attn, "b_O", None)
+        multiplier = getattr(model.cfg, "residual_multiplier", 1.0)  # what the model multiplies a sublayer's output by
         zero = torch.zeros(W_O.shape[-1], dtype=torch.float64)
         parts = {f"L{layer}H{h}": z[:, h] @ W_O[h] for h in range(W_O.shape[0])}
         parts[f"{layer}_attn_bias"] = (zero if b_O is None else b_O.detach().double()).expand(z.shape[0], -1)
+        parts = {name: multiplier * part for name, part in parts.items()}
         post = f"blocks.{layer}.ln1_post.hook_scale"
         if post in cache:  # the block normalises what it adds: each part is divided by the norm of the whole
             post_weight, _ = _norm(model, model.blocks[layer].ln1_post)

@@ -139,6 +139,18 @@ def test_logits_given_by_the_user_are_measured_against(ioi):
     torch.testing.assert_close(single.unexplained, torch.ones(8), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("position", ["last", None])
+def test_spread_and_table(ioi, position):
+    result = residscope.attribute(ioi.cache, ioi.answers, by="layer", position=position)
+    frame = result.to_frame()
+    torch.testing.assert_close(torch.tensor(frame.to_numpy()), result.values.flatten(1))
+    row = frame.loc["23_attn_out"] if position == "last" else frame.loc["23_attn_out"].unstack()[14]
+    at_the_end = result.values[result.labels.index("23_attn_out")].reshape(8, -1)[:, -1]
+    assert row.tolist() == pytest.approx(at_the_end.tolist())
+    spread = result.std()[result.labels.index("23_attn_out")].reshape(-1)[-1]
+    assert float(spread) == pytest.approx(float(row.std()), rel=1e-5)
+
+
 def test_top_names_the_strongest_heads_of_both_signs(ioi):
     result = residscope.attribute(ioi.cache, ioi.answers)
     means = result.grid.mean(-1).flatten()

@@ -21,6 +21,7 @@ FAMILIES = {
     "llama": _GROUPED,  # RMSNorm, grouped queries
     "qwen2": _GROUPED,  # biased keys and values
     "cohere": _GROUPED,  # LayerNorm without bias, parallel, logit scale
+    "granite": _GROUPED | {"residual_multiplier": 0.4, "embedding_multiplier": 2.0, "logits_scaling": 3.0},
     "gemma2": _GROUPED | {"head_dim": 8},  # 1 + w, output norms, soft-cap
     "olmo2": _GROUPED,  # output norms only
 }
