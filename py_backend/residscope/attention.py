@@ -32,7 +32,10 @@ def pattern(view: CacheView, layer: int, head: int, prompt: int | None) -> Float
     view.check_head(layer, head)
     prompt = view.check_prompt(prompt)
     patterns = view.get(f"blocks.{layer}.attn.hook_pattern")[:, head]
-    return working(patterns).mean(0) if prompt is None else working(patterns[prompt])
+    wanted = working(patterns).mean(0) if prompt is None else working(patterns[prompt])
+    if not bool(wanted.isfinite().all()):
+        raise ResidscopeError("not-finite", f"The attention of L{layer}H{head} holds NaN or infinity.")
+    return wanted
 
 
 def brings(readout: Readout, layer: int, head: int) -> Float[Tensor, "batch source"]:

@@ -1,8 +1,8 @@
 """The decompositions: what each part of the model writes into the target, in logits.
 
-Every decomposition is exact: Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last
-row stands for the sum). Weights are projected onto the target's direction first, so no tensor has a `d_model` axis per
-head.
+Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row stands for the sum);
+`unexplained` is rounding where the rows cover all that the model does. Weights are projected onto the target's
+direction first, so no tensor has a `d_model` axis per head.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .cache import CacheView, Position, working
+from .cache import CacheView, Position
 from .errors import ResidscopeError
 from .protocol import By, Norm, Target
 from .readout import Readout, final_vectors
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """One decomposition of a logit, a logit difference or a direction. All figures are logits.
 
@@ -93,6 +93,7 @@ class Attribution:
         """
         rows = self.values if self._grid is None else self.values[: self._grid[0] * self._grid[1]]
         means = rows.flatten(1).mean(1)
+        k = max(k, 0)
         order = means.argsort(descending=True).tolist()
         best = [i for i in order[:k] if means[i] > 0]
         worst = [i for i in order[::-1][:k] if means[i] < 0]
@@ -150,7 +151,7 @@ def attribute(
 
     with torch.no_grad():
         view = CacheView(cache, model=model, tokens=tokens)
-        targets = Targets(view)
+        targets = Targets.of(view)
         return decompose(view, targets, targets.resolve(answers), by, view.positions(position), logits, norm)
 
 
@@ -170,27 +171,33 @@ def decompose(
     rows = {"accumulated": _accumulated, "layer": _layers, "head": _heads}.get(by)
     if rows is None:
         raise ResidscopeError("by", f'`by="{by}"` is not known: use "accumulated", "layer" or "head".')
-    recompute = by == "accumulated" and norm == "recomputed"
+    if norm not in ("frozen", "recomputed"):
+        raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
+    if norm == "recomputed" and by != "accumulated":
+        raise ResidscopeError(
+            "norm", f'`norm="recomputed"` is a convention of the logit lens (`by="accumulated"`); `by="{by}"` has none.'
+        )
+    recompute = norm == "recomputed"
     labels, values = rows(readout, readout.recomputed if recompute else readout.functional)
     constant = readout.functional.constant
     measured, source = _measure(readout, targets, target, logits)
     explained = (values[-1] if by == "accumulated" else values.sum(0)) + constant
-    if measured is None:
-        measured = torch.full_like(explained, torch.nan)
-    elif not bool((explained + measured).isfinite().all()):
+    measured = None if measured is None else measured.to(explained.device)
+    finite = values.isfinite().all() & explained.isfinite().all()
+    if not bool(finite if measured is None else finite & measured.isfinite().all()):
         place = view.first_not_finite() or "its values overflow when they are summed"
         raise ResidscopeError(
             "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of it would mean nothing."
         )
-    # Rounding grows with what was added up; 1e-4 is below the last digit anyone is shown.
-    added = values[-1].abs() if by == "accumulated" else values.abs().sum(0)
+    if measured is None:
+        measured = torch.full_like(explained, torch.nan)
+    # Rounding errors of the rows are independent: they add up like their squares. 1e-4 is below what anyone is shown.
+    added = values[-1].abs() if by == "accumulated" else values.pow(2).sum(0).sqrt()
     tolerance = max(1e-4, 2 * rounding_step(view.stream) * float(added.max()))
     columns = (values, measured, constant, measured - explained)
     values, measured, constant, unexplained = columns if positions is None else (t.squeeze(-1) for t in columns)
     shape = (view.n_layers, view.n_heads) if by == "head" else None
-    return Attribution(
-        values, labels, measured, constant, unexplained, by, source, tolerance, notes(view, logits), shape
-    )
+    return Attribution(values, labels, measured, constant, unexplained, by, source, tolerance, notes(view), shape)
 
 
 Rows = tuple[list[str], "Float[Tensor, 'component batch pos']"]
@@ -250,12 +257,12 @@ def head_directions(
 
     functional = readout.writer(layer, "ln1_post")
     attention = readout.view.model.blocks[layer].attn
-    W_O = working(attention.W_O.detach()).to(functional.vector.device)
+    W_O = attention.W_O.detach().to(functional.vector)
     direction = einsum(W_O, functional.vector, "head d_head d_model, batch d_model -> batch head d_head")
     bias = functional.constant
     b_O: Tensor | None = getattr(attention, "b_O", None)
     if b_O is not None:
-        worth = functional.vector @ working(b_O.detach()).to(functional.vector.device)
+        worth = functional.vector @ b_O.detach().to(functional.vector)
         bias = bias + worth[:, None] / functional.divisor
     elif not bool((bias != 0).any()):
         return direction, None
@@ -284,18 +291,10 @@ def _measure(
     """The model's own figure, and where it was read; None where the cache has nothing to read it from."""
     view, positions = readout.view, readout.positions
     if logits is not None and target.direction is None:
-        logits = logits.detach()
-        logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
-        if tuple(logits.shape[:2]) != (view.batch, view.n_pos):
-            raise ResidscopeError(
-                "logits-shape",
-                f"`logits` has the shape {list(logits.shape)}, but the cache holds {view.batch} prompts of "
-                f"{view.n_pos} positions: pass the model's whole output.",
-            )
-        return targets.measured(target, view.take(logits, positions)), "the given logits"
+        return targets.measured(target, view.pick(view.whole_logits(logits), positions)), "the given logits"
     name = view.first("unembed.hook_out", "hook_unembed")
     if name and target.direction is None:
-        return targets.measured(target, view.rows(name, positions)), f"the logits in the cache ({name})"
+        return targets.measured(target, view.pick(view.get(name), positions)), f"the logits in the cache ({name})"
     vectors = final_vectors(view, positions)
     if vectors is None:
         return None, "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
@@ -303,14 +302,14 @@ def _measure(
     return worth + readout.offset[:, None], "the final norm's output and the unembedding"
 
 
-def notes(view: CacheView, logits: Tensor | None) -> list[str]:
+def notes(view: CacheView) -> list[str]:
     """What a reader of the figures should know about this model's readout."""
     said: list[str] = []
     cap = float(getattr(view.cfg, "output_logits_soft_cap", 0) or 0)
     if cap > 0:
         said.append(f"The model soft-caps its logits at {cap:g}; the rows explain the logits before the cap.")
-    if logits is None and any(getattr(view.cfg, name, None) for name in ("logit_scale", "logits_scaling")):
-        said.append("The model scales its logits at the very end; the rows explain the logits before that.")
+    if any(getattr(view.cfg, name, None) for name in ("logit_scale", "logits_scaling")):
+        said.append("The rows explain what the unembedding writes, before any scale that the model puts on it.")
     return said
 
 

@@ -6,7 +6,8 @@ Nothing here adds to, moves or changes the user's cache.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,12 +99,32 @@ class CacheView:
         self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch pos ..."]:
         """The rows of `tensor` at `positions` (see `rows`), in the working precision."""
+        return working(self.pick(tensor, positions))
+
+    def pick(self, tensor: Tensor, positions: Int[Tensor, " batch"] | None) -> Tensor:
+        """The rows of `tensor` at `positions`, as they are."""
         import torch
 
         if positions is not None:
             prompts = torch.arange(tensor.shape[0], device=tensor.device)
             tensor = tensor[prompts, positions.to(tensor.device)].unsqueeze(1)
-        return working(tensor)
+        return tensor
+
+    def whole_logits(self, logits: Tensor) -> Float[Tensor, "batch pos d_vocab"]:
+        """The model's output as the user gave it, detached.
+
+        Raises:
+            ResidscopeError: If it does not have this cache's prompts and positions.
+        """
+        logits = logits.detach()
+        logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
+        if tuple(logits.shape[:2]) != (self.batch, self.n_pos):
+            raise ResidscopeError(
+                "logits-shape",
+                f"`logits` has the shape {list(logits.shape)}, but the cache holds {self.batch} prompts of "
+                f"{self.n_pos} positions: pass the model's whole output.",
+            )
+        return logits
 
     # --- shape, tokens and positions ---------------------------------------------------------------------------------
     def _extent(self) -> tuple[int, int]:
@@ -123,6 +144,9 @@ class CacheView:
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
         """The token ids, given by the user or held by a bridge's cache; None where nobody knows them."""
         if self._tokens is not None:
+            import torch
+
+            self._tokens = torch.as_tensor(self._tokens)
             tokens = self._tokens if self._tokens.ndim == 2 else self._tokens.unsqueeze(0)
             if tuple(tokens.shape) != (self.batch, self.n_pos):
                 raise ResidscopeError(
@@ -145,7 +169,21 @@ class CacheView:
         real = (tokens != pad).long()
         # A prompt of nothing but padding (or a one-token prompt that is the padding token) keeps its last position.
         last = self.n_pos - 1 - real.flip(-1).argmax(-1)
-        return [int(p) for p in last.where(real.any(-1), last.new_full((), self.n_pos - 1))]
+        ends: list[int] = last.where(real.any(-1), last.new_full((), self.n_pos - 1)).tolist()
+        # Padding fills up to the longest prompt; where every prompt ends with the token, it is their own end of text.
+        return [end + 1 for end in ends] if max(ends) < self.n_pos - 1 else ends
+
+    def first_positions(self) -> list[int]:
+        """The first real token of each prompt: a run of padding at the start is left out, a BOS token is not."""
+        tokens, tokenizer = self.tokens, getattr(self.model, "tokenizer", None)
+        pad = getattr(tokenizer, "pad_token_id", None)
+        if tokens is None or pad is None:
+            return [0] * self.batch
+        real = (tokens != pad).long()
+        starts: list[int] = (real.argmax(-1) * real.any(-1)).tolist()
+        # Where BOS and padding are one token, the last of the run is the BOS.
+        bos_too = pad == getattr(tokenizer, "bos_token_id", None)
+        return [max(start - 1, 0) for start in starts] if bos_too else starts
 
     def positions(self, position: Position) -> Int[Tensor, " batch"] | None:
         """Resolve a position: `"last"`, one for all prompts, one per prompt, or None for every position.
@@ -161,10 +199,8 @@ class CacheView:
             if position != "last":
                 raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
             wanted = self.last_positions()
-        elif isinstance(position, int):
-            wanted = [position] * self.batch
         else:
-            wanted = [int(p) for p in position]
+            wanted = _whole_numbers(position, self.batch)
         if len(wanted) != self.batch:
             raise ResidscopeError(
                 "position", f"{len(wanted)} positions were given for {self.batch} prompts: give one, or one per prompt."
@@ -212,13 +248,15 @@ class CacheView:
     @property
     def stream(self) -> Tensor:
         """One floating-point activation that stands for the cache's dtype and device."""
-        name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post", "ln_final.hook_scale")
+        name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
         floats = (tensor for tensor in self.activations.values() if tensor.is_floating_point())
         return self.activations[name] if name else next(floats)
 
     def missing(self) -> list[str]:
         """Kinds of activations that Residscope uses and the cache does not hold for every layer."""
-        kinds = ("hook_resid_pre", "hook_attn_out", "attn.hook_z", "attn.hook_pattern", "attn.hook_v")
+        kinds = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "attn.hook_pattern", "attn.hook_v"]
+        if getattr(self.cfg, "attn_only", False):
+            kinds.remove("hook_mlp_out")
         every = range(self.n_layers)
         gaps = [kind for kind in kinds if not all(self.has(f"blocks.{layer}.{kind}") for layer in every)]
         return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
@@ -235,6 +273,17 @@ class CacheView:
                 place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
                 return f"`{name}` ({place})"
         return None
+
+
+def _whole_numbers(position: Any, count: int) -> list[int]:
+    """One whole number for all prompts, or one each."""
+    values = position.tolist() if hasattr(position, "tolist") else position
+    try:
+        return [index(value) for value in values] if isinstance(values, Iterable) else [index(values)] * count
+    except TypeError:
+        raise ResidscopeError(
+            "position", f'`position={position!r}` is not known: give a number, one per prompt, "last" or None.'
+        ) from None
 
 
 def working(tensor: Tensor) -> Tensor:

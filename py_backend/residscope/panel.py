@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import index as whole
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,35 @@ from .targets import friendly
 STATIC = Path(__file__).parent / "static"
 
 
+class Position(traitlets.TraitType[Any, Any]):
+    """A destination position. None becomes the last real token's, where all prompts end at the same one."""
+
+    default_value = None
+
+    def validate(self, obj: Any, value: Any) -> int | None:
+        """Refuse what lies outside the prompt; count from the start."""
+        return obj.whole_position(value)
+
+
+class Answers(traitlets.TraitType[Any, Any]):
+    """What is attributed, in its readable form; None becomes the model's own two top predictions."""
+
+    default_value = None
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Refuse what is no target of this model; bring the rest into the readable form."""
+        return obj.readable_target(value)
+
+
 class Heads(traitlets.List[str]):
     """Pinned heads as `["L23H3"]`; takes `"23.3"`, `"L23H3"`, `(23, 3)`, alone or in a list, and drops repetitions."""
 
     def validate(self, obj: Any, value: Any) -> Any:
         """Bring every head into the form `"L23H3"`."""
-        alone = isinstance(value, str) or (isinstance(value, tuple) and all(isinstance(n, int) for n in value))
+        value = () if value is None else value
+        if not isinstance(value, str | list | tuple | set):
+            raise ResidscopeError("head", f"{value!r} are no heads: give a list such as ['L23H3', '29.0'].")
+        alone = isinstance(value, str) or (isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value))
         names = [obj.head_name(head) for head in ([value] if alone and value else value)]
         return super().validate(obj, list(dict.fromkeys(names)))
 
@@ -60,17 +84,17 @@ class Panel(anywidget.AnyWidget):
     cache_name = traitlets.Unicode().tag(sync=True)
     heads = Heads().tag(sync=True)
     prompt = traitlets.Int(None, allow_none=True).tag(sync=True)
-    position = traitlets.Int(None, allow_none=True).tag(sync=True)
+    position = Position().tag(sync=True)
     norm = traitlets.Enum(("frozen", "recomputed"), "frozen").tag(sync=True)
     top_k = traitlets.Int(5, min=1, max=50).tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
-    target = traitlets.Any()
+    target = Answers()
 
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
-        self._resolved = service.default_target() if answers is None else service.targets.resolve(answers)
+        self._resolved = Target([])
         self._shown_in: object = None
-        super().__init__(cache_name=service.name, target=self._resolved, **state)
+        super().__init__(cache_name=service.name, target=answers, **state)
         self.on_msg(self._on_message)
 
     # --- traits: what comes in is checked and brought into one form --------------------------------------------------
@@ -84,41 +108,35 @@ class Panel(anywidget.AnyWidget):
         pair = match.groups() if match else head
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise ResidscopeError("head", f'{head!r} is no head: write "L23H3", "23.3" or (23, 3).')
-        layer, index = int(pair[0]), int(pair[1])
-        self._service.view().check_head(layer, index)
+        try:
+            layer, index = (int(n) if isinstance(n, str) else whole(n) for n in pair)
+        except (TypeError, ValueError):
+            raise ResidscopeError("head", f'{head!r} is no head: write "L23H3", "23.3" or (23, 3).') from None
+        self._service.view().check_head(layer, index)  # refuses what is not there
         return f"L{layer}H{index}"
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:
         return self._service.view().check_prompt(proposal.value)
 
-    @traitlets.validate("position")
-    def _check_position(self, proposal: Any) -> int | None:
-        if proposal.value is None:
-            return self._last_position()
+    def whole_position(self, position: Any) -> int | None:
+        """A position counted from the start; None where it is each prompt's last real token, and these differ."""
         view = self._service.view()
-        view.positions(proposal.value)  # refuses what lies outside
-        return proposal.value % view.n_pos
+        if position is None or position == "last":
+            last = set(view.last_positions())
+            return last.pop() if len(last) == 1 else None
+        at = view.positions(position)
+        if at is None or len(set(at.tolist())) > 1:
+            raise ResidscopeError("position", "The panel shows one position at a time: give one number.")
+        return int(at[0])
 
-    @traitlets.default("position")
-    def _default_position(self) -> int | None:
-        return self._last_position()
-
-    @traitlets.observe("position")
-    def _say_position(self, change: Any) -> None:
-        if change.new is None:  # None is not validated by traitlets; where all prompts end alike, say where
-            self.position = self._last_position()
-
-    def _last_position(self) -> int | None:
-        last = set(self._service.view().last_positions())
-        return last.pop() if len(last) == 1 else None
-
-    @traitlets.validate("target")
-    def _check_target(self, proposal: Any) -> Any:
-        self._resolved = self._service.targets.resolve(proposal.value)
+    def readable_target(self, answers: Any) -> Any:
+        """Resolve answers, remember the result, and give it back as a person would write it."""
+        targets = self._service.targets()
+        self._resolved = self._service.default_target() if answers is None else targets.resolve(answers)
         if self._resolved.direction is not None:
-            return self._service.targets.held(self._resolved.direction)
-        return friendly(self._resolved, self._service.targets.vocabulary)
+            return targets.held(self._resolved.direction)
+        return friendly(self._resolved, self._service.vocabulary)
 
     @traitlets.observe("target")
     def _send_target(self, _change: Any) -> None:
@@ -126,14 +144,27 @@ class Panel(anywidget.AnyWidget):
 
     @traitlets.observe("wire_target")
     def _receive_target(self, change: Any) -> None:
-        received = msgspec.convert(change.new, Target)
-        if received != self._resolved:
-            self.target = received
+        try:
+            received = msgspec.convert(change.new, Target)
+            if received != self._resolved:
+                self.target = received
+        except ValueError:  # not a target of this model: keep what there was, and say so to the view
+            self.wire_target = msgspec.to_builtins(self._resolved)
+            raise
 
     # --- requests ----------------------------------------------------------------------------------------------------
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         answer, buffers = self._service.answer(message)
         self.send(answer, buffers)
+
+    def __repr__(self) -> str:
+        """Which panel this is, in a line."""
+        return f"Panel({self.cache_name}: heads={self.heads}, prompt={self.prompt}, position={self.position})"
+
+    def close(self) -> None:
+        """Take the panel from the page and let go of the cache."""
+        super().close()
+        self._service.release()
 
     # --- display -----------------------------------------------------------------------------------------------------
     def show(self) -> None:
@@ -164,12 +195,13 @@ def inspect(
     answers: Any = None,
     *,
     prompt: int | None = None,
-    position: int | None = None,
+    position: Any = None,
     heads: Any = (),
     logits: Any = None,
     tokens: Any = None,
     model: Any = None,
     name: str | None = None,
+    show: bool = True,
 ) -> Panel:
     """Show a cache in the cell's output: logit lens, layers, heads and attention, linked.
 
@@ -183,6 +215,7 @@ def inspect(
         tokens: Token ids `[batch, pos]`, where the cache does not hold them.
         model: The model, where `cache.model` is gone.
         name: What to call the cache; by default the variable's name.
+        show: Whether to show the panel at once; with False it is shown where you put it, in a `VBox` for example.
 
     Returns:
         The panel, whose `heads`, `prompt`, `position` and `target` can be read, set, and linked with ipywidgets.
@@ -192,7 +225,8 @@ def inspect(
     """
     service = Service(cache, name or name_of(cache), logits=logits, tokens=tokens, model=model)
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
-    panel.show()
+    if show:
+        panel.show()
     return panel
 
 

@@ -127,7 +127,8 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
-    `measured` and `unexplained` are None where the cache has nothing to measure against.
+    `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
+    measure against.
     """
 
     by: By
@@ -135,6 +136,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     measured: float | None
     constant: float
     unexplained: float | None
+    worst: float | None
     tolerance: float
     measured_from: str
     prompts: int

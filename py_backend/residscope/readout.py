@@ -30,13 +30,14 @@ class Norm:
     eps: float
 
     @classmethod
-    def of(cls, module: Any, cfg: Any) -> Norm:
+    def of(cls, module: Any, view: CacheView) -> Norm:
         """Read a norm off its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
-        weight = _parameter(module, "weight", "w")
+        cfg, like = view.cfg, working(view.stream[:0])
+        weight = _parameter(module, like, "weight", "w")
         if weight is not None and getattr(cfg, "rmsnorm_uses_offset", False):
             weight = 1 + weight
         centres = str(getattr(cfg, "normalization_type", None) or "").upper().startswith("LN")
-        return cls(centres, weight, _parameter(module, "bias", "b"), float(getattr(cfg, "eps", 1e-5)))
+        return cls(centres, weight, _parameter(module, like, "bias", "b"), float(getattr(cfg, "eps", 1e-5)))
 
     def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """`x` less its mean, for LayerNorm; RMSNorm leaves it."""
@@ -93,7 +94,7 @@ class Readout:
     ) -> None:
         self.view, self.positions = view, positions
         self.directions, self.offset = directions, offset
-        self.norm = Norm.of(getattr(view.model, "ln_final", None), view.cfg)
+        self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
         scale = self.final_scale()
         at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
         self.functional = at_output.through(self.norm, scale)
@@ -118,11 +119,11 @@ class Readout:
         """
         factor = float(getattr(self.view.cfg, "residual_multiplier", None) or 1.0)
         stream = Functional(self.functional.vector * factor, self.functional.divisor, self.functional.divisor * 0)
-        scale = f"blocks.{layer}.{output_norm}.hook_scale"
-        if not self.view.has(scale):
+        module = getattr(self.view.model.blocks[layer], output_norm, None)
+        if module is None:
             return stream
-        norm = Norm.of(getattr(self.view.model.blocks[layer], output_norm), self.view.cfg)
-        return stream.through(norm, self.view.rows(scale, self.positions).squeeze(-1))
+        scale = self.view.rows(f"blocks.{layer}.{output_norm}.hook_scale", self.positions)
+        return stream.through(Norm.of(module, self.view), scale.squeeze(-1))
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""
@@ -138,7 +139,7 @@ def final_vectors(
         name = view.first("ln_final.hook_normalized")  # a HookedTransformer's: after its weight and bias
     if name is not None:
         return view.rows(name, positions)
-    norm = Norm.of(getattr(view.model, "ln_final", None), view.cfg)
+    norm = Norm.of(getattr(view.model, "ln_final", None), view)
     final = f"blocks.{view.n_layers - 1}.hook_resid_post"
     if not view.has(final):
         return None
@@ -161,23 +162,24 @@ def logit_rows(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Floa
             "The cache holds neither logits nor the final residual stream, so the model's predictions are not known. "
             "Pass `logits=` (the model's output), or say `answers=`.",
         )
-    logits = vectors @ working(W_U)
-    return logits if b_U is None else logits + working(b_U)
+    weight = working(W_U)
+    logits = vectors.to(weight) @ weight
+    return logits if b_U is None else logits + b_U
 
 
 def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
     """The unembedding's weight and bias, detached."""
-    W_U = _tensor(getattr(model, "W_U", None)) if hasattr(model, "W_U") else _parameter(model.unembed, "W_U")
+    owners = (model, getattr(model, "unembed", None))
+    W_U = next((t for t in (_tensor(getattr(owner, "W_U", None)) for owner in owners) if t is not None), None)
     if W_U is None:
         raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
-    b_U = _parameter(getattr(model, "unembed", None), "b_U")
-    return W_U, b_U
+    return W_U, _parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")
 
 
-def _parameter(module: Any, *names: str) -> Tensor | None:
-    """The first of the named parameters that the module has, detached, in the working precision."""
+def _parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
+    """The first of the named parameters that the module has, detached, on the device and in the precision of `like`."""
     found = next((t for t in (_tensor(getattr(module, name, None)) for name in names) if t is not None), None)
-    return None if found is None else working(found)
+    return None if found is None else found.to(like)
 
 
 def _tensor(value: Any) -> Tensor | None:

@@ -35,6 +35,8 @@ from .protocol import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .targets import Targets
+
 Buffers = list[bytes]
 
 
@@ -55,17 +57,33 @@ class Service:
     def __init__(
         self, cache: Any, name: str = "cache", logits: Any = None, tokens: Any = None, model: Any = None
     ) -> None:
-        from .targets import Targets
+        import torch
+
+        from .targets import Vocabulary
 
         self._cache, self._model = cache, model
-        self.name, self.logits, self.tokens = name, logits, tokens
-        self.targets = Targets(self.view())
+        self.name, self.tokens = name, tokens
+        view = self.view()
+        self.logits = None if logits is None else view.whole_logits(torch.as_tensor(logits))
+        self.vocabulary = Vocabulary(view.model)
+        self._directions: dict[str, Any] = {}
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
         self._lock = threading.Lock()
 
     def view(self) -> CacheView:
         """A fresh view of the cache: it may have changed since the last request."""
         return CacheView(self._cache, model=self._model, tokens=self.tokens)
+
+    def targets(self, view: CacheView | None = None) -> Targets:
+        """Resolves answers for the cache as it is now."""
+        from .targets import Targets
+
+        return Targets(view or self.view(), self.vocabulary, self._directions)
+
+    def release(self) -> None:
+        """Let go of the cache and of everything that belongs to it."""
+        self._cache = self._model = self.logits = self.tokens = None
+        self._directions.clear()
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -84,7 +102,8 @@ class Service:
             # Grad mode is thread-local: a subshell's thread has its own.
             with self._lock, torch.no_grad():
                 reply, buffers = self.reply(question.ask)
-            return msgspec.to_builtins(Answer(id, reply=reply)), buffers
+            # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
+            return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=reply))), buffers
         except ResidscopeError as error:
             failure = Failure(error.code, str(error))
         except msgspec.ValidationError as error:
@@ -100,7 +119,6 @@ class Service:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
         view = self.view()
-        self.targets.view = view
         match ask:
             case Describe():
                 return self._facts(view), []
@@ -113,7 +131,7 @@ class Service:
             case Suggest():
                 return self._suggestions(view, ask), []
             case CheckToken():
-                return self.targets.vocabulary.check(ask.text), []
+                return self.vocabulary.check(ask.text), []
 
     def default_target(self) -> Target:
         """The model's own two top predictions, for each prompt, at its last real token."""
@@ -121,7 +139,7 @@ class Service:
 
         view = self.view()
         top = self._logits(view, None).topk(2, dim=-1).indices[:, 0].tolist()
-        token = self.targets.vocabulary.token
+        token = self.vocabulary.token
         return Target([Contrast([token(first)], [token(second)]) for first, second in top])
 
     # --- one method a request ----------------------------------------------------------------------------------------
@@ -146,25 +164,26 @@ class Service:
         tokens = view.tokens
         if tokens is None:
             return [TokenLabel(str(position)) for position in range(view.n_pos)]
-        text = self.targets.vocabulary.text
+        text = self.vocabulary.text
         if prompt is None and view.batch > 1:
             return [_common(column, text) for column in tokens.T.tolist()]
-        row, last = tokens[prompt or 0].tolist(), view.last_positions()[prompt or 0]
-        return [TokenLabel(text(id), id, padding=position > last) for position, id in enumerate(row)]
+        row, at = tokens[prompt or 0].tolist(), prompt or 0
+        real = range(view.first_positions()[at], view.last_positions()[at] + 1)
+        return [TokenLabel(text(id), id, padding=position not in real) for position, id in enumerate(row)]
 
     def _attribution(self, view: CacheView, ask: Attribute) -> tuple[AttributionReply, Buffers]:
         from .attribution import decompose
 
-        target, prompt = self.targets.resolve(ask.target), view.check_prompt(ask.prompt)
+        targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
         where = view.positions("last" if ask.position is None else ask.position)
-        result = decompose(view, self.targets, target, ask.by, where, self.logits, ask.norm)
+        norm = ask.norm if ask.by == "accumulated" else "frozen"
+        result = decompose(view, targets, targets.resolve(ask.target), ask.by, where, self.logits, norm)
 
         def of(per_prompt: Tensor) -> Tensor:
             return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
 
         def known(per_prompt: Tensor) -> float | None:
-            value = float(of(per_prompt))
-            return None if math.isnan(value) else value  # JSON has no NaN
+            return _number(of(per_prompt))
 
         reply = AttributionReply(
             by=ask.by,
@@ -172,10 +191,12 @@ class Service:
             measured=known(result.measured),
             constant=float(of(result.constant)),
             unexplained=known(result.unexplained),
+            # In the mean over prompts errors of opposite signs would cancel: the worst prompt is what is judged.
+            worst=_number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
             tolerance=result.tolerance,
             measured_from=result.measured_from,
             prompts=view.batch if prompt is None else 1,
-            notes=result.notes,
+            notes=result.notes + (_past_the_end(view, ask.position) if prompt is None else []),
         )
         return reply, [_float32(of(result.values))]
 
@@ -184,11 +205,18 @@ class Service:
         from .readout import Readout
 
         pattern = attention.pattern(view, ask.layer, ask.head, ask.prompt)
+        if tuple(pattern.shape) != (view.n_pos, view.n_pos):
+            raise ResidscopeError(
+                "pos-slice",
+                f"The attention in this cache has {pattern.shape[0]} destinations and {pattern.shape[1]} sources, but "
+                f"{view.n_pos} positions were cached. Cache all positions: leave out `pos_slice` in `run_with_cache`.",
+            )
         buffers, notes = [_float16(pattern)], []
         prompt = view.check_prompt(ask.prompt)
         try:
             where = view.positions("last" if ask.position is None else ask.position)
-            readout = Readout(view, where, *self.targets.functional(self.targets.resolve(ask.target)))
+            targets = self.targets(view)
+            readout = Readout(view, where, *targets.functional(targets.resolve(ask.target)))
             worth = attention.brings(readout, ask.layer, ask.head)
             buffers.append(_float32(worth.mean(0) if prompt is None else worth[prompt]))
         except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
@@ -196,12 +224,12 @@ class Service:
         return AttentionReply(ask.layer, ask.head, view.n_pos, len(buffers) > 1, notes), buffers
 
     def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
-        logits = self._logits(view, ask.position).squeeze(1)
-        probabilities = logits.softmax(-1)
-        prompt = view.check_prompt(ask.prompt)
-        row = probabilities.mean(0) if prompt is None else probabilities[prompt]
+        logits, prompt = self._logits(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
+        row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
+        if not bool(row.isfinite().all()):
+            raise ResidscopeError("not-finite", "The logits hold NaN or infinity: the model predicts nothing here.")
         top = row.topk(min(max(ask.k, 1), 100, row.shape[0]))
-        token = self.targets.vocabulary.token
+        token = self.vocabulary.token
         return Suggestions(
             [Prediction(token(id), p) for id, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
         )
@@ -211,7 +239,21 @@ class Service:
         from .readout import logit_rows
 
         where = view.positions("last" if position is None else position)
-        return logit_rows(view, where) if self.logits is None else view.take(self.logits.detach(), where)
+        return logit_rows(view, where) if self.logits is None else view.take(self.logits, where)
+
+
+def _past_the_end(view: CacheView, position: int | None) -> list[str]:
+    """A note where the mean takes in positions that are some prompts' padding."""
+    past = 0 if position is None else sum(position % view.n_pos > last for last in view.last_positions())
+    if not past:
+        return []
+    return [f"Position {position} lies behind the end of {past} of {view.batch} prompts: their padding is in the mean."]
+
+
+def _number(value: Tensor) -> float | None:
+    """A figure for the wire, None where it is not known (JSON has no NaN)."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _common(column: list[int], text: Any) -> TokenLabel:

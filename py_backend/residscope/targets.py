@@ -6,9 +6,9 @@ direction). `functional` turns it into u and β, so that target = (final norm's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from .cache import CacheView, working
 from .errors import ResidscopeError
@@ -66,7 +66,7 @@ class Vocabulary:
         """How `text` is tokenised, and what could be meant where it is not one token."""
         tokens = [self.token(id) for id in self.encode(text)]
         other = text[1:] if text.startswith(" ") else f" {text}"
-        near = [token for token in (self.single(other),) if token and text.strip()]
+        near = [token for token in (self.single(other),) if token and token.text == other and text.strip()]
         if len(tokens) == 1:
             message = ""
             if near and not text.startswith(" ") and text[:1].isalnum():
@@ -75,7 +75,8 @@ class Vocabulary:
         if not tokens:
             return TokenCheck(text, [], False, "Nothing typed: a target needs one token.", [])
         parts = " + ".join(quote(token.text) for token in tokens)
-        suggestions = [*near, tokens[0]] if tokens[0].text.strip() else near
+        # A first token that is a fragment of a letter's bytes is nothing to suggest.
+        suggestions = [*near, tokens[0]] if tokens[0].text.strip() and text.startswith(tokens[0].text) else near
         hint = " or ".join(dict.fromkeys(quote(token.text) for token in suggestions))
         message = f"{quote(text)} is {len(tokens)} tokens in this model: {parts}. A target is a single token"
         return TokenCheck(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
@@ -92,15 +93,21 @@ class Vocabulary:
         return check.tokens[0]
 
 
-@dataclass
+_DIRECTIONS_KEPT = 8
+
+
+@dataclass(frozen=True)
 class Targets:
-    """Resolves answers for one model and keeps the directions that were given as tensors."""
+    """Resolves answers for one cache. The vocabulary, and directions that were given as tensors, outlive the view."""
 
     view: CacheView
+    vocabulary: Vocabulary
     directions: dict[str, Float[Tensor, "batch d_model"]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.vocabulary = Vocabulary(self.view.model)
+    @classmethod
+    def of(cls, view: CacheView) -> Targets:
+        """For one cache, with a vocabulary of its own."""
+        return cls(view, Vocabulary(view.model))
 
     def resolve(self, answers: Any) -> Target:
         """Bring answers into the normal form.
@@ -115,9 +122,11 @@ class Targets:
                 not the number of prompts.
         """
         if isinstance(answers, Target):
-            self._check_count(len(answers.contrasts) or 1)
-            return answers
-        if hasattr(answers, "detach"):
+            return self._checked(answers)
+        if is_array(answers):
+            import torch
+
+            answers = torch.as_tensor(answers)
             if answers.is_floating_point():
                 return self._direction(answers.detach())
             answers = self._from_ids(answers)
@@ -125,6 +134,17 @@ class Targets:
             self._check_count(len(answers), answers)
             return Target([self._contrast(answer) for answer in answers])
         return Target([self._contrast(answers)])
+
+    def _checked(self, target: Target) -> Target:
+        """A target in the normal form, as a view sends it, with tokens that this model has."""
+        if target.direction is not None:
+            self.held(target.direction)
+            return Target([], target.direction)
+        self._check_count(len(target.contrasts))
+        for contrast in target.contrasts:
+            if not contrast.answer:
+                raise ResidscopeError("answers", "The target names no token: choose an answer.")
+        return Target([Contrast(self._tokens(c.answer), self._tokens(c.distractor or ())) for c in target.contrasts])
 
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's u and β: target = (final norm's output) · u + β, in logits.
@@ -136,17 +156,17 @@ class Targets:
             return u, u.new_zeros(u.shape[0])
         W_U, b_U = unembedding(self.view.model)
         ids, alpha = self.weights(target)
-        ids, alpha = ids.to(W_U.device), alpha.to(W_U.device, working(W_U[:0]).dtype)
+        ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
         u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]
         beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
-        device = self.view.stream.device
-        return u.expand(self.view.batch, -1).to(device), beta.expand(self.view.batch).to(device)
+        stream = working(self.view.stream[:0])  # its device and precision
+        return u.expand(self.view.batch, -1).to(stream), beta.expand(self.view.batch).to(stream)
 
     def measured(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos"]:
         """The target read off logits: Σ α · logit."""
         ids, alpha = (t.to(logits.device) for t in self.weights(target))
         ids = ids.expand(logits.shape[0], -1)[:, None, :].expand(-1, logits.shape[1], -1)
-        return (logits.gather(-1, ids) * alpha[:, None, :]).sum(-1)
+        return (working(logits.gather(-1, ids)) * alpha[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
         """Token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
@@ -159,10 +179,6 @@ class Targets:
         width = max(len(row) for row in rows)
         padded = [row + [(0, 0.0)] * (width - len(row)) for row in rows]
         ids = torch.tensor([[id for id, _ in row] for row in padded])
-        if int(ids.max()) >= self.vocabulary.size or int(ids.min()) < 0:
-            raise ResidscopeError(
-                "token-id", f"A token id of the target is outside the vocabulary (0 to {self.vocabulary.size - 1})."
-            )
         return ids, torch.tensor([[alpha for _, alpha in row] for row in padded], dtype=torch.float64).float()
 
     def held(self, key: str) -> Float[Tensor, "batch d_model"]:
@@ -186,30 +202,44 @@ class Targets:
         )
 
     def _contrast(self, answer: Any) -> Contrast:
-        if isinstance(answer, Contrast):
-            return answer
+        if is_array(answer) and answer.ndim == 1 and len(answer) == 2:  # a row of the course's `[batch, 2]`
+            answer = tuple(answer.tolist())
         if isinstance(answer, tuple):
             if len(answer) != 2:
                 raise ResidscopeError(
                     "answers", f"A pair is (answer, distractor), but {answer!r} has {len(answer)} parts."
                 )
+            if any(isinstance(side, tuple) for side in answer):
+                raise ResidscopeError(
+                    "answers", f"{answer!r} holds pairs: give several prompts' pairs as a list, [(…, …), (…, …)]."
+                )
             return Contrast(self._tokens(answer[0]), self._tokens(answer[1]))
+        if isinstance(answer, list):
+            raise ResidscopeError(
+                "answers",
+                f"{answer!r} could be a pair or a set: write a pair as a tuple, (answer, distractor), "
+                "and a set as {…}.",
+            )
         return Contrast(self._tokens(answer), [])
 
     def _tokens(self, side: Any) -> list[Token]:
-        """One side of a contrast: a token or a collection of tokens."""
+        """One side of a contrast: a token, or a list or set of tokens (their mean)."""
         if isinstance(side, Token):
             return [self.vocabulary.token(side.id)]
         if isinstance(side, str):
             return [self.vocabulary.require(side)]
-        if hasattr(side, "item") and getattr(side, "ndim", 0) == 0:
+        if is_array(side) and side.ndim == 0:
             side = side.item()
-        if isinstance(side, int):
+        if isinstance(side, int) and not isinstance(side, bool):
             return [self.vocabulary.token(side)]
-        if isinstance(side, Iterable):
-            tokens = [token for part in side for token in self._tokens(part)]
-            if tokens:
-                return tokens
+        if is_array(side):
+            raise ResidscopeError(
+                "answers",
+                "A side of a pair is one token or a list of tokens, not an array: "
+                "give ids of all prompts as one tensor, `torch.stack([answers, distractors], dim=1)`.",
+            )
+        if isinstance(side, list | set | frozenset | tuple):
+            return [token for part in side for token in self._tokens(part)]
         raise ResidscopeError(
             "answers",
             f"{side!r} is no answer: give a token as text or id, a pair (answer, distractor), a list of one per prompt "
@@ -238,9 +268,17 @@ class Targets:
                 f"A direction is [{d_model}] or [batch, {d_model}], but this one is {list(direction.shape)}.",
             )
         self._check_count(u.shape[0])
-        key = f"direction-{len(self.directions)}"
-        self.directions[key] = u.expand(self.view.batch, -1).to(self.view.stream.device)
+        key = f"direction-{uuid4().hex[:12]}"
+        while len(self.directions) >= _DIRECTIONS_KEPT:
+            self.directions.pop(next(iter(self.directions)))
+        stream = working(self.view.stream[:0])
+        self.directions[key] = u.expand(self.view.batch, -1).to(stream)
         return Target([], key)
+
+
+def is_array(value: Any) -> bool:
+    """A torch tensor, a numpy array, or one of their numbers."""
+    return hasattr(value, "ndim") and hasattr(value, "tolist")
 
 
 def friendly(target: Target, vocabulary: Vocabulary) -> Any:

@@ -94,7 +94,7 @@ def on_the_demo_model() -> dict[str, dict[str, str]]:
         "ratio": f"{their / our:.1f} ×",
     }
     service = Service(run.cache)
-    target = msgspec.to_builtins(service.targets.resolve(run.answers))
+    target = msgspec.to_builtins(service.targets().resolve(run.answers))
     asks: dict[str, dict[str, object]] = {
         "describe": {"kind": "describe"},
         "tokens": {"kind": "tokens"},

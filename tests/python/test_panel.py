@@ -7,6 +7,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
+import tiny
 import torch
 import traitlets
 
@@ -77,6 +78,76 @@ def test_attention_travels_as_float16_with_what_each_source_brings(ioi, panel, a
     assert reply["brings"] is True
 
 
+def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
+    """Position, lens convention and given logits reach the mathematics."""
+    target = panel.wire_target
+    at = residscope.attribute(ioi.cache, ioi.answers, position=10)
+    reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)
+    np.testing.assert_allclose(np.frombuffer(rows, np.float32), at.values[:, 0], rtol=1e-6)
+    _, [_, brings] = ask("attention", layer=23, head=3, target=target, prompt=0, position=10)
+    assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(at.grid[23, 3, 0]), abs=1e-4)
+    said, _ = ask("suggest", prompt=0, position=10, k=1)
+    assert said["predictions"][0]["token"]["id"] == int(ioi.logits[0, 10].argmax())
+    _, [lens] = ask("attribute", by="accumulated", target=target, norm="recomputed")
+    expected = residscope.attribute(ioi.cache, ioi.answers, by="accumulated", norm="recomputed").mean()
+    np.testing.assert_allclose(np.frombuffer(lens, np.float32), expected, rtol=1e-6)
+
+    wrong = ioi.logits.clone()
+    wrong[0, -1, ioi.answer_tokens[0, 0]] += 3
+    wrong[1, -1, ioi.answer_tokens[1, 0]] -= 3
+    monkeypatch.setattr(panel._service, "logits", wrong)
+    reply, _ = ask("attribute", by="head", target=target)
+    assert reply["measured_from"] == "the given logits"
+    assert abs(reply["unexplained"]) < 1e-4  # the two errors cancel in the mean …
+    assert reply["worst"] == pytest.approx(3, abs=1e-3)  # … and are told all the same
+    assert reply["worst"] > reply["tolerance"]
+
+
+def test_padding_is_marked_and_a_mean_over_it_is_said():
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7], [1, 8, 0, 0], [0, 1, 5, 6]]))
+    service = residscope.panel.Service(cache)
+
+    def ask(**fields):
+        return service.answer({"id": "1", "ask": fields})[0]["reply"]
+
+    marked = [[t["padding"] for t in ask(kind="tokens", prompt=i)["tokens"]] for i in range(3)]
+    assert marked == [[False] * 4, [False, False, True, True], [True, False, False, False]]
+    target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+    assert ask(kind="attribute", by="layer", target=target)["notes"] == []
+    [note] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
+    assert "1 of 3 prompts" in note
+
+
+def test_nan_in_attention_and_logits_is_refused_in_a_sentence(ioi, panel, ask, monkeypatch):
+    from transformer_lens import ActivationCache
+
+    broken = dict(ioi.cache.items())
+    for name in ("blocks.23.attn.hook_pattern", "unembed.hook_out"):
+        broken[name] = broken[name].clone()
+        broken[name][0] = torch.nan
+    monkeypatch.setattr(panel._service, "_cache", ActivationCache(broken, ioi.model))
+    for kind in ("attention", "suggest"):
+        fields = {"layer": 23, "head": 3, "target": panel.wire_target} if kind == "attention" else {}
+        failure, _ = ask(kind, **fields)
+        assert failure["code"] == "not-finite"
+
+
+def test_closing_a_panel_lets_go_of_the_cache():
+    import gc
+    import weakref
+
+    model = tiny.boot("llama")
+    _, _, cache = tiny.run(model)
+    panel = residscope.inspect(cache, 5)
+    alive = weakref.ref(cache)
+    panel.close()
+    del cache
+    gc.collect()
+    assert alive() is None
+
+
 def test_facts_tokens_and_predictions(ioi, ask):
     facts, _ = ask("describe")
     shape = [facts[key] for key in ("layers", "heads", "prompts", "positions", "dtype", "device", "missing")]
@@ -130,11 +201,26 @@ def test_traits_take_what_a_person_writes_and_hold_one_form(panel):
     assert panel.position == 10
     panel.position = None
     assert panel.position == 14
+    seen = []
+    panel.observe(lambda change: seen.append(change.new), "position")
+    panel.position = None
+    panel.position = "last"
+    assert seen == []
+    panel.target = None  # the model's own predictions again
+    assert isinstance(panel.target, list)
     panel.target = (" Mary", " John")
     assert panel.wire_target["contrasts"][0]["distractor"] == [{"id": 2322, "text": " John"}]
     john = {"answer": [{"id": 2322, "text": " John"}], "distractor": []}
     panel.wire_target = {"contrasts": [john]}  # as a view does
     assert panel.target == " John"
+
+
+@pytest.mark.parametrize("wire", [{}, {"contrasts": []}, {"contrasts": [{"answer": [], "distractor": []}]}], ids=str)
+def test_a_target_that_is_none_is_refused_and_the_old_one_stays(panel, wire):
+    before, sent = panel.target, panel.wire_target
+    with pytest.raises(ValueError, match=r"."):
+        panel.wire_target = wire
+    assert (panel.target, panel.wire_target) == (before, sent)
 
 
 @pytest.mark.parametrize(

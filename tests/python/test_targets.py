@@ -18,6 +18,8 @@ def test_every_form_of_the_same_answers_gives_the_same_rows(ioi):
         [tuple(pair) for pair in ids.tolist()],
         [([answer], {distractor}) for answer, distractor in ioi.answers],
         [(ids[i, 0], ids[i, 1]) for i in range(8)],
+        ids.numpy(),
+        list(ids),
     ]
     for form in forms:
         torch.testing.assert_close(residscope.attribute(ioi.cache, form, by="layer").values, expected)
@@ -48,6 +50,14 @@ MISTAKES = [
     ({"answers": 10**7}, "token-id", ["10000000", "0 to 49151"]),
     ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 parts"]),
     ({"answers": None}, "answers", ["None is no answer"]),
+    ({"answers": True}, "answers", ["True is no answer"]),
+    ({"answers": b" Mary"}, "answers", ["is no answer"]),
+    ({"answers": [[5, 6]] * 8}, "answers", ["a pair or a set", "(answer, distractor)"]),
+    ({"answers": (torch.arange(8), torch.arange(8))}, "answers", ["torch.stack"]),
+    ({"answers": ((5, 6), (7, 8))}, "answers", ["as a list"]),
+    ({"norm": "thawed", "by": "accumulated"}, "norm", ['"thawed"', '"recomputed"']),
+    ({"norm": "recomputed"}, "norm", ["logit lens"]),
+    ({"position": 1.5}, "position", ["position=1.5"]),
     ({"answers": ""}, "several-tokens", ["Nothing typed"]),
     ({"position": 15}, "position", ["Position 15", "0 to 14"]),
     ({"position": [1, 2]}, "position", ["2 positions", "8 prompts"]),
@@ -128,6 +138,63 @@ def test_padding_at_the_end_is_not_the_last_token():
     with torch.no_grad():
         _, alone = model.run_with_cache(tokens[1:, :3])
     torch.testing.assert_close(by_default[:, 1:], residscope.attribute(alone, 11).values, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "last"),
+    [
+        ([[1, 5, 6, 0], [1, 7, 0, 0]], [3, 2]),  # every prompt ends with it: the first one is the model's end of text
+        ([[1, 5, 6, 0]], [3]),
+        ([[0, 0, 1, 5], [1, 5, 6, 7]], [3, 3]),
+        ([[0]], [0]),
+    ],
+)
+def test_where_a_prompt_ends(tokens, last):
+    from residscope.cache import CacheView
+
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(torch.tensor(tokens))
+    assert CacheView(cache).last_positions() == last
+
+
+@pytest.mark.parametrize("at", [3, [2, 2, 2, 2, 2, 2, 2, 2]])
+def test_a_position_may_be_any_kind_of_whole_number(ioi, at):
+    import numpy as np
+
+    expected = residscope.attribute(ioi.cache, ONE_TOKEN, position=at, by="layer").values
+    for same in (np.asarray(at), torch.tensor(at)):
+        torch.testing.assert_close(
+            residscope.attribute(ioi.cache, ONE_TOKEN, position=same, by="layer").values, expected
+        )
+
+
+@pytest.mark.parametrize("broken", ["blocks.1.attn.hook_z", "blocks.2.hook_resid_pre", "ln_final.hook_scale"])
+@pytest.mark.parametrize("by", ["head", "accumulated"])
+def test_nan_is_refused_wherever_it_counts(broken, by):
+    from transformer_lens import ActivationCache
+
+    model = tiny.boot("gpt2")
+    _, _, cache = tiny.run(model)
+    unmeasured = ("unembed", "hook_unembed", "ln_final.hook_out", "ln_final.hook_normalized")
+    for leave_out in ((), unmeasured):
+        parts = {n: t.clone() for n, t in cache.items() if not n.startswith(leave_out or "-")}
+        parts[broken][0] = torch.nan
+        if (broken.endswith("hook_z") and by != "head") or (broken.endswith("resid_pre") and by == "head"):
+            assert residscope.attribute(ActivationCache(parts, model), 5, by=by).values.isfinite().all()
+            continue
+        with pytest.raises(ResidscopeError, match="NaN or infinity"):
+            residscope.attribute(ActivationCache(parts, model), 5, by=by)
+
+
+def test_an_output_norm_whose_scale_was_not_cached_is_asked_for():
+    from transformer_lens import ActivationCache
+
+    model = tiny.boot("gemma2")
+    _, _, cache = tiny.run(model)
+    partial = ActivationCache({n: t for n, t in cache.items() if "ln1_post" not in n}, model)
+    with pytest.raises(ResidscopeError, match=r"`blocks.0.ln1_post.hook_scale` is not in this cache"):
+        residscope.attribute(partial, 5)
 
 
 def test_a_cache_without_batch_dimension_is_read_as_one_prompt():

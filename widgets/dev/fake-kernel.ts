@@ -95,7 +95,7 @@ export function fakeKernel(shape: Shape, options: { measured?: "agrees" | "misse
       const unexplained = options.measured === "misses" ? -0.42 : 1e-6;
       return {
         reply: { kind: "attribute", by: ask.by, labels: rows.map(([label]) => label), constant, unexplained,
-          measured: options.measured === "unknown" ? NaN : total + unexplained, tolerance: 1e-3, measured_from: "the logits in the cache", prompts, notes: [] },
+          measured: options.measured === "unknown" ? null : total + unexplained, worst: options.measured === "unknown" ? null : unexplained, tolerance: 1e-3, measured_from: "the logits in the cache", prompts, notes: [] },
         buffers: [floats(rows.map(([, v]) => v))],
       };
     }

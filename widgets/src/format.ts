@@ -3,7 +3,8 @@
 /** "+4.62", "−1.47": the sign always shown, with a real minus. */
 export function signed(value: number, digits = 2): string {
   if (!Number.isFinite(value)) return "not known";
-  return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+  const text = Math.abs(value).toFixed(digits);
+  return (value < 0 && Number(text) !== 0 ? "−" : "+") + text; // what rounds to nothing is not negative
 }
 
 const MARKS: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };

@@ -17,6 +17,12 @@ import { mountTokens } from "./views/tokens";
 /** Keys that belong to the panel while it has the focus, not to the notebook's command mode. */
 const OWN_KEYS = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "PageUp", "PageDown", "Enter", " ", "Escape"]);
 
+/** Also plain letters: one that cuts the notebook's cell would take the panel away under its user's hands. */
+function isOwn(event: KeyboardEvent): boolean {
+  const modified = event.metaKey || event.altKey || (event.ctrlKey && !/^(Home|End)$/.test(event.key)) || (event.shiftKey && event.key === "Enter");
+  return !modified && (OWN_KEYS.has(event.key) || event.key.length === 1);
+}
+
 export function mountPanel(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const root = element("div", "residscope", { role: "region", "aria-label": "Residscope" });
   const area = (name: string): HTMLElement => element("section", `rs-${name}`);
@@ -40,7 +46,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   });
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
-    root.dataset["state"] = [...store.problems.value.keys()].some((lane) => lane !== "tokens") ? "error" : loading ? "loading" : "ready";
+    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens");
+    root.dataset["state"] = failed ? "error" : loading ? "loading" : "ready";
     root.setAttribute("aria-busy", String(loading));
   });
 
@@ -61,14 +68,13 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
 
   root.addEventListener("keydown", (event) => {
     if (event.key === "Escape") store.escape(event.target instanceof Node && tokens.contains(event.target));
+    if (isOwn(event)) event.stopPropagation(); // the notebook would move its selection
   }, { signal });
   // JupyterLab's command mode listens on the document, in the capture phase, and would move the cell selection. It leaves
   // elements with this attribute alone; only our own keys set it, so that Shift+Enter and Ctrl+S stay the notebook's.
   window.addEventListener("keydown", (event) => {
     if (!(event.target instanceof Node && root.contains(event.target))) return;
-    const modified = event.metaKey || event.altKey || (event.ctrlKey && !/^(Home|End)$/.test(event.key)) || (event.shiftKey && event.key === "Enter");
-    const own = OWN_KEYS.has(event.key) && !modified;
-    if (own) root.setAttribute("data-lm-suppress-shortcuts", "true");
+    if (isOwn(event)) root.setAttribute("data-lm-suppress-shortcuts", "true");
     else root.removeAttribute("data-lm-suppress-shortcuts");
   }, { signal, capture: true });
 

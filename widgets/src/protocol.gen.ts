@@ -126,7 +126,8 @@ export interface TokenLabel {
 /**
  * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
  *
- *     `measured` and `unexplained` are None where the cache has nothing to measure against.
+ *     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
+ *     measure against.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -135,6 +136,7 @@ export interface AttributionReply {
   measured: number | null;
   constant: number;
   unexplained: number | null;
+  worst: number | null;
   tolerance: number;
   measured_from: string;
   prompts: number;

@@ -128,7 +128,9 @@ describe("panel", () => {
     model.set("prompt", 1);
     await vi.waitFor(() => expect(root.dataset["state"]).toBe("error"));
     expect(root.querySelector('[role="alert"]')?.textContent).toBe("Keep hook_z in the cache.");
-    expect(names(all(root, '[role="gridcell"]'))).toEqual(before);
+    // The colours stay, dimmed; the figures are no longer said to be this selection's.
+    expect(names(all(root, '[role="gridcell"]'))).toEqual(before.map((name) => `${name?.split(" ")[0]} not known`));
+    expect(root.querySelector('[role="status"]')?.textContent).toBe("the rows cannot be added up");
   });
 
   it("says that it waits when the kernel is silent", async () => {

@@ -16,7 +16,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const data = store.headRows.value;
     const quantity = store.quantity.value;
     parent.classList.toggle("rs-stale", store.problems.value.has("heads"));
-    if (!data) {
+    if (!data || store.problems.value.has("heads")) {
       const text = store.problems.value.has("heads") ? "the rows cannot be added up" : "adding up the rows …";
       return render(html`<span class="rs-badge-text rs-pending">${text}</span>`, status);
     }
@@ -24,6 +24,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const sum = rowSum(data);
     const text =
       kind === "agrees" ? `✓ rows sum to ${signed(sum, 3)} · the model’s own ${quantity}`
+      : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${signed(Math.abs(data.reply.worst ?? 0)).slice(1)} in a prompt`
       : kind === "misses" ? `rows miss ${signed(unexplained)} of the model’s ${quantity} ${signed(measured)}`
       : `rows sum to ${signed(sum, 3)} · no logits in the cache to compare with`;
     render(html`<button type="button" class="rs-badge-text rs-${kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}</button>`, status);
@@ -41,6 +42,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>
           <tr><th scope="row">constant <small>norm’s bias and unembedding’s bias</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
           ${unexplained !== null ? html`<tr><th scope="row">unexplained <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
+          ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${signed(Math.abs(data.reply.worst ?? 0), 4).slice(1)}</td></tr>` : nothing}
         </tbody>
         <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, 4) : "not in the cache"}</td></tr></tfoot></table>
         ${measured !== null && measured_from ? html`<p>Measured from ${measured_from}.</p>` : nothing}

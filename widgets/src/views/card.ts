@@ -46,7 +46,7 @@ export function createCard(head: string, store: Store, data: AttentionStore, sig
     matrix.setAttribute("aria-label", `Attention of ${name.value}. Arrow keys move through the cells.`);
     node.dataset["layer"] = String(at?.layer ?? "");
     node.dataset["head"] = String(at?.head ?? "");
-    const value = store.headValue(name.value);
+    const value = store.problems.value.has("heads") ? null : store.headValue(name.value);
     const pinned = store.heads.value.includes(name.value);
     node.classList.toggle("rs-preview", !pinned);
     render(
@@ -71,8 +71,9 @@ export function createCard(head: string, store: Store, data: AttentionStore, sig
         trouble.value = null;
         node.classList.remove("rs-waiting");
       };
-      if (kept) return put(kept);
-      node.classList.add("rs-waiting");
+      // A kept picture is drawn at once, and asked for again all the same: the cache may have changed under its name.
+      if (kept) put(kept);
+      else node.classList.add("rs-waiting");
       data.read(lane, head, key).then(
         (attention) => {
           // Overtaken, or another picture was put from the kept ones meanwhile.

@@ -27,6 +27,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
   const predictions = state<Prediction[] | null>(null);
   const check = state<TokenCheck | null>(null);
   const refused = state("");
+  const entered = state(false); // Enter was pressed on text whose check is still on its way
   const quiet = (error: unknown): void => {
     if (!signal.aborted) refused.value = error instanceof Error ? error.message : String(error);
   };
@@ -41,9 +42,14 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
     pause?.abort();
     pause = child(signal);
     if (text === "") return untracked(() => void (check.value = null));
-    later(120, pause.signal, () => {
-      client.latest("check", { kind: "check", text })
-        .then((result) => result && typed.peek() === result.reply.text && (check.value = result.reply), quiet);
+    later(entered.value ? 0 : 120, pause.signal, () => {
+      client.latest("check", { kind: "check", text }).then((result) => {
+        if (result?.reply.text !== typed.peek()) return;
+        check.value = result.reply;
+        const token = result.reply.single ? result.reply.tokens[0] : undefined;
+        if (entered.peek() && token) act.choose(token);
+        entered.value = false;
+      }, quiet);
     });
   });
 
@@ -69,7 +75,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
     const list = options.value;
     const at = Math.min(active.value, list.length - 1);
     const checked = check.value?.text === typed.value ? check.value : null;
-    const broken = checked && !checked.single ? checked : null;
+    const said = checked?.message ? checked : null;
     render(
       html`<input type="text" role="combobox" aria-label="Token for the ${side}" aria-expanded="true" aria-autocomplete="list"
           aria-controls=${id} aria-activedescendant=${at >= 0 ? `${id}-${at}` : nothing} autocomplete="off" spellcheck="false" autocapitalize="off"
@@ -79,8 +85,8 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
             @pointerenter=${() => (active.value = i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${() => act.choose(o.token)}>
             <span class="rs-name">${visible(o.token.text)}</span><small>${o.note}</small></div>`)}
         </div>
-        ${broken ? html`<p class="rs-broken">${broken.message}${broken.tokens.length > 1
-            ? html` <span>${broken.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>` : nothing}</p>` : nothing}
+        ${said ? html`<p class=${said.single ? "" : "rs-broken"}>${said.message}${said.tokens.length > 1
+            ? html` <span>${said.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>` : nothing}</p>` : nothing}
         ${predictions.value === null && !refused.value ? html`<p>asking the model’s predictions …</p>` : nothing}
         ${refused.value ? html`<p class="rs-broken">${refused.value}</p>` : nothing}`,
       parent,
@@ -91,6 +97,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
   function input(event: Event): void {
     const field = event.target as HTMLInputElement;
     active.value = 0;
+    entered.value = false;
     typed.value = field.value.replace(/^·/, " ");
     const caret = field.selectionStart;
     field.value = shownAs(typed.value);
@@ -104,7 +111,9 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
     else if (event.key === "Escape") act.close(true);
     else if (event.key === "Enter") {
       const chosen = options.peek()[at];
-      if (chosen) act.choose(chosen.token);
+      // What was typed counts, not the prediction that happens to stand first while the check is on its way.
+      if (typed.peek() !== "" && at <= 0 && check.peek()?.text !== typed.peek()) entered.value = true;
+      else if (chosen) act.choose(chosen.token);
     } else return;
     event.preventDefault();
     event.stopPropagation();

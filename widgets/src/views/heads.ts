@@ -78,14 +78,15 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     void shape.value;
     const theme = store.theme.value;
     const data = store.headRows.value;
-    map.classList.toggle("rs-stale", store.problems.value.has("heads"));
+    const stale = store.problems.value.has("heads");
+    map.classList.toggle("rs-stale", stale);
     if (!data) return;
     const limit = limitOf(data.rows.subarray(0, cells.size));
     let index = 0;
     for (const [name, cell] of cells) {
       const value = data.rows[index] ?? NaN;
       cell.style.backgroundColor = css(divergingRgb(value, limit, theme));
-      cell.setAttribute("aria-label", `${name} ${signed(value)}`);
+      cell.setAttribute("aria-label", `${name} ${stale ? "not known" : signed(value)}`);
       index += 1;
     }
     bar.style.backgroundImage = divergingGradient(theme);

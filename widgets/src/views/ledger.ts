@@ -35,9 +35,10 @@ export type Verdict =
   | { kind: "unmeasured"; measured: null; unexplained: null };
 
 /** Can the rows be compared with the model's own number, and do they agree? */
-export function verdict({ reply: { measured, unexplained, tolerance } }: Attribution): Verdict {
-  if (measured === null || unexplained === null) return { kind: "unmeasured", measured: null, unexplained: null };
-  return { kind: Math.abs(unexplained) <= tolerance ? "agrees" : "misses", measured, unexplained };
+export function verdict({ reply: { measured, unexplained, worst, tolerance } }: Attribution): Verdict {
+  if (measured === null || unexplained === null || worst === null) return { kind: "unmeasured", measured: null, unexplained: null };
+  // In the mean over prompts gaps of opposite signs cancel: the worst prompt is judged.
+  return { kind: Math.abs(worst) <= tolerance ? "agrees" : "misses", measured, unexplained };
 }
 
 export function ledger(data: Attribution, heads: number, quantity: string): TemplateResult {

@@ -86,6 +86,15 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
   list.addEventListener("focusin", enter, { signal });
   list.addEventListener("pointerleave", () => store.hover(null), { signal });
   list.addEventListener("focusout", () => store.hover(null), { signal });
+  list.addEventListener("keydown", (event) => {
+    const buttons = [...list.querySelectorAll("button")];
+    const at = buttons.findIndex((button) => button === event.target);
+    const last = buttons.length - 1;
+    const to = { ArrowDown: Math.min(at + 1, last), ArrowUp: Math.max(at - 1, 0), Home: 0, End: last }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    buttons[to]?.focus();
+  }, { signal });
   list.addEventListener("click", (event) => {
     const head = headOf(event);
     if (head) store.togglePin(head);

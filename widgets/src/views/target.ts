@@ -30,7 +30,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const target = store.target.value;
     if (target.direction) {
-      return render(html`<span>value along</span> <span class="rs-chip rs-fixed" title="Set from Python; a new answer replaces it">direction ${target.direction}</span>
+      return render(html`<span>value along</span> <span class="rs-chip rs-fixed" title="Set from Python; a new answer replaces it">a direction</span>
         <button type="button" class="rs-quiet" data-side="answer" @click=${() => (open.value = "answer")}>use a token instead</button>`, line);
     }
     const some = inView(target, store.prompt.value).some((c) => c.distractor.length > 0);
@@ -54,6 +54,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
       store.target.value = edit(store.target.peek(), store.prompt.peek(), side, tokens);
       open.value = null;
     });
+    if (tokens.length === 0) line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
   };
   const close = (refocus: boolean): void => {
     const side = open.peek();
