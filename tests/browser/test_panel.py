@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from lab import MODEL, Lab
@@ -33,6 +34,12 @@ def cells(panel: Locator) -> dict[str, float]:
 
 def cell(panel: Locator, head: str) -> Locator:
     return panel.get_by_role("gridcell", name=re.compile(rf"^{head} "))
+
+
+def size(panel: Locator) -> tuple[float, float]:
+    box = panel.bounding_box()
+    assert box
+    return box["width"], box["height"]
 
 
 def sentence(panel: Locator) -> Locator:
@@ -137,6 +144,57 @@ def test_a_new_target_is_typed_and_checked(opened: tuple[Lab, Locator]) -> None:
     expect(panel.get_by_role("status")).to_contain_text(f"{expected:+.3f}", timeout=FOLLOWS)
 
 
+def test_enter_takes_what_was_typed_however_fast(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    lab.python("0", before="panel.target = (' Sid', ' John')")
+    panel.get_by_role("button", name="answer: ·Sid").click()
+    box = panel.get_by_role("combobox")
+    expect(panel.get_by_role("option").first).to_be_visible(timeout=FOLLOWS)  # the predictions are there
+    box.press_sequentially(" M")
+    box.press("Enter")
+    in_python(lab, "panel.target", (" M", " John"))
+    panel.get_by_role("button", name="answer: ·M").click()
+    panel.get_by_role("combobox").fill("Mary")
+    expect(panel.get_by_text("Without its leading space. Inside a sentence the token is “·Mary”.")).to_be_visible(
+        timeout=FOLLOWS
+    )
+
+
+def test_keys_of_the_panel_do_not_move_or_cut_the_notebook(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    active = """() => {
+        const { content } = window.jupyterapp.shell.currentWidget;
+        return [content.activeCellIndex, content.widgets.length];
+    }"""
+    before = lab.page.evaluate(active)
+    ranking = panel.get_by_role("list", name="Top heads")
+    ranking.get_by_role("button").first.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp", "x", "b", "d", "d"):
+        lab.page.keyboard.press(key)
+    expect(ranking.get_by_role("button").nth(1)).to_be_focused()
+    cell(panel, "L0H0").focus()
+    for key in ("x", "a", "ArrowDown"):
+        lab.page.keyboard.press(key)
+    expect(cell(panel, "L1H0")).to_be_focused()
+    assert lab.page.evaluate(active) == before
+
+
+def test_layer_labels_stand_beside_their_rows_on_a_small_model(lab: Lab) -> None:
+    tests = Path(__file__).resolve().parents[1] / "python"
+    path = f"import sys; sys.path.insert(0, {str(tests)!r})"
+    setup = f"{path}\nimport tiny, residscope\n_, _, cache = tiny.run(tiny.boot('gpt2'))"
+    lab.open(lab.write_notebook("tiny.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))
+    lab.run_all()
+    panel = lab.panel()
+    labels = panel.locator(".rs-map-rows span")
+    expect(labels).to_have_text(["0", "1", "2"])
+    for layer in range(3):
+        label, row = labels.nth(layer).bounding_box(), cell(panel, f"L{layer}H0").bounding_box()
+        assert label
+        assert row
+        assert label["y"] + label["height"] / 2 == pytest.approx(row["y"] + row["height"] / 2, abs=2)
+
+
 def test_keyboard_only(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     keyboard = lab.page.keyboard
@@ -171,17 +229,23 @@ def test_keyboard_only(opened: tuple[Lab, Locator]) -> None:
     in_python(lab, "panel.position", 14)
 
 
-def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Locator]) -> None:
-    _, panel = opened
-    before = panel.bounding_box()
-    for head in ("L0H0", "L23H3", "L29H1"):
-        cell(panel, head).hover()
-        expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
-        settled(panel)
-        now = panel.bounding_box()
-        assert before
-        assert now
-        assert (now["width"], now["height"]) == (before["width"], before["height"])
+@pytest.mark.parametrize("width", [1900, 1440, 1100, 700])
+def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Locator], width: int) -> None:
+    lab, panel = opened
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    for pinned in ([], ["L3H3"], ["L3H3", "L4H4"]):
+        lab.python("0", before=f"panel.heads = {pinned}")
+        expect(panel.get_by_role("gridcell", selected=True)).to_have_count(len(pinned))
+        expect(panel.locator(".rs-placeholder")).to_be_visible()
+        before = size(panel)
+        for head in ("L0H0", "L29H1"):
+            cell(panel, head).hover()
+            expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
+            settled(panel)
+            assert size(panel) == pytest.approx(before, abs=0.1)
+        lab.page.mouse.move(0, 0)
+        cell(panel, "L0H0").focus()
+        lab.page.keyboard.press("Escape")  # lets go of the pins and the preview
 
 
 def test_the_example_notebook_runs_to_its_end(lab: Lab) -> None:
@@ -207,4 +271,5 @@ def test_a_restarted_kernel_leaves_the_last_picture(opened: tuple[Lab, Locator])
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     cell(panel, "L0H0").click()
     expect(panel.get_by_text("The kernel was restarted or is gone")).to_be_visible(timeout=FOLLOWS)
+    expect(panel).to_have_attribute("data-state", "error")
     assert len(cells(panel)) == 270
