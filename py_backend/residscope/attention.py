@@ -63,7 +63,7 @@ def brings(readout: Readout, layer: int, head: int) -> Float[Tensor, "batch sour
     view.check_head(layer, head)
     v = view.get(f"blocks.{layer}.attn.hook_v")  # [batch, source, group, d_head]
     group = head * v.shape[2] // view.n_heads
-    direction, _ = head_directions(readout, layer)
+    direction, divisor, _ = head_directions(readout, layer)
     worth = einsum(working(v[:, :, group]), direction[:, head], "batch source d_head, batch d_head -> batch source")
     patterns = view.get(f"blocks.{layer}.attn.hook_pattern")[:, head]  # [batch, destination, source]
-    return view.take(patterns, readout.positions).squeeze(1) * worth / readout.writer(layer, "ln1_post").divisor
+    return view.take(patterns, readout.positions).squeeze(1) * worth / divisor

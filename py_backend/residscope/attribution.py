@@ -235,11 +235,10 @@ def _heads(readout: Readout, worth: Worth) -> Rows:
     view = readout.view
     heads, biases = [], {}
     for layer in range(view.n_layers):
-        direction, bias = head_directions(readout, layer)
+        direction, divisor, bias = head_directions(readout, layer)
         z = view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)  # [batch, pos, head, d_head]
-        functional = readout.writer(layer, "ln1_post")
         worths = einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos")
-        heads.append(worths / functional.divisor)
+        heads.append(worths / divisor)
         if bias is not None:
             biases[f"{layer}_attn_bias"] = bias
     labels = [f"L{layer}H{head}" for layer in range(view.n_layers) for head in range(view.n_heads)]
@@ -251,22 +250,24 @@ def _heads(readout: Readout, worth: Worth) -> Rows:
 
 def head_directions(
     readout: Readout, layer: int
-) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"] | None]:
-    """What each unit of `z` is worth before the divisor, W_O[h] @ g; and the layer's bias row, if it has one."""
+) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
+    """What each unit of `z` is worth, W_O[h] @ g; what to divide by; and the layer's bias row, if it has one."""
     from einops import einsum
 
     functional = readout.writer(layer, "ln1_post")
-    attention = readout.view.model.blocks[layer].attn
+    block = readout.view.model.blocks[layer]
+    attention = block.attn
     W_O = attention.W_O.detach().to(functional.vector)
     direction = einsum(W_O, functional.vector, "head d_head d_model, batch d_model -> batch head d_head")
-    bias = functional.constant
     b_O: Tensor | None = getattr(attention, "b_O", None)
+    # The bias of an output norm belongs to the layer's bias row, too.
+    if b_O is None and getattr(getattr(block, "ln1_post", None), "bias", None) is None:
+        return direction, functional.divisor, None
+    bias = functional.constant
     if b_O is not None:
         worth = functional.vector @ b_O.detach().to(functional.vector)
         bias = bias + worth[:, None] / functional.divisor
-    elif not bool((bias != 0).any()):
-        return direction, None
-    return direction, bias
+    return direction, functional.divisor, bias
 
 
 def _embeddings(view: CacheView) -> dict[str, str]:

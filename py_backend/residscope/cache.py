@@ -252,6 +252,11 @@ class CacheView:
         floats = (tensor for tensor in self.activations.values() if tensor.is_floating_point())
         return self.activations[name] if name else next(floats)
 
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor with the device and the precision in which this cache is summed, for `tensor.to(…)`."""
+        return working(self.stream[:0])
+
     def missing(self) -> list[str]:
         """Kinds of activations that Residscope uses and the cache does not hold for every layer."""
         kinds = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "attn.hook_pattern", "attn.hook_v"]

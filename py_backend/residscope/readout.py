@@ -32,7 +32,7 @@ class Norm:
     @classmethod
     def of(cls, module: Any, view: CacheView) -> Norm:
         """Read a norm off its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
-        cfg, like = view.cfg, working(view.stream[:0])
+        cfg, like = view.cfg, view.like
         weight = _parameter(module, like, "weight", "w")
         if weight is not None and getattr(cfg, "rmsnorm_uses_offset", False):
             weight = 1 + weight

@@ -63,6 +63,7 @@ class Service:
 
         self._cache, self._model = cache, model
         self.name, self.tokens = name, tokens
+        self._released = False
         view = self.view()
         self.logits = None if logits is None else view.whole_logits(torch.as_tensor(logits))
         self.vocabulary = Vocabulary(view.model)
@@ -72,6 +73,8 @@ class Service:
 
     def view(self) -> CacheView:
         """A fresh view of the cache: it may have changed since the last request."""
+        if self._released:
+            raise ResidscopeError("closed", "This panel was closed: call `residscope.inspect` for a new one.")
         return CacheView(self._cache, model=self._model, tokens=self.tokens)
 
     def targets(self, view: CacheView | None = None) -> Targets:
@@ -82,6 +85,7 @@ class Service:
 
     def release(self) -> None:
         """Let go of the cache and of everything that belongs to it."""
+        self._released = True
         self._cache = self._model = self.logits = self.tokens = None
         self._directions.clear()
 

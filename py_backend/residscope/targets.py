@@ -41,9 +41,13 @@ class Vocabulary:
         Raises:
             ResidscopeError: If the vocabulary has no such id.
         """
+        self.check_id(id)
+        return Token(id, self.text(id))
+
+    def check_id(self, id: int) -> None:
+        """Refuse an id that the vocabulary does not have."""
         if not 0 <= id < self.size:
             raise ResidscopeError("token-id", f"Token id {id} is outside the vocabulary (0 to {self.size - 1}).")
-        return Token(id, self.text(id))
 
     def text(self, id: int) -> str:
         """What this token writes; a sentence piece's mark is shown as the space it is."""
@@ -139,12 +143,14 @@ class Targets:
         """A target in the normal form, as a view sends it, with tokens that this model has."""
         if target.direction is not None:
             self.held(target.direction)
-            return Target([], target.direction)
+            return target
         self._check_count(len(target.contrasts))
         for contrast in target.contrasts:
             if not contrast.answer:
                 raise ResidscopeError("answers", "The target names no token: choose an answer.")
-        return Target([Contrast(self._tokens(c.answer), self._tokens(c.distractor or ())) for c in target.contrasts])
+            for token in (*contrast.answer, *contrast.distractor):
+                self.vocabulary.check_id(token.id)  # comes with every request: checked, not decoded again
+        return target
 
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's u and β: target = (final norm's output) · u + β, in logits.
@@ -159,8 +165,8 @@ class Targets:
         ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
         u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]
         beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
-        stream = working(self.view.stream[:0])  # its device and precision
-        return u.expand(self.view.batch, -1).to(stream), beta.expand(self.view.batch).to(stream)
+        like = self.view.like
+        return u.expand(self.view.batch, -1).to(like), beta.expand(self.view.batch).to(like)
 
     def measured(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos"]:
         """The target read off logits: Σ α · logit."""
@@ -224,8 +230,6 @@ class Targets:
 
     def _tokens(self, side: Any) -> list[Token]:
         """One side of a contrast: a token, or a list or set of tokens (their mean)."""
-        if isinstance(side, Token):
-            return [self.vocabulary.token(side.id)]
         if isinstance(side, str):
             return [self.vocabulary.require(side)]
         if is_array(side) and side.ndim == 0:
@@ -271,8 +275,7 @@ class Targets:
         key = f"direction-{uuid4().hex[:12]}"
         while len(self.directions) >= _DIRECTIONS_KEPT:
             self.directions.pop(next(iter(self.directions)))
-        stream = working(self.view.stream[:0])
-        self.directions[key] = u.expand(self.view.batch, -1).to(stream)
+        self.directions[key] = u.expand(self.view.batch, -1).to(self.view.like)
         return Target([], key)
 
 

@@ -146,6 +146,8 @@ def test_closing_a_panel_lets_go_of_the_cache():
     del cache
     gc.collect()
     assert alive() is None
+    with pytest.raises(ResidscopeError, match="was closed"):
+        panel.heads = ["L0H0"]
 
 
 def test_facts_tokens_and_predictions(ioi, ask):

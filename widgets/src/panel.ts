@@ -1,5 +1,6 @@
 // Lays the views out. Knows the store and the client; not who carries the messages.
 import type { Client } from "./client";
+import { keepKeys } from "./keys";
 import { element, watch } from "./lifetime";
 import { load } from "./loader";
 import type { Store } from "./store";
@@ -13,15 +14,6 @@ import { mountNotice } from "./views/notice";
 import { mountRanking } from "./views/ranking";
 import { mountSentence } from "./views/sentence";
 import { mountTokens } from "./views/tokens";
-
-/** Keys that belong to the panel while it has the focus, not to the notebook's command mode. */
-const OWN_KEYS = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "PageUp", "PageDown", "Enter", " ", "Escape"]);
-
-/** Also plain letters: one that cuts the notebook's cell would take the panel away under its user's hands. */
-function isOwn(event: KeyboardEvent): boolean {
-  const modified = event.metaKey || event.altKey || (event.ctrlKey && !/^(Home|End)$/.test(event.key)) || (event.shiftKey && event.key === "Enter");
-  return !modified && (OWN_KEYS.has(event.key) || event.key.length === 1);
-}
 
 export function mountPanel(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const root = element("div", "residscope", { role: "region", "aria-label": "Residscope" });
@@ -68,15 +60,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
 
   root.addEventListener("keydown", (event) => {
     if (event.key === "Escape") store.escape(event.target instanceof Node && tokens.contains(event.target));
-    if (isOwn(event)) event.stopPropagation(); // the notebook would move its selection
   }, { signal });
-  // JupyterLab's command mode listens on the document, in the capture phase, and would move the cell selection. It leaves
-  // elements with this attribute alone; only our own keys set it, so that Shift+Enter and Ctrl+S stay the notebook's.
-  window.addEventListener("keydown", (event) => {
-    if (!(event.target instanceof Node && root.contains(event.target))) return;
-    if (isOwn(event)) root.setAttribute("data-lm-suppress-shortcuts", "true");
-    else root.removeAttribute("data-lm-suppress-shortcuts");
-  }, { signal, capture: true });
+  keepKeys(root, signal);
 
   parent.append(root);
   signal.addEventListener("abort", () => root.remove(), { once: true });
