@@ -33,7 +33,7 @@ class CacheView:
     """
 
     def __init__(self, cache: Any, model: Any = None, tokens: Int[Tensor, "batch pos"] | None = None) -> None:
-        activations = getattr(cache, "cache_dict", None)
+        activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)
         if not isinstance(activations, Mapping):
             kind = type(cache).__name__
             hint = "`run_with_cache` returns a pair" if isinstance(cache, tuple) else "Make one"
@@ -142,7 +142,7 @@ class CacheView:
 
     @property
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
-        """The token ids, given by the user or held by a bridge's cache; None where nobody knows them."""
+        """The token ids: given, held by a bridge's cache, or told by the rows of `hook_embed`; else None."""
         if self._tokens is not None:
             import torch
 
@@ -157,8 +157,20 @@ class CacheView:
             return tokens
         held = self.activations.get("embed.hook_in")
         if held is None or held.is_floating_point():
+            held = self._matched()
+        if held is None:
             return None
-        return held if self.has_batch_dim else held.unsqueeze(0)
+        held = held if self.has_batch_dim else held.unsqueeze(0)
+        # With `pos_slice` the ids may be those of the whole prompt: which of them were kept is not in the cache.
+        return held if tuple(held.shape) == (self.batch, self.n_pos) else self._matched()
+
+    def _matched(self) -> Int[Tensor, "batch pos"] | None:
+        """The ids that the rows of `hook_embed` tell."""
+        from .tokens import matched
+
+        embed = self.activations.get("hook_embed")
+        found = None if embed is None else matched(embed, self.model)
+        return found if found is None or self.has_batch_dim else found.unsqueeze(0)
 
     def last_positions(self) -> list[int]:
         """The last real token of each prompt: a run of padding at the end is left out."""
@@ -233,6 +245,16 @@ class CacheView:
                 f"with the heads 0 to {self.n_heads - 1} each.",
             )
 
+    def check_layer(self, layer: Any) -> int:
+        """The layer's index, from the start; refuses one that the model does not have."""
+        try:
+            number = index(layer)
+        except TypeError:
+            raise ResidscopeError("layer", f"{layer!r} is no layer: give a number.") from None
+        if not -self.n_layers <= number < self.n_layers:
+            raise ResidscopeError("layer", f"There is no layer {number}: the model has 0 to {self.n_layers - 1}.")
+        return number % self.n_layers
+
     # --- facts -------------------------------------------------------------------------------------------------------
     @property
     def model_name(self) -> str:
@@ -256,6 +278,18 @@ class CacheView:
     def like(self) -> Tensor:
         """An empty tensor with the device and the precision in which this cache is summed, for `tensor.to(…)`."""
         return working(self.stream[:0])
+
+    def rounding_step(self) -> float:
+        """The relative rounding step of the coarsest precision in the cache (under autocast there are several)."""
+        import torch
+
+        kinds = {tensor.dtype for tensor in self.activations.values() if tensor.is_floating_point()}
+        return max(float(torch.finfo(kind).eps) for kind in kinds)
+
+    def has_heads(self, layer: int) -> bool:
+        """Whether this layer has attention heads."""
+        attention = getattr(self.model.blocks[layer], "attn", None)
+        return hasattr(getattr(attention, "W_O", None), "shape")
 
     def missing(self) -> list[str]:
         """Kinds of activations that Residscope uses and the cache does not hold for every layer."""

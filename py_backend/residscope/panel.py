@@ -1,14 +1,11 @@
 """The inline panel: a few small traits that Python and the views share; everything else is requests.
 
-Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `wire_target`. Only in Python:
-`target`, the readable form of `wire_target`. Tensors are never traits.
+Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`,
+`wire_target`. Only in Python: `target`, the readable form of `wire_target`. Tensors are never traits.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from operator import index as whole
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,8 @@ import msgspec
 import traitlets
 
 from .errors import ResidscopeError
+from .heads import name as head_name
+from .heads import parse as parse_head
 from .namespace import name_of
 from .protocol import Target
 from .service import Service
@@ -75,18 +74,22 @@ class Panel(anywidget.AnyWidget):
         target: What is attributed: `" Mary"`, `(" Mary", " John")`, or a list of these, one per prompt. Takes whatever
             `residscope.attribute` takes as `answers`.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
-        top_k: How many heads of each sign the ranking lists.
+        top_k: How many heads or neurons of each sign the ranking lists.
+        ranking: What the ranking lists, `"heads"` or `"neurons"`.
+        layer: The layer whose neurons it lists; None is all layers.
     """
 
     _esm = _built("panel.js")
     _css = _built("panel.css")
 
     cache_name = traitlets.Unicode().tag(sync=True)
-    heads = Heads().tag(sync=True)
+    heads: Any = Heads().tag(sync=True)
     prompt = traitlets.Int(None, allow_none=True).tag(sync=True)
     position = Position().tag(sync=True)
     norm = traitlets.Enum(("frozen", "recomputed"), "frozen").tag(sync=True)
     top_k = traitlets.Int(5, min=1, max=50).tag(sync=True)
+    ranking = traitlets.Enum(("heads", "neurons"), "heads").tag(sync=True)
+    layer = traitlets.Int(None, allow_none=True).tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
     target = Answers()
 
@@ -104,16 +107,13 @@ class Panel(anywidget.AnyWidget):
         Raises:
             ResidscopeError: If it is no head, or not one of this model.
         """
-        match = re.fullmatch(r"L?(\d+)[.H](\d+)", head.strip()) if isinstance(head, str) else None
-        pair = match.groups() if match else head
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ResidscopeError("head", f'{head!r} is no head: write "L23H3", "23.3" or (23, 3).')
-        try:
-            layer, index = (int(n) if isinstance(n, str) else whole(n) for n in pair)
-        except (TypeError, ValueError):
-            raise ResidscopeError("head", f'{head!r} is no head: write "L23H3", "23.3" or (23, 3).') from None
+        layer, index = parse_head(head)
         self._service.view().check_head(layer, index)  # refuses what is not there
-        return f"L{layer}H{index}"
+        return head_name(layer, index)
+
+    @traitlets.validate("layer")
+    def _check_layer(self, proposal: Any) -> int | None:
+        return None if proposal.value is None else self._service.view().check_layer(proposal.value)
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-By = Literal["accumulated", "layer", "head"]
+By = Literal["accumulated", "layer", "head", "neuron", "source"]
 Norm = Literal["frozen", "recomputed"]
 
 
@@ -53,7 +53,7 @@ class ReadTokens(Request, frozen=True, tag="tokens"):
 class Attribute(Request, frozen=True, tag="attribute"):
     """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component]."""
 
-    by: By
+    by: Literal["accumulated", "layer", "head"]
     target: Target
     prompt: int | None = None
     position: int | None = None
@@ -66,6 +66,16 @@ class ReadAttention(Request, frozen=True, tag="attention"):
     layer: int
     head: int
     target: Target
+    prompt: int | None = None
+    position: int | None = None
+
+
+class RankNeurons(Request, frozen=True, tag="neurons"):
+    """The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth."""
+
+    target: Target
+    layer: int | None = None
+    k: int = 5
     prompt: int | None = None
     position: int | None = None
 
@@ -84,7 +94,7 @@ class CheckToken(Request, frozen=True, tag="check"):
     text: str
 
 
-AnyRequest = Describe | ReadTokens | Attribute | ReadAttention | Suggest | CheckToken
+AnyRequest = Describe | ReadTokens | Attribute | ReadAttention | RankNeurons | Suggest | CheckToken
 
 
 # --- replies --------------------------------------------------------------------------------------------------------
@@ -127,6 +137,8 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
+    For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads.
+
     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
     measure against.
     """
@@ -153,6 +165,19 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
     notes: list[str]
 
 
+class NeuronsReply(Reply, frozen=True, tag="neurons"):
+    """The strongest neurons, positive before negative, strongest first, as `L5N123`.
+
+    Over all `count` neurons: Σ neurons = `total`; with the layers' `bias` that is what their MLPs add.
+    """
+
+    labels: list[str]
+    count: int
+    total: float
+    bias: float
+    notes: list[str]
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """A token that the model predicts, with its probability (mean over prompts when none was named)."""
 
@@ -176,7 +201,7 @@ class TokenCheck(Reply, frozen=True, tag="check"):
     suggestions: list[Token]
 
 
-AnyReply = CacheFacts | TokensReply | AttributionReply | AttentionReply | Suggestions | TokenCheck
+AnyReply = CacheFacts | TokensReply | AttributionReply | AttentionReply | NeuronsReply | Suggestions | TokenCheck
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -10,42 +10,14 @@ leaves out w (it expects it folded into W_U) and for which this is the general f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .cache import CacheView, working
-from .errors import ResidscopeError
+from .cache import CacheView
+from .norms import Norm
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Norm:
-    """The parameters of one normalisation layer; `weight` and `bias` are None where they are folded away or absent."""
-
-    centres: bool
-    weight: Float[Tensor, " d_model"] | None
-    bias: Float[Tensor, " d_model"] | None
-    eps: float
-
-    @classmethod
-    def of(cls, module: Any, view: CacheView) -> Norm:
-        """Read a norm off its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
-        cfg, like = view.cfg, view.like
-        weight = _parameter(module, like, "weight", "w")
-        if weight is not None and getattr(cfg, "rmsnorm_uses_offset", False):
-            weight = 1 + weight
-        centres = str(getattr(cfg, "normalization_type", None) or "").upper().startswith("LN")
-        return cls(centres, weight, _parameter(module, like, "bias", "b"), float(getattr(cfg, "eps", 1e-5)))
-
-    def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """`x` less its mean, for LayerNorm; RMSNorm leaves it."""
-        return x - x.mean(-1, keepdim=True) if self.centres else x
-
-    def scale(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, " ..."]:
-        """What this norm divides `x` by."""
-        return (self.centre(x).pow(2).mean(-1) + self.eps).sqrt()
 
 
 @dataclass(frozen=True)
@@ -128,59 +100,3 @@ class Readout:
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""
         return (rows @ self.functional.vector.unsqueeze(-1)).squeeze(-1) / self.norm.scale(rows)
-
-
-def final_vectors(
-    view: CacheView, positions: Int[Tensor, " batch"] | None
-) -> Float[Tensor, "batch pos d_model"] | None:
-    """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
-    name = view.first("unembed.hook_in", "ln_final.hook_out")
-    if name is None and not hasattr(getattr(view.model, "ln_final", None), "weight"):
-        name = view.first("ln_final.hook_normalized")  # a HookedTransformer's: after its weight and bias
-    if name is not None:
-        return view.rows(name, positions)
-    norm = Norm.of(getattr(view.model, "ln_final", None), view)
-    final = f"blocks.{view.n_layers - 1}.hook_resid_post"
-    if not view.has(final):
-        return None
-    stream = view.rows(final, positions)
-    output = norm.centre(stream) / norm.scale(stream)[..., None]
-    output = output if norm.weight is None else output * norm.weight
-    return output if norm.bias is None else output + norm.bias
-
-
-def logit_rows(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
-    """All logits at the wanted positions, before a soft-cap or logit scale: cached, or unembedded from the stream."""
-    name = view.first("unembed.hook_out", "hook_unembed")
-    if name is not None:
-        return view.rows(name, positions)
-    W_U, b_U = unembedding(view.model)
-    vectors = final_vectors(view, positions)
-    if vectors is None:
-        raise ResidscopeError(
-            "no-logits",
-            "The cache holds neither logits nor the final residual stream, so the model's predictions are not known. "
-            "Pass `logits=` (the model's output), or say `answers=`.",
-        )
-    weight = working(W_U)
-    logits = vectors.to(weight) @ weight
-    return logits if b_U is None else logits + b_U
-
-
-def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """The unembedding's weight and bias, detached."""
-    owners = (model, getattr(model, "unembed", None))
-    W_U = next((t for t in (_tensor(getattr(owner, "W_U", None)) for owner in owners) if t is not None), None)
-    if W_U is None:
-        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
-    return W_U, _parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")
-
-
-def _parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
-    """The first of the named parameters that the module has, detached, on the device and in the precision of `like`."""
-    found = next((t for t in (_tensor(getattr(module, name, None)) for name in names) if t is not None), None)
-    return None if found is None else found.to(like)
-
-
-def _tensor(value: Any) -> Tensor | None:
-    return value.detach() if hasattr(value, "detach") else None

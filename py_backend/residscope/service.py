@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .cache import CacheView
+from .calm import calm
 from .errors import ResidscopeError
+from .heads import name
 from .protocol import (
     Answer,
     AnyReply,
@@ -21,8 +23,10 @@ from .protocol import (
     CheckToken,
     Describe,
     Failure,
+    NeuronsReply,
     Prediction,
     Question,
+    RankNeurons,
     ReadAttention,
     ReadTokens,
     Suggest,
@@ -35,6 +39,7 @@ from .protocol import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .readout import Readout
     from .targets import Targets
 
 Buffers = list[bytes]
@@ -98,13 +103,10 @@ class Service:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. Never raises.
         """
-        import torch
-
         id = str(message.get("id", "")) if isinstance(message, dict) else ""
         try:
             question = msgspec.convert(message, Question)
-            # Grad mode is thread-local: a subshell's thread has its own.
-            with self._lock, torch.no_grad():
+            with self._lock:
                 reply, buffers = self.reply(question.ask)
             # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
             return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=reply))), buffers
@@ -123,6 +125,11 @@ class Service:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
         view = self.view()
+        # Grad mode and autocast are the thread's: a subshell's thread has its own.
+        with calm(view.stream.device):
+            return self._reply(view, ask)
+
+    def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         match ask:
             case Describe():
                 return self._facts(view), []
@@ -132,6 +139,8 @@ class Service:
                 return self._attribution(view, ask)
             case ReadAttention():
                 return self._attention(view, ask)
+            case RankNeurons():
+                return self._neurons(view, ask)
             case Suggest():
                 return self._suggestions(view, ask), []
             case CheckToken():
@@ -176,6 +185,8 @@ class Service:
         return [TokenLabel(text(id), id, padding=position not in real) for position, id in enumerate(row)]
 
     def _attribution(self, view: CacheView, ask: Attribute) -> tuple[AttributionReply, Buffers]:
+        import torch
+
         from .attribution import decompose
 
         targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
@@ -184,7 +195,7 @@ class Service:
         result = decompose(view, targets, targets.resolve(ask.target), ask.by, where, self.logits, norm)
 
         def of(per_prompt: Tensor) -> Tensor:
-            return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
+            return _shown(per_prompt, prompt)
 
         def known(per_prompt: Tensor) -> float | None:
             return _number(of(per_prompt))
@@ -202,30 +213,52 @@ class Service:
             prompts=view.batch if prompt is None else 1,
             notes=result.notes + (_past_the_end(view, ask.position) if prompt is None else []),
         )
-        return reply, [_float32(of(result.values))]
+        values = result.values
+        if ask.by == "head":  # the whole map, also where layers without attention leave it empty
+            heads, rest = result.grid.flatten(0, 1), result.values[result.parts :]
+            reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[result.parts :]])
+            values = torch.cat([heads, rest])
+        return reply, [_float32(of(values))]
 
     def _attention(self, view: CacheView, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
-        from . import attention
-        from .readout import Readout
+        from .attention import pattern
+        from .sources import sources
 
-        pattern = attention.pattern(view, ask.layer, ask.head, ask.prompt)
-        if tuple(pattern.shape) != (view.n_pos, view.n_pos):
-            raise ResidscopeError(
-                "pos-slice",
-                f"The attention in this cache has {pattern.shape[0]} destinations and {pattern.shape[1]} sources, but "
-                f"{view.n_pos} positions were cached. Cache all positions: leave out `pos_slice` in `run_with_cache`.",
-            )
-        buffers, notes = [_float16(pattern)], []
         prompt = view.check_prompt(ask.prompt)
+        buffers, notes = [_float16(pattern(view, ask.layer, ask.head, prompt))], []
         try:
-            where = view.positions("last" if ask.position is None else ask.position)
-            targets = self.targets(view)
-            readout = Readout(view, where, *targets.functional(targets.resolve(ask.target)))
-            worth = attention.brings(readout, ask.layer, ask.head)
-            buffers.append(_float32(worth.mean(0) if prompt is None else worth[prompt]))
+            brought, _ = sources(self._readout(view, ask), [(ask.layer, ask.head)])
+            buffers.append(_float32(_shown(brought[:, 0, 0], prompt)))
         except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
             notes.append(str(error))
         return AttentionReply(ask.layer, ask.head, view.n_pos, len(buffers) > 1, notes), buffers
+
+    def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
+        from .components import layers_with_neurons, split_mlps, without_neurons
+        from .result import strongest
+
+        prompt, readout = view.check_prompt(ask.prompt), self._readout(view, ask)
+        wanted = layers_with_neurons(view, ask.layer)
+        labels, values, biases = split_mlps(readout, wanted)
+        worth = _shown(values.squeeze(-1), prompt)
+        if not bool(worth.isfinite().all()):
+            raise ResidscopeError("not-finite", "The MLP activations in the cache hold NaN or infinity.")
+        chosen = strongest(worth, min(max(ask.k, 1), 50))
+        reply = NeuronsReply(
+            labels=[labels[i] for i in chosen],
+            count=len(labels),
+            total=float(worth.sum()),
+            bias=sum(float(_shown(bias.squeeze(-1), prompt)) for bias in biases.values()),
+            notes=without_neurons(view, wanted) if ask.layer is None else [],
+        )
+        return reply, [_float32(worth[chosen])]
+
+    def _readout(self, view: CacheView, ask: ReadAttention | RankNeurons) -> Readout:
+        from .readout import Readout
+
+        where = view.positions("last" if ask.position is None else ask.position)
+        targets = self.targets(view)
+        return Readout(view, where, *targets.functional(targets.resolve(ask.target)))
 
     def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
         logits, prompt = self._logits(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
@@ -240,10 +273,12 @@ class Service:
 
     def _logits(self, view: CacheView, position: int | None) -> Tensor:
         """All logits at one position of each prompt: the given ones, else the cache's, else from the stream."""
-        from .readout import logit_rows
+        from .logits import Output, written_logits
 
         where = view.positions("last" if position is None else position)
-        return logit_rows(view, where) if self.logits is None else view.take(self.logits, where)
+        if self.logits is not None:
+            return view.take(self.logits, where)
+        return Output.of(view.model)(written_logits(view, where))
 
 
 def _past_the_end(view: CacheView, position: int | None) -> list[str]:
@@ -252,6 +287,15 @@ def _past_the_end(view: CacheView, position: int | None) -> list[str]:
     if not past:
         return []
     return [f"Position {position} lies behind the end of {past} of {view.batch} prompts: their padding is in the mean."]
+
+
+def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:
+    """The figures of one prompt, or their mean; the prompts are the last axis."""
+    return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
+
+
+def _every_head(view: CacheView) -> list[str]:
+    return [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
 
 
 def _number(value: Tensor) -> float | None:

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from .cache import CacheView, working
 from .errors import ResidscopeError
+from .logits import Output, unembedding
 from .protocol import Contrast, Target, Token, TokenCheck
-from .readout import unembedding
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -153,9 +153,10 @@ class Targets:
         return target
 
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
-        """The target's u and β: target = (final norm's output) · u + β, in logits.
+        """The target's u and β: target = (final norm's output) · u + β, in logits (before a soft-cap).
 
-        Source: TransformerLens' `tokens_to_residual_directions`, with sets, the bias and working precision.
+        Source: TransformerLens' `tokens_to_residual_directions`, with sets, the bias, a logit scale, and in working
+        precision.
         """
         if target.direction is not None:
             u = self.held(target.direction)
@@ -165,14 +166,18 @@ class Targets:
         ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
         u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]
         beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
-        like = self.view.like
-        return u.expand(self.view.batch, -1).to(like), beta.expand(self.view.batch).to(like)
+        like, scale = self.view.like, Output.of(self.view.model).scale
+        return u.expand(self.view.batch, -1).to(like) * scale, beta.expand(self.view.batch).to(like) * scale
 
-    def measured(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos"]:
-        """The target read off logits: Σ α · logit."""
-        ids, alpha = (t.to(logits.device) for t in self.weights(target))
+    def chosen(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos token"]:
+        """The logits of the target's tokens."""
+        ids = self.weights(target)[0].to(logits.device)
         ids = ids.expand(logits.shape[0], -1)[:, None, :].expand(-1, logits.shape[1], -1)
-        return (working(logits.gather(-1, ids)) * alpha[:, None, :]).sum(-1)
+        return working(logits.gather(-1, ids))
+
+    def mixed(self, target: Target, logits: Float[Tensor, "batch pos token"]) -> Float[Tensor, "batch pos"]:
+        """The target, from the logits of its tokens: Σ α · logit."""
+        return (logits * self.weights(target)[1].to(logits.device)[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
         """Token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import brute
 import pytest
 import tiny
 import torch
+from brute import Brute, logit_scale
 
 import residscope
 
@@ -23,10 +23,9 @@ def small(request):
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 @pytest.mark.parametrize("position", ["last", 2, [1, 4, 6], None], ids=str)
 def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, position):
-    _model, _, _, cache, answers = small
+    _model, _, logits, cache, answers = small
     result = residscope.attribute(cache, answers, by=by, position=position)
     assert result.unexplained.abs().max() < 2e-5 * result.values.abs().sum(0).max()
-    logits = cache["unembed.hook_out"]
     difference = logits[torch.arange(3), :, answers[:, 0]] - logits[torch.arange(3), :, answers[:, 1]]
     at = {"last": [6] * 3, 2: [2] * 3}.get(position, position) if not isinstance(position, list) else position
     expected = difference if at is None else difference[torch.arange(3), at]
@@ -34,14 +33,18 @@ def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, posi
 
 
 def test_every_row_agrees_with_float64_brute_force(small):
-    model, _, _, cache, answers = small
-    expected = brute.decompose(model, cache, answers, position=6)
+    model, _, logits, cache, answers = small
+    truth = Brute(model, cache, answers, 6, logit_scale(logits, cache))
+    expected = truth.rows()
     for by in ("head", "layer"):
         result = residscope.attribute(cache, answers, by=by)
         scale = result.values.abs().max().item()
         for label, row in zip(result.labels, result.values, strict=True):
             torch.testing.assert_close(row.double(), expected[label], atol=1e-5 * scale, rtol=1e-4, msg=label)
-    torch.testing.assert_close(result.constant.double(), expected["constant"], atol=1e-5, rtol=1e-4)
+    written = cache["unembed.hook_out"][:, 6].gather(1, answers) * logit_scale(logits, cache)
+    cap = result.measured - (written[:, 0] - written[:, 1])  # what a soft-cap changes is part of the constant
+    torch.testing.assert_close(result.constant.double(), truth.constant + cap, atol=1e-4, rtol=1e-4)
+    assert (cap.abs().max() > 1e-3) == any("soft-caps" in note for note in result.notes)
 
 
 def test_heads_and_bias_of_a_layer_are_its_attention_row(small):
@@ -69,20 +72,22 @@ def test_steps_of_the_frozen_lens_are_the_layer_rows(small):
 
 
 def test_recomputed_lens_is_the_models_own_norm_and_unembedding(small):
-    model, _, _, cache, answers = small
+    model, _, logits, cache, answers = small
+    scale = logit_scale(logits, cache)
+    constant = Brute(model, cache, answers, 6, scale).constant
     lens = residscope.attribute(cache, answers, by="accumulated", norm="recomputed")
     for layer in range(model.cfg.n_layers):
         with torch.no_grad():
             stream = cache[f"blocks.{layer}.hook_resid_pre"]
-            logits = model.unembed(model.ln_final(stream))[:, -1]
+            logits = model.unembed(model.ln_final(stream))[:, -1] * scale
         said = logits.gather(1, answers)
-        value = lens.values[lens.labels.index(f"{layer}_pre")] + lens.constant
-        torch.testing.assert_close(value, said[:, 0] - said[:, 1], atol=2e-4, rtol=2e-4)
+        value = lens.values[lens.labels.index(f"{layer}_pre")] + constant
+        torch.testing.assert_close(value.float(), said[:, 0] - said[:, 1], atol=2e-4, rtol=2e-4)
 
 
 def test_the_demo_model_in_all_eight_prompts(ioi):
     logits = ioi.logits[:, -1].gather(1, ioi.answer_tokens)
-    expected = brute.decompose(ioi.model, ioi.cache, ioi.answer_tokens, position=14)
+    expected = Brute(ioi.model, ioi.cache, ioi.answer_tokens, position=14).rows()
     for by in ("head", "layer", "accumulated"):
         result = residscope.attribute(ioi.cache, ioi.answers, by=by)
         torch.testing.assert_close(result.measured, logits[:, 0] - logits[:, 1])
@@ -116,20 +121,38 @@ def test_nothing_of_the_users_is_changed(ioi):
     assert weights == {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
 
 
-def test_what_each_source_brings_sums_to_the_head(small):
-    from residscope.attention import brings
-    from residscope.cache import CacheView
-    from residscope.readout import Readout
-    from residscope.targets import Targets
+def test_neurons_and_bias_of_a_layer_are_its_mlp_row(small):
+    model, _, logits, cache, answers = small
+    neurons, layers = (residscope.attribute(cache, answers, by=by) for by in ("neuron", "layer"))
+    assert neurons.unexplained.abs().max() < 2e-5 * neurons.values.abs().sum(0).max()
+    for layer in range(model.cfg.n_layers):
+        one = residscope.attribute(cache, answers, by="neuron", layers=layer)
+        rows = dict(zip(one.labels, one.values, strict=True))
+        mine = [label for label in one.labels if label.startswith(f"L{layer}N") or label == f"{layer}_mlp_bias"]
+        total = torch.stack([rows[label] for label in mine]).sum(0)
+        torch.testing.assert_close(total, layers.values[layers.labels.index(f"{layer}_mlp_out")], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one.measured - one.unexplained, neurons.measured - neurons.unexplained)
+        assert all(label.startswith(f"L{layer}N") for label, _ in one.top(4))
+    truth = Brute(model, cache, answers, 6, logit_scale(logits, cache))
+    vectors = truth.at("blocks.1.mlp.hook_post")[:, 3, None] * model.blocks[1].mlp.W_out[3].detach()
+    expected = truth.worth(truth.written(1, "ln2_post", vectors))
+    torch.testing.assert_close(neurons.values[neurons.labels.index("L1N3")].double(), expected, atol=1e-5, rtol=1e-4)
 
+
+def test_what_each_source_brings_sums_to_the_head(small):
     _model, _, _, cache, answers = small
-    heads = residscope.attribute(cache, answers, by="head").grid
-    view = CacheView(cache)
-    targets = Targets.of(view)
-    readout = Readout(view, view.positions("last"), *targets.functional(targets.resolve(answers)))
-    for layer, head in [(0, 0), (1, 3), (2, 1)]:
-        assert brings(readout, layer, head).shape == (3, 7)
-        torch.testing.assert_close(brings(readout, layer, head).sum(-1), heads[layer, head], atol=1e-4, rtol=1e-4)
+    heads = ["0.0", "L1H3", (2, 1)]
+    grid = residscope.attribute(cache, answers, by="head", position=None).grid
+    own = torch.stack([grid[0, 0], grid[1, 3], grid[2, 1]])  # [head, batch, destination]
+    last = residscope.attribute(cache, answers, by="source", heads=heads)
+    assert last.values.shape == (7, 3, 3)
+    assert last.heads == ["L0H0", "L1H3", "L2H1"]
+    torch.testing.assert_close(last.values.sum(0), own[:, :, -1], atol=1e-4, rtol=1e-4)
+    every = residscope.attribute(cache, answers, by="source", heads=heads, position=None)
+    assert every.values.shape == (7, 7, 3, 3)  # source, destination, head, batch
+    torch.testing.assert_close(every.values[:, -1], last.values)
+    torch.testing.assert_close(every.values.sum(0), own.permute(2, 0, 1), atol=1e-4, rtol=1e-4)
+    assert every.unexplained.abs().max() <= every.tolerance
 
 
 def test_in_bfloat16_unexplained_is_within_the_tolerance_and_a_missing_head_is_not(ioi):

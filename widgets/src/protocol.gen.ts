@@ -7,7 +7,7 @@ export type Wire = Question | Answer;
  */
 export interface Question {
   id: string;
-  ask: Describe | ReadTokens | Attribute | ReadAttention | Suggest | CheckToken;
+  ask: Describe | ReadTokens | Attribute | ReadAttention | RankNeurons | Suggest | CheckToken;
 }
 /**
  * The facts of the cache.
@@ -66,6 +66,17 @@ export interface ReadAttention {
   position?: number | null;
 }
 /**
+ * The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth.
+ */
+export interface RankNeurons {
+  kind: "neurons";
+  target: Target;
+  layer?: number | null;
+  k?: number;
+  prompt?: number | null;
+  position?: number | null;
+}
+/**
  * The model's own top predictions at a position.
  */
 export interface Suggest {
@@ -86,7 +97,8 @@ export interface CheckToken {
  */
 export interface Answer {
   id: string;
-  reply?: (CacheFacts | TokensReply | AttributionReply | AttentionReply | Suggestions | TokenCheck) | null;
+  reply?:
+    (CacheFacts | TokensReply | AttributionReply | AttentionReply | NeuronsReply | Suggestions | TokenCheck) | null;
   failure?: Failure | null;
 }
 /**
@@ -126,12 +138,14 @@ export interface TokenLabel {
 /**
  * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
  *
+ *     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads.
+ *
  *     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
  *     measure against.
  */
 export interface AttributionReply {
   kind: "attribute";
-  by: "accumulated" | "head" | "layer";
+  by: "accumulated" | "head" | "layer" | "neuron" | "source";
   labels: string[];
   measured: number | null;
   constant: number;
@@ -151,6 +165,19 @@ export interface AttentionReply {
   head: number;
   positions: number;
   brings: boolean;
+  notes: string[];
+}
+/**
+ * The strongest neurons, positive before negative, strongest first, as `L5N123`.
+ *
+ *     Over all `count` neurons: Σ neurons = `total`; with the layers' `bias` that is what their MLPs add.
+ */
+export interface NeuronsReply {
+  kind: "neurons";
+  labels: string[];
+  count: number;
+  total: number;
+  bias: number;
   notes: string[];
 }
 /**

@@ -1,0 +1,108 @@
+"""The model's logits: the final norm's output, the unembedding, and what the model does to its result.
+
+Some models multiply what the unembedding writes (Cohere, Granite) or soft-cap it (Gemma 2). In a bridge's cache
+`unembed.hook_out` is what stands *before* that, so the model's own logits are a function of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cache import CacheView, working
+from .errors import ResidscopeError
+from .norms import Norm, parameter, tensor_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """What becomes of y @ W_U + b_U: a factor, and perhaps a soft-cap, cap · tanh(x / cap).
+
+    Attributes:
+        scale: The factor; 1 for most models.
+        cap: The soft-cap's limit, in logits; 0 where there is none.
+    """
+
+    scale: float = 1.0
+    cap: float = 0.0
+
+    def __call__(self, written: Tensor) -> Tensor:
+        """The model's logits, from what its unembedding writes."""
+        scaled = written if self.scale == 1 else written * self.scale
+        return self.cap * (scaled / self.cap).tanh() if self.cap > 0 else scaled
+
+    @classmethod
+    def of(cls, model: Any) -> Output:
+        """Read it off the model: as its TransformerLens adapter declares it, else as the model itself holds it."""
+        cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
+        declared = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
+        return cls(_slope(declared) if declared else _held_scale(model), max(cap, 0.0))
+
+
+def _slope(transform: Callable[[Tensor], Tensor]) -> float:
+    """The factor of a transform of logits: its slope at zero, where no soft-cap bends it."""
+    import torch
+
+    step = torch.tensor([2.0**-20], dtype=torch.float64)
+    slope = float(transform(step)) / float(step)
+    return 1.0 if abs(slope - 1) < 1e-9 else slope
+
+
+def _held_scale(model: Any) -> float:
+    """The factor that an older bridge's Hugging Face model applies by itself."""
+    inner = getattr(model, "original_model", None)
+    multiplied = getattr(inner, "logit_scale", None)
+    divided = getattr(getattr(inner, "config", None), "logits_scaling", None)
+    return float(multiplied if isinstance(multiplied, int | float) else 1.0) / float(divided or 1.0)
+
+
+def final_vectors(
+    view: CacheView, positions: Int[Tensor, " batch"] | None
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
+    module = getattr(view.model, "ln_final", None)
+    name = view.first("unembed.hook_in", "ln_final.hook_out")
+    if name is None and not hasattr(module, "weight"):
+        name = view.first("ln_final.hook_normalized")  # a HookedTransformer's: after its weight and bias
+    if name is not None:
+        return view.rows(name, positions)
+    final = f"blocks.{view.n_layers - 1}.hook_resid_post"
+    if not view.has(final):
+        return None
+    norm = Norm.of(module, view)
+    stream = view.rows(final, positions)
+    output = norm.centre(stream) / norm.scale(stream)[..., None]
+    output = output if norm.weight is None else output * norm.weight
+    return output if norm.bias is None else output + norm.bias
+
+
+def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
+    """What the unembedding writes at the wanted positions: cached, or unembedded from the stream."""
+    name = view.first("unembed.hook_out", "hook_unembed")
+    if name is not None:
+        return view.rows(name, positions)
+    W_U, b_U = unembedding(view.model)
+    vectors = final_vectors(view, positions)
+    if vectors is None:
+        raise ResidscopeError(
+            "no-logits",
+            "The cache holds neither logits nor the final residual stream, so the model's predictions are not known. "
+            "Pass `logits=` (the model's output), or say `answers=`.",
+        )
+    weight = working(W_U)
+    logits = vectors.to(weight) @ weight
+    return logits if b_U is None else logits + b_U
+
+
+def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
+    """The unembedding's weight and bias, detached."""
+    owners = (model, getattr(model, "unembed", None))
+    W_U = next((t for t in (tensor_of(getattr(owner, "W_U", None)) for owner in owners) if t is not None), None)
+    if W_U is None:
+        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
+    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")

@@ -1,0 +1,94 @@
+"""The model's own figure for a target, and where it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .logits import Output, final_vectors, unembedding
+from .protocol import Target
+from .readout import Readout
+from .targets import Targets
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The model's own figure.
+
+    Attributes:
+        value: `[batch, pos]`, logits; None where there is nothing to read it from.
+        bent: `[batch, pos]`, what a soft-cap adds to the figure that stands before it (0 where there is none).
+        source: Where it was read, in words.
+    """
+
+    value: Float[Tensor, "batch pos"] | None
+    bent: Float[Tensor, "batch pos"]
+    source: str
+
+
+def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
+    """Read the target off the given logits, else the cache's, else the final norm's output and the unembedding."""
+    view, positions = readout.view, readout.positions
+    none = readout.functional.constant * 0
+    if target.direction is not None:
+        vectors = final_vectors(view, positions)
+        if vectors is None:
+            return Measured(None, none, _NOTHING)
+        worth = (vectors @ readout.directions.unsqueeze(-1)).squeeze(-1)
+        return Measured(worth + readout.offset[:, None], none, "the final norm's output, on the given direction")
+
+    output = Output.of(view.model)
+    written, source = _written(readout, targets, target)
+    value = None if written is None else targets.mixed(target, output(written)).to(none)
+    # Σ α · cap · tanh(x / cap) is no linear functional of the stream: the rows explain Σ α · x, the rest is the cap's.
+    bent = none
+    if value is not None and written is not None and output.cap > 0:
+        bent = value - targets.mixed(target, written * output.scale).to(none)
+    if logits is not None:
+        given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
+        return Measured(targets.mixed(target, given).to(none), bent, "the given logits")
+    return Measured(value, bent, source)
+
+
+_NOTHING = "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
+
+
+def _written(readout: Readout, targets: Targets, target: Target) -> tuple[Float[Tensor, "batch pos token"] | None, str]:
+    """What the unembedding writes for the target's tokens."""
+    view = readout.view
+    name = view.first("unembed.hook_out", "hook_unembed")
+    if name is not None:
+        return targets.chosen(target, view.pick(view.get(name), readout.positions)), f"the logits in the cache ({name})"
+    vectors = final_vectors(view, readout.positions)
+    if vectors is None:
+        return None, _NOTHING
+    W_U, b_U = unembedding(view.model)
+    ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
+    columns = W_U[:, ids].to(vectors)  # [d_model, batch, token]
+    written = (
+        (vectors @ columns.permute(1, 0, 2))
+        if b_U is None
+        else (vectors @ columns.permute(1, 0, 2) + b_U[ids][:, None].to(vectors))
+    )
+    return written, "the final norm's output and the unembedding"
+
+
+def notes(readout: Readout, target: Target, measured: Measured) -> list[str]:
+    """What a reader of the figures should know about this model's way from the stream to its logits."""
+    if target.direction is not None:
+        return []
+    output = Output.of(readout.view.model)
+    said: list[str] = []
+    if output.scale != 1:
+        said.append(f"The model multiplies its logits by {output.scale:.4g}; the rows and the constant are after that.")
+    if output.cap > 0:
+        worst = float(measured.bent.abs().max())
+        said.append(
+            f"The model soft-caps its logits at {output.cap:g}: the rows explain the figure before the cap; "
+            f"what the cap changes ({worst:.2g} at most) is part of the constant."
+        )
+    return said

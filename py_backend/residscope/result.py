@@ -1,0 +1,127 @@
+"""`Attribution`: one decomposition, with what it adds up to and what a reader should know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import ResidscopeError
+from .protocol import By
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """One decomposition of a logit, a logit difference or a direction. All figures are logits.
+
+    With `position=None` every tensor has one more axis, the position (`axes` says where).
+
+    Attributes:
+        values: `[component, batch]`, the worth of each row in each prompt; for `by="source"` `[source, head, batch]`.
+        labels: The names along the first axis, TransformerLens' own: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`,
+            `0_mlp_out`, `0_pre`, …; for `by="source"` the positions.
+        measured: `[batch]`, the model's own figure; NaN where there is nothing to read it from. For `by="source"`
+            `[head, batch]`, what each head is worth by its `hook_z`.
+        constant: `[batch]`, what the final norm's bias, the unembedding's bias and a soft-cap add.
+        unexplained: `[batch]`, what is left over: measured − Σ rows − constant.
+        by: The decomposition.
+        measured_from: Where `measured` was read, in words.
+        tolerance: Up to here `unexplained` is rounding, for this cache's precision.
+        notes: What a reader of the figures should know, in sentences; also why something is unexplained.
+        axes: The names of the axes of `values`.
+        heads: For `by="source"`, the heads along its second-last axis: `["L9H9", …]`.
+    """
+
+    values: Float[Tensor, "component batch"]
+    labels: list[str]
+    measured: Float[Tensor, " batch"]
+    constant: Float[Tensor, " batch"]
+    unexplained: Float[Tensor, " batch"]
+    by: By
+    measured_from: str
+    tolerance: float
+    notes: list[str] = field(default_factory=list)
+    axes: tuple[str, ...] = ("component", "batch")
+    heads: list[str] = field(default_factory=list)
+    _parts: int | None = None
+    _grid: tuple[int, int] | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many of the first rows are what was asked for (heads, neurons); the others are the rest of the model."""
+        return len(self.labels) if self._parts is None else self._parts
+
+    @property
+    def grid(self) -> Float[Tensor, "layer head batch"]:
+        """The head rows as `[layer, head, batch]`; NaN in a layer that has no attention heads."""
+        if self._grid is None:
+            raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
+        layers, heads = self._grid
+        if self.parts == layers * heads:
+            return self.values[: self.parts].unflatten(0, self._grid)
+        grid = self.values.new_full((layers * heads, *self.values.shape[1:]), float("nan"))
+        for row, label in enumerate(self.labels[: self.parts]):
+            layer, head = label[1:].split("H")
+            grid[int(layer) * heads + int(head)] = self.values[row]
+        return grid.unflatten(0, self._grid)
+
+    def mean(self) -> Float[Tensor, " component"]:
+        """The rows averaged over prompts, in logits."""
+        return self.values.mean(self.axes.index("batch"))
+
+    def std(self) -> Float[Tensor, " component"]:
+        """How far the rows spread over prompts: the standard deviation, in logits (0 for a single prompt)."""
+        axis = self.axes.index("batch")
+        return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
+
+    def to_frame(self) -> Any:
+        """A pandas table in logits: the rows by label, a column per prompt (and per position or head, where there are).
+
+        Raises:
+            ResidscopeError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
+        values = self.values.cpu()
+        said = {"batch": "prompt", "pos": "position"}
+        names = [said.get(axis, axis) for axis in self.axes[1:]]
+        entries: list[Any] = [
+            self.heads if axis == "head" else range(size)
+            for axis, size in zip(self.axes[1:], values.shape[1:], strict=True)
+        ]
+        many = pd.MultiIndex.from_product(entries, names=names)
+        columns: Any = pd.RangeIndex(values.shape[1], name=names[0]) if len(names) == 1 else many
+        index = pd.Index(self.labels, name=self.axes[0])
+        return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
+
+    def top(self, k: int = 3) -> list[tuple[str, float]]:
+        """The k most positive and the k most negative rows (mean over all other axes), strongest first.
+
+        With `by="head"` only heads are ranked, with `by="neuron"` only neurons.
+        """
+        means = self.values[: self.parts].flatten(1).mean(1)
+        return [(self.labels[i], float(means[i])) for i in strongest(means, k)]
+
+    def __repr__(self) -> str:
+        """A summary a person can read."""
+        rows = ", ".join(f"{label} {value:+.2f}" for label, value in self.top(2))
+        shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
+        of = f" of {', '.join(self.heads)}" if self.heads else ""
+        return (
+            f'Attribution(by="{self.by}"{of}, {shape}; measured {float(self.measured.mean()):+.3f}, '
+            f"constant {float(self.constant.mean()):+.3f}, unexplained {float(self.unexplained.mean()):+.1e}; {rows}"
+            f"{''.join(f'; note: {note}' for note in self.notes)})"
+        )
+
+
+def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:
+    """The rows of the k largest positive values, then those of the k largest negative ones, strongest first."""
+    k = min(max(k, 0), len(values))
+    best, worst = values.topk(k), values.topk(k, largest=False)
+    rows = [i for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True) if value > 0]
+    return rows + [i for i, value in zip(worst.indices.tolist(), worst.values.tolist(), strict=True) if value < 0]
