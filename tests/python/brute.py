@@ -75,5 +75,5 @@ class Brute:
 def logit_scale(logits: torch.Tensor, cache) -> float:
     """What the model multiplies its logits by, seen in its own output (1 where it caps them)."""
     written = cache["unembed.hook_out"]
-    ratio = float((logits / written).median())
+    ratio = float((logits * written).sum() / written.pow(2).sum())
     return ratio if torch.allclose(logits, written * ratio, atol=1e-5, rtol=1e-4) else 1.0
