@@ -117,7 +117,8 @@ def decompose(
     # Rounding errors of the rows are independent: they add up like their squares. 1e-4 is below what anyone is shown.
     added = rows.values[-1].abs() if by == "accumulated" else rows.values.pow(2).sum(0).sqrt()
     tolerance = max(1e-4, 2 * view.rounding_step() * float(added.max()))
-    said = notes(readout, target, measured)
+    cut = view.cut()
+    said = notes(readout, target, measured) + ([cut] if cut else [])
     if by == "neuron" and layers is None:
         said += components.without_neurons(view, components.layers_with_neurons(view))
     if by not in ("accumulated",) and bool((unexplained.abs() > tolerance).any()):

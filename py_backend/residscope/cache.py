@@ -277,7 +277,11 @@ class CacheView:
     @property
     def like(self) -> Tensor:
         """An empty tensor with the device and the precision in which this cache is summed, for `tensor.to(…)`."""
-        return working(self.stream[:0])
+        import torch
+
+        stream = self.stream
+        exact = stream.dtype == torch.float64
+        return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
     def rounding_step(self) -> float:
         """The relative rounding step of the coarsest precision in the cache (under autocast there are several)."""
@@ -285,6 +289,14 @@ class CacheView:
 
         kinds = {tensor.dtype for tensor in self.activations.values() if tensor.is_floating_point()}
         return max(float(torch.finfo(kind).eps) for kind in kinds)
+
+    def cut(self) -> str | None:
+        """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""
+        name = next((name for name in self.activations if name.endswith("attn.hook_pattern")), None)
+        sources = self.n_pos if name is None else int(self.activations[name].shape[-1])
+        if sources == self.n_pos:
+            return None
+        return f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`): they are counted anew."
 
     def has_heads(self, layer: int) -> bool:
         """Whether this layer has attention heads."""

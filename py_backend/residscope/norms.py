@@ -14,22 +14,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Norm:
-    """The parameters of one normalisation layer; `weight` and `bias` are None where they are folded away or absent."""
+    """The parameters of one normalisation layer; `weight` and `bias` are None where they are folded away or absent.
+
+    Attributes:
+        divides: Whether it is a norm at all; in some models the place is kept by a module that passes everything on.
+    """
 
     centres: bool
     weight: Float[Tensor, " d_model"] | None
     bias: Float[Tensor, " d_model"] | None
     eps: float
+    divides: bool = True
 
     @classmethod
     def of(cls, module: Any, view: CacheView) -> Norm:
         """Read a norm off its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
+        from torch.nn import Identity
+
+        inner = getattr(module, "original_component", module)
+        if inner is None or isinstance(inner, Identity):
+            return cls(False, None, None, 0.0, divides=False)
         cfg, like = view.cfg, view.like
         weight = parameter(module, like, "weight", "w")
-        if weight is not None and getattr(cfg, "rmsnorm_uses_offset", False):
+        if weight is not None and getattr(module, "uses_weight_offset", getattr(cfg, "rmsnorm_uses_offset", False)):
             weight = 1 + weight
-        centres = str(getattr(cfg, "normalization_type", None) or "").upper().startswith("LN")
-        return cls(centres, weight, parameter(module, like, "bias", "b"), float(getattr(cfg, "eps", 1e-5)))
+        known = (
+            getattr(owner, name, None) for owner, name in ((inner, "variance_epsilon"), (inner, "eps"), (cfg, "eps"))
+        )
+        eps = next((float(value) for value in known if isinstance(value, int | float)), 1e-5)
+        return cls(_centres(module, view), weight, parameter(module, like, "bias", "b"), eps)
 
     def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """`x` less its mean, for LayerNorm; RMSNorm leaves it."""
@@ -37,7 +50,18 @@ class Norm:
 
     def scale(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, " ..."]:
         """What this norm divides `x` by."""
+        if not self.divides:
+            return x.new_ones(x.shape[:-1])
         return (self.centre(x).pow(2).mean(-1) + self.eps).sqrt()
+
+
+def _centres(module: Any, view: CacheView) -> bool:
+    """Whether a norm takes the mean away first; a bridge knows it of each norm, older models of all but the last."""
+    known = getattr(module, "uses_rms_norm", None)
+    if known is not None:
+        return not known
+    last_is_rms = module is getattr(view.model, "ln_final", None) and getattr(view.cfg, "final_rms", False)
+    return str(getattr(view.cfg, "normalization_type", None) or "").upper().startswith("LN") and not last_is_rms
 
 
 def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:

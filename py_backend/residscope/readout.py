@@ -73,7 +73,7 @@ class Readout:
 
     def final_scale(self) -> Float[Tensor, "batch pos"]:
         """The final norm's cached scale; where it was not cached, the same figure from the final residual stream."""
-        if getattr(self.view.model, "ln_final", None) is None:  # a model built without normalisation
+        if not self.norm.divides:  # a model built without normalisation
             width = self.view.n_pos if self.positions is None else 1
             return self.directions.new_ones(self.view.batch, width)
         if self.view.has("ln_final.hook_scale"):

@@ -1,0 +1,183 @@
+"""Caches as people have them: cut, filtered, rounded, saved, on another device, with gradients, without token ids."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import ResidscopeError
+from residscope.cache import CacheView
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+WAYS = [("head", {}), ("layer", {}), ("accumulated", {}), ("neuron", {}), ("source", {"heads": ["1.1", "2.0"]})]
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return tiny.boot("llama")
+
+
+@pytest.fixture(scope="module")
+def run(llama):
+    return tiny.run(llama)
+
+
+@pytest.mark.parametrize(("by", "options"), WAYS, ids=[by for by, _ in WAYS])
+def test_a_cache_without_batch_dimension_is_one_prompt(llama, run, by, options):
+    tokens, _, cache = run
+    _, alone = llama.run_with_cache(tokens[1], remove_batch_dim=True)
+    expected = residscope.attribute(cache, ANSWERS, by=by, **options)
+    result = residscope.attribute(alone, (7, 8), by=by, **options)
+    assert result.values.shape == (*expected.values.shape[:-1], 1)
+    torch.testing.assert_close(result.values[..., 0], expected.values[..., 1], atol=1e-5, rtol=1e-4)
+    assert result.unexplained.abs().max() <= result.tolerance
+
+
+@pytest.mark.parametrize(("cut", "kept"), [(-1, [6]), (3, [3]), (slice(2, 5), [2, 3, 4]), ([1, 4], [1, 4])], ids=str)
+@pytest.mark.parametrize(("by", "options"), WAYS[:4], ids=[by for by, _ in WAYS[:4]])
+def test_a_cut_cache_is_read_at_the_positions_it_has(llama, run, cut, kept, by, options):
+    tokens, _, cache = run
+    _, some = llama.run_with_cache(tokens, pos_slice=cut)
+    whole = residscope.attribute(cache, ANSWERS, by=by, position=None, **options)
+    result = residscope.attribute(some, ANSWERS, by=by, position=None, **options)
+    torch.testing.assert_close(result.values, whole.values[..., kept], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(CacheView(some).tokens, tokens[:, kept])
+    assert any("pos_slice" in note and f"{len(kept)} of the prompt's 7 positions" in note for note in result.notes)
+    with pytest.raises(ResidscopeError, match="pos_slice") as error:
+        residscope.attribute(some, ANSWERS, by="source", heads="1.1")
+    assert error.value.code == "pos-slice"
+
+
+@pytest.mark.parametrize(
+    ("by", "options", "needed", "measured"),
+    [
+        ("head", {}, ["hook_z", "hook_embed", "hook_mlp_out", "ln_final.hook_scale", "unembed.hook_out"], True),
+        ("head", {}, ["hook_z", "hook_embed", "hook_mlp_out", "ln_final.hook_scale"], False),
+        ("layer", {}, ["hook_attn_out", "hook_mlp_out", "hook_embed", "hook_resid_post"], True),
+        ("accumulated", {}, ["hook_resid_pre", "hook_resid_post", "hook_resid_mid"], True),
+        ("neuron", {"layers": [0, 2]}, ["hook_post", "hook_attn_out", "hook_mlp_out", "hook_embed", "scale"], False),
+        ("source", {"heads": "1.1"}, ["hook_v", "hook_pattern", "hook_z", "ln_final.hook_scale"], True),
+    ],
+)  # fmt: skip
+def test_a_filtered_cache_needs_only_what_is_asked_and_names_what_it_lacks(llama, run, by, options, needed, measured):
+    tokens, _, cache = run
+    expected = residscope.attribute(cache, ANSWERS, by=by, **options)
+    _, some = llama.run_with_cache(tokens, names_filter=lambda name: name.endswith(tuple(needed)))
+    result = residscope.attribute(some, ANSWERS, by=by, **options)
+    torch.testing.assert_close(result.values, expected.values, atol=1e-5, rtol=1e-4)
+    assert bool(result.measured.isfinite().all()) is measured
+    _, less = llama.run_with_cache(tokens, names_filter=lambda name: name.endswith((*needed[1:], "hook_q")))
+    with pytest.raises(ResidscopeError, match=needed[0]) as error:
+        residscope.attribute(less, ANSWERS, by=by, **options)
+    assert error.value.code == "missing-activation"
+    assert f'endswith("{needed[0]}")' in str(error.value) or needed[0] in str(error.value)
+
+
+def test_gradients_autocast_and_inference_mode_around_the_call_change_no_figure(llama, run):
+    _, _, cache = run
+    with torch.enable_grad():
+        tensors = {n: t.clone().requires_grad_() * 1 if t.is_floating_point() else t for n, t in cache.items()}
+    live = ActivationCache(tensors, llama)
+    for by, options in WAYS:
+        expected = residscope.attribute(cache, ANSWERS, by=by, **options)
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.enable_grad():
+            result = residscope.attribute(live, ANSWERS, by=by, **options)
+            assert torch.is_autocast_enabled("cpu")
+            assert torch.is_grad_enabled()
+        assert not result.values.requires_grad
+        torch.testing.assert_close(result.values, expected.values)
+        with torch.inference_mode():
+            torch.testing.assert_close(residscope.attribute(live, ANSWERS, by=by, **options).values, expected.values)
+
+
+def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coarsest_precision(llama, run):
+    tokens, _, cache = run
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, mixed = llama.run_with_cache(tokens)
+    assert {t.dtype for t in mixed.values() if t.is_floating_point()} == {torch.float32, torch.bfloat16}
+    for by, options in WAYS:
+        result = residscope.attribute(mixed, ANSWERS, by=by, **options)
+        assert result.values.dtype == torch.float32
+        assert result.unexplained.abs().max() <= result.tolerance < 0.2
+        exact = residscope.attribute(cache, ANSWERS, by=by, **options).values
+        assert (result.values - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype):
+    """Against a model in float64 with the same rounded weights; the figures are in `py_backend/docs/numbers.md`."""
+    half, exact = tiny.boot(family).to(dtype), tiny.boot(family).to(dtype).to(torch.float64)
+    tokens, _, cache = tiny.run(half)
+    truth = exact.run_with_cache(tokens)[1]
+    huge = {n: t * 2.0**12 if n == "blocks.1.attn.hook_z" else t for n, t in cache.items()}  # z @ W_O would overflow
+    eps = torch.finfo(dtype).eps
+    for by, options in WAYS:
+        result = residscope.attribute(cache, ANSWERS, by=by, **options)
+        expected = residscope.attribute(truth, ANSWERS, by=by, **options)
+        assert (result.values.dtype, expected.values.dtype) == (torch.float32, torch.float64)
+        size = expected.values.abs().max()
+        assert (result.values - expected.values).abs().max() <= 20 * eps * size
+        assert result.unexplained.abs().max() <= result.tolerance
+        assert residscope.attribute(huge, ANSWERS, by=by, model=half, **options).values.isfinite().all()
+
+
+def test_a_cache_on_another_device_than_the_model(llama, run):
+    """On tensors without memory, whose device is checked in every operation: the rows stay where the cache is."""
+    from residscope import components
+    from residscope.measure import measure
+    from residscope.readout import Readout
+    from residscope.sources import sources
+    from residscope.targets import Targets
+
+    _, _, cache = run
+    there = {n: t.to("meta") for n, t in cache.items()}
+    with torch.no_grad():
+        view = CacheView(there, model=llama, tokens=torch.zeros(3, 7, dtype=torch.long))
+        targets = Targets.of(view)
+        target = targets.resolve((5, [7, 8]))
+        for position in (None, 3):
+            readout = Readout(view, view.positions(position), *targets.functional(target))
+            rows = [
+                components.accumulated(readout, readout.recomputed).values,
+                components.layers(readout).values,
+                components.heads(readout).values,
+                components.neurons(readout, [0, 1, 2]).values,
+                *sources(readout, [(1, 1)]),
+                measure(readout, targets, target, None).value,
+            ]
+            assert {row.device.type for row in rows} == {"meta"}
+
+
+@pytest.mark.parametrize("how", ["cache", "dictionary"])
+def test_a_saved_cache_is_read_again_with_the_model_given(llama, run, tmp_path, how):
+    _, _, cache = run
+    path = tmp_path / "cache.pt"
+    torch.save(dict(cache.items()) if how == "dictionary" else ActivationCache(cache.cache_dict, None), path)
+    loaded = torch.load(path, weights_only=how == "dictionary")
+    for by, options in WAYS:
+        result = residscope.attribute(loaded, ANSWERS, by=by, model=llama, **options)
+        torch.testing.assert_close(result.values, residscope.attribute(cache, ANSWERS, by=by, **options).values)
+    with pytest.raises(ResidscopeError, match="model=") as error:
+        residscope.attribute(loaded, ANSWERS)
+    assert error.value.code == "no-model"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("compatible", [False, True], ids=["raw", "compatible"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_token_ids_are_told_by_the_embeddings_or_not_at_all(family, compatible, dtype):
+    model = tiny.boot(family, compatible=compatible)
+    tokens, _, cache = tiny.run(model)
+    without = {n: t.to(dtype) for n, t in cache.items() if n != "embed.hook_in"}
+    view = CacheView(without, model=model)
+    if family == "gemma2":  # its embeddings are scaled after they are looked up
+        assert view.tokens is None
+        return
+    torch.testing.assert_close(view.tokens, tokens)
+    without["hook_embed"] = without["hook_embed"].clone()
+    without["hook_embed"][0, 3, 5] *= 1.5
+    assert CacheView(without, model=model).tokens is None  # one figure differs: nothing is guessed
