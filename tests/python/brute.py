@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from typing import NamedTuple
+
 import torch
+
+
+class Norm(NamedTuple):
+    divides: bool
+    centres: bool
+    weight: torch.Tensor
+    bias: torch.Tensor
 
 
 class Brute:
@@ -20,9 +30,8 @@ class Brute:
         self.model, self.cache, self.position = model, cache, position
         W_U = model.W_U.detach().double() * scale
         self.unembed = W_U[:, answers[:, 0]].T - W_U[:, answers[:, 1]].T  # [batch, d_model]
-        self.scale = self.at("ln_final.hook_scale")
-        self.weight, bias = self.norm(model.ln_final)
-        self.constant = (bias * self.unembed).sum(-1)
+        self.final = self.norm(model.ln_final)
+        self.constant = (self.final.bias * self.unembed).sum(-1)
         b_U = getattr(model, "b_U", None)
         if b_U is not None:
             b_U = b_U.detach().double() * scale
@@ -31,27 +40,36 @@ class Brute:
     def at(self, name: str) -> torch.Tensor:
         return self.cache[name][:, self.position].double()
 
-    def norm(self, module) -> tuple[torch.Tensor, torch.Tensor]:
-        weight = module.weight.detach().double()
-        if getattr(self.model.cfg, "rmsnorm_uses_offset", False):
-            weight = 1 + weight
-        bias = getattr(module, "bias", None)
-        return weight, torch.zeros_like(weight) if bias is None else bias.detach().double()
+    def norm(self, module) -> Norm:
+        """How a norm treats a vector, seen from outside: what its own forward does with one."""
+        module = copy.deepcopy(module.original_component).double()
+        x = torch.randn(self.unembed.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
+        with torch.no_grad():
+            there, back, double, lifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
+        if torch.allclose(double, 2 * there, rtol=1e-6):  # passes everything on
+            return Norm(False, False, torch.ones_like(x), torch.zeros_like(x))
+        centres, bias = torch.allclose(lifted, there, rtol=1e-6), (there + back) / 2
+        x = x - x.mean() if centres else x
+        return Norm(True, centres, (there - bias) / (x / x.pow(2).mean().sqrt()), bias)
 
     def worth(self, vector: torch.Tensor) -> torch.Tensor:
         """What a vector in the stream is worth in each prompt."""
+        return (self.through(self.final, "ln_final.hook_scale", vector) * self.unembed).sum(-1)
+
+    def through(self, norm: Norm, scale: str, vector: torch.Tensor) -> torch.Tensor:
+        """What a norm makes of a vector, its scale held and its bias left out."""
         vector = vector.double()
-        if self.model.cfg.normalization_type.startswith("LN"):
-            vector = vector - vector.mean(-1, keepdim=True)
-        return ((vector / self.scale * self.weight) * self.unembed).sum(-1)
+        vector = vector - vector.mean(-1, keepdim=True) if norm.centres else vector
+        return (vector / self.at(scale) if norm.divides else vector) * norm.weight
 
     def written(self, layer: int, output_norm: str, vector: torch.Tensor) -> torch.Tensor:
         """What a part of a sublayer's output is when it has come into the stream."""
         vector = vector.double() * getattr(self.model.cfg, "residual_multiplier", 1.0)
-        name = f"blocks.{layer}.{output_norm}.hook_scale"
-        if name in self.cache:  # the block normalises what it adds: each part is divided by the norm of the whole
-            vector = vector / self.at(name) * self.norm(getattr(self.model.blocks[layer], output_norm))[0]
-        return vector
+        module = getattr(self.model.blocks[layer], output_norm, None)
+        if module is None:
+            return vector
+        # The block normalises what it adds: each part is divided by the norm of the whole.
+        return self.through(self.norm(module), f"blocks.{layer}.{output_norm}.hook_scale", vector)
 
     def rows(self) -> dict[str, torch.Tensor]:
         """Each part's worth `[batch]`."""
@@ -64,7 +82,7 @@ class Brute:
             parts = {f"L{layer}H{h}": z[:, h] @ W_O[h] for h in range(W_O.shape[0])}
             parts[f"{layer}_attn_bias"] = (zero if b_O is None else b_O.detach().double()).expand(z.shape[0], -1)
             rows |= {name: self.worth(self.written(layer, "ln1_post", part)) for name, part in parts.items()}
-            for part in ("attn_out", "mlp_out"):
+            for part in ("attn_out", "mlp_out")[: 1 if getattr(self.model.cfg, "attn_only", False) else 2]:
                 rows[f"{layer}_{part}"] = self.worth(self.at(f"blocks.{layer}.hook_{part}"))
         for part in ("embed", "pos_embed"):
             if f"hook_{part}" in self.cache:
