@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from . import components
 from .cache import CacheView, Position
 from .calm import calm
+from .components import Rows
 from .errors import ResidscopeError
 from .heads import name
 from .measure import measure, notes
 from .protocol import By, Norm, Target
 from .readout import Readout
-from .reasons import reasons
+from .reasons import gap, mended, reasons, worth
 from .result import Attribution
-from .sources import sources, wanted_heads
+from .sources import gated, sources, wanted_heads
+from .structure import Structure, named_layers, neuron_weight, out_weight
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -99,30 +101,44 @@ def decompose(
     readout = Readout(view, positions, *targets.functional(target))
     if by == "source":
         return _sources(readout, heads)
-    match by:
-        case "accumulated":
-            rows = components.accumulated(readout, readout.recomputed if norm == "recomputed" else readout.functional)
-        case "layer":
-            rows = components.layers(readout)
-        case "neuron":
-            rows = components.neurons(readout, components.layers_with_neurons(view, layers))
-        case _:
-            rows = components.heads(readout)
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
-    explained = (rows.values[-1] if by == "accumulated" else rows.values.sum(0)) + constant
-    _check_finite(view, rows.values, explained, measured.value)
-    value = explained.new_full(explained.shape, float("nan")) if measured.value is None else measured.value
-    unexplained = value - explained
-    # Rounding errors of the rows are independent: they add up like their squares. 1e-4 is below what anyone is shown.
-    added = rows.values[-1].abs() if by == "accumulated" else rows.values.pow(2).sum(0).sqrt()
-    tolerance = max(1e-4, 2 * view.rounding_step() * float(added.max()))
-    cut = view.cut()
-    said = notes(readout, target, measured) + ([cut] if cut else [])
-    if by == "neuron" and layers is None:
-        said += components.without_neurons(view, components.layers_with_neurons(view))
-    if by not in ("accumulated",) and bool((unexplained.abs() > tolerance).any()):
-        said += reasons(readout, rows, value - constant, tolerance)
+    wanted = components.wanted_layers(view, layers) if by == "neuron" else []
+    structure = Structure(view)
+
+    def build(structure: Structure) -> Rows:
+        match by:
+            case "accumulated":
+                return components.accumulated(
+                    readout, readout.recomputed if norm == "recomputed" else readout.functional
+                )
+            case "layer":
+                return components.layers(readout, structure)
+            case "neuron":
+                return components.neurons(readout, structure, wanted)
+            case _:
+                return components.heads(readout, structure)
+
+    def summed(rows: Rows) -> Tensor:
+        return rows.values[-1] if by == "accumulated" else rows.values.sum(0)
+
+    rows = build(structure)
+    _check_finite(view, rows.values, constant, measured.value)
+    tolerance = _rounding(view, rows, by)
+    # The stream itself is the nearest thing that the rows must add up to; without it, the model's own figure is.
+    stream = worth(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
+    if stream is None and measured.value is not None:
+        stream = measured.value - constant
+    if by != "accumulated" and gap(stream, summed(rows)) > tolerance:
+        structure = mended(readout, structure, rows, tolerance / 2)
+        rows = build(structure)
+        tolerance = _rounding(view, rows, by)
+    value = summed(rows).new_full(constant.shape, float("nan")) if measured.value is None else measured.value
+    unexplained = value - summed(rows) - constant
+    said = notes(readout, target, measured) + structure.notes() + _without(structure, by, wanted)
+    said += [cut for cut in (view.cut(),) if cut]
+    if norm == "frozen" and bool((unexplained.abs() > tolerance).any()):
+        said += reasons(readout, value - constant, tolerance)
     columns = (rows.values, value, constant, unexplained)
     columns = columns if positions is None else tuple(t.squeeze(-1) for t in columns)
     return Attribution(
@@ -147,7 +163,7 @@ def _sources(readout: Readout, heads: Any) -> Attribution:
     _check_finite(view, values, measured)
     tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
     unexplained = measured - values.sum(0)
-    said: list[str] = []
+    said = gated(view, (layer for layer, _ in wanted))
     if bool((unexplained.abs() > tolerance).any()):
         said.append(
             f"{float(unexplained.abs().max()):.2g} of a head's worth is not pattern @ v: this attention changes "
@@ -168,6 +184,27 @@ def _sources(readout: Readout, heads: Any) -> Attribution:
         axes=("source", "destination", "head", "batch") if readout.positions is None else ("source", "head", "batch"),
         heads=[name(*head) for head in wanted],
     )
+
+
+def _rounding(view: CacheView, rows: Rows, by: By) -> float:
+    """Up to here what is left over is rounding.
+
+    Rounding errors of the rows are independent: they add up like their squares. 1e-4 is below what anyone is shown.
+    """
+    added = rows.values[-1].abs() if by == "accumulated" else rows.values.pow(2).sum(0).sqrt()
+    return max(1e-4, 2 * view.rounding_step() * float(added.max()))
+
+
+def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
+    """A note on the layers that have no such parts at all."""
+    view = structure.view
+    if by == "head":
+        others = [layer for layer in range(view.n_layers) if out_weight(view, layer) is None]
+        return (
+            [f"There are no attention heads in {named_layers(others)}: what mixes there is one row."] if others else []
+        )
+    others = [layer for layer in wanted if neuron_weight(view, layer) is None]
+    return [f"There are no plain neurons in {named_layers(others)}: the MLP is one row."] if others else []
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

@@ -56,6 +56,11 @@ class CacheView:
         self.model: Any = found
         self.cfg: Any = found.cfg
         self.has_batch_dim = bool(getattr(cache, "has_batch_dim", True))
+        if not hasattr(found, "blocks"):
+            raise ResidscopeError(
+                "no-blocks",
+                f"This {type(found).__name__} has no `blocks`: Residscope reads models whose layers stand in one row.",
+            )
         self.n_layers = int(self.cfg.n_layers)
         self.n_heads = int(self.cfg.n_heads)
         self._tokens = tokens
@@ -79,7 +84,8 @@ class CacheView:
             raise ResidscopeError(
                 "missing-activation",
                 f"`{name}` is not in this cache. Cache it: leave out `names_filter` in `run_with_cache`, "
-                f'or let it accept the name (`names_filter=lambda name: … or name.endswith("{_ending(name)}")`).',
+                f'or let it accept the name (`names_filter=lambda name: … or name.endswith("{_ending(name)}")`). '
+                "If nothing was filtered, TransformerLens does not tell it for this kind of model.",
             )
         tensor = self.activations[name].detach()
         return tensor if self.has_batch_dim else tensor.unsqueeze(0)
@@ -297,11 +303,6 @@ class CacheView:
         if sources == self.n_pos:
             return None
         return f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`): they are counted anew."
-
-    def has_heads(self, layer: int) -> bool:
-        """Whether this layer has attention heads."""
-        attention = getattr(self.model.blocks[layer], "attn", None)
-        return hasattr(getattr(attention, "W_O", None), "shape")
 
     def missing(self) -> list[str]:
         """Kinds of activations that Residscope uses and the cache does not hold for every layer."""

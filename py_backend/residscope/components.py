@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView
 from .errors import ResidscopeError
-from .norms import tensor_of
+from .norms import Norm, tensor_of
 from .readout import Functional, Readout
+from .structure import Pieces, Structure, neuron_weight, out_weight
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -27,6 +28,10 @@ class Rows:
     values: Float[Tensor, "component batch pos"]
     parts: int | None = None
 
+    def sum(self, *prefixes: str) -> Float[Tensor, "batch pos"]:
+        """The rows whose labels begin so, added up."""
+        return self.values[[i for i, label in enumerate(self.labels) if label.startswith(prefixes)]].sum(0)
+
 
 Worth = Callable[["Tensor"], "Tensor"]
 
@@ -34,178 +39,165 @@ Worth = Callable[["Tensor"], "Tensor"]
 def accumulated(readout: Readout, worth: Worth) -> Rows:
     """The stream before each layer, between its sublayers (where the model has such a point), and at the end."""
     view = readout.view
-    names = {}
+    names: Pieces = {}
     for layer in range(view.n_layers):
-        names[f"{layer}_pre"] = f"blocks.{layer}.hook_resid_pre"
+        names[f"{layer}_pre"] = (f"blocks.{layer}.hook_resid_pre",)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with attention and MLP side by side have none
-            names[f"{layer}_mid"] = f"blocks.{layer}.hook_resid_mid"
-    names["final_post"] = f"blocks.{view.n_layers - 1}.hook_resid_post"
-    return _worth_of(readout, worth, names)
+            names[f"{layer}_mid"] = (f"blocks.{layer}.hook_resid_mid",)
+    names["final_post"] = (f"blocks.{view.n_layers - 1}.hook_resid_post",)
+    return worth_of(readout, worth, names)
 
 
-def layers(readout: Readout) -> Rows:
+def layers(readout: Readout, structure: Structure) -> Rows:
     """The embeddings, and each layer's attention and MLP output."""
-    view = readout.view
-    names = embeddings(view)
-    for layer in range(view.n_layers):
-        names |= _sublayers(view, layer)
-    return _worth_of(readout, readout.functional, names)
+    names = structure.embeddings()
+    for layer in range(readout.view.n_layers):
+        names |= structure.sublayers(layer)
+    return worth_of(readout, readout.functional, names)
 
 
-def heads(readout: Readout) -> Rows:
-    """Every head (layer-major), each layer's attention bias, then MLPs and embeddings."""
+def heads(readout: Readout, structure: Structure) -> Rows:
+    """Every head (layer-major), each layer's attention bias, then all other sublayers and the embeddings.
+
+    Raises:
+        ResidscopeError: If no layer has heads that add up to what it writes.
+    """
     view = readout.view
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
-    names: dict[str, str] = {}
+    names: Pieces = {}
     for layer in range(view.n_layers):
-        names |= {label: name for label, name in _sublayers(view, layer).items() if label != f"{layer}_attn_out"}
-        if not view.has_heads(layer):
+        names |= structure.sublayers(layer)
+        if not structure.splits_attention(layer):
             continue
+        names.pop(f"{layer}_attn_out", None)
         direction, divisor, bias = head_directions(readout, layer)
-        z = view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)  # [batch, pos, head, d_head]
+        z = head_outputs(readout, layer)
         values.append(_einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor)
-        labels += [f"L{layer}H{head}" for head in range(view.n_heads)]
+        labels += [f"L{layer}H{head}" for head in range(direction.shape[1])]
         if bias is not None:
             biases[f"{layer}_attn_bias"] = bias
     if not labels:
-        raise ResidscopeError("no-heads", 'This model has no attention heads: use `by="layer"` or `by="accumulated"`.')
-    return _with_rest(readout, labels, values, biases, names | embeddings(view))
+        raise ResidscopeError("no-heads", _refusal(structure, "attention heads"))
+    return _with_rest(readout, labels, values, biases, names | structure.embeddings())
 
 
-def neurons(readout: Readout, wanted: Sequence[int]) -> Rows:
-    """Every MLP neuron of the wanted layers, their MLP biases, then all other sublayers and the embeddings."""
-    view = readout.view
-    labels, values, biases = split_mlps(readout, wanted)
-    names: dict[str, str] = {}
-    for layer in range(view.n_layers):
-        names |= _sublayers(view, layer)
-        if layer in wanted:
-            del names[f"{layer}_mlp_out"]
-    return _with_rest(readout, labels, [values], biases, names | embeddings(view))
+def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Rows:
+    """Every MLP neuron of the wanted layers, their MLP biases, then all other sublayers and the embeddings.
 
-
-def split_mlps(
-    readout: Readout, wanted: Sequence[int]
-) -> tuple[list[str], Float[Tensor, "neuron batch pos"], dict[str, Float[Tensor, "batch pos"]]]:
-    """The neurons of the wanted layers, by name, and these layers' MLP bias rows."""
-    import torch
-
+    Raises:
+        ResidscopeError: If no wanted layer has neurons that add up to what it writes.
+    """
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
-    for layer in wanted:
+    names: Pieces = {}
+    for layer in range(readout.view.n_layers):
+        names |= structure.sublayers(layer)
+        if layer not in wanted or not structure.splits_mlp(layer):
+            continue
+        names.pop(f"{layer}_mlp_out", None)
         direction, divisor, bias = neuron_directions(readout, layer)
         post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)  # [batch, pos, d_mlp]
         values.append(_einsum(post, direction, "batch pos neuron, batch neuron -> neuron batch pos") / divisor)
         labels += [f"L{layer}N{neuron}" for neuron in range(direction.shape[1])]
         if bias is not None:
             biases[f"{layer}_mlp_bias"] = bias
-    return labels, torch.cat(values), biases
+    if not labels:
+        raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons"))
+    return _with_rest(readout, labels, values, biases, names | structure.embeddings())
+
+
+def head_outputs(readout: Readout, layer: int) -> Float[Tensor, "batch pos head d_head"]:
+    """`hook_z`, cut into heads as the weights are: latent attention has values of another width than its keys."""
+    z = readout.view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)
+    W_O = out_weight(readout.view, layer)
+    return z if W_O is None or z.shape[-2:] == W_O.shape[:2] else z.flatten(-2).unflatten(-1, tuple(W_O.shape[:2]))
 
 
 def head_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
     """What each unit of `z` is worth, W_O[h] @ g; what to divide by; and the layer's bias row, if it has one."""
-    functional = readout.writer(layer, "ln1_post")
-    block = readout.view.model.blocks[layer]
-    W_O = block.attn.W_O.detach().to(functional.vector)
-    direction = _einsum(W_O, functional.vector, "head d_head d_model, batch d_model -> batch head d_head")
-    return direction, functional.divisor, _bias(functional, block.attn, "b_O", getattr(block, "ln1_post", None))
+    view, functional = readout.view, readout.writer(layer, "attn")
+    W_O = out_weight(view, layer)
+    if W_O is None:
+        raise ResidscopeError("no-heads", f'Layer {layer} has no attention heads. Use `by="layer"` for it as a whole.')
+    direction = _einsum(
+        W_O.to(functional.vector), functional.vector, "head d_head d_model, batch d_model -> batch head d_head"
+    )
+    return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
 
 def neuron_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch d_mlp"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """What each unit of `post` is worth, W_out @ g; what to divide by; and the MLP's bias row, if it has one.
-
-    Raises:
-        ResidscopeError: If this layer's MLP is no plain one (a mixture of experts has several W_out).
-    """
-    view = readout.view
-    mlp = getattr(view.model.blocks[layer], "mlp", None)
-    W_out = tensor_of(getattr(mlp, "W_out", None))
-    if W_out is None or W_out.ndim != 2:
-        raise ResidscopeError("no-neurons", f"The MLP of layer {layer} cannot be split: it {_no_neurons(mlp)}")
-    functional = readout.writer(layer, "ln2_post")
+    """What each unit of `post` is worth, W_out @ g; what to divide by; and the MLP's bias row, if it has one."""
+    view, functional = readout.view, readout.writer(layer, "mlp")
+    W_out = neuron_weight(view, layer)
+    if W_out is None:
+        raise ResidscopeError("no-neurons", f"Layer {layer} has no MLP of plain neurons.")
     direction = functional.vector @ W_out.to(functional.vector).T
-    bias = _bias(functional, mlp, "b_out", getattr(view.model.blocks[layer], "ln2_post", None))
-    return direction, functional.divisor, bias
+    return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 
-def layers_with_neurons(view: CacheView, wanted: Any = None) -> list[int]:
-    """The layers whose MLPs can be split: the wanted ones, or by default all that have neurons.
+def worth_of(readout: Readout, worth: Worth, pieces: Pieces) -> Rows:
+    """The worth of pieces of the stream."""
+    import torch
+
+    def read(name: str) -> Tensor:
+        return worth(readout.view.rows(name, readout.positions))
+
+    values = [read(first) - sum(map(read, less)) if less else read(first) for first, *less in pieces.values()]
+    return Rows(list(pieces), torch.stack(values))
+
+
+def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
+    """The layers whose neurons are asked for; None is all that have some.
 
     Raises:
-        ResidscopeError: If a wanted layer does not exist or has no neurons, or none has.
+        ResidscopeError: If there is no such layer, or one that was named has no neurons.
     """
-    if wanted is not None:
-        return [view.check_layer(layer) for layer in ([wanted] if hasattr(wanted, "__index__") else wanted)]
-    found = [layer for layer in range(view.n_layers) if has_neurons(view, layer)]
-    if not found:
-        mlp = getattr(view.model.blocks[0], "mlp", None)
-        raise ResidscopeError("no-neurons", f"No MLP of this model can be split: it {_no_neurons(mlp)}")
-    return found
+    if wanted is None:
+        return list(range(view.n_layers))
+    named = [view.check_layer(layer) for layer in ([wanted] if hasattr(wanted, "__index__") else wanted)]
+    if not named:
+        raise ResidscopeError("layers", "`layers=` names no layer: give one, several, or None for all.")
+    for layer in named:
+        if neuron_weight(view, layer) is None:
+            raise ResidscopeError(
+                "no-neurons",
+                f"The MLP of layer {layer} cannot be split: it has no single W_out (as in a mixture of experts), so "
+                'there are no neurons to list. `by="layer"` has it as a whole.',
+            )
+    return named
 
 
-def without_neurons(view: CacheView, wanted: Sequence[int]) -> list[str]:
-    """A note on the layers that are not split."""
-    others = [str(layer) for layer in range(view.n_layers) if layer not in wanted]
-    return [f"Not split into neurons: layer {', '.join(others)}."] if others else []
+def _refusal(structure: Structure, parts: str) -> str:
+    why = " ".join(structure.notes()) or "Its layers have none that can be told apart."
+    return f'No layer of this model can be split into {parts}. {why} Use `by="layer"` or `by="accumulated"`.'
 
 
-def has_neurons(view: CacheView, layer: int) -> bool:
-    """Whether this layer's MLP is one matrix of neurons."""
-    W_out = tensor_of(getattr(getattr(view.model.blocks[layer], "mlp", None), "W_out", None))
-    return W_out is not None and W_out.ndim == 2
-
-
-def embeddings(view: CacheView) -> dict[str, str]:
-    """The rows of the embeddings, and the activations they are read from."""
-    names = {"embed": "hook_embed"}
-    return names | {"pos_embed": "hook_pos_embed"} if view.has("hook_pos_embed") else names
-
-
-def _no_neurons(mlp: Any) -> str:
-    why = "is not there" if mlp is None else "has no single W_out (as in a mixture of experts)"
-    return f'{why}, so there are no neurons to list. `by="layer"` has it as a whole.'
-
-
-def _sublayers(view: CacheView, layer: int) -> dict[str, str]:
-    """The rows of a layer's sublayers, and the activations they are read from."""
-    names = {f"{layer}_attn_out": f"blocks.{layer}.hook_attn_out"}
-    if not getattr(view.cfg, "attn_only", False):
-        names[f"{layer}_mlp_out"] = f"blocks.{layer}.hook_mlp_out"
-    return names
-
-
-def _bias(functional: Functional, module: Any, name: str, output_norm: Any) -> Tensor | None:
+def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["attn", "mlp"]) -> Tensor | None:
     """What a sublayer's bias adds, with that of the norm on its output, whose bias is the functional's constant."""
-    bias = tensor_of(getattr(module, name, None))
-    if bias is None:
-        norm_bias = tensor_of(getattr(output_norm, "bias", getattr(output_norm, "b", None)))
-        return None if norm_bias is None else functional.constant
-    return functional.constant + (functional.vector @ bias.to(functional.vector))[:, None] / functional.divisor
+    view, block = readout.view, readout.view.model.blocks[layer]
+    bias = tensor_of(getattr(getattr(block, part), {"attn": "b_O", "mlp": "b_out"}[part], None))
+    if bias is not None:
+        return functional.constant + (functional.vector @ bias.to(functional.vector))[:, None] / functional.divisor
+    norm = readout.output_norm(layer, part)
+    return None if norm is None or Norm.of(getattr(block, norm), view).bias is None else functional.constant
 
 
 def _with_rest(
-    readout: Readout, labels: list[str], values: list[Tensor], biases: dict[str, Tensor], names: dict[str, str]
+    readout: Readout, labels: list[str], values: list[Tensor], biases: dict[str, Tensor], pieces: Pieces
 ) -> Rows:
-    """Parts, biases, and every other sublayer as a whole."""
+    """Parts, biases, and every other piece as a whole."""
     import torch
 
-    rest = _worth_of(readout, readout.functional, names)
+    rest = worth_of(readout, readout.functional, pieces)
     rows = [*values, *(bias.unsqueeze(0) for bias in biases.values()), rest.values]
     return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels))
-
-
-def _worth_of(readout: Readout, worth: Worth, names: dict[str, str]) -> Rows:
-    import torch
-
-    values = [worth(readout.view.rows(name, readout.positions)) for name in names.values()]
-    return Rows(list(names), torch.stack(values))
 
 
 def _einsum(a: Tensor, b: Tensor, shapes: str) -> Tensor:

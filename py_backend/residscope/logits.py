@@ -67,8 +67,9 @@ def final_vectors(
     """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
     module = getattr(view.model, "ln_final", None)
     name = view.first("unembed.hook_in", "ln_final.hook_out")
-    if name is None and not hasattr(module, "weight"):
-        name = view.first("ln_final.hook_normalized")  # a HookedTransformer's: after its weight and bias
+    # A HookedTransformer's, after its weight and bias; but the RMSNorm of version 2 has its weight behind that hook.
+    if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
+        name = view.first("ln_final.hook_normalized")
     if name is not None:
         return view.rows(name, positions)
     final = f"blocks.{view.n_layers - 1}.hook_resid_post"

@@ -10,7 +10,8 @@ leaves out w (it expects it folded into W_U) and for which this is the general f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from .cache import CacheView
 from .norms import Norm
@@ -83,19 +84,38 @@ class Readout:
             self.view.get("ln_final.hook_scale")  # raises with the sentence that names it
         return self.norm.scale(self.view.rows(name, self.positions))
 
-    def writer(self, layer: int, output_norm: str) -> Functional:
+    def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """The functional for what a sublayer of `layer` computes, before its way into the residual stream.
 
-        On that way some models normalise it (`ln1_post` after attention, `ln2_post` after the MLP; Gemma 2, OLMo 2, …)
-        or multiply it (Granite's residual multiplier).
+        On that way some models normalise it (Gemma 2, OLMo 2, …) or multiply it (Granite's residual multiplier).
         """
         factor = float(getattr(self.view.cfg, "residual_multiplier", None) or 1.0)
         stream = Functional(self.functional.vector * factor, self.functional.divisor, self.functional.divisor * 0)
-        module = getattr(self.view.model.blocks[layer], output_norm, None)
-        if module is None:
+        name = self.output_norm(layer, part)
+        norm = None if name is None else Norm.of(getattr(self.view.model.blocks[layer], name), self.view)
+        if norm is None or not norm.divides:
             return stream
-        scale = self.view.rows(f"blocks.{layer}.{output_norm}.hook_scale", self.positions)
-        return stream.through(Norm.of(module, self.view), scale.squeeze(-1))
+        where = f"blocks.{layer}.{name}"
+        if not self.view.has(f"{where}.hook_scale") and self.view.has(f"{where}.hook_in"):
+            return stream.through(norm, norm.scale(self.view.rows(f"{where}.hook_in", self.positions)))
+        return stream.through(norm, self.view.rows(f"{where}.hook_scale", self.positions).squeeze(-1))
+
+    def output_norm(self, layer: int, part: Literal["attn", "mlp"]) -> str | None:
+        """The norm that a sublayer's output passes before it is added, by its name in the block."""
+        block = self.view.model.blocks[layer]
+        before, after = ("ln1", "ln1_post") if part == "attn" else ("ln2", "ln2_post")
+        if hasattr(block, after):
+            return after
+        return before if self.norms_outputs and hasattr(block, before) else None
+
+    @cached_property
+    def norms_outputs(self) -> bool:
+        """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so."""
+        read, written = "blocks.0.ln1.hook_in", "blocks.0.attn.hook_out"
+        if hasattr(self.view.model.blocks[0], "ln1_post") or not (self.view.has(read) and self.view.has(written)):
+            return False
+        one, other = self.view.get(read), self.view.get(written)
+        return one.shape == other.shape and bool((one[0, -1] == other[0, -1]).all())
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""

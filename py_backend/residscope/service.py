@@ -234,26 +234,26 @@ class Service:
         return AttentionReply(ask.layer, ask.head, view.n_pos, len(buffers) > 1, notes), buffers
 
     def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
-        from .components import layers_with_neurons, split_mlps, without_neurons
+        from .attribution import decompose
         from .result import strongest
 
-        prompt, readout = view.check_prompt(ask.prompt), self._readout(view, ask)
-        wanted = layers_with_neurons(view, ask.layer)
-        labels, values, biases = split_mlps(readout, wanted)
-        worth = _shown(values.squeeze(-1), prompt)
-        if not bool(worth.isfinite().all()):
-            raise ResidscopeError("not-finite", "The MLP activations in the cache hold NaN or infinity.")
-        chosen = strongest(worth, min(max(ask.k, 1), 50))
+        prompt, targets = view.check_prompt(ask.prompt), self.targets(view)
+        where = view.positions("last" if ask.position is None else ask.position)
+        result = decompose(view, targets, targets.resolve(ask.target), "neuron", where, self.logits, layers=ask.layer)
+        rows = _shown(result.values, prompt)
+        neurons = rows[: result.parts]
+        chosen = strongest(neurons, min(max(ask.k, 1), 50))
+        biases = [i for i, label in enumerate(result.labels) if label.endswith("_mlp_bias")]
         reply = NeuronsReply(
-            labels=[labels[i] for i in chosen],
-            count=len(labels),
-            total=float(worth.sum()),
-            bias=sum(float(_shown(bias.squeeze(-1), prompt)) for bias in biases.values()),
-            notes=without_neurons(view, wanted) if ask.layer is None else [],
+            labels=[result.labels[i] for i in chosen],
+            count=result.parts,
+            total=float(neurons.sum()),
+            bias=float(rows[biases].sum()),
+            notes=result.notes,
         )
-        return reply, [_float32(worth[chosen])]
+        return reply, [_float32(neurons[chosen])]
 
-    def _readout(self, view: CacheView, ask: ReadAttention | RankNeurons) -> Readout:
+    def _readout(self, view: CacheView, ask: ReadAttention) -> Readout:
         from .readout import Readout
 
         where = view.positions("last" if ask.position is None else ask.position)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .attention import whole_pattern
 from .cache import CacheView, working
-from .components import head_directions
+from .components import head_directions, head_outputs
 from .errors import ResidscopeError
 from .heads import parse
 from .readout import Readout
+from .structure import named_layers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -44,21 +45,55 @@ def sources(
     for layer, head in heads:
         view.check_head(layer, head)
         direction, divisor, _ = head_directions(readout, layer)
-        v = view.get(f"blocks.{layer}.attn.hook_v")  # [batch, source, group, d_head]
-        if v.ndim != 4 or v.shape[-1] != direction.shape[-1]:
-            raise ResidscopeError(
-                "values",
-                f"`blocks.{layer}.attn.hook_v` has the shape {list(v.shape)}, not [batch, pos, head, "
-                f"{direction.shape[-1]}]: what each source brings cannot be told for this kind of attention.",
-            )
-        group = head * v.shape[2] // view.n_heads
-        worth = einsum(working(v[:, :, group]), direction[:, head], "batch source d_head, batch d_head -> batch source")
+        if head >= direction.shape[1]:
+            raise ResidscopeError("head", f"Layer {layer} of this model has only {direction.shape[1]} heads.")
+        unit = direction[:, head]  # [batch, d_head]
+        z = head_outputs(readout, layer)[:, :, head]
+        v = _values(view, layer, head, direction.shape[1], z.shape[-1])
         pattern = view.take(whole_pattern(view, layer)[:, head], readout.positions)  # [batch, destination, source]
-        brought.append((pattern * worth[:, None] / divisor[..., None]).permute(2, 1, 0))
-        z = view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)[:, :, head]
-        own = einsum(z, direction[:, head], "batch destination d_head, batch d_head -> batch destination") / divisor
+        if _gate(view, layer) is None:
+            worth = einsum(v, unit, "batch source d_head, batch d_head -> batch source")[:, None]
+        else:  # the gate multiplies what was read, unit by unit: held as it was at each destination
+            read = pattern @ v
+            gate = torch.where(read == 0, torch.zeros_like(z), z / read)
+            worth = einsum(
+                v, gate * unit[:, None], "batch source d_head, batch destination d_head -> batch destination source"
+            )
+        brought.append((pattern * worth / divisor[..., None]).permute(2, 1, 0))
+        own = einsum(z, unit, "batch destination d_head, batch d_head -> batch destination") / divisor
         values.append(own.T)
     return torch.stack(brought, dim=2), torch.stack(values, dim=1)
+
+
+def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
+    """A note on heads whose output is gated after they have read."""
+    names = {layer: name for layer in sorted(set(layers)) if (name := _gate(view, layer))}
+    if not names:
+        return []
+    return [
+        f"The heads in {named_layers(names)} gate what they have read (`{next(iter(names.values()))}`): each source's "
+        "part passes the gate as it stood."
+    ]
+
+
+def _gate(view: CacheView, layer: int) -> str | None:
+    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one."""
+    return view.first(*(f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")))
+
+
+def _values(view: CacheView, layer: int, head: int, n_heads: int, width: int) -> Float[Tensor, "batch source d_head"]:
+    """What a head reads at each source: its group's `v`, after a norm on it where the model has one."""
+    name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
+    v = view.get(name)  # [batch, source, group, d_head]
+    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):
+        v = v.transpose(1, 2)  # latent attention keeps [batch, head, source, d_head]
+    if v.ndim != 4 or v.shape[-1] != width or n_heads % v.shape[2]:
+        raise ResidscopeError(
+            "values",
+            f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {width}]: what each source brings cannot "
+            "be told for this kind of attention.",
+        )
+    return working(v[:, :, head * v.shape[2] // n_heads])
 
 
 def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:

@@ -162,6 +162,12 @@ class Targets:
             u = self.held(target.direction)
             return u, u.new_zeros(u.shape[0])
         W_U, b_U = unembedding(self.view.model)
+        if W_U.shape[0] != self.view.cfg.d_model:
+            raise ResidscopeError(
+                "unembedding",
+                f"This model's unembedding reads {W_U.shape[0]} figures and its stream has {self.view.cfg.d_model}: it "
+                "projects the stream in between, which Residscope does not follow.",
+            )
         ids, alpha = self.weights(target)
         ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
         u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]

@@ -46,9 +46,9 @@ class Brute:
         x = torch.randn(self.unembed.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
         with torch.no_grad():
             there, back, double, lifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
-        if torch.allclose(double, 2 * there, rtol=1e-6):  # passes everything on
+        if torch.allclose(double, 2 * there, rtol=1e-5, atol=1e-3):  # passes everything on
             return Norm(False, False, torch.ones_like(x), torch.zeros_like(x))
-        centres, bias = torch.allclose(lifted, there, rtol=1e-6), (there + back) / 2
+        centres, bias = torch.allclose(lifted, there, rtol=1e-4, atol=1e-4), (there + back) / 2
         x = x - x.mean() if centres else x
         return Norm(True, centres, (there - bias) / (x / x.pow(2).mean().sqrt()), bias)
 

@@ -1,6 +1,7 @@
 // A kernel that makes its numbers up: any shape, always the same for the same shape, rows that add up.
 import type { Target, Token, TokenLabel } from "../src/protocol.gen";
 import type { Kernel } from "./fake-model";
+import { neuronsReply } from "./made-up-neurons";
 
 export interface Shape {
   layers: number;
@@ -35,7 +36,19 @@ export function demoTarget(): Target {
   return { contrasts: [{ answer: [{ id: 1, text: " Mary" }], distractor: [{ id: 2, text: " John" }] }], direction: null };
 }
 
-export function fakeKernel(shape: Shape, options: { measured?: "agrees" | "misses" | "unknown" } = {}): Kernel {
+export interface Options {
+  measured?: "agrees" | "misses" | "unknown";
+  notes?: string[];
+  /** Layers whose MLP is a mixture of experts. */
+  experts?: number[];
+  /** Layers without attention, which have a mixer instead. */
+  mixers?: number[];
+  /** False: the cache holds positions only. */
+  tokens?: boolean;
+}
+
+export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
+  const { notes = [], experts = [], mixers = [] } = options;
   const { layers, heads, positions, prompts } = shape;
   const vocabulary = new Map<string, Token>(WORDS.map((text, id) => [text, { id: id + 100, text }]));
   const token = (text: string): Token => vocabulary.get(text) ?? { id: text.length * 7919, text };
@@ -50,11 +63,12 @@ export function fakeKernel(shape: Shape, options: { measured?: "agrees" | "misse
     return { heads: values, bias: Array.from({ length: layers }, () => bell() * 0.01), mlp: Array.from({ length: layers }, (_, i) => bell() * (0.1 + (i / layers) ** 3)), embed: bell() * 0.1 };
   }
 
-  return (ask) => {
+  return (ask): ReturnType<Kernel> => {
     if (ask.kind === "describe")
-      return { reply: { kind: "describe", name: "cache", model: "made-up", layers, heads, prompts, positions, dtype: "float32", device: "cpu", bytes: 41_300_000, missing: [], last: Array<number>(prompts).fill(positions - 1), has_tokens: true } };
+      return { reply: { kind: "describe", name: "cache", model: "made-up", layers, heads, prompts, positions, dtype: "float32", device: "cpu", bytes: 41_300_000, missing: [], last: Array<number>(prompts).fill(positions - 1), has_tokens: options.tokens ?? true } };
     if (ask.kind === "tokens") {
       const tokens: TokenLabel[] = Array.from({ length: positions }, (_, i) => {
+        if (options.tokens === false) return { text: String(i) };
         const text = i === 0 ? "<|im_start|>" : (WORDS[(i - 1) % WORDS.length] ?? "?");
         if ((ask.prompt ?? null) === null && prompts > 1 && i % 5 === 2) return { text: "", varies: [text, " Amy", " Tom"] };
         return { text, id: i, varies: [], padding: false };
@@ -75,13 +89,13 @@ export function fakeKernel(shape: Shape, options: { measured?: "agrees" | "misse
       const attn = parts.bias.map((b, l) => b + sum(parts.heads.slice(l * heads, (l + 1) * heads)));
       const rows: [string, number][] = [];
       if (ask.by === "head") {
-        parts.heads.forEach((v, i) => rows.push([`L${Math.floor(i / heads)}H${i % heads}`, v]));
-        parts.bias.forEach((v, l) => rows.push([`${l}_attn_bias`, v]));
+        parts.heads.forEach((v, i) => rows.push([`L${Math.floor(i / heads)}H${i % heads}`, mixers.includes(Math.floor(i / heads)) ? NaN : v]));
+        parts.bias.forEach((v, l) => rows.push(mixers.includes(l) ? [`${l}_mixer_out`, attn[l] ?? 0] : [`${l}_attn_bias`, v]));
         parts.mlp.forEach((v, l) => rows.push([`${l}_mlp_out`, v]));
         rows.push(["embed", parts.embed]);
       } else if (ask.by === "layer") {
         rows.push(["embed", parts.embed]);
-        attn.forEach((v, l) => rows.push([`${l}_attn_out`, v], [`${l}_mlp_out`, parts.mlp[l] ?? 0]));
+        attn.forEach((v, l) => rows.push([mixers.includes(l) ? `${l}_mixer_out` : `${l}_attn_out`, v], [`${l}_mlp_out`, parts.mlp[l] ?? 0]));
       } else {
         let run = parts.embed;
         attn.forEach((v, l) => {
@@ -95,9 +109,16 @@ export function fakeKernel(shape: Shape, options: { measured?: "agrees" | "misse
       const unexplained = options.measured === "misses" ? -0.42 : 1e-6;
       return {
         reply: { kind: "attribute", by: ask.by, labels: rows.map(([label]) => label), constant, unexplained,
-          measured: options.measured === "unknown" ? null : total + unexplained, worst: options.measured === "unknown" ? null : unexplained, tolerance: 1e-3, measured_from: "the logits in the cache", prompts, notes: [] },
+          measured: options.measured === "unknown" ? null : total + unexplained, worst: options.measured === "unknown" ? null : unexplained, tolerance: 1e-3, 
+          measured_from: options.measured === "unknown" ? "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`" : "the logits in the cache (unembed.hook_out)",
+          prompts: ask.prompt == null ? prompts : 1, notes },
         buffers: [floats(rows.map(([, v]) => v))],
       };
+    }
+    if (ask.kind === "neurons") {
+      if (ask.layer != null && experts.includes(ask.layer))
+        return { failure: { code: "no-neurons", message: `The MLP of layer ${ask.layer} cannot be split: it has no single W_out (as in a mixture of experts), so there are no neurons to list. \`by="layer"\` has it as a whole.` } };
+      return neuronsReply(ask, parts.mlp, 0.11);
     }
     const next = random(seed + ask.layer * 1009 + ask.head * 9176);
     const pattern = new Uint16Array(positions * positions);

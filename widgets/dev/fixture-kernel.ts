@@ -1,6 +1,7 @@
 // A kernel over true numbers, dumped to a JSON file beside the harness (never committed).
 import type { Target } from "../src/protocol.gen";
 import type { Kernel } from "./fake-model";
+import { neuronsReply } from "./made-up-neurons";
 
 export interface Fixture {
   tokens: string[][];
@@ -38,7 +39,7 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
     });
   };
   const floats = (values: number[]): ArrayBuffer => new Float32Array(values).buffer as ArrayBuffer;
-  return (ask) => {
+  return (ask): ReturnType<Kernel> => {
     const prompt = ("prompt" in ask ? ask.prompt : null) ?? null;
     if (ask.kind === "describe")
       return { reply: { kind: "describe", name: "cache", model: "SmolLM2-135M", layers, heads, prompts, positions, dtype: "float32", device: "cpu", bytes: 41_300_000, missing: [], last: f.tokens.map(() => positions - 1), has_tokens: true } };
@@ -67,6 +68,7 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
       const measured = prompt === null ? f.measured.reduce((a, b) => a + b, 0) / prompts : (f.measured[prompt] ?? 0);
       return { reply: { kind: "attribute", by: ask.by, labels, measured, constant: 0, unexplained: 2e-6, worst: 1e-6, tolerance: 1e-3, measured_from: "the logits in the cache", prompts, notes: [] }, buffers: [floats(rows)] };
     }
+    if (ask.kind === "neurons") return neuronsReply(ask, row("mlp", prompt), 0); // the fixture holds no neurons
     const at = ask.layer * heads + ask.head;
     const from = prompt ?? 0;
     const start = (from * layers * heads + at) * cells;

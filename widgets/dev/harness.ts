@@ -1,4 +1,5 @@
-// Opens the panel over a kernel in the page: ?layers=&heads=&positions=&prompts=&dark&measured=misses, or ?fixture for true numbers.
+// Opens the panel over a kernel in the page: ?layers=&heads=&positions=&prompts=&dark&measured=misses,
+// &ranking=neurons&layer=29&experts=3,4&mixers=1,2&positions-only&notes; or ?fixture for true numbers.
 import entry, { type Traits } from "../src/anywidget";
 import { demoTarget, fakeKernel } from "./fake-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
@@ -8,9 +9,16 @@ const query = new URLSearchParams(location.search);
 const number = (name: string, other: number): number => Number(query.get(name) ?? other);
 if (query.has("dark")) document.body.setAttribute("data-jp-theme-light", "false");
 
+const layersIn = (name: string): number[] => (query.get(name) ?? "").split(",").filter(Boolean).map(Number);
+const NOTES = [
+  "0.31 arises in layer 12: its heads (z @ W_O) and bias are not all of `hook_attn_out`.",
+  "The model soft-caps its logits at 30: the rows explain the figure before the cap; what the cap changes (0.0021 at most) is part of the constant.",
+];
+
 const traits: Traits = {
   cache_name: "cache", prompt: query.has("mean") ? null : 0, position: null, norm: "frozen", top_k: 5,
   heads: (query.get("pins") ?? "").split(",").filter(Boolean), wire_target: demoTarget(),
+  ranking: query.get("ranking") === "neurons" ? "neurons" : "heads", layer: query.has("layer") ? number("layer", 0) : null,
 };
 let kernel: Kernel;
 if (query.has("fixture")) {
@@ -20,7 +28,7 @@ if (query.has("fixture")) {
 } else {
   kernel = fakeKernel(
     { layers: number("layers", 30), heads: number("heads", 9), positions: number("positions", 15), prompts: number("prompts", 8) },
-    { measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown" },
+    { notes: query.has("notes") ? NOTES : [], experts: layersIn("experts"), mixers: layersIn("mixers"), tokens: !query.has("positions-only"), measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown" },
   );
 }
 const refused: Kernel = () => ({ failure: { code: "refused", message: "This cache holds no residual stream at blocks.3. Run the model again with run_with_cache and no names_filter." } });

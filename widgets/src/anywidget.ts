@@ -5,7 +5,7 @@ import { Client, type Transport } from "./client";
 import { watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import type { Target } from "./protocol.gen";
-import { type Norm, Store, type Synced } from "./store";
+import { type Norm, type Ranking, Store, type Synced } from "./store";
 import { isSet } from "./target";
 
 /** The traits of py_backend/residscope/panel.py that are shared with the views. */
@@ -17,6 +17,8 @@ export interface Traits {
   norm: Norm;
   wire_target: Target;
   top_k: number;
+  ranking: Ranking;
+  layer: number | null;
 }
 
 type Model = AnyModel<Traits>;
@@ -79,6 +81,8 @@ export function connect(model: Model, store: Synced, signal: AbortSignal): void 
   // An empty one is Python's before it has chosen: not a target, and never sent back.
   sync(model, "wire_target", store.target, signal, (target) => Array.isArray(target?.contrasts) && isSet(target));
   sync(model, "top_k", store.topK, signal);
+  sync(model, "ranking", store.ranking, signal);
+  sync(model, "layer", store.layer, signal);
 }
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {

@@ -44,6 +44,17 @@ export function bytes(count: number): string {
   return `${value < 9.95 && unit > 1 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
+/** "1536", "46,080". */
+export function counted(count: number): string {
+  return count < 10_000 ? String(count) : String(count).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** How much is left over, without its sign: "0.35", "3e-6". */
+export function amount(value: number): string {
+  const size = Math.abs(value);
+  return size === 0 ? "0" : size >= 0.001 ? String(Number(size.toPrecision(2))) : size.toExponential(0);
+}
+
 export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }

@@ -3,7 +3,7 @@ import { computed, untracked } from "@preact/signals-core";
 import { type Client, float32, RequestFailed } from "./client";
 import { watch } from "./lifetime";
 import type { Attribute } from "./protocol.gen";
-import type { Attribution, Store } from "./store";
+import { type Attribution, NEURONS, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 
 export function load(store: Store, client: Client, signal: AbortSignal): void {
@@ -11,9 +11,9 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     const problems = new Map(untracked(() => store.problems.value));
     if (message === null ? problems.delete(lane) : problems.set(lane, message)) store.problems.value = problems;
   };
-  const run = <T>(lane: string, reply: Promise<T | null>, put: (result: T) => void): void => {
-    store.computing.value += 1;
-    const done = (): void => void (store.computing.value -= 1);
+  const run = <T>(lane: string, reply: Promise<T | null>, put: (result: T) => void, count = store.computing): void => {
+    count.value += 1;
+    const done = (): void => void (count.value -= 1);
     reply.finally(done).then(
       (result) => {
         if (result === null || signal.aborted) return; // overtaken by a newer request
@@ -59,4 +59,21 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   attribution("heads", "head", (a) => (store.headRows.value = a), false);
   attribution("layers", "layer", (a) => (store.layerRows.value = a), false);
   attribution("lens", "accumulated", (a) => (store.lens.value = a), true);
+
+  watch(signal, () => {
+    if (store.ranking.value !== "neurons") return; // not in view
+    void store.cacheName.value;
+    void asked.value;
+    const target = store.target.peek();
+    const [layer, k, prompt, position] = [store.layer.value, store.topK.value, store.prompt.value, store.locked.value];
+    if (!isSet(target)) return;
+    now(() =>
+      run(
+        NEURONS,
+        client.latest(NEURONS, { kind: "neurons", layer, k, target, prompt, position }),
+        ({ reply, buffers }) => (store.neurons.value = { reply, values: float32(buffers[0]), layer }),
+        store.computingNeurons,
+      ),
+    );
+  });
 }

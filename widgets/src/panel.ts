@@ -3,7 +3,7 @@ import type { Client } from "./client";
 import { keepKeys } from "./keys";
 import { element, watch } from "./lifetime";
 import { load } from "./loader";
-import type { Store } from "./store";
+import { NEURONS, type Store } from "./store";
 import { followTheme } from "./theme";
 import { mountAttention } from "./views/attention";
 import { mountHeader } from "./views/header";
@@ -38,7 +38,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   });
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
-    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens");
+    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && lane !== NEURONS);
     root.dataset["state"] = failed ? "error" : loading ? "loading" : "ready";
     root.setAttribute("aria-busy", String(loading));
   });
@@ -59,7 +59,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   load(store, client, signal);
 
   root.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") store.escape(event.target instanceof Node && tokens.contains(event.target));
+    const within = (...places: HTMLElement[]): boolean => places.some((p) => event.target instanceof Node && p.contains(event.target));
+    if (event.key === "Escape") store.escape(within(tokens), within(layers, ranking));
   }, { signal });
   keepKeys(root, signal);
 

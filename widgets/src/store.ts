@@ -1,16 +1,26 @@
-// The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK.
+// The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK, ranking,
+// layer.
 // Everything else lives in this view only. Views read and write here, and never message each other.
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { parseHead, visible } from "./format";
-import type { AttributionReply, CacheFacts, Target, TokenLabel } from "./protocol.gen";
+import type { AttributionReply, CacheFacts, NeuronsReply, Target, TokenLabel } from "./protocol.gen";
 import { NOTHING, quantity } from "./target";
 
 export type Norm = "frozen" | "recomputed";
+export type Ranking = "heads" | "neurons";
+/** The loader's lane whose refusals stand in its own card, and are no failure of the panel. */
+export const NEURONS = "neurons";
 export type Theme = "light" | "dark";
 /** A decomposition as it came, with its numbers. */
 export interface Attribution {
   reply: AttributionReply;
   rows: Float32Array;
+}
+/** The strongest neurons as they came, with their numbers and the layer that was asked for (null: all). */
+export interface Neurons {
+  reply: NeuronsReply;
+  values: Float32Array;
+  layer: number | null;
 }
 /** A sentence for what is under the pointer: plain text, and numbers to stress. */
 export type Sentence = (string | { stress: string; sign: number })[];
@@ -23,6 +33,8 @@ export interface Synced {
   heads: Signal<string[]>;
   norm: Signal<Norm>;
   topK: Signal<number>;
+  ranking: Signal<Ranking>;
+  layer: Signal<number | null>;
 }
 
 export class Store implements Synced {
@@ -33,6 +45,9 @@ export class Store implements Synced {
   readonly heads = signal<string[]>([]);
   readonly norm = signal<Norm>("frozen");
   readonly topK = signal(5);
+  readonly ranking = signal<Ranking>("heads");
+  /** Whose neurons are ranked; null is all layers'. */
+  readonly layer = signal<number | null>(null);
 
   readonly theme = signal<Theme>("light");
   readonly hoveredHead = signal<string | null>(null);
@@ -47,8 +62,11 @@ export class Store implements Synced {
   readonly lens = signal<Attribution | null>(null);
   readonly layerRows = signal<Attribution | null>(null);
   readonly headRows = signal<Attribution | null>(null);
+  readonly neurons = signal<Neurons | null>(null);
   /** How many of the loader's requests are under way: the pictures on screen are yesterday's. */
   readonly computing = signal(0);
+  /** The same for the neurons, which only their own card shows. */
+  readonly computingNeurons = signal(0);
   /** Lanes of the loader whose last answer was a refusal, with its sentence. */
   readonly problems = signal<ReadonlyMap<string, string>>(new Map());
 
@@ -73,12 +91,31 @@ export class Store implements Synced {
     return head === null ? this.hoveredLayer.value : (parseHead(head)?.layer ?? null);
   });
 
+  /** The layer whose neurons are in view. */
+  readonly chosenLayer = computed(() => (this.ranking.value === "neurons" ? this.layer.value : null));
+  /** What the figures on screen come with, each sentence once. */
+  readonly notes: ReadonlySignal<string[]> = computed(() => {
+    const neurons = this.ranking.value === "neurons" ? this.neurons.value : null;
+    const replies = [this.headRows.value, this.layerRows.value, this.lens.value, neurons];
+    return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
+  });
+
   /** A head's contribution, if it is known. */
   headValue(name: string): number | null {
+    const value = this.#headRow(name);
+    return value === undefined || Number.isNaN(value) ? null : value;
+  }
+
+  /** Whether this layer is known to have no attention heads. */
+  isAbsent(name: string): boolean {
+    return Number.isNaN(this.#headRow(name));
+  }
+
+  #headRow(name: string): number | undefined {
     const facts = this.facts.value;
     const head = parseHead(name);
-    if (!facts || !head || head.layer >= facts.layers || head.head >= facts.heads) return null;
-    return this.headRows.value?.rows[head.layer * facts.heads + head.head] ?? null;
+    if (!facts || !head || head.layer >= facts.layers || head.head >= facts.heads) return undefined;
+    return this.headRows.value?.rows[head.layer * facts.heads + head.head];
   }
 
   /** How the token at a position is written; "∗" where prompts differ. */
@@ -91,11 +128,12 @@ export class Store implements Synced {
   hover(head: string | null): void {
     batch(() => {
       this.hoveredHead.value = head;
-      if (head !== null) this.preview.value = head;
+      if (head !== null && !this.isAbsent(head)) this.preview.value = head;
     });
   }
 
   togglePin(head: string): void {
+    if (this.isAbsent(head)) return;
     const heads = this.heads.value;
     this.heads.value = heads.includes(head) ? heads.filter((h) => h !== head) : [...heads, head];
   }
@@ -104,8 +142,23 @@ export class Store implements Synced {
     this.position.value = position === this.locked.value || position === this.lastPosition.value ? null : position;
   }
 
-  /** Esc: pins, preview and hover go; the locked token too when the focus is in the token strip. */
-  escape(inTokens: boolean): void {
+  /** A layer's neurons, or again: all layers'. */
+  toggleLayer(layer: number): void {
+    batch(() => {
+      this.layer.value = layer === this.chosenLayer.value ? null : layer;
+      this.ranking.value = "neurons";
+    });
+  }
+
+  /**
+   * Esc: pins, preview and hover go; the locked token too when the focus is in the token strip. Where a layer is chosen
+   * (its chart and the ranking), the layer goes first.
+   */
+  escape(inTokens: boolean, byLayer = false): void {
+    if (byLayer && this.chosenLayer.value !== null) {
+      this.layer.value = null;
+      return;
+    }
     batch(() => {
       if (this.heads.value.length > 0) this.heads.value = [];
       this.preview.value = null;

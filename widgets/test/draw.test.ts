@@ -32,6 +32,15 @@ describe("axis", () => {
     expect([attention?.from, attention?.to]).toEqual([lensX("0_pre", 0, 3, 1), lensX("0_mid", 1, 3, 1)]);
     expect(percent(lensX("final_post", 2, 3, 1), 1)).toBe(100);
   });
+  it.each([
+    ["attention, MLP", ["2_attn_out", "2_mlp_out"], ["attention 2-2.5", "mlp 2.5-3"]],
+    ["a mixer in attention's place", ["2_mixer_out", "2_mlp_out"], ["other 2-2.5", "mlp 2.5-3"]],
+    ["only a mixer", ["2_mixer_out"], ["other 2-3"]],
+    ["both beside an MLP", ["2_attn_out", "2_mixer_out", "2_mlp_out"], ["attention 2-2.25", "other 2.25-2.5", "mlp 2.5-3"]],
+    ["only attention", ["2_attn_out"], ["attention 2-2.5"]],
+  ])("puts every sublayer into its layer: %s", (_, labels, places) => {
+    expect(bars(["embed", ...labels]).slice(1).map((b) => `${b.kind} ${b.from}-${b.to}`)).toEqual(places);
+  });
 });
 
 describe("writing", () => {

@@ -1,30 +1,7 @@
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { demoTarget, fakeKernel } from "../dev/fake-kernel";
-import { FakeModel, type Kernel } from "../dev/fake-model";
-import entry, { type Traits } from "../src/anywidget";
-
-const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
-let end = new AbortController();
-
-async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKernel(SHAPE), delay = (): number => 0) {
-  end = new AbortController();
-  const state: Traits = { cache_name: "cache", prompt: 0, position: null, heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ...traits };
-  const model = new FakeModel(state, kernel, delay);
-  const el = document.createElement("div");
-  document.body.append(el);
-  entry.render({ model: model.asAnyModel(), el, signal: end.signal } as unknown as Parameters<typeof entry.render>[0]);
-  const root = el.querySelector<HTMLElement>(".residscope");
-  if (!root) throw new Error("nothing was drawn");
-  return { model, el, root, settled: () => vi.waitFor(() => expect(root.dataset["state"]).not.toBe("loading")) };
-}
-const all = (root: HTMLElement, selector: string): HTMLElement[] => [...root.querySelectorAll<HTMLElement>(selector)];
-const names = (nodes: HTMLElement[]): (string | null)[] => nodes.map((n) => n.getAttribute("aria-label"));
-const key = (node: Element | null | undefined, name: string): boolean | undefined => node?.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
-
-afterEach(() => {
-  end.abort();
-  document.body.replaceChildren();
-});
+import type { Kernel } from "../dev/fake-model";
+import { all, key, names, open, SHAPE } from "./open";
 
 describe("panel", () => {
   it("draws what the kernel says, names every head, and adds up", async () => {
@@ -140,10 +117,10 @@ describe("panel", () => {
   });
 
   it("leaves nothing behind", async () => {
-    const { model, el, settled } = await open({ heads: ["L0H0"] });
+    const { model, el, close, settled } = await open({ heads: ["L0H0"] });
     await settled();
     expect(model.listeners()).toBeGreaterThan(0);
-    end.abort();
+    close();
     expect([model.listeners(), el.childElementCount]).toEqual([0, 0]);
     const asked = model.asked.length;
     model.set("prompt", 1);

@@ -5,6 +5,8 @@ export interface Bar {
   index: number;
   label: string;
   kind: "attention" | "mlp" | "other";
+  /** "attn", "mlp", "mixer"; an embedding's own name. */
+  part: string;
   layer: number | null;
   from: number;
   to: number;
@@ -34,21 +36,31 @@ export function lensMeaning(label: string): string {
 }
 
 export function bars(labels: string[]): Bar[] {
-  const parsed = labels.map((label) => /^(\d+)_(attn|mlp)_out$/.exec(label));
-  const others = parsed.filter((m) => m === null).length;
-  let other = 0;
+  const parsed = labels.map((label) => /^(\d+)_(.+)_out$/.exec(label));
+  const before = parsed.filter((m) => m === null).length;
+  const inLayer = new Map<string, number>();
+  for (const m of parsed) if (m?.[1]) inLayer.set(m[1], (inLayer.get(m[1]) ?? 0) + 1);
+  const seen = new Map<string | undefined, number>();
   return labels.map((label, index) => {
     const match = parsed[index];
+    const at = seen.get(match?.[1]) ?? 0;
+    seen.set(match?.[1], at + 1);
     if (!match) {
-      const from = -1 + other / Math.max(2, others);
-      other += 1;
-      return { index, label, kind: "other", layer: null, from, to: from + 1 / Math.max(2, others) };
+      const width = 1 / Math.max(2, before);
+      return { index, label, kind: "other", part: label, layer: null, from: -1 + at * width, to: -1 + (at + 1) * width };
     }
+    const kind = match[2] === "attn" ? "attention" : match[2] === "mlp" ? "mlp" : "other";
     const layer = Number(match[1]);
-    const attention = match[2] === "attn";
-    const from = layer + (attention ? 0 : 0.5);
-    return { index, label, kind: attention ? "attention" : "mlp", layer, from, to: from + 0.5 };
+    const [from, to] = place(kind, at, inLayer.get(match[1] ?? "") ?? 1);
+    return { index, label, kind, part: (match[2] ?? "").replaceAll("_", " "), layer, from: layer + from, to: layer + to };
   });
+}
+
+/** Where a sublayer stands in its layer: the last one has the second half, the others share the first. */
+function place(kind: Bar["kind"], at: number, count: number): [number, number] {
+  if (count === 1) return kind === "attention" ? [0, 0.5] : kind === "mlp" ? [0.5, 1] : [0, 1];
+  const width = 0.5 / (count - 1);
+  return at === count - 1 ? [0.5, 1] : [at * width, (at + 1) * width];
 }
 
 /** Round layer numbers for an axis: every 1, 2, 5, 10, … so that at most `most` are written. */

@@ -1,10 +1,12 @@
 // The conservation badge: do all rows add up to what the model really said? The reckoning is a click or a focus away.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { signed } from "../format";
+import { plural, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
+import { explanation } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
+import { prose } from "./prose";
 
 export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const open = state(false);
@@ -27,26 +29,30 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${signed(Math.abs(data.reply.worst ?? 0)).slice(1)} in a prompt`
       : kind === "misses" ? `rows miss ${signed(unexplained)} of the model’s ${quantity} ${signed(measured)}`
       : `rows sum to ${signed(sum, 3)} · no logits in the cache to compare with`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}</button>`, status);
+    const count = store.notes.value.length;
+    const mark = count === 0 ? nothing
+      : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
+    render(html`<button type="button" class="rs-badge-text rs-${kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
   });
 
   watch(signal, () => {
     const data = store.headRows.value;
     more.hidden = !open.value || !data;
     if (!data) return;
-    const { constant, measured_from, notes, tolerance } = data.reply;
+    const { constant, tolerance } = data.reply;
     const { measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
+    const notes = store.notes.value; // the head rows' own first: where they miss, these say why
     render(
-      html`<table><tbody>
+      html`<p class="rs-words">${prose(explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"))}</p>
+        ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
+        <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>
           <tr><th scope="row">constant <small>norm’s bias and unembedding’s bias</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
           ${unexplained !== null ? html`<tr><th scope="row">unexplained <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
           ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${signed(Math.abs(data.reply.worst ?? 0), 4).slice(1)}</td></tr>` : nothing}
         </tbody>
         <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, 4) : "not in the cache"}</td></tr></tfoot></table>
-        ${measured !== null && measured_from ? html`<p>Measured from ${measured_from}.</p>` : nothing}
-        ${notes.map((note) => html`<p>${note}</p>`)}
         ${missing.length > 0 ? html`<p>Not in this cache: ${missing.join(", ")}.</p>` : nothing}`,
       more,
     );

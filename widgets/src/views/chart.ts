@@ -1,6 +1,6 @@
 // The frame that the lens and the layer chart share: one x axis (draw/axis.ts), a y axis, the band of the layer in view,
 // and a cursor that pointer and arrow keys move from mark to mark. Places are percentages: nothing measures its own box.
-import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
 import { layerTicks, percent } from "../draw/axis";
@@ -15,6 +15,8 @@ export interface Mark {
   x: number;
   layer: number | null;
   sentence: Sentence;
+  /** What a click or Enter on it does. */
+  choose?: () => void;
 }
 export interface Chart {
   className: string;
@@ -45,16 +47,33 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([100, 0]);
   });
 
+  let said: Sentence | null = null;
   const select = (index: number | null): void => {
     const mark = index === null ? undefined : chart.marks.peek()[index];
     cursor.value = mark ? index : null;
     store.hoveredLayer.value = mark?.layer ?? null;
-    store.sentence.value = mark?.sentence ?? null;
+    store.sentence.value = said = mark?.sentence ?? null;
   };
+  // What a mark says changes while it is read: new numbers, another layer chosen.
+  watch(signal, () => {
+    const marks = chart.marks.value;
+    const index = cursor.peek();
+    if (index !== null && said !== null && untracked(() => store.sentence.value) === said) select(marks[index] ? index : null);
+  });
   plot.addEventListener("pointermove", (event) => select(nearest(event)), { signal });
   plot.addEventListener("pointerleave", () => select(null), { signal });
   plot.addEventListener("blur", () => select(null), { signal });
+  const choose = (index: number | null): void => {
+    if (index === null) return;
+    select(index);
+    chart.marks.peek()[index]?.choose?.();
+  };
+  plot.addEventListener("click", (event) => choose(nearest(event)), { signal });
   plot.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      return choose(cursor.peek());
+    }
     const last = chart.marks.peek().length - 1;
     const from = cursor.peek() ?? (event.key === "ArrowLeft" ? last + 1 : -1);
     const to = { ArrowRight: from + 1, ArrowLeft: from - 1, Home: 0, End: last }[event.key];
@@ -63,7 +82,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     select(Math.max(0, Math.min(last, to)));
   }, { signal });
 
-  function nearest(event: PointerEvent): number | null {
+  function nearest(event: MouseEvent): number | null {
     const box = plot.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * (chart.layers.peek() + 1) - 1;
     let best: number | null = null;
@@ -82,6 +101,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const mark = index === null ? undefined : chart.marks.value[index];
     plot.setAttribute("aria-label", chart.summary.value);
     host.classList.toggle("rs-stale", chart.stale.value);
+    plot.classList.toggle("rs-choosable", mark?.choose !== undefined);
     const left = mark ? percent(mark.x, layers) : 0;
     render(
       html`${band === null ? null : html`<i class="rs-band" style="left:${percent(band, layers)}%;width:${100 / (layers + 1)}%"></i>`}

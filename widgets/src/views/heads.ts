@@ -85,8 +85,12 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     let index = 0;
     for (const [name, cell] of cells) {
       const value = data.rows[index] ?? NaN;
-      cell.style.backgroundColor = css(divergingRgb(value, limit, theme));
-      cell.setAttribute("aria-label", `${name} ${stale ? "not known" : signed(value)}`);
+      const absent = Number.isNaN(value);
+      cell.classList.toggle("rs-absent", absent);
+      if (absent) cell.setAttribute("aria-disabled", "true");
+      else cell.removeAttribute("aria-disabled");
+      cell.style.backgroundColor = absent ? "" : css(divergingRgb(value, limit, theme));
+      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : signed(value)}`);
       index += 1;
     }
     bar.style.backgroundImage = divergingGradient(theme);

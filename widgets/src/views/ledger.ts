@@ -9,7 +9,7 @@ export interface Entry {
   value: number;
 }
 
-/** Heads, attention biases, MLPs, embeddings, others: only those that occur. */
+/** Heads, attention biases, MLPs, embeddings, others: only those that occur. NaN is a head that is not there. */
 export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
   const sums = new Map<string, number>([["heads", 0]]);
   rows.forEach((value, i) => {
@@ -17,17 +17,18 @@ export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
     const kind =
       i < heads ? "heads"
       : /mlp/.test(label) ? "MLPs"
-      : /attn/.test(label) ? "attention biases"
+      : /attn_bias/.test(label) ? "attention biases"
+      : /^\d+_.+_out$/.test(label) ? "other sublayers"
       : /embed/.test(label) ? "embeddings"
       : label;
-    sums.set(kind, (sums.get(kind) ?? 0) + value);
+    if (!Number.isNaN(value)) sums.set(kind, (sums.get(kind) ?? 0) + value);
   });
   sums.set("constant", reply.constant);
   return [...sums].map(([name, value]) => ({ name, value })).filter((e) => e.name === "heads" || Math.abs(e.value) >= 0.005);
 }
 
 export function rowSum({ reply, rows }: Attribution): number {
-  return rows.reduce((sum, value) => sum + value, 0) + reply.constant;
+  return rows.reduce((sum, value) => (Number.isNaN(value) ? sum : sum + value), 0) + reply.constant;
 }
 
 export type Verdict =
@@ -45,9 +46,13 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
   const lines = entries(data, heads);
   const { kind, measured, unexplained } = verdict(data);
   if (kind === "misses") lines.push({ name: "unexplained", value: unexplained });
+  return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
+}
+
+/** Lines with bars, and their sum beneath a rule. */
+export function sumTable(title: string, lines: Entry[], total: Entry): TemplateResult {
   const limit = limitOf(lines.map((e) => e.value));
-  const total = measured ?? rowSum(data);
-  return html`<h4>Sum of all rows</h4>
+  return html`<h4>${title}</h4>
     <table>
       <tbody>
         ${lines.map(({ name, value }) => html`<tr>
@@ -56,6 +61,6 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
           <td class="rs-number">${signed(value)}</td>
         </tr>`)}
       </tbody>
-      <tfoot><tr><th scope="row" colspan="2">${quantity}</th><td class="rs-number">${signed(total)}</td></tr></tfoot>
+      <tfoot><tr><th scope="row" colspan="2">${total.name}</th><td class="rs-number">${signed(total.value)}</td></tr></tfoot>
     </table>`;
 }

@@ -27,6 +27,7 @@ function headSentence(store: Store): Sentence | null {
   if (name === null || !head) return null;
   const value = store.headValue(name);
   const kept = store.heads.value.includes(name);
+  if (store.isAbsent(name)) return [`${name}: layer ${head.layer} has no attention heads`];
   const what = `${name}: head ${head.head} of layer ${head.layer}`;
   if (value === null) return [what];
   return [

@@ -4,11 +4,18 @@ import type { Client } from "../client";
 import { spoken, visible } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
+import { prose } from "./prose";
 
 export function mountTokens(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
   const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
-  parent.append(strip);
+  const beside = element("p", "rs-strip-note", { hidden: "" });
+  parent.append(strip, beside);
   let focused: number | null = null;
+
+  watch(signal, () => {
+    beside.hidden = store.facts.value?.has_tokens !== false;
+    render(prose("positions only: the cache holds no token ids; pass `tokens=` to see text"), beside);
+  });
 
   watch(signal, () => {
     const tokens = store.tokens.value;

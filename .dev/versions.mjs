@@ -1,0 +1,78 @@
+/**
+ * `npm run test:versions`: tests/versions against older releases of TransformerLens, each in an environment of its own
+ * under `.venv-versions/`: that release, what Residscope computes with, and Residscope's source; no Jupyter.
+ *
+ * `npm run test:versions -- 2.18` takes the releases whose numbers begin so; what follows `--` goes to pytest.
+ * A release is added by its entry below and a file of pins, .dev/versions/RELEASE.txt: install it here without pins, and
+ * list what `pip freeze` says.
+ */
+
+import { ask, environment, Failure, fingerprint, inRoot, main, python, pythonOf, run, step, stepIfChanged, summary, windows } from "./lib.mjs";
+import { setUpPython } from "./python.mjs";
+
+const releases = [
+  { release: "2.18.0", newestPython: 12 }, // it needs numpy 1, which has no wheels for a newer one
+  { release: "3.9.0", newestPython: 14 },
+];
+const computesWith = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];
+const oldestPython = 10;
+
+const minorOf = (command) => {
+  const [major, minor] = ask(command[0], [...command.slice(1), "-c", "import sys; print(*sys.version_info[:2])"])?.split(" ").map(Number) ?? [];
+  return major === 3 ? minor : undefined;
+};
+
+/** A Python that this release runs on: the one of `.venv`, else an older one that is installed beside it. */
+function findPython(release, newestPython) {
+  const minors = Array.from({ length: newestPython - oldestPython + 1 }, (_, i) => newestPython - i);
+  const older = minors.map((minor) => (windows ? ["py", `-3.${minor}`] : [`python3.${minor}`]));
+  const found = [[python], ...older].find((command) => {
+    const minor = minorOf(command);
+    return minor >= oldestPython && minor <= newestPython;
+  });
+  if (found) return found;
+  throw new Failure(
+    `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, and this machine has only ` +
+      `3.${minorOf([python])}: install python3.${newestPython} beside it, or name other releases (npm run test:versions -- 3.9)`,
+  );
+}
+
+function test({ release, newestPython }, pytest) {
+  const folder = inRoot(".venv-versions", release);
+  const pins = `.dev/versions/${release}.txt`;
+  const own = pythonOf(folder);
+  const env = environment({ VIRTUAL_ENV: folder, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
+  const [command, ...args] = findPython(release, newestPython);
+  stepIfChanged(
+    `TransformerLens ${release}, installed`,
+    `versions-${release}`,
+    () => fingerprint([pins], computesWith, ask(command, [...args, "-VV"])),
+    [own],
+    () => {
+      run(command, [...args, "-m", "venv", "--clear", folder]);
+      // Not compiled: what is imported is, when it is; all of it takes twice the time and a quarter more of the disk.
+      run(own, ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...computesWith], { env });
+    },
+  );
+  step(`TransformerLens ${release}, tested`, () => {
+    const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
+    const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
+    run(own, ["-m", "pytest", "tests/versions", ...pytest], { env: { ...env, ...source, ...calm } });
+  });
+}
+
+main(() => {
+  const words = process.argv.slice(2);
+  const end = words.includes("--") ? words.indexOf("--") : words.length;
+  const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
+  const unknown = wanted.find((word) => !releases.some(({ release }) => release.startsWith(word)));
+  if (unknown !== undefined) {
+    throw new Failure(`There is no release "${unknown}" here; there are: ${releases.map(({ release }) => release).join(", ")}.`);
+  }
+  setUpPython();
+  for (const entry of releases) {
+    if (wanted.length === 0 || wanted.some((word) => entry.release.startsWith(word))) test(entry, pytest);
+  }
+  console.log("\nAll passed:");
+  summary();
+});

@@ -1,0 +1,115 @@
+"""The figures on a `HookedTransformer`: they add up to its logits, and agree with brute force and TransformerLens."""
+
+from __future__ import annotations
+
+from copy import copy
+
+import hooked
+import pytest
+import torch
+
+import residscope
+
+POSITIONS = {"last": -1, 2: 2, -3: -3, None: slice(None)}
+every = pytest.mark.parametrize("structure", hooked.STRUCTURES)
+
+
+def explained(result) -> torch.Tensor:
+    """What rows and constant say."""
+    return (result.values[-1] if result.by == "accumulated" else result.values.sum(0)) + result.constant
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, name: str = "") -> None:
+    """Within float32's rounding of the parts."""
+    torch.testing.assert_close(actual.double(), expected, atol=2e-5, rtol=2e-5, msg=lambda text: f"{name}: {text}")
+
+
+@every
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
+@pytest.mark.parametrize("position", POSITIONS, ids=str)
+def test_rows_and_constant_are_the_models_own_logits(structure, by, position):
+    logits, cache = hooked.run(structure)
+    own = hooked.own_difference(structure)[0][:, POSITIONS[position]]
+    for given in (None, logits):  # without them the figure is read off the stream
+        result = residscope.attribute(cache, hooked.ANSWERS, by=by, position=position, logits=given)
+        close(result.measured, own)
+        close(explained(result), own)
+        torch.testing.assert_close(explained(result) + result.unexplained, result.measured)
+        assert result.unexplained.abs().max() < result.tolerance
+        capped = hooked.model(structure).cfg.output_logits_soft_cap > 0
+        assert any("soft-cap" in note for note in result.notes) is capped
+
+
+@every
+def test_every_row_is_what_the_models_own_norm_and_unembedding_say(structure):
+    _, cache = hooked.run(structure)
+    expected = hooked.brute(structure)
+    capped, uncapped = hooked.own_difference(structure)
+    neurons = ("neuron",) if "L0N0" in expected else ()
+    for by in ("head", "layer", "accumulated", *neurons):
+        result = residscope.attribute(cache, hooked.ANSWERS, by=by, position=None)
+        for label, row in zip(result.labels, result.values, strict=True):
+            close(row, expected[label], label)
+        close(result.constant, expected["constant"] + capped - uncapped, "constant")
+    lens = residscope.attribute(cache, hooked.ANSWERS, by="accumulated", norm="recomputed", position=None)
+    for layer in range(3):
+        said = expected[f"recomputed {layer}_pre"] - expected["constant"]
+        close(lens.values[lens.labels.index(f"{layer}_pre")], said, f"recomputed {layer}_pre")
+
+
+@every
+def test_heads_and_bias_of_a_layer_are_its_attention_row(structure):
+    _, cache = hooked.run(structure)
+    heads, layers = (residscope.attribute(cache, hooked.ANSWERS, by=by) for by in ("head", "layer"))
+    for layer in range(3):
+        total = heads.grid[layer].sum(0) + heads.values[heads.labels.index(f"{layer}_attn_bias")]
+        close(total, layers.values[layers.labels.index(f"{layer}_attn_out")].double())
+
+
+@pytest.mark.parametrize("structure", ["LN", "gated-grouped", "grouped-ungrouped", "gemma2", "attn-only"])
+@pytest.mark.parametrize("position", ["last", None])
+def test_what_the_sources_bring_is_in_sum_what_the_head_is_worth(structure, position):
+    _, cache = hooked.run(structure)
+    heads = residscope.attribute(cache, hooked.ANSWERS, position=position).grid
+    result = residscope.attribute(cache, hooked.ANSWERS, by="source", heads=["0.0", "1.3", (2, 1)], position=position)
+    wanted = torch.stack([heads[0, 0], heads[1, 3], heads[2, 1]])  # [head, batch (, destination)]
+    brought = result.values.sum(0)  # [head, batch], or [destination, head, batch]
+    close(brought if position == "last" else brought.permute(1, 2, 0), wanted.double())
+
+
+@pytest.mark.parametrize("structure", ["LN-folded", "RMS-folded", "LNPre", "RMSPre", "parallel-folded"])
+def test_heads_and_layers_agree_with_transformer_lens(structure):
+    """Its functions leave the norms' weights out, so they are right where these are folded away."""
+    model, (_, cache) = hooked.model(structure), hooked.run(structure)
+    theirs = copy(cache)
+    theirs.cache_dict = dict(cache.cache_dict)  # it adds hook_result
+    directions = model.tokens_to_residual_directions(hooked.ANSWERS)
+    stack = theirs.apply_ln_to_stack(theirs.stack_head_results(pos_slice=-1), pos_slice=-1)
+    expected = (stack * (directions[:, 0] - directions[:, 1])).sum(-1).unflatten(0, (3, 4))
+    torch.testing.assert_close(residscope.attribute(cache, hooked.ANSWERS).grid, expected, atol=2e-5, rtol=2e-5)
+
+    mine = residscope.attribute(cache, hooked.ANSWERS, by="layer")
+    stack, labels = theirs.decompose_resid(pos_slice=-1, return_labels=True)
+    answers, distractors = hooked.ANSWERS.unbind(1)
+    expected = theirs.logit_attrs(stack, tokens=answers, incorrect_tokens=distractors, pos_slice=-1)
+    for label, row in zip(labels, expected, strict=True):
+        torch.testing.assert_close(mine.values[mine.labels.index(label)], row, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("structure", ["LN", "gemma2"])
+def test_nothing_of_the_users_is_changed(structure):
+    model, (logits, cache) = hooked.model(structure), hooked.run(structure)
+
+    def state():
+        weights = {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
+        hooks = [len(point.fwd_hooks) for point in model.hook_dict.values()]
+        return {n: (id(t), t._version, t.sum().item()) for n, t in cache.items()}, weights, hooks, dict(vars(model.cfg))
+
+    before = state()
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for by in ("head", "layer", "accumulated"):
+                result = residscope.attribute(cache, hooked.ANSWERS, by=by, logits=logits)
+                assert not result.values.requires_grad
+            assert torch.is_grad_enabled() is grad
+    assert state() == before

@@ -1,0 +1,24 @@
+// The badge in words: what is added up, where the model's own figure was read, and what the verdict means.
+import { amount, signed } from "../format";
+import type { Attribution } from "../store";
+import { rowSum, verdict } from "./ledger";
+
+export function explanation(data: Attribution, quantity: string, dtype: string): string {
+  const { measured_from, notes, prompts, tolerance, worst } = data.reply;
+  const { kind, measured } = verdict(data);
+  const many = prompts > 1;
+  const sum = `The rows and the constant${many ? `, in the mean over ${prompts} prompts,` : ""} add up to`;
+  if (measured === null) {
+    const why = measured_from.replace(/^nothing: /, "") || "pass `logits=`";
+    return `${sum} ${signed(rowSum(data), 3)}. Whether that is the model’s own ${quantity} is not known: ${why}.`;
+  }
+  const rounding = `rounding (${dtype}: up to ${amount(tolerance)})`;
+  const left = amount(worst ?? 0);
+  if (kind === "agrees") {
+    const judged = many ? `The worst prompt is judged: what is left over there, ${left}, is` : `What is left over, ${left}, is`;
+    return `${sum} the model’s own ${quantity}, ${signed(measured, 3)}, read from ${measured_from}. ${judged} ${rounding}.`;
+  }
+  const judged = many ? "The worst prompt is judged: there they leave" : "They leave";
+  const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;
+  return `${sum} ${signed(rowSum(data), 3)}; the model’s own ${quantity}, read from ${measured_from}, is ${signed(measured, 3)}. ${judged} ${left} ${why}`;
+}

@@ -1,0 +1,69 @@
+// The heads that add most and take away most. Beneath them the ledger: where the whole sum comes from.
+import { computed } from "@preact/signals-core";
+import { html, nothing, render, type TemplateResult } from "lit-html";
+import { limitOf } from "../draw/colours";
+import { headName, signed } from "../format";
+import { element, watch } from "../lifetime";
+import type { Store } from "../store";
+import { ledger } from "./ledger";
+import { type Ranked, rankLine, walk } from "./rank-line";
+
+export function rank(values: Float32Array, heads: number, k: number): { plus: Ranked[]; minus: Ranked[] } {
+  const all = Array.from(values, (value, i) => ({ name: headName(Math.floor(i / heads), i % heads), value }));
+  const sorted = all.filter((r) => Number.isFinite(r.value)).sort((a, b) => b.value - a.value);
+  return {
+    plus: sorted.filter((r) => r.value > 0).slice(0, k),
+    minus: sorted.filter((r) => r.value < 0).reverse().slice(0, k),
+  };
+}
+
+export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  const list = element("div", "rs-ranking", { role: "list", "aria-label": "Top heads" });
+  const sum = element("div", "rs-ledger");
+  parent.append(list, sum);
+
+  const ranked = computed(() => {
+    const facts = store.facts.value;
+    const rows = store.headRows.value?.rows;
+    if (!facts || !rows) return null;
+    return rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value);
+  });
+
+  watch(signal, () => {
+    const found = ranked.value;
+    list.style.setProperty("--k", String(store.topK.value));
+    list.classList.toggle("rs-stale", store.problems.value.has("heads"));
+    const limit = found ? limitOf([...found.plus, ...found.minus].map((r) => r.value)) : 0;
+    const pinned = store.heads.value;
+    const hovered = store.hoveredHead.value;
+    const item = (ranked: Ranked, index: number): TemplateResult => html`
+      <div role="listitem" class="rs-ranked">
+        <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value)}" aria-pressed=${pinned.includes(ranked.name)}
+          class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, limit)}</button>
+      </div>`;
+    render(found ? html`${found.plus.map(item)}${found.minus.map(item)}` : nothing, list);
+  });
+
+  watch(signal, () => {
+    const facts = store.facts.value;
+    const data = store.headRows.value;
+    sum.classList.toggle("rs-stale", store.problems.value.has("heads"));
+    render(facts && data ? ledger(data, facts.layers * facts.heads, store.quantity.value) : nothing, sum);
+  });
+
+  const headOf = (event: Event): string | null =>
+    (event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : null) ?? null;
+  const enter = (event: Event): void => {
+    const head = headOf(event);
+    if (head) store.hover(head);
+  };
+  list.addEventListener("pointerover", enter, { signal });
+  list.addEventListener("focusin", enter, { signal });
+  list.addEventListener("pointerleave", () => store.hover(null), { signal });
+  list.addEventListener("focusout", () => store.hover(null), { signal });
+  list.addEventListener("click", (event) => {
+    const head = headOf(event);
+    if (head) store.togglePin(head);
+  }, { signal });
+  walk(list, "button", signal);
+}

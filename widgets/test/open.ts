@@ -1,0 +1,33 @@
+// Opens a panel over a kernel in the page, for the tests.
+import { afterEach, expect, vi } from "vitest";
+import { demoTarget, fakeKernel } from "../dev/fake-kernel";
+import { FakeModel, type Kernel } from "../dev/fake-model";
+import entry, { type Traits } from "../src/anywidget";
+
+export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
+let end = new AbortController();
+
+export async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKernel(SHAPE), delay = (): number => 0) {
+  end = new AbortController();
+  const state: Traits = {
+    cache_name: "cache", prompt: 0, position: null, heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ranking: "heads", layer: null, ...traits,
+  };
+  const model = new FakeModel(state, kernel, delay);
+  const el = document.createElement("div");
+  document.body.append(el);
+  entry.render({ model: model.asAnyModel(), el, signal: end.signal } as unknown as Parameters<typeof entry.render>[0]);
+  const root = el.querySelector<HTMLElement>(".residscope");
+  if (!root) throw new Error("nothing was drawn");
+  return { model, el, root, close: () => end.abort(), settled: () => vi.waitFor(() => expect(root.dataset["state"]).not.toBe("loading")) };
+}
+
+export const all = (root: HTMLElement, selector: string): HTMLElement[] => [...root.querySelectorAll<HTMLElement>(selector)];
+export const names = (nodes: HTMLElement[]): (string | null)[] => nodes.map((n) => n.getAttribute("aria-label"));
+export const text = (node: Element | null | undefined): string => (node?.textContent ?? "").replace(/\s+/g, " ").trim();
+export const key = (node: Element | null | undefined, name: string): boolean | undefined =>
+  node?.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
+
+afterEach(() => {
+  end.abort();
+  document.body.replaceChildren();
+});
