@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import components
@@ -14,11 +15,11 @@ from .cache import CacheView, Position
 from .calm import calm
 from .components import Rows
 from .errors import ResidscopeError
+from .fit import fit, reasons, rounding, worth
 from .heads import name
-from .measure import measure, notes
+from .measure import Measured, measure, notes
 from .protocol import By, Norm, Target
 from .readout import Readout
-from .reasons import gap, mended, reasons, worth
 from .result import Attribution
 from .sources import gated, sources, wanted_heads
 from .structure import Structure, named_layers, neuron_weight, out_weight
@@ -104,37 +105,19 @@ def decompose(
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
-    structure = Structure(view)
-
-    def build(structure: Structure) -> Rows:
-        match by:
-            case "accumulated":
-                return components.accumulated(
-                    readout, readout.recomputed if norm == "recomputed" else readout.functional
-                )
-            case "layer":
-                return components.layers(readout, structure)
-            case "neuron":
-                return components.neurons(readout, structure, wanted)
-            case _:
-                return components.heads(readout, structure)
-
-    def summed(rows: Rows) -> Tensor:
-        return rows.values[-1] if by == "accumulated" else rows.values.sum(0)
-
-    rows = build(structure)
-    _check_finite(view, rows.values, constant, measured.value)
-    tolerance = _rounding(view, rows, by)
-    # The stream itself is the nearest thing that the rows must add up to; without it, the model's own figure is.
-    stream = worth(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
-    if stream is None and measured.value is not None:
-        stream = measured.value - constant
-    if by != "accumulated" and gap(stream, summed(rows)) > tolerance:
-        structure = mended(readout, structure, rows, tolerance / 2)
-        rows = build(structure)
-        tolerance = _rounding(view, rows, by)
-    value = summed(rows).new_full(constant.shape, float("nan")) if measured.value is None else measured.value
-    unexplained = value - summed(rows) - constant
+    if by == "accumulated":
+        structure = Structure(view)
+        rows = components.accumulated(readout, readout.recomputed if norm == "recomputed" else readout.functional)
+        total = rows.values[-1]
+        tolerance = rounding(readout, total)
+    else:
+        structure, rows, tolerance = fit(
+            readout, partial(_rows, readout, by, wanted), _goal(readout, measured, constant)
+        )
+        total = rows.values.sum(0)
+    _check_finite(view, rows.values, total, constant, measured.value)
+    value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
+    unexplained = value - total - constant
     said = notes(readout, target, measured) + structure.notes() + _without(structure, by, wanted)
     said += [cut for cut in (view.cut(),) if cut]
     if norm == "frozen" and bool((unexplained.abs() > tolerance).any()):
@@ -159,6 +142,7 @@ def _sources(readout: Readout, heads: Any) -> Attribution:
     """What heads bring from each source; measured against what they are worth by their `z`."""
     view = readout.view
     wanted = wanted_heads(view, heads)
+    _check_split(readout, sorted({layer for layer, _ in wanted}))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     _check_finite(view, values, measured)
     tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
@@ -186,13 +170,21 @@ def _sources(readout: Readout, heads: Any) -> Attribution:
     )
 
 
-def _rounding(view: CacheView, rows: Rows, by: By) -> float:
-    """Up to here what is left over is rounding.
+def _rows(readout: Readout, by: By, wanted: Sequence[int], structure: Structure) -> Rows:
+    """The rows of a decomposition into parts."""
+    match by:
+        case "layer":
+            return components.layers(readout, structure)
+        case "neuron":
+            return components.neurons(readout, structure, wanted)
+        case _:
+            return components.heads(readout, structure)
 
-    Rounding errors of the rows are independent: they add up like their squares. 1e-4 is below what anyone is shown.
-    """
-    added = rows.values[-1].abs() if by == "accumulated" else rows.values.pow(2).sum(0).sqrt()
-    return max(1e-4, 2 * view.rounding_step() * float(added.max()))
+
+def _goal(readout: Readout, measured: Measured, constant: Tensor) -> Tensor | None:
+    """What rows must add up to: the stream itself; where it was not cached, the model's own figure."""
+    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+    return measured.value - constant if stream is None and measured.value is not None else stream
 
 
 def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
@@ -205,6 +197,22 @@ def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
         )
     others = [layer for layer in wanted if neuron_weight(view, layer) is None]
     return [f"There are no plain neurons in {named_layers(others)}: the MLP is one row."] if others else []
+
+
+def _check_split(readout: Readout, layers: Sequence[int]) -> None:
+    """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up."""
+    try:
+        stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+        structure, _, _ = fit(readout, partial(components.layers, readout), stream)
+    except ResidscopeError as error:
+        if error.code == "missing-activation":  # a filtered cache: nothing to compare with
+            return
+        raise
+    odd = [layer for layer in layers if layer in structure.whole]
+    if odd:
+        raise ResidscopeError(
+            "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
+        )
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

@@ -79,7 +79,8 @@ def heads(readout: Readout, structure: Structure) -> Rows:
         if bias is not None:
             biases[f"{layer}_attn_bias"] = bias
     if not labels:
-        raise ResidscopeError("no-heads", _refusal(structure, "attention heads"))
+        why = "Its layers have no attention with a `W_O` and a `hook_z`."
+        raise ResidscopeError("no-heads", _refusal(structure, "attention heads", why))
     return _with_rest(readout, labels, values, biases, names | structure.embeddings())
 
 
@@ -105,7 +106,8 @@ def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Ro
         if bias is not None:
             biases[f"{layer}_mlp_bias"] = bias
     if not labels:
-        raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons"))
+        why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
+        raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
     return _with_rest(readout, labels, values, biases, names | structure.embeddings())
 
 
@@ -174,8 +176,8 @@ def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
     return named
 
 
-def _refusal(structure: Structure, parts: str) -> str:
-    why = " ".join(structure.notes()) or "Its layers have none that can be told apart."
+def _refusal(structure: Structure, parts: str, otherwise: str) -> str:
+    why = " ".join(structure.notes()) or otherwise
     return f'No layer of this model can be split into {parts}. {why} Use `by="layer"` or `by="accumulated"`.'
 
 

@@ -39,7 +39,6 @@ from .protocol import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .readout import Readout
     from .targets import Targets
 
 Buffers = list[bytes]
@@ -222,16 +221,19 @@ class Service:
 
     def _attention(self, view: CacheView, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
         from .attention import pattern
-        from .sources import sources
+        from .attribution import decompose
 
-        prompt = view.check_prompt(ask.prompt)
-        buffers, notes = [_float16(pattern(view, ask.layer, ask.head, prompt))], []
+        prompt, head = view.check_prompt(ask.prompt), (ask.layer, ask.head)
+        buffers, notes = [_float16(pattern(view, *head, prompt))], []
         try:
-            brought, _ = sources(self._readout(view, ask), [(ask.layer, ask.head)])
-            buffers.append(_float32(_shown(brought[:, 0, 0], prompt)))
+            targets = self.targets(view)
+            where = view.positions("last" if ask.position is None else ask.position)
+            result = decompose(view, targets, targets.resolve(ask.target), "source", where, heads=[head])
+            buffers.append(_float32(_shown(result.values[:, 0], prompt)))
+            notes = result.notes
         except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
-            notes.append(str(error))
-        return AttentionReply(ask.layer, ask.head, view.n_pos, len(buffers) > 1, notes), buffers
+            notes = [str(error)]
+        return AttentionReply(*head, view.n_pos, len(buffers) > 1, notes), buffers
 
     def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
         from .attribution import decompose
@@ -252,13 +254,6 @@ class Service:
             notes=result.notes,
         )
         return reply, [_float32(neurons[chosen])]
-
-    def _readout(self, view: CacheView, ask: ReadAttention) -> Readout:
-        from .readout import Readout
-
-        where = view.positions("last" if ask.position is None else ask.position)
-        targets = self.targets(view)
-        return Readout(view, where, *targets.functional(targets.resolve(ask.target)))
 
     def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
         logits, prompt = self._logits(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)

@@ -1,16 +1,52 @@
-"""Where rows and residual stream part: what must be read off the stream instead, and why something is left over."""
+"""Fits the rows to the residual stream: what must be read off it instead, and why something is left over."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .components import Rows, worth_of
 from .readout import Readout
-from .structure import Structure, named_layers
+from .structure import Pieces, Structure, named_layers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+
+def fit(
+    readout: Readout, build: Callable[[Structure], Rows], goal: Float[Tensor, "batch pos"] | None
+) -> tuple[Structure, Rows, float]:
+    """Rows that add up to the goal, the structure they are made from, and what counts as rounding in their sum.
+
+    Most models are as most models are, and then this is one comparison. Where it fails, the structure is read off the
+    cache layer by layer, and the rows are made anew.
+
+    Args:
+        readout: The way to the target.
+        build: Makes the rows from a structure.
+        goal: What they must add up to; None where it is not known.
+    """
+    structure = Structure(readout.view)
+    rows = build(structure)
+    tolerance = rounding(readout, rows.values.pow(2).sum(0).sqrt())
+    if gap(goal, rows.values.sum(0)) > tolerance:
+        structure = mended(readout, structure, rows, tolerance / 2)
+        rows = build(structure)
+    return structure, rows, rounding(readout, rows.values.pow(2).sum(0).sqrt())
+
+
+def rounding(readout: Readout, added: Float[Tensor, "batch pos"]) -> float:
+    """Up to here what is left over is rounding.
+
+    There are two kinds: that of the rows (`added`: they are independent, so they add up like their squares), and that
+    of the stream, which the model rounds at each of its additions, in all directions alike. 1e-4 is below what anyone
+    is shown.
+    """
+    view = readout.view
+    kept = 0.5 * math.sqrt(2 * view.n_layers) * float(readout.functional.vector.norm(dim=-1).max())
+    return max(1e-4, view.rounding_step() * (2 * float(added.abs().max()) + kept))
 
 
 def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float) -> Structure:
@@ -26,9 +62,7 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
         tolerance: What counts as rounding.
     """
     view = readout.view
-    entered = worth(readout, "blocks.0.hook_resid_pre")
-    labels = tuple(structure.embeddings())
-    wrong = gap(entered, rows.sum(*labels)) > tolerance
+    entered = gap(worth(readout, "blocks.0.hook_resid_pre"), _sum_of(readout, structure.embeddings())) > tolerance
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(view.n_layers):
@@ -38,13 +72,19 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
             if split and gap(worth(readout, f"blocks.{layer}.hook_{part}_out"), rows.sum(*prefixes)) > tolerance:
                 unsplit[part].add(layer)
         before, after = (worth(readout, f"blocks.{layer}.hook_resid_{point}") for point in ("pre", "post"))
-        if before is not None and after is not None:
-            parts = worth_of(readout, readout.functional, structure.sublayers(layer)).values.sum(0)
-            if gap(after - before, parts) > tolerance:
-                whole.add(layer)
+        added = None if before is None or after is None else after - before
+        if gap(added, _sum_of(readout, structure.sublayers(layer))) > tolerance:
+            whole.add(layer)
     return Structure(
-        view, frozenset(whole), wrong, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
+        view, frozenset(whole), entered, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
     )
+
+
+def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:
+    """What pieces of the stream are worth together; None where one was not cached."""
+    names = {name for piece in pieces.values() for name in piece}
+    known = all(map(readout.view.has, names))
+    return worth_of(readout, readout.functional, pieces).values.sum(0) if known else None
 
 
 def reasons(readout: Readout, target: Float[Tensor, "batch pos"], tolerance: float) -> list[str]:
