@@ -20,6 +20,7 @@ const steps = [
   { name: "tsc extension", work: typecheck("extension/jupyterlab") },
   { name: "vitest", work: () => npm("run", "test", "--workspace", "widgets") },
   { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
+  { name: "versions", work: () => run(process.execPath, [inRoot(".dev", "versions.mjs")]) },
   { name: "browser", model: true, work: testInBrowser },
 ];
 

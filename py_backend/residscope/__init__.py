@@ -11,11 +11,12 @@ from .errors import ResidscopeError
 
 if TYPE_CHECKING:
     from . import demo as demo
+    from . import targets as targets
     from .attribution import Attribution, attribute
     from .panel import Panel, inspect
 
 __version__ = "0.1.0"
-__all__ = ["Attribution", "Panel", "ResidscopeError", "attribute", "demo", "inspect"]
+__all__ = ["Attribution", "Panel", "ResidscopeError", "attribute", "demo", "inspect", "targets"]
 
 _ROOMS = {"Attribution": "attribution", "attribute": "attribution", "Panel": "panel", "inspect": "panel"}
 
@@ -23,8 +24,8 @@ _ROOMS = {"Attribution": "attribution", "attribute": "attribution", "Panel": "pa
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "demo":
-        return import_module(".demo", __name__)
+    if name in ("demo", "targets"):
+        return import_module(f".{name}", __name__)
     if name in _ROOMS:
         return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

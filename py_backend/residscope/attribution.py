@@ -15,7 +15,7 @@ from .cache import CacheView, Position
 from .calm import calm
 from .components import Rows
 from .errors import ResidscopeError
-from .fit import fit, reasons, rounding, worth
+from .fit import fit, gap, reasons, rounding, worth
 from .heads import name
 from .measure import Measured, measure, notes
 from .protocol import By, Norm, Target
@@ -100,10 +100,10 @@ def decompose(
     """`attribute` for callers who hold the parts already (the service)."""
     _check(by, norm, layers, heads)
     readout = Readout(view, positions, *targets.functional(target))
-    if by == "source":
-        return _sources(readout, heads)
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
+    if by == "source":
+        return _sources(readout, heads, None if measured.value is None else measured.value - constant)
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
     if by == "accumulated":
         structure = Structure(view)
@@ -138,16 +138,16 @@ def decompose(
     )
 
 
-def _sources(readout: Readout, heads: Any) -> Attribution:
+def _sources(readout: Readout, heads: Any, own: Tensor | None) -> Attribution:
     """What heads bring from each source; measured against what they are worth by their `z`."""
     view = readout.view
     wanted = wanted_heads(view, heads)
-    _check_split(readout, sorted({layer for layer, _ in wanted}))
+    said = _check_split(readout, sorted({layer for layer, _ in wanted}), own)
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     _check_finite(view, values, measured)
     tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
     unexplained = measured - values.sum(0)
-    said = gated(view, (layer for layer, _ in wanted))
+    said += gated(view, (layer for layer, _ in wanted))
     if bool((unexplained.abs() > tolerance).any()):
         said.append(
             f"{float(unexplained.abs().max()):.2g} of a head's worth is not pattern @ v: this attention changes "
@@ -199,20 +199,27 @@ def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
     return [f"There are no plain neurons in {named_layers(others)}: the MLP is one row."] if others else []
 
 
-def _check_split(readout: Readout, layers: Sequence[int]) -> None:
-    """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up."""
+def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None) -> list[str]:
+    """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up.
+
+    Returns:
+        Notes, where what the model does behind its layers is not followed.
+    """
+    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+    goal = own if stream is None else stream
     try:
-        stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
-        structure, _, _ = fit(readout, partial(components.layers, readout), stream)
+        structure, rows, tolerance = fit(readout, partial(components.layers, readout), goal)
     except ResidscopeError as error:
         if error.code == "missing-activation":  # a filtered cache: nothing to compare with
-            return
+            return []
         raise
     odd = [layer for layer in layers if layer in structure.whole]
     if odd:
         raise ResidscopeError(
             "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
         )
+    left = gap(own, rows.values.sum(0)) > tolerance
+    return reasons(readout, own, tolerance) if left and own is not None else []
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

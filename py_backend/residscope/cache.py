@@ -290,10 +290,15 @@ class CacheView:
         return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
     def rounding_step(self) -> float:
-        """The relative rounding step of the coarsest precision in the cache (under autocast there are several)."""
+        """The relative rounding step of the coarsest precision in the cache (under autocast there are several).
+
+        A cache that was widened afterwards is as coarse as the model that made it.
+        """
         import torch
 
-        kinds = {tensor.dtype for tensor in self.activations.values() if tensor.is_floating_point()}
+        weights: list[Any] = [getattr(self.model, name, None) for name in ("W_E", "W_U")]
+        tensors = [*self.activations.values(), *(weight for weight in weights if hasattr(weight, "dtype"))]
+        kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
         return max(float(torch.finfo(kind).eps) for kind in kinds)
 
     def cut(self) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from .cache import CacheView
+from .cache import CacheView, working
 from .norms import Norm
 
 if TYPE_CHECKING:
@@ -111,11 +111,17 @@ class Readout:
     @cached_property
     def norms_outputs(self) -> bool:
         """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so."""
-        read, written = "blocks.0.ln1.hook_in", "blocks.0.attn.hook_out"
-        if hasattr(self.view.model.blocks[0], "ln1_post") or not (self.view.has(read) and self.view.has(written)):
+        view, block = self.view, self.view.model.blocks[0]
+        known = [f"blocks.0.{name}" for name in ("ln1.hook_normalized", "hook_attn_out")]
+        if hasattr(block, "ln1_post") or not hasattr(block, "ln1") or not all(map(view.has, known)):
             return False
-        one, other = self.view.get(read), self.view.get(written)
-        return one.shape == other.shape and bool((one[0, -1] == other[0, -1]).all())
+        # Behind attention, what the norm gives is what is added to the stream.
+        normalized, added = (working(view.get(name)[0, -1]) for name in known)
+        norm = Norm.of(block.ln1, view)
+        given = normalized if norm.weight is None else normalized * norm.weight
+        given = given if norm.bias is None else given + norm.bias
+        near = view.rounding_step() * 8 * given.abs().max()
+        return given.shape == added.shape and bool(((given - added).abs() <= near).all())
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""

@@ -290,6 +290,22 @@ class Targets:
         return Target([], key)
 
 
+def explain(text: str, model: Any) -> str:
+    """How a model's tokenizer cuts a string, and what to use as a target where it is not one token.
+
+    Args:
+        text: Such as `" Mary"`; mind the leading space of words inside a sentence.
+        model: A model with a tokenizer, or a cache that knows its model.
+
+    Raises:
+        ResidscopeError: If the model has no tokenizer.
+    """
+    check = Vocabulary(getattr(model, "model", model) if hasattr(model, "cache_dict") else model).check(text)
+    if not check.single:
+        return check.message
+    return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
+
+
 def is_array(value: Any) -> bool:
     """A torch tensor, a numpy array, or one of their numbers."""
     return hasattr(value, "ndim") and hasattr(value, "tolist")

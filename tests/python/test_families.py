@@ -28,9 +28,9 @@ CHANGED_EMBEDDINGS = {"xglm", "nanochat", "afmoe", "falcon_h1", "recurrent_gemma
 SCALED = {"cohere", "cohere2", "granite", "granitemoe", "granitemoehybrid", "granitemoehybrid-dense", "falcon_h1"}
 CAPPED = {"gemma2", "gemma2-cap-5", "gemma4_text-cap-5", "vaultgemma", "nanochat", "recurrent_gemma"}
 LEFT_OVER = {  # unexplained, with the reason
-    "openai-gpt": ("normalise the stream itself", ("layer", "head", "neuron")),
+    "openai-gpt": ("normalise the stream itself", ("layer", "head", "neuron", "source")),
     "bert": ("arises after the last layer", ("accumulated", "layer")),
-    "modernbert-decoder": ("arises after the last layer", ("accumulated", "layer", "head", "neuron")),
+    "modernbert-decoder": ("arises after the last layer", ("accumulated", "layer", "head", "neuron", "source")),
     "rwkv": ("the model changes the stream there", ("layer",)),
     "bitnet": ("is not pattern @ v", ("source",)),
 }
@@ -93,7 +93,7 @@ def test_a_family_is_exact_or_says_why_not(family, by):
     assert len(result.notes) == len(wanted), result.notes
     for words, note in zip(wanted, result.notes, strict=True):
         assert words in note
-    if by in LEFT_OVER.get(name, ("", ()))[1]:
+    if by in LEFT_OVER.get(name, ("", ()))[1] and (by != "source" or name == "bitnet"):
         assert result.unexplained.abs().max() > result.tolerance
     else:
         assert result.unexplained.abs().max() <= 2e-6 * max(1.0, float(result.values.abs().max()))

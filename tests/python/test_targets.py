@@ -30,6 +30,14 @@ def test_every_form_of_the_same_answers_gives_the_same_rows(ioi):
     assert by_direction.unexplained.abs().max() < 1e-4
 
 
+def test_a_string_is_explained(ioi):
+    explain = residscope.targets.explain
+    assert "“·Joseph” + “ine”" in explain(" Josephine", ioi.model)
+    assert "try “·Joseph”" in explain(" Josephine", ioi.cache)
+    assert explain(" Mary", ioi.model) == f"“·Mary” is one token in this model, id {ioi.answer_tokens[0, 0]}."
+    assert "Inside a sentence the token is “·Mary”" in explain("Mary", ioi.model)
+
+
 def test_sets_are_means_and_a_pair_is_a_difference(ioi):
     def total(answers):
         return residscope.attribute(ioi.cache, answers, by="layer").measured

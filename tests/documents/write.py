@@ -1,0 +1,17 @@
+"""`npm run docs`: writes the documents whose figures come from the running program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import architectures
+import precision
+import tutorial
+
+FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    tutorial.main(FOLDER / "tutorial.md")
+    precision.main(FOLDER / "precision.md")
+    architectures.main(FOLDER / "architectures.md")
