@@ -76,7 +76,13 @@ def load(model: str | None = None) -> TransformerBridge:
     name = model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
     folder = demo_model_folder() if name is None else local_folder(name)
     with _quiet_boot(folder is not None):
-        from transformer_lens.model_bridge import TransformerBridge
+        try:
+            from transformer_lens.model_bridge import TransformerBridge
+        except ImportError:
+            raise DemoError(
+                "The demo needs TransformerLens 3.9 or later (`pip install -U transformer-lens`). Residscope itself "
+                "reads this version's caches: `residscope.inspect(cache, answers)`."
+            ) from None
 
         try:
             bridge = cast("Any", TransformerBridge).boot_transformers(str(folder or name))
