@@ -191,7 +191,14 @@ class Service:
         targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
         where = view.positions("last" if ask.position is None else ask.position)
         norm = ask.norm if ask.by == "accumulated" else "frozen"
-        result = decompose(view, targets, targets.resolve(ask.target), ask.by, where, self.logits, norm)
+        target, refusal = targets.resolve(ask.target), []
+        try:
+            result = decompose(view, targets, target, ask.by, where, self.logits, norm)
+        except ResidscopeError as error:
+            if error.code != "no-heads":
+                raise
+            # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
+            result, refusal = decompose(view, targets, target, "layer", where, self.logits), [str(error)]
 
         def of(per_prompt: Tensor) -> Tensor:
             return _shown(per_prompt, prompt)
@@ -210,13 +217,15 @@ class Service:
             tolerance=result.tolerance,
             measured_from=result.measured_from,
             prompts=view.batch if prompt is None else 1,
-            notes=result.notes + (_past_the_end(view, ask.position) if prompt is None else []),
+            notes=refusal + result.notes + (_past_the_end(view, ask.position) if prompt is None else []),
         )
         values = result.values
         if ask.by == "head":  # the whole map, also where layers without attention leave it empty
-            heads, rest = result.grid.flatten(0, 1), result.values[result.parts :]
-            reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[result.parts :]])
-            values = torch.cat([heads, rest])
+            parts = 0 if refusal else result.parts
+            shape = (view.n_layers * view.n_heads, view.batch)
+            heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
+            reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[parts:]])
+            values = torch.cat([heads, values[parts:]])
         return reply, [_float32(of(values))]
 
     def _attention(self, view: CacheView, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:

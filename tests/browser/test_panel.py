@@ -127,6 +127,36 @@ def test_the_view_follows_python(opened: tuple[Lab, Locator]) -> None:
     expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.724", timeout=FOLLOWS)
 
 
+def test_neurons_of_a_layer_and_the_badge_in_words(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    panel.get_by_role("button", name="Neurons", exact=True).click()
+    listed = panel.get_by_role("list", name="Top neurons")
+    expect(listed.get_by_role("listitem").first).to_be_visible(timeout=FOLLOWS)
+    in_python(lab, "panel.ranking", "neurons")
+    lab.python("0", before="panel.layer = 29")
+    top = lab.python("residscope.attribute(cache, answers, by='neuron', layers=29).top(5)")
+    for name, value in top:
+        item = listed.get_by_role("listitem").filter(has_text=re.compile(rf"{name}\b"))
+        expect(item).to_contain_text(f"{value:+.2f}".replace("-", "−"), timeout=FOLLOWS)
+    settled(panel)
+    panel.get_by_role("status").get_by_role("button").click()
+    words = panel.get_by_role("group", name="How the rows add up")
+    expect(words).to_contain_text("add up to the model’s own")
+    expect(words).to_contain_text("unembed.hook_out")
+
+
+def test_a_model_without_heads_in_some_layers_says_so(lab: Lab) -> None:
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'python')!r})"
+    setup = f"{path}\nimport tiny, residscope\n_, _, cache = tiny.run(tiny.boot('lfm2'))"
+    lab.open(lab.write_notebook("hybrid.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))
+    lab.run_all()
+    panel = lab.panel()
+    expect(panel.get_by_role("gridcell", name="L0H0 no attention")).to_be_visible()
+    expect(panel.get_by_role("gridcell", name=re.compile(r"^L1H0 [+−]"))).to_be_visible()
+    expect(panel.get_by_role("status")).to_contain_text("the model’s own mean logit difference")
+    expect(panel.get_by_role("status")).to_contain_text("note")
+
+
 def test_a_new_target_is_typed_and_checked(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     lab.python("0", before="panel.prompt = 0")

@@ -78,6 +78,49 @@ def test_attention_travels_as_float16_with_what_each_source_brings(ioi, panel, a
     assert reply["brings"] is True
 
 
+@pytest.mark.parametrize("prompt", [None, 3])
+@pytest.mark.parametrize("layer", [None, 29])
+def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, prompt, layer):
+    reply, [buffer] = ask("neurons", target=panel.wire_target, layer=layer, k=4, prompt=prompt)
+    result = residscope.attribute(ioi.cache, ioi.answers, by="neuron", layers=layer)
+    neurons = result.values[: result.parts]
+    shown = neurons.mean(1) if prompt is None else neurons[:, prompt]
+    expected = [*shown.topk(4).values.tolist(), *(-shown).topk(4).values.neg().tolist()]
+    np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5)
+    assert reply["labels"][0] == result.labels[int(shown.argmax())]
+    assert reply["count"] == 1536 * (30 if layer is None else 1)
+    mlp = residscope.attribute(ioi.cache, ioi.answers, by="layer")
+    rows = [row for label, row in zip(mlp.labels, mlp.values, strict=True) if label.endswith(f"{layer or ''}_mlp_out")]
+    total = torch.stack(rows).sum(0)
+    total = total.mean() if prompt is None else total[prompt]
+    assert reply["total"] + reply["bias"] == pytest.approx(float(total), abs=1e-3)
+
+
+def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
+    model = tiny.boot("lfm2")
+    _, _, cache = tiny.run(model)
+    panel = residscope.inspect(cache, (5, 6), show=False)
+    request = {"kind": "attribute", "by": "head", "target": panel.wire_target}
+    answer, [buffer] = panel._service.answer({"id": "1", "ask": request})
+    rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
+    assert len(rows) == len(reply["labels"])
+    assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
+    assert "0_mixer_out" in reply["labels"]
+    assert any("no attention heads in the layers 0, 2" in note for note in reply["notes"])
+    assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
+    without = tiny.run(tiny.boot("mamba2"))[2]
+    panel = residscope.inspect(without, (5, 6), show=False)
+    answer, [buffer] = panel._service.answer({"id": "3", "ask": request | {"target": panel.wire_target}})
+    rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
+    assert np.isnan(rows[:12]).all()
+    assert "No layer of this model can be split into attention heads" in reply["notes"][0]
+    assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
+    experts = tiny.boot("mixtral")
+    panel = residscope.inspect(tiny.run(experts)[2], (5, 6), show=False)
+    answer, _ = panel._service.answer({"id": "2", "ask": {"kind": "neurons", "target": panel.wire_target, "layer": 1}})
+    assert "mixture of experts" in answer["failure"]["message"]
+
+
 def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
     """Position, lens convention and given logits reach the mathematics."""
     target = panel.wire_target
