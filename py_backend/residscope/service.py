@@ -217,7 +217,9 @@ class Service:
             tolerance=result.tolerance,
             measured_from=result.measured_from,
             prompts=view.batch if prompt is None else 1,
-            notes=refusal + result.notes + (_past_the_end(view, ask.position) if prompt is None else []),
+            notes=refusal
+            + [note for note in result.notes if note not in "".join(refusal)]
+            + (_past_the_end(view, ask.position) if prompt is None else []),
         )
         values = result.values
         if ask.by == "head":  # the whole map, also where layers without attention leave it empty

@@ -4,6 +4,7 @@ import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { child, element, later, watch } from "../lifetime";
 import { NEURONS, type Store } from "../store";
+import { prose } from "./prose";
 
 const PATIENCE_MS = 1200;
 const WAITING = "Waiting for the kernel: it may be running a cell. The last picture stays.";
@@ -30,7 +31,7 @@ export function mountNotice(parent: HTMLElement, store: Store, client: Client, s
 
   watch(signal, () => {
     const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (lane === NEURONS ? [] : said)))];
-    render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${s}</p>`)}` : nothing, alert);
+    render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
     const line = client.lost.value ? GONE : silent.value ? WAITING : null;
     render(line ? html`<p>${line}</p>` : nothing, quiet);
   });
