@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,5 +18,9 @@ def calm(device: torch.device) -> Generator[None, None, None]:
     """
     import torch
 
-    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for kind in {"cpu", device.type}:
+            with suppress(RuntimeError):  # a device that knows no autocast
+                stack.enter_context(torch.autocast(kind, enabled=False))
         yield

@@ -285,6 +285,17 @@ def test_a_trait_refuses_what_is_not_there_and_keeps_what_it_has(panel, trait, v
     assert getattr(panel, trait) == before
 
 
+def test_the_ranking_and_its_layer_are_set_from_python(panel):
+    panel.ranking, panel.layer = "neurons", -1
+    assert (panel.ranking, panel.layer) == ("neurons", 29)
+    panel.layer = None
+    assert panel.layer is None
+    with pytest.raises(traitlets.TraitError):
+        panel.ranking = "experts"
+    with pytest.raises(ResidscopeError, match="There is no layer 30"):
+        panel.layer = 30
+
+
 def test_traits_link_with_ipywidgets(panel):
     import ipywidgets
 
