@@ -107,7 +107,7 @@ def decompose(
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
     if by == "accumulated":
         structure = Structure(view)
-        rows = components.accumulated(readout, readout.recomputed if norm == "recomputed" else readout.functional)
+        rows = components.accumulated(readout, recomputed=norm == "recomputed")
         total = rows.values[-1]
         tolerance = rounding(readout, total)
     else:

@@ -13,7 +13,7 @@ from .cache import CacheView
 from .errors import ResidscopeError
 from .norms import Norm, tensor_of
 from .readout import Functional, Readout
-from .structure import Pieces, Structure, neuron_weight, out_weight
+from .structure import Pieces, Structure, carries, neuron_weight, out_weight
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -36,24 +36,26 @@ class Rows:
 Worth = Callable[["Tensor"], "Tensor"]
 
 
-def accumulated(readout: Readout, worth: Worth) -> Rows:
+def accumulated(readout: Readout, *, recomputed: bool) -> Rows:
     """The stream before each layer, between its sublayers (where the model has such a point), and at the end."""
-    view = readout.view
-    names: Pieces = {}
+    view, carried_on = readout.view, carries(readout.view)
+    pieces: Pieces = {}
     for layer in range(view.n_layers):
-        names[f"{layer}_pre"] = (f"blocks.{layer}.hook_resid_pre",)
+        # Recomputed, the norm makes good any factor; held, the layers' own factors are held, too.
+        carried = 1.0 if recomputed else carried_on[layer]
+        pieces[f"{layer}_pre"] = ((f"blocks.{layer}.hook_resid_pre", carried),)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with attention and MLP side by side have none
-            names[f"{layer}_mid"] = (f"blocks.{layer}.hook_resid_mid",)
-    names["final_post"] = (f"blocks.{view.n_layers - 1}.hook_resid_post",)
-    return worth_of(readout, worth, names)
+            pieces[f"{layer}_mid"] = ((f"blocks.{layer}.hook_resid_mid", carried),)
+    pieces["final_post"] = ((f"blocks.{view.n_layers - 1}.hook_resid_post", 1.0),)
+    return worth_of(readout, readout.recomputed if recomputed else readout.functional, pieces)
 
 
 def layers(readout: Readout, structure: Structure) -> Rows:
     """The embeddings, and each layer's attention and MLP output."""
-    names = structure.embeddings()
+    pieces = structure.embeddings()
     for layer in range(readout.view.n_layers):
-        names |= structure.sublayers(layer)
-    return worth_of(readout, readout.functional, names)
+        pieces |= structure.sublayers(layer)
+    return worth_of(readout, readout.functional, pieces)
 
 
 def heads(readout: Readout, structure: Structure) -> Rows:
@@ -66,12 +68,12 @@ def heads(readout: Readout, structure: Structure) -> Rows:
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
-    names: Pieces = {}
+    pieces: Pieces = {}
     for layer in range(view.n_layers):
-        names |= structure.sublayers(layer)
+        pieces |= structure.sublayers(layer)
         if not structure.splits_attention(layer):
             continue
-        names.pop(f"{layer}_attn_out", None)
+        pieces.pop(f"{layer}_attn_out", None)
         direction, divisor, bias = head_directions(readout, layer)
         z = head_outputs(readout, layer)
         values.append(_einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor)
@@ -81,7 +83,7 @@ def heads(readout: Readout, structure: Structure) -> Rows:
     if not labels:
         why = "Its layers have no attention with a `W_O` and a `hook_z`."
         raise ResidscopeError("no-heads", _refusal(structure, "attention heads", why))
-    return _with_rest(readout, labels, values, biases, names | structure.embeddings())
+    return _with_rest(readout, labels, values, biases, pieces | structure.embeddings())
 
 
 def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Rows:
@@ -93,12 +95,12 @@ def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Ro
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
-    names: Pieces = {}
+    pieces: Pieces = {}
     for layer in range(readout.view.n_layers):
-        names |= structure.sublayers(layer)
+        pieces |= structure.sublayers(layer)
         if layer not in wanted or not structure.splits_mlp(layer):
             continue
-        names.pop(f"{layer}_mlp_out", None)
+        pieces.pop(f"{layer}_mlp_out", None)
         direction, divisor, bias = neuron_directions(readout, layer)
         post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)  # [batch, pos, d_mlp]
         values.append(_einsum(post, direction, "batch pos neuron, batch neuron -> neuron batch pos") / divisor)
@@ -108,7 +110,7 @@ def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Ro
     if not labels:
         why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
         raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
-    return _with_rest(readout, labels, values, biases, names | structure.embeddings())
+    return _with_rest(readout, labels, values, biases, pieces | structure.embeddings())
 
 
 def head_outputs(readout: Readout, layer: int) -> Float[Tensor, "batch pos head d_head"]:
@@ -148,10 +150,11 @@ def worth_of(readout: Readout, worth: Worth, pieces: Pieces) -> Rows:
     """The worth of pieces of the stream."""
     import torch
 
-    def read(name: str) -> Tensor:
-        return worth(readout.view.rows(name, readout.positions))
+    def read(name: str, factor: float) -> Tensor:
+        value = worth(readout.view.rows(name, readout.positions))
+        return value if factor == 1 else value * factor
 
-    values = [read(first) - sum(map(read, less)) if less else read(first) for first, *less in pieces.values()]
+    values = [torch.stack([read(*term) for term in terms]).sum(0) for terms in pieces.values()]
     return Rows(list(pieces), torch.stack(values))
 
 

@@ -68,18 +68,19 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
         size = 0.0 if one is None else float(one.abs().max())
         return gap(one, other) > max(tolerance, 0.02 * size)
 
-    entered = differ(worth(readout, "blocks.0.hook_resid_pre"), _sum_of(readout, structure.embeddings()))
+    start = _sum_of(readout, {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)})
+    entered = differ(start, _sum_of(readout, structure.embeddings()))
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(view.n_layers):
+        pieces = structure.sublayers(layer)
         for part, of in (("attn", "H"), ("mlp", "N")):
             prefixes = (f"L{layer}{of}", f"{layer}_{part}_bias")
             split = any(label.startswith(prefixes) for label in rows.labels)
-            if split and differ(worth(readout, f"blocks.{layer}.hook_{part}_out"), rows.sum(*prefixes)):
+            output = {label: terms for label, terms in pieces.items() if label == f"{layer}_{part}_out"}
+            if split and output and differ(_sum_of(readout, output), rows.sum(*prefixes)):
                 unsplit[part].add(layer)
-        before, after = (worth(readout, f"blocks.{layer}.hook_resid_{point}") for point in ("pre", "post"))
-        added = None if before is None or after is None else after - before
-        if differ(added, _sum_of(readout, structure.sublayers(layer))):
+        if differ(_sum_of(readout, {"": structure.added(layer)}), _sum_of(readout, pieces)):
             whole.add(layer)
     return Structure(
         view, frozenset(whole), entered, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
@@ -88,8 +89,7 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
 
 def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:
     """What pieces of the stream are worth together; None where one was not cached."""
-    names = {name for piece in pieces.values() for name in piece}
-    known = all(map(readout.view.has, names))
+    known = all(readout.view.has(name) for terms in pieces.values() for name, _ in terms)
     return worth_of(readout, readout.functional, pieces).values.sum(0) if known else None
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from .cache import CacheView
 from .norms import tensor_of
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-Pieces = dict[str, tuple[str, ...]]
-"""Rows by label, each read from an activation, less the others that are named."""
+Pieces = dict[str, tuple[tuple[str, float], ...]]
+"""Rows by label, each a sum of activations times factors."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,51 @@ class Structure:
 
     def embeddings(self) -> Pieces:
         """What enters layer 0."""
+        carried = self.carries[0]
         if self.entered:
-            return {"embed": ("blocks.0.hook_resid_pre",)}
-        names: Pieces = {"embed": ("hook_embed",)}
+            return {"embed": (("blocks.0.hook_resid_pre", carried),)}
+        pieces: Pieces = {"embed": (("hook_embed", carried),)}
         # "Shortformer" positions are added to what heads look by, and never enter the stream.
         enters = getattr(self.view.cfg, "positional_embedding_type", None) != "shortformer"
-        return names | {"pos_embed": ("hook_pos_embed",)} if enters and self.view.has("hook_pos_embed") else names
+        if enters and self.view.has("hook_pos_embed"):
+            pieces["pos_embed"] = (("hook_pos_embed", carried),)
+        return pieces
 
     def sublayers(self, layer: int) -> Pieces:
-        """What a layer adds: attention (or what stands in its place) and MLP."""
-        view, block = self.view, self.view.model.blocks[layer]
-        pre, mid, post = (f"blocks.{layer}.hook_resid_{point}" for point in ("pre", "mid", "post"))
+        """What a layer adds: attention, or what stands in its place or beside it, MLP, and what else it adds."""
+        view, block, carried = self.view, self.view.model.blocks[layer], self.carries[layer]
+        before, after = self.added(layer)
         if layer in self.whole:
-            return {f"{layer}_layer_out": (post, pre)}
-        attn_out, mlp_out = f"blocks.{layer}.hook_attn_out", f"blocks.{layer}.hook_mlp_out"
-        mixes = not hasattr(block, "attn") and not view.has(attn_out)
-        feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid))
-        if mixes and not feeds:
-            return {f"{layer}_mixer_out": (post, pre)}
-        names: Pieces = {f"{layer}_attn_out": (attn_out,)}
-        if mixes:
-            names = {f"{layer}_mixer_out": (mid, pre) if view.has(mid) else (post, pre, mlp_out)}
+            return {f"{layer}_layer_out": (after, before)}
+        mid = (f"blocks.{layer}.hook_resid_mid", carried)
+        attn_out = (f"blocks.{layer}.hook_attn_out", carried * output_factor(view, layer, "attn"))
+        mlp_out = (f"blocks.{layer}.hook_mlp_out", carried)
+        pieces: Pieces = {}
+        attends = hasattr(block, "attn") or view.has(attn_out[0])
+        feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid[0]))
+        if attends:
+            pieces[f"{layer}_attn_out"] = (attn_out,)
+        if not attends or mixes_beside(view, layer):
+            end = mid if view.has(mid[0]) else after
+            others = [attn_out] * attends + [mlp_out] * (feeds and end is after)
+            pieces[f"{layer}_mixer_out"] = (end, before, *((name, -factor) for name, factor in others))
         if feeds:
-            names[f"{layer}_mlp_out"] = (mlp_out,) if hasattr(block, "mlp") or view.has(mlp_out) else (post, mid)
-        return names
+            known = hasattr(block, "mlp") or view.has(mlp_out[0])
+            pieces[f"{layer}_mlp_out"] = (mlp_out,) if known else (after, (mid[0], -carried))
+        beside = f"blocks.{layer}.post_per_layer_input_norm.hook_out"  # an embedding of the token for each layer
+        if view.has(beside):
+            pieces[f"{layer}_per_layer_out"] = ((beside, carried),)
+        return pieces
+
+    def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
+        """What a layer adds to the stream in all, as a difference: less the stream before it, plus that after it."""
+        before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
+        return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
+
+    @cached_property
+    def carries(self) -> list[float]:
+        """By what the layers from here on multiply the stream as a whole, for each layer and after the last one."""
+        return carries(self.view)
 
     def splits_attention(self, layer: int) -> bool:
         """Whether the rows of this layer can be its heads."""
@@ -100,6 +122,32 @@ class Structure:
                 "`hook_mlp_out`, which is shown as a whole."
             )
         return said
+
+
+def carries(view: CacheView) -> list[float]:
+    """By what the layers from each one on multiply the stream as a whole (1 in most models), and 1 after the last."""
+    products = [1.0]
+    for block in reversed(list(view.model.blocks)):
+        scalar = getattr(getattr(block, "original_component", None), "layer_scalar", None)
+        products.append(products[-1] * (1.0 if scalar is None else float(scalar)))
+    return products[::-1]
+
+
+def output_factor(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
+    """By what a layer multiplies what `hook_attn_out`, or `mlp.hook_post` @ W_out, holds, before it adds it."""
+    block = view.model.blocks[layer]
+    owner = block if part == "attn" else getattr(block, "mlp", None)
+    name = {"attn": "attn_out_multiplier", "mlp": "down_multiplier"}[part]
+    factor = getattr(getattr(owner, "original_component", None), name, None)
+    return float(factor) if isinstance(factor, int | float) else 1.0
+
+
+def mixes_beside(view: CacheView, layer: int) -> bool:
+    """Whether another mixer stands beside attention and adds its own output."""
+    block = view.model.blocks[layer]
+    return hasattr(block, "attn") and any(
+        view.has(f"blocks.{layer}.{name}.hook_out") for name in ("mamba", "mixer", "ssm")
+    )
 
 
 def out_weight(view: CacheView, layer: int) -> Float[Tensor, "head d_head d_model"] | None:

@@ -143,7 +143,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run):
         for position in (None, 3):
             readout = Readout(view, view.positions(position), *targets.functional(target))
             rows = [
-                components.accumulated(readout, readout.recomputed).values,
+                components.accumulated(readout, recomputed=True).values,
                 components.layers(readout, Structure(view)).values,
                 components.heads(readout, Structure(view)).values,
                 components.neurons(readout, Structure(view), [0, 1, 2]).values,

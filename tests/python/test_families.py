@@ -17,13 +17,11 @@ EXPERTS = {"granitemoe", "mixtral", "phimoe", "qwen2_moe", "qwen3_moe", "olmoe",
 SOME_EXPERTS = {"afmoe", "ernie4_5_moe", "glm4_moe", "laguna", "laguna-heads", "llama4_text", "deepseek_v2",
                 "deepseek_v3", "glm4_moe_lite", "glm_moe_dsa", "jamba", "lfm2_moe"}  # fmt: skip
 NO_NEURONS = EXPERTS | {"jetmoe", "granitemoehybrid", "granitemoehybrid-dense", "qwen3_next", "qwen3_5_moe_text",
-                        "native-attention-only"}  # fmt: skip
+                        "native-attention-only", "gemma4_text-experts"}  # fmt: skip
 RECURRENT = {"mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma"}  # no heads in the cache
 HYBRID = {"bamba", "jamba", "lfm2", "lfm2_moe", "olmo_hybrid", "granitemoehybrid", "granitemoehybrid-dense",
           "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}  # fmt: skip
 GATED = {"afmoe", "laguna", "laguna-heads", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
-GEMMA_4 = {"gemma4_text", "gemma4_text-cap-5", "gemma4_text-shared", "gemma4_text-heads", "gemma4_text-experts"}
-SCALED_STREAM = GEMMA_4 | {"falcon_h1"}  # each layer's output, or the stream, times a factor of its own
 CHANGED_EMBEDDINGS = {"xglm", "nanochat", "afmoe", "falcon_h1", "recurrent_gemma"}
 SCALED = {"cohere", "cohere2", "granite", "granitemoe", "granitemoehybrid", "granitemoehybrid-dense", "falcon_h1"}
 CAPPED = {"gemma2", "gemma2-cap-5", "gemma4_text-cap-5", "vaultgemma", "nanochat", "recurrent_gemma"}
@@ -50,9 +48,7 @@ def refused(name: str, by: str) -> str | None:
     code, ways = REFUSED.get(name, ("", ()))
     if by in ways:
         return code
-    if (by == "neuron" and name in NO_NEURONS) or (
-        by in ("head", "neuron", "source") and name in RECURRENT | SCALED_STREAM
-    ):
+    if (by == "neuron" and name in NO_NEURONS) or (by in ("head", "neuron", "source") and name in RECURRENT):
         return "no-neurons" if by == "neuron" else ""
     return None
 
@@ -63,7 +59,7 @@ def expected_notes(name: str, by: str) -> list[str]:
     said += ["multiplies its logits"] * (name in SCALED and by != "source")
     said += ["soft-caps its logits"] * (name in CAPPED and by != "source")
     said += ["`embed` is all that enters layer 0"] * (whole and name in CHANGED_EMBEDDINGS | {"bert"})
-    said += ["`…_layer_out` is the layer as a whole"] * (whole and name in SCALED_STREAM | {"bert"})
+    said += ["`…_layer_out` is the layer as a whole"] * (whole and name == "bert")
     said += ["no attention heads in"] * (by == "head" and name in HYBRID)
     said += ["no plain neurons in"] * (by == "neuron" and name in SOME_EXPERTS)
     said += ["gate what they have read"] * (by == "source" and name in GATED)
