@@ -192,11 +192,11 @@ def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
     view = structure.view
     if by == "head":
         others = [layer for layer in range(view.n_layers) if out_weight(view, layer) is None]
-        return (
-            [f"There are no attention heads in {named_layers(others)}: what mixes there is one row."] if others else []
-        )
-    others = [layer for layer in wanted if neuron_weight(view, layer) is None]
-    return [f"There are no plain neurons in {named_layers(others)}: the MLP is one row."] if others else []
+        said = "There are no attention heads in {}: what mixes there is one row."
+    else:
+        others = [layer for layer in wanted if neuron_weight(view, layer) is None]
+        said = "There are no plain neurons in {}: the MLP is one row."
+    return [said.format(named_layers(others))] if others else []
 
 
 def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None) -> list[str]:

@@ -75,7 +75,7 @@ def heads(readout: Readout, structure: Structure) -> Rows:
             continue
         pieces.pop(f"{layer}_attn_out", None)
         direction, divisor, bias = head_directions(readout, layer)
-        z = head_outputs(readout, layer)
+        z = head_outputs(readout, layer, tuple(direction.shape[1:]))
         values.append(_einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor)
         labels += [f"L{layer}H{head}" for head in range(direction.shape[1])]
         if bias is not None:
@@ -113,11 +113,10 @@ def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Ro
     return _with_rest(readout, labels, values, biases, pieces | structure.embeddings())
 
 
-def head_outputs(readout: Readout, layer: int) -> Float[Tensor, "batch pos head d_head"]:
+def head_outputs(readout: Readout, layer: int, cut: tuple[int, ...]) -> Float[Tensor, "batch pos head d_head"]:
     """`hook_z`, cut into heads as the weights are: latent attention has values of another width than its keys."""
     z = readout.view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)
-    W_O = out_weight(readout.view, layer)
-    return z if W_O is None or z.shape[-2:] == W_O.shape[:2] else z.flatten(-2).unflatten(-1, tuple(W_O.shape[:2]))
+    return z if tuple(z.shape[-2:]) == cut else z.flatten(-2).unflatten(-1, cut)
 
 
 def head_directions(

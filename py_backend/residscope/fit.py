@@ -108,11 +108,10 @@ def reasons(readout: Readout, target: Float[Tensor, "batch pos"], tolerance: flo
         jump = gap(*(worth(readout, point) for point in points))
         if jump > tolerance:
             between[layer] = jump
-    said = (
-        [f"{max(between.values()):.2g} arises before {named_layers(between)}: the model changes the stream there."]
-        if between
-        else []
-    )
+    said: list[str] = []
+    if between:
+        most = max(between.values())
+        said.append(f"{most:.2g} arises before {named_layers(between)}: the model changes the stream there.")
     last = worth(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
     if last is None:
         said.append(

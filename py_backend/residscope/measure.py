@@ -69,11 +69,9 @@ def _written(readout: Readout, targets: Targets, target: Target) -> tuple[Float[
     W_U, b_U = unembedding(view.model)
     ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
     columns = W_U[:, ids].to(vectors)  # [d_model, batch, token]
-    written = (
-        (vectors @ columns.permute(1, 0, 2))
-        if b_U is None
-        else (vectors @ columns.permute(1, 0, 2) + b_U[ids][:, None].to(vectors))
-    )
+    written = vectors @ columns.permute(1, 0, 2)
+    if b_U is not None:
+        written = written + b_U[ids][:, None].to(vectors)
     return written, "the final norm's output and the unembedding"
 
 

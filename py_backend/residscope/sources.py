@@ -48,7 +48,7 @@ def sources(
         if head >= direction.shape[1]:
             raise ResidscopeError("head", f"Layer {layer} of this model has only {direction.shape[1]} heads.")
         unit = direction[:, head]  # [batch, d_head]
-        z = head_outputs(readout, layer)[:, :, head]
+        z = head_outputs(readout, layer, tuple(direction.shape[1:]))[:, :, head]
         v = _values(view, layer, head, direction.shape[1], z.shape[-1])
         pattern = view.take(whole_pattern(view, layer)[:, head], readout.positions)  # [batch, destination, source]
         if _gate(view, layer) is None:
