@@ -130,6 +130,7 @@ def decompose(
         *columns[1:],
         by=by,
         measured_from=measured.source,
+        own=measured.own,
         tolerance=tolerance,
         notes=said,
         axes=("component", "batch", "pos") if positions is None else ("component", "batch"),

@@ -85,7 +85,7 @@ class CacheView:
                 "missing-activation",
                 f"`{name}` is not in this cache. Cache it: leave out `names_filter` in `run_with_cache`, "
                 f'or let it accept the name (`names_filter=lambda name: … or name.endswith("{_ending(name)}")`). '
-                "If nothing was filtered, TransformerLens does not tell it for this kind of model.",
+                "If nothing was filtered out, TransformerLens keeps no such activation of this model.",
             )
         tensor = self.activations[name].detach()
         return tensor if self.has_batch_dim else tensor.unsqueeze(0)

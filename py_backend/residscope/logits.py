@@ -61,12 +61,15 @@ def _held_scale(model: Any) -> float:
     return float(multiplied if isinstance(multiplied, int | float) else 1.0) / float(divided or 1.0)
 
 
+READ_BY_UNEMBEDDING = "unembed.hook_in"
+
+
 def final_vectors(
     view: CacheView, positions: Int[Tensor, " batch"] | None
 ) -> Float[Tensor, "batch pos d_model"] | None:
     """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
     module = getattr(view.model, "ln_final", None)
-    name = view.first("unembed.hook_in", "ln_final.hook_out")
+    name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
     # A HookedTransformer's, after its weight and bias; but the RMSNorm of version 2 has its weight behind that hook.
     if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
         name = view.first("ln_final.hook_normalized")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .logits import Output, final_vectors, unembedding
+from .logits import READ_BY_UNEMBEDDING, Output, final_vectors, unembedding
 from .protocol import Target
 from .readout import Readout
 from .targets import Targets
@@ -23,11 +23,14 @@ class Measured:
         value: `[batch, pos]`, logits; None where there is nothing to read it from.
         bent: `[batch, pos]`, what a soft-cap adds to the figure that stands before it (0 where there is none).
         source: Where it was read, in words.
+        own: Whether it is the model's own output, or from what the unembedding read; else it is what the final stream
+            gives by the final norm and the unembedding, and what the model does beside them is not in it.
     """
 
     value: Float[Tensor, "batch pos"] | None
     bent: Float[Tensor, "batch pos"]
     source: str
+    own: bool
 
 
 def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
@@ -37,12 +40,13 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
     if target.direction is not None:
         vectors = final_vectors(view, positions)
         if vectors is None:
-            return Measured(None, none, _NOTHING)
+            return Measured(None, none, _NOTHING, own=False)
         worth = (vectors @ readout.directions.unsqueeze(-1)).squeeze(-1)
-        return Measured(worth + readout.offset[:, None], none, "the final norm's output, on the given direction")
+        source = "the final norm's output, on the given direction"
+        return Measured(worth + readout.offset[:, None], none, source, view.has(READ_BY_UNEMBEDDING))
 
     output = Output.of(view.model)
-    written, source = _written(readout, targets, target)
+    written, source, own = _written(readout, targets, target)
     value = None if written is None else targets.mixed(target, output(written)).to(none)
     # Σ α · cap · tanh(x / cap) is no linear functional of the stream: the rows explain Σ α · x, the rest is the cap's.
     bent = none
@@ -50,37 +54,52 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
         bent = value - targets.mixed(target, written * output.scale).to(none)
     if logits is not None:
         given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
-        return Measured(targets.mixed(target, given).to(none), bent, "the given logits")
-    return Measured(value, bent, source)
+        return Measured(targets.mixed(target, given).to(none), bent, "the given logits", own=True)
+    return Measured(value, bent, source, own)
 
 
 _NOTHING = "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
 
 
-def _written(readout: Readout, targets: Targets, target: Target) -> tuple[Float[Tensor, "batch pos token"] | None, str]:
-    """What the unembedding writes for the target's tokens."""
+def _written(
+    readout: Readout, targets: Targets, target: Target
+) -> tuple[Float[Tensor, "batch pos token"] | None, str, bool]:
+    """What the unembedding writes for the target's tokens, where it was read, and whether that is the model's own."""
     view = readout.view
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
-        return targets.chosen(target, view.pick(view.get(name), readout.positions)), f"the logits in the cache ({name})"
+        logits = view.pick(view.get(name), readout.positions)
+        return targets.chosen(target, logits), f"the logits in the cache ({name})", True
     vectors = final_vectors(view, readout.positions)
     if vectors is None:
-        return None, _NOTHING
+        return None, _NOTHING, False
     W_U, b_U = unembedding(view.model)
     ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
     columns = W_U[:, ids].to(vectors)  # [d_model, batch, token]
     written = vectors @ columns.permute(1, 0, 2)
     if b_U is not None:
         written = written + b_U[ids][:, None].to(vectors)
-    return written, "the final norm's output and the unembedding"
+    if view.has(READ_BY_UNEMBEDDING):
+        return written, f"what the unembedding read ({READ_BY_UNEMBEDDING})", True
+    return written, "the final stream, by the final norm and the unembedding", False
 
 
 def notes(readout: Readout, target: Target, measured: Measured) -> list[str]:
     """What a reader of the figures should know about this model's way from the stream to its logits."""
-    if target.direction is not None:
-        return []
-    output = Output.of(readout.view.model)
     said: list[str] = []
+    if measured.value is None:
+        said.append(
+            "There is nothing to measure against: the cache holds neither logits nor the final residual stream. Pass "
+            "`logits=`, the model's output."
+        )
+    elif not measured.own:
+        said.append(
+            "The cache holds no logits: `measured` is what the final residual stream gives by the final norm and the "
+            "unembedding, not the model's own output. Pass `logits=` to check against that."
+        )
+    if target.direction is not None:
+        return said
+    output = Output.of(readout.view.model)
     if output.scale != 1:
         said.append(f"The model multiplies its logits by {output.scale:.4g}; the rows and the constant are after that.")
     if output.cap > 0:

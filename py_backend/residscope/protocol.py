@@ -139,6 +139,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
 
     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads.
 
+    `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
     measure against.
     """
@@ -151,6 +152,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     worst: float | None
     tolerance: float
     measured_from: str
+    own: bool
     prompts: int
     notes: list[str]
 

@@ -31,6 +31,7 @@ class Attribution:
         measured_from: Where `measured` was read, in words.
         tolerance: Up to here `unexplained` is rounding, for this cache's precision.
         notes: What a reader of the figures should know, in sentences; also why something is unexplained.
+        own: Whether `measured` is the model's own output; else it is only what the final stream in the cache gives.
         axes: The names of the axes of `values`.
         heads: For `by="source"`, the heads along its second-last axis: `["L9H9", …]`.
     """
@@ -44,6 +45,7 @@ class Attribution:
     measured_from: str
     tolerance: float
     notes: list[str] = field(default_factory=list)
+    own: bool = True
     axes: tuple[str, ...] = ("component", "batch")
     heads: list[str] = field(default_factory=list)
     _parts: int | None = None
@@ -109,7 +111,7 @@ class Attribution:
 
     def __repr__(self) -> str:
         """A summary a person can read."""
-        rows = ", ".join(f"{label} {value:+.2f}" for label, value in self.top(2))
+        rows = ", ".join(f"{label} {_figure(value)}" for label, value in self.top(2))
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         of = f" of {', '.join(self.heads)}" if self.heads else ""
         return (
@@ -117,6 +119,11 @@ class Attribution:
             f"constant {float(self.constant.mean()):+.3f}, unexplained {float(self.unexplained.mean()):+.1e}; {rows}"
             f"{''.join(f'; note: {note}' for note in self.notes)})"
         )
+
+
+def _figure(value: float) -> str:
+    """A figure to two places, or to its first digit where that is later."""
+    return f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.1g}"
 
 
 def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:

@@ -216,6 +216,7 @@ class Service:
             worst=_number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
             tolerance=result.tolerance,
             measured_from=result.measured_from,
+            own=result.own,
             prompts=view.batch if prompt is None else 1,
             notes=refusal
             + [note for note in result.notes if note not in "".join(refusal)]

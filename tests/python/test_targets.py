@@ -125,7 +125,13 @@ def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
 
     no_logits = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers)
     torch.testing.assert_close(no_logits.measured, reference.measured, atol=1e-4, rtol=0)
-    assert no_logits.measured_from == "the final norm's output and the unembedding"
+    assert no_logits.measured_from == "the final stream, by the final norm and the unembedding"
+    assert not no_logits.own  # it is the model's own only as far as this model does nothing else
+    assert "Pass `logits=` to check against that" in no_logits.notes[0]
+    assert residscope.attribute(without("unembed.hook_out", "hook_unembed"), ioi.answers).own
+    checked = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers, logits=ioi.logits)
+    assert checked.own
+    assert checked.notes == []
     no_norm = residscope.attribute(without("unembed", "hook_unembed", "ln_final"), ioi.answers)
     torch.testing.assert_close(no_norm.values, reference.values, atol=1e-4, rtol=1e-4)
     blind = residscope.attribute(
@@ -134,6 +140,7 @@ def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
     torch.testing.assert_close(blind.values, reference.values)
     assert blind.measured.isnan().all()
     assert "logits=" in blind.measured_from
+    assert "nothing to measure against" in blind.notes[0]
 
 
 def test_padding_at_the_end_is_not_the_last_token():

@@ -110,6 +110,7 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
       return {
         reply: { kind: "attribute", by: ask.by, labels: rows.map(([label]) => label), constant, unexplained,
           measured: options.measured === "unknown" ? null : total + unexplained, worst: options.measured === "unknown" ? null : unexplained, tolerance: 1e-3, 
+          own: true,
           measured_from: options.measured === "unknown" ? "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`" : "the logits in the cache (unembed.hook_out)",
           prompts: ask.prompt == null ? prompts : 1, notes },
         buffers: [floats(rows.map(([, v]) => v))],

@@ -66,7 +66,7 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
         attn.forEach((v, l) => (push(`${l}_attn_out`, v), push(`${l}_mlp_out`, mlp[l])));
       } else row(ask.norm === "recomputed" ? "accr" : "acc", prompt).forEach((v, i) => push(f.acclabels[i] ?? "", v));
       const measured = prompt === null ? f.measured.reduce((a, b) => a + b, 0) / prompts : (f.measured[prompt] ?? 0);
-      return { reply: { kind: "attribute", by: ask.by, labels, measured, constant: 0, unexplained: 2e-6, worst: 1e-6, tolerance: 1e-3, measured_from: "the logits in the cache", prompts, notes: [] }, buffers: [floats(rows)] };
+      return { reply: { kind: "attribute", by: ask.by, labels, measured, constant: 0, unexplained: 2e-6, worst: 1e-6, tolerance: 1e-3, measured_from: "the logits in the cache", own: true, prompts, notes: [] }, buffers: [floats(rows)] };
     }
     if (ask.kind === "neurons") return neuronsReply(ask, row("mlp", prompt), 0); // the fixture holds no neurons
     const at = ask.layer * heads + ask.head;

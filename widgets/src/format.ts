@@ -1,9 +1,11 @@
 // How numbers, tokens and heads are written on screen.
 
-/** "+4.62", "−1.47": the sign always shown, with a real minus. */
+/** "+4.62", "−1.47", "−0.003": the sign always shown, with a real minus; to its first digit where that comes late. */
 export function signed(value: number, digits = 2): string {
   if (!Number.isFinite(value)) return "not known";
-  const text = Math.abs(value).toFixed(digits);
+  const size = Math.abs(value);
+  const rounded = size.toFixed(digits);
+  const text = Number(rounded) !== 0 || size < 5e-5 ? rounded : size.toFixed(Math.ceil(-Math.log10(size)));
   return (value < 0 && Number(text) !== 0 ? "−" : "+") + text; // what rounds to nothing is not negative
 }
 

@@ -140,6 +140,7 @@ export interface TokenLabel {
  *
  *     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads.
  *
+ *     `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
  *     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
  *     measure against.
  */
@@ -153,6 +154,7 @@ export interface AttributionReply {
   worst: number | null;
   tolerance: number;
   measured_from: string;
+  own: boolean;
   prompts: number;
   notes: string[];
 }

@@ -159,6 +159,10 @@ export class Store implements Synced {
       this.layer.value = null;
       return;
     }
+    if (inTokens && this.locked.value !== null) {
+      this.position.value = null;
+      return;
+    }
     batch(() => {
       if (this.heads.value.length > 0) this.heads.value = [];
       this.preview.value = null;
@@ -166,7 +170,6 @@ export class Store implements Synced {
       this.hoveredToken.value = null;
       this.hoveredLayer.value = null;
       this.sentence.value = null;
-      if (inTokens) this.position.value = null;
     });
   }
 }

@@ -9,7 +9,7 @@ import { all, names, open, SHAPE, text } from "./open";
 const over = (options: Options) => open({}, fakeKernel(SHAPE, options));
 const reply = (given: Partial<AttributionReply> = {}): AttributionReply => ({
   kind: "attribute", by: "head", labels: [], measured: 4.616, constant: 0.5, unexplained: 3e-6, worst: 3e-6, tolerance: 1e-4,
-  measured_from: "the given logits", prompts: 1, notes: [], ...given,
+  measured_from: "the given logits", own: true, prompts: 1, notes: [], ...given,
 });
 
 describe("the badge in words", () => {
@@ -44,8 +44,8 @@ describe("what is not there", () => {
     cells[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     cells[2]?.click();
     expect([model.state.heads, all(root, ".rs-card[role=region]"), text(root.querySelector(".rs-sentence"))]).toEqual([[], [], "L1H0: layer 1 has no attention heads"]);
-    expect(text(root.querySelector('[role="status"]'))).toMatch(/^✓ rows sum to [+−]\d\.\d{3} /);
-    expect(root.querySelectorAll(".rs-bar.rs-hollow")).toHaveLength(1);
+    expect(text(root.querySelector('[role="status"]'))).toMatch(/^✓ rows and constant sum to [+−]\d\.\d{3} /);
+    expect(root.querySelectorAll(".rs-bar.rs-hollow")).toHaveLength(2);
     expect(text(root.querySelector(".rs-ledger"))).not.toContain("not known");
     const mixed = { reply: reply({ labels: ["L0H0", "L1H0", "1_mixer_out"] }), rows: new Float32Array([1, NaN, 2]) };
     expect([entries(mixed, 2).map((e) => `${e.name} ${e.value}`), rowSum(mixed)]).toEqual([["heads 1", "other sublayers 2", "constant 0.5"], 3.5]);

@@ -10,8 +10,8 @@ describe("panel", () => {
     expect(root.dataset["state"]).toBe("ready");
     const cells = all(root, '[role="grid"] [role="gridcell"]');
     expect(cells).toHaveLength(6);
-    for (const name of names(cells)) expect(name).toMatch(/^L\dH\d [+−]\d+\.\d\d$/);
-    expect(root.querySelector('[role="status"]')?.textContent).toMatch(/^✓ rows sum to [+−]\d\.\d{3} · the model’s own logit difference$/);
+    for (const name of names(cells)) expect(name).toMatch(/^L\dH\d [+−]\d+\.\d{2,}$/);
+    expect(root.querySelector('[role="status"]')?.textContent).toMatch(/^✓ rows and constant sum to [+−]\d\.\d{3} · the model’s own logit difference$/);
   });
 
   it("shows tokens as text, whatever they contain", async () => {

@@ -4,7 +4,7 @@ import type { Attribution } from "../store";
 import { rowSum, verdict } from "./ledger";
 
 export function explanation(data: Attribution, quantity: string, dtype: string): string {
-  const { measured_from, notes, prompts, tolerance, worst } = data.reply;
+  const { measured_from, notes, own, prompts, tolerance, worst } = data.reply;
   const { kind, measured } = verdict(data);
   const many = prompts > 1;
   const sum = `The rows and the constant${many ? `, in the mean over ${prompts} prompts,` : ""} add up to`;
@@ -16,7 +16,8 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
   const left = amount(worst ?? 0);
   if (kind === "agrees") {
     const judged = many ? `The worst prompt is judged: what is left over there, ${left}, is` : `What is left over, ${left}, is`;
-    return `${sum} the model’s own ${quantity}, ${signed(measured, 3)}, read from ${measured_from}. ${judged} ${rounding}.`;
+    const what = own ? `the model’s own ${quantity}` : `the ${quantity} that the cache gives`;
+    return `${sum} ${what}, ${signed(measured, 3)}, read from ${measured_from}. ${judged} ${rounding}.`;
   }
   const judged = many ? "The worst prompt is judged: there they leave" : "They leave";
   const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;

@@ -24,15 +24,17 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     }
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
+    const rows = Math.abs(data.reply.constant) < 0.0005 ? "rows" : "rows and constant";
     const text =
-      kind === "agrees" ? `✓ rows sum to ${signed(sum, 3)} · the model’s own ${quantity}`
+      kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, 3)} · the model’s own ${quantity}`
+      : kind === "agrees" ? `${rows} sum to ${signed(sum, 3)} · not checked against the model’s logits`
       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${signed(Math.abs(data.reply.worst ?? 0)).slice(1)} in a prompt`
       : kind === "misses" ? `rows miss ${signed(unexplained)} of the model’s ${quantity} ${signed(measured)}`
-      : `rows sum to ${signed(sum, 3)} · no logits in the cache to compare with`;
+      : `${rows} sum to ${signed(sum, 3)} · no logits in the cache to compare with`;
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
+    render(html`<button type="button" class="rs-badge-text rs-${kind === "agrees" && !data.reply.own ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
   });
 
   watch(signal, () => {
@@ -48,7 +50,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
         <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>
-          <tr><th scope="row">constant <small>norm’s bias and unembedding’s bias</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
+          <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
           ${unexplained !== null ? html`<tr><th scope="row">unexplained <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
           ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${signed(Math.abs(data.reply.worst ?? 0), 4).slice(1)}</td></tr>` : nothing}
         </tbody>

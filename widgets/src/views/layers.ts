@@ -25,7 +25,7 @@ export function mountLayers(parent: HTMLElement, store: Store, _client: Client, 
   const marks = computed<Mark[]>(() =>
     rows.value.map((bar) => {
       const value = values.value[bar.index] ?? 0;
-      const what = bar.layer === null ? `“${bar.label}”` : `the ${PARTS[bar.part] ?? bar.part} of layer ${bar.layer}`;
+      const what = bar.layer === null ? `“${bar.label}”` : PARTS[bar.part] ? `the ${PARTS[bar.part]} of layer ${bar.layer}` : `a part of layer ${bar.layer}`;
       const mlp = bar.kind === "mlp" ? bar.layer : null;
       const more = mlp === null ? "" : ` · click for ${mlp === store.chosenLayer.value ? "all layers’" : "its"} neurons`;
       const verb = value < 0 ? "takes" : "adds";
@@ -51,7 +51,7 @@ export function mountLayers(parent: HTMLElement, store: Store, _client: Client, 
         const gap = (right - left) * 0.12;
         const [top, bottom] = [Math.min(y(0), y(value)), Math.max(y(0), y(value))];
         const chosen = bar.kind === "mlp" && bar.layer === store.chosenLayer.value ? "rs-chosen" : "";
-        const sign = bar.kind === "attention" ? (value < 0 ? "rs-minus" : "rs-plus") : bar.kind === "mlp" || bar.layer === null ? "rs-grey" : "rs-hollow";
+        const sign = bar.kind === "attention" ? (value < 0 ? "rs-minus" : "rs-plus") : bar.kind === "mlp" ? "rs-grey" : "rs-hollow";
         return svg`<rect class="rs-bar ${sign} ${chosen}" vector-effect="non-scaling-stroke" x=${left + gap} width=${right - left - 2 * gap} y=${top} height=${bottom - top}></rect>`;
       })}
     </svg>

@@ -14,7 +14,7 @@ export function neuronEntries({ reply, layer }: Neurons): { lines: Entry[]; tota
   const { count, total, bias, notes } = reply;
   const one = layer !== null;
   const lines = [{ name: `${counted(count)} neurons`, value: total }, { name: one ? "bias" : "biases", value: bias }];
-  const name = one ? `MLP of layer ${layer}` : notes.length > 0 ? "MLPs that have neurons" : "MLPs of all layers";
+  const name = one ? `MLP of layer ${layer}` : notes.some((note) => note.includes("no plain neurons")) ? "MLPs that have neurons" : "MLPs of all layers";
   return { lines: lines.filter((e, i) => i === 0 || Math.abs(e.value) >= 0.005), total: { name, value: total + bias } };
 }
 

@@ -6,6 +6,7 @@ import { headName, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { ledger } from "./ledger";
+import { prose } from "./prose";
 import { type Ranked, rankLine, walk } from "./rank-line";
 
 export function rank(values: Float32Array, heads: number, k: number): { plus: Ranked[]; minus: Ranked[] } {
@@ -41,7 +42,10 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
         <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value)}" aria-pressed=${pinned.includes(ranked.name)}
           class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, limit)}</button>
       </div>`;
-    render(found ? html`${found.plus.map(item)}${found.minus.map(item)}` : nothing, list);
+    const none = found !== null && found.plus.length + found.minus.length === 0;
+    const why = store.headRows.value?.reply.notes.find((note) => note.includes("attention heads"));
+    render(none && why ? html`<p class="rs-none">${prose(why)}</p>`
+      : found ? html`${found.plus.map(item)}${found.minus.map(item)}` : nothing, list);
   });
 
   watch(signal, () => {
