@@ -147,7 +147,7 @@ def test_neurons_of_a_layer_and_the_badge_in_words(opened: tuple[Lab, Locator]) 
 
 def test_a_model_without_heads_in_some_layers_says_so(lab: Lab) -> None:
     path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'python')!r})"
-    setup = f"{path}\nimport tiny, residscope\n_, _, cache = tiny.run(tiny.boot('lfm2'))"
+    setup = f"{path}\nimport tiny, residscope\n_, _, cache = tiny.run(tiny.boot('qwen3_5_text'))"
     lab.open(lab.write_notebook("hybrid.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))
     lab.run_all()
     panel = lab.panel()
@@ -155,6 +155,10 @@ def test_a_model_without_heads_in_some_layers_says_so(lab: Lab) -> None:
     expect(panel.get_by_role("gridcell", name=re.compile(r"^L1H0 [+−]"))).to_be_visible()
     expect(panel.get_by_role("status")).to_contain_text("the model’s own mean logit difference")
     expect(panel.get_by_role("status")).to_contain_text("note")
+    cell(panel, "L1H0").click()
+    note = panel.get_by_role("region", name="Attention L1H0", exact=True).get_by_role("note")
+    note.focus()
+    expect(sentence(panel)).to_contain_text("gate what they have read")
 
 
 def test_a_new_target_is_typed_and_checked(opened: tuple[Lab, Locator]) -> None:

@@ -11,6 +11,7 @@ import type { Store } from "../store";
 import type { Attention, AttentionStore } from "./attention-data";
 import { axisLabels } from "./card-labels";
 import { mountCursor } from "./card-cursor";
+import { prose } from "./prose";
 
 /** CSS pixels of the matrix and of the bars: the same for one token and for a thousand. */
 export const SIDE = 264;
@@ -48,6 +49,9 @@ export function createCard(head: string, store: Store, data: AttentionStore, sig
     node.dataset["head"] = String(at?.head ?? "");
     const value = store.problems.value.has("heads") ? null : store.headValue(name.value);
     const pinned = store.heads.value.includes(name.value);
+    const notes = shown.value?.head === name.value ? shown.value.attention.notes : [];
+    const say = (): void => void (store.sentence.value = [notes.join(" ")]);
+    const hush = (): void => void (store.sentence.value = null);
     node.classList.toggle("rs-preview", !pinned);
     render(
       html`<b class="rs-name">${name.value}</b>
@@ -55,7 +59,9 @@ export function createCard(head: string, store: Store, data: AttentionStore, sig
         <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name.value}"
           @click=${() => store.togglePin(name.value)}>${pinned ? "unpin" : "pin"}</button>
         <span class="rs-axis-from" aria-hidden="true">from (source) →</span>
-        ${trouble.value ? html`<span class="rs-trouble" title=${trouble.value}>${trouble.value}</span>` : null}`,
+        ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${notes.join(" ")} aria-label=${`note: ${notes.join(" ")}`}
+          @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>` : null}
+        ${trouble.value ? html`<span class="rs-trouble" title=${trouble.value}>${prose(trouble.value)}</span>` : null}`,
       title,
     );
   });
