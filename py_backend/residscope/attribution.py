@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from .cache import CacheView, Position
 from .calm import calm
 from .components import Rows
 from .errors import ResidscopeError
-from .fit import fit, gap, reasons, rounding, worth
+from .fit import fit, gap, heads_add_up, reasons, rounding, worth
 from .heads import name
 from .measure import Measured, measure, notes
 from .protocol import By, Norm, Target
@@ -28,6 +29,11 @@ from .targets import Targets
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
+
+_LAST = (
+    "The cache holds no token ids, so padding cannot be told: each prompt is read at the last position. Pass "
+    "`tokens=`, or `position=`."
+)
 
 __all__ = ["Attribution", "attribute", "decompose"]
 
@@ -119,9 +125,9 @@ def decompose(
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
     said = notes(readout, target, measured) + structure.notes() + _without(structure, by, wanted)
-    said += [cut for cut in (view.cut(),) if cut]
+    said += [cut for cut in (view.cut(),) if cut] + [_LAST] * view.assumed_last
     if norm == "frozen" and bool((unexplained.abs() > tolerance).any()):
-        said += reasons(readout, value - constant, tolerance)
+        said += reasons(readout, structure, value - constant, tolerance)
     columns = (rows.values, value, constant, unexplained)
     columns = columns if positions is None else tuple(t.squeeze(-1) for t in columns)
     return Attribution(
@@ -148,7 +154,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None) -> Attribution:
     _check_finite(view, values, measured)
     tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
     unexplained = measured - values.sum(0)
-    said += gated(view, (layer for layer, _ in wanted))
+    said += [_LAST] * view.assumed_last + gated(view, (layer for layer, _ in wanted))
     if bool((unexplained.abs() > tolerance).any()):
         said.append(
             f"{float(unexplained.abs().max()):.2g} of a head's worth is not pattern @ v: this attention changes "
@@ -214,13 +220,16 @@ def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None) ->
         if error.code == "missing-activation":  # a filtered cache: nothing to compare with
             return []
         raise
-    odd = [layer for layer in layers if layer in structure.whole]
+    apart = [layer for layer in layers if out_weight(readout.view, layer) is not None]
+    unsplit = frozenset(layer for layer in apart if not heads_add_up(readout, structure, layer, tolerance))
+    structure = replace(structure, unsplit_attn=unsplit - structure.whole)
+    odd = [layer for layer in layers if layer in structure.whole | unsplit]
     if odd:
         raise ResidscopeError(
             "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
         )
     left = gap(own, rows.values.sum(0)) > tolerance
-    return reasons(readout, own, tolerance) if left and own is not None else []
+    return reasons(readout, structure, own, tolerance) if left and own is not None else []
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

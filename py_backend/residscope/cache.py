@@ -53,9 +53,13 @@ class CacheView:
                 "This cache has no model any more (`cache.model` is None), and attribution needs its weights. "
                 "Pass it: `model=…`.",
             )
+        if not hasattr(found, "cfg"):
+            raise ResidscopeError(
+                "no-model", f"`model=` takes the TransformerLens model itself, but was given {type(found).__name__}."
+            )
         self.model: Any = found
         self.cfg: Any = found.cfg
-        self.has_batch_dim = bool(getattr(cache, "has_batch_dim", True))
+        self.has_batch_dim = bool(getattr(cache, "has_batch_dim", _has_batch_dim(self.activations)))
         if not hasattr(found, "blocks"):
             raise ResidscopeError(
                 "no-blocks",
@@ -65,6 +69,9 @@ class CacheView:
         self.n_heads = int(self.cfg.n_heads)
         self._tokens = tokens
         self.batch, self.n_pos = self._extent()
+        patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
+        self.n_heads = max([self.n_heads, *(int(t.shape[-3]) for t in patterns)])  # layers may differ in their number
+        self.assumed_last = False
 
     # --- activations -------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
@@ -122,7 +129,15 @@ class CacheView:
         Raises:
             ResidscopeError: If it does not have this cache's prompts and positions.
         """
-        logits = logits.detach()
+        import torch
+
+        try:
+            logits = torch.as_tensor(logits).detach()
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(logits).__name__
+            raise ResidscopeError(
+                "logits-shape", f"`logits=` takes the model's output [batch, pos, d_vocab], but was given a {kind}."
+            ) from None
         logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
         if tuple(logits.shape[:2]) != (self.batch, self.n_pos):
             raise ResidscopeError(
@@ -152,7 +167,13 @@ class CacheView:
         if self._tokens is not None:
             import torch
 
-            self._tokens = torch.as_tensor(self._tokens)
+            try:
+                self._tokens = torch.as_tensor(self._tokens)
+            except (TypeError, ValueError, RuntimeError):
+                kind = type(self._tokens).__name__
+                raise ResidscopeError(
+                    "tokens-shape", f"`tokens=` takes token ids [batch, pos], but was given a {kind}."
+                ) from None
             tokens = self._tokens if self._tokens.ndim == 2 else self._tokens.unsqueeze(0)
             if tuple(tokens.shape) != (self.batch, self.n_pos):
                 raise ResidscopeError(
@@ -188,8 +209,9 @@ class CacheView:
         # A prompt of nothing but padding (or a one-token prompt that is the padding token) keeps its last position.
         last = self.n_pos - 1 - real.flip(-1).argmax(-1)
         ends: list[int] = last.where(real.any(-1), last.new_full((), self.n_pos - 1)).tolist()
-        # Padding fills up to the longest prompt; where every prompt ends with the token, it is their own end of text.
-        return [end + 1 for end in ends] if max(ends) < self.n_pos - 1 else ends
+        # Where one token is both, and every prompt ends with it, the first of each run is the prompt's own end of text.
+        both = pad == getattr(self.model.tokenizer, "eos_token_id", None)
+        return [end + 1 for end in ends] if both and max(ends) < self.n_pos - 1 else ends
 
     def first_positions(self) -> list[int]:
         """The first real token of each prompt: a run of padding at the start is left out, a BOS token is not."""
@@ -217,6 +239,8 @@ class CacheView:
             if position != "last":
                 raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
             wanted = self.last_positions()
+            padded = getattr(getattr(self.model, "tokenizer", None), "pad_token_id", None) is not None
+            self.assumed_last = padded and self.batch > 1 and self.tokens is None
         else:
             wanted = _whole_numbers(position, self.batch)
         if len(wanted) != self.batch:
@@ -307,7 +331,10 @@ class CacheView:
         sources = self.n_pos if name is None else int(self.activations[name].shape[-1])
         if sources == self.n_pos:
             return None
-        return f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`): they are counted anew."
+        return (
+            f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`, or past "
+            "keys): they are counted anew."
+        )
 
     def missing(self) -> list[str]:
         """Kinds of activations that Residscope uses and the cache does not hold for every layer."""
@@ -330,6 +357,12 @@ class CacheView:
                 place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
                 return f"`{name}` ({place})"
         return None
+
+
+def _has_batch_dim(activations: Mapping[str, Tensor]) -> bool:
+    """Whether a plain dictionary of activations has one: a residual stream is `[batch, pos, d_model]`."""
+    streams = (t for name, t in activations.items() if "hook_resid_" in name or name.endswith("_out"))
+    return next((t.ndim for t in streams), 3) > 2
 
 
 def _whole_numbers(position: Any, count: int) -> list[int]:

@@ -5,7 +5,7 @@ Weights are projected onto the target's direction first, so no tensor has a `d_m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,7 +165,9 @@ def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
     """
     if wanted is None:
         return list(range(view.n_layers))
-    named = [view.check_layer(layer) for layer in ([wanted] if hasattr(wanted, "__index__") else wanted)]
+    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    alone = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+    named = [view.check_layer(layer) for layer in ([wanted] if alone else wanted)]
     if not named:
         raise ResidscopeError("layers", "`layers=` names no layer: give one, several, or None for all.")
     for layer in named:

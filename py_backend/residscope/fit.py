@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .components import Rows, worth_of
+from .components import Rows, head_directions, head_outputs, worth_of
 from .readout import Readout
 from .structure import Pieces, Structure, named_layers
 
@@ -66,7 +66,7 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     def differ(one: Tensor | None, other: Tensor | None) -> bool:
         # Another structure is off by a good part; a little more than rounding is the model's own (TF32, kernels).
         size = 0.0 if one is None else float(one.abs().max())
-        return gap(one, other) > max(tolerance, 0.02 * size)
+        return gap(one, other) > max(tolerance, max(2e-3, 4 * view.rounding_step()) * size)
 
     start = _sum_of(readout, {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)})
     entered = differ(start, _sum_of(readout, structure.embeddings()))
@@ -87,17 +87,30 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     )
 
 
+def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: float) -> bool:
+    """Whether a layer's heads and bias are what its attention writes; also where that cannot be compared."""
+    direction, divisor, bias = head_directions(readout, layer)
+    z = head_outputs(readout, layer, tuple(direction.shape[1:]))
+    total = (z * direction[:, None]).sum((-1, -2)) / divisor
+    total = total if bias is None else total + bias
+    output = {label: terms for label, terms in structure.sublayers(layer).items() if label.endswith("_attn_out")}
+    written = _sum_of(readout, output) if output else None
+    size = 0.0 if written is None else float(written.abs().max())
+    return gap(written, total) <= max(tolerance, max(2e-3, 4 * readout.view.rounding_step()) * size)
+
+
 def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:
     """What pieces of the stream are worth together; None where one was not cached."""
     known = all(readout.view.has(name) for terms in pieces.values() for name, _ in terms)
     return worth_of(readout, readout.functional, pieces).values.sum(0) if known else None
 
 
-def reasons(readout: Readout, target: Float[Tensor, "batch pos"], tolerance: float) -> list[str]:
+def reasons(readout: Readout, structure: Structure, target: Float[Tensor, "batch pos"], tolerance: float) -> list[str]:
     """Why the stream's own pieces do not add up to the target: what the model does between and after its layers.
 
     Args:
         readout: The way to the target.
+        structure: What the rows are made from.
         target: The model's own figure less the constant.
         tolerance: What counts as rounding.
     """
@@ -121,7 +134,18 @@ def reasons(readout: Readout, target: Float[Tensor, "batch pos"], tolerance: flo
     elif gap(target, last) > tolerance:
         said.append(
             f"{gap(target, last):.2g} arises after the last layer: between `hook_resid_post` and the logits this model "
-            "does more than a final norm and an unembedding."
+            "does more than a final norm and an unembedding, or the figure is another run's."
+        )
+    inside: dict[int, float] = {}
+    for layer in () if said else range(view.n_layers):
+        pieces = {} if layer in structure.whole else structure.sublayers(layer)
+        left = gap(_sum_of(readout, {"": structure.added(layer)}), _sum_of(readout, pieces) if pieces else None)
+        if left > tolerance / 4:
+            inside[layer] = left
+    if inside:
+        said.append(
+            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: a little more is added to the stream "
+            "there than the outputs of attention and MLP in the cache."
         )
     return said or [
         "It arises at no single place: the model itself rounds more than the precision of this cache suggests (TF32, "

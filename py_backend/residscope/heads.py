@@ -16,6 +16,7 @@ def parse(head: Any) -> tuple[int, int]:
     Raises:
         ResidscopeError: If it is none.
     """
+    head = head.tolist() if hasattr(head, "tolist") else head
     match = re.fullmatch(r"L?(\d+)[.H](\d+)", head.strip()) if isinstance(head, str) else None
     pair = match.groups() if match else head
     try:

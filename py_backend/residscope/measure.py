@@ -54,6 +54,9 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
         bent = value - targets.mixed(target, written * output.scale).to(none)
     if logits is not None:
         given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
+        if written is None and output.cap > 0:  # the way back through the cap
+            uncapped = output.cap * (given / output.cap).clamp(-1, 1).atanh()
+            bent = (targets.mixed(target, given) - targets.mixed(target, uncapped)).to(none)
         return Measured(targets.mixed(target, given).to(none), bent, "the given logits", own=True)
     return Measured(value, bent, source, own)
 

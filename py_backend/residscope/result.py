@@ -62,12 +62,9 @@ class Attribution:
         if self._grid is None:
             raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
         layers, heads = self._grid
-        if self.parts == layers * heads:
-            return self.values[: self.parts].unflatten(0, self._grid)
+        places = [[int(part) for part in label[1:].split("H")] for label in self.labels[: self.parts]]
         grid = self.values.new_full((layers * heads, *self.values.shape[1:]), float("nan"))
-        for row, label in enumerate(self.labels[: self.parts]):
-            layer, head = label[1:].split("H")
-            grid[int(layer) * heads + int(head)] = self.values[row]
+        grid[[layer * heads + head for layer, head in places]] = self.values[: self.parts]
         return grid.unflatten(0, self._grid)
 
     def mean(self) -> Float[Tensor, " component"]:

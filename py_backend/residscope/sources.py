@@ -51,11 +51,10 @@ def sources(
         z = head_outputs(readout, layer, tuple(direction.shape[1:]))[:, :, head]
         v = _values(view, layer, head, direction.shape[1], z.shape[-1])
         pattern = view.take(whole_pattern(view, layer)[:, head], readout.positions)  # [batch, destination, source]
-        if _gate(view, layer) is None:
+        gate = _gate(readout, layer, head, direction.shape[1], z, pattern @ v)
+        if gate is None:
             worth = einsum(v, unit, "batch source d_head, batch d_head -> batch source")[:, None]
-        else:  # the gate multiplies what was read, unit by unit: held as it was at each destination
-            read = pattern @ v
-            gate = torch.where(read == 0, torch.zeros_like(z), z / read)
+        else:
             worth = einsum(
                 v, gate * unit[:, None], "batch source d_head, batch destination d_head -> batch destination source"
             )
@@ -67,7 +66,7 @@ def sources(
 
 def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
     """A note on heads whose output is gated after they have read."""
-    names = {layer: name for layer in sorted(set(layers)) if (name := _gate(view, layer))}
+    names = {layer: name for layer in sorted(set(layers)) if (name := _gate_name(view, layer))}
     if not names:
         return []
     return [
@@ -76,9 +75,33 @@ def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
     ]
 
 
-def _gate(view: CacheView, layer: int) -> str | None:
+def _gate_name(view: CacheView, layer: int) -> str | None:
     """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one."""
     return view.first(*(f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")))
+
+
+def _gate(
+    readout: Readout, layer: int, head: int, n_heads: int, z: Tensor, read: Tensor
+) -> Float[Tensor, "batch destination d_head"] | None:
+    """What multiplies what a head has read, at each destination; None where nothing does, or nothing known fits.
+
+    The cache holds the gate before its activation function. Which function it is, the head's own output tells: the one
+    for which gate · (pattern @ v) is `hook_z`.
+    """
+    from torch.nn.functional import silu, softplus
+
+    name = _gate_name(readout.view, layer)
+    if name is None:
+        return None
+    raw = readout.view.rows(name, readout.positions).flatten(2)  # a figure for each unit, or one for each head
+    if raw.shape[-1] not in (n_heads, n_heads * z.shape[-1]):
+        return None
+    raw = raw.unflatten(-1, (n_heads, -1))[:, :, head]
+    gates = [raw.sigmoid(), softplus(raw), silu(raw), raw.tanh(), raw]
+    errors = [float((gate * read - z).abs().max()) for gate in gates]
+    best = errors.index(min(errors))
+    near = max(1e-4, 8 * readout.view.rounding_step()) * float(z.abs().max())
+    return gates[best] if errors[best] <= near else None
 
 
 def _values(view: CacheView, layer: int, head: int, n_heads: int, width: int) -> Float[Tensor, "batch source d_head"]:
@@ -102,7 +125,10 @@ def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:
     Raises:
         ResidscopeError: If none was given, one is not a head, or not one of this model.
     """
+    heads = heads.tolist() if hasattr(heads, "tolist") else heads
     alone = isinstance(heads, str) or (isinstance(heads, tuple) and all(hasattr(n, "__index__") for n in heads))
+    if not isinstance(heads, Iterable) and heads is not None:
+        heads, alone = str(heads), True  # a lone number is no head: said so where heads are read
     names = [heads] if alone and heads else list(heads or ())
     if not names:
         raise ResidscopeError("heads", '`by="source"` needs heads: `heads=["9.9", "9.6"]`.')

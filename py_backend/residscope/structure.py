@@ -24,6 +24,12 @@ Pieces = dict[str, tuple[tuple[str, float], ...]]
 """Rows by label, each a sum of activations times factors."""
 
 
+_PERHAPS = (
+    ": the model does more there, a hook changed it, or the weights are not those of the cache any more (training, "
+    "compatibility mode)."
+)
+
+
 @dataclass(frozen=True)
 class Structure:
     """Which pieces a decomposition is made of.
@@ -109,17 +115,18 @@ class Structure:
         if self.whole:
             said.append(
                 f"In {named_layers(self.whole)} the outputs of attention and MLP in the cache are not what is added to "
-                "the stream (the model scales them, or adds something else): `…_layer_out` is the layer as a whole."
+                "the stream (the model scales them, or adds something else, or a hook did): `…_layer_out` is the layer "
+                "as a whole."
             )
         if self.unsplit_attn:
             said.append(
                 f"In {named_layers(self.unsplit_attn)} the heads (z @ W_O) and the bias are not all of "
-                "`hook_attn_out`, which is shown as a whole."
+                f"`hook_attn_out`, which is shown as a whole{_PERHAPS}"
             )
         if self.unsplit_mlp:
             said.append(
                 f"In {named_layers(self.unsplit_mlp)} the neurons (post @ W_out) and the bias are not all of "
-                "`hook_mlp_out`, which is shown as a whole."
+                f"`hook_mlp_out`, which is shown as a whole{_PERHAPS}"
             )
         return said
 

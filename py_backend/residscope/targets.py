@@ -69,6 +69,11 @@ class Vocabulary:
     def check(self, text: str) -> TokenCheck:
         """How `text` is tokenised, and what could be meant where it is not one token."""
         tokens = [self.token(id) for id in self.encode(text)]
+        if len(tokens) == 1 and _is_other(tokens[0].text, text):
+            written = quote(tokens[0].text)
+            return TokenCheck(
+                text, tokens, False, f"{quote(text)} is not in this model's vocabulary: it reads it as {written}.", []
+            )
         other = text[1:] if text.startswith(" ") else f" {text}"
         near = [token for token in (self.single(other),) if token and token.text == other and text.strip()]
         if len(tokens) == 1:
@@ -177,6 +182,11 @@ class Targets:
 
     def chosen(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos token"]:
         """The logits of the target's tokens."""
+        if logits.shape[-1] < self.vocabulary.size:
+            raise ResidscopeError(
+                "logits-shape",
+                f"`logits` has {logits.shape[-1]} tokens, but the model's vocabulary has {self.vocabulary.size}.",
+            )
         ids = self.weights(target)[0].to(logits.device)
         ids = ids.expand(logits.shape[0], -1)[:, None, :].expand(-1, logits.shape[1], -1)
         return working(logits.gather(-1, ids))
@@ -194,7 +204,7 @@ class Targets:
             for c in target.contrasts
         ]
         width = max(len(row) for row in rows)
-        padded = [row + [(0, 0.0)] * (width - len(row)) for row in rows]
+        padded = [row + [(row[0][0], 0.0)] * (width - len(row)) for row in rows]
         ids = torch.tensor([[id for id, _ in row] for row in padded])
         return ids, torch.tensor([[alpha for _, alpha in row] for row in padded], dtype=torch.float64).float()
 
@@ -254,6 +264,8 @@ class Targets:
                 "give ids of all prompts as one tensor, `torch.stack([answers, distractors], dim=1)`.",
             )
         if isinstance(side, list | set | frozenset | tuple):
+            if not side:
+                raise ResidscopeError("answers", "A side of the answers is empty: give at least one token.")
             return [token for part in side for token in self._tokens(part)]
         raise ResidscopeError(
             "answers",
@@ -282,6 +294,8 @@ class Targets:
                 "direction",
                 f"A direction is [{d_model}] or [batch, {d_model}], but this one is {list(direction.shape)}.",
             )
+        if not bool(u.isfinite().all()):
+            raise ResidscopeError("direction", "The direction holds NaN or infinity.")
         self._check_count(u.shape[0])
         key = f"direction-{uuid4().hex[:12]}"
         while len(self.directions) >= _DIRECTIONS_KEPT:
@@ -304,6 +318,12 @@ def explain(text: str, model: Any) -> str:
     if not check.single:
         return check.message
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
+
+
+def _is_other(token: str, text: str) -> bool:
+    """Whether a token is not the text that was looked up, as a tokenizer's token for what it does not know."""
+    wanted = "".join(text.split()).casefold()
+    return bool(wanted) and "".join(token.split()).casefold() != wanted and token.startswith(("<", "["))
 
 
 def is_array(value: Any) -> bool:

@@ -29,7 +29,7 @@ def matched(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor
     W_E = next((t for t in (tensor_of(getattr(owner, "W_E", None)) for owner in owners) if t is not None), None)
     if W_E is None or W_E.ndim != 2 or W_E.shape[-1] != embed.shape[-1]:
         return None
-    version = (_version(embed), _version(W_E), id(W_E))
+    version = (_version(embed), _version(W_E), W_E.data_ptr())
     known = _found.get(embed)
     if known is None or known[0] != version:
         known = (version, _match(embed.detach(), W_E))
@@ -41,7 +41,7 @@ def _match(embed: Tensor, W_E: Tensor) -> Tensor | None:
     import torch
 
     rows = embed.flatten(0, -2)
-    columns = torch.linspace(0, W_E.shape[1] - 1, min(_COLUMNS, W_E.shape[1]), device="cpu").long()
+    columns = torch.linspace(0, W_E.shape[1] - 1, min(_COLUMNS, W_E.shape[1]), device="cpu", dtype=torch.float64).long()
     keys = _fingerprint(W_E[:, columns.to(W_E.device)].to(embed.dtype))
     wanted = _fingerprint(rows[:, columns.to(rows.device)])
     ordered, order = keys.sort()

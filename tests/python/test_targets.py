@@ -63,6 +63,18 @@ MISTAKES = [
     ({"answers": [[5, 6]] * 8}, "answers", ["a pair or a set", "(answer, distractor)"]),
     ({"answers": (torch.arange(8), torch.arange(8))}, "answers", ["torch.stack"]),
     ({"answers": ((5, 6), (7, 8))}, "answers", ["as a list"]),
+    ({"answers": ([], 5)}, "answers", ["empty"]),
+    ({"answers": torch.full((576,), float("nan"))}, "direction", ["NaN"]),
+    ({"by": "source", "heads": 9}, "head", ["'9' is no head"]),
+    ({"by": "source"}, "heads", ['heads=["9.9"']),
+    ({"by": "neuron", "layers": 1.5}, "layer", ["1.5 is no layer"]),
+    ({"by": "neuron", "layers": 99}, "layer", ["no layer 99", "0 to 29"]),
+    ({"heads": "1.1"}, "heads", ['by="source"']),
+    ({"layers": 1}, "layers", ['by="neuron"']),
+    ({"logits": "x"}, "logits-shape", ["was given a str"]),
+    ({"logits": torch.zeros(8, 15, 5)}, "logits-shape", ["5 tokens", "49152"]),
+    ({"tokens": "abc"}, "tokens-shape", ["was given a str"]),
+    ({"model": "gpt2"}, "no-model", ["the TransformerLens model itself"]),
     ({"norm": "thawed", "by": "accumulated"}, "norm", ['"thawed"', '"recomputed"']),
     ({"norm": "recomputed"}, "norm", ["logit lens"]),
     ({"position": 1.5}, "position", ["position=1.5"]),
@@ -156,18 +168,21 @@ def test_padding_at_the_end_is_not_the_last_token():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "last"),
+    ("tokens", "eos", "last"),
     [
-        ([[1, 5, 6, 0], [1, 7, 0, 0]], [3, 2]),  # every prompt ends with it: the first one is the model's end of text
-        ([[1, 5, 6, 0]], [3]),
-        ([[0, 0, 1, 5], [1, 5, 6, 7]], [3, 3]),
-        ([[0]], [0]),
+        ([[1, 5, 6, 0], [1, 7, 0, 0]], 2, [2, 1]),  # padded to a multiple
+        ([[1, 5, 6, 0], [1, 7, 0, 0]], 0, [3, 2]),  # every prompt ends with it: the first one is its end of text
+        ([[1, 5, 6, 0]], 2, [2]),
+        ([[1, 5, 6, 0]], 0, [3]),
+        ([[0, 0, 1, 5], [1, 5, 6, 7]], 2, [3, 3]),
+        ([[0]], 2, [0]),
     ],
 )
-def test_where_a_prompt_ends(tokens, last):
+def test_where_a_prompt_ends(tokens, eos, last):
     from residscope.cache import CacheView
 
     model = tiny.boot("llama")
+    model.tokenizer.eos_token_id = eos
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.tensor(tokens))
     assert CacheView(cache).last_positions() == last
