@@ -11,14 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import components
-from .cache import CacheView, Position
+from . import components, positions
+from .cache import CacheView
 from .calm import calm
 from .components import Rows
 from .errors import ResidscopeError
 from .fit import fit, gap, heads_add_up, reasons, rounding, worth
 from .heads import name
 from .measure import Measured, measure, notes
+from .positions import Position
 from .protocol import By, Norm, Target
 from .readout import Readout
 from .result import Attribution
@@ -29,11 +30,6 @@ from .targets import Targets
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-
-_LAST = (
-    "The cache holds no token ids, so padding cannot be told: each prompt is read at the last position. Pass "
-    "`tokens=`, or `position=`."
-)
 
 __all__ = ["Attribution", "attribute", "decompose"]
 
@@ -88,8 +84,9 @@ def attribute(
     view = CacheView(cache, model=model, tokens=tokens)
     with calm(view.stream.device):
         targets = Targets.of(view)
-        where = view.positions(position)
-        return decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
+        where = positions.resolve(view, position)
+        result = decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
+        return replace(result, notes=result.notes + (positions.assumed(view) if isinstance(position, str) else []))
 
 
 def decompose(
@@ -97,7 +94,7 @@ def decompose(
     targets: Targets,
     target: Target,
     by: By,
-    positions: Int[Tensor, " batch"] | None,
+    where: Int[Tensor, " batch"] | None,
     logits: Tensor | None = None,
     norm: Norm = "frozen",
     layers: int | Sequence[int] | None = None,
@@ -105,14 +102,14 @@ def decompose(
 ) -> Attribution:
     """`attribute` for callers who hold the parts already (the service)."""
     _check(by, norm, layers, heads)
-    readout = Readout(view, positions, *targets.functional(target))
+    readout = Readout(view, where, *targets.functional(target))
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     if by == "source":
         return _sources(readout, heads, None if measured.value is None else measured.value - constant)
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
     if by == "accumulated":
-        structure = Structure(view)
+        structure = readout.structure
         rows = components.accumulated(readout, recomputed=norm == "recomputed")
         total = rows.values[-1]
         tolerance = rounding(readout, total)
@@ -124,12 +121,12 @@ def decompose(
     _check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
-    said = notes(readout, target, measured) + structure.notes() + _without(structure, by, wanted)
-    said += [cut for cut in (view.cut(),) if cut] + [_LAST] * view.assumed_last
+    said = notes(targets, target, measured) + structure.notes() + _without(structure, by, wanted)
+    said += [cut for cut in (view.cut(),) if cut]
     if norm == "frozen" and bool((unexplained.abs() > tolerance).any()):
         said += reasons(readout, structure, value - constant, tolerance)
     columns = (rows.values, value, constant, unexplained)
-    columns = columns if positions is None else tuple(t.squeeze(-1) for t in columns)
+    columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
     return Attribution(
         columns[0],
         rows.labels,
@@ -139,7 +136,7 @@ def decompose(
         own=measured.own,
         tolerance=tolerance,
         notes=said,
-        axes=("component", "batch", "pos") if positions is None else ("component", "batch"),
+        axes=("component", "batch", "pos") if where is None else ("component", "batch"),
         _parts=rows.parts,
         _grid=(view.n_layers, view.n_heads) if by == "head" else None,
     )
@@ -154,7 +151,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None) -> Attribution:
     _check_finite(view, values, measured)
     tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
     unexplained = measured - values.sum(0)
-    said += [_LAST] * view.assumed_last + gated(view, (layer for layer, _ in wanted))
+    said += gated(view, (layer for layer, _ in wanted))
     if bool((unexplained.abs() > tolerance).any()):
         said.append(
             f"{float(unexplained.abs().max()):.2g} of a head's worth is not pattern @ v: this attention changes "

@@ -6,18 +6,16 @@ Nothing here adds to, moves or changes the user's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from operator import index
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-
-Position = int | Sequence[int] | Literal["last"] | None
 
 
 class CacheView:
@@ -66,12 +64,11 @@ class CacheView:
                 f"This {type(found).__name__} has no `blocks`: Residscope reads models whose layers stand in one row.",
             )
         self.n_layers = int(self.cfg.n_layers)
-        self.n_heads = int(self.cfg.n_heads)
+        patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
+        # Layers may differ in their number of heads; the widest counts.
+        self.n_heads = max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
         self._tokens = tokens
         self.batch, self.n_pos = self._extent()
-        patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
-        self.n_heads = max([self.n_heads, *(int(t.shape[-3]) for t in patterns)])  # layers may differ in their number
-        self.assumed_last = False
 
     # --- activations -------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
@@ -147,7 +144,7 @@ class CacheView:
             )
         return logits
 
-    # --- shape, tokens and positions ---------------------------------------------------------------------------------
+    # --- shape and tokens --------------------------------------------------------------------------------------------
     def _extent(self) -> tuple[int, int]:
         """The number of prompts and of positions, read off any activation that has both."""
         for ending in ("hook_resid_post", "hook_resid_pre", "hook_scale", "hook_z", "hook_attn_out", "hook_mlp_out"):
@@ -182,79 +179,14 @@ class CacheView:
                     f"{self.n_pos} positions.",
                 )
             return tokens
-        held = self.activations.get("embed.hook_in")
-        if held is None or held.is_floating_point():
-            held = self._matched()
-        if held is None:
-            return None
-        held = held if self.has_batch_dim else held.unsqueeze(0)
-        # With `pos_slice` the ids may be those of the whole prompt: which of them were kept is not in the cache.
-        return held if tuple(held.shape) == (self.batch, self.n_pos) else self._matched()
-
-    def _matched(self) -> Int[Tensor, "batch pos"] | None:
-        """The ids that the rows of `hook_embed` tell."""
         from .tokens import matched
 
-        embed = self.activations.get("hook_embed")
-        found = None if embed is None else matched(embed, self.model)
-        return found if found is None or self.has_batch_dim else found.unsqueeze(0)
-
-    def last_positions(self) -> list[int]:
-        """The last real token of each prompt: a run of padding at the end is left out."""
-        tokens = self.tokens
-        pad = getattr(getattr(self.model, "tokenizer", None), "pad_token_id", None)
-        if tokens is None or pad is None:
-            return [self.n_pos - 1] * self.batch
-        real = (tokens != pad).long()
-        # A prompt of nothing but padding (or a one-token prompt that is the padding token) keeps its last position.
-        last = self.n_pos - 1 - real.flip(-1).argmax(-1)
-        ends: list[int] = last.where(real.any(-1), last.new_full((), self.n_pos - 1)).tolist()
-        # Where one token is both, and every prompt ends with it, the first of each run is the prompt's own end of text.
-        both = pad == getattr(self.model.tokenizer, "eos_token_id", None)
-        return [end + 1 for end in ends] if both and max(ends) < self.n_pos - 1 else ends
-
-    def first_positions(self) -> list[int]:
-        """The first real token of each prompt: a run of padding at the start is left out, a BOS token is not."""
-        tokens, tokenizer = self.tokens, getattr(self.model, "tokenizer", None)
-        pad = getattr(tokenizer, "pad_token_id", None)
-        if tokens is None or pad is None:
-            return [0] * self.batch
-        real = (tokens != pad).long()
-        starts: list[int] = (real.argmax(-1) * real.any(-1)).tolist()
-        # Where BOS and padding are one token, the last of the run is the BOS.
-        bos_too = pad == getattr(tokenizer, "bos_token_id", None)
-        return [max(start - 1, 0) for start in starts] if bos_too else starts
-
-    def positions(self, position: Position) -> Int[Tensor, " batch"] | None:
-        """Resolve a position: `"last"`, one for all prompts, one per prompt, or None for every position.
-
-        Raises:
-            ResidscopeError: If a position lies outside the prompt, or their number is not the batch's.
-        """
-        import torch
-
-        if position is None:
-            return None
-        if isinstance(position, str):
-            if position != "last":
-                raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
-            wanted = self.last_positions()
-            padded = getattr(getattr(self.model, "tokenizer", None), "pad_token_id", None) is not None
-            self.assumed_last = padded and self.batch > 1 and self.tokens is None
-        else:
-            wanted = _whole_numbers(position, self.batch)
-        if len(wanted) != self.batch:
-            raise ResidscopeError(
-                "position", f"{len(wanted)} positions were given for {self.batch} prompts: give one, or one per prompt."
-            )
-        for p in wanted:
-            if not -self.n_pos <= p < self.n_pos:
-                raise ResidscopeError(
-                    "position",
-                    f"Position {p} is outside the prompt: it has {self.n_pos} positions, 0 to {self.n_pos - 1} "
-                    f"(or −{self.n_pos} to −1 from the end).",
-                )
-        return torch.tensor([p % self.n_pos for p in wanted])
+        held, embed = self.activations.get("embed.hook_in"), self.activations.get("hook_embed")
+        extent = (self.batch, self.n_pos) if self.has_batch_dim else (self.n_pos,)
+        # With `pos_slice` the ids may be those of the whole prompt: which of them were kept is not in the cache.
+        if held is None or held.is_floating_point() or tuple(held.shape) != extent:
+            held = None if embed is None else matched(embed, self.model)
+        return held if held is None or self.has_batch_dim else held.unsqueeze(0)
 
     def check_prompt(self, prompt: int | None) -> int | None:
         """The prompt's index, from the start; None (the mean) stays None."""
@@ -363,17 +295,6 @@ def _has_batch_dim(activations: Mapping[str, Tensor]) -> bool:
     """Whether a plain dictionary of activations has one: a residual stream is `[batch, pos, d_model]`."""
     streams = (t for name, t in activations.items() if "hook_resid_" in name or name.endswith("_out"))
     return next((t.ndim for t in streams), 3) > 2
-
-
-def _whole_numbers(position: Any, count: int) -> list[int]:
-    """One whole number for all prompts, or one each."""
-    values = position.tolist() if hasattr(position, "tolist") else position
-    try:
-        return [index(value) for value in values] if isinstance(values, Iterable) else [index(values)] * count
-    except TypeError:
-        raise ResidscopeError(
-            "position", f'`position={position!r}` is not known: give a number, one per prompt, "last" or None.'
-        ) from None
 
 
 def working(tensor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .cache import CacheView
 from .errors import ResidscopeError
 from .norms import Norm, tensor_of
 from .readout import Functional, Readout
-from .structure import Pieces, Structure, carries, neuron_weight, out_weight
+from .structure import Pieces, Structure, neuron_weight, out_weight
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,11 +38,11 @@ Worth = Callable[["Tensor"], "Tensor"]
 
 def accumulated(readout: Readout, *, recomputed: bool) -> Rows:
     """The stream before each layer, between its sublayers (where the model has such a point), and at the end."""
-    view, carried_on = readout.view, carries(readout.view)
+    view, carries = readout.view, readout.structure.carries
     pieces: Pieces = {}
     for layer in range(view.n_layers):
         # Recomputed, the norm makes good any factor; held, the layers' own factors are held, too.
-        carried = 1.0 if recomputed else carried_on[layer]
+        carried = 1.0 if recomputed else carries[layer]
         pieces[f"{layer}_pre"] = ((f"blocks.{layer}.hook_resid_pre", carried),)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with attention and MLP side by side have none
             pieces[f"{layer}_mid"] = ((f"blocks.{layer}.hook_resid_mid", carried),)
@@ -64,26 +64,11 @@ def heads(readout: Readout, structure: Structure) -> Rows:
     Raises:
         ResidscopeError: If no layer has heads that add up to what it writes.
     """
-    view = readout.view
-    labels: list[str] = []
-    values: list[Tensor] = []
-    biases: dict[str, Tensor] = {}
-    pieces: Pieces = {}
-    for layer in range(view.n_layers):
-        pieces |= structure.sublayers(layer)
-        if not structure.splits_attention(layer):
-            continue
-        pieces.pop(f"{layer}_attn_out", None)
-        direction, divisor, bias = head_directions(readout, layer)
-        z = head_outputs(readout, layer, tuple(direction.shape[1:]))
-        values.append(_einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor)
-        labels += [f"L{layer}H{head}" for head in range(direction.shape[1])]
-        if bias is not None:
-            biases[f"{layer}_attn_bias"] = bias
-    if not labels:
+    wanted = [layer for layer in range(readout.view.n_layers) if structure.splits_attention(layer)]
+    if not wanted:
         why = "Its layers have no attention with a `W_O` and a `hook_z`."
         raise ResidscopeError("no-heads", _refusal(structure, "attention heads", why))
-    return _with_rest(readout, labels, values, biases, pieces | structure.embeddings())
+    return _split(readout, structure, wanted, "attn")
 
 
 def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Rows:
@@ -92,25 +77,53 @@ def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Ro
     Raises:
         ResidscopeError: If no wanted layer has neurons that add up to what it writes.
     """
+    wanted = [layer for layer in sorted(set(wanted)) if structure.splits_mlp(layer)]
+    if not wanted:
+        why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
+        raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
+    return _split(readout, structure, wanted, "mlp")
+
+
+def _split(readout: Readout, structure: Structure, wanted: Sequence[int], part: Literal["attn", "mlp"]) -> Rows:
+    """The parts of these layers' sublayers, their biases, then every other piece as a whole."""
+    import torch
+
+    split, letter = {"attn": (layer_heads, "H"), "mlp": (layer_neurons, "N")}[part]
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
     pieces: Pieces = {}
     for layer in range(readout.view.n_layers):
         pieces |= structure.sublayers(layer)
-        if layer not in wanted or not structure.splits_mlp(layer):
+        if layer not in wanted:
             continue
-        pieces.pop(f"{layer}_mlp_out", None)
-        direction, divisor, bias = neuron_directions(readout, layer)
-        post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)  # [batch, pos, d_mlp]
-        values.append(_einsum(post, direction, "batch pos neuron, batch neuron -> neuron batch pos") / divisor)
-        labels += [f"L{layer}N{neuron}" for neuron in range(direction.shape[1])]
+        pieces.pop(f"{layer}_{part}_out", None)
+        worth, bias = split(readout, layer)
+        values.append(worth)
+        labels += [f"L{layer}{letter}{index}" for index in range(worth.shape[0])]
         if bias is not None:
-            biases[f"{layer}_mlp_bias"] = bias
-    if not labels:
-        why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
-        raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
-    return _with_rest(readout, labels, values, biases, pieces | structure.embeddings())
+            biases[f"{layer}_{part}_bias"] = bias
+    rest = worth_of(readout, readout.functional, pieces | structure.embeddings())
+    rows = [*values, *(bias.unsqueeze(0) for bias in biases.values()), rest.values]
+    return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels))
+
+
+def layer_heads(
+    readout: Readout, layer: int
+) -> tuple[Float[Tensor, "head batch pos"], Float[Tensor, "batch pos"] | None]:
+    """What each head of a layer is worth, and the layer's bias row, if it has one."""
+    direction, divisor, bias = head_directions(readout, layer)
+    z = head_outputs(readout, layer, tuple(direction.shape[1:]))
+    return _einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor, bias
+
+
+def layer_neurons(
+    readout: Readout, layer: int
+) -> tuple[Float[Tensor, "neuron batch pos"], Float[Tensor, "batch pos"] | None]:
+    """What each neuron of a layer is worth, and the MLP's bias row, if it has one."""
+    direction, divisor, bias = neuron_directions(readout, layer)
+    post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)  # [batch, pos, d_mlp]
+    return _einsum(post, direction, "batch pos neuron, batch neuron -> neuron batch pos") / divisor, bias
 
 
 def head_outputs(readout: Readout, layer: int, cut: tuple[int, ...]) -> Float[Tensor, "batch pos head d_head"]:
@@ -193,17 +206,6 @@ def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["a
         return functional.constant + (functional.vector @ bias.to(functional.vector))[:, None] / functional.divisor
     norm = readout.output_norm(layer, part)
     return None if norm is None or Norm.of(getattr(block, norm), view).bias is None else functional.constant
-
-
-def _with_rest(
-    readout: Readout, labels: list[str], values: list[Tensor], biases: dict[str, Tensor], pieces: Pieces
-) -> Rows:
-    """Parts, biases, and every other piece as a whole."""
-    import torch
-
-    rest = worth_of(readout, readout.functional, pieces)
-    rows = [*values, *(bias.unsqueeze(0) for bias in biases.values()), rest.values]
-    return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels))
 
 
 def _einsum(a: Tensor, b: Tensor, shapes: str) -> Tensor:

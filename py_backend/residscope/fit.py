@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .components import Rows, head_directions, head_outputs, worth_of
+from .components import Rows, layer_heads, worth_of
 from .readout import Readout
 from .structure import Pieces, Structure, named_layers
 
@@ -28,12 +28,13 @@ def fit(
         build: Makes the rows from a structure.
         goal: What they must add up to; None where it is not known.
     """
-    structure = Structure(readout.view)
+    structure = readout.structure
     rows = build(structure)
     tolerance = rounding(readout, rows.values.pow(2).sum(0).sqrt())
-    if gap(goal, rows.values.sum(0)) > tolerance:
-        structure = mended(readout, structure, rows, tolerance / 2)
-        rows = build(structure)
+    if gap(goal, rows.values.sum(0)) <= tolerance:
+        return structure, rows, tolerance
+    structure = mended(readout, structure, rows, tolerance / 2)
+    rows = build(structure)
     return structure, rows, rounding(readout, rows.values.pow(2).sum(0).sqrt())
 
 
@@ -64,9 +65,7 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     view = readout.view
 
     def differ(one: Tensor | None, other: Tensor | None) -> bool:
-        # Another structure is off by a good part; a little more than rounding is the model's own (TF32, kernels).
-        size = 0.0 if one is None else float(one.abs().max())
-        return gap(one, other) > max(tolerance, max(2e-3, 4 * view.rounding_step()) * size)
+        return other_structure(readout, one, other, tolerance)
 
     start = _sum_of(readout, {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)})
     entered = differ(start, _sum_of(readout, structure.embeddings()))
@@ -89,14 +88,16 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
 
 def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: float) -> bool:
     """Whether a layer's heads and bias are what its attention writes; also where that cannot be compared."""
-    direction, divisor, bias = head_directions(readout, layer)
-    z = head_outputs(readout, layer, tuple(direction.shape[1:]))
-    total = (z * direction[:, None]).sum((-1, -2)) / divisor
-    total = total if bias is None else total + bias
+    worth, bias = layer_heads(readout, layer)
+    total = worth.sum(0) if bias is None else worth.sum(0) + bias
     output = {label: terms for label, terms in structure.sublayers(layer).items() if label.endswith("_attn_out")}
-    written = _sum_of(readout, output) if output else None
-    size = 0.0 if written is None else float(written.abs().max())
-    return gap(written, total) <= max(tolerance, max(2e-3, 4 * readout.view.rounding_step()) * size)
+    return not other_structure(readout, _sum_of(readout, output) if output else None, total, tolerance)
+
+
+def other_structure(readout: Readout, stream: Tensor | None, rows: Tensor | None, tolerance: float) -> bool:
+    """Whether rows are not what the cache says: off by a good part, not by a little more than rounding (TF32)."""
+    size = 0.0 if stream is None else float(stream.abs().max())
+    return gap(stream, rows) > max(tolerance, max(2e-3, 4 * readout.view.rounding_step()) * size)
 
 
 def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, working
 from .errors import ResidscopeError
-from .norms import Norm, parameter, tensor_of
+from .norms import Norm, parameter, weight_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -105,8 +105,7 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
 
 def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
     """The unembedding's weight and bias, detached."""
-    owners = (model, getattr(model, "unembed", None))
-    W_U = next((t for t in (tensor_of(getattr(owner, "W_U", None)) for owner in owners) if t is not None), None)
+    W_U = weight_of(model, "unembed", "W_U")
     if W_U is None:
         raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
     return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .logits import READ_BY_UNEMBEDDING, Output, final_vectors, unembedding
+from .logits import READ_BY_UNEMBEDDING, final_vectors, unembedding
 from .protocol import Target
 from .readout import Readout
 from .targets import Targets
@@ -45,7 +45,7 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
         source = "the final norm's output, on the given direction"
         return Measured(worth + readout.offset[:, None], none, source, view.has(READ_BY_UNEMBEDDING))
 
-    output = Output.of(view.model)
+    output = targets.output
     written, source, own = _written(readout, targets, target)
     value = None if written is None else targets.mixed(target, output(written)).to(none)
     # Σ α · cap · tanh(x / cap) is no linear functional of the stream: the rows explain Σ α · x, the rest is the cap's.
@@ -87,7 +87,7 @@ def _written(
     return written, "the final stream, by the final norm and the unembedding", False
 
 
-def notes(readout: Readout, target: Target, measured: Measured) -> list[str]:
+def notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
     """What a reader of the figures should know about this model's way from the stream to its logits."""
     said: list[str] = []
     if measured.value is None:
@@ -102,7 +102,7 @@ def notes(readout: Readout, target: Target, measured: Measured) -> list[str]:
         )
     if target.direction is not None:
         return said
-    output = Output.of(readout.view.model)
+    output = targets.output
     if output.scale != 1:
         said.append(f"The model multiplies its logits by {output.scale:.4g}; the rows and the constant are after that.")
     if output.cap > 0:

@@ -70,6 +70,12 @@ def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
     return None if found is None else found.to(like)
 
 
+def weight_of(model: Any, part: str, name: str) -> Tensor | None:
+    """A weight that the model names itself, or one of its parts does: `model.W_U`, `model.unembed.W_U`."""
+    owners = (model, getattr(model, part, None))
+    return next((t for t in (tensor_of(getattr(owner, name, None)) for owner in owners) if t is not None), None)
+
+
 def tensor_of(value: Any) -> Tensor | None:
     """The tensor that a module's attribute is, detached; None where it is none."""
     return value.detach() if hasattr(value, "detach") else None

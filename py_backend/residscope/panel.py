@@ -13,6 +13,7 @@ import anywidget
 import msgspec
 import traitlets
 
+from . import positions
 from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
@@ -123,9 +124,9 @@ class Panel(anywidget.AnyWidget):
         """A position counted from the start; None where it is each prompt's last real token, and these differ."""
         view = self._service.view()
         if position is None or position == "last":
-            last = set(view.last_positions())
+            last = set(positions.last(view))
             return last.pop() if len(last) == 1 else None
-        at = view.positions(position)
+        at = positions.resolve(view, position)
         if at is None or len(set(at.tolist())) > 1:
             raise ResidscopeError("position", "The panel shows one position at a time: give one number.")
         return int(at[0])

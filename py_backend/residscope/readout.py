@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .cache import CacheView, working
 from .norms import Norm
-from .structure import carries, output_factor
+from .structure import Structure, output_factor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -67,6 +67,7 @@ class Readout:
         offset: Float[Tensor, " batch"],
     ) -> None:
         self.view, self.positions = view, positions
+        self.structure = Structure(view)  # as most models are; what the cache shows otherwise is found in `fit`
         self.directions, self.offset = directions, offset
         self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
         scale = self.final_scale()
@@ -91,7 +92,7 @@ class Readout:
         On that way some models normalise it (Gemma 2, OLMo 2, …) or multiply it (Granite's residual multiplier).
         """
         factor = float(getattr(self.view.cfg, "residual_multiplier", None) or 1.0)
-        factor *= self.carries[layer] * output_factor(self.view, layer, part)
+        factor *= self.structure.carries[layer] * output_factor(self.view, layer, part)
         stream = Functional(self.functional.vector * factor, self.functional.divisor, self.functional.divisor * 0)
         name = self.output_norm(layer, part)
         norm = None if name is None else Norm.of(getattr(self.view.model.blocks[layer], name), self.view)
@@ -109,11 +110,6 @@ class Readout:
         if hasattr(block, after):
             return after
         return before if self.norms_outputs and hasattr(block, before) else None
-
-    @cached_property
-    def carries(self) -> list[float]:
-        """By what the layers from each one on multiply the stream as a whole."""
-        return carries(self.view)
 
     @cached_property
     def norms_outputs(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import positions
 from .cache import CacheView
 from .calm import calm
 from .errors import ResidscopeError
@@ -63,7 +64,7 @@ class Service:
     ) -> None:
         import torch
 
-        from .targets import Vocabulary
+        from .vocabulary import Vocabulary
 
         self._cache, self._model = cache, model
         self.name, self.tokens = name, tokens
@@ -168,7 +169,7 @@ class Service:
             device=str(stream.device),
             bytes=view.nbytes,
             missing=view.missing(),
-            last=view.last_positions(),
+            last=positions.last(view),
             has_tokens=view.tokens is not None,
         )
 
@@ -180,7 +181,7 @@ class Service:
         if prompt is None and view.batch > 1:
             return [_common(column, text) for column in tokens.T.tolist()]
         row, at = tokens[prompt or 0].tolist(), prompt or 0
-        real = range(view.first_positions()[at], view.last_positions()[at] + 1)
+        real = range(positions.first(view)[at], positions.last(view)[at] + 1)
         return [TokenLabel(text(id), id, padding=position not in real) for position, id in enumerate(row)]
 
     def _attribution(self, view: CacheView, ask: Attribute) -> tuple[AttributionReply, Buffers]:
@@ -189,7 +190,7 @@ class Service:
         from .attribution import decompose
 
         targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
-        where = view.positions("last" if ask.position is None else ask.position)
+        where = positions.resolve(view, "last" if ask.position is None else ask.position)
         norm = ask.norm if ask.by == "accumulated" else "frozen"
         target, refusal = targets.resolve(ask.target), []
         try:
@@ -220,6 +221,7 @@ class Service:
             prompts=view.batch if prompt is None else 1,
             notes=refusal
             + [note for note in result.notes if note not in "".join(refusal)]
+            + (positions.assumed(view) if ask.position is None else [])
             + (_past_the_end(view, ask.position) if prompt is None else []),
         )
         values = result.values
@@ -239,7 +241,7 @@ class Service:
         buffers, notes = [_float16(pattern(view, *head, prompt))], []
         try:
             targets = self.targets(view)
-            where = view.positions("last" if ask.position is None else ask.position)
+            where = positions.resolve(view, "last" if ask.position is None else ask.position)
             result = decompose(view, targets, targets.resolve(ask.target), "source", where, heads=[head])
             buffers.append(_float32(_shown(result.values[:, 0], prompt)))
             notes = result.notes
@@ -252,7 +254,7 @@ class Service:
         from .result import strongest
 
         prompt, targets = view.check_prompt(ask.prompt), self.targets(view)
-        where = view.positions("last" if ask.position is None else ask.position)
+        where = positions.resolve(view, "last" if ask.position is None else ask.position)
         result = decompose(view, targets, targets.resolve(ask.target), "neuron", where, self.logits, layers=ask.layer)
         rows = _shown(result.values, prompt)
         neurons = rows[: result.parts]
@@ -282,7 +284,7 @@ class Service:
         """All logits at one position of each prompt: the given ones, else the cache's, else from the stream."""
         from .logits import Output, written_logits
 
-        where = view.positions("last" if position is None else position)
+        where = positions.resolve(view, "last" if position is None else position)
         if self.logits is not None:
             return view.take(self.logits, where)
         return Output.of(view.model)(written_logits(view, where))
@@ -290,7 +292,7 @@ class Service:
 
 def _past_the_end(view: CacheView, position: int | None) -> list[str]:
     """A note where the mean takes in positions that are some prompts' padding."""
-    past = 0 if position is None else sum(position % view.n_pos > last for last in view.last_positions())
+    past = 0 if position is None else sum(position % view.n_pos > last for last in positions.last(view))
     if not past:
         return []
     return [f"Position {position} lies behind the end of {past} of {view.batch} prompts: their padding is in the mean."]

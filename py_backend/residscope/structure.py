@@ -93,8 +93,12 @@ class Structure:
 
     @cached_property
     def carries(self) -> list[float]:
-        """By what the layers from here on multiply the stream as a whole, for each layer and after the last one."""
-        return carries(self.view)
+        """By what the layers from each one on multiply the whole stream (1 in most models); at the end 1."""
+        products = [1.0]
+        for block in reversed(list(self.view.model.blocks)):
+            scalar = getattr(getattr(block, "original_component", None), "layer_scalar", None)
+            products.append(products[-1] * (1.0 if scalar is None else float(scalar)))
+        return products[::-1]
 
     def splits_attention(self, layer: int) -> bool:
         """Whether the rows of this layer can be its heads."""
@@ -129,15 +133,6 @@ class Structure:
                 f"`hook_mlp_out`, which is shown as a whole{_PERHAPS}"
             )
         return said
-
-
-def carries(view: CacheView) -> list[float]:
-    """By what the layers from each one on multiply the stream as a whole (1 in most models), and 1 after the last."""
-    products = [1.0]
-    for block in reversed(list(view.model.blocks)):
-        scalar = getattr(getattr(block, "original_component", None), "layer_scalar", None)
-        products.append(products[-1] * (1.0 if scalar is None else float(scalar)))
-    return products[::-1]
 
 
 def output_factor(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:

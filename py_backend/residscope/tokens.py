@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .norms import tensor_of
+from .norms import weight_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -25,8 +25,7 @@ def matched(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor
 
     if _found is None:
         _found = WeakIdKeyDictionary()
-    owners = (model, getattr(model, "embed", None))
-    W_E = next((t for t in (tensor_of(getattr(owner, "W_E", None)) for owner in owners) if t is not None), None)
+    W_E = weight_of(model, "embed", "W_E")
     if W_E is None or W_E.ndim != 2 or W_E.shape[-1] != embed.shape[-1]:
         return None
     version = (_version(embed), _version(W_E), W_E.data_ptr())

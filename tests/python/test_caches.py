@@ -73,7 +73,6 @@ def test_a_filtered_cache_needs_only_what_is_asked_and_names_what_it_lacks(llama
     with pytest.raises(ResidscopeError, match=needed[0]) as error:
         residscope.attribute(less, ANSWERS, by=by, **options)
     assert error.value.code == "missing-activation"
-    assert f'endswith("{needed[0]}")' in str(error.value) or needed[0] in str(error.value)
 
 
 def test_gradients_autocast_and_inference_mode_around_the_call_change_no_figure(llama, run):
@@ -129,7 +128,7 @@ def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype
 
 def test_a_cache_on_another_device_than_the_model(llama, run):
     """On tensors without memory, whose device is checked in every operation: the rows stay where the cache is."""
-    from residscope import components
+    from residscope import components, positions
     from residscope.measure import measure
     from residscope.readout import Readout
     from residscope.sources import sources
@@ -143,7 +142,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run):
         targets = Targets.of(view)
         target = targets.resolve((5, [7, 8]))
         for position in (None, 3):
-            readout = Readout(view, view.positions(position), *targets.functional(target))
+            readout = Readout(view, positions.resolve(view, position), *targets.functional(target))
             rows = [
                 components.accumulated(readout, recomputed=True).values,
                 components.layers(readout, Structure(view)).values,
@@ -208,7 +207,7 @@ def test_the_gate_of_a_head_is_the_models_own_and_a_changed_output_is_not_explai
 
 def hooked(model, tokens, name, change):
     """A run with a hook, and what it caches."""
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, lambda t, hook: change(t))]):  # noqa: ARG005
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, lambda t, hook: change(t))]):  # noqa: ARG005 (called by name)
         return model.run_with_cache(tokens)
 
 

@@ -164,7 +164,7 @@ def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side
         noise[(slice(None), slice(None), kept, kept) if looks else (slice(None), kept)] = t
         return torch.cat([noise, other])
 
-    padded = ActivationCache({name: pad(name) for name in cache.keys()}, model)  # noqa: SIM118
+    padded = ActivationCache({name: pad(name) for name in cache.cache_dict}, model)
     model.tokenizer = Tokenizer()
     for by, options in ways(model):
         expected = residscope.attribute(cache, answers, by=by, **options)

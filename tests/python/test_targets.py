@@ -179,13 +179,14 @@ def test_padding_at_the_end_is_not_the_last_token():
     ],
 )
 def test_where_a_prompt_ends(tokens, eos, last):
+    from residscope import positions
     from residscope.cache import CacheView
 
     model = tiny.boot("llama")
     model.tokenizer.eos_token_id = eos
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.tensor(tokens))
-    assert CacheView(cache).last_positions() == last
+    assert positions.last(CacheView(cache)) == last
 
 
 @pytest.mark.parametrize("at", [3, [2, 2, 2, 2, 2, 2, 2, 2]])
