@@ -137,7 +137,8 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
-    For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads.
+    For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads. Where none has,
+    `refusal` says why, and the rows are the layers'.
 
     `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
@@ -155,6 +156,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     own: bool
     prompts: int
     notes: list[str]
+    refusal: str | None = None
 
 
 class AttentionReply(Reply, frozen=True, tag="attention"):
@@ -170,11 +172,12 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
 class NeuronsReply(Reply, frozen=True, tag="neurons"):
     """The strongest neurons, positive before negative, strongest first, as `L5N123`.
 
-    Over all `count` neurons: Σ neurons = `total`; with the layers' `bias` that is what their MLPs add.
+    Over all `count` neurons of `layers` layers: Σ neurons = `total`; with their `bias` that is what their MLPs add.
     """
 
     labels: list[str]
     count: int
+    layers: int
     total: float
     bias: float
     notes: list[str]

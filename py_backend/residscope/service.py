@@ -192,14 +192,14 @@ class Service:
         targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
         where = positions.resolve(view, "last" if ask.position is None else ask.position)
         norm = ask.norm if ask.by == "accumulated" else "frozen"
-        target, refusal = targets.resolve(ask.target), []
+        target, refusal = targets.resolve(ask.target), None
         try:
             result = decompose(view, targets, target, ask.by, where, self.logits, norm)
         except ResidscopeError as error:
             if error.code != "no-heads":
                 raise
             # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
-            result, refusal = decompose(view, targets, target, "layer", where, self.logits), [str(error)]
+            result, refusal = decompose(view, targets, target, "layer", where, self.logits), str(error)
 
         def of(per_prompt: Tensor) -> Tensor:
             return _shown(per_prompt, prompt)
@@ -219,10 +219,11 @@ class Service:
             measured_from=result.measured_from,
             own=result.own,
             prompts=view.batch if prompt is None else 1,
-            notes=refusal
-            + [note for note in result.notes if note not in "".join(refusal)]
+            notes=([refusal] if refusal else [])
+            + [note for note in result.notes if note not in (refusal or "")]
             + (positions.assumed(view) if ask.position is None else [])
             + (_past_the_end(view, ask.position) if prompt is None else []),
+            refusal=refusal,
         )
         values = result.values
         if ask.by == "head":  # the whole map, also where layers without attention leave it empty
@@ -263,6 +264,7 @@ class Service:
         reply = NeuronsReply(
             labels=[result.labels[i] for i in chosen],
             count=result.parts,
+            layers=len({label.split("N")[0] for label in result.labels[: result.parts]}),
             total=float(neurons.sum()),
             bias=float(rows[biases].sum()),
             notes=result.notes,

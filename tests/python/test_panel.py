@@ -88,7 +88,7 @@ def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, p
     expected = [*shown.topk(4).values.tolist(), *(-shown).topk(4).values.neg().tolist()]
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5)
     assert reply["labels"][0] == result.labels[int(shown.argmax())]
-    assert reply["count"] == 1536 * (30 if layer is None else 1)
+    assert (reply["count"], reply["layers"]) == ((1536 * 30, 30) if layer is None else (1536, 1))
     mlp = residscope.attribute(ioi.cache, ioi.answers, by="layer")
     rows = [row for label, row in zip(mlp.labels, mlp.values, strict=True) if label.endswith(f"{layer or ''}_mlp_out")]
     total = torch.stack(rows).sum(0)
@@ -113,7 +113,7 @@ def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     answer, [buffer] = panel._service.answer({"id": "3", "ask": request | {"target": panel.wire_target}})
     rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
     assert np.isnan(rows[:12]).all()
-    assert "No layer of this model can be split into attention heads" in reply["notes"][0]
+    assert "No layer of this model can be split into attention heads" in reply["notes"][0] == reply["refusal"]
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
     experts = tiny.boot("mixtral")
     panel = residscope.inspect(tiny.run(experts)[2], (5, 6), show=False)

@@ -138,7 +138,8 @@ export interface TokenLabel {
 /**
  * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
  *
- *     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads.
+ *     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads. Where none has,
+ *     `refusal` says why, and the rows are the layers'.
  *
  *     `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
  *     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
@@ -157,6 +158,7 @@ export interface AttributionReply {
   own: boolean;
   prompts: number;
   notes: string[];
+  refusal?: string | null;
 }
 /**
  * Attention of one head (mean over prompts when none was named). `brings` says whether buffer 1 is there.
@@ -172,12 +174,13 @@ export interface AttentionReply {
 /**
  * The strongest neurons, positive before negative, strongest first, as `L5N123`.
  *
- *     Over all `count` neurons: Σ neurons = `total`; with the layers' `bias` that is what their MLPs add.
+ *     Over all `count` neurons of `layers` layers: Σ neurons = `total`; with their `bias` that is what their MLPs add.
  */
 export interface NeuronsReply {
   kind: "neurons";
   labels: string[];
   count: number;
+  layers: number;
   total: number;
   bias: number;
   notes: string[];

@@ -4,7 +4,7 @@ import type { FakeModel, Kernel } from "../dev/fake-model";
 import { all, key, names, open, SHAPE, text } from "./open";
 
 const FOUND: Kernel = () => ({
-  reply: { kind: "neurons", labels: ["L2N1043", "L2N7", "L2N9"], count: 1536, total: 1.61, bias: 0.11, notes: [] },
+  reply: { kind: "neurons", labels: ["L2N1043", "L2N7", "L2N9"], count: 1536, layers: 1, total: 1.61, bias: 0.11, notes: [] },
   buffers: [new Float32Array([0.52, 0.1, -0.3]).buffer as ArrayBuffer],
 });
 const honest = fakeKernel(SHAPE, { experts: [1] });

@@ -10,11 +10,11 @@ import { prose } from "./prose";
 import { type Ranked, rankLine, walk } from "./rank-line";
 
 /** Neurons and bias, and the MLPs that they add up to. */
-export function neuronEntries({ reply, layer }: Neurons): { lines: Entry[]; total: Entry } {
-  const { count, total, bias, notes } = reply;
+export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
+  const { count, total, bias } = reply;
   const one = layer !== null;
   const lines = [{ name: `${counted(count)} neurons`, value: total }, { name: one ? "bias" : "biases", value: bias }];
-  const name = one ? `MLP of layer ${layer}` : notes.some((note) => note.includes("no plain neurons")) ? "MLPs that have neurons" : "MLPs of all layers";
+  const name = one ? `MLP of layer ${layer}` : reply.layers < layers ? "MLPs that have neurons" : "MLPs of all layers";
   return { lines: lines.filter((e, i) => i === 0 || Math.abs(e.value) >= 0.005), total: { name, value: total + bias } };
 }
 
@@ -56,7 +56,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   watch(signal, () => {
     const data = store.neurons.value;
     if (!data) return render(nothing, sum);
-    const { lines, total } = neuronEntries(data);
+    const { lines, total } = neuronEntries(data, store.facts.value?.layers ?? 0);
     render(sumTable("Sum of all neurons", lines, total), sum);
   });
 

@@ -42,9 +42,8 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
         <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value)}" aria-pressed=${pinned.includes(ranked.name)}
           class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, limit)}</button>
       </div>`;
-    const none = found !== null && found.plus.length + found.minus.length === 0;
-    const why = store.headRows.value?.reply.notes.find((note) => note.includes("attention heads"));
-    render(none && why ? html`<p class="rs-none">${prose(why)}</p>`
+    const why = store.headRows.value?.reply.refusal;
+    render(why ? html`<p class="rs-none">${prose(why)}</p>`
       : found ? html`${found.plus.map(item)}${found.minus.map(item)}` : nothing, list);
   });
 
