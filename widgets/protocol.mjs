@@ -22,7 +22,10 @@ const types = await compile(schema, "Wire", {
   bannerComment: "// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.",
   unreachableDefinitions: true,
   style: { printWidth: 120 },
-});
+}) + `
+/** What tells one wire from another: \`residscope.protocol.wire()\` of the kernel that understands this. */
+export const WIRE = "${schema.$comment}";
+`;
 
 if (process.argv.includes("--check")) {
   const current = existsSync(target) ? readFileSync(target, "utf8") : "";

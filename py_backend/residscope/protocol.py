@@ -94,7 +94,33 @@ class CheckToken(Request, frozen=True, tag="check"):
     text: str
 
 
-AnyRequest = Describe | ReadTokens | Attribute | ReadAttention | RankNeurons | Suggest | CheckToken
+class ChooseTarget(Request, frozen=True, tag="target"):
+    """What to attribute where nobody has said: the model's own two top predictions, at each prompt's last real token."""
+
+
+class ListCaches(Request, frozen=True, tag="caches"):
+    """Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers."""
+
+
+class Presence(Request, frozen=True, tag="presence"):
+    """An inline panel's view tells that it is on a page, no more on it, or that its page goes away (a reload)."""
+
+    view: str
+    state: Literal["shown", "hidden", "away"]
+
+
+AnyRequest = (
+    Describe
+    | ReadTokens
+    | Attribute
+    | ReadAttention
+    | RankNeurons
+    | Suggest
+    | CheckToken
+    | ChooseTarget
+    | ListCaches
+    | Presence
+)
 
 
 # --- replies --------------------------------------------------------------------------------------------------------
@@ -206,7 +232,68 @@ class TokenCheck(Reply, frozen=True, tag="check"):
     suggestions: list[Token]
 
 
-AnyReply = CacheFacts | TokensReply | AttributionReply | AttentionReply | NeuronsReply | Suggestions | TokenCheck
+class TargetReply(Reply, frozen=True, tag="target"):
+    """What to attribute."""
+
+    target: Target
+
+
+class CacheRef(msgspec.Struct, frozen=True):
+    """One cache of a kernel, as it was: `state` changes whenever the cache or its model's weights do."""
+
+    id: str
+    state: str
+
+
+class CacheRow(msgspec.Struct, frozen=True):
+    """One cache that the namespace reaches, read off metadata alone.
+
+    `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since Residscope
+    first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
+    `problem` says why it cannot be inspected.
+    """
+
+    ref: CacheRef
+    names: list[str]
+    model: str
+    layers: int
+    heads: int
+    prompts: int
+    positions: int
+    dtype: str
+    device: str
+    bytes: int
+    missing: list[str]
+    age: float
+    changed: bool = False
+    weights_changed: bool = False
+    problem: str | None = None
+
+
+class CachesReply(Reply, frozen=True, tag="caches"):
+    """All caches, in the namespace's order. `kernel` differs after every restart; `notes` say what was left out."""
+
+    kernel: str
+    caches: list[CacheRow]
+    notes: list[str]
+
+
+class PresenceReply(Reply, frozen=True, tag="presence"):
+    """Noted."""
+
+
+AnyReply = (
+    CacheFacts
+    | TokensReply
+    | AttributionReply
+    | AttentionReply
+    | NeuronsReply
+    | Suggestions
+    | TokenCheck
+    | TargetReply
+    | CachesReply
+    | PresenceReply
+)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -217,10 +304,15 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A request in its envelope."""
+    """A request in its envelope. `cache` says which one is meant, where the channel carries requests about several.
+
+    A request about a cache that is not in that state any more is refused (`changed`), so that no picture is put together
+    from two states.
+    """
 
     id: str
     ask: AnyRequest
+    cache: CacheRef | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -237,7 +329,14 @@ def schema() -> dict[str, object]:
     return {"title": "Wire", "anyOf": list(roots), "$defs": components}
 
 
+def wire() -> str:
+    """What tells one wire from another: two sides that give the same understand each other."""
+    from hashlib import sha256
+
+    return sha256(msgspec.json.encode(schema(), order="sorted")).hexdigest()[:12]
+
+
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode())
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode({**schema(), "$comment": wire()}), indent=2).decode())

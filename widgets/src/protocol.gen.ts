@@ -3,11 +3,25 @@
 export type Wire = Question | Answer;
 
 /**
- * A request in its envelope.
+ * A request in its envelope. `cache` says which one is meant, where the channel carries requests about several.
+ *
+ *     A request about a cache that is not in that state any more is refused (`changed`), so that no picture is put together
+ *     from two states.
  */
 export interface Question {
   id: string;
-  ask: Describe | ReadTokens | Attribute | ReadAttention | RankNeurons | Suggest | CheckToken;
+  ask:
+    | Describe
+    | ReadTokens
+    | Attribute
+    | ReadAttention
+    | RankNeurons
+    | Suggest
+    | CheckToken
+    | ChooseTarget
+    | ListCaches
+    | Presence;
+  cache?: CacheRef | null;
 }
 /**
  * The facts of the cache.
@@ -93,12 +107,51 @@ export interface CheckToken {
   text: string;
 }
 /**
+ * What to attribute where nobody has said: the model's own two top predictions, at each prompt's last real token.
+ */
+export interface ChooseTarget {
+  kind: "target";
+}
+/**
+ * Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers.
+ */
+export interface ListCaches {
+  kind: "caches";
+}
+/**
+ * An inline panel's view tells that it is on a page, no more on it, or that its page goes away (a reload).
+ */
+export interface Presence {
+  kind: "presence";
+  view: string;
+  state: "away" | "hidden" | "shown";
+}
+/**
+ * One cache of a kernel, as it was: `state` changes whenever the cache or its model's weights do.
+ */
+export interface CacheRef {
+  id: string;
+  state: string;
+}
+/**
  * A reply in its envelope: exactly one of `reply` and `failure`.
  */
 export interface Answer {
   id: string;
   reply?:
-    (CacheFacts | TokensReply | AttributionReply | AttentionReply | NeuronsReply | Suggestions | TokenCheck) | null;
+    | (
+        | CacheFacts
+        | TokensReply
+        | AttributionReply
+        | AttentionReply
+        | NeuronsReply
+        | Suggestions
+        | TokenCheck
+        | TargetReply
+        | CachesReply
+        | PresenceReply
+      )
+    | null;
   failure?: Failure | null;
 }
 /**
@@ -211,9 +264,58 @@ export interface TokenCheck {
   suggestions: Token[];
 }
 /**
+ * What to attribute.
+ */
+export interface TargetReply {
+  kind: "target";
+  target: Target;
+}
+/**
+ * All caches, in the namespace's order. `kernel` differs after every restart; `notes` say what was left out.
+ */
+export interface CachesReply {
+  kind: "caches";
+  kernel: string;
+  caches: CacheRow[];
+  notes: string[];
+}
+/**
+ * One cache that the namespace reaches, read off metadata alone.
+ *
+ *     `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since Residscope
+ *     first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
+ *     `problem` says why it cannot be inspected.
+ */
+export interface CacheRow {
+  ref: CacheRef;
+  names: string[];
+  model: string;
+  layers: number;
+  heads: number;
+  prompts: number;
+  positions: number;
+  dtype: string;
+  device: string;
+  bytes: number;
+  missing: string[];
+  age: number;
+  changed?: boolean;
+  weights_changed?: boolean;
+  problem?: string | null;
+}
+/**
+ * Noted.
+ */
+export interface PresenceReply {
+  kind: "presence";
+}
+/**
  * Why a request could not be answered: a stable code, and a sentence that names the remedy.
  */
 export interface Failure {
   code: string;
   message: string;
 }
+
+/** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
+export const WIRE = "bbba91035d15";
