@@ -1,5 +1,6 @@
-// Bundles the panel for every host: one minified ESM and one stylesheet, into the Python package.
-import { mkdirSync, readFileSync } from "node:fs";
+// Bundles the views: for the inline panel one minified ESM and one stylesheet, into the Python package; for the hosts of the
+// sidebar the same as a library, in lib/.
+import { copyFileSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -13,11 +14,14 @@ const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
 const common = { bundle: true, minify: true, target: browsers, logLevel: "warning", legalComments: "none" };
 const panel = join(out, "panel.js");
 const styles = join(out, "panel.css");
+const library = join(here, "lib", "index.js");
 await Promise.all([
   build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "esm", outfile: panel, charset: "utf8" }),
   build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles, charset: "utf8" }),
+  build({ ...common, entryPoints: [join(here, "src", "index.ts")], format: "esm", outfile: library, charset: "utf8" }),
 ]);
-for (const file of [panel, styles]) {
+copyFileSync(styles, join(here, "lib", "panel.css"));
+for (const file of [panel, styles, library]) {
   const bytes = readFileSync(file);
   console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} gzipped`);
 }

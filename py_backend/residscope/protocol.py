@@ -239,7 +239,7 @@ class TargetReply(Reply, frozen=True, tag="target"):
 
 
 class CacheRef(msgspec.Struct, frozen=True):
-    """One cache of a kernel, as it was: `state` changes whenever the cache or its model's weights do."""
+    """One cache of a kernel, as it was: `state` is `CACHE.WEIGHTS`, and each part changes whenever what it names does."""
 
     id: str
     state: str
@@ -306,8 +306,8 @@ class Failure(msgspec.Struct, frozen=True):
 class Question(msgspec.Struct, frozen=True):
     """A request in its envelope. `cache` says which one is meant, where the channel carries requests about several.
 
-    A request about a cache that is not in that state any more is refused (`changed`), so that no picture is put together
-    from two states.
+    A request about a cache that was changed since is refused (`changed`), so that no picture is put together from two
+    states. Weights that were changed since are told in a note: a model may be in training while it is looked at.
     """
 
     id: str

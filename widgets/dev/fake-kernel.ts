@@ -82,6 +82,9 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
       return { reply: { kind: "check", text: ask.text, single, tokens: single ? [token(ask.text)] : [...ask.text].map((c) => token(c)),
         message: single ? "" : `“${ask.text}” is ${ask.text.length} tokens.`, suggestions: vocabulary.has(` ${ask.text}`) ? [token(` ${ask.text}`)] : [] } };
     }
+    if (ask.kind === "presence") return { reply: { kind: "presence" } };
+    if (ask.kind === "target") return { reply: { kind: "target", target: demoTarget() } };
+    if (ask.kind === "caches") return { failure: { code: "protocol", message: "An inline panel lists no caches." } };
     const seed = (ask.prompt ?? 77) * 31 + (ask.position ?? 5) * 7 + (ask.target.contrasts[0]?.answer[0]?.id ?? 0);
     const parts = components(seed);
     if (ask.kind === "attribute") {

@@ -69,6 +69,7 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
       return { reply: { kind: "attribute", by: ask.by, labels, measured, constant: 0, unexplained: 2e-6, worst: 1e-6, tolerance: 1e-3, measured_from: "the logits in the cache", own: true, prompts, notes: [] }, buffers: [floats(rows)] };
     }
     if (ask.kind === "neurons") return neuronsReply(ask, row("mlp", prompt), 0); // the fixture holds no neurons
+    if (ask.kind !== "attention") return { failure: { code: "protocol", message: "The fixture does not hold that." } };
     const at = ask.layer * heads + ask.head;
     const from = prompt ?? 0;
     const start = (from * layers * heads + at) * cells;

@@ -4,6 +4,7 @@ import type { AnyModel, RenderProps } from "@anywidget/types";
 import { Client, type Transport } from "./client";
 import { watch } from "./lifetime";
 import { mountPanel } from "./panel";
+import { tellPresence } from "./presence";
 import type { Target } from "./protocol.gen";
 import { type Norm, type Ranking, Store, type Synced } from "./store";
 import { isSet } from "./target";
@@ -90,8 +91,10 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   const end = new AbortController();
   const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
   const store = new Store();
+  const transport = transportOver(model, el);
   connect(model, store, life);
-  mountPanel(el, store, new Client(transportOver(model, el), life), life);
+  mountPanel(el, store, new Client(transport, life), life);
+  tellPresence(transport, life);
   return () => end.abort();
 }
 

@@ -1,6 +1,6 @@
 // Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
 import { signal as state, type ReadonlySignal } from "@preact/signals-core";
-import type { Answer, Failure, Question } from "./protocol.gen";
+import type { Answer, CacheRef, Failure, Question } from "./protocol.gen";
 
 export type Ask = Question["ask"];
 export type Kind = Ask["kind"];
@@ -11,11 +11,15 @@ export interface Result<K extends Kind> {
   buffers: DataView[];
 }
 
-/** Who carries messages: anywidget, a Jupyter comm, VS Code. `onLost` tells that nobody answers any more. */
+/**
+ * Who carries messages: anywidget, a Jupyter comm, VS Code. `onLost` tells that nobody answers any more, `onRenewed` that
+ * somebody does (again).
+ */
 export interface Transport {
   send(message: Question, buffers?: ArrayBuffer[]): void;
   onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void;
   onLost?(listener: () => void, signal: AbortSignal): void;
+  onRenewed?(listener: () => void, signal: AbortSignal): void;
 }
 
 /** The kernel's refusal, with its stable code and a sentence that names the remedy. */
@@ -30,7 +34,7 @@ export class RequestFailed extends Error {
 }
 
 interface Waiting {
-  kind: Kind;
+  question: Question;
   settle: (outcome: Result<Kind> | RequestFailed) => void;
 }
 interface Lane {
@@ -54,9 +58,12 @@ export class Client {
   constructor(
     readonly transport: Transport,
     readonly signal: AbortSignal,
+    /** Which cache the questions are about, where the transport carries questions about several. */
+    readonly about: () => CacheRef | null = () => null,
   ) {
     transport.onMessage((message, buffers) => this.#receive(message, buffers), signal);
     transport.onLost?.(() => this.#lose(), signal);
+    transport.onRenewed?.(() => this.#renew(), signal);
     signal.addEventListener("abort", () => this.#fail("closed", "The view was closed."), { once: true });
   }
 
@@ -78,9 +85,11 @@ export class Client {
     return new Promise((resolve, reject) => {
       if (this.#lost.peek()) return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
       const id = `${this.#prefix}-${++this.#count}`;
+      const cache = this.about();
+      const question: Question = cache ? { id, ask, cache } : { id, ask };
       this.#inFlight.value += 1;
       this.#waiting.set(id, {
-        kind: ask.kind,
+        question,
         settle: (outcome) => {
           // Counted down in a later task, so that "nothing in flight" means that what was asked is on screen.
           setTimeout(() => (this.#inFlight.value -= 1), 0);
@@ -89,7 +98,7 @@ export class Client {
         },
       });
       try {
-        this.transport.send({ id, ask });
+        this.transport.send(question);
       } catch {
         this.#lose(); // a comm whose kernel was restarted throws
       }
@@ -128,7 +137,7 @@ export class Client {
     this.#waiting.delete(message.id);
     this.#heard.value += 1;
     const { reply, failure } = message;
-    if (reply && reply.kind === waiting.kind) waiting.settle({ reply, buffers });
+    if (reply && reply.kind === waiting.question.ask.kind) waiting.settle({ reply, buffers });
     else waiting.settle(asError(failure));
   }
 
@@ -136,6 +145,12 @@ export class Client {
     if (this.#lost.peek()) return;
     this.#lost.value = true;
     this.#fail("lost", "The kernel side of this view is gone.");
+  }
+
+  /** What was asked and not answered is asked again: it changes nothing, so twice does no harm. */
+  #renew(): void {
+    this.#lost.value = false;
+    for (const { question } of [...this.#waiting.values()]) this.transport.send(question);
   }
 
   #fail(code: string, message: string): void {

@@ -6,6 +6,18 @@ import type { Attribute } from "./protocol.gen";
 import { type Attribution, NEURONS, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 
+/**
+ * Whether a request failed because of what has become of the cache or its kernel: then the last picture stays, and what
+ * is the matter is said once for all views, not by each of them.
+ */
+export function isOutdated(error: unknown, store: Store): boolean {
+  if (!(error instanceof RequestFailed)) return false;
+  if (error.code === "lost") return true;
+  const outdated = (error.code === "gone" || error.code === "changed") && store.ref.peek() !== null;
+  if (outdated) store.outdated.value += 1;
+  return outdated;
+}
+
 export function load(store: Store, client: Client, signal: AbortSignal): void {
   const problem = (lane: string, message: string | null): void => {
     const problems = new Map(untracked(() => store.problems.value));
@@ -21,7 +33,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
         problem(lane, null);
       },
       (error: unknown) => {
-        if (signal.aborted || (error instanceof RequestFailed && error.code === "lost")) return;
+        if (signal.aborted || isOutdated(error, store)) return;
         problem(lane, error instanceof Error ? error.message : String(error));
       },
     );
@@ -29,12 +41,12 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   const now = <T>(body: () => T): T => untracked(body);
 
   watch(signal, () => {
-    void store.cacheName.value; // a renamed or exchanged cache is described anew
+    void store.source.value; // a renamed or exchanged cache is described anew
     now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
   });
 
   watch(signal, () => {
-    void store.cacheName.value;
+    void store.source.value;
     const prompt = store.prompt.value;
     now(() => run("tokens", client.latest("tokens", { kind: "tokens", prompt }), (r) => (store.tokens.value = r.reply.tokens)));
   });
@@ -42,7 +54,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   const asked = computed(() => targetKey(store.target.value));
   const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void, usesNorm: boolean): void => {
     watch(signal, () => {
-      void store.cacheName.value;
+      void store.source.value;
       void asked.value; // the same target sent back by Python is not asked for again
       const target = store.target.peek();
       const prompt = store.prompt.value;
@@ -62,7 +74,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
 
   watch(signal, () => {
     if (store.ranking.value !== "neurons") return; // not in view
-    void store.cacheName.value;
+    void store.source.value;
     void asked.value;
     const target = store.target.peek();
     const [layer, k, prompt, position] = [store.layer.value, store.topK.value, store.prompt.value, store.locked.value];

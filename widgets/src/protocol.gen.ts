@@ -5,8 +5,8 @@ export type Wire = Question | Answer;
 /**
  * A request in its envelope. `cache` says which one is meant, where the channel carries requests about several.
  *
- *     A request about a cache that is not in that state any more is refused (`changed`), so that no picture is put together
- *     from two states.
+ *     A request about a cache that was changed since is refused (`changed`), so that no picture is put together from two
+ *     states. Weights that were changed since are told in a note: a model may be in training while it is looked at.
  */
 export interface Question {
   id: string;
@@ -127,7 +127,7 @@ export interface Presence {
   state: "away" | "hidden" | "shown";
 }
 /**
- * One cache of a kernel, as it was: `state` changes whenever the cache or its model's weights do.
+ * One cache of a kernel, as it was: `state` is `CACHE.WEIGHTS`, and each part changes whenever what it names does.
  */
 export interface CacheRef {
   id: string;
@@ -318,4 +318,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "bbba91035d15";
+export const WIRE = "60a262320ad7";

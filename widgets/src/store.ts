@@ -2,8 +2,8 @@
 // layer.
 // Everything else lives in this view only. Views read and write here, and never message each other.
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
-import { parseHead, visible } from "./format";
-import type { AttributionReply, CacheFacts, NeuronsReply, Target, TokenLabel } from "./protocol.gen";
+import { headName, parseHead, visible } from "./format";
+import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, Target, TokenLabel } from "./protocol.gen";
 import { NOTHING, quantity } from "./target";
 
 export type Norm = "frozen" | "recomputed";
@@ -24,6 +24,12 @@ export interface Neurons {
 }
 /** A sentence for what is under the pointer: plain text, and numbers to stress. */
 export type Sentence = (string | { stress: string; sign: number })[];
+
+/** What has become of the cache in view, in place of its facts: words, and what to do about it. */
+export interface Standing {
+  words: string;
+  act?: { label: string; run: () => void };
+}
 
 export interface Synced {
   cacheName: Signal<string>;
@@ -48,6 +54,14 @@ export class Store implements Synced {
   readonly ranking = signal<Ranking>("heads");
   /** Whose neurons are ranked; null is all layers'. */
   readonly layer = signal<number | null>(null);
+
+  /** Which cache of a kernel is in view; null in an inline panel, which has one. */
+  readonly ref = signal<CacheRef | null>(null);
+  readonly standing = signal<Standing | null>(null);
+  /** Counts refusals that say the cache in view is not what it was. */
+  readonly outdated = signal(0);
+  /** Changes whenever what is read is another cache, or another state of it. */
+  readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.cacheName.value}`);
 
   readonly theme = signal<Theme>("light");
   readonly hoveredHead = signal<string | null>(null);
@@ -136,6 +150,20 @@ export class Store implements Synced {
     if (this.isAbsent(head)) return;
     const heads = this.heads.value;
     this.heads.value = heads.includes(head) ? heads.filter((h) => h !== head) : [...heads, head];
+  }
+
+  /** The next head after the one in the preview slot, from the strongest to the weakest; −1: the one before. */
+  step(by: 1 | -1): void {
+    const count = (this.facts.value?.layers ?? 0) * (this.facts.value?.heads ?? 0);
+    const rows = this.headRows.value?.rows.subarray(0, count) ?? new Float32Array(0);
+    const heads = this.facts.value?.heads ?? 1;
+    const known = [...rows.keys()].filter((i) => !Number.isNaN(rows[i]));
+    known.sort((a, b) => Math.abs(rows[b] ?? 0) - Math.abs(rows[a] ?? 0));
+    const names = known.map((i) => headName(Math.floor(i / heads), i % heads));
+    if (names.length === 0) return;
+    const at = names.indexOf(this.preview.value ?? "");
+    const to = at === -1 ? (by === 1 ? 0 : names.length - 1) : (at + by + names.length) % names.length;
+    this.hover(names[to] ?? null);
   }
 
   togglePosition(position: number): void {

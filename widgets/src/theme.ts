@@ -10,7 +10,7 @@ function read(system: MediaQueryList): Theme {
   return system.matches ? "dark" : "light";
 }
 
-export function followTheme(store: Store, signal: AbortSignal): void {
+export function followTheme(store: Pick<Store, "theme">, signal: AbortSignal): void {
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const update = (): void => {
     store.theme.value = read(system);

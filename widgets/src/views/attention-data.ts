@@ -25,8 +25,8 @@ export class AttentionStore {
 
   /** Identifies what a head's attention depends on; reading it in an effect subscribes to all of it. */
   key(head: string): string {
-    const { cacheName, prompt, locked, target } = this.store;
-    return [cacheName.value, head, prompt.value, locked.value, targetKey(target.value)].join(" ");
+    const { source, prompt, locked, target } = this.store;
+    return [source.value, head, prompt.value, locked.value, targetKey(target.value)].join(" ");
   }
 
   kept(key: string): Attention | null {

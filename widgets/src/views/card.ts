@@ -2,11 +2,11 @@
 // A preview becomes a pinned card by staying where it is: same element, same picture.
 import { computed, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
-import { RequestFailed } from "../client";
 import { paintBrings, paintMatrix } from "../draw/matrix";
 import { limitOf } from "../draw/colours";
 import { parseHead, signed } from "../format";
 import { element, watch } from "../lifetime";
+import { isOutdated } from "../loader";
 import type { Store } from "../store";
 import type { Attention, AttentionStore } from "./attention-data";
 import { axisLabels } from "./card-labels";
@@ -86,7 +86,7 @@ export function createCard(head: string, store: Store, data: AttentionStore, sig
           if (attention && !signal.aborted && data.key(name.peek()) === key) put(attention);
         },
         (error: unknown) => {
-          if (signal.aborted || (error instanceof RequestFailed && error.code === "lost")) return;
+          if (signal.aborted || isOutdated(error, store)) return;
           trouble.value = error instanceof Error ? error.message : String(error);
           node.classList.remove("rs-waiting");
         },

@@ -32,7 +32,8 @@ export function mountNotice(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (lane === NEURONS ? [] : said)))];
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
-    const line = client.lost.value ? GONE : silent.value ? WAITING : null;
+    // Where the header says what has become of the cache, it need not be said twice.
+    const line = store.standing.value ? null : client.lost.value ? GONE : silent.value ? WAITING : null;
     render(line ? html`<p>${line}</p>` : nothing, quiet);
   });
 }

@@ -1,0 +1,143 @@
+// One open view of one cache of a kernel: the panel over a link, what has become of its cache, and how to take the new one.
+import { batch, computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import type { Caches } from "./caches";
+import { Client, RequestFailed } from "./client";
+import { child, watch } from "./lifetime";
+import type { Link } from "./link";
+import { mountPanel } from "./panel";
+import type { CacheRef, CacheRow } from "./protocol.gen";
+import { fitting, select, type Selection, selectionOf } from "./selection";
+import { type Standing, Store } from "./store";
+import { NOTHING, targetKey } from "./target";
+
+/** What has become of a cache that is in view. */
+export type Fate = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
+
+const WORDS: Record<Exclude<Fate, "same">, (name: string) => string> = {
+  changed: () => "was changed in place since. The last picture stays.",
+  weights: () => "is as it was, but its model’s weights have changed since: new figures mix both.",
+  rebound: () => "is another cache now. The last picture stays.",
+  gone: () => "is not in memory any more. The last picture stays.",
+  restarted: (name) => `went with the kernel, which was restarted. The last picture stays; run the cell that makes \`${name}\`.`,
+  waiting: () => "cannot be asked: nothing answers from its kernel. The last picture stays.",
+};
+
+export class Inspection {
+  readonly store = new Store();
+  readonly #row = state<CacheRow | null>(null);
+  readonly #end: AbortController;
+  readonly #client: Client;
+  readonly #parent: HTMLElement;
+  #mounted = false;
+  #ref: CacheRef | null = null;
+  #kernel = "";
+  #default = "";
+  #wanted: Selection | null;
+
+  constructor(
+    parent: HTMLElement,
+    readonly link: Link,
+    readonly caches: Caches,
+    /** The variable it is known by. */
+    readonly name: string,
+    signal: AbortSignal,
+    selection: Selection | null = null,
+  ) {
+    this.#end = child(signal);
+    this.#client = new Client(link, this.#end.signal, () => this.#ref);
+    this.#parent = parent;
+    this.#wanted = selection;
+    this.store.cacheName.value = name;
+    watch(this.#end.signal, () => {
+      if (this.store.outdated.value > 0) untracked(() => void this.caches.refresh());
+    });
+    watch(this.#end.signal, () => {
+      const standing = this.#standing();
+      untracked(() => (this.store.standing.value = standing));
+    });
+  }
+
+  /** The cache in view, as it was when it was taken; null before the first. */
+  get row(): ReadonlySignal<CacheRow | null> {
+    return this.#row;
+  }
+
+  readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#default));
+
+  readonly fate: ReadonlySignal<Fate> = computed(() => {
+    const row = this.#row.value;
+    if (!row) return "same";
+    if (this.caches.kernel.value !== this.#kernel) return "restarted";
+    if (this.link.state.value.kind === "none") return "waiting";
+    const now = this.caches.find(row.ref.id);
+    if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
+    // The variable may lead to another cache while the old one lives on under another name.
+    if (!now.names.includes(this.name) && this.caches.named(this.name)) return "rebound";
+    if (now.ref.state === row.ref.state) return "same";
+    return now.ref.state.split(".")[0] === row.ref.state.split(".")[0] ? "weights" : "changed";
+  });
+
+  /** What one would see by taking the new one; null where there is none, or it is in view. */
+  readonly successor: ReadonlySignal<CacheRow | null> = computed(() => {
+    if (this.fate.value === "same" || this.fate.value === "waiting") return null;
+    const row = this.#row.value;
+    return this.caches.named(this.name) ?? (row && this.fate.value !== "restarted" ? this.caches.find(row.ref.id) : null) ?? null;
+  });
+
+  /** Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays. */
+  async take(row: CacheRow): Promise<void> {
+    const before = this.#row.peek();
+    this.#ref = row.ref;
+    const wanted = this.#wanted ?? this.selection.peek();
+    this.#wanted = null;
+    const sameModel = !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
+    const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
+    let target = selection.target;
+    let trouble: string | null = null;
+    if (!target) {
+      try {
+        target = (await this.#client.latest("target", { kind: "target" }))?.reply.target ?? null;
+        if (this.#ref !== row.ref) return; // another one was taken meanwhile
+        this.#default = target ? targetKey(target) : "";
+      } catch (error) {
+        if (!(error instanceof RequestFailed) || error.code === "closed") return;
+        if (error.code === "gone" || error.code === "changed") void this.caches.refresh();
+        trouble = error.message;
+      }
+    }
+    batch(() => {
+      this.#kernel = this.caches.kernel.peek();
+      this.#row.value = row;
+      this.store.ref.value = row.ref;
+      this.store.problems.value = new Map(trouble ? [["target", trouble]] : []);
+      select(this.store, { ...selection, target: target ?? NOTHING });
+    });
+    if (!this.#mounted && !this.#end.signal.aborted) mountPanel(this.#parent, this.store, this.#client, this.#end.signal);
+    this.#mounted = true;
+  }
+
+  /** Takes the cache of this name as soon as it is listed: a view that is opened again before its kernel has answered. */
+  takeWhenListed(): void {
+    const waiting = child(this.#end.signal);
+    watch(waiting.signal, () => {
+      const row = this.caches.named(this.name);
+      if (!row || waiting.signal.aborted) return;
+      waiting.abort();
+      untracked(() => void this.take(row));
+    });
+  }
+
+  close(): void {
+    this.#end.abort();
+  }
+
+  #standing(): Standing | null {
+    const fate = this.fate.value;
+    if (fate === "same") return null;
+    const next = this.successor.value;
+    const words = WORDS[fate](this.name);
+    if (!next || next.problem) return { words };
+    const label = fate === "changed" || fate === "weights" ? "Read it anew" : "Show the new one";
+    return { words, act: { label, run: () => void this.take(next) } };
+  }
+}

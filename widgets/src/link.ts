@@ -1,0 +1,20 @@
+// A kernel as the sidebar sees it: somebody who carries messages, and how things stand with it. Each host makes its own.
+import type { ReadonlySignal } from "@preact/signals-core";
+import type { Transport } from "./client";
+
+export type LinkState =
+  /** Nothing to look at: no kernel, or it is gone. */
+  | { kind: "none"; words: string }
+  /** On the way: just opened, or (`busy`) held up by a cell that runs. */
+  | { kind: "attaching"; busy: boolean }
+  | { kind: "ready" }
+  /** The kernel cannot answer, or not in this version; `line` is what to run there. */
+  | { kind: "refused"; words: string; line?: string };
+
+export interface Link extends Transport {
+  readonly state: ReadonlySignal<LinkState>;
+  /** Counts the cells that have ended: each is a reason to look again. */
+  readonly cells: ReadonlySignal<number>;
+  /** Tries again what was refused. */
+  retry(): void;
+}

@@ -1,0 +1,167 @@
+// The sidebar: whose kernel, its caches, and the one that is looked at. For every kernel its own part, kept while others are in view.
+import { computed, signal as state, untracked } from "@preact/signals-core";
+import { Caches } from "./caches";
+import { Inspection } from "./inspection";
+import { keepKeys } from "./keys";
+import { element, watch } from "./lifetime";
+import type { CacheRow } from "./protocol.gen";
+import type { Selection } from "./selection";
+import { followTheme } from "./theme";
+import { mountCaches } from "./views/caches";
+import { mountKernels, type Places } from "./views/kernels";
+import { mountLinkState } from "./views/link-state";
+
+/** What a view is of, and what is selected in it: enough to open it again. */
+export interface Opened {
+  path: string;
+  name: string;
+  selection: Selection | null;
+}
+
+export interface SidebarHost {
+  places: Places;
+  /** The link to the kernel of a notebook or console, and the caches behind it; the host keeps one for each. */
+  caches(path: string): Caches;
+  /** Opens a view in a place of its own; left out where the host has none. */
+  enlarge?(opened: Opened): void;
+  /** What was looked at here when the page was left. */
+  remembered(path: string): Opened | null;
+  remember(opened: Opened): void;
+}
+
+/** The part of one kernel. */
+class Part {
+  readonly node = element("div", "rs-part");
+  readonly inspection = state<Inspection | null>(null);
+  readonly #view = element("div", "rs-part-view");
+
+  constructor(
+    readonly path: string,
+    readonly caches: Caches,
+    readonly host: SidebarHost,
+    readonly signal: AbortSignal,
+  ) {
+    const link = element("div", "rs-link");
+    const list = element("div", "rs-part-list");
+    this.node.append(link, list, this.#view);
+    mountLinkState(link, caches.link, signal);
+    const { enlarge } = host;
+    mountCaches(list, caches, () => this.inspection.value, {
+      inspect: (row) => this.inspect(row),
+      ...(enlarge ? { enlarge: (row: CacheRow) => this.enlarge(row) } : {}),
+    }, signal);
+    const last = host.remembered(path);
+    if (last) this.#open(last.name, last.selection).takeWhenListed();
+    watch(signal, () => {
+      const inspection = this.inspection.value;
+      if (!inspection?.row.value) return;
+      const [name, selection] = [inspection.name, inspection.selection.value];
+      untracked(() => host.remember({ path, name, selection }));
+    });
+    signal.addEventListener("abort", () => this.node.remove(), { once: true });
+  }
+
+  inspect(row: CacheRow, name = row.names[0] ?? "cache"): void {
+    const open = this.inspection.peek();
+    // The same variable keeps its view and what is selected in it.
+    if (open && open.name === name) {
+      const shown = open.row.peek()?.ref;
+      if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.take(row);
+      return;
+    }
+    void this.#open(name, open?.selection.peek() ?? null).take(row);
+  }
+
+  #open(name: string, selection: Selection | null): Inspection {
+    this.inspection.peek()?.close();
+    const inspection = new Inspection(this.#view, this.caches.link, this.caches, name, this.signal, selection);
+    this.inspection.value = inspection;
+    return inspection;
+  }
+
+  enlarge(row: CacheRow): void {
+    const open = this.inspection.peek();
+    const isOpen = open?.row.peek()?.ref.id === row.ref.id;
+    this.host.enlarge?.({ path: this.path, name: row.names[0] ?? "cache", selection: isOpen ? open.selection.peek() : null });
+  }
+}
+
+export class Sidebar {
+  readonly #parts = new Map<string, Part>();
+  readonly #current = state<Part | null>(null);
+
+  constructor(parent: HTMLElement, readonly host: SidebarHost, readonly signal: AbortSignal) {
+    const root = element("div", "residscope rs-sidebar");
+    const head = element("div", "rs-side-head");
+    const place = element("div", "rs-side-parts");
+    const nothing = element("p", "rs-side-none", {}, "Open a notebook: the activation caches in its kernel are listed here.");
+    root.append(head, nothing, place);
+    parent.append(root);
+    const theme = state<"light" | "dark">("light");
+    followTheme({ theme }, signal);
+    watch(signal, () => void (root.dataset["theme"] = theme.value));
+    mountKernels(head, host.places, () => void this.#current.peek()?.caches.refresh(), signal);
+    const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
+    watch(signal, () => {
+      const now = path.value;
+      untracked(() => {
+        const part = now === null ? null : this.#part(now, place);
+        for (const other of this.#parts.values()) other.node.hidden = other !== part;
+        nothing.hidden = part !== null;
+        this.#current.value = part;
+      });
+    });
+    keepKeys(root, signal);
+    signal.addEventListener("abort", () => root.remove(), { once: true });
+  }
+
+  /** The view that is looked at. */
+  get inspection(): Inspection | null {
+    return this.#current.peek()?.inspection.peek() ?? null;
+  }
+
+  /** Looks at a cache by its name, or at the only one there is; false where it must be chosen first. */
+  inspect(name: string | null): boolean {
+    const part = this.#current.peek();
+    const rows = part?.caches.rows.peek() ?? [];
+    const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part?.caches.named(name);
+    if (!part || !row) return false;
+    part.inspect(row, name ?? undefined);
+    return true;
+  }
+
+  /** The view that is looked at, into a place of its own. */
+  enlarge(): boolean {
+    const part = this.#current.peek();
+    const row = part?.inspection.peek()?.row.peek();
+    if (!part || !row) return false;
+    part.enlarge(row);
+    return true;
+  }
+
+  /** The first row of the list, or the choice of a kernel. */
+  focus(): void {
+    const part = this.#current.peek();
+    const first = part?.node.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main');
+    (first ?? document.querySelector<HTMLElement>(".rs-sidebar select"))?.focus();
+  }
+
+  /** A notebook or console is gone for good. */
+  drop(path: string): void {
+    const part = this.#parts.get(path);
+    if (!part) return;
+    this.#parts.delete(path);
+    part.inspection.peek()?.close();
+    part.node.remove();
+    if (this.#current.peek() === part) this.#current.value = null;
+  }
+
+  #part(path: string, place: HTMLElement): Part {
+    const known = this.#parts.get(path);
+    if (known) return known;
+    const part = new Part(path, this.host.caches(path), this.host, this.signal);
+    this.#parts.set(path, part);
+    place.append(part.node);
+    return part;
+  }
+}
