@@ -1,15 +1,291 @@
-"""Finding caches in the user's namespace. It reads names and identities only, never a tensor's content."""
+"""Finding caches in the user's namespace: variables, and one level into lists, tuples, dicts and plain objects.
+
+Nothing of the user's is run: no property, no `__getattr__`, no `__class__`, no `__iter__`, `__len__`, `__eq__` or
+`__hash__` of theirs or of their metaclasses. So classes are told by `type` and compared by identity, what an object
+holds is read through CPython's own descriptors, and containers through the methods of `list`, `tuple` and `dict`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice, repeat
+from typing import Any, NamedTuple, TypeVar
+
+ELEMENTS = 100_000
+"""So many elements of containers are looked at in one search."""
+
+_HISTORY = re.compile(r"(_{1,3}|_i{1,3}|_i?\d+|_[oid]h|In)($|[.\[])")
+"""IPython's own names for what was typed and shown; `Out` is the user's way to it."""
+
+_VARIABLE, _INNER, _OUT = range(3)
+_T = TypeVar("_T")
+
+
+@dataclass
+class Found:
+    """A cache, and all ways to it: variables first, then `runs["clean"]`, `model.cache`; `Out[5]` where it has none."""
+
+    cache: Any
+    names: list[str] = field(default_factory=list[str])
+
+
+class Search(NamedTuple):
+    """What a namespace holds, in its order; `notes` say what was not looked at."""
+
+    found: list[Found]
+    notes: list[str]
+
+
+def search(namespace: dict[str, Any] | None = None) -> Search:
+    """Every `ActivationCache` that a namespace reaches; by default the user's.
+
+    A cache is whatever has `accumulated_resid` and `stack_head_results` in its class and a dictionary `cache_dict` in
+    the instance: the classes of TransformerLens 2, 3 and 4, and those made from them.
+    """
+    if "torch" not in sys.modules:  # there is no cache without it, and it is not for us to load it
+        return Search([], [])
+    names, values = _variables(namespace)
+    ways: list[tuple[int, int, str, Any]] = []  # what kind of way, where in the namespace, its name, the cache
+    containers: dict[_Kind, list[int]] = {}
+    for place, known in enumerate(map(_kinds.get, map(id, map(type, values)))):
+        kind = known or _kind(type(values[place]))
+        if kind is _OPAQUE:
+            continue
+        if kind.cache and _is_cache(values[place]):
+            ways.append((_VARIABLE, place, names[place], values[place]))
+        elif kind in containers:
+            containers[kind].append(place)
+        else:
+            containers[kind] = [place]
+    opened, full = _with_caches({kind: (places, [values[i] for i in places]) for kind, places in containers.items()})
+    for place, kind, value in opened:
+        way = _OUT if names[place] == "Out" else _INNER
+        ways += [(way, place, label, element) for label, element in _labelled(kind, value, names[place])]
+    found: dict[int, Found] = {}
+    for way, _, name, cache in sorted((way for way in ways if _of_user(way[2])), key=lambda way: way[:2]):
+        known = found.setdefault(id(cache), Found(cache))
+        if name not in known.names and not (way == _OUT and known.names):
+            known.names.append(name)
+    place = {id(cache): place for _, place, _, cache in sorted(ways, key=lambda way: -way[1])}
+    return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_LEFT_OUT] * full)
+
+
+def caches() -> dict[str, Any]:
+    """Every `ActivationCache` in the user's namespace, by its name.
+
+    Variables, and one level into lists, tuples, dicts and plain objects: `{"cache": …, 'runs["clean"]': …}`. A cache
+    with several names stands under the first. Nothing is computed, and no property of any object is run.
+    """
+    return {found.names[0]: found.cache for found in search().found}
 
 
 def name_of(cache: Any) -> str:
-    """The variable by which the user knows `cache`; "cache" where it has none (or there is no notebook)."""
-    from IPython.core.getipython import get_ipython
+    """The name by which the user knows `cache`; "cache" where it has none (or there is no notebook)."""
+    names, values = _variables(None)
+    direct = next((name for name, value in zip(names, values, strict=True) if value is cache and _of_user(name)), None)
+    return direct or next((found.names[0] for found in search().found if found.cache is cache), "cache")
 
-    shell = get_ipython()
-    # A snapshot: the user's cell may add variables while we look. IPython's own history names begin with "_".
-    variables = list(shell.user_ns.items()) if shell is not None else []
-    return next((name for name, value in variables if value is cache and not name.startswith("_")), "cache")
+
+def peek(value: Any, name: str, default: Any = None) -> Any:
+    """What an object's own dictionary holds under a name: no property, no `__getattr__` and no class attribute."""
+    kind = _kind(type(value))
+    return default if kind.instance is None else dict.get(kind.instance(value), name, default)
+
+
+def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
+    """A snapshot of the user's variables; a running cell may add some meanwhile."""
+    if namespace is None:
+        getipython = sys.modules.get("IPython.core.getipython")
+        shell = getipython.get_ipython() if getipython else None
+        found: dict[str, Any] = {} if shell is None else shell.user_ns
+        namespace = found
+    snapshot: dict[str, Any] = dict.copy(namespace)
+    return list(snapshot), list(snapshot.values())
+
+
+def _of_user(name: str) -> bool:
+    """Whether a name is one that the user wrote, and not IPython's for what was typed and shown."""
+    return type(name) is str and not _HISTORY.match(name)
+
+
+# --- what a class is, once for each class ----------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """How objects of a class are read.
+
+    Attributes:
+        cache: Whether they may be caches.
+        base: The container that they are, if any.
+        instance: Reads the instance's own dictionary; None where it has none.
+    """
+
+    cache: bool = False
+    base: type | None = None
+    instance: Callable[[Any], dict[str, Any]] | None = None
+
+    def containers(self, values: list[Any]) -> list[Any]:
+        """The lists, tuples or dictionaries that objects of this class hold their elements in."""
+        return values if self.instance is None else list(map(self.instance, values))
+
+    @property
+    def reads(self) -> type:
+        """What they are read as."""
+        return self.base or dict
+
+
+_OPAQUE = _Kind()
+_kinds: dict[int, _Kind] = {}
+_classes: dict[int, weakref.ref[type]] = {}
+_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_class_dict: Callable[[type], types.MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
+_flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
+_MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+_MARKS = ("accumulated_resid", "stack_head_results")
+
+
+def _kind(cls: type) -> _Kind:
+    """What a class is. Remembered by its address, and forgotten with it: its metaclass' `__hash__` is the user's."""
+    key = id(cls)
+    known = _kinds.get(key)
+    if known is None:
+        known = _classify(cls)
+
+        def forget(_gone: object, key: int = key) -> None:
+            _kinds.pop(key, None)
+            _classes.pop(key, None)
+
+        _classes[key] = weakref.ref(cls, forget)
+        _kinds[key] = known
+    return known
+
+
+def _classify(cls: type) -> _Kind:
+    bases = _mro(cls)
+    for base in (list, tuple, dict):
+        if any(b is base for b in bases):
+            return _Kind(base=base)
+    own = [(b, _class_dict(b)) for b in bases]
+    # A class may put a property in front of the true `__dict__`; C's own classes (functions, modules) have other ones.
+    getter = next(
+        (
+            attributes["__dict__"]
+            for b, attributes in own
+            if type(attributes.get("__dict__")) is types.GetSetDescriptorType and _flags(b) & _MADE_IN_PYTHON
+        ),
+        None,
+    )
+    if getter is None or any(b is type for b in bases):
+        return _OPAQUE
+    cache = all(any(mark in attributes for _, attributes in own) for mark in _MARKS)
+    return _Kind(cache=cache, instance=getter.__get__)
+
+
+def _is_cache(value: Any) -> bool:
+    return _kind(type(value)).cache and _kind(type(peek(value, "cache_dict"))).base is dict
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+def _with_caches(groups: dict[_Kind, tuple[list[int], list[Any]]]) -> tuple[list[tuple[int, _Kind, Any]], bool]:
+    """The containers that hold an object of a cache's class, and whether some were not looked at to their end.
+
+    Args:
+        groups: For each kind of container their places in the namespace, and they.
+    """
+    held = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
+    sizes = {kind: list(map(kind.reads.__len__, containers)) for kind, containers in held.items()}
+    most = _share(list(chain.from_iterable(sizes.values())))
+    opened: list[tuple[int, _Kind, Any]] = []
+    for kind, containers in held.items():
+        # All elements at once, at C speed: mostly no class among them is a cache's.
+        wanted = _unchanging(partial(_cache_classes, kind, containers, most))
+        if wanted:
+            opened += _unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most))
+    return opened, most is not None
+
+
+def _cache_classes(kind: _Kind, containers: list[Any], most: int | None) -> list[int]:
+    """The addresses of the caches' classes among all elements' classes: a class' own `__hash__` may be the user's."""
+    met = set(map(id, map(type, chain.from_iterable(_views(kind, containers, most)))))
+    if not met <= _kinds.keys():
+        for element in chain.from_iterable(_views(kind, containers, most)):
+            _kind(type(element))
+    return [key for key in met if _kinds.get(key, _OPAQUE).cache]
+
+
+def _holding(
+    wanted: set[int], kind: _Kind, places: list[int], containers: list[Any], most: int | None
+) -> list[tuple[int, _Kind, Any]]:
+    """The containers that hold an object of a wanted class."""
+    views = _views(kind, containers, most)
+    return [
+        (place, kind, container)
+        for place, container, view in zip(places, containers, views, strict=True)
+        if not wanted.isdisjoint(map(id, map(type, view)))
+    ]
+
+
+def _views(kind: _Kind, containers: list[Any], most: int | None) -> Iterable[Iterable[Any]]:
+    """Each container's elements, the first `most` of them."""
+    read: Callable[[Any], Iterable[Any]] = dict.values if kind.reads is dict else kind.reads.__iter__
+    views = map(read, containers)
+    return views if most is None else map(islice, views, repeat(most))
+
+
+def _share(sizes: list[int]) -> int | None:
+    """How many elements of each container are looked at, so that the search stays quick; None is all."""
+    left = ELEMENTS
+    if sum(sizes) <= left:
+        return None
+    for others, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
+        if size * others > left:
+            return max(left // others, 1)
+        left -= size
+    return None
+
+
+def _labelled(kind: _Kind, container: Any, name: str) -> list[tuple[str, Any]]:
+    """The caches in a container, by what one would write to get them."""
+
+    def read() -> list[tuple[Any, Any]]:
+        items = dict.items(container) if kind.reads is dict else enumerate(kind.reads.__iter__(container))
+        return [(key, element) for key, element in islice(items, ELEMENTS) if _is_cache(element)]
+
+    attributes = kind.base is None
+    return [
+        (f"{name}.{key}" if attributes and type(key) is str else f"{name}[{_key(key)}]", element)
+        for key, element in _unchanging(read)
+    ]
+
+
+def _key(key: Any) -> str:
+    """A key as one would write it; only of kinds that write themselves without running anything of the user's."""
+    if key is None or type(key) is bool or type(key) is float:
+        return repr(key)
+    if type(key) is int and key.bit_length() < 128:
+        return repr(key)
+    if type(key) is str:
+        return json.dumps(key if len(key) <= 40 else f"{key[:39]}…", ensure_ascii=False)
+    return "…"
+
+
+def _unchanging(read: Callable[[], list[_T]]) -> list[_T]:
+    """Read a dictionary that another thread may be filling."""
+    for _ in range(8):
+        try:
+            return read()
+        except RuntimeError:  # it changed its size meanwhile
+            continue
+    return []
+
+
+_LEFT_OUT = (
+    f"Only {ELEMENTS:,} elements of lists, tuples and dictionaries were looked at, the first ones of each: a cache "
+    "further on is not listed. Give it a variable of its own."
+)
