@@ -15,23 +15,23 @@ const bundles = [
     name: "Views (widgets)",
     stamp: "widgets",
     inputs: ["widgets", ...shared],
-    result: join(outputs.widgets, "panel.js"),
+    results: [join(outputs.widgets, "panel.js"), inRoot("widgets", "lib", "index.js")],
     build: () => npm("run", "build", "--workspace", "widgets"),
   },
   {
     name: "JupyterLab extension",
     stamp: "labextension",
-    inputs: ["extension/jupyterlab", "py_backend/residscope/demo/example.ipynb", ...shared],
-    result: join(outputs.labextension, "package.json"),
+    inputs: ["extension/jupyterlab", "widgets", "py_backend/residscope/demo/example.ipynb", "py_backend/residscope/attach.py", ...shared],
+    results: [join(outputs.labextension, "package.json")],
     build: () => npm("run", "build", "--workspace", "extension/jupyterlab"),
   },
 ];
 
 /** Build what has changed since the last time, or everything. */
 export function build({ everything = false } = {}) {
-  for (const { name, stamp, inputs, result, build } of bundles) {
+  for (const { name, stamp, inputs, results, build } of bundles) {
     if (everything) rmSync(inRoot(".setup", stamp), { force: true });
-    stepIfChanged(name, stamp, () => fingerprint(inputs), [result], build);
+    stepIfChanged(name, stamp, () => fingerprint(inputs), results, build);
   }
 }
 

@@ -18,7 +18,7 @@ const WORDS: Record<Exclude<Fate, "same">, (name: string) => string> = {
   weights: () => "is as it was, but its model’s weights have changed since: new figures mix both.",
   rebound: () => "is another cache now. The last picture stays.",
   gone: () => "is not in memory any more. The last picture stays.",
-  restarted: (name) => `went with the kernel, which was restarted. The last picture stays; run the cell that makes \`${name}\`.`,
+  restarted: (name) => `went with its kernel. The last picture stays; run the cell that makes \`${name}\` again.`,
   waiting: () => "cannot be asked: nothing answers from its kernel. The last picture stays.",
 };
 
@@ -67,8 +67,8 @@ export class Inspection {
   readonly fate: ReadonlySignal<Fate> = computed(() => {
     const row = this.#row.value;
     if (!row) return "same";
-    if (this.caches.kernel.value !== this.#kernel) return "restarted";
     if (this.link.state.value.kind === "none") return "waiting";
+    if (this.#client.lost.value || this.caches.kernel.value !== this.#kernel) return "restarted";
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     // The variable may lead to another cache while the old one lives on under another name.

@@ -7,7 +7,8 @@ export type LinkState =
   | { kind: "none"; words: string }
   /** On the way: just opened, or (`busy`) held up by a cell that runs. */
   | { kind: "attaching"; busy: boolean }
-  | { kind: "ready" }
+  /** It answers; `words` and `line` where its version is another. */
+  | { kind: "ready"; words?: string; line?: string }
   /** The kernel cannot answer, or not in this version; `line` is what to run there. */
   | { kind: "refused"; words: string; line?: string };
 

@@ -25,7 +25,7 @@ export interface SidebarHost {
   /** Opens a view in a place of its own; left out where the host has none. */
   enlarge?(opened: Opened): void;
   /** What was looked at here when the page was left. */
-  remembered(path: string): Opened | null;
+  remembered(path: string): Promise<Opened | null>;
   remember(opened: Opened): void;
 }
 
@@ -50,8 +50,9 @@ class Part {
       inspect: (row) => this.inspect(row),
       ...(enlarge ? { enlarge: (row: CacheRow) => this.enlarge(row) } : {}),
     }, signal);
-    const last = host.remembered(path);
-    if (last) this.#open(last.name, last.selection).takeWhenListed();
+    void host.remembered(path).then((last) => {
+      if (last && !this.inspection.peek() && !signal.aborted) this.#open(last.name, last.selection).takeWhenListed();
+    });
     watch(signal, () => {
       const inspection = this.inspection.value;
       if (!inspection?.row.value) return;
@@ -100,7 +101,7 @@ export class Sidebar {
     const theme = state<"light" | "dark">("light");
     followTheme({ theme }, signal);
     watch(signal, () => void (root.dataset["theme"] = theme.value));
-    mountKernels(head, host.places, () => void this.#current.peek()?.caches.refresh(), signal);
+    mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
       const now = path.value;
@@ -137,6 +138,10 @@ export class Sidebar {
     if (!part || !row) return false;
     part.enlarge(row);
     return true;
+  }
+
+  refresh(): void {
+    void this.#current.peek()?.caches.refresh();
   }
 
   /** The first row of the list, or the choice of a kernel. */

@@ -7,3 +7,13 @@ declare module "*.ipynb" {
   const notebook: object;
   export default notebook;
 }
+
+/** A Python file as its text. */
+declare module "*.py" {
+  const text: string;
+  export default text;
+}
+
+declare module "*/package.json" {
+  export const version: string;
+}

@@ -7,6 +7,7 @@ import { ILauncher } from "@jupyterlab/launcher";
 
 import { copyExample } from "./example";
 import { residscopeIcon } from "./icon";
+import { sidebarPlugin } from "./sidebar";
 
 /** The commands, by the names that other extensions and tests may rely on. */
 export const CommandIDs = {
@@ -48,4 +49,4 @@ const example: JupyterFrontEndPlugin<void> = {
   },
 };
 
-export default [example];
+export default [example, sidebarPlugin];

@@ -34,10 +34,10 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
       now.kind === "none" ? html`<p>${prose(now.words)}</p>`
       : now.kind === "attaching" && slow.value
         ? html`<p>${now.busy ? "Waiting for the running cell: this kernel answers between cells only." : "Attaching to the kernel …"}</p>`
-      : now.kind === "refused"
+      : now.kind !== "attaching" && now.words
         ? html`<p role="alert">${prose(now.words)}</p>
           ${now.line ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet" @click=${copy(now.line)}>${copied.value ? "copied" : "copy"}</button></p>` : nothing}
-          <p><button type="button" class="rs-act" @click=${() => link.retry()}>Try again</button></p>`
+          ${now.kind === "refused" ? html`<p><button type="button" class="rs-act" @click=${() => link.retry()}>Try again</button></p>` : nothing}`
       : nothing,
       parent,
     );

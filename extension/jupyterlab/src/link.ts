@@ -1,0 +1,157 @@
+/** The link to one kernel: attaches without a trace, carries the views' messages, and says how things stand. */
+
+import type { Kernel, KernelMessage } from "@jupyterlab/services";
+import { UUID } from "@lumino/coreutils";
+import { type Link, type LinkState, type Question, signal as state } from "@residscope/widgets";
+
+import { greet } from "./greet";
+import { createSubshell, deleteSubshell, sendComm } from "./subshell";
+
+const TARGET = "residscope";
+/** Longer than attaching to a kernel that is free takes. */
+const MOMENT_MS = 600;
+
+type Listener = (message: unknown, buffers: DataView[]) => void;
+
+export class KernelLink implements Link {
+  readonly state = state<LinkState>({ kind: "none", words: "" });
+  readonly cells = state(0);
+  readonly #messages = new Set<Listener>();
+  readonly #lost = new Set<() => void>();
+  readonly #renewed = new Set<() => void>();
+  #kernel: Kernel.IKernelConnection | null = null;
+  #attached: { subshell: string | null; comm: string } | null = null;
+  #attempt = new AbortController();
+  #dropped = false;
+
+  constructor(signal: AbortSignal) {
+    signal.addEventListener("abort", () => this.use(null, ""), { once: true });
+    // A page that is left takes its comm and its subshell with it; one that the browser kept comes back.
+    window.addEventListener("pagehide", () => this.#detach(), { signal });
+    window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
+  }
+
+  /** Links to this kernel, or to none; `words` say why there is none. */
+  use(kernel: Kernel.IKernelConnection | null, words: string): void {
+    if (kernel && kernel === this.#kernel) return;
+    this.#detach();
+    this.#listen(false);
+    const had = this.#kernel !== null;
+    this.#kernel = kernel;
+    if (had) tell(this.#lost);
+    if (!kernel) {
+      this.state.value = { kind: "none", words };
+      return;
+    }
+    this.#listen(true);
+    void this.#attach(kernel);
+  }
+
+  retry(): void {
+    if (this.#kernel) void this.#attach(this.#kernel);
+  }
+
+  // --- the views' transport -----------------------------------------------------------------------------------------
+  send(question: Question): void {
+    if (!this.#kernel || !this.#attached) throw new Error("No kernel is attached.");
+    sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question });
+  }
+  onMessage(listener: Listener, signal: AbortSignal): void {
+    keep(this.#messages, listener, signal);
+  }
+  onLost(listener: () => void, signal: AbortSignal): void {
+    keep(this.#lost, listener, signal);
+  }
+  onRenewed(listener: () => void, signal: AbortSignal): void {
+    keep(this.#renewed, listener, signal);
+  }
+
+  // --- attaching ----------------------------------------------------------------------------------------------------
+  async #attach(kernel: Kernel.IKernelConnection): Promise<void> {
+    this.#detach();
+    const { signal } = (this.#attempt = new AbortController());
+    this.state.value = { kind: "attaching", busy: false };
+    const slow = setTimeout(() => (this.state.value = { kind: "attaching", busy: kernel.status === "busy" }), MOMENT_MS);
+    signal.addEventListener("abort", () => clearTimeout(slow), { once: true });
+    const subshell = await createSubshell(kernel);
+    const outcome = await greet(kernel, subshell).catch((error: unknown): LinkState => {
+      const reason = error instanceof Error ? error.message : String(error);
+      return { kind: "refused", words: `Residscope could not attach to this kernel: ${reason}` };
+    });
+    clearTimeout(slow);
+    if (signal.aborted || outcome.kind !== "ready") {
+      if (subshell && !kernel.isDisposed) deleteSubshell(kernel, subshell);
+      if (!signal.aborted) this.state.value = outcome;
+      return;
+    }
+    this.#attached = { subshell, comm: UUID.uuid4() };
+    sendComm(kernel, subshell, "comm_open", { comm_id: this.#attached.comm, target_name: TARGET, data: {} });
+    tell(this.#renewed);
+    this.state.value = outcome;
+  }
+
+  #detach(): void {
+    this.#attempt.abort();
+    const [kernel, attached] = [this.#kernel, this.#attached];
+    this.#attached = null;
+    if (!kernel || !attached || kernel.isDisposed || kernel.status === "dead") return;
+    sendComm(kernel, attached.subshell, "comm_close", { comm_id: attached.comm, data: {} });
+    if (attached.subshell) deleteSubshell(kernel, attached.subshell);
+  }
+
+  /** What was attached is gone without our doing. */
+  #lose(now: LinkState): void {
+    this.#attempt.abort();
+    this.#attached = null;
+    tell(this.#lost);
+    this.state.value = now;
+  }
+
+  // --- the kernel's signals -----------------------------------------------------------------------------------------
+  #listen(on: boolean): void {
+    const kernel = this.#kernel;
+    if (!kernel || kernel.isDisposed) return;
+    const verb = on ? "connect" : "disconnect";
+    kernel.iopubMessage[verb](this.#onIopub, this);
+    kernel.statusChanged[verb](this.#onStatus, this);
+    kernel.connectionStatusChanged[verb](this.#onConnection, this);
+  }
+
+  #onIopub(_kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
+    const type: string = message.header.msg_type;
+    if (type === "status") {
+      // Anybody's cell has ended, also one that another page or a console has run.
+      const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
+      if (now === "idle" && "msg_type" in message.parent_header && message.parent_header.msg_type === "execute_request") this.cells.value += 1;
+      return;
+    }
+    if (type !== "comm_msg" && type !== "comm_close") return;
+    const { comm_id: comm, data } = message.content as KernelMessage.ICommMsgMsg["content"];
+    if (comm !== this.#attached?.comm) return;
+    if (type === "comm_close") return this.#lose({ kind: "refused", words: "The kernel’s side of Residscope has closed." });
+    const buffers = (message.buffers ?? []).map((b) => (ArrayBuffer.isView(b) ? new DataView(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength) : new DataView(b)));
+    for (const listener of [...this.#messages]) listener(data, buffers);
+  }
+
+  #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {
+    if (status === "restarting" || status === "autorestarting") this.#lose({ kind: "attaching", busy: false });
+    else if (status === "dead") this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
+    else if ((status === "idle" || status === "busy") && !this.#attached && this.#attempt.signal.aborted) void this.#attach(kernel);
+  }
+
+  #onConnection(kernel: Kernel.IKernelConnection, status: Kernel.ConnectionStatus): void {
+    // What was on the way when the network dropped may be lost: attached anew, it is asked again.
+    if (status === "connected" && this.#dropped && this.#attached) void this.#attach(kernel);
+    this.#dropped = status !== "connected";
+  }
+}
+
+function tell(listeners: Set<() => void>): void {
+  for (const listener of [...listeners]) listener();
+}
+
+function keep<T>(all: Set<T>, one: T, signal: AbortSignal): void {
+  if (signal.aborted) return;
+  all.add(one);
+  signal.addEventListener("abort", () => all.delete(one), { once: true });
+}

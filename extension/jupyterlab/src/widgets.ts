@@ -1,0 +1,80 @@
+/** The two places of JupyterLab where Residscope stands: the sidebar, and views in the main area. */
+
+import { MainAreaWidget } from "@jupyterlab/apputils";
+import { PathExt } from "@jupyterlab/coreutils";
+import type { Message } from "@lumino/messaging";
+import { Widget } from "@lumino/widgets";
+import { type Caches, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost } from "@residscope/widgets";
+
+import { residscopeIcon } from "./icon";
+
+export class SidebarWidget extends Widget {
+  readonly sidebar: Sidebar;
+  readonly #end = new AbortController();
+
+  constructor(host: SidebarHost) {
+    super();
+    this.id = "residscope-sidebar";
+    this.addClass("rs-host");
+    this.title.icon = residscopeIcon;
+    this.title.caption = "Residscope";
+    this.node.setAttribute("role", "region");
+    this.node.setAttribute("aria-label", "Residscope sidebar");
+    this.sidebar = new Sidebar(this.node, host, this.#end.signal);
+  }
+
+  override dispose(): void {
+    this.#end.abort();
+    super.dispose();
+  }
+
+  protected override onActivateRequest(message: Message): void {
+    super.onActivateRequest(message);
+    this.sidebar.focus();
+  }
+}
+
+class View extends Widget {
+  readonly inspection: Inspection;
+  readonly #end = new AbortController();
+
+  constructor(caches: Caches, opened: Opened) {
+    super();
+    this.addClass("rs-host");
+    const link = document.createElement("div");
+    link.className = "residscope rs-sidebar rs-view-link";
+    const place = document.createElement("div");
+    place.className = "rs-view";
+    this.node.append(link, place);
+    const state = document.createElement("div");
+    state.className = "rs-link";
+    link.append(state);
+    mountLinkState(state, caches.link, this.#end.signal);
+    this.inspection = new Inspection(place, caches.link, caches, opened.name, this.#end.signal, opened.selection);
+    this.inspection.takeWhenListed();
+  }
+
+  override dispose(): void {
+    this.#end.abort();
+    super.dispose();
+  }
+}
+
+let views = 0;
+
+export class ViewWidget extends MainAreaWidget<View> {
+  constructor(caches: Caches, readonly opened: Opened) {
+    super({ content: new View(caches, opened) });
+    this.id = `residscope-view-${++views}`;
+    this.title.label = opened.name;
+    this.title.caption = `${opened.name} in ${PathExt.basename(opened.path)} · Residscope`;
+    this.title.icon = residscopeIcon;
+    this.title.closable = true;
+    this.toolbar.hide();
+  }
+
+  /** What is needed to open it again as it is. */
+  get now(): Opened {
+    return { ...this.opened, selection: this.content.inspection.selection.peek() };
+  }
+}
