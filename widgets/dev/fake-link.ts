@@ -1,0 +1,83 @@
+// A kernel's link in the page: caches that can be bound, changed and deleted, and a kernel that can be restarted. Not shipped.
+import { signal as state } from "@preact/signals-core";
+import type { Link, LinkState } from "../src/link";
+import type { Answer, CacheRow, Question } from "../src/protocol.gen";
+import type { Kernel } from "./fake-model";
+
+type Outcome = ReturnType<Kernel>;
+
+export const ROW: CacheRow = {
+  ref: { id: "c1", state: "1.1" }, names: ["cache"], model: "tiny", layers: 3, heads: 2, prompts: 2, positions: 6, dtype: "float32", device: "cpu",
+  bytes: 41_300_000, missing: [], age: 0,
+};
+
+export class FakeLink implements Link {
+  readonly state = state<LinkState>({ kind: "ready" });
+  readonly cells = state(0);
+  readonly asked: Question[] = [];
+  caches: CacheRow[] = [ROW];
+  run = "run 1";
+  silent = false;
+  retried = 0;
+  readonly #listeners = new Set<(message: unknown, buffers: DataView[]) => void>();
+  readonly #lost = new Set<() => void>();
+  readonly #renewed = new Set<() => void>();
+
+  constructor(readonly kernel: Kernel) {}
+
+  send(question: Question): void {
+    if (this.state.peek().kind !== "ready") throw new Error("No kernel is attached.");
+    this.asked.push(question);
+    if (this.silent) return;
+    queueMicrotask(() => {
+      const outcome = this.#answer(question);
+      const answer: Answer = "failure" in outcome ? { id: question.id, failure: outcome.failure } : { id: question.id, reply: outcome.reply };
+      const buffers = "failure" in outcome ? [] : (outcome.buffers ?? []).map((buffer) => new DataView(buffer));
+      for (const listener of [...this.#listeners]) listener(answer, buffers);
+    });
+  }
+  onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void {
+    this.#keep(this.#listeners, listener, signal);
+  }
+  onLost(listener: () => void, signal: AbortSignal): void {
+    this.#keep(this.#lost, listener, signal);
+  }
+  onRenewed(listener: () => void, signal: AbortSignal): void {
+    this.#keep(this.#renewed, listener, signal);
+  }
+  retry(): void {
+    this.retried += 1;
+  }
+
+  // --- what happens in the kernel -----------------------------------------------------------------------------------
+  /** A cell has ended, after which these caches are there. */
+  cell(...caches: CacheRow[]): void {
+    this.caches = caches;
+    this.cells.value += 1;
+  }
+  restart(): void {
+    this.caches = [];
+    this.run = "another run";
+    for (const listener of [...this.#lost]) listener();
+    this.state.value = { kind: "attaching", busy: false };
+  }
+  back(): void {
+    for (const listener of [...this.#renewed]) listener();
+    this.state.value = { kind: "ready" };
+  }
+  listeners(): number {
+    return this.#listeners.size + this.#lost.size + this.#renewed.size;
+  }
+
+  #answer({ ask, cache }: Question): Outcome {
+    if (ask.kind === "caches") return { reply: { kind: "caches", kernel: this.run, caches: this.caches, notes: [] } };
+    const row = this.caches.find(({ ref }) => ref.id === cache?.id);
+    if (!row) return { failure: { code: "gone", message: "This cache is not in memory any more." } };
+    if (row.ref.state.split(".")[0] !== cache?.state.split(".")[0]) return { failure: { code: "changed", message: "This cache was changed." } };
+    return this.kernel(ask);
+  }
+  #keep<T>(all: Set<T>, one: T, signal: AbortSignal): void {
+    all.add(one);
+    signal.addEventListener("abort", () => all.delete(one), { once: true });
+  }
+}

@@ -1,0 +1,142 @@
+import { afterEach, expect, it, vi } from "vitest";
+import { fakeKernel } from "../dev/fake-kernel";
+import { FakeLink, ROW } from "../dev/fake-link";
+import { Caches } from "../src/caches";
+import type { CacheRow, Question } from "../src/protocol.gen";
+import { asSelection, fitting } from "../src/selection";
+import { type Opened, Sidebar } from "../src/sidebar";
+import type { Place } from "../src/views/kernels";
+import { signal as state } from "@preact/signals-core";
+import { all, SHAPE, text } from "./open";
+
+let end = new AbortController();
+afterEach(() => end.abort());
+
+function open(remembered: Opened | null = null) {
+  end = new AbortController();
+  const link = new FakeLink(fakeKernel(SHAPE));
+  const caches = new Caches(link, end.signal);
+  const kept: Opened[] = [];
+  const places = { focused: state<Place | null>({ path: "a.ipynb", label: "a.ipynb" }), running: state<Place[]>([]), picked: state<string | null>(null) };
+  const sidebar = new Sidebar(document.body, {
+    places, caches: () => caches, remembered: () => Promise.resolve(remembered), remember: (opened) => kept.push(opened),
+  }, end.signal);
+  const root = document.querySelector<HTMLElement>(".rs-sidebar");
+  if (!root) throw new Error("nothing was drawn");
+  const rows = (): HTMLElement[] => all(root, '[role="list"][aria-label="Activation caches"] > [role="listitem"]');
+  const panel = (): HTMLElement | null => root.querySelector('[role="region"][aria-label="Residscope"]');
+  const ready = (): Promise<void> => vi.waitFor(() => expect(panel()?.dataset["state"]).toBe("ready"));
+  const show = async (name = "cache"): Promise<void> => {
+    await vi.waitFor(() => expect(rows().length).toBeGreaterThan(0));
+    rows().find((row) => text(row).startsWith(name))?.querySelector("button")?.click();
+    await ready();
+  };
+  const facts = (): string => text(panel()?.querySelector(".rs-facts"));
+  const act = (): HTMLButtonElement | null => panel()?.querySelector(".rs-act") ?? null;
+  return { link, caches, sidebar, kept, root, rows, panel, ready, show, facts, act };
+}
+const changed = (row: CacheRow, ref: Partial<CacheRow["ref"]>, more: Partial<CacheRow> = {}): CacheRow => ({ ...row, ...more, ref: { ...row.ref, ...ref } });
+const about = (asked: Question[], kind: string): Question[] => asked.filter(({ ask }) => ask.kind === kind);
+
+it("lists a cache by its names and shows it on a click, with the model's own target", async () => {
+  const { link, rows, show, panel, facts } = open();
+  link.caches = [{ ...ROW, names: ["cache", 'runs["clean"]'], missing: ["attn.hook_v"] }];
+  await show();
+  expect(text(rows()[0])).toMatch(/^cache also runs\["clean"\] tiny · 3 × 2 heads · 2 prompts × 6 positions · float32 on cpu · 41 MB · first seen just now without attn.hook_v/);
+  expect(facts()).toMatch(/^cache /);
+  expect(about(link.asked, "target")).toHaveLength(1);
+  expect(link.asked.filter(({ ask }) => ask.kind !== "caches").every(({ cache }) => cache?.id === "c1")).toBe(true);
+  expect(all(panel() as HTMLElement, '[role="gridcell"]')).toHaveLength(6);
+});
+
+it.each([
+  ["bound to another", [changed(ROW, { id: "c2" })], "another cache now", "Show the new one"],
+  ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it anew"],
+  ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it anew"],
+])("says when a cache was %s; the picture stays, one click takes the new one", async (_, now, words, label) => {
+  const { link, show, facts, act, panel, rows, ready } = open();
+  await show();
+  all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();
+  const picture = panel();
+  link.cell(...now);
+  await vi.waitFor(() => expect(facts()).toContain(words));
+  expect(rows().map((row) => text(row)).join()).toContain(words);
+  expect(panel()).toBe(picture);
+  expect(act()?.textContent).toBe(label);
+  act()?.click();
+  await vi.waitFor(() => expect(act()).toBeNull());
+  await ready();
+  expect(panel()).toBe(picture);
+  expect(all(picture as HTMLElement, '[aria-selected="true"][role="gridcell"]')).toHaveLength(1);
+  expect(link.asked.at(-1)?.cache).toEqual(now[0]?.ref);
+});
+
+it("keeps the row and the picture of a deleted cache, and says so", async () => {
+  const { link, show, facts, act, rows, panel } = open();
+  await show();
+  link.cell();
+  await vi.waitFor(() => expect(facts()).toContain("not in memory any more"));
+  expect(act()).toBeNull();
+  expect(text(rows()[0])).toContain("deleted");
+  all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
+  await vi.waitFor(() => expect(text(panel()?.querySelector(".rs-alert"))).toBe(""));
+});
+
+it("keeps the picture over a restart, and takes the cache that comes back under its name", async () => {
+  const { link, show, facts, act, ready } = open();
+  await show();
+  link.restart();
+  await vi.waitFor(() => expect(facts()).toContain("went with its kernel"));
+  link.back();
+  await vi.waitFor(() => expect(facts()).toContain("run the cell that makes cache again"));
+  link.cell(changed(ROW, { id: "c9" }));
+  await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
+  act()?.click();
+  await vi.waitFor(() => expect(facts()).not.toContain("went with"));
+  await ready();
+});
+
+it("asks again what was not answered when the link is renewed", async () => {
+  const { link, show, panel, ready } = open();
+  await show();
+  link.silent = true;
+  all(panel() as HTMLElement, '[role="gridcell"]')[1]?.click();
+  await vi.waitFor(() => expect(about(link.asked, "attention").length).toBeGreaterThan(0));
+  link.silent = false;
+  link.back();
+  await ready();
+});
+
+it("puts back what was looked at, once its kernel lists it", async () => {
+  const selection = asSelection({ heads: ["L2H1"], prompt: 1, topK: 3 });
+  const { link, ready, panel, kept } = open({ path: "a.ipynb", name: "cache", selection });
+  link.cell(ROW);
+  await vi.waitFor(() => expect(panel()).not.toBeNull());
+  await ready();
+  expect(panel()?.querySelector('[aria-label="Attention L2H1"]')).not.toBeNull();
+  expect(kept.at(-1)).toMatchObject({ name: "cache", selection: { heads: ["L2H1"], prompt: 1, target: null } });
+});
+
+it("says what is in the way of attaching, with the line to run", async () => {
+  const { link, root } = open();
+  link.state.value = { kind: "refused", words: "No Residscope here.", line: "%pip install residscope==1" };
+  await vi.waitFor(() => expect(text(root.querySelector(".rs-line code"))).toBe("%pip install residscope==1"));
+  root.querySelector<HTMLElement>(".rs-link .rs-act")?.click();
+  expect(link.retried).toBe(1);
+});
+
+it("leaves nothing behind when it is closed", async () => {
+  const { link, show } = open();
+  await show();
+  end.abort();
+  expect(link.listeners()).toBe(0);
+  expect(document.querySelector(".rs-sidebar")).toBeNull();
+});
+
+it("keeps of a selection what fits another cache", () => {
+  const one = { contrasts: [{ answer: [{ id: 1, text: "a" }], distractor: [] }], direction: null };
+  const selection = { ...asSelection({ prompt: 5, position: 5, heads: ["L2H1", "L9H9"], layer: 8 }), target: one } as NonNullable<ReturnType<typeof asSelection>>;
+  expect(fitting(selection, ROW)).toMatchObject({ prompt: null, position: 5, heads: ["L2H1"], layer: null, target: one });
+  const perPrompt = { ...one, contrasts: [...one.contrasts, ...one.contrasts, ...one.contrasts] };
+  expect(fitting({ ...selection, target: perPrompt }, ROW).target).toBeNull();
+});
