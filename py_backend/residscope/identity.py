@@ -1,0 +1,224 @@
+"""Which cache is which, and whether it or its model's weights were changed since Residscope first saw it.
+
+Told by metadata alone: which tensors there are, and how often PyTorch says that each was written to. What is written
+past PyTorch's count (`weight.data[0] = 0`, a numpy view of a tensor, a tensor made in inference mode) leaves no mark
+here. Nothing is kept alive: tensors are known by their addresses, and a weak reference tells when one goes, since its
+address may be another's a moment later.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from .namespace import peek
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Key = tuple[tuple[object, ...], ...]
+
+_lock = threading.RLock()
+_sights: dict[int, Sight] = {}
+_models: dict[int, _Weights] = {}
+
+
+class _Snapshot:
+    """Some tensors as they were, told by their key and by what else must be the same.
+
+    Only weak references are kept, and they tell when one of the tensors goes.
+    """
+
+    def __init__(self, tensors: list[Tensor], key: _Key, more: object = None) -> None:
+        self.key, self.more = key, more
+        self._gone = False
+        self._watched = [weakref.ref(tensor, self._lose) for tensor in tensors]
+
+    def _lose(self, _tensor: object) -> None:
+        self._gone = True
+
+    def holds(self, key: _Key, more: object = None) -> bool:
+        """Whether all of this, and nothing else, is there now."""
+        return not self._gone and more == self.more and key == self.key
+
+    def holds_at_least(self, key: _Key, more: object) -> bool:
+        """Whether all of this is there now, with something more behind it, perhaps."""
+        own = zip(self.key, key, strict=True)
+        return not self._gone and more == self.more and all(now[: len(then)] == then for then, now in own)
+
+
+class _Weights:
+    """A model's weights as they were last seen. `state` counts how often they were found changed."""
+
+    def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
+        self.model = weakref.ref(model, forget)
+        self.id = _new_id()
+        self.state = 0
+        self._last: _Snapshot | None = None
+
+    def look(self, model: Any) -> int:
+        """Look again."""
+        tensors = _weights(model)
+        key = _key(tensors, where=True)
+        if self._last is None or not self._last.holds(key):
+            self.state += self._last is not None
+            self._last = _Snapshot(tensors, key)
+        return self.state
+
+
+@dataclass(eq=False)
+class Sight:
+    """A cache as Residscope first saw it. It goes with the cache.
+
+    Attributes:
+        id: Names the cache; no other one ever has this id.
+        since: When it was first seen, on `time.monotonic`'s clock.
+        state: Another one whenever the cache or its model's weights are found changed.
+        changed: Whether an activation was replaced, written to or taken out since then. One more is no change.
+        weights_changed: Whether the model's weights were changed since then.
+        kept: What others keep with the cache, to go with it.
+    """
+
+    id: str = field(default_factory=lambda: _new_id())
+    since: float = field(default_factory=time.monotonic)
+    state: str = ""
+    changed: bool = False
+    weights_changed: bool = False
+    kept: dict[str, Any] = field(default_factory=dict[str, Any])
+    _cache: Callable[[], Any] = lambda: None
+    _last: _Snapshot | None = None
+    _count: int = 0
+    _model: tuple[str, int] | None = None
+
+    @property
+    def cache(self) -> Any:
+        """The cache, while it is in memory; else None."""
+        return self._cache()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was first seen."""
+        return time.monotonic() - self.since
+
+    def look(self, cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> Sight:
+        """Compare with what is there now.
+
+        Args:
+            cache: The cache.
+            model: The model, where `cache.model` is not it.
+            seen: Looks at models that count for this one, too: one list of caches looks at each model once.
+        """
+        activations = peek(cache, "cache_dict", cache)
+        held: dict[str, Tensor] = dict.copy(activations)
+        tensors, more = list(held.values()), peek(cache, "has_batch_dim")
+        key = _key(tensors, tuple(held))
+        with _lock:
+            if self._last is None or not self._last.holds(key, more):
+                if self._last is not None:
+                    self._count += 1
+                    self.changed = self.changed or not self._last.holds_at_least(key, more)
+                self._last = _Snapshot(tensors, key, more)
+            weights = _look_at(peek(cache, "model") if model is None else model, {} if seen is None else seen)
+            self._model = self._model or weights
+            self.weights_changed = self.weights_changed or weights != self._model
+            self.state = f"{self._count}.{'' if weights is None else '.'.join(map(str, weights))}"
+        return self
+
+
+def sight(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> Sight:
+    """What is known of a cache, compared with what is there now (see `Sight.look`)."""
+    with _lock:
+        known = _sights.get(id(cache))
+        if known is None:
+            known = _first(cache)
+        return known.look(cache, model, seen)
+
+
+def known(id: str) -> Sight | None:
+    """The cache with this id, as long as it is in memory."""
+    return next((sight for sight in list(_sights.values()) if sight.id == id), None)
+
+
+def _first(cache: Any) -> Sight:
+    made, key = Sight(), id(cache)
+    try:
+        made._cache = weakref.ref(cache, partial(_forget, _sights, key))  # pyright: ignore[reportPrivateUsage]
+        _sights[key] = made
+    except TypeError:  # a plain dictionary of activations: known to whoever asked, and to no one else
+        pass
+    return made
+
+
+def _forget(register: dict[int, Any], key: int, _gone: object) -> None:
+    register.pop(key, None)  # without the lock: a collection may come while this very thread holds it
+
+
+def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:
+    """Which model, and the state of its weights; None where there is none, or it cannot be followed."""
+    key = id(model)
+    weights = _models.get(key)
+    if weights is None:
+        if peek(model, "_modules") is None:
+            return None
+        weights = _models[key] = _Weights(model, partial(_forget, _models, key))
+    if key not in seen:
+        seen[key] = weights.look(model)
+    return weights.id, seen[key]
+
+
+def _weights(model: Any) -> list[Tensor]:
+    """All parameters of a model, level by level through the modules' own dictionaries: none of its code is run."""
+    from torch.nn import Module
+
+    own: Callable[[Module], dict[str, Any]] = Module.__dict__["__dict__"].__get__
+    hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)  # most modules, without weights
+    found: dict[int, Any] = {}
+    met: dict[int, Any] = {}
+    level: list[Any] = [model]
+    while level:
+        met.update(zip(map(id, level), level, strict=True))
+        attributes = list(map(own, level))
+        found.update((id(weight), weight) for weight in _entries(attributes, "_parameters"))
+        inner = {id(module): module for module in _entries(attributes, "_modules") if type(module) is not hook}
+        level = [module for key, module in inner.items() if key not in met and module is not None]
+    found.pop(id(None), None)
+    return list(found.values())
+
+
+def _entries(attributes: list[dict[str, Any]], name: str) -> Iterator[Any]:
+    return chain.from_iterable(map(dict.values, filter(dict.__len__, map(itemgetter(name), attributes))))
+
+
+def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, where: bool = False) -> _Key:
+    """What tells tensors from others, and from themselves after a change; `where` adds where their numbers lie."""
+    import torch
+
+    version: Callable[[Tensor], int] = torch.Tensor._version.__get__  # pyright: ignore
+    # The user's subclasses of tensors may bring code of their own for each of these.
+    with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
+        try:
+            versions = tuple(map(version, tensors))
+        except (RuntimeError, TypeError):  # PyTorch does not count for tensors made in inference mode
+            versions = tuple(_or_none(version, tensor) for tensor in tensors)
+        places = tuple(_or_none(torch.Tensor.data_ptr, tensor) for tensor in tensors) if where else ()
+    return names, tuple(map(id, tensors)), versions, places
+
+
+def _or_none(read: Callable[[Tensor], int], tensor: Tensor) -> int | None:
+    try:
+        return read(tensor)
+    except (RuntimeError, TypeError):
+        return None
+
+
+def _new_id() -> str:
+    return uuid4().hex[:12]
