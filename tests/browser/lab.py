@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -35,6 +36,7 @@ class Server:
     token: str
     root: Path
     log: Path
+    data: Path
 
     @classmethod
     @contextmanager
@@ -45,8 +47,13 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log)
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"]
+        server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data")
+        server.add_kernel("python3", "Python 3")
+        without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
+        server.add_kernel("bare", "Python without Residscope", without)
+        host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
+        program = os.environ.get("RESIDSCOPE_HOST_PROGRAM", "jupyterlab")
+        command = [host, "-m", program, "--no-browser", "--allow-root", "--expose-app-in-browser"]
         command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
         command += ["--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={server.token}"]
         with log.open("wb") as out:
@@ -64,6 +71,22 @@ class Server:
             yield server
         finally:
             _end(process)
+
+    def add_kernel(self, name: str, title: str, before: str = "") -> None:
+        """Add a kernel that runs in this very environment, whichever one JupyterLab runs in.
+
+        `before` is Python code that runs before ipykernel is imported.
+        """
+        start = f"{before}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
+        spec = {
+            "argv": [sys.executable, "-c", start, "-f", "{connection_file}"],
+            "display_name": title,
+            "language": "python",
+            "metadata": {"debugger": False},
+        }
+        folder = self.data / "kernels" / name
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text(json.dumps(spec))
 
     def request(self, path: str, method: str = "GET") -> Any:
         """Ask the server's REST interface."""
@@ -160,12 +183,12 @@ class Lab:
         )
         self._kernel_ready()
 
-    def write_notebook(self, path: str, *cells: str) -> str:
+    def write_notebook(self, path: str, *cells: str, kernel: str = "python3") -> str:
         """Write a notebook of code cells into the server's folder and return its path, ready for `open`."""
         code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
         notebook = {
             "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
-            "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+            "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
             "nbformat": 4,
             "nbformat_minor": 5,
         }
@@ -227,11 +250,12 @@ class Lab:
     def python(self, expression: str, before: str = "") -> Any:
         """Evaluate an expression in the notebook's kernel and return its value (anything JSON can carry).
 
-        Statements go into `before`. Leaves no name, no history and no `In[n]` behind.
+        The current notebook's, or that of the first one that is open. Statements go into `before`. Leaves no name, no history and no `In[n]` behind.
         """
         reply = self.evaluate(
             """async ([code, value]) => {
-                const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+                const widgets = [window.jupyterapp.shell.currentWidget, ...window.jupyterapp.shell.widgets("main")];
+                const { kernel } = widgets.find(widget => widget?.sessionContext).sessionContext.session;
                 const options = { code, silent: true, store_history: false, allow_stdin: false, stop_on_error: false };
                 const future = kernel.requestExecute({ ...options, user_expressions: { value } });
                 return (await future.done).content;
@@ -245,13 +269,39 @@ class Lab:
                 raise AssertionError(f"{expression!r} in the kernel: {trace}")
         return json.loads(ast.literal_eval(value["data"]["text/plain"]))
 
+    # --- the sidebar --------------------------------------------------------------------------------------------
+
+    @property
+    def sidebar(self) -> Locator:
+        """The sidebar."""
+        return self.page.get_by_role("region", name="Residscope sidebar", exact=True)
+
+    def open_sidebar(self) -> Locator:
+        """Open the sidebar by its tab, and return it."""
+        if not self.sidebar.is_visible():
+            self.page.get_by_role("tab", name="Residscope", exact=True).click()
+        expect(self.sidebar).to_be_visible()
+        return self.sidebar
+
+    @property
+    def caches(self) -> Locator:
+        """The rows of the sidebar's list."""
+        return self.sidebar.get_by_role("list", name="Activation caches").get_by_role("listitem")
+
+    def inspect(self, name: str) -> Locator:
+        """Click the row of a cache in the sidebar, and return its view once it is drawn."""
+        self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b")).click()
+        return self.ready(self.sidebar.get_by_role("region", name="Residscope", exact=True))
+
+    def ready(self, view: Locator) -> Locator:
+        """A view, once it is ready; its own words when it is in error."""
+        expect(view.and_(self.page.locator("[data-state=ready], [data-state=error]"))).to_be_visible(timeout=MODEL)
+        if view.get_attribute("data-state") == "error":
+            raise AssertionError(f"the view is in error: {view.inner_text()}")
+        return view
+
     # --- the panel ----------------------------------------------------------------------------------------------
 
     def panel(self, nth: int = 0) -> Locator:
         """The panel in the notebook's output, once it is ready; its own words when it is in error."""
-        panel = self.page.get_by_role("region", name="Residscope", exact=True).nth(nth)
-        settled = panel.and_(self.page.locator("[data-state=ready], [data-state=error]"))
-        expect(settled).to_be_visible(timeout=MODEL)
-        if panel.get_attribute("data-state") == "error":
-            raise AssertionError(f"the panel is in error: {panel.inner_text()}")
-        return panel
+        return self.ready(self.page.get_by_role("region", name="Residscope", exact=True).nth(nth))

@@ -1,5 +1,5 @@
 // The sidebar: whose kernel, its caches, and the one that is looked at. For every kernel its own part, kept while others are in view.
-import { computed, signal as state, untracked } from "@preact/signals-core";
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { Caches } from "./caches";
 import { Inspection } from "./inspection";
 import { keepKeys } from "./keys";
@@ -20,6 +20,8 @@ export interface Opened {
 
 export interface SidebarHost {
   places: Places;
+  /** Whether the sidebar is seen: no kernel is attached to before somebody looks. */
+  visible: ReadonlySignal<boolean>;
   /** The link to the kernel of a notebook or console, and the caches behind it; the host keeps one for each. */
   caches(path: string): Caches;
   /** Opens a view in a place of its own; left out where the host has none. */
@@ -104,6 +106,7 @@ export class Sidebar {
     mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
+      if (!host.visible.value) return;
       const now = path.value;
       untracked(() => {
         const part = now === null ? null : this.#part(now, place);

@@ -19,7 +19,7 @@ function open(remembered: Opened | null = null) {
   const kept: Opened[] = [];
   const places = { focused: state<Place | null>({ path: "a.ipynb", label: "a.ipynb" }), running: state<Place[]>([]), picked: state<string | null>(null) };
   const sidebar = new Sidebar(document.body, {
-    places, caches: () => caches, remembered: () => Promise.resolve(remembered), remember: (opened) => kept.push(opened),
+    places, visible: state(true), caches: () => caches, remembered: () => Promise.resolve(remembered), remember: (opened) => kept.push(opened),
   }, end.signal);
   const root = document.querySelector<HTMLElement>(".rs-sidebar");
   if (!root) throw new Error("nothing was drawn");

@@ -27,7 +27,7 @@ export class KernelLink implements Link {
   constructor(signal: AbortSignal) {
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
     // A page that is left takes its comm and its subshell with it; one that the browser kept comes back.
-    window.addEventListener("pagehide", () => this.#detach(), { signal });
+    window.addEventListener("pagehide", () => this.#detach(true), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
   }
 
@@ -54,7 +54,8 @@ export class KernelLink implements Link {
   // --- the views' transport -----------------------------------------------------------------------------------------
   send(question: Question): void {
     if (!this.#kernel || !this.#attached) throw new Error("No kernel is attached.");
-    sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question });
+    // What becomes of it the answer tells, or that the kernel is lost.
+    sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(() => undefined);
   }
   onMessage(listener: Listener, signal: AbortSignal): void {
     keep(this.#messages, listener, signal);
@@ -74,29 +75,35 @@ export class KernelLink implements Link {
     const slow = setTimeout(() => (this.state.value = { kind: "attaching", busy: kernel.status === "busy" }), MOMENT_MS);
     signal.addEventListener("abort", () => clearTimeout(slow), { once: true });
     const subshell = await createSubshell(kernel);
-    const outcome = await greet(kernel, subshell).catch((error: unknown): LinkState => {
-      const reason = error instanceof Error ? error.message : String(error);
-      return { kind: "refused", words: `Residscope could not attach to this kernel: ${reason}` };
-    });
+    const comm = UUID.uuid4();
+    let opened = false;
+    let outcome: LinkState;
+    try {
+      outcome = await greet(kernel, subshell);
+      // To its end: a message to a comm that is not open yet makes the kernel complain on the user's stderr.
+      if (outcome.kind === "ready" && !signal.aborted) {
+        opened = true;
+        await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
+      }
+    } catch (error) {
+      outcome = { kind: "refused", words: `Residscope could not attach to this kernel: ${error instanceof Error ? error.message : String(error)}` };
+    }
     clearTimeout(slow);
     if (signal.aborted || outcome.kind !== "ready") {
-      if (subshell && !kernel.isDisposed) deleteSubshell(kernel, subshell);
+      void leave(kernel, { subshell, comm: opened ? comm : null });
       if (!signal.aborted) this.state.value = outcome;
       return;
     }
-    this.#attached = { subshell, comm: UUID.uuid4() };
-    sendComm(kernel, subshell, "comm_open", { comm_id: this.#attached.comm, target_name: TARGET, data: {} });
+    this.#attached = { subshell, comm };
     tell(this.#renewed);
     this.state.value = outcome;
   }
 
-  #detach(): void {
+  #detach(atOnce = false): void {
     this.#attempt.abort();
     const [kernel, attached] = [this.#kernel, this.#attached];
     this.#attached = null;
-    if (!kernel || !attached || kernel.isDisposed || kernel.status === "dead") return;
-    sendComm(kernel, attached.subshell, "comm_close", { comm_id: attached.comm, data: {} });
-    if (attached.subshell) deleteSubshell(kernel, attached.subshell);
+    if (kernel && attached) void leave(kernel, attached, atOnce);
   }
 
   /** What was attached is gone without our doing. */
@@ -143,6 +150,17 @@ export class KernelLink implements Link {
     // What was on the way when the network dropped may be lost: attached anew, it is asked again.
     if (status === "connected" && this.#dropped && this.#attached) void this.#attach(kernel);
     this.#dropped = status !== "connected";
+  }
+}
+
+/** Closes the comm, then the subshell on which it is closed; both at once where there is no time to wait. */
+async function leave(kernel: Kernel.IKernelConnection, { subshell, comm }: { subshell: string | null; comm: string | null }, atOnce = false): Promise<void> {
+  try {
+    const closed = comm ? sendComm(kernel, subshell, "comm_close", { comm_id: comm, data: {} }) : null;
+    if (!atOnce) await closed;
+    if (subshell) deleteSubshell(kernel, subshell);
+  } catch {
+    // The kernel is gone, and both went with it.
   }
 }
 

@@ -51,14 +51,17 @@ export async function execute(
 
 type CommType = "comm_open" | "comm_msg" | "comm_close";
 
-/** One message of a comm of our own; JupyterLab's need a connection that takes over all comms of the kernel. */
-export function sendComm(
+/**
+ * One message of a comm of our own (JupyterLab's need a connection that takes over all comms of the kernel); the promise
+ * ends when the kernel has dealt with it.
+ */
+export async function sendComm(
   kernel: Kernel.IKernelConnection, subshell: string | null, type: CommType, content: { comm_id: string; target_name?: string; data: unknown },
-): void {
+): Promise<void> {
   const message = KernelMessage.createMessage<KernelMessage.ICommMsgMsg<"shell">>({
     ...parts(kernel), msgType: type as "comm_msg", channel: "shell", subshellId: subshell, content: content as never,
   });
-  kernel.sendShellMessage(message, false, true);
+  await kernel.sendShellMessage(message, false, true).done;
 }
 
 function after(ms: number): Promise<undefined> {

@@ -4,28 +4,43 @@ import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type Caches, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost } from "@residscope/widgets";
+import { type Caches, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost, signal } from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
 
+/** As narrow as the views stay whole. */
+const NARROWEST = "330px";
+
 export class SidebarWidget extends Widget {
   readonly sidebar: Sidebar;
+  readonly #seen = signal(false);
   readonly #end = new AbortController();
 
-  constructor(host: SidebarHost) {
+  constructor(host: Omit<SidebarHost, "visible">) {
     super();
     this.id = "residscope-sidebar";
     this.addClass("rs-host");
+    this.node.style.minWidth = NARROWEST; // on the element: the layout reads it before the styles are there
     this.title.icon = residscopeIcon;
     this.title.caption = "Residscope";
     this.node.setAttribute("role", "region");
     this.node.setAttribute("aria-label", "Residscope sidebar");
-    this.sidebar = new Sidebar(this.node, host, this.#end.signal);
+    this.sidebar = new Sidebar(this.node, { ...host, visible: this.#seen }, this.#end.signal);
   }
 
   override dispose(): void {
     this.#end.abort();
     super.dispose();
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this.#seen.value = true;
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this.#seen.value = false;
   }
 
   protected override onActivateRequest(message: Message): void {

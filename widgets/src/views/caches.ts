@@ -71,7 +71,7 @@ export function mountCaches(
       return html`<div role="listitem" class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""}">
         <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"} ?disabled=${row.problem !== null && row.problem !== undefined}
           @click=${() => gestures.inspect(row)}><b class="rs-cache">${name}</b>${others.length > 0 ? html` <span class="rs-also">also ${others.slice(0, 3).join(", ")}${others.length > 3 ? ` and ${others.length - 3} more` : ""}</span>` : nothing}
-          <span class="rs-cache-facts">${facts.map((part, i) => html`<span>${part}${i < facts.length - 1 ? " · " : ""}</span>`)}</span>
+          <span class="rs-cache-facts">${facts.map((part, i) => html`<span>${part}${i < facts.length - 1 ? " ·" : ""}</span> `)}</span>
           ${row.missing.length > 0 ? html`<span class="rs-cache-facts">without ${row.missing.join(", ")}</span>` : nothing}
           ${said.map((words) => html`<span class="rs-cache-remark">${prose(words)}</span>`)}</button>
         ${gestures.enlarge && !isGone && !row.problem

@@ -18,20 +18,19 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
 
   watch(signal, () => {
     const f = store.facts.value;
-    const standing = store.standing.value;
-    facts.classList.toggle("rs-standing", standing !== null);
-    const name = html`<b class="rs-cache">${store.cacheName.value || f?.name || "cache"}</b>`;
-    if (standing) {
-      const { words, act } = standing;
-      render(html`${name} <span role="alert">${prose(words)}</span>
-        ${act ? html` <button type="button" class="rs-act" @click=${act.run}>${act.label}</button>` : nothing}`, facts);
-      return;
-    }
     const parts = f
       ? [f.model, `${plural(f.layers, "layer")} × ${plural(f.heads, "head")}`, `${plural(f.prompts, "prompt")} × ${plural(f.positions, "position")}`,
           `${f.dtype} on ${f.device}`, bytes(f.bytes)].filter((part) => part !== "")
       : ["reading the cache …"];
-    render(html`${name} ${parts.map((part, i) => html`<span>${part}${i < parts.length - 1 ? " ·" : ""}</span> `)}`, facts);
+    const standing = store.standing.value;
+    const name = html`<b class="rs-cache">${store.cacheName.value || f?.name || "cache"}</b>`;
+    // What has become of the cache stands over its facts, which keep their place: nothing moves.
+    render(
+      html`<div class=${standing ? "rs-covered" : ""} aria-hidden=${standing ? "true" : "false"}>${name} ${parts.map((part, i) => html`<span>${part}${i < parts.length - 1 ? " ·" : ""}</span> `)}</div>
+        ${standing ? html`<div class="rs-standing">${name} <span role="alert">${prose(standing.words)}</span>
+          ${standing.act ? html` <button type="button" class="rs-act" @click=${standing.act.run}>${standing.act.label}</button>` : nothing}</div>` : nothing}`,
+      facts,
+    );
   });
   mountBadge(badge, store, signal);
   mountTarget(target, store, client, signal);

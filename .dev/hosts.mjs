@@ -1,0 +1,58 @@
+/**
+ * `npm run test:hosts`: the sidebar in other releases of its hosts, each in an environment of its own under `.venv-hosts/`:
+ * that release of JupyterLab or Notebook, and nothing of Residscope but the built extension. The kernels are this checkout's.
+ *
+ * `npm run test:hosts -- 4.4` takes the hosts whose names contain that; what follows `--` goes to pytest.
+ */
+
+import { mkdirSync, rmSync, symlinkSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { findChromium } from "./chromium.mjs";
+import { ask, environment, Failure, fingerprint, inRoot, isScript, main, outputs, python, pythonOf, run, step, stepIfChanged, summary } from "./lib.mjs";
+import { setUp } from "./setup.mjs";
+
+const hosts = [
+  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10"], program: "jupyterlab", tests: "tests/browser/test_sidebar.py" },
+  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11"], program: "jupyterlab", tests: "tests/browser/test_sidebar.py" },
+  { name: "notebook-7", packages: ["notebook==7.6.5"], program: "notebook", tests: "tests/browser/notebook7.py" },
+];
+
+function link(folder) {
+  const place = join(folder, "share", "jupyter", "labextensions", "@residscope", "jupyterlab");
+  rmSync(place, { recursive: true, force: true });
+  mkdirSync(dirname(place), { recursive: true });
+  symlinkSync(outputs.labextension, place, "junction");
+}
+
+function test({ name, packages, program, tests }, chromium, pytest) {
+  const folder = inRoot(".venv-hosts", name);
+  const own = pythonOf(folder);
+  const env = environment({ VIRTUAL_ENV: folder, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
+  stepIfChanged(`${name}, installed`, `hosts-${name}`, () => fingerprint([], packages, ask(python, ["-VV"])), [own], () => {
+    run(python, ["-m", "venv", "--clear", folder]);
+    run(own, ["-m", "pip", "install", "--quiet", "--no-compile", ...packages], { env });
+  });
+  step(`${name}, tested`, () => {
+    link(folder);
+    const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_HOST_PROGRAM: program, RESIDSCOPE_CHROMIUM: chromium };
+    run(python, ["-m", "pytest", tests, ...pytest], { env: environment(host) });
+  });
+}
+
+export function testHosts(words) {
+  const end = words.includes("--") ? words.indexOf("--") : words.length;
+  const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
+  const unknown = wanted.find((word) => !hosts.some(({ name }) => name.includes(word)));
+  if (unknown !== undefined) throw new Failure(`There is no host "${unknown}" here; there are: ${hosts.map(({ name }) => name).join(", ")}.`);
+  const chromium = findChromium();
+  for (const host of hosts) if (wanted.length === 0 || wanted.some((word) => host.name.includes(word))) test(host, chromium, pytest);
+}
+
+if (isScript(import.meta)) {
+  main(() => {
+    setUp({ model: true });
+    testHosts(process.argv.slice(2));
+    console.log("\nAll passed:");
+    summary();
+  });
+}
