@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from . import demo as demo
     from . import targets as targets
     from .attribution import Attribution, attribute
+    from .namespace import caches
     from .panel import Panel, inspect
 
 __version__ = "0.1.0"
-__all__ = ["Attribution", "Panel", "ResidscopeError", "attribute", "demo", "inspect", "targets"]
+__all__ = ["Attribution", "Panel", "ResidscopeError", "attribute", "caches", "demo", "inspect", "targets"]
 
-_ROOMS = {"Attribution": "attribution", "attribute": "attribution", "Panel": "panel", "inspect": "panel"}
+_ROOMS = {
+    "Attribution": "attribution",
+    "Panel": "panel",
+    "attribute": "attribution",
+    "caches": "namespace",
+    "inspect": "panel",
+}
 
 
 def __getattr__(name: str) -> Any:

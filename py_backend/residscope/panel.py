@@ -137,7 +137,7 @@ class Panel(anywidget.AnyWidget):
         self._resolved = self._service.default_target() if answers is None else targets.resolve(answers)
         if self._resolved.direction is not None:
             return targets.held(self._resolved.direction)
-        return friendly(self._resolved, self._service.vocabulary)
+        return friendly(self._resolved, targets.vocabulary)
 
     @traitlets.observe("target")
     def _send_target(self, _change: Any) -> None:

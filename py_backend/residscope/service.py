@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,8 @@ from .cache import CacheView
 from .calm import calm
 from .errors import ResidscopeError
 from .heads import name
+from .hold import Hold
+from .identity import sight
 from .protocol import (
     Answer,
     AnyReply,
@@ -22,10 +25,14 @@ from .protocol import (
     AttributionReply,
     CacheFacts,
     CheckToken,
+    ChooseTarget,
+    Contrast,
     Describe,
     Failure,
+    ListCaches,
     NeuronsReply,
     Prediction,
+    Presence,
     Question,
     RankNeurons,
     ReadAttention,
@@ -33,9 +40,11 @@ from .protocol import (
     Suggest,
     Suggestions,
     Target,
+    TargetReply,
     TokenLabel,
     TokensReply,
 )
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,44 +63,49 @@ class Service:
         logits: The model's output, where the cache does not hold it.
         tokens: Token ids, where the cache does not hold them.
         model: The model, where `cache.model` is gone.
+        tight: Whether to keep the cache alive.
+
+    Attributes:
+        hold: How it holds the cache, and the model and logits that were given.
 
     Raises:
         ResidscopeError: If `cache` cannot be read at all.
     """
 
     def __init__(
-        self, cache: Any, name: str = "cache", logits: Any = None, tokens: Any = None, model: Any = None
+        self,
+        cache: Any,
+        name: str = "cache",
+        logits: Any = None,
+        tokens: Any = None,
+        model: Any = None,
+        *,
+        tight: bool = True,
     ) -> None:
-        import torch
-
-        from .vocabulary import Vocabulary
-
-        self._cache, self._model = cache, model
+        self.hold = Hold(cache, model, logits, tight=tight)
         self.name, self.tokens = name, tokens
-        self._released = False
-        view = self.view()
-        self.logits = None if logits is None else view.whole_logits(torch.as_tensor(logits))
-        self.vocabulary = Vocabulary(view.model)
+        self._logits(self.view())  # refuses what is not this cache's
         self._directions: dict[str, Any] = {}
+        self._sight = sight(cache, model)
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
         self._lock = threading.Lock()
 
     def view(self) -> CacheView:
         """A fresh view of the cache: it may have changed since the last request."""
-        if self._released:
-            raise ResidscopeError("closed", "This panel was closed: call `residscope.inspect` for a new one.")
-        return CacheView(self._cache, model=self._model, tokens=self.tokens)
+        held = self.hold.get()
+        return CacheView(held.cache, model=held.model, tokens=self.tokens)
 
     def targets(self, view: CacheView | None = None) -> Targets:
         """Resolves answers for the cache as it is now."""
         from .targets import Targets
 
-        return Targets(view or self.view(), self.vocabulary, self._directions)
+        view = view or self.view()
+        return Targets(view, Vocabulary(view.model), self._directions)
 
     def release(self) -> None:
         """Let go of the cache and of everything that belongs to it."""
-        self._released = True
-        self._cache = self._model = self.logits = self.tokens = None
+        self.hold.release()
+        self.tokens = None
         self._directions.clear()
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
@@ -103,31 +117,19 @@ class Service:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. Never raises.
         """
-        id = str(message.get("id", "")) if isinstance(message, dict) else ""
-        try:
-            question = msgspec.convert(message, Question)
-            with self._lock:
-                reply, buffers = self.reply(question.ask)
-            # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
-            return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=reply))), buffers
-        except ResidscopeError as error:
-            failure = Failure(error.code, str(error))
-        except msgspec.ValidationError as error:
-            failure = Failure("protocol", f"The kernel does not understand this request ({error}): reload the page.")
-        except Exception as error:  # every request is answered, whatever happens
-            failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
-        return msgspec.to_builtins(Answer(id, failure=failure)), []
+        return answered(message, lambda question: self.reply(question.ask))
 
     def reply(self, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
-        """Answer one request.
+        """Answer one request, one at a time.
 
         Raises:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
-        view = self.view()
-        # Grad mode and autocast are the thread's: a subshell's thread has its own.
-        with calm(view.stream.device):
-            return self._reply(view, ask)
+        with self._lock:
+            view = self.view()
+            # Grad mode and autocast are the thread's: a subshell's thread has its own.
+            with calm(view.stream.device):
+                return self._reply(view, ask)
 
     def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         match ask:
@@ -144,16 +146,21 @@ class Service:
             case Suggest():
                 return self._suggestions(view, ask), []
             case CheckToken():
-                return self.vocabulary.check(ask.text), []
+                return Vocabulary(view.model).check(ask.text), []
+            case ChooseTarget():
+                return TargetReply(self._top_two(view)), []
+            case ListCaches() | Presence():
+                raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:
         """The model's own two top predictions, for each prompt, at its last real token."""
-        from .protocol import Contrast
+        return self._top_two(self.view())
 
-        view = self.view()
-        top = self._logits(view, None).topk(2, dim=-1).indices[:, 0].tolist()
-        token = self.vocabulary.token
-        return Target([Contrast([token(first)], [token(second)]) for first, second in top])
+    def changes(self) -> list[str]:
+        """What has happened to the cache and its model's weights since the cache was first seen, in sentences."""
+        held = self.hold.get()
+        now = self._sight.look(held.cache, held.model)
+        return [_WEIGHTS_CHANGED] * now.weights_changed + [_CACHE_CHANGED] * now.changed
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
@@ -177,7 +184,7 @@ class Service:
         tokens = view.tokens
         if tokens is None:
             return [TokenLabel(str(position)) for position in range(view.n_pos)]
-        text = self.vocabulary.text
+        text = Vocabulary(view.model).text
         if prompt is None and view.batch > 1:
             return [_common(column, text) for column in tokens.T.tolist()]
         row, at = tokens[prompt or 0].tolist(), prompt or 0
@@ -192,14 +199,14 @@ class Service:
         targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
         where = positions.resolve(view, "last" if ask.position is None else ask.position)
         norm = ask.norm if ask.by == "accumulated" else "frozen"
-        target, refusal = targets.resolve(ask.target), None
+        target, refusal, logits = targets.resolve(ask.target), None, self._logits(view)
         try:
-            result = decompose(view, targets, target, ask.by, where, self.logits, norm)
+            result = decompose(view, targets, target, ask.by, where, logits, norm)
         except ResidscopeError as error:
             if error.code != "no-heads":
                 raise
             # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
-            result, refusal = decompose(view, targets, target, "layer", where, self.logits), str(error)
+            result, refusal = decompose(view, targets, target, "layer", where, logits), str(error)
 
         def of(per_prompt: Tensor) -> Tensor:
             return _shown(per_prompt, prompt)
@@ -220,6 +227,7 @@ class Service:
             own=result.own,
             prompts=view.batch if prompt is None else 1,
             notes=([refusal] if refusal else [])
+            + self.changes()
             + [note for note in result.notes if note not in (refusal or "")]
             + (positions.assumed(view) if ask.position is None else [])
             + (_past_the_end(view, ask.position) if prompt is None else []),
@@ -256,7 +264,8 @@ class Service:
 
         prompt, targets = view.check_prompt(ask.prompt), self.targets(view)
         where = positions.resolve(view, "last" if ask.position is None else ask.position)
-        result = decompose(view, targets, targets.resolve(ask.target), "neuron", where, self.logits, layers=ask.layer)
+        target, logits = targets.resolve(ask.target), self._logits(view)
+        result = decompose(view, targets, target, "neuron", where, logits, layers=ask.layer)
         rows = _shown(result.values, prompt)
         neurons = rows[: result.parts]
         chosen = strongest(neurons, min(max(ask.k, 1), 50))
@@ -272,24 +281,66 @@ class Service:
         return reply, [_float32(neurons[chosen])]
 
     def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
-        logits, prompt = self._logits(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
+        logits, prompt = self._predicted(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
         row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
         if not bool(row.isfinite().all()):
             raise ResidscopeError("not-finite", "The logits hold NaN or infinity: the model predicts nothing here.")
         top = row.topk(min(max(ask.k, 1), 100, row.shape[0]))
-        token = self.vocabulary.token
+        token = Vocabulary(view.model).token
         return Suggestions(
             [Prediction(token(id), p) for id, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
         )
 
-    def _logits(self, view: CacheView, position: int | None) -> Tensor:
+    def _top_two(self, view: CacheView) -> Target:
+        top = self._predicted(view, None).topk(2, dim=-1).indices[:, 0].tolist()
+        token = Vocabulary(view.model).token
+        return Target([Contrast([token(first)], [token(second)]) for first, second in top])
+
+    def _logits(self, view: CacheView) -> Tensor | None:
+        """The model's output, where it was given."""
+        given = self.hold.get().logits
+        return None if given is None else view.whole_logits(given)
+
+    def _predicted(self, view: CacheView, position: int | None) -> Tensor:
         """All logits at one position of each prompt: the given ones, else the cache's, else from the stream."""
         from .logits import Output, written_logits
 
         where = positions.resolve(view, "last" if position is None else position)
-        if self.logits is not None:
-            return view.take(self.logits, where)
+        given = self._logits(view)
+        if given is not None:
+            return view.take(given, where)
         return Output.of(view.model)(written_logits(view, where))
+
+
+_WEIGHTS_CHANGED = (
+    "The model's weights were changed after this cache was first seen: its activations are the old model's, the "
+    "weights the new one's."
+)
+_CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
+
+
+def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> tuple[dict[str, Any], Buffers]:
+    """Answer a message, whatever happens.
+
+    Args:
+        message: A `protocol.Question` as plain objects, or nonsense.
+        reply: Answers the question, or raises.
+
+    Returns:
+        A `protocol.Answer` as plain objects, and its buffers. Never raises.
+    """
+    id = str(message.get("id", "")) if isinstance(message, dict) else ""
+    try:
+        said, buffers = reply(msgspec.convert(message, Question))
+        # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
+        return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
+    except ResidscopeError as error:
+        failure = Failure(error.code, str(error))
+    except msgspec.ValidationError as error:
+        failure = Failure("protocol", f"The kernel does not understand this request ({error}): reload the page.")
+    except Exception as error:  # every request is answered, whatever happens
+        failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
+    return msgspec.to_builtins(Answer(id, failure=failure)), []
 
 
 def _past_the_end(view: CacheView, position: int | None) -> list[str]:
