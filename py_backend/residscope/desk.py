@@ -1,0 +1,78 @@
+"""Answers the questions of a sidebar: which caches there are, and about each of them. It keeps none of them alive."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from .errors import ResidscopeError
+from .facts import row
+from .hold import GONE
+from .identity import Sight, known, sight
+from .namespace import Search, name_of, search
+from .protocol import AnyReply, CacheRef, CachesReply, ListCaches, Question
+from .service import Buffers, Service, answered
+
+KERNEL = uuid4().hex[:12]
+"""Another one after every restart."""
+
+_CHANGED = (
+    "This cache, or its model's weights, were changed since this picture was made, which is of what they were before. "
+    "Refresh to see what is there now."
+)
+
+
+class Desk:
+    """Answers questions about the caches in the user's namespace, whoever carries them."""
+
+    def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
+        """Answer one message.
+
+        Args:
+            message: A `protocol.Question` as plain objects.
+
+        Returns:
+            A `protocol.Answer` as plain objects, and its buffers. Never raises.
+        """
+        return answered(message, self._reply)
+
+    def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
+        if isinstance(question.ask, ListCaches):
+            return _rows(search()), []
+        if question.cache is None:
+            raise ResidscopeError("protocol", "This request names no cache: reload the page.")
+        service = _service(_in_state(question.cache))
+        reply = service.reply(question.ask)
+        _in_state(question.cache)  # a running cell may have changed it while this was computed
+        return reply
+
+
+def _rows(searched: Search) -> CachesReply:
+    looks: dict[int, int] = {}  # each model's weights are looked at once
+    rows = [row(found.cache, found.names, sight(found.cache, seen=looks)) for found in searched.found]
+    return CachesReply(KERNEL, rows, searched.notes)
+
+
+def _in_state(ref: CacheRef) -> Sight:
+    """The cache that a question is about.
+
+    Raises:
+        ResidscopeError: If it is gone, or not as it was.
+    """
+    seen = known(ref.id)
+    cache = None if seen is None else seen.cache
+    if seen is None or cache is None:
+        raise ResidscopeError("gone", GONE)
+    if seen.look(cache).state != ref.state:
+        raise ResidscopeError("changed", _CHANGED)
+    return seen
+
+
+def _service(seen: Sight) -> Service:
+    """The service for a cache, made when it is first asked about; it goes with the cache."""
+    if "service" not in seen.kept:
+        cache = seen.cache
+        if cache is None:
+            raise ResidscopeError("gone", GONE)
+        seen.kept["service"] = Service(cache, name_of(cache), tight=False)
+    return seen.kept["service"]

@@ -1,0 +1,90 @@
+"""The facts of a cache in a list, off metadata alone: no tensor's content is touched, no code of the model is run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from .cache import CacheView
+from .errors import ResidscopeError
+from .identity import Sight
+from .namespace import peek
+from .protocol import CacheRef, CacheRow
+
+_CONFIGURED = ("n_layers", "n_heads", "model_name", "attn_only")
+
+
+def row(cache: Any, names: list[str], sight: Sight) -> CacheRow:
+    """One row of the list; what cannot be read is said in `problem`.
+
+    Args:
+        cache: The cache.
+        names: The ways to it.
+        sight: What was just seen of it.
+    """
+    state, facts = sight.kept.get("facts", ("", None))
+    if state != sight.state:
+        facts = _facts(cache)
+        sight.kept["facts"] = sight.state, facts
+    return msgspec.structs.replace(
+        facts,
+        ref=CacheRef(sight.id, sight.state),
+        names=names,
+        age=sight.age,
+        changed=sight.changed,
+        weights_changed=sight.weights_changed,
+    )
+
+
+def _facts(cache: Any) -> CacheRow:
+    empty = CacheRow(CacheRef("", ""), [], _model_name(cache), 0, 0, 0, 0, "", "", 0, [], 0.0)
+    try:
+        import torch
+
+        with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
+            view = CacheView(_copy(cache))
+            stream = view.stream
+            return msgspec.structs.replace(
+                empty,
+                layers=view.n_layers,
+                heads=view.n_heads,
+                prompts=view.batch,
+                positions=view.n_pos,
+                dtype=str(stream.dtype).removeprefix("torch."),
+                device=str(stream.device),
+                bytes=view.nbytes,
+                missing=view.missing(),
+            )
+    except ResidscopeError as error:
+        return msgspec.structs.replace(empty, problem=str(error))
+    except Exception as error:  # a cache of something else than tensors, a configuration of another kind
+        why = f"Residscope cannot read this cache: {type(error).__name__}: {error}"
+        return msgspec.structs.replace(empty, problem=why)
+
+
+def _copy(cache: Any) -> Any:
+    """As much of a cache and its model as the facts need, read off their own dictionaries."""
+    copy = SimpleNamespace(cache_dict=dict.copy(peek(cache, "cache_dict")), model=None)
+    if (has := peek(cache, "has_batch_dim")) is not None:
+        copy.has_batch_dim = has
+    model = peek(cache, "model")
+    if model is None:
+        return copy
+    copy.model = SimpleNamespace()
+    config = peek(model, "cfg")
+    if config is not None:
+        found = {name: peek(config, name) for name in _CONFIGURED}
+        copy.model.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
+    if "blocks" in (peek(model, "_modules") or {}) or peek(model, "blocks") is not None:
+        copy.model.blocks = True
+    return copy
+
+
+def _model_name(cache: Any) -> str:
+    model = peek(cache, "model")
+    name = peek(peek(model, "cfg"), "model_name")
+    if type(name) is str and name:
+        return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return "" if model is None else type(model).__name__
