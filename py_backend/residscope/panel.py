@@ -6,6 +6,7 @@ Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `t
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
 from .namespace import name_of
-from .protocol import Target
-from .service import Service
+from .protocol import AnyReply, Presence, PresenceReply, Question, Target
+from .service import Buffers, Service, answered
 from .targets import friendly
 
 STATIC = Path(__file__).parent / "static"
@@ -94,9 +95,15 @@ class Panel(anywidget.AnyWidget):
     wire_target = traitlets.Dict().tag(sync=True)
     target = Answers()
 
+    grace = 3.0
+    """Seconds without a view after which the cache is not kept alive any more: a cell that is moved gets a new view."""
+
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
         self._resolved = Target([])
+        self._views: set[str] = set()
+        self._leaving: threading.Timer | None = None
+        self._presence_lock = threading.Lock()
         self._shown_in: object = None
         super().__init__(cache_name=service.name, target=answers, **state)
         self.on_msg(self._on_message)
@@ -155,8 +162,40 @@ class Panel(anywidget.AnyWidget):
 
     # --- requests ----------------------------------------------------------------------------------------------------
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
-        answer, buffers = self._service.answer(message)
+        answer, buffers = answered(message, self._reply)
         self.send(answer, buffers)
+
+    def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
+        if isinstance(question.ask, Presence):
+            self._note(question.ask)
+            return PresenceReply(), []
+        return self._service.reply(question.ask)
+
+    # --- memory: the cache is kept alive while the panel is shown ----------------------------------------------------
+    def _note(self, presence: Presence) -> None:
+        """A view tells that it is on a page, no more on it, or that its page goes away.
+
+        ipywidgets keeps every panel until the kernel ends, so a panel whose output was cleared, or whose cell was run
+        again, must let go by itself. A page that goes away may come back (a reload): then nothing is let go.
+        """
+        with self._presence_lock:
+            shown = presence.state == "shown"
+            (self._views.add if shown else self._views.discard)(presence.view)
+            if self._leaving is not None and self._views:
+                self._leaving.cancel()
+                self._leaving = None
+            if shown:
+                self._service.hold.tighten()
+            elif presence.state == "hidden" and not self._views and self._leaving is None:
+                self._leaving = threading.Timer(self.grace, self._leave)
+                self._leaving.daemon = True
+                self._leaving.start()
+
+    def _leave(self) -> None:
+        with self._presence_lock:
+            self._leaving = None
+            if not self._views:
+                self._service.hold.loosen()
 
     def __repr__(self) -> str:
         """Which panel this is, in a line."""
@@ -166,6 +205,8 @@ class Panel(anywidget.AnyWidget):
         """Take the panel from the page and let go of the cache."""
         super().close()
         self._service.release()
+        if (leaving := self._leaving) is not None:
+            leaving.cancel()
 
     # --- display -----------------------------------------------------------------------------------------------------
     def show(self) -> None:
