@@ -12,7 +12,7 @@ import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice, repeat
@@ -95,8 +95,8 @@ def name_of(cache: Any) -> str:
 
 def peek(value: Any, name: str, default: Any = None) -> Any:
     """What an object's own dictionary holds under a name: no property, no `__getattr__` and no class attribute."""
-    kind = _kind(type(value))
-    return default if kind.instance is None else dict.get(kind.instance(value), name, default)
+    instance = _kind(type(value)).instance
+    return default if instance is None else dict.get(instance(value), name, default)
 
 
 def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
@@ -123,16 +123,23 @@ class _Kind:
     Attributes:
         cache: Whether they may be caches.
         base: The container that they are, if any.
-        instance: Reads the instance's own dictionary; None where it has none.
+        owner: The class, theirs or one before it, that gives the instances a dictionary of their own.
     """
 
     cache: bool = False
     base: type | None = None
-    instance: Callable[[Any], dict[str, Any]] | None = None
+    owner: weakref.ref[type] | None = None
+
+    @property
+    def instance(self) -> Callable[[Any], dict[str, Any]] | None:
+        """Reads an instance's own dictionary; None where it has none."""
+        owner = self.owner and self.owner()
+        return None if owner is None else _class_dict(owner)["__dict__"].__get__
 
     def containers(self, values: list[Any]) -> list[Any]:
         """The lists, tuples or dictionaries that objects of this class hold their elements in."""
-        return values if self.instance is None else list(map(self.instance, values))
+        instance = self.instance
+        return values if instance is None else list(map(instance, values))
 
     @property
     def reads(self) -> type:
@@ -173,18 +180,15 @@ def _classify(cls: type) -> _Kind:
             return _Kind(base=base)
     own = [(b, _class_dict(b)) for b in bases]
     # A class may put a property in front of the true `__dict__`; C's own classes (functions, modules) have other ones.
-    getter = next(
-        (
-            attributes["__dict__"]
-            for b, attributes in own
-            if type(attributes.get("__dict__")) is types.GetSetDescriptorType and _flags(b) & _MADE_IN_PYTHON
-        ),
-        None,
-    )
-    if getter is None or any(b is type for b in bases):
+    owner = next((b for b, attributes in own if _gives_a_dictionary(b, attributes)), None)
+    if owner is None or any(b is type for b in bases):
         return _OPAQUE
     cache = all(any(mark in attributes for _, attributes in own) for mark in _MARKS)
-    return _Kind(cache=cache, instance=getter.__get__)
+    return _Kind(cache=cache, owner=weakref.ref(owner))
+
+
+def _gives_a_dictionary(cls: type, attributes: Mapping[str, Any]) -> bool:
+    return type(attributes.get("__dict__")) is types.GetSetDescriptorType and bool(_flags(cls) & _MADE_IN_PYTHON)
 
 
 def _is_cache(value: Any) -> bool:

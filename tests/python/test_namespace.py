@@ -1,0 +1,235 @@
+"""Finding caches: by all their names, quickly, and without running anything of the user's."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import threading
+import time
+import types
+from collections import OrderedDict, defaultdict, namedtuple
+from unittest.mock import MagicMock
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import namespace
+from residscope.namespace import search
+
+
+def cache(**extra) -> ActivationCache:
+    return ActivationCache({"hook_embed": torch.zeros(1, 2, 3)}, None, **extra)
+
+
+def names(**variables) -> list[list[str]]:
+    return [found.names for found in search(variables).found]
+
+
+class Holder:
+    def __init__(self, **held):
+        self.__dict__.update(held)
+
+
+class Own(ActivationCache):
+    """A user's own kind of cache."""
+
+
+Pair = namedtuple("Pair", "logits cache")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"my_cache": "C"}, [["my_cache"]]),
+        ({"_mine": "C"}, [["_mine"]]),
+        ({"caches": ["C", 1]}, [["caches[0]"]]),
+        ({"runs": {"clean": "C", "it's": 0}}, [['runs["clean"]']]),
+        ({"runs": {'a"b': "C"}}, [['runs["a\\"b"]']]),
+        ({"runs": {5: "C", (1, 2): 0}}, [["runs[5]"]]),
+        ({"runs": {(1, 2): "C"}}, [["runs[…]"]]),
+        ({"runs": OrderedDict(clean="C")}, [['runs["clean"]']]),
+        ({"runs": defaultdict(list, clean="C")}, [['runs["clean"]']]),
+        ({"pair": ("logits", "C")}, [["pair[1]"]]),
+        ({"pair": Pair("logits", "C")}, [["pair[1]"]]),
+        ({"held": Holder(cache="C")}, [["held.cache"]]),
+        ({"runs": ["C", 0], "a": "C", "b": "C"}, [["a", "b", "runs[0]"]]),
+        ({"deep": [["C"]]}, []),
+        ({"_": "C", "__": "C", "___": "C", "_5": "C", "_oh": {5: "C"}, "Out": {5: "C"}}, [["Out[5]"]]),
+        ({"_5": "C", "Out": {5: "C"}, "mine": "C"}, [["mine"]]),
+        ({"_i5": "C", "In": ["C"], "_ih": ["C"], "_dh": ["C"]}, []),
+    ],
+)
+@pytest.mark.parametrize("kind", [cache, lambda: Own({}, None)])
+def test_a_cache_is_one_row_with_all_its_names(variables, expected, kind):
+    found = kind()
+
+    def put(value):
+        if value == "C":
+            return found
+        if isinstance(value, Pair):
+            return Pair(*map(put, value))
+        if isinstance(value, list | tuple):
+            return type(value)(map(put, value))
+        if isinstance(value, dict):
+            filled = copy.copy(value)
+            filled.update({key: put(element) for key, element in value.items()})
+            return filled
+        if isinstance(value, Holder):
+            return Holder(**{name: put(held) for name, held in vars(value).items()})
+        return value
+
+    assert names(**{name: put(value) for name, value in variables.items()}) == expected
+
+
+def test_rows_are_in_the_namespaces_order():
+    one, two, three = cache(), cache(), cache()
+    assert names(runs=[one], two=two, held=Holder(x=three), one=one) == [["one", "runs[0]"], ["two"], ["held.x"]]
+
+
+def test_what_only_looks_like_a_cache_is_none():
+    class Half:
+        accumulated_resid = 1
+
+        def __init__(self):
+            self.cache_dict = {}
+
+    hollow = cache()
+    del hollow.__dict__["cache_dict"]
+    assert names(half=Half(), hollow=hollow, kind=ActivationCache, module=types, function=cache) == []
+
+
+class Touchy(type):
+    """A metaclass that minds being looked at."""
+
+    touched: list[str] = []  # noqa: RUF012
+
+    def __hash__(cls):
+        Touchy.touched.append("hash of class")
+        return 1
+
+    def __eq__(cls, other):
+        Touchy.touched.append("comparison of class")
+        return False
+
+    def __getattribute__(cls, name):
+        Touchy.touched.append(f"attribute {name} of class")
+        return type.__getattribute__(cls, name)
+
+    def __instancecheck__(cls, instance):
+        Touchy.touched.append("isinstance")
+        return True
+
+
+def minds(what):
+    def method(*_args, **_kwargs):
+        Touchy.touched.append(what)
+        raise RuntimeError(what)
+
+    return method
+
+
+SPECIAL = ["__getattr__", "__getattribute__", "__len__", "__bool__", "__iter__", "__eq__", "__hash__", "__repr__"]
+SPECIAL += ["__getitem__", "__contains__", "__reversed__", "__copy__", "__length_hint__", "__dir__", "keys", "values"]
+SPECIAL += ["items", "get", "copy"]
+
+
+@pytest.mark.parametrize("base", [object, list, dict, tuple, ActivationCache])
+@pytest.mark.parametrize("inside", [False, True])
+def test_nothing_of_the_users_is_run(base, inside):
+    methods = {name: minds(name) for name in SPECIAL}
+    methods |= {name: property(minds(name)) for name in ("__class__", "__dict__", "cache_dict", "cache", "model")}
+    kind = Touchy("Kind", (base,), methods)
+    value = ActivationCache.__new__(kind) if base is ActivationCache else base.__new__(kind)
+    if base is ActivationCache:
+        next(c.__dict__["__dict__"] for c in (ActivationCache,)).__get__(value)["cache_dict"] = {}
+    Touchy.touched.clear()
+    found = search({"value": [value] if inside else value, "values": {"a": value}}).found
+    assert Touchy.touched == []
+    assert len(found) == (base is ActivationCache)
+
+
+def test_mocks_and_tensor_subclasses_are_left_alone():
+    class Loud(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, *_args, **_kwargs):
+            raise RuntimeError("a tensor was asked")
+
+    mock = MagicMock()
+    before = len(mock.mock_calls), list(mock._mock_children)
+    assert names(mock=mock, mocks=[mock], loud=torch.zeros(2).as_subclass(Loud)) == []
+    assert (len(mock.mock_calls), list(mock._mock_children)) == before
+
+
+def test_containers_may_change_meanwhile():
+    kept, growing, stop = cache(), {"kept": None}, threading.Event()
+    growing["kept"] = kept
+
+    def grow():
+        n = 0
+        while not stop.is_set():
+            growing[n] = n
+            growing.pop(n - 50, None)
+            n += 1
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert names(growing=growing) == [['growing["kept"]']]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_classes_are_not_kept_alive():
+    kind = type("Passing", (), {})
+    assert names(value=kind()) == []
+    assert id(kind) in namespace._kinds
+    key = id(kind)
+    del kind
+    gc.collect()
+    assert key not in namespace._kinds
+
+
+def test_what_is_too_much_is_said():
+    found = search({"long": [0] * 3_000_000, "short": [cache()], "late": [0] * 200_000 + [cache()]})
+    assert [f.names for f in found.found] == [["short[0]"]]
+    assert "100,000" in found.notes[0]
+    assert search({"short": [cache()]}).notes == []
+
+
+def test_ten_thousand_variables(capsys):
+    held = ActivationCache({f"blocks.{i % 30}.hook_{i}": torch.zeros(1) for i in range(1400)}, None)
+    kinds = [lambda i: i, str, lambda _: print, lambda i: [i, i + 1], lambda i: {"a": i}, lambda i: Holder(a=i), float]
+    variables = {f"v{i}": kinds[i % 7](i) for i in range(10_000)} | {"cache": held}
+    search(variables)
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        found = search(variables)
+        times.append(time.perf_counter() - start)
+    assert [f.names for f in found.found] == [["cache"]]
+    assert found.notes == []
+    with capsys.disabled():
+        print(f" [10,000 variables: {sorted(times)[10] * 1e3:.1f} ms]", end="")
+
+
+def test_the_users_namespace_is_searched(monkeypatch):
+    clean = cache()
+    variables = {"runs": {"clean": clean}, "_": clean}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
+    assert residscope.caches() == {'runs["clean"]': clean}
+    assert namespace.name_of(clean) == 'runs["clean"]'
+    variables["mine"] = clean
+    assert namespace.name_of(clean) == "mine"
+    assert namespace.name_of(cache()) == "cache"
+
+
+def test_a_name_is_found_for_a_plain_dictionary_too(monkeypatch):
+    _, _, made = tiny.run(tiny.boot("llama"))
+    variables = {"plain": dict(made.cache_dict)}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
+    assert namespace.name_of(variables["plain"]) == "plain"
