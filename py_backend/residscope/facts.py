@@ -72,13 +72,14 @@ def _copy(cache: Any) -> Any:
     model = peek(cache, "model")
     if model is None:
         return copy
-    copy.model = SimpleNamespace()
+    of_model: Any = type(_class_name(model), (), {})()  # its name is in what is said of it
+    copy.model = of_model
     config = peek(model, "cfg")
     if config is not None:
         found = {name: peek(config, name) for name in _CONFIGURED}
-        copy.model.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
+        of_model.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
     if "blocks" in (peek(model, "_modules") or {}) or peek(model, "blocks") is not None:
-        copy.model.blocks = True
+        of_model.blocks = True
     return copy
 
 
@@ -87,4 +88,8 @@ def _model_name(cache: Any) -> str:
     name = peek(peek(model, "cfg"), "model_name")
     if type(name) is str and name:
         return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return "" if model is None else type(model).__name__
+    return "" if model is None else _class_name(model)
+
+
+def _class_name(value: Any) -> str:
+    return type.__dict__["__name__"].__get__(type(value))  # its metaclass may have another idea of its name

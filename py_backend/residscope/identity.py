@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -41,7 +42,10 @@ class _Snapshot:
     def __init__(self, tensors: list[Tensor], key: _Key, more: object = None) -> None:
         self.key, self.more = key, more
         self._gone = False
-        self._watched = [weakref.ref(tensor, self._lose) for tensor in tensors]
+        self._watched: list[object] = []
+        for tensor in tensors:
+            with suppress(TypeError):  # what is no tensor may know no weak references
+                self._watched.append(weakref.ref(tensor, self._lose))
 
     def _lose(self, _tensor: object) -> None:
         self._gone = True
@@ -82,7 +86,8 @@ class Sight:
     Attributes:
         id: Names the cache; no other one ever has this id.
         since: When it was first seen, on `time.monotonic`'s clock.
-        state: Another one whenever the cache or its model's weights are found changed.
+        state: Another one whenever the cache or its model's weights are found changed: what was found of the one, a
+            point, and what was found of the others.
         changed: Whether an activation was replaced, written to or taken out since then. One more is no change.
         weights_changed: Whether the model's weights were changed since then.
         kept: What others keep with the cache, to go with it.
@@ -130,7 +135,7 @@ class Sight:
             weights = _look_at(peek(cache, "model") if model is None else model, {} if seen is None else seen)
             self._model = self._model or weights
             self.weights_changed = self.weights_changed or weights != self._model
-            self.state = f"{self._count}.{'' if weights is None else '.'.join(map(str, weights))}"
+            self.state = f"{self._count}.{'-'.join(map(str, weights or ()))}"
         return self
 
 

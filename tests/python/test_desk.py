@@ -1,0 +1,207 @@
+"""What a sidebar asks: which caches there are, and about each of them; and that it keeps none of them alive."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import threading
+import types
+import weakref
+
+import msgspec
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import identity
+from residscope.desk import Desk
+from residscope.protocol import Answer
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """The user's namespace."""
+    variables = {}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
+    return variables
+
+
+@pytest.fixture
+def ask():
+    desk = Desk()
+
+    def ask(kind, ref=None, **fields):
+        message = {"id": "7", "ask": {"kind": kind, **fields}} | ({"cache": ref} if ref else {})
+        answer, buffers = desk.answer(message)
+        assert answer["id"] == "7"
+        msgspec.convert(answer, Answer)
+        json.dumps(answer, allow_nan=False)
+        return answer.get("reply") or answer["failure"], buffers
+
+    return ask
+
+
+def rows(ask) -> list[dict]:
+    return ask("caches")[0]["caches"]
+
+
+def boot(family="llama", **sizes):
+    model = copy.deepcopy(tiny.boot(family))
+    return (model, *tiny.run(model, **sizes))
+
+
+def test_a_row_has_the_facts_of_the_cache(variables, ask):
+    _, _, _, variables["mine"] = boot()
+    variables["runs"] = {"clean": variables["mine"]}
+    [row] = rows(ask)
+    facts, _ = ask("describe", row["ref"])
+    assert row["names"] == ["mine", 'runs["clean"]']
+    for name in ("model", "layers", "heads", "prompts", "positions", "dtype", "device", "bytes", "missing"):
+        assert row[name] == facts[name]
+    assert facts["name"] == "mine"
+    assert (row["changed"], row["weights_changed"], row["problem"]) == (False, False, None)
+    assert row["bytes"] > 0
+
+
+def test_every_request_is_answered_as_by_a_panel(variables, ask):
+    _, _, logits, cache = boot()
+    variables["mine"] = cache
+    ref = rows(ask)[0]["ref"]
+    target = ask("target", ref)[0]["target"]
+    top = logits[:, -1].topk(2).indices.tolist()
+    assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in target["contrasts"]] == top
+    reply, [buffer] = ask("attribute", ref, by="head", target=target)
+    expected = residscope.attribute(cache, [tuple(pair) for pair in top], by="head")
+    np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected.mean(), rtol=1e-5, atol=1e-7)
+    assert reply["notes"] == []
+    assert ask("attention", ref, layer=1, head=2, target=target)[0]["brings"]
+
+
+def test_what_cannot_be_inspected_says_why(variables, ask):
+    model, _, _, cache = boot()
+    variables["fine"] = cache
+    variables["empty"] = ActivationCache({}, model)
+    variables["odd"] = ActivationCache({"hook_embed": "no tensor"}, model)
+    variables["orphan"] = ActivationCache(cache.cache_dict, None)
+    variables["other"] = ActivationCache(cache.cache_dict, object())
+    problems = {row["names"][0]: row["problem"] for row in rows(ask)}
+    assert problems.pop("fine") is None
+    assert all(problems.values()), problems
+    assert "has no model any more" in problems["orphan"]
+
+
+@pytest.mark.parametrize(
+    "message", [None, 5, "text", {}, {"id": "7"}, {"id": "7", "ask": {"kind": "no such"}}, {"id": 7, "ask": {}}]
+)
+def test_nonsense_is_answered(message):
+    answer, buffers = Desk().answer(message)
+    assert (answer["failure"]["code"], buffers) == ("protocol", [])
+
+
+def test_a_request_without_a_cache_or_about_none_is_refused(variables, ask):
+    assert ask("describe")[0]["code"] == "protocol"
+    assert ask("describe", {"id": "none", "state": ""})[0]["code"] == "gone"
+    _, _, _, variables["mine"] = boot()
+    ref = rows(ask)[0]["ref"]
+    assert ask("presence", ref, view="v", state="shown")[0]["code"] == "protocol"
+    assert "internal" not in ask("attribute", ref, by="head", target={"contrasts": []})[0]["code"]
+
+
+def test_another_state_is_refused_until_it_is_taken(variables, ask):
+    model, _, _, variables["mine"] = boot(batch=1)
+    ref = rows(ask)[0]["ref"]
+    variables["mine"].remove_batch_dim()
+    failure, _ = ask("describe", ref)
+    assert failure["code"] == "changed"
+    assert "Refresh" in failure["message"]
+    [row] = rows(ask)
+    assert (row["ref"]["id"], row["changed"], row["weights_changed"]) == (ref["id"], True, False)
+    target = ask("target", row["ref"])[0]["target"]
+    [note] = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
+    assert "the cache as it is now" in note
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    assert ask("describe", row["ref"])[0]["code"] == "changed"
+    [row] = rows(ask)
+    assert row["weights_changed"]
+    notes = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
+    assert "its activations are the old model's" in notes[0]
+
+
+def test_a_change_while_it_is_computed_is_refused(variables, ask, monkeypatch):
+    _, _, _, variables["mine"] = boot()
+    ref = rows(ask)[0]["ref"]
+    from residscope.service import Service
+
+    real = Service._facts
+
+    def slow(self, view):
+        variables["mine"].cache_dict["hook_embed"] = torch.zeros(1)
+        return real(self, view)
+
+    monkeypatch.setattr(Service, "_facts", slow)
+    assert ask("describe", ref)[0]["code"] == "changed"
+
+
+def test_a_deleted_cache_is_freed_at_once_whatever_was_asked(variables, ask):
+    model, _, _, cache = boot()
+    variables["mine"] = cache
+    ref = rows(ask)[0]["ref"]
+    target = ask("target", ref)[0]["target"]
+    for by in ("head", "layer", "accumulated"):
+        ask("attribute", ref, by=by, target=target)
+    ask("attention", ref, layer=0, head=0, target=target)
+    assert ask("attention", ref, layer=99, head=0, target=target)[0]["code"] == "head"
+    assert ask("describe", ref | {"state": "other"})[0]["code"] == "changed"
+    alive = [weakref.ref(t) for t in (cache, cache.cache_dict["hook_embed"])]
+    gc.collect()
+    gc.disable()
+    try:
+        variables.clear()
+        del cache
+        assert [way() for way in alive] == [None, None]
+    finally:
+        gc.enable()
+    failure, _ = ask("describe", ref)
+    assert failure["code"] == "gone"
+    assert "not in memory any more" in failure["message"]
+    assert rows(ask) == []
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+
+
+def test_two_names_share_a_service_and_two_caches_do_not(variables, ask):
+    _, _, _, variables["a"] = boot()
+    _, _, _, variables["c"] = boot("gpt2")
+    variables["b"] = variables["a"]
+    assert [row["names"] for row in rows(ask)] == [["a", "b"], ["c"]]
+    for row in rows(ask):
+        assert ask("describe", row["ref"])[0]["name"] == row["names"][0]
+    services = [identity.known(row["ref"]["id"]).kept["service"] for row in rows(ask)]
+    assert len(set(map(id, services))) == 2
+
+
+def test_many_threads_may_ask(variables, ask):
+    _, _, _, variables["mine"] = boot()
+    ref = rows(ask)[0]["ref"]
+    target = ask("target", ref)[0]["target"]
+    first = ask("attribute", ref, by="head", target=target)[1]
+    wrong = []
+
+    def many():
+        for _ in range(5):
+            if ask("attribute", ref, by="head", target=target)[1] != first or len(rows(ask)) != 1:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

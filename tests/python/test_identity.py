@@ -1,0 +1,198 @@
+"""Whether a cache or its model's weights were changed since it was first seen, and that nothing is kept alive."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+import weakref
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+
+from residscope import identity
+from residscope.identity import sight
+
+
+@pytest.fixture
+def model():
+    return tiny.boot("llama")
+
+
+@pytest.fixture
+def cache(model):
+    return tiny.run(model, batch=1)[2]
+
+
+def test_looking_changes_nothing_and_a_cache_keeps_its_id(cache):
+    first = sight(cache)
+    state = first.state
+    cache["resid_post", 0].sum()
+    assert sight(cache) is first
+    assert (first.state, first.changed, first.weights_changed) == (state, False, False)
+    assert identity.known(first.id) is first
+
+
+def remove_batch_dim(cache):
+    cache.remove_batch_dim()
+
+
+def replace_an_activation(cache):
+    cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"] * 2
+
+
+def replace_it_twice(cache):
+    """So that the second may lie where the first lay."""
+    for _ in range(2):
+        cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
+        gc.collect()
+
+
+def write_to_an_activation(cache):
+    cache.cache_dict["hook_embed"][0, 0] = 0
+
+
+def take_one_out(cache):
+    del cache.cache_dict["hook_embed"]
+
+
+@pytest.mark.parametrize(
+    "edit", [remove_batch_dim, replace_an_activation, replace_it_twice, write_to_an_activation, take_one_out]
+)
+def test_a_changed_cache_is_told(cache, edit):
+    before = sight(cache).state
+    edit(cache)
+    after = sight(cache)
+    assert after.changed
+    assert not after.weights_changed
+    assert after.state.split(".")[0] != before.split(".")[0]
+    assert after.state.split(".")[1] == before.split(".")[1]
+
+
+def test_one_more_activation_is_another_state_and_no_change_of_what_was_seen(cache):
+    before = sight(cache).state
+    cache.stack_head_results()  # TransformerLens adds `hook_result` to the cache
+    assert sight(cache).state != before
+    assert not sight(cache).changed
+
+
+def test_addresses_that_are_used_again_deceive_nobody():
+    """A new tensor may get the address of the one that it replaces: one of these is bound to."""
+    held = ActivationCache({"hook_embed": torch.zeros(3)}, None)
+    for _ in range(50):
+        before, address = sight(held).state, id(held.cache_dict["hook_embed"])
+        del held.cache_dict["hook_embed"]
+        held.cache_dict["hook_embed"] = torch.zeros(3)
+        assert sight(held).state != before
+        if id(held.cache_dict["hook_embed"]) == address:
+            return
+    pytest.skip("no address was used again")
+
+
+def optimizer_step(model):
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.AdamW(model.parameters(), lr=0.1).step()
+
+
+def new_data(model):
+    weight = next(model.parameters())
+    weight.data = weight.data.clone()
+
+
+def new_parameter(model):
+    owner = next(module for module in model.modules() if "weight" in module._parameters)
+    owner.weight = torch.nn.Parameter(owner.weight.detach().clone())
+
+
+def write_to_a_weight(model):
+    with torch.no_grad():
+        next(model.parameters())[0] += 1
+
+
+def load_weights(model):
+    model.load_state_dict(copy.deepcopy(model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        optimizer_step,
+        new_data,
+        new_parameter,
+        write_to_a_weight,
+        load_weights,
+        lambda model: model.enable_compatibility_mode(),
+    ],
+)
+def test_changed_weights_are_told(model, cache, edit):
+    before = sight(cache).state
+    edit(model)
+    after = sight(cache)
+    assert (after.changed, after.weights_changed) == (False, True)
+    assert after.state.split(".")[0] == before.split(".")[0]
+    assert after.state != before
+    later = tiny.run(model)[2]
+    assert not sight(later).weights_changed  # it is the new weights' own
+
+
+def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
+    with torch.inference_mode():
+        cache = model.run_with_cache(torch.tensor([[3, 4, 5]]))[1]
+    before = sight(cache).state
+    cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
+    assert sight(cache).state != before
+    before = sight(cache).state
+    cache.model = None
+    assert sight(cache).state != before
+
+
+def test_a_users_tensors_are_not_asked(cache):
+    class Loud(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, *_args, **_kwargs):
+            raise RuntimeError("a tensor was asked")
+
+    cache.cache_dict["hook_embed"] = torch.zeros(2).as_subclass(Loud)
+    before = sight(cache).state
+    assert sight(cache).state == before
+
+
+def test_nothing_is_kept_alive():
+    model = copy.deepcopy(tiny.boot("llama"))
+    cache = tiny.run(model)[2]
+    seen = sight(cache)
+    alive = [weakref.ref(cache), weakref.ref(model), weakref.ref(cache.cache_dict["hook_embed"])]
+    alive += [weakref.ref(weight) for weight in model.parameters()]
+    gc.disable()
+    try:
+        del cache
+        assert alive[0]() is None is alive[2]()  # at once, and not at a collection
+        assert identity.known(seen.id) is None is seen.cache
+    finally:
+        gc.enable()
+    del model
+    gc.collect()
+    assert [way() for way in alive] == [None] * len(alive)
+
+
+def test_an_id_is_never_used_again():
+    ids = []
+    for _ in range(50):
+        cache = ActivationCache({"hook_embed": torch.zeros(1)}, None)
+        ids.append(sight(cache).id)
+        del cache
+    assert len(set(ids)) == 50
+
+
+def test_on_the_demo_model(ioi, capsys):
+    times = []
+    for _ in range(50):
+        start = time.perf_counter()
+        state = sight(ioi.cache).state
+        times.append(time.perf_counter() - start)
+    assert sight(ioi.cache).state == state
+    with capsys.disabled():
+        print(f" [one look: {sorted(times)[25] * 1e3:.1f} ms]", end="")
