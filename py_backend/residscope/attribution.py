@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-__all__ = ["Attribution", "attribute", "decompose"]
+__all__ = ["Attribution", "Checked", "attribute", "decompose"]
 
 
 def attribute(
@@ -89,6 +89,25 @@ def attribute(
         return replace(result, notes=result.notes + (positions.assumed(view) if isinstance(position, str) else []))
 
 
+@dataclass
+class Checked:
+    """Whether layers' heads add up, as it was found out; no part of the cache.
+
+    Attributes:
+        known: Whether the layers were looked at.
+        structure: What `structure.Structure` has beside the view; None where there was nothing to compare with.
+        tolerance: What counts as rounding.
+        notes: What is left over, and why.
+        splits: By layer, whether the heads add up to what attention writes.
+    """
+
+    known: bool = False
+    structure: tuple[frozenset[int], bool, frozenset[int], frozenset[int]] | None = None
+    tolerance: float = 0.0
+    notes: list[str] = field(default_factory=list[str])
+    splits: dict[int, bool] = field(default_factory=dict[int, bool])
+
+
 def decompose(
     view: CacheView,
     targets: Targets,
@@ -99,6 +118,7 @@ def decompose(
     norm: Norm = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
+    checked: Checked | None = None,
 ) -> Attribution:
     """`attribute` for callers who hold the parts already (the service)."""
     _check(by, norm, layers, heads)
@@ -106,7 +126,7 @@ def decompose(
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     if by == "source":
-        return _sources(readout, heads, None if measured.value is None else measured.value - constant)
+        return _sources(readout, heads, None if measured.value is None else measured.value - constant, checked)
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
     if by == "accumulated":
         structure = readout.structure
@@ -142,11 +162,11 @@ def decompose(
     )
 
 
-def _sources(readout: Readout, heads: Any, own: Tensor | None) -> Attribution:
+def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked | None) -> Attribution:
     """What heads bring from each source; measured against what they are worth by their `z`."""
     view = readout.view
     wanted = wanted_heads(view, heads)
-    said = _check_split(readout, sorted({layer for layer, _ in wanted}), own)
+    said = _check_split(readout, sorted({layer for layer, _ in wanted}), own, checked or Checked())
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     _check_finite(view, values, measured)
     tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
@@ -203,30 +223,45 @@ def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
     return [said.format(named_layers(others))] if others else []
 
 
-def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None) -> list[str]:
+def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None, checked: Checked) -> list[str]:
     """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up.
 
     Returns:
         Notes, where what the model does behind its layers is not followed.
     """
-    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
-    goal = own if stream is None else stream
-    try:
-        structure, rows, tolerance = fit(readout, partial(components.layers, readout), goal)
-    except ResidscopeError as error:
-        if error.code == "missing-activation":  # a filtered cache: nothing to compare with
-            return []
-        raise
-    apart = [layer for layer in layers if out_weight(readout.view, layer) is not None]
-    unsplit = frozenset(layer for layer in apart if not heads_add_up(readout, structure, layer, tolerance))
+    if not checked.known:
+        _check_layers(readout, own, checked)
+    if checked.structure is None:
+        return []
+    structure = Structure(readout.view, *checked.structure)
+    for layer in layers:
+        if layer not in checked.splits:
+            apart = out_weight(readout.view, layer) is not None
+            checked.splits[layer] = not apart or heads_add_up(readout, structure, layer, checked.tolerance)
+    unsplit = frozenset(layer for layer in layers if not checked.splits[layer])
     structure = replace(structure, unsplit_attn=unsplit - structure.whole)
     odd = [layer for layer in layers if layer in structure.whole | unsplit]
     if odd:
         raise ResidscopeError(
             "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
         )
-    left = gap(own, rows.values.sum(0)) > tolerance
-    return reasons(readout, structure, own, tolerance) if left and own is not None else []
+    return list(checked.notes)
+
+
+def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> None:
+    """What is the same for every head."""
+    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+    goal = own if stream is None else stream
+    try:
+        structure, rows, checked.tolerance = fit(readout, partial(components.layers, readout), goal)
+    except ResidscopeError as error:
+        if error.code != "missing-activation":  # a filtered cache: nothing to compare with
+            raise
+    else:
+        checked.structure = structure.whole, structure.entered, structure.unsplit_attn, structure.unsplit_mlp
+        if gap(own, rows.values.sum(0)) > checked.tolerance and own is not None:
+            checked.notes = reasons(readout, structure, own, checked.tolerance)
+    checked.known = True
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import positions
+from .attribution import Checked
+from .brisk import brisk
 from .cache import CacheView
 from .calm import calm
 from .errors import ResidscopeError
@@ -87,6 +89,7 @@ class Service:
         self._logits(self.view())  # refuses what is not this cache's
         self._directions: dict[str, Any] = {}
         self._sight = sight(cache, model)
+        self._checked: tuple[object, Checked] | None = None
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
         self._lock = threading.Lock()
 
@@ -107,6 +110,7 @@ class Service:
         self.hold.release()
         self.tokens = None
         self._directions.clear()
+        self._checked = None
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -251,12 +255,26 @@ class Service:
         try:
             targets = self.targets(view)
             where = positions.resolve(view, "last" if ask.position is None else ask.position)
-            result = decompose(view, targets, targets.resolve(ask.target), "source", where, heads=[head])
+            target = targets.resolve(ask.target)
+            checked = self._checked_for(target, where)
+            result = decompose(view, targets, target, "source", where, heads=[head], checked=checked)
             buffers.append(_float32(_shown(result.values[:, 0], prompt)))
             notes = result.notes
         except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
             notes = [str(error)]
         return AttentionReply(*head, view.n_pos, len(buffers) > 1, notes), buffers
+
+    def _checked_for(self, target: Target, where: Tensor | None) -> Checked:
+        """What was found of the layers for this target, at these positions, in the cache and the weights as they are.
+
+        It is the same for every head, and most of the work: clicking from head to head it is done once.
+        """
+        held = self.hold.get()
+        state = self._sight.look(held.cache, held.model).state
+        key = (state, target, None if where is None else where.tolist())
+        if self._checked is None or self._checked[0] != key:
+            self._checked = key, Checked()
+        return self._checked[1]
 
     def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
         from .attribution import decompose
@@ -331,7 +349,9 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
     """
     id = str(message.get("id", "")) if isinstance(message, dict) else ""
     try:
-        said, buffers = reply(msgspec.convert(message, Question))
+        question = msgspec.convert(message, Question)
+        with brisk():
+            said, buffers = reply(question)
         # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
         return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
     except ResidscopeError as error:

@@ -205,3 +205,35 @@ def test_many_threads_may_ask(variables, ask):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(variables, ask, monkeypatch):
+    model, _, _, variables["mine"] = boot()
+    from residscope import attribution
+
+    fitted = []
+    monkeypatch.setattr(attribution, "fit", lambda *args, real=attribution.fit: fitted.append(1) or real(*args))
+    ref = rows(ask)[0]["ref"]
+    target = ask("target", ref)[0]["target"]
+    other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+    results = {}
+    for layer, head in [(0, 0), (1, 3), (0, 1), (1, 3)]:
+        reply, buffers = ask("attention", ref, layer=layer, head=head, target=target)
+        results.setdefault((layer, head), (reply, buffers))
+        assert (reply, buffers) == results[layer, head]
+    assert len(fitted) == 1
+    expected = residscope.attribute(variables["mine"], [(c["answer"][0]["id"], c["distractor"][0]["id"])
+                                    for c in target["contrasts"]]).grid[1, 3].mean()  # fmt: skip
+    assert np.frombuffer(results[1, 3][1][1], np.float32).sum() == pytest.approx(float(expected), abs=1e-4)
+    fitted.clear()
+    ask("attention", ref, layer=0, head=0, target=other)
+    ask("attention", ref, layer=0, head=0, target=other, position=2)
+    assert len(fitted) == 2
+    with torch.no_grad():
+        model.blocks[1].attn.o.original_component.weight.mul_(3)  # the heads' outputs are another model's now
+    ref = rows(ask)[0]["ref"]
+    assert ask("attention", ref, layer=0, head=0, target=other, position=2)[0]["brings"]
+    assert len(fitted) == 3
+    refused, _ = ask("attention", ref, layer=1, head=0, target=other, position=2)
+    assert not refused["brings"]
+    assert "cannot be told" in refused["notes"][0]

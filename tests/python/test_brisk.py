@@ -1,0 +1,63 @@
+"""The switch interval is short while a request is answered, and the user's afterwards."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from residscope import brisk as room
+from residscope.brisk import AFTER, TURN, brisk
+
+
+@pytest.fixture(autouse=True)
+def usual(monkeypatch):
+    wait()
+    monkeypatch.setattr(room, "LINGER", 0.1)
+    before = sys.getswitchinterval()
+    yield before
+    wait()
+    sys.setswitchinterval(before)
+
+
+def wait():
+    end = time.monotonic() + 5
+    while room._usual is not None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert room._usual is None
+
+
+def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
+    with brisk():
+        assert sys.getswitchinterval() == pytest.approx(TURN)
+        with brisk():
+            pass
+        assert sys.getswitchinterval() == pytest.approx(TURN)
+    assert sys.getswitchinterval() == pytest.approx(AFTER)
+    with brisk():
+        assert sys.getswitchinterval() == pytest.approx(TURN)
+    wait()
+    assert sys.getswitchinterval() == usual
+
+
+def test_after_a_failure_too(usual):
+    with pytest.raises(KeyError), brisk():
+        raise KeyError
+    wait()
+    assert sys.getswitchinterval() == usual
+
+
+def test_the_users_own_stays():
+    with brisk():
+        sys.setswitchinterval(0.25)
+    wait()
+    assert sys.getswitchinterval() == 0.25
+
+
+def test_a_shorter_one_is_left():
+    sys.setswitchinterval(1e-6)
+    with brisk():
+        assert sys.getswitchinterval() == pytest.approx(1e-6)
+    wait()
+    assert sys.getswitchinterval() == pytest.approx(1e-6)
