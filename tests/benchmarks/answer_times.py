@@ -23,8 +23,9 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/browser"))
 
-from conftest import CHROMIUM_FLAGS  # noqa: E402
 from lab import Lab, Server  # noqa: E402
+
+from conftest import CHROMIUM_FLAGS  # noqa: E402
 
 CLICKS = 50
 SETUP = "from residscope import demo\nrun = demo.ioi()\ncache = run.cache"
@@ -83,7 +84,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     chromium = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with tempfile.TemporaryDirectory() as folder, Server.started(Path(folder)) as server, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server.started(Path(folder)) as server,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         table = measure(Lab(page, server))
@@ -92,7 +97,9 @@ def main() -> None:
     print(f"{'beside':<18} {'click to picture':>24} {'empty request':>24}")
     print(f"{'':<18} {'median':>15} {'p95':>8} {'median':>15} {'p95':>8}")
     for name, row in table.items():
-        print(f"{name:<18} {row['click median']:>15.0f} {row['click p95']:>8.0f} {row['empty median']:>15.0f} {row['empty p95']:>8.0f}")
+        print(
+            f"{name:<18} {row['click median']:>15.0f} {row['click p95']:>8.0f} {row['empty median']:>15.0f} {row['empty p95']:>8.0f}"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2))
 

@@ -293,9 +293,9 @@ class Lab:
         self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b")).click()
         return self.ready(self.sidebar.get_by_role("region", name="Residscope", exact=True))
 
-    def ready(self, view: Locator) -> Locator:
+    def ready(self, view: Locator, timeout: float = 30_000) -> Locator:
         """A view, once it is ready; its own words when it is in error."""
-        expect(view.and_(self.page.locator("[data-state=ready], [data-state=error]"))).to_be_visible(timeout=MODEL)
+        expect(view.and_(self.page.locator("[data-state=ready], [data-state=error]"))).to_be_visible(timeout=timeout)
         if view.get_attribute("data-state") == "error":
             raise AssertionError(f"the view is in error: {view.inner_text()}")
         return view
@@ -304,4 +304,4 @@ class Lab:
 
     def panel(self, nth: int = 0) -> Locator:
         """The panel in the notebook's output, once it is ready; its own words when it is in error."""
-        return self.ready(self.page.get_by_role("region", name="Residscope", exact=True).nth(nth))
+        return self.ready(self.page.get_by_role("region", name="Residscope", exact=True).nth(nth), MODEL)

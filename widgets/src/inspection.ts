@@ -100,7 +100,11 @@ export class Inspection {
         if (this.#ref !== row.ref) return; // another one was taken meanwhile
         this.#default = target ? targetKey(target) : "";
       } catch (error) {
-        if (!(error instanceof RequestFailed) || error.code === "closed") return;
+        if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return;
+        if (error.code === "lost") {
+          this.#wanted = wanted;
+          return this.takeWhenListed(); // the kernel went in between: once it answers again
+        }
         if (error.code === "gone" || error.code === "changed") void this.caches.refresh();
         trouble = error.message;
       }
@@ -121,7 +125,7 @@ export class Inspection {
     const waiting = child(this.#end.signal);
     watch(waiting.signal, () => {
       const row = this.caches.named(this.name);
-      if (!row || waiting.signal.aborted) return;
+      if (!row || this.#client.lost.value || waiting.signal.aborted) return;
       waiting.abort();
       untracked(() => void this.take(row));
     });

@@ -12,6 +12,7 @@ export type LinkState =
   /** The kernel cannot answer, or not in this version; `line` is what to run there. */
   | { kind: "refused"; words: string; line?: string };
 
+/** What is sent while it attaches is not lost: `onRenewed` makes it be asked again. */
 export interface Link extends Transport {
   readonly state: ReadonlySignal<LinkState>;
   /** Counts the cells that have ended: each is a reason to look again. */

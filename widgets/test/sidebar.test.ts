@@ -107,6 +107,19 @@ it("asks again what was not answered when the link is renewed", async () => {
   await ready();
 });
 
+it("shows a cache that was clicked while the kernel's connection was exchanged", async () => {
+  const { link, rows, panel, ready } = open();
+  await vi.waitFor(() => expect(rows()).toHaveLength(1));
+  link.silent = true;
+  rows()[0]?.querySelector("button")?.click();
+  const caches = link.caches;
+  link.restart();
+  [link.caches, link.silent] = [caches, false];
+  link.back();
+  await vi.waitFor(() => expect(panel()).not.toBeNull());
+  await ready();
+});
+
 it("puts back what was looked at, once its kernel lists it", async () => {
   const selection = asSelection({ heads: ["L2H1"], prompt: 1, topK: 3 });
   const { link, ready, panel, kept } = open({ path: "a.ipynb", name: "cache", selection });

@@ -53,7 +53,10 @@ export class KernelLink implements Link {
 
   // --- the views' transport -----------------------------------------------------------------------------------------
   send(question: Question): void {
-    if (!this.#kernel || !this.#attached) throw new Error("No kernel is attached.");
+    if (!this.#kernel || !this.#attached) {
+      if (this.state.peek().kind === "attaching") return; // asked again when the link is there
+      throw new Error("No kernel is attached.");
+    }
     // What becomes of it the answer tells, or that the kernel is lost.
     sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(() => undefined);
   }

@@ -25,6 +25,9 @@ export const CommandIDs = {
   refresh: "residscope:list-caches",
 } as const;
 
+/** Longer than the palette takes to give the focus back. */
+const FOCUS_BACK_MS = 60;
+
 interface Settings {
   side: "left" | "right";
   followFocus: boolean;
@@ -80,6 +83,8 @@ function activate(
     execute: ({ name }) => {
       app.shell.activateById(sidebar.id);
       sidebar.sidebar.inspect(typeof name === "string" ? name : null);
+      // Once more: the palette gives the focus back to the notebook after the command has run.
+      setTimeout(() => sidebar.sidebar.focus(), FOCUS_BACK_MS);
     },
   });
   commands.addCommand(CommandIDs.open, {
