@@ -42,7 +42,7 @@ class Desk:
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         service = _service(_in_state(question.cache))
-        reply = service.reply(question.ask)
+        reply = service.reply(question.ask, looked=True)
         _in_state(question.cache)  # a running cell may have changed it while this was computed
         return reply
 

@@ -122,8 +122,7 @@ class Sight:
             model: The model, where `cache.model` is not it.
             seen: Looks at models that count for this one, too: one list of caches looks at each model once.
         """
-        activations = peek(cache, "cache_dict", cache)
-        held: dict[str, Tensor] = dict.copy(activations)
+        held = _activations(cache)
         tensors, more = list(held.values()), peek(cache, "has_batch_dim")
         key = _key(tensors, tuple(held))
         with _lock:
@@ -165,6 +164,14 @@ def _first(cache: Any) -> Sight:
 
 def _forget(register: dict[int, Any], key: int, _gone: object) -> None:
     register.pop(key, None)  # without the lock: a collection may come while this very thread holds it
+
+
+def _activations(cache: Any) -> dict[str, Tensor]:
+    """A snapshot; what is given to `inspect` may also be a mapping, or something that is only like a cache."""
+    held = peek(cache, "cache_dict")
+    if held is None:
+        held = getattr(cache, "cache_dict", cache)
+    return dict.copy(held) if issubclass(type(held), dict) else dict(held)
 
 
 def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:

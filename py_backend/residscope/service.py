@@ -123,14 +123,21 @@ class Service:
         """
         return answered(message, lambda question: self.reply(question.ask))
 
-    def reply(self, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
+    def reply(self, ask: AnyRequest, *, looked: bool = False) -> tuple[AnyReply, Buffers]:
         """Answer one request, one at a time.
+
+        Args:
+            ask: The request.
+            looked: Whether the cache was just compared with what it was when first seen.
 
         Raises:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
         with self._lock:
             view = self.view()
+            if not looked:
+                held = self.hold.get()
+                self._sight.look(held.cache, held.model)
             # Grad mode and autocast are the thread's: a subshell's thread has its own.
             with calm(view.stream.device):
                 return self._reply(view, ask)
@@ -159,12 +166,6 @@ class Service:
     def default_target(self) -> Target:
         """The model's own two top predictions, for each prompt, at its last real token."""
         return self._top_two(self.view())
-
-    def changes(self) -> list[str]:
-        """What has happened to the cache and its model's weights since the cache was first seen, in sentences."""
-        held = self.hold.get()
-        now = self._sight.look(held.cache, held.model)
-        return [_WEIGHTS_CHANGED] * now.weights_changed + [_CACHE_CHANGED] * now.changed
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
@@ -231,7 +232,8 @@ class Service:
             own=result.own,
             prompts=view.batch if prompt is None else 1,
             notes=([refusal] if refusal else [])
-            + self.changes()
+            + [_WEIGHTS_CHANGED] * self._sight.weights_changed
+            + [_CACHE_CHANGED] * self._sight.changed
             + [note for note in result.notes if note not in (refusal or "")]
             + (positions.assumed(view) if ask.position is None else [])
             + (_past_the_end(view, ask.position) if prompt is None else []),
@@ -269,9 +271,7 @@ class Service:
 
         It is the same for every head, and most of the work: clicking from head to head it is done once.
         """
-        held = self.hold.get()
-        state = self._sight.look(held.cache, held.model).state
-        key = (state, target, None if where is None else where.tolist())
+        key = (self._sight.state, target, None if where is None else where.tolist())
         if self._checked is None or self._checked[0] != key:
             self._checked = key, Checked()
         return self._checked[1]

@@ -7,6 +7,7 @@ import gc
 import json
 import time
 import weakref
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -409,6 +410,42 @@ def test_what_was_given_with_a_cache_is_let_go_with_it(given):
     assert answer["failure"]["code"] == "gone"
     panel.close()
     del kept
+
+
+class Lazy(Mapping):
+    """A mapping that is no dictionary."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __getitem__(self, name):
+        return self.held[name]
+
+    def __iter__(self):
+        return iter(self.held)
+
+    def __len__(self):
+        return len(self.held)
+
+
+class Likeness:
+    """Something that is only like a cache."""
+
+    def __init__(self, held):
+        self._held = held
+
+    @property
+    def cache_dict(self):
+        return self._held
+
+
+@pytest.mark.parametrize("kind", [dict, Lazy, Likeness])
+def test_whatever_holds_activations_can_be_inspected(kind):
+    model = tiny.boot("llama")
+    _, _, cache = tiny.run(model)
+    panel = residscope.inspect(kind(cache.cache_dict), (5, 6), model=model, show=False)
+    assert "reply" in panel._service.answer({"id": "1", "ask": {"kind": "describe"}})[0]
+    panel.close()
 
 
 def test_figures_after_a_change_of_the_weights_say_so():
