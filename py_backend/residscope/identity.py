@@ -102,6 +102,7 @@ class Sight:
     _cache: Callable[[], Any] = lambda: None
     _last: _Snapshot | None = None
     _count: int = 0
+    _added: int = 0
     _model: tuple[str, int] | None = None
 
     @property
@@ -127,14 +128,16 @@ class Sight:
         key = _key(tensors, tuple(held))
         with _lock:
             if self._last is None or not self._last.holds(key, more):
-                if self._last is not None:
+                if self._last is not None and self._last.holds_at_least(key, more):
+                    self._added += 1
+                elif self._last is not None:
                     self._count += 1
-                    self.changed = self.changed or not self._last.holds_at_least(key, more)
+                    self.changed = True
                 self._last = _Snapshot(tensors, key, more)
             weights = _look_at(peek(cache, "model") if model is None else model, {} if seen is None else seen)
             self._model = self._model or weights
             self.weights_changed = self.weights_changed or weights != self._model
-            self.state = f"{self._count}.{'-'.join(map(str, weights or ()))}"
+            self.state = f"{self._count}.{'-'.join(map(str, weights or ()))}.{self._added}"
         return self
 
 

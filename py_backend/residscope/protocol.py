@@ -95,7 +95,7 @@ class CheckToken(Request, frozen=True, tag="check"):
 
 
 class ChooseTarget(Request, frozen=True, tag="target"):
-    """What to attribute where nobody has said: the model's own two top predictions, at each prompt's last real token."""
+    """What to attribute where nobody has said: the model's own two top predictions at each prompt's last token."""
 
 
 class ListCaches(Request, frozen=True, tag="caches"):
@@ -239,7 +239,11 @@ class TargetReply(Reply, frozen=True, tag="target"):
 
 
 class CacheRef(msgspec.Struct, frozen=True):
-    """One cache of a kernel, as it was: `state` is `CACHE.WEIGHTS`, and each part changes whenever what it names does."""
+    """One cache of a kernel, as it was.
+
+    `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added to
+    the cache do.
+    """
 
     id: str
     state: str
@@ -248,8 +252,8 @@ class CacheRef(msgspec.Struct, frozen=True):
 class CacheRow(msgspec.Struct, frozen=True):
     """One cache that the namespace reaches, read off metadata alone.
 
-    `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since Residscope
-    first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
+    `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since
+    Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
     `problem` says why it cannot be inspected.
     """
 

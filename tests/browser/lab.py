@@ -14,16 +14,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import platformdirs
 from playwright.sync_api import Locator, Page, expect
 
+T = TypeVar("T")
 STARTING = 120.0  # seconds; a first start on a small machine compiles a great deal
 MODEL = 300_000.0  # milliseconds; importing TransformerLens and loading the demo model included
 
@@ -268,6 +269,19 @@ class Lab:
                 trace = "\n".join([f"{part.get('ename')}: {part.get('evalue')}", *(part.get("traceback") or [])])
                 raise AssertionError(f"{expression!r} in the kernel: {trace}")
         return json.loads(ast.literal_eval(value["data"]["text/plain"]))
+
+    def becomes(self, expression: str, expected: Any, timeout: float = 15.0) -> None:
+        """Wait until an expression has a value in the kernel: a gesture travels there on its own time."""
+        # Not `wait_for_function`, which takes the promise of an answer for a yes.
+        self.until(lambda: self.python(expression), lambda value: value == expected, timeout)
+
+    def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 15.0) -> T:
+        """Read something again and again until it is good."""
+        end = time.monotonic() + timeout
+        while not good(value := read()):
+            assert time.monotonic() < end, f"still {value!r} after {timeout:.0f} s"
+            self.page.wait_for_timeout(50)  # between two looks
+        return value
 
     # --- the sidebar --------------------------------------------------------------------------------------------
 

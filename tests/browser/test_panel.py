@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import MODEL, Lab
@@ -50,19 +51,9 @@ def settled(panel: Locator) -> None:
     expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
 
 
-def in_python(lab: Lab, expression: str, expected: object) -> None:
+def in_python(lab: Lab, expression: str, expected: Any) -> None:
     """Wait until an expression has a value in the kernel: a gesture travels there on its own time."""
-    lab.page.wait_for_function(
-        """async ([code, expected]) => {
-            const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
-            const future = kernel.requestExecute(
-                { code: "", silent: true, store_history: false, user_expressions: { value: code } });
-            const { user_expressions } = (await future.done).content;
-            return user_expressions.value.data?.["text/plain"] === expected;
-        }""",
-        arg=[expression, repr(expected)],
-        timeout=FOLLOWS,
-    )
+    lab.becomes(f"repr({expression})", repr(expected))
 
 
 def point_at(panel: Locator, head: str, q: int, k: int, positions: int = 15) -> None:

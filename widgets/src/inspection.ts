@@ -73,8 +73,8 @@ export class Inspection {
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     // The variable may lead to another cache while the old one lives on under another name.
     if (!now.names.includes(this.name) && this.caches.named(this.name)) return "rebound";
-    if (now.ref.state === row.ref.state) return "same";
-    return now.ref.state.split(".")[0] === row.ref.state.split(".")[0] ? "weights" : "changed";
+    const [then, is] = [row.ref.state.split("."), now.ref.state.split(".")];
+    return then[0] !== is[0] ? "changed" : then[1] !== is[1] ? "weights" : "same";
   });
 
   /** What one would see by taking the new one; null where there is none, or it is in view. */

@@ -107,7 +107,7 @@ export interface CheckToken {
   text: string;
 }
 /**
- * What to attribute where nobody has said: the model's own two top predictions, at each prompt's last real token.
+ * What to attribute where nobody has said: the model's own two top predictions at each prompt's last token.
  */
 export interface ChooseTarget {
   kind: "target";
@@ -127,7 +127,10 @@ export interface Presence {
   state: "away" | "hidden" | "shown";
 }
 /**
- * One cache of a kernel, as it was: `state` is `CACHE.WEIGHTS`, and each part changes whenever what it names does.
+ * One cache of a kernel, as it was.
+ *
+ *     `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added to
+ *     the cache do.
  */
 export interface CacheRef {
   id: string;
@@ -282,8 +285,8 @@ export interface CachesReply {
 /**
  * One cache that the namespace reaches, read off metadata alone.
  *
- *     `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since Residscope
- *     first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
+ *     `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since
+ *     Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
  *     `problem` says why it cannot be inspected.
  */
 export interface CacheRow {
@@ -318,4 +321,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "60a262320ad7";
+export const WIRE = "e526ca9bd8f4";
