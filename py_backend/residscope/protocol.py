@@ -241,8 +241,8 @@ class TargetReply(Reply, frozen=True, tag="target"):
 class CacheRef(msgspec.Struct, frozen=True):
     """One cache of a kernel, as it was.
 
-    `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added to
-    the cache do.
+    `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added
+    to the cache do.
     """
 
     id: str
@@ -253,8 +253,8 @@ class CacheRow(msgspec.Struct, frozen=True):
     """One cache that the namespace reaches, read off metadata alone.
 
     `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since
-    Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
-    `problem` says why it cannot be inspected.
+    Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights
+    since then. `problem` says why it cannot be inspected.
     """
 
     ref: CacheRef

@@ -1,7 +1,7 @@
 """`npm run bench:sidebar`: from the click on a head to its drawn picture, idle and beside each kind of running cell.
 
-In a real JupyterLab, on the demo model. Beside each: the plain round trip of an empty request on a comm of the same kernel,
-in the same run. Prints a table; never asserts a time.
+In a real JupyterLab, on the demo model. Beside each: the plain round trip of an empty request on a comm of the same
+kernel, in the same run. Prints a table; never asserts a time.
 
 python tests/benchmarks/answer_times.py [--json FILE]
 """
@@ -97,9 +97,8 @@ def main() -> None:
     print(f"{'beside':<18} {'click to picture':>24} {'empty request':>24}")
     print(f"{'':<18} {'median':>15} {'p95':>8} {'median':>15} {'p95':>8}")
     for name, row in table.items():
-        print(
-            f"{name:<18} {row['click median']:>15.0f} {row['click p95']:>8.0f} {row['empty median']:>15.0f} {row['empty p95']:>8.0f}"
-        )
+        click, empty = (f"{row[f'{what} median']:>15.0f} {row[f'{what} p95']:>8.0f}" for what in ("click", "empty"))
+        print(f"{name:<18} {click} {empty}")
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2))
 

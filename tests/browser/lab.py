@@ -251,7 +251,8 @@ class Lab:
     def python(self, expression: str, before: str = "") -> Any:
         """Evaluate an expression in the notebook's kernel and return its value (anything JSON can carry).
 
-        The current notebook's, or that of the first one that is open. Statements go into `before`. Leaves no name, no history and no `In[n]` behind.
+        The current notebook's, or that of the first one that is open. Statements go into `before`. Leaves no name, no
+        history and no `In[n]` behind.
         """
         reply = self.evaluate(
             """async ([code, value]) => {

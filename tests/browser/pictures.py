@@ -6,6 +6,7 @@ python tests/browser/pictures.py [FOLDER]
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -14,9 +15,21 @@ from pathlib import Path
 from lab import Lab, Server
 from playwright.sync_api import expect, sync_playwright
 
+from residscope.demo import demo_model_folder
+
 FOLDER = Path(__file__).resolve().parents[2] / "widgets/pictures"
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache = run.cache"
 INSPECT = "panel = residscope.inspect(cache, run.answers, prompt=0, heads=['L23H3', 'L29H0'])"
+RESEARCH = f"""from transformer_lens.model_bridge import TransformerBridge
+
+model = TransformerBridge.boot_transformers({str(demo_model_folder())!r})
+prompts = [
+    "When John and Mary went to the shops, John gave the bag to",
+    "When Tom and James went to the park, James gave the ball to",
+    "When Dan and Sid went to the shops, Sid gave an apple to",
+]
+logits, cache = model.run_with_cache(model.to_tokens(prompts))"""
+TRAINING = "runs = {'clean': cache, 'first': model.run_with_cache(model.to_tokens(prompts[:1]))[1]}"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTHS = {"wide": (1440, 1500), "narrow": (600, 3000)}
 
@@ -52,8 +65,36 @@ def main(folder: Path) -> None:
                 expect(panel).to_have_attribute("data-state", "ready")
                 panel.screenshot(path=folder / f"{width}-{theme}.png", animations="disabled")
                 print(folder / f"{width}-{theme}.png")
+        sidebar(lab, folder)
         server.shut_down_kernels()
         browser.close()
+
+
+def sidebar(lab: Lab, folder: Path) -> None:
+    """The sidebar beside a notebook, narrow, and the same cache in the main area, wide; light and dark."""
+    page = lab.page
+    page.set_viewport_size({"width": 1500, "height": 1250})
+    lab.open(lab.write_notebook("research.ipynb", RESEARCH, TRAINING))
+    lab.command("application:toggle-left-area")
+    lab.run_all()
+    lab.open_sidebar()
+    view = lab.inspect("cache")
+    view.get_by_role("button", name="Next prompt").click()
+    for theme, name in THEMES.items():
+        lab.command("apputils:change-theme", theme=name)
+        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true" if theme == "light" else "false")
+        lab.ready(view)
+        page.screenshot(path=folder / f"sidebar-narrow-{theme}.png", animations="disabled")
+    for head in ("L23H3", "L29H0"):
+        view.get_by_role("gridcell", name=re.compile(rf"^{head} ")).click()
+    lab.command("residscope:open-in-main-area")
+    wide = page.locator(".rs-view").get_by_role("region", name="Residscope", exact=True)
+    page.set_viewport_size({"width": 2100, "height": 1250})
+    for theme, name in THEMES.items():
+        lab.command("apputils:change-theme", theme=name)
+        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true" if theme == "light" else "false")
+        lab.ready(wide)
+        page.screenshot(path=folder / f"sidebar-wide-{theme}.png", animations="disabled")
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ export interface Presence {
 /**
  * One cache of a kernel, as it was.
  *
- *     `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added to
- *     the cache do.
+ *     `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added
+ *     to the cache do.
  */
 export interface CacheRef {
   id: string;
@@ -286,8 +286,8 @@ export interface CachesReply {
  * One cache that the namespace reaches, read off metadata alone.
  *
  *     `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since
- *     Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights since then.
- *     `problem` says why it cannot be inspected.
+ *     Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights
+ *     since then. `problem` says why it cannot be inspected.
  */
 export interface CacheRow {
   ref: CacheRef;
@@ -321,4 +321,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "e526ca9bd8f4";
+export const WIRE = "c1fbfc5998d7";
