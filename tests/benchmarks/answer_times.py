@@ -60,9 +60,10 @@ MEASURE = """async ([first, clicks]) => {
     };
     const notebook = [...window.jupyterapp.shell.widgets("main")].find(widget => widget.sessionContext);
     const kernel = notebook.sessionContext.session.kernel;
-    const comm = kernel.createComm("residscope");
+    const comm = (window.emptyComm ??= kernel.createComm("residscope"));
     await comm.subshellStarted;
-    await comm.open({}).done;
+    if (!window.emptyOpen) await comm.open({}).done;
+    window.emptyOpen = true;
     const empty = () => new Promise(done => {
         const start = performance.now();
         comm.onMsg = () => done(performance.now() - start);
@@ -73,9 +74,11 @@ MEASURE = """async ([first, clicks]) => {
         times.clicks.push(await click(cells[first + i]));
         times.empty.push(await empty());
     }
-    await comm.close().done;
     return times;
 }"""
+
+
+STATE = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
 
 
 def main() -> None:
@@ -113,10 +116,11 @@ def measure(lab: Lab) -> dict[str, dict[str, float]]:
     for index, (name, work) in enumerate(BUSY.items()):
         if work:
             run(lab, f"import time, numpy as np, torch\nn = 0\nwhile True: {work}")
-        times: dict[str, list[float]] = lab.evaluate(MEASURE, [index * CLICKS, CLICKS])
+        times: dict[str, list[float]] = lab.evaluate(MEASURE, [index * CLICKS, CLICKS], 90_000)
         if work:
             lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
-            lab.python("1")
+            lab.page.wait_for_function(f"() => {STATE} === 'idle'")
+        print(f"{name}: measured", file=sys.stderr)
         table[name] = {**summary("click", times["clicks"]), **summary("empty", times["empty"])}
     return table
 
@@ -136,9 +140,7 @@ def run(lab: Lab, code: str) -> Any:
         }""",
         code,
     )
-    lab.page.wait_for_function(
-        "() => window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState === 'running'"
-    )
+    lab.page.wait_for_function(f"() => {STATE} === 'running'")
 
 
 if __name__ == "__main__":
