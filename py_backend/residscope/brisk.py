@@ -9,6 +9,7 @@ the process's; it only matters to the user's cell while another thread wants to 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -29,6 +30,19 @@ _answering = 0
 _until = 0.0
 _usual: float | None = None
 _ours = 0.0
+
+
+def _in_child() -> None:
+    """A forked process has none of our threads: nobody else would give it the usual interval back."""
+    global _lock, _answering, _usual
+    _lock, _answering = threading.Lock(), 0
+    if _usual is not None:
+        sys.setswitchinterval(_usual)
+        _usual = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @contextmanager

@@ -23,7 +23,25 @@ def attach() -> None:
     """Make the target known to the running kernel; once more does no harm."""
     from comm import get_comm_manager
 
-    get_comm_manager().register_target(TARGET, _open)
+    manager = get_comm_manager()
+    _sweep(manager)
+    manager.register_target(TARGET, _open)
+
+
+def _sweep(manager: Any) -> None:
+    """Close the comms of pages that went without closing them: their subshell is gone."""
+    from IPython.core.getipython import get_ipython
+
+    thread = getattr(getattr(get_ipython(), "kernel", None), "shell_channel_thread", None)
+    if thread is None or not hasattr(getattr(thread, "manager", None), "list_subshell"):
+        return
+    there = set(thread.manager.list_subshell())
+    for id, comm in list(manager.comms.items()):
+        on = getattr(comm, "_reply_subshell_id", None)
+        if comm.target_name == TARGET and on is not None and on not in there:
+            comm._closed = True  # nobody would hear it closing
+            manager.comms.pop(id, None)
+            _close(comm, None)
 
 
 def _open(comm: Any, _message: Any) -> None:

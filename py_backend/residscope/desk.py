@@ -10,7 +10,7 @@ from .facts import row
 from .hold import GONE
 from .identity import Sight, known, sight
 from .namespace import Search, name_of, search
-from .protocol import AnyReply, CacheRef, CachesReply, ListCaches, Question
+from .protocol import AnyReply, CacheRef, CacheRow, CachesReply, ListCaches, Question
 from .service import Buffers, Service, answered
 
 KERNEL = uuid4().hex[:12]
@@ -46,8 +46,14 @@ class Desk:
 
 def _rows(searched: Search) -> CachesReply:
     looks: dict[int, int] = {}  # each model's weights are looked at once
-    rows = [row(found.cache, found.names, sight(found.cache, seen=looks)) for found in searched.found]
-    return CachesReply(KERNEL, rows, searched.notes)
+    rows: list[CacheRow] = []
+    notes = list(searched.notes)
+    for found in searched.found:
+        try:
+            rows.append(row(found.cache, found.names, sight(found.cache, seen=looks)))
+        except Exception as error:  # an odd one, or one that a cell is changing, must not hide the others
+            notes.append(f"`{found.names[0]}` could not be read ({type(error).__name__}: {error}).")
+    return CachesReply(KERNEL, rows, notes)
 
 
 def _in_state(ref: CacheRef) -> Sight:

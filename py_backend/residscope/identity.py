@@ -210,7 +210,10 @@ def _weights(model: Any) -> list[Tensor]:
 
 
 def _entries(attributes: list[dict[str, Any]], name: str) -> Iterator[Any]:
-    return chain.from_iterable(map(dict.values, filter(dict.__len__, map(itemgetter(name), attributes))))
+    # Copies: a running cell may be adding modules.
+    return chain.from_iterable(
+        map(dict.values, map(dict.copy, filter(dict.__len__, map(itemgetter(name), attributes))))
+    )
 
 
 def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, where: bool = False) -> _Key:

@@ -69,10 +69,16 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
         way = _OUT if names[place] == "Out" else _INNER
         ways += [(way, place, label, element) for label, element in _labelled(kind, value, names[place])]
     found: dict[int, Found] = {}
+    taken: dict[str, list[int]] = {}
     for way, _, name, cache in sorted((way for way in ways if _of_user(way[2])), key=lambda way: way[:2]):
         known = found.setdefault(id(cache), Found(cache))
         if name not in known.names and not (way == _OUT and known.names):
-            known.names.append(name)
+            # Long or odd keys are cut short, and may look alike: a name leads to one cache.
+            same = taken.setdefault(name, [])
+            if id(cache) not in same:
+                same.append(id(cache))
+            place_among = same.index(id(cache)) + 1
+            known.names.append(name if place_among == 1 else f"{name} ({place_among})")
     place = {id(cache): place for _, place, _, cache in sorted(ways, key=lambda way: -way[1])}
     return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_LEFT_OUT] * full)
 

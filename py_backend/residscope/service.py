@@ -358,7 +358,7 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         failure = Failure(error.code, str(error))
     except msgspec.ValidationError as error:
         failure = Failure("protocol", f"The kernel does not understand this request ({error}): reload the page.")
-    except Exception as error:  # every request is answered, whatever happens
+    except (Exception, KeyboardInterrupt) as error:  # every request is answered, whatever happens
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
     return msgspec.to_builtins(Answer(id, failure=failure)), []
 

@@ -179,7 +179,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     small.command("docmanager:open", path=small.write_notebook("second.ipynb", TINY.replace("cache", "second")))
     small.wait_for_notebook("second.ipynb")
-    expect(small.sidebar.get_by_label("Kernel")).to_contain_text("second.ipynb (focused)")
+    expect(small.sidebar.get_by_label("Kernel")).to_contain_text("second.ipynb (the one in focus)")
     expect(small.sidebar.get_by_text("No activation cache in this kernel yet")).to_be_visible(timeout=FOLLOWS)
     small.run_all()
     expect(small.caches.filter(visible=True)).to_have_count(1, timeout=FOLLOWS)

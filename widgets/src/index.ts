@@ -8,5 +8,6 @@ export type { Link, LinkState } from "./link";
 export { type Question, WIRE } from "./protocol.gen";
 export { asSelection, type Selection } from "./selection";
 export { type Opened, Sidebar, type SidebarHost } from "./sidebar";
+export { followTheme } from "./theme";
 export type { Place, Places } from "./views/kernels";
 export { mountLinkState } from "./views/link-state";

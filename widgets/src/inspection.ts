@@ -19,7 +19,7 @@ const WORDS: Record<Exclude<Fate, "same">, (name: string) => string> = {
   rebound: () => "is another cache now. The last picture stays.",
   gone: () => "is not in memory any more. The last picture stays.",
   restarted: (name) => `went with its kernel. The last picture stays; run the cell that makes \`${name}\` again.`,
-  waiting: () => "cannot be asked: nothing answers from its kernel. The last picture stays.",
+  waiting: () => "cannot be asked now: its kernel does not answer. The last picture stays.",
 };
 
 export class Inspection {
@@ -29,6 +29,7 @@ export class Inspection {
   readonly #client: Client;
   readonly #parent: HTMLElement;
   #mounted = false;
+  #taking = false;
   #ref: CacheRef | null = null;
   #kernel = "";
   #default = "";
@@ -67,8 +68,8 @@ export class Inspection {
   readonly fate: ReadonlySignal<Fate> = computed(() => {
     const row = this.#row.value;
     if (!row) return "same";
-    if (this.link.state.value.kind === "none") return "waiting";
-    if (this.#client.lost.value || this.caches.kernel.value !== this.#kernel) return "restarted";
+    if (this.caches.kernel.value !== this.#kernel) return "restarted";
+    if (this.#client.lost.value) return "waiting"; // of a kernel that does not answer nothing else is known
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     // The variable may lead to another cache while the old one lives on under another name.
@@ -87,28 +88,32 @@ export class Inspection {
   /** Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays. */
   async take(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
+    if (this.#taking && this.#ref?.id === row.ref.id && this.#ref.state === row.ref.state) return; // a double click
     this.#ref = row.ref;
+    this.#taking = true;
     const wanted = this.#wanted ?? this.selection.peek();
-    this.#wanted = null;
     const sameModel = !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
     let target = selection.target;
     let trouble: string | null = null;
     if (!target) {
       try {
-        target = (await this.#client.latest("target", { kind: "target" }))?.reply.target ?? null;
-        if (this.#ref !== row.ref) return; // another one was taken meanwhile
-        this.#default = target ? targetKey(target) : "";
+        const answer = await this.#client.latest("target", { kind: "target" });
+        if (!answer || this.#ref !== row.ref) return; // another one was taken meanwhile
+        target = answer.reply.target;
+        this.#default = targetKey(target);
       } catch (error) {
         if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return;
         if (error.code === "lost") {
-          this.#wanted = wanted;
+          this.#taking = false;
           return this.takeWhenListed(); // the kernel went in between: once it answers again
         }
         if (error.code === "gone" || error.code === "changed") void this.caches.refresh();
         trouble = error.message;
       }
     }
+    this.#taking = false;
+    this.#wanted = null;
     batch(() => {
       this.#kernel = this.caches.kernel.peek();
       this.#row.value = row;

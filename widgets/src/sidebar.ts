@@ -3,7 +3,7 @@ import { computed, type ReadonlySignal, signal as state, untracked } from "@prea
 import { Caches } from "./caches";
 import { Inspection } from "./inspection";
 import { keepKeys } from "./keys";
-import { element, watch } from "./lifetime";
+import { child, element, watch } from "./lifetime";
 import type { CacheRow } from "./protocol.gen";
 import type { Selection } from "./selection";
 import { followTheme } from "./theme";
@@ -35,14 +35,17 @@ export interface SidebarHost {
 class Part {
   readonly node = element("div", "rs-part");
   readonly inspection = state<Inspection | null>(null);
+  readonly end: AbortController;
   readonly #view = element("div", "rs-part-view");
 
   constructor(
     readonly path: string,
     readonly caches: Caches,
     readonly host: SidebarHost,
-    readonly signal: AbortSignal,
+    parent: AbortSignal,
   ) {
+    this.end = child(parent);
+    const { signal } = this.end;
     const link = element("div", "rs-link");
     const list = element("div", "rs-part-list");
     this.node.append(link, list, this.#view);
@@ -77,7 +80,7 @@ class Part {
 
   #open(name: string, selection: Selection | null): Inspection {
     this.inspection.peek()?.close();
-    const inspection = new Inspection(this.#view, this.caches.link, this.caches, name, this.signal, selection);
+    const inspection = new Inspection(this.#view, this.caches.link, this.caches, name, this.end.signal, selection);
     this.inspection.value = inspection;
     return inspection;
   }
@@ -92,6 +95,7 @@ class Part {
 export class Sidebar {
   readonly #parts = new Map<string, Part>();
   readonly #current = state<Part | null>(null);
+  #wish: AbortController | null = null;
 
   constructor(parent: HTMLElement, readonly host: SidebarHost, readonly signal: AbortSignal) {
     const root = element("div", "residscope rs-sidebar");
@@ -124,14 +128,18 @@ export class Sidebar {
     return this.#current.peek()?.inspection.peek() ?? null;
   }
 
-  /** Looks at a cache by its name, or at the only one there is; false where it must be chosen first. */
-  inspect(name: string | null): boolean {
-    const part = this.#current.peek();
-    const rows = part?.caches.rows.peek() ?? [];
-    const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part?.caches.named(name);
-    if (!part || !row) return false;
-    part.inspect(row, name ?? undefined);
-    return true;
+  /** Looks at a cache by its name, or at the only one there is, as soon as they are listed. */
+  inspect(name: string | null): void {
+    this.#wish?.abort();
+    const wish = (this.#wish = child(this.signal));
+    watch(wish.signal, () => {
+      const part = this.#current.value;
+      if (!part || part.caches.kernel.value === "" || wish.signal.aborted) return;
+      const rows = part.caches.rows.value;
+      const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part.caches.named(name);
+      wish.abort();
+      if (row) untracked(() => part.inspect(row, name ?? undefined));
+    });
   }
 
   /** The view that is looked at, into a place of its own. */
@@ -154,13 +162,12 @@ export class Sidebar {
     (first ?? document.querySelector<HTMLElement>(".rs-sidebar select"))?.focus();
   }
 
-  /** A notebook or console is gone for good. */
+  /** A notebook was renamed: what was at its old path is looked at anew. */
   drop(path: string): void {
     const part = this.#parts.get(path);
     if (!part) return;
     this.#parts.delete(path);
-    part.inspection.peek()?.close();
-    part.node.remove();
+    part.end.abort();
     if (this.#current.peek() === part) this.#current.value = null;
   }
 

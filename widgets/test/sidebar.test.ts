@@ -86,9 +86,9 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   const { link, show, facts, act, ready } = open();
   await show();
   link.restart();
-  await vi.waitFor(() => expect(facts()).toContain("went with its kernel"));
+  await vi.waitFor(() => expect(facts()).toContain("its kernel does not answer"));
   link.back();
-  await vi.waitFor(() => expect(facts()).toContain("run the cell that makes cache again"));
+  await vi.waitFor(() => expect(facts()).toContain("went with its kernel. The last picture stays; run the cell that makes cache again"));
   link.cell(changed(ROW, { id: "c9" }));
   await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
   act()?.click();

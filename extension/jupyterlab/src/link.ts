@@ -23,6 +23,7 @@ export class KernelLink implements Link {
   #attached: { subshell: string | null; comm: string } | null = null;
   #attempt = new AbortController();
   #dropped = false;
+  #run = "";
 
   constructor(signal: AbortSignal) {
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
@@ -34,10 +35,11 @@ export class KernelLink implements Link {
   /** Links to this kernel, or to none; `words` say why there is none. */
   use(kernel: Kernel.IKernelConnection | null, words: string): void {
     if (kernel && kernel === this.#kernel) return;
-    this.#detach();
+    this.#detach(true); // at once: a notebook that is closed takes its connection away, and not its kernel
     this.#listen(false);
     const had = this.#kernel !== null;
     this.#kernel = kernel;
+    this.#run = "";
     if (had) tell(this.#lost);
     if (!kernel) {
       this.state.value = { kind: "none", words };
@@ -75,13 +77,15 @@ export class KernelLink implements Link {
     this.#detach();
     const { signal } = (this.#attempt = new AbortController());
     this.state.value = { kind: "attaching", busy: false };
-    const slow = setTimeout(() => (this.state.value = { kind: "attaching", busy: kernel.status === "busy" }), MOMENT_MS);
-    signal.addEventListener("abort", () => clearTimeout(slow), { once: true });
-    const subshell = await createSubshell(kernel);
     const comm = UUID.uuid4();
+    let subshell: string | null = null;
     let opened = false;
     let outcome: LinkState;
+    // With a subshell there is nothing to wait for but the machine.
+    const slow = setTimeout(() => (this.state.value = { kind: "attaching", busy: !subshell && kernel.status === "busy" }), MOMENT_MS);
+    signal.addEventListener("abort", () => clearTimeout(slow), { once: true });
     try {
+      subshell = await createSubshell(kernel);
       outcome = await greet(kernel, subshell);
       // To its end: a message to a comm that is not open yet makes the kernel complain on the user's stderr.
       if (outcome.kind === "ready" && !signal.aborted) {
@@ -127,8 +131,16 @@ export class KernelLink implements Link {
     kernel.connectionStatusChanged[verb](this.#onConnection, this);
   }
 
-  #onIopub(_kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
+  #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
+    // Every run of a kernel has a session of its own. A restart by another page, or by a console, is told by nothing else.
+    const run = message.header.session;
+    const another = this.#attached && this.#run !== "" && run !== this.#run;
+    this.#run = run;
+    if (another) {
+      this.#lose({ kind: "attaching", busy: false });
+      void this.#attach(kernel);
+    }
     if (type === "status") {
       // Anybody's cell has ended, also one that another page or a console has run.
       const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
@@ -151,7 +163,7 @@ export class KernelLink implements Link {
 
   #onConnection(kernel: Kernel.IKernelConnection, status: Kernel.ConnectionStatus): void {
     // What was on the way when the network dropped may be lost: attached anew, it is asked again.
-    if (status === "connected" && this.#dropped && this.#attached) void this.#attach(kernel);
+    if (status === "connected" && this.#dropped && this.state.peek().kind !== "refused") void this.#attach(kernel);
     this.#dropped = status !== "connected";
   }
 }

@@ -28,7 +28,8 @@ export class JupyterPlaces implements Places {
   /** Whether the focus is followed; else the first that had it stays. */
   readonly follow = state(true);
   readonly #known = new Map<string, Known>();
-  readonly #open = new Map<string, ISessionContext>();
+  /** A notebook and its console stand at one path, and share a kernel. */
+  readonly #open = new Map<string, Set<ISessionContext>>();
 
   constructor(
     readonly app: JupyterFrontEnd,
@@ -47,8 +48,8 @@ export class JupyterPlaces implements Places {
     // Of notebook and console the one that was looked at last; a text file or a view of ours changes nothing.
     const shell = app.shell;
     shell.currentChanged?.connect(() => {
-      const context = [...this.#open.values()].find((open) => trackers.some((t) => t?.currentWidget === shell.currentWidget && t?.currentWidget?.sessionContext === open));
-      if (context) this.#focus(context);
+      const current = trackers.map((tracker) => tracker?.currentWidget).find((widget) => widget && widget === shell.currentWidget);
+      if (current) this.#focus(current.sessionContext);
     });
     const { sessions } = app.serviceManager;
     sessions.runningChanged.connect(() => this.#list());
@@ -70,7 +71,8 @@ export class JupyterPlaces implements Places {
   #connect(path: string): void {
     const known = this.#known.get(path);
     if (!known) return;
-    const context = this.#open.get(path);
+    const contexts = [...(this.#open.get(path) ?? [])];
+    const context = contexts.find((open) => open.session?.kernel) ?? contexts[0];
     if (context) {
       known.own?.dispose();
       known.own = null;
@@ -91,7 +93,8 @@ export class JupyterPlaces implements Places {
   /** A notebook or console was opened. */
   #enter(context: ISessionContext): void {
     let path = context.path;
-    this.#open.set(path, context);
+    if (this.#open.get(path)?.has(context)) return; // a second view of a notebook
+    this.#add(path, context);
     const connect = (): void => this.#connect(path);
     context.kernelChanged.connect(connect);
     context.sessionChanged.connect(connect);
@@ -100,21 +103,34 @@ export class JupyterPlaces implements Places {
       if (what !== "path" || context.path === path) return;
       const from = path;
       path = context.path;
-      this.#open.delete(from);
-      this.#open.set(path, context);
+      this.#remove(from, context);
+      this.#add(path, context);
       const known = this.#known.get(from);
-      this.#known.delete(from);
-      if (known) this.#known.set(path, known);
+      if (known && !this.#open.has(from)) {
+        this.#known.delete(from);
+        this.#known.get(path)?.link.use(null, NOT_RUNNING);
+        this.#known.set(path, known);
+      }
       this.moved(from, path);
       if (this.picked.value === from) this.picked.value = path;
       if (this.focused.value?.path === from) this.focused.value = placeOf(context);
       this.#list();
     });
     context.disposed.connect(() => {
-      if (this.#open.get(path) === context) this.#open.delete(path);
+      this.#remove(path, context);
       this.#connect(path); // its kernel may run on
     });
     connect();
+  }
+
+  #add(path: string, context: ISessionContext): void {
+    this.#open.set(path, (this.#open.get(path) ?? new Set()).add(context));
+  }
+
+  #remove(path: string, context: ISessionContext): void {
+    const open = this.#open.get(path);
+    open?.delete(context);
+    if (open?.size === 0) this.#open.delete(path);
   }
 
   #focus(context: ISessionContext): void {

@@ -6,7 +6,7 @@ import { IConsoleTracker } from "@jupyterlab/console";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { IStateDB } from "@jupyterlab/statedb";
-import type { ReadonlyPartialJSONObject } from "@lumino/coreutils";
+import { type ReadonlyPartialJSONObject, UUID } from "@lumino/coreutils";
 import { asSelection, effect, type Inspection, type Opened, untracked } from "@residscope/widgets";
 
 import { JupyterPlaces } from "./places";
@@ -60,6 +60,11 @@ function activate(
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
   const places = new JupyterPlaces(app, [notebooks, consoles], (from, to) => {
     memory.move(from, to);
+    views.forEach((view) => {
+      if (view.opened.path !== from) return;
+      view.opened = { ...view.opened, path: to };
+      void views.save(view);
+    });
     sidebar.sidebar.drop(from);
   }, life.signal);
   // Added before anything is awaited: JupyterLab restores its layout with what is there by then.
@@ -95,7 +100,8 @@ function activate(
     execute: (args) => {
       const opened = fromArgs(args);
       if (!opened) return void sidebar.sidebar.enlarge();
-      const view = new ViewWidget(places.caches(opened.path), opened);
+      const id = typeof args.id === "string" ? args.id : `residscope-view-${UUID.uuid4()}`;
+      const view = new ViewWidget(places.caches(opened.path), opened, id);
       app.shell.add(view, "main", { mode: "split-right" });
       void views.add(view);
       const stop = effect(() => {
@@ -122,7 +128,7 @@ function activate(
   });
   for (const command of Object.values(CommandIDs)) palette?.addItem({ command, category: "Residscope" });
 
-  void restorer?.restore(views, { command: CommandIDs.open, args: (view) => asArgs(view.now), name: (view) => view.id });
+  void restorer?.restore(views, { command: CommandIDs.open, args: (view) => ({ ...asArgs(view.now), id: view.id }), name: (view) => view.id });
   follow(app, sidebar, places, registry);
 }
 

@@ -4,7 +4,7 @@ import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type Caches, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost, signal } from "@residscope/widgets";
+import { type Caches, followTheme, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost, signal, watch } from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
 
@@ -64,6 +64,9 @@ class View extends Widget {
     const state = document.createElement("div");
     state.className = "rs-link";
     link.append(state);
+    const theme = signal<"light" | "dark">("light");
+    followTheme({ theme }, this.#end.signal);
+    watch(this.#end.signal, () => void (link.dataset["theme"] = theme.value));
     mountLinkState(state, caches.link, this.#end.signal);
     this.inspection = new Inspection(place, caches.link, caches, opened.name, this.#end.signal, opened.selection);
     this.inspection.takeWhenListed();
@@ -75,12 +78,11 @@ class View extends Widget {
   }
 }
 
-let views = 0;
-
 export class ViewWidget extends MainAreaWidget<View> {
-  constructor(caches: Caches, readonly opened: Opened) {
+  /** `id` is what the layout knows it by, over reloads. */
+  constructor(caches: Caches, public opened: Opened, id: string) {
     super({ content: new View(caches, opened) });
-    this.id = `residscope-view-${++views}`;
+    this.id = id;
     this.title.label = opened.name;
     this.title.caption = `${opened.name} in ${PathExt.basename(opened.path)} · Residscope`;
     this.title.icon = residscopeIcon;

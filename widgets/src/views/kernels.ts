@@ -30,7 +30,7 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
     };
     render(
       html`<select aria-label="Kernel" title="Whose caches are listed" @change=${choose}>
-          <option value="" .selected=${picked === null}>${focused ? `${focused.label} (focused)` : "the focused notebook"}</option>
+          <option value="" .selected=${picked === null}>${focused ? `${focused.label} (the one in focus)` : "the notebook in focus"}</option>
           ${running.map(({ path, label }) => html`<option value=${`=${path}`} .selected=${path === picked}>${label}</option>`)}
           ${known ? null : html`<option value=${`=${picked}`} .selected=${true}>${picked} (not running)</option>`}
         </select>
