@@ -260,10 +260,16 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
     assert values(wide) == before
 
 
-def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_away(small: Lab) -> None:
+@pytest.mark.parametrize("by", ["the notebook", "somebody else"])
+def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_away(small: Lab, by: str) -> None:
     view = small.inspect("cache")
     before = values(view)
-    small.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    if by == "the notebook":
+        small.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    else:
+        [session] = small.server.request("/api/sessions")
+        small.server.request(f"/api/kernels/{session['kernel']['id']}/restart", "POST")
+        small.run_all()
     expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
     assert values(view) == before
     small.run_all()

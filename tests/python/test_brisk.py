@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -61,3 +62,12 @@ def test_a_shorter_one_is_left():
         assert sys.getswitchinterval() == pytest.approx(1e-6)
     wait()
     assert sys.getswitchinterval() == pytest.approx(1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_the_usual_one(usual):
+    with brisk():
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if sys.getswitchinterval() == usual else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -84,6 +84,14 @@ def test_a_cache_is_one_row_with_all_its_names(variables, expected, kind):
     assert names(**{name: put(value) for name, value in variables.items()}) == expected
 
 
+def test_a_name_leads_to_one_cache_also_where_keys_are_cut_short():
+    prompt = "When Mary and John went to the store, John gave"
+    found = names(runs={f"{prompt} a drink": cache(), f"{prompt} a bone": cache(), (1, 2): cache(), (1, 3): cache()})
+    every = [name for row in found for name in row]
+    assert len(every) == len(set(every)) == 4
+    assert every[1].endswith(" (2)")
+
+
 def test_rows_are_in_the_namespaces_order():
     one, two, three = cache(), cache(), cache()
     assert names(runs=[one], two=two, held=Holder(x=three), one=one) == [["one", "runs[0]"], ["two"], ["held.x"]]
