@@ -49,7 +49,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data")
-        server.add_kernel("python3", "Python 3")
+        server.add_kernel("tests", "Python of the tests")  # a name that no host claims for its own
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
@@ -184,7 +184,7 @@ class Lab:
         )
         self._kernel_ready()
 
-    def write_notebook(self, path: str, *cells: str, kernel: str = "python3") -> str:
+    def write_notebook(self, path: str, *cells: str, kernel: str = "tests") -> str:
         """Write a notebook of code cells into the server's folder and return its path, ready for `open`."""
         code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
         notebook = {

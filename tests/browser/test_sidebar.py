@@ -199,7 +199,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.caches.filter(visible=True)).to_contain_text("second")
     small.inspect("second")
 
-    small.command("console:create", path="", kernelPreference={"name": "python3"}, activate=True)
+    small.command("console:create", path="", kernelPreference={"name": "tests"}, activate=True)
     choice.select_option("")
     expect(choice).to_contain_text("console", ignore_case=True)
     expect(small.sidebar.get_by_text("No activation cache in this kernel yet").filter(visible=True)).to_be_visible(
