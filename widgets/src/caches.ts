@@ -1,5 +1,5 @@
 // The caches of one kernel, listed anew when a cell has ended.
-import { signal as state, untracked } from "@preact/signals-core";
+import { batch, signal as state, untracked } from "@preact/signals-core";
 import { Client, RequestFailed } from "./client";
 import { watch } from "./lifetime";
 import type { Link } from "./link";
@@ -33,11 +33,13 @@ export class Caches {
       const result = await this.#client.latest("caches", { kind: "caches" });
       if (!result) return;
       const { caches, kernel, notes } = result.reply;
-      this.listed.value = Date.now();
-      this.kernel.value = kernel;
-      this.notes.value = notes;
-      this.trouble.value = null;
-      this.rows.value = caches;
+      batch(() => {
+        this.listed.value = Date.now();
+        this.kernel.value = kernel;
+        this.notes.value = notes;
+        this.trouble.value = null;
+        this.rows.value = caches;
+      });
     } catch (error) {
       if (error instanceof RequestFailed && (error.code === "lost" || error.code === "closed")) return;
       this.trouble.value = error instanceof Error ? error.message : String(error);

@@ -108,7 +108,14 @@ export class Inspection {
           this.#taking = false;
           return this.takeWhenListed(); // the kernel went in between: once it answers again
         }
-        if (error.code === "gone" || error.code === "changed") void this.caches.refresh();
+        if (error.code === "gone" || error.code === "changed") {
+          // It was bound anew since it was listed: what stands under its name now is meant.
+          this.#taking = false;
+          await this.caches.refresh();
+          const now = this.caches.named(this.name);
+          const other = now && (now.ref.id !== row.ref.id || now.ref.state !== row.ref.state);
+          return other && this.#ref === row.ref ? this.take(now) : undefined;
+        }
         trouble = error.message;
       }
     }
