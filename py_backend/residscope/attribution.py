@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -95,14 +95,14 @@ class Checked:
 
     Attributes:
         known: Whether the layers were looked at.
-        structure: What `structure.Structure` has beside the view; None where there was nothing to compare with.
+        structure: The fields of `structure.Structure` but its view; None where there was nothing to compare with.
         tolerance: What counts as rounding.
         notes: What is left over, and why.
         splits: By layer, whether the heads add up to what attention writes.
     """
 
     known: bool = False
-    structure: tuple[frozenset[int], bool, frozenset[int], frozenset[int]] | None = None
+    structure: dict[str, Any] | None = None
     tolerance: float = 0.0
     notes: list[str] = field(default_factory=list[str])
     splits: dict[int, bool] = field(default_factory=dict[int, bool])
@@ -233,7 +233,7 @@ def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None, ch
         _check_layers(readout, own, checked)
     if checked.structure is None:
         return []
-    structure = Structure(readout.view, *checked.structure)
+    structure = Structure(readout.view, **checked.structure)
     for layer in layers:
         if layer not in checked.splits:
             apart = out_weight(readout.view, layer) is not None
@@ -258,7 +258,7 @@ def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> Non
         if error.code != "missing-activation":  # a filtered cache: nothing to compare with
             raise
     else:
-        checked.structure = structure.whole, structure.entered, structure.unsplit_attn, structure.unsplit_mlp
+        checked.structure = {f.name: getattr(structure, f.name) for f in fields(structure) if f.name != "view"}
         if gap(own, rows.values.sum(0)) > checked.tolerance and own is not None:
             checked.notes = reasons(readout, structure, own, checked.tolerance)
     checked.known = True

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .facts import row
 from .hold import GONE
 from .identity import Sight, known, sight
 from .namespace import Search, name_of, search
 from .protocol import AnyReply, CacheRef, CacheRow, CachesReply, ListCaches, Question
-from .service import Buffers, Service, answered
+from .service import Service
 
 KERNEL = uuid4().hex[:12]
 """Another one after every restart."""
@@ -38,9 +39,10 @@ class Desk:
             return _rows(search()), []
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
-        service = _service(_in_state(question.cache))
-        reply = service.reply(question.ask, looked=True)
-        _in_state(question.cache)  # a running cell may have changed it while this was computed
+        seen = _seen(question.cache)
+        seen.look(_in_state(seen, question.cache))
+        reply = _service(seen).reply(question.ask, looked=True)
+        _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
         return reply
 
 
@@ -56,19 +58,25 @@ def _rows(searched: Search) -> CachesReply:
     return CachesReply(KERNEL, rows, notes)
 
 
-def _in_state(ref: CacheRef) -> Sight:
+def _seen(ref: CacheRef) -> Sight:
+    seen = known(ref.id)
+    if seen is None:
+        raise ResidscopeError("gone", GONE)
+    return seen
+
+
+def _in_state(seen: Sight, ref: CacheRef) -> Any:
     """The cache that a question is about.
 
     Raises:
         ResidscopeError: If it is gone, or its activations are not as they were. Weights may have changed: a note tells.
     """
-    seen = known(ref.id)
-    cache = None if seen is None else seen.cache
-    if seen is None or cache is None:
+    cache = seen.cache
+    if cache is None:
         raise ResidscopeError("gone", GONE)
-    if seen.look(cache).state.split(".")[0] != ref.state.split(".")[0]:
+    if str(seen.changes(cache)) != ref.state.split(".")[0]:
         raise ResidscopeError("changed", _CHANGED)
-    return seen
+    return cache
 
 
 def _service(seen: Sight) -> Service:

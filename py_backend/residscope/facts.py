@@ -16,6 +16,21 @@ from .protocol import CacheRef, CacheRow
 _CONFIGURED = ("n_layers", "n_heads", "model_name", "attn_only")
 
 
+def basics(view: CacheView) -> dict[str, Any]:
+    """What a list and a view tell of a cache alike."""
+    stream = view.stream
+    return {
+        "layers": view.n_layers,
+        "heads": view.n_heads,
+        "prompts": view.batch,
+        "positions": view.n_pos,
+        "dtype": str(stream.dtype).removeprefix("torch."),
+        "device": str(stream.device),
+        "bytes": view.nbytes,
+        "missing": view.missing(),
+    }
+
+
 def row(cache: Any, names: list[str], sight: Sight) -> CacheRow:
     """One row of the list; what cannot be read is said in `problem`.
 
@@ -45,18 +60,7 @@ def _facts(cache: Any) -> CacheRow:
 
         with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
             view = CacheView(_copy(cache))
-            stream = view.stream
-            return msgspec.structs.replace(
-                empty,
-                layers=view.n_layers,
-                heads=view.n_heads,
-                prompts=view.batch,
-                positions=view.n_pos,
-                dtype=str(stream.dtype).removeprefix("torch."),
-                device=str(stream.device),
-                bytes=view.nbytes,
-                missing=view.missing(),
-            )
+            return msgspec.structs.replace(empty, **basics(view))
     except ResidscopeError as error:
         return msgspec.structs.replace(empty, problem=str(error))
     except Exception as error:  # a cache of something else than tensors, a configuration of another kind

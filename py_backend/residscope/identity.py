@@ -86,8 +86,7 @@ class Sight:
     Attributes:
         id: Names the cache; no other one ever has this id.
         since: When it was first seen, on `time.monotonic`'s clock.
-        state: Another one whenever the cache or its model's weights are found changed: what was found of the one, a
-            point, and what was found of the others.
+        state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
         changed: Whether an activation was replaced, written to or taken out since then. One more is no change.
         weights_changed: Whether the model's weights were changed since then.
         kept: What others keep with the cache, to go with it.
@@ -123,6 +122,16 @@ class Sight:
             model: The model, where `cache.model` is not it.
             seen: Looks at models that count for this one, too: one list of caches looks at each model once.
         """
+        with _lock:
+            changes = self.changes(cache)
+            weights = _look_at(peek(cache, "model") if model is None else model, {} if seen is None else seen)
+            self._model = self._model or weights
+            self.weights_changed = self.weights_changed or weights != self._model
+            self.state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
+        return self
+
+    def changes(self, cache: Any) -> int:
+        """How often the activations were found changed; the weights are not looked at, which takes longer."""
         held = _activations(cache)
         tensors, more = list(held.values()), peek(cache, "has_batch_dim")
         key = _key(tensors, tuple(held))
@@ -134,11 +143,7 @@ class Sight:
                     self._count += 1
                     self.changed = True
                 self._last = _Snapshot(tensors, key, more)
-            weights = _look_at(peek(cache, "model") if model is None else model, {} if seen is None else seen)
-            self._model = self._model or weights
-            self.weights_changed = self.weights_changed or weights != self._model
-            self.state = f"{self._count}.{'-'.join(map(str, weights or ()))}.{self._added}"
-        return self
+            return self._count
 
 
 def sight(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> Sight:

@@ -15,12 +15,13 @@ import msgspec
 import traitlets
 
 from . import positions
+from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
 from .namespace import name_of
 from .protocol import AnyReply, Presence, PresenceReply, Question, Target
-from .service import Buffers, Service, answered
+from .service import Service
 from .targets import friendly
 
 STATIC = Path(__file__).parent / "static"

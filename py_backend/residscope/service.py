@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from . import positions
 from .attribution import Checked
-from .brisk import brisk
 from .cache import CacheView
 from .calm import calm
+from .envelope import Buffers, answered, float16, float32, number
 from .errors import ResidscopeError
+from .facts import basics
 from .heads import name
 from .hold import Hold
 from .identity import sight
 from .protocol import (
-    Answer,
     AnyReply,
     AnyRequest,
     AttentionReply,
@@ -30,12 +29,10 @@ from .protocol import (
     ChooseTarget,
     Contrast,
     Describe,
-    Failure,
     ListCaches,
     NeuronsReply,
     Prediction,
     Presence,
-    Question,
     RankNeurons,
     ReadAttention,
     ReadTokens,
@@ -52,8 +49,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .targets import Targets
-
-Buffers = list[bytes]
 
 
 class Service:
@@ -169,18 +164,10 @@ class Service:
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
-        stream = view.stream
         return CacheFacts(
             name=self.name,
             model=view.model_name,
-            layers=view.n_layers,
-            heads=view.n_heads,
-            prompts=view.batch,
-            positions=view.n_pos,
-            dtype=str(stream.dtype).removeprefix("torch."),
-            device=str(stream.device),
-            bytes=view.nbytes,
-            missing=view.missing(),
+            **basics(view),
             last=positions.last(view),
             has_tokens=view.tokens is not None,
         )
@@ -217,7 +204,7 @@ class Service:
             return _shown(per_prompt, prompt)
 
         def known(per_prompt: Tensor) -> float | None:
-            return _number(of(per_prompt))
+            return number(of(per_prompt))
 
         reply = AttributionReply(
             by=ask.by,
@@ -226,7 +213,7 @@ class Service:
             constant=float(of(result.constant)),
             unexplained=known(result.unexplained),
             # In the mean over prompts errors of opposite signs would cancel: the worst prompt is what is judged.
-            worst=_number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
+            worst=number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
             tolerance=result.tolerance,
             measured_from=result.measured_from,
             own=result.own,
@@ -246,21 +233,21 @@ class Service:
             heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
             reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[parts:]])
             values = torch.cat([heads, values[parts:]])
-        return reply, [_float32(of(values))]
+        return reply, [float32(of(values))]
 
     def _attention(self, view: CacheView, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
         from .attention import pattern
         from .attribution import decompose
 
         prompt, head = view.check_prompt(ask.prompt), (ask.layer, ask.head)
-        buffers, notes = [_float16(pattern(view, *head, prompt))], []
+        buffers, notes = [float16(pattern(view, *head, prompt))], []
         try:
             targets = self.targets(view)
             where = positions.resolve(view, "last" if ask.position is None else ask.position)
             target = targets.resolve(ask.target)
             checked = self._checked_for(target, where)
             result = decompose(view, targets, target, "source", where, heads=[head], checked=checked)
-            buffers.append(_float32(_shown(result.values[:, 0], prompt)))
+            buffers.append(float32(_shown(result.values[:, 0], prompt)))
             notes = result.notes
         except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
             notes = [str(error)]
@@ -296,7 +283,7 @@ class Service:
             bias=float(rows[biases].sum()),
             notes=result.notes,
         )
-        return reply, [_float32(neurons[chosen])]
+        return reply, [float32(neurons[chosen])]
 
     def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
         logits, prompt = self._predicted(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
@@ -337,32 +324,6 @@ _WEIGHTS_CHANGED = (
 _CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
 
 
-def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> tuple[dict[str, Any], Buffers]:
-    """Answer a message, whatever happens.
-
-    Args:
-        message: A `protocol.Question` as plain objects, or nonsense.
-        reply: Answers the question, or raises.
-
-    Returns:
-        A `protocol.Answer` as plain objects, and its buffers. Never raises.
-    """
-    id = str(message.get("id", "")) if isinstance(message, dict) else ""
-    try:
-        question = msgspec.convert(message, Question)
-        with brisk():
-            said, buffers = reply(question)
-        # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
-        return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
-    except ResidscopeError as error:
-        failure = Failure(error.code, str(error))
-    except msgspec.ValidationError as error:
-        failure = Failure("protocol", f"The kernel does not understand this request ({error}): reload the page.")
-    except (Exception, KeyboardInterrupt) as error:  # every request is answered, whatever happens
-        failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
-    return msgspec.to_builtins(Answer(id, failure=failure)), []
-
-
 def _past_the_end(view: CacheView, position: int | None) -> list[str]:
     """A note where the mean takes in positions that are some prompts' padding."""
     past = 0 if position is None else sum(position % view.n_pos > last for last in positions.last(view))
@@ -380,23 +341,9 @@ def _every_head(view: CacheView) -> list[str]:
     return [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
 
 
-def _number(value: Tensor) -> float | None:
-    """A figure for the wire, None where it is not known (JSON has no NaN)."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
 def _common(column: list[int], text: Any) -> TokenLabel:
     """What stands at one position in all prompts: the token, or what varies."""
     different = list(dict.fromkeys(column))
     if len(different) == 1:
         return TokenLabel(text(different[0]), different[0])
     return TokenLabel("", varies=[text(id) for id in different[:12]])
-
-
-def _float32(tensor: Tensor) -> bytes:
-    return tensor.float().cpu().contiguous().numpy().tobytes()
-
-
-def _float16(tensor: Tensor) -> bytes:
-    return tensor.half().cpu().contiguous().numpy().tobytes()

@@ -136,6 +136,14 @@ def test_another_state_is_refused_until_it_is_taken(variables, ask):
     assert "its activations are the old model's" in notes[0]
 
 
+def test_an_activation_that_was_added_refuses_nothing(variables, ask):
+    _, _, _, variables["mine"] = boot()
+    ref = rows(ask)[0]["ref"]
+    variables["mine"].stack_head_results()
+    assert "layers" in ask("describe", ref)[0]
+    assert not rows(ask)[0]["changed"]
+
+
 def test_a_change_while_it_is_computed_is_refused(variables, ask, monkeypatch):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]

@@ -1,0 +1,60 @@
+"""From a message to its answer: the envelopes, how numbers travel, and that every question is answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .brisk import brisk
+from .errors import ResidscopeError
+from .protocol import Answer, AnyReply, Failure, Question
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Buffers = list[bytes]
+
+
+def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> tuple[dict[str, Any], Buffers]:
+    """Answer a message, whatever happens.
+
+    Args:
+        message: A `protocol.Question` as plain objects, or nonsense.
+        reply: Answers the question, or raises.
+
+    Returns:
+        A `protocol.Answer` as plain objects, and its buffers. Never raises.
+    """
+    id = str(message.get("id", "")) if isinstance(message, dict) else ""
+    try:
+        question = msgspec.convert(message, Question)
+        with brisk():
+            said, buffers = reply(question)
+        # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
+        return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
+    except ResidscopeError as error:
+        failure = Failure(error.code, str(error))
+    except msgspec.ValidationError as error:
+        failure = Failure("protocol", f"The kernel does not understand this request ({error}): reload the page.")
+    except (Exception, KeyboardInterrupt) as error:  # every request is answered, whatever happens
+        failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
+    return msgspec.to_builtins(Answer(id, failure=failure)), []
+
+
+def number(value: Tensor) -> float | None:
+    """A figure for the wire, None where it is not known (JSON has no NaN)."""
+    figure = float(value)
+    return figure if math.isfinite(figure) else None
+
+
+def float32(tensor: Tensor) -> bytes:
+    """A tensor as a buffer of float32."""
+    return tensor.float().cpu().contiguous().numpy().tobytes()
+
+
+def float16(tensor: Tensor) -> bytes:
+    """A tensor as a buffer of float16."""
+    return tensor.half().cpu().contiguous().numpy().tobytes()
