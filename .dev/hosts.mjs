@@ -11,10 +11,11 @@ import { findChromium } from "./chromium.mjs";
 import { ask, environment, Failure, fingerprint, inRoot, isScript, main, outputs, python, pythonOf, run, step, stepIfChanged, summary } from "./lib.mjs";
 import { setUp } from "./setup.mjs";
 
+const sidebar = ["", "_fate", "_places"].map((part) => `tests/browser/test_sidebar${part}.py`);
 const hosts = [
-  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10"], program: "jupyterlab", tests: "tests/browser/test_sidebar.py" },
-  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11"], program: "jupyterlab", tests: "tests/browser/test_sidebar.py" },
-  { name: "notebook-7", packages: ["notebook==7.6.5"], program: "notebook", tests: "tests/browser/notebook7.py" },
+  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10"], program: "jupyterlab", tests: sidebar },
+  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11"], program: "jupyterlab", tests: sidebar },
+  { name: "notebook-7", packages: ["notebook==7.6.5"], program: "notebook", tests: ["tests/browser/notebook7.py"] },
 ];
 
 function link(folder) {
@@ -35,7 +36,7 @@ function test({ name, packages, program, tests }, chromium, pytest) {
   step(`${name}, tested`, () => {
     link(folder);
     const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_HOST_PROGRAM: program, RESIDSCOPE_CHROMIUM: chromium };
-    run(python, ["-m", "pytest", tests, ...pytest], { env: environment(host) });
+    run(python, ["-m", "pytest", ...tests, ...pytest], { env: environment(host) });
   });
 }
 

@@ -16,16 +16,16 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/browser"))
 
-from lab import Lab, Server  # noqa: E402
+from lab import Lab  # noqa: E402 (found by the line above)
+from server import Server  # noqa: E402 (likewise)
 
-from conftest import CHROMIUM_FLAGS  # noqa: E402
+from conftest import CHROMIUM_FLAGS  # noqa: E402 (likewise)
 
 CLICKS = 50
 SETUP = "from residscope import demo\nrun = demo.ioi()\ncache = run.cache"
@@ -115,10 +115,10 @@ def measure(lab: Lab) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for index, (name, work) in enumerate(BUSY.items()):
         if work:
-            run(lab, f"import time, numpy as np, torch\nn = 0\nwhile True: {work}")
+            lab.start_cell(f"import time, numpy as np, torch\nn = 0\nwhile True: {work}")
         times: dict[str, list[float]] = lab.evaluate(MEASURE, [index * CLICKS, CLICKS], 90_000)
         if work:
-            lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+            lab.interrupt()
             lab.page.wait_for_function(f"() => {STATE} === 'idle'")
         print(f"{name}: measured", file=sys.stderr)
         table[name] = {**summary("click", times["clicks"]), **summary("empty", times["empty"])}
@@ -128,19 +128,6 @@ def measure(lab: Lab) -> dict[str, dict[str, float]]:
 def summary(what: str, times: list[float]) -> dict[str, float]:
     """The median and the 95th percentile."""
     return {f"{what} median": statistics.median(times), f"{what} p95": statistics.quantiles(times, n=20)[-1]}
-
-
-def run(lab: Lab, code: str) -> Any:
-    """Start a cell and wait until it runs."""
-    lab.command("notebook:insert-cell-below")
-    lab.page.evaluate(
-        """code => {
-            window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code);
-            window.jupyterapp.commands.execute('notebook:run-cell');
-        }""",
-        code,
-    )
-    lab.page.wait_for_function(f"() => {STATE} === 'running'")
 
 
 if __name__ == "__main__":

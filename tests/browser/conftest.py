@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, Server
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from lab import Lab
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
+from server import Server
+from sidebar import FOLLOWS, TINY
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -79,6 +81,16 @@ def lab(page: Page, server: Server) -> Iterator[Lab]:
     """JupyterLab in a page; the kernels that the test started end with it."""
     yield Lab(page, server)
     server.shut_down_kernels()
+
+
+@pytest.fixture
+def small(lab: Lab) -> Lab:
+    """A notebook whose kernel holds one small cache, and the sidebar beside it."""
+    lab.open(lab.write_notebook("small.ipynb", TINY))
+    lab.open_sidebar()
+    lab.run_all()
+    expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
+    return lab
 
 
 FAILED_BEFORE = pytest.StashKey[int]()

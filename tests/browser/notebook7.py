@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab import Lab
 from playwright.sync_api import expect
-from test_sidebar import FOLLOWS, TINY, cell, run, standing, values
+from sidebar import FOLLOWS, TINY, cell, cells, standing
 
 
 def test_attaches_lists_shows_and_follows(lab: Lab) -> None:
@@ -19,10 +19,10 @@ def test_attaches_lists_shows_and_follows(lab: Lab) -> None:
     expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
     expect(lab.caches.first).to_contain_text("cache")
     view = lab.inspect("cache")
-    assert len(values(view)) == lab.python("model.cfg.n_layers * model.cfg.n_heads")
+    assert len(cells(view)) == lab.python("model.cfg.n_layers * model.cfg.n_heads")
     cell(view, "L1H1").click()
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
-    run(lab, "del cache")
+    lab.run_cell("del cache")
     expect(standing(view)).to_contain_text("is not in memory any more", timeout=FOLLOWS)
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)

@@ -12,8 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab import Lab, Server
+from lab import Lab
 from playwright.sync_api import expect, sync_playwright
+from server import Server
 
 from residscope.demo import demo_model_folder
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from lab import MODEL, Lab
 from playwright.sync_api import Locator, expect
+from sidebar import FOLLOWS, cell, cells
 
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
-FOLLOWS = 15_000  # milliseconds; the machine may be busy, the gesture is not
 
 
 @pytest.fixture
@@ -21,20 +21,6 @@ def opened(lab: Lab) -> tuple[Lab, Locator]:
     lab.open(lab.write_notebook("panel.ipynb", SETUP, INSPECT))
     lab.run_all()
     return lab, lab.panel()
-
-
-def cells(panel: Locator) -> dict[str, float]:
-    """The head map as it is named: L23H3 → 2.24."""
-    names = (
-        panel.get_by_role("grid", name="Head map")
-        .get_by_role("gridcell")
-        .evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
-    )
-    return {head: float(value.replace("−", "-")) for head, value in (name.split() for name in names)}
-
-
-def cell(panel: Locator, head: str) -> Locator:
-    return panel.get_by_role("gridcell", name=re.compile(rf"^{head} "))
 
 
 def size(panel: Locator) -> tuple[float, float]:

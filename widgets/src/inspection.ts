@@ -3,9 +3,8 @@ import { batch, computed, type ReadonlySignal, signal as state, untracked } from
 import type { Caches } from "./caches";
 import { Client, RequestFailed } from "./client";
 import { child, watch } from "./lifetime";
-import type { Link } from "./link";
 import { mountPanel } from "./panel";
-import type { CacheRef, CacheRow } from "./protocol.gen";
+import type { CacheRef, CacheRow, Target } from "./protocol.gen";
 import { fitting, select, type Selection, selectionOf } from "./selection";
 import { type Standing, Store } from "./store";
 import { NOTHING, targetKey } from "./target";
@@ -37,7 +36,6 @@ export class Inspection {
 
   constructor(
     parent: HTMLElement,
-    readonly link: Link,
     readonly caches: Caches,
     /** The variable it is known by. */
     readonly name: string,
@@ -45,7 +43,7 @@ export class Inspection {
     selection: Selection | null = null,
   ) {
     this.#end = child(signal);
-    this.#client = new Client(link, this.#end.signal, () => this.#ref);
+    this.#client = new Client(caches.link, this.#end.signal, () => this.#ref);
     this.#parent = parent;
     this.#wanted = selection;
     this.store.cacheName.value = name;
@@ -88,48 +86,50 @@ export class Inspection {
   /** Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays. */
   async take(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
-    if (this.#taking && this.#ref?.id === row.ref.id && this.#ref.state === row.ref.state) return; // a double click
+    if (this.#taking && same(this.#ref, row.ref)) return; // a double click
     this.#ref = row.ref;
     this.#taking = true;
     const wanted = this.#wanted ?? this.selection.peek();
     const sameModel = !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
-    let target = selection.target;
-    let trouble: string | null = null;
-    if (!target) {
-      try {
-        const answer = await this.#client.latest("target", { kind: "target" });
-        if (!answer || this.#ref !== row.ref) return; // another one was taken meanwhile
-        target = answer.reply.target;
-        this.#default = targetKey(target);
-      } catch (error) {
-        if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return;
-        if (error.code === "lost") {
-          this.#taking = false;
-          return this.takeWhenListed(); // the kernel went in between: once it answers again
-        }
-        if (error.code === "gone" || error.code === "changed") {
-          // It was bound anew since it was listed: what stands under its name now is meant.
-          this.#taking = false;
-          await this.caches.refresh();
-          const now = this.caches.named(this.name);
-          const other = now && (now.ref.id !== row.ref.id || now.ref.state !== row.ref.state);
-          return other && this.#ref === row.ref ? this.take(now) : undefined;
-        }
-        trouble = error.message;
-      }
-    }
+    const found = selection.target ? { target: selection.target, trouble: null } : await this.#choose(row);
+    if (!found || this.#ref !== row.ref) return; // another one was taken meanwhile
     this.#taking = false;
     this.#wanted = null;
     batch(() => {
       this.#kernel = this.caches.kernel.peek();
       this.#row.value = row;
       this.store.ref.value = row.ref;
-      this.store.problems.value = new Map(trouble ? [["target", trouble]] : []);
-      select(this.store, { ...selection, target: target ?? NOTHING });
+      this.store.problems.value = new Map(found.trouble ? [["target", found.trouble]] : []);
+      select(this.store, { ...selection, target: found.target });
     });
     if (!this.#mounted && !this.#end.signal.aborted) mountPanel(this.#parent, this.store, this.#client, this.#end.signal);
     this.#mounted = true;
+  }
+
+  /** The model's own target, or why there is none; null where another cache is to be taken instead. */
+  async #choose(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
+    try {
+      const answer = await this.#client.latest("target", { kind: "target" });
+      if (!answer || this.#ref !== row.ref) return null;
+      this.#default = targetKey(answer.reply.target);
+      return { target: answer.reply.target, trouble: null };
+    } catch (error) {
+      if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return null;
+      const { code, message } = error;
+      if (code !== "lost" && code !== "gone" && code !== "changed") return { target: NOTHING, trouble: message };
+      this.#taking = false;
+      if (code === "lost") this.takeWhenListed(); // the kernel went in between: once it answers again
+      else await this.#takeSuccessor(row);
+      return null;
+    }
+  }
+
+  /** It was bound anew since it was listed: what stands under its name now is meant. */
+  async #takeSuccessor(row: CacheRow): Promise<void> {
+    await this.caches.refresh();
+    const now = this.caches.named(this.name);
+    if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.take(now);
   }
 
   /** Takes the cache of this name as soon as it is listed: a view that is opened again before its kernel has answered. */
@@ -157,3 +157,5 @@ export class Inspection {
     return { words, act: { label, run: () => void this.take(next) } };
   }
 }
+
+const same = (a: CacheRef | null, b: CacheRef): boolean => a?.id === b.id && a.state === b.state;

@@ -6,7 +6,7 @@ import { keepKeys } from "./keys";
 import { child, element, watch } from "./lifetime";
 import type { CacheRow } from "./protocol.gen";
 import type { Selection } from "./selection";
-import { followTheme } from "./theme";
+import { themed } from "./theme";
 import { mountCaches } from "./views/caches";
 import { mountKernels, type Places } from "./views/kernels";
 import { mountLinkState } from "./views/link-state";
@@ -29,6 +29,8 @@ export interface SidebarHost {
   /** What was looked at here when the page was left. */
   remembered(path: string): Promise<Opened | null>;
   remember(opened: Opened): void;
+  /** Told when the sidebar looks elsewhere. */
+  left?(path: string): void;
 }
 
 /** The part of one kernel. */
@@ -80,7 +82,7 @@ class Part {
 
   #open(name: string, selection: Selection | null): Inspection {
     this.inspection.peek()?.close();
-    const inspection = new Inspection(this.#view, this.caches.link, this.caches, name, this.end.signal, selection);
+    const inspection = new Inspection(this.#view, this.caches, name, this.end.signal, selection);
     this.inspection.value = inspection;
     return inspection;
   }
@@ -95,32 +97,38 @@ class Part {
 export class Sidebar {
   readonly #parts = new Map<string, Part>();
   readonly #current = state<Part | null>(null);
+  readonly #root = element("div", "residscope rs-sidebar");
   #wish: AbortController | null = null;
 
   constructor(parent: HTMLElement, readonly host: SidebarHost, readonly signal: AbortSignal) {
-    const root = element("div", "residscope rs-sidebar");
+    const root = this.#root;
     const head = element("div", "rs-side-head");
     const place = element("div", "rs-side-parts");
     const nothing = element("p", "rs-side-none", {}, "Open a notebook: the activation caches in its kernel are listed here.");
     root.append(head, nothing, place);
     parent.append(root);
-    const theme = state<"light" | "dark">("light");
-    followTheme({ theme }, signal);
-    watch(signal, () => void (root.dataset["theme"] = theme.value));
+    themed(root, signal);
     mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
       if (!host.visible.value) return;
       const now = path.value;
       untracked(() => {
+        const before = this.#current.peek();
         const part = now === null ? null : this.#part(now, place);
         for (const other of this.#parts.values()) other.node.hidden = other !== part;
         nothing.hidden = part !== null;
         this.#current.value = part;
+        if (before && before !== part) host.left?.(before.path);
       });
     });
     keepKeys(root, signal);
     signal.addEventListener("abort", () => root.remove(), { once: true });
+  }
+
+  /** Where the sidebar looks. */
+  get path(): string | null {
+    return this.#current.peek()?.path ?? null;
   }
 
   /** The view that is looked at. */
@@ -159,7 +167,7 @@ export class Sidebar {
   focus(): void {
     const part = this.#current.peek();
     const first = part?.node.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main');
-    (first ?? document.querySelector<HTMLElement>(".rs-sidebar select"))?.focus();
+    (first ?? this.#root.querySelector<HTMLElement>("select"))?.focus();
   }
 
   /** A notebook was renamed: what was at its old path is looked at anew. */

@@ -1,4 +1,6 @@
 // Light or dark, from the host: JupyterLab and Notebook, VS Code, else the system.
+import { signal as state } from "@preact/signals-core";
+import { watch } from "./lifetime";
 import type { Store, Theme } from "./store";
 
 function read(system: MediaQueryList): Theme {
@@ -20,4 +22,11 @@ export function followTheme(store: Pick<Store, "theme">, signal: AbortSignal): v
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   system.addEventListener("change", update, { signal });
   update();
+}
+
+/** An element that stands alone, dressed as the host is. */
+export function themed(node: HTMLElement, signal: AbortSignal): void {
+  const theme = state<Theme>("light");
+  followTheme({ theme }, signal);
+  watch(signal, () => void (node.dataset["theme"] = theme.value));
 }

@@ -38,6 +38,9 @@ export function judge(who: Who): LinkState {
     const words = `This kernel’s environment (\`${who.python ?? "unknown"}\`) has no Residscope. Run this line in the notebook, then try again:`;
     return { kind: "refused", words, line };
   }
+  if (!who.wire) {
+    return { kind: "refused", words: `This kernel has Residscope ${who.version}, which could not be started there. Why, this line tells:`, line: "import residscope.comm" };
+  }
   if (who.version === version) {
     if (who.wire === WIRE) return { kind: "ready" };
     return { kind: "refused", words: "Residscope was changed since this kernel or this page was started: restart the kernel and reload the page." };

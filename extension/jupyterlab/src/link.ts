@@ -5,6 +5,7 @@ import { UUID } from "@lumino/coreutils";
 import { type Link, type LinkState, type Question, signal as state } from "@residscope/widgets";
 
 import { greet } from "./greet";
+import { listen } from "./listen";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
@@ -20,6 +21,7 @@ export class KernelLink implements Link {
   readonly #lost = new Set<() => void>();
   readonly #renewed = new Set<() => void>();
   #kernel: Kernel.IKernelConnection | null = null;
+  #heard = new AbortController();
   #attached: { subshell: string | null; comm: string } | null = null;
   #attempt = new AbortController();
   #dropped = false;
@@ -36,7 +38,7 @@ export class KernelLink implements Link {
   use(kernel: Kernel.IKernelConnection | null, words: string): void {
     if (kernel && kernel === this.#kernel) return;
     this.#detach(true); // at once: a notebook that is closed takes its connection away, and not its kernel
-    this.#listen(false);
+    this.#heard.abort();
     const had = this.#kernel !== null;
     this.#kernel = kernel;
     this.#run = "";
@@ -45,7 +47,10 @@ export class KernelLink implements Link {
       this.state.value = { kind: "none", words };
       return;
     }
-    this.#listen(true);
+    const { signal } = (this.#heard = new AbortController());
+    listen(kernel.iopubMessage, (_, message) => this.#onIopub(kernel, message), signal);
+    listen(kernel.statusChanged, (_, status) => this.#onStatus(kernel, status), signal);
+    listen(kernel.connectionStatusChanged, (_, status) => this.#onConnection(kernel, status), signal);
     void this.#attach(kernel);
   }
 
@@ -122,15 +127,6 @@ export class KernelLink implements Link {
   }
 
   // --- the kernel's signals -----------------------------------------------------------------------------------------
-  #listen(on: boolean): void {
-    const kernel = this.#kernel;
-    if (!kernel || kernel.isDisposed) return;
-    const verb = on ? "connect" : "disconnect";
-    kernel.iopubMessage[verb](this.#onIopub, this);
-    kernel.statusChanged[verb](this.#onStatus, this);
-    kernel.connectionStatusChanged[verb](this.#onConnection, this);
-  }
-
   #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
     // Every run of a kernel has a session of its own. A restart by another page, or by a console, is told by nothing else.

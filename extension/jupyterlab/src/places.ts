@@ -6,15 +6,17 @@ import type { IConsoleTracker } from "@jupyterlab/console";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { INotebookTracker } from "@jupyterlab/notebook";
 import type { Session } from "@jupyterlab/services";
-import { Caches, type Place, type Places, signal as state } from "@residscope/widgets";
+import { Caches, child, type Place, type Places, signal as state } from "@residscope/widgets";
 import type { Widget } from "@lumino/widgets";
 
 import { KernelLink } from "./link";
+import { listen } from "./listen";
 
 const NO_KERNEL = "This notebook has no kernel. Start one, and its caches are listed here.";
 const NOT_RUNNING = "No kernel runs here any more. Open the notebook again, and run its cells.";
 
 interface Known {
+  end: AbortController;
   link: KernelLink;
   caches: Caches;
   /** A connection of our own, where no notebook is open. */
@@ -34,34 +36,49 @@ export class JupyterPlaces implements Places {
   constructor(
     readonly app: JupyterFrontEnd,
     trackers: (INotebookTracker | IConsoleTracker | null)[],
-    /** Told when a notebook was renamed. */
-    readonly moved: (from: string, to: string) => void,
+    readonly told: { moved: (from: string, to: string) => void; closed: (path: string) => void },
     readonly signal: AbortSignal,
   ) {
     for (const tracker of trackers) {
       if (!tracker) continue;
       tracker.forEach((widget: Widget & { sessionContext: ISessionContext }) => this.#enter(widget.sessionContext));
-      tracker.widgetAdded.connect((_, widget) => this.#enter(widget.sessionContext));
-      tracker.currentChanged.connect((_, widget) => widget && this.#focus(widget.sessionContext));
+      // Two trackers of different widgets, of which only the session counts here.
+      const { widgetAdded, currentChanged } = tracker as INotebookTracker;
+      listen(widgetAdded, (_, widget) => this.#enter(widget.sessionContext), signal);
+      listen(currentChanged, (_, widget) => widget && this.#focus(widget.sessionContext), signal);
       if (tracker.currentWidget) this.#focus(tracker.currentWidget.sessionContext);
     }
     // Of notebook and console the one that was looked at last; a text file or a view of ours changes nothing.
     const shell = app.shell;
-    shell.currentChanged?.connect(() => {
-      const current = trackers.map((tracker) => tracker?.currentWidget).find((widget) => widget && widget === shell.currentWidget);
-      if (current) this.#focus(current.sessionContext);
-    });
-    const { sessions } = app.serviceManager;
-    sessions.runningChanged.connect(() => this.#list());
+    if (shell.currentChanged) {
+      listen(shell.currentChanged, () => {
+        const current = trackers.map((tracker) => tracker?.currentWidget).find((widget) => widget && widget === shell.currentWidget);
+        if (current) this.#focus(current.sessionContext);
+      }, signal);
+    }
+    listen(app.serviceManager.sessions.runningChanged, () => this.#list(), signal);
     this.#list();
   }
 
-  /** The caches of the kernel at a path; attached as long as this page lives. */
+  isOpen(path: string): boolean {
+    return this.#open.has(path);
+  }
+
+  /** Detaches from the kernel at a path; asked for again, it is attached anew. */
+  forget(path: string): void {
+    const known = this.#known.get(path);
+    this.#known.delete(path);
+    known?.end.abort();
+    known?.own?.dispose();
+  }
+
+  /** The caches of the kernel at a path; attached until it is forgotten. */
   caches(path: string): Caches {
     const known = this.#known.get(path);
     if (known) return known.caches;
-    const link = new KernelLink(this.signal);
-    const made: Known = { link, caches: new Caches(link, this.signal), own: null };
+    const end = child(this.signal);
+    const link = new KernelLink(end.signal);
+    const made: Known = { end, link, caches: new Caches(link, end.signal), own: null };
     this.#known.set(path, made);
     this.#connect(path);
     return made.caches;
@@ -85,8 +102,9 @@ export class JupyterPlaces implements Places {
     // Without comms: a connection that handles them closes the widgets' comms that it does not know.
     const own = this.app.serviceManager.sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
     known.own = own;
-    own.kernelChanged.connect(() => known.own === own && known.link.use(own.kernel, NOT_RUNNING));
-    own.disposed.connect(() => known.own === own && this.#connect(path));
+    const { signal } = known.end;
+    listen(own.kernelChanged, () => known.own === own && known.link.use(own.kernel, NOT_RUNNING), signal);
+    listen(own.disposed, () => known.own === own && this.#connect(path), signal);
     known.link.use(own.kernel, NOT_RUNNING);
   }
 
@@ -95,11 +113,12 @@ export class JupyterPlaces implements Places {
     let path = context.path;
     if (this.#open.get(path)?.has(context)) return; // a second view of a notebook
     this.#add(path, context);
+    const { signal } = this;
     const connect = (): void => this.#connect(path);
-    context.kernelChanged.connect(connect);
-    context.sessionChanged.connect(connect);
+    listen(context.kernelChanged, connect, signal);
+    listen(context.sessionChanged, connect, signal);
     void context.ready.then(connect);
-    context.propertyChanged.connect((_, what) => {
+    listen(context.propertyChanged, (_, what) => {
       if (what !== "path" || context.path === path) return;
       const from = path;
       path = context.path;
@@ -108,18 +127,19 @@ export class JupyterPlaces implements Places {
       const known = this.#known.get(from);
       if (known && !this.#open.has(from)) {
         this.#known.delete(from);
-        this.#known.get(path)?.link.use(null, NOT_RUNNING);
+        this.forget(path);
         this.#known.set(path, known);
       }
-      this.moved(from, path);
+      this.told.moved(from, path);
       if (this.picked.value === from) this.picked.value = path;
       if (this.focused.value?.path === from) this.focused.value = placeOf(context);
       this.#list();
-    });
-    context.disposed.connect(() => {
+    }, signal);
+    listen(context.disposed, () => {
       this.#remove(path, context);
       this.#connect(path); // its kernel may run on
-    });
+      this.told.closed(path);
+    }, signal);
     connect();
   }
 

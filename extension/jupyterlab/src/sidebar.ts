@@ -1,4 +1,4 @@
-/** The sidebar's plugin: its place, its commands, its settings, and what is put back after a reload. */
+/** The sidebar's plugin: its place, its commands, and what is put back after a reload. */
 
 import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { ICommandPalette, WidgetTracker } from "@jupyterlab/apputils";
@@ -6,10 +6,12 @@ import { IConsoleTracker } from "@jupyterlab/console";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { IStateDB } from "@jupyterlab/statedb";
-import { type ReadonlyPartialJSONObject, UUID } from "@lumino/coreutils";
-import { asSelection, effect, type Inspection, type Opened, untracked } from "@residscope/widgets";
+import { UUID } from "@lumino/coreutils";
+import { child, type Inspection, type Opened, untracked, watch } from "@residscope/widgets";
 
+import { asArgs, fromArgs, Memory } from "./memory";
 import { JupyterPlaces } from "./places";
+import { DEFAULTS, follow } from "./settings";
 import { SidebarWidget, ViewWidget } from "./widgets";
 
 const ID = "@residscope/jupyterlab:sidebar";
@@ -27,14 +29,6 @@ export const CommandIDs = {
 
 /** Longer than the palette takes to give the focus back. */
 const FOCUS_BACK_MS = 60;
-
-interface Settings {
-  side: "left" | "right";
-  followFocus: boolean;
-  refresh: "cells" | "poll";
-  pollSeconds: number;
-}
-const DEFAULTS: Settings = { side: "right", followFocus: true, refresh: "cells", pollSeconds: 3 };
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {
   id: ID,
@@ -58,21 +52,31 @@ function activate(
   const memory = new Memory(stateDB);
   const life = new AbortController();
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
-  const places = new JupyterPlaces(app, [notebooks, consoles], (from, to) => {
-    memory.move(from, to);
-    views.forEach((view) => {
-      if (view.opened.path !== from) return;
-      view.opened = { ...view.opened, path: to };
-      void views.save(view);
-    });
-    sidebar.sidebar.drop(from);
+  const places = new JupyterPlaces(app, [notebooks, consoles], {
+    moved: (from, to) => {
+      memory.move(from, to);
+      views.forEach((view) => {
+        if (view.opened.path !== from) return;
+        view.opened = { ...view.opened, path: to };
+        void views.save(view);
+      });
+      sidebar.sidebar.drop(from);
+    },
+    closed: (path) => tidy(path),
   }, life.signal);
+  /** Lets go of a kernel that nobody looks at here any more: no notebook, no view, and not the sidebar. */
+  const tidy = (path: string): void => {
+    if (places.isOpen(path) || sidebar.sidebar.path === path || views.find((view) => view.opened.path === path)) return;
+    sidebar.sidebar.drop(path);
+    places.forget(path);
+  };
   // Added before anything is awaited: JupyterLab restores its layout with what is there by then.
   const sidebar = new SidebarWidget({
     places,
     caches: (path) => places.caches(path),
     remembered: (path) => memory.get(path),
     remember: (opened) => memory.set(opened),
+    left: (path) => tidy(path),
     ...(labShell ? { enlarge: (opened: Opened) => void app.commands.execute(CommandIDs.open, asArgs(opened)) } : {}),
   });
   app.shell.add(sidebar, DEFAULTS.side, { rank: 600 });
@@ -104,11 +108,15 @@ function activate(
       const view = new ViewWidget(places.caches(opened.path), opened, id);
       app.shell.add(view, "main", { mode: "split-right" });
       void views.add(view);
-      const stop = effect(() => {
+      const shown = child(life.signal);
+      watch(shown.signal, () => {
         void view.content.inspection.selection.value;
         untracked(() => void views.save(view));
       });
-      view.disposed.connect(stop);
+      view.disposed.connect(() => {
+        shown.abort();
+        tidy(view.opened.path);
+      });
       return view;
     },
   });
@@ -129,72 +137,5 @@ function activate(
   for (const command of Object.values(CommandIDs)) palette?.addItem({ command, category: "Residscope" });
 
   void restorer?.restore(views, { command: CommandIDs.open, args: (view) => ({ ...asArgs(view.now), id: view.id }), name: (view) => view.id });
-  follow(app, sidebar, places, registry);
-}
-
-/** Does what the settings say, now and when they change. */
-function follow(app: JupyterFrontEnd, sidebar: SidebarWidget, places: JupyterPlaces, registry: ISettingRegistry | null): void {
-  let timer: ReturnType<typeof setInterval> | undefined;
-  let { side } = DEFAULTS;
-  const apply = (settings: Settings): void => {
-    if (settings.side !== side) {
-      side = settings.side;
-      app.shell.add(sidebar, side, { rank: 600 });
-    }
-    places.follow.value = settings.followFocus;
-    clearInterval(timer);
-    if (settings.refresh === "poll") timer = setInterval(() => sidebar.isVisible && sidebar.sidebar.refresh(), settings.pollSeconds * 1000);
-  };
-  registry?.load(ID).then(
-    (loaded) => {
-      const read = (): void => apply({ ...DEFAULTS, ...(loaded.composite as Partial<Settings>) });
-      loaded.changed.connect(read);
-      read();
-    },
-    (error: unknown) => console.warn("Residscope’s settings could not be read; the defaults hold.", error),
-  );
-}
-
-/** What was looked at in each notebook, over a reload. */
-class Memory {
-  readonly #all: Record<string, Opened> = {};
-  readonly #loaded: Promise<void>;
-  constructor(readonly db: IStateDB | null) {
-    // Not to be awaited in a plugin's activation: the database opens when all are active.
-    this.#loaded = this.#load();
-  }
-  async #load(): Promise<void> {
-    const saved = (await this.db?.fetch(ID)) as Record<string, ReadonlyPartialJSONObject> | undefined;
-    for (const [path, args] of Object.entries(saved ?? {})) {
-      const opened = fromArgs(args);
-      if (opened) this.#all[path] ??= opened;
-    }
-  }
-  async get(path: string): Promise<Opened | null> {
-    await this.#loaded;
-    return this.#all[path] ?? null;
-  }
-  set(opened: Opened): void {
-    this.#all[opened.path] = opened;
-    this.#save();
-  }
-  move(from: string, to: string): void {
-    const opened = this.#all[from];
-    if (!opened) return;
-    delete this.#all[from];
-    this.set({ ...opened, path: to });
-  }
-  #save(): void {
-    const entries = Object.entries(this.#all).slice(-50);
-    void this.db?.save(ID, Object.fromEntries(entries.map(([path, opened]) => [path, asArgs(opened)])));
-  }
-}
-
-function asArgs({ path, name, selection }: Opened): ReadonlyPartialJSONObject {
-  return { path, name, selection: selection as unknown as ReadonlyPartialJSONObject };
-}
-
-function fromArgs({ path, name, selection }: ReadonlyPartialJSONObject): Opened | null {
-  if (typeof path !== "string" || typeof name !== "string") return null;
-  return { path, name, selection: asSelection(selection) };
+  if (registry) void follow(registry, ID, app, sidebar, places, life.signal);
 }

@@ -4,7 +4,7 @@ import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type Caches, followTheme, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost, signal, watch } from "@residscope/widgets";
+import { type Caches, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost, signal, themed } from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
 
@@ -64,11 +64,9 @@ class View extends Widget {
     const state = document.createElement("div");
     state.className = "rs-link";
     link.append(state);
-    const theme = signal<"light" | "dark">("light");
-    followTheme({ theme }, this.#end.signal);
-    watch(this.#end.signal, () => void (link.dataset["theme"] = theme.value));
+    themed(link, this.#end.signal);
     mountLinkState(state, caches.link, this.#end.signal);
-    this.inspection = new Inspection(place, caches.link, caches, opened.name, this.#end.signal, opened.selection);
+    this.inspection = new Inspection(place, caches, opened.name, this.#end.signal, opened.selection);
     this.inspection.takeWhenListed();
   }
 

@@ -1,0 +1,46 @@
+"""What the sidebar's tests share: a small cache to look at, how a view is read, what the kernel still holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Locator
+
+FOLLOWS = 15_000  # milliseconds; the machine may be busy, the gesture is not
+
+TINY = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / "python")!r})
+import tiny, torch
+model = tiny.boot("llama")
+tokens, logits, cache = tiny.run(model)
+"""
+
+# The subshell of each of Residscope's comms; all subshells; how many there are of these, and of threads. (JupyterLab
+# leaves a subshell of its own for widgets behind when a page is reloaded.)
+OURS = (
+    "[c._reply_subshell_id for c in __import__('comm').get_comm_manager().comms.values()"
+    " if c.target_name == 'residscope']"
+)
+SUBSHELLS = "get_ipython().kernel.shell_channel_thread.manager.list_subshell()"
+HELD = f"[len({OURS}), len({SUBSHELLS}), __import__('threading').active_count()]"
+
+
+def standing(view: Locator) -> Locator:
+    """What the header says has become of the cache."""
+    return view.locator(".rs-facts [role=alert]")
+
+
+def cell(view: Locator, head: str) -> Locator:
+    """A head's cell in the map."""
+    return view.get_by_role("gridcell", name=re.compile(rf"^{head}( |$)"))
+
+
+def cells(view: Locator) -> dict[str, float]:
+    """The head map as it is named: L23H3 → 2.24."""
+    names = (
+        view.get_by_role("grid", name="Head map")
+        .get_by_role("gridcell")
+        .evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
+    )
+    return {head: float(value.replace("−", "-")) for head, value in (name.split() for name in names)}

@@ -1,0 +1,96 @@
+"""What becomes of a cache that the sidebar shows: it is said, the last picture stays, and nothing is kept alive."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from lab import Lab
+from playwright.sync_api import expect
+from sidebar import FOLLOWS, HELD, cell, cells, standing
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "label"),
+    [
+        ("cache = tiny.run(model)[2]", "is another cache now", "Show the new one"),
+        ("cache.cache_dict['ln_final.hook_scale'] *= 2", "was changed in place", "Read it anew"),
+        (
+            "with torch.no_grad(): [p.mul_(1.5) for p in model.parameters()]",
+            "weights have changed",
+            "Read it anew",
+        ),
+    ],
+    ids=["bound anew", "changed in place", "weights"],
+)
+def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
+    small: Lab, code: str, words: str, label: str
+) -> None:
+    view = small.inspect("cache")
+    cell(view, "L1H1").click()
+    expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
+    before = cells(view)
+    small.run_cell(code)
+    expect(standing(view)).to_contain_text(words, timeout=FOLLOWS)
+    expect(small.caches.filter(has_text=re.compile("another cache now|changed"))).to_have_count(1)
+    assert cells(view) == before  # the last picture
+    view.get_by_role("button", name=label).click()
+    expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
+    small.ready(view)
+    expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")  # what was selected stays
+    if "weights" in words:  # the activations are still the old model's, and the badge tells
+        expect(view.get_by_role("status")).to_contain_text("rows miss", timeout=FOLLOWS)
+    elif "changed" in words:
+        assert cells(view) != before
+
+
+def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(small: Lab) -> None:
+    view = small.inspect("cache")
+    small.command("residscope:open-in-main-area")
+    wide = small.ready(small.page.locator(".rs-view").get_by_role("region", name="Residscope", exact=True))
+    for panel in (view, wide):
+        cell(panel, "L2H1").click()
+        expect(panel.get_by_role("region", name="Attention L2H1", exact=True)).to_be_visible(timeout=FOLLOWS)
+    before = cells(wide)
+    # The notebook's own hold of it goes, too: what remains is Residscope's, and that is none.
+    small.command("docmanager:open", path="small.ipynb")
+    small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
+    for panel in (view, wide):
+        expect(standing(panel)).to_contain_text("is not in memory any more", timeout=FOLLOWS)
+    expect(small.caches.first).to_contain_text("deleted; its last picture stays")
+    assert small.python("[ref() is None for ref in gone]") == [True, True]
+    assert cells(wide) == before
+
+
+@pytest.mark.parametrize("by", ["the notebook", "somebody else"])
+def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_away(small: Lab, by: str) -> None:
+    view = small.inspect("cache")
+    before = cells(view)
+    if by == "the notebook":
+        small.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    else:
+        [session] = small.server.request("/api/sessions")
+        small.server.request(f"/api/kernels/{session['kernel']['id']}/restart", "POST")
+        small.run_all()
+    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    assert cells(view) == before
+    small.run_all()
+    view.get_by_role("button", name="Show the new one").click()
+    expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
+    small.ready(view)
+    assert cells(view) == pytest.approx(before)
+    assert small.python(HELD)[0] == 1  # one link, to the kernel that is there
+
+
+def test_an_inline_panel_lets_go_of_its_cache_when_its_output_goes(small: Lab) -> None:
+    small.run_cell(
+        "import residscope, weakref\nlone = tiny.run(model)[2]\ngone = weakref.ref(lone)\n"
+        "residscope.inspect(lone); del lone",
+    )
+    panel = small.ready(small.page.locator(".jp-OutputArea").get_by_role("region", name="Residscope", exact=True))
+    cell(panel, "L1H0").click()
+    expect(panel.get_by_role("region", name="Attention L1H0", exact=True)).to_be_visible(timeout=FOLLOWS)
+    assert small.python("gone() is not None")
+    small.command("notebook:clear-all-cell-outputs")
+    expect(panel).to_have_count(0)
+    small.becomes("gone() is None", True)
