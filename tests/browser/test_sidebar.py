@@ -42,8 +42,8 @@ def test_attaches_lists_and_shows_a_cache_and_leaves_no_trace(lab: Lab) -> None:
     lab.open_sidebar()
     expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
     words = " ".join(lab.caches.first.inner_text().split())
-    storages = "{s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in cache.cache_dict.cells())}"
-    size = lab.python(f"round(sum({storages}.cells()) / 1e6)")
+    storages = "{s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in cache.cache_dict.values())}"
+    size = lab.python(f"round(sum({storages}.values()) / 1e6)")
     assert words.startswith('cache also runs["clean"]')
     for fact in (
         "SmolLM2-135M-Instruct",

@@ -106,7 +106,7 @@ def busy(client: BlockingKernelClient, code: str):
     """While a cell runs on the main shell; it must print "started", and end when the file it is told of goes."""
     from tempfile import NamedTemporaryFile
 
-    file = NamedTemporaryFile(delete=False)  # noqa: SIM115 (the kernel writes into it until it ends)
+    file = NamedTemporaryFile(delete=False)  # noqa: SIM115 (it stays until its going ends the cell)
     path = Path(file.name)
     file.close()
     id = client.execute(f"import os, time\ngo = lambda: os.path.exists({str(path)!r})\nprint('started')\n{code}")

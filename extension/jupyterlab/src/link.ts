@@ -167,8 +167,9 @@ export class KernelLink implements Link {
 /** Closes the comm, then the subshell on which it is closed; both at once where there is no time to wait. */
 async function leave(kernel: Kernel.IKernelConnection, { subshell, comm }: { subshell: string | null; comm: string | null }, atOnce = false): Promise<void> {
   try {
-    const closed = comm ? sendComm(kernel, subshell, "comm_close", { comm_id: comm, data: {} }) : null;
-    if (!atOnce) await closed;
+    const closed = comm ? sendComm(kernel, subshell, "comm_close", { comm_id: comm, data: {} }) : Promise.resolve();
+    if (atOnce) closed.catch(() => undefined); // the connection may go before the answer comes
+    else await closed;
     if (subshell) deleteSubshell(kernel, subshell);
   } catch {
     // The kernel is gone, and both went with it.
