@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -240,11 +241,10 @@ def test_keyboard_only(opened: tuple[Lab, Locator]) -> None:
     in_python(lab, "panel.position", 14)
 
 
-@pytest.mark.parametrize("width", [1900, 1440, 1100, 700])
-def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Locator], width: int) -> None:
+def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
-    lab.page.set_viewport_size({"width": width, "height": 1000})
-    for pinned in ([], ["L3H3"], ["L3H3", "L4H4"]):
+    for width, pinned in product([1900, 1440, 1100, 700], [[], ["L3H3"], ["L3H3", "L4H4"]]):
+        lab.page.set_viewport_size({"width": width, "height": 1000})
         lab.python("0", before=f"panel.heads = {pinned}")
         expect(panel.get_by_role("gridcell", selected=True)).to_have_count(len(pinned))
         expect(panel.locator(".rs-placeholder")).to_be_visible()
