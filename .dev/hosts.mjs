@@ -13,9 +13,9 @@ import { setUp } from "./setup.mjs";
 
 const sidebar = ["", "_fate", "_places"].map((part) => `tests/browser/test_sidebar${part}.py`);
 const hosts = [
-  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10"], program: "jupyterlab", tests: sidebar },
-  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11"], program: "jupyterlab", tests: sidebar },
-  { name: "notebook-7", packages: ["notebook==7.6.5"], program: "notebook", tests: ["tests/browser/notebook7.py"] },
+  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10", "anywidget==0.11.0"], program: "jupyterlab", tests: sidebar },
+  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11", "anywidget==0.11.0"], program: "jupyterlab", tests: sidebar },
+  { name: "notebook-7", packages: ["notebook==7.6.5", "anywidget==0.11.0"], program: "notebook", tests: ["tests/browser/notebook7.py"] },
 ];
 
 function link(folder) {

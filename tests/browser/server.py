@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nursery as nursery_program
 import platformdirs
+from nursery import AVAILABLE
 
+NURSERY = Path(nursery_program.__file__)
 STARTING = 120.0  # seconds; a first start on a small machine compiles a great deal
 
 
@@ -43,7 +46,10 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data")
-        server.add_kernel("tests", "Python of the tests")  # a name that no host claims for its own
+        nursery = folder / "nursery"
+        young = _start_nursery(nursery) if AVAILABLE else None
+        argv = [str(NURSERY), "kernel", str(nursery)] if young else None
+        server.add_kernel("tests", "Python of the tests", argv=argv)  # a name that no host claims for its own
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
@@ -66,15 +72,17 @@ class Server:
             yield server
         finally:
             _end(process)
+            if young is not None:
+                _end(young)
 
-    def add_kernel(self, name: str, title: str, before: str = "") -> None:
+    def add_kernel(self, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
         """Add a kernel that runs in this very environment, whichever one JupyterLab runs in.
 
-        `before` is Python code that runs before ipykernel is imported.
+        `before` is Python code that runs before ipykernel is imported; `argv` is what to start instead.
         """
         start = f"{before}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
         spec = {
-            "argv": [sys.executable, "-c", start, "-f", "{connection_file}"],
+            "argv": [sys.executable, *(argv or ["-c", start]), "-f", "{connection_file}"],
             "display_name": title,
             "language": "python",
             "metadata": {"debugger": False},
@@ -106,6 +114,18 @@ class Server:
                 return
         end = "ended" if process.poll() is not None else f"was not ready in {STARTING:.0f} s"
         raise RuntimeError(f"JupyterLab {end}:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+
+def _start_nursery(path: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, str(NURSERY), "serve", str(path)], env=nursery_program.environment(), start_new_session=True
+    )
+    until = time.monotonic() + STARTING
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError("The nursery of kernels did not start.")
+        time.sleep(0.05)  # between two looks
+    return process
 
 
 def _environment(folder: Path) -> dict[str, str]:

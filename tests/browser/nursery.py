@@ -1,0 +1,101 @@
+"""Kernels that start at once: forked from a process that has imported PyTorch and TransformerLens already.
+
+What Jupyter starts is `python nursery.py kernel SOCKET -f CONNECTION_FILE`, a small process that asks the nursery for a
+child, hands on every signal, and ends with it. The child is an ordinary ipykernel in an empty namespace.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+AVAILABLE = sys.platform == "linux"
+_PRELOADED = (
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "transformer_lens.model_bridge",
+    "ipykernel.kernelapp",
+)
+
+
+def serve(path: str) -> None:
+    """Import what takes long, then fork a kernel for everyone who connects."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernels are reaped by themselves
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    for name in _PRELOADED:
+        __import__(name)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _become_kernel(connection)
+        connection.close()
+
+
+def _become_kernel(connection: socket.socket) -> None:
+    request, outputs, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+    asked = json.loads(request)
+    os.setsid()
+    for target, source in zip((1, 2), outputs, strict=True):
+        os.dup2(source, target)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["environment"], JPY_PARENT_PID=str(os.getppid()))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    connection.sendall(f"{os.getpid()}\n".encode())
+    _thread.start_new_thread(_end_with, (connection,))  # one that nobody counts
+    sys.argv = ["ipykernel_launcher", *asked["arguments"]]
+    sys.path[0] = ""
+    import torch
+    from ipykernel.kernelapp import launch_new_instance
+
+    # OpenMP's threads do not survive a fork: the nursery has none (see `environment`), its children as many as usual.
+    torch.set_num_threads(os.cpu_count() or 1)
+    code = 0
+    try:
+        launch_new_instance()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End when the process that Jupyter started is gone, however it went."""
+    connection.recv(1)
+    os._exit(1)
+
+
+def kernel(path: str, *arguments: str) -> None:
+    """Ask the nursery for a kernel, and stand for it."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    asked = {"cwd": str(Path.cwd()), "environment": dict(os.environ), "arguments": arguments}
+    socket.send_fds(connection, [json.dumps(asked).encode()], [1, 2])
+    pid = int(connection.makefile().readline())
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        os.kill(pid, number)
+
+    signal.signal(signal.SIGINT, hand_on)
+    signal.signal(signal.SIGTERM, hand_on)
+    connection.recv(1)  # until the kernel ends
+
+
+def environment() -> dict[str, str]:
+    """The nursery's own environment: no thread may run when it forks."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+if __name__ == "__main__":
+    {"serve": serve, "kernel": kernel}[sys.argv[1]](*sys.argv[2:])
