@@ -1,14 +1,15 @@
 """The inline panel: a few small traits that Python and the views share; everything else is requests.
 
-Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`,
-`wire_target`. Only in Python: `target`, the readable form of `wire_target`. Tensors are never traits.
+Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`, `weighting`,
+`presentation`, `score`, `tab`, `wire_target`. Only in Python: `target`, the readable form of `wire_target`. Tensors are
+never traits.
 """
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anywidget
 import msgspec
@@ -20,7 +21,7 @@ from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
 from .namespace import name_of
-from .protocol import AnyReply, Presence, PresenceReply, Question, Target
+from .protocol import AnyReply, Presence, PresenceReply, Presentation, Question, Score, Tab, Target, Weighting
 from .service import Service
 from .targets import friendly
 
@@ -80,6 +81,11 @@ class Panel(anywidget.AnyWidget):
         top_k: How many heads or neurons of each sign the ranking lists.
         ranking: What the ranking lists, `"heads"` or `"neurons"`.
         layer: The layer whose neurons it lists; None is all layers.
+        weighting: What attention is shown as: `"pattern"`, `"value"` (times ‖v W_O‖) or `"contribution"`.
+        presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` heads in small.
+        score: What colours the head map: None for what each head adds, or `"previous"`, `"first"`, `"duplicate"`,
+            `"induction"`, `"entropy"`, `"copying"`.
+        tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
     """
 
     _esm = _built("panel.js")
@@ -93,6 +99,10 @@ class Panel(anywidget.AnyWidget):
     top_k = traitlets.Int(5, min=1, max=50).tag(sync=True)
     ranking = traitlets.Enum(("heads", "neurons"), "heads").tag(sync=True)
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
+    weighting = traitlets.Enum(get_args(Weighting), "pattern").tag(sync=True)
+    presentation = traitlets.Enum(get_args(Presentation), "matrix").tag(sync=True)
+    score = traitlets.Enum(get_args(Score), None, allow_none=True).tag(sync=True)
+    tab = traitlets.Enum(get_args(Tab), "attention").tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
     target = Answers()
 

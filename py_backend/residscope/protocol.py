@@ -12,6 +12,11 @@ import msgspec
 
 By = Literal["accumulated", "layer", "head", "neuron", "source"]
 Norm = Literal["frozen", "recomputed"]
+Weighting = Literal["pattern", "value", "contribution"]
+Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
+Presentation = Literal["matrix", "text", "all"]
+Tab = Literal["attention", "positions", "token-lens", "prompts"]
+Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -51,7 +56,11 @@ class ReadTokens(Request, frozen=True, tag="tokens"):
 
 
 class Attribute(Request, frozen=True, tag="attribute"):
-    """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component]."""
+    """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
+
+    In the mean over several prompts buffer 1 is the standard deviation, float32 [component], and buffer 2, unless there
+    are too many figures (`per_prompt`), what each prompt has: float32 [component, prompt].
+    """
 
     by: Literal["accumulated", "layer", "head"]
     target: Target
@@ -61,13 +70,77 @@ class Attribute(Request, frozen=True, tag="attribute"):
 
 
 class ReadAttention(Request, frozen=True, tag="attention"):
-    """Where a head looks; buffers: 0 = float16 [destination, source], 1 = float32 [source], what each source brings."""
+    """Where a head looks, and what each source brings to the target. The reply says which buffers there are.
+
+    `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small.
+    """
 
     layer: int
     head: int
     target: Target
     prompt: int | None = None
     position: int | None = None
+    weighting: Weighting = "pattern"
+
+
+class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
+    """All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for many).
+
+    Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
+    """
+
+    layer: int
+    target: Target
+    prompt: int | None = None
+    weighting: Weighting = "pattern"
+    side: int = 32
+
+
+class BlendAttention(Request, frozen=True, tag="blend"):
+    """The mean over all heads of a layer (None: of the model); of contributions, the sum.
+
+    Buffer 0 is float16 [destination, source], in units of `scale`.
+    """
+
+    layer: int | None
+    target: Target
+    prompt: int | None = None
+    weighting: Weighting = "pattern"
+
+
+class ScoreHeads(Request, frozen=True, tag="scores"):
+    """How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told."""
+
+    score: Score
+    prompt: int | None = None
+
+
+class MapPositions(Request, frozen=True, tag="positions"):
+    """What each component adds at each position, to the target there; buffer 0 is float32 [component, position].
+
+    `heads` names the rows of `by="head"`. Buffer 1 is float32 [position], the model's own figure (NaN: not known).
+    """
+
+    by: Literal["accumulated", "layer", "head"]
+    target: Target
+    prompt: int | None = None
+    norm: Norm = "frozen"
+    heads: list[str] = []
+
+
+class ReadTokenLens(Request, frozen=True, tag="token-lens"):
+    """The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
+
+    In the mean over prompts probabilities are averaged.
+    """
+
+    points: list[str]
+    start: int
+    stop: int
+    target: Target
+    k: int = 5
+    prompt: int | None = None
+    norm: Norm = "recomputed"
 
 
 class RankNeurons(Request, frozen=True, tag="neurons"):
@@ -98,6 +171,37 @@ class ChooseTarget(Request, frozen=True, tag="target"):
     """What to attribute where nobody has said: the model's own two top predictions at each prompt's last token."""
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """All that is selected in a view: what its pictures are pictures of."""
+
+    target: Target
+    prompt: int | None = None
+    position: int | None = None
+    heads: list[str] = []
+    norm: Norm = "frozen"
+    top_k: int = 5
+    ranking: Literal["heads", "neurons"] = "heads"
+    layer: int | None = None
+    weighting: Weighting = "pattern"
+    score: Score | None = None
+    tab: Tab = "attention"
+    presentation: Presentation = "matrix"
+    by: Literal["accumulated", "layer", "head"] = "layer"
+
+
+class WriteCode(Request, frozen=True, tag="code"):
+    """The Python code that gives exactly what one picture shows."""
+
+    picture: Picture
+    shown: Shown
+
+
+class WritePage(Request, frozen=True, tag="page"):
+    """The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8."""
+
+    shown: Shown
+
+
 class ListCaches(Request, frozen=True, tag="caches"):
     """Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers."""
 
@@ -114,10 +218,17 @@ AnyRequest = (
     | ReadTokens
     | Attribute
     | ReadAttention
+    | ReadThumbnails
+    | BlendAttention
+    | ScoreHeads
+    | MapPositions
+    | ReadTokenLens
     | RankNeurons
     | Suggest
     | CheckToken
     | ChooseTarget
+    | WriteCode
+    | WritePage
     | ListCaches
     | Presence
 )
@@ -183,15 +294,83 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     prompts: int
     notes: list[str]
     refusal: str | None = None
+    per_prompt: bool = False
+
+
+class AttentionBuffer(msgspec.Struct, frozen=True):
+    """What one buffer holds: a map, float16 [destination, source] in units of `scale`, or `"brings"`, float32 [source].
+
+    `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at the destination, in logits;
+    `"brings"` is the latter's row at the destination that was asked for.
+    """
+
+    what: Literal["pattern", "value", "contribution", "brings"]
+    scale: float = 1.0
 
 
 class AttentionReply(Reply, frozen=True, tag="attention"):
-    """Attention of one head (mean over prompts when none was named). `brings` says whether buffer 1 is there."""
+    """Attention of one head (mean over prompts when none was named)."""
 
     layer: int
     head: int
     positions: int
-    brings: bool
+    parts: list[AttentionBuffer]
+    notes: list[str]
+
+
+class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
+    """All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each."""
+
+    layer: int
+    side: int
+    positions: int
+    limits: list[float]
+    notes: list[str]
+
+
+class BlendReply(Reply, frozen=True, tag="blend"):
+    """Many heads' attention in one."""
+
+    positions: int
+    heads: int
+    scale: float
+    notes: list[str]
+
+
+class ScoresReply(Reply, frozen=True, tag="scores"):
+    """A score for each head. `meaning` says in a sentence what it measures, `low` and `high` end its scale."""
+
+    score: Score
+    meaning: str
+    low: float
+    high: float
+    notes: list[str]
+
+
+class PositionsReply(Reply, frozen=True, tag="positions"):
+    """A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row)."""
+
+    by: By
+    labels: list[str]
+    positions: int
+    notes: list[str]
+
+
+class LensCell(msgspec.Struct, frozen=True):
+    """The likeliest tokens at one point and position; the answer's probability and rank there (1 is the likeliest)."""
+
+    tokens: list[str]
+    probabilities: list[float]
+    answer: float | None = None
+    rank: int | None = None
+
+
+class TokenLensReply(Reply, frozen=True, tag="token-lens"):
+    """A window of the token lens: `cells[point][position - start]`."""
+
+    points: list[str]
+    start: int
+    cells: list[list[LensCell]]
     notes: list[str]
 
 
@@ -236,6 +415,18 @@ class TargetReply(Reply, frozen=True, tag="target"):
     """What to attribute."""
 
     target: Target
+
+
+class CodeReply(Reply, frozen=True, tag="code"):
+    """Python code."""
+
+    code: str
+
+
+class PageReply(Reply, frozen=True, tag="page"):
+    """A page; `name` is what to call its file."""
+
+    name: str
 
 
 class CacheRef(msgspec.Struct, frozen=True):
@@ -291,10 +482,17 @@ AnyReply = (
     | TokensReply
     | AttributionReply
     | AttentionReply
+    | ThumbnailsReply
+    | BlendReply
+    | ScoresReply
+    | PositionsReply
+    | TokenLensReply
     | NeuronsReply
     | Suggestions
     | TokenCheck
     | TargetReply
+    | CodeReply
+    | PageReply
     | CachesReply
     | PresenceReply
 )

@@ -21,6 +21,7 @@ from .identity import sight
 from .protocol import (
     AnyReply,
     AnyRequest,
+    AttentionBuffer,
     AttentionReply,
     Attribute,
     AttributionReply,
@@ -157,6 +158,8 @@ class Service:
                 return TargetReply(self._top_two(view)), []
             case ListCaches() | Presence():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
+            case _:
+                raise ResidscopeError("protocol", "This is not answered yet.")
 
     def default_target(self) -> Target:
         """The model's own two top predictions, for each prompt, at its last real token."""
@@ -240,7 +243,7 @@ class Service:
         from .attribution import decompose
 
         prompt, head = view.check_prompt(ask.prompt), (ask.layer, ask.head)
-        buffers, notes = [float16(pattern(view, *head, prompt))], []
+        parts, buffers, notes = [AttentionBuffer("pattern")], [float16(pattern(view, *head, prompt))], []
         try:
             targets = self.targets(view)
             where = positions.resolve(view, "last" if ask.position is None else ask.position)
@@ -248,10 +251,11 @@ class Service:
             checked = self._checked_for(target, where)
             result = decompose(view, targets, target, "source", where, heads=[head], checked=checked)
             buffers.append(float32(_shown(result.values[:, 0], prompt)))
+            parts.append(AttentionBuffer("brings"))
             notes = result.notes
         except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
             notes = [str(error)]
-        return AttentionReply(*head, view.n_pos, len(buffers) > 1, notes), buffers
+        return AttentionReply(*head, view.n_pos, parts, notes), buffers
 
     def _checked_for(self, target: Target, where: Tensor | None) -> Checked:
         """What was found of the layers for this target, at these positions, in the cache and the weights as they are.

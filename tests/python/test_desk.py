@@ -78,7 +78,7 @@ def test_every_request_is_answered_as_by_a_panel(variables, ask):
     expected = residscope.attribute(cache, [tuple(pair) for pair in top], by="head")
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected.mean(), rtol=1e-5, atol=1e-7)
     assert reply["notes"] == []
-    assert ask("attention", ref, layer=1, head=2, target=target)[0]["brings"]
+    assert ask("attention", ref, layer=1, head=2, target=target)[0]["parts"][1:]
 
 
 def test_what_cannot_be_inspected_says_why(variables, ask):
@@ -244,8 +244,8 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
     with torch.no_grad():
         model.blocks[1].attn.o.original_component.weight.mul_(3)  # the heads' outputs are another model's now
     ref = rows(ask)[0]["ref"]
-    assert ask("attention", ref, layer=0, head=0, target=other, position=2)[0]["brings"]
+    assert ask("attention", ref, layer=0, head=0, target=other, position=2)[0]["parts"][1:]
     assert len(fitted) == 3
     refused, _ = ask("attention", ref, layer=1, head=0, target=other, position=2)
-    assert not refused["brings"]
+    assert not refused["parts"][1:]
     assert "cannot be told" in refused["notes"][0]

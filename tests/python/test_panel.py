@@ -78,7 +78,7 @@ def test_attention_travels_as_float16_with_what_each_source_brings(ioi, panel, a
     head = residscope.attribute(ioi.cache, ioi.answers).grid[23, 3]
     value = head.mean() if prompt is None else head[prompt]
     assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(value), abs=1e-4)
-    assert reply["brings"] is True
+    assert [part["what"] for part in reply["parts"]] == ["pattern", "brings"]
 
 
 @pytest.mark.parametrize("prompt", [None, 3])

@@ -2,6 +2,7 @@
 import type { Target, Token, TokenLabel } from "../src/protocol.gen";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
+import { madeUp } from "./made-up-views";
 
 export interface Shape {
   layers: number;
@@ -12,7 +13,7 @@ export interface Shape {
 
 const WORDS = " When John and Mary went to the shops , Martha gave a drink of <img/src=x> \n water".match(/ ?\S+|\n/g) ?? [];
 
-function random(seed: number): () => number {
+export function random(seed: number): () => number {
   let s = seed >>> 0 || 1;
   return () => {
     s = (s + 0x6d2b79f5) >>> 0;
@@ -23,10 +24,18 @@ function random(seed: number): () => number {
 }
 
 export function toHalf(value: number): number {
-  if (value <= 0) return 0;
+  if (value < 0) return 0x8000 | toHalf(-value);
+  if (value === 0) return 0;
   const exponent = Math.floor(Math.log2(value));
   if (exponent < -14) return Math.round(value * 2 ** 24);
   return ((exponent + 15) << 10) + Math.round((value / 2 ** exponent - 1) * 1024);
+}
+
+/** Of numbers at most 1. */
+function fromHalf(word: number): number {
+  const exponent = (word >> 10) & 31;
+  const fraction = word & 1023;
+  return exponent === 0 ? fraction / 2 ** 24 : (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
 const floats = (values: number[]): ArrayBuffer => new Float32Array(values).buffer as ArrayBuffer;
@@ -85,10 +94,13 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
     if (ask.kind === "presence") return { reply: { kind: "presence" } };
     if (ask.kind === "target") return { reply: { kind: "target", target: demoTarget() } };
     if (ask.kind === "caches") return { failure: { code: "protocol", message: "An inline panel lists no caches." } };
+    if (ask.kind !== "attribute" && ask.kind !== "neurons" && ask.kind !== "attention") return madeUp(ask, shape);
     const seed = (ask.prompt ?? 77) * 31 + (ask.position ?? 5) * 7 + (ask.target.contrasts[0]?.answer[0]?.id ?? 0);
     const parts = components(seed);
     if (ask.kind === "attribute") {
       const constant = 0.25;
+      const several = ask.prompt == null && prompts > 1;
+      const spread = Array.from({ length: prompts }, (_, i) => (prompts > 1 ? (2 * i) / (prompts - 1) - 1 : 0));
       const attn = parts.bias.map((b, l) => b + sum(parts.heads.slice(l * heads, (l + 1) * heads)));
       const rows: [string, number][] = [];
       if (ask.by === "head") {
@@ -115,8 +127,8 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
           measured: options.measured === "unknown" ? null : total + unexplained, worst: options.measured === "unknown" ? null : unexplained, tolerance: 1e-3, 
           own: true,
           measured_from: options.measured === "unknown" ? "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`" : "the logits in the cache (unembed.hook_out)",
-          prompts: ask.prompt == null ? prompts : 1, notes },
-        buffers: [floats(rows.map(([, v]) => v))],
+          prompts: ask.prompt == null ? prompts : 1, notes, per_prompt: several },
+        buffers: [floats(rows.map(([, v]) => v)), ...(several ? [floats(rows.map(([, v]) => Math.abs(v) * 0.3)), floats(rows.flatMap(([, v]) => spread.map((s) => v * (1 + 0.5 * s))))] : [])],
       };
     }
     if (ask.kind === "neurons") {
@@ -135,9 +147,16 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
       lastRow.forEach((w, k) => (pattern[q * positions + k] = toHalf(w)));
     }
     const share = (parts.heads[ask.layer * heads + ask.head] ?? 0);
+    const worth = Array.from({ length: positions }, (_, k) => share * (k === 0 ? 0.1 : k % 3 === 1 ? -0.8 : 1.6));
+    const maps = [{ what: "contribution" as const, weight: worth }, { what: "value" as const, weight: worth.map((w) => 1 + Math.abs(w)) }]
+      .filter(({ what }) => what === ask.weighting || what === "contribution")
+      .map(({ what, weight }) => {
+        const scale = Math.max(1e-9, ...weight.map(Math.abs));
+        return { part: { what, scale }, buffer: Uint16Array.from(pattern, (word, at) => toHalf(fromHalf(word) * ((weight[at % positions] ?? 0) / scale))).buffer as ArrayBuffer };
+      });
     return {
-      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, brings: true, notes: [] },
-      buffers: [pattern.buffer as ArrayBuffer, floats(lastRow.map((w, k) => w * share * (k === 0 ? 0.1 : 1.6)))],
+      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "brings" }, ...maps.map(({ part }) => part)], notes: [] },
+      buffers: [pattern.buffer as ArrayBuffer, floats(lastRow.map((w, k) => w * (worth[k] ?? 0))), ...maps.map(({ buffer }) => buffer)],
     };
   };
 }

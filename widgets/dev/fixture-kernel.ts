@@ -74,7 +74,7 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
     const from = prompt ?? 0;
     const start = (from * layers * heads + at) * cells;
     return {
-      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, brings: true, notes: [] },
+      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "brings" }], notes: [] },
       buffers: [patterns.slice(start, start + cells).buffer as ArrayBuffer, floats(row("br", prompt).slice(at * positions, (at + 1) * positions))],
     };
   };

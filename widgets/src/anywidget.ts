@@ -6,7 +6,7 @@ import { watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import { tellPresence } from "./presence";
 import type { Target } from "./protocol.gen";
-import { type Norm, type Ranking, Store, type Synced } from "./store";
+import { type Norm, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "./store";
 import { isSet } from "./target";
 
 /** The traits of py_backend/residscope/panel.py that are shared with the views. */
@@ -20,6 +20,10 @@ export interface Traits {
   top_k: number;
   ranking: Ranking;
   layer: number | null;
+  weighting: Weighting;
+  presentation: Presentation;
+  score: Score | null;
+  tab: Tab;
 }
 
 type Model = AnyModel<Traits>;
@@ -84,6 +88,10 @@ export function connect(model: Model, store: Synced, signal: AbortSignal): void 
   sync(model, "top_k", store.topK, signal);
   sync(model, "ranking", store.ranking, signal);
   sync(model, "layer", store.layer, signal);
+  sync(model, "weighting", store.weighting, signal);
+  sync(model, "presentation", store.presentation, signal);
+  sync(model, "score", store.score, signal);
+  sync(model, "tab", store.tab, signal);
 }
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {

@@ -63,7 +63,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       if (!isSet(target)) return;
       now(() =>
         run(lane, client.latest(lane, { kind: "attribute", by, target, prompt, position, norm }), ({ reply, buffers }) =>
-          put({ reply, rows: float32(buffers[0]) }),
+          put({ reply, rows: float32(buffers[0]), std: buffers[1] ? float32(buffers[1]) : null, perPrompt: reply.per_prompt ? float32(buffers[2]) : null }),
         ),
       );
     });
@@ -71,6 +71,14 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   attribution("heads", "head", (a) => (store.headRows.value = a), false);
   attribution("layers", "layer", (a) => (store.layerRows.value = a), false);
   attribution("lens", "accumulated", (a) => (store.lens.value = a), true);
+
+  watch(signal, () => {
+    const score = store.score.value;
+    if (score === null) return; // not in view
+    void store.source.value;
+    const prompt = store.prompt.value;
+    now(() => run("scores", client.latest("scores", { kind: "scores", score, prompt }), ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) })));
+  });
 
   watch(signal, () => {
     if (store.ranking.value !== "neurons") return; // not in view

@@ -5,11 +5,11 @@ import { element, watch } from "./lifetime";
 import { load } from "./loader";
 import { NEURONS, type Store } from "./store";
 import { followTheme } from "./theme";
-import { mountAttention } from "./views/attention";
 import { mountHeader } from "./views/header";
 import { mountHeads } from "./views/heads";
 import { mountLayers } from "./views/layers";
 import { mountLens } from "./views/lens";
+import { mountLower } from "./views/lower";
 import { mountNotice } from "./views/notice";
 import { mountRanking } from "./views/ranking";
 import { mountSentence } from "./views/sentence";
@@ -25,12 +25,12 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const layers = element("div", "rs-layers-place");
   const heads = area("heads");
   const ranking = area("rank");
-  const attention = area("attention");
+  const lower = area("lower");
   const footer = element("footer", "rs-footer");
   const notice = element("div", "rs-notices");
   curves.append(lens, layers);
   const charts = element("div", "rs-charts", {}, curves, heads, ranking, notice);
-  root.append(element("div", "rs-box", {}, header, tokens, charts, attention, footer));
+  root.append(element("div", "rs-box", {}, header, tokens, charts, lower, footer));
 
   followTheme(store, signal);
   watch(signal, () => {
@@ -53,7 +53,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   mountLayers(layers, store, client, signal);
   mountHeads(heads, store, client, signal);
   mountRanking(ranking, store, client, signal);
-  mountAttention(attention, store, client, signal);
+  mountLower(lower, store, client, signal);
   mountSentence(footer, store, client, signal);
   mountNotice(notice, store, client, signal);
   load(store, client, signal);

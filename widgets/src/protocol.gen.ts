@@ -15,10 +15,17 @@ export interface Question {
     | ReadTokens
     | Attribute
     | ReadAttention
+    | ReadThumbnails
+    | BlendAttention
+    | ScoreHeads
+    | MapPositions
+    | ReadTokenLens
     | RankNeurons
     | Suggest
     | CheckToken
     | ChooseTarget
+    | WriteCode
+    | WritePage
     | ListCaches
     | Presence;
   cache?: CacheRef | null;
@@ -38,6 +45,9 @@ export interface ReadTokens {
 }
 /**
  * One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
+ *
+ *     In the mean over several prompts buffer 1 is the standard deviation, float32 [component], and buffer 2, unless there
+ *     are too many figures (`per_prompt`), what each prompt has: float32 [component, prompt].
  */
 export interface Attribute {
   kind: "attribute";
@@ -69,7 +79,9 @@ export interface Token {
   text: string;
 }
 /**
- * Where a head looks; buffers: 0 = float16 [destination, source], 1 = float32 [source], what each source brings.
+ * Where a head looks, and what each source brings to the target. The reply says which buffers there are.
+ *
+ *     `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small.
  */
 export interface ReadAttention {
   kind: "attention";
@@ -78,6 +90,68 @@ export interface ReadAttention {
   target: Target;
   prompt?: number | null;
   position?: number | null;
+  weighting?: "contribution" | "pattern" | "value";
+}
+/**
+ * All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for many).
+ *
+ *     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
+ */
+export interface ReadThumbnails {
+  kind: "thumbnails";
+  layer: number;
+  target: Target;
+  prompt?: number | null;
+  weighting?: "contribution" | "pattern" | "value";
+  side?: number;
+}
+/**
+ * The mean over all heads of a layer (None: of the model); of contributions, the sum.
+ *
+ *     Buffer 0 is float16 [destination, source], in units of `scale`.
+ */
+export interface BlendAttention {
+  kind: "blend";
+  layer: number | null;
+  target: Target;
+  prompt?: number | null;
+  weighting?: "contribution" | "pattern" | "value";
+}
+/**
+ * How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told.
+ */
+export interface ScoreHeads {
+  kind: "scores";
+  score: "copying" | "duplicate" | "entropy" | "first" | "induction" | "previous";
+  prompt?: number | null;
+}
+/**
+ * What each component adds at each position, to the target there; buffer 0 is float32 [component, position].
+ *
+ *     `heads` names the rows of `by="head"`. Buffer 1 is float32 [position], the model's own figure (NaN: not known).
+ */
+export interface MapPositions {
+  kind: "positions";
+  by: "accumulated" | "head" | "layer";
+  target: Target;
+  prompt?: number | null;
+  norm?: "frozen" | "recomputed";
+  heads?: string[];
+}
+/**
+ * The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
+ *
+ *     In the mean over prompts probabilities are averaged.
+ */
+export interface ReadTokenLens {
+  kind: "token-lens";
+  points: string[];
+  start: number;
+  stop: number;
+  target: Target;
+  k?: number;
+  prompt?: number | null;
+  norm?: "frozen" | "recomputed";
 }
 /**
  * The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth.
@@ -111,6 +185,39 @@ export interface CheckToken {
  */
 export interface ChooseTarget {
   kind: "target";
+}
+/**
+ * The Python code that gives exactly what one picture shows.
+ */
+export interface WriteCode {
+  kind: "code";
+  picture: "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "token-lens";
+  shown: Shown;
+}
+/**
+ * All that is selected in a view: what its pictures are pictures of.
+ */
+export interface Shown {
+  target: Target;
+  prompt?: number | null;
+  position?: number | null;
+  heads?: string[];
+  norm?: "frozen" | "recomputed";
+  top_k?: number;
+  ranking?: "heads" | "neurons";
+  layer?: number | null;
+  weighting?: "contribution" | "pattern" | "value";
+  score?: ("copying" | "duplicate" | "entropy" | "first" | "induction" | "previous") | null;
+  tab?: "attention" | "positions" | "prompts" | "token-lens";
+  presentation?: "all" | "matrix" | "text";
+  by?: "accumulated" | "head" | "layer";
+}
+/**
+ * The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8.
+ */
+export interface WritePage {
+  kind: "page";
+  shown: Shown;
 }
 /**
  * Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers.
@@ -147,10 +254,17 @@ export interface Answer {
         | TokensReply
         | AttributionReply
         | AttentionReply
+        | ThumbnailsReply
+        | BlendReply
+        | ScoresReply
+        | PositionsReply
+        | TokenLensReply
         | NeuronsReply
         | Suggestions
         | TokenCheck
         | TargetReply
+        | CodeReply
+        | PageReply
         | CachesReply
         | PresenceReply
       )
@@ -215,17 +329,89 @@ export interface AttributionReply {
   prompts: number;
   notes: string[];
   refusal?: string | null;
+  per_prompt?: boolean;
 }
 /**
- * Attention of one head (mean over prompts when none was named). `brings` says whether buffer 1 is there.
+ * Attention of one head (mean over prompts when none was named).
  */
 export interface AttentionReply {
   kind: "attention";
   layer: number;
   head: number;
   positions: number;
-  brings: boolean;
+  parts: AttentionBuffer[];
   notes: string[];
+}
+/**
+ * What one buffer holds: a map, float16 [destination, source] in units of `scale`, or `"brings"`, float32 [source].
+ *
+ *     `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at the destination, in logits;
+ *     `"brings"` is the latter's row at the destination that was asked for.
+ */
+export interface AttentionBuffer {
+  what: "brings" | "contribution" | "pattern" | "value";
+  scale?: number;
+}
+/**
+ * All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
+ */
+export interface ThumbnailsReply {
+  kind: "thumbnails";
+  layer: number;
+  side: number;
+  positions: number;
+  limits: number[];
+  notes: string[];
+}
+/**
+ * Many heads' attention in one.
+ */
+export interface BlendReply {
+  kind: "blend";
+  positions: number;
+  heads: number;
+  scale: number;
+  notes: string[];
+}
+/**
+ * A score for each head. `meaning` says in a sentence what it measures, `low` and `high` end its scale.
+ */
+export interface ScoresReply {
+  kind: "scores";
+  score: "copying" | "duplicate" | "entropy" | "first" | "induction" | "previous";
+  meaning: string;
+  low: number;
+  high: number;
+  notes: string[];
+}
+/**
+ * A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row).
+ */
+export interface PositionsReply {
+  kind: "positions";
+  by: "accumulated" | "head" | "layer" | "neuron" | "source";
+  labels: string[];
+  positions: number;
+  notes: string[];
+}
+/**
+ * A window of the token lens: `cells[point][position - start]`.
+ */
+export interface TokenLensReply {
+  kind: "token-lens";
+  points: string[];
+  start: number;
+  cells: LensCell[][];
+  notes: string[];
+}
+/**
+ * The likeliest tokens at one point and position; the answer's probability and rank there (1 is the likeliest).
+ */
+export interface LensCell {
+  tokens: string[];
+  probabilities: number[];
+  answer?: number | null;
+  rank?: number | null;
 }
 /**
  * The strongest neurons, positive before negative, strongest first, as `L5N123`.
@@ -272,6 +458,20 @@ export interface TokenCheck {
 export interface TargetReply {
   kind: "target";
   target: Target;
+}
+/**
+ * Python code.
+ */
+export interface CodeReply {
+  kind: "code";
+  code: string;
+}
+/**
+ * A page; `name` is what to call its file.
+ */
+export interface PageReply {
+  kind: "page";
+  name: string;
 }
 /**
  * All caches, in the namespace's order. `kernel` differs after every restart; `notes` say what was left out.
@@ -321,4 +521,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "c1fbfc5998d7";
+export const WIRE = "82f49153b6f7";

@@ -1,7 +1,7 @@
 // What is selected in a view, as plain data: to be kept by a host, and put back later, perhaps onto another cache.
 import { batch } from "@preact/signals-core";
-import type { CacheRow, Target } from "./protocol.gen";
-import type { Norm, Ranking, Store } from "./store";
+import type { CacheRow, Shown, Target } from "./protocol.gen";
+import type { Norm, Presentation, Ranking, Score, Store, Tab, Weighting } from "./store";
 import { parseHead } from "./format";
 import { isSet, NOTHING } from "./target";
 
@@ -15,6 +15,10 @@ export interface Selection {
   topK: number;
   ranking: Ranking;
   layer: number | null;
+  weighting: Weighting;
+  presentation: Presentation;
+  score: Score | null;
+  tab: Tab;
 }
 
 /** What of a selection makes sense for a cache of this shape. */
@@ -41,6 +45,7 @@ export function selectionOf(store: Store, isDefault: (target: Target) => boolean
   return {
     prompt: store.prompt.value, position: store.locked.value, target: isSet(target) && !isDefault(target) ? target : null,
     heads: store.heads.value, norm: store.norm.value, topK: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
+    weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
   };
 }
 
@@ -54,18 +59,40 @@ export function select(store: Store, selection: Selection): void {
     store.topK.value = selection.topK;
     store.ranking.value = selection.ranking;
     store.layer.value = selection.layer;
+    store.weighting.value = selection.weighting;
+    store.presentation.value = selection.presentation;
+    store.score.value = selection.score;
+    store.tab.value = selection.tab;
   });
 }
+
+/** The same, and what the view shows of it, as the kernel is told. */
+export function shownOf(store: Store): Shown {
+  return {
+    target: store.target.value, prompt: store.prompt.value, position: store.locked.value, heads: store.heads.value,
+    norm: store.norm.value, top_k: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
+    weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
+    by: store.mapBy.value,
+  };
+}
+
+const WEIGHTINGS: Weighting[] = ["pattern", "value", "contribution"];
+const PRESENTATIONS: Presentation[] = ["matrix", "text", "all"];
+const SCORES: Score[] = ["previous", "first", "duplicate", "induction", "entropy", "copying"];
+const TABS: Tab[] = ["attention", "positions", "token-lens", "prompts"];
+const one = <T>(known: readonly T[], value: unknown): T | undefined => known.find((name) => name === value);
 
 /** A selection that came from outside: anything that is not one becomes null. */
 export function asSelection(value: unknown): Selection | null {
   if (typeof value !== "object" || value === null) return null;
-  const { prompt, position, target, heads, norm, topK, ranking, layer } = value as Record<string, unknown>;
+  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab } = value as Record<string, unknown>;
   const whole = (v: unknown): number | null => (typeof v === "number" && Number.isInteger(v) && v >= 0 ? v : null);
   const contrasts = typeof target === "object" && target !== null && Array.isArray((target as Target).contrasts);
   return {
     prompt: whole(prompt), position: whole(position), layer: whole(layer), target: contrasts ? (target as Target) : null,
     heads: Array.isArray(heads) ? heads.filter((h) => typeof h === "string") : [],
     norm: norm === "recomputed" ? norm : "frozen", ranking: ranking === "neurons" ? ranking : "heads", topK: Math.min(50, Math.max(1, whole(topK) ?? 5)),
+    weighting: one(WEIGHTINGS, weighting) ?? "pattern", presentation: one(PRESENTATIONS, presentation) ?? "matrix",
+    score: one(SCORES, score) ?? null, tab: one(TABS, tab) ?? "attention",
   };
 }

@@ -1,20 +1,33 @@
 // The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK, ranking,
-// layer.
+// layer, weighting, presentation, score, tab.
 // Everything else lives in this view only. Views read and write here, and never message each other.
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { headName, parseHead, visible } from "./format";
-import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, Target, TokenLabel } from "./protocol.gen";
+import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, ScoresReply, Shown, Target, TokenLabel } from "./protocol.gen";
 import { NOTHING, quantity } from "./target";
 
 export type Norm = "frozen" | "recomputed";
 export type Ranking = "heads" | "neurons";
+export type Weighting = NonNullable<Shown["weighting"]>;
+export type Presentation = NonNullable<Shown["presentation"]>;
+export type Tab = NonNullable<Shown["tab"]>;
+export type Score = ScoresReply["score"];
 /** The loader's lane whose refusals stand in its own card, and are no failure of the panel. */
 export const NEURONS = "neurons";
 export type Theme = "light" | "dark";
-/** A decomposition as it came, with its numbers. */
+/** A decomposition as it came, with its numbers; in the mean over prompts also their spread. */
 export interface Attribution {
   reply: AttributionReply;
   rows: Float32Array;
+  /** The standard deviation over prompts. */
+  std: Float32Array | null;
+  /** [component, prompt], row-major. */
+  perPrompt: Float32Array | null;
+}
+/** A score for each head, as it came. */
+export interface Scores {
+  reply: ScoresReply;
+  values: Float32Array;
 }
 /** The strongest neurons as they came, with their numbers and the layer that was asked for (null: all). */
 export interface Neurons {
@@ -41,6 +54,10 @@ export interface Synced {
   topK: Signal<number>;
   ranking: Signal<Ranking>;
   layer: Signal<number | null>;
+  weighting: Signal<Weighting>;
+  presentation: Signal<Presentation>;
+  score: Signal<Score | null>;
+  tab: Signal<Tab>;
 }
 
 export class Store implements Synced {
@@ -54,6 +71,15 @@ export class Store implements Synced {
   readonly ranking = signal<Ranking>("heads");
   /** Whose neurons are ranked; null is all layers'. */
   readonly layer = signal<number | null>(null);
+  readonly weighting = signal<Weighting>("pattern");
+  readonly presentation = signal<Presentation>("matrix");
+  /** What colours the head map; null is what each head adds. */
+  readonly score = signal<Score | null>(null);
+  readonly tab = signal<Tab>("attention");
+  /** Whether each attention picture has a colour range of its own, or all share one. */
+  readonly ownRange = signal(false);
+  /** The rows of the position map. */
+  readonly mapBy = signal<NonNullable<Shown["by"]>>("layer");
 
   /** Which cache of a kernel is in view; null in an inline panel, which has one. */
   readonly ref = signal<CacheRef | null>(null);
@@ -77,6 +103,7 @@ export class Store implements Synced {
   readonly layerRows = signal<Attribution | null>(null);
   readonly headRows = signal<Attribution | null>(null);
   readonly neurons = signal<Neurons | null>(null);
+  readonly scores = signal<Scores | null>(null);
   /** How many of the loader's requests are under way: the pictures on screen are yesterday's. */
   readonly computing = signal(0);
   /** The same for the neurons, which only their own card shows. */

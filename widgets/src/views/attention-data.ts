@@ -46,10 +46,11 @@ export class AttentionStore {
       kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(),
     });
     if (!result) return null;
-    const values = halves(words16(result.buffers[0]));
+    const buffer = (what: string): DataView | undefined => result.buffers[result.reply.parts.findIndex((part) => part.what === what)];
+    const values = halves(words16(buffer("pattern")));
     const attention: Attention = {
       matrix: { size: result.reply.positions, values },
-      brings: result.reply.brings ? float32(result.buffers[1]) : null,
+      brings: buffer("brings") ? float32(buffer("brings")) : null,
       notes: result.reply.notes,
     };
     this.#kept.set(key, attention);

@@ -12,22 +12,20 @@ interface Held extends Card {
   end: AbortController;
 }
 
-export function mountAttention(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+export function mountAttention(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const data = new AttentionStore(store, client);
   const placeholder = element("div", "rs-card rs-placeholder", {},
     element("div", "rs-placeholder-box", {},
       element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
       element("p", "rs-placeholder-more", {},
         "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
-  const title = element("div", "rs-title rs-attention-title");
   const row = element("div", "rs-cards");
-  parent.append(title, row);
+  parent.append(row);
   row.append(placeholder);
   watch(signal, () => {
     render(
-      html`<h3>Attention <span>where a head looks; the bars: what each source brings to the ${store.quantity.value}</span></h3>
-        <div class="rs-scale" aria-hidden="true">0<i style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>`,
-      title,
+      html`<div class="rs-scale" aria-hidden="true">0<i style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>`,
+      controls,
     );
   });
 
