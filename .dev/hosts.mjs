@@ -1,6 +1,6 @@
 /**
- * `npm run test:hosts`: the sidebar in other releases of its hosts, each in an environment of its own under `.venv-hosts/`:
- * that release of JupyterLab or Notebook, and nothing of Residscope but the built extension. The kernels are this checkout's.
+ * `npm run test:hosts`: the sidebar in other releases of JupyterLab, each in an environment of its own under `.venv-hosts/`:
+ * that release of JupyterLab, and nothing of Residscope but the built extension. The kernels are this checkout's.
  *
  * `npm run test:hosts -- 4.4` takes the hosts whose names contain that; what follows `--` goes to pytest.
  */
@@ -13,9 +13,8 @@ import { setUp } from "./setup.mjs";
 
 const sidebar = ["", "_fate", "_places"].map((part) => `tests/browser/test_sidebar${part}.py`);
 const hosts = [
-  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10", "anywidget==0.11.0"], program: "jupyterlab", tests: sidebar },
-  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11", "anywidget==0.11.0"], program: "jupyterlab", tests: sidebar },
-  { name: "notebook-7", packages: ["notebook==7.6.5", "anywidget==0.11.0"], program: "notebook", tests: ["tests/browser/notebook7.py"] },
+  { name: "jupyterlab-4.4", packages: ["jupyterlab==4.4.10", "anywidget==0.11.0"], tests: sidebar },
+  { name: "jupyterlab-4.5", packages: ["jupyterlab==4.5.11", "anywidget==0.11.0"], tests: sidebar },
 ];
 
 function link(folder) {
@@ -25,7 +24,7 @@ function link(folder) {
   symlinkSync(outputs.labextension, place, "junction");
 }
 
-function test({ name, packages, program, tests }, chromium, pytest) {
+function test({ name, packages, tests }, chromium, pytest) {
   const folder = inRoot(".venv-hosts", name);
   const own = pythonOf(folder);
   const env = environment({ VIRTUAL_ENV: folder, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
@@ -35,7 +34,7 @@ function test({ name, packages, program, tests }, chromium, pytest) {
   });
   step(`${name}, tested`, () => {
     link(folder);
-    const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_HOST_PROGRAM: program, RESIDSCOPE_CHROMIUM: chromium };
+    const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_CHROMIUM: chromium };
     run(python, ["-m", "pytest", ...tests, ...pytest], { env: environment(host) });
   });
 }

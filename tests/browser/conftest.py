@@ -7,14 +7,17 @@ helpers of `lab.py`, that fails the test when the page reported an error of ours
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab import Lab
+from nursery import AVAILABLE, SOURCE, environment
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
-from server import Server
+from server import Server, end
 from sidebar import FOLLOWS, TINY
 
 CHROMIUM_FLAGS = [
@@ -31,9 +34,21 @@ PICTURES = Path("test-results")
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """Where kernels come from that start at once; see `nursery.py`."""
+    if not AVAILABLE:
+        yield None
+        return
+    path = tmp_path_factory.mktemp("nursery") / "socket"
+    process = subprocess.Popen([sys.executable, SOURCE, "serve", str(path)], env=environment(), start_new_session=True)
+    yield path
+    end(process)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, nursery: Path | None) -> Iterator[Server]:
     """JupyterLab, ready; `server.root` is its folder of notebooks."""
-    with Server.started(tmp_path_factory.mktemp("jupyterlab")) as running:
+    with Server.started(tmp_path_factory.mktemp("jupyterlab"), nursery) as running:
         yield running
 
 

@@ -12,10 +12,13 @@ import os
 import signal
 import socket
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 AVAILABLE = sys.platform == "linux"
+SOURCE = __file__
 _PRELOADED = (
     "torch",
     "transformers.models.llama.modeling_llama",
@@ -79,7 +82,11 @@ def _end_with(connection: socket.socket) -> None:
 def kernel(path: str, *arguments: str) -> None:
     """Ask the nursery for a kernel, and stand for it."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
+    while True:
+        with suppress(FileNotFoundError, ConnectionRefusedError):  # the nursery itself has only just been started
+            connection.connect(path)
+            break
+        time.sleep(0.05)
     asked = {"cwd": str(Path.cwd()), "environment": dict(os.environ), "arguments": arguments}
     socket.send_fds(connection, [json.dumps(asked).encode()], [1, 2])
     pid = int(connection.makefile().readline())

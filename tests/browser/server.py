@@ -20,9 +20,7 @@ from typing import Any
 
 import nursery as nursery_program
 import platformdirs
-from nursery import AVAILABLE
 
-NURSERY = Path(nursery_program.__file__)
 STARTING = 120.0  # seconds; a first start on a small machine compiles a great deal
 
 
@@ -38,22 +36,22 @@ class Server:
 
     @classmethod
     @contextmanager
-    def started(cls, folder: Path) -> Iterator[Server]:
-        """Start JupyterLab with everything it reads and writes inside `folder`, and end it afterwards."""
+    def started(cls, folder: Path, nursery: Path | None = None, program: str = "jupyterlab") -> Iterator[Server]:
+        """Start JupyterLab with everything it reads and writes inside `folder`, and end it afterwards.
+
+        `nursery` is where kernels come from, else each is a new process; `program` may be another server's module.
+        """
         root, log = folder / "notebooks", folder / "jupyterlab.log"
         root.mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data")
-        nursery = folder / "nursery"
-        young = _start_nursery(nursery) if AVAILABLE else None
-        argv = [str(NURSERY), "kernel", str(nursery)] if young else None
+        argv = [nursery_program.__file__, "kernel", str(nursery)] if nursery else None
         server.add_kernel("tests", "Python of the tests", argv=argv)  # a name that no host claims for its own
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
-        program = os.environ.get("RESIDSCOPE_HOST_PROGRAM", "jupyterlab")
         command = [host, "-m", program, "--no-browser", "--allow-root", "--expose-app-in-browser"]
         command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
         command += ["--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={server.token}"]
@@ -71,9 +69,7 @@ class Server:
             server._wait(process)
             yield server
         finally:
-            _end(process)
-            if young is not None:
-                _end(young)
+            end(process)
 
     def add_kernel(self, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
         """Add a kernel that runs in this very environment, whichever one JupyterLab runs in.
@@ -116,18 +112,6 @@ class Server:
         raise RuntimeError(f"JupyterLab {end}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
-def _start_nursery(path: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, str(NURSERY), "serve", str(path)], env=nursery_program.environment(), start_new_session=True
-    )
-    until = time.monotonic() + STARTING
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError("The nursery of kernels did not start.")
-        time.sleep(0.05)  # between two looks
-    return process
-
-
 def _environment(folder: Path) -> dict[str, str]:
     """The environment of JupyterLab and its kernels: nothing of the user's, but what is dear to download again."""
     settings = folder / "config" / "labconfig"
@@ -151,8 +135,8 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End JupyterLab and all its children, kindly first."""
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its group, and all its children, kindly first."""
 
     def send(kind: signal.Signals) -> None:
         if hasattr(os, "killpg"):
