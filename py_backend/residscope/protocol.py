@@ -319,12 +319,16 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
-    """All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each."""
+    """All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
+
+    A limit is None where there is no such attention: the layer has fewer heads, or none, or it was not cached, or what
+    it brings cannot be told (`notes` say which). The cells are 0 there.
+    """
 
     layer: int
     side: int
     positions: int
-    limits: list[float]
+    limits: list[float | None]
     notes: list[str]
 
 

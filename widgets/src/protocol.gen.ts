@@ -354,13 +354,16 @@ export interface AttentionBuffer {
 }
 /**
  * All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
+ *
+ *     A limit is None where there is no such attention: the layer has fewer heads, or none, or it was not cached, or what
+ *     it brings cannot be told (`notes` say which). The cells are 0 there.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
   layer: number;
   side: number;
   positions: number;
-  limits: number[];
+  limits: (number | null)[];
   notes: string[];
 }
 /**
@@ -521,4 +524,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "82f49153b6f7";
+export const WIRE = "fef44e528af0";
