@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
@@ -11,6 +13,8 @@ from .protocol import By
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+    from .export.figures import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +102,63 @@ class Attribution:
         index = pd.Index(self.labels, name=self.axes[0])
         return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
 
-    def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """The k most positive and the k most negative rows (mean over all other axes), strongest first.
+    def to_csv(self, path: str | PathLike[str] | None = None) -> str | None:
+        """The table of `to_frame` as CSV, in logits.
+
+        Args:
+            path: Where to write it; by default the text is returned.
+
+        Raises:
+            ResidscopeError: If pandas is not installed.
+        """
+        return self.to_frame().to_csv(path)
+
+    def to_plotly(
+        self,
+        kind: Kind | None = None,
+        prompt: int | None = None,
+        *,
+        other: Attribution | None = None,
+        k: int = 5,
+        tokens: Sequence[str] | None = None,
+        names: tuple[str, str] = ("this", "other"),
+    ) -> Any:
+        """A plotly figure, in logits: blue adds, orange takes away.
+
+        Args:
+            kind: `"heatmap"` (layer × head of `by="head"`; with `position=None` component × position, or, of sources,
+                destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
+                `"ranking"` (the strongest rows), `"sources"` (head × source), or `"scatter"` (against `other`). By
+                default what suits `by`.
+            prompt: The prompt; None is the mean over prompts.
+            other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run.
+            k: For `"ranking"`: so many rows of each sign.
+            tokens: Texts of the prompt's tokens, to name positions with. They are drawn as text, whatever is in them.
+            names: For `"scatter"`: what the two axes are called.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed, or the kind does not suit this decomposition.
+        """
+        from .export.figures import attribution_figure
+
+        return attribution_figure(self, kind, prompt, other=other, k=k, tokens=tokens, names=names)
+
+    def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
+        """The k most positive and the k most negative rows, strongest first.
 
         With `by="head"` only heads are ranked, with `by="neuron"` only neurons.
+
+        Args:
+            k: How many of each sign.
+            prompt: The prompt; None is the mean over prompts. Positions and heads are always averaged over.
         """
-        means = self.values[: self.parts].flatten(1).mean(1)
+        values = self.values[: self.parts]
+        if prompt is not None:
+            values = values.select(self.axes.index("batch"), prompt)
+        means = values.reshape(len(values), -1).mean(1)
         return [(self.labels[i], float(means[i])) for i in strongest(means, k)]
 
     def __repr__(self) -> str:

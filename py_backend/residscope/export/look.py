@@ -1,0 +1,112 @@
+"""How figures look: the panel's colours, and texts that plotly cannot take for markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ResidscopeError
+
+BLUE, ORANGE, LINE, QUIET = "#3a82bd", "#d06e2b", "#12407f", "#8a8f94"
+# As in the panel (light): blue adds, orange takes away, both told apart by the colour-blind; teal for what has no sign.
+_MIDDLE = "#f5f5f2"
+_PLUS = [(0.04, "#e4edf2"), (0.12, "#cde0eb"), (0.3, "#9cc4dd"), (0.6, BLUE), (1.0, LINE)]
+_MINUS = [(0.04, "#f7e9dd"), (0.12, "#f4d6bd"), (0.3, "#ecb185"), (0.6, ORANGE), (1.0, "#9c3f05")]
+DIVERGING = [
+    *([0.5 - at / 2, colour] for at, colour in reversed(_MINUS)),
+    [0.5, _MIDDLE],
+    *([0.5 + at / 2, colour] for at, colour in _PLUS),
+]
+SEQUENTIAL = [
+    [0.0, "#f2f4f2"], [0.03, "#e4eeea"], [0.12, "#c8e0d8"], [0.35, "#8cc1b3"], [0.65, "#2f8779"], [1.0, "#0a4844"],
+]  # fmt: skip
+
+_VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
+# plotly draws a part of HTML in every text, and LaTeX between dollar signs where the page has MathJax.
+_AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
+_TICKS = 40
+
+
+def plotly() -> Any:
+    """`plotly.graph_objects`.
+
+    Raises:
+        ResidscopeError: If it is not installed.
+    """
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise ResidscopeError(
+            "plotly", 'A figure needs plotly: `pip install "residscope[figures]"` (or `pip install plotly`).'
+        ) from error
+    return go
+
+
+def token(text: str, most: int = 20) -> str:
+    """A token as it is drawn: white space visible, a long one cut short, and nothing in it markup."""
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
+    return plain(short.translate(_VISIBLE)) or "∅"
+
+
+def plain(text: str) -> str:
+    """A text as it is, with nothing in it markup."""
+    return text.translate(_AS_TEXT)
+
+
+def signed(value: float) -> str:
+    """A figure in logits, with its sign: `+1.93`, `−0.004`."""
+    if value != value:
+        return "not known"
+    text = f"{value:+.2f}" if abs(value) >= 0.005 or not value else f"{value:+.1g}"
+    return text.replace("-", "−")
+
+
+def colours(values: Sequence[float]) -> list[str]:
+    """Blue for what adds, orange for what takes away."""
+    return [BLUE if value >= 0 else ORANGE for value in values]
+
+
+def limit(rows: Any) -> float:
+    """The end of a scale that is symmetric about zero: the largest absolute value that is a number."""
+    finite = rows[rows.isfinite()]
+    return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
+
+
+def diverging(end: float, title: str) -> dict[str, Any]:
+    """A colour axis centred at zero."""
+    return {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": _bar(title)}
+
+
+def sequential(end: float, title: str) -> dict[str, Any]:
+    """A colour axis from zero."""
+    return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": _bar(title)}
+
+
+def cells(rows: Any, hover: list[list[str]], **more: Any) -> dict[str, Any]:
+    """A heatmap of a matrix, top row first; cells that hold no number stay empty."""
+    z = [[None if value != value else value for value in row] for row in rows.tolist()]
+    return {"type": "heatmap", "z": z, "hovertext": hover, "hoverinfo": "text", "coloraxis": "coloraxis"} | more
+
+
+def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+    """An axis with its title; `names` are written at 0, 1, 2, …, thinned out where they are many."""
+    plain: dict[str, Any] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
+    if names is not None:
+        every = -(-len(names) // _TICKS)
+        plain |= {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
+    return plain | more
+
+
+def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
+    """A plotly figure with the look that all share."""
+    base = {
+        "title": {"text": title},
+        "template": "simple_white",
+        "hoverlabel": {"align": "left"},
+        "margin": {"l": 70, "r": 30, "t": 70, "b": 70},
+    }
+    return plotly().Figure({"data": traces, "layout": base | layout})
+
+
+def _bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "right"}, "outlinewidth": 0}
