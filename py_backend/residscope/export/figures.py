@@ -150,16 +150,25 @@ def _lens(shown: _Shown) -> Any:
     result = shown.result
     # With the constant each point is the target itself: the last one is the model's own figure.
     points = (shown.values + of(result, result.constant, shown.prompt)).tolist()
-    spread: dict[str, Any] = {}
-    if shown.prompt is None and result.values.shape[1] > 1:
-        each = result.values + result.constant
-        spread = {"error_y": {"array": each.std(1).tolist(), "color": "#cde0eb", "thickness": 1, "width": 0}}
+    x = list(range(len(points)))
     hover = [f"{label}: {signed(value)} logits" for label, value in zip(result.labels, points, strict=True)]
-    trace = {"type": "scatter", "mode": "lines+markers", "x": list(range(len(points))), "y": points} | spread
-    trace |= {"line": {"color": LINE}, "marker": {"size": 5}, "hovertext": hover, "hoverinfo": "text"}
-    said = f"{shown.title} (bars: standard deviation)" if spread else shown.title
+    traces: list[dict[str, Any]] = []
+    said = shown.title
+    if shown.prompt is None and result.values.shape[1] > 1:
+        spread = (result.values + result.constant).std(1).tolist()
+        upper = [value + sd for value, sd in zip(points, spread, strict=True)]
+        lower = [value - sd for value, sd in zip(points, spread, strict=True)]
+        band = {"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself"}
+        traces.append(band | {"fillcolor": "#e4edf2", "line": {"width": 0}, "hoverinfo": "skip"})
+        said = f"{shown.title} ± standard deviation"
+    line = {"type": "scatter", "mode": "lines+markers", "x": x, "y": points, "hovertext": hover, "hoverinfo": "text"}
+    traces.append(line | {"line": {"color": LINE}, "marker": {"size": 5}})
     return figure(
-        [trace], said, xaxis=axis("after", result.labels), yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET)
+        traces,
+        said,
+        showlegend=False,
+        xaxis=axis("point of the residual stream", result.labels),
+        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
     )
 
 

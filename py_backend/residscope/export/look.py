@@ -42,7 +42,7 @@ def plotly() -> Any:
     return go
 
 
-def token(text: str, most: int = 20) -> str:
+def token(text: str, most: int = 14) -> str:
     """A token as it is drawn: white space visible, a long one cut short, and nothing in it markup."""
     short = text if len(text) <= most else f"{text[: most - 1]}…"
     return plain(short.translate(_VISIBLE)) or "∅"
@@ -92,7 +92,7 @@ def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[st
     """An axis with its title; `names` are written at 0, 1, 2, …, thinned out where they are many."""
     plain: dict[str, Any] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
     if names is not None:
-        every = -(-len(names) // _TICKS)
+        every = -(-len(names) // _TICKS) or 1
         plain |= {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
     return plain | more
 
@@ -109,4 +109,4 @@ def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
 
 
 def _bar(title: str) -> dict[str, Any]:
-    return {"title": {"text": title, "side": "right"}, "outlinewidth": 0}
+    return {"title": {"text": title, "side": "top"}, "outlinewidth": 0}
