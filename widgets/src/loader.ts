@@ -3,7 +3,7 @@ import { computed, untracked } from "@preact/signals-core";
 import { type Client, float32, RequestFailed } from "./client";
 import { watch } from "./lifetime";
 import type { Attribute } from "./protocol.gen";
-import { type Attribution, NEURONS, type Store } from "./store";
+import { type Attribution, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 
 /**
@@ -12,7 +12,7 @@ import { isSet, targetKey } from "./target";
  */
 export function isOutdated(error: unknown, store: Store): boolean {
   if (!(error instanceof RequestFailed)) return false;
-  if (error.code === "lost") return true;
+  if (error.code === "lost" || error.code === NOT_SAVED) return true;
   const outdated = (error.code === "gone" || error.code === "changed") && store.ref.peek() !== null;
   if (outdated) store.outdated.value += 1;
   return outdated;
@@ -77,7 +77,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     if (score === null) return; // not in view
     void store.source.value;
     const prompt = store.prompt.value;
-    now(() => run("scores", client.latest("scores", { kind: "scores", score, prompt }), ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) })));
+    now(() => run(SCORES, client.latest(SCORES, { kind: "scores", score, prompt }), ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }), store.computingScores));
   });
 
   watch(signal, () => {

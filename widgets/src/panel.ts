@@ -3,7 +3,7 @@ import type { Client } from "./client";
 import { keepKeys } from "./keys";
 import { element, watch } from "./lifetime";
 import { load } from "./loader";
-import { NEURONS, type Store } from "./store";
+import { NEURONS, SCORES, type Store } from "./store";
 import { followTheme } from "./theme";
 import { mountHeader } from "./views/header";
 import { mountHeads } from "./views/heads";
@@ -38,7 +38,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   });
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
-    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && lane !== NEURONS);
+    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && lane !== NEURONS && lane !== SCORES);
     root.dataset["state"] = failed ? "error" : loading ? "loading" : "ready";
     root.setAttribute("aria-busy", String(loading));
   });

@@ -12,8 +12,9 @@ export type Weighting = NonNullable<Shown["weighting"]>;
 export type Presentation = NonNullable<Shown["presentation"]>;
 export type Tab = NonNullable<Shown["tab"]>;
 export type Score = ScoresReply["score"];
-/** The loader's lane whose refusals stand in its own card, and are no failure of the panel. */
+/** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
 export const NEURONS = "neurons";
+export const SCORES = "scores";
 export type Theme = "light" | "dark";
 /** A decomposition as it came, with its numbers; in the mean over prompts also their spread. */
 export interface Attribution {
@@ -106,8 +107,9 @@ export class Store implements Synced {
   readonly scores = signal<Scores | null>(null);
   /** How many of the loader's requests are under way: the pictures on screen are yesterday's. */
   readonly computing = signal(0);
-  /** The same for the neurons, which only their own card shows. */
+  /** The same for the neurons and for the head scores, which only their own place shows. */
   readonly computingNeurons = signal(0);
+  readonly computingScores = signal(0);
   /** Lanes of the loader whose last answer was a refusal, with its sentence. */
   readonly problems = signal<ReadonlyMap<string, string>>(new Map());
 

@@ -1,19 +1,24 @@
 // Head map: layer × head, one cell a head. The cells are elements, built once for a model's shape; hovering touches two of them.
+// What colours them is map-picture.ts' matter.
 import { computed, untracked } from "@preact/signals-core";
+import { nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { layerTicks } from "../draw/axis";
-import { css, divergingGradient, divergingRgb, limitOf } from "../draw/colours";
-import { headName, parseHead, signed } from "../format";
+import { css } from "../draw/colours";
+import { headName, parseHead } from "../format";
 import { element, watch } from "../lifetime";
-import type { Store } from "../store";
+import { SCORES, type Store } from "../store";
+import { cellWords, colourOf, isDiverging, mapPicture, share, uprightScale, valueIn, written } from "./map-picture";
+import { prose } from "./prose";
+import { mountScoreChoice } from "./score-choice";
 
 /** Height of the tallest map; a square-ish one is a little lower. Constant for a model's shape. */
 const TALLEST = 340;
 const SQUARE = 290;
 
 export function mountHeads(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
-  const subtitle = element("span");
-  const title = element("div", "rs-title", {}, element("h3", "", {}, "Heads ", subtitle));
+  const choice = element("div", "rs-choice");
+  const title = element("div", "rs-title", {}, element("h3", "", {}, "Heads ", element("span", "", {}, "layer ↓ × head →")), choice);
   const map = element("div", "rs-headmap");
   const rowLabels = element("div", "rs-map-rows", { "aria-hidden": "true" });
   const columnLabels = element("div", "rs-map-columns", { "aria-hidden": "true" });
@@ -25,15 +30,22 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
   bar.append(marker, ...ticks);
   map.append(rowLabels, grid, bar, columnLabels);
   grid.append(tip);
-  parent.append(title, map);
+  const refusal = element("p", "rs-refusal", { role: "note" });
+  const place = element("div", "rs-map-place", {}, map, refusal);
+  parent.append(title, place);
+  mountScoreChoice(choice, store, signal);
 
   const cells = new Map<string, HTMLElement>();
   let rove: HTMLElement | null = null;
   const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
 
+  const picture = mapPicture(store);
   watch(signal, () => {
-    subtitle.textContent = "layer ↓ × head →, what each adds";
-    subtitle.title = `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`;
+    const why = store.score.value === null ? undefined : store.problems.value.get(SCORES);
+    refusal.hidden = why === undefined;
+    map.toggleAttribute("inert", why !== undefined);
+    place.classList.toggle("rs-recount", store.computingScores.value > 0);
+    render(why === undefined ? nothing : prose(why), refusal);
   });
 
   watch(signal, () => {
@@ -77,25 +89,26 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
   watch(signal, () => {
     void shape.value;
     const theme = store.theme.value;
-    const data = store.headRows.value;
-    const stale = store.problems.value.has("heads");
+    const shown = picture.value;
+    const stale = shown?.score === null && store.problems.value.has("heads");
     map.classList.toggle("rs-stale", stale);
-    if (!data) return;
-    const limit = limitOf(data.rows.subarray(0, cells.size));
+    if (!shown) return;
     let index = 0;
     for (const [name, cell] of cells) {
-      const value = data.rows[index] ?? NaN;
-      const absent = Number.isNaN(value);
-      cell.classList.toggle("rs-absent", absent);
+      const value = shown.values[index] ?? NaN;
+      const absent = store.isAbsent(name);
+      const unknown = Number.isNaN(value);
+      cell.classList.toggle("rs-absent", absent || unknown);
       if (absent) cell.setAttribute("aria-disabled", "true");
       else cell.removeAttribute("aria-disabled");
-      cell.style.backgroundColor = absent ? "" : css(divergingRgb(value, limit, theme));
-      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : signed(value)}`);
+      cell.style.backgroundColor = absent || unknown ? "" : css(colourOf(shown, value, theme));
+      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : cellWords(shown, value)}`);
       index += 1;
     }
-    bar.style.backgroundImage = divergingGradient(theme);
-    ticks[0].textContent = signed(limit);
-    ticks[2].textContent = signed(-limit);
+    bar.style.backgroundImage = uprightScale(shown, theme);
+    ticks[0].textContent = written(shown, shown.high);
+    ticks[1].textContent = isDiverging(shown) ? "0" : "";
+    ticks[2].textContent = written(shown, shown.low);
   });
 
   watch(signal, () => {
@@ -116,18 +129,18 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     cell?.classList.add("rs-hover");
     lit = cell;
     const head = name === null ? null : parseHead(name);
-    const value = name === null ? null : store.headValue(name);
-    tip.hidden = marker.hidden = !cell || value === null;
     const facts = store.facts.value;
-    if (!head || !facts || value === null) return;
-    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${signed(value)}`);
+    const shown = picture.value;
+    const value = name === null || !facts || !shown || store.isAbsent(name) ? NaN : valueIn(shown, name, facts.heads);
+    tip.hidden = marker.hidden = !cell || Number.isNaN(value);
+    if (!head || !facts || !shown || Number.isNaN(value)) return;
+    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${cellWords(shown, value)}`);
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;
     tip.classList.toggle("rs-tip-left", left > 60);
     tip.classList.toggle("rs-tip-below", head.layer / facts.layers < 0.12);
-    const limit = limitOf(store.headRows.value?.rows.subarray(0, cells.size) ?? []);
-    marker.style.top = `${limit > 0 ? 50 - (value / limit) * 50 : 50}%`;
+    marker.style.top = `${100 - share(shown, value) * 100}%`;
   });
   watch(signal, () => {
     const layer = store.activeLayer.value;

@@ -1,13 +1,12 @@
 // The MLP neurons that add most and take away most, of a layer or of all. Beneath them: what all of them come to.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { limitOf } from "../draw/colours";
 import { counted, signed } from "../format";
 import { element, watch } from "../lifetime";
 import { NEURONS, type Neurons, type Sentence, type Store } from "../store";
 import { type Entry, sumTable } from "./ledger";
 import { prose } from "./prose";
-import { type Ranked, rankLine, walk } from "./rank-line";
+import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
 
 /** Neurons and bias, and the MLPs that they add up to. */
 export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
@@ -41,14 +40,14 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   watch(signal, () => {
     const found = ranked.value;
     list.style.setProperty("--k", String(store.topK.value));
-    const limit = limitOf(found.map((r) => r.value));
+    const reach = reachOf(found);
     const start = Math.min(rove.value, Math.max(0, found.length - 1));
     render(
       store.neurons.value === null
         ? html`<p class="rs-waits">adding up the neurons …</p>`
         : found.map((neuron, i) => html`
           <div role="listitem" class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
-            data-at=${i} tabindex=${i === start ? 0 : -1} aria-label="${neuron.name} ${signed(neuron.value)}">${rankLine(neuron, limit)}</div>`),
+            data-at=${i} tabindex=${i === start ? 0 : -1} aria-label="${neuron.name} ${signed(neuron.value)}">${rankLine(neuron, reach)}</div>`),
       list,
     );
   });

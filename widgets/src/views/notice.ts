@@ -3,7 +3,7 @@ import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { child, element, later, watch } from "../lifetime";
-import { NEURONS, type Store } from "../store";
+import { NEURONS, SCORES, type Store } from "../store";
 import { prose } from "./prose";
 
 const PATIENCE_MS = 1200;
@@ -30,7 +30,7 @@ export function mountNotice(parent: HTMLElement, store: Store, client: Client, s
   });
 
   watch(signal, () => {
-    const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (lane === NEURONS ? [] : said)))];
+    const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (lane === NEURONS || lane === SCORES ? [] : said)))];
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
     // Where the header says what has become of the cache, it need not be said twice.
     const line = store.standing.value ? null : client.lost.value ? GONE : silent.value ? WAITING : null;

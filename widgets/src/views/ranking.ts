@@ -39,7 +39,10 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
     const facts = store.facts.value;
     const step = (by: number) => () => (store.topK.value = Math.max(1, Math.min(MOST, k + by)));
     render(
-      html`${what === "neurons" ? layerChoice(store) : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`}
+      html`${what === "neurons" ? layerChoice(store) :
+        store.headRows.value?.std ? html`<span title="The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard deviation to either side. Hover over a line for a dot a prompt."><i
+            class="rs-key-whisker" aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
+        : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`}
         <div class="rs-stepper" role="group" aria-label="How many ${what} each way">
           <button type="button" aria-label="Fewer ${what}" ?disabled=${k <= 1} @click=${step(-1)}>−</button>
           <span>${k} each way</span>

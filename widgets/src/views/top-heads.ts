@@ -1,13 +1,13 @@
 // The heads that add most and take away most. Beneath them the ledger: where the whole sum comes from.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { limitOf } from "../draw/colours";
 import { headName, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { ledger } from "./ledger";
 import { prose } from "./prose";
-import { type Ranked, rankLine, walk } from "./rank-line";
+import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
+import { headSpread, overPrompts } from "./spread";
 
 export function rank(values: Float32Array, heads: number, k: number): { plus: Ranked[]; minus: Ranked[] } {
   const all = Array.from(values, (value, i) => ({ name: headName(Math.floor(i / heads), i % heads), value }));
@@ -27,20 +27,22 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const facts = store.facts.value;
     const rows = store.headRows.value?.rows;
     if (!facts || !rows) return null;
-    return rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value);
+    const { plus, minus } = rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value);
+    const spread = (ranked: Ranked): Ranked => ({ ...ranked, spread: headSpread(store, ranked.name) });
+    return { plus: plus.map(spread), minus: minus.map(spread) };
   });
 
   watch(signal, () => {
     const found = ranked.value;
     list.style.setProperty("--k", String(store.topK.value));
     list.classList.toggle("rs-stale", store.problems.value.has("heads"));
-    const limit = found ? limitOf([...found.plus, ...found.minus].map((r) => r.value)) : 0;
+    const reach = reachOf(found ? [...found.plus, ...found.minus] : []);
     const pinned = store.heads.value;
     const hovered = store.hoveredHead.value;
     const item = (ranked: Ranked, index: number): TemplateResult => html`
       <div role="listitem" class="rs-ranked">
-        <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value)}" aria-pressed=${pinned.includes(ranked.name)}
-          class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, limit)}</button>
+        <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value)}${overPrompts(ranked.spread ?? null)}" aria-pressed=${pinned.includes(ranked.name)}
+          class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, reach, ranked.name === hovered)}</button>
       </div>`;
     const why = store.headRows.value?.reply.refusal;
     render(why ? html`<p class="rs-none">${prose(why)}</p>`

@@ -1,0 +1,28 @@
+// What colours the head map: what each head adds, or how much it is of a known kind.
+import { html, render } from "lit-html";
+import { watch } from "../lifetime";
+import type { Score, Store } from "../store";
+import { SCORES } from "./map-picture";
+
+export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  watch(signal, () => {
+    const score = store.score.value;
+    const { reply } = store.scores.value ?? {};
+    const tip = score === null
+      ? `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`
+      : reply?.score === score ? [reply.meaning, ...reply.notes].join(" ") : "";
+    const choose = (event: Event): void => {
+      const { value } = event.target as HTMLSelectElement;
+      store.score.value = value === "" ? null : (value as Score);
+    };
+    render(
+      html`<select aria-label="What colours the head map" title=${tip} .value=${score ?? ""} @change=${choose}>
+        <option value="" ?selected=${score === null}>what each adds</option>
+        <optgroup label="a score of each head">
+          ${SCORES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
+        </optgroup>
+      </select>`,
+      parent,
+    );
+  });
+}
