@@ -1,0 +1,122 @@
+// What can be exported: the data of each picture, as plain values. A view whose data live only inside it offers them here;
+// sight.ts gathers what is in sight.
+import type { LensCell, MapPositions, WriteCode } from "../protocol.gen";
+import type { Store, Weighting } from "../store";
+
+export type PictureName = WriteCode["picture"];
+
+/** What stands at a position: the text as it is (empty where prompts differ), and as it is shown. */
+export interface TokenAt {
+  text: string;
+  shown: string;
+}
+
+/** What all pictures of a view have in common, in words. */
+export interface Setting {
+  cache: string;
+  /** "mean logit difference" */
+  quantity: string;
+  /** Model, prompt, target, position: what a caption needs. */
+  caption: string[];
+  tokens: TokenAt[];
+  destination: number | null;
+  layers: number;
+  /** How many prompts the figures are means over. */
+  prompts: number;
+}
+
+export interface Valued {
+  name: string;
+  value: number;
+  /** The standard deviation over prompts, in their mean. */
+  std: number | null;
+}
+
+export interface LensPicture {
+  picture: "lens";
+  points: Valued[];
+  norm: "frozen" | "recomputed";
+}
+export interface LayersPicture {
+  picture: "layers";
+  rows: Valued[];
+}
+export interface HeadsPicture {
+  picture: "heads";
+  layers: number;
+  heads: number;
+  /** [layer × head]; NaN where a layer has no heads. */
+  values: Float32Array;
+  std: Float32Array | null;
+  /** What colours the map in place of the values. */
+  score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
+  pinned: string[];
+}
+export interface RankingPicture {
+  picture: "ranking";
+  of: "heads" | "neurons";
+  rows: Valued[];
+}
+export interface AttentionMap {
+  /** "L9H9", or what a blend is of. */
+  name: string;
+  /** What the head adds in all. */
+  value: number | null;
+  size: number;
+  /** [destination, source], those that are there. */
+  maps: Partial<Record<Weighting, Float32Array>>;
+  /** What each source brings at the destination. */
+  brings: Float32Array | null;
+}
+export interface AttentionPicture {
+  picture: "attention";
+  weighting: Weighting;
+  maps: AttentionMap[];
+  ownRange: boolean;
+}
+export interface PositionsPicture {
+  picture: "positions";
+  by: MapPositions["by"];
+  labels: string[];
+  positions: number;
+  /** [component, position] */
+  values: Float32Array;
+}
+export interface TokenLensPicture {
+  picture: "token-lens";
+  points: string[];
+  start: number;
+  /** [point][position − start] */
+  cells: (LensCell | null)[][];
+}
+export interface PromptsPicture {
+  picture: "prompts";
+  /** What the figures are of: "logit difference", "L9H9". */
+  of: string;
+  /** In the order on screen. */
+  rows: { prompt: number; value: number }[];
+}
+export type Picture =
+  | LensPicture | LayersPicture | HeadsPicture | RankingPicture | AttentionPicture | PositionsPicture | TokenLensPicture | PromptsPicture;
+
+/** The pictures whose data a view keeps to itself. */
+export interface Offers {
+  attention: AttentionPicture;
+  positions: PositionsPicture;
+  "token-lens": TokenLensPicture;
+  prompts: PromptsPicture;
+}
+type Readers = { [K in keyof Offers]?: () => Offers[K] | null };
+
+const offers = new WeakMap<Store, Readers>();
+
+/** A view says where its picture can be read; null while there is none. */
+export function offer<K extends keyof Offers>(store: Store, name: K, read: () => Offers[K] | null): void {
+  const readers = offers.get(store) ?? {};
+  readers[name] = read as Readers[K];
+  offers.set(store, readers);
+}
+
+export function offered<K extends keyof Offers>(store: Store, name: K): Offers[K] | null {
+  return offers.get(store)?.[name]?.() ?? null;
+}

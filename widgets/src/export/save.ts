@@ -1,0 +1,61 @@
+// Out of the page: a file to download, a text to the clipboard.
+
+/** A name that every file system takes. */
+export function fileName(...parts: string[]): string {
+  const safe = parts.map((part) => part.normalize("NFC").replace(/[^\p{L}\p{N}_-]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 60)).filter(Boolean);
+  return safe.join("-") || "residscope";
+}
+
+const KEEP_MS = 60_000;
+
+export function download(name: string, blob: Blob, within: HTMLElement): void {
+  const address = URL.createObjectURL(blob);
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.hidden = true;
+  within.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), KEEP_MS); // a browser that asks where to put it reads it later
+}
+
+/** Whether the text is in the clipboard now. It may come later: a browser that wants a click for it counts the one before. */
+export async function copy(text: Promise<string>, within: HTMLElement): Promise<boolean> {
+  try {
+    const blob = text.then((words) => new Blob([words], { type: "text/plain" }));
+    blob.catch(() => undefined); // said below
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })]);
+    return true;
+  } catch {
+    const words = await text; // its own failure is told as such
+    return (await written(words)) || copiedByHand(words, within);
+  }
+}
+
+async function written(words: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(words);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The old way, where the page may not use the clipboard (no https, a frame without the right to). */
+function copiedByHand(words: string, within: HTMLElement): boolean {
+  const area = document.createElement("textarea");
+  area.value = words;
+  area.className = "rs-off-screen";
+  const before = document.activeElement;
+  within.append(area);
+  area.select();
+  try {
+    return document.execCommand("copy");
+  } catch {
+    return false;
+  } finally {
+    area.remove();
+    if (before instanceof HTMLElement) before.focus();
+  }
+}

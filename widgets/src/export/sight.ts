@@ -1,0 +1,86 @@
+// What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
+import { parseHead, plural, visible } from "../format";
+import type { Attribution, Store } from "../store";
+import { inView, label, shared } from "../target";
+import { rank } from "../views/top-heads";
+import { offered, type Picture, type Setting, type Valued } from "./pictures";
+
+/** A picture, and what the menu calls it. */
+export interface Sight {
+  title: string;
+  picture: Picture;
+}
+
+const NAMES = { attention: "Attention", positions: "Positions", "token-lens": "Token lens", prompts: "Prompts" } as const;
+
+export function inSight(store: Store): Sight[] {
+  const sights: Sight[] = [];
+  const facts = store.facts.value;
+  if (!facts) return sights;
+  const lens = store.lens.value;
+  if (lens) {
+    // As the chart draws it: with the constant, so that its end is the quantity itself.
+    const points = valued(lens).map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
+    sights.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
+  }
+  if (store.layerRows.value) sights.push({ title: "Layers", picture: { picture: "layers", rows: valued(store.layerRows.value) } });
+  const count = facts.layers * facts.heads;
+  const rows = store.headRows.value;
+  const named = rows?.reply.refusal ? null : rows;
+  if (named) {
+    const scores = store.scores.value;
+    const score = scores && scores.reply.score === store.score.value ? { ...scores.reply, name: scores.reply.score, values: scores.values } : null;
+    sights.push({ title: "Heads", picture: {
+      picture: "heads", layers: facts.layers, heads: facts.heads, values: named.rows.slice(0, count), std: named.std?.slice(0, count) ?? null, score, pinned: store.heads.value,
+    } });
+  }
+  const ranking = store.ranking.value === "heads" ? (named ? topHeads(store, named, facts.heads, count) : null) : neurons(store);
+  if (ranking) sights.push({ title: `Top ${store.ranking.value}`, picture: { picture: "ranking", of: store.ranking.value, rows: ranking } });
+  const lower = offered(store, store.tab.value);
+  if (lower) {
+    const names = lower.picture === "attention" && lower.maps.length <= 3 ? ` ${lower.maps.map((map) => map.name).join(", ")}` : "";
+    sights.push({ title: NAMES[lower.picture] + names, picture: lower });
+  }
+  return sights;
+}
+
+function valued({ reply, rows, std }: Attribution): Valued[] {
+  return reply.labels.map((name, i) => ({ name, value: rows[i] ?? NaN, std: std?.[i] ?? null }));
+}
+
+function topHeads(store: Store, { rows, std }: Attribution, heads: number, count: number): Valued[] {
+  const { plus, minus } = rank(rows.subarray(0, count), heads, store.topK.value);
+  return [...plus, ...minus].map(({ name, value }) => {
+    const head = parseHead(name);
+    return { name, value, std: head && std ? (std[head.layer * heads + head.head] ?? null) : null };
+  });
+}
+
+function neurons(store: Store): Valued[] | null {
+  const found = store.neurons.value;
+  return found ? found.reply.labels.map((name, i) => ({ name, value: found.values[i] ?? NaN, std: null })) : null;
+}
+
+export function settingOf(store: Store): Setting {
+  const facts = store.facts.value;
+  const prompt = store.prompt.value;
+  const destination = store.destination.value;
+  const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
+  const which = prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
+  const place = destination === null ? "at each prompt’s last token" : `at “${store.tokenText(destination)}” (position ${destination})`;
+  return {
+    cache: store.cacheName.value || facts?.name || "cache", quantity: store.quantity.value,
+    caption: [...(facts?.model ? [facts.model] : []), ...which, ...targetWords(store), place],
+    tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at) })),
+    destination, layers: facts?.layers ?? 0, prompts,
+  };
+}
+
+function targetWords(store: Store): string[] {
+  const target = store.target.value;
+  if (target.direction) return [`direction ${visible(target.direction)}`];
+  const contrasts = inView(target, store.prompt.value);
+  const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
+  if (!answer || !distractor) return ["each prompt’s own answer"];
+  return [distractor.length > 0 ? `${label(answer)} minus ${label(distractor)}` : label(answer)];
+}

@@ -1,0 +1,110 @@
+// Axes, colour bars and token labels of the figures.
+import { scaleLinear, type ScaleLinear } from "d3-scale";
+import { layerTicks, percent } from "../../draw/axis";
+import { divergingRgb, sequentialRgb } from "../../draw/colours";
+import { signed } from "../../format";
+import type { TokenAt } from "../pictures";
+import { MUTED, RULE, type Sheet } from "./sheet";
+import { cut, widthOf } from "./xml";
+
+export interface Box {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** "logit difference (logits)"; a direction has its own unit. */
+export function withUnit(quantity: string): string {
+  return quantity.includes("direction") ? quantity : `${quantity} (logits)`;
+}
+
+export function number(value: number): string {
+  return String(value).replace("-", "−");
+}
+
+/** A scale that holds zero and all values, with some room. */
+export function scaleOf(values: number[], { y, height }: Box): ScaleLinear<number, number> {
+  const known = values.filter(Number.isFinite);
+  const low = Math.min(0, ...known);
+  const high = Math.max(0, ...known);
+  const room = (high - low) * 0.06;
+  return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([y + height, y]);
+}
+
+/** The frame of the lens and the layers: zero, values up the left side, layers beneath. */
+export function layerAxes(sheet: Sheet, box: Box, scale: ScaleLinear<number, number>, layers: number, name: string): void {
+  for (const tick of scale.ticks(4)) {
+    sheet.line(box.x - 2.5, scale(tick), box.x, scale(tick), MUTED);
+    sheet.text(box.x - 4.5, scale(tick) + 2.2, number(tick), { anchor: "end", fill: MUTED });
+  }
+  sheet.line(box.x, box.y, box.x, box.y + box.height, MUTED);
+  sheet.line(box.x, scale(0), box.x + box.width, scale(0), RULE);
+  for (const layer of layerTicks(layers)) {
+    const x = box.x + (percent(layer + 0.5, layers) / 100) * box.width;
+    sheet.text(x, box.y + box.height + 9, String(layer), { anchor: "middle", fill: MUTED });
+  }
+  axisNames(sheet, box, "layer", name);
+}
+
+/** Names beneath and, upright, at the left edge. */
+export function axisNames(sheet: Sheet, box: Box, beneath: string, left: string, gap = 18): void {
+  if (beneath) sheet.text(box.x + box.width / 2, box.y + box.height + gap, beneath, { anchor: "middle" });
+  if (left) sheet.text(10, box.y + box.height / 2, left, { anchor: "middle", rotate: -90 });
+}
+
+export interface Colours {
+  kind: "diverging" | "sequential";
+  low: number;
+  high: number;
+}
+
+export function colourOf(value: number, { kind, low, high }: Colours): readonly [number, number, number] {
+  if (kind === "diverging") return divergingRgb(value, Math.max(Math.abs(low), Math.abs(high)), "light");
+  return sequentialRgb(high > low ? (value - low) / (high - low) : 0, "light");
+}
+
+/** The scale's ends as they are written. */
+export function ends({ kind, low, high }: Colours): [string, string] {
+  const plain = (value: number): string => number(Number(value.toPrecision(3)));
+  return kind === "diverging" && high > 0 ? [signed(low), signed(high)] : [plain(low), plain(high)];
+}
+
+/** An upright colour bar with its ends, and what it measures beside it. Takes 34 points of width. */
+export function colourBar(sheet: Sheet, x: number, y: number, height: number, colours: Colours, name: string): void {
+  const { low, high, kind } = colours;
+  const fill = sheet.gradient(`rs-${kind}-upright`, true, (t) => colourOf(low + t * (high - low), colours));
+  sheet.rect(x, y, 6, height, fill);
+  const [lowest, highest] = ends(colours);
+  sheet.text(x + 9, y + 5, highest, { fill: MUTED });
+  if (kind === "diverging") sheet.text(x + 9, y + height / 2 + 2.2, "0", { fill: MUTED });
+  sheet.text(x + 9, y + height, lowest, { fill: MUTED });
+  const size = Math.min(6.5, (height / widthOf(name)) * 0.98);
+  sheet.text(x + 36, y + height / 2, name, { anchor: "middle", rotate: -90, size: Math.max(4.5, size) });
+}
+
+/** The same lying down: name, lower end, bar, upper end. Returns its width. */
+export function flatColourBar(sheet: Sheet, x: number, y: number, colours: Colours, name: string): void {
+  const { low, high, kind } = colours;
+  const fill = sheet.gradient(`rs-${kind}-flat`, false, (t) => colourOf(low + t * (high - low), colours));
+  const [lowest, highest] = ends(colours);
+  sheet.text(x, y, name, { size: 6.5 });
+  let at = x + widthOf(name) * 6.5 + 6;
+  sheet.text(at, y, lowest, { fill: MUTED });
+  at += widthOf(lowest) * 6.5 + 3;
+  sheet.rect(at, y - 5, 60, 5.5, fill);
+  sheet.text(at + 63, y, highest, { fill: MUTED });
+}
+
+/** Token labels along an axis, thinned out when there are many; the destination's is always there, and bold. */
+export function tokenLabels(tokens: TokenAt[], count: number, room: number, size: number, marked: number | null): { at: number; text: string; bold: boolean }[] {
+  const step = Math.max(1, Math.ceil((count * size * 1.05) / room));
+  const labels: { at: number; text: string; bold: boolean }[] = [];
+  for (let at = 0; at < count; at += 1) {
+    const bold = at === marked;
+    const near = marked !== null && !bold && Math.abs(at - marked) < step && step > 1;
+    if (!bold && (at % step !== 0 || near)) continue;
+    labels.push({ at, text: cut(tokens[at]?.shown ?? String(at), 10), bold });
+  }
+  return labels;
+}

@@ -1,0 +1,113 @@
+// A figure for print, written as SVG text: white, in points (1/72 inch), one group a kind of mark. Nothing is fetched.
+import type { Rgb } from "../../draw/colours";
+import type { Setting } from "../pictures";
+import { cut, widthOf, xml } from "./xml";
+
+export const INK = "#1d2023";
+export const MUTED = "#5b6065";
+export const RULE = "#cfd2d2";
+export const PLUS = "#1a5ba8";
+export const MINUS = "#a8490c";
+export const GREY = "#a3a7ab";
+const SANS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif";
+const MONO = "Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace";
+const POINTS_PER_MM = 72 / 25.4;
+/** A column of a paper, and both. */
+export const SINGLE = 85 * POINTS_PER_MM;
+export const DOUBLE = 178 * POINTS_PER_MM;
+export const MARGIN = 5;
+
+export interface Style {
+  size?: number;
+  anchor?: "start" | "middle" | "end";
+  fill?: string;
+  bold?: boolean;
+  mono?: boolean;
+  /** Degrees about its own place. */
+  rotate?: number;
+}
+
+const round = (value: number): string => String(Math.round(value * 100) / 100 || 0);
+export const hex = ([r, g, b]: Rgb): string => `#${[r, g, b].map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+
+export class Sheet {
+  readonly #parts: string[] = [];
+  readonly #defined = new Set<string>();
+
+  constructor(readonly width: number) {}
+
+  rect(x: number, y: number, width: number, height: number, fill: string, more: { stroke?: string; radius?: number } = {}): void {
+    const stroke = more.stroke ? ` stroke="${more.stroke}" stroke-width="0.6"` : "";
+    this.#parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`);
+  }
+  line(x1: number, y1: number, x2: number, y2: number, stroke = RULE, width = 0.5): void {
+    this.#parts.push(`<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" stroke-width="${width}"/>`);
+  }
+  path(d: string, attributes: string): void {
+    this.#parts.push(`<path d="${d}" ${attributes}/>`);
+  }
+  circle(x: number, y: number, radius: number, fill: string): void {
+    this.#parts.push(`<circle cx="${round(x)}" cy="${round(y)}" r="${radius}" fill="${fill}"/>`);
+  }
+  image(x: number, y: number, width: number, height: number, address: string): void {
+    this.#parts.push(`<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`);
+  }
+  text(x: number, y: number, text: string, { size = 6.5, anchor = "start", fill = INK, bold = false, mono = false, rotate = 0 }: Style = {}): void {
+    const attributes = [
+      rotate === 0 ? `x="${round(x)}" y="${round(y)}"` : `transform="translate(${round(x)} ${round(y)}) rotate(${rotate})"`,
+      `font-size="${size}" fill="${fill}"`, anchor === "start" ? "" : `text-anchor="${anchor}"`, bold ? 'font-weight="600"' : "", mono ? `font-family="${MONO}"` : "",
+    ];
+    // Right-to-left text keeps to itself: it must not turn what stands beside it.
+    this.#parts.push(`<text ${attributes.filter(Boolean).join(" ")} direction="ltr"><tspan style="unicode-bidi:isolate">${xml(text)}</tspan></text>`);
+  }
+  /** All marks of a kind in one group, so that a drawing program finds them together. */
+  group(kind: string, draw: () => void): void {
+    this.#parts.push(`<g class="${kind}">`);
+    draw();
+    this.#parts.push("</g>");
+  }
+  /** Its id, to fill with. From 0 % to 100 %, left to right or bottom to top. */
+  gradient(id: string, upright: boolean, colourAt: (t: number) => Rgb): string {
+    if (!this.#defined.has(id)) {
+      const stops = Array.from({ length: 33 }, (_, i) => `<stop offset="${round((i / 32) * 100)}%" stop-color="${hex(colourAt(i / 32))}"/>`);
+      this.#parts.push(`<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" y2="0">${stops.join("")}</linearGradient></defs>`);
+      this.#defined.add(id);
+    }
+    return `url(#${id})`;
+  }
+
+  /** What it is, in bold and in words; beneath it the caption, in as many lines as it needs. Returns where the picture may begin. */
+  heading(name: string, words: string, { caption }: Setting, ...more: string[]): number {
+    let y = MARGIN + 7.5;
+    this.text(MARGIN, y, name, { size: 8, bold: true });
+    const room = this.width - 2 * MARGIN;
+    const beside = MARGIN + widthOf(name) * 8.6 + 5;
+    const fits = beside + widthOf(words) * 6.5 <= this.width - MARGIN;
+    if (words && fits) this.text(beside, y, words, { fill: MUTED });
+    const lines = [...(words && !fits ? [words] : []), ...wrapped([...caption, ...more], room / 6)];
+    for (const line of lines) this.text(MARGIN, (y += 8.5), line, { size: 6, fill: MUTED });
+    return y + 9;
+  }
+
+  end(height: number, title: string): string {
+    const mm = (points: number): string => `${round(points / POINTS_PER_MM)}mm`;
+    return `<?xml version="1.0" encoding="UTF-8"?>
+<svg xmlns="http://www.w3.org/2000/svg" width="${mm(this.width)}" height="${mm(height)}" viewBox="0 0 ${round(this.width)} ${round(height)}" role="img" font-family="${SANS}">
+<title>${xml(title)}</title>
+<rect width="100%" height="100%" fill="#ffffff"/>
+${this.#parts.join("\n")}
+</svg>
+`;
+  }
+}
+
+/** Parts of a caption in lines of at most `room` (in units of the text's size), broken between parts. */
+function wrapped(parts: string[], room: number): string[] {
+  const lines: string[] = [];
+  for (const part of parts.map((text) => cut(text, Math.floor(room / 0.55)))) {
+    const longer = lines.length > 0 ? `${lines.at(-1) ?? ""} · ${part}` : part;
+    if (lines.length > 0 && widthOf(longer) <= room) lines[lines.length - 1] = longer;
+    else lines.push(part);
+  }
+  return lines;
+}

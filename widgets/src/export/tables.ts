@@ -1,0 +1,67 @@
+// Each picture as a table: one row a mark, labels as TransformerLens writes them.
+import type { Field, Table } from "./csv";
+import type { AttentionPicture, HeadsPicture, Picture, PositionsPicture, PromptsPicture, Setting, TokenLensPicture, Valued } from "./pictures";
+
+export function tableOf(picture: Picture, setting: Setting): Table {
+  switch (picture.picture) {
+    case "lens": return valued("point", picture.points);
+    case "layers": return valued("component", picture.rows);
+    case "ranking": return valued(picture.of === "heads" ? "head" : "neuron", picture.rows);
+    case "heads": return heads(picture);
+    case "attention": return attention(picture, setting);
+    case "positions": return positions(picture, setting);
+    case "token-lens": return tokenLens(picture, setting);
+    case "prompts": return prompts(picture);
+  }
+}
+
+function valued(what: string, rows: Valued[]): Table {
+  const spread = rows.some((row) => row.std !== null);
+  return {
+    columns: [what, "value", ...(spread ? ["std"] : [])],
+    rows: rows.map(({ name, value, std }) => [name, value, ...(spread ? [std ?? NaN] : [])]),
+  };
+}
+
+function heads({ layers, heads, values, std, score }: HeadsPicture): Table {
+  const rows = Array.from({ length: layers * heads }, (_, i): Field[] => [
+    Math.floor(i / heads), i % heads, values[i] ?? NaN, ...(std ? [std[i] ?? NaN] : []), ...(score ? [score.values[i] ?? NaN] : []),
+  ]);
+  return { columns: ["layer", "head", "value", ...(std ? ["std"] : []), ...(score ? [score.name] : [])], rows };
+}
+
+const MAPS = [["pattern", "attention"], ["value", "value_weighted"], ["contribution", "contribution"]] as const;
+
+function attention({ maps }: AttentionPicture, { tokens }: Setting): Table {
+  const there = MAPS.filter(([what]) => maps.some((map) => map.maps[what]));
+  const text = (at: number): string => tokens[at]?.text ?? "";
+  function* rows(): Iterable<Field[]> {
+    for (const { name, size, maps: values } of maps)
+      for (let q = 0; q < size; q += 1)
+        for (let k = 0; k < size; k += 1)
+          yield [name, q, text(q), k, text(k), ...there.map(([what]) => values[what]?.[q * size + k] ?? NaN)];
+  }
+  return { columns: ["head", "destination", "destination_token", "source", "source_token", ...there.map(([, column]) => column)], rows: rows() };
+}
+
+function positions({ labels, positions, values }: PositionsPicture, { tokens }: Setting): Table {
+  function* rows(): Iterable<Field[]> {
+    for (const [row, label] of labels.entries())
+      for (let at = 0; at < positions; at += 1) yield [label, at, tokens[at]?.text ?? "", values[row * positions + at] ?? NaN];
+  }
+  return { columns: ["component", "position", "token", "value"], rows: rows() };
+}
+
+function tokenLens({ points, start, cells }: TokenLensPicture, { tokens }: Setting): Table {
+  function* rows(): Iterable<Field[]> {
+    for (const [row, point] of points.entries())
+      for (const [i, cell] of (cells[row] ?? []).entries())
+        for (const [nth, predicted] of (cell?.tokens ?? []).entries())
+          yield [point, start + i, tokens[start + i]?.text ?? "", nth + 1, predicted, cell?.probabilities[nth] ?? NaN, cell?.answer ?? NaN, cell?.rank ?? NaN];
+  }
+  return { columns: ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], rows: rows() };
+}
+
+function prompts({ of, rows }: PromptsPicture): Table {
+  return { columns: ["prompt", "of", "value"], rows: rows.map(({ prompt, value }) => [prompt, of, value]) };
+}
