@@ -94,9 +94,19 @@ def caches() -> dict[str, Any]:
 
 def name_of(cache: Any) -> str:
     """The name by which the user knows `cache`; "cache" where it has none (or there is no notebook)."""
+    return known_as(cache) or "cache"
+
+
+def known_as(cache: Any) -> str | None:
+    """The name by which the user knows `cache`; None where it has none (or there is no notebook)."""
+    direct = variable_of(lambda value: value is cache)
+    return direct or next((found.names[0] for found in search().found if found.cache is cache), None)
+
+
+def variable_of(meant: Callable[[Any], bool]) -> str | None:
+    """The first of the user's variables whose value is meant; None where there is none (or there is no notebook)."""
     names, values = _variables(None)
-    direct = next((name for name, value in zip(names, values, strict=True) if value is cache and _of_user(name)), None)
-    return direct or next((found.names[0] for found in search().found if found.cache is cache), "cache")
+    return next((name for name, value in zip(names, values, strict=True) if _of_user(name) and meant(value)), None)
 
 
 def peek(value: Any, name: str, default: Any = None) -> Any:

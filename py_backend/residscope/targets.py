@@ -251,7 +251,7 @@ def is_array(value: Any) -> bool:
 
 
 def friendly(target: Target, vocabulary: Vocabulary) -> Any:
-    """A target as a person would write it: `" Mary"`, `(" Mary", " John")`, or a list of these, one per prompt."""
+    """A target as a person would write it: `" Mary"`, `(" Mary", " John")`, a set, or one of these for each prompt."""
 
     def side(tokens: list[Token]) -> Any:
         # A token is named by its text where the text leads back to it, else by its id.
@@ -259,7 +259,10 @@ def friendly(target: Target, vocabulary: Vocabulary) -> Any:
         return names[0] if len(names) == 1 else names
 
     def one(contrast: Contrast) -> Any:
-        return (side(contrast.answer), side(contrast.distractor)) if contrast.distractor else side(contrast.answer)
+        answer = side(contrast.answer)
+        if contrast.distractor:
+            return answer, side(contrast.distractor)
+        return set(answer) if isinstance(answer, list) else answer  # alone, a list would be one answer per prompt
 
     if len(target.contrasts) == 1:
         return one(target.contrasts[0])

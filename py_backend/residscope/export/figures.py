@@ -212,7 +212,8 @@ def _layers(shown: _Shown) -> Any:
 def _ranking(shown: _Shown) -> Any:
     rows = shown.values[: shown.result.parts]
     chosen = strongest(rows, shown.k)
-    labels, values = [shown.result.labels[i] for i in chosen], rows[chosen].tolist()
+    labels = [shown.result.labels[i] for i in chosen]
+    values = rows[chosen].tolist()
     trace = {
         "type": "bar",
         "orientation": "h",

@@ -32,9 +32,7 @@ def source_maps(values: Tensor, heads: list[str], places: Callable[[int], list[s
     return _side_by_side(values.permute(2, 1, 0), heads, names, title, diverging(limit(values), "logits"))
 
 
-def _side_by_side(
-    values: Tensor, heads: Sequence[str], places: list[str], title: str, colour: dict[str, Any]
-) -> Any:
+def _side_by_side(values: Tensor, heads: Sequence[str], places: list[str], title: str, colour: dict[str, Any]) -> Any:
     """A square map for each head, `[head, destination, source]`, at most four in a row."""
     across = min(_ACROSS, len(heads))
     down = -(-len(heads) // across)

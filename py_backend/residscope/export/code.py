@@ -1,0 +1,250 @@
+"""The Python code that gives exactly what a picture shows, as a person would write it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .. import positions
+from ..cache import CacheView
+from ..namespace import known_as, variable_of
+from ..protocol import Picture, WriteCode
+from ..targets import friendly
+from ..vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave with a cache: in the code it stands under the variable by which the user knows it."""
+
+    cache: Any
+    name: str = "cache"
+    logits: Any = None
+    tokens: Any = None
+    model: Any = None
+    direction: Tensor | None = None
+
+
+def code(view: CacheView, ask: WriteCode, given: Given) -> str:
+    """Code that runs in a fresh cell: the array that is shown is in `values`, its picture in `figure`.
+
+    Args:
+        view: The cache.
+        ask: Which picture, and what is selected.
+        given: The cache itself, and what was given with it.
+
+    Raises:
+        ResidscopeError: If the picture shows nothing of which there could be code.
+    """
+    script = _Script(view, ask, given)
+    lines = _PICTURES[ask.picture](script)
+    if lines[-1].startswith("figure = "):
+        lines.append("figure")
+    imports = ["import residscope", *script.imports]
+    return "\n".join([*sorted(imports, key=lambda line: line.split()[1]), "", *script.remarks, *lines]) + "\n"
+
+
+@dataclass
+class _Script:
+    """What all pictures' codes have in common; `remarks` say what the reader must fill in."""
+
+    view: CacheView
+    ask: WriteCode
+    given: Given
+    remarks: list[str] = field(default_factory=list[str])
+    imports: list[str] = field(default_factory=list[str])
+
+    @property
+    def cache(self) -> str:
+        """The cache, as the user reaches it now."""
+        found = known_as(self.given.cache)
+        if found is not None and _leads_somewhere(found):
+            return found
+        name = self.given.name if _leads_somewhere(self.given.name) else "cache"
+        self.remark(
+            name,
+            f"the ActivationCache that is shown here{'' if name == self.given.name else f' as {self.given.name!r}'}",
+        )
+        return name
+
+    @property
+    def answers(self) -> str:
+        """The target, in its readable form."""
+        direction = self.given.direction
+        if direction is None:
+            return literal(friendly(self.ask.shown.target, Vocabulary(self.view.model)))
+        found = variable_of(lambda value: _same_direction(value, direction))
+        if found is None:
+            self.remark("direction", "the direction that is attributed")
+        return found or "direction"
+
+    @property
+    def position(self) -> dict[str, str]:
+        """The destination position, where it is not each prompt's last token."""
+        at, last = self.ask.shown.position, positions.last(self.view)
+        prompt = self.prompt
+        default = last if prompt is None else [last[prompt]]
+        return {} if at is None or all(at % self.view.n_pos == end for end in default) else {"position": str(at)}
+
+    @property
+    def prompt(self) -> int | None:
+        return self.view.check_prompt(self.ask.shown.prompt)
+
+    @property
+    def said(self) -> str:
+        """Whose figures these are, for the comment behind them."""
+        count = self.view.batch
+        if self.prompt is not None:
+            return f"prompt {self.prompt}" if count > 1 else "the prompt"
+        return f"the mean over {count} prompts" if count > 1 else "the prompt"
+
+    def extras(self, *names: str) -> dict[str, str]:
+        """`logits=`, `tokens=` and `model=`, where they were given."""
+        words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
+        found: dict[str, str] = {}
+        for name in names:
+            value = getattr(self.given, name)
+            if value is None:
+                continue
+            variable = variable_of(lambda other, value=value: other is value)
+            if variable is None or not _leads_somewhere(variable):
+                self.remark(name, f"the {words[name]} given with this cache")
+                variable = name
+            found[name] = variable
+        return found
+
+    def remark(self, name: str, what: str) -> None:
+        """Say what a variable stands for that the user's namespace does not have."""
+        self.remarks.append(f"# `{name}` stands for {what}.")
+
+    def attribute(self, by: str, **options: str) -> str:
+        """The call that gives the attribution."""
+        arguments = [self.cache, self.answers, f'by="{by}"']
+        arguments += [f"{name}={value}" for name, value in (options | self.extras("logits", "tokens", "model")).items()]
+        return call("attribution = residscope.attribute", arguments)
+
+    def figure(self, *arguments: str) -> str:
+        """The line that draws the attribution."""
+        which = [] if self.prompt is None else [f"prompt={self.prompt}"]
+        return call("figure = attribution.to_plotly", [*arguments, *which])
+
+
+# --- one function a picture ------------------------------------------------------------------------------------------
+def _lens(script: _Script) -> list[str]:
+    norm = {"norm": '"recomputed"'} if script.ask.shown.norm == "recomputed" else {}
+    rows = "(attribution.values + attribution.constant)"
+    which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
+    return [
+        script.attribute("accumulated", **script.position, **norm),
+        f"values = {which}  # [point], logits, {script.said}; names: attribution.labels",
+        script.figure(),
+    ]
+
+
+def _layers(script: _Script) -> list[str]:
+    which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
+    return [
+        script.attribute("layer", **script.position),
+        f"values = {which}  # [component], logits, {script.said}; names: attribution.labels",
+        script.figure(),
+    ]
+
+
+def _heads(script: _Script) -> list[str]:
+    if script.ask.shown.score is not None:
+        return _scores(script, script.ask.shown.score)
+    which = "attribution.grid.mean(-1)" if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
+    return [
+        script.attribute("head", **script.position),
+        f"values = {which}  # [layer, head], logits, {script.said}",
+        script.figure(),
+    ]
+
+
+def _ranking(script: _Script) -> list[str]:
+    shown = script.ask.shown
+    k = min(max(shown.top_k, 1), 50)
+    layer = {} if shown.ranking == "heads" or shown.layer is None else {"layers": str(shown.layer)}
+    which = f"attribution.top({k})" if script.prompt is None else f"attribution.top({k}, prompt={script.prompt})"
+    kind = [] if shown.ranking == "neurons" else ['"ranking"']
+    return [
+        script.attribute("head" if shown.ranking == "heads" else "neuron", **script.position, **layer),
+        f"values = [value for _, value in {which}]  # logits, {script.said}; with names: {which}",
+        script.figure(*kind, f"k={k}"),
+    ]
+
+
+def _scores(script: _Script, score: str) -> list[str]:
+    raise NotImplementedError
+
+
+_PICTURES: dict[Picture, Callable[[_Script], list[str]]] = {
+    "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking,
+}  # fmt: skip
+
+
+# --- how code is written ---------------------------------------------------------------------------------------------
+def call(function: str, arguments: Sequence[str]) -> str:
+    """A call on one line, or, where that gets too long, with an argument a line."""
+    line = f"{function}({', '.join(arguments)})"
+    if len(line) <= _WIDTH and "\n" not in line:
+        return line
+    inner = "".join(f"    {argument.replace(chr(10), chr(10) + '    ')},\n" for argument in arguments)
+    return f"{function}(\n{inner})"
+
+
+def literal(value: Any) -> str:
+    """A target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
+    match value:
+        case tuple():
+            return f"({', '.join(literal(part) for part in value)})"
+        case set() | frozenset():
+            return f"{{{', '.join(sorted(literal(part) for part in value))}}}"
+        case list():
+            parts = [literal(part) for part in value]
+            line = f"[{', '.join(parts)}]"
+            return line if len(line) < _WIDTH - 20 else "[\n" + "".join(f"    {part},\n" for part in parts) + "]"
+        case str():
+            return _quoted(value)
+        case _:
+            return repr(value)
+
+
+def _quoted(text: str) -> str:
+    """A string as most people write it, in double quotes, where that needs no escapes."""
+    written = repr(text)
+    return f'"{written[1:-1]}"' if written[0] == "'" and '"' not in written and "\\" not in written else written
+
+
+def _leads_somewhere(name: str) -> bool:
+    """Whether a name is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
+    try:
+        tree = ast.parse(name, mode="eval").body
+        while isinstance(tree, ast.Attribute | ast.Subscript):
+            if isinstance(tree, ast.Subscript):
+                key = ast.literal_eval(tree.slice)
+                if key is ... or (isinstance(key, str) and key.endswith("…")):  # cut short in the namespace's names
+                    return False
+            tree = tree.value
+    except (SyntaxError, ValueError):
+        return False
+    return isinstance(tree, ast.Name)
+
+
+def _same_direction(value: Any, direction: Tensor) -> bool:
+    """Whether one of the user's variables is the direction that was given: a tensor with its numbers."""
+    import torch
+
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or not value.is_floating_point():
+        return False
+    shapes = ((direction.shape[-1],), (1, direction.shape[-1]), tuple(direction.shape))
+    if tuple(value.shape) not in shapes:
+        return False
+    return torch.equal(value.detach().to(direction).expand_as(direction), direction)
