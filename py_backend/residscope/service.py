@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,10 +29,12 @@ from .protocol import (
     CacheFacts,
     CheckToken,
     ChooseTarget,
+    CodeReply,
     Contrast,
     Describe,
     ListCaches,
     NeuronsReply,
+    PageReply,
     Prediction,
     Presence,
     RankNeurons,
@@ -43,6 +46,8 @@ from .protocol import (
     TargetReply,
     TokenLabel,
     TokensReply,
+    WriteCode,
+    WritePage,
 )
 from .vocabulary import Vocabulary
 
@@ -156,6 +161,10 @@ class Service:
                 return Vocabulary(view.model).check(ask.text), []
             case ChooseTarget():
                 return TargetReply(self._top_two(view)), []
+            case WriteCode():
+                return self._code(view, ask), []
+            case WritePage():
+                return self._page(view, ask)
             case ListCaches() | Presence():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
             case _:
@@ -288,6 +297,20 @@ class Service:
             notes=result.notes,
         )
         return reply, [float32(neurons[chosen])]
+
+    def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
+        from .export.code import Given, code
+
+        held, key = self.hold.get(), ask.shown.target.direction
+        direction = None if key is None else self.targets(view).held(key)
+        return CodeReply(code(view, ask, Given(held.cache, self.name, held.logits, self.tokens, held.model, direction)))
+
+    def _page(self, view: CacheView, ask: WritePage) -> tuple[PageReply, Buffers]:
+        from .export.page import file_name, page
+        from .export.snapshot import snapshot
+
+        held = snapshot(partial(self._reply, view), self.name, ask.shown)
+        return PageReply(file_name(self.name)), [page(held).encode()]
 
     def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
         logits, prompt = self._predicted(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
