@@ -1,0 +1,65 @@
+"""What axe-core finds in every view, light and dark, narrow and wide; and the keyboard's way through them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab import Lab
+from playwright.sync_api import Locator, expect
+from sidebar import FOLLOWS, TINY, cell
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+THEMES = ("JupyterLab Light", "JupyterLab Dark")
+STATES: list[dict[str, Any]] = [
+    {},
+    {"weighting": "contribution", "score": "induction"},
+    {"presentation": "text", "weighting": "value", "ranking": "neurons"},
+    {"presentation": "all", "score": "copying", "prompt": 1},
+    {"tab": "positions", "score": None},
+    {"tab": "token-lens"},
+    {"tab": "prompts", "prompt": None},
+]
+START: dict[str, Any] = {
+    "weighting": "pattern",
+    "score": None,
+    "presentation": "matrix",
+    "ranking": "heads",
+    "prompt": None,
+    "tab": "attention",
+}
+
+
+def findings(view: Locator) -> list[str]:
+    """What axe-core finds in a view that is serious or worse, each with the element it is about."""
+    results = view.evaluate("view => window.axe.run(view, { resultTypes: ['violations'] })")
+    return [
+        f"{found['id']} ({found['impact']}): {found['help']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        for found in results["violations"]
+        if found["impact"] in ("serious", "critical")
+        for node in found["nodes"]
+    ]
+
+
+def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
+    inspect = "import residscope\npanel = residscope.inspect(cache, heads=['1.1', '2.0'])"
+    lab.open(lab.write_notebook("small.ipynb", TINY, inspect))
+    lab.open_sidebar()
+    lab.run_all()
+    panel = lab.panel()
+    narrow = lab.inspect("cache")
+    cell(narrow, "L1H1").click()
+    expect(narrow.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
+    lab.page.add_script_tag(path=str(AXE))
+    found: list[str] = []
+    for theme in THEMES:
+        lab.command("apputils:change-theme", theme=theme)
+        expect(panel).to_have_attribute("data-theme", "dark" if "Dark" in theme else "light", timeout=FOLLOWS)
+        for state in STATES:
+            lab.python("0", before="".join(f"panel.{name} = {value!r}\n" for name, value in {**START, **state}.items()))
+            # The state has arrived when the panel has heard of it, and what it asks for has been answered.
+            lab.until(lambda: lab.python("panel.tab"), lambda tab, state=state: tab == state.get("tab", "attention"))
+            lab.ready(panel)
+            found += [f"{theme} {state}: {finding}" for finding in findings(panel)]
+        found += [f"{theme}, sidebar: {finding}" for finding in findings(lab.sidebar)]
+    assert not found, "\n".join(found)
