@@ -13,15 +13,17 @@ mkdirSync(out, { recursive: true });
 const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
 const common = { bundle: true, minify: true, target: browsers, logLevel: "warning", legalComments: "none" };
 const panel = join(out, "panel.js");
+const standalone = join(out, "standalone.js");
 const styles = join(out, "panel.css");
 const library = join(here, "lib", "index.js");
 await Promise.all([
   build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "esm", outfile: panel, charset: "utf8" }),
+  build({ ...common, entryPoints: [join(here, "src", "standalone.ts")], format: "esm", outfile: standalone, charset: "utf8" }),
   build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles, charset: "utf8" }),
   build({ ...common, entryPoints: [join(here, "src", "index.ts")], format: "esm", outfile: library, charset: "utf8" }),
 ]);
 copyFileSync(styles, join(here, "lib", "panel.css"));
-for (const file of [panel, styles, library]) {
+for (const file of [panel, standalone, styles, library]) {
   const bytes = readFileSync(file);
   console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} gzipped`);
 }

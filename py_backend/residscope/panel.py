@@ -21,7 +21,19 @@ from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
 from .namespace import name_of
-from .protocol import AnyReply, Presence, PresenceReply, Presentation, Question, Score, Tab, Target, Weighting
+from .protocol import (
+    AnyReply,
+    Presence,
+    PresenceReply,
+    Presentation,
+    Question,
+    Score,
+    Shown,
+    Tab,
+    Target,
+    Weighting,
+    WritePage,
+)
 from .service import Service
 from .targets import friendly
 
@@ -181,6 +193,43 @@ class Panel(anywidget.AnyWidget):
             self._note(question.ask)
             return PresenceReply(), []
         return self._service.reply(question.ask)
+
+    # --- what leaves the panel ---------------------------------------------------------------------------------------
+    @property
+    def shown(self) -> Shown:
+        """All that is selected, as a view tells it: no position where it is the last one."""
+        last = positions.last(self._service.view())
+        end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
+        fields = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
+        position = None if set(end) == {self.position} else self.position
+        return Shown(**{**fields, "target": self._resolved, "position": position})
+
+    def to_html(self) -> str:
+        """What is shown as a stand-alone HTML page, with what is one gesture away, as far as there is room.
+
+        It works offline, without a kernel and without any other file, and sends nothing anywhere.
+
+        Raises:
+            ResidscopeError: If the cache is gone.
+        """
+        _, [text] = self._service.reply(WritePage(self.shown))
+        return text.decode()
+
+    def save(self, path: str | Path) -> Path:
+        """Write `to_html()` to a file, UTF-8.
+
+        Args:
+            path: Where to. A file that is there is replaced.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            ResidscopeError: If there can be no file at `path`.
+        """
+        from .export.page import write
+
+        return write(path, self.to_html())
 
     # --- memory: the cache is kept alive while the panel is shown ----------------------------------------------------
     def _note(self, presence: Presence) -> None:

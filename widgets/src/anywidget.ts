@@ -6,6 +6,7 @@ import { watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import { tellPresence } from "./presence";
 import type { Target } from "./protocol.gen";
+import { answerForPictures, Recorder } from "./recorder";
 import { type Norm, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "./store";
 import { isSet } from "./target";
 
@@ -99,9 +100,10 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   const end = new AbortController();
   const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
   const store = new Store();
-  const transport = transportOver(model, el);
+  const transport = new Recorder(transportOver(model, el), store, life);
   connect(model, store, life);
   mountPanel(el, store, new Client(transport, life), life);
+  answerForPictures(el, transport, life);
   tellPresence(transport, life);
   return () => end.abort();
 }

@@ -1,0 +1,118 @@
+"""The stand-alone page: one file with the views, their styles and what they show. No kernel, no network."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+from html import escape
+from pathlib import Path
+
+import msgspec
+
+from ..errors import ResidscopeError
+from ..protocol import Contrast, Shown, Target
+from .snapshot import Snapshot
+
+_STATIC = Path(__file__).parents[1] / "static"
+
+_STYLE = """
+body { margin: 0 auto; padding: 20px; max-width: 1440px; background: #f3f3f1; color: #1d2023; }
+body > p { font: 14px/1.5 system-ui, sans-serif; }
+@media (prefers-color-scheme: dark) { body { background: #131619; color: #e7e9ea; } }
+@media (max-width: 600px) { body { padding: 6px; } }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="Residscope">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main id="panel"></main>
+<noscript><p>{title}: this page draws its pictures with JavaScript, which is switched off here.</p></noscript>
+<script id="data" type="text/plain">{data}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+
+
+def page(snapshot: Snapshot) -> str:
+    """A snapshot as an HTML page that stands alone.
+
+    The data is base64, so that no token can end the element that holds it; the script is known to the page's policy by
+    its hash, and no other runs.
+
+    Raises:
+        ResidscopeError: If the views are not built.
+    """
+    script = re.sub(r"<(?=/script|!--)", r"\\x3c", _built("standalone.js"), flags=re.IGNORECASE)
+    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{known}'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    zipped = gzip.compress(msgspec.json.encode(snapshot), 9, mtime=0)
+    return _PAGE.format(
+        policy=policy,
+        title=escape(title(snapshot.name, snapshot.selection)),
+        style=_built("panel.css") + _STYLE,
+        data=base64.b64encode(zipped).decode(),
+        script=script,
+    )
+
+
+def title(name: str, shown: Shown) -> str:
+    """What the page is of: the cache, and what is attributed."""
+    return f"{name}: {_named(shown.target, shown.prompt)} · Residscope"
+
+
+def file_name(name: str) -> str:
+    """What to call the page's file."""
+    return f"residscope-{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-') or 'cache'}.html"
+
+
+def write(path: str | Path, text: str) -> Path:
+    """Write a page, UTF-8, and say where it is.
+
+    Raises:
+        ResidscopeError: If there can be no file at `path`.
+    """
+    file = Path(path).expanduser()
+    try:
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        why = "it is a folder: name a file in it" if file.is_dir() else (error.strerror or str(error)).lower()
+        raise ResidscopeError("path", f"The page cannot be written to `{file}`: {why}.") from error
+    return file.resolve()
+
+
+def _named(target: Target, prompt: int | None) -> str:
+    if target.direction is not None:
+        return "value along a direction"
+    if len(target.contrasts) > 1 and prompt is None:
+        return "each prompt's logit difference" if target.contrasts[0].distractor else "each prompt's logit"
+    contrast = target.contrasts[prompt or 0] if len(target.contrasts) > 1 else target.contrasts[0]
+    return f"logit of {_side(contrast, 'answer')}" + (
+        f" minus {_side(contrast, 'distractor')}" if contrast.distractor else ""
+    )
+
+
+def _side(contrast: Contrast, side: str) -> str:
+    tokens = contrast.answer if side == "answer" else contrast.distractor
+    return ", ".join(f"“{token.text.strip()[:40]}”" for token in tokens[:4])
+
+
+def _built(name: str) -> str:
+    path = _STATIC / name
+    if not path.is_file():
+        raise ResidscopeError("not-built", f"Residscope's front end ({name}) is not built: run `npm run build`.")
+    return path.read_text(encoding="utf-8")

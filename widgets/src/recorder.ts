@@ -1,0 +1,129 @@
+// Remembers the last answers of a live panel, so that a host can keep what is on screen when the notebook is saved.
+import type { Ask, Transport } from "./client";
+import { targetKey } from "./target";
+import type { Answer, Question } from "./protocol.gen";
+import { shownOf } from "./selection";
+import { type Entry, packed, type Snapshot } from "./snapshot";
+import type { Store } from "./store";
+
+/** A panel's root is asked for its picture by this event; `detail.put` takes it. */
+export const SNAPSHOT_EVENT = "residscope:snapshot";
+export interface SnapshotRequest {
+  put: (snapshot: Snapshot) => void;
+}
+
+interface Kept {
+  ask: Ask;
+  reply: NonNullable<Answer["reply"]>;
+  buffers: DataView[];
+  size: number;
+}
+/** Bytes: of all that is remembered, and of a picture that is given away. */
+const REMEMBERED = 4_000_000;
+const MOST = 1_000_000;
+/** Without these there is no picture. */
+const CHARTS: Ask["kind"][] = ["describe", "tokens", "attribute"];
+const REMEMBERS: Ask["kind"][] = [...CHARTS, "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"];
+
+/** A transport that remembers what came over another one. */
+export class Recorder implements Transport {
+  readonly #asked = new Map<string, Ask>();
+  readonly #kept = new Map<string, Kept>();
+  #size = 0;
+
+  constructor(
+    readonly transport: Transport,
+    readonly store: Store,
+    signal: AbortSignal,
+  ) {
+    transport.onMessage((message, buffers) => this.#note(message as Answer, buffers), signal);
+  }
+
+  send(question: Question, buffers?: ArrayBuffer[]): void {
+    if (REMEMBERS.includes(question.ask.kind)) this.#asked.set(question.id, question.ask);
+    this.transport.send(question, buffers);
+  }
+  onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void {
+    this.transport.onMessage(listener, signal);
+  }
+  onLost(listener: () => void, signal: AbortSignal): void {
+    this.transport.onLost?.(listener, signal);
+  }
+  onRenewed(listener: () => void, signal: AbortSignal): void {
+    this.transport.onRenewed?.(listener, signal);
+  }
+
+  /** What is on screen; null while it is not whole. */
+  picture(): Snapshot | null {
+    const selection = shownOf(this.store);
+    const shown = [...this.#kept.values()].reverse().filter(({ ask }) => this.#isShown(ask));
+    const charts = shown.filter(({ ask }) => CHARTS.includes(ask.kind));
+    if (charts.length < 5) return null; // the facts, the tokens, and three times figures
+    let room = MOST;
+    const fits = [...charts, ...shown.filter((kept) => !charts.includes(kept))].filter(({ size }) => size <= room && ((room -= size), true));
+    const entries = fits.map(({ ask, reply, buffers }): Entry => {
+      const { target, ...rest } = ask as Ask & { target?: unknown };
+      return { ask: rest, reply, ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}) };
+    });
+    const { cacheName, preview } = this.store;
+    return { name: cacheName.peek(), selection, preview: preview.peek(), saved: new Date().toISOString(), defaults: {}, lacks: [], entries };
+  }
+
+  #note({ id, reply }: Answer, buffers: DataView[]): void {
+    const ask = this.#asked.get(id);
+    if (!ask) return;
+    this.#asked.delete(id);
+    if (!reply) return;
+    const key = JSON.stringify(ask);
+    // As base64 and JSON; labels of a few letters are most of it.
+    const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);
+    this.#drop(key);
+    if (size > MOST) return;
+    this.#kept.set(key, { ask, reply, buffers, size });
+    this.#size += size;
+    for (const [old, kept] of this.#kept) {
+      if (this.#size <= REMEMBERED) break;
+      if (!this.#isShown(kept.ask)) this.#drop(old);
+    }
+  }
+
+  #drop(key: string): void {
+    this.#size -= this.#kept.get(key)?.size ?? 0;
+    this.#kept.delete(key);
+  }
+
+  /** Whether the views show this now. */
+  #isShown(ask: Ask): boolean {
+    const { prompt, position, target, weighting, presentation, tab, score, ranking, layer, norm, heads, preview, mapBy } = shownNow(this.store);
+    if ("prompt" in ask && (ask.prompt ?? null) !== prompt) return false;
+    if ("position" in ask && (ask.position ?? null) !== position) return false;
+    if ("weighting" in ask && ask.weighting !== weighting) return false;
+    if ("target" in ask && targetKey(ask.target) !== targetKey(target)) return false;
+    switch (ask.kind) {
+      case "attribute": return ask.by !== "accumulated" || ask.norm === norm;
+      case "attention": return [...heads, preview].includes(`L${ask.layer}H${ask.head}`);
+      case "scores": return ask.score === score;
+      case "neurons": return ranking === "neurons" && (ask.layer ?? null) === layer;
+      case "thumbnails": case "blend": return tab === "attention" && presentation !== "matrix";
+      case "positions": return tab === "positions" && ask.by === mapBy;
+      case "token-lens": return tab === "token-lens";
+      default: return true;
+    }
+  }
+}
+
+function shownNow(store: Store) {
+  return {
+    prompt: store.prompt.peek(), position: store.locked.peek(), target: store.target.peek(), weighting: store.weighting.peek(),
+    presentation: store.presentation.peek(), tab: store.tab.peek(), score: store.score.peek(), ranking: store.ranking.peek(),
+    layer: store.layer.peek(), norm: store.norm.peek(), heads: store.heads.peek(), preview: store.preview.peek(), mapBy: store.mapBy.peek(),
+  };
+}
+
+/** Gives the picture to whoever asks for it. */
+export function answerForPictures(el: HTMLElement, recorder: Recorder, signal: AbortSignal): void {
+  el.addEventListener(SNAPSHOT_EVENT, (event) => {
+    const picture = recorder.picture();
+    if (picture) (event as CustomEvent<SnapshotRequest>).detail.put(picture);
+  }, { signal, capture: true }); // the event is the root's own, and does not bubble
+}

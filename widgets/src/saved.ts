@@ -1,0 +1,107 @@
+// The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
+import { batch, computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { type Ask, Client } from "./client";
+import { element, watch } from "./lifetime";
+import { mountPanel } from "./panel";
+import type { Shown } from "./protocol.gen";
+import { asSelection, select, shownOf } from "./selection";
+import { Replay, type Snapshot } from "./snapshot";
+import { Store } from "./store";
+import { themed } from "./theme";
+
+/** How a host speaks of its snapshot. */
+export interface Words {
+  /** What stands there as long as nothing is asked that is not held. */
+  quiet: string;
+  /** That something is not held, given what; and what to do. */
+  refusal: (what: string) => string;
+}
+
+/** What a view falls back from: without it there would be figures on screen that are not of what is selected. */
+const PICTURES: Ask["kind"][] = ["tokens", "attribute", "neurons", "scores", "positions", "token-lens", "thumbnails", "blend"];
+
+/**
+ * Mounts the views over a snapshot. A selection whose figures it does not hold is taken back at once, and the line above
+ * says so: what is on screen always belongs together.
+ */
+export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: ReadonlySignal<Words | null>, signal: AbortSignal): void {
+  const store = new Store();
+  const missing = state<string | null>(null);
+  const selected = computed(() => shownOf(store));
+  let good = snapshot.selection;
+  let [settling, broken] = [false, false];
+
+  const refusal = (ask: Ask): string => {
+    const said = words.peek() ?? { refusal: (what: string) => `This picture was saved without ${what}.` };
+    return said.refusal(nameOf(ask, good));
+  };
+  const replay = new Replay(snapshot, refusal, (ask) => {
+    broken ||= settling && PICTURES.includes(ask.kind);
+    untracked(() => (missing.value ??= refusal(ask)));
+  });
+  put(store, snapshot.selection);
+  store.cacheName.value = snapshot.name;
+  store.preview.value = snapshot.preview ?? null;
+
+  // Both run before the views ask, which they do in the same breath.
+  watch(signal, () => {
+    void store.preview.value;
+    missing.value = null;
+  });
+  watch(signal, () => {
+    const now = selected.value;
+    settling = true;
+    missing.value = null;
+    queueMicrotask(() => {
+      if (signal.aborted || now !== selected.peek()) return;
+      const whole = !broken;
+      settling = broken = false;
+      if (whole) return void (good = now);
+      const sentence = missing.peek();
+      put(store, good);
+      missing.value = sentence;
+    });
+  });
+
+  const line = element("p", "rs-saved", { role: "status" });
+  const top = element("div", "residscope", {}, line);
+  themed(top, signal);
+  watch(signal, () => {
+    line.textContent = missing.value ?? words.value?.quiet ?? "";
+    line.classList.toggle("rs-missing", missing.value !== null);
+  });
+  parent.append(top);
+  signal.addEventListener("abort", () => top.remove(), { once: true });
+  mountPanel(parent, store, new Client(replay, signal), signal);
+}
+
+function put(store: Store, shown: Shown): void {
+  const selection = asSelection({ ...shown, topK: shown.top_k });
+  if (!selection) return;
+  batch(() => {
+    select(store, selection);
+    store.mapBy.value = shown.by ?? "layer";
+  });
+}
+
+/** What a request asks for, in words; what is other than what was on screen comes first. */
+function nameOf(ask: Ask, good: Shown): string {
+  const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a ?? null) !== JSON.stringify(b ?? null);
+  if ("prompt" in ask && differs(ask.prompt, good.prompt)) return ask.prompt == null ? "the mean over the prompts" : `prompt ${ask.prompt}`;
+  if ("target" in ask && differs(ask.target, good.target)) return "this target";
+  if ("position" in ask && differs(ask.position, good.position)) return ask.position == null ? "the last position" : `position ${ask.position}`;
+  switch (ask.kind) {
+    case "attention": return `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
+    case "thumbnails": return `the heads of layer ${ask.layer} in small`;
+    case "blend": return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
+    case "attribute": return ask.by === "accumulated" ? "this form of the logit lens" : "these figures";
+    case "neurons": return ask.layer == null ? "the neurons of all layers" : `the neurons of layer ${ask.layer}`;
+    case "scores": return "this score";
+    case "positions": return "this map of positions";
+    case "token-lens": return "this part of the token lens";
+    case "suggest": return "the model’s predictions here";
+    case "check": return "the model’s tokens";
+    case "code": return "the code for this";
+    default: return "that";
+  }
+}
