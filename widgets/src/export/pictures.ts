@@ -81,6 +81,10 @@ export interface PositionsPicture {
   positions: number;
   /** [component, position] */
   values: Float32Array;
+  /** The model's own figure at each position; NaN where it is not known. */
+  own: Float32Array;
+  /** The colour scale's ends: ±. */
+  limit: number;
 }
 export interface TokenLensPicture {
   picture: "token-lens";

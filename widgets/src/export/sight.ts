@@ -78,9 +78,10 @@ export function settingOf(store: Store): Setting {
 
 function targetWords(store: Store): string[] {
   const target = store.target.value;
-  if (target.direction) return [`direction ${visible(target.direction)}`];
+  if (target.direction) return [`direction “${visible(target.direction)}”`];
   const contrasts = inView(target, store.prompt.value);
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
   if (!answer || !distractor) return ["each prompt’s own answer"];
-  return [distractor.length > 0 ? `${label(answer)} minus ${label(distractor)}` : label(answer)];
+  const quoted = answer.length > 0 ? `“${label(answer)}”` : "nothing";
+  return [distractor.length > 0 ? `${quoted} minus “${label(distractor)}”` : quoted];
 }

@@ -44,10 +44,12 @@ function attention({ maps }: AttentionPicture, { tokens }: Setting): Table {
   return { columns: ["head", "destination", "destination_token", "source", "source_token", ...there.map(([, column]) => column)], rows: rows() };
 }
 
-function positions({ labels, positions, values }: PositionsPicture, { tokens }: Setting): Table {
+/** The model's own figures stand last, as component "measured". */
+function positions({ labels, positions, values, own }: PositionsPicture, { tokens }: Setting): Table {
   function* rows(): Iterable<Field[]> {
     for (const [row, label] of labels.entries())
       for (let at = 0; at < positions; at += 1) yield [label, at, tokens[at]?.text ?? "", values[row * positions + at] ?? NaN];
+    if (own.some(Number.isFinite)) for (let at = 0; at < positions; at += 1) yield ["measured", at, tokens[at]?.text ?? "", own[at] ?? NaN];
   }
   return { columns: ["component", "position", "token", "value"], rows: rows() };
 }

@@ -5,6 +5,7 @@ import { bytes, plural } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { mountBadge } from "./badge";
+import { mountMenu } from "./menu";
 import { mountPrompt } from "./prompt";
 import { prose } from "./prose";
 import { mountTarget } from "./target";
@@ -14,7 +15,8 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   const badge = element("div", "rs-badge-place");
   const target = element("div", "rs-target");
   const prompt = element("div", "rs-prompt");
-  parent.append(element("div", "rs-top", {}, facts, badge), element("div", "rs-controls", {}, target, prompt));
+  const menu = element("div", "rs-menu");
+  parent.append(element("div", "rs-top", {}, facts, badge), element("div", "rs-controls", {}, target, prompt, menu));
 
   watch(signal, () => {
     const f = store.facts.value;
@@ -35,4 +37,5 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountBadge(badge, store, signal);
   mountTarget(target, store, client, signal);
   mountPrompt(prompt, store, signal);
+  mountMenu(menu, store, client, signal);
 }

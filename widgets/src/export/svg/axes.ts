@@ -70,7 +70,7 @@ export function ends({ kind, low, high }: Colours): [string, string] {
   return kind === "diverging" && high > 0 ? [signed(low), signed(high)] : [plain(low), plain(high)];
 }
 
-/** An upright colour bar with its ends, and what it measures beside it. Takes 34 points of width. */
+/** An upright colour bar with its ends, and what it measures beside it. Takes some 45 points of width. */
 export function colourBar(sheet: Sheet, x: number, y: number, height: number, colours: Colours, name: string): void {
   const { low, high, kind } = colours;
   const fill = sheet.gradient(`rs-${kind}-upright`, true, (t) => colourOf(low + t * (high - low), colours));
@@ -80,7 +80,8 @@ export function colourBar(sheet: Sheet, x: number, y: number, height: number, co
   if (kind === "diverging") sheet.text(x + 9, y + height / 2 + 2.2, "0", { fill: MUTED });
   sheet.text(x + 9, y + height, lowest, { fill: MUTED });
   const size = Math.min(6.5, (height / widthOf(name)) * 0.98);
-  sheet.text(x + 36, y + height / 2, name, { anchor: "middle", rotate: -90, size: Math.max(4.5, size) });
+  const beside = x + 17 + Math.max(widthOf(lowest), widthOf(highest)) * 6.5;
+  sheet.text(beside, y + height / 2, name, { anchor: "middle", rotate: -90, size: Math.max(4.5, size) });
 }
 
 /** The same lying down: name, lower end, bar, upper end. Returns its width. */

@@ -5,6 +5,7 @@ import { signed } from "../../format";
 import type { LayersPicture, LensPicture, Setting, Valued } from "../pictures";
 import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
 import { GREY, INK, MINUS, MUTED, PLUS, Sheet, SINGLE } from "./sheet";
+import { widthOf } from "./xml";
 
 const LEFT = 36;
 
@@ -41,7 +42,7 @@ export function layersFigure({ rows }: LayersPicture, setting: Setting): string 
   const places = bars(rows.map((row) => row.name));
   const others = places.some((bar) => bar.kind === "other");
   key(sheet, top, others);
-  const box: Box = { x: LEFT, y: top + 8, width: SINGLE - LEFT - MUCH, height: 100 };
+  const box: Box = { x: LEFT, y: top + 8, width: SINGLE - LEFT - 8, height: 100 };
   const scale = scaleOf(ends(rows), box);
   layerAxes(sheet, box, scale, setting.layers, withUnit(setting.quantity));
   const at = (x: number): number => box.x + (percent(x, setting.layers) / 100) * box.width;
@@ -62,8 +63,6 @@ export function layersFigure({ rows }: LayersPicture, setting: Setting): string 
   return sheet.end(box.y + box.height + 24, `Layers: what each adds to the ${setting.quantity}`);
 }
 
-const MUCH = 8;
-
 function key(sheet: Sheet, y: number, others: boolean): void {
   let x = LEFT;
   const entry = (name: string, ...fills: string[]): void => {
@@ -72,9 +71,9 @@ function key(sheet: Sheet, y: number, others: boolean): void {
       x += 4.2;
     }
     sheet.text(x + 1.5, y, name, { fill: MUTED });
-    x += name.length * 3.6 + 12;
+    x += widthOf(name) * 6.5 + 9;
   };
-  entry("attention (adds, takes away)", PLUS, MINUS);
+  entry("attention: adds, takes away", PLUS, MINUS);
   entry("MLP", GREY);
   if (others) entry("embeddings, other", "#ffffff");
 }

@@ -1,5 +1,4 @@
 // Maps over positions: what each component adds at each, and the token lens. As wide as they need, up to both columns of a paper.
-import { limitOf } from "../../draw/colours";
 import { visible } from "../../format";
 import type { PositionsPicture, PromptsPicture, Setting, TokenLensPicture } from "../pictures";
 import { type Box, colourBar, type Colours, colourOf, number, scaleOf, tokenLabels, withUnit } from "./axes";
@@ -34,7 +33,7 @@ function columnLabels(sheet: Sheet, box: Box, setting: Setting, start: number, c
 
 const FOOT = 52;
 
-export function positionsFigure({ by, labels, positions, values }: PositionsPicture, setting: Setting): string {
+export function positionsFigure({ by, labels, positions, values, limit }: PositionsPicture, setting: Setting): string {
   const left = MARGIN + 12 + Math.max(...labels.map((label) => Math.min(16, label.length)), 4) * 3.4;
   const right = 50;
   const broad = Math.min(14, Math.max(7, (DOUBLE - left - right) / Math.max(1, positions)), (DOUBLE - left - right) / Math.max(1, positions));
@@ -44,7 +43,6 @@ export function positionsFigure({ by, labels, positions, values }: PositionsPict
   const tall = Math.min(9, 260 / Math.max(1, labels.length));
   const box: Box = { x: left, y: top, width: (width - left - right), height: tall * labels.length };
   const cell = box.width / Math.max(1, positions);
-  const limit = limitOf(values);
   const colours: Colours = { kind: "diverging", low: -limit, high: limit };
   const gap = Math.min(cell, tall) > 4 ? 0.5 : 0;
   sheet.group("cells", () => {

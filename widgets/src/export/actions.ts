@@ -1,0 +1,56 @@
+// What the menu does, and what is said of it afterwards.
+import type { Client } from "../client";
+import { shownOf } from "../selection";
+import type { Store } from "../store";
+import { csv } from "./csv";
+import type { PictureName } from "./pictures";
+import { png } from "./png";
+import { copy, download, fileName } from "./save";
+import { inSight, settingOf } from "./sight";
+import { figure } from "./svg/figure";
+import { cut } from "./svg/xml";
+import { tableOf } from "./tables";
+
+export type Format = "code" | "csv" | "svg" | "png";
+
+export interface Outcome {
+  said: string;
+  /** Code that could not be put into the clipboard, to be copied by hand. */
+  byHand?: string;
+}
+
+/** Takes a picture out of the page. `within` holds what the browser needs for it, for a moment. */
+export async function take(format: Format, what: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+  if (format === "code") return copyCode(what, store, client, within);
+  const picture = inSight(store).find((sight) => sight.picture.picture === what)?.picture; // as it is now
+  if (!picture) throw new Error("This picture is not in sight any more.");
+  const setting = settingOf(store);
+  const name = `${fileName(setting.cache, picture.picture)}.${format}`;
+  if (format === "csv") download(name, new Blob(csv(tableOf(picture, setting)), { type: "text/csv;charset=utf-8" }), within);
+  else {
+    const svg = figure(picture, setting);
+    download(name, format === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : await png(svg), within);
+  }
+  return { said: `${name} saved` };
+}
+
+async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+  const shown = shownOf(store);
+  // The previewed head is in sight like the pinned ones.
+  if (picture === "attention") shown.heads = [...new Set([...(shown.heads ?? []), ...(store.preview.value ? [store.preview.value] : [])])];
+  const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
+  const copied = await copy(code, within);
+  const words = await code;
+  if (!copied) return { said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: words };
+  const lines = words.trim().split("\n");
+  return { said: `Code copied: ${cut(lines[0] ?? "", 60)}${lines.length > 1 ? " …" : ""}` };
+}
+
+export async function takePage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+  const { reply, buffers } = await client.ask({ kind: "page", shown: shownOf(store) });
+  const [page] = buffers;
+  if (!page) throw new Error("The kernel sent no page.");
+  const name = `${fileName(reply.name.replace(/\.html?$/i, ""))}.html`;
+  download(name, new Blob([new Uint8Array(page.buffer as ArrayBuffer, page.byteOffset, page.byteLength)], { type: "text/html" }), within);
+  return { said: `${name} saved` };
+}

@@ -1,0 +1,174 @@
+import { describe, expect, it, vi } from "vitest";
+import { fakeKernel } from "../dev/fake-kernel";
+import type { Kernel } from "../dev/fake-model";
+import { csv, shortest } from "../src/export/csv";
+import type { Picture, Setting } from "../src/export/pictures";
+import { pixelSize } from "../src/export/png";
+import { fileName } from "../src/export/save";
+import { figure } from "../src/export/svg/figure";
+import { cut } from "../src/export/svg/xml";
+import { tableOf } from "../src/export/tables";
+import { all, key, open, SHAPE, text } from "./open";
+
+const HOSTILE = [
+  "<img src=x onerror=alert(1)>", "]]><script>alert(1)</script>", "שלום\u202eעולם", "🙂👩‍👩‍👧", "a\nb\r\nc\td", "\u0000\u0001\u001b[31m\u007f\ufffe\ud800", "x".repeat(10_000),
+  "e" + "\u0301".repeat(10_000), '=HYPERLINK("http://x")', "@x", "-1", "+1", " =1", "'=1", "'s", '"quoted", "twice"', "", "&amp;",
+];
+const POSITIONS = HOSTILE.length;
+const numbers = (count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** (-(i % 5)));
+const setting: Setting = {
+  cache: "cache", quantity: "mean logit difference", caption: ["tiny", ...HOSTILE], tokens: HOSTILE.map((token) => ({ text: token, shown: token })), destination: 3, layers: 2, prompts: 4,
+};
+const labels = ["embed", "0_attn_out", "0_mlp_out", "1_attn_out", "1_mlp_out"];
+const rows = labels.map((name, i) => ({ name, value: Math.fround(Math.cos(i)), std: Math.fround(0.1 * i) }));
+const pattern = numbers(POSITIONS ** 2).map(Math.abs);
+
+const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] = [
+  { picture: { picture: "lens", points: rows, norm: "frozen" }, marks: [".points > circle", 5], lines: 5 },
+  { picture: { picture: "layers", rows }, marks: [".bars > rect", 5], lines: 5 },
+  { picture: { picture: "heads", layers: 2, heads: 3, values: numbers(6), std: numbers(6), score: null, pinned: ["L1H2"] }, marks: [".cells > rect", 6], lines: 6 },
+  { picture: { picture: "heads", layers: 2, heads: 3, values: numbers(6), std: null, pinned: [], score: { name: "copying", meaning: HOSTILE[0] ?? "", low: -1, high: 1, values: numbers(6) } }, marks: [".cells > rect", 6], lines: 6 },
+  { picture: { picture: "ranking", of: "neurons", rows }, marks: [".bars > rect", 5], lines: 5 },
+  { picture: { picture: "attention", weighting: "pattern", ownRange: false, maps: ["L0H0", "L1H2"].map((name) => ({ name, value: 1, size: POSITIONS, maps: { pattern, contribution: numbers(POSITIONS ** 2) }, brings: numbers(POSITIONS) })) },
+    marks: [".cells > rect", 2 * POSITIONS ** 2], lines: 2 * POSITIONS ** 2 },
+  { picture: { picture: "positions", by: "layer", labels, positions: POSITIONS, values: numbers(5 * POSITIONS), own: numbers(POSITIONS), limit: 1 }, marks: [".cells > rect", 5 * POSITIONS], lines: 6 * POSITIONS },
+  { picture: { picture: "token-lens", points: ["0_pre", "final_post"], start: 0, cells: [0, 1].map(() => HOSTILE.map((token) => ({ tokens: [token, "b"], probabilities: [0.75, 0.125], answer: 0.5, rank: 1 }))) },
+    marks: [".cells > rect", 2 * POSITIONS], lines: 4 * POSITIONS },
+  { picture: { picture: "prompts", of: "L1H2", rows: [{ prompt: 1, value: 0.5 }, { prompt: 0, value: -0.25 }] }, marks: [".bars > rect", 2], lines: 2 },
+];
+
+/** RFC 4180, by its grammar. */
+function parsed(source: string): string[][] {
+  const records: string[][] = [[]];
+  for (const [, quoted, plain, end] of source.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|$)/g)) {
+    records.at(-1)?.push(quoted === undefined ? (plain ?? "") : quoted.replaceAll('""', '"'));
+    if (end === "\r\n") records.push([]);
+  }
+  return records.slice(0, -1);
+}
+/** As csv.ts says that it is undone. */
+const bare = (field: string): string => (/^'+\s*[=+\-@]/.test(field) ? field.slice(1) : field);
+
+describe("CSV", () => {
+  it.each(PICTURES)("of $picture.picture gives the data back, hostile tokens included", ({ picture, lines }) => {
+    const { columns, rows: fields } = tableOf(picture, setting);
+    const expected = [...fields];
+    const [header, ...records] = parsed(csv(tableOf(picture, setting)).join(""));
+    expect(header).toEqual(columns);
+    expect(records).toHaveLength(lines);
+    records.forEach((record, i) => {
+      expect(record).toHaveLength(columns.length);
+      record.forEach((field, column) => {
+        const value = expected[i]?.[column];
+        if (typeof value === "number") expect(Math.fround(Number(field))).toBe(value);
+        else expect(bare(field)).toBe(value);
+        if (typeof value === "string") expect(field).not.toMatch(/^\s*[=+\-@]/);
+      });
+    });
+  });
+
+  it("writes the shortest decimals that are the same float32, and nothing for what is not known", () => {
+    expect([0.1, 1 / 3, 16777216, 1e-45, -0].map((v) => shortest(Math.fround(v)))).toEqual(["0.1", "0.33333334", "16777216", "1e-45", "0"]);
+    expect([shortest(NaN), shortest(-Infinity), shortest(0.1 + 0.2)]).toEqual(["", "-inf", "0.30000000000000004"]);
+    for (const value of numbers(2000)) expect(Math.fround(Number(shortest(value)))).toBe(value);
+  });
+});
+
+describe("figures", () => {
+  it.each(PICTURES)("of $picture.picture are well-formed, have a mark for each value, and hold hostile tokens as text only", ({ picture, marks: [selector, count] }) => {
+    const source = figure(picture, setting);
+    expect(source).not.toMatch(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])/);
+    expect(source.length).toBeLessThan(400_000);
+    const svg = new DOMParser().parseFromString(source, "image/svg+xml").documentElement;
+    expect(svg.tagName).toBe("svg");
+    expect(svg.querySelectorAll(selector)).toHaveLength(count);
+    const known = new Set(["svg", "title", "g", "rect", "text", "tspan", "line", "path", "circle", "defs", "linearGradient", "stop", "image"]);
+    expect([...svg.querySelectorAll("*")].map((node) => node.tagName).filter((name) => !known.has(name))).toEqual([]);
+    expect([...svg.querySelectorAll("*")].flatMap((node) => [...node.attributes]).map(({ name }) => name).filter((name) => /^on|href/.test(name))).toEqual([]);
+    expect(source).not.toContain("NaN");
+  });
+
+  it("show control characters by their signs and cut what is long", () => {
+    expect(figure({ picture: "prompts", of: "a\u0000b", rows: [] }, { ...setting, caption: [] })).toContain("a␀b");
+    expect([cut("x".repeat(10_000), 5), cut("日本語です", 6), cut("short", 10)]).toEqual(["xxxxx…", "日本語…", "short"]);
+  });
+});
+
+it("names files so that every file system takes them, and keeps pictures within 16 megapixels", () => {
+  expect([fileName('runs["../clean"]', "heads"), fileName("../..", ""), fileName("кэш", "lens")]).toEqual(["runs-clean-heads", "residscope", "кэш-lens"]);
+  expect(pixelSize(72, 144)).toEqual({ width: 600, height: 1200 });
+  const { width, height } = pixelSize(2000, 1500);
+  expect(width * height).toBeLessThanOrEqual(16_000_000);
+});
+
+describe("the menu", () => {
+  async function opened(kernel?: Kernel, traits = {}) {
+    const saved: { name: string; blob: Blob }[] = [];
+    let last: Blob | null = null;
+    vi.spyOn(URL, "createObjectURL").mockImplementation((blob) => ((last = blob as Blob), "blob:x"));
+    vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(function (this: HTMLAnchorElement) {
+      if (last) saved.push({ name: this.download, blob: last });
+    });
+    const panel = await open({ heads: ["L1H1"], ...traits }, kernel);
+    await panel.settled();
+    const button = panel.root.querySelector<HTMLElement>(".rs-export");
+    button?.click();
+    const menu = panel.root.querySelector<HTMLElement>('[role="dialog"]');
+    const press = (name: string): void => panel.root.querySelector<HTMLElement>(`[aria-label="${name}"]`)?.click();
+    return { ...panel, saved, button, menu, press, said: () => text(menu?.querySelector(".rs-export-said")) };
+  }
+
+  it("lists what is in sight, walks by arrows, and gives the focus back", async () => {
+    const { button, menu, model } = await opened();
+    expect(all(menu ?? document.body, '[role="rowheader"]').map(text)).toEqual(["Logit lens", "Layers", "Heads", "Top heads", "Attention L1H1"]);
+    expect(document.activeElement?.getAttribute("aria-label")).toBe("Logit lens: Code");
+    for (const name of ["ArrowDown", "ArrowDown", "ArrowRight"]) key(document.activeElement, name);
+    expect(document.activeElement?.getAttribute("aria-label")).toBe("Heads: CSV");
+    key(document.activeElement, "End");
+    expect(text(document.activeElement)).toBe("Stand-alone page (.html)");
+    key(document.activeElement, "Escape");
+    expect([menu?.hidden, button?.getAttribute("aria-expanded"), document.activeElement === button]).toEqual([true, "false", true]);
+    expect(model.state.heads).toEqual(["L1H1"]); // the first Esc closes the menu only
+  });
+
+  it("saves numbers, figures and the page, and says so", async () => {
+    const { press, saved, menu, said, root } = await opened();
+    press("Heads: CSV");
+    await vi.waitFor(() => expect(said()).toBe("cache-heads.csv saved"));
+    const records = parsed((await saved[0]?.blob.text()) ?? "");
+    expect(records[0]).toEqual(["layer", "head", "value"]);
+    const cells = all(root, '[role="grid"] .rs-cell').map((cell) => cell.getAttribute("aria-label")?.split(" ").at(-1)?.replace("−", "-"));
+    records.slice(1).forEach(([layer, head, value], i) => {
+      expect([Number(layer), Number(head)]).toEqual([Math.floor(i / SHAPE.heads), i % SHAPE.heads]);
+      expect(Number(value)).toBeCloseTo(Number(cells[i]), 2);
+    });
+    press("Attention L1H1: SVG");
+    await vi.waitFor(() => expect(said()).toBe("cache-attention.svg saved"));
+    expect(await saved[1]?.blob.text()).toContain("to (destination)");
+    menu?.querySelector<HTMLElement>(".rs-export-page")?.click();
+    await vi.waitFor(() => expect(said()).toBe("residscope.html saved"));
+    expect(await saved[2]?.blob.text()).toContain("<!doctype html>");
+  });
+
+  it("copies code, or shows it where the clipboard is closed", async () => {
+    const { press, said, menu, model } = await opened();
+    vi.stubGlobal("navigator", {});
+    press("Heads: Code");
+    await vi.waitFor(() => expect(menu?.querySelector("textarea")?.value).toContain("import residscope"));
+    expect(said()).toContain("Copy the code by hand");
+    expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "code", picture: "heads", shown: { heads: ["L1H1"], prompt: 0, position: null } });
+    const write = vi.fn(async (items: ClipboardItem[]) => void (await items[0]?.getType("text/plain")));
+    vi.stubGlobal("ClipboardItem", class { constructor(readonly items: Record<string, Promise<Blob>>) {} getType(type: string): Promise<Blob> | undefined { return this.items[type]; } });
+    vi.stubGlobal("navigator", { clipboard: { write } });
+    press("Heads: Code");
+    await vi.waitFor(() => expect(said()).toBe("Code copied: # heads …"));
+    vi.unstubAllGlobals();
+  });
+
+  it("says a refusal in the kernel's words", async () => {
+    const honest = fakeKernel(SHAPE);
+    const { press, said } = await opened((ask) => (ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask)));
+    press("Layers: Code");
+    await vi.waitFor(() => expect(said()).toBe("This cannot be written as code."));
+  });
+});
