@@ -13,11 +13,22 @@ if TYPE_CHECKING:
     from . import demo as demo
     from . import targets as targets
     from .attribution import Attribution, attribute
+    from .export.circuitsvis_views import to_circuitsvis
     from .namespace import caches
     from .panel import Panel, inspect
 
 __version__ = "0.1.0"
-__all__ = ["Attribution", "Panel", "ResidscopeError", "attribute", "caches", "demo", "inspect", "targets"]
+__all__ = [
+    "Attribution",
+    "Panel",
+    "ResidscopeError",
+    "attribute",
+    "caches",
+    "demo",
+    "inspect",
+    "targets",
+    "to_circuitsvis",
+]
 
 _ROOMS = {
     "Attribution": "attribution",
@@ -25,6 +36,7 @@ _ROOMS = {
     "attribute": "attribution",
     "caches": "namespace",
     "inspect": "panel",
+    "to_circuitsvis": "export.circuitsvis_views",
 }
 
 
