@@ -67,7 +67,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Re
   const top = element("div", "residscope", {}, line);
   themed(top, signal);
   watch(signal, () => {
-    line.textContent = missing.value ?? words.value?.quiet ?? "";
+    line.textContent = line.title = missing.value ?? words.value?.quiet ?? "";
     line.classList.toggle("rs-missing", missing.value !== null);
   });
   parent.append(top);

@@ -39,7 +39,7 @@ Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 BUDGET = 8_000_000
 """Bytes of a snapshot before it is compressed."""
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds after which nothing more is asked than what is on screen."""
 
 PREDICTIONS = 24
@@ -76,7 +76,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def snapshot(
-    answer: Answering, cache_name: str, shown: Shown, *, budget: int = BUDGET, patience: float = PATIENCE
+    answer: Answering, cache_name: str, shown: Shown, *, budget: int | None = None, patience: float | None = None
 ) -> Snapshot:
     """Ask what the views would ask: first what is on screen, then what is one gesture away, while there is room.
 
@@ -84,10 +84,10 @@ def snapshot(
         answer: Answers one request.
         cache_name: The cache's name.
         shown: What is selected.
-        budget: Bytes that there is room for.
-        patience: Seconds after which only the rest of what is on screen is asked.
+        budget: Bytes that there is room for, `BUDGET` by default.
+        patience: Seconds after which nothing more is asked than what is on screen, `PATIENCE` by default.
     """
-    record = _Record(answer, shown, budget, time.monotonic() + patience)
+    record = _Record(answer, shown, budget or BUDGET, time.monotonic() + (patience or PATIENCE))
     for what, asks in _wanted(record, shown):
         record.take(what, asks)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
