@@ -17,7 +17,7 @@ const HOSTILE = [
 const POSITIONS = HOSTILE.length;
 const numbers = (count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** (-(i % 5)));
 const setting: Setting = {
-  cache: "cache", quantity: "mean logit difference", caption: ["tiny", ...HOSTILE], tokens: HOSTILE.map((token) => ({ text: token, shown: token })), destination: 3, layers: 2, prompts: 4,
+  cache: "cache", quantity: "mean logit difference", source: ["tiny", ...HOSTILE], target: HOSTILE[0] ?? "", place: HOSTILE[2] ?? "", tokens: HOSTILE.map((token) => ({ text: token, shown: token })), destination: 3, layers: 2, prompts: 4,
 };
 const labels = ["embed", "0_attn_out", "0_mlp_out", "1_attn_out", "1_mlp_out"];
 const rows = labels.map((name, i) => ({ name, value: Math.fround(Math.cos(i)), std: Math.fround(0.1 * i) }));
@@ -89,7 +89,7 @@ describe("figures", () => {
   });
 
   it("show control characters by their signs and cut what is long", () => {
-    expect(figure({ picture: "prompts", of: "a\u0000b", rows: [] }, { ...setting, caption: [] })).toContain("a␀b");
+    expect(figure({ picture: "prompts", of: "a\u0000b", rows: [] }, setting)).toContain("a␀b");
     expect([cut("x".repeat(10_000), 5), cut("日本語です", 6), cut("short", 10)]).toEqual(["xxxxx…", "日本語…", "short"]);
   });
 });

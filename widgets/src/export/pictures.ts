@@ -16,8 +16,10 @@ export interface Setting {
   cache: string;
   /** "mean logit difference" */
   quantity: string;
-  /** Model, prompt, target, position: what a caption needs. */
-  caption: string[];
+  /** For captions: the model and which prompt; what is attributed; and where. */
+  source: string[];
+  target: string;
+  place: string;
   tokens: TokenAt[];
   destination: number | null;
   layers: number;

@@ -70,18 +70,18 @@ export function settingOf(store: Store): Setting {
   const place = destination === null ? "at each prompt’s last token" : `at “${store.tokenText(destination)}” (position ${destination})`;
   return {
     cache: store.cacheName.value || facts?.name || "cache", quantity: store.quantity.value,
-    caption: [...(facts?.model ? [facts.model] : []), ...which, ...targetWords(store), place],
+    source: [...(facts?.model ? [facts.model] : []), ...which], target: targetWords(store), place,
     tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at) })),
     destination, layers: facts?.layers ?? 0, prompts,
   };
 }
 
-function targetWords(store: Store): string[] {
+function targetWords(store: Store): string {
   const target = store.target.value;
-  if (target.direction) return [`direction “${visible(target.direction)}”`];
+  if (target.direction) return `direction “${visible(target.direction)}”`;
   const contrasts = inView(target, store.prompt.value);
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
-  if (!answer || !distractor) return ["each prompt’s own answer"];
+  if (!answer || !distractor) return "each prompt’s own answer";
   const quoted = answer.length > 0 ? `“${label(answer)}”` : "nothing";
-  return [distractor.length > 0 ? `${quoted} minus “${label(distractor)}”` : quoted];
+  return distractor.length > 0 ? `${quoted} minus “${label(distractor)}”` : quoted;
 }

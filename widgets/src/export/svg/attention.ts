@@ -25,22 +25,23 @@ export function attentionFigure({ weighting, maps, ownRange }: AttentionPicture,
   const across = Math.min(3, Math.max(1, maps.length));
   const sheet = new Sheet(across * PANEL + 2 * MARGIN);
   const values = (map: AttentionMap): Float32Array => map.maps[weighting] ?? new Float32Array(0);
-  const top = sheet.heading("Attention", NAMES[weighting](setting), setting);
+  const bars = maps.some((map) => map.brings) ? [`bars: what each source brings to the ${setting.quantity}`] : [];
+  const top = sheet.heading("Attention", weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting), [...setting.source, setting.target, setting.place, ...bars]) + 5;
   const all = Math.max(0, ...maps.map((map) => limitOf(values(map))));
   const coloursOf = (map: AttentionMap | null): Colours => {
     const limit = map && ownRange ? limitOf(values(map)) : weighting === "pattern" && !ownRange ? 1 : all;
     return weighting === "contribution" ? { kind: "diverging", low: -limit, high: limit } : { kind: "sequential", low: 0, high: limit };
   };
-  const tall = 12 + LABELS + SIDE + (maps.some((map) => map.brings) ? BRINGS + 8 : 0) + (ownRange ? 14 : 0) + 8;
+  const tall = 12 + LABELS + SIDE + (maps.some((map) => map.brings) ? BRINGS + 8 : 0) + (ownRange ? 10 : 0) + 8;
   maps.forEach((map, i) => {
-    panel(sheet, MARGIN + (i % across) * PANEL, top + Math.floor(i / across) * tall, map, values(map), coloursOf(map), ownRange, setting, weighting);
+    panel(sheet, MARGIN + (i % across) * PANEL, top + Math.floor(i / across) * tall, map, values(map), coloursOf(map), ownRange, setting);
   });
   let end = top + Math.ceil(maps.length / across) * tall;
-  if (!ownRange) flatColourBar(sheet, MARGIN, (end += 4), coloursOf(null), NAMES[weighting](setting));
-  return sheet.end(end + MARGIN + 2, `Attention of ${maps.map((map) => map.name).join(", ")}`);
+  if (!ownRange) flatColourBar(sheet, MARGIN, (end += 2), coloursOf(null), NAMES[weighting](setting));
+  return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
 }
 
-function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, setting: Setting, weighting: Weighting): void {
+function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, setting: Setting): void {
   const { name, value, size, brings } = map;
   sheet.text(x, y, name, { size: 7.5, bold: true, mono: true });
   if (value !== null) sheet.text(x + widthOf(name, true) * 7.5 + 5, y, signed(value), { size: 7.5, fill: value < 0 ? MINUS : PLUS });
@@ -68,7 +69,7 @@ function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Fl
     sheet.text(left - 3, below + 14.5, limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001", { anchor: "end", size: 6, fill: MUTED });
     below += BRINGS + 6;
   }
-  if (ownRange) flatColourBar(sheet, left, below + 6, colours, weighting === "pattern" ? "attention" : "");
+  if (ownRange) flatColourBar(sheet, left, below + 6, colours, "");
 }
 
 function matrix(sheet: Sheet, left: number, top: number, size: number, values: Float32Array, colours: Colours, name: string): void {

@@ -9,6 +9,7 @@ import { widthOf } from "./xml";
 
 const LEFT = 36;
 
+const captionOf = ({ source, target, place }: Setting, ...more: string[]): string[] => [...source, target, place, ...more];
 function spreadOf(rows: Valued[], what: string, { prompts }: Setting): string[] {
   return rows.some((row) => row.std !== null) ? [`${what}: ± one standard deviation over the ${prompts} prompts`] : [];
 }
@@ -17,7 +18,7 @@ const ends = (rows: Valued[]): number[] => rows.flatMap(({ value, std }) => [val
 export function lensFigure({ points, norm }: LensPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
   const convention = norm === "frozen" ? "final norm’s scale held fixed" : "final norm recomputed at each point";
-  const top = sheet.heading("Logit lens", `${setting.quantity} after each sublayer`, setting, convention, ...spreadOf(points, "band", setting));
+  const top = sheet.heading("Logit lens", `${setting.quantity} after each sublayer`, captionOf(setting, convention, ...spreadOf(points, "band", setting)));
   const box: Box = { x: LEFT, y: top, width: SINGLE - LEFT - 34, height: 112 };
   const scale = scaleOf(ends(points), box);
   layerAxes(sheet, box, scale, setting.layers, withUnit(setting.quantity));
@@ -38,7 +39,7 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
 
 export function layersFigure({ rows }: LayersPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
-  const top = sheet.heading("Layers", `what each adds to the ${setting.quantity}`, setting, ...spreadOf(rows, "lines", setting));
+  const top = sheet.heading("Layers", `what each adds to the ${setting.quantity}`, captionOf(setting, ...spreadOf(rows, "lines", setting))) + 3;
   const places = bars(rows.map((row) => row.name));
   const others = places.some((bar) => bar.kind === "other");
   key(sheet, top, others);

@@ -18,8 +18,10 @@ export function headsFigure({ layers, heads, values, score, pinned }: HeadsPictu
     : { kind: "diverging", low: -limit, high: limit };
   const sheet = new Sheet(SINGLE);
   const what = score ? `${score.name} score` : `what each adds to the ${setting.quantity}`;
+  const about = score ? [score.meaning] : [setting.target, setting.place]; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
-  const y = sheet.heading("Heads", what, setting, ...(score ? [score.meaning] : []), ...marked);
+  const empty = shown.subarray(0, layers * heads).some(Number.isNaN) ? [`empty: ${score ? "cannot be told" : "no attention in this layer"}`] : [];
+  const y = sheet.heading("Heads", what, [...setting.source, ...about, ...marked, ...empty]);
   const room = SINGLE - LEFT - RIGHT;
   const tall = Math.min(205 / layers, Math.max(room / heads, 205 / layers / 3), 22);
   const broad = Math.min(room / heads, tall * 3);
@@ -55,7 +57,7 @@ const LINE = 11;
 export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
   const spread = rows.some((row) => row.std !== null) ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`] : [];
-  const top = sheet.heading(`Top ${of}`, `what each adds to the ${setting.quantity}`, setting, ...spread) + 1;
+  const top = sheet.heading(`Top ${of}`, `what each adds to the ${setting.quantity}`, [...setting.source, setting.target, setting.place, ...spread]) + 4;
   const names = of === "heads" ? 30 : 46;
   const box: Box = { x: MARGIN + names, y: top - 6, width: SINGLE - 2 * MARGIN - names - 34, height: rows.length * LINE };
   const reach = (side: 1 | -1): number => Math.max(0, ...rows.map(({ value, std }) => side * value + (std ?? 0)));

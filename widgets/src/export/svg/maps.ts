@@ -39,7 +39,7 @@ export function positionsFigure({ by, labels, positions, values, limit }: Positi
   const broad = Math.min(14, Math.max(7, (DOUBLE - left - right) / Math.max(1, positions)), (DOUBLE - left - right) / Math.max(1, positions));
   const width = Math.max(SINGLE, left + broad * positions + right);
   const sheet = new Sheet(width);
-  const top = sheet.heading("Positions", `${BY[by]} ${setting.quantity}`, setting);
+  const top = sheet.heading("Positions", `${BY[by]} ${setting.quantity}`, [...setting.source, setting.target]);
   const tall = Math.min(9, 260 / Math.max(1, labels.length));
   const box: Box = { x: left, y: top, width: (width - left - right), height: tall * labels.length };
   const cell = box.width / Math.max(1, positions);
@@ -66,7 +66,7 @@ export function tokenLensFigure({ points, start, cells }: TokenLensPicture, sett
   const right = 50;
   const broad = Math.min(44, Math.max(22, (DOUBLE - left - right) / count));
   const sheet = new Sheet(Math.max(SINGLE, left + broad * count + right));
-  const top = sheet.heading("Token lens", "the likeliest token at each point and position, coloured by its probability", setting);
+  const top = sheet.heading("Token lens", "the likeliest token at each point and position, coloured by its probability", setting.source);
   const tall = 8.5;
   const box: Box = { x: left, y: top, width: broad * count, height: tall * points.length };
   const colours: Colours = { kind: "sequential", low: 0, high: 1 };
@@ -80,7 +80,8 @@ export function tokenLensFigure({ points, start, cells }: TokenLensPicture, sett
   cells.forEach((row, r) => row.forEach((cell, c) => {
     const token = cell?.tokens[0];
     if (token === undefined) return;
-    const fill = (cell?.probabilities[0] ?? 0) > 0.5 ? "#ffffff" : INK;
+    const [red, green, blue] = colourOf(cell?.probabilities[0] ?? 0, colours);
+    const fill = 0.3 * red + 0.59 * green + 0.11 * blue < 120 ? "#ffffff" : INK;
     sheet.text(box.x + (c + 0.5) * broad, box.y + r * tall + 5.9, cut(visible(token), letters - 1), { size: 5, mono: true, anchor: "middle", fill });
   }));
   rowLabels(sheet, box, points);
@@ -94,7 +95,7 @@ export function promptsFigure({ of, rows }: PromptsPicture, setting: Setting): s
   const broad = Math.min(22, Math.max(1.2, (SINGLE - 44) / Math.max(1, rows.length)));
   const sheet = new Sheet(Math.max(SINGLE, Math.min(DOUBLE, 44 + broad * rows.length)));
   const mean = rows.reduce((sum, row) => sum + row.value, 0) / Math.max(1, rows.length);
-  const top = sheet.heading("Prompts", name, setting, "dashed: the mean");
+  const top = sheet.heading("Prompts", name, [...setting.source, setting.target, setting.place, "dashed: the mean"]);
   const box: Box = { x: 36, y: top, width: Math.min(broad * rows.length, sheet.width - 44), height: 100 };
   const scale = scaleOf(rows.map((row) => row.value), box);
   const cell = box.width / Math.max(1, rows.length);

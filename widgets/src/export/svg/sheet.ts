@@ -1,6 +1,5 @@
 // A figure for print, written as SVG text: white, in points (1/72 inch), one group a kind of mark. Nothing is fetched.
 import type { Rgb } from "../../draw/colours";
-import type { Setting } from "../pictures";
 import { cut, widthOf, xml } from "./xml";
 
 export const INK = "#1d2023";
@@ -52,13 +51,14 @@ export class Sheet {
   image(x: number, y: number, width: number, height: number, address: string): void {
     this.#parts.push(`<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`);
   }
-  text(x: number, y: number, text: string, { size = 6.5, anchor = "start", fill = INK, bold = false, mono = false, rotate = 0 }: Style = {}): void {
+  /** Parts keep to themselves: right-to-left text must not turn what stands beside it. */
+  text(x: number, y: number, text: string | string[], { size = 6.5, anchor = "start", fill = INK, bold = false, mono = false, rotate = 0 }: Style = {}): void {
     const attributes = [
       rotate === 0 ? `x="${round(x)}" y="${round(y)}"` : `transform="translate(${round(x)} ${round(y)}) rotate(${rotate})"`,
       `font-size="${size}" fill="${fill}"`, anchor === "start" ? "" : `text-anchor="${anchor}"`, bold ? 'font-weight="600"' : "", mono ? `font-family="${MONO}"` : "",
     ];
-    // Right-to-left text keeps to itself: it must not turn what stands beside it.
-    this.#parts.push(`<text ${attributes.filter(Boolean).join(" ")} direction="ltr"><tspan style="unicode-bidi:isolate">${xml(text)}</tspan></text>`);
+    const spans = [text].flat().map((part) => `<tspan style="unicode-bidi:isolate">${xml(part)}</tspan>`);
+    this.#parts.push(`<text ${attributes.filter(Boolean).join(" ")} direction="ltr">${spans.join(" · ")}</text>`);
   }
   /** All marks of a kind in one group, so that a drawing program finds them together. */
   group(kind: string, draw: () => void): void {
@@ -77,14 +77,14 @@ export class Sheet {
   }
 
   /** What it is, in bold and in words; beneath it the caption, in as many lines as it needs. Returns where the picture may begin. */
-  heading(name: string, words: string, { caption }: Setting, ...more: string[]): number {
+  heading(name: string, words: string, caption: string[]): number {
     let y = MARGIN + 7.5;
     this.text(MARGIN, y, name, { size: 8, bold: true });
     const room = this.width - 2 * MARGIN;
     const beside = MARGIN + widthOf(name) * 8.6 + 5;
     const fits = beside + widthOf(words) * 6.5 <= this.width - MARGIN;
     if (words && fits) this.text(beside, y, words, { fill: MUTED });
-    const lines = [...(words && !fits ? [words] : []), ...wrapped([...caption, ...more], room / 6)];
+    const lines = [...(words && !fits ? wrapped([words], room / 6) : []), ...wrapped(caption, room / 6)];
     for (const line of lines) this.text(MARGIN, (y += 8.5), line, { size: 6, fill: MUTED });
     return y + 9;
   }
@@ -101,13 +101,26 @@ ${this.#parts.join("\n")}
   }
 }
 
-/** Parts of a caption in lines of at most `room` (in units of the text's size), broken between parts. */
-function wrapped(parts: string[], room: number): string[] {
-  const lines: string[] = [];
-  for (const part of parts.map((text) => cut(text, Math.floor(room / 0.55)))) {
-    const longer = lines.length > 0 ? `${lines.at(-1) ?? ""} · ${part}` : part;
-    if (lines.length > 0 && widthOf(longer) <= room) lines[lines.length - 1] = longer;
-    else lines.push(part);
+const LONGEST = 400;
+
+/** Parts of a caption in lines of at most `room` (in units of the text's size), broken between parts, else between words. */
+function wrapped(parts: string[], room: number): string[][] {
+  const lines: string[][] = [];
+  for (const part of parts.flatMap((text) => words(cut(text, LONGEST), room))) {
+    const last = lines.at(-1);
+    if (last && widthOf([...last, part].join(" · ")) <= room) last.push(part);
+    else lines.push([part]);
   }
   return lines;
+}
+
+function words(part: string, room: number): string[] {
+  if (widthOf(part) <= room) return [part];
+  const lines = [""];
+  for (const word of part.split(" ").map((text) => cut(text, Math.floor(room / 0.66)))) {
+    const longer = `${lines.at(-1) ?? ""} ${word}`.trim();
+    if (widthOf(longer) <= room) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines.filter(Boolean);
 }

@@ -1,8 +1,12 @@
 // Text into XML, whatever it holds: what XML forbids becomes a visible sign, long texts are cut.
 
-/** Characters that must not stand in XML 1.0, or say nothing on paper: control characters get their picture (␀). */
+/**
+ * Without what must not stand in XML 1.0, or says nothing on paper: control characters get their picture (␀), and marks of
+ * direction, which would turn what stands beside them, go.
+ */
 function permitted(text: string): string {
   return text
+    .replace(/[\u202a-\u202e\u2066-\u2069]/g, "")
     .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
     .replace(/\u007f/g, "␡")
     .replace(/[\u0080-\u009f\ufffe\uffff]/g, "\ufffd")
