@@ -121,6 +121,7 @@ class Attribution:
         other: Attribution | None = None,
         k: int = 5,
         tokens: Sequence[str] | None = None,
+        rows: Sequence[str] | None = None,
         names: tuple[str, str] = ("this", "other"),
     ) -> Any:
         """A plotly figure, in logits: blue adds, orange takes away.
@@ -134,6 +135,7 @@ class Attribution:
             other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run.
             k: For `"ranking"`: so many rows of each sign.
             tokens: Texts of the prompt's tokens, to name positions with. They are drawn as text, whatever is in them.
+            rows: For a heatmap component × position: the labels of the rows that are drawn; by default all.
             names: For `"scatter"`: what the two axes are called.
 
         Returns:
@@ -144,7 +146,7 @@ class Attribution:
         """
         from .export.figures import attribution_figure
 
-        return attribution_figure(self, kind, prompt, other=other, k=k, tokens=tokens, names=names)
+        return attribution_figure(self, kind, prompt, other=other, k=k, tokens=tokens, rows=rows, names=names)
 
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
         """The k most positive and the k most negative rows, strongest first.

@@ -11,8 +11,7 @@ from .. import positions
 from ..cache import CacheView
 from ..namespace import known_as, variable_of
 from ..protocol import Picture, WriteCode
-from ..targets import friendly
-from ..vocabulary import Vocabulary
+from ..targets import Targets, friendly
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,37 +28,36 @@ class Given:
     logits: Any = None
     tokens: Any = None
     model: Any = None
-    direction: Tensor | None = None
 
 
-def code(view: CacheView, ask: WriteCode, given: Given) -> str:
+def code(targets: Targets, ask: WriteCode, given: Given) -> str:
     """Code that runs in a fresh cell: the array that is shown is in `values`, its picture in `figure`.
 
     Args:
-        view: The cache.
+        targets: Resolves the target, for the cache.
         ask: Which picture, and what is selected.
         given: The cache itself, and what was given with it.
 
     Raises:
-        ResidscopeError: If the picture shows nothing of which there could be code.
+        ResidscopeError: If the target cannot be resolved, or there is no such prompt.
     """
-    script = _Script(view, ask, given)
+    script = _Script(targets, ask, given)
     lines = _PICTURES[ask.picture](script)
-    if lines[-1].startswith("figure = "):
-        lines.append("figure")
-    imports = ["import residscope", *script.imports]
-    return "\n".join([*sorted(imports, key=lambda line: line.split()[1]), "", *script.remarks, *lines]) + "\n"
+    return "\n".join(["import residscope", "", *script.remarks, *lines, "figure"]) + "\n"
 
 
 @dataclass
 class _Script:
     """What all pictures' codes have in common; `remarks` say what the reader must fill in."""
 
-    view: CacheView
+    targets: Targets
     ask: WriteCode
     given: Given
     remarks: list[str] = field(default_factory=list[str])
-    imports: list[str] = field(default_factory=list[str])
+
+    @property
+    def view(self) -> CacheView:
+        return self.targets.view
 
     @property
     def cache(self) -> str:
@@ -77,9 +75,10 @@ class _Script:
     @property
     def answers(self) -> str:
         """The target, in its readable form."""
-        direction = self.given.direction
-        if direction is None:
-            return literal(friendly(self.ask.shown.target, Vocabulary(self.view.model)))
+        target = self.ask.shown.target
+        if target.direction is None:
+            return literal(friendly(self.targets.resolve(target), self.targets.vocabulary))
+        direction = self.targets.held(target.direction)
         found = variable_of(lambda value: _same_direction(value, direction))
         if found is None:
             self.remark("direction", "the direction that is attributed")
@@ -123,6 +122,10 @@ class _Script:
     def remark(self, name: str, what: str) -> None:
         """Say what a variable stands for that the user's namespace does not have."""
         self.remarks.append(f"# `{name}` stands for {what}.")
+
+    def named(self, *names: str) -> list[str]:
+        """The same as arguments."""
+        return [f"{name}={value}" for name, value in self.extras(*names).items()]
 
     def attribute(self, by: str, **options: str) -> str:
         """The call that gives the attribution."""
@@ -182,11 +185,76 @@ def _ranking(script: _Script) -> list[str]:
 
 
 def _scores(script: _Script, score: str) -> list[str]:
-    raise NotImplementedError
+    which = [] if script.prompt is None or score == "copying" else [f"prompt={script.prompt}"]
+    said = "" if score == "copying" else f", {script.said}"
+    labels = f'{{"x": "head", "y": "layer", "color": "{score}"}}'
+    return [
+        call("values = residscope.scores", [script.cache, f'"{score}"', *which, *script.named("tokens", "model")])
+        + f"  # [layer, head]{said}",
+        "",
+        "import plotly.express as px",
+        "",
+        call("figure = px.imshow", ["values.cpu()", f"labels={labels}", 'color_continuous_scale="Teal"']),
+    ]
+
+
+def _attention(script: _Script) -> list[str]:
+    shown = script.ask.shown
+    heads = literal(shown.heads)
+    if shown.presentation == "all" or not shown.heads:
+        layers, each = script.view.n_layers, script.view.n_heads
+        heads = f"[(layer, head) for layer in range({layers}) for head in range({each})]"
+    options = [] if script.prompt is None else [f"prompt={script.prompt}"]
+    if shown.weighting != "pattern":
+        options.append(f'weighting="{shown.weighting}"')
+    if shown.weighting == "contribution":
+        options.append(f"answers={script.answers}")
+    arguments = [script.cache, heads, *options, *script.named("tokens", "model")]
+    return [
+        call("attribution = residscope.attention", arguments),
+        f"values = attribution.values  # [head, destination, source], {script.said}",
+        "figure = attribution.to_plotly()",
+    ]
+
+
+def _positions(script: _Script) -> list[str]:
+    shown = script.ask.shown
+    norm = {"norm": '"recomputed"'} if (shown.by, shown.norm) == ("accumulated", "recomputed") else {}
+    which = "attribution.values.mean(1)" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
+    rows: list[str] = []
+    if shown.by == "head":
+        heads = literal(shown.heads)
+        which += f"[[attribution.labels.index(name) for name in {heads}]]"
+        rows = [f"rows={heads}"]
+    return [
+        script.attribute(shown.by, position="None", **norm),
+        f"values = {which}  # [component, position], logits, {script.said}",
+        script.figure(*rows),
+    ]
+
+
+def _token_lens(script: _Script) -> list[str]:
+    options = [] if script.prompt is None else [f"prompt={script.prompt}"]
+    answers = [script.answers] if script.ask.shown.target.direction is None else []
+    arguments = [script.cache, *answers, *options, *script.named("tokens", "model")]
+    return [
+        call("attribution = residscope.token_lens", arguments),
+        f"values = attribution.probabilities  # [point, position, k], {script.said}; with attribution.tokens",
+        "figure = attribution.to_plotly()",
+    ]
+
+
+def _prompts(script: _Script) -> list[str]:
+    return [
+        script.attribute("head", **script.position),
+        "values = attribution.measured  # [prompt], logits",
+        "figure = attribution.to_plotly()",
+    ]
 
 
 _PICTURES: dict[Picture, Callable[[_Script], list[str]]] = {
-    "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking,
+    "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
+    "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
 }  # fmt: skip
 
 

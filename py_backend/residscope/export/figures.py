@@ -39,6 +39,7 @@ class _Shown:
     tokens: Sequence[str] | None
     k: int
     other: Attribution | None
+    rows: Sequence[str] | None
     names: tuple[str, str]
 
     @property
@@ -86,6 +87,7 @@ def attribution_figure(
     other: Attribution | None = None,
     k: int = 5,
     tokens: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
     names: tuple[str, str] = ("this", "other"),
 ) -> Any:
     """See `Attribution.to_plotly`."""
@@ -103,7 +105,7 @@ def attribution_figure(
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
     if kind in ("ranking", "scatter") and result.by == "source":
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" of sources: use "sources".')
-    shown = _Shown(result, prompt, tokens, k, other, names)
+    shown = _Shown(result, prompt, tokens, k, other, rows, names)
     return _DRAW[kind](shown)
 
 
@@ -131,17 +133,22 @@ def _heatmap(shown: _Shown) -> Any:
 
 
 def _component_map(shown: _Shown) -> Any:
-    rows = shown.values
+    every = shown.result.labels
+    labels = list(every if shown.rows is None else shown.rows)
+    unknown = [label for label in labels if label not in every]
+    if unknown:
+        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
+    rows = shown.values[[every.index(label) for label in labels]]
     places = shown.places(rows.shape[1])
     hover = [
         [f"{label} at {places[x]} (position {x}): {signed(value)} logits" for x, value in enumerate(row)]
-        for label, row in zip(shown.result.labels, rows.tolist(), strict=True)
+        for label, row in zip(labels, rows.tolist(), strict=True)
     ]
     return figure(
         [cells(rows, hover)],
         f"{shown.title}, at every position",
         xaxis=axis("position", places),
-        yaxis=axis("component", shown.result.labels, autorange="reversed"),
+        yaxis=axis("component", labels, autorange="reversed"),
         coloraxis=diverging(limit(rows), "logits"),
     )
 

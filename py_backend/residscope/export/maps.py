@@ -10,10 +10,13 @@ from .look import axis, cells, diverging, figure, limit, plain, sequential, sign
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..attention import Attention
+    from ..token_lens import TokenLens
+
 _ACROSS = 4
 
 
-def attention_figure(attention: Any) -> Any:
+def attention_figure(attention: Attention) -> Any:
     """See `Attention.to_plotly`."""
     values = attention.values
     if attention.weighting == "contribution":
@@ -24,6 +27,36 @@ def attention_figure(attention: Any) -> Any:
     return _side_by_side(
         values, attention.heads, [token(text) for text in attention.tokens], plain(attention.meaning), colour
     )
+
+
+def token_lens_figure(lens: TokenLens) -> Any:
+    """See `TokenLens.to_plotly`."""
+    likeliest = lens.probabilities[..., 0]
+    drawn = [[token(cell[0], 8) for cell in row] for row in lens.tokens]
+    hover = [
+        [
+            f"{point}, position {position}:"
+            + "".join(f"<br>{token(text)} {probability:.3f}" for text, probability in zip(cell, row[x], strict=True))
+            + _answer(lens, y, x)
+            for x, (position, cell) in enumerate(zip(lens.positions, lens.tokens[y], strict=True))
+        ]
+        for y, (point, row) in enumerate(zip(lens.points, lens.probabilities.tolist(), strict=True))
+    ]
+    size = {"width": 220 + 70 * len(lens.positions), "height": 180 + 24 * len(lens.points)}
+    return figure(
+        [cells(likeliest, hover, text=drawn, texttemplate="%{text}")],
+        f"The likeliest tokens, the norm {'recomputed at each point' if lens.norm == 'recomputed' else 'held fixed'}",
+        xaxis=axis("position", [str(position) for position in lens.positions]),
+        yaxis=axis("point of the residual stream", lens.points, autorange="reversed"),
+        coloraxis=sequential(1.0, "probability"),
+        **size,
+    )
+
+
+def _answer(lens: TokenLens, y: int, x: int) -> str:
+    if lens.answer_probability is None or lens.rank is None:
+        return ""
+    return f"<br>the answer: {float(lens.answer_probability[y, x]):.3f} (rank {int(lens.rank[y, x])})"
 
 
 def source_maps(values: Tensor, heads: list[str], places: Callable[[int], list[str]], title: str) -> Any:
