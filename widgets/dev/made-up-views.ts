@@ -35,11 +35,15 @@ export function madeUp(ask: Ask, { layers, heads, positions }: Shape): ReturnTyp
       return { reply: { kind: "positions", by: ask.by, labels, positions, notes: [] }, buffers: [floats(labels.flatMap(() => Array.from({ length: positions }, () => (next() - 0.5) * 2))), floats(Array.from({ length: positions }, () => next() * 4))] };
     }
     case "token-lens": {
-      const cell = (point: number, at: number): LensCell => ({
-        tokens: TOKENS.slice(0, ask.k ?? 5).map((_, i) => TOKENS[(i + point + at) % TOKENS.length] ?? "?"),
-        probabilities: TOKENS.slice(0, ask.k ?? 5).map((_, i) => 0.5 / (i + 1) ** 2), answer: 0.01 * (point + 1), rank: 100 - point,
-      });
-      return { reply: { kind: "token-lens", points: ask.points, start: ask.start, cells: ask.points.map((_, p) => Array.from({ length: ask.stop - ask.start }, (_, i) => cell(p, ask.start + i))), notes: [] } };
+      const cell = (name: string, at: number): LensCell => {
+        const point = name === "final_post" ? layers : parseInt(name);
+        const sure = ((point * 5 + at * 3) % 11) / 12 + 0.05;
+        return {
+          tokens: TOKENS.slice(0, ask.k ?? 5).map((_, i) => TOKENS[(i + point + at) % TOKENS.length] ?? "?"),
+          probabilities: TOKENS.slice(0, ask.k ?? 5).map((_, i) => sure / (i + 1) ** 2), answer: 0.01 * (point + 1), rank: Math.max(1, 2 * layers - 2 * point + (at % 4)),
+        };
+      };
+      return { reply: { kind: "token-lens", points: ask.points, start: ask.start, cells: ask.points.map((point) => Array.from({ length: ask.stop - ask.start }, (_, i) => cell(point, ask.start + i))), notes: [] } };
     }
     case "code":
       return { reply: { kind: "code", code: `# ${ask.picture}\nimport residscope\n` } };

@@ -30,7 +30,7 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
   bar.append(marker, ...ticks);
   map.append(rowLabels, grid, bar, columnLabels);
   grid.append(tip);
-  const refusal = element("p", "rs-refusal", { role: "note" });
+  const refusal = element("p", "rs-map-refusal", { role: "note" });
   const place = element("div", "rs-map-place", {}, map, refusal);
   parent.append(title, place);
   mountScoreChoice(choice, store, signal);

@@ -1,4 +1,87 @@
-import type { Client } from "../client";
+// Position map: what each component adds at each position. The rows are layers, points of the lens, or heads.
+import { computed } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { type Client, float32 } from "../client";
+import { divergingGradient, limitOf } from "../draw/colours";
+import { signed } from "../format";
+import { element, watch } from "../lifetime";
+import type { MapPositions, PositionsReply } from "../protocol.gen";
 import type { Store } from "../store";
+import { isSet } from "../target";
+import { asking } from "./asking";
+import { mountCaption, mountTrouble } from "./caption";
+import { mountPositionMap } from "./position-map";
+import { rank } from "./top-heads";
 
-export function mountPositions(_parent: HTMLElement, _controls: HTMLElement, _store: Store, _client: Client, _signal: AbortSignal): void {}
+export interface PositionPicture {
+  by: NonNullable<MapPositions["by"]>;
+  reply: PositionsReply;
+  values: Float32Array;
+  /** The model's own figure at each position; NaN where it is not known. */
+  own: Float32Array;
+  /** The colour scale's ends: ±. */
+  limit: number;
+}
+
+const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
+  ["layer", "layers", "What each layer’s attention and MLP add"],
+  ["accumulated", "lens", "The logit lens at every position: the residual stream up to each point"],
+  ["head", "heads", "The pinned heads, and those in the ranking"],
+];
+const MOST_HEADS = 48;
+
+export function mountPositions(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const inSight = computed(() => store.tab.value === "positions");
+  /** Pinned heads first, then the ranking's. */
+  const heads = computed(() => {
+    const facts = store.facts.value;
+    const rows = store.headRows.value?.rows;
+    const top = facts && rows ? rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value) : { plus: [], minus: [] };
+    return [...new Set([...store.heads.value, ...top.plus.map((r) => r.name), ...top.minus.map((r) => r.name)])].slice(0, MOST_HEADS);
+  });
+  const answered = asking<"positions", PositionPicture>("positions", store, client, signal, () => {
+    const [by, target] = [store.mapBy.value, store.target.value];
+    if (!inSight.value || !isSet(target) || (by === "head" && heads.value.length === 0)) return null;
+    return {
+      kind: "positions", by, target, prompt: store.prompt.value,
+      norm: by === "accumulated" ? store.norm.value : "frozen", heads: by === "head" ? heads.value : [],
+    };
+  }, ({ reply, buffers }, ask) => {
+    const values = float32(buffers[0]);
+    const padding = store.tokens.peek().map((token) => token.padding ?? false);
+    return { by: ask.by, reply, values, own: float32(buffers[1]), limit: limitOf(values.filter((_, i) => !padding[i % reply.positions])) };
+  });
+
+  const caption = element("p", "rs-caption");
+  const picture = element("div", "rs-position-map");
+  const trouble = element("p", "rs-view-trouble", { role: "note" });
+  parent.append(caption, element("div", "rs-view-place", {}, picture, trouble));
+
+  mountTrouble(trouble, picture, signal, () => answered.trouble.value);
+  watch(signal, () => void picture.classList.toggle("rs-waiting", answered.waiting.value));
+  mountCaption(caption, store, signal, () => {
+    const shown = answered.shown.value;
+    const by = shown?.by ?? store.mapBy.value;
+    const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
+    const what = {
+      accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant comes on top" : ""}.`,
+      layer: `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
+      head: "What each head ↓ adds at each position →.",
+    }[by];
+    return { words: `${what} Each column is read towards the target at that position.`, notes: shown?.reply.notes ?? [] };
+  });
+  watch(signal, () => {
+    const limit = answered.shown.value?.limit;
+    render(
+      html`${limit === undefined ? nothing : html`<div class="rs-scale" role="img" aria-label="colours from ${signed(-limit)} to ${signed(limit)}">${signed(-limit)}<i
+          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${signed(limit)}</div>`}
+        <div class="rs-switch" role="group" aria-label="Rows of the position map">
+          ${ROWS.map(([by, text, tip]) => html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
+            @click=${() => (store.mapBy.value = by)}>${text}</button>`)}
+        </div>`,
+      controls,
+    );
+  });
+
+  mountPositionMap(picture, store, computed(() => answered.shown.value), signal);
+}

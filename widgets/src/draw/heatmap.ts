@@ -1,0 +1,57 @@
+// Paints a map of cells, row by column: rounded cells with gaps while they are large, plain blocks when they are small.
+import { css, type Rgb } from "./colours";
+
+export interface Grid {
+  rows: number;
+  columns: number;
+  /** [row, column], row-major; NaN is left empty. */
+  values: Float32Array;
+}
+
+/** A pen in CSS pixels on a canvas of this size, as fine as the screen, unless that is more than a browser can hold. */
+export function penOn(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
+  const ratio = Math.max(0.25, Math.min(3, window.devicePixelRatio || 1, 16_000 / Math.max(1, width, height)));
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const pen = canvas.getContext("2d");
+  pen?.scale(ratio, ratio);
+  return pen;
+}
+
+export function paintGrid(canvas: HTMLCanvasElement, grid: Grid, cellWidth: number, cellHeight: number, colour: (value: number) => Rgb): void {
+  const pen = penOn(canvas, grid.columns * cellWidth, grid.rows * cellHeight);
+  if (!pen) return;
+  const gap = (size: number): number => (size >= 7 ? 1 : size >= 5 ? 0.5 : 0);
+  const [gapX, gapY] = [gap(cellWidth), gap(cellHeight)];
+  const radius = Math.min(cellWidth, cellHeight) >= 12 ? 2 : 0;
+  for (let row = 0; row < grid.rows; row += 1) {
+    for (let column = 0; column < grid.columns; column += 1) {
+      const value = grid.values[row * grid.columns + column] ?? NaN;
+      if (Number.isNaN(value)) continue;
+      pen.fillStyle = css(colour(value));
+      pen.beginPath();
+      pen.roundRect(column * cellWidth + gapX / 2, row * cellHeight + gapY / 2, cellWidth - gapX, cellHeight - gapY, radius);
+      pen.fill();
+    }
+  }
+}
+
+/** Bars about a zero line, one a column; the line stands where the largest of either sign leaves it. NaN has none. */
+export function paintColumns(canvas: HTMLCanvasElement, values: Float32Array, cellWidth: number, height: number, colour: (value: number) => string, line: string): void {
+  const pen = penOn(canvas, Math.max(1, values.length * cellWidth), height);
+  if (!pen) return;
+  const finite = values.filter(Number.isFinite);
+  const high = finite.reduce((a, b) => Math.max(a, b), 0);
+  const low = finite.reduce((a, b) => Math.min(a, b), 0);
+  const y = (value: number): number => (high > low ? 1 + ((high - value) / (high - low)) * (height - 2) : height - 1);
+  const gap = cellWidth >= 9 ? Math.min(6, cellWidth * 0.25) : cellWidth >= 4 ? 1 : 0;
+  values.forEach((value, column) => {
+    if (!Number.isFinite(value)) return;
+    pen.fillStyle = colour(value);
+    pen.fillRect(column * cellWidth + gap / 2, Math.min(y(0), y(value)), Math.max(0.5, cellWidth - gap), Math.abs(y(value) - y(0)));
+  });
+  pen.fillStyle = line;
+  pen.fillRect(0, y(0) - 0.5, values.length * cellWidth, 1);
+}

@@ -1,0 +1,177 @@
+// The grid of the token lens: a row a point of the stream, a column a position. It scrolls both ways in a box of its own, and
+// only what is in view is there at all. One cell is active; the arrow keys move it.
+import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
+import { html, nothing, render, type TemplateResult } from "lit-html";
+import { css, sequentialRgb } from "../draw/colours";
+import { inkOn } from "../draw/ink";
+import { visible } from "../format";
+import { element, watch } from "../lifetime";
+import type { LensCell } from "../protocol.gen";
+import type { Store } from "../store";
+import type { LensTiles, Window } from "./lens-tiles";
+import { hasRank, probability } from "./lens-words";
+import { measured } from "./measured";
+
+export interface At {
+  row: number;
+  column: number;
+}
+export interface Lens {
+  tiles: LensTiles;
+  points: ReadonlySignal<string[]>;
+  positions: ReadonlySignal<number>;
+  inSight: ReadonlySignal<boolean>;
+  cursor: Signal<At | null>;
+}
+
+/** CSS pixels: of a cell, of the names beside them, of the tokens above; how much of the rows is in view. */
+const TALL = 22;
+const [NARROWEST, WIDEST] = [52, 108];
+const NAMES = 76;
+const HEAD = 24;
+const VIEW = 16 * TALL;
+/** Up to this rank the answer is marked in the cell. */
+export const MARKED = 10;
+let grids = 0;
+
+export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, signal: AbortSignal): ReadonlySignal<Window> {
+  const id = `rs-lens-${++grids}`;
+  const { points, positions, cursor } = lens;
+  const sheet = element("div", "rs-lens-sheet");
+  const scroller = element("div", "rs-lens-scroll", { role: "grid", tabindex: "0", "aria-label": "Token lens" }, sheet);
+  parent.append(scroller);
+
+  const width = measured(scroller, 640, signal);
+  const wide = computed(() => Math.max(NARROWEST, Math.min(WIDEST, Math.floor((width.value - NAMES - 2) / Math.max(1, positions.value)))));
+  watch(signal, () => {
+    const bar = NAMES + positions.value * wide.value > width.value ? 12 : 0; // room for the scroll bar beneath
+    scroller.style.height = `${HEAD + VIEW + bar}px`;
+  });
+  const scrolled = state({ top: 0, left: 0 });
+  const window = computed<Window>((): Window => {
+    const { top, left } = scrolled.value;
+    const clamp = (value: number, count: number): number => Math.max(0, Math.min(count, value));
+    const first = (at: number, size: number, count: number): number => clamp(Math.floor(at / size), count);
+    return {
+      rows: [first(top, TALL, points.value.length), clamp(Math.ceil((top + VIEW) / TALL), points.value.length)],
+      columns: [first(left, wide.value, positions.value), clamp(Math.ceil((left + width.value - NAMES) / wide.value), positions.value)],
+    };
+  });
+  const key = computed(() => JSON.stringify(window.value));
+
+  const scroll = (top: number, left: number): void => {
+    scroller.scrollTop = top;
+    scroller.scrollLeft = left;
+    scrolled.value = { top: Math.max(0, Math.min(top, points.peek().length * TALL - VIEW)), left: Math.max(0, Math.min(left, positions.peek() * wide.peek() + NAMES - width.peek())) };
+  };
+  scroller.addEventListener("scroll", () => {
+    if (lens.inSight.peek()) scrolled.value = { top: scroller.scrollTop, left: scroller.scrollLeft };
+  }, { signal });
+  // Seen for the first time it stands at the end: the deepest points, and the position that is read.
+  let seen = "";
+  watch(signal, () => {
+    const rows = points.value.length;
+    const shape = `${rows} ${positions.value}`;
+    if (!lens.inSight.value || rows === 0) return;
+    const first = seen !== shape;
+    seen = shape;
+    queueMicrotask(() => {
+      const { top, left } = scrolled.peek();
+      const read = store.destination.peek() ?? positions.peek() - 1;
+      if (!first) scroll(top, left); // a box that was hidden has forgotten
+      else scroll(rows * TALL - VIEW, (read + 1) * wide.peek() + NAMES - width.peek());
+    });
+  });
+
+  watch(signal, () => {
+    void key.value;
+    const { rows, columns } = window.peek();
+    void lens.tiles.version.value;
+    const theme = store.theme.value;
+    const at = cursor.value;
+    const names = points.value;
+    const destination = store.destination.value;
+    const hovered = at?.column ?? store.hoveredToken.value;
+    const x = wide.value;
+    const each = <T>([from, to]: [number, number], body: (i: number) => T): T[] => Array.from({ length: Math.max(0, to - from) }, (_, i) => body(from + i));
+
+    sheet.style.width = `${NAMES + positions.value * x}px`;
+    sheet.style.height = `${HEAD + names.length * TALL}px`;
+    scroller.setAttribute("aria-rowcount", String(names.length + 1));
+    scroller.setAttribute("aria-colcount", String(positions.value + 1));
+    if (at) scroller.setAttribute("aria-activedescendant", `${id}-${at.row}-${at.column}`);
+    else scroller.removeAttribute("aria-activedescendant");
+
+    const cell = (row: number, column: number): TemplateResult => {
+      const found = lens.tiles.cell(names, row, column);
+      const on = at?.row === row && at.column === column;
+      const place = `left:${NAMES + column * x}px;width:${x}px`;
+      const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
+      return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on} aria-label=${attributes.name}
+        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column}
+        style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span>${attributes.rank === null ? nothing : html`<sup>${attributes.rank}</sup>`}</div>`;
+    };
+    render(
+      html`<div role="row" aria-rowindex="1" class="rs-lens-head" style="height:${HEAD}px">
+          <div role="columnheader" class="rs-lens-corner" style="width:${NAMES}px" aria-label="point of the stream"></div>
+          ${each(columns, (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}" style="left:${NAMES + column * x}px;width:${x}px"
+            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenText(column)}</span></div>`)}
+        </div>
+        ${each(rows, (row) => html`<div role="row" aria-rowindex=${row + 2} class="rs-lens-row" style="top:${HEAD + row * TALL}px;height:${TALL}px">
+          <div role="rowheader" class="rs-lens-name ${row === at?.row ? "rs-lit" : ""}" style="width:${NAMES}px">${names[row]}</div>
+          ${each(columns, (column) => cell(row, column))}</div>`)}
+        ${destination === null ? nothing : html`<i class="rs-lens-destination" style="left:${NAMES + destination * x}px;width:${x}px;top:${HEAD}px;height:${names.length * TALL}px"></i>`}`,
+      sheet,
+    );
+  });
+
+  // Reading.
+  const under = (event: Event): At | null => {
+    const node = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]") : null;
+    return node ? { row: Number(node.dataset["row"]), column: Number(node.dataset["column"]) } : null;
+  };
+  sheet.addEventListener("pointerover", (event) => (cursor.value = under(event)), { signal });
+  scroller.addEventListener("pointerleave", () => (cursor.value = null), { signal });
+  scroller.addEventListener("blur", () => (cursor.value = null), { signal });
+  sheet.addEventListener("click", (event) => {
+    const at = under(event);
+    if (at) store.togglePosition(at.column);
+  }, { signal });
+  scroller.addEventListener("keydown", (event) => {
+    const [rows, columns] = [points.peek().length, positions.peek()];
+    if (rows === 0) return;
+    const at = cursor.peek();
+    const { row, column } = at ?? { row: rows - 1, column: store.destination.peek() ?? columns - 1 };
+    const page = Math.floor(VIEW / TALL);
+    const to: Partial<Record<string, At>> = {
+      ArrowUp: { row: row - 1, column }, ArrowDown: { row: row + 1, column }, ArrowLeft: { row, column: column - 1 }, ArrowRight: { row, column: column + 1 },
+      Home: { row: event.ctrlKey ? 0 : row, column: 0 }, End: { row: event.ctrlKey ? rows - 1 : row, column: columns - 1 },
+      PageUp: { row: row - page, column }, PageDown: { row: row + page, column },
+    };
+    const wanted = at ? to[event.key] : to[event.key] && { row, column };
+    if (wanted) {
+      const next = { row: Math.max(0, Math.min(rows - 1, wanted.row)), column: Math.max(0, Math.min(columns - 1, wanted.column)) };
+      cursor.value = next;
+      reveal(next);
+    } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);
+    else return;
+    event.preventDefault();
+  }, { signal });
+
+  function reveal({ row, column }: At): void {
+    const within = (from: number, to: number, start: number, room: number): number => (from < start ? from : to > start + room ? to - room : start);
+    const { top, left } = scrolled.peek();
+    scroll(within(row * TALL, (row + 1) * TALL, top, VIEW), within(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES));
+  }
+  return window;
+}
+
+function look(cell: LensCell, theme: Store["theme"]["value"]): { style: string; text: string; name: string; rank: number | null } {
+  const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
+  const colour = sequentialRgb(p, theme);
+  const ranked = hasRank(cell) ? `, answer rank ${cell.rank}` : "";
+  return {
+    style: `background-color:${css(colour)};color:${inkOn(colour)}`, text: visible(top), name: `${visible(top)} ${probability(p)}${ranked}`,
+    rank: hasRank(cell) && cell.rank <= MARKED ? cell.rank : null,
+  };
+}
