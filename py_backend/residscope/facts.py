@@ -53,6 +53,15 @@ def row(cache: Any, names: list[str], sight: Sight) -> CacheRow:
     )
 
 
+def said(cache: Any) -> str:
+    """A cache in a few words, for a line of print."""
+    row = _facts(cache)
+    if row.problem:
+        return row.problem
+    shape = f"{row.layers} × {row.heads} heads, {row.prompts} prompts × {row.positions} positions"
+    return f"{row.model}, {shape}, {row.dtype} on {row.device}, {row.bytes / 1e6:.1f} MB"
+
+
 def _facts(cache: Any) -> CacheRow:
     empty = CacheRow(CacheRef("", ""), [], _model_name(cache), 0, 0, 0, 0, "", "", 0, [], 0.0)
     try:

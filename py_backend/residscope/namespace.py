@@ -89,7 +89,21 @@ def caches() -> dict[str, Any]:
     Variables, and one level into lists, tuples, dicts and plain objects: `{"cache": …, 'runs["clean"]': …}`. A cache
     with several names stands under the first. Nothing is computed, and no property of any object is run.
     """
-    return {found.names[0]: found.cache for found in search().found}
+    return _Caches({found.names[0]: found for found in search().found})
+
+
+class _Caches(dict[str, Any]):
+    """Caches by name; printed, each is a line with all its names and its shape, not with thousands of activations."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        super().__init__({name: one.cache for name, one in found.items()})
+        self._names = {name: one.names for name, one in found.items()}
+
+    def __repr__(self) -> str:
+        from .facts import said
+
+        lines = [f"{' = '.join(self._names.get(name, [name]))}: {said(cache)}" for name, cache in self.items()]
+        return "\n".join(lines) or "no activation caches"
 
 
 def name_of(cache: Any) -> str:

@@ -36,6 +36,6 @@ def test_the_panel_and_the_sidebar(page: Page, nursery: Path | None, tmp_path: P
         cell(view, "L1H1").click()
         expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
         lab.run_cell("panel.close(); del cache, panel")
-        expect(standing(view)).to_contain_text("is not in memory any more", timeout=FOLLOWS)
+        expect(standing(view)).to_contain_text("is reached by no variable any more", timeout=FOLLOWS)
         page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
         expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)

@@ -56,7 +56,7 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
     small.command("docmanager:open", path="small.ipynb")
     small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
     for panel in (view, wide):
-        expect(standing(panel)).to_contain_text("is not in memory any more", timeout=FOLLOWS)
+        expect(standing(panel)).to_contain_text("is reached by no variable any more", timeout=FOLLOWS)
     expect(small.caches.first).to_contain_text("deleted; its last picture stays")
     assert small.python("[ref() is None for ref in gone]") == [True, True]
     assert cells(wide) == before

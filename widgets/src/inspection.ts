@@ -12,12 +12,12 @@ import { NOTHING, targetKey } from "./target";
 /** What has become of a cache that is in view. */
 export type Fate = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
 
-const WORDS: Record<Exclude<Fate, "same">, (name: string) => string> = {
+const WORDS: Record<Exclude<Fate, "same">, () => string> = {
   changed: () => "was changed in place since. The last picture stays.",
   weights: () => "is as it was, but its model’s weights have changed since: new figures mix both.",
   rebound: () => "is another cache now. The last picture stays.",
-  gone: () => "is not in memory any more. The last picture stays.",
-  restarted: (name) => `went with its kernel. The last picture stays; run the cell that makes \`${name}\` again.`,
+  gone: () => "is reached by no variable any more. The last picture stays.",
+  restarted: () => "went with its kernel. The last picture stays.",
   waiting: () => "cannot be asked now: its kernel does not answer. The last picture stays.",
 };
 
@@ -151,8 +151,8 @@ export class Inspection {
     const fate = this.fate.value;
     if (fate === "same") return null;
     const next = this.successor.value;
-    const words = WORDS[fate](this.name);
-    if (!next || next.problem) return { words };
+    const words = WORDS[fate]();
+    if (!next || next.problem) return { words: fate === "restarted" ? `${words} Run the cell that makes \`${this.name}\` again.` : words };
     const label = fate === "changed" || fate === "weights" ? "Read it anew" : "Show the new one";
     return { words, act: { label, run: () => void this.take(next) } };
   }

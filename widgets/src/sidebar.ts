@@ -37,6 +37,7 @@ export interface SidebarHost {
 class Part {
   readonly node = element("div", "rs-part");
   readonly inspection = state<Inspection | null>(null);
+  readonly #left = new Map<string, Selection>();
   readonly end: AbortController;
   readonly #view = element("div", "rs-part-view");
 
@@ -77,7 +78,9 @@ class Part {
       if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.take(row);
       return;
     }
-    void this.#open(name, open?.selection.peek() ?? null).take(row);
+    // Another one starts with what it was left with, or with what is selected now.
+    if (open) this.#left.set(open.name, open.selection.peek());
+    void this.#open(name, this.#left.get(name) ?? open?.selection.peek() ?? null).take(row);
   }
 
   #open(name: string, selection: Selection | null): Inspection {

@@ -75,7 +75,7 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   const { link, show, facts, act, rows, panel } = open();
   await show();
   link.cell();
-  await vi.waitFor(() => expect(facts()).toContain("not in memory any more"));
+  await vi.waitFor(() => expect(facts()).toContain("is reached by no variable any more"));
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
@@ -88,7 +88,7 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   link.restart();
   await vi.waitFor(() => expect(facts()).toContain("its kernel does not answer"));
   link.back();
-  await vi.waitFor(() => expect(facts()).toContain("went with its kernel. The last picture stays; run the cell that makes cache again"));
+  await vi.waitFor(() => expect(facts()).toContain("went with its kernel. The last picture stays. Run the cell that makes cache again"));
   link.cell(changed(ROW, { id: "c9" }));
   await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
   act()?.click();

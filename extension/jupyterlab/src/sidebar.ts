@@ -28,6 +28,7 @@ export const CommandIDs = {
 } as const;
 
 /** Longer than the palette takes to give the focus back. */
+const WIDE_PX = 700;
 const FOCUS_BACK_MS = 60;
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {
@@ -106,7 +107,7 @@ function activate(
       if (!opened) return void sidebar.sidebar.enlarge();
       const id = typeof args.id === "string" ? args.id : `residscope-view-${UUID.uuid4()}`;
       const view = new ViewWidget(places.caches(opened.path), opened, id);
-      app.shell.add(view, "main", { mode: "split-right" });
+      app.shell.add(view, "main", { mode: roomBeside() ? "split-right" : "tab-after" });
       void views.add(view);
       const shown = child(life.signal);
       watch(shown.signal, () => {
@@ -138,4 +139,9 @@ function activate(
 
   void restorer?.restore(views, { command: CommandIDs.open, args: (view) => ({ ...asArgs(view.now), id: view.id }), name: (view) => view.id });
   if (registry) void follow(registry, ID, app, sidebar, places, life.signal);
+}
+
+/** Whether half of the main area is wide enough for the wide layout; else a view gets a tab over the notebook's. */
+function roomBeside(): boolean {
+  return (document.getElementById("jp-main-dock-panel")?.clientWidth ?? 0) >= 2 * WIDE_PX;
 }

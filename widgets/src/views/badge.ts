@@ -25,8 +25,10 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
     const rows = Math.abs(data.reply.constant) < 0.0005 ? "rows" : "rows and constant";
+    const past = store.standing.value !== null; // what was said of a cache that is not there any more, or not as it was
     const text =
-      kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, 3)} · the model’s own ${quantity}`
+      past ? `${rows} summed to ${signed(sum, 3)} · as it was`
+      : kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, 3)} · the model’s own ${quantity}`
       : kind === "agrees" ? `${rows} sum to ${signed(sum, 3)} · not checked against the model’s logits`
       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${signed(Math.abs(data.reply.worst ?? 0)).slice(1)} in a prompt`
       : kind === "misses" ? `rows miss ${signed(unexplained)} of the model’s ${quantity} ${signed(measured)}`
@@ -34,7 +36,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind === "agrees" && !data.reply.own ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
+    render(html`<button type="button" class="rs-badge-text rs-${past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
   });
 
   watch(signal, () => {

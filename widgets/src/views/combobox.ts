@@ -4,6 +4,7 @@ import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { visible } from "../format";
 import { later, watch, child } from "../lifetime";
+import { isOutdated } from "../loader";
 import type { Prediction, Token, TokenCheck } from "../protocol.gen";
 import type { Store } from "../store";
 import type { Side } from "../target";
@@ -23,13 +24,14 @@ let boxes = 0;
 export function mountCombobox(parent: HTMLElement, side: Side, store: Store, client: Client, signal: AbortSignal, act: Choice): void {
   const id = `rs-combobox-${++boxes}`;
   const typed = state("");
-  const active = state(0);
+  const chosen = state<number | null>(null); // by arrow or pointer
   const predictions = state<Prediction[] | null>(null);
   const check = state<TokenCheck | null>(null);
   const refused = state("");
   const entered = state(false); // Enter was pressed on text whose check is still on its way
   const quiet = (error: unknown): void => {
-    if (!signal.aborted) refused.value = error instanceof Error ? error.message : String(error);
+    if (signal.aborted) return;
+    refused.value = isOutdated(error, store) ? "This cache cannot be asked any more: what has become of it is said above." : error instanceof Error ? error.message : String(error);
   };
 
   client.latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.locked.peek(), k: 24 })
@@ -71,9 +73,15 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
     return found;
   });
 
+  /** The first one, unless what was typed is no token: then what stands there is something else, to be chosen by hand. */
+  const active = computed<number>(() => {
+    const other = check.value?.text === typed.value && check.value.single === false;
+    return Math.min(chosen.value ?? (other && typed.value !== "" ? -1 : 0), options.value.length - 1);
+  });
+
   watch(signal, () => {
     const list = options.value;
-    const at = Math.min(active.value, list.length - 1);
+    const at = active.value;
     const checked = check.value?.text === typed.value ? check.value : null;
     const said = checked?.message ? checked : null;
     render(
@@ -82,7 +90,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
           placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input} @keydown=${keys}>
         <div role="listbox" id=${id} aria-label="Tokens">
           ${list.map((o, i) => html`<div role="option" id="${id}-${i}" class="rs-option" aria-selected=${i === at}
-            @pointerenter=${() => (active.value = i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${() => act.choose(o.token)}>
+            @pointerenter=${() => (chosen.value = i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${() => act.choose(o.token)}>
             <span class="rs-name">${visible(o.token.text)}</span><small>${o.note}</small></div>`)}
         </div>
         ${said ? html`<p class=${said.single ? "" : "rs-broken"}>${said.message}${said.tokens.length > 1
@@ -96,7 +104,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
 
   function input(event: Event): void {
     const field = event.target as HTMLInputElement;
-    active.value = 0;
+    chosen.value = null;
     entered.value = false;
     typed.value = field.value.replace(/^·/, " ");
     const caret = field.selectionStart;
@@ -105,15 +113,15 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
   }
   function keys(event: KeyboardEvent): void {
     const count = options.peek().length;
-    const at = Math.min(active.peek(), count - 1);
-    if (event.key === "ArrowDown") active.value = count > 0 ? (at + 1) % count : 0;
-    else if (event.key === "ArrowUp") active.value = count > 0 ? (at + count - 1) % count : 0;
+    const at = active.peek();
+    if (event.key === "ArrowDown") chosen.value = count > 0 ? (at + 1) % count : 0;
+    else if (event.key === "ArrowUp") chosen.value = count > 0 ? (Math.max(at, 0) + count - 1) % count : 0;
     else if (event.key === "Escape") act.close(true);
     else if (event.key === "Enter") {
-      const chosen = options.peek()[at];
+      const option = options.peek()[at];
       // What was typed counts, not the prediction that happens to stand first while the check is on its way.
       if (typed.peek() !== "" && at <= 0 && check.peek()?.text !== typed.peek()) entered.value = true;
-      else if (chosen) act.choose(chosen.token);
+      else if (option) act.choose(option.token);
     } else return;
     event.preventDefault();
     event.stopPropagation();
