@@ -1,4 +1,4 @@
-"""`npm run pictures`: the README's pictures, taken from the running program in a real JupyterLab.
+"""`npm run pictures`: the README's and the gallery's pictures, taken from the running program in a real JupyterLab.
 
 python tests/browser/pictures.py [FOLDER]
 """
@@ -12,13 +12,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gallery
 from lab import Lab
 from playwright.sync_api import expect, sync_playwright
 from server import Server
 
 from residscope.demo import demo_model_folder
 
-FOLDER = Path(__file__).resolve().parents[2] / "widgets/pictures"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "widgets/pictures"
+GALLERY = ROOT / "py_backend/docs/gallery.md"
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache = run.cache"
 INSPECT = "panel = residscope.inspect(cache, run.answers, prompt=0, heads=['L23H3', 'L29H0'])"
 RESEARCH = f"""from transformer_lens.model_bridge import TransformerBridge
@@ -62,10 +65,14 @@ def main(folder: Path) -> None:
                 box = canvas.bounding_box()
                 assert box
                 canvas.hover(position={"x": 10.5 / 15 * box["width"], "y": 14.5 / 15 * box["height"]})
-                expect(panel.locator(".rs-sentence")).to_contain_text("brings")
+                expect(panel.locator(".rs-sentence")).to_contain_text("contributes")
                 expect(panel).to_have_attribute("data-state", "ready")
                 panel.screenshot(path=folder / f"{width}-{theme}.png", animations="disabled")
                 print(folder / f"{width}-{theme}.png")
+        page.set_viewport_size({"width": 1440, "height": 1500})
+        lab.command("apputils:change-theme", theme=THEMES["light"])
+        gallery.take(lab, panel, folder)
+        GALLERY.write_text(gallery.page("../../widgets/pictures"))
         sidebar(lab, folder)
         server.shut_down_kernels()
         browser.close()

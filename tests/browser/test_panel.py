@@ -83,7 +83,7 @@ def test_from_the_strongest_head_to_its_attention_and_to_python(opened: tuple[La
             f"L23H3: “{shown[0]}” (destination {q}) reads “{shown[1]}” (source {k}): attention {attention:.2f}"
         )
     point_at(panel, "L23H3", 14, 10)
-    expect(sentence(panel)).to_contain_text("brings +1.83 to the logit difference")
+    expect(sentence(panel)).to_contain_text("contributes +1.83 to the logit difference")
     assert cells(panel)["L23H3"] == pytest.approx(1.73)
 
     cell(panel, "L23H3").click()  # unpins

@@ -1,64 +1,80 @@
-// Paints an attention matrix: rounded cells with gaps while they are large, one pixel block a cell when they are small,
-// and the largest value under each pixel when there are more cells than pixels, so that no peak is lost.
-import type { Theme } from "../store";
-import { css, divergingRgb, limitOf, sequentialRgb } from "./colours";
+// Paints an attention matrix, or a part of it: rounded cells with gaps while they are large, with their values where there
+// is room; one pixel block a cell when they are small, and where there are more cells than pixels the one farthest from
+// zero under each pixel, so that no peak is lost.
+import { penOf } from "./canvas";
+import { css, type Rgb } from "./colours";
+import { inkOn } from "./ink";
+import { partOf, type Part } from "./zoom";
 
 export interface Matrix {
   size: number;
   /** [destination, source], row-major; NaN is left empty. */
   values: Float32Array;
 }
-
-function context(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
-  const ratio = Math.max(1, Math.min(3, window.devicePixelRatio || 1));
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  const pen = canvas.getContext("2d");
-  pen?.scale(ratio, ratio);
-  return pen;
+export interface Look {
+  colour: (value: number) => Rgb;
+  /** With so many decimals; at most these, fewer where the cell is too small. */
+  write: (value: number, digits: number) => string;
+  digits: number;
 }
 
-export function paintMatrix(canvas: HTMLCanvasElement, matrix: Matrix, side: number, theme: Theme): void {
-  const pen = context(canvas, side, side);
-  if (!pen || matrix.size === 0) return;
-  const cell = side / matrix.size;
-  if (cell >= 4) paintCells(pen, matrix, cell, theme);
-  else paintPixels(pen, matrix, canvas.width, side, theme);
+/** CSS pixels of a cell that has its value written in it. */
+export const READABLE = 26;
+
+/** A causal mask leaves its triangle empty. */
+export function isEmpty(value: number, q: number, k: number): boolean {
+  return Number.isNaN(value) || (k > q && value === 0);
 }
 
-function paintCells(pen: CanvasRenderingContext2D, { size, values }: Matrix, cell: number, theme: Theme): void {
+export function paintMatrix(canvas: HTMLCanvasElement, matrix: Matrix, side: number, look: Look, part: Part = partOf(null, matrix.size)): void {
+  const pen = penOf(canvas, side, side);
+  if (!pen || part.span === 0) return;
+  if (side / part.span >= 4) paintCells(pen, matrix, part, side / part.span, look);
+  else paintPixels(pen, matrix, part, canvas.width, side, look);
+}
+
+function paintCells(pen: CanvasRenderingContext2D, { size, values }: Matrix, { left, top, span }: Part, cell: number, look: Look): void {
   const gap = cell >= 9 ? 1 : 0.5;
   const radius = cell >= 12 ? 2 : 0;
-  for (let q = 0; q < size; q += 1) {
-    for (let k = 0; k < size; k += 1) {
+  pen.font = `${Math.min(12, cell * 0.38)}px system-ui, sans-serif`;
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  const tries = Array.from({ length: look.digits }, (_, i) => look.digits - i);
+  for (let q = top; q < top + span; q += 1) {
+    for (let k = left; k < left + span; k += 1) {
       const value = values[q * size + k] ?? NaN;
-      if (Number.isNaN(value) || (k > q && value === 0)) continue; // a causal mask leaves its triangle empty
-      pen.fillStyle = css(sequentialRgb(value, theme));
+      if (isEmpty(value, q, k)) continue;
+      const ground = look.colour(value);
+      const [x, y] = [(k - left) * cell, (q - top) * cell];
+      pen.fillStyle = css(ground);
       pen.beginPath();
-      pen.roundRect(k * cell + gap / 2, q * cell + gap / 2, cell - gap, cell - gap, radius);
+      pen.roundRect(x + gap / 2, y + gap / 2, cell - gap, cell - gap, radius);
       pen.fill();
+      if (cell < READABLE) continue;
+      const text = tries.map((digits) => look.write(value, digits)).find((t) => pen.measureText(t).width <= cell - 3);
+      pen.fillStyle = inkOn(ground);
+      if (text) pen.fillText(text, x + cell / 2, y + cell / 2);
     }
   }
 }
 
-function paintPixels(pen: CanvasRenderingContext2D, matrix: Matrix, pixels: number, side: number, theme: Theme): void {
-  const { size, values } = matrix;
-  const cells = Math.min(size, pixels);
-  const peak = new Float32Array(cells * cells).fill(-1);
-  for (let q = 0; q < size; q += 1) {
-    const row = Math.floor((q * cells) / size) * cells;
-    for (let k = 0; k < size; k += 1) {
+function paintPixels(pen: CanvasRenderingContext2D, { size, values }: Matrix, { left, top, span }: Part, pixels: number, side: number, look: Look): void {
+  const cells = Math.min(span, pixels);
+  const peak = new Float32Array(cells * cells).fill(NaN);
+  for (let q = top; q < top + span; q += 1) {
+    const row = Math.floor(((q - top) * cells) / span) * cells;
+    for (let k = left; k < left + span; k += 1) {
       const value = values[q * size + k] ?? NaN;
-      if (Number.isNaN(value) || (k > q && value === 0)) continue;
-      const at = row + Math.floor((k * cells) / size);
-      if (value > (peak[at] ?? -1)) peak[at] = value;
+      if (isEmpty(value, q, k)) continue;
+      const at = row + Math.floor(((k - left) * cells) / span);
+      if (!(Math.abs(value) <= Math.abs(peak[at] ?? NaN))) peak[at] = value;
     }
   }
   const image = new ImageData(cells, cells);
   for (let i = 0; i < peak.length; i += 1) {
-    const value = peak[i] ?? -1;
-    if (value < 0) continue;
-    const [r, g, b] = sequentialRgb(value, theme);
+    const value = peak[i] ?? NaN;
+    if (Number.isNaN(value)) continue;
+    const [r, g, b] = look.colour(value);
     image.data.set([r, g, b, 255], i * 4);
   }
   const stage = document.createElement("canvas");
@@ -67,24 +83,4 @@ function paintPixels(pen: CanvasRenderingContext2D, matrix: Matrix, pixels: numb
   stage.getContext("2d")?.putImageData(image, 0, 0);
   pen.imageSmoothingEnabled = false;
   pen.drawImage(stage, 0, 0, side, side);
-}
-
-/** What each source brings, as bars about a zero line, in the matrix' columns. */
-export function paintBrings(canvas: HTMLCanvasElement, brings: Float32Array, width: number, height: number, theme: Theme, line: string): void {
-  const pen = context(canvas, width, height);
-  if (!pen || brings.length === 0) return;
-  const limit = limitOf(brings);
-  const cell = width / brings.length;
-  const gap = cell >= 9 ? 1 : cell >= 4 ? 0.5 : 0;
-  const middle = height / 2;
-  pen.fillStyle = line;
-  pen.fillRect(0, middle - 0.5, width, 1);
-  for (let k = 0; k < brings.length; k += 1) {
-    const value = brings[k] ?? 0;
-    if (!Number.isFinite(value) || limit === 0) continue;
-    const size = (Math.abs(value) / limit) * (middle - 1);
-    if (size < 0.4) continue;
-    pen.fillStyle = css(divergingRgb(Math.sign(value) * 0.72, 1, theme));
-    pen.fillRect(k * cell + gap / 2, value > 0 ? middle - size : middle, Math.max(0.5, cell - gap), size);
-  }
 }

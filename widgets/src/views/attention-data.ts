@@ -1,13 +1,15 @@
-// Attention matrices already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw at once.
+// Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw at once.
 import { type Client, float32, words16 } from "../client";
 import { halves } from "../draw/half";
-import type { Matrix } from "../draw/matrix";
 import { parseHead } from "../format";
-import type { Store } from "../store";
+import type { Store, Weighting } from "../store";
 import { isSet, targetKey } from "../target";
 
 export interface Attention {
-  matrix: Matrix;
+  size: number;
+  /** [destination, source], row-major, those that are there. */
+  maps: Partial<Record<Weighting, Float32Array>>;
+  /** What each source brings at the destination that was asked for. */
   brings: Float32Array | null;
   notes: string[];
 }
@@ -29,37 +31,59 @@ export class AttentionStore {
     return [source.value, head, prompt.value, locked.value, targetKey(target.value)].join(" ");
   }
 
-  kept(key: string): Attention | null {
+  /** What is there with this weighting. */
+  kept(key: string, weighting: Weighting): Attention | null {
     const found = this.#kept.get(key);
-    if (!found) return null;
+    if (!found?.maps[weighting]) return null;
     this.#kept.delete(key); // to the end of the line
     this.#kept.set(key, found);
     return found;
   }
 
-  /** Null when overtaken by a newer request of the same card. */
-  async read(lane: string, head: string, key: string): Promise<Attention | null> {
+  /** Null when overtaken by a newer request of the same lane. */
+  async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const at = parseHead(head);
     const { target, prompt, locked } = this.store;
     if (!at || !isSet(target.peek())) return null;
     const result = await this.client.latest(lane, {
-      kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(),
+      kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting,
     });
     if (!result) return null;
-    const buffer = (what: string): DataView | undefined => result.buffers[result.reply.parts.findIndex((part) => part.what === what)];
-    const values = halves(words16(buffer("pattern")));
-    const attention: Attention = {
-      matrix: { size: result.reply.positions, values },
-      brings: buffer("brings") ? float32(buffer("brings")) : null,
-      notes: result.reply.notes,
-    };
-    this.#kept.set(key, attention);
-    this.#cells += values.length;
-    for (const [old, { matrix }] of this.#kept) {
-      if (this.#cells <= MOST_CELLS || old === key) break;
-      this.#kept.delete(old);
-      this.#cells -= matrix.values.length;
-    }
-    return attention;
+    const { parts, positions, notes } = result.reply;
+    const fresh: Attention = { size: positions, maps: {}, brings: null, notes };
+    parts.forEach(({ what, scale = 1 }, i) => {
+      const buffer = result.buffers[i];
+      if (what === "brings") fresh.brings = float32(buffer);
+      else fresh.maps[what] = scaled(halves(words16(buffer)), scale);
+    });
+    return this.#keep(key, fresh);
   }
+
+  /** Maps of other weightings that were there before stay. */
+  #keep(key: string, fresh: Attention): Attention {
+    const before = this.#kept.get(key);
+    if (before) this.#drop(key, before);
+    const kept = before?.size === fresh.size ? { ...fresh, maps: { ...before.maps, ...fresh.maps } } : fresh;
+    this.#kept.set(key, kept);
+    this.#cells += cellsOf(kept);
+    for (const [old, attention] of this.#kept) {
+      if (this.#cells <= MOST_CELLS || old === key) break;
+      this.#drop(old, attention);
+    }
+    return kept;
+  }
+
+  #drop(key: string, attention: Attention): void {
+    this.#kept.delete(key);
+    this.#cells -= cellsOf(attention);
+  }
+}
+
+function cellsOf({ maps }: Attention): number {
+  return Object.values(maps).reduce((sum, map) => sum + map.length, 0);
+}
+
+export function scaled(values: Float32Array, scale: number): Float32Array {
+  if (scale !== 1) for (let i = 0; i < values.length; i += 1) values[i] = (values[i] ?? 0) * scale;
+  return values;
 }

@@ -1,81 +1,52 @@
-// The attention row: pinned cards in pin order, then one preview slot, always last and always of the same size.
-import { untracked } from "@preact/signals-core";
-import { html, render } from "lit-html";
+// Attention of heads: matrices side by side, the prompt as text, or all heads in small.
 import type { Client } from "../client";
-import { sequentialGradient } from "../draw/colours";
-import { child, element, watch } from "../lifetime";
-import type { Store } from "../store";
-import { AttentionStore } from "./attention-data";
-import { type Card, createCard } from "./card";
-
-interface Held extends Card {
-  end: AbortController;
-}
+import { type AttentionMap, type AttentionPicture, offer } from "../export/pictures";
+import { element, watch } from "../lifetime";
+import type { Presentation, Store } from "../store";
+import { mountAllHeads } from "./all-heads";
+import { mountCards } from "./attention-cards";
+import { mountAttentionControls } from "./attention-controls";
+import { AttentionRoom } from "./attention-room";
+import { mountAttentionText } from "./attention-text";
+import type { Shown } from "./card-cursor";
+import type { TextPicture } from "./text-picture";
 
 export function mountAttention(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
-  const data = new AttentionStore(store, client);
-  const placeholder = element("div", "rs-card rs-placeholder", {},
-    element("div", "rs-placeholder-box", {},
-      element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
-      element("p", "rs-placeholder-more", {},
-        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
-  const row = element("div", "rs-cards");
-  parent.append(row);
-  row.append(placeholder);
+  const room = new AttentionRoom(store, client);
+  const places: Record<Presentation, HTMLElement> = {
+    matrix: element("div", "rs-cards"),
+    text: element("div", "rs-attention-text"),
+    all: element("div", "rs-all-heads"),
+  };
+  parent.append(...Object.values(places));
   watch(signal, () => {
-    render(
-      html`<div class="rs-scale" aria-hidden="true">0<i style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>`,
-      controls,
-    );
+    for (const [name, place] of Object.entries(places)) place.hidden = store.presentation.value !== name;
   });
 
-  const pinned = new Map<string, Held>();
-  let preview: Held | null = null;
+  mountAttentionControls(controls, room, signal);
+  const cards = mountCards(places.matrix, room, signal);
+  const text = mountAttentionText(places.text, room, signal);
+  const enlarged = mountAllHeads(places.all, room, signal);
 
-  const create = (head: string): Held => {
-    const end = child(signal);
-    return { ...createCard(head, store, data, end.signal), end };
-  };
-  const drop = (card: Held): void => {
-    card.end.abort();
-    card.node.remove();
-  };
-
-  watch(signal, () => {
-    const heads = store.heads.value;
-    const hovered = store.preview.value;
-    untracked(() => arrange(heads, hovered !== null && heads.includes(hovered) ? null : hovered));
+  offer(store, "attention", () => {
+    const presentation = store.presentation.peek();
+    const shown = text();
+    if (presentation === "text") return shown ? asPicture(store, shown.weighting, ofText(store, shown)) : null;
+    const all = presentation === "matrix" ? cards() : enlarged();
+    return all[0] ? asPicture(store, all[0].weighting, all.map((one) => ofCard(store, one))) : null;
   });
+}
 
-  function arrange(heads: string[], hovered: string | null): void {
-    // A pinned preview is kept as it is; an unpinned card may go back to being the preview.
-    for (const head of heads) {
-      if (pinned.has(head)) continue;
-      if (preview?.head.peek() === head) {
-        pinned.set(head, preview);
-        preview = null;
-      } else pinned.set(head, create(head));
-    }
-    for (const [head, card] of [...pinned]) {
-      if (heads.includes(head)) continue;
-      pinned.delete(head);
-      if (head === hovered && !preview) preview = card;
-      else drop(card);
-    }
-    if (hovered === null) {
-      if (preview) drop(preview);
-      preview = null;
-    } else if (preview) preview.head.value = hovered;
-    else preview = create(hovered);
+// --- for exports ------------------------------------------------------------------------------------------------------
+function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): AttentionPicture {
+  return { picture: "attention", weighting, maps, ownRange: store.ownRange.peek() };
+}
 
-    placeholder.hidden = preview !== null;
-    const order = heads.flatMap((head) => pinned.get(head)?.node ?? []);
-    if (preview) order.push(preview.node);
-    // Moved only when out of place: moving an element would lose its focus.
-    order.forEach((node, i) => {
-      const at = row.children[i];
-      if (at !== node) row.insertBefore(node, at ?? null);
-    });
-    if (row.lastElementChild !== placeholder) row.append(placeholder);
-  }
+function ofCard(store: Store, { head, attention }: Shown): AttentionMap {
+  return { name: head, value: store.headValue(head), size: attention.size, maps: attention.maps, brings: attention.brings };
+}
+
+function ofText(store: Store, { name, weighting, size, values, parts }: TextPicture): AttentionMap[] {
+  if (parts.length === 1) return parts.map(({ head, attention }) => ofCard(store, { head, attention, weighting }));
+  return [{ name, value: null, size, maps: { [weighting]: values }, brings: null }];
 }

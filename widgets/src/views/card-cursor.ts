@@ -1,57 +1,81 @@
-// Reading a matrix: pointer or arrow keys choose a cell; its row and column light up and a sentence tells its value.
-import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { signed } from "../format";
+// Reading a matrix and the bars below it: pointer or arrow keys choose a cell; its row and column light up and a sentence
+// tells its value. The row is shared by all matrices, so that they are read side by side.
+import { batch, type ReadonlySignal, signal as state, type Signal, untracked } from "@preact/signals-core";
+import { bringIntoSight, type Part, type Zoom } from "../draw/zoom";
+import { parseHead } from "../format";
 import { element, watch } from "../lifetime";
-import type { Sentence, Store } from "../store";
+import type { Weighting } from "../store";
 import type { Attention } from "./attention-data";
+import type { AttentionRoom } from "./attention-room";
+import { cellSentence } from "./attention-words";
 
+export interface Shown {
+  attention: Attention;
+  head: string;
+  weighting: Weighting;
+}
 interface Cell {
   q: number;
   k: number;
 }
+export interface Places {
+  matrix: HTMLCanvasElement;
+  overlay: HTMLElement;
+  bars: HTMLCanvasElement;
+  /** Over the bars. */
+  mark: HTMLElement;
+}
 
 export function mountCursor(
-  canvas: HTMLCanvasElement, overlay: HTMLElement, store: Store,
-  shown: ReadonlySignal<{ attention: Attention; head: string } | null>, signal: AbortSignal,
+  { matrix, overlay, bars, mark }: Places, room: AttentionRoom, shown: ReadonlySignal<Shown | null>,
+  part: ReadonlySignal<Part>, zoom: Signal<Zoom | null>, signal: AbortSignal,
 ): void {
+  const { store, pointed } = room;
   const cursor = state<Cell | null>(null);
   const destination = element("i", "rs-frame");
   const row = element("i", "rs-lane");
   const column = element("i", "rs-lane");
   const cell = element("i", "rs-frame rs-frame-cell");
+  const bar = element("i", "rs-lane");
   overlay.append(row, column, destination, cell);
+  mark.append(bar);
 
-  const place = (node: HTMLElement, on: boolean, q: number, k: number, rows: number, columns: number, size: number): void => {
-    node.hidden = !on || size === 0;
-    node.style.top = `${(q / size) * 100}%`;
-    node.style.left = `${(k / size) * 100}%`;
-    node.style.height = `${(rows / size) * 100}%`;
-    node.style.width = `${(columns / size) * 100}%`;
+  const place = (node: HTMLElement, on: boolean, top: number, left: number, rows: number, columns: number): void => {
+    const { span } = part.value;
+    node.hidden = !on || span === 0 || top + rows <= 0 || left + columns <= 0 || top >= span || left >= span;
+    node.style.top = `${(top / span) * 100}%`;
+    node.style.left = `${(left / span) * 100}%`;
+    node.style.height = `${(rows / span) * 100}%`;
+    node.style.width = `${(columns / span) * 100}%`;
   };
   watch(signal, () => {
-    const size = shown.value?.attention.matrix.size ?? 0;
+    const { left, top, span } = part.value;
+    const size = shown.value?.attention.size ?? 0;
+    const within = (at: number | null): number | null => (at !== null && at < size ? at : null);
     const at = cursor.value;
-    const token = store.hoveredToken.value;
-    const lit = token !== null && token < size;
-    const dest = store.destination.value;
-    place(destination, dest !== null && dest < size, dest ?? 0, 0, 1, size, size);
-    place(row, at !== null || lit, at?.q ?? token ?? 0, 0, 1, size, size);
-    place(column, at !== null || lit, 0, at?.k ?? token ?? 0, size, 1, size);
-    place(cell, at !== null, at?.q ?? 0, at?.k ?? 0, 1, 1, size);
+    const hovered = within(store.hoveredToken.value);
+    const q = within(at?.q ?? pointed.value ?? hovered);
+    const k = within(at?.k ?? hovered);
+    const dest = within(store.destination.value);
+    place(destination, dest !== null, (dest ?? 0) - top, 0, 1, span);
+    place(row, q !== null, (q ?? 0) - top, 0, 1, span);
+    place(column, k !== null, 0, (k ?? 0) - left, span, 1);
+    place(cell, at !== null, (at?.q ?? 0) - top, (at?.k ?? 0) - left, 1, 1);
+    place(bar, k !== null, 0, (k ?? 0) - left, span, 1);
   });
 
-  const select = (next: Cell | null): void => {
-    cursor.value = next;
-    store.hoveredToken.value = next?.k ?? null;
-    const head = parseLayer(shown.peek()?.head);
-    store.hoveredLayer.value = next ? head : null;
-  };
+  const select = (next: Cell | null): void =>
+    batch(() => {
+      cursor.value = next;
+      pointed.value = next?.q ?? null;
+      store.hoveredToken.value = next?.k ?? null;
+      store.hoveredLayer.value = next ? (parseHead(shown.peek()?.head ?? "")?.layer ?? null) : null;
+    });
   watch(signal, () => {
     const at = cursor.value;
     const picture = shown.value;
-    const quantity = store.quantity.value;
     if (at === null || !picture) return;
-    const text = sentence(store, picture.attention, picture.head, at, quantity);
+    const text = cellSentence(store, picture.attention, picture.weighting, picture.head, at.q, at.k);
     untracked(() => (store.sentence.value = text));
   });
   const leave = (): void => {
@@ -61,44 +85,48 @@ export function mountCursor(
   };
   signal.addEventListener("abort", leave, { once: true });
 
-  canvas.addEventListener("pointermove", (event) => {
-    const size = shown.peek()?.attention.matrix.size ?? 0;
-    const box = canvas.getBoundingClientRect();
-    const index = (at: number, length: number): number => Math.max(0, Math.min(size - 1, Math.floor((at / length) * size)));
-    const next = { q: index(event.clientY - box.top, box.height), k: index(event.clientX - box.left, box.width) };
+  const sizeNow = (): number => shown.peek()?.attention.size ?? 0;
+  const clamp = (value: number): number => Math.max(0, Math.min(sizeNow() - 1, value));
+  const under = (event: PointerEvent, box: DOMRect): Cell => {
+    const { left, top, span } = part.peek();
+    const index = (at: number, of: number): number => Math.max(0, Math.min(span - 1, Math.floor((at / of) * span)));
+    return { q: clamp(top + index(event.clientY - box.top, box.height)), k: clamp(left + index(event.clientX - box.left, box.width)) };
+  };
+  const point = (next: Cell): void => {
     const last = cursor.peek();
-    if (size > 0 && (last?.q !== next.q || last.k !== next.k)) select(next);
-  }, { signal });
-  canvas.addEventListener("pointerleave", leave, { signal });
-  canvas.addEventListener("blur", leave, { signal });
-  canvas.addEventListener("keydown", (event) => {
-    const size = shown.peek()?.attention.matrix.size ?? 0;
-    if (size === 0) return;
-    const start = store.destination.peek() ?? size - 1;
-    const { q, k } = cursor.peek() ?? { q: start, k: start };
-    const clamp = (value: number): number => Math.max(0, Math.min(size - 1, value));
+    if (sizeNow() > 0 && (last?.q !== next.q || last.k !== next.k)) select(next);
+  };
+  const start = (): number => clamp(store.destination.peek() ?? sizeNow() - 1);
+  const go = (next: Cell): void => {
+    const now = zoom.peek();
+    if (now) zoom.value = bringIntoSight(now, sizeNow(), next.q, next.k);
+    select(next);
+  };
+
+  matrix.addEventListener("pointermove", (event) => point(under(event, matrix.getBoundingClientRect())), { signal });
+  bars.addEventListener("pointermove", (event) => point({ ...under(event, bars.getBoundingClientRect()), q: start() }), { signal });
+  for (const canvas of [matrix, bars]) {
+    canvas.addEventListener("pointerleave", leave, { signal });
+    canvas.addEventListener("blur", leave, { signal });
+  }
+  matrix.addEventListener("keydown", (event) => {
+    if (sizeNow() === 0) return;
+    const { q, k } = cursor.peek() ?? { q: start(), k: start() };
     const to = {
-      ArrowUp: { q: clamp(q - 1), k }, ArrowDown: { q: clamp(q + 1), k },
-      ArrowLeft: { q, k: clamp(k - 1) }, ArrowRight: { q, k: clamp(k + 1) },
-      Home: { q, k: 0 }, End: { q, k: Math.min(q, size - 1) },
+      ArrowUp: { q: clamp(q - 1), k }, ArrowDown: { q: clamp(q + 1), k }, ArrowLeft: { q, k: clamp(k - 1) }, ArrowRight: { q, k: clamp(k + 1) },
+      Home: { q, k: 0 }, End: { q, k: clamp(q) }, PageUp: { q: 0, k }, PageDown: { q: clamp(Infinity), k },
     }[event.key];
     if (!to) return;
     event.preventDefault();
-    select(cursor.peek() === null && event.key.startsWith("Arrow") ? { q, k } : to);
+    go(cursor.peek() === null && event.key.startsWith("Arrow") ? { q, k } : to);
   }, { signal });
-}
-
-function parseLayer(head: string | undefined): number | null {
-  const match = /^L(\d+)/.exec(head ?? "");
-  return match ? Number(match[1]) : null;
-}
-
-function sentence(store: Store, { matrix, brings }: Attention, head: string, { q, k }: Cell, quantity: string): Sentence {
-  const value = matrix.values[q * matrix.size + k] ?? NaN;
-  const pair = `“${store.tokenText(q)}” (destination ${q}) reads “${store.tokenText(k)}” (source ${k})`;
-  if (k > q && !(value > 0)) return [`${head}: “${store.tokenText(q)}” (destination ${q}) cannot see “${store.tokenText(k)}” (source ${k}), which comes later`];
-  const start = `${head}: ${pair}: attention ${Number.isNaN(value) ? "not known" : value.toFixed(2)}`;
-  const brought = brings?.[k];
-  if (brought === undefined || q !== store.destination.value) return [start];
-  return [`${start}, brings `, { stress: signed(brought), sign: brought }, ` to the ${quantity}`];
+  bars.addEventListener("keydown", (event) => {
+    if (sizeNow() === 0) return;
+    const q = start();
+    const k = cursor.peek()?.k ?? q;
+    const to = { ArrowLeft: clamp(k - 1), ArrowRight: clamp(k + 1), Home: 0, End: q }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    go({ q, k: cursor.peek() === null && event.key.startsWith("Arrow") ? k : to });
+  }, { signal });
 }

@@ -1,0 +1,9 @@
+// A canvas for drawing in CSS pixels, as sharp as the screen is.
+export function penOf(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
+  const ratio = Math.max(1, Math.min(3, window.devicePixelRatio || 1));
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  const pen = canvas.getContext("2d");
+  pen?.scale(ratio, ratio);
+  return pen;
+}

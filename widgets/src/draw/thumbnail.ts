@@ -1,0 +1,18 @@
+// Paints a head's attention in small: one pixel a cell, the browser enlarges it.
+import type { Rgb } from "./colours";
+import { isEmpty } from "./matrix";
+
+/** `cells` are 127ths of `limit`, [side, side], row-major. */
+export function paintThumbnail(canvas: HTMLCanvasElement, cells: Int8Array, side: number, limit: number, colour: (value: number) => Rgb): void {
+  canvas.width = canvas.height = side;
+  const pen = canvas.getContext("2d");
+  if (!pen || side === 0) return;
+  const image = new ImageData(side, side);
+  for (let at = 0; at < cells.length; at += 1) {
+    const value = ((cells[at] ?? 0) / 127) * limit;
+    if (isEmpty(value, Math.floor(at / side), at % side)) continue;
+    const [r, g, b] = colour(value);
+    image.data.set([r, g, b, 255], at * 4);
+  }
+  pen.putImageData(image, 0, 0);
+}

@@ -1,0 +1,41 @@
+// Which part of a matrix is in sight. A zoom keeps fractions, so that small gestures add up; what is drawn are whole cells.
+export interface Zoom {
+  left: number;
+  top: number;
+  span: number;
+}
+/** The same in whole cells. */
+export type Part = Zoom;
+
+/** Cells a side when zoomed in all the way. */
+const CLOSEST = 4;
+
+const clamp = (value: number, low: number, high: number): number => Math.max(low, Math.min(high, value));
+
+function inside({ left, top, span }: Zoom, size: number): Zoom {
+  return { left: clamp(left, 0, size - span), top: clamp(top, 0, size - span), span };
+}
+
+/** In by `factor` about a point, given in fractions of the picture; out where it is below 1. */
+export function zoomBy(zoom: Zoom, size: number, factor: number, x = 0.5, y = 0.5): Zoom {
+  const span = clamp(zoom.span / factor, Math.min(CLOSEST, size), size);
+  return inside({ left: zoom.left + x * (zoom.span - span), top: zoom.top + y * (zoom.span - span), span }, size);
+}
+
+export function panBy(zoom: Zoom, size: number, columns: number, rows: number): Zoom {
+  return inside({ ...zoom, left: zoom.left + columns, top: zoom.top + rows }, size);
+}
+
+/** Moved no farther than needed to have a cell in sight. */
+export function bringIntoSight(zoom: Zoom, size: number, q: number, k: number): Zoom {
+  const { left, top, span } = partOf(zoom, size);
+  const to = (at: number, start: number): number => (at < start ? at : at >= start + span ? at - span + 1 : start);
+  return to(k, left) === left && to(q, top) === top ? zoom : inside({ left: to(k, left), top: to(q, top), span: zoom.span }, size);
+}
+
+/** All of the matrix where there is no zoom. */
+export function partOf(zoom: Zoom | null, size: number): Part {
+  if (!zoom) return { left: 0, top: 0, span: size };
+  const span = Math.min(size, Math.round(zoom.span));
+  return { left: clamp(Math.round(zoom.left), 0, size - span), top: clamp(Math.round(zoom.top), 0, size - span), span };
+}

@@ -1,0 +1,202 @@
+import { describe, expect, it, vi } from "vitest";
+import { fakeKernel } from "../dev/fake-kernel";
+import type { Kernel } from "../dev/fake-model";
+import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
+import { Store } from "../src/store";
+import { Limits, decimals, length, writtenShort } from "../src/views/attention-scale";
+import { cellSentence, lineOf, lineWords } from "../src/views/attention-words";
+import { nameOf, superpose } from "../src/views/text-picture";
+import { all, key, open, SHAPE, text } from "./open";
+
+// A 3 × 3 head: each row sums to 1, nothing above the diagonal.
+const PATTERN = Float32Array.of(1, 0, 0, 0.25, 0.75, 0, 0.125, 0.79, 0.085);
+const ATTENTION = {
+  size: 3,
+  maps: { pattern: PATTERN, value: PATTERN.map((w) => 4 * w), contribution: PATTERN.map((w) => -w) },
+  brings: Float32Array.of(0.01, 1.93, -0.5),
+  notes: [],
+};
+
+function storeOf(...texts: string[]): Store {
+  const store = new Store();
+  store.tokens.value = texts.map((t) => ({ text: t }));
+  store.facts.value = { kind: "describe", name: "cache", model: "m", layers: 1, heads: 1, prompts: 1, positions: texts.length, dtype: "float32", device: "cpu", bytes: 1, missing: [], last: [texts.length - 1], has_tokens: true };
+  store.target.value = { contrasts: [{ answer: [{ id: 1, text: "a" }], distractor: [{ id: 2, text: "b" }] }] };
+  return store;
+}
+const flat = (sentence: ReturnType<typeof cellSentence>): string => sentence.map((part) => (typeof part === "string" ? part : part.stress)).join("");
+
+describe("words", () => {
+  const store = storeOf("<bos>", " Mary", " to");
+  it.each([
+    ["pattern", 2, 1, "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, contributes +1.93 to the logit difference"],
+    ["value", 2, 1, "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, value-weighted 3.2, contributes +1.93 to the logit difference"],
+    ["contribution", 1, 0, "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25, contributes −0.25 to the logit difference there"],
+    ["pattern", 0, 2, "L9H9: “<bos>” (destination 0) cannot see “·to” (source 2), which comes later"],
+  ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) => expect(flat(cellSentence(store, ATTENTION, weighting, "L9H9", q, k))).toBe(words));
+
+  it("tell only attention where nothing more is known, and other destinations nothing of this one's", () => {
+    const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
+    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
+    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
+  });
+
+  it("tell what a token reads and what reads it, strongest first", () => {
+    expect([...lineOf(PATTERN, 3, "reads", 1)]).toEqual([0.25, 0.75, NaN]);
+    expect([...lineOf(PATTERN, 3, "read-by", 1)]).toEqual([NaN, 0.75, Math.fround(0.79)]);
+    expect(lineWords(store, "pattern", "reads", 2, lineOf(PATTERN, 3, "reads", 2), 2)).toBe("“·to” reads “·Mary” 0.79, “<bos>” 0.13");
+    expect(lineWords(store, "pattern", "read-by", 1, lineOf(PATTERN, 3, "read-by", 1))).toBe("“·Mary” is read by “·to” 0.79, “·Mary” 0.75");
+    expect(lineWords(store, "contribution", "reads", 1, lineOf(ATTENTION.maps.contribution, 3, "reads", 1))).toBe("at “·Mary” contribute “·Mary” −0.75, “<bos>” −0.25");
+  });
+
+  it("keep long tokens short and right-to-left ones inside their quotes", () => {
+    const odd = storeOf("x".repeat(10_000), "שלום");
+    const words = flat(cellSentence(odd, { size: 2, maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) }, brings: null, notes: [] }, "pattern", "L0H0", 1, 0));
+    expect(words.length).toBeLessThan(200);
+    expect(words).toContain("“\u2068שלום\u2069” (destination 1)");
+  });
+});
+
+describe("scales", () => {
+  it("are shared by all pictures of a weighting in sight, or each picture's own", () => {
+    const store = new Store();
+    const limits = new Limits(store);
+    limits.report("a", "value", 3);
+    limits.report("b", "value", 5);
+    limits.report("c", "contribution", 9);
+    expect([limits.of("pattern", 0.3), limits.of("value", 3), limits.of("contribution", 1)]).toEqual([1, 5, 9]);
+    limits.forget("b");
+    expect(limits.shared("value")).toBe(3);
+    store.ownRange.value = true;
+    expect([limits.of("pattern", 0.3), limits.of("value", 2), limits.of("contribution", 1)]).toEqual([0.3, 2, 1]);
+  });
+
+  it("write numbers as long as they need to be", () => {
+    expect([3.16, 0.2, 12.34, 0, 3e-6].map(length)).toEqual(["3.2", "0.20", "12.3", "0.0", "<0.0001"]);
+    expect([2, 0.5, 0.012].map(decimals)).toEqual([1, 2, 3]);
+    expect([writtenShort("contribution", -0.5, 2), writtenShort("contribution", -0.001, 2), writtenShort("value", 3.16, 1)]).toEqual(["−0.50", "0", "3.2"]);
+  });
+});
+
+describe("zoom", () => {
+  const everything = { left: 0, top: 0, span: 16 };
+  it("keeps the point under the pointer where it is", () => {
+    const zoom = zoomBy(everything, 16, 2, 0.75, 0.25);
+    expect(zoom).toEqual({ left: 6, top: 2, span: 8 }); // 12 of 16 is 6 + ¾ of 8
+    expect(zoomBy(zoom, 16, 0.5, 0.75, 0.25)).toEqual(everything);
+  });
+  it("stays inside the matrix, shows whole cells, and never fewer than four", () => {
+    expect(zoomBy(everything, 16, 100)).toEqual({ left: 6, top: 6, span: 4 });
+    expect(zoomBy({ left: 0, top: 0, span: 3 }, 3, 10)).toEqual({ left: 0, top: 0, span: 3 });
+    expect(panBy({ left: 6, top: 6, span: 4 }, 16, 100, -100)).toEqual({ left: 12, top: 0, span: 4 });
+    expect(partOf({ left: 6.4, top: 5.6, span: 4.2 }, 16)).toEqual({ left: 6, top: 6, span: 4 });
+    expect(partOf(null, 16)).toEqual(everything);
+  });
+  it("follows the keyboard's cell", () => {
+    expect(bringIntoSight({ left: 0, top: 0, span: 4 }, 16, 7, 2)).toEqual({ left: 0, top: 4, span: 4 });
+  });
+});
+
+describe("superposition", () => {
+  it("is the mean of heads, and of contributions the sum", () => {
+    const maps = [Float32Array.of(1, 0.5), Float32Array.of(0, 1)];
+    expect([...superpose(maps, "pattern")]).toEqual([0.5, 0.75]);
+    expect([...superpose(maps, "contribution")]).toEqual([1, 1.5]);
+    expect(nameOf({ heads: ["L1H1", "L2H2", "L3H3"] }, "value", 3)).toBe("mean of L1H1, L2H2 and L3H3");
+    expect(nameOf({ layer: 4 }, "contribution", 9)).toBe("sum of all 9 heads of layer 4");
+  });
+});
+
+describe("the attention tab", () => {
+  const words = (root: HTMLElement): HTMLElement[] => all(root, ".rs-word");
+  const line = (root: HTMLElement): string => text(root.querySelector(".rs-text-line"));
+  const shaded = (root: HTMLElement): number[] => words(root).flatMap((w, i) => (w.querySelector<HTMLElement>(".rs-word-text")?.style.backgroundColor ? [i] : []));
+
+  it("shades what a token reads; a lock holds until it is clicked again, cleared or escaped, and the pins stay", async () => {
+    const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
+    await settled();
+    expect(line(root)).toMatch(/^mean of L0H0 and L1H1: “[^”]+” reads /);
+    expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the panel's destination
+    words(root)[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect(shaded(root)).toEqual([0, 1, 2]);
+    const unlock = [
+      () => words(root)[2]?.click(),
+      () => root.querySelector<HTMLElement>(".rs-clear")?.click(),
+      () => key(words(root)[2], "Escape"),
+    ];
+    for (const letGo of unlock) {
+      words(root)[2]?.click();
+      root.querySelector(".rs-text-box")?.dispatchEvent(new Event("pointerleave"));
+      expect([shaded(root), words(root)[2]?.getAttribute("aria-selected")]).toEqual([[0, 1, 2], "true"]);
+      letGo();
+      expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
+    }
+    expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
+    key(words(root)[2], "Escape"); // nothing is locked: the panel's own
+    expect(model.state.heads).toEqual([]);
+  });
+
+  it("shades what reads a token, by the heads that are switched on, or by all of them", async () => {
+    const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text", weighting: "contribution" });
+    await settled();
+    expect(all(root, ".rs-word")[0]?.querySelectorAll(".rs-text-bars i")).toHaveLength(2);
+    all(root, ".rs-text-tools button").find((b) => text(b) === "is read by")?.click();
+    words(root)[4]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect(shaded(root)).toEqual([4, 5]);
+    all(root, ".rs-head-chip")[0]?.click();
+    await settled();
+    expect(line(root)).toMatch(/^L1H1: /);
+    all(root, ".rs-head-chip").at(-1)?.click();
+    await vi.waitFor(() => expect(line(root)).toMatch(/^sum of all 6 heads: /));
+    expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "blend", layer: null, weighting: "contribution" });
+  });
+
+  it("keeps the last picture until that of another weighting is there", async () => {
+    const honest = fakeKernel(SHAPE);
+    let wait = 0;
+    const { root, settled, model } = await open({ heads: ["L0H0"] }, (ask) => {
+      const answer = honest(ask);
+      if (ask.kind !== "attention" || "failure" in answer) return answer;
+      const parts = (answer.reply as { parts: { what: string }[] }).parts;
+      const some = parts.flatMap((part, i) => (part.what === "pattern" || part.what === ask.weighting ? [i] : []));
+      return { reply: { ...answer.reply, parts: some.map((i) => parts[i]) } as typeof answer.reply, buffers: some.map((i) => answer.buffers?.[i] ?? new ArrayBuffer(0)) };
+    }, () => wait);
+    await settled();
+    const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]');
+    const canvas = card?.querySelector("canvas");
+    wait = 30;
+    model.set("weighting", "value");
+    expect([canvas?.getAttribute("aria-label"), card?.classList.contains("rs-waiting")]).toEqual([expect.stringMatching(/^Attention of L0H0/), true]);
+    await vi.waitFor(() => expect(canvas?.getAttribute("aria-label")).toMatch(/^Value-weighted of L0H0/));
+    expect(card?.classList.contains("rs-waiting")).toBe(false);
+    model.set("weighting", "pattern");
+    expect(canvas?.getAttribute("aria-label")).toMatch(/^Attention of L0H0/); // kept: at once
+  });
+
+  it("asks only for what is in sight", async () => {
+    const { model, settled } = await open({ heads: ["L0H0"], tab: "positions", presentation: "text" });
+    await settled();
+    const asked = (): string[] => model.asked.map(({ ask }) => ask.kind).filter((kind) => kind === "attention" || kind === "thumbnails" || kind === "blend");
+    expect(asked()).toEqual([]);
+    model.set("tab", "attention");
+    expect(asked()).toEqual(["attention"]);
+  });
+
+  it("shows tokens as text, cut where they are endless", async () => {
+    const hostile = ["<img src=x onerror=alert(1)>", "שלום", "🙂", "\n", "y".repeat(10_000), "</span><b>"];
+    const honest = fakeKernel(SHAPE);
+    const kernel: Kernel = (ask) => (ask.kind === "tokens" ? { reply: { kind: "tokens", tokens: hostile.map((t) => ({ text: t })) } } : honest(ask));
+    for (const presentation of ["matrix", "text"] as const) {
+      const { root, settled, close } = await open({ heads: ["L0H0"], presentation }, kernel);
+      await settled();
+      const view = root.querySelector<HTMLElement>(".rs-attention");
+      expect(view?.querySelector("img, .rs-word b, .rs-sources b")).toBeNull();
+      for (const node of view?.querySelectorAll<HTMLElement>("*") ?? [])
+        for (const attribute of ["title", "aria-label"]) expect(node.getAttribute(attribute)?.length ?? 0).toBeLessThan(600);
+      const texts = presentation === "text" ? words(root).map(text) : all(root, ".rs-sources span").map(text);
+      expect(texts.map((t) => t.slice(0, 12))).toEqual(["<img·src=x·o", "שלום", "🙂", "↵", "yyyyyyyyyyyy", "</span><b>"]);
+      for (const node of presentation === "text" ? words(root) : all(root, ".rs-sources span")) expect(node.getAttribute("dir")).toBe("auto");
+      close();
+    }
+  });
+});
