@@ -34,7 +34,7 @@ const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] =
   { picture: { picture: "positions", by: "layer", labels, positions: POSITIONS, values: numbers(5 * POSITIONS), own: numbers(POSITIONS), limit: 1 }, marks: [".cells > rect", 5 * POSITIONS], lines: 6 * POSITIONS },
   { picture: { picture: "token-lens", points: ["0_pre", "final_post"], start: 0, cells: [0, 1].map(() => HOSTILE.map((token) => ({ tokens: [token, "b"], probabilities: [0.75, 0.125], answer: 0.5, rank: 1 }))) },
     marks: [".cells > rect", 2 * POSITIONS], lines: 4 * POSITIONS },
-  { picture: { picture: "prompts", of: "L1H2", rows: [{ prompt: 1, value: 0.5 }, { prompt: 0, value: -0.25 }] }, marks: [".bars > rect", 2], lines: 2 },
+  { picture: { picture: "prompts", head: "L1H2", quantity: "logit difference", mean: 0.125, std: 0.375, rows: [{ prompt: 1, value: 0.5 }, { prompt: 0, value: -0.25 }] }, marks: [".bars > rect", 2], lines: 2 },
 ];
 
 /** RFC 4180, by its grammar. */
@@ -89,7 +89,7 @@ describe("figures", () => {
   });
 
   it("show control characters by their signs and cut what is long", () => {
-    expect(figure({ picture: "prompts", of: "a\u0000b", rows: [] }, setting)).toContain("a␀b");
+    expect(figure({ picture: "prompts", head: "a\u0000b", quantity: "logit", mean: NaN, std: NaN, rows: [] }, setting)).toContain("a␀b");
     expect([cut("x".repeat(10_000), 5), cut("日本語です", 6), cut("short", 10)]).toEqual(["xxxxx…", "日本語…", "short"]);
   });
 });
@@ -148,6 +148,23 @@ describe("the menu", () => {
     menu?.querySelector<HTMLElement>(".rs-export-page")?.click();
     await vi.waitFor(() => expect(said()).toBe("residscope.html saved"));
     expect(await saved[2]?.blob.text()).toContain("<!doctype html>");
+  });
+
+  it.each([
+    ["positions", "Positions", ["component", "position", "token", "value"], 7 * SHAPE.positions, {}],
+    ["token-lens", "Token lens", ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], null, {}],
+    ["prompts", "Prompts", ["prompt", "value"], SHAPE.prompts, { prompt: null, heads: [] }],
+  ] as const)("takes what the tab %s shows", async (tab, title, columns, lines, traits) => {
+    const { menu, press, saved, said } = await opened(undefined, { tab, ...traits });
+    await vi.waitFor(() => expect(all(menu ?? document.body, '[role="rowheader"]').map(text).at(-1)).toBe(title));
+    press(`${title}: CSV`);
+    await vi.waitFor(() => expect(said()).toBe(`cache-${tab}.csv saved`));
+    const [header, ...records] = parsed((await saved[0]?.blob.text()) ?? "");
+    expect(header).toEqual(columns);
+    if (lines === null) expect(records.length).toBeGreaterThan(0);
+    else expect(records).toHaveLength(lines);
+    press(`${title}: SVG`);
+    await vi.waitFor(() => expect(said()).toBe(`cache-${tab}.svg saved`));
   });
 
   it("copies code, or shows it where the clipboard is closed", async () => {

@@ -1,9 +1,10 @@
 // What the menu does, and what is said of it afterwards.
 import type { Client } from "../client";
+import type { Shown } from "../protocol.gen";
 import { shownOf } from "../selection";
 import type { Store } from "../store";
 import { csv } from "./csv";
-import type { PictureName } from "./pictures";
+import type { Picture, PictureName } from "./pictures";
 import { png } from "./png";
 import { copy, download, fileName } from "./save";
 import { inSight, settingOf } from "./sight";
@@ -34,10 +35,18 @@ export async function take(format: Format, what: PictureName, store: Store, clie
   return { said: `${name} saved` };
 }
 
+/** The heads that a picture shows, which need not be those that are pinned: a preview, the ranking's, one in focus. */
+function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
+  switch (picture?.picture) {
+    case "attention": return { heads: picture.maps.flatMap(({ name, of }) => of ?? [name]) };
+    case "positions": return picture.by === "head" ? { heads: picture.labels } : {};
+    case "prompts": return { heads: picture.head === null ? [] : [picture.head] };
+    default: return {};
+  }
+}
+
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
-  const shown = shownOf(store);
-  // The previewed head is in sight like the pinned ones.
-  if (picture === "attention") shown.heads = [...new Set([...(shown.heads ?? []), ...(store.preview.value ? [store.preview.value] : [])])];
+  const shown = { ...shownOf(store), ...headsIn(inSight(store).find((sight) => sight.picture.picture === picture)?.picture) };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
   const copied = await copy(code, within);
   const words = await code;

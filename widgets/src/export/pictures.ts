@@ -62,6 +62,8 @@ export interface RankingPicture {
 export interface AttentionMap {
   /** "L9H9", or what a blend is of. */
   name: string;
+  /** The heads of a blend. */
+  of?: string[];
   /** What the head adds in all. */
   value: number | null;
   size: number;
@@ -97,8 +99,12 @@ export interface TokenLensPicture {
 }
 export interface PromptsPicture {
   picture: "prompts";
-  /** What the figures are of: "logit difference", "L9H9". */
-  of: string;
+  /** Whose figures: a head's, or null for the whole. */
+  head: string | null;
+  /** Of one prompt: "logit difference". */
+  quantity: string;
+  mean: number;
+  std: number;
   /** In the order on screen. */
   rows: { prompt: number; value: number }[];
 }

@@ -64,6 +64,7 @@ function tokenLens({ points, start, cells }: TokenLensPicture, { tokens }: Setti
   return { columns: ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], rows: rows() };
 }
 
-function prompts({ of, rows }: PromptsPicture): Table {
-  return { columns: ["prompt", "of", "value"], rows: rows.map(({ prompt, value }) => [prompt, of, value]) };
+function prompts({ head, rows }: PromptsPicture): Table {
+  const columns = head === null ? ["prompt", "value"] : ["prompt", "head", "value"];
+  return { columns, rows: rows.map(({ prompt, value }) => [prompt, ...(head === null ? [] : [head]), value]) };
 }

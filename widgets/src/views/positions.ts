@@ -3,6 +3,7 @@ import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { type Client, float32 } from "../client";
 import { divergingGradient, limitOf } from "../draw/colours";
+import { offer } from "../export/pictures";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { MapPositions, PositionsReply } from "../protocol.gen";
@@ -83,5 +84,9 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
     );
   });
 
+  offer(store, "positions", () => {
+    const shown = answered.shown.value;
+    return shown && { picture: "positions", by: shown.by, labels: shown.reply.labels, positions: shown.reply.positions, values: shown.values, own: shown.own, limit: shown.limit };
+  });
   mountPositionMap(picture, store, computed(() => answered.shown.value), signal);
 }

@@ -2,6 +2,7 @@
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
+import { offer } from "../export/pictures";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
@@ -49,6 +50,13 @@ export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: 
     const prompts = [...each.keys()];
     const value = (prompt: number): number => each[prompt] ?? NaN;
     return sorted.value ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b)))) : prompts;
+  });
+  offer(store, "prompts", () => {
+    const shown = figures.value;
+    const each = shown?.each;
+    if (!shown || !each) return null;
+    const rows = order.value.map((prompt) => ({ prompt, value: each[prompt] ?? NaN }));
+    return { picture: "prompts", head: shown.head, quantity: quantity(store.target.value, null), mean: shown.mean, std: shown.std, rows };
   });
   mountPromptList(picture, store, { figures, order, texts: new PromptTexts(client, signal), inSight }, signal);
 }

@@ -3,6 +3,7 @@ import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import type { Client } from "../client";
 import { sequentialGradient } from "../draw/colours";
+import { offer } from "../export/pictures";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { isSet, targetKey } from "../target";
@@ -44,6 +45,15 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
     untracked(() => tiles.look(ask ? question : null, window.peek()));
   });
 
+  // What is in view: the rest has not been asked for.
+  offer(store, "token-lens", () => {
+    void tiles.version.value;
+    const { rows: [top, bottom], columns: [left, right] } = window.value;
+    const rows = Array.from({ length: Math.max(0, bottom - top) }, (_, i) => top + i);
+    const columns = Array.from({ length: Math.max(0, right - left) }, (_, i) => left + i);
+    const cells = rows.map((row) => columns.map((column) => tiles.cell(points.value, row, column)?.cell ?? null));
+    return cells.flat().some((cell) => cell !== null) ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells } : null;
+  });
   mountTrouble(trouble, picture, signal, () => tiles.trouble.value);
   watch(signal, () => void picture.classList.toggle("rs-busy", tiles.waiting.value));
   mountCaption(caption, store, signal, () => {
