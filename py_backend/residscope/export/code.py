@@ -66,10 +66,8 @@ class _Script:
         if found is not None and _leads_somewhere(found):
             return found
         name = self.given.name if _leads_somewhere(self.given.name) else "cache"
-        self.remark(
-            name,
-            f"the ActivationCache that is shown here{'' if name == self.given.name else f' as {self.given.name!r}'}",
-        )
+        shown = "" if name == self.given.name else f" as {self.given.name!r}"
+        self.remark(name, f"the ActivationCache that is shown{shown}")
         return name
 
     @property
