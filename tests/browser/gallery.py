@@ -1,0 +1,136 @@
+"""The pictures of the gallery (`npm run pictures`): each view on the demo model, with what a reader should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab import Lab
+from playwright.sync_api import Locator, expect
+
+Look = Callable[[Lab, Locator], None]
+
+
+def _nothing(_lab: Lab, _panel: Locator) -> None: ...
+
+
+def _token(at: int) -> Look:
+    """Point at a token of the text view."""
+
+    def look(_lab: Lab, panel: Locator) -> None:
+        panel.locator(f".rs-attention [data-position='{at}']").first.hover()
+
+    return look
+
+
+def _cell(head: str) -> Look:
+    """Point at a head in the map."""
+
+    def look(_lab: Lab, panel: Locator) -> None:
+        panel.get_by_role("grid", name="Head map").locator(f"[data-head='{head}']").hover()
+
+    return look
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: what is selected, where the pointer is, which part of the panel is taken, and what to say of it."""
+
+    name: str
+    title: str
+    words: str
+    state: dict[str, Any]
+    part: str = ".rs-lower"
+    look: Look = field(default=_nothing)
+
+
+PINS = ["L23H3", "L29H0"]
+ALL = [
+    Picture(
+        "contribution",
+        "What each source adds",
+        "The attention of two heads, weighted by what each source adds to the logit difference at each destination.",
+        {"weighting": "contribution"},
+    ),
+    Picture(
+        "value",
+        "Value-weighted attention",
+        "The same heads, attention × ‖v W_O‖: the first token, where heads rest, fades, since little is written there.",
+        {"weighting": "value"},
+    ),
+    Picture(
+        "text",
+        "Attention as text",
+        "The prompt as a sentence: what the last token reads through both heads, and through which of them.",
+        {"presentation": "text"},
+        look=_token(14),
+    ),
+    Picture(
+        "all",
+        "All heads",
+        "Every head in small; the one under the pointer is enlarged.",
+        {"presentation": "all"},
+    ),
+    Picture(
+        "scores",
+        "Head scores",
+        "The head map coloured by how much each head looks at the token before.",
+        {"score": "previous"},
+        part=".rs-charts",
+        look=_cell("L23H3"),
+    ),
+    Picture(
+        "positions",
+        "Position map",
+        "What each layer's attention and MLP add, at every position.",
+        {"tab": "positions"},
+    ),
+    Picture(
+        "token-lens",
+        "Token lens",
+        "The likeliest token at each layer and position, and the answer's rank.",
+        {"tab": "token-lens"},
+    ),
+    Picture(
+        "prompts",
+        "Spread over prompts",
+        "One bar a prompt for the head under the pointer, sorted, with mean and standard deviation.",
+        {"tab": "prompts", "prompt": None},
+        look=_cell("L23H3"),
+    ),
+]
+START = {
+    "weighting": "pattern",
+    "presentation": "matrix",
+    "score": None,
+    "tab": "attention",
+    "prompt": 0,
+    "heads": PINS,
+}
+
+
+def take(lab: Lab, panel: Locator, folder: Path) -> None:
+    """Take every picture of the gallery from a drawn panel."""
+    for picture in ALL:
+        lab.page.mouse.move(0, 0)
+        lab.python("0", before="".join(f"panel.{k} = {v!r}\n" for k, v in {**START, **picture.state}.items()))
+        tab = picture.state.get("tab", "attention")
+        expect(panel.get_by_role("tab", selected=True)).to_have_attribute("data-tab", tab)
+        lab.ready(panel)
+        picture.look(lab, panel)
+        lab.ready(panel)
+        part = panel.locator(picture.part)
+        part.scroll_into_view_if_needed()
+        part.screenshot(path=folder / f"gallery-{picture.name}.png", animations="disabled")
+        print(folder / f"gallery-{picture.name}.png")
+
+
+def page(pictures: str) -> str:
+    """The gallery's document."""
+    parts = [
+        f"## {picture.title}\n\n{picture.words}\n\n![{picture.title}]({pictures}/gallery-{picture.name}.png)\n"
+        for picture in ALL
+    ]
+    return "\n".join(["# Gallery", "", "Taken from the running program by `npm run pictures`.", "", *parts])
