@@ -1,5 +1,5 @@
 // The export menu: a line a picture in sight, as code, numbers, or a figure; and the whole view as a page.
-import { signal as state, untracked } from "@preact/signals-core";
+import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { type Format, type Outcome, take, takePage } from "../export/actions";
@@ -43,8 +43,9 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
   // In the menu while it is open, else where all sentences stand.
   const say = (what: Outcome): void => {
     if (signal.aborted) return;
-    if (open.peek()) outcome.value = what;
-    else store.sentence.value = [what.said];
+    if (!open.peek()) return void (store.sentence.value = [what.said]);
+    outcome.value = what;
+    box.querySelector<HTMLElement>(".rs-export-code")?.focus(); // selected at once
   };
 
   watch(signal, () => {
@@ -67,10 +68,6 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
         ${what?.byHand === undefined ? nothing : html`<textarea class="rs-export-code" readonly rows="6" aria-label="Code to copy" .value=${what.byHand} @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`}`,
       box,
     );
-  });
-  // Code to be copied by hand is selected at once.
-  watch(signal, () => {
-    if (outcome.value?.byHand !== undefined) untracked(() => box.querySelector<HTMLTextAreaElement>("textarea")?.focus());
   });
 
   button.addEventListener("click", () => {

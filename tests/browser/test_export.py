@@ -1,0 +1,146 @@
+"""The export menu in JupyterLab: files as a browser saves them, and code that gives what is shown."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import struct
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+from sidebar import FOLLOWS, TINY
+from test_panel import INSPECT, SETUP, settled
+
+PICTURES = ["Logit lens", "Layers", "Heads", "Top heads", "Attention L23H3, L29H0"]
+
+
+def open_menu(panel: Locator) -> Locator:
+    panel.get_by_role("button", name="Export", exact=True).click()
+    return panel.get_by_role("dialog", name="Export")
+
+
+def saved(lab: Lab, menu: Locator, button: str) -> tuple[str, bytes]:
+    """What the browser saves when a button of the menu is pressed: its name and content."""
+    with lab.page.expect_download() as download:
+        menu.get_by_role("button", name=button, exact=True).click()
+    name = download.value.suggested_filename
+    expect(menu.get_by_role("status")).to_have_text(f"{name} saved", timeout=FOLLOWS)
+    return name, Path(download.value.path()).read_bytes()
+
+
+def records(data: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+
+
+def copied(lab: Lab, menu: Locator, picture: str) -> str:
+    menu.get_by_role("button", name=f"{picture}: Code", exact=True).click()
+    expect(menu.get_by_role("status")).to_contain_text("Code copied", timeout=FOLLOWS)
+    return lab.page.evaluate("navigator.clipboard.readText()")
+
+
+@pytest.fixture
+def shown(lab: Lab) -> tuple[Lab, Locator]:
+    """A panel with two pinned heads on the demo model's first prompt."""
+    lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    lab.open(lab.write_notebook("export.ipynb", SETUP, f"{INSPECT[:-1]}, heads=['23.3', '29.0'], prompt=0)"))
+    lab.run_all()
+    panel = lab.panel()
+    for head in ("L23H3", "L29H0"):
+        expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
+    settled(panel)
+    return lab, panel
+
+
+def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> None:
+    lab, panel = shown
+    menu = open_menu(panel)
+    expect(menu.get_by_role("rowheader")).to_have_text(PICTURES)
+
+    name, data = saved(lab, menu, "Heads: CSV")
+    assert name == "cache-heads.csv"
+    grid = lab.python("residscope.attribute(cache, answers).grid[..., 0].tolist()")
+    rows = records(data)
+    assert [(int(r["layer"]), int(r["head"])) for r in rows] == [(i, j) for i in range(30) for j in range(9)]
+    assert [float(r["value"]) for r in rows] == pytest.approx([v for row in grid for v in row], rel=1e-6, abs=1e-7)
+
+    rows = records(saved(lab, menu, "Attention L23H3, L29H0: CSV")[1])
+    pattern = lab.python(
+        "[cache['pattern', 23][0, 3].flatten().tolist(), cache['pattern', 29][0, 0].flatten().tolist()]"
+    )
+    assert [float(r["attention"]) for r in rows] == pytest.approx(
+        [v for head in pattern for v in head], rel=1e-3, abs=1e-6
+    )
+    tokens = lab.python("run.model.to_str_tokens(run.tokens[0])")
+    assert [r["source_token"] for r in rows[:15]] == tokens
+
+    for picture in PICTURES:
+        name, data = saved(lab, menu, f"{picture}: SVG")
+        assert name.endswith(".svg")
+        ElementTree.fromstring(data)  # well-formed
+        page = lab.page.context.new_page()
+        page.goto("data:image/svg+xml;base64," + base64.b64encode(data).decode())
+        box = page.locator("svg").bounding_box()
+        assert box
+        assert box["width"] >= 60 / 25.4 * 96  # 60 mm or more
+        assert page.locator("parsererror").count() == 0
+        page.close()
+    name, data = saved(lab, menu, "Heads: PNG")
+    assert (name, data[:8]) == ("cache-heads.png", b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    assert width == pytest.approx(85 / 25.4 * 600, abs=2)  # one column of a paper
+    assert width * height <= 16_000_000
+
+    lab.page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(panel.get_by_role("button", name="Export", exact=True)).to_be_focused()
+    assert lab.python("panel.heads") == ["L23H3", "L29H0"]
+
+
+def test_copied_code_gives_in_a_new_cell_what_is_shown(shown: tuple[Lab, Locator]) -> None:
+    lab, panel = shown
+    menu = open_menu(panel)
+    columns = {"Logit lens": "value", "Layers": "value", "Heads": "value", "Top heads": "value"}
+    columns["Attention L23H3, L29H0"] = "attention"
+    for picture, column in columns.items():
+        if menu.is_hidden():  # a new cell took the focus
+            menu = open_menu(panel)
+        expected = [float(row[column]) for row in records(saved(lab, menu, f"{picture}: CSV")[1])]
+        code = copied(lab, menu, picture)
+        lab.python("0", before="globals().pop('values', None)")
+        lab.run_cell(code)
+        values: Any = lab.python("__import__('torch').as_tensor(values).flatten().tolist()")
+        close = (
+            {"rel": 1e-3, "abs": 1e-6} if column == "attention" else {"rel": 1e-5, "abs": 1e-6}
+        )  # float16 on the wire
+        assert values == pytest.approx(expected, **close), code
+
+
+def test_the_stand_alone_page_is_saved_and_says_so(shown: tuple[Lab, Locator]) -> None:
+    lab, panel = shown
+    menu = open_menu(panel)
+    name, data = saved(lab, menu, "Stand-alone page (.html)")
+    assert re.fullmatch(r"[\w-]+\.html", name)
+    assert data.lstrip().lower().startswith(b"<!doctype html>")
+
+
+def test_code_that_may_not_be_copied_is_shown(lab: Lab) -> None:
+    lab.open(lab.write_notebook("denied.ipynb", TINY, "import residscope\npanel = residscope.inspect(cache)"))
+    lab.page.evaluate(
+        """() => {
+            Object.defineProperty(navigator, "clipboard", { value: undefined });
+            document.execCommand = () => false;
+        }"""
+    )
+    lab.run_all()
+    menu = open_menu(lab.panel())
+    menu.get_by_role("button", name="Heads: Code", exact=True).click()
+    code = menu.get_by_role("textbox", name="Code to copy")
+    expect(code).to_be_focused(timeout=FOLLOWS)
+    expect(code).to_have_value(re.compile("residscope.attribute"))
+    expect(menu.get_by_role("status")).to_contain_text("Copy the code by hand")
