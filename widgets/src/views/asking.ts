@@ -27,20 +27,22 @@ export function asking<K extends Kind, T>(
   });
   watch(signal, () => {
     if (asked.value === null) return;
-    const ask = untracked(question);
-    if (ask === null) return;
-    untracked(() => (waiting.value += 1));
-    client.latest<K>(lane, ask).finally(() => (waiting.value -= 1)).then(
-      (result) => {
-        if (result === null || signal.aborted) return; // overtaken by a newer question
-        trouble.value = null;
-        shown.value = read(result, ask);
-      },
-      (error: unknown) => {
-        if (signal.aborted || isOutdated(error, store)) return;
-        trouble.value = error instanceof Error ? error.message : String(error);
-      },
-    );
+    untracked(() => {
+      const ask = question();
+      if (ask === null) return;
+      waiting.value += 1;
+      client.latest<K>(lane, ask).finally(() => (waiting.value -= 1)).then(
+        (result) => {
+          if (result === null || signal.aborted) return; // overtaken by a newer question
+          trouble.value = null;
+          shown.value = read(result, ask);
+        },
+        (error: unknown) => {
+          if (signal.aborted || isOutdated(error, store)) return;
+          trouble.value = error instanceof Error ? error.message : String(error);
+        },
+      );
+    });
   });
   return { shown, trouble, waiting: computed(() => waiting.value > 0) };
 }

@@ -26,7 +26,7 @@ export interface Lens {
 
 /** CSS pixels: of a cell, of the names beside them, of the tokens above; how much of the rows is in view. */
 const TALL = 22;
-const [NARROWEST, WIDEST] = [52, 108];
+const [NARROWEST, USUAL, WIDEST] = [52, 64, 108];
 const NAMES = 76;
 const HEAD = 24;
 const VIEW = 16 * TALL;
@@ -42,44 +42,49 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
   parent.append(scroller);
 
   const width = measured(scroller, 640, signal);
-  const wide = computed(() => Math.max(NARROWEST, Math.min(WIDEST, Math.floor((width.value - NAMES - 2) / Math.max(1, positions.value)))));
+  const wide = computed(() => {
+    const fitting = Math.floor((width.value - NAMES - 2) / Math.max(1, positions.value));
+    return fitting < NARROWEST ? USUAL : Math.min(WIDEST, fitting);
+  });
   watch(signal, () => {
     const bar = NAMES + positions.value * wide.value > width.value ? 12 : 0; // room for the scroll bar beneath
     scroller.style.height = `${HEAD + VIEW + bar}px`;
   });
-  const scrolled = state({ top: 0, left: 0 });
+  /** Where it stands, and for which shape: before the first look at one, nothing is in view. */
+  const scrolled = state({ shape: "", top: 0, left: 0 });
+  const shape = computed(() => `${points.value.length} ${positions.value}`);
   const window = computed<Window>((): Window => {
-    const { top, left } = scrolled.value;
+    const at = scrolled.value;
+    if (at.shape !== shape.value) return { rows: [0, 0], columns: [0, 0] };
     const clamp = (value: number, count: number): number => Math.max(0, Math.min(count, value));
-    const first = (at: number, size: number, count: number): number => clamp(Math.floor(at / size), count);
+    const first = (from: number, size: number, count: number): number => clamp(Math.floor(from / size), count);
     return {
-      rows: [first(top, TALL, points.value.length), clamp(Math.ceil((top + VIEW) / TALL), points.value.length)],
-      columns: [first(left, wide.value, positions.value), clamp(Math.ceil((left + width.value - NAMES) / wide.value), positions.value)],
+      rows: [first(at.top, TALL, points.value.length), clamp(Math.ceil((at.top + VIEW) / TALL), points.value.length)],
+      columns: [first(at.left, wide.value, positions.value), clamp(Math.ceil((at.left + width.value - NAMES) / wide.value), positions.value)],
     };
   });
   const key = computed(() => JSON.stringify(window.value));
 
   const scroll = (top: number, left: number): void => {
-    scroller.scrollTop = top;
-    scroller.scrollLeft = left;
-    scrolled.value = { top: Math.max(0, Math.min(top, points.peek().length * TALL - VIEW)), left: Math.max(0, Math.min(left, positions.peek() * wide.peek() + NAMES - width.peek())) };
+    const within = (value: number, most: number): number => Math.max(0, Math.min(value, most));
+    const to = { shape: shape.peek(), top: within(top, points.peek().length * TALL - VIEW), left: within(left, positions.peek() * wide.peek() + NAMES - width.peek()) };
+    scrolled.value = to;
+    scroller.scrollTop = to.top;
+    scroller.scrollLeft = to.left;
   };
   scroller.addEventListener("scroll", () => {
-    if (lens.inSight.peek()) scrolled.value = { top: scroller.scrollTop, left: scroller.scrollLeft };
+    if (lens.inSight.peek() && scroller.clientHeight > 0) scrolled.value = { shape: shape.peek(), top: scroller.scrollTop, left: scroller.scrollLeft };
   }, { signal });
   // Seen for the first time it stands at the end: the deepest points, and the position that is read.
-  let seen = "";
   watch(signal, () => {
-    const rows = points.value.length;
-    const shape = `${rows} ${positions.value}`;
-    if (!lens.inSight.value || rows === 0) return;
-    const first = seen !== shape;
-    seen = shape;
+    void shape.value;
+    if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {
-      const { top, left } = scrolled.peek();
+      if (signal.aborted) return;
+      const at = scrolled.peek();
       const read = store.destination.peek() ?? positions.peek() - 1;
-      if (!first) scroll(top, left); // a box that was hidden has forgotten
-      else scroll(rows * TALL - VIEW, (read + 1) * wide.peek() + NAMES - width.peek());
+      if (at.shape === shape.peek()) scroll(at.top, at.left); // a box that was hidden has forgotten
+      else scroll(points.peek().length * TALL, (read + 1) * wide.peek() + NAMES - width.peek());
     });
   });
 
@@ -108,7 +113,7 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
       const place = `left:${NAMES + column * x}px;width:${x}px`;
       const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on} aria-label=${attributes.name}
-        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column}
+        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === null ? "" : "rs-ranked"} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column}
         style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span>${attributes.rank === null ? nothing : html`<sup>${attributes.rank}</sup>`}</div>`;
     };
     render(

@@ -2,6 +2,7 @@
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
+import { limitOf } from "../draw/colours";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Sentence, Store } from "../store";
@@ -77,6 +78,7 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
     else list.removeAttribute("aria-activedescendant");
     if (!found?.each) return render(nothing, sheet);
     const { each, mean, std } = found;
+    const digits = limitOf(each) < 0.0995 ? 3 : 2;
     const band = Number.isFinite(std) ? html`<b class="rs-prompt-band" style="left:${x(mean - std)}%;width:${x(mean + std) - x(mean - std)}%"></b>` : nothing;
     render(
       prompts.slice(from, to).map((prompt, i) => {
@@ -89,7 +91,7 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
           <span class="rs-prompt-number">${prompt}</span>
           <span class="rs-prompt-track">${band}<b class="rs-origin" style="left:${x(0)}%"></b>
             ${Number.isFinite(value) ? html`<i class=${side} style="left:${left}%;width:${right - left}%"></i>` : nothing}<b class="rs-prompt-mean" style="left:${x(mean)}%"></b></span>
-          <span class="rs-number ${side}">${signed(value)}</span>
+          <span class="rs-number ${side}">${signed(value, digits)}</span>
           <bdi class="rs-prompt-text" dir="auto" title=${texts.text(prompt) ?? ""}>${texts.text(prompt) ?? "…"}</bdi></div>`;
       }),
       sheet,

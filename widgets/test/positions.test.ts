@@ -1,0 +1,83 @@
+import { describe, expect, it, vi } from "vitest";
+import { fakeKernel } from "../dev/fake-kernel";
+import { quoted, visible } from "../src/format";
+import { rowTicks, written } from "../src/views/position-labels";
+import { all, key, open, text } from "./open";
+
+const field = (root: HTMLElement): HTMLElement | null => root.querySelector(".rs-sheet-field");
+const button = (root: HTMLElement, name: string): HTMLElement | undefined => all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
+
+describe("position map", () => {
+  it("asks nothing until it is in sight; then the cells are read one by one, and a column sets the destination", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
+    expect(asked()).toBe(0);
+    root.querySelector<HTMLElement>('[data-tab="positions"]')?.click();
+    await settled();
+    expect(asked()).toBe(1);
+    expect(field(root)?.getAttribute("aria-label")).toContain("6 components at 6 positions");
+    key(field(root), "ArrowDown"); // starts at the destination
+    key(field(root), "ArrowDown");
+    key(field(root), "ArrowLeft");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/);
+    key(field(root), "PageUp");
+    key(field(root), "ArrowUp");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/);
+    key(field(root), "Enter");
+    expect(model.state.position).toBe(4);
+  });
+
+  it("lists the pinned heads first, then the ranking's, and pins by their names", async () => {
+    const { root, model, settled } = await open({ tab: "positions", heads: ["L1H1"] });
+    await settled();
+    button(root, "heads")?.click();
+    await vi.waitFor(() => expect(all(root, ".rs-sheet-head").length).toBeGreaterThan(1));
+    const heads = all(root, ".rs-sheet-head");
+    expect(text(heads[0])).toBe("L1H1");
+    expect(new Set(heads.map(text)).size).toBe(heads.length);
+    const other = text(heads[1]);
+    heads[1]?.click();
+    expect(model.state.heads).toEqual(["L1H1", other]);
+  });
+
+  it("says which convention the lens' rows follow", async () => {
+    const { root, settled } = await open({ tab: "positions", norm: "recomputed" });
+    await settled();
+    button(root, "lens")?.click();
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-positions .rs-caption"))).toContain("the norm recomputed at each point"));
+  });
+
+  it("says a refusal in its own place", async () => {
+    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const { root, settled } = await open({ tab: "positions" }, (ask) => ask.kind === "positions" ? { failure: { code: "missing", message: "Keep `hook_mlp_out`." } } : honest(ask));
+    await settled();
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-positions .rs-view-trouble"))).toBe("Keep hook_mlp_out."));
+    expect(root.dataset["state"]).toBe("ready");
+  });
+});
+
+describe("labels", () => {
+  it("are thinned out so that they do not touch, the marked ones always there", () => {
+    expect(written(6, 20, [null])).toEqual([0, 1, 2, 3, 4, 5]);
+    const few = written(100, 5, [50, 99]);
+    expect(few).toContain(50);
+    expect(few).toContain(99);
+    const sorted = [...few].sort((a, b) => a - b);
+    expect(Math.min(...sorted.slice(1).map((at, i) => (at - (sorted[i] ?? 0)) * 5))).toBeGreaterThanOrEqual(12);
+  });
+  it("of rows stand where layers begin, and at the row that is read", () => {
+    const labels = ["embed", ...Array.from({ length: 30 }, (_, l) => [`${l}_attn_out`, `${l}_mlp_out`]).flat()];
+    const rows = rowTicks(labels, 5.5, 40);
+    expect(rows).toContain(40);
+    expect(rows.filter((i) => i !== 40).every((i) => labels[i]?.endsWith("_attn_out"))).toBe(true);
+  });
+  it("cut long tokens, characters whole, and keep right-to-left text inside its quotes", () => {
+    const long = visible("🙂".repeat(10_000));
+    expect([...long]).toHaveLength(60);
+    expect(long.endsWith("🙂…")).toBe(true);
+    expect(visible(" " + "x".repeat(59))).toHaveLength(60);
+    expect(quoted("שלום")).toBe("“\u2068שלום\u2069”");
+    expect(quoted("·to")).toBe("“·to”");
+  });
+});

@@ -1,0 +1,69 @@
+import { describe, expect, it, vi } from "vitest";
+import { fakeKernel } from "../dev/fake-kernel";
+import type { Kernel } from "../dev/fake-model";
+import { textOf } from "../src/views/prompt-texts";
+import { all, key, open, text } from "./open";
+
+const SHAPE = { layers: 2, heads: 2, positions: 3, prompts: 200 };
+const list = (root: HTMLElement): HTMLElement | null => root.querySelector('[role="listbox"][aria-label="Prompts"]');
+const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
+  all(root, ".rs-prompt-row").map((row) => {
+    const [, prompt, value = ""] = /^prompt (\d+) (.+)$/.exec(row.getAttribute("aria-label") ?? "") ?? [];
+    return { prompt: Number(prompt), value: Number(value.replace("−", "-")) };
+  });
+
+describe("spread over prompts", () => {
+  it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
+    const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
+    await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
+    expect(rows(root).map((row) => row.prompt)).toEqual(Array.from({ length: 14 }, (_, i) => i));
+    expect(text(root.querySelector(".rs-prompts .rs-caption"))).toContain("The logit difference of each prompt");
+    all(root, "button").find((b) => text(b) === "by value")?.click();
+    const values = rows(root).map((row) => row.value);
+    expect(values).toEqual([...values].sort((a, b) => b - a));
+    await vi.waitFor(() => expect(all(root, ".rs-prompt-text").every((node) => text(node) !== "…")).toBe(true), { timeout: 10_000 });
+    const texts = model.asked.filter(({ ask }) => ask.kind === "tokens" && ask.prompt !== null);
+    expect(texts.length).toBeLessThanOrEqual(28);
+  }, 20_000);
+
+  it("shows the head in focus; Enter opens a prompt, the list stays, and again goes back to the mean", async () => {
+    const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
+    await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
+    root.querySelector('.rs-cell[data-head="L1H1"]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect(text(root.querySelector(".rs-prompts .rs-caption"))).toMatch(/^What L1H1 adds/);
+    const before = rows(root);
+    key(list(root), "ArrowDown");
+    key(list(root), "ArrowDown");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 1: L1H1 (adds|takes) [+−]\d\.\d+ (to|from) the logit difference \(mean [+−]\d\.\d+ ± \d\.\d+ over 200 prompts\) · click to open it$/);
+    key(list(root), "Enter");
+    expect(model.state.prompt).toBe(1);
+    await vi.waitFor(() => expect(root.querySelector(".rs-prompt-view.rs-waiting")).toBeNull(), { timeout: 5000 });
+    expect(rows(root)).toEqual(before);
+    expect(text(root.querySelector('.rs-prompt-row[aria-selected="true"] .rs-prompt-number'))).toBe("1");
+    key(list(root), "Enter");
+    expect(model.state.prompt).toBeNull();
+  }, 20_000);
+
+  it("says so where there are too many prompts to send, and asks nothing while it is out of sight", async () => {
+    const honest = fakeKernel(SHAPE);
+    const short: Kernel = (ask) => {
+      const outcome = honest(ask);
+      if ("failure" in outcome || outcome.reply.kind !== "attribute") return outcome;
+      return { reply: { ...outcome.reply, per_prompt: false }, buffers: (outcome.buffers ?? []).slice(0, 2) };
+    };
+    const { root, model, settled } = await open({ prompt: 3 }, short);
+    await settled();
+    expect(model.asked.some(({ ask }) => ask.kind === "attribute" && ask.prompt === null)).toBe(false);
+    model.set("tab", "prompts");
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-prompts .rs-view-trouble"))).toMatch(/^200 prompts are too many .+ mean is [+−]\d\.\d+ ± \d\.\d+/));
+  });
+});
+
+describe("a prompt's text", () => {
+  it("leaves out padding, stays on one line, and of a long one keeps both ends", () => {
+    expect(textOf([{ text: "<pad>", padding: true }, { text: "Hi" }, { text: "\n" }, { text: " you" }])).toBe("Hi↵ you");
+    const long = textOf([{ text: "start " }, { text: "x".repeat(10_000) }, { text: " end" }]);
+    expect(long.length).toBeLessThan(200);
+    expect([long.startsWith("start "), long.endsWith(" end")]).toEqual([true, true]);
+  });
+});

@@ -1,0 +1,74 @@
+import { describe, expect, it, vi } from "vitest";
+import { fakeKernel } from "../dev/fake-kernel";
+import type { Kernel } from "../dev/fake-model";
+import { reachOf } from "../src/views/rank-line";
+import { all, names, open, SHAPE, text } from "./open";
+
+const cells = (root: HTMLElement): (string | null)[] => names(all(root, '[role="grid"][aria-label="Head map"] [role="gridcell"]'));
+const choose = (root: HTMLElement, score: string): void => {
+  const select = root.querySelector<HTMLSelectElement>('[aria-label="What colours the head map"]');
+  if (!select) throw new Error("there is no choice");
+  select.value = score;
+  select.dispatchEvent(new Event("change"));
+};
+
+describe("head scores", () => {
+  it("colour and name the cells; the ranking keeps what each head adds; the sentence says both", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    expect(model.asked.some(({ ask }) => ask.kind === "scores")).toBe(false);
+    const ranking = names(all(root, '[aria-label="Top heads"] button'));
+    choose(root, "previous");
+    await vi.waitFor(() => expect(cells(root)[0]).toMatch(/^L0H0 previous-token \d\.\d\d$/));
+    expect(model.state.score).toBe("previous");
+    expect(names(all(root, '[aria-label="Top heads"] button'))).toEqual(ranking);
+    expect(text(root.querySelector(".rs-bar-scale"))).toBe("1.000.00");
+    root.querySelector('[aria-label^="L2H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1: previous-token \d\.\d\d; (adds|takes) [+−]\d\.\d+ (to|from) the logit difference · How much/);
+    choose(root, "");
+    expect(cells(root)[0]).toMatch(/^L0H0 [+−]\d\.\d+$/);
+  });
+
+  it("leave the last picture until they are there, and say a refusal in the map's place only", async () => {
+    const honest = fakeKernel(SHAPE);
+    let delay = 0;
+    const refusing: Kernel = (ask) => ask.kind === "scores" ? { failure: { code: "missing", message: "Keep `hook_pattern` in the cache." } } : honest(ask);
+    const { root, model, settled } = await open({}, refusing, () => delay);
+    await settled();
+    const before = cells(root);
+    delay = Infinity;
+    model.set("score", "first");
+    expect(cells(root)).toEqual(before);
+    delay = 0;
+    model.set("score", "induction"); // waits behind the one that never comes
+    model.set("score", null);
+    model.emit("msg:custom", { id: model.asked.at(-1)?.id, failure: { code: "missing", message: "" } }, []);
+    model.set("score", "induction");
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-map-refusal"))).toBe("Keep hook_pattern in the cache."));
+    await settled();
+    expect([root.dataset["state"], text(root.querySelector('[role="alert"]'))]).toEqual(["ready", ""]);
+    model.set("score", null);
+    expect(root.querySelector<HTMLElement>(".rs-map-refusal")?.hidden).toBe(true);
+  });
+});
+
+describe("the ranking in the mean", () => {
+  it("shows a whisker, a dot a prompt for the line in focus, and says both", async () => {
+    const { root, settled } = await open({ prompt: null });
+    await settled();
+    const line = root.querySelector<HTMLElement>('[aria-label="Top heads"] button');
+    expect(line?.getAttribute("aria-label")).toMatch(/^L\dH\d [+−]\d\.\d+ ± \d\.\d+ over 2 prompts$/);
+    expect(all(root, '[aria-label="Top heads"] .rs-whisker').length).toBeGreaterThan(0);
+    expect(root.querySelector(".rs-dots")).toBeNull();
+    line?.dispatchEvent(new Event("focusin", { bubbles: true }));
+    expect(all(root, ".rs-dots")).toHaveLength(1);
+    expect(root.querySelector(".rs-dots path")?.getAttribute("d")?.match(/M/g)).toHaveLength(2);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/± \d\.\d+ over 2 prompts (to|from) the mean logit difference/);
+  });
+
+  it("has room for every dot on either side of zero", () => {
+    const spread = { mean: -1, std: 0.5, prompts: 2, each: new Float32Array([-2.5, 0.5]) };
+    expect(reachOf([{ name: "a", value: -1, spread }, { name: "b", value: 2 }])).toEqual({ own: 2.5, other: 0.5 });
+    expect(reachOf([{ name: "b", value: 2 }])).toEqual({ own: 2, other: 0 });
+  });
+});
