@@ -46,7 +46,7 @@ function ofCard(store: Store, { head, attention }: Shown): AttentionMap {
   return { name: head, value: store.headValue(head), size: attention.size, maps: attention.maps, brings: attention.brings };
 }
 
-function ofText(store: Store, { name, weighting, size, values, parts }: TextPicture): AttentionMap[] {
+function ofText(store: Store, { name, heads, weighting, size, values, parts }: TextPicture): AttentionMap[] {
   if (parts.length === 1) return parts.map(({ head, attention }) => ofCard(store, { head, attention, weighting }));
-  return [{ name, value: null, size, maps: { [weighting]: values }, brings: null }];
+  return [{ name, of: heads, value: null, size, maps: { [weighting]: values }, brings: null }];
 }

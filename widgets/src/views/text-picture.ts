@@ -3,6 +3,7 @@ import { computed, type ReadonlySignal, signal as state, untracked } from "@prea
 import { words16 } from "../client";
 import { limitOf } from "../draw/colours";
 import { halves } from "../draw/half";
+import { headName } from "../format";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Weighting } from "../store";
@@ -16,6 +17,8 @@ export type Wanted = { heads: string[] } | { layer: number | null };
 export interface TextPicture {
   /** "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
   name: string;
+  /** Those that are in it. */
+  heads: string[];
   weighting: Weighting;
   size: number;
   /** The superposition, [destination, source]. */
@@ -104,7 +107,7 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
     const size = parts[0]?.attention.size ?? 0;
     const values = superpose(parts.map((part) => part.values), weighting);
     const notes = [...new Set(parts.flatMap((part) => part.attention.notes))];
-    return { name: nameOf({ heads }, weighting, heads.length), weighting, size, values, parts, notes, limit: limitOf(values) };
+    return { name: nameOf({ heads }, weighting, heads.length), heads, weighting, size, values, parts, notes, limit: limitOf(values) };
   }
 
   async function readHeads(heads: string[], weighting: Weighting): Promise<TextPicture | null> {
@@ -120,7 +123,13 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
     if (!result) return null;
     const { positions, heads, scale, notes } = result.reply;
     const values = scaled(halves(words16(result.buffers[0])), scale);
-    return { name: nameOf(what, weighting, heads), weighting, size: positions, values, parts: [], notes, limit: limitOf(values) };
+    return { name: nameOf(what, weighting, heads), heads: namesOf(what.layer), weighting, size: positions, values, parts: [], notes, limit: limitOf(values) };
+  }
+
+  function namesOf(layer: number | null): string[] {
+    const { layers = 0, heads = 0 } = store.facts.peek() ?? {};
+    const every = Array.from({ length: layers }, (_, l) => Array.from({ length: heads }, (_, h) => headName(l, h)));
+    return every.flatMap((names, l) => (layer === null || l === layer ? names : [])).filter((name) => !store.isAbsent(name));
   }
 
   return { picture, trouble, waiting };
