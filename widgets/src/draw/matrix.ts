@@ -13,9 +13,10 @@ export interface Matrix {
 }
 export interface Look {
   colour: (value: number) => Rgb;
-  /** With so many decimals; at most these, fewer where the cell is too small. */
   write: (value: number, digits: number) => string;
+  /** How many digits are wished for, and the value that takes the most room. */
   digits: number;
+  widest: number;
 }
 
 /** CSS pixels of a cell that has its value written in it. */
@@ -36,10 +37,9 @@ export function paintMatrix(canvas: HTMLCanvasElement, matrix: Matrix, side: num
 function paintCells(pen: CanvasRenderingContext2D, { size, values }: Matrix, { left, top, span }: Part, cell: number, look: Look): void {
   const gap = cell >= 9 ? 1 : 0.5;
   const radius = cell >= 12 ? 2 : 0;
-  pen.font = `${Math.min(12, cell * 0.38)}px system-ui, sans-serif`;
+  const digits = fitting(pen, cell, look);
   pen.textAlign = "center";
   pen.textBaseline = "middle";
-  const tries = Array.from({ length: look.digits }, (_, i) => look.digits - i);
   for (let q = top; q < top + span; q += 1) {
     for (let k = left; k < left + span; k += 1) {
       const value = values[q * size + k] ?? NaN;
@@ -50,12 +50,25 @@ function paintCells(pen: CanvasRenderingContext2D, { size, values }: Matrix, { l
       pen.beginPath();
       pen.roundRect(x + gap / 2, y + gap / 2, cell - gap, cell - gap, radius);
       pen.fill();
-      if (cell < READABLE) continue;
-      const text = tries.map((digits) => look.write(value, digits)).find((t) => pen.measureText(t).width <= cell - 3);
+      if (digits === null) continue;
       pen.fillStyle = inkOn(ground);
-      if (text) pen.fillText(text, x + cell / 2, y + cell / 2);
+      pen.fillText(look.write(value, digits), x + cell / 2, y + cell / 2);
     }
   }
+}
+
+/** Sets a type in which every value fits into a cell, and says with how many digits; null where there is no room. */
+function fitting(pen: CanvasRenderingContext2D, cell: number, { write, digits, widest }: Look): number | null {
+  if (cell < READABLE) return null;
+  for (let tried = digits; tried > 0; tried -= 1) {
+    const text = write(widest, tried);
+    if (text === write(0, tried)) return null; // all of them would read zero
+    for (const size of [12, 11, 10, 9]) {
+      pen.font = `${size}px system-ui, sans-serif`;
+      if (pen.measureText(text).width <= cell - 3) return tried;
+    }
+  }
+  return null;
 }
 
 function paintPixels(pen: CanvasRenderingContext2D, { size, values }: Matrix, { left, top, span }: Part, pixels: number, side: number, look: Look): void {

@@ -56,14 +56,15 @@ export class AttentionStore {
       if (what === "brings") fresh.brings = float32(buffer);
       else fresh.maps[what] = scaled(halves(words16(buffer)), scale);
     });
-    return this.#keep(key, fresh);
+    return this.#keep(key, fresh, weighting);
   }
 
-  /** Maps of other weightings that were there before stay. */
-  #keep(key: string, fresh: Attention): Attention {
+  /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
+  #keep(key: string, fresh: Attention, asked: Weighting): Attention {
     const before = this.#kept.get(key);
     if (before) this.#drop(key, before);
     const kept = before?.size === fresh.size ? { ...fresh, maps: { ...before.maps, ...fresh.maps } } : fresh;
+    if (!fresh.maps[asked]) delete kept.maps[asked];
     this.#kept.set(key, kept);
     this.#cells += cellsOf(kept);
     for (const [old, attention] of this.#kept) {
@@ -77,6 +78,11 @@ export class AttentionStore {
     this.#kept.delete(key);
     this.#cells -= cellsOf(attention);
   }
+}
+
+/** Why a map that was asked for did not come. */
+export function whyMissing({ notes }: Attention): string {
+  return notes.length > 0 ? notes.join(" ") : "The kernel sent no such map.";
 }
 
 function cellsOf({ maps }: Attention): number {

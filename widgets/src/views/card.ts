@@ -9,7 +9,7 @@ import { partOf, type Zoom } from "../draw/zoom";
 import { parseHead } from "../format";
 import { element, watch } from "../lifetime";
 import { isOutdated } from "../loader";
-import type { Attention } from "./attention-data";
+import { type Attention, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, decimals, NAMES, writtenShort } from "./attention-scale";
 import { contributionsAt, lineOf, lineWords } from "./attention-words";
@@ -82,7 +82,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     untracked(() => {
       const put = (attention: Attention): void => {
         shown.value = { attention, head, weighting };
-        trouble.value = null;
+        trouble.value = attention.maps[weighting] ? null : whyMissing(attention);
         node.classList.remove("rs-waiting");
       };
       // A kept picture is drawn at once, and asked for again all the same: the cache may have changed under its name.
@@ -122,7 +122,8 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     paintMatrix(matrix, { size: size.value, values: map.value }, side.value, {
       colour: (value) => colourOf(weighting, value, limit, theme),
       write: (value, digits) => writtenShort(weighting, value, digits),
-      digits: weighting === "pattern" ? 2 : decimals(limit),
+      digits: weighting === "pattern" ? 2 : decimals(own.value),
+      widest: own.value,
     }, part.value);
   });
 

@@ -8,7 +8,7 @@ import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Weighting } from "../store";
 import { isSet } from "../target";
-import { type Attention, scaled } from "./attention-data";
+import { type Attention, scaled, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 
 /** Heads by name, or all of a layer (null: of the model). */
@@ -98,11 +98,11 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
     );
   }
 
-  function ofHeads(heads: string[], all: Attention[], weighting: Weighting): TextPicture | null {
-    const parts = heads.flatMap((head, i) => {
-      const attention = all[i];
-      const values = attention?.maps[weighting];
-      return attention && values ? [{ head, attention, values }] : [];
+  function ofHeads(heads: string[], all: Attention[], weighting: Weighting): TextPicture {
+    const parts = all.map((attention, i) => {
+      const values = attention.maps[weighting];
+      if (!values) throw new Error(whyMissing(attention));
+      return { head: heads[i] ?? "", attention, values };
     });
     const size = parts[0]?.attention.size ?? 0;
     const values = superpose(parts.map((part) => part.values), weighting);

@@ -16,6 +16,7 @@ export interface LayerOfThumbnails {
   cells: Int8Array;
   /** NaN where there is no such head. */
   limits: number[];
+  notes: string[];
 }
 
 export class ThumbnailStore {
@@ -70,7 +71,7 @@ export class ThumbnailStore {
       const buffer = result?.buffers[0];
       if (!result || !buffer || this.signal.aborted || key !== this.#key) return;
       const cells = new Int8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);
-      this.layers.value = new Map(this.layers.peek()).set(layer, { weighting, side: result.reply.side, cells, limits: result.reply.limits.map((limit) => limit ?? NaN) });
+      this.layers.value = new Map(this.layers.peek()).set(layer, { weighting, side: result.reply.side, cells, limits: result.reply.limits.map((limit) => limit ?? NaN), notes: result.reply.notes });
       this.trouble.value = null;
     } catch (error) {
       if (!this.signal.aborted && !isOutdated(error, store)) this.trouble.value = error instanceof Error ? error.message : String(error);

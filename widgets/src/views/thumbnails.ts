@@ -21,6 +21,7 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
   const trouble = element("p", "rs-refusal", { hidden: "" });
   const thumbs = new Map<string, Thumb>();
   const painted = new Map<number, { from: LayerOfThumbnails; look: string }>();
+  const titles: HTMLElement[] = [];
   let rove: HTMLElement | null = null;
 
   watch(signal, () => {
@@ -47,10 +48,13 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
     observer.disconnect();
     thumbs.clear();
     painted.clear();
+    titles.length = 0;
     box.replaceChildren(trouble);
     box.style.setProperty("--heads", String(Math.max(1, heads)));
     for (let layer = 0; layer < layers; layer += 1) {
-      const group = element("div", "rs-thumb-layer", { role: "group", "aria-label": `layer ${layer}`, "data-layer": String(layer) }, element("span", "rs-thumb-title", { "aria-hidden": "true" }, `layer ${layer}`));
+      const title = element("span", "rs-thumb-title", {}, `layer ${layer}`);
+      const group = element("div", "rs-thumb-layer", { role: "group", "aria-label": `layer ${layer}`, "data-layer": String(layer) }, title);
+      titles.push(title);
       for (let head = 0; head < heads; head += 1) {
         const name = headName(layer, head);
         const canvas = element("canvas", "", { width: "1", height: "1" });
@@ -84,12 +88,14 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
       const before = painted.get(layer);
       if (before?.from === from && before.look === look) continue;
       painted.set(layer, { from, look });
+      const title = titles[layer];
+      if (title) title.textContent = title.title = [`layer ${layer}`, ...from.notes].join(" · ");
       own.forEach((limit, head) => {
         const name = headName(layer, head);
         const thumb = thumbs.get(name);
         if (!thumb) return;
         paintThumbnail(thumb.canvas, cells.subarray(head * side * side, (head + 1) * side * side), side, limit, (value) => colourOf(weighting, value, end(head), theme));
-        thumb.node.setAttribute("aria-label", `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head))}` : "no attention"}`);
+        thumb.node.setAttribute("aria-label", `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head))}` : store.isAbsent(name) ? "no attention" : "not known"}`);
       });
     }
   });

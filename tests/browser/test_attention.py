@@ -1,0 +1,260 @@
+"""The attention tab in a real JupyterLab on the real demo model: numbers against the cache, gestures, its box."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+from sidebar import FOLLOWS
+
+SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
+INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0, heads=['L23H3', 'L29H0'])"
+CELLS = [(14, 10), (14, 4), (8, 2), (3, 3)]
+# What is expected, from TransformerLens' cache and weights: three query heads share a key-value head in this model.
+LENGTH = (
+    "(cache['pattern', {0}][0, {1}, {2}, {3}] * (cache['v', {0}][0, {3}, {1} // 3] @ run.model.W_O[{0}, {1}]).norm())"
+)
+SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'], position=None).values[{3}, {2}, 0, 0]"
+# Keeps changing the size of what the panel stands in, a little every frame, for ten seconds: its width, and its height,
+# which a host such as VS Code takes from the content it has just measured. Says which sizes the box was seen to have:
+# its height, and by how much it is narrower than its host.
+WATCH = """(box) => new Promise((resolve) => {
+    const host = box.closest(".residscope").parentElement;
+    const before = host.style.cssText;
+    const width = host.clientWidth;
+    const seen = new Set();
+    const start = performance.now();
+    let frame = 0;
+    const step = () => {
+        frame += 1;
+        host.style.width = `${width - (frame % 7)}px`;
+        host.style.height = `${host.firstElementChild.getBoundingClientRect().height + (frame % 5) - 2}px`;
+        window.dispatchEvent(new Event("resize"));
+        const { width: across, height } = box.getBoundingClientRect();
+        seen.add(`${height} ${(host.getBoundingClientRect().width - across).toFixed(2)}`);
+        if (performance.now() - start < 10_000) return requestAnimationFrame(step);
+        host.style.cssText = before;
+        resolve({ frames: frame, seen: [...seen] });
+    };
+    requestAnimationFrame(step);
+})"""
+
+
+@pytest.fixture
+def opened(lab: Lab) -> tuple[Lab, Locator]:
+    """A notebook with a drawn panel, two heads pinned, one prompt in view."""
+    lab.open(lab.write_notebook("attention.ipynb", SETUP, INSPECT))
+    lab.run_all()
+    return lab, lab.panel()
+
+
+def card(panel: Locator, head: str) -> Locator:
+    return panel.get_by_role("region", name=f"Attention {head}", exact=True)
+
+
+def sentence(panel: Locator) -> Locator:
+    return panel.locator(".rs-sentence")
+
+
+def switch(panel: Locator, group: str, to: str) -> None:
+    panel.get_by_role("group", name=group, exact=True).get_by_role("button", name=to, exact=True).click()
+
+
+def settled(panel: Locator) -> None:
+    expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
+
+
+def number(text: str | None, pattern: str) -> float:
+    found = re.search(pattern, text or "")
+    assert found, f"{pattern!r} is not in {text!r}"
+    return float(found[1].replace("−", "-") or "nan")
+
+
+def point_at(panel: Locator, head: str, q: int, k: int, positions: int = 15) -> None:
+    """Move the pointer to a cell of a head's matrix."""
+    canvas = card(panel, head).locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    x, y = (k + 0.5) / positions * box["width"], (q + 0.5) / positions * box["height"]
+    canvas.hover(position={"x": x, "y": y})
+
+
+def figure(lab: Lab, expression: str, *at: int) -> float:
+    return lab.python(f"float({expression.format(*at)})")
+
+
+def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    lab.python("0", before="panel.weighting = 'pattern'")
+    for weighting, label in [("value", "Value-weighted"), ("contribution", "Contribution"), ("pattern", "Attention")]:
+        switch(panel, "Weighting", label)
+        lab.becomes("panel.weighting", weighting)
+        settled(panel)
+        expect(card(panel, "L23H3").locator("canvas").first).to_have_attribute("aria-label", re.compile(f"^{label} of"))
+        for q, k in CELLS:
+            texts = lab.python("run.model.to_str_tokens(run.tokens[0])")
+            to, source = (texts[at].replace(" ", "·") for at in (q, k))
+            point_at(panel, "L23H3", q, k)
+            expect(sentence(panel)).to_contain_text(
+                f"L23H3: “{to}” (destination {q}) reads “{source}” (source {k}): attention "
+            )
+            said = sentence(panel).inner_text()
+            attention = figure(lab, "cache['pattern', {0}][0, {1}, {2}, {3}]", 23, 3, q, k)
+            assert number(said, r"attention (\d\.\d\d)") == pytest.approx(attention, abs=0.006)
+            contributes = figure(lab, SOURCES, 23, 3, q, k)
+            assert number(said, r"contributes ([+−][\d.]+) to the logit difference") == pytest.approx(
+                contributes, abs=0.006
+            )
+            if weighting == "value":
+                assert number(said, r"value-weighted ([\d.]+)") == pytest.approx(
+                    figure(lab, LENGTH, 23, 3, q, k), rel=0.06
+                )
+    # The same by keyboard, in the strip of sources; and the row that is pointed at, in both cards.
+    strip = card(panel, "L29H0").get_by_label("What each source brings through L29H0")
+    strip.focus()
+    lab.page.keyboard.press("End")
+    expect(sentence(panel)).to_contain_text("L29H0: “·to” (destination 14) reads “·to” (source 14)")
+    said = sentence(panel).inner_text()
+    assert number(said, r"contributes ([+−][\d.]+)") == pytest.approx(figure(lab, SOURCES, 29, 0, 14, 14), abs=0.006)
+    point_at(panel, "L23H3", 8, 2)
+    expect(card(panel, "L29H0").locator(".rs-reads")).to_contain_text("“·shops” reads ")
+
+
+def test_a_card_is_enlarged_zoomed_and_told_with_its_own_scale(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    one = card(panel, "L23H3")
+    before = one.bounding_box()
+    one.get_by_role("button", name="enlarge L23H3").click()
+    after = one.bounding_box()
+    assert before
+    assert after
+    assert after["width"] > 2 * before["width"]
+    canvas = one.locator("canvas").first
+    canvas.focus()
+    lab.page.keyboard.press("Home")
+    for _ in range(4):
+        lab.page.keyboard.press("+")
+    show_all = one.get_by_role("button", name=re.compile("show all"))
+    expect(show_all).to_have_text("×3.8 · show all")  # 4 of 15
+    lab.page.keyboard.press("ArrowUp")
+    expect(sentence(panel)).to_contain_text("(destination 13) reads “<|im_start|>” (source 0)")
+    canvas.dblclick()
+    expect(show_all).to_have_count(0)
+    point_at(panel, "L23H3", 14, 10)
+    lab.page.keyboard.down("Control")
+    lab.page.mouse.wheel(0, -240)
+    lab.page.keyboard.up("Control")
+    expect(show_all).to_be_visible()
+    point_at(panel, "L23H3", 2, 2, 4)
+    expect(sentence(panel)).to_contain_text("reads “")
+    show_all.click()
+
+    switch(panel, "Colour range", "own")
+    expect(one.locator(".rs-own")).to_have_text("0 … 1.00")
+    switch(panel, "Weighting", "Contribution")
+    largest = lab.python(
+        "float(residscope.attribute(cache, answers, by='source', heads=['29.0'], position=None)"
+        ".values[:, :, 0, 0].abs().max())"
+    )
+    expect(card(panel, "L29H0").locator(".rs-own")).to_have_text(f"−{largest:.2f} … +{largest:.2f}", timeout=FOLLOWS)
+
+
+def shades(panel: Locator) -> list[dict[str, Any]]:
+    """What each token of the text is called, and how dark it is."""
+    return panel.locator(".rs-word").evaluate_all(
+        """words => words.map(word => {
+            const ground = getComputedStyle(word.querySelector(".rs-word-text")).backgroundColor;
+            const [r, g, b, a = 1] = ground.match(/[\\d.]+/g).map(Number);
+            return { name: word.getAttribute("aria-label"), light: a === 0 ? 255 : (r + g + b) / 3 };
+        })"""
+    )
+
+
+def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    switch(panel, "Presentation", "Text")
+    lab.becomes("panel.presentation", "text")
+    settled(panel)
+    line, words = panel.locator(".rs-text-line"), panel.locator(".rs-word")
+    expect(line).to_contain_text("mean of L23H3 and L29H0: “·to” reads ")
+
+    def compare(expression: str) -> None:
+        expected: list[float] = lab.python(f"({expression}).tolist()")
+        seen = shades(panel)
+        for at, (word, value) in enumerate(zip(seen, expected, strict=True)):
+            assert f"position {at}, " in word["name"]
+            if "not seen" not in word["name"]:
+                assert number(word["name"], r"attention (\d\.\d\d)$") == pytest.approx(value, abs=0.006)
+            else:
+                assert value == pytest.approx(0, abs=1e-6)
+        darkest = min(range(15), key=lambda at: seen[at]["light"])
+        assert darkest == max(range(15), key=expected.__getitem__)
+
+    mean = "(cache['pattern', 23][0, 3] + cache['pattern', 29][0, 0]) / 2"
+    compare(f"({mean})[14]")
+    words.nth(8).hover()
+    expect(line).to_contain_text("“·shops” reads ")
+    compare(f"({mean})[8]")
+    words.nth(10).click()  # locks
+    lab.page.mouse.move(0, 0)
+    expect(words.nth(10)).to_have_attribute("aria-selected", "true")
+    compare(f"({mean})[10]")
+    words.nth(4).hover()
+    pair = lab.python("[float(cache['pattern', 23][0, 3, 10, 4]), float(cache['pattern', 29][0, 0, 10, 4])]")
+    expect(sentence(panel)).to_contain_text(f"(L23H3 {pair[0]:.2f}, L29H0 {pair[1]:.2f})")
+    switch(panel, "Direction", "is read by")
+    compare(f"({mean})[:, 10]")
+    panel.get_by_role("button", name="L29H0", exact=True).click()  # leaves it out
+    expect(line).to_contain_text("L23H3: “·John” is read by ")
+    compare("cache['pattern', 23][0, 3, :, 10]")
+    words.nth(10).click()  # unlocks
+    expect(words.nth(10)).to_have_attribute("aria-selected", "false")
+    lab.page.mouse.move(0, 0)
+    switch(panel, "Direction", "reads")
+    panel.get_by_role("button", name="all heads", exact=True).click()
+    expect(line).to_contain_text("mean of all 270 heads: “·to” reads ", timeout=FOLLOWS)
+    compare("sum(cache['pattern', layer][0].sum(0) for layer in range(30))[14] / 270")
+    lab.becomes("panel.heads", ["L23H3", "L29H0"])
+
+    box = panel.get_by_role("listbox", name="Prompt", exact=True)
+    sizes = box.evaluate(WATCH)
+    assert sizes["frames"] > 50
+    assert len(sizes["seen"]) == 1, sizes["seen"]
+
+
+def test_thumbnails_are_named_enlarged_and_pinned(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    switch(panel, "Presentation", "All heads")
+    lab.becomes("panel.presentation", "all")
+    everything = panel.get_by_role("group", name="All heads", exact=True)
+    expect(everything.locator(".rs-thumb")).to_have_count(270)
+    far = everything.locator('[data-head="L28H1"]')
+    expect(far).to_have_attribute("aria-label", "L28H1, attention thumbnail")  # out of sight: not asked for
+    maps = {
+        "Attention": "cache['pattern', 23][0, 1]",
+        "Value-weighted": "cache['pattern', 23][0, 1] * (cache['v', 23][0, :, 0] @ run.model.W_O[23, 1]).norm(dim=-1)",
+        "Contribution": "residscope.attribute(cache, answers, by='source', heads=['23.1'], position=None).values[..., 0]",
+    }
+    for label, values in maps.items():
+        switch(panel, "Weighting", label)
+        thumb = everything.locator('[data-head="L23H1"]')
+        thumb.scroll_into_view_if_needed()
+        expected = lab.python(f"(lambda v: float(v.flatten()[v.abs().argmax()]))({values})")
+        lab.until(
+            lambda thumb=thumb: number(thumb.get_attribute("aria-label"), r"thumbnail(?:, largest )?([+−]?[\d.]*)$"),
+            lambda value, expected=expected: value == pytest.approx(expected, rel=0.06, abs=0.006),
+        )
+    thumb = everything.locator('[data-head="L23H1"]')
+    thumb.focus()
+    expect(card(panel, "L23H1")).to_be_visible(timeout=FOLLOWS)
+    lab.page.keyboard.press("ArrowRight")
+    expect(card(panel, "L23H2")).to_be_visible(timeout=FOLLOWS)
+    lab.page.keyboard.press("Enter")
+    lab.becomes("panel.heads", ["L23H3", "L29H0", "L23H2"])
+    thumb.click()
+    lab.becomes("panel.heads", ["L23H3", "L29H0", "L23H2", "L23H1"])
+    expect(thumb).to_have_attribute("aria-pressed", "true")
