@@ -237,7 +237,8 @@ def test_thumbnails_are_named_enlarged_and_pinned(opened: tuple[Lab, Locator]) -
     maps = {
         "Attention": "cache['pattern', 23][0, 1]",
         "Value-weighted": "cache['pattern', 23][0, 1] * (cache['v', 23][0, :, 0] @ run.model.W_O[23, 1]).norm(dim=-1)",
-        "Contribution": "residscope.attribute(cache, answers, by='source', heads=['23.1'], position=None).values[..., 0]",
+        "Contribution": "residscope.attribute(cache, answers, by='source', heads=[(23, 1)], position=None)"
+        ".values[..., 0]",
     }
     for label, values in maps.items():
         switch(panel, "Weighting", label)
