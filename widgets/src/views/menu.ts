@@ -62,7 +62,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     </div>`;
     render(
       html`${sights.length > 0 ? html`<div role="grid" aria-label="Pictures in sight">${sights.map(line)}</div>` : html`<p>Nothing is drawn yet.</p>`}
-        <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0" tabindex=${sights.length === 0 ? 0 : -1}
+        <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
           title="Save the view as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
         <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}</p>
         ${what?.byHand === undefined ? nothing : html`<textarea class="rs-export-code" readonly rows="6" aria-label="Code to copy" .value=${what.byHand} @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`}`,
@@ -74,7 +74,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     if (open.peek()) return close();
     open.value = true;
     place(box, button);
-    box.querySelector<HTMLElement>('[tabindex="0"]')?.focus();
+    box.querySelector<HTMLElement>('[tabindex="0"], .rs-export-page')?.focus();
   }, { signal });
 
   parent.addEventListener("keydown", (event) => {
@@ -123,7 +123,10 @@ function walk(event: KeyboardEvent, box: HTMLElement): void {
   event.preventDefault();
   const next = to();
   if (!next) return;
-  at.tabIndex = -1;
-  next.tabIndex = 0;
+  // The grid is one stop of the Tab key, the page's button the next.
+  if (next.closest('[role="grid"]')) {
+    box.querySelector<HTMLElement>('[role="grid"] [tabindex="0"]')?.setAttribute("tabindex", "-1");
+    next.tabIndex = 0;
+  }
   next.focus();
 }
