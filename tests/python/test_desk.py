@@ -74,7 +74,7 @@ def test_every_request_is_answered_as_by_a_panel(variables, ask):
     target = ask("target", ref)[0]["target"]
     top = logits[:, -1].topk(2).indices.tolist()
     assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in target["contrasts"]] == top
-    reply, [buffer] = ask("attribute", ref, by="head", target=target)
+    reply, [buffer, *_] = ask("attribute", ref, by="head", target=target)
     expected = residscope.attribute(cache, [tuple(pair) for pair in top], by="head")
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected.mean(), rtol=1e-5, atol=1e-7)
     assert reply["notes"] == []

@@ -47,7 +47,7 @@ def ask(panel, monkeypatch):
 @pytest.mark.parametrize("prompt", [None, 0, 5])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, ask, by, prompt):
-    reply, [buffer] = ask("attribute", by=by, target=panel.wire_target, prompt=prompt)
+    reply, [buffer, *_] = ask("attribute", by=by, target=panel.wire_target, prompt=prompt)
     result = residscope.attribute(ioi.cache, ioi.answers, by=by)
     expected = result.mean() if prompt is None else result.values[:, prompt]
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-6)
@@ -71,14 +71,14 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
 
 @pytest.mark.parametrize("prompt", [None, 3])
 def test_attention_travels_as_float16_with_what_each_source_brings(ioi, panel, ask, prompt):
-    reply, [pattern, brings] = ask("attention", layer=23, head=3, target=panel.wire_target, prompt=prompt)
+    reply, [pattern, brings, *_] = ask("attention", layer=23, head=3, target=panel.wire_target, prompt=prompt)
     patterns = ioi.cache["pattern", 23][:, 3]
     expected = patterns.mean(0) if prompt is None else patterns[prompt]
     np.testing.assert_allclose(np.frombuffer(pattern, np.float16).reshape(15, 15), expected, atol=5e-4)
     head = residscope.attribute(ioi.cache, ioi.answers).grid[23, 3]
     value = head.mean() if prompt is None else head[prompt]
     assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(value), abs=1e-4)
-    assert [part["what"] for part in reply["parts"]] == ["pattern", "brings"]
+    assert [part["what"] for part in reply["parts"]] == ["pattern", "brings", "contribution"]
 
 
 @pytest.mark.parametrize("prompt", [None, 3])
@@ -104,7 +104,7 @@ def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     _, _, cache = tiny.run(model)
     panel = residscope.inspect(cache, (5, 6), show=False)
     request = {"kind": "attribute", "by": "head", "target": panel.wire_target}
-    answer, [buffer] = panel._service.answer({"id": "1", "ask": request})
+    answer, [buffer, *_] = panel._service.answer({"id": "1", "ask": request})
     rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
     assert len(rows) == len(reply["labels"])
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
@@ -113,7 +113,7 @@ def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
     without = tiny.run(tiny.boot("mamba2"))[2]
     panel = residscope.inspect(without, (5, 6), show=False)
-    answer, [buffer] = panel._service.answer({"id": "3", "ask": request | {"target": panel.wire_target}})
+    answer, [buffer, *_] = panel._service.answer({"id": "3", "ask": request | {"target": panel.wire_target}})
     rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
     assert np.isnan(rows[:12]).all()
     assert "No layer of this model can be split into attention heads" in reply["notes"][0] == reply["refusal"]
@@ -130,11 +130,11 @@ def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
     at = residscope.attribute(ioi.cache, ioi.answers, position=10)
     reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)
     np.testing.assert_allclose(np.frombuffer(rows, np.float32), at.values[:, 0], rtol=1e-6)
-    _, [_, brings] = ask("attention", layer=23, head=3, target=target, prompt=0, position=10)
+    _, [_, brings, *_] = ask("attention", layer=23, head=3, target=target, prompt=0, position=10)
     assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(at.grid[23, 3, 0]), abs=1e-4)
     said, _ = ask("suggest", prompt=0, position=10, k=1)
     assert said["predictions"][0]["token"]["id"] == int(ioi.logits[0, 10].argmax())
-    _, [lens] = ask("attribute", by="accumulated", target=target, norm="recomputed")
+    _, [lens, *_] = ask("attribute", by="accumulated", target=target, norm="recomputed")
     expected = residscope.attribute(ioi.cache, ioi.answers, by="accumulated", norm="recomputed").mean()
     np.testing.assert_allclose(np.frombuffer(lens, np.float32), expected, rtol=1e-6)
 

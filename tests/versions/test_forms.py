@@ -201,7 +201,7 @@ def test_the_panel_is_answered(structure, given):
     for by in BY:
         expected = residscope.attribute(cache, hooked.ANSWERS, by=by)
         for prompt in (None, 2):
-            reply, (buffer,) = ask(service, kind="attribute", by=by, target=TARGET, prompt=prompt)
+            reply, (buffer, *_) = ask(service, kind="attribute", by=by, target=TARGET, prompt=prompt)
             rows = expected.mean() if prompt is None else expected.values[:, prompt]
             np.testing.assert_allclose(np.frombuffer(buffer, np.float32), rows.numpy(), atol=1e-6)
             assert reply["labels"] == expected.labels
@@ -209,7 +209,7 @@ def test_the_panel_is_answered(structure, given):
 
     heads = residscope.attribute(cache, hooked.ANSWERS).grid
     for layer, head in ((0, 0), (1, 3), (2, 1)):
-        reply, (pattern, brings) = ask(service, kind="attention", layer=layer, head=head, target=TARGET, prompt=2)
+        reply, (pattern, brings, *_) = ask(service, kind="attention", layer=layer, head=head, target=TARGET, prompt=2)
         own = cache[f"blocks.{layer}.attn.hook_pattern"][2, head]
         np.testing.assert_allclose(np.frombuffer(pattern, np.float16), own.flatten().numpy(), atol=1e-3)
         # what the sources bring is, in sum, what the head is worth

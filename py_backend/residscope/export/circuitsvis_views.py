@@ -62,7 +62,7 @@ def to_circuitsvis(
             "CircuitsVis' `attention_patterns` knows no sign, and contributions take away, too: use "
             '`view="heads"` (or `residscope.attention(…).to_plotly()`).',
         )
-    from ..attention import attention
+    from ..attention_maps import attention
 
     found = attention(cache, heads, prompt=prompt, weighting=weighting, answers=answers, **given)
     values, tokens = found.values.float(), list(found.tokens)
