@@ -12,30 +12,43 @@ from .errors import ResidscopeError
 if TYPE_CHECKING:
     from . import demo as demo
     from . import targets as targets
+    from .attention_maps import Attention, attention
     from .attribution import Attribution, attribute
     from .export.circuitsvis_views import to_circuitsvis
+    from .head_scores import scores
+    from .lens import TokenLens, token_lens
     from .namespace import caches
     from .panel import Panel, inspect
 
 __version__ = "0.1.0"
 __all__ = [
+    "Attention",
     "Attribution",
     "Panel",
     "ResidscopeError",
+    "TokenLens",
+    "attention",
     "attribute",
     "caches",
     "demo",
     "inspect",
+    "scores",
     "targets",
     "to_circuitsvis",
+    "token_lens",
 ]
 
 _ROOMS = {
+    "Attention": "attention_maps",
     "Attribution": "attribution",
     "Panel": "panel",
+    "TokenLens": "lens",
+    "attention": "attention_maps",
     "attribute": "attribution",
     "caches": "namespace",
     "inspect": "panel",
+    "scores": "head_scores",
+    "token_lens": "lens",
     "to_circuitsvis": "export.circuitsvis_views",
 }
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,9 @@ from .measure import Measured, measure, notes
 from .positions import Position
 from .protocol import By, Norm, Target
 from .readout import Readout
+from .reads import gated
 from .result import Attribution
-from .sources import gated, sources, wanted_heads
+from .sources import not_by_reading, rounding_in, sources, wanted_heads
 from .structure import Structure, named_layers, neuron_weight, out_weight
 from .targets import Targets
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-__all__ = ["Attribution", "Checked", "attribute", "decompose"]
+__all__ = ["Attribution", "Checked", "attribute", "check_finite", "check_split", "decompose"]
 
 
 def attribute(
@@ -138,7 +139,7 @@ def decompose(
             readout, partial(_rows, readout, by, wanted), _goal(readout, measured, constant)
         )
         total = rows.values.sum(0)
-    _check_finite(view, rows.values, total, constant, measured.value)
+    check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
     said = notes(targets, target, measured) + structure.notes() + _without(structure, by, wanted)
@@ -166,17 +167,15 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     """What heads bring from each source; measured against what they are worth by their `z`."""
     view = readout.view
     wanted = wanted_heads(view, heads)
-    said = _check_split(readout, sorted({layer for layer, _ in wanted}), own, checked or Checked())
+    layers = sorted({layer for layer, _ in wanted})
+    said = check_split(view, layers, checked or Checked(), lambda: (readout, own))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
-    _check_finite(view, values, measured)
-    tolerance = max(1e-4, 2 * view.rounding_step() * float(values.pow(2).sum(0).sqrt().max()))
+    check_finite(view, values, measured)
+    tolerance = rounding_in(view.rounding_step(), values, 0)
     unexplained = measured - values.sum(0)
-    said += gated(view, (layer for layer, _ in wanted))
+    said += gated(view, layers)
     if bool((unexplained.abs() > tolerance).any()):
-        said.append(
-            f"{float(unexplained.abs().max()):.2g} of a head's worth is not pattern @ v: this attention changes "
-            "`hook_z` after it has read the sources, or reads from something else, too."
-        )
+        said.append(not_by_reading(float(unexplained.abs().max())))
     if readout.positions is not None:
         values, measured, unexplained = values.squeeze(1), measured.squeeze(0), unexplained.squeeze(0)
     return Attribution(
@@ -223,21 +222,29 @@ def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
     return [said.format(named_layers(others))] if others else []
 
 
-def _check_split(readout: Readout, layers: Sequence[int], own: Tensor | None, checked: Checked) -> list[str]:
+def check_split(
+    view: CacheView, layers: Sequence[int], checked: Checked, look: Callable[[], tuple[Readout, Tensor | None]]
+) -> list[str]:
     """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up.
+
+    Args:
+        view: The cache.
+        layers: The heads' layers.
+        checked: What was found out before; what is found now is added.
+        look: The way to the target, and the model's own figure less the constant, where something is to be found out.
 
     Returns:
         Notes, where what the model does behind its layers is not followed.
     """
     if not checked.known:
-        _check_layers(readout, own, checked)
+        _check_layers(*look(), checked)
     if checked.structure is None:
         return []
-    structure = Structure(readout.view, **checked.structure)
-    for layer in layers:
-        if layer not in checked.splits:
-            apart = out_weight(readout.view, layer) is not None
-            checked.splits[layer] = not apart or heads_add_up(readout, structure, layer, checked.tolerance)
+    structure = Structure(view, **checked.structure)
+    new = [layer for layer in layers if layer not in checked.splits]
+    for layer in new:
+        apart = out_weight(view, layer) is not None
+        checked.splits[layer] = not apart or heads_add_up(look()[0], structure, layer, checked.tolerance)
     unsplit = frozenset(layer for layer in layers if not checked.splits[layer])
     structure = replace(structure, unsplit_attn=unsplit - structure.whole)
     odd = [layer for layer in layers if layer in structure.whole | unsplit]
@@ -282,7 +289,8 @@ def _check(by: str, norm: str, layers: Any, heads: Any) -> None:
         raise ResidscopeError("heads", f'`heads=` chooses whose sources are told (`by="source"`), not `by="{by}"`.')
 
 
-def _check_finite(view: CacheView, *figures: Tensor | None) -> None:
+def check_finite(view: CacheView, *figures: Tensor | None) -> None:
+    """Refuse figures that are not all finite; the sentence says where the cache is not."""
     if not all(bool(figure.isfinite().all()) for figure in figures if figure is not None):
         place = view.first_not_finite() or "its values overflow when they are summed"
         raise ResidscopeError(

@@ -7,6 +7,7 @@ Nothing here adds to, moves or changes the user's cache.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ class CacheView:
         # Layers may differ in their number of heads; the widest counts.
         self.n_heads = max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
         self._tokens = tokens
+        self._prompts: range | None = None
         self.batch, self.n_pos = self._extent()
 
     # --- activations -------------------------------------------------------------------------------------------------
@@ -92,7 +94,18 @@ class CacheView:
                 "If nothing was filtered out, TransformerLens keeps no such activation of this model.",
             )
         tensor = self.activations[name].detach()
-        return tensor if self.has_batch_dim else tensor.unsqueeze(0)
+        tensor = tensor if self.has_batch_dim else tensor.unsqueeze(0)
+        if self._prompts is None or tensor.shape[0] == 1:
+            return tensor
+        return tensor[self._prompts.start : self._prompts.stop]
+
+    def only(self, prompts: range) -> CacheView:
+        """The same cache, of a run of its prompts alone: what is computed from it costs as much as they do."""
+        tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
+        part = copy(self)
+        part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
+        part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
+        return part
 
     def first(self, *names: str) -> str | None:
         """The first of `names` that the cache holds."""

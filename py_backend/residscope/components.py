@@ -16,7 +16,7 @@ from .readout import Functional, Readout
 from .structure import Pieces, Structure, neuron_weight, out_weight
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
@@ -113,7 +113,7 @@ def layer_heads(
 ) -> tuple[Float[Tensor, "head batch pos"], Float[Tensor, "batch pos"] | None]:
     """What each head of a layer is worth, and the layer's bias row, if it has one."""
     direction, divisor, bias = head_directions(readout, layer)
-    z = head_outputs(readout, layer, tuple(direction.shape[1:]))
+    z = head_outputs(readout.view, readout.positions, layer, tuple(direction.shape[1:]))
     return _einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor, bias
 
 
@@ -126,9 +126,11 @@ def layer_neurons(
     return _einsum(post, direction, "batch pos neuron, batch neuron -> neuron batch pos") / divisor, bias
 
 
-def head_outputs(readout: Readout, layer: int, cut: tuple[int, ...]) -> Float[Tensor, "batch pos head d_head"]:
+def head_outputs(
+    view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, cut: tuple[int, ...]
+) -> Float[Tensor, "batch pos head d_head"]:
     """`hook_z`, cut into heads as the weights are: latent attention has values of another width than its keys."""
-    z = readout.view.rows(f"blocks.{layer}.attn.hook_z", readout.positions)
+    z = view.rows(f"blocks.{layer}.attn.hook_z", positions)
     return z if tuple(z.shape[-2:]) == cut else z.flatten(-2).unflatten(-1, cut)
 
 

@@ -58,3 +58,17 @@ def float32(tensor: Tensor) -> bytes:
 def float16(tensor: Tensor) -> bytes:
     """A tensor as a buffer of float16."""
     return tensor.half().cpu().contiguous().numpy().tobytes()
+
+
+def scaled(tensor: Tensor) -> tuple[float, bytes]:
+    """A tensor as a buffer of float16, in units of its largest absolute value (1 where it is all zeros), and that."""
+    scale = float(tensor.abs().max()) or 1.0
+    return scale, float16(tensor / scale)
+
+
+def int8(tensor: Tensor) -> tuple[float, Tensor]:
+    """A tensor as whole numbers, in 127ths of its largest absolute value, and that."""
+    import torch
+
+    limit = float(tensor.abs().max())
+    return limit, (tensor * (127 / limit if limit else 0.0)).round().to(torch.int8).cpu()

@@ -155,6 +155,12 @@ def sight(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> 
         return known.look(cache, model, seen)
 
 
+def weights_of(model: Any) -> tuple[str, int] | None:
+    """What tells a model's weights from others and from themselves after a change; None where that cannot be told."""
+    with _lock:
+        return _look_at(model, {})
+
+
 def known(id: str) -> Sight | None:
     """The cache with this id, as long as it is in memory."""
     return next((sight for sight in list(_sights.values()) if sight.id == id), None)

@@ -103,6 +103,22 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
     return logits if b_U is None else logits + b_U
 
 
+def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
+    """The same, where it reads the residual stream behind the final norm.
+
+    Raises:
+        ResidscopeError: If it reads something of another width.
+    """
+    W_U, b_U = unembedding(view.model)
+    if W_U.shape[0] != view.cfg.d_model:
+        raise ResidscopeError(
+            "unembedding",
+            f"This model's unembedding reads {W_U.shape[0]} figures and its stream has {view.cfg.d_model}: it "
+            "projects the stream in between, which Residscope does not follow.",
+        )
+    return W_U, b_U
+
+
 def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
     """The unembedding's weight and bias, detached."""
     W_U = weight_of(model, "unembed", "W_U")

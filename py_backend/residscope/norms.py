@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from .cache import CacheView
+from .cache import CacheView, working
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -62,6 +62,37 @@ def _centres(module: Any, view: CacheView) -> bool:
         return not known
     last_is_rms = module is getattr(view.model, "ln_final", None) and getattr(view.cfg, "final_rms", False)
     return str(getattr(view.cfg, "normalization_type", None) or "").upper().startswith("LN") and not last_is_rms
+
+
+def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, behind: bool) -> str | None:
+    """The norm that a sublayer's output passes before it is added, by its name in the block.
+
+    Args:
+        view: The cache.
+        layer: The layer.
+        part: The sublayer.
+        behind: Whether `ln1` and `ln2` stand behind the sublayers (`norms_outputs`).
+    """
+    block = view.model.blocks[layer]
+    before, after = ("ln1", "ln1_post") if part == "attn" else ("ln2", "ln2_post")
+    if hasattr(block, after):
+        return after
+    return before if behind and hasattr(block, before) else None
+
+
+def norms_outputs(view: CacheView) -> bool:
+    """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so."""
+    block = view.model.blocks[0]
+    known = [f"blocks.0.{name}" for name in ("ln1.hook_normalized", "hook_attn_out")]
+    if hasattr(block, "ln1_post") or not hasattr(block, "ln1") or not all(map(view.has, known)):
+        return False
+    # Behind attention, what the norm gives is what is added to the stream.
+    normalized, added = (working(view.get(name)[0, -1]) for name in known)
+    norm = Norm.of(block.ln1, view)
+    given = normalized if norm.weight is None else normalized * norm.weight
+    given = given if norm.bias is None else given + norm.bias
+    near = view.rounding_step() * 8 * given.abs().max()
+    return given.shape == added.shape and bool(((given - added).abs() <= near).all())
 
 
 def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:

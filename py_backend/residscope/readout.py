@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from .cache import CacheView, working
-from .norms import Norm
+from .cache import CacheView
+from .norms import Norm, norms_outputs, output_norm
 from .structure import Structure, output_factor
 
 if TYPE_CHECKING:
@@ -70,21 +70,9 @@ class Readout:
         self.structure = Structure(view)  # as most models are; what the cache shows otherwise is found in `fit`
         self.directions, self.offset = directions, offset
         self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
-        scale = self.final_scale()
+        scale = final_scale(view, self.norm, positions)
         at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
         self.functional = at_output.through(self.norm, scale)
-
-    def final_scale(self) -> Float[Tensor, "batch pos"]:
-        """The final norm's cached scale; where it was not cached, the same figure from the final residual stream."""
-        if not self.norm.divides:  # a model built without normalisation
-            width = self.view.n_pos if self.positions is None else 1
-            return self.directions.new_ones(self.view.batch, width)
-        if self.view.has("ln_final.hook_scale"):
-            return self.view.rows("ln_final.hook_scale", self.positions).squeeze(-1)
-        name = f"blocks.{self.view.n_layers - 1}.hook_resid_post"
-        if not self.view.has(name):
-            self.view.get("ln_final.hook_scale")  # raises with the sentence that names it
-        return self.norm.scale(self.view.rows(name, self.positions))
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """The functional for what a sublayer of `layer` computes, before its way into the residual stream.
@@ -105,27 +93,25 @@ class Readout:
 
     def output_norm(self, layer: int, part: Literal["attn", "mlp"]) -> str | None:
         """The norm that a sublayer's output passes before it is added, by its name in the block."""
-        block = self.view.model.blocks[layer]
-        before, after = ("ln1", "ln1_post") if part == "attn" else ("ln2", "ln2_post")
-        if hasattr(block, after):
-            return after
-        return before if self.norms_outputs and hasattr(block, before) else None
+        return output_norm(self.view, layer, part, behind=self.norms_outputs)
 
     @cached_property
     def norms_outputs(self) -> bool:
-        """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so."""
-        view, block = self.view, self.view.model.blocks[0]
-        known = [f"blocks.0.{name}" for name in ("ln1.hook_normalized", "hook_attn_out")]
-        if hasattr(block, "ln1_post") or not hasattr(block, "ln1") or not all(map(view.has, known)):
-            return False
-        # Behind attention, what the norm gives is what is added to the stream.
-        normalized, added = (working(view.get(name)[0, -1]) for name in known)
-        norm = Norm.of(block.ln1, view)
-        given = normalized if norm.weight is None else normalized * norm.weight
-        given = given if norm.bias is None else given + norm.bias
-        near = view.rounding_step() * 8 * given.abs().max()
-        return given.shape == added.shape and bool(((given - added).abs() <= near).all())
+        """Whether `ln1` and `ln2` stand behind the sublayers."""
+        return norms_outputs(self.view)
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""
         return (rows @ self.functional.vector.unsqueeze(-1)).squeeze(-1) / self.norm.scale(rows)
+
+
+def final_scale(view: CacheView, norm: Norm, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos"]:
+    """The final norm's cached scale; where it was not cached, the same figure from the final residual stream."""
+    if not norm.divides:  # a model built without normalisation
+        return view.like.new_ones(view.batch, view.n_pos if positions is None else 1)
+    if view.has("ln_final.hook_scale"):
+        return view.rows("ln_final.hook_scale", positions).squeeze(-1)
+    name = f"blocks.{view.n_layers - 1}.hook_resid_post"
+    if not view.has(name):
+        view.get("ln_final.hook_scale")  # raises with the sentence that names it
+    return norm.scale(view.rows(name, positions))

@@ -9,42 +9,44 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import positions
+from . import pictures, positions
 from .attribution import Checked
 from .cache import CacheView
 from .calm import calm
-from .envelope import Buffers, answered, float16, float32, number
+from .envelope import Buffers, answered, float32, number
 from .errors import ResidscopeError
 from .facts import basics
 from .heads import name
 from .hold import Hold
 from .identity import sight
+from .labels import token_labels
+from .predictions import suggestions, top_two
 from .protocol import (
     AnyReply,
     AnyRequest,
-    AttentionBuffer,
-    AttentionReply,
     Attribute,
     AttributionReply,
+    BlendAttention,
     CacheFacts,
     CheckToken,
     ChooseTarget,
     CodeReply,
-    Contrast,
     Describe,
     ListCaches,
+    MapPositions,
     NeuronsReply,
     PageReply,
-    Prediction,
     Presence,
     RankNeurons,
     ReadAttention,
+    ReadThumbnails,
+    ReadTokenLens,
     ReadTokens,
+    ScoreHeads,
     Suggest,
     Suggestions,
     Target,
     TargetReply,
-    TokenLabel,
     TokensReply,
     WriteCode,
     WritePage,
@@ -148,31 +150,41 @@ class Service:
             case Describe():
                 return self._facts(view), []
             case ReadTokens():
-                return TokensReply(self._tokens(view, view.check_prompt(ask.prompt))), []
+                return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
                 return self._attribution(view, ask)
             case ReadAttention():
-                return self._attention(view, ask)
+                return pictures.attention(self._scene(view), ask)
+            case ReadThumbnails():
+                return pictures.thumbnails(self._scene(view), ask)
+            case BlendAttention():
+                return pictures.blend(self._scene(view), ask)
+            case ScoreHeads():
+                return pictures.scores(self._scene(view), ask)
+            case MapPositions():
+                return pictures.position_rows(self._scene(view), ask)
+            case ReadTokenLens():
+                return pictures.token_lens(self._scene(view), ask), []
             case RankNeurons():
                 return self._neurons(view, ask)
             case Suggest():
-                return self._suggestions(view, ask), []
+                prompt = view.check_prompt(ask.prompt)
+                return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
             case CheckToken():
                 return Vocabulary(view.model).check(ask.text), []
             case ChooseTarget():
-                return TargetReply(self._top_two(view)), []
+                return TargetReply(top_two(view, self._logits(view))), []
             case WriteCode():
                 return self._code(view, ask), []
             case WritePage():
                 return self._page(view, ask)
             case ListCaches() | Presence():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
-            case _:
-                raise ResidscopeError("protocol", "This is not answered yet.")
 
     def default_target(self) -> Target:
         """The model's own two top predictions, for each prompt, at its last real token."""
-        return self._top_two(self.view())
+        view = self.view()
+        return top_two(view, self._logits(view))
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
@@ -183,17 +195,6 @@ class Service:
             last=positions.last(view),
             has_tokens=view.tokens is not None,
         )
-
-    def _tokens(self, view: CacheView, prompt: int | None) -> list[TokenLabel]:
-        tokens = view.tokens
-        if tokens is None:
-            return [TokenLabel(str(position)) for position in range(view.n_pos)]
-        text = Vocabulary(view.model).text
-        if prompt is None and view.batch > 1:
-            return [_common(column, text) for column in tokens.T.tolist()]
-        row, at = tokens[prompt or 0].tolist(), prompt or 0
-        real = range(positions.first(view)[at], positions.last(view)[at] + 1)
-        return [TokenLabel(text(id), id, padding=position not in real) for position, id in enumerate(row)]
 
     def _attribution(self, view: CacheView, ask: Attribute) -> tuple[AttributionReply, Buffers]:
         import torch
@@ -245,26 +246,16 @@ class Service:
             heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
             reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[parts:]])
             values = torch.cat([heads, values[parts:]])
-        return reply, [float32(of(values))]
+        buffers = [float32(of(values))]
+        if prompt is None and view.batch > 1:
+            buffers.append(float32(values.std(-1)))  # as `Attribution.std`
+            if values.numel() <= _PER_PROMPT:
+                buffers.append(float32(values))
+                reply = msgspec.structs.replace(reply, per_prompt=True)
+        return reply, buffers
 
-    def _attention(self, view: CacheView, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
-        from .attention import pattern
-        from .attribution import decompose
-
-        prompt, head = view.check_prompt(ask.prompt), (ask.layer, ask.head)
-        parts, buffers, notes = [AttentionBuffer("pattern")], [float16(pattern(view, *head, prompt))], []
-        try:
-            targets = self.targets(view)
-            where = positions.resolve(view, "last" if ask.position is None else ask.position)
-            target = targets.resolve(ask.target)
-            checked = self._checked_for(target, where)
-            result = decompose(view, targets, target, "source", where, heads=[head], checked=checked)
-            buffers.append(float32(_shown(result.values[:, 0], prompt)))
-            parts.append(AttentionBuffer("brings"))
-            notes = result.notes
-        except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
-            notes = [str(error)]
-        return AttentionReply(*head, view.n_pos, parts, notes), buffers
+    def _scene(self, view: CacheView) -> pictures.Scene:
+        return pictures.Scene(self.targets(view), self._logits(view), self._checked_for)
 
     def _checked_for(self, target: Target, where: Tensor | None) -> Checked:
         """What was found of the layers for this target, at these positions, in the cache and the weights as they are.
@@ -301,9 +292,9 @@ class Service:
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from .export.code import Given, code
 
-        held, key = self.hold.get(), ask.shown.target.direction
-        direction = None if key is None else self.targets(view).held(key)
-        return CodeReply(code(view, ask, Given(held.cache, self.name, held.logits, self.tokens, held.model, direction)))
+        held = self.hold.get()
+        given = Given(held.cache, self.name, held.logits, self.tokens, held.model)
+        return CodeReply(code(self.targets(view), ask, given))
 
     def _page(self, view: CacheView, ask: WritePage) -> tuple[PageReply, Buffers]:
         from .export.page import file_name, page
@@ -312,37 +303,14 @@ class Service:
         held = snapshot(partial(self._reply, view), self.name, ask.shown)
         return PageReply(file_name(self.name)), [page(held).encode()]
 
-    def _suggestions(self, view: CacheView, ask: Suggest) -> Suggestions:
-        logits, prompt = self._predicted(view, ask.position).squeeze(1), view.check_prompt(ask.prompt)
-        row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
-        if not bool(row.isfinite().all()):
-            raise ResidscopeError("not-finite", "The logits hold NaN or infinity: the model predicts nothing here.")
-        top = row.topk(min(max(ask.k, 1), 100, row.shape[0]))
-        token = Vocabulary(view.model).token
-        return Suggestions(
-            [Prediction(token(id), p) for id, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
-        )
-
-    def _top_two(self, view: CacheView) -> Target:
-        top = self._predicted(view, None).topk(2, dim=-1).indices[:, 0].tolist()
-        token = Vocabulary(view.model).token
-        return Target([Contrast([token(first)], [token(second)]) for first, second in top])
-
     def _logits(self, view: CacheView) -> Tensor | None:
         """The model's output, where it was given."""
         given = self.hold.get().logits
         return None if given is None else view.whole_logits(given)
 
-    def _predicted(self, view: CacheView, position: int | None) -> Tensor:
-        """All logits at one position of each prompt: the given ones, else the cache's, else from the stream."""
-        from .logits import Output, written_logits
 
-        where = positions.resolve(view, "last" if position is None else position)
-        given = self._logits(view)
-        if given is not None:
-            return view.take(given, where)
-        return Output.of(view.model)(written_logits(view, where))
-
+_PER_PROMPT = 500_000
+"""So many figures may travel with a mean, that a view can show what each prompt has."""
 
 _WEIGHTS_CHANGED = (
     "The model's weights were changed after this cache was first seen: its activations are the old model's, the "
@@ -366,11 +334,3 @@ def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:
 
 def _every_head(view: CacheView) -> list[str]:
     return [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
-
-
-def _common(column: list[int], text: Any) -> TokenLabel:
-    """What stands at one position in all prompts: the token, or what varies."""
-    different = list(dict.fromkeys(column))
-    if len(different) == 1:
-        return TokenLabel(text(different[0]), different[0])
-    return TokenLabel("", varies=[text(id) for id in different[:12]])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from .attention import whole_pattern
-from .cache import CacheView, working
-from .components import head_directions, head_outputs
+from .cache import CacheView
+from .components import head_directions
 from .errors import ResidscopeError
 from .heads import parse
 from .readout import Readout
-from .structure import named_layers
+from .reads import check_heads, reads
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -23,8 +23,7 @@ def sources(
 ) -> tuple[Float[Tensor, "source destination head batch"], Float[Tensor, "destination head batch"]]:
     """What each head brings from each source, and what it is worth by its `z`: the sum over sources, told otherwise.
 
-    pattern[q, k] · (v[k] · W_O g) / s[q]. Grouped-query models keep one `v` for several heads. `destination` is 1 where
-    the readout is for one position of each prompt.
+    `destination` is 1 where the readout is for one position of each prompt.
 
     Args:
         readout: The way to the target.
@@ -37,86 +36,55 @@ def sources(
         ResidscopeError: If there is no such head, or `pattern`, `v` or `z` was not cached for all positions.
     """
     import torch
+
+    for layer, head in heads:
+        readout.view.check_head(layer, head)
+    by_layer = [bring(readout, layer, [head for _, head in own]) for layer, own in groupby(heads, lambda head: head[0])]
+    brought, worth = (torch.cat(parts, dim=1) for parts in zip(*by_layer, strict=True))
+    return brought.permute(3, 2, 1, 0), worth.permute(2, 1, 0)
+
+
+def bring(
+    readout: Readout, layer: int, heads: Sequence[int]
+) -> tuple[Float[Tensor, "batch head destination source"], Float[Tensor, "batch head destination"]]:
+    """`sources` for heads of one layer: pattern[q, k] · (v[k] · W_O g) / s[q], and the same figure by `z`.
+
+    Where a head gates what it has read, each source's part passes the gate as it stood at the destination.
+    """
     from einops import einsum
 
     view = readout.view
-    brought: list[Tensor] = []
-    values: list[Tensor] = []
-    for layer, head in heads:
-        view.check_head(layer, head)
-        direction, divisor, _ = head_directions(readout, layer)
-        if head >= direction.shape[1]:
-            raise ResidscopeError("head", f"Layer {layer} of this model has only {direction.shape[1]} heads.")
-        unit = direction[:, head]  # [batch, d_head]
-        z = head_outputs(readout, layer, tuple(direction.shape[1:]))[:, :, head]
-        v = _values(view, layer, head, direction.shape[1], z.shape[-1])
-        pattern = view.take(whole_pattern(view, layer)[:, head], readout.positions)  # [batch, destination, source]
-        gate = _gate(readout, layer, head, direction.shape[1], z, pattern @ v)
-        if gate is None:
-            worth = einsum(v, unit, "batch source d_head, batch d_head -> batch source")[:, None]
-        else:
-            worth = einsum(
-                v, gate * unit[:, None], "batch source d_head, batch destination d_head -> batch destination source"
-            )
-        brought.append((pattern * worth / divisor[..., None]).permute(2, 1, 0))
-        own = einsum(z, unit, "batch destination d_head, batch d_head -> batch destination") / divisor
-        values.append(own.T)
-    return torch.stack(brought, dim=2), torch.stack(values, dim=1)
+    direction, divisor, _ = head_directions(readout, layer)
+    check_heads(layer, heads, direction.shape[1])
+    read = reads(view, readout.positions, layer, heads, (direction.shape[1], direction.shape[2]))
+    z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # refused, where it was not cached
+    unit = direction[:, list(heads)]  # [batch, head, d_head]
+    if read.gate is None:
+        worth = einsum(read.v, unit, "batch head source d_head, batch head d_head -> batch head source")[:, :, None]
+    else:
+        worth = read.v @ (read.gate * unit[:, :, None]).transpose(-1, -2)  # [batch, head, source, destination]
+        worth = worth.transpose(-1, -2)
+    own = einsum(z, unit, "batch head destination d_head, batch head d_head -> batch head destination")
+    return read.pattern * worth / divisor[:, None, :, None], own / divisor[:, None]
 
 
-def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
-    """A note on heads whose output is gated after they have read."""
-    names = {layer: name for layer in sorted(set(layers)) if (name := _gate_name(view, layer))}
-    if not names:
-        return []
-    return [
-        f"The heads in {named_layers(names)} gate what they have read (`{next(iter(names.values()))}`): each source's "
-        "part passes the gate as it stood."
-    ]
+def rounding_in(view_step: float, brought: Tensor, source: int) -> float:
+    """Up to here the difference between a head's worth and the sum over its sources is rounding.
 
-
-def _gate_name(view: CacheView, layer: int) -> str | None:
-    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one."""
-    return view.first(*(f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")))
-
-
-def _gate(
-    readout: Readout, layer: int, head: int, n_heads: int, z: Tensor, read: Tensor
-) -> Float[Tensor, "batch destination d_head"] | None:
-    """What multiplies what a head has read, at each destination; None where nothing does, or nothing known fits.
-
-    The cache holds the gate before its activation function. Which function it is, the head's own output tells: the one
-    for which gate · (pattern @ v) is `hook_z`.
+    Args:
+        view_step: The cache's relative rounding step.
+        brought: What sources bring.
+        source: The axis of the sources.
     """
-    from torch.nn.functional import silu, softplus
-
-    name = _gate_name(readout.view, layer)
-    if name is None:
-        return None
-    raw = readout.view.rows(name, readout.positions).flatten(2)  # a figure for each unit, or one for each head
-    if raw.shape[-1] not in (n_heads, n_heads * z.shape[-1]):
-        return None
-    raw = raw.unflatten(-1, (n_heads, -1))[:, :, head]
-    gates = [raw.sigmoid(), softplus(raw), silu(raw), raw.tanh(), raw]
-    errors = [float((gate * read - z).abs().max()) for gate in gates]
-    best = errors.index(min(errors))
-    near = max(1e-4, 8 * readout.view.rounding_step()) * float(z.abs().max())
-    return gates[best] if errors[best] <= near else None
+    return max(1e-4, 2 * view_step * float(brought.pow(2).sum(source).sqrt().max()))
 
 
-def _values(view: CacheView, layer: int, head: int, n_heads: int, width: int) -> Float[Tensor, "batch source d_head"]:
-    """What a head reads at each source: its group's `v`, after a norm on it where the model has one."""
-    name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
-    v = view.get(name)  # [batch, source, group, d_head]
-    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):
-        v = v.transpose(1, 2)  # latent attention keeps [batch, head, source, d_head]
-    if v.ndim != 4 or v.shape[-1] != width or n_heads % v.shape[2]:
-        raise ResidscopeError(
-            "values",
-            f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {width}]: what each source brings cannot "
-            "be told for this kind of attention.",
-        )
-    return working(v[:, :, head * v.shape[2] // n_heads])
+def not_by_reading(size: float) -> str:
+    """A note on what a head is worth beside what its sources bring."""
+    return (
+        f"{size:.2g} of a head's worth is not pattern @ v: this attention changes `hook_z` after it has read the "
+        "sources, or reads from something else, too."
+    )
 
 
 def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:

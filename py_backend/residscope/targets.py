@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from .cache import CacheView, working
 from .errors import ResidscopeError
-from .logits import Output, unembedding
+from .logits import Output, unembedding_of_stream
 from .protocol import Contrast, Target, Token
 from .vocabulary import Vocabulary, quote
 
@@ -82,6 +82,13 @@ class Targets:
                 self.vocabulary.check_id(token.id)  # comes with every request: checked, not decoded again
         return target
 
+    def only(self, target: Target, prompts: range) -> tuple[Targets, Target]:
+        """The same question about a run of the prompts alone."""
+        part = slice(prompts.start, prompts.stop)
+        held = {} if target.direction is None else {target.direction: self.held(target.direction)[part]}
+        contrasts = target.contrasts if len(target.contrasts) == 1 else target.contrasts[part]
+        return Targets(self.view.only(prompts), self.vocabulary, held), Target(contrasts, target.direction)
+
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's u and β: target = (final norm's output) · u + β, in logits (before a soft-cap).
 
@@ -91,13 +98,7 @@ class Targets:
         if target.direction is not None:
             u = self.held(target.direction)
             return u, u.new_zeros(u.shape[0])
-        W_U, b_U = unembedding(self.view.model)
-        if W_U.shape[0] != self.view.cfg.d_model:
-            raise ResidscopeError(
-                "unembedding",
-                f"This model's unembedding reads {W_U.shape[0]} figures and its stream has {self.view.cfg.d_model}: it "
-                "projects the stream in between, which Residscope does not follow.",
-            )
+        W_U, b_U = unembedding_of_stream(self.view)
         ids, alpha = self.weights(target)
         ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
         u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]

@@ -1,0 +1,131 @@
+"""The copying score: whether what a head reads becomes likelier by it, whatever it is.
+
+A head's full OV circuit W_E W_V W_O W_U says what each token that is read does to each token that is predicted. Where
+its eigenvalues are positive, tokens raise themselves. The circuit is vocabulary × vocabulary, but of rank d_head: its
+eigenvalues other than 0 are those of W_O (W_U W_E) W_V, and the middle is the same for all heads.
+Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), "Detecting copying behavior".
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from .cache import CacheView, working
+from .errors import ResidscopeError
+from .identity import weights_of
+from .logits import Output, unembedding
+from .norms import Norm, norms_outputs, output_norm, tensor_of, weight_of
+from .reads import is_gated
+from .structure import named_layers, out_weight
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+_ROWS = 8192  # of the vocabulary at a time
+_known: WeakKeyDictionary[Any, tuple[object, Any]] = WeakKeyDictionary()
+
+
+def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
+    """Σ Re λ / Σ |λ| of every head's OV circuit, and notes; computed once for a model and the state of its weights.
+
+    The norms' weights and centring are folded in, and the mean over the vocabulary is taken from `W_U` (where no
+    soft-cap follows), which changes no prediction: so a raw model has the scores that it has in compatibility mode.
+    What norms divide by is left out: it is positive, and no matter for the sign.
+
+    Raises:
+        ResidscopeError: If the model has no such weights.
+    """
+    state = weights_of(view.model)
+    known = _known.get(view.model) if state is not None else None
+    if known is None or known[0] != state:
+        known = (state, _copying(view))
+        if state is not None:
+            _known[view.model] = known
+    values, notes = known[1]
+    return values.clone(), list(notes)
+
+
+def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
+    import torch
+
+    middle = _middle(view)
+    values = middle.new_full((view.n_layers, view.n_heads), math.nan)
+    without: list[int] = []
+    behind = norms_outputs(view)
+    for layer in range(view.n_layers):
+        weights = _circuit(view, layer, behind)
+        if weights is None:
+            without.append(layer)
+            continue
+        W_V, W_O = (weight.to(middle) for weight in weights)
+        final = Norm.of(getattr(view.model, "ln_final", None), view)
+        small = (_scaled(final, W_O) @ middle @ W_V).double().cpu()
+        if not bool(small.isfinite().all()):
+            raise ResidscopeError("not-finite", f"The weights of layer {layer} hold NaN or infinity.")
+        eigenvalues = torch.linalg.eigvals(small)
+        values[layer, : len(small)] = (eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1)).to(values)
+    if len(without) == view.n_layers:
+        raise ResidscopeError(
+            "no-ov",
+            "No layer of this model has a `W_V` and a `W_O` that do the same to every token (latent attention, gated "
+            "heads and recurrent layers have not): there is no copying score.",
+        )
+    said = f"There is no fixed OV circuit in {named_layers(without)}." if without else ""
+    return values, [said] if said else []
+
+
+def _middle(view: CacheView) -> Float[Tensor, "d_model d_model"]:
+    """W_U W_E, some rows of the vocabulary at a time."""
+    W_U, _ = unembedding(view.model)
+    W_E = weight_of(view.model, "embed", "W_E")
+    if W_E is None or W_E.shape != W_U.T.shape or W_E.shape[1] != int(view.cfg.d_model):
+        raise ResidscopeError(
+            "no-ov",
+            "The copying score compares the tokens that are read with those that are predicted, and this model's `W_E` "
+            "and `W_U` do not have the same tokens, or are not of the width of its stream.",
+        )
+    total = working(W_U[:0, :0]).new_zeros(W_U.shape[0], W_U.shape[0])
+    mean, summed = total.new_zeros(W_U.shape[0]), total.new_zeros(W_U.shape[0])
+    for start in range(0, W_E.shape[0], _ROWS):
+        write, read = working(W_U[:, start : start + _ROWS]), working(W_E[start : start + _ROWS]).to(total)
+        total += write @ read
+        mean += write.sum(-1) / W_E.shape[0]
+        summed += read.sum(0)
+    return total if Output.of(view.model).cap > 0 else total - mean[:, None] * summed
+
+
+def _circuit(
+    view: CacheView, layer: int, behind: bool
+) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]] | None:
+    """W_V and W_O of every head, with the norms before and behind attention folded in; None where not fixed."""
+    block, written, read = view.model.blocks[layer], out_weight(view, layer), None
+    attention = getattr(block, "attn", None)
+    with suppress(Exception):  # TransformerLens refuses it where a layer has no such weight
+        read = tensor_of(getattr(attention, "W_V", None))
+    if written is None or read is None or read.ndim != 3 or read.shape[-1] != written.shape[1] or is_gated(view, layer):
+        return None
+    written, read = working(written), working(read)
+    groups = [head * len(read) // len(written) for head in range(len(written))]
+    after = output_norm(view, layer, "attn", behind=behind)
+    if after is not None:
+        written = _scaled(Norm.of(getattr(block, after), view), written)
+    values = Norm.of(getattr(attention, "v_norm", None), view)
+    if values.weight is not None:
+        read = read * values.weight.to(read)
+    if after != "ln1":  # rows of W_V read what the norm before attention gives
+        before = Norm.of(getattr(block, "ln1", None), view)
+        read = _scaled(before, read.transpose(-1, -2), into=True).transpose(-1, -2)
+    return read[groups], written
+
+
+def _scaled(norm: Norm, vectors: Float[Tensor, "... d_model"], *, into: bool = False) -> Float[Tensor, "... d_model"]:
+    """What a norm makes of vectors that come out of it, or of directions that read `into` it; its scale left out."""
+    weight = None if norm.weight is None else norm.weight.to(vectors)
+    if into:
+        return norm.centre(vectors if weight is None else vectors * weight)
+    vectors = norm.centre(vectors)
+    return vectors if weight is None else vectors * weight

@@ -1,0 +1,181 @@
+"""`scores`: how much each head is of a known kind. The definitions, with their sources, are in `docs/scores.md`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import copying, detection, positions
+from .cache import CacheView, working
+from .calm import calm
+from .errors import ResidscopeError
+from .protocol import Score
+from .reads import whole_pattern
+from .structure import named_layers
+from .weightings import CELLS, blocks
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+__all__ = ["MEANINGS", "Scored", "score_heads", "scores"]
+
+MEANINGS: dict[Score, str] = {
+    "previous": "Previous-token score: the share of a head's attention that goes to the token just before "
+    "(TransformerLens' `head_detector`).",
+    "first": "First-token score: the attention that goes to the prompt's first token, averaged over all later "
+    "destinations (attention sinks: Xiao et al. 2023).",
+    "duplicate": "Duplicate-token score: the share of a head's attention that goes to earlier occurrences of the same "
+    "token (TransformerLens' `head_detector`).",
+    "induction": "Induction score: the share of a head's attention that goes to the token after an earlier occurrence "
+    "of the same token (TransformerLens' `head_detector`; Olsson et al. 2022).",
+    "entropy": "Entropy of attention over the sources in bits, averaged over all destinations but the first: 0 where a "
+    "head looks at one token, 3 where it looks at eight alike.",
+    "copying": "Copying score: Σ Re λ / Σ |λ| over the eigenvalues of W_E W_V W_O W_U (Elhage et al. 2021): +1 where "
+    "whatever the head reads becomes likelier, −1 where it becomes less likely.",
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A score for each head.
+
+    Attributes:
+        values: `[layer, head]`; NaN where it cannot be told.
+        low: The lower end of the scale.
+        high: The upper end.
+        notes: What a reader should know.
+    """
+
+    values: Float[Tensor, "layer head"]
+    low: float
+    high: float
+    notes: list[str] = field(default_factory=list)
+
+
+def scores(
+    cache: Any,
+    score: Score,
+    prompt: int | None = None,
+    *,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    model: Any = None,
+) -> Float[Tensor, "layer head"]:
+    """How much each head is of a known kind.
+
+    Args:
+        cache: An `ActivationCache`.
+        score: `"previous"`, `"duplicate"`, `"induction"`: the share of the attention that goes to the token before, to
+            earlier occurrences of the same token, to the tokens after these (0 to 1). `"first"`: attention to the first
+            token (0 to 1). `"entropy"`: in bits. `"copying"`: of the OV circuit's eigenvalues (−1 to 1; it needs no
+            prompt). The definitions, with their sources, are in `docs/scores.md`.
+        prompt: The prompt, or None for the mean of the prompts' scores.
+        tokens: Token ids, where the cache does not hold them.
+        model: The model, where `cache.model` is gone.
+
+    Returns:
+        `[layer, head]`; NaN in layers without attention heads, or where the score cannot be told. Padding counts for
+        nothing.
+
+    Raises:
+        ResidscopeError: If the score is not known, or cannot be told for any head; the sentence says why.
+
+    Source: TransformerLens' `head_detector` ("mul" measure, nothing excluded); Elhage et al., "A Mathematical Framework
+    for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
+    "Efficient Streaming Language Models with Attention Sinks" (2023).
+    """
+    view = CacheView(cache, model=model, tokens=tokens)
+    if score not in MEANINGS:
+        known = ", ".join(f'"{name}"' for name in MEANINGS)
+        raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
+    with calm(view.stream.device):
+        return score_heads(view, score, view.check_prompt(prompt)).values
+
+
+def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scored:
+    """`scores` for callers who hold a view already (the service)."""
+    if score == "copying":
+        values, notes = copying.copying(view)
+        return Scored(values, -1.0, 1.0, notes)
+    prompts = range(view.batch) if prompt is None else range(prompt, prompt + 1)
+    first, last = positions.first(view), positions.last(view)
+    spans = {at: range(first[at], last[at] + 1) for at in prompts}
+    if score in ("first", "entropy"):  # the first destination has no choice
+        spans = {at: span for at, span in spans.items() if len(span) > 1}
+        if not spans:
+            raise ResidscopeError("too-short", "A prompt of one token leaves attention no choice: there is no score.")
+    values, without = _measured(view, score, spans)
+    notes = [f"No attention was found in {named_layers(without)}."] if without else []
+    high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
+    return Scored(values, 0.0, high, notes)
+
+
+def _measured(view: CacheView, score: Score, spans: dict[int, range]) -> tuple[Tensor, list[int]]:
+    """The mean of the prompts' scores, and the layers that have no attention.
+
+    Prompts that begin and end at the same positions are taken together, as many as fit the budget.
+    """
+    import torch
+
+    without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
+    if len(without) == view.n_layers:
+        raise without[0]
+    total = view.like.new_zeros(view.n_layers, view.n_heads)
+    for span in dict.fromkeys(spans.values()):
+        own = [prompt for prompt, of in spans.items() if of == span]
+        for prompts in blocks(own, CELLS // (view.n_heads * view.n_pos**2)):
+            measure = _measure(view, score, prompts, span)
+            for layer in range(view.n_layers):
+                if layer in without:
+                    continue
+                real = _some(whole_pattern(view, layer), prompts)[..., span.start : span.stop, span.start : span.stop]
+                heads = blocks(range(real.shape[1]), CELLS // (len(prompts) * len(span) ** 2))
+                figures = torch.cat([measure(working(real[:, some[0] : some[-1] + 1])) for some in heads], dim=1)
+                if not bool(figures.isfinite().all()):
+                    raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
+                total[layer, : figures.shape[1]] += figures.sum(0)
+                total[layer, figures.shape[1] :] = math.nan
+    total[list(without)] = math.nan
+    return total / len(spans), list(without)
+
+
+def _some(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
+    """The patterns of some prompts; a run of them is not copied."""
+    run = prompts[-1] - prompts[0] + 1 == len(prompts)
+    return patterns[prompts[0] : prompts[-1] + 1] if run else patterns[list(prompts)]
+
+
+def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
+    try:
+        whole_pattern(view, layer)
+    except ResidscopeError as error:
+        return error
+    return None
+
+
+Measure = Callable[["Tensor"], "Tensor"]
+"""From patterns `[prompt, head, destination, source]` to scores `[prompt, head]`."""
+
+
+def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range) -> Measure:
+    match score:
+        case "entropy":
+            return _entropy
+        case "first":
+            return lambda pattern: pattern[:, :, 1:, 0].mean(-1)
+        case _:
+            wanted = detection.patterns(score, view, prompts, span)
+
+            def share(pattern: Tensor) -> Tensor:
+                """TransformerLens' `compute_head_attention_similarity_score(…, error_measure="mul")`."""
+                return (pattern * wanted[:, None]).sum((-1, -2)) / pattern.sum((-1, -2))
+
+            return share
+
+
+def _entropy(pattern: Tensor) -> Tensor:
+    """In bits; what a head with a sink of its own keeps back is not counted."""
+    rows = pattern[:, :, 1:]
+    return -(rows * rows.clamp(min=1e-38).log2()).sum(-1).mean(-1)

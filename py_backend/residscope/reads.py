@@ -1,0 +1,162 @@
+"""How the heads of a layer read: their pattern, the values there are to read, and what gates them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .cache import CacheView, working
+from .components import head_outputs
+from .errors import ResidscopeError
+from .structure import named_layers
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What some heads of one layer read: z = gate · (pattern @ v).
+
+    Attributes:
+        pattern: How much each destination reads from each source.
+        v: What stands at each source (in grouped-query models several heads have one `v`).
+        z: What the head has read in all; None where it was not cached.
+        gate: What multiplies it at each destination; None where nothing does, or nothing known fits.
+    """
+
+    pattern: Float[Tensor, "batch head destination source"]
+    v: Float[Tensor, "batch head source d_head"]
+    z: Float[Tensor, "batch head destination d_head"] | None
+    gate: Float[Tensor, "batch head destination d_head"] | None
+
+    def left(self) -> float:
+        """How far `z` is from what the sources give, beside the largest `z`; 0 where it was not cached."""
+        if self.z is None or self.z.numel() == 0:
+            return 0.0
+        read = self.pattern @ self.v
+        read = read if self.gate is None else read * self.gate
+        return float((read - self.z).abs().max() / self.z.abs().max().clamp(min=1e-30))
+
+
+def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
+    """All patterns of a layer.
+
+    Raises:
+        ResidscopeError: If they were not cached, or only for some positions (`pos_slice`).
+    """
+    patterns = view.get(f"blocks.{layer}.attn.hook_pattern")
+    if tuple(patterns.shape[-2:]) != (view.n_pos, view.n_pos):
+        raise ResidscopeError(
+            "pos-slice",
+            f"The attention in this cache has {patterns.shape[-2]} destinations and {patterns.shape[-1]} sources, but "
+            f"{view.n_pos} positions were cached. Cache all positions: leave out `pos_slice` in `run_with_cache`.",
+        )
+    return patterns
+
+
+def some_pattern(
+    view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int]
+) -> Float[Tensor, "batch head destination source"]:
+    """The patterns of some heads at one destination of each prompt, or at all.
+
+    Raises:
+        ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
+    """
+    patterns = whole_pattern(view, layer)
+    check_heads(layer, heads, patterns.shape[1])
+    picked = view.pick(patterns.transpose(1, 2), positions)  # [batch, destination, head, source]
+    return working(picked[:, :, list(heads)]).transpose(1, 2)
+
+
+def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
+    """Refuse heads that a layer does not have, where layers differ in their number of heads."""
+    if any(head >= count for head in heads):
+        raise ResidscopeError("head", f"Layer {layer} of this model has only {count} heads.")
+
+
+def reads(
+    view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int], cut: tuple[int, int]
+) -> Reads:
+    """What some heads of a layer read.
+
+    Args:
+        view: The cache.
+        positions: One destination per prompt, or None for all.
+        layer: The layer.
+        heads: The heads' indices.
+        cut: The number and the width of the layer's heads, by the weights they write with.
+
+    Raises:
+        ResidscopeError: If there is no such head, or `pattern` or `v` was not cached for all positions.
+    """
+    check_heads(layer, heads, cut[0])
+    pattern = some_pattern(view, positions, layer, heads)
+    v = _values(view, layer, heads, cut)
+    z = None
+    if view.has(f"blocks.{layer}.attn.hook_z"):
+        z = head_outputs(view, positions, layer, cut)[:, :, list(heads)].transpose(1, 2)
+    name = _gate_name(view, layer)
+    if name is None or z is None:
+        return Reads(pattern, v, z, None)
+    raw = view.rows(name, positions).flatten(2)  # a figure for each unit, or one for each head
+    if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
+        return Reads(pattern, v, z, None)
+    raw = raw.unflatten(-1, (cut[0], -1))[:, :, list(heads)].transpose(1, 2)
+    return Reads(pattern, v, z, _gate(raw, pattern @ v, z, view.rounding_step()))
+
+
+def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
+    """A note on heads whose output is gated after they have read."""
+    names = {layer: name for layer in sorted(set(layers)) if (name := _gate_name(view, layer))}
+    if not names:
+        return []
+    return [
+        f"The heads in {named_layers(names)} gate what they have read (`{next(iter(names.values()))}`): each source's "
+        "part passes the gate as it stood."
+    ]
+
+
+def is_gated(view: CacheView, layer: int) -> bool:
+    """Whether this layer's heads gate what they have read."""
+    return _gate_name(view, layer) is not None
+
+
+def _gate_name(view: CacheView, layer: int) -> str | None:
+    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one."""
+    return view.first(*(f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")))
+
+
+def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Tensor | None:
+    """What multiplies what a head has read, at each destination; None where nothing known fits.
+
+    The cache holds the gate before its activation function. Which function it is, the head's own output tells: the one
+    for which gate · (pattern @ v) is `hook_z`.
+    """
+    from torch.nn.functional import silu, softplus
+
+    gates = [raw.sigmoid(), softplus(raw), silu(raw), raw.tanh(), raw]
+    errors = [float((gate * read - z).abs().max()) for gate in gates]
+    best = errors.index(min(errors))
+    near = max(1e-4, 8 * step) * float(z.abs().max())
+    return gates[best] if errors[best] <= near else None
+
+
+def _values(
+    view: CacheView, layer: int, heads: Sequence[int], cut: tuple[int, int]
+) -> Float[Tensor, "batch head source d_head"]:
+    """What heads read at each source: their group's `v`, after a norm on it where the model has one."""
+    name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
+    v = view.get(name)  # [batch, source, group, d_head]
+    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):
+        v = v.transpose(1, 2)  # latent attention keeps [batch, head, source, d_head]
+    if v.ndim != 4 or v.shape[-1] != cut[1] or cut[0] % v.shape[2]:
+        raise ResidscopeError(
+            "values",
+            f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {cut[1]}]: what each source brings cannot "
+            "be told for this kind of attention.",
+        )
+    groups = [head * v.shape[2] // cut[0] for head in heads]
+    return working(v[:, :, groups]).transpose(1, 2)
