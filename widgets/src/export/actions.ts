@@ -52,7 +52,8 @@ async function copyCode(picture: PictureName, store: Store, client: Client, with
   const words = await code;
   if (!copied) return { said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: words };
   const lines = words.trim().split("\n");
-  return { said: `Code copied: ${cut(lines[0] ?? "", 60)}${lines.length > 1 ? " …" : ""}` };
+  const telling = lines.find((line) => /^(?!import|#)\S/.test(line)) ?? lines[0] ?? "";
+  return { said: `Code copied: ${cut(telling, 60)}${lines.length > 1 ? " …" : ""}` };
 }
 
 export async function takePage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
