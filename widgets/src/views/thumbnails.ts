@@ -60,7 +60,7 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
         const canvas = element("canvas", "", { width: "1", height: "1" });
         const value = element("span", "rs-number");
         const node = element("button", "rs-thumb", { type: "button", tabindex: "-1", "aria-pressed": "false", "aria-label": `${name}, attention thumbnail`, "data-head": name },
-          canvas, element("span", "rs-thumb-words", {}, element("span", "rs-name", {}, `H${head}`), value));
+          canvas, element("span", "rs-thumb-words", { "aria-hidden": "true" }, element("span", "rs-name", {}, `H${head}`), value));
         thumbs.set(name, { node, canvas, value });
         group.append(node);
       }
