@@ -129,13 +129,14 @@ class Attribution:
         Args:
             kind: `"heatmap"` (layer × head of `by="head"`; with `position=None` component × position, or, of sources,
                 destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
-                `"ranking"` (the strongest rows), `"sources"` (head × source), or `"scatter"` (against `other`). By
-                default what suits `by`.
+                `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt), or
+                `"scatter"` (against `other`). By default what suits `by`.
             prompt: The prompt; None is the mean over prompts.
             other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run.
             k: For `"ranking"`: so many rows of each sign.
             tokens: Texts of the prompt's tokens, to name positions with. They are drawn as text, whatever is in them.
-            rows: For a heatmap component × position: the labels of the rows that are drawn; by default all.
+            rows: For a heatmap component × position, and for `"prompts"`: the labels of the rows that are drawn; by
+                default all, and the strongest (of the lens the last).
             names: For `"scatter"`: what the two axes are called.
 
         Returns:

@@ -170,7 +170,7 @@ def test_importing_the_package_brings_no_plotting_library():
     code = (
         "import sys, residscope; print([m for m in ('torch', 'plotly', 'circuitsvis', 'pandas') if m in sys.modules])"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
 # --- CircuitsVis -----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_circuitsvis_gets_signed_contributions_with_their_scale(llama):
 
 @pytest.mark.parametrize("view", ["patterns", "heads"])
 def test_no_token_breaks_out_of_circuitsvis_page(llama, monkeypatch, view):
-    monkeypatch.setattr("residscope.attention.token_texts", lambda *_: MARKUP)
+    monkeypatch.setattr("residscope.attention_maps.token_texts", lambda *_: MARKUP)
     page = residscope.to_circuitsvis(llama.cache, ["0.1"], view=view)
     for source in (page.local_src, page.cdn_src):
         assert properties(source)["tokens"] == MARKUP
@@ -286,6 +286,14 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
             ]
             cells = service.reply(ReadTokenLens(points, 0, view.n_pos, shown.target, prompt=shown.prompt))[0].cells
             return np.array([[cell.probabilities for cell in row] for row in cells])
+        case "prompts":
+            by = "head" if shown.heads else "accumulated"
+            reply, [_, _, each] = ask(Attribute(by, shown.target, position=shown.position))
+            each = each.reshape(len(reply.labels), view.batch)
+            rows = (
+                each[[reply.labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + reply.constant
+            )
+            return rows[0] if len(shown.heads) == 1 else rows
         case _:
             raise AssertionError(picture)
 
@@ -306,35 +314,46 @@ def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.n
     return np.array(maps), np.array(steps)
 
 
-@pytest.mark.parametrize("position", [None, 3])
-@pytest.mark.parametrize("prompt", [None, 1])
+@pytest.mark.parametrize(("prompt", "position"), [(None, None), (None, 3), (1, None), (1, 3)])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("picture", PICTURES)
-def test_the_code_gives_the_array_that_is_shown(run, picture, target, prompt, position):
-    service = Service(run.cache)
-    resolved = service.targets().resolve(TARGETS[target])
-    selection = {"target": resolved, "prompt": prompt, "position": position, "heads": ["L2H3", "L0H1"], "top_k": 3}
-    many = {
-        "lens": [{}, {"norm": "recomputed"}],
-        "heads": [{}, {"score": "induction"}, {"score": "copying"}],
-        "ranking": [{}, {"ranking": "neurons"}, {"ranking": "neurons", "layer": 1}],
-        "attention": [{"weighting": weighting} for weighting in ("pattern", "value", "contribution")],
-        "positions": [{"by": by} for by in ("layer", "head", "accumulated")]
-        + [{"by": "accumulated", "norm": "recomputed"}],
-    }
-    for options in many.get(picture, [{}]):
-        shown = Shown(**selection, **options)
+def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, position):
+    options = OPTIONS.get(picture, [{}])
+    check(llama.cache, picture, TARGETS[target], prompt, position, options if target == "pair" else options[-1:])
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_it_does_with_biases_too(picture):
+    _, _, cache = tiny.run(tiny.boot("gpt2"))
+    check(cache, picture, TARGETS["per prompt"], None, None, OPTIONS.get(picture, [{}]))
+
+
+OPTIONS = {
+    "lens": [{"norm": "recomputed"}, {}],
+    "heads": [{"score": "induction"}, {"score": "copying"}, {}],
+    "ranking": [{"ranking": "neurons"}, {"ranking": "neurons", "layer": 1}, {}],
+    "attention": [{"weighting": weighting} for weighting in ("pattern", "value", "contribution")],
+    "positions": [
+        {"by": "accumulated", "norm": "recomputed"},
+        *({"by": by} for by in ("accumulated", "layer", "head")),
+    ],
+    "prompts": [{"heads": []}, {"heads": ["L2H3"]}, {"heads": ["L2H3", "L0H1"]}],
+}
+
+
+def check(cache, picture, answers, prompt, position, options):
+    service = Service(cache)
+    target = service.targets().resolve(answers)
+    for option in options:
+        selection = {"prompt": prompt, "position": position, "heads": ["L2H3", "L0H1"], "top_k": 3} | option
+        shown = Shown(target, **selection)
         code = written(service, picture, shown)
-        assert ("position=3" in code) == (
-            position == 3 and picture not in ("attention", "positions", "token-lens") and not shown.score
-        )
-        values = ran(code, cache=run.cache)
+        elsewhere = picture in ("lens", "layers", "heads", "ranking", "prompts") and not shown.score
+        assert ("position=3" in code) == (elsewhere and position == 3)
+        values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)
             assert (np.abs(values - expected) <= step + 1e-6).all()
-        elif picture == "prompts":
-            expected = residscope.attribute(run.cache, TARGETS[target], position="last" if position is None else 3)
-            np.testing.assert_allclose(values, expected.measured, atol=1e-6)
         else:
             np.testing.assert_allclose(values, pictured(service, picture, shown), atol=1e-6, rtol=1e-6)
 
@@ -416,13 +435,9 @@ def test_strings_in_the_code_are_safe():
         assert "\u202e" not in code
 
 
-def test_what_the_demo_shows_as_code(ioi):
+@pytest.mark.parametrize(("picture", "prompt"), [("heads", None), ("lens", 3), ("attention", 5)])
+def test_what_the_demo_shows_as_code(ioi, picture, prompt):
     service = Service(ioi.cache)
-    target = service.targets().resolve(ioi.answers)
-    for picture in PICTURES[:4]:
-        for prompt in (None, 3):
-            shown = Shown(target, prompt)
-            code = written(service, picture, shown)
-            assert '(" Mary", " John"),' in code
-            expected = pictured(service, picture, shown)
-            np.testing.assert_allclose(ran(code, cache=ioi.cache), expected, atol=1e-6, rtol=1e-6)
+    shown = Shown(service.targets().resolve(ioi.answers), prompt, heads=["L23H3", "L29H0"], weighting="contribution")
+    assert '(" Mary", " John"),' in written(service, picture, shown)
+    check(ioi.cache, picture, ioi.answers, prompt, None, [{"heads": shown.heads, "weighting": shown.weighting}])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import positions
 from ..cache import CacheView
+from ..errors import ResidscopeError
+from ..heads import parse
 from ..namespace import known_as, variable_of
 from ..protocol import Picture, WriteCode
 from ..targets import Targets, friendly
@@ -39,7 +41,7 @@ def code(targets: Targets, ask: WriteCode, given: Given) -> str:
         given: The cache itself, and what was given with it.
 
     Raises:
-        ResidscopeError: If the target cannot be resolved, or there is no such prompt.
+        ResidscopeError: If the target cannot be resolved, there is no such prompt, or no head is in view.
     """
     script = _Script(targets, ask, given)
     lines = _PICTURES[ask.picture](script)
@@ -85,10 +87,15 @@ class _Script:
     @property
     def position(self) -> dict[str, str]:
         """The destination position, where it is not each prompt's last token."""
-        at, last = self.ask.shown.position, positions.last(self.view)
-        prompt = self.prompt
-        default = last if prompt is None else [last[prompt]]
-        return {} if at is None or all(at % self.view.n_pos == end for end in default) else {"position": str(at)}
+        at, last, prompt = self.ask.shown.position, positions.last(self.view), self.prompt
+        usual = set(last) if prompt is None else {last[prompt]}
+        return {} if at is None or usual == {at % self.view.n_pos} else {"position": str(at)}
+
+    @property
+    def for_all_prompts(self) -> dict[str, str]:
+        """The position, where all prompts are shown at once."""
+        at = self.ask.shown.position
+        return {} if at is None or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
 
     @property
     def prompt(self) -> int | None:
@@ -198,16 +205,12 @@ def _scores(script: _Script, score: str) -> list[str]:
 
 def _attention(script: _Script) -> list[str]:
     shown = script.ask.shown
-    heads = literal(shown.heads)
-    if shown.presentation == "all" or not shown.heads:
-        layers, each = script.view.n_layers, script.view.n_heads
-        heads = f"[(layer, head) for layer in range({layers}) for head in range({each})]"
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     if shown.weighting != "pattern":
         options.append(f'weighting="{shown.weighting}"')
     if shown.weighting == "contribution":
         options.append(f"answers={script.answers}")
-    arguments = [script.cache, heads, *options, *script.named("tokens", "model")]
+    arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "model")]
     return [
         call("attribution = residscope.attention", arguments),
         f"values = attribution.values  # [head, destination, source], {script.said}",
@@ -243,11 +246,35 @@ def _token_lens(script: _Script) -> list[str]:
 
 
 def _prompts(script: _Script) -> list[str]:
+    heads = script.ask.shown.heads
+    if not heads:
+        return [
+            script.attribute("accumulated", **script.for_all_prompts),
+            "values = attribution.values[-1] + attribution.constant.mean()  # [prompt], logits",
+            'figure = attribution.to_plotly("prompts")',
+        ]
+    found = [parse(head) for head in heads]
+    layers, each = ([place[i] for place in found] for i in (0, 1))
+    which = f"{layers[0]}, {each[0]}" if len(heads) == 1 else f"{layers}, {each}"
     return [
-        script.attribute("head", **script.position),
-        "values = attribution.measured  # [prompt], logits",
-        "figure = attribution.to_plotly()",
+        script.attribute("head", **script.for_all_prompts),
+        f"values = attribution.grid[{which}]  # {'[prompt]' if len(heads) == 1 else '[head, prompt]'}, logits",
+        call("figure = attribution.to_plotly", ['"prompts"', f"rows={literal(heads)}"]),
     ]
+
+
+def _heads_in(script: _Script) -> str:
+    """The heads in view; all of the model, or all of a layer, in short."""
+    shown, view = script.ask.shown, script.view
+    found = [parse(head) for head in shown.heads]
+    layers, every = sorted({layer for layer, _ in found}), list(range(view.n_heads))
+    if not found and shown.presentation != "all":
+        raise ResidscopeError("heads", "No head is in view: click one in the head map, and copy its code then.")
+    if not found or found == [(layer, head) for layer in range(view.n_layers) for head in every]:
+        return f"[(layer, head) for layer in range({view.n_layers}) for head in range({view.n_heads})]"
+    if len(found) > 1 and found == [(layers[0], head) for head in every]:
+        return f"[({layers[0]}, head) for head in range({view.n_heads})]"
+    return literal(shown.heads)
 
 
 _PICTURES: dict[Picture, Callable[[_Script], list[str]]] = {

@@ -14,7 +14,7 @@ from .look import LINE, QUIET, axis, cells, colours, diverging, figure, limit, p
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources"]
+Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
 
 _DEFAULT: dict[str, Kind] = {
     "accumulated": "lens", "layer": "layers", "head": "heatmap", "neuron": "ranking", "source": "sources",
@@ -28,6 +28,8 @@ _TITLES = {
 }
 _NAMED = 8
 """So many points of a scatter bear their names."""
+_TICKED = 20
+"""Up to here each prompt has its number at the axis."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def attribution_figure(
     fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
     if fitting != result.by:
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
-    if kind in ("ranking", "scatter") and result.by == "source":
+    if kind in ("ranking", "scatter", "prompts") and result.by == "source":
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" of sources: use "sources".')
     shown = _Shown(result, prompt, tokens, k, other, rows, names)
     return _DRAW[kind](shown)
@@ -134,10 +136,7 @@ def _heatmap(shown: _Shown) -> Any:
 
 def _component_map(shown: _Shown) -> Any:
     every = shown.result.labels
-    labels = list(every if shown.rows is None else shown.rows)
-    unknown = [label for label in labels if label not in every]
-    if unknown:
-        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
+    labels = _known(shown.result, every if shown.rows is None else shown.rows)
     rows = shown.values[[every.index(label) for label in labels]]
     places = shown.places(rows.shape[1])
     hover = [
@@ -279,6 +278,41 @@ def _scatter(shown: _Shown) -> Any:
     )
 
 
+def _prompts(shown: _Shown) -> Any:
+    """A bar for each prompt: of the named rows, else of the strongest; of the lens, of the target itself."""
+    result = shown.result
+    lens = result.by == "accumulated"
+    strongest_row = result.labels[int(result.values[: result.parts].mean(1).abs().argmax())]
+    labels = _known(result, shown.rows or [result.labels[-1] if lens else strongest_row])
+    traces: list[dict[str, Any]] = []
+    for label in labels:
+        row = result.values[result.labels.index(label)]
+        values = (row + result.constant if lens else row).tolist()
+        hover = [f"{label}, prompt {prompt}: {signed(value)} logits" for prompt, value in enumerate(values)]
+        trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
+        marker = {"color": colours(values)} if len(labels) == 1 else {}
+        traces.append(trace | {"marker": marker, "hovertext": hover, "hoverinfo": "text"})
+    return figure(
+        traces,
+        f"{' and '.join(labels)}, prompt by prompt",
+        showlegend=len(labels) > 1,
+        xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _TICKED else None),
+        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+    )
+
+
+def _known(result: Attribution, rows: Sequence[str]) -> list[str]:
+    """The labels of some rows.
+
+    Raises:
+        ResidscopeError: If there is no such row.
+    """
+    unknown = [label for label in rows if label not in result.labels]
+    if unknown:
+        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
+    return list(rows)
+
+
 def _sources(shown: _Shown) -> Any:
     rows, heads = shown.values.T, shown.result.heads
     places = shown.places(rows.shape[1])
@@ -297,5 +331,5 @@ def _sources(shown: _Shown) -> Any:
 
 _DRAW: dict[Kind, Callable[[_Shown], Any]] = {
     "heatmap": _heatmap, "lens": _lens, "layers": _layers, "ranking": _ranking, "scatter": _scatter,
-    "sources": _sources,
+    "sources": _sources, "prompts": _prompts,
 }  # fmt: skip
