@@ -139,7 +139,8 @@ export class Store implements Synced {
   /** What the figures on screen come with, each sentence once. */
   readonly notes: ReadonlySignal<string[]> = computed(() => {
     const neurons = this.ranking.value === "neurons" ? this.neurons.value : null;
-    const replies = [this.headRows.value, this.layerRows.value, this.lens.value, neurons];
+    const scores = this.score.value === null ? null : this.scores.value;
+    const replies = [this.headRows.value, this.layerRows.value, this.lens.value, neurons, scores];
     return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
   });
 

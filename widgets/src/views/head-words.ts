@@ -14,7 +14,7 @@ export function headSentence(store: Store, picture: MapPicture | null): Sentence
   const what = scored
     ? `${name}: ${cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0))}`
     : `${name}: head ${head.head} of layer ${head.layer}`;
-  const meaning = scored ? ` · ${picture.meaning}` : "";
+  const meaning = scored ? ` · ${picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", "")}` : ""; // the score is named already
   if (value === null) return [what + meaning];
   const adds = value < 0 ? "takes" : "adds";
   return [
