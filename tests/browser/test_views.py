@@ -120,7 +120,7 @@ def prompts(lab: Lab, panel: Locator) -> None:
     listed = view.get_by_role("listbox", name="Prompts").get_by_role("option")
 
     def shown() -> list[float]:
-        return [figure(text) for text in listed.evaluate_all("rows => rows.map(row => row.getAttribute('aria-label'))")]
+        return [figure(text) for text in listed.locator(".rs-number").all_inner_texts()]
 
     panel.get_by_role("button", name="logit difference", exact=True).click()
     whole = lab.python(f"({LOGITS}[:, last].gather(1, ids) @ torch.tensor([1.0, -1.0])).tolist()")
@@ -236,7 +236,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
         expect(sentence(panel)).to_contain_text(f"({point}) at “")
         expect(sentence(panel)).to_contain_text(f"(position {column}), {words}", timeout=FOLLOWS)
         active = view.locator(f"[id='{grid.get_attribute('aria-activedescendant')}']")
-        assert (active.locator("sup").inner_text() if rank <= 10 else "") == (str(rank) if rank <= 10 else "")
+        assert active.get_attribute("data-rank") == (str(rank) if rank <= 10 else None)
         expect(view.get_by_role("group", name="Likeliest tokens")).to_contain_text(written(p))
         lab.page.keyboard.press(key)
     lab.page.keyboard.press("Control+Home")

@@ -7,10 +7,9 @@ import { all, key, open, text } from "./open";
 const SHAPE = { layers: 2, heads: 2, positions: 3, prompts: 200 };
 const list = (root: HTMLElement): HTMLElement | null => root.querySelector('[role="listbox"][aria-label="Prompts"]');
 const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
-  all(root, ".rs-prompt-row").map((row) => {
-    const [, prompt, value = ""] = /^prompt (\d+) (.+)$/.exec(row.getAttribute("aria-label") ?? "") ?? [];
-    return { prompt: Number(prompt), value: Number(value.replace("−", "-")) };
-  });
+  all(root, ".rs-prompt-row").map((row) => ({
+    prompt: Number(text(row.querySelector(".rs-prompt-number")).replace("prompt ", "")), value: Number(text(row.querySelector(".rs-number")).replace("−", "-")),
+  }));
 
 describe("spread over prompts", () => {
   it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
@@ -32,6 +31,7 @@ describe("spread over prompts", () => {
     root.querySelector('.rs-cell[data-head="L1H1"]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(text(root.querySelector(".rs-prompts .rs-caption"))).toMatch(/^What L1H1 adds/);
     const before = rows(root);
+    expect(before.every((row) => Number.isFinite(row.value))).toBe(true);
     key(list(root), "ArrowDown");
     key(list(root), "ArrowDown");
     expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 1: L1H1 (adds|takes) [+−]\d\.\d+ (to|from) the logit difference \(mean [+−]\d\.\d+ ± \d\.\d+ over 200 prompts\) · click to open it$/);
@@ -39,7 +39,7 @@ describe("spread over prompts", () => {
     expect(model.state.prompt).toBe(1);
     await vi.waitFor(() => expect(root.querySelector(".rs-prompt-view.rs-waiting")).toBeNull(), { timeout: 5000 });
     expect(rows(root)).toEqual(before);
-    expect(text(root.querySelector('.rs-prompt-row[aria-selected="true"] .rs-prompt-number'))).toBe("1");
+    expect(text(root.querySelector('.rs-prompt-row[aria-selected="true"] .rs-prompt-number'))).toBe("prompt 1");
     key(list(root), "Enter");
     expect(model.state.prompt).toBeNull();
   }, 20_000);

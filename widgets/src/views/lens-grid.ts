@@ -113,12 +113,12 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
       const place = `left:${NAMES + column * x}px;width:${x}px`;
       const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on} aria-label=${attributes.name}
-        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === null ? "" : "rs-ranked"} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column}
-        style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span>${attributes.rank === null ? nothing : html`<sup>${attributes.rank}</sup>`}</div>`;
+        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
+        style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span></div>`;
     };
     render(
       html`<div role="row" aria-rowindex="1" class="rs-lens-head" style="height:${HEAD}px">
-          <div role="columnheader" class="rs-lens-corner" style="width:${NAMES}px" aria-label="point of the stream"></div>
+          <div role="columnheader" class="rs-lens-corner" style="width:${NAMES}px">point ↓</div>
           ${each(columns, (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}" style="left:${NAMES + column * x}px;width:${x}px"
             class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenText(column)}</span></div>`)}
         </div>

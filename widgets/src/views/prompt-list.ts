@@ -87,8 +87,8 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
         const open = prompt === store.prompt.value;
         const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
         return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${open} aria-posinset=${from + i + 1} aria-setsize=${prompts.length}
-          aria-label="prompt ${prompt} ${signed(value)}" class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}" style="top:${(from + i) * height}px;height:${height}px">
-          <span class="rs-prompt-number">${prompt}</span>
+          class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}" style="top:${(from + i) * height}px;height:${height}px">
+          <span class="rs-prompt-number"><span class="rs-unseen">prompt </span>${prompt}</span>
           <span class="rs-prompt-track">${band}<b class="rs-origin" style="left:${x(0)}%"></b>
             ${Number.isFinite(value) ? html`<i class=${side} style="left:${left}%;width:${right - left}%"></i>` : nothing}<b class="rs-prompt-mean" style="left:${x(mean)}%"></b></span>
           <span class="rs-number ${side}">${signed(value, digits)}</span>
