@@ -39,6 +39,9 @@ from .targets import friendly
 
 STATIC = Path(__file__).parent / "static"
 
+MIME = "application/vnd.residscope.panel+json"
+"""Where a notebook keeps a panel's last picture, which the JupyterLab extension puts there; other hosts pass it over."""
+
 
 class Position(traitlets.TraitType[Any, Any]):
     """A destination position. None becomes the last real token's, where all prompts end at the same one."""
@@ -277,6 +280,12 @@ class Panel(anywidget.AnyWidget):
 
             display(self)
             self._shown_in = shell.execution_count
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle:
+            bundle[0][MIME] = {"model_id": self.model_id}
+        return bundle
 
     def _ipython_display_(self) -> None:
         from IPython.display import publish_display_data

@@ -12,7 +12,7 @@ import { isSet, targetKey } from "./target";
  */
 export function isOutdated(error: unknown, store: Store): boolean {
   if (!(error instanceof RequestFailed)) return false;
-  if (error.code === "lost" || error.code === NOT_SAVED) return true;
+  if (error.code === "lost" || error.code === "not-saved") return true; // the latter is snapshot.ts’s
   const outdated = (error.code === "gone" || error.code === "changed") && store.ref.peek() !== null;
   if (outdated) store.outdated.value += 1;
   return outdated;

@@ -22,8 +22,8 @@ interface Kept {
 const REMEMBERED = 4_000_000;
 const MOST = 1_000_000;
 /** Without these there is no picture. */
-const CHARTS: Ask["kind"][] = ["describe", "tokens", "attribute"];
-const REMEMBERS: Ask["kind"][] = [...CHARTS, "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"];
+const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
+const REMEMBERS: Ask["kind"][] = ["describe", "tokens", "attribute", "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"];
 
 /** A transport that remembers what came over another one. */
 export class Recorder implements Transport {
@@ -57,10 +57,10 @@ export class Recorder implements Transport {
   picture(): Snapshot | null {
     const selection = shownOf(this.store);
     const shown = [...this.#kept.values()].reverse().filter(({ ask }) => this.#isShown(ask));
-    const charts = shown.filter(({ ask }) => CHARTS.includes(ask.kind));
-    if (charts.length < 5) return null; // the facts, the tokens, and three times figures
+    const charts = CHARTS.map((what) => shown.find(({ ask }) => what === nameOf(ask) && (!("prompt" in ask) || (ask.prompt ?? null) === selection.prompt)));
+    if (charts.includes(undefined)) return null;
     let room = MOST;
-    const fits = [...charts, ...shown.filter((kept) => !charts.includes(kept))].filter(({ size }) => size <= room && ((room -= size), true));
+    const fits = [...charts.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !charts.includes(kept))].filter(({ size }) => size <= room && ((room -= size), true));
     const entries = fits.map(({ ask, reply, buffers }): Entry => {
       const { target, ...rest } = ask as Ask & { target?: unknown };
       return { ask: rest, reply, ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}) };
@@ -95,7 +95,9 @@ export class Recorder implements Transport {
   /** Whether the views show this now. */
   #isShown(ask: Ask): boolean {
     const { prompt, position, target, weighting, presentation, tab, score, ranking, layer, norm, heads, preview, mapBy } = shownNow(this.store);
-    if ("prompt" in ask && (ask.prompt ?? null) !== prompt) return false;
+    // The view of all prompts has the mean's figures, and the tokens of all.
+    const spread = tab === "prompts" && (ask.kind === "tokens" || (ask.kind === "attribute" && ask.prompt === null));
+    if ("prompt" in ask && (ask.prompt ?? null) !== prompt && !spread) return false;
     if ("position" in ask && (ask.position ?? null) !== position) return false;
     if ("weighting" in ask && ask.weighting !== weighting) return false;
     if ("target" in ask && targetKey(ask.target) !== targetKey(target)) return false;
@@ -110,6 +112,10 @@ export class Recorder implements Transport {
       default: return true;
     }
   }
+}
+
+function nameOf(ask: Ask): string {
+  return ask.kind === "attribute" ? `attribute ${ask.by}` : ask.kind;
 }
 
 function shownNow(store: Store) {

@@ -36,6 +36,8 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Re
     return said.refusal(nameOf(ask, good));
   };
   const replay = new Replay(snapshot, refusal, (ask) => {
+    // Of prompts that are not in view only the text is asked, for a list that does without.
+    if (ask.kind === "tokens" && (ask.prompt ?? null) !== store.prompt.peek()) return;
     broken ||= settling && PICTURES.includes(ask.kind);
     untracked(() => (missing.value ??= refusal(ask)));
   });
@@ -84,24 +86,32 @@ function put(store: Store, shown: Shown): void {
   });
 }
 
-/** What a request asks for, in words; what is other than what was on screen comes first. */
+/** What a request asks for, in words: the place, where that is another one than was on screen, and the view. */
 function nameOf(ask: Ask, good: Shown): string {
   const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a ?? null) !== JSON.stringify(b ?? null);
-  if ("prompt" in ask && differs(ask.prompt, good.prompt)) return ask.prompt == null ? "the mean over the prompts" : `prompt ${ask.prompt}`;
-  if ("target" in ask && differs(ask.target, good.target)) return "this target";
-  if ("position" in ask && differs(ask.position, good.position)) return ask.position == null ? "the last position" : `position ${ask.position}`;
-  switch (ask.kind) {
-    case "attention": return `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
-    case "thumbnails": return `the heads of layer ${ask.layer} in small`;
-    case "blend": return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
-    case "attribute": return ask.by === "accumulated" ? "this form of the logit lens" : "these figures";
-    case "neurons": return ask.layer == null ? "the neurons of all layers" : `the neurons of layer ${ask.layer}`;
-    case "scores": return "this score";
-    case "positions": return "this map of positions";
-    case "token-lens": return "this part of the token lens";
-    case "suggest": return "the model’s predictions here";
-    case "check": return "the model’s tokens";
-    case "code": return "the code for this";
-    default: return "that";
+  const place = "prompt" in ask && differs(ask.prompt, good.prompt) ? (ask.prompt == null ? "the mean over the prompts" : `prompt ${ask.prompt}`)
+    : "target" in ask && differs(ask.target, good.target) ? "this target"
+    : "position" in ask && differs(ask.position, good.position) ? (ask.position == null ? "the last position" : `position ${ask.position}`)
+    : null;
+  const what = viewOf();
+  if (place === null) return what ?? "these figures";
+  return what === null || place === "this target" ? place : `${what} for ${place}`;
+
+  function viewOf(): string | null {
+    switch (ask.kind) {
+      case "attention": return `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
+      case "thumbnails": return `the heads of layer ${ask.layer} in small`;
+      case "blend": return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
+      case "attribute": return place === null && ask.by === "accumulated" ? "this form of the logit lens" : null;
+      case "neurons": return ask.layer == null ? "the neurons of all layers" : `the neurons of layer ${ask.layer}`;
+      case "scores": return "this score";
+      case "positions": return "this map of positions";
+      case "token-lens": return "this part of the token lens";
+      case "suggest": return "the model’s predictions";
+      case "check": return "the model’s tokens";
+      case "code": return "the code for this";
+      case "page": return "a page of this";
+      default: return null;
+    }
   }
 }

@@ -7,6 +7,7 @@ import { ILauncher } from "@jupyterlab/launcher";
 
 import { copyExample } from "./example";
 import { residscopeIcon } from "./icon";
+import { savedPlugin } from "./saved";
 import { sidebarPlugin } from "./sidebar";
 
 /** The commands, by the names that other extensions and tests may rely on. */
@@ -49,4 +50,4 @@ const example: JupyterFrontEndPlugin<void> = {
   },
 };
 
-export default [example, sidebarPlugin];
+export default [example, sidebarPlugin, savedPlugin];

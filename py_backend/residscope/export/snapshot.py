@@ -7,32 +7,16 @@ is `widgets/src/snapshot.ts`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, get_args
 
 import msgspec
 
 from ..envelope import Buffers, answered
-from ..heads import name, parse
-from ..protocol import (
-    AnyReply,
-    AnyRequest,
-    Attribute,
-    Describe,
-    Failure,
-    MapPositions,
-    Picture,
-    RankNeurons,
-    ReadAttention,
-    ReadTokens,
-    Score,
-    ScoreHeads,
-    Shown,
-    Suggest,
-    Weighting,
-    WriteCode,
-)
+from ..heads import name
+from ..protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Shown
+from .asks import Asks, Views, on_screen, wanted
 
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 
@@ -41,9 +25,6 @@ BUDGET = 8_000_000
 
 PATIENCE = 20.0
 """Seconds after which nothing more is asked than what is on screen."""
-
-PREDICTIONS = 24
-"""So many are suggested in the target editor."""
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,7 +69,13 @@ def snapshot(
         patience: Seconds after which nothing more is asked than what is on screen, `PATIENCE` by default.
     """
     record = _Record(answer, shown, budget or BUDGET, time.monotonic() + (patience or PATIENCE))
-    for what, asks in _wanted(record, shown):
+    facts, _ = answer(Describe())
+    assert isinstance(facts, CacheFacts)
+    views = Views(shown, facts)
+    record.take(None, on_screen(views))
+    heads, lens = record.entries[2], record.entries[4]
+    points: list[str] = (lens.reply or {}).get("labels", [])
+    for what, asks in wanted(views, *_strongest(heads.buffers, views), points):
         record.take(what, asks)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Snapshot(cache_name, shown, now, _defaults(), record.lacks, record.entries)
@@ -103,7 +90,7 @@ class _Record:
         self.entries: list[Entry] = []
         self.lacks: list[str] = []
 
-    def take(self, what: str | None, asks: Iterable[AnyRequest]) -> None:
+    def take(self, what: str | None, asks: Asks) -> None:
         """Ask these, and take all their answers or none: then `what` is said to lack. Without it they are needed."""
         if what in self.lacks:
             return
@@ -134,86 +121,16 @@ class _Record:
         return Entry(plain, said.get("reply"), failure, buffers)
 
 
-def _wanted(record: _Record, shown: Shown) -> Iterator[tuple[str | None, list[AnyRequest]]]:
-    """What is asked, group by group: first, without words, what is on screen."""
-    facts = record.ask(Describe()).reply or {}
-    last: list[int] = facts.get("last", [])
-    common = last[0] if len(set(last)) == 1 else None
-    current, target = shown.prompt, shown.target
-
-    def place(prompt: int | None, position: int | None) -> tuple[int | None, int | None]:
-        """A view names no position where it is the last one."""
-        end = common if prompt is None else last[prompt]
-        return prompt, None if position == end else position
-
-    def figures(prompt: int | None, position: int | None) -> list[AnyRequest]:
-        at = place(prompt, position)
-        return [
-            ReadTokens(prompt),
-            *(Attribute(by, target, *at) for by in ("head", "layer", "accumulated")),
-            Attribute("accumulated", target, *at, "recomputed"),
-        ]
-
-    def neurons(layer: int | None, prompt: int | None) -> RankNeurons:
-        return RankNeurons(target, layer, shown.top_k, *place(prompt, shown.position))
-
-    def attention(names: Iterable[str], prompt: int | None, weighting: Weighting) -> list[AnyRequest]:
-        at = place(prompt, shown.position)
-        return [ReadAttention(*parse(head), target, *at, weighting) for head in names]
-
-    here, pinned, weighting = figures(current, shown.position), shown.heads, shown.weighting
-    yield None, [Describe(), *here]
-    yield None, [ScoreHeads(shown.score, current)] if shown.score else []
-    yield None, [neurons(shown.layer, current)] if shown.ranking == "neurons" else []
-    if shown.tab == "positions":
-        yield None, [_position_map(shown, shown.by, current)]
-    yield from _each("the attention of some pinned heads", attention(pinned, current, weighting))
-
-    by_worth = _strongest(record, here[1], facts)
-    ranked = list(dict.fromkeys([*pinned, *by_worth[: 2 * shown.top_k]]))
-    prompts = [None, *range(len(last))] if len(last) > 1 else [current]
-    others = [prompt for prompt in prompts if prompt != current]
-    yield from _each("the attention of some heads", attention(ranked, current, weighting))
-    for prompt in others:
-        yield "some prompts", figures(prompt, shown.position)
-    for other in get_args(Weighting):
-        yield from _each("the other weightings", attention(ranked, current, other))
-    for prompt in others:
-        yield from _each("the attention in some other prompts", attention(ranked, prompt, weighting))
-    yield from _each("the attention of some heads", attention(by_worth, current, weighting))
-    yield from _each(
-        "some position maps", [_position_map(shown, by, current) for by in ("layer", "accumulated", "head")]
-    )
-    yield from _each(
-        "some head scores", [ScoreHeads(score, at) for at in [current, *others] for score in get_args(Score)]
-    )
-    yield from _each(
-        "some layers' neurons", [neurons(layer, current) for layer in [None, *range(facts.get("layers", 0))]]
-    )
-    for position in range(facts.get("positions", 0)):
-        yield "some positions", figures(current, position)
-    yield from _each("the model's predictions", [Suggest(*place(at, shown.position), PREDICTIONS) for at in prompts])
-    yield from _each("the code", [WriteCode(picture, shown) for picture in get_args(Picture)])
-
-
-def _each(what: str, asks: list[AnyRequest]) -> Iterator[tuple[str, list[AnyRequest]]]:
-    """Each by itself: some may be there without the others."""
-    return ((what, [ask]) for ask in asks)
-
-
-def _position_map(shown: Shown, by: Any, prompt: int | None) -> MapPositions:
-    return MapPositions(by, shown.target, prompt, heads=shown.heads if by == "head" else [])
-
-
-def _strongest(record: _Record, ask: AnyRequest, facts: dict[str, Any]) -> list[str]:
-    """All heads, the strongest first; without those that are not there."""
+def _strongest(buffers: Buffers, views: Views) -> tuple[list[str], list[str]]:
+    """The pinned heads and then those in the ranking; and all heads, the strongest first, without what is not there."""
     import numpy as np
 
-    every = [name(layer, head) for layer in range(facts.get("layers", 0)) for head in range(facts.get("heads", 0))]
-    buffers = record.ask(ask).buffers
-    worth = np.frombuffer(buffers[0], np.float32)[: len(every)] if buffers else np.empty(0)
-    order = np.argsort(-np.abs(worth), kind="stable").tolist()  # NaN last
-    return [every[i] for i in order if not np.isnan(worth[i])]
+    shown, facts = views.shown, views.facts
+    every = [name(layer, head) for layer in range(facts.layers) for head in range(facts.heads)]
+    worth = np.frombuffer(buffers[0], np.float32)[: len(every)] if buffers else np.full(len(every), np.nan)
+    order = [i for i in np.argsort(-np.abs(worth), kind="stable").tolist() if not np.isnan(worth[i])]
+    ways = ([every[i] for i in order if worth[i] * way > 0][: shown.top_k] for way in (1, -1))
+    return list(dict.fromkeys([*shown.heads, *(head for way in ways for head in way)])), [every[i] for i in order]
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

@@ -1,0 +1,170 @@
+"""What the views ask, of what is on screen and one gesture further; the views are in `widgets/src/views/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+from ..heads import parse
+from ..protocol import (
+    AnyRequest,
+    Attribute,
+    BlendAttention,
+    By,
+    CacheFacts,
+    Describe,
+    MapPositions,
+    Picture,
+    RankNeurons,
+    ReadAttention,
+    ReadThumbnails,
+    ReadTokenLens,
+    ReadTokens,
+    Score,
+    ScoreHeads,
+    Shown,
+    Suggest,
+    Weighting,
+    WriteCode,
+)
+
+Asks = list[AnyRequest]
+Group = tuple["str | None", Asks]
+"""Requests that are of use together, and what lacks without them; None where they are on screen."""
+
+# As in the views: what the target editor suggests; the token lens' tiles and how many tokens it lists; the position
+# map's heads.
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED = 24, 4, 32, 10, 48
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of one selection in one cache."""
+
+    shown: Shown
+    facts: CacheFacts
+
+    def place(self, prompt: int | None, position: int | None) -> tuple[int | None, int | None]:
+        """Prompt and position as requests name them: no position where it is the last one."""
+        last = set(self.facts.last) if prompt is None else {self.facts.last[prompt]}
+        return prompt, None if last == {position} else position
+
+    @property
+    def prompts(self) -> list[int | None]:
+        """All there are, the mean among them, the one on screen first."""
+        several = len(self.facts.last) > 1
+        every = [None, *range(len(self.facts.last))] if several else [None, 0]
+        return sorted(every, key=lambda prompt: prompt != self.shown.prompt)
+
+    def figures(self, prompt: int | None, position: int | None) -> Asks:
+        """What the charts show."""
+        target, at = self.shown.target, self.place(prompt, position)
+        return [
+            ReadTokens(prompt),
+            *(Attribute(by, target, *at) for by in ("head", "layer", "accumulated")),
+            Attribute("accumulated", target, *at, "recomputed"),
+        ]
+
+    def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Asks:
+        """A card for each head."""
+        at = self.place(prompt, self.shown.position)
+        return [ReadAttention(*parse(head), self.shown.target, *at, weighting) for head in heads]
+
+    def in_small(self, weighting: Weighting) -> Asks:
+        """All heads as thumbnails."""
+        target, prompt = self.shown.target, self.shown.prompt
+        return [ReadThumbnails(layer, target, prompt, weighting) for layer in range(self.facts.layers)]
+
+    def in_one(self, weighting: Weighting) -> Asks:
+        """All heads, or those of a layer, as a text."""
+        target, prompt = self.shown.target, self.shown.prompt
+        return [BlendAttention(layer, target, prompt, weighting) for layer in [None, *range(self.facts.layers)]]
+
+    def neurons(self, layer: int | None, prompt: int | None) -> AnyRequest:
+        """The ranking of a layer's neurons, or of all."""
+        shown = self.shown
+        return RankNeurons(shown.target, layer, shown.top_k, *self.place(prompt, shown.position))
+
+    def position_map(self, by: By, ranked: list[str], prompt: int | None) -> AnyRequest:
+        """The map of what components add at each position."""
+        shown = self.shown
+        norm = shown.norm if by == "accumulated" else "frozen"
+        heads = ranked[:_MAPPED] if by == "head" else []
+        return MapPositions(by, shown.target, prompt, norm, heads)
+
+    def token_lens(self, points: list[str]) -> Asks:
+        """The token lens in tiles, the deepest first."""
+        rows = [points[at : at + _TALL] for at in range(0, len(points), _TALL)]
+        end = self.facts.positions
+        columns = [(start, min(end, start + _WIDE)) for start in range(0, end, _WIDE)]
+        return [
+            ReadTokenLens(row, *column, self.shown.target, _LISTED, self.shown.prompt)
+            for row in reversed(rows)
+            for column in reversed(columns)
+        ]
+
+
+def on_screen(views: Views) -> Asks:
+    """What no picture can do without: the charts' figures, and what they are coloured and ranked by."""
+    shown = views.shown
+    asks: Asks = [Describe(), *views.figures(shown.prompt, shown.position)]
+    if shown.score:
+        asks.append(ScoreHeads(shown.score, shown.prompt))
+    if shown.ranking == "neurons":
+        asks.append(views.neurons(shown.layer, shown.prompt))
+    return asks
+
+
+def wanted(views: Views, ranked: list[str], by_worth: list[str], points: list[str]) -> Iterator[Group]:
+    """The rest, group by group: first the tab on screen, then what is one gesture away.
+
+    Args:
+        views: The views.
+        ranked: The pinned heads, then those in the ranking.
+        by_worth: All heads, the strongest first.
+        points: The logit lens' points.
+    """
+    shown, facts = views.shown, views.facts
+    current, *others = views.prompts
+    lens, small, one = "some of the token lens", "some heads in small", "some heads in one"
+    maps: list[By] = ["layer", "accumulated", "head"]
+    without_mid = [point for point in points if not point.endswith("_mid")]
+    if shown.tab == "positions":
+        yield None, [views.position_map(shown.by, ranked, current)]
+    if shown.tab == "token-lens":
+        yield from _each(lens, views.token_lens(without_mid))
+    if shown.presentation == "all":
+        yield from _each(small, views.in_small(shown.weighting))
+    yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
+    yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
+    for prompt in others:
+        yield "some prompts", views.figures(prompt, shown.position)
+    yield from _each("the attention of some heads", views.attention(by_worth, current, shown.weighting))
+    for weighting in get_args(Weighting):
+        yield from _each("the other weightings of attention", views.attention(ranked, current, weighting))
+    for prompt in others:
+        asks = views.attention(ranked, prompt, shown.weighting)
+        yield from _each("the attention in some of the other prompts", asks)
+    yield from _each("some position maps", [views.position_map(by, ranked, at) for at in views.prompts for by in maps])
+    yield from _each(small, views.in_small(shown.weighting))
+    yield from _each(one, views.in_one(shown.weighting))
+    for some in (without_mid, points):
+        yield from _each(lens, views.token_lens(some))
+    yield from _each("some head scores", [ScoreHeads(score, at) for at in views.prompts for score in get_args(Score)])
+    neurons = [(layer, current) for layer in [None, *range(facts.layers)]] + [
+        (shown.layer, prompt) for prompt in others
+    ]
+    yield from _each("some layers' neurons", [views.neurons(*place) for place in neurons])
+    for position in range(facts.positions):
+        yield "some positions", views.figures(current, position)
+    suggested: Asks = [Suggest(*views.place(at, shown.position), _PREDICTIONS) for at in views.prompts]
+    yield from _each("the model's predictions", suggested)
+    for weighting in get_args(Weighting):
+        yield from _each(small, views.in_small(weighting))
+    yield from _each("the code", [WriteCode(picture, shown) for picture in get_args(Picture)])
+
+
+def _each(what: str, asks: Asks) -> Iterator[Group]:
+    """Each by itself: some may be there without the others."""
+    return ((what, [ask]) for ask in asks)

@@ -1,0 +1,232 @@
+"""A panel without its kernel: the stand-alone page, opened offline, and a notebook that is opened again later."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Browser, Locator, Page, expect
+from sidebar import FOLLOWS, TINY, cell, cells
+
+import residscope
+from residscope import demo
+from residscope.export import snapshot
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
+import hostile
+import tiny
+
+MIME = "application/vnd.residscope.panel+json"
+Open = Callable[[residscope.Panel], Page]
+
+
+@pytest.fixture(scope="module")
+def run() -> SimpleNamespace:
+    return demo.ioi()
+
+
+@pytest.fixture
+def offline(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Saves a panel, and opens its page in a browser without a network; all that it must not do fails the test."""
+    monkeypatch.setattr(snapshot, "PATIENCE", 600.0)
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+    context.set_offline(True)
+    wrong: list[str] = []
+
+    def opened(panel: residscope.Panel) -> Page:
+        url = panel.save(tmp_path / "ein Bild.html").as_uri()
+        page = context.new_page()
+        page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: request.url == url or wrong.append(request.url))
+        page.goto(url)
+        expect(view(page)).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
+        return page
+
+    yield opened
+    context.close()
+    assert not wrong
+
+
+def view(page: Page) -> Locator:
+    return page.get_by_role("region", name="Residscope", exact=True)
+
+
+def line(page: Page) -> Locator:
+    return page.locator(".rs-saved")
+
+
+def attention(panel: Locator, head: str) -> Locator:
+    return panel.get_by_role("region", name=f"Attention {head}", exact=True)
+
+
+def grid(run: Any, prompt: int | None, position: int | None = None) -> dict[str, Any]:
+    at = "last" if position is None else position
+    values = residscope.attribute(run.cache, run.answers, position=at).grid
+    shown = values.mean(-1) if prompt is None else values[..., prompt]
+    rows = shown.tolist()
+    return {f"L{i}H{j}": pytest.approx(v, abs=6e-3) for i, row in enumerate(rows) for j, v in enumerate(row)}
+
+
+def point_at(panel: Locator, head: str, q: int, k: int) -> None:
+    canvas = attention(panel, head).locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    canvas.hover(position={"x": (k + 0.5) / 15 * box["width"], "y": (q + 0.5) / 15 * box["height"]})
+
+
+def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open, run: SimpleNamespace) -> None:
+    saved = residscope.inspect(run.cache, run.answers, prompt=0, heads=["23.3"], name="<cache>", show=False)
+    page = offline(saved)
+    panel = view(page)
+    expect(page).to_have_title("<cache>: logit of “Mary” minus “John” · Residscope")
+    expect(line(page)).to_contain_text("Saved from <cache> on")
+    expect(line(page)).not_to_contain_text("Without")  # there was room for all of it
+    assert cells(panel) == grid(run, 0)
+    expect(panel.get_by_role("status").first).to_contain_text("rows sum to +4.616")
+
+    # A pinned head, one that was never looked at before, and the same in another prompt.
+    for prompt, head in ((0, "L23H3"), (0, "L5H2"), (1, "L23H3")):
+        if prompt == 1:
+            panel.get_by_role("button", name="Next prompt").click()
+            expect(panel.get_by_label("Prompt number")).to_have_value("1")
+        cell(panel, head).hover()
+        expect(attention(panel, head)).not_to_have_class(re.compile("rs-waiting"))
+        point_at(panel, head, 14, 4)
+        layer, index = residscope.heads.parse(head)
+        value = float(run.cache["pattern", layer][prompt, index, 14, 4])
+        expect(panel.locator(".rs-sentence")).to_contain_text(f"(source 4): attention {value:.2f}", timeout=FOLLOWS)
+    assert cells(panel) == grid(run, 1)
+
+    panel.get_by_role("button", name=re.compile("mean of 8")).click()
+    expect(panel.get_by_role("status").first).to_contain_text("rows sum to +4.724")
+    assert cells(panel) == grid(run, None)
+    panel.get_by_role("button", name="‹").or_(panel.get_by_role("button", name="One prompt")).first.click()
+    panel.get_by_label("Prompt number").fill("0")
+    panel.get_by_label("Prompt number").press("Enter")
+    panel.get_by_role("listbox", name="Destination position").get_by_role("option").nth(10).click()
+    expect(panel.get_by_role("option", name="Mary, position 4")).to_be_visible()
+    panel.get_by_role("button", name="recomputed").click()
+    assert cells(panel) == grid(run, 0, 10)
+
+    # What is not there: said, taken back, and no error.
+    panel.get_by_role("button", name="Swap answer and distractor in all prompts").click()
+    expect(line(page)).to_contain_text("This page was saved without this target; open it in a notebook")
+    expect(panel.get_by_role("button", name="answer: ·Mary")).to_be_visible()
+    expect(panel).to_have_attribute("data-state", "ready")
+
+
+def test_every_view_finds_what_it_asks_for_on_a_saved_page(offline: Open) -> None:
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    page = offline(residscope.inspect(cache, (5, 6), heads=["1.1", "2.0"], show=False))
+    panel = view(page)
+
+    def found() -> None:
+        expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
+        expect(line(page)).to_have_attribute("class", "rs-saved")
+        expect(panel.get_by_role("alert").filter(has_text=re.compile("."))).to_have_count(0)
+
+    for tab in ("Positions", "Token lens", "Prompts", "Attention"):
+        panel.get_by_role("tab", name=tab).click()
+        found()
+        switches = panel.locator(".rs-lower-controls:visible button:visible")
+        for number in range(switches.count()):
+            switches.nth(number).click()
+            found()
+    for head in ("L0H0", "L2H3"):
+        cell(panel, head).hover()
+        expect(attention(panel, head)).to_be_visible()
+        found()
+    scores = panel.locator(".rs-heads select")
+    for score in scores.locator("option").evaluate_all("options => options.map(option => option.value)"):
+        scores.select_option(score)
+        found()
+    panel.get_by_role("button", name="Neurons", exact=True).click()
+    found()
+    for name in ("Matrix", "Attention"):  # in other prompts there is less
+        panel.locator(".rs-lower-controls").get_by_role("button", name=name, exact=True).click()
+    panel.get_by_role("button", name="Next prompt").click()
+    found()
+    panel.get_by_role("button", name=re.compile("^answer: ")).click()
+    expect(panel.get_by_role("option").filter(has_text="%").first).to_be_visible()
+
+
+def test_hostile_tokens_do_nothing_on_a_saved_page(offline: Open) -> None:
+    _, cache = hostile.cache()
+    page = offline(residscope.inspect(cache, heads=["1.1"], name='</title><script>"', show=False))
+    panel = view(page)
+    strip = panel.get_by_role("listbox", name="Destination position")
+    expect(strip).to_contain_text("<img·src=x·onerror=window.hacked=true>")
+    for head in ("L0H0", "L1H1"):
+        cell(panel, head).hover()
+        expect(attention(panel, head)).to_be_visible()
+    for token in range(len(hostile.TOKENS)):
+        strip.get_by_role("option").nth(token).hover()
+    assert page.evaluate("window.hacked") is None
+    assert (
+        page.locator("img, iframe, [onerror], [onload]").or_(page.locator("b").get_by_text("bold", exact=True)).count()
+        == 0
+    )
+    assert page.locator("script").count() == 2
+
+
+def outputs(lab: Lab, path: str) -> list[dict[str, Any]]:
+    """What the notebook's file holds of the outputs of its cells."""
+    notebook = json.loads((lab.server.root / path).read_text())
+    return [output["data"] for cell in notebook["cells"] for output in cell["outputs"] if "data" in output]
+
+
+def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
+    inspect = "import residscope, ipywidgets\npanel = residscope.inspect(cache, heads=['1.1'], prompt=1)"
+    path = lab.write_notebook("kept.ipynb", TINY, inspect, "ipywidgets.VBox([panel])")
+    lab.open(path)
+    lab.run_all()
+    panel = lab.panel()
+    lab.panel(1)  # in the box
+    cell(panel, "L2H1").click()
+    expect(attention(panel, "L2H1")).not_to_have_class(re.compile("rs-waiting"))
+    lab.becomes("panel.heads", ["L1H1", "L2H1"])
+    lab.ready(panel)
+    before = cells(panel)
+    same = panel.element_handle()
+    lab.command("docmanager:save")
+    assert same.evaluate("node => node.isConnected && node.dataset.state") == "ready"  # the live view was not touched
+    assert not lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.dirty")
+    [data, box] = outputs(lab, path)
+    assert MIME not in box
+    assert len(json.dumps(data)) < 100_000
+    assert "Residscope" in data["text/html"]
+
+    lab.open(path)  # while the kernel still runs: it is live again
+    expect(lab.page.locator(".rs-saved")).to_have_count(0, timeout=FOLLOWS)
+    cell(lab.panel(), "L1H1").click()
+    lab.becomes("panel.heads", ["L2H1"])
+
+    lab.server.shut_down_kernels()
+    lab.open(path)
+    said = lab.page.locator(".rs-saved")
+    expect(said).to_contain_text("Saved picture of", timeout=FOLLOWS)
+    expect(said).to_contain_text("run the cell again to ask more")
+    panel = lab.panel()
+    assert cells(panel) == before
+    for head in ("L1H1", "L2H1"):
+        expect(attention(panel, head)).not_to_have_class(re.compile("rs-waiting"))
+    expect(panel.get_by_label("Prompt number")).to_have_value("1")
+    panel.get_by_role("button", name="Previous prompt").click()
+    expect(said).to_contain_text("saved without prompt 0; run the cell again")
+    assert cells(panel) == before
+
+    lab.run_all()
+    expect(said).to_have_count(0)
+    panel = lab.panel()
+    cell(panel, "L0H1").click()
+    lab.becomes("panel.heads", ["L1H1", "L0H1"])
