@@ -60,7 +60,7 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
         const canvas = element("canvas", "", { width: "1", height: "1" });
         const value = element("span", "rs-number");
         const node = element("button", "rs-thumb", { type: "button", tabindex: "-1", "aria-pressed": "false", "aria-label": `${name}, attention thumbnail`, "data-head": name },
-          canvas, element("span", "rs-thumb-words", { "aria-hidden": "true" }, element("span", "rs-name", {}, `H${head}`), value));
+          canvas, element("span", "rs-thumb-words", { "aria-hidden": "true" }, element("span", "rs-name", { "data-text": `H${head}` }), value));
         thumbs.set(name, { node, canvas, value });
         group.append(node);
       }
@@ -105,7 +105,7 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
     const stale = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const adds = stale ? null : store.headValue(name);
-      value.textContent = adds === null ? "" : Math.abs(adds) < 0.005 ? "0.00" : signed(adds);
+      value.dataset["text"] = adds === null ? "" : Math.abs(adds) < 0.005 ? "0.00" : signed(adds);
       value.className = `rs-number ${adds === null ? "" : adds < 0 ? "rs-minus" : "rs-plus"}`;
       node.toggleAttribute("disabled", store.isAbsent(name));
     }
