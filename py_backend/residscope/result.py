@@ -158,10 +158,7 @@ class Attribution:
             k: How many of each sign.
             prompt: The prompt; None is the mean over prompts. Positions and heads are always averaged over.
         """
-        values = self.values[: self.parts]
-        if prompt is not None:
-            values = values.select(self.axes.index("batch"), prompt)
-        means = values.reshape(len(values), -1).mean(1)
+        means = of_prompt(self, self.values[: self.parts], prompt).reshape(self.parts, -1).mean(1)
         return [(self.labels[i], float(means[i])) for i in strongest(means, k)]
 
     def __repr__(self) -> str:
@@ -179,6 +176,21 @@ class Attribution:
 def _figure(value: float) -> str:
     """A figure to two places, or to its first digit where that is later."""
     return f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.1g}"
+
+
+def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
+    """Figures of one prompt, or their mean over prompts; `values` has the axes of the result, but for the first ones.
+
+    Raises:
+        ResidscopeError: If there is no such prompt.
+    """
+    at = result.axes.index("batch") - (result.values.ndim - values.ndim)
+    count = values.shape[at]
+    if prompt is None:
+        return values.mean(at)
+    if not -count <= prompt < count:
+        raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+    return values.select(at, prompt)
 
 
 def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:

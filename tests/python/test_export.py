@@ -97,6 +97,10 @@ def test_the_figures_hold_the_figures(run, prompt):
     neurons = residscope.attribute(run.cache, PAIR, by="neuron")
     assert list(neurons.to_plotly(prompt=prompt).data[0].x) == pytest.approx([v for _, v in neurons.top(5, prompt)])
 
+    each = heads.to_plotly("prompts", rows=["L2H3", "L0H1"])
+    np.testing.assert_allclose([bars.y for bars in each.data], heads.grid[[2, 0], [3, 1]], rtol=1e-6)
+    np.testing.assert_allclose(lens.to_plotly("prompts").data[0].y, lens.measured, atol=1e-4)
+
     other = residscope.attribute(run.cache, "w9")
     scatter = heads.to_plotly("scatter", prompt, other=other, names=("clean", "corrupted"))
     np.testing.assert_allclose(scatter.data[1].x, of(heads.values), rtol=1e-6)
@@ -113,6 +117,14 @@ def test_attention_side_by_side_with_its_tokens(llama, weighting):
     assert list(figure.layout.xaxis.ticktext) == found.tokens
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("from (source)", "to (destination)")
     assert figure.layout.coloraxis.cmin == (-figure.layout.coloraxis.cmax if weighting == "contribution" else 0)
+
+
+def test_the_token_lens_as_a_figure(llama):
+    found = residscope.token_lens(llama.cache, "w5", prompt=1)
+    figure = found.to_plotly()
+    np.testing.assert_allclose(numbers(figure.data[0].z), found.probabilities[..., 0], rtol=1e-6)
+    assert [list(row) for row in figure.data[0].text] == [[cell[0] for cell in row] for row in found.tokens]
+    assert list(figure.layout.yaxis.ticktext) == found.points
 
 
 def texts(part) -> list[str]:
@@ -147,6 +159,8 @@ def test_what_a_figure_cannot_show_is_a_sentence(llama, monkeypatch):
         (lambda: heads.to_plotly("scatter"), "one attribution against another"),
         (lambda: heads.to_plotly("scatter", other=layers), "the same rows"),
         (lambda: heads.to_plotly(prompt=3), "no prompt 3"),
+        (lambda: heads.top(prompt=-4), "no prompt -4"),
+        (lambda: heads.to_plotly("prompts", rows=["L9H9"]), "no row 'L9H9'"),
         (lambda: residscope.attribute(llama.cache, PAIR, position=None).to_plotly("ranking"), "one position"),
     ]:
         with pytest.raises(ResidscopeError, match=said):

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from .. import positions
-from ..cache import CacheView
 from ..errors import ResidscopeError
 from ..heads import parse
-from ..namespace import known_as, variable_of
 from ..protocol import Picture, WriteCode
-from ..targets import Targets, friendly
+from ..targets import Targets
+from .script import Given, Script
+from .writing import call, literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["Given", "code"]
 
-_WIDTH = 100
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user gave with a cache: in the code it stands under the variable by which the user knows it."""
-
-    cache: Any
-    name: str = "cache"
-    logits: Any = None
-    tokens: Any = None
-    model: Any = None
+_NO_HEAD = "No head is in view: click one in the head map, and copy the code then."
 
 
 def code(targets: Targets, ask: WriteCode, given: Given) -> str:
@@ -43,109 +27,12 @@ def code(targets: Targets, ask: WriteCode, given: Given) -> str:
     Raises:
         ResidscopeError: If the target cannot be resolved, there is no such prompt, or no head is in view.
     """
-    script = _Script(targets, ask, given)
+    script = Script(targets, ask, given)
     lines = _PICTURES[ask.picture](script)
     return "\n".join(["import residscope", "", *script.remarks, *lines, "figure"]) + "\n"
 
 
-@dataclass
-class _Script:
-    """What all pictures' codes have in common; `remarks` say what the reader must fill in."""
-
-    targets: Targets
-    ask: WriteCode
-    given: Given
-    remarks: list[str] = field(default_factory=list[str])
-
-    @property
-    def view(self) -> CacheView:
-        return self.targets.view
-
-    @property
-    def cache(self) -> str:
-        """The cache, as the user reaches it now."""
-        found = known_as(self.given.cache)
-        if found is not None and _leads_somewhere(found):
-            return found
-        name = self.given.name if _leads_somewhere(self.given.name) else "cache"
-        shown = "" if name == self.given.name else f" as {self.given.name!r}"
-        self.remark(name, f"the ActivationCache that is shown{shown}")
-        return name
-
-    @property
-    def answers(self) -> str:
-        """The target, in its readable form."""
-        target = self.ask.shown.target
-        if target.direction is None:
-            return literal(friendly(self.targets.resolve(target), self.targets.vocabulary))
-        direction = self.targets.held(target.direction)
-        found = variable_of(lambda value: _same_direction(value, direction))
-        if found is None:
-            self.remark("direction", "the direction that is attributed")
-        return found or "direction"
-
-    @property
-    def position(self) -> dict[str, str]:
-        """The destination position, where it is not each prompt's last token."""
-        at, last, prompt = self.ask.shown.position, positions.last(self.view), self.prompt
-        usual = set(last) if prompt is None else {last[prompt]}
-        return {} if at is None or usual == {at % self.view.n_pos} else {"position": str(at)}
-
-    @property
-    def for_all_prompts(self) -> dict[str, str]:
-        """The position, where all prompts are shown at once."""
-        at = self.ask.shown.position
-        return {} if at is None or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
-
-    @property
-    def prompt(self) -> int | None:
-        return self.view.check_prompt(self.ask.shown.prompt)
-
-    @property
-    def said(self) -> str:
-        """Whose figures these are, for the comment behind them."""
-        count = self.view.batch
-        if self.prompt is not None:
-            return f"prompt {self.prompt}" if count > 1 else "the prompt"
-        return f"the mean over {count} prompts" if count > 1 else "the prompt"
-
-    def extras(self, *names: str) -> dict[str, str]:
-        """`logits=`, `tokens=` and `model=`, where they were given."""
-        words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
-        found: dict[str, str] = {}
-        for name in names:
-            value = getattr(self.given, name)
-            if value is None:
-                continue
-            variable = variable_of(lambda other, value=value: other is value)
-            if variable is None or not _leads_somewhere(variable):
-                self.remark(name, f"the {words[name]} given with this cache")
-                variable = name
-            found[name] = variable
-        return found
-
-    def remark(self, name: str, what: str) -> None:
-        """Say what a variable stands for that the user's namespace does not have."""
-        self.remarks.append(f"# `{name}` stands for {what}.")
-
-    def named(self, *names: str) -> list[str]:
-        """The same as arguments."""
-        return [f"{name}={value}" for name, value in self.extras(*names).items()]
-
-    def attribute(self, by: str, **options: str) -> str:
-        """The call that gives the attribution."""
-        arguments = [self.cache, self.answers, f'by="{by}"']
-        arguments += [f"{name}={value}" for name, value in (options | self.extras("logits", "tokens", "model")).items()]
-        return call("attribution = residscope.attribute", arguments)
-
-    def figure(self, *arguments: str) -> str:
-        """The line that draws the attribution."""
-        which = [] if self.prompt is None else [f"prompt={self.prompt}"]
-        return call("figure = attribution.to_plotly", [*arguments, *which])
-
-
-# --- one function a picture ------------------------------------------------------------------------------------------
-def _lens(script: _Script) -> list[str]:
+def _lens(script: Script) -> list[str]:
     norm = {"norm": '"recomputed"'} if script.ask.shown.norm == "recomputed" else {}
     rows = "(attribution.values + attribution.constant)"
     which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
@@ -156,7 +43,7 @@ def _lens(script: _Script) -> list[str]:
     ]
 
 
-def _layers(script: _Script) -> list[str]:
+def _layers(script: Script) -> list[str]:
     which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     return [
         script.attribute("layer", **script.position),
@@ -165,7 +52,7 @@ def _layers(script: _Script) -> list[str]:
     ]
 
 
-def _heads(script: _Script) -> list[str]:
+def _heads(script: Script) -> list[str]:
     if script.ask.shown.score is not None:
         return _scores(script, script.ask.shown.score)
     which = "attribution.grid.mean(-1)" if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
@@ -176,7 +63,7 @@ def _heads(script: _Script) -> list[str]:
     ]
 
 
-def _ranking(script: _Script) -> list[str]:
+def _ranking(script: Script) -> list[str]:
     shown = script.ask.shown
     k = min(max(shown.top_k, 1), 50)
     layer = {} if shown.ranking == "heads" or shown.layer is None else {"layers": str(shown.layer)}
@@ -189,7 +76,7 @@ def _ranking(script: _Script) -> list[str]:
     ]
 
 
-def _scores(script: _Script, score: str) -> list[str]:
+def _scores(script: Script, score: str) -> list[str]:
     which = [] if script.prompt is None or score == "copying" else [f"prompt={script.prompt}"]
     said = "" if score == "copying" else f", {script.said}"
     labels = f'{{"x": "head", "y": "layer", "color": "{score}"}}'
@@ -203,7 +90,7 @@ def _scores(script: _Script, score: str) -> list[str]:
     ]
 
 
-def _attention(script: _Script) -> list[str]:
+def _attention(script: Script) -> list[str]:
     shown = script.ask.shown
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     if shown.weighting != "pattern":
@@ -218,12 +105,14 @@ def _attention(script: _Script) -> list[str]:
     ]
 
 
-def _positions(script: _Script) -> list[str]:
+def _positions(script: Script) -> list[str]:
     shown = script.ask.shown
     norm = {"norm": '"recomputed"'} if (shown.by, shown.norm) == ("accumulated", "recomputed") else {}
     which = "attribution.values.mean(1)" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     rows: list[str] = []
     if shown.by == "head":
+        if not shown.heads:
+            raise ResidscopeError("heads", _NO_HEAD)
         heads = literal(shown.heads)
         which += f"[[attribution.labels.index(name) for name in {heads}]]"
         rows = [f"rows={heads}"]
@@ -234,7 +123,7 @@ def _positions(script: _Script) -> list[str]:
     ]
 
 
-def _token_lens(script: _Script) -> list[str]:
+def _token_lens(script: Script) -> list[str]:
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     answers = [script.answers] if script.ask.shown.target.direction is None else []
     arguments = [script.cache, *answers, *options, *script.named("tokens", "model")]
@@ -245,7 +134,7 @@ def _token_lens(script: _Script) -> list[str]:
     ]
 
 
-def _prompts(script: _Script) -> list[str]:
+def _prompts(script: Script) -> list[str]:
     heads = script.ask.shown.heads
     if not heads:
         return [
@@ -263,13 +152,13 @@ def _prompts(script: _Script) -> list[str]:
     ]
 
 
-def _heads_in(script: _Script) -> str:
+def _heads_in(script: Script) -> str:
     """The heads in view; all of the model, or all of a layer, in short."""
     shown, view = script.ask.shown, script.view
     found = [parse(head) for head in shown.heads]
     layers, every = sorted({layer for layer, _ in found}), list(range(view.n_heads))
     if not found and shown.presentation != "all":
-        raise ResidscopeError("heads", "No head is in view: click one in the head map, and copy its code then.")
+        raise ResidscopeError("heads", _NO_HEAD)
     if not found or found == [(layer, head) for layer in range(view.n_layers) for head in every]:
         return f"[(layer, head) for layer in range({view.n_layers}) for head in range({view.n_heads})]"
     if len(found) > 1 and found == [(layers[0], head) for head in every]:
@@ -277,67 +166,7 @@ def _heads_in(script: _Script) -> str:
     return literal(shown.heads)
 
 
-_PICTURES: dict[Picture, Callable[[_Script], list[str]]] = {
+_PICTURES: dict[Picture, Callable[[Script], list[str]]] = {
     "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
     "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
 }  # fmt: skip
-
-
-# --- how code is written ---------------------------------------------------------------------------------------------
-def call(function: str, arguments: Sequence[str]) -> str:
-    """A call on one line, or, where that gets too long, with an argument a line."""
-    line = f"{function}({', '.join(arguments)})"
-    if len(line) <= _WIDTH and "\n" not in line:
-        return line
-    inner = "".join(f"    {argument.replace(chr(10), chr(10) + '    ')},\n" for argument in arguments)
-    return f"{function}(\n{inner})"
-
-
-def literal(value: Any) -> str:
-    """A target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
-    match value:
-        case tuple():
-            return f"({', '.join(literal(part) for part in value)})"
-        case set() | frozenset():
-            return f"{{{', '.join(sorted(literal(part) for part in value))}}}"
-        case list():
-            parts = [literal(part) for part in value]
-            line = f"[{', '.join(parts)}]"
-            return line if len(line) < _WIDTH - 20 else "[\n" + "".join(f"    {part},\n" for part in parts) + "]"
-        case str():
-            return _quoted(value)
-        case _:
-            return repr(value)
-
-
-def _quoted(text: str) -> str:
-    """A string as most people write it, in double quotes, where that needs no escapes."""
-    written = repr(text)
-    return f'"{written[1:-1]}"' if written[0] == "'" and '"' not in written and "\\" not in written else written
-
-
-def _leads_somewhere(name: str) -> bool:
-    """Whether a name is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
-    try:
-        tree = ast.parse(name, mode="eval").body
-        while isinstance(tree, ast.Attribute | ast.Subscript):
-            if isinstance(tree, ast.Subscript):
-                key = ast.literal_eval(tree.slice)
-                if key is ... or (isinstance(key, str) and key.endswith("…")):  # cut short in the namespace's names
-                    return False
-            tree = tree.value
-    except (SyntaxError, ValueError):
-        return False
-    return isinstance(tree, ast.Name)
-
-
-def _same_direction(value: Any, direction: Tensor) -> bool:
-    """Whether one of the user's variables is the direction that was given: a tensor with its numbers."""
-    import torch
-
-    if type(value) not in (torch.Tensor, torch.nn.Parameter) or not value.is_floating_point():
-        return False
-    shapes = ((direction.shape[-1],), (1, direction.shape[-1]), tuple(direction.shape))
-    if tuple(value.shape) not in shapes:
-        return False
-    return torch.equal(value.detach().to(direction).expand_as(direction), direction)

@@ -1,84 +1,23 @@
-"""An `Attribution` as a plotly figure: heatmap, lens, layers, ranking, scatter, sources."""
+"""An `Attribution` as a plotly figure: heatmap, lens, layers, ranking, scatter, sources, prompts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ResidscopeError
-from ..result import Attribution, strongest
-from .look import LINE, QUIET, axis, cells, colours, diverging, figure, limit, plain, signed, token
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from ..result import Attribution, of_prompt
+from .bars import layers, prompts, ranking
+from .look import LINE, QUIET, axis, cells, diverging, figure, limit, plain, signed
+from .shown import Shown, known
 
 Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
 
 _DEFAULT: dict[str, Kind] = {
     "accumulated": "lens", "layer": "layers", "head": "heatmap", "neuron": "ranking", "source": "sources",
 }  # fmt: skip
-_TITLES = {
-    "accumulated": "Logit lens",
-    "layer": "What each layer adds",
-    "head": "What each attention head adds",
-    "neuron": "What each MLP neuron adds",
-    "source": "What each source token brings",
-}
 _NAMED = 8
 """So many points of a scatter bear their names."""
-_TICKED = 20
-"""Up to here each prompt has its number at the axis."""
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """One decomposition, for one prompt or in the mean over prompts."""
-
-    result: Attribution
-    prompt: int | None
-    tokens: Sequence[str] | None
-    k: int
-    other: Attribution | None
-    rows: Sequence[str] | None
-    names: tuple[str, str]
-
-    @property
-    def values(self) -> Tensor:
-        """The rows, without the axis of the prompts."""
-        return of(self.result, self.result.values, self.prompt)
-
-    @property
-    def title(self) -> str:
-        count = self.result.values.shape[self.result.axes.index("batch")]
-        which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
-        return _TITLES[self.result.by] + (f", {which}" if count > 1 else "")
-
-    def places(self, count: int) -> list[str]:
-        """What stands at each position: its token, else its number."""
-        if self.tokens is None:
-            return [str(position) for position in range(count)]
-        if len(self.tokens) != count:
-            raise ResidscopeError(
-                "tokens-shape", f"`tokens=` names {len(self.tokens)} tokens, but there are {count} positions."
-            )
-        return [token(text) for text in self.tokens]
-
-
-def of(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
-    """Figures of one prompt, or their mean over prompts.
-
-    Raises:
-        ResidscopeError: If there is no such prompt.
-    """
-    at = result.axes.index("batch") - (result.values.ndim - values.ndim)
-    count = values.shape[at]
-    if prompt is None:
-        return values.mean(at)
-    if not -count <= prompt < count:
-        raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
-    return values.select(at, prompt)
 
 
 def attribution_figure(
@@ -96,8 +35,8 @@ def attribution_figure(
     over = [name for name in ("pos", "destination") if name in result.axes]
     kind = kind or ("heatmap" if over else _DEFAULT[result.by])
     if kind not in get_args(Kind):
-        known = ", ".join(f'"{name}"' for name in get_args(Kind))
-        raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {known}.')
+        every = ", ".join(f'"{name}"' for name in get_args(Kind))
+        raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
     if over and kind != "heatmap":
         raise ResidscopeError(
             "figure", f'A figure of the kind "{kind}" shows one position: leave out `position=None` in `attribute`.'
@@ -107,11 +46,11 @@ def attribution_figure(
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
     if kind in ("ranking", "scatter", "prompts") and result.by == "source":
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" of sources: use "sources".')
-    shown = _Shown(result, prompt, tokens, k, other, rows, names)
+    shown = Shown(result, prompt, tokens, k, other, rows, names)
     return _DRAW[kind](shown)
 
 
-def _heatmap(shown: _Shown) -> Any:
+def _heatmap(shown: Shown) -> Any:
     result = shown.result
     if result.by == "source":
         from .maps import source_maps
@@ -123,7 +62,7 @@ def _heatmap(shown: _Shown) -> Any:
         raise ResidscopeError(
             "figure", f'A heatmap has two axes: `by="head"`, or every position (`position=None`) of `by="{result.by}"`.'
         )
-    grid = of(result, result.grid, shown.prompt)
+    grid = of_prompt(result, result.grid, shown.prompt)
     hover = [[f"L{y}H{x}: {signed(v)} logits" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())]
     return figure(
         [cells(grid, hover)],
@@ -134,9 +73,9 @@ def _heatmap(shown: _Shown) -> Any:
     )
 
 
-def _component_map(shown: _Shown) -> Any:
+def _component_map(shown: Shown) -> Any:
     every = shown.result.labels
-    labels = _known(shown.result, every if shown.rows is None else shown.rows)
+    labels = known(shown.result, every if shown.rows is None else shown.rows)
     rows = shown.values[[every.index(label) for label in labels]]
     places = shown.places(rows.shape[1])
     hover = [
@@ -152,10 +91,10 @@ def _component_map(shown: _Shown) -> Any:
     )
 
 
-def _lens(shown: _Shown) -> Any:
+def _lens(shown: Shown) -> Any:
     result = shown.result
     # With the constant each point is the target itself: the last one is the model's own figure.
-    points = (shown.values + of(result, result.constant, shown.prompt)).tolist()
+    points = (shown.values + of_prompt(result, result.constant, shown.prompt)).tolist()
     x = list(range(len(points)))
     hover = [f"{label}: {signed(value)} logits" for label, value in zip(result.labels, points, strict=True)]
     traces: list[dict[str, Any]] = []
@@ -178,67 +117,7 @@ def _lens(shown: _Shown) -> Any:
     )
 
 
-def _layers(shown: _Shown) -> Any:
-    """Layer i fills [i, i + 1], attention the first half, MLP the second; what comes before stands in [−1, 0]."""
-    labels, values = shown.result.labels, shown.values.tolist()
-    before = [label for label in labels if not re.match(r"\d+_", label)]
-    groups: dict[str, list[tuple[float, float, str]]] = {"attention": [], "MLP": [], "other": []}
-    for label, value in zip(labels, values, strict=True):
-        layer, _, part = label.partition("_")
-        name, half = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}.get(part, ("other", 0.5))
-        x = (before.index(label) + 0.5) / len(before) - 1 if label in before else int(layer) + half
-        groups[name].append((x, value, label))
-    patterns = {"attention": "", "MLP": "/", "other": "."}
-    traces = [
-        {
-            "type": "bar",
-            "name": name,
-            "x": [x for x, _, _ in bars],
-            "y": [value for _, value, _ in bars],
-            "width": [0.42] * len(bars),
-            "marker": {"color": colours([value for _, value, _ in bars]), "pattern": {"shape": patterns[name]}},
-            "hovertext": [f"{label}: {signed(value)} logits" for _, value, label in bars],
-            "hoverinfo": "text",
-        }
-        for name, bars in groups.items()
-        if bars
-    ]
-    count = 1 + max((int(label.split("_")[0]) for label in labels if label not in before), default=-1)
-    step = -(-count // 16) or 1
-    ticks = {"tickvals": [n + 0.5 for n in range(0, count, step)], "ticktext": [str(n) for n in range(0, count, step)]}
-    return figure(
-        traces,
-        shown.title,
-        barmode="overlay",
-        xaxis=axis("layer", **ticks),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
-    )
-
-
-def _ranking(shown: _Shown) -> Any:
-    rows = shown.values[: shown.result.parts]
-    chosen = strongest(rows, shown.k)
-    labels = [shown.result.labels[i] for i in chosen]
-    values = rows[chosen].tolist()
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "x": values,
-        "y": list(range(len(values))),
-        "marker": {"color": colours(values)},
-        "text": [signed(value) for value in values],
-        "hovertext": [f"{label}: {signed(value)} logits" for label, value in zip(labels, values, strict=True)],
-        "hoverinfo": "text",
-    }
-    return figure(
-        [trace],
-        f"{shown.title}: the strongest {shown.k} each way",
-        xaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
-        yaxis=axis("", labels, autorange="reversed"),
-    )
-
-
-def _scatter(shown: _Shown) -> Any:
+def _scatter(shown: Shown) -> Any:
     other = shown.other
     if other is None:
         raise ResidscopeError(
@@ -248,7 +127,7 @@ def _scatter(shown: _Shown) -> Any:
         raise ResidscopeError(
             "figure", "A scatter needs two attributions with the same rows, of the same model and `by`."
         )
-    x, y = shown.values, of(other, other.values, shown.prompt)
+    x, y = shown.values, of_prompt(other, other.values, shown.prompt)
     far = set((x - y).abs().topk(min(_NAMED, len(x))).indices.tolist())
     labels = shown.result.labels
     end = max(limit(x), limit(y)) * 1.05
@@ -278,42 +157,7 @@ def _scatter(shown: _Shown) -> Any:
     )
 
 
-def _prompts(shown: _Shown) -> Any:
-    """A bar for each prompt: of the named rows, else of the strongest; of the lens, of the target itself."""
-    result = shown.result
-    lens = result.by == "accumulated"
-    strongest_row = result.labels[int(result.values[: result.parts].mean(1).abs().argmax())]
-    labels = _known(result, shown.rows or [result.labels[-1] if lens else strongest_row])
-    traces: list[dict[str, Any]] = []
-    for label in labels:
-        row = result.values[result.labels.index(label)]
-        values = (row + result.constant if lens else row).tolist()
-        hover = [f"{label}, prompt {prompt}: {signed(value)} logits" for prompt, value in enumerate(values)]
-        trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
-        marker = {"color": colours(values)} if len(labels) == 1 else {}
-        traces.append(trace | {"marker": marker, "hovertext": hover, "hoverinfo": "text"})
-    return figure(
-        traces,
-        f"{' and '.join(labels)}, prompt by prompt",
-        showlegend=len(labels) > 1,
-        xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _TICKED else None),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
-    )
-
-
-def _known(result: Attribution, rows: Sequence[str]) -> list[str]:
-    """The labels of some rows.
-
-    Raises:
-        ResidscopeError: If there is no such row.
-    """
-    unknown = [label for label in rows if label not in result.labels]
-    if unknown:
-        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
-    return list(rows)
-
-
-def _sources(shown: _Shown) -> Any:
+def _sources(shown: Shown) -> Any:
     rows, heads = shown.values.T, shown.result.heads
     places = shown.places(rows.shape[1])
     hover = [
@@ -329,7 +173,7 @@ def _sources(shown: _Shown) -> Any:
     )
 
 
-_DRAW: dict[Kind, Callable[[_Shown], Any]] = {
-    "heatmap": _heatmap, "lens": _lens, "layers": _layers, "ranking": _ranking, "scatter": _scatter,
-    "sources": _sources, "prompts": _prompts,
+_DRAW: dict[Kind, Callable[[Shown], Any]] = {
+    "heatmap": _heatmap, "lens": _lens, "layers": layers, "ranking": ranking, "scatter": _scatter,
+    "sources": _sources, "prompts": prompts,
 }  # fmt: skip

@@ -10,8 +10,8 @@ from .look import axis, cells, diverging, figure, limit, plain, sequential, sign
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..attention import Attention
-    from ..token_lens import TokenLens
+    from ..attention_maps import Attention
+    from ..lens import TokenLens
 
 _ACROSS = 4
 

@@ -1,0 +1,99 @@
+"""Attributions as bars: layers, rankings, prompts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..result import strongest
+from .look import QUIET, axis, colours, figure, signed
+from .shown import Shown, known
+
+_TICKED = 20
+"""Up to here each prompt has its number at the axis."""
+
+
+def layers(shown: Shown) -> Any:
+    """Layer i fills [i, i + 1], attention the first half, MLP the second; what comes before stands in [−1, 0]."""
+    labels = shown.result.labels
+    values: list[float] = shown.values.tolist()
+    before = [label for label in labels if not re.match(r"\d+_", label)]
+    groups: dict[str, list[tuple[float, float, str]]] = {"attention": [], "MLP": [], "other": []}
+    for label, value in zip(labels, values, strict=True):
+        layer, _, part = label.partition("_")
+        name, half = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}.get(part, ("other", 0.5))
+        x = (before.index(label) + 0.5) / len(before) - 1 if label in before else int(layer) + half
+        groups[name].append((x, value, label))
+    patterns = {"attention": "", "MLP": "/", "other": "."}
+    traces = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": [x for x, _, _ in bars],
+            "y": [value for _, value, _ in bars],
+            "width": [0.42] * len(bars),
+            "marker": {"color": colours([value for _, value, _ in bars]), "pattern": {"shape": patterns[name]}},
+            "hovertext": [f"{label}: {signed(value)} logits" for _, value, label in bars],
+            "hoverinfo": "text",
+        }
+        for name, bars in groups.items()
+        if bars
+    ]
+    count = 1 + max((int(label.split("_")[0]) for label in labels if label not in before), default=-1)
+    step = -(-count // 16) or 1
+    layers = range(0, count, step)
+    ticks: dict[str, Any] = {"tickvals": [n + 0.5 for n in layers], "ticktext": [str(n) for n in layers]}
+    return figure(
+        traces,
+        shown.title,
+        barmode="overlay",
+        xaxis=axis("layer", **ticks),
+        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+    )
+
+
+def ranking(shown: Shown) -> Any:
+    """The strongest rows, those that add before those that take away."""
+    rows = shown.values[: shown.result.parts]
+    chosen = strongest(rows, shown.k)
+    labels = [shown.result.labels[i] for i in chosen]
+    values: list[float] = rows[chosen].tolist()
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": values,
+        "y": list(range(len(values))),
+        "marker": {"color": colours(values)},
+        "text": [signed(value) for value in values],
+        "hovertext": [f"{label}: {signed(value)} logits" for label, value in zip(labels, values, strict=True)],
+        "hoverinfo": "text",
+    }
+    return figure(
+        [trace],
+        f"{shown.title}: the strongest {shown.k} each way",
+        xaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis("", labels, autorange="reversed"),
+    )
+
+
+def prompts(shown: Shown) -> Any:
+    """A bar for each prompt: of the named rows, else of the strongest; of the lens, of the target itself."""
+    result = shown.result
+    lens = result.by == "accumulated"
+    strongest_row = result.labels[int(result.values[: result.parts].mean(1).abs().argmax())]
+    labels = known(result, shown.rows or [result.labels[-1] if lens else strongest_row])
+    traces: list[dict[str, Any]] = []
+    for label in labels:
+        row = result.values[result.labels.index(label)]
+        values = (row + result.constant if lens else row).tolist()
+        hover = [f"{label}, prompt {prompt}: {signed(value)} logits" for prompt, value in enumerate(values)]
+        trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
+        marker = {"color": colours(values)} if len(labels) == 1 else {}
+        traces.append(trace | {"marker": marker, "hovertext": hover, "hoverinfo": "text"})
+    return figure(
+        traces,
+        f"{' and '.join(labels)}, prompt by prompt",
+        showlegend=len(labels) > 1,
+        xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _TICKED else None),
+        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+    )

@@ -1,0 +1,138 @@
+"""What the codes of all pictures have in common: the cache, the target, the position, by the user's own names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .. import positions
+from ..cache import CacheView
+from ..namespace import known_as, variable_of
+from ..protocol import WriteCode
+from ..targets import Targets, friendly
+from .writing import call, leads_somewhere, literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave with a cache: in the code it stands under the variable by which the user knows it."""
+
+    cache: Any
+    name: str = "cache"
+    logits: Any = None
+    tokens: Any = None
+    model: Any = None
+
+
+@dataclass
+class Script:
+    """What is asked, in words of Python; `remarks` say what the reader must fill in."""
+
+    targets: Targets
+    ask: WriteCode
+    given: Given
+    remarks: list[str] = field(default_factory=list[str])
+
+    @property
+    def view(self) -> CacheView:
+        """The cache."""
+        return self.targets.view
+
+    @property
+    def cache(self) -> str:
+        """The cache, as the user reaches it now."""
+        found = known_as(self.given.cache)
+        if found is not None and leads_somewhere(found):
+            return found
+        name = self.given.name if leads_somewhere(self.given.name) else "cache"
+        shown = "" if name == self.given.name else f" as {self.given.name!r}"
+        self.remark(name, f"the ActivationCache that is shown{shown}")
+        return name
+
+    @property
+    def answers(self) -> str:
+        """The target, in its readable form."""
+        target = self.ask.shown.target
+        if target.direction is None:
+            return literal(friendly(self.targets.resolve(target), self.targets.vocabulary))
+        direction = self.targets.held(target.direction)
+        found = variable_of(lambda value: _same_direction(value, direction))
+        if found is not None and leads_somewhere(found):
+            return found
+        self.remark("direction", "the direction that is attributed")
+        return "direction"
+
+    @property
+    def position(self) -> dict[str, str]:
+        """The destination position, where it is not each prompt's last token."""
+        at, last, prompt = self.ask.shown.position, positions.last(self.view), self.prompt
+        usual = set(last) if prompt is None else {last[prompt]}
+        return {} if at is None or usual == {at % self.view.n_pos} else {"position": str(at)}
+
+    @property
+    def for_all_prompts(self) -> dict[str, str]:
+        """The position, where all prompts are shown at once."""
+        at = self.ask.shown.position
+        return {} if at is None or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
+
+    @property
+    def prompt(self) -> int | None:
+        """The prompt in view; None is the mean."""
+        return self.view.check_prompt(self.ask.shown.prompt)
+
+    @property
+    def said(self) -> str:
+        """Whose figures these are, for the comment behind them."""
+        count = self.view.batch
+        if self.prompt is not None:
+            return f"prompt {self.prompt}" if count > 1 else "the prompt"
+        return f"the mean over {count} prompts" if count > 1 else "the prompt"
+
+    def extras(self, *names: str) -> dict[str, str]:
+        """`logits=`, `tokens=` and `model=`, where they were given."""
+        words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
+        found: dict[str, str] = {}
+        for name in names:
+            value = getattr(self.given, name)
+            if value is None:
+                continue
+            variable = variable_of(lambda other, value=value: other is value)
+            if variable is None or not leads_somewhere(variable):
+                self.remark(name, f"the {words[name]} given with this cache")
+                variable = name
+            found[name] = variable
+        return found
+
+    def remark(self, name: str, what: str) -> None:
+        """Say what a variable stands for that the user's namespace does not have."""
+        self.remarks.append(f"# `{name}` stands for {what}.")
+
+    def named(self, *names: str) -> list[str]:
+        """The same as arguments."""
+        return [f"{name}={value}" for name, value in self.extras(*names).items()]
+
+    def attribute(self, by: str, **options: str) -> str:
+        """The call that gives the attribution."""
+        arguments = [self.cache, self.answers, f'by="{by}"']
+        arguments += [f"{name}={value}" for name, value in (options | self.extras("logits", "tokens", "model")).items()]
+        return call("attribution = residscope.attribute", arguments)
+
+    def figure(self, *arguments: str) -> str:
+        """The line that draws the attribution."""
+        which = [] if self.prompt is None else [f"prompt={self.prompt}"]
+        return call("figure = attribution.to_plotly", [*arguments, *which])
+
+
+def _same_direction(value: Any, direction: Tensor) -> bool:
+    """Whether one of the user's variables is the direction that was given: a tensor with its numbers."""
+    import torch
+
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or not value.is_floating_point():
+        return False
+    shapes = ((direction.shape[-1],), (1, direction.shape[-1]), tuple(direction.shape))
+    if tuple(value.shape) not in shapes:
+        return False
+    return torch.equal(value.detach().to(direction).expand_as(direction), direction)

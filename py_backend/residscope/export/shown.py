@@ -1,0 +1,69 @@
+"""One decomposition as a figure shows it: for one prompt or in the mean, with names for its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ResidscopeError
+from ..result import Attribution, of_prompt
+from .look import token
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TITLES = {
+    "accumulated": "Logit lens",
+    "layer": "What each layer adds",
+    "head": "What each attention head adds",
+    "neuron": "What each MLP neuron adds",
+    "source": "What each source token brings",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One decomposition, for one prompt or in the mean over prompts."""
+
+    result: Attribution
+    prompt: int | None
+    tokens: Sequence[str] | None
+    k: int
+    other: Attribution | None
+    rows: Sequence[str] | None
+    names: tuple[str, str]
+
+    @property
+    def values(self) -> Tensor:
+        """The rows, without the axis of the prompts."""
+        return of_prompt(self.result, self.result.values, self.prompt)
+
+    @property
+    def title(self) -> str:
+        """What is shown, and of which prompts."""
+        count = self.result.values.shape[self.result.axes.index("batch")]
+        which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
+        return _TITLES[self.result.by] + (f", {which}" if count > 1 else "")
+
+    def places(self, count: int) -> list[str]:
+        """What stands at each position: its token, else its number."""
+        if self.tokens is None:
+            return [str(position) for position in range(count)]
+        if len(self.tokens) != count:
+            raise ResidscopeError(
+                "tokens-shape", f"`tokens=` names {len(self.tokens)} tokens, but there are {count} positions."
+            )
+        return [token(text) for text in self.tokens]
+
+
+def known(result: Attribution, rows: Sequence[str]) -> list[str]:
+    """The labels of some rows, which must be there.
+
+    Raises:
+        ResidscopeError: If there is no such row.
+    """
+    unknown = [label for label in rows if label not in result.labels]
+    if unknown:
+        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
+    return list(rows)
