@@ -11,6 +11,8 @@ from .shown import Shown, known
 
 _TICKED = 20
 """Up to here each prompt has its number at the axis."""
+_APART = ["#2f8779", "#8a8f94", "#0a4844", "#8cc1b3", "#4d5257", "#c4c8cb"]
+"""Several rows are told apart by other colours than those of adding and taking away."""
 
 
 def layers(shown: Shown) -> Any:
@@ -83,13 +85,13 @@ def prompts(shown: Shown) -> Any:
     strongest_row = result.labels[int(result.values[: result.parts].mean(1).abs().argmax())]
     labels = known(result, shown.rows or [result.labels[-1] if lens else strongest_row])
     traces: list[dict[str, Any]] = []
-    for label in labels:
+    for n, label in enumerate(labels):
         row = result.values[result.labels.index(label)]
         values = (row + result.constant if lens else row).tolist()
         hover = [f"{label}, prompt {prompt}: {signed(value)} logits" for prompt, value in enumerate(values)]
         trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
-        marker = {"color": colours(values)} if len(labels) == 1 else {}
-        traces.append(trace | {"marker": marker, "hovertext": hover, "hoverinfo": "text"})
+        colour = colours(values) if len(labels) == 1 else _APART[n % len(_APART)]
+        traces.append(trace | {"marker": {"color": colour}, "hovertext": hover, "hoverinfo": "text"})
     return figure(
         traces,
         f"{' and '.join(labels)}, prompt by prompt",
