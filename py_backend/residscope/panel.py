@@ -40,7 +40,7 @@ from .targets import friendly
 STATIC = Path(__file__).parent / "static"
 
 MIME = "application/vnd.residscope.panel+json"
-"""Where a notebook keeps a panel's last picture, which the JupyterLab extension puts there; other hosts pass it over."""
+"""Where a notebook keeps a panel's last picture; the JupyterLab extension puts it there, other hosts pass it over."""
 
 
 class Position(traitlets.TraitType[Any, Any]):
@@ -203,9 +203,10 @@ class Panel(anywidget.AnyWidget):
         """All that is selected, as a view tells it: no position where it is the last one."""
         last = positions.last(self._service.view())
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
-        fields = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
+        fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = None if set(end) == {self.position} else self.position
-        return Shown(**{**fields, "target": self._resolved, "position": position})
+        fields |= {"target": self._resolved, "position": position}
+        return Shown(**fields)
 
     def to_html(self) -> str:
         """What is shown as a stand-alone HTML page, with what is one gesture away, as far as there is room.

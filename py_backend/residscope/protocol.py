@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 By = Literal["accumulated", "layer", "head", "neuron", "source"]
+Decomposition = Literal["accumulated", "layer", "head"]
 Norm = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
@@ -62,7 +63,7 @@ class Attribute(Request, frozen=True, tag="attribute"):
     are too many figures (`per_prompt`), what each prompt has: float32 [component, prompt].
     """
 
-    by: Literal["accumulated", "layer", "head"]
+    by: Decomposition
     target: Target
     prompt: int | None = None
     position: int | None = None
@@ -121,7 +122,7 @@ class MapPositions(Request, frozen=True, tag="positions"):
     `heads` names the rows of `by="head"`. Buffer 1 is float32 [position], the model's own figure (NaN: not known).
     """
 
-    by: Literal["accumulated", "layer", "head"]
+    by: Decomposition
     target: Target
     prompt: int | None = None
     norm: Norm = "frozen"
@@ -186,7 +187,7 @@ class Shown(msgspec.Struct, frozen=True):
     score: Score | None = None
     tab: Tab = "attention"
     presentation: Presentation = "matrix"
-    by: Literal["accumulated", "layer", "head"] = "layer"
+    by: Decomposition = "layer"
 
 
 class WriteCode(Request, frozen=True, tag="code"):

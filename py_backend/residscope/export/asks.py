@@ -11,8 +11,8 @@ from ..protocol import (
     AnyRequest,
     Attribute,
     BlendAttention,
-    By,
     CacheFacts,
+    Decomposition,
     Describe,
     MapPositions,
     Picture,
@@ -86,7 +86,7 @@ class Views:
         shown = self.shown
         return RankNeurons(shown.target, layer, shown.top_k, *self.place(prompt, shown.position))
 
-    def position_map(self, by: By, ranked: list[str], prompt: int | None) -> AnyRequest:
+    def position_map(self, by: Decomposition, ranked: list[str], prompt: int | None) -> AnyRequest:
         """The map of what components add at each position."""
         shown = self.shown
         norm = shown.norm if by == "accumulated" else "frozen"
@@ -128,7 +128,7 @@ def wanted(views: Views, ranked: list[str], by_worth: list[str], points: list[st
     shown, facts = views.shown, views.facts
     current, *others = views.prompts
     lens, small, one = "some of the token lens", "some heads in small", "some heads in one"
-    maps: list[By] = ["layer", "accumulated", "head"]
+    maps: list[Decomposition] = ["layer", "accumulated", "head"]
     without_mid = [point for point in points if not point.endswith("_mid")]
     if shown.tab == "positions":
         yield None, [views.position_map(shown.by, ranked, current)]

@@ -1,0 +1,178 @@
+"""Head scores: TransformerLens' own function head by head, and the definitions written out as loops."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache, FactoredMatrix, head_detector
+
+import residscope
+from residscope import ResidscopeError, copying, detection, head_scores, weightings
+
+NAMES = {"previous": "previous_token", "duplicate": "duplicate_token", "induction": "induction"}
+PADDED = torch.tensor([[1, 5, 6, 5, 6, 5], [1, 8, 9, 8, 0, 0], [0, 0, 1, 7, 3, 7], [1, 5, 6, 7, 5, 0]])
+SPANS = [range(6), range(4), range(2, 6), range(5)]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2", "falcon-alibi"])
+def padded(request):
+    """Prompts that say some tokens twice; the second ends with padding, the third begins with it."""
+    model = tiny.boot(request.param)
+    with torch.no_grad():
+        return model.run_with_cache(PADDED)[1]
+
+
+def transformer_lens_score(score: str, pattern: torch.Tensor, tokens: torch.Tensor) -> float:
+    detect = getattr(head_detector, f"get_{NAMES[score]}_head_detection_pattern")
+    return head_detector.compute_head_attention_similarity_score(
+        pattern, detect(tokens[None]), exclude_bos=False, exclude_current_token=False, error_measure="mul"
+    )
+
+
+def written_out(score: str, pattern: torch.Tensor) -> float:
+    """First-token attention and entropy, destination by destination."""
+    figures = []
+    for to in range(1, len(pattern)):
+        row = pattern[to].tolist()
+        figures.append(row[0] if score == "first" else -sum(p * math.log2(p) for p in row if p > 0))
+    return sum(figures) / len(figures)
+
+
+@pytest.mark.parametrize("score", ["previous", "duplicate", "induction", "first", "entropy"])
+@pytest.mark.parametrize("cells", [weightings.CELLS, 40])
+def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
+    monkeypatch.setattr(head_scores, "CELLS", cells)
+    expected = torch.zeros(4, 3, 4)
+    for prompt, span in enumerate(SPANS):
+        tokens = PADDED[prompt, span.start : span.stop]
+        for layer in range(3):
+            for head in range(4):
+                pattern = padded["pattern", layer][prompt, head, span.start : span.stop, span.start : span.stop]
+                known = score in NAMES
+                expected[prompt, layer, head] = (
+                    transformer_lens_score(score, pattern, tokens) if known else written_out(score, pattern)
+                )
+    for prompt in range(4):
+        torch.testing.assert_close(residscope.scores(padded, score, prompt), expected[prompt], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(residscope.scores(padded, score), expected.mean(0), atol=1e-6, rtol=1e-5)
+
+
+def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
+    """Its whole way, on one prompt of the demo model: tokens, cache, layers and heads."""
+    tokens = ioi.tokens[2]
+    cache = ActivationCache({n: t[2] for n, t in ioi.cache.items() if n.endswith("pattern")}, ioi.model, False)
+    for score, name in NAMES.items():
+        theirs = head_detector.detect_head(ioi.model, ioi.prompts[2], f"{name}_head", cache=cache)
+        assert len(tokens) == 15
+        torch.testing.assert_close(residscope.scores(ioi.cache, score, 2), theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("score", list(NAMES))
+def test_where_transformer_lens_has_no_detector_the_definition_is_the_same(score):
+    theirs = getattr(head_detector, f"get_{NAMES[score]}_head_detection_pattern")
+    for tokens in (PADDED[0], torch.tensor([3]), torch.tensor([4, 4, 4]), torch.randint(5, (40,))):
+        assert torch.equal(getattr(detection, score)(tokens[None]).float(), theirs(tokens[None]).float())
+
+
+# --- copying ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gptj", "llama", "qwen2", "llama-multi-query", "native"])
+def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_and_raw_alike(family):
+    model = tiny.boot(family, compatible=True)
+    mine = residscope.scores(tiny.run(model)[2], "copying")
+    for layer in range(3):
+        W_V, W_O = (getattr(model.blocks[layer].attn, name).detach() for name in ("W_V", "W_O"))
+        for head in range(4):
+            group = head * len(W_V) // 4
+            circuit = FactoredMatrix(model.W_E.detach() @ W_V[group], W_O[head] @ model.W_U.detach())
+            values = circuit.eigenvalues
+            theirs = float(values.real.sum() / values.abs().sum())
+            assert float(mine[layer, head]) == pytest.approx(theirs, abs=2e-4), f"L{layer}H{head}"
+    raw = residscope.scores(tiny.run(tiny.boot(family))[2], "copying")
+    torch.testing.assert_close(raw, mine, atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "olmo2", "granite", "native-rms"])
+def test_copying_is_told_by_the_whole_circuit(family):
+    """Vocabulary × vocabulary in float64, every norm as a matrix."""
+    model = tiny.boot(family)
+    mine = residscope.scores(tiny.run(model)[2], "copying")
+
+    def norm(module) -> torch.Tensor:
+        weight = getattr(module, "weight", None)
+        weight = torch.ones(24) if weight is None else weight.detach()
+        return torch.diag(weight.double() + (1 if family == "gemma2" else 0))  # RMSNorms all
+
+    for layer in range(3):
+        block = model.blocks[layer]
+        W_V, W_O = (getattr(block.attn, name).detach().double() for name in ("W_V", "W_O"))
+        before = torch.eye(24, dtype=torch.float64) if family == "olmo2" else norm(block.ln1)
+        after = norm(block.ln1_post) if hasattr(block, "ln1_post") else torch.eye(24, dtype=torch.float64)
+        W_U = norm(model.ln_final) @ model.W_U.detach().double()
+        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # Gemma 2 caps its logits
+        for head in range(4):
+            group = head * len(W_V) // 4
+            whole = model.W_E.detach().double() @ before @ W_V[group] @ W_O[head] @ after @ W_U
+            values = torch.linalg.eigvals(whole)
+            assert float(mine[layer, head]) == pytest.approx(float(values.real.sum() / values.abs().sum()), abs=2e-4)
+
+
+def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed(monkeypatch):
+    model = copy.deepcopy(tiny.boot("llama"))
+    cache = tiny.run(model)[2]
+    made = []
+    monkeypatch.setattr(copying, "_copying", lambda view, real=copying._copying: made.append(1) or real(view))
+    first = residscope.scores(cache, "copying")
+    first.zero_()  # the user's own
+    again = residscope.scores(tiny.run(model)[2], "copying", prompt=1)
+    assert len(made) == 1
+    assert again.abs().max() > 0
+    with torch.no_grad():
+        model.blocks[1].attn.o.original_component.weight.neg_()
+    changed = residscope.scores(cache, "copying")
+    assert len(made) == 2
+    torch.testing.assert_close(changed, again * torch.tensor([[1.0], [-1.0], [1.0]]), atol=1e-5, rtol=0)
+
+
+# --- what cannot be told ---------------------------------------------------------------------------------------------
+def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
+    for score in ("previous", "entropy"):
+        rows = residscope.scores(tiny.run(tiny.boot("lfm2"))[2], score).isnan()
+        assert rows.all(1).tolist() == rows.any(1).tolist() == [True, False, True, False]
+    fewer = residscope.scores(tiny.run(tiny.boot("laguna-heads"))[2], "first")
+    assert fewer.isnan().tolist() == [[False, False, True, True], [False] * 4, [False, False, True, True]]
+
+
+@pytest.mark.parametrize(
+    ("family", "score", "said"),
+    [
+        ("llama", "colour", "There is no score"),
+        ("mamba2", "previous", "hook_pattern` is not in this cache"),
+        ("mamba2", "copying", "there is no copying score"),
+        ("deepseek_v3", "copying", "latent attention"),
+        ("afmoe", "copying", "gated heads"),
+        ("opt-projected", "copying", "of the width of its stream"),
+    ],
+)
+def test_a_score_that_cannot_be_told_is_refused_in_a_sentence(family, score, said):
+    with pytest.raises(ResidscopeError, match=said):
+        residscope.scores(tiny.run(tiny.boot(family))[2], score)
+
+
+def test_missing_ids_nan_and_a_single_token_are_said():
+    model = tiny.boot("llama")
+    held = dict(tiny.run(model)[2].items())
+    without = ActivationCache({n: t for n, t in held.items() if n not in ("embed.hook_in", "hook_embed")}, model)
+    with pytest.raises(ResidscopeError, match="pass `tokens=`"):
+        residscope.scores(without, "induction")
+    told = residscope.scores(without, "induction", tokens=held["embed.hook_in"])
+    torch.testing.assert_close(told, residscope.scores(ActivationCache(held, model), "induction"))
+    odd = held["blocks.1.attn.hook_pattern"].clone()
+    odd[0, 0, 3] = torch.nan
+    with pytest.raises(ResidscopeError, match="layer 1 holds NaN"):
+        residscope.scores(ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model), "entropy")
+    with pytest.raises(ResidscopeError, match="A prompt of one token"):
+        residscope.scores(tiny.run(model, positions=1)[2], "entropy")
