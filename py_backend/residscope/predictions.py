@@ -46,4 +46,4 @@ def top_two(view: CacheView, given: Tensor | None = None) -> Target:
     """The model's own two top predictions, for each prompt, at its last real token."""
     top = predicted(view, None, given).topk(2, dim=-1).indices.tolist()
     token = Vocabulary(view.model).token
-    return Target([Contrast([token(first)], [token(second)]) for first, second in top])
+    return Target([Contrast([token(first)], [token(second)]) for first, second in top], own=True)

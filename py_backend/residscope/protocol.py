@@ -35,10 +35,14 @@ class Contrast(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds."""
+    """What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds.
+
+    `own` says that nobody chose it: it is the model's own two top predictions.
+    """
 
     contrasts: list[Contrast]
     direction: str | None = None
+    own: bool = False
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -59,8 +63,9 @@ class ReadTokens(Request, frozen=True, tag="tokens"):
 class Attribute(Request, frozen=True, tag="attribute"):
     """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
 
-    In the mean over several prompts buffer 1 is the standard deviation, float32 [component], and buffer 2, unless there
-    are too many figures (`per_prompt`), what each prompt has: float32 [component, prompt].
+    In the mean over several prompts buffer 1 is the standard deviation, float32 [component]. Unless there are too many
+    figures (`per_prompt`) buffer 2 is what each prompt has, float32 [component, prompt], and buffer 3 each prompt's
+    constant, float32 [prompt].
     """
 
     by: Decomposition

@@ -250,7 +250,7 @@ class Service:
         if prompt is None and view.batch > 1:
             buffers.append(float32(values.std(-1)))  # as `Attribution.std`
             if values.numel() <= _PER_PROMPT:
-                buffers.append(float32(values))
+                buffers += [float32(values), float32(result.constant)]
                 reply = msgspec.structs.replace(reply, per_prompt=True)
         return reply, buffers
 

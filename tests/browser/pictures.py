@@ -95,9 +95,9 @@ def sidebar(lab: Lab, folder: Path) -> None:
         page.screenshot(path=folder / f"sidebar-narrow-{theme}.png", animations="disabled")
     for head in ("L23H3", "L29H0"):
         view.get_by_role("gridcell", name=re.compile(rf"^{head} ")).click()
+    page.set_viewport_size({"width": 2100, "height": 1250})
     lab.command("residscope:open-in-main-area")
     wide = page.locator(".rs-view").get_by_role("region", name="Residscope", exact=True)
-    page.set_viewport_size({"width": 2100, "height": 1250})
     for theme, name in THEMES.items():
         lab.command("apputils:change-theme", theme=name)
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true" if theme == "light" else "false")

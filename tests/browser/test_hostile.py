@@ -24,10 +24,11 @@ panel.save("page.html")
 for view in ("patterns", "heads"):
     Path(view + ".html").write_text(residscope.to_circuitsvis(cache, heads, view=view).local_src)
 residscope.attention(cache, heads, prompt=0).to_plotly().write_html("attention.html")
-residscope.attribute(cache, answers, by="head", position=None).to_plotly(prompt=0).write_html("heads.html")
-residscope.attribute(cache, answers, by="source", heads=heads).to_plotly(prompt=0).write_html("sources.html")
+for by, more in (("head", {"position": None}), ("source", {"heads": heads})):
+    attribution = residscope.attribute(cache, answers, by=by, **more)
+    attribution.to_plotly(prompt=0, tokens=hostile.TOKENS).write_html(by + ".html")
 """
-FILES = ["page", "patterns", "heads", "attention", "sources"]
+FILES = ["page", "patterns", "heads", "attention", "head", "source"]
 STATES = [
     *({"presentation": name, "weighting": "contribution"} for name in ("matrix", "text", "all")),
     *({"tab": name} for name in ("positions", "token-lens")),

@@ -45,6 +45,7 @@ def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
 
 
 def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(small: Lab) -> None:
+    small.page.set_viewport_size({"width": 2000, "height": 1000})  # room beside the notebook
     view = small.inspect("cache")
     small.command("residscope:open-in-main-area")
     wide = small.ready(small.page.locator(".rs-view").get_by_role("region", name="Residscope", exact=True))

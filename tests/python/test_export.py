@@ -302,11 +302,9 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
             return np.array([[cell.probabilities for cell in row] for row in cells])
         case "prompts":
             by = "head" if shown.heads else "accumulated"
-            reply, [_, _, each] = ask(Attribute(by, shown.target, position=shown.position))
+            reply, [_, _, each, constants] = ask(Attribute(by, shown.target, position=shown.position))
             each = each.reshape(len(reply.labels), view.batch)
-            rows = (
-                each[[reply.labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + reply.constant
-            )
+            rows = each[[reply.labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + constants
             return rows[0] if len(shown.heads) == 1 else rows
         case _:
             raise AssertionError(picture)
@@ -346,7 +344,11 @@ OPTIONS = {
     "lens": [{"norm": "recomputed"}, {}],
     "heads": [{"score": "induction"}, {"score": "copying"}, {}],
     "ranking": [{"ranking": "neurons"}, {"ranking": "neurons", "layer": 1}, {}],
-    "attention": [{"weighting": weighting} for weighting in ("pattern", "value", "contribution")],
+    "attention": [
+        {"weighting": weighting, "presentation": presentation}
+        for weighting in ("pattern", "value", "contribution")
+        for presentation in ("matrix", "text")
+    ],
     "positions": [
         {"by": "accumulated", "norm": "recomputed"},
         *({"by": by} for by in ("accumulated", "layer", "head")),
@@ -367,6 +369,9 @@ def check(cache, picture, answers, prompt, position, options):
         values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)
+            if shown.presentation == "text":  # the heads over each other: contributions add up
+                expected = expected.sum(0) / (1 if shown.weighting == "contribution" else len(shown.heads))
+                step = step.sum(0)
             assert (np.abs(values - expected) <= step + 1e-6).all()
         else:
             np.testing.assert_allclose(values, pictured(service, picture, shown), atol=1e-6, rtol=1e-6)

@@ -128,7 +128,7 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
           own: true,
           measured_from: options.measured === "unknown" ? "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`" : "the logits in the cache (unembed.hook_out)",
           prompts: ask.prompt == null ? prompts : 1, notes, per_prompt: several },
-        buffers: [floats(rows.map(([, v]) => v)), ...(several ? [floats(rows.map(([, v]) => Math.abs(v) * 0.3)), floats(rows.flatMap(([, v]) => spread.map((s) => v * (1 + 0.5 * s))))] : [])],
+        buffers: [floats(rows.map(([, v]) => v)), ...(several ? [floats(rows.map(([, v]) => Math.abs(v) * 0.3)), floats(rows.flatMap(([, v]) => spread.map((s) => v * (1 + 0.5 * s)))), floats(spread.map(() => constant))] : [])],
       };
     }
     if (ask.kind === "neurons") {

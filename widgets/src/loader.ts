@@ -1,6 +1,6 @@
 // Asks the kernel for what the selection needs and puts the answers into the store. The last picture stays until then.
 import { computed, untracked } from "@preact/signals-core";
-import { type Client, float32, RequestFailed } from "./client";
+import { type Client, float32, RequestFailed, type Result } from "./client";
 import { watch } from "./lifetime";
 import type { Attribute } from "./protocol.gen";
 import { type Attribution, NEURONS, SCORES, type Store } from "./store";
@@ -16,6 +16,13 @@ export function isOutdated(error: unknown, store: Store): boolean {
   const outdated = (error.code === "gone" || error.code === "changed") && store.ref.peek() !== null;
   if (outdated) store.outdated.value += 1;
   return outdated;
+}
+
+/** A decomposition, as its reply brought it. */
+export function attributionOf({ reply, buffers }: Result<"attribute">): Attribution {
+  const numbers = (at: number, there: boolean): Float32Array | null => (there ? float32(buffers[at]) : null);
+  const each = reply.per_prompt ?? false;
+  return { reply, rows: float32(buffers[0]), std: numbers(1, buffers.length > 1), perPrompt: numbers(2, each), constants: numbers(3, each) };
 }
 
 export function load(store: Store, client: Client, signal: AbortSignal): void {
@@ -63,7 +70,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       if (!isSet(target)) return;
       now(() =>
         run(lane, client.latest(lane, { kind: "attribute", by, target, prompt, position, norm }), ({ reply, buffers }) =>
-          put({ reply, rows: float32(buffers[0]), std: buffers[1] ? float32(buffers[1]) : null, perPrompt: reply.per_prompt ? float32(buffers[2]) : null }),
+          put(attributionOf({ reply, buffers })),
         ),
       );
     });

@@ -46,8 +46,9 @@ export interface ReadTokens {
 /**
  * One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
  *
- *     In the mean over several prompts buffer 1 is the standard deviation, float32 [component], and buffer 2, unless there
- *     are too many figures (`per_prompt`), what each prompt has: float32 [component, prompt].
+ *     In the mean over several prompts buffer 1 is the standard deviation, float32 [component]. Unless there are too many
+ *     figures (`per_prompt`) buffer 2 is what each prompt has, float32 [component, prompt], and buffer 3 each prompt's
+ *     constant, float32 [prompt].
  */
 export interface Attribute {
   kind: "attribute";
@@ -59,10 +60,13 @@ export interface Attribute {
 }
 /**
  * What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds.
+ *
+ *     `own` says that nobody chose it: it is the model's own two top predictions.
  */
 export interface Target {
   contrasts: Contrast[];
   direction?: string | null;
+  own?: boolean;
 }
 /**
  * Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`).
@@ -524,4 +528,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "fef44e528af0";
+export const WIRE = "62f6be8649bc";

@@ -22,8 +22,10 @@ export interface Attribution {
   rows: Float32Array;
   /** The standard deviation over prompts. */
   std: Float32Array | null;
-  /** [component, prompt], row-major. */
+  /** [component, prompt], row-major; null where there are too many to send. */
   perPrompt: Float32Array | null;
+  /** The constant of each prompt. */
+  constants: Float32Array | null;
 }
 /** A score for each head, as it came. */
 export interface Scores {

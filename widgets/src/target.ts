@@ -4,7 +4,7 @@ import type { Contrast, Target, Token } from "./protocol.gen";
 
 export type Side = "answer" | "distractor";
 
-export const NOTHING: Target = { contrasts: [], direction: null };
+export const NOTHING: Target = { contrasts: [], direction: null, own: false };
 
 export function isSet(target: Target): boolean {
   return target.contrasts.length > 0 || !!target.direction;
@@ -47,7 +47,7 @@ export function label(tokens: Token[]): string {
 export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Target {
   if (target.contrasts.length === 0 || target.direction) {
     const empty: Contrast = { answer: [], distractor: [] };
-    return { contrasts: [{ ...empty, [side]: tokens }], direction: null };
+    return { contrasts: [{ ...empty, [side]: tokens }], direction: null, own: false };
   }
   const all = prompt === null || target.contrasts.length === 1;
   return collapse(target.contrasts.map((c, i) => (all || i === prompt ? { ...c, [side]: tokens } : c)), all);
@@ -60,11 +60,11 @@ export function canSwap(target: Target): boolean {
 /** Answer and distractor change places, in all prompts. */
 export function swap(target: Target): Target {
   if (!canSwap(target)) return target;
-  return { contrasts: target.contrasts.map((c) => ({ answer: c.distractor, distractor: c.answer })), direction: null };
+  return { contrasts: target.contrasts.map((c) => ({ answer: c.distractor, distractor: c.answer })), direction: null, own: false };
 }
 
 function collapse(contrasts: Contrast[], all: boolean): Target {
   const first = contrasts[0];
   const equal = all && first && shared(contrasts, "answer") && shared(contrasts, "distractor");
-  return { contrasts: equal ? [first] : contrasts, direction: null };
+  return { contrasts: equal ? [first] : contrasts, direction: null, own: false };
 }

@@ -20,7 +20,7 @@ describe("the badge in words", () => {
     ["misses, nobody knows why", { unexplained: 0.1, worst: 0.35, prompts: 2 }, "The rows and the constant, in the mean over 2 prompts, add up to +2.000; the model’s own logit difference, read from the given logits, is +4.616. The worst prompt is judged: there they leave 0.35 unexplained, more than rounding (float32: up to 1e-4)."],
     ["is not measured", { measured: null, unexplained: null, worst: null, measured_from: "nothing: the cache holds no logits; pass `logits=`" }, "The rows and the constant add up to +2.000. Whether that is the model’s own logit difference is not known: the cache holds no logits; pass `logits=`."],
   ])("%s", (_, given, words) => {
-    expect(explanation({ reply: reply(given), rows: new Float32Array([1.5]), std: null, perPrompt: null }, "logit difference", "float32")).toBe(words);
+    expect(explanation({ reply: reply(given), rows: new Float32Array([1.5]), std: null, perPrompt: null, constants: null }, "logit difference", "float32")).toBe(words);
   });
 
   it("opens with the notes, each once, whose number stands on the badge", async () => {
@@ -47,7 +47,7 @@ describe("what is not there", () => {
     expect(text(root.querySelector('[role="status"]'))).toMatch(/^✓ rows and constant sum to [+−]\d\.\d{3} /);
     expect(root.querySelectorAll(".rs-bar.rs-hollow")).toHaveLength(2);
     expect(text(root.querySelector(".rs-ledger"))).not.toContain("not known");
-    const mixed = { reply: reply({ labels: ["L0H0", "L1H0", "1_mixer_out"] }), rows: new Float32Array([1, NaN, 2]), std: null, perPrompt: null };
+    const mixed = { reply: reply({ labels: ["L0H0", "L1H0", "1_mixer_out"] }), rows: new Float32Array([1, NaN, 2]), std: null, perPrompt: null, constants: null };
     expect([entries(mixed, 2).map((e) => `${e.name} ${e.value}`), rowSum(mixed)]).toEqual([["heads 1", "other sublayers 2", "constant 0.5"], 3.5]);
   });
 

@@ -79,7 +79,8 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
-  await vi.waitFor(() => expect(text(panel()?.querySelector(".rs-alert"))).toBe(""));
+  await vi.waitFor(() => expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain("was not read while that could be done"));
+  expect(text(panel()?.querySelector(".rs-alert"))).toBe("");
 });
 
 it("keeps the picture over a restart, and takes the cache that comes back under its name", async () => {

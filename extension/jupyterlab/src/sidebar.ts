@@ -28,7 +28,7 @@ export const CommandIDs = {
 } as const;
 
 /** Longer than the palette takes to give the focus back. */
-const WIDE_PX = 700;
+const WIDE_PX = 560;
 const FOCUS_BACK_MS = 60;
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {

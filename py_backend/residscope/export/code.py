@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..errors import ResidscopeError
 from ..heads import parse
-from ..protocol import Picture, WriteCode
+from ..protocol import Picture, Shown, WriteCode
 from ..targets import Targets
 from .script import Given, Script
 from .writing import call, literal
@@ -100,9 +100,17 @@ def _attention(script: Script) -> list[str]:
     arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "model")]
     return [
         call("attribution = residscope.attention", arguments),
-        f"values = attribution.values  # [head, destination, source], {script.said}",
+        f"values = {_superposed(shown)}, {script.said}",
         "figure = attribution.to_plotly()",
     ]
+
+
+def _superposed(shown: Shown) -> str:
+    """The text lays several heads over each other; the matrices stand side by side."""
+    if shown.presentation != "text" or len(shown.heads) < 2:
+        return "attribution.values  # [head, destination, source]"
+    how = "sum" if shown.weighting == "contribution" else "mean"
+    return f"attribution.values.{how}(0)  # [destination, source], the {how} over heads"
 
 
 def _positions(script: Script) -> list[str]:
@@ -139,7 +147,7 @@ def _prompts(script: Script) -> list[str]:
     if not heads:
         return [
             script.attribute("accumulated", **script.for_all_prompts),
-            "values = attribution.values[-1] + attribution.constant.mean()  # [prompt], logits",
+            "values = attribution.values[-1] + attribution.constant  # [prompt], logits",
             'figure = attribution.to_plotly("prompts")',
         ]
     found = [parse(head) for head in heads]

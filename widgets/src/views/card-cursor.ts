@@ -4,7 +4,7 @@ import { batch, type ReadonlySignal, signal as state, type Signal, untracked } f
 import { bringIntoSight, type Part, type Zoom } from "../draw/zoom";
 import { parseHead } from "../format";
 import { element, watch } from "../lifetime";
-import type { Weighting } from "../store";
+import type { Sentence, Weighting } from "../store";
 import type { Attention } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { cellSentence } from "./attention-words";
@@ -32,6 +32,7 @@ export function mountCursor(
 ): void {
   const { store, pointed } = room;
   const cursor = state<Cell | null>(null);
+  let said: Sentence | null = null;
   const destination = element("i", "rs-frame");
   const row = element("i", "rs-lane");
   const column = element("i", "rs-lane");
@@ -76,10 +77,12 @@ export function mountCursor(
     const picture = shown.value;
     if (at === null || !picture) return;
     const text = cellSentence(store, picture.attention, picture.weighting, picture.head, at.q, at.k);
-    untracked(() => (store.sentence.value = text));
+    untracked(() => (store.sentence.value = said = text));
   });
   const leave = (): void => {
     if (cursor.peek() === null) return;
+    // The pointer may leave because the keyboard has moved on, and scrolled: what another card says stays.
+    if (store.sentence.peek() !== said) return void (cursor.value = null);
     select(null);
     store.sentence.value = null;
   };

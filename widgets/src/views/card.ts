@@ -95,8 +95,13 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
           if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting) put(attention);
         },
         (error: unknown) => {
-          if (signal.aborted || isOutdated(error, store)) return;
-          trouble.value = error instanceof Error ? error.message : String(error);
+          if (signal.aborted) return;
+          if (!isOutdated(error, store)) trouble.value = error instanceof Error ? error.message : String(error);
+          else if (shown.peek()?.head !== head) {
+            // Another head's picture must not stand under this one's name.
+            shown.value = { attention: { size: size.peek(), maps: {}, brings: null, notes: [] }, head, weighting };
+            trouble.value = `${head} was not read while that could be done.`;
+          }
           node.classList.remove("rs-waiting");
         },
       );

@@ -1,7 +1,8 @@
 // What each prompt has: of one head, or of the whole. From the mean that the charts show; while they show one prompt, asked for.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
-import { type Client, float32 } from "../client";
+import type { Client } from "../client";
 import { headName } from "../format";
+import { attributionOf } from "../loader";
 import type { Attribution, Store } from "../store";
 import { isSet } from "../target";
 import { asking } from "./asking";
@@ -10,8 +11,6 @@ import { type Spread, spreadOf } from "./spread";
 export interface Figures extends Spread {
   /** The head; null is the whole. */
   head: string | null;
-  /** What was added to each prompt's row of the lens. */
-  constant: number;
 }
 export interface PromptFigures {
   figures: ReadonlySignal<Figures | null>;
@@ -25,7 +24,7 @@ export function promptFigures(store: Store, client: Client, head: ReadonlySignal
     const [target, position] = [store.target.value, store.locked.value];
     const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
     return here && isSet(target) ? { kind: "attribute", by: by.value, target, prompt: null, position, norm: "frozen" } : null;
-  }, ({ reply, buffers }) => ({ reply, rows: float32(buffers[0]), std: buffers[1] ? float32(buffers[1]) : null, perPrompt: reply.per_prompt ? float32(buffers[2]) : null }));
+  }, attributionOf);
 
   let last: Figures | null = null;
   const figures = computed(() => {
@@ -42,9 +41,16 @@ export function figuresOf(data: Attribution | null, head: string | null, heads: 
   if (head !== null) {
     const row = data.reply.labels.findIndex((label, i) => label === head && label === headName(Math.floor(i / heads), i % heads));
     const spread = row < 0 ? null : spreadOf(data, row);
-    return spread && { ...spread, head, constant: 0 };
+    return spread && { ...spread, head };
   }
   const spread = spreadOf(data, data.rows.length - 1);
-  const { constant } = data.reply;
-  return spread && { ...spread, mean: spread.mean + constant, each: spread.each?.map((value) => value + constant) ?? null, head, constant };
+  if (!spread) return null;
+  const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;
+  return { ...spread, mean: spread.mean + data.reply.constant, std: each ? deviation(each) : spread.std, each, head };
+}
+
+/** As in Python: the standard deviation of a sample. */
+function deviation(values: Float32Array): number {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1));
 }

@@ -70,6 +70,5 @@ function captionOf(figures: Figures | null, what: string): string {
   if (!figures) return "Adding up the prompts …";
   const spread = `Line and band: the mean ${signed(figures.mean)} ${plusMinus(figures.std)}, one standard deviation.`;
   if (figures.head !== null) return `What ${figures.head} adds to the ${what} in each prompt. ${spread}`;
-  const constant = Math.abs(figures.constant) >= 0.005 ? `; of the constant, the prompts’ mean (${signed(figures.constant)}) is added to each` : "";
-  return `The ${what} of each prompt, as the final residual stream gives it${constant}. Point at a head to see its own. ${spread}`;
+  return `The ${what} of each prompt, as its final residual stream gives it. Point at a head to see its own. ${spread}`;
 }
