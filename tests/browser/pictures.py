@@ -35,7 +35,7 @@ prompts = [
 logits, cache = model.run_with_cache(model.to_tokens(prompts))"""
 TRAINING = "runs = {'clean': cache, 'first': model.run_with_cache(model.to_tokens(prompts[:1]))[1]}"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-WIDTHS = {"wide": (1440, 1500), "narrow": (600, 3000)}
+WIDTHS = {"wide": (1440, 1900), "narrow": (600, 3400)}
 
 
 def main(folder: Path) -> None:
@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
                 expect(panel).to_have_attribute("data-state", "ready")
                 panel.screenshot(path=folder / f"{width}-{theme}.png", animations="disabled")
                 print(folder / f"{width}-{theme}.png")
-        page.set_viewport_size({"width": 1440, "height": 1500})
+        page.set_viewport_size({"width": 1440, "height": 1900})
         lab.command("apputils:change-theme", theme=THEMES["light"])
         gallery.take(lab, panel, folder)
         GALLERY.write_text(gallery.page("../../widgets/pictures"))
