@@ -17,16 +17,15 @@ from lab import Lab
 from playwright.sync_api import expect, sync_playwright
 from server import Server
 
-from residscope.demo import demo_model_folder
-
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "widgets/pictures"
 GALLERY = ROOT / "py_backend/docs/gallery.md"
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache = run.cache"
 INSPECT = "panel = residscope.inspect(cache, run.answers, prompt=0, heads=['L23H3', 'L29H0'])"
-RESEARCH = f"""from transformer_lens.model_bridge import TransformerBridge
+RESEARCH = """from residscope.demo import demo_model_folder
+from transformer_lens.model_bridge import TransformerBridge
 
-model = TransformerBridge.boot_transformers({str(demo_model_folder())!r})
+model = TransformerBridge.boot_transformers(str(demo_model_folder()))
 prompts = [
     "When John and Mary went to the shops, John gave the bag to",
     "When Tom and James went to the park, James gave the ball to",
@@ -88,6 +87,7 @@ def sidebar(lab: Lab, folder: Path) -> None:
     lab.open_sidebar()
     view = lab.inspect("cache")
     view.get_by_role("button", name="Next prompt").click()
+    page.mouse.move(600, 800)
     for theme, name in THEMES.items():
         lab.command("apputils:change-theme", theme=name)
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true" if theme == "light" else "false")
