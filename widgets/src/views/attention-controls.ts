@@ -3,7 +3,7 @@ import { html, nothing, render } from "lit-html";
 import { watch } from "../lifetime";
 import type { Presentation, Weighting } from "../store";
 import type { AttentionRoom } from "./attention-room";
-import { gradient, meaningOf, NAMES, WEIGHTINGS, written } from "./attention-scale";
+import { gradient, meaningOf, NAMES, UNITS, WEIGHTINGS, written } from "./attention-scale";
 
 const PRESENTATIONS: [Presentation, string, string][] = [
   ["matrix", "Matrix", "The pinned heads side by side: destination × source"],
@@ -36,7 +36,7 @@ export function mountAttentionControls(controls: HTMLElement, room: AttentionRoo
         <div class="rs-range">
           <div class="rs-switch" role="group" aria-label="Colour range">${RANGES.map(([value, label, tip]) => button(label, tip, own === value, () => (store.ownRange.value = value)))}</div>
           <div class="rs-scale" role="img" title=${says} aria-label=${`Colour scale: ${NAMES[weighting]} from ${diverging ? `minus ${end}` : "0"} to ${end}`}>
-            <span>${diverging ? (end ? `−${end.replace(/^\+/, "")}` : nothing) : "0"}</span><i style="background-image:${gradient(weighting, store.theme.value)}"></i><span>${end}</span></div>
+            <span>${diverging ? (end ? `−${end.replace(/^\+/, "")}` : nothing) : "0"}</span><i style="background-image:${gradient(weighting, store.theme.value)}"></i><span>${end} <small>${UNITS[weighting]}</small></span></div>
         </div>`,
       controls,
     );

@@ -7,6 +7,8 @@ import type { Store, Theme, Weighting } from "../store";
 
 export const WEIGHTINGS: Weighting[] = ["pattern", "value", "contribution"];
 
+/** What the scale counts. */
+export const UNITS: Record<Weighting, string> = { pattern: "attention", value: "× ‖v W_O‖", contribution: "logits" };
 export const NAMES: Record<Weighting, string> = { pattern: "Attention", value: "Value-weighted", contribution: "Contribution" };
 
 export function meaningOf(weighting: Weighting, store: Store): string {
