@@ -75,7 +75,7 @@ def test_it_attaches_and_answers_while_a_cell_runs(kernel, sidebar, cell):
         [row] = sidebar.ask("caches")[0]["reply"]["caches"]
         assert row["names"] == ["my_cache"]
         target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
-        answer, [buffer] = sidebar.ask("attribute", row["ref"], by="head", target=target)
+        answer, [buffer, *_] = sidebar.ask("attribute", row["ref"], by="head", target=target)
         assert kernel.is_alive()
         sidebar.close()
     rows = np.frombuffer(buffer, np.float32)
