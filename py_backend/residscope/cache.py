@@ -205,6 +205,10 @@ class CacheView:
         """The prompt's index, from the start; None (the mean) stays None."""
         if prompt is None:
             return None
+        try:
+            prompt = index(prompt)
+        except TypeError:
+            raise ResidscopeError("prompt", f"`prompt={prompt!r}` is no prompt: give a number, or None.") from None
         if not -self.batch <= prompt < self.batch:
             raise ResidscopeError(
                 "prompt", f"There is no prompt {prompt}: the cache holds {self.batch}, 0 to {self.batch - 1}."

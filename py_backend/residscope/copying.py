@@ -39,11 +39,13 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     Raises:
         ResidscopeError: If the model has no such weights.
     """
-    state = weights_of(view.model)
-    known = _known.get(view.model) if state is not None else None
+    weights = weights_of(view.model)
+    # A cache helps to read the weights, and one that was filtered may help less.
+    state = weights, norms_outputs(view), [view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers)]
+    known = _known.get(view.model) if weights is not None else None
     if known is None or known[0] != state:
         known = (state, _copying(view))
-        if state is not None:
+        if weights is not None:
             _known[view.model] = known
     values, notes = known[1]
     return values.clone(), list(notes)

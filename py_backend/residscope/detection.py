@@ -38,10 +38,12 @@ def patterns(
             "no-tokens", "This score compares tokens, and the cache holds no token ids: pass `tokens=` [batch, pos]."
         )
     if tokens is None:
-        tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long)
+        tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long, device="cpu")
     rows = tokens[list(prompts), span.start : span.stop].cpu()
     detect = _known(score)
-    return torch.stack([detect(row[None]) for row in rows]).to(view.like)
+    with torch.device("cpu"):  # where the tokens are, whatever the user's default is
+        wanted = torch.stack([detect(row[None]) for row in rows])
+    return wanted.to(view.like)
 
 
 def _known(score: Score) -> Any:

@@ -102,26 +102,32 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scored:
     prompts = range(view.batch) if prompt is None else range(prompt, prompt + 1)
     first, last = positions.first(view), positions.last(view)
     spans = {at: range(first[at], last[at] + 1) for at in prompts}
+    without = _without_attention(view)
     if score in ("first", "entropy"):  # the first destination has no choice
         spans = {at: span for at, span in spans.items() if len(span) > 1}
         if not spans:
             raise ResidscopeError("too-short", "A prompt of one token leaves attention no choice: there is no score.")
-    values, without = _measured(view, score, spans)
+    values = _measured(view, score, spans, without)
     notes = [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
     return Scored(values, 0.0, high, notes)
 
 
-def _measured(view: CacheView, score: Score, spans: dict[int, range]) -> tuple[Tensor, list[int]]:
-    """The mean of the prompts' scores, and the layers that have no attention.
+def _without_attention(view: CacheView) -> list[int]:
+    """The layers whose attention is not in the cache; refused, where that is all of them."""
+    without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
+    if len(without) == view.n_layers:
+        raise without[0]
+    return list(without)
+
+
+def _measured(view: CacheView, score: Score, spans: dict[int, range], without: list[int]) -> Tensor:
+    """The mean of the prompts' scores; NaN in layers without attention.
 
     Prompts that begin and end at the same positions are taken together, as many as fit the budget.
     """
     import torch
 
-    without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
-    if len(without) == view.n_layers:
-        raise without[0]
     total = view.like.new_zeros(view.n_layers, view.n_heads)
     for span in dict.fromkeys(spans.values()):
         own = [prompt for prompt, of in spans.items() if of == span]
@@ -137,8 +143,8 @@ def _measured(view: CacheView, score: Score, spans: dict[int, range]) -> tuple[T
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
                 total[layer, : figures.shape[1]] += figures.sum(0)
                 total[layer, figures.shape[1] :] = math.nan
-    total[list(without)] = math.nan
-    return total / len(spans), list(without)
+    total[without] = math.nan
+    return total / len(spans)
 
 
 def _some(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
@@ -178,4 +184,5 @@ def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range)
 def _entropy(pattern: Tensor) -> Tensor:
     """In bits; what a head with a sink of its own keeps back is not counted."""
     rows = pattern[:, :, 1:]
-    return -(rows * rows.clamp(min=1e-38).log2()).sum(-1).mean(-1)
+    # Not the smallest float32: where a device counts such numbers as 0, their logarithm is infinite.
+    return -(rows * rows.clamp(min=1e-30).log2()).sum(-1).mean(-1)

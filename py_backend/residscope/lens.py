@@ -7,7 +7,7 @@ made exact for norms that are not folded, and with what the model does to its lo
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -278,7 +278,7 @@ class Reader:
     def _stream(self, part: CacheView, point: str) -> Float[Tensor, "batch pos d_model"]:
         if point == "final_post":
             return part.rows(f"blocks.{part.n_layers - 1}.hook_resid_post", None)
-        match = _POINT.fullmatch(point)
+        match = _POINT.fullmatch(str(point))
         if match is None:
             raise ResidscopeError(
                 "points", f'There is no point "{point}" in the stream: write "3_pre", "3_mid" or "final_post".'
@@ -320,12 +320,15 @@ def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
 
     rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
     width = max(map(len, rows))
-    return torch.tensor([row + row[:1] * (width - len(row)) for row in rows]).expand(batch, -1)
+    return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu").expand(batch, -1)
 
 
-def _whole(view: CacheView, wanted: Sequence[int] | int | None) -> list[int]:
+def _whole(view: CacheView, wanted: Any) -> list[int]:
     """Positions, counted from the start."""
     if wanted is None:
         return list(range(view.n_pos))
-    wanted = [wanted] if isinstance(wanted, int) else list(wanted)
+    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    wanted = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
+    if any(isinstance(at, str) for at in wanted):  # "last" is not the same in every prompt
+        raise ResidscopeError("position", "The token lens' positions are numbers, such as `positions=[0, 1]` or −1.")
     return [int(found[0]) for at in wanted if (found := resolve(view, at)) is not None]

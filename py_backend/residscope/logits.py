@@ -48,7 +48,7 @@ def _slope(transform: Callable[[Tensor], Tensor]) -> float:
     """The factor of a transform of logits: its slope at zero, where no soft-cap bends it."""
     import torch
 
-    step = torch.tensor([2.0**-20], dtype=torch.float64)
+    step = torch.tensor([2.0**-20], dtype=torch.float64, device="cpu")
     slope = float(transform(step)) / float(step)
     return 1.0 if abs(slope - 1) < 1e-9 else slope
 

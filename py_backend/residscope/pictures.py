@@ -127,7 +127,7 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
 
     view, layer = scene.view, scene.view.check_layer(ask.layer)
     side = min(max(ask.side, 1), view.n_pos)
-    cells = torch.zeros(view.n_heads, side, side, dtype=torch.int8)
+    cells = torch.zeros(view.n_heads, side, side, dtype=torch.int8, device="cpu")
     limits: list[float | None] = [None] * view.n_heads
     maps = scene.maps(ask.weighting, ask.target, ask.prompt)
     refused: list[str] = []
@@ -158,12 +158,14 @@ def blend(scene: Scene, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
     total, count = view.like.new_zeros(view.n_pos, view.n_pos), 0
     refusals: dict[int, ResidscopeError] = {}
     for layer in range(view.n_layers) if ask.layer is None else [view.check_layer(ask.layer)]:
+        own = total.new_zeros(())  # a layer that is refused half way counts for nothing
         try:
-            for heads, values in maps.of(layer, range(_count(view, layer))):
-                total += values.sum(0)
-                count += len(heads)
+            for _, values in maps.of(layer, range(_count(view, layer))):
+                own = own + values.sum(0)
         except ResidscopeError as error:
             refusals[layer] = error
+            continue
+        total, count = total + own, count + _count(view, layer)
     if not count and refusals:
         raise next(iter(refusals.values()))
     notes = maps.notes + padding_in_mean(view, maps.prompt)

@@ -71,7 +71,7 @@ def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None
                 f"Position {p} is outside the prompt: it has {view.n_pos} positions, 0 to {view.n_pos - 1} "
                 f"(or −{view.n_pos} to −1 from the end).",
             )
-    return torch.tensor([p % view.n_pos for p in wanted])
+    return torch.tensor([p % view.n_pos for p in wanted], device="cpu")
 
 
 def assumed(view: CacheView) -> list[str]:

@@ -90,7 +90,8 @@ def reads(
         cut: The number and the width of the layer's heads, by the weights they write with.
 
     Raises:
-        ResidscopeError: If there is no such head, or `pattern` or `v` was not cached for all positions.
+        ResidscopeError: If there is no such head, or `pattern` or `v` was not cached for all positions, or, where heads
+            gate what they have read, the gate or `z` was not.
     """
     check_heads(layer, heads, cut[0])
     pattern = some_pattern(view, positions, layer, heads)
@@ -99,8 +100,10 @@ def reads(
     if view.has(f"blocks.{layer}.attn.hook_z"):
         z = head_outputs(view, positions, layer, cut)[:, :, list(heads)].transpose(1, 2)
     name = _gate_name(view, layer)
-    if name is None or z is None:
+    if name is None:
         return Reads(pattern, v, z, None)
+    if z is None:  # without it nothing tells how the gate is applied
+        z = view.get(f"blocks.{layer}.attn.hook_z")
     raw = view.rows(name, positions).flatten(2)  # a figure for each unit, or one for each head
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
         return Reads(pattern, v, z, None)
@@ -125,8 +128,14 @@ def is_gated(view: CacheView, layer: int) -> bool:
 
 
 def _gate_name(view: CacheView, layer: int) -> str | None:
-    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one."""
-    return view.first(*(f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")))
+    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one.
+
+    A cache that was filtered may lack it, so the module is asked, too.
+    """
+    attention = getattr(view.model.blocks[layer], "attn", None)
+    names = {name: f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")}
+    held = view.first(*names.values())
+    return held or next((names[name] for name in names if hasattr(attention, name.split(".")[0])), None)
 
 
 def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Tensor | None:

@@ -99,7 +99,7 @@ def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:
         heads, alone = str(heads), True  # a lone number is no head: said so where heads are read
     names = [heads] if alone and heads else list(heads or ())
     if not names:
-        raise ResidscopeError("heads", '`by="source"` needs heads: `heads=["9.9", "9.6"]`.')
+        raise ResidscopeError("heads", 'No head is named: give some, such as `heads=["9.9", "9.6"]`.')
     found = [parse(head) for head in names]
     for layer, head in found:
         view.check_head(layer, head)

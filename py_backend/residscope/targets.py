@@ -131,8 +131,9 @@ class Targets:
         ]
         width = max(len(row) for row in rows)
         padded = [row + [(row[0][0], 0.0)] * (width - len(row)) for row in rows]
-        ids = torch.tensor([[id for id, _ in row] for row in padded])
-        return ids, torch.tensor([[alpha for _, alpha in row] for row in padded], dtype=torch.float64).float()
+        ids = torch.tensor([[id for id, _ in row] for row in padded], device="cpu")
+        alpha = [[alpha for _, alpha in row] for row in padded]
+        return ids, torch.tensor(alpha, dtype=torch.float64, device="cpu").float()
 
     def held(self, key: str) -> Float[Tensor, "batch d_model"]:
         """A direction given earlier as a tensor."""

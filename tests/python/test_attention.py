@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import tiny
 import torch
 from brute import Brute, logit_scale
+from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError, weightings
+from residscope.protocol import (
+    BlendAttention,
+    ChooseTarget,
+    MapPositions,
+    ReadAttention,
+    ReadThumbnails,
+    ReadTokenLens,
+    Score,
+    ScoreHeads,
+    Suggest,
+)
+from residscope.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 GATES = {"qwen3_5_text": torch.sigmoid, "laguna": torch.nn.functional.softplus, "afmoe": torch.sigmoid}
@@ -140,7 +155,7 @@ def test_nothing_of_the_users_is_changed(ioi):
     ("options", "said"),
     [
         ({"heads": "L3H9"}, "no head L3H9"),
-        ({"heads": []}, "needs heads"),
+        ({"heads": []}, "No head is named"),
         ({"prompt": 8}, "There is no prompt 8"),
         ({"weighting": "colour"}, '"pattern", "value", "contribution"'),
         ({"weighting": "contribution", "answers": " Josephine"}, "2 tokens"),
@@ -153,8 +168,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(ioi, options, said):
 
 
 def test_what_is_missing_or_not_finite_is_named():
-    from transformer_lens import ActivationCache
-
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
     no_values = ActivationCache({n: t for n, t in held.items() if not n.endswith("hook_v")}, model)
@@ -184,3 +197,55 @@ def test_contributions_of_layers_whose_heads_do_not_add_up_are_refused():
     assert residscope.attention(cache, "L1H0", weighting="value").values.shape == (1, 7, 7)
     with pytest.raises(ResidscopeError, match="cannot be told"):
         residscope.attention(cache, "L1H0", weighting="contribution", answers=5)
+
+
+@pytest.mark.parametrize("family", GATES)
+def test_a_filtered_cache_does_not_hide_a_gate(family):
+    """Without the gate, or without `hook_z` that tells how it is applied, nothing is shown as if there were none."""
+    model = tiny.boot(family)
+    tokens, _, cache = tiny.run(model)
+    head = HEADS.get(family, ["L1H0"])[0]
+    for lacks in (["hook_z"], ["gate"], ["hook_z", "gate"]):
+        with torch.no_grad():
+            _, part = model.run_with_cache(
+                tokens, names_filter=lambda name, lacks=lacks: not (".attn." in name and any(n in name for n in lacks))
+            )
+        for weighting in ("value", "contribution"):
+            with pytest.raises(ResidscopeError, match="is not in this cache"):
+                residscope.attention(part, head, weighting=weighting, answers=5)
+        torch.testing.assert_close(residscope.attention(part, head).values, residscope.attention(cache, head).values)
+
+
+def test_the_users_default_device_is_no_matter():
+    """Here one that holds no numbers: whatever is made on it by mistake cannot be read."""
+    cache = tiny.run(tiny.boot("llama"))[2]
+
+    def replies() -> list[object]:
+        service = Service(cache)
+        target = service.targets().resolve((5, 6))
+        asks = [
+            ReadAttention(1, 0, target, None, None, "contribution"), ReadThumbnails(1, target, None, "value"),
+            BlendAttention(None, target, 1, "contribution"), MapPositions("layer", target, None),
+            ReadTokenLens(["1_pre", "final_post"], 0, 7, target), Suggest(None, None, 5), ChooseTarget(),
+            *(ScoreHeads(score, None) for score in get_args(Score)),
+        ]  # fmt: skip
+        return [service.reply(ask) for ask in asks]
+
+    expected = replies()
+    with torch.device("meta"):
+        assert replies() == expected
+
+
+def test_a_layer_that_is_refused_half_way_adds_nothing_to_the_whole(monkeypatch):
+    model = tiny.boot("llama")
+    held = dict(tiny.run(model)[2].items())
+    odd = held["blocks.1.attn.hook_pattern"].clone()
+    odd[:, 3] = torch.nan
+    cache = ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model)
+    monkeypatch.setattr(weightings, "CELLS", 49)  # a head at a time: three are summed before the fourth is refused
+    service = Service(cache)
+    reply, [buffer] = service.reply(BlendAttention(None, service.targets().resolve(5), None, "pattern"))
+    assert (reply.heads, len(reply.notes)) == (8, 1)
+    mean = torch.cat([held[f"blocks.{layer}.attn.hook_pattern"].mean(0) for layer in (0, 2)]).mean(0)
+    found = torch.frombuffer(bytearray(buffer), dtype=torch.float16).float().reshape(7, 7) * reply.scale
+    torch.testing.assert_close(found, mean, atol=1e-3, rtol=1e-3)

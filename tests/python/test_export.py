@@ -377,6 +377,17 @@ def check(cache, picture, answers, prompt, position, options):
             np.testing.assert_allclose(values, pictured(service, picture, shown), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("family", "heads"), [("lfm2", 8), ("laguna-heads", 8), ("llama", 12)])
+def test_the_code_of_all_heads_names_those_that_there_are(family, heads):
+    """Also where some layers have no attention, or fewer heads."""
+    cache = tiny.run(tiny.boot(family))[2]
+    service = Service(cache)
+    target = service.targets().resolve(PAIR)
+    for weighting in ("pattern", "value", "contribution"):
+        shown = Shown(target, 1, presentation="all", weighting=weighting)
+        assert ran(written(service, "attention", shown), cache=cache).shape == (heads, 7, 7)
+
+
 def test_the_code_is_as_a_person_would_write_it(llama):
     service = Service(llama.cache)
     target = service.targets().resolve(PAIR)
@@ -432,7 +443,10 @@ def test_the_code_names_what_the_user_names(run, notebook):
     np.testing.assert_allclose(ran(code, **notebook), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ['x"]; import os #', "runs[…]", "a\nb", 'runs["x"] (2)', "f()", "lambda: 0"])
+@pytest.mark.parametrize(
+    "name",
+    ['x"]; import os #', "runs[…]", "a\nb", 'runs["x"] (2)', "f()", "lambda: 0", "x #", "x[\n0]", "x\n"],
+)
 def test_a_name_that_is_no_variable_does_not_become_code(llama, name):
     service = Service(llama.cache, name)
     code = written(service, "layers", Shown(service.targets().resolve(PAIR)))

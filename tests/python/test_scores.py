@@ -176,3 +176,35 @@ def test_missing_ids_nan_and_a_single_token_are_said():
         residscope.scores(ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model), "entropy")
     with pytest.raises(ResidscopeError, match="A prompt of one token"):
         residscope.scores(tiny.run(model, positions=1)[2], "entropy")
+
+
+def test_pos_slice_is_named_and_not_taken_for_a_prompt_of_one_token():
+    model = tiny.boot("llama")
+    _, cache = model.run_with_cache(tiny.run(model)[0], pos_slice=-1)
+    with pytest.raises(ResidscopeError, match="leave out `pos_slice`"):
+        residscope.scores(cache, "first")
+
+
+def test_entropy_where_the_smallest_numbers_count_as_zero():
+    cache = tiny.run(tiny.boot("llama"))[2]
+    expected = residscope.scores(cache, "entropy")
+    torch.set_flush_denormal(True)  # as some devices do
+    try:
+        found = residscope.scores(cache, "entropy")
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_filtered_cache_does_not_decide_what_is_remembered_of_copying():
+    """`bert` has its norms behind attention, which only activations tell; of a gate the module tells, too."""
+    model = copy.deepcopy(tiny.boot("bert"))
+    tokens, _, cache = tiny.run(model)
+    expected = residscope.scores(cache, "copying")
+    model = copy.deepcopy(tiny.boot("bert"))
+    _, part = model.run_with_cache(tokens, names_filter=lambda name: "ln1" not in name)
+    residscope.scores(part, "copying")
+    torch.testing.assert_close(residscope.scores(tiny.run(model)[2], "copying"), expected)
+    _, part = tiny.boot("afmoe").run_with_cache(tokens, names_filter=lambda name: "gate" not in name)
+    with pytest.raises(ResidscopeError, match="gated heads"):
+        residscope.scores(part, "copying")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -174,6 +175,10 @@ def test_the_demo_models_answer_rises_to_the_top(ioi):
         ({"positions": [7]}, "Position 7 is outside"),
         ({"prompt": 3}, "There is no prompt 3"),
         ({"norm": "melted"}, '"frozen" or "recomputed"'),
+        ({"positions": "last"}, "positions are numbers"),
+        ({"positions": slice(0, 2)}, "is not known: give a number"),
+        ({"points": [3]}, 'no point "3"'),
+        ({"prompt": "0"}, "`prompt='0'` is no prompt"),
     ],
     ids=str,
 )
@@ -199,3 +204,9 @@ def test_missing_streams_nan_and_models_that_do_more_are_said():
     assert "its own probabilities differ" in note
     with pytest.raises(ResidscopeError, match="projects the stream in between"):
         residscope.token_lens(tiny.run(tiny.boot("opt-projected"))[2], 5)
+
+
+@pytest.mark.parametrize("at", [np.int64(3), torch.tensor(3), np.array([3]), [torch.tensor(3)], range(3, 4)], ids=repr)
+def test_a_position_may_be_any_whole_number(at):
+    cache = tiny.run(tiny.boot("llama"))[2]
+    assert torch.equal(residscope.token_lens(cache, 5, positions=at).ids, residscope.token_lens(cache, 5).ids[:, 3:4])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..cache import CacheView
 from ..errors import ResidscopeError
-from ..heads import parse
+from ..heads import name, parse
 from ..protocol import Picture, Shown, WriteCode
 from ..targets import Targets
 from .script import Given, Script
@@ -168,10 +169,20 @@ def _heads_in(script: Script) -> str:
     if not found and shown.presentation != "all":
         raise ResidscopeError("heads", _NO_HEAD)
     if not found or found == [(layer, head) for layer in range(view.n_layers) for head in every]:
-        return f"[(layer, head) for layer in range({view.n_layers}) for head in range({view.n_heads})]"
+        return _all_heads(view)
     if len(found) > 1 and found == [(layers[0], head) for head in every]:
         return f"[({layers[0]}, head) for head in range({view.n_heads})]"
     return literal(shown.heads)
+
+
+def _all_heads(view: CacheView) -> str:
+    """All heads there are: some models have layers without attention, or with fewer heads."""
+    patterns = {layer: view.activations.get(f"blocks.{layer}.attn.hook_pattern") for layer in range(view.n_layers)}
+    counts = {layer: int(pattern.shape[-3]) for layer, pattern in patterns.items() if pattern is not None}
+    if len(set(counts.values())) > 1:
+        return literal([name(layer, head) for layer, count in counts.items() for head in range(count)])
+    layers = list(counts) if 0 < len(counts) < view.n_layers else f"range({view.n_layers})"
+    return f"[(layer, head) for layer in {layers} for head in range({view.n_heads})]"
 
 
 _PICTURES: dict[Picture, Callable[[Script], list[str]]] = {

@@ -44,7 +44,7 @@ def _quoted(text: str) -> str:
 def leads_somewhere(name: str) -> bool:
     """Whether a name is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
     try:
-        tree = ast.parse(name, mode="eval").body
+        tree = ast.parse(f"({name})", mode="eval").body  # in brackets no comment can end it
         while isinstance(tree, ast.Attribute | ast.Subscript):
             if isinstance(tree, ast.Subscript):
                 key = ast.literal_eval(tree.slice)
@@ -53,4 +53,4 @@ def leads_somewhere(name: str) -> bool:
             tree = tree.value
     except (SyntaxError, ValueError):
         return False
-    return isinstance(tree, ast.Name)
+    return isinstance(tree, ast.Name) and name.splitlines() == [name]
