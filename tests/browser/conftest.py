@@ -93,7 +93,8 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
 @pytest.fixture
 def lab(page: Page, server: Server) -> Iterator[Lab]:
-    """JupyterLab in a page; the kernels that the test started end with it."""
+    """JupyterLab in a page, as on its first day; the kernels that the test started end with it."""
+    server.forget_settings()
     yield Lab(page, server)
     server.shut_down_kernels()
 

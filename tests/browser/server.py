@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,7 @@ class Server:
     root: Path
     log: Path
     data: Path
+    settings: Path
 
     @classmethod
     @contextmanager
@@ -46,7 +48,7 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data")
+        server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data", folder / "settings")
         argv = [nursery_program.__file__, "kernel", str(nursery)] if nursery else None
         server.add_kernel("tests", "Python of the tests", argv=argv)  # a name that no host claims for its own
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
@@ -86,6 +88,10 @@ class Server:
         folder = self.data / "kernels" / name
         folder.mkdir(parents=True)
         (folder / "kernel.json").write_text(json.dumps(spec))
+
+    def forget_settings(self) -> None:
+        """Take back what a page has set, its theme for one: the next page starts as the first did."""
+        shutil.rmtree(self.settings, ignore_errors=True)
 
     def request(self, path: str, method: str = "GET") -> Any:
         """Ask the server's REST interface."""
