@@ -2,10 +2,14 @@ import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
+import { signal as state } from "@preact/signals-core";
+import { Client } from "../src/client";
 import { Store } from "../src/store";
 import { Limits, decimals, length, writtenShort } from "../src/views/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention-words";
 import { nameOf, superpose } from "../src/views/text-picture";
+import { AttentionRoom } from "../src/views/attention-room";
+import { ThumbnailStore } from "../src/views/thumbnail-data";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -104,6 +108,28 @@ describe("superposition", () => {
     expect([...superpose(maps, "contribution")]).toEqual([1, 1.5]);
     expect(nameOf({ heads: ["L1H1", "L2H2", "L3H3"] }, "value", 3)).toBe("mean of L1H1, L2H2 and L3H3");
     expect(nameOf({ layer: 4 }, "contribution", 9)).toBe("sum of all 9 heads of layer 4");
+  });
+});
+
+describe("thumbnails", () => {
+  it("that come while they are out of sight are there when they are looked at again", async () => {
+    const store = storeOf("a", "b");
+    const end = new AbortController();
+    let answer = (): void => undefined;
+    let tell: (message: unknown) => void = () => undefined;
+    const client = new Client({
+      send: ({ id }) => (answer = () => tell({ id, reply: { kind: "thumbnails", layer: 0, side: 1, positions: 1, limits: [1], notes: [] } })),
+      onMessage: (listener) => (tell = (message) => listener(message, [new DataView(new ArrayBuffer(1))])),
+    }, end.signal);
+    const visible = state(true);
+    const thumbnails = new ThumbnailStore(new AttentionRoom(store, client), visible, end.signal);
+    thumbnails.see(0, true);
+    visible.value = false;
+    answer();
+    await new Promise((resolve) => setTimeout(resolve));
+    visible.value = true;
+    expect(thumbnails.layers.value.has(0)).toBe(true);
+    end.abort();
   });
 });
 

@@ -26,6 +26,7 @@ export class ThumbnailStore {
   /** What each layer was last asked for. */
   readonly #fresh = new Map<number, string>();
   #key = "";
+  #visible = false;
   #underway = 0;
 
   constructor(
@@ -39,7 +40,8 @@ export class ThumbnailStore {
       const key = [source.value, prompt.value, targetKey(target.value), weighting.value].join(" ");
       const on = visible.value;
       untracked(() => {
-        this.#key = on ? key : "";
+        this.#key = key;
+        this.#visible = on; // what comes meanwhile is kept all the same
         this.#next();
       });
     });
@@ -53,7 +55,7 @@ export class ThumbnailStore {
 
   #next(): void {
     const { store } = this.room;
-    if (this.#key === "" || this.signal.aborted || !isSet(store.target.peek())) return;
+    if (!this.#visible || this.signal.aborted || !isSet(store.target.peek())) return;
     const waiting = [...this.#inSight].filter((layer) => this.#fresh.get(layer) !== this.#key).sort((a, b) => a - b);
     for (const layer of waiting) {
       if (this.#underway >= AT_ONCE) return;
