@@ -199,6 +199,31 @@ describe("the attention tab", () => {
     expect(canvas?.getAttribute("aria-label")).toMatch(/^Attention of L0H0/); // kept: at once
   });
 
+  it.each(["matrix", "text", "all"] as const)("shows no head's picture, and no prompt's, for one that is refused: %s", async (presentation) => {
+    const honest = fakeKernel(SHAPE);
+    let refused: (ask: { layer: number | null; prompt?: number | null }) => boolean = ({ layer }) => layer === 1;
+    const { root, model, settled } = await open({ presentation }, (ask) =>
+      ask.kind === "attention" && refused(ask) ? { failure: { code: "missing", message: "Keep hook_pattern in the cache." } } : honest(ask));
+    await settled();
+    const shown = (): string => text(root.querySelector(presentation === "text" ? ".rs-text-line" : ".rs-attention :not([hidden]) > .rs-card:not(.rs-placeholder), .rs-enlarged-head .rs-card:not(.rs-placeholder)"));
+    const point = async (head: string): Promise<void> => {
+      root.querySelector(`.rs-cell[data-head="${head}"]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+      await settled();
+    };
+    await point("L0H0");
+    expect(shown()).toMatch(/reads “/);
+    await point("L1H1");
+    expect(shown()).toContain("Keep hook_pattern in the cache.");
+    expect(shown()).not.toMatch(/reads /);
+    await point("L0H0");
+    expect(shown()).toMatch(/reads “/);
+    refused = ({ prompt }) => prompt === 1;
+    model.set("prompt", 1);
+    await settled();
+    expect(shown()).toContain("Keep hook_pattern in the cache.");
+    expect(shown()).not.toMatch(/reads /);
+  });
+
   it("asks only for what is in sight", async () => {
     const { model, settled } = await open({ heads: ["L0H0"], tab: "positions", presentation: "text" });
     await settled();

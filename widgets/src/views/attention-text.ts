@@ -58,7 +58,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const now = shaded.value;
     box.classList.toggle("rs-waiting-text", waiting.value);
     const notes = picture.value?.notes ?? [];
-    const hint = picture.value ? "Hover over a token to see what it reads; click to keep it."
+    const hint = trouble.value ? "" : picture.value ? "Hover over a token to see what it reads; click to keep it."
       : "Hover over a head in the map above, pin some, or take all of a layer.";
     const words = now ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, direction.value, now.at, now.values, 5)}` : hint;
     line.classList.toggle("rs-hint", !now);

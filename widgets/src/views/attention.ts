@@ -32,7 +32,7 @@ export function mountAttention(parent: HTMLElement, controls: HTMLElement, store
     const presentation = store.presentation.peek();
     const shown = text();
     if (presentation === "text") return shown ? asPicture(store, shown.weighting, ofText(store, shown)) : null;
-    const all = presentation === "matrix" ? cards() : enlarged();
+    const all = (presentation === "matrix" ? cards() : enlarged()).filter(({ attention, weighting }) => attention.maps[weighting]);
     return all[0] ? asPicture(store, all[0].weighting, all.map((one) => ofCard(store, one))) : null;
   });
 }

@@ -96,12 +96,12 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
         },
         (error: unknown) => {
           if (signal.aborted) return;
-          if (!isOutdated(error, store)) trouble.value = error instanceof Error ? error.message : String(error);
-          else if (shown.peek()?.head !== head) {
-            // Another head's picture must not stand under this one's name.
-            shown.value = { attention: { size: size.peek(), maps: {}, brings: null, notes: [] }, head, weighting };
-            trouble.value = `${head} was not read while that could be done.`;
-          }
+          const outdated = isOutdated(error, store);
+          const another = shown.peek()?.head !== head;
+          if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
+          else if (another) trouble.value = `${head} was not read while that could be done.`;
+          // What was refused is not what was there before; and another head's picture must not stand under this one's name.
+          if (!outdated || another) shown.value = { attention: { size: size.peek(), maps: {}, brings: null, notes: [] }, head, weighting };
           node.classList.remove("rs-waiting");
         },
       );
@@ -148,7 +148,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
 
   watch(signal, () => {
     const row = room.row.value;
-    const words = shown.value && row !== null && row < size.value
+    const words = shown.value && map.value.length > 0 && row !== null && row < size.value
       ? lineWords(store, shown.value.weighting, "reads", row, lineOf(map.value, size.value, "reads", row)) : "";
     reads.textContent = reads.title = words;
   });

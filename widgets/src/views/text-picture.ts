@@ -93,7 +93,9 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
       (error: unknown) => {
         if (!current()) return;
         waiting.value = false;
-        if (!isOutdated(error, store)) trouble.value = error instanceof Error ? error.message : String(error);
+        if (isOutdated(error, store)) return;
+        trouble.value = error instanceof Error ? error.message : String(error);
+        picture.value = null; // what was refused is not what was there before
       },
     );
   }
