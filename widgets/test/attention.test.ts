@@ -18,6 +18,7 @@ const ATTENTION = {
   size: 3,
   maps: { pattern: PATTERN, value: PATTERN.map((w) => 4 * w), contribution: PATTERN.map((w) => -w) },
   brings: Float32Array.of(0.01, 1.93, -0.5),
+  locked: null,
   notes: [],
 };
 
@@ -45,6 +46,15 @@ describe("words", () => {
     expect(flat(cellSentence(store, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
   });
 
+  it("tell the destination that was asked for, until another one's figures are there", () => {
+    const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
+    store.position.value = 1;
+    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
+    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
+    expect(flat(cellSentence(store, { ...bare, locked: 1 }, "pattern", "L9H9", 1, 1))).toContain("contributes +1.93");
+    store.position.value = null;
+  });
+
   it("tell what a token reads and what reads it, strongest first", () => {
     expect([...lineOf(PATTERN, 3, "reads", 1)]).toEqual([0.25, 0.75, NaN]);
     expect([...lineOf(PATTERN, 3, "read-by", 1)]).toEqual([NaN, 0.75, Math.fround(0.79)]);
@@ -55,7 +65,7 @@ describe("words", () => {
 
   it("keep long tokens short and right-to-left ones inside their quotes", () => {
     const odd = storeOf("x".repeat(10_000), "שלום");
-    const words = flat(cellSentence(odd, { size: 2, maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) }, brings: null, notes: [] }, "pattern", "L0H0", 1, 0));
+    const words = flat(cellSentence(odd, { size: 2, maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) }, brings: null, locked: null, notes: [] }, "pattern", "L0H0", 1, 0));
     expect(words.length).toBeLessThan(200);
     expect(words).toContain("“\u2068שלום\u2069” (destination 1)");
   });

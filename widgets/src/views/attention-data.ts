@@ -11,6 +11,8 @@ export interface Attention {
   maps: Partial<Record<Weighting, Float32Array>>;
   /** What each source brings at the destination that was asked for. */
   brings: Float32Array | null;
+  /** That destination, where it was locked; null is the last. */
+  locked: number | null;
   notes: string[];
 }
 
@@ -45,12 +47,11 @@ export class AttentionStore {
     const at = parseHead(head);
     const { target, prompt, locked } = this.store;
     if (!at || !isSet(target.peek())) return null;
-    const result = await this.client.latest(lane, {
-      kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting,
-    });
+    const position = locked.peek();
+    const result = await this.client.latest(lane, { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position, weighting });
     if (!result) return null;
     const { parts, positions, notes } = result.reply;
-    const fresh: Attention = { size: positions, maps: {}, brings: null, notes };
+    const fresh: Attention = { size: positions, maps: {}, brings: null, locked: position, notes };
     parts.forEach(({ what, scale = 1 }, i) => {
       const buffer = result.buffers[i];
       if (what === "brings") fresh.brings = float32(buffer);

@@ -8,15 +8,22 @@ import { length, written } from "./attention-scale";
 const destination = (store: Store, q: number): string => `${quoted(store.tokenText(q))} (destination ${q})`;
 const source = (store: Store, k: number): string => `${quoted(store.tokenText(k))} (source ${k})`;
 
+/** The destination whose row `brings` is: that of the last picture until the new one's has come. */
+export function ownDestination({ locked }: Attention, store: Store): number | null {
+  return locked ?? store.lastPosition.value;
+}
+
 /** What source k brings at destination q: in float32 where that is the destination that was asked for. */
-export function contributionAt({ size, maps, brings }: Attention, store: Store, q: number, k: number): number | null {
-  if (brings && q === store.destination.value) return brings[k] ?? null;
+export function contributionAt(attention: Attention, store: Store, q: number, k: number): number | null {
+  const { size, maps, brings } = attention;
+  if (brings && q === ownDestination(attention, store)) return brings[k] ?? null;
   return maps.contribution?.[q * size + k] ?? null;
 }
 
 /** The whole row of them. */
-export function contributionsAt({ size, maps, brings }: Attention, store: Store, q: number | null): Float32Array | null {
-  if (q === null || !maps.contribution || (brings && q === store.destination.value)) return brings;
+export function contributionsAt(attention: Attention, store: Store, q: number | null): Float32Array | null {
+  const { size, maps, brings } = attention;
+  if (q === null || !maps.contribution || (brings && q === ownDestination(attention, store))) return brings;
   return maps.contribution.subarray(q * size, (q + 1) * size);
 }
 

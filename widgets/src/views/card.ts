@@ -12,7 +12,7 @@ import { isOutdated } from "../loader";
 import { type Attention, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, decimals, NAMES, writtenShort } from "./attention-scale";
-import { contributionsAt, lineOf, lineWords } from "./attention-words";
+import { contributionsAt, lineOf, lineWords, ownDestination } from "./attention-words";
 import { mountCursor, type Shown } from "./card-cursor";
 import { axisLabels } from "./card-labels";
 import { mountCardTitle } from "./card-title";
@@ -101,7 +101,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
           else if (another) trouble.value = `${head} was not read while that could be done.`;
           // What was refused is not what was there before; and another head's picture must not stand under this one's name.
-          if (!outdated || another) shown.value = { attention: { size: size.peek(), maps: {}, brings: null, notes: [] }, head, weighting };
+          if (!outdated || another) shown.value = { attention: { size: size.peek(), maps: {}, brings: null, locked: null, notes: [] }, head, weighting };
           node.classList.remove("rs-waiting");
         },
       );
@@ -139,7 +139,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     const limit = brings ? limitOf(brings) : 0;
     paintBrings(bars, brings?.subarray(left, left + span) ?? new Float32Array(0), limit, side.value, BARS, store.theme.value);
     // Where only the chosen destination's are known, they are its, whatever is pointed at.
-    const row = shown.value.attention.maps.contribution ? room.row.value : store.destination.value;
+    const row = shown.value.attention.maps.contribution ? room.row.value : ownDestination(shown.value.attention, store);
     const tallest = limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001";
     const where = row === null ? "the last token" : store.tokenText(row);
     render(brings ? html`<span class=${row === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>brings ${tallest}` : "", barsLabel);
