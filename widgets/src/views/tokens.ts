@@ -46,7 +46,7 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
     void store.tokens.value;
     const option = at === null ? null : strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
-    const top = option.offsetTop - strip.offsetTop;
+    const top = option.offsetTop; // the strip is what it is counted from
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
       strip.scrollTop = top - strip.clientHeight / 2;
   });
