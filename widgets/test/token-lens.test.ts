@@ -49,6 +49,18 @@ describe("token lens", () => {
     expect(model.state.position).toBe(4);
   });
 
+  it("is there again at once when one goes back from a prompt that was refused", async () => {
+    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const { root, model, settled } = await open({ tab: "token-lens" }, (ask) =>
+      ask.kind === "token-lens" && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep it." } } : honest(ask));
+    await settled();
+    const view = root.querySelector(".rs-lens-view");
+    model.set("prompt", 1);
+    await vi.waitFor(() => expect(view?.hasAttribute("inert")).toBe(true));
+    model.set("prompt", 0);
+    expect(view?.hasAttribute("inert")).toBe(false);
+  });
+
   it("has no rank where the target is a direction, and shows tokens as text", async () => {
     const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
     const { root, settled } = await open({ tab: "token-lens", wire_target: { contrasts: [], direction: "d1" } }, (ask) => {

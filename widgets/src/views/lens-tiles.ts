@@ -70,6 +70,7 @@ export class LensTiles {
 
   #pump(): void {
     const missing = this.#missing();
+    if (this.#question && missing.length === 0) this.trouble.value = null; // all of it is there from before
     untracked(() => (this.waiting.value = missing.length > 0 && this.trouble.value === null));
     const taken = new Set(this.#busy.values());
     for (let lane = 0; lane < LANES; lane += 1) {
