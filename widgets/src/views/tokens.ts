@@ -1,4 +1,5 @@
 // Token strip: the destination position. Hover lights its row and column up, click locks it, again or Esc lets go.
+import { signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { spoken, visible } from "../format";
@@ -10,6 +11,7 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
   const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
   const beside = element("p", "rs-strip-note", { hidden: "" });
   parent.append(strip, beside);
+  const drawn = state(0);
   let focused: number | null = null;
 
   watch(signal, () => {
@@ -21,7 +23,6 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
     const tokens = store.tokens.value;
     const destination = store.destination.value;
     const locked = store.locked.value;
-    const hovered = store.hoveredToken.value;
     const rove = Math.min(focused ?? destination ?? 0, Math.max(0, tokens.length - 1));
     strip.classList.toggle("rs-long", tokens.length > 64);
     render(
@@ -29,7 +30,7 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
         const varies = token.text === "" ? (token.varies ?? []) : [];
         const says = varies.length > 0 ? "prompts differ" : spoken(token.text);
         const classes = [
-          "rs-token", i === hovered ? "rs-lit" : "", i === locked ? "rs-locked" : "",
+          "rs-token", i === locked ? "rs-locked" : "",
           varies.length > 0 ? "rs-varies" : "", token.padding ? "rs-padding" : "",
         ].join(" ");
         const tip = varies.length > 0 ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …` : `position ${i}${token.padding ? ", padding" : ""}`;
@@ -38,6 +39,17 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
       strip,
     );
+    untracked(() => (drawn.value += 1));
+  });
+
+  // Hovering touches two tokens of what may be thousands.
+  let lit: Element | null = null;
+  watch(signal, () => {
+    void drawn.value;
+    const at = store.hoveredToken.value;
+    lit?.classList.remove("rs-lit");
+    lit = at === null ? null : strip.querySelector(`[data-position="${at}"]`);
+    lit?.classList.add("rs-lit");
   });
 
   // The destination in view: within the strip only, the page never scrolls.
