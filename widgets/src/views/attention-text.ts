@@ -55,6 +55,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     return { shown, at, values: lineOf(shown.values, shown.size, direction.value, at) };
   });
   watch(signal, () => {
+    if (!inSight.value) return;
     const now = shaded.value;
     box.classList.toggle("rs-waiting-text", waiting.value);
     const notes = picture.value?.notes ?? [];
@@ -93,6 +94,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     });
   });
   watch(signal, () => {
+    if (!inSight.value) return; // out of sight, what is hovered elsewhere paints nothing here
     void built.value;
     const now = shaded.value;
     const at = token.value;
