@@ -12,6 +12,12 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
   }));
 
 describe("spread over prompts", () => {
+  it("is no view of one prompt: then the first tab stands there, and can be reached", async () => {
+    const { root, model, settled } = await open({ tab: "prompts" }, fakeKernel({ ...SHAPE, prompts: 1 }));
+    await settled();
+    expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual(["attention", "Attention"]);
+  });
+
   it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
     const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });

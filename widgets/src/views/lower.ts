@@ -37,6 +37,10 @@ export function mountLower(parent: HTMLElement, store: Store, client: Client, si
     mount(view, controls, store, client, signal);
   }
 
+  // The prompts of one prompt: another cache has come, or Python says so.
+  watch(signal, () => {
+    if (store.facts.value?.prompts === 1 && store.tab.value === "prompts") store.tab.value = "attention";
+  });
   const there = computed(() => TABS.filter(([tab]) => tab !== "prompts" || (store.facts.value?.prompts ?? 1) > 1));
   watch(signal, () => {
     const chosen = store.tab.value;
