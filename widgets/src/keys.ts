@@ -19,3 +19,12 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
     if (event.target instanceof Node && root.contains(event.target)) root.toggleAttribute("data-lm-suppress-shortcuts", isOwn(event));
   }, { signal, capture: true });
 }
+
+/** Where `body` takes away what had the focus, `place` gets it, so that the keys stay here. */
+export function keepFocus(place: HTMLElement, body: () => void): void {
+  const root = place.getRootNode();
+  const has = (): boolean => place.contains((root instanceof ShadowRoot ? root : place.ownerDocument).activeElement);
+  const had = has();
+  body();
+  if (had && !has()) place.focus({ preventScroll: true });
+}

@@ -234,6 +234,16 @@ describe("the attention tab", () => {
     expect(shown()).not.toMatch(/reads /);
   });
 
+  it.each(["matrix", "all"] as const)("keeps the focus when the card that has it goes: %s", async (presentation) => {
+    const { root, model, settled } = await open({ presentation, heads: ["L0H0"] });
+    await settled();
+    const card = root.querySelector<HTMLElement>('.rs-card[aria-label="Attention L0H0"]:not([hidden] *)');
+    card?.querySelector<HTMLElement>(".rs-matrix")?.focus();
+    expect(card?.contains(document.activeElement)).toBe(true);
+    key(document.activeElement, "Escape");
+    expect([model.state.heads, card?.isConnected, document.activeElement?.className]).toEqual([[], false, presentation === "matrix" ? "rs-cards" : "rs-enlarged-head"]);
+  });
+
   it("asks only for what is in sight", async () => {
     const { model, settled } = await open({ heads: ["L0H0"], tab: "positions", presentation: "text" });
     await settled();

@@ -1,5 +1,6 @@
 // Every head in small, grouped by layer, and the one that is pointed at, large beside them.
 import { computed, untracked } from "@preact/signals-core";
+import { keepFocus } from "../keys";
 import { child, element, watch } from "../lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Card, createCard } from "./card";
@@ -10,7 +11,7 @@ export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: 
   const { store } = room;
   const inSight = room.inSight("all");
   const hint = element("div", "rs-card rs-placeholder", {}, element("div", "rs-placeholder-box", {}, element("p", "", {}, "Hover over a head to enlarge it; click to pin it.")));
-  const place = element("div", "rs-enlarged-head", {}, hint);
+  const place = element("div", "rs-enlarged-head", { tabindex: "-1" }, hint);
   const box = element("div", "rs-thumbnails", { role: "group", "aria-label": "All heads" });
   parent.append(place, box);
 
@@ -25,7 +26,7 @@ export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: 
       hint.hidden = head !== null;
       if (head === null) {
         end.abort();
-        card?.node.remove();
+        keepFocus(place, () => card?.node.remove());
         card = null;
       } else if (card) card.head.value = head;
       else {

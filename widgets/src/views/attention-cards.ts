@@ -1,5 +1,6 @@
 // The cards side by side: the pinned heads in pin order, then one preview slot, always last and always of the same size.
 import { untracked } from "@preact/signals-core";
+import { keepFocus } from "../keys";
 import { child, element, watch } from "../lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Card, createCard } from "./card";
@@ -21,6 +22,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
       element("p", "rs-placeholder-more", {},
         "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
   row.append(placeholder);
+  row.tabIndex = -1;
 
   const pinned = new Map<string, Held>();
   let preview: Held | null = null;
@@ -37,7 +39,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
   watch(signal, () => {
     const heads = store.heads.value;
     const hovered = store.preview.value;
-    untracked(() => arrange(heads, hovered !== null && heads.includes(hovered) ? null : hovered));
+    untracked(() => keepFocus(row, () => arrange(heads, hovered !== null && heads.includes(hovered) ? null : hovered)));
   });
 
   function arrange(heads: string[], hovered: string | null): void {
