@@ -40,7 +40,7 @@ class Desk:
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         seen = _seen(question.cache)
-        seen.look(_in_state(seen, question.cache))
+        _in_state(seen, question.cache, weights=True)
         reply = _service(seen).reply(question.ask, looked=True)
         _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
         return reply
@@ -65,8 +65,8 @@ def _seen(ref: CacheRef) -> Sight:
     return seen
 
 
-def _in_state(seen: Sight, ref: CacheRef) -> Any:
-    """The cache that a question is about.
+def _in_state(seen: Sight, ref: CacheRef, *, weights: bool = False) -> None:
+    """Look at the cache that a question is about, and at its model's weights where that is wanted, which takes longer.
 
     Raises:
         ResidscopeError: If it is gone, or its activations are not as they were. Weights may have changed: a note tells.
@@ -74,9 +74,9 @@ def _in_state(seen: Sight, ref: CacheRef) -> Any:
     cache = seen.cache
     if cache is None:
         raise ResidscopeError("gone", GONE)
-    if str(seen.changes(cache)) != ref.state.split(".")[0]:
+    changes = seen.look(cache).state.split(".")[0] if weights else str(seen.changes(cache))
+    if changes != ref.state.split(".")[0]:
         raise ResidscopeError("changed", _CHANGED)
-    return cache
 
 
 def _service(seen: Sight) -> Service:

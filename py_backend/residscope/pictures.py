@@ -12,6 +12,7 @@ from .cache import CacheView
 from .envelope import Buffers, float16, float32, int8, scaled
 from .errors import ResidscopeError
 from .head_scores import MEANINGS, score_heads
+from .kept import Kept
 from .labels import padding_in_mean
 from .lens import lens
 from .position_map import position_map
@@ -52,11 +53,13 @@ class Scene:
         targets: Resolves targets for it.
         logits: The model's output, where it was given.
         checked: What was found of the layers, for a target and the positions asked about.
+        ways: What every head's contributions to a target share.
     """
 
     targets: Targets
     logits: Tensor | None
     checked: Callable[[Target, Tensor | None], Checked]
+    ways: Callable[[Target], Kept]
 
     @property
     def view(self) -> CacheView:
@@ -67,7 +70,7 @@ class Scene:
         """The way to a target; layers are held against the stream at this position (None: each prompt's last)."""
         where = positions.resolve(self.view, "last" if position is None else position)
         target = self.targets.resolve(target)
-        return Goal(self.targets, target, where, self.checked(target, where))
+        return Goal(self.targets, target, where, self.checked(target, where), self.ways(target))
 
     def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> Maps:
         """Attention, weighted one way."""

@@ -68,7 +68,15 @@ def some_pattern(
     patterns = whole_pattern(view, layer)
     check_heads(layer, heads, patterns.shape[1])
     picked = view.pick(patterns.transpose(1, 2), positions)  # [batch, destination, head, source]
-    return working(picked[:, :, list(heads)]).transpose(1, 2)
+    return working(_some(picked, heads)).transpose(1, 2)
+
+
+def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
+    """Some of the heads; where they stand in a row nothing is copied."""
+    start = heads[0] if heads else 0
+    if list(heads) == list(range(start, start + len(heads))):
+        return tensor[:, :, start : start + len(heads)]
+    return tensor[:, :, list(heads)]
 
 
 def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
@@ -98,7 +106,7 @@ def reads(
     v = _values(view, layer, heads, cut)
     z = None
     if view.has(f"blocks.{layer}.attn.hook_z"):
-        z = head_outputs(view, positions, layer, cut)[:, :, list(heads)].transpose(1, 2)
+        z = _some(head_outputs(view, positions, layer, cut), heads).transpose(1, 2)
     name = _gate_name(view, layer)
     if name is None:
         return Reads(pattern, v, z, None)
@@ -107,7 +115,7 @@ def reads(
     raw = view.rows(name, positions).flatten(2)  # a figure for each unit, or one for each head
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
         return Reads(pattern, v, z, None)
-    raw = raw.unflatten(-1, (cut[0], -1))[:, :, list(heads)].transpose(1, 2)
+    raw = _some(raw.unflatten(-1, (cut[0], -1)), heads).transpose(1, 2)
     return Reads(pattern, v, z, _gate(raw, pattern @ v, z, view.rounding_step()))
 
 
@@ -168,4 +176,4 @@ def _values(
             "be told for this kind of attention.",
         )
     groups = [head * v.shape[2] // cut[0] for head in heads]
-    return working(v[:, :, groups]).transpose(1, 2)
+    return working(_some(v, groups)).transpose(1, 2)

@@ -19,6 +19,7 @@ from .facts import basics
 from .heads import name
 from .hold import Hold
 from .identity import sight
+from .kept import Kept
 from .labels import token_labels
 from .predictions import suggestions, top_two
 from .protocol import (
@@ -93,6 +94,8 @@ class Service:
         self._directions: dict[str, Any] = {}
         self._sight = sight(cache, model)
         self._checked: tuple[object, Checked] | None = None
+        self._ways: tuple[object, Kept] | None = None
+        self._answers: tuple[object, Kept] | None = None
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
         self._lock = threading.Lock()
 
@@ -113,7 +116,7 @@ class Service:
         self.hold.release()
         self.tokens = None
         self._directions.clear()
-        self._checked = None
+        self._checked = self._ways = self._answers = None
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -153,8 +156,9 @@ class Service:
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
                 return self._attribution(view, ask)
-            case ReadAttention():
-                return pictures.attention(self._scene(view), ask)
+            case ReadAttention():  # a pointer comes back to a head that it has passed, and two views may show the same
+                key = msgspec.msgpack.encode(ask)
+                return self._answered().get(key, lambda: pictures.attention(self._scene(view), ask))
             case ReadThumbnails():
                 return pictures.thumbnails(self._scene(view), ask)
             case BlendAttention():
@@ -255,7 +259,7 @@ class Service:
         return reply, buffers
 
     def _scene(self, view: CacheView) -> pictures.Scene:
-        return pictures.Scene(self.targets(view), self._logits(view), self._checked_for)
+        return pictures.Scene(self.targets(view), self._logits(view), self._checked_for, self._ways_to)
 
     def _checked_for(self, target: Target, where: Tensor | None) -> Checked:
         """What was found of the layers for this target, at these positions, in the cache and the weights as they are.
@@ -266,6 +270,19 @@ class Service:
         if self._checked is None or self._checked[0] != key:
             self._checked = key, Checked()
         return self._checked[1]
+
+    def _ways_to(self, target: Target) -> Kept:
+        """What was worked out on the way to this target, in the cache and the weights as they are."""
+        key = (self._sight.state, target)
+        if self._ways is None or self._ways[0] != key:
+            self._ways = key, Kept()
+        return self._ways[1]
+
+    def _answered(self) -> Kept:
+        """Answers that were given, while the cache and the weights are as they were."""
+        if self._answers is None or self._answers[0] != self._sight.state:
+            self._answers = self._sight.state, Kept(_ANSWERS)
+        return self._answers[1]
 
     def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
         from .attribution import decompose
@@ -308,6 +325,9 @@ class Service:
         given = self.hold.get().logits
         return None if given is None else view.whole_logits(given)
 
+
+_ANSWERS = 4_000_000
+"""Bytes of answers that are kept for a cache."""
 
 _PER_PROMPT = 500_000
 """So many figures may travel with a mean, that a view can show what each prompt has."""

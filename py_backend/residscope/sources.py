@@ -14,7 +14,7 @@ from .readout import Readout
 from .reads import check_heads, reads
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
@@ -51,21 +51,45 @@ def bring(
 
     Where a head gates what it has read, each source's part passes the gate as it stood at the destination.
     """
-    from einops import einsum
-
-    view = readout.view
     direction, divisor, _ = head_directions(readout, layer)
+    return bring_by(readout.view, readout.positions, direction, divisor, layer, heads)
+
+
+def bring_by(
+    view: CacheView,
+    positions: Int[Tensor, " batch"] | None,
+    direction: Float[Tensor, "batch all_heads d_head"],
+    divisor: Float[Tensor, "batch destination"],
+    layer: int,
+    heads: Sequence[int],
+) -> tuple[Float[Tensor, "batch head destination source"], Float[Tensor, "batch head destination"]]:
+    """`bring`, for callers who know what each unit of the layer's `z` is worth, and what to divide by."""
     check_heads(layer, heads, direction.shape[1])
-    read = reads(view, readout.positions, layer, heads, (direction.shape[1], direction.shape[2]))
+    read = reads(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
     z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # refused, where it was not cached
     unit = direction[:, list(heads)]  # [batch, head, d_head]
     if read.gate is None:
-        worth = einsum(read.v, unit, "batch head source d_head, batch head d_head -> batch head source")[:, :, None]
+        worth = _dot(read.v, unit)[:, :, None]
     else:
         worth = read.v @ (read.gate * unit[:, :, None]).transpose(-1, -2)  # [batch, head, source, destination]
         worth = worth.transpose(-1, -2)
-    own = einsum(z, unit, "batch head destination d_head, batch head d_head -> batch head destination")
-    return read.pattern * worth / divisor[:, None, :, None], own / divisor[:, None]
+    return read.pattern * worth / divisor[:, None, :, None], _dot(z, unit) / divisor[:, None]
+
+
+_SMALL = 2**15
+"""PyTorch's own measure of what is not worth several threads."""
+
+
+def _dot(
+    rows: Float[Tensor, "batch head pos d_head"], unit: Float[Tensor, "batch head d_head"]
+) -> Float[Tensor, "batch head pos"]:
+    """Each row's product with its head's direction.
+
+    Small ones without a matrix product, whose threads wait for each other: for milliseconds, where a cell computes.
+    """
+    if rows.numel() <= _SMALL:
+        return (rows * unit[:, :, None]).sum(-1)
+    return (rows @ unit[..., None]).squeeze(-1)
 
 
 def rounding_in(view_step: float, brought: Tensor, source: int) -> float:

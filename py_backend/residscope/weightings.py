@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .attribution import Checked, check_finite, check_split
 from .cache import CacheView
+from .components import head_directions
 from .errors import ResidscopeError
 from .heads import name
+from .kept import Kept
 from .measure import measure
 from .protocol import Target, Weighting
 from .readout import Readout
 from .reads import Reads, gated, reads, some_pattern
-from .sources import bring, not_by_reading, rounding_in
+from .sources import bring_by, not_by_reading, rounding_in
 from .structure import out_weight
 from .targets import Targets
 
@@ -48,22 +50,36 @@ class Goal:
         target: The target.
         where: A position of each prompt, at which layers are held against the stream; None for all.
         checked: What was found of them; it grows.
+        ways: What is the same for every head, once it was worked out; it grows.
     """
 
     targets: Targets
     target: Target
     where: Int[Tensor, " batch"] | None
     checked: Checked = field(default_factory=Checked)
+    ways: Kept = field(default_factory=Kept)
 
-    @cached_property
+    @property
     def way(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's functional of the final norm's output."""
-        return self.targets.functional(self.target)
+        return self.ways.get("target", lambda: self.targets.functional(self.target))
+
+    @property
+    def step(self) -> float:
+        """The cache's relative rounding step."""
+        return self.ways.get("step", self.targets.view.rounding_step)
 
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
         """The way from the stream of some prompts to the target, at one position of each, or at all."""
         directions, offset = (part[prompts.start : prompts.stop] for part in self.way)
         return Readout(self.targets.view.only(prompts), where, directions, offset)
+
+    def writes(
+        self, prompts: range, layer: int, where: Int[Tensor, " batch"] | None = None
+    ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
+        """What each unit of a layer's `z` is worth, and what to divide by."""
+        key = ("writes", prompts, layer, None if where is None else tuple(where.tolist()))
+        return self.ways.get(key, lambda: head_directions(self.readout(prompts, where), layer)[:2])
 
     def check(self, layer: int) -> list[str]:
         """Refuse a layer whose heads do not add up to what it writes."""
@@ -138,8 +154,7 @@ class Maps:
         self._note(self._goal.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
-        readout = self._goal.readout(prompts, where[prompts.start : prompts.stop])
-        row = self._brought(readout, layer, [head])[:, 0, 0].mean(0)
+        row = self._brought(prompts, layer, [head], where[prompts.start : prompts.stop])[:, 0, 0].mean(0)
         check_finite(self.view, row)
         return row
 
@@ -158,7 +173,7 @@ class Maps:
             case "value":
                 return self._by_value(prompts, layer, heads)
             case "contribution":
-                return self._brought(self._goal.readout(prompts), layer, heads)
+                return self._brought(prompts, layer, heads)
 
     def _by_value(self, prompts: range, layer: int, heads: Sequence[int]) -> Tensor:
         W_O = out_weight(self.view, layer)
@@ -169,8 +184,11 @@ class Maps:
             self._note([_CHANGED])
         return by_value(read, W_O[list(heads)])
 
-    def _brought(self, readout: Readout, layer: int, heads: Sequence[int]) -> Tensor:
-        brought, worth = bring(readout, layer, heads)
+    def _brought(
+        self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
+    ) -> Tensor:
+        direction, divisor = self._goal.writes(prompts, layer, where)
+        brought, worth = bring_by(self.view.only(prompts), where, direction, divisor, layer, heads)
         left = float((brought.sum(-1) - worth).abs().max())
         if left > rounding_in(self._step, brought, -1):
             self._note([not_by_reading(left)])
@@ -178,7 +196,7 @@ class Maps:
 
     @cached_property
     def _step(self) -> float:
-        return self.view.rounding_step()
+        return self.view.rounding_step() if self.goal is None else self.goal.step
 
     def _check_finite(self, maps: Tensor, layer: int, heads: Sequence[int]) -> None:
         if bool(maps.isfinite().all()):

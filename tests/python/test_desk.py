@@ -221,7 +221,7 @@ def test_many_threads_may_ask(variables, ask):
 
 def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(variables, ask, monkeypatch):
     model, _, _, variables["mine"] = boot()
-    from residscope import attribution
+    from residscope import attribution, pictures
 
     fitted = []
     monkeypatch.setattr(attribution, "fit", lambda *args, real=attribution.fit: fitted.append(1) or real(*args))
@@ -229,11 +229,14 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
     target = ask("target", ref)[0]["target"]
     other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
     results = {}
+    drawn = []
+    monkeypatch.setattr(pictures, "attention", lambda *args, real=pictures.attention: drawn.append(1) or real(*args))
     for layer, head in [(0, 0), (1, 3), (0, 1), (1, 3)]:
         reply, buffers = ask("attention", ref, layer=layer, head=head, target=target)
         results.setdefault((layer, head), (reply, buffers))
         assert (reply, buffers) == results[layer, head]
     assert len(fitted) == 1
+    assert len(drawn) == 3  # the last one was asked for before
     expected = residscope.attribute(variables["mine"], [(c["answer"][0]["id"], c["distractor"][0]["id"])
                                     for c in target["contrasts"]]).grid[1, 3].mean()  # fmt: skip
     assert np.frombuffer(results[1, 3][1][1], np.float32).sum() == pytest.approx(float(expected), abs=1e-4)
