@@ -183,6 +183,19 @@ describe("the menu", () => {
     vi.unstubAllGlobals();
   });
 
+  it("saves no earlier selection's figures under a new one's caption", async () => {
+    const honest = fakeKernel(SHAPE);
+    const { root, press, said, saved, menu, model } = await opened((ask) => ("prompt" in ask && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep hook_z." } } : honest(ask)));
+    model.set("prompt", 1);
+    press("Heads: SVG");
+    await vi.waitFor(() => expect(said()).toContain("still computing"));
+    await vi.waitFor(() => expect([all(menu ?? document.body, '[role="rowheader"]'), saved]).toEqual([[], []]));
+    model.set("prompt", 0);
+    await vi.waitFor(() => expect([root.dataset["state"], root.hasAttribute("data-computing")]).toEqual(["ready", false]));
+    press("Heads: CSV");
+    await vi.waitFor(() => expect(said()).toBe("cache-heads.csv saved"));
+  });
+
   it("says a refusal in the kernel's words", async () => {
     const honest = fakeKernel(SHAPE);
     const { press, said } = await opened((ask) => (ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask)));

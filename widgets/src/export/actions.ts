@@ -23,8 +23,10 @@ export interface Outcome {
 /** Takes a picture out of the page. `within` holds what the browser needs for it, for a moment. */
 export async function take(format: Format, what: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   if (format === "code") return copyCode(what, store, client, within);
+  // A caption tells the selection: the picture must be the selection's too.
+  if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0)) throw new Error("The kernel is still computing what is selected. Take the picture when it is there.");
   const picture = inSight(store).find((sight) => sight.picture.picture === what)?.picture; // as it is now
-  if (!picture) throw new Error("This picture is not in sight any more.");
+  if (!picture) throw new Error("This picture is not there yet, or not any more.");
   const setting = settingOf(store);
   const name = `${fileName(setting.cache, picture.picture)}.${format}`;
   if (format === "csv") download(name, new Blob(csv(tableOf(picture, setting)), { type: "text/csv;charset=utf-8" }), within);

@@ -1,6 +1,6 @@
 // What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
 import { parseHead, plural, visible } from "../format";
-import type { Attribution, Store } from "../store";
+import { type Attribution, NEURONS, SCORES, type Store } from "../store";
 import { inView, label, shared } from "../target";
 import { rank } from "../views/top-heads";
 import { offered, type Picture, type Setting, type Valued } from "./pictures";
@@ -17,24 +17,27 @@ export function inSight(store: Store): Sight[] {
   const sights: Sight[] = [];
   const facts = store.facts.value;
   if (!facts) return sights;
-  const lens = store.lens.value;
+  // What was refused for this selection is not there, though an earlier one's may still be kept.
+  const kept = <T>(lane: string, data: T | null): T | null => (store.problems.value.has(lane) ? null : data);
+  const lens = kept("lens", store.lens.value);
   if (lens) {
     // As the chart draws it: with the constant, so that its end is the quantity itself.
     const points = valued(lens).map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
     sights.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
   }
-  if (store.layerRows.value) sights.push({ title: "Layers", picture: { picture: "layers", rows: valued(store.layerRows.value) } });
+  const layers = kept("layers", store.layerRows.value);
+  if (layers) sights.push({ title: "Layers", picture: { picture: "layers", rows: valued(layers) } });
   const count = facts.layers * facts.heads;
-  const rows = store.headRows.value;
+  const rows = kept("heads", store.headRows.value);
   const named = rows?.reply.refusal ? null : rows;
   if (named) {
-    const scores = store.scores.value;
+    const scores = kept(SCORES, store.scores.value);
     const score = scores && scores.reply.score === store.score.value ? { ...scores.reply, name: scores.reply.score, values: scores.values } : null;
     sights.push({ title: "Heads", picture: {
       picture: "heads", layers: facts.layers, heads: facts.heads, values: named.rows.slice(0, count), std: named.std?.slice(0, count) ?? null, score, pinned: store.heads.value,
     } });
   }
-  const ranking = store.ranking.value === "heads" ? (named ? topHeads(store, named, facts.heads, count) : null) : neurons(store);
+  const ranking = store.ranking.value === "heads" ? (named ? topHeads(store, named, facts.heads, count) : null) : kept(NEURONS, neurons(store));
   if (ranking) sights.push({ title: `Top ${store.ranking.value}`, picture: { picture: "ranking", of: store.ranking.value, rows: ranking } });
   const lower = offered(store, store.tab.value);
   if (lower) {

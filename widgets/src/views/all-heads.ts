@@ -37,5 +37,5 @@ export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: 
     });
   });
   mountThumbnails(box, room, inSight, signal);
-  return () => card?.shown.peek() ? [card.shown.peek()].flatMap((shown) => shown ?? []) : [];
+  return () => [card?.shown()].flatMap((shown) => shown ?? []);
 }

@@ -74,5 +74,5 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     if (row.lastElementChild !== placeholder) row.append(placeholder);
   }
 
-  return () => [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap((card) => card.shown.peek() ?? []);
+  return () => [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap((card) => card.shown() ?? []);
 }

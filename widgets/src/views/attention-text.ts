@@ -199,7 +199,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     event.stopPropagation(); // the pins stay
   }, { signal });
 
-  return () => picture.peek();
+  return () => (waiting.peek() ? null : picture.peek());
 }
 
 function bare({ node, text, bars }: Word): void {

@@ -26,7 +26,8 @@ let cards = 0;
 export interface Card {
   node: HTMLElement;
   head: Signal<string>;
-  shown: ReadonlySignal<Shown | null>;
+  /** What it shows, once that is what is selected. */
+  shown: () => Shown | null;
 }
 
 export function createCard(head: string, room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): Card {
@@ -173,5 +174,5 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   mountZoom(matrix, zoom, size, signal);
   mountCursor({ matrix, overlay, bars, mark }, room, shown, part, zoom, signal);
 
-  return { node, head: name, shown };
+  return { node, head: name, shown: () => (node.classList.contains("rs-waiting") ? null : shown.peek()) };
 }

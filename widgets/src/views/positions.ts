@@ -85,7 +85,7 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   });
 
   offer(store, "positions", () => {
-    const shown = answered.shown.value;
+    const shown = answered.trouble.value !== null || answered.waiting.peek() ? null : answered.shown.value;
     return shown && { picture: "positions", by: shown.by, labels: shown.reply.labels, positions: shown.reply.positions, values: shown.values, own: shown.own, limit: shown.limit };
   });
   mountPositionMap(picture, store, computed(() => answered.shown.value), signal);

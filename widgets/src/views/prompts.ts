@@ -52,7 +52,7 @@ export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: 
     return sorted.value ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b)))) : prompts;
   });
   offer(store, "prompts", () => {
-    const shown = figures.value;
+    const shown = trouble.value !== null || waiting.peek() ? null : figures.value;
     const each = shown?.each;
     if (!shown || !each) return null;
     const rows = order.value.map((prompt) => ({ prompt, value: each[prompt] ?? NaN }));

@@ -5,6 +5,7 @@ import type { Client } from "../client";
 import { sequentialGradient } from "../draw/colours";
 import { offer } from "../export/pictures";
 import { element, watch } from "../lifetime";
+import type { LensCell } from "../protocol.gen";
 import type { Store } from "../store";
 import { isSet, targetKey } from "../target";
 import { mountCaption, mountTrouble } from "./caption";
@@ -49,9 +50,10 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
   offer(store, "token-lens", () => {
     void tiles.version.value;
     const { rows: [top, bottom], columns: [left, right] } = window.value;
+    const fresh = (found: ReturnType<LensTiles["cell"]>): LensCell | null => (found?.fresh ? found.cell : null);
     const rows = Array.from({ length: Math.max(0, bottom - top) }, (_, i) => top + i);
     const columns = Array.from({ length: Math.max(0, right - left) }, (_, i) => left + i);
-    const cells = rows.map((row) => columns.map((column) => tiles.cell(points.value, row, column)?.cell ?? null));
+    const cells = rows.map((row) => columns.map((column) => fresh(tiles.cell(points.value, row, column))));
     return cells.flat().some((cell) => cell !== null) ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells } : null;
   });
   mountTrouble(trouble, picture, signal, () => tiles.trouble.value);
