@@ -6,7 +6,7 @@ import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
 import { colourOf, type Colours, flatColourBar, tokenLabels, withUnit } from "./axes";
 import { pixels } from "./pixels";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet } from "./sheet";
-import { widthOf } from "./xml";
+import { cut, widthOf } from "./xml";
 
 const PANEL = (60 * 72) / 25.4;
 const LABELS = 44;
@@ -14,6 +14,8 @@ const SIDE = PANEL - LABELS - 8;
 const BRINGS = 18;
 /** More cells a side than this are one picture instead of so many marks. */
 const MARKS = 150;
+/** Characters of a name that stand beside “from (source)”; a longer one is told whole in the caption. */
+const NAME = 25;
 
 const NAMES: Record<Weighting, (setting: Setting) => string> = {
   pattern: () => "attention",
@@ -26,7 +28,8 @@ export function attentionFigure({ weighting, maps, ownRange }: AttentionPicture,
   const sheet = new Sheet(across * PANEL + 2 * MARGIN);
   const values = (map: AttentionMap): Float32Array => map.maps[weighting] ?? new Float32Array(0);
   const bars = maps.some((map) => map.brings) ? [`bars: what each source brings to the ${setting.quantity}`] : [];
-  const top = sheet.heading("Attention", weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting), [...setting.source, setting.target, setting.place, ...bars]) + 5;
+  const named = maps.flatMap(({ name }) => (name.length > NAME ? [name] : []));
+  const top = sheet.heading("Attention", weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting), [...setting.source, setting.target, setting.place, ...bars, ...named]) + 5;
   const all = Math.max(0, ...maps.map((map) => limitOf(values(map))));
   const coloursOf = (map: AttentionMap | null): Colours => {
     const limit = map && ownRange ? limitOf(values(map)) : weighting === "pattern" && !ownRange ? 1 : all;
@@ -37,13 +40,13 @@ export function attentionFigure({ weighting, maps, ownRange }: AttentionPicture,
     panel(sheet, MARGIN + (i % across) * PANEL, top + Math.floor(i / across) * tall, map, values(map), coloursOf(map), ownRange, setting);
   });
   let end = top + Math.ceil(maps.length / across) * tall;
-  if (!ownRange) flatColourBar(sheet, MARGIN, (end += 2), coloursOf(null), NAMES[weighting](setting));
+  if (!ownRange) flatColourBar(sheet, MARGIN, (end += 2), coloursOf(null), weighting === "contribution" ? "contribution" : NAMES[weighting](setting)); // to what, the heading says
   return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
 }
 
 function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, setting: Setting): void {
   const { name, value, size, brings } = map;
-  sheet.text(x, y, name, { size: 7.5, bold: true, mono: true });
+  sheet.text(x, y, cut(name, NAME), { size: 7.5, bold: true, mono: true });
   if (value !== null) sheet.text(x + widthOf(name, true) * 7.5 + 5, y, signed(value), { size: 7.5, fill: value < 0 ? MINUS : PLUS });
   sheet.text(x + LABELS + SIDE, y, "from (source)", { anchor: "end", fill: MUTED });
   const [left, top] = [x + LABELS, y + 4 + LABELS];
