@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .export.circuitsvis_views import to_circuitsvis
     from .head_scores import scores
     from .lens import TokenLens, token_lens
+    from .many.result import AttributionSummary, ManyAttribution
+    from .many.run import attribute_many
     from .namespace import caches
     from .panel import Panel, inspect
 
@@ -24,11 +26,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Attention",
     "Attribution",
+    "AttributionSummary",
+    "ManyAttribution",
     "Panel",
     "ResidscopeError",
     "TokenLens",
     "attention",
     "attribute",
+    "attribute_many",
     "caches",
     "demo",
     "inspect",
@@ -41,10 +46,13 @@ __all__ = [
 _ROOMS = {
     "Attention": "attention_maps",
     "Attribution": "attribution",
+    "AttributionSummary": "many.result",
+    "ManyAttribution": "many.result",
     "Panel": "panel",
     "TokenLens": "lens",
     "attention": "attention_maps",
     "attribute": "attribution",
+    "attribute_many": "many.run",
     "caches": "namespace",
     "inspect": "panel",
     "scores": "head_scores",

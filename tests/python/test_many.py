@@ -1,0 +1,355 @@
+"""Many caches one after another: the same figures as one by one, nothing kept, nothing lost, whatever ends the call."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import weakref
+from functools import partial
+from pathlib import Path
+
+import many_worker
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope import ResidscopeError
+from residscope.many.tally import Spread
+
+ANSWERS = many_worker.ANSWERS
+many = partial(residscope.attribute_many, progress=False)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.boot("native")
+
+
+@pytest.fixture(scope="module")
+def pairs(model):
+    """Caches of one to three prompts each, with their answers."""
+    return [many_worker.item(model, number) for number in range(5)]
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+QUESTIONS = {
+    "head": {},
+    "layer": {"by": "layer"},
+    "lens": {"by": "accumulated", "norm": "recomputed"},
+    "neuron": {"by": "neuron", "layers": [0, 2]},
+    "positions": {"position": None},
+    "source": {"by": "source", "heads": ["0.0", "2.1"]},
+    "sources": {"by": "source", "heads": ["0.0", "2.1"], "position": None},
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_the_same_as_one_by_one(pairs, question, tmp_path):
+    each = [residscope.attribute(cache, answers, **question) for cache, answers in pairs]
+    axis = each[0].axes.index("batch")
+    values = torch.cat([one.values for one in each], axis)
+    whole = many(pairs, **question)
+    assert torch.equal(whole.values, values)
+    for name in ("measured", "constant", "unexplained"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(one, name) for one in each], axis - 1))
+    assert (whole.labels, whole.axes, whole.heads, whole.parts) == (
+        each[0].labels, each[0].axes, each[0].heads, each[0].parts,
+    )  # fmt: skip
+    assert whole.items == [0, 1, 1, 2, 2, 2, 3, 4, 4]
+
+    summary = many(iter(pairs), **question, keep="summary")
+    close(summary.mean(), values.mean(axis))
+    close(summary.std(), values.std(axis))
+    assert torch.equal(summary.measured, whole.measured)
+    assert (summary.count, summary.items, summary.labels) == (9, whole.items, whole.labels)
+    assert summary.top(2)[0][0] == whole.top(2)[0][0]
+    close(torch.tensor(summary.to_frame()["std"].to_numpy()).flatten(), summary.std().flatten())
+    assert "mean of 9 prompts" in summary.to_plotly().layout.title.text
+
+    for keep, wanted in (("values", whole), ("summary", summary)):  # in two goes, over a file
+        path = tmp_path / f"{keep}.npz"
+        many(pairs[:3], **question, keep=keep, resume=path)
+        resumed = many(pairs, **question, keep=keep, resume=path)
+        close(resumed.mean(), wanted.mean())
+        close(resumed.std(), wanted.std())
+        assert resumed.items == whole.items
+        assert torch.equal(resumed.unexplained, whole.unexplained)
+
+
+def test_forms_of_items(model, pairs):
+    cache, answers = pairs[2]
+    with torch.no_grad():
+        logits = model(cache["embed.hook_in"]) + 1
+    items = [
+        cache,
+        (cache, answers),
+        [cache, None],
+        lambda: cache,
+        partial(many_worker.item, model, 2),
+        (cache, "w7", {"logits": logits, "position": [0, 1, 2]}),
+    ]
+    result = many(items, ANSWERS)
+    one = residscope.attribute(cache, ANSWERS).values
+    for place in range(5):
+        close(result.values[:, 3 * place : 3 * place + 3], one)
+    other = residscope.attribute(cache, "w7", logits=logits, position=[0, 1, 2])
+    close(result.values[:, 15:], other.values)
+    close(result.measured[15:], other.measured)
+    assert result.measured_from == f"{residscope.attribute(cache, ANSWERS).measured_from}; the given logits"
+
+
+@pytest.mark.parametrize("kind", ["generator", "functions", "skipped"])
+def test_no_cache_is_kept(model, kind):
+    seen: list[weakref.ref] = []
+
+    def make(number):
+        # The one before is gone before this one is made, and no collector was needed.
+        assert all(alive() is None for alive in seen)
+        cache, answers = many_worker.item(model, number)
+        seen.append(weakref.ref(cache["blocks.1.hook_resid_post"]))
+        return cache, "nothing" if kind == "skipped" and number else answers
+
+    items = [partial(make, number) for number in range(4)]
+    gc.collect()
+    gc.disable()
+    try:
+        result = many(items if kind == "functions" else (item() for item in items), on_error="skip")
+        assert all(alive() is None for alive in seen)
+    finally:
+        gc.enable()
+    assert len(seen) == 4
+    assert len(result.skipped) == (3 if kind == "skipped" else 0)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("keep", ["values", "summary"])
+@pytest.mark.parametrize("safe", ["file", "memory"])
+def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
+    path = tmp_path / "kept.npz"
+    made: list[int] = []
+    breaks = {2: KeyboardInterrupt, 3: RuntimeError}
+
+    def make(number):
+        if error := breaks.pop(number, None):
+            raise error("stop")
+        return many_worker.item(model, number, made)
+
+    items = [partial(make, number) for number in range(5)]
+    go = partial(many, items, by="layer", keep=keep)
+    whole = many([many_worker.item(model, number) for number in range(5)], by="layer", keep=keep)
+    with pytest.raises(KeyboardInterrupt) as first:
+        go(resume=path if safe == "file" else None)
+    assert first.value.partial.items == [0, 1, 1]
+    assert "2 items were done" in " ".join(getattr(first.value, "__notes__", ["2 items were done"]))
+    with pytest.raises(RuntimeError) as second:  # a second time, and another reason
+        go(resume=path if safe == "file" else first.value.partial)
+    assert second.value.partial.items == [0, 1, 1, 2, 2, 2]
+    result = go(resume=path if safe == "file" else second.value.partial)
+    assert made == [0, 1, 2, 3, 4]  # each one once
+    close(result.mean(), whole.mean())
+    close(result.std(), whole.std())
+    assert result.items == whole.items
+    assert len(first.value.partial.items) == 3  # what was handed over did not change
+    if safe == "file":
+        go(resume=path)
+        assert made == [0, 1, 2, 3, 4]
+        assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
+
+
+def test_an_iterator_is_run_through_to_where_it_was(pairs, tmp_path):
+    path = tmp_path / "kept.npz"
+
+    def stream(stop=None):
+        for number, pair in enumerate(pairs):
+            if number == stop:
+                raise KeyboardInterrupt
+            yield pair
+
+    with pytest.raises(KeyboardInterrupt):
+        many(stream(3), resume=path)
+    assert torch.equal(many(stream(), resume=path).values, many(pairs).values)
+    begun = stream()
+    next(begun)
+    with pytest.raises(ResidscopeError, match="make it anew"):
+        many(begun, resume=path)
+    for fewer in (pairs[:2], iter(pairs[:2]), iter([])):
+        with pytest.raises(ResidscopeError, match="but 5 are done already"):
+            many(fewer, resume=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"by": "layer"}, 'was made with `by="head"`, not `by="layer"`'),
+        ({"position": 3}, 'was made with `position="last"`, not `position=3`'),
+        ({"answers": ("w5", "w7")}, r'answers=\("w5", "w6"\)`, not `answers=\("w5", "w7"\)'),
+        ({"answers": torch.zeros(24)}, r"not `answers=array\[24\]"),
+        ({"keep": "summary"}, 'keep="values"'),
+        ({"model": "compatible"}, "Item 2: What is resumed was made with another model"),
+        ({"model": "other"}, "Item 2: "),
+    ],
+)
+def test_what_is_resumed_must_fit(pairs, change, said, tmp_path):
+    path = tmp_path / "kept.npz"
+    caches = [cache for cache, _ in pairs]
+    many(caches[:2], answers=ANSWERS, resume=path)
+    if "model" in change:
+        other = tiny.boot("native", compatible=True) if change["model"] == "compatible" else tiny.boot("native-rms")
+        caches = [*caches[:2], many_worker.item(other, 2)[0]]
+        change = {}
+    before = path.read_bytes()
+    with pytest.raises(ResidscopeError, match=said):
+        many(caches, **{"answers": ANSWERS, "resume": path} | change)
+    if change:
+        assert path.read_bytes() == before
+
+
+def test_a_place_that_will_not_do_is_refused_before_the_work(pairs, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("mine")
+    cut = tmp_path / "cut.npz"
+    many(pairs[:2], resume=cut)
+    cut.write_bytes(cut.read_bytes()[:-300])
+    for path, said in (
+        (tmp_path / "none/kept.npz", "make it first"),
+        (tmp_path, "takes a file's name"),
+        (text, "is no file that `attribute_many` kept"),
+        (cut, "is no file that `attribute_many` kept"),
+        (3, "was given int"),
+    ):
+        with pytest.raises(ResidscopeError, match=said):
+            many([lambda: pytest.fail("it was made")], ANSWERS, resume=path)
+    assert text.read_text() == "mine"
+
+
+def spoiled(cache):
+    changed = {name: tensor.clone() for name, tensor in cache.cache_dict.items()}
+    changed["blocks.1.hook_resid_post"][0, 2] = float("nan")
+    changed["blocks.1.hook_mlp_out"][:] = float("nan")
+    return type(cache)(changed, cache.model)
+
+
+BAD = {
+    "NaN": (lambda pairs: spoiled(pairs[1][0]), "The cache holds NaN"),
+    "no cache": (lambda _: "a prompt", "needs an ActivationCache, but was given a str"),
+    "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "the cache comes first here"),
+    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It is no cache, "),
+    "options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
+    "answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),
+    "another model": (lambda _: many_worker.item(tiny.boot("native-attention-only"), 1), "it lacks `0_mlp_out`"),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), BAD.values(), ids=BAD)
+def test_a_bad_item_is_named_or_left_out(pairs, make, said):
+    items = [pairs[0], pairs[2], make(pairs), pairs[4]]
+    with pytest.raises(ResidscopeError, match=r"^Item 2: ") as refused:
+        many(items, ANSWERS)
+    assert said in str(refused.value)
+    assert refused.value.partial.items == [0, 1, 1, 1]
+    result = many(items, ANSWERS, on_error="skip")
+    assert result.items == [0, 1, 1, 1, 3, 3]
+    assert said in result.skipped[2]
+    assert "Item 2 left out" in result.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "said"),
+    [
+        ([], {}, "There are no items."),
+        (iter([]), {}, "There are no items."),
+        ({"hook_embed": 1}, {}, "was given one"),
+        (7, {}, "was given int"),
+        ("pairs", {"by": "heads"}, '^Item 0: `by="heads"` is not known'),
+        ("pairs", {"by": "heads", "on_error": "skip"}, '^Item 0: `by="heads"` is not known'),
+        ("caches", {"answers": "nothing", "on_error": "skip"}, "None of 5 items could be attributed. Item 0: "),
+        ("caches", {}, "There are no answers"),
+        ("caches", {"answers": ["w5"] * 9}, "To give each item its own"),
+        ("pairs", {"keep": "all"}, "is not known"),
+        ("pairs", {"on_error": "ignore"}, "is not known"),
+        ("pairs", {"accelerator": 2}, "was given int"),
+    ],
+)
+def test_a_bad_question_is_refused(pairs, items, options, said):
+    given = {"pairs": pairs, "caches": [cache for cache, _ in pairs]}.get(items) if isinstance(items, str) else items
+    with pytest.raises(ResidscopeError, match=said):
+        many(given, **options)
+
+
+def test_prompts_of_other_lengths(model):
+    def cut(number, length):
+        torch.manual_seed(number)
+        return model.run_with_cache(torch.randint(3, tiny.VOCAB, (2, length)))[1]
+
+    items = [cut(0, 7), cut(1, 5)]
+    assert torch.equal(many(items, ANSWERS).values[:, 2:], residscope.attribute(items[1], ANSWERS).values)
+    for question in ({"position": None}, QUESTIONS["source"]):
+        with pytest.raises(ResidscopeError, match=r"^Item 1: It has 5 positions, .* have 7"):
+            many(items, ANSWERS, **question)
+
+
+def test_notes_are_said_once(ioi):
+    """A note of some items bears their numbers; where only its figures differ it is the same note."""
+    changed = dict(ioi.cache.cache_dict)
+    bare = type(ioi.cache)({name: t for name, t in changed.items() if name != "ln_final.hook_scale"}, ioi.model)
+    other = type(ioi.cache)(changed | {"hook_embed": changed["hook_embed"] * 1.5}, ioi.model)
+    lone = residscope.attribute(other, ioi.answers).notes
+    assert lone
+    assert residscope.attribute(bare, ioi.answers).notes == []
+    notes = many([bare, other, bare, other], ioi.answers, by="layer").notes
+    assert [note.partition(": ")[0] for note in notes] == ["2 items (1, 3)"] * len(lone)
+
+
+def test_spread_where_the_mean_is_large():
+    torch.manual_seed(0)
+    values = 1e4 + torch.randn(3, 1000, dtype=torch.float64) * 1e-3
+    pieces = [Spread.of(piece, 1) for piece in values.split([1, 7, 292, 700], 1)]
+    spread = pieces[0].with_(pieces[1].with_(pieces[2])).with_(pieces[3])
+    torch.testing.assert_close(spread.std, values.std(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(spread.mean, values.mean(1), rtol=1e-14, atol=0)
+
+
+def test_progress_is_shown(pairs, capsys):
+    residscope.attribute_many(iter(pairs), total=5)
+    assert "5/5" in capsys.readouterr().err
+    many(pairs)
+    assert capsys.readouterr().err == ""
+
+
+def test_two_processes(model, tmp_path):
+    """`accelerate`'s own launcher, two processes on the CPU (`--multi_gpu` is its name for several processes)."""
+    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launched = subprocess.run(
+        [*command, many_worker.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert launched.returncode == 0, launched.stderr[-4000:]
+
+    items = [many_worker.item(model, number) for number in range(many_worker.COUNT)]
+    whole, summary = many(items), many(items, by="neuron", keep="summary")
+    for rank in range(2):
+        found = json.loads((tmp_path / f"found-{rank}.json").read_text())
+        assert found["processes"] == 2
+        assert found["made"] == [[0, 2, 4], [1, 3]][rank]  # its own, and no others
+        assert found["items"] == whole.items
+        assert found["same"] == [True, True, True]
+        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both, and nobody waits
+        assert found["left"] == ["kept.process-0-of-2.npz", "kept.process-1-of-2.npz"]
+        assert found["made_again"] == [[], [3]][rank]
+        tensors = torch.load(tmp_path / f"tensors-{rank}.pt")
+        close(tensors["values"], whole.values)
+        close(tensors["measured"], whole.measured)
+        close(tensors["mean"], summary.mean())
+        close(tensors["std"], summary.std())
+    assert sorted(file.name for file in Path(tmp_path).glob("kept*")) == ["kept.npz"]
+    # One process goes on from what several have kept.
+    alone = many([*[lambda: pytest.fail("it was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")
+    close(alone.values, whole.values)
