@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import weakref
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import many_worker
 import pytest
@@ -17,7 +20,7 @@ import tiny
 import torch
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, demo
 from residscope.many.tally import Spread
 
 ANSWERS = many_worker.ANSWERS
@@ -147,7 +150,7 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
     with pytest.raises(KeyboardInterrupt) as first:
         go(resume=path if safe == "file" else None)
     assert first.value.partial.items == [0, 1, 1]
-    assert "2 items were done" in " ".join(getattr(first.value, "__notes__", ["2 items were done"]))
+    assert "2 items done" in " ".join(getattr(first.value, "__notes__", ["2 items done"]))
     with pytest.raises(RuntimeError) as second:  # a second time, and another reason
         go(resume=path if safe == "file" else first.value.partial)
     assert second.value.partial.items == [0, 1, 1, 2, 2, 2]
@@ -321,6 +324,18 @@ def test_progress_is_shown(pairs, capsys):
     assert "5/5" in capsys.readouterr().err
     many(pairs)
     assert capsys.readouterr().err == ""
+
+
+def test_the_document_runs(model, monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    prompts, answers = torch.randint(3, tiny.VOCAB, (8, 7)), [(f"w{i}", "w9") for i in range(10, 18)]
+    monkeypatch.setattr(demo, "ioi", lambda: SimpleNamespace(model=model, prompts=prompts, answers=answers))
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "py_backend/docs/many.md").read_text()
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(code, names)
+    close(names["result"].values, residscope.attribute(model.run_with_cache(prompts)[1], answers).values)
 
 
 def test_two_processes(model, tmp_path):

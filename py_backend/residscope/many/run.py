@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ..result import Attribution
 
 Resume = str | PathLike[str] | ManyAttribution | AttributionSummary | None
-_ASKED_WRONG = ("by", "heads", "layers", "norm")  # what is wrong with the question is wrong with every item
+_NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")  # what is wrong with the question is wrong with every item
 
 
 @overload
@@ -136,24 +138,19 @@ def attribute_many(
         source.check_anew()
     alone = processes.count == 1
     own = base if alone else Tally(asked, base.keeps_values, base.frame)
-    store = Store(processes.own(path))
     ask = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
-    places = (processes.rank, 1 if alone else processes.count)
-    walk = partial(_walk, source, base, own, partial(_part, ask, answers, model), store, on_error == "skip")
-
-    def work() -> Tally:
-        bar = _bar(progress and processes.rank == 0, source.count if total is None else total, base, places, split)
-        try:
-            walk(bar, places, split)
-            store.save(own)
-        except BaseException as error:
-            _leave_safe(error, base if alone else base.joined([own]), own, store)
-            raise
-        finally:
-            bar.close()
-        return own
-
-    tallies = processes.together(work)
+    run = _Run(
+        source,
+        partial(_part, ask, answers, model),
+        base,
+        own,
+        Store(processes.own(path)),
+        on_error == "skip",
+        range(processes.rank, sys.maxsize, processes.count),
+        split,
+    )
+    shown = progress and processes.rank == 0
+    tallies = processes.together(lambda: run.guarded(source.count if total is None else total, shown))
     if alone:
         return result_of(own)
     whole = base.joined(tallies)
@@ -206,55 +203,99 @@ def _into_one(path: Path | None, whole: Tally, processes: Processes) -> None:
     processes.together(clear)
 
 
-def _walk(
-    source: Items,
-    base: Tally,
-    own: Tally,
-    make: Callable[[Any], tuple[Frame, Part]],
-    store: Store,
-    skip: bool,
-    bar: Any,
-    places: tuple[int, int],
-    split: bool,
-) -> None:
-    """Do this process's items that are not done."""
-    done = frozenset(base.parts)
-    known = {part.told.model for part in base.parts.values()}
-    first, step = places
-    prompts = 0
-    for place in itertools.count():
-        number = first + place * step
-        if number in done:
-            continue
-        item = source.take(number if split else place)
-        if item is END:
-            if split:
-                source.check_reaches(base.reach)
-            return
-        holder = [item]
-        del item
+@dataclass
+class _Run:
+    """This process's items, one after another.
+
+    Attributes:
+        source: The items.
+        make: An item, in a list of its own, to its figures.
+        base: What was done before.
+        own: What this process does; alone, `base` itself.
+        store: Where that is kept.
+        skip: Whether to leave out what cannot be attributed.
+        numbers: The numbers of this process's items.
+        split: Whether the processes share the items.
+    """
+
+    source: Items
+    make: Callable[[list[Any]], tuple[Frame, Part]]
+    base: Tally
+    own: Tally
+    store: Store
+    skip: bool
+    numbers: range
+    split: bool
+
+    def guarded(self, total: int | None, shown: bool) -> Tally:
+        """Do what is not done, under a progress bar; whatever ends it early takes along what is done."""
+        from tqdm.auto import tqdm
+
+        done = sum(number in self.numbers for number in self.base.parts)
+        if total is not None and self.split:
+            total = len(range(self.numbers.start, total, self.numbers.step))
+        bar = tqdm(total=total, initial=done, unit=" items", desc="attribute_many", disable=not shown)
         try:
-            frame, part = make(holder)
-            if len(known) == 1 and part.told.model not in known:
-                raise ResidscopeError(
-                    "resume",
-                    "What is resumed was made with another model, or its weights were changed since: give `resume` "
-                    "another name.",
-                )
-            known.clear()
-            own.add(number, frame, part)
-            own.skipped.pop(number, None)
-            prompts += part.prompts
-        except ResidscopeError as error:
-            if not skip or error.code in (*_ASKED_WRONG, "resume"):
-                raise ResidscopeError(error.code, f"Item {number}: {error}") from error
-            own.skipped[number] = str(error)
-        except Exception as error:
-            _add_note(error, f"This was item {number} of `attribute_many`.")
+            self.walk(bar)
+            self.store.save(self.own)
+        except BaseException as error:
+            self.leave_safe(error)
             raise
-        store.keep(own)
-        bar.set_postfix_str(f"{prompts} prompts", refresh=False)
-        bar.update()
+        finally:
+            bar.close()
+        return self.own
+
+    def walk(self, bar: Any) -> None:
+        """Do what is not done."""
+        done = frozenset(self.base.parts)
+        models = {part.told.model for part in self.base.parts.values()}
+        prompts = 0
+        for place, number in enumerate(self.numbers):
+            if number in done:
+                continue
+            item = [self.source.take(number if self.split else place)]  # in a list, which `make` empties: not held here
+            if item[0] is END:
+                break
+            try:
+                frame, part = self.make(item)
+                if len(models) == 1 and part.told.model not in models:
+                    raise ResidscopeError(
+                        "resume",
+                        "What is resumed was made with another model, or its weights were changed since: give `resume` "
+                        "another name.",
+                    )
+                models.clear()  # the first item tells; later ones may be another model's, as a note then says
+                self.own.add(number, frame, part)
+                prompts += part.prompts
+            except ResidscopeError as error:
+                if not self.skip or error.code in _NEVER_SKIPPED:
+                    raise ResidscopeError(error.code, f"Item {number}: {error}") from error
+                self.own.skipped[number] = str(error)
+            except Exception as error:
+                _add_note(error, f"This was item {number} of `attribute_many`.")
+                raise
+            self.store.keep(self.own)
+            bar.set_postfix_str(f"{prompts} prompts", refresh=False)
+            bar.update()
+        if self.split:
+            self.source.check_reaches(self.base.reach)
+
+    def leave_safe(self, error: BaseException) -> None:
+        """Save what is done, and hang it on what ended the call."""
+        whole = self.base if self.own is self.base else self.base.joined([self.own])
+        count, path = len(whole.parts), self.store.path
+        if count == 0:
+            return
+        self.store.save(self.own)
+        with suppress(Exception):
+            error.partial = result_of(whole)  # pyright: ignore[reportAttributeAccessIssue]
+        where = (
+            f"kept in {str(path)!r}, and the same call goes on after them"
+            if path is not None
+            else "in this exception's `.partial` (in a notebook `sys.last_value.partial`), and "
+            "`attribute_many(…, resume=…)` with it goes on after them"
+        )
+        _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.")
 
 
 def _part(ask: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]) -> tuple[Frame, Part]:
@@ -279,34 +320,7 @@ def _part(ask: Callable[..., Attribution], answers: Any, model: Any, holder: lis
     )
 
 
-def _leave_safe(error: BaseException, whole: Tally, own: Tally, store: Store) -> None:
-    """Save what is done, and hang it on what ended the call."""
-    if not whole.parts:
-        return
-    store.save(own)
-    with suppress(Exception):
-        error.partial = result_of(whole)  # pyright: ignore[reportAttributeAccessIssue]
-    where = (
-        f"kept in {str(store.path)!r}: the same call goes on after them"
-        if store.path is not None
-        else "in this exception's `.partial` (in a notebook `sys.last_value.partial`): "
-        "`attribute_many(…, resume=…)` goes on after them"
-    )
-    _add_note(error, f"{len(whole.parts)} items were done; they are {where}.")
-
-
 def _add_note(error: BaseException, note: str) -> None:
     add: Callable[[str], None] | None = getattr(error, "add_note", None)  # Python 3.11
     if add is not None:
         add(note)
-
-
-def _bar(shown: bool, total: int | None, base: Tally, places: tuple[int, int], split: bool) -> Any:
-    """The progress bar, over this process's items."""
-    from tqdm.auto import tqdm
-
-    first, step = places
-    done = sum(number % step == first for number in base.parts)
-    if total is not None and split:
-        total = len(range(first, total, step))
-    return tqdm(total=total, initial=done, unit=" items", desc="attribute_many", disable=not shown)
