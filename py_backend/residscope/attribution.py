@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from . import components, positions
 from .cache import CacheView
 from .calm import calm
-from .components import Rows
+from .components import Plan, Rows, rows_of
 from .errors import ResidscopeError
 from .fit import fit, gap, heads_add_up, reasons, rounding, worth
 from .heads import name
-from .measure import Measured, measure, notes
+from .identity import sight
+from .measure import measure, notes
+from .memo import UnknownError, key_of
 from .positions import Position
 from .protocol import By, Norm, Target
 from .readout import Readout
@@ -27,6 +30,7 @@ from .result import Attribution
 from .sources import not_by_reading, rounding_in, sources, wanted_heads
 from .structure import Structure, named_layers, neuron_weight, out_weight
 from .targets import Targets
+from .vectors import known_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -82,12 +86,50 @@ def attribute(
     `accumulated_resid`, made exact for unfolded norms; the mathematics of "A Mathematical Framework for Transformer
     Circuits".
     """
-    view = CacheView(cache, model=model, tokens=tokens)
+    seen = None if isinstance(cache, Mapping) else sight(cache, model) if hasattr(cache, "cache_dict") else None
+    asked = _key(by, position, norm, layers, heads, answers, logits, tokens)
+    known = None if seen is None or asked is None else seen.memo[0].get(*asked)
+    if known is not None:
+        return _copy(known)
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen)
     with calm(view.stream.device):
         targets = Targets.of(view)
         where = positions.resolve(view, position)
         result = decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
-        return replace(result, notes=result.notes + (positions.assumed(view) if isinstance(position, str) else []))
+        result = replace(result, notes=result.notes + (positions.assumed(view) if isinstance(position, str) else []))
+        size = result.values.numel() * result.values.element_size()
+        if asked is not None and size <= _KEPT:
+            view.memo.put(*asked, value=_copy(result), size=size)
+        return result
+
+
+_KEPT = 16_000_000
+"""A result of more bytes is not kept."""
+
+
+def _key(*question: Any) -> tuple[Hashable, ...] | None:
+    """What stands for a question; None where nothing does."""
+    try:
+        return "attribute", *map(key_of, question)
+    except UnknownError:
+        return None
+
+
+def _copy(result: Attribution) -> Attribution:
+    """The same in tensors of its own: what the user writes into them stays theirs."""
+    values, measured, constant, unexplained = (
+        figure.clone() for figure in (result.values, result.measured, result.constant, result.unexplained)
+    )
+    return replace(
+        result,
+        values=values,
+        labels=list(result.labels),
+        measured=measured,
+        constant=constant,
+        unexplained=unexplained,
+        notes=list(result.notes),
+        heads=list(result.heads),
+    )
 
 
 @dataclass
@@ -129,22 +171,25 @@ def decompose(
     if by == "source":
         return _sources(readout, heads, None if measured.value is None else measured.value - constant, checked)
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
+    own = None if measured.value is None else measured.value - constant
     if by == "accumulated":
         structure = readout.structure
-        rows = components.accumulated(readout, recomputed=norm == "recomputed")
+        rows = _read(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
         total = rows.values[-1]
+        left = gap(own, total)
+        finite = math.isfinite(left)
         tolerance = rounding(readout, total)
     else:
-        structure, rows, tolerance = fit(
-            readout, partial(_rows, readout, by, wanted), _goal(readout, measured, constant)
-        )
-        total = rows.values.sum(0)
-    check_finite(view, rows.values, total, constant, measured.value)
+        fitted = fit(readout, partial(_rows, readout, by, wanted), _goal(readout, own), own)
+        structure, rows, tolerance, left = fitted.structure, fitted.rows, fitted.tolerance, fitted.left
+        total, finite = rows.values.sum(0), fitted.finite
+    if not finite:
+        check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
     said = notes(targets, target, measured) + structure.notes() + _without(structure, by, wanted)
-    said += [cut for cut in (view.cut(),) if cut]
-    if norm == "frozen" and bool((unexplained.abs() > tolerance).any()):
+    said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
+    if norm == "frozen" and left > tolerance:
         said += reasons(readout, structure, value - constant, tolerance)
     columns = (rows.values, value, constant, unexplained)
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
@@ -170,9 +215,9 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     layers = sorted({layer for layer, _ in wanted})
     said = check_split(view, layers, checked or Checked(), lambda: (readout, own))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
-    check_finite(view, values, measured)
-    tolerance = rounding_in(view.rounding_step(), values, 0)
     unexplained = measured - values.sum(0)
+    check_finite(view, unexplained)  # a figure that is none leaves none in its sum
+    tolerance = rounding_in(view.rounding_step(), values, 0)
     said += gated(view, layers)
     if bool((unexplained.abs() > tolerance).any()):
         said.append(not_by_reading(float(unexplained.abs().max())))
@@ -195,24 +240,37 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
 
 def _rows(readout: Readout, by: By, wanted: Sequence[int], structure: Structure) -> Rows:
     """The rows of a decomposition into parts."""
-    match by:
-        case "layer":
-            return components.layers(readout, structure)
-        case "neuron":
-            return components.neurons(readout, structure, wanted)
-        case _:
-            return components.heads(readout, structure)
+
+    def plan() -> Plan:
+        match by:
+            case "layer":
+                return components.layers(structure)
+            case "neuron":
+                return components.neurons(structure, wanted)
+            case _:
+                return components.heads(structure)
+
+    return _read(readout, readout.view.memo.once(("plan", by, *wanted, structure.key), plan))
 
 
-def _goal(readout: Readout, measured: Measured, constant: Tensor) -> Tensor | None:
+def _read(readout: Readout, plan: Plan) -> Rows:
+    """The rows of a plan, from what is known of them, or from the activations."""
+    return known_rows(readout, plan) or rows_of(readout, plan)
+
+
+def _goal(readout: Readout, own: Tensor | None) -> Tensor | None:
     """What rows must add up to: the stream itself; where it was not cached, the model's own figure."""
     stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
-    return measured.value - constant if stream is None and measured.value is not None else stream
+    return own if stream is None else stream
 
 
 def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
     """A note on the layers that have no such parts at all."""
     view = structure.view
+    return list(view.memo.once(("without", by, *wanted), lambda: tuple(_none_in(view, by, wanted))))
+
+
+def _none_in(view: CacheView, by: By, wanted: Sequence[int]) -> list[str]:
     if by == "head":
         others = [layer for layer in range(view.n_layers) if out_weight(view, layer) is None]
         said = "There are no attention heads in {}: what mixes there is one row."
@@ -257,16 +315,15 @@ def check_split(
 
 def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> None:
     """What is the same for every head."""
-    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
-    goal = own if stream is None else stream
     try:
-        structure, rows, checked.tolerance = fit(readout, partial(components.layers, readout), goal)
+        fitted = fit(readout, partial(_rows, readout, "layer", ()), _goal(readout, own), own)
     except ResidscopeError as error:
         if error.code != "missing-activation":  # a filtered cache: nothing to compare with
             raise
     else:
+        structure, checked.tolerance = fitted.structure, fitted.tolerance
         checked.structure = {f.name: getattr(structure, f.name) for f in fields(structure) if f.name != "view"}
-        if gap(own, rows.values.sum(0)) > checked.tolerance and own is not None:
+        if own is not None and fitted.left > fitted.tolerance:
             checked.notes = reasons(readout, structure, own, checked.tolerance)
     checked.known = True
 

@@ -13,10 +13,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
+from .memo import Memo
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
+
+    from .identity import Sight
 
 
 class CacheView:
@@ -26,12 +29,23 @@ class CacheView:
         cache: A TransformerLens `ActivationCache` (or anything with its `cache_dict`, `model` and `has_batch_dim`).
         model: The model that made it; by default `cache.model`.
         tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+        seen: What is known of the cache, when it was just looked at: what was computed of it before need not be again.
+
+    Attributes:
+        memo: What was computed of this cache as it is.
+        facts: What was read off the model's modules as they are.
 
     Raises:
         ResidscopeError: If `cache` is no activation cache, is empty, or its model is gone.
     """
 
-    def __init__(self, cache: Any, model: Any = None, tokens: Int[Tensor, "batch pos"] | None = None) -> None:
+    def __init__(
+        self,
+        cache: Any,
+        model: Any = None,
+        tokens: Int[Tensor, "batch pos"] | None = None,
+        seen: Sight | None = None,
+    ) -> None:
         activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)
         if not isinstance(activations, Mapping):
             kind = type(cache).__name__
@@ -68,6 +82,7 @@ class CacheView:
         patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
         # Layers may differ in their number of heads; the widest counts.
         self.n_heads = max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
+        self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
         self._tokens = tokens
         self._prompts: range | None = None
         self.batch, self.n_pos = self._extent()
@@ -105,6 +120,7 @@ class CacheView:
         part = copy(self)
         part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
         part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
+        part.memo = self.memo.part(prompts.start, prompts.stop)
         return part
 
     def first(self, *names: str) -> str | None:
@@ -118,6 +134,10 @@ class CacheView:
         """
         return self.take(self.get(name), positions)
 
+    def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+        """The same as it is, for what takes it in its own precision (`products.dots`)."""
+        return self.pick(self.get(name), positions)
+
     def take(
         self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch pos ..."]:
@@ -129,6 +149,9 @@ class CacheView:
         import torch
 
         if positions is not None:
+            places: list[int] = positions.tolist()
+            if min(places) == max(places):
+                return tensor[:, places[0] : places[0] + 1]
             prompts = torch.arange(tensor.shape[0], device=tensor.device)
             tensor = tensor[prompts, positions.to(tensor.device)].unsqueeze(1)
         return tensor
@@ -170,6 +193,11 @@ class CacheView:
             "This cache holds no residual stream, attention or MLP activations, so there is nothing to attribute. "
             "Cache them: leave out `names_filter` in `run_with_cache`.",
         )
+
+    @property
+    def given_tokens(self) -> bool:
+        """Whether the token ids were given, and are no part of the cache."""
+        return self._tokens is not None
 
     @property
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
@@ -269,10 +297,13 @@ class CacheView:
         """
         import torch
 
-        weights: list[Any] = [getattr(self.model, name, None) for name in ("W_E", "W_U")]
-        tensors = [*self.activations.values(), *(weight for weight in weights if hasattr(weight, "dtype"))]
-        kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-        return max(float(torch.finfo(kind).eps) for kind in kinds)
+        def step() -> float:
+            weights: list[Any] = [getattr(self.model, name, None) for name in ("W_E", "W_U")]
+            tensors = [*self.activations.values(), *(weight for weight in weights if hasattr(weight, "dtype"))]
+            kinds = {tensor.dtype for tensor in tensors}
+            return max(float(torch.finfo(kind).eps) for kind in kinds if kind.is_floating_point)
+
+        return self.memo.once(("rounding step",), step)
 
     def cut(self) -> str | None:
         """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView
 from .errors import ResidscopeError
 from .norms import Norm, tensor_of
+from .products import distinct, dots, project
 from .readout import Functional, Readout
 from .structure import Pieces, Structure, neuron_weight, out_weight
 
@@ -33,12 +35,26 @@ class Rows:
         return self.values[[i for i, label in enumerate(self.labels) if label.startswith(prefixes)]].sum(0)
 
 
-Worth = Callable[["Tensor"], "Tensor"]
+@dataclass(frozen=True)
+class Plan:
+    """Which rows a decomposition has.
+
+    Attributes:
+        pieces: Pieces of the stream, a row each.
+        split: Layers that are told apart into heads or neurons; these rows come first, then the layers' biases.
+        part: What is split: attention into heads, or the MLP into neurons.
+        recomputed: Whether the final norm is computed afresh from each piece.
+    """
+
+    pieces: Pieces
+    split: tuple[int, ...] = ()
+    part: Literal["attn", "mlp"] = "attn"
+    recomputed: bool = False
 
 
-def accumulated(readout: Readout, *, recomputed: bool) -> Rows:
+def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
     """The stream before each layer, between its sublayers (where the model has such a point), and at the end."""
-    view, carries = readout.view, readout.structure.carries
+    view, carries = structure.view, structure.carries
     pieces: Pieces = {}
     for layer in range(view.n_layers):
         # Recomputed, the norm makes good any factor; held, the layers' own factors are held, too.
@@ -47,31 +63,31 @@ def accumulated(readout: Readout, *, recomputed: bool) -> Rows:
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with attention and MLP side by side have none
             pieces[f"{layer}_mid"] = ((f"blocks.{layer}.hook_resid_mid", carried),)
     pieces["final_post"] = ((f"blocks.{view.n_layers - 1}.hook_resid_post", 1.0),)
-    return worth_of(readout, readout.recomputed if recomputed else readout.functional, pieces)
+    return Plan(pieces, recomputed=recomputed)
 
 
-def layers(readout: Readout, structure: Structure) -> Rows:
+def layers(structure: Structure) -> Plan:
     """The embeddings, and each layer's attention and MLP output."""
     pieces = structure.embeddings()
-    for layer in range(readout.view.n_layers):
+    for layer in range(structure.view.n_layers):
         pieces |= structure.sublayers(layer)
-    return worth_of(readout, readout.functional, pieces)
+    return Plan(pieces)
 
 
-def heads(readout: Readout, structure: Structure) -> Rows:
+def heads(structure: Structure) -> Plan:
     """Every head (layer-major), each layer's attention bias, then all other sublayers and the embeddings.
 
     Raises:
         ResidscopeError: If no layer has heads that add up to what it writes.
     """
-    wanted = [layer for layer in range(readout.view.n_layers) if structure.splits_attention(layer)]
+    wanted = [layer for layer in range(structure.view.n_layers) if structure.splits_attention(layer)]
     if not wanted:
         why = "Its layers have no attention with a `W_O` and a `hook_z`."
         raise ResidscopeError("no-heads", _refusal(structure, "attention heads", why))
-    return _split(readout, structure, wanted, "attn")
+    return _split(structure, wanted, "attn")
 
 
-def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Rows:
+def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
     """Every MLP neuron of the wanted layers, their MLP biases, then all other sublayers and the embeddings.
 
     Raises:
@@ -81,31 +97,46 @@ def neurons(readout: Readout, structure: Structure, wanted: Sequence[int]) -> Ro
     if not wanted:
         why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
         raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
-    return _split(readout, structure, wanted, "mlp")
+    return _split(structure, wanted, "mlp")
 
 
-def _split(readout: Readout, structure: Structure, wanted: Sequence[int], part: Literal["attn", "mlp"]) -> Rows:
+def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "mlp"]) -> Plan:
     """The parts of these layers' sublayers, their biases, then every other piece as a whole."""
+    pieces: Pieces = {}
+    for layer in range(structure.view.n_layers):
+        pieces |= structure.sublayers(layer)
+        if layer in wanted:
+            pieces.pop(f"{layer}_{part}_out", None)
+    return Plan(pieces | structure.embeddings(), tuple(wanted), part)
+
+
+@cache
+def part_labels(layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[str, ...]:
+    """The names of a layer's heads or neurons: `L0H0`, `L0N0`. There may be a hundred thousand neurons."""
+    letter = {"attn": "H", "mlp": "N"}[part]
+    return tuple(f"L{layer}{letter}{index}" for index in range(count))
+
+
+def rows_of(readout: Readout, plan: Plan) -> Rows:
+    """The rows of a plan, each read off the activations by its projection onto the target."""
     import torch
 
-    split, letter = {"attn": (layer_heads, "H"), "mlp": (layer_neurons, "N")}[part]
+    split = {"attn": layer_heads, "mlp": layer_neurons}[plan.part]
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
-    pieces: Pieces = {}
-    for layer in range(readout.view.n_layers):
-        pieces |= structure.sublayers(layer)
-        if layer not in wanted:
-            continue
-        pieces.pop(f"{layer}_{part}_out", None)
+    for layer in plan.split:
         worth, bias = split(readout, layer)
         values.append(worth)
-        labels += [f"L{layer}{letter}{index}" for index in range(worth.shape[0])]
+        labels += part_labels(layer, plan.part, worth.shape[0])
         if bias is not None:
-            biases[f"{layer}_{part}_bias"] = bias
-    rest = worth_of(readout, readout.functional, pieces | structure.embeddings())
+            biases[f"{layer}_{plan.part}_bias"] = bias
+    rest = worth_of(readout, readout.recomputed if plan.recomputed else readout.functional, plan.pieces)
     rows = [*values, *(bias.unsqueeze(0) for bias in biases.values()), rest.values]
-    return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels))
+    return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels) if plan.split else None)
+
+
+Worth = Callable[["Tensor"], "Tensor"]
 
 
 def layer_heads(
@@ -114,7 +145,7 @@ def layer_heads(
     """What each head of a layer is worth, and the layer's bias row, if it has one."""
     direction, divisor, bias = head_directions(readout, layer)
     z = head_outputs(readout.view, readout.positions, layer, tuple(direction.shape[1:]))
-    return _einsum(z, direction, "batch pos head d_head, batch head d_head -> head batch pos") / divisor, bias
+    return dots(z, direction) / divisor, bias
 
 
 def layer_neurons(
@@ -123,14 +154,14 @@ def layer_neurons(
     """What each neuron of a layer is worth, and the MLP's bias row, if it has one."""
     direction, divisor, bias = neuron_directions(readout, layer)
     post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)  # [batch, pos, d_mlp]
-    return _einsum(post, direction, "batch pos neuron, batch neuron -> neuron batch pos") / divisor, bias
+    return (post * direction.unsqueeze(1)).permute(2, 0, 1) / divisor, bias
 
 
 def head_outputs(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, cut: tuple[int, ...]
 ) -> Float[Tensor, "batch pos head d_head"]:
     """`hook_z`, cut into heads as the weights are: latent attention has values of another width than its keys."""
-    z = view.rows(f"blocks.{layer}.attn.hook_z", positions)
+    z = view.raw(f"blocks.{layer}.attn.hook_z", positions)
     return z if tuple(z.shape[-2:]) == cut else z.flatten(-2).unflatten(-1, cut)
 
 
@@ -142,9 +173,7 @@ def head_directions(
     W_O = out_weight(view, layer)
     if W_O is None:
         raise ResidscopeError("no-heads", f'Layer {layer} has no attention heads. Use `by="layer"` for it as a whole.')
-    direction = _einsum(
-        W_O.to(functional.vector), functional.vector, "head d_head d_model, batch d_model -> batch head d_head"
-    )
+    direction = project(W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
 
@@ -156,7 +185,7 @@ def neuron_directions(
     W_out = neuron_weight(view, layer)
     if W_out is None:
         raise ResidscopeError("no-neurons", f"Layer {layer} has no MLP of plain neurons.")
-    direction = functional.vector @ W_out.to(functional.vector).T
+    direction = project(W_out, functional.vector)
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 
@@ -165,11 +194,17 @@ def worth_of(readout: Readout, worth: Worth, pieces: Pieces) -> Rows:
     import torch
 
     def read(name: str, factor: float) -> Tensor:
-        value = worth(readout.view.rows(name, readout.positions))
+        value = worth(readout.view.raw(name, readout.positions))
         return value if factor == 1 else value * factor
 
-    values = [torch.stack([read(*term) for term in terms]).sum(0) for terms in pieces.values()]
+    values = [sum_of(read(*term) for term in terms) for terms in pieces.values()]
     return Rows(list(pieces), torch.stack(values))
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """Their sum."""
+    first, *others = terms
+    return sum(others, start=first)
 
 
 def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
@@ -200,17 +235,22 @@ def _refusal(structure: Structure, parts: str, otherwise: str) -> str:
     return f'No layer of this model can be split into {parts}. {why} Use `by="layer"` or `by="accumulated"`.'
 
 
+def bias_of(readout: Readout, layer: int, part: Literal["attn", "mlp"]) -> tuple[Tensor | None, Tensor | None]:
+    """The bias that a sublayer adds to what its parts write, and that of the norm on its output; None where none is."""
+    view, block = readout.view, readout.view.model.blocks[layer]
+
+    def read() -> tuple[Tensor | None]:
+        return (tensor_of(getattr(getattr(block, part), {"attn": "b_O", "mlp": "b_out"}[part], None)),)
+
+    norm = readout.output_norm(layer, part)
+    bias = view.facts.once(("bias", layer, part), read)[0]
+    return bias, None if norm is None else Norm.of(getattr(block, norm), view).bias
+
+
 def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["attn", "mlp"]) -> Tensor | None:
     """What a sublayer's bias adds, with that of the norm on its output, whose bias is the functional's constant."""
-    view, block = readout.view, readout.view.model.blocks[layer]
-    bias = tensor_of(getattr(getattr(block, part), {"attn": "b_O", "mlp": "b_out"}[part], None))
+    bias, behind = bias_of(readout, layer, part)
     if bias is not None:
-        return functional.constant + (functional.vector @ bias.to(functional.vector))[:, None] / functional.divisor
-    norm = readout.output_norm(layer, part)
-    return None if norm is None or Norm.of(getattr(block, norm), view).bias is None else functional.constant
-
-
-def _einsum(a: Tensor, b: Tensor, shapes: str) -> Tensor:
-    from einops import einsum
-
-    return einsum(a, b, shapes)
+        added = (distinct(functional.vector) * bias.to(functional.vector)).sum(-1)
+        return functional.constant + added[:, None] / functional.divisor
+    return None if behind is None else functional.constant

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .components import Rows, layer_heads, worth_of
+from .products import distinct
 from .readout import Readout
 from .structure import Pieces, Structure, named_layers
 
@@ -15,10 +17,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """Rows, and how they fit.
+
+    Attributes:
+        structure: What they are made from.
+        rows: The rows.
+        tolerance: What counts as rounding in their sum.
+        left: The largest difference between their sum and the model's own figure; 0 where it is not known.
+        finite: Whether all of that is a number.
+    """
+
+    structure: Structure
+    rows: Rows
+    tolerance: float
+    left: float
+    finite: bool
+
+
 def fit(
-    readout: Readout, build: Callable[[Structure], Rows], goal: Float[Tensor, "batch pos"] | None
-) -> tuple[Structure, Rows, float]:
-    """Rows that add up to the goal, the structure they are made from, and what counts as rounding in their sum.
+    readout: Readout,
+    build: Callable[[Structure], Rows],
+    goal: Float[Tensor, "batch pos"] | None,
+    own: Float[Tensor, "batch pos"] | None = None,
+) -> Fitted:
+    """Rows that add up to the goal, and the structure they are made from.
 
     Most models are as most models are, and then this is one comparison. Where it fails, the structure is read off the
     cache layer by layer, and the rows are made anew.
@@ -27,15 +51,29 @@ def fit(
         readout: The way to the target.
         build: Makes the rows from a structure.
         goal: What they must add up to; None where it is not known.
+        own: The model's own figure less the constant, where it is known.
     """
-    structure = readout.structure
-    rows = build(structure)
-    tolerance = rounding(readout, rows.values.pow(2).sum(0).sqrt())
-    if gap(goal, rows.values.sum(0)) <= tolerance:
-        return structure, rows, tolerance
-    structure = mended(readout, structure, rows, tolerance / 2)
-    rows = build(structure)
-    return structure, rows, rounding(readout, rows.values.pow(2).sum(0).sqrt())
+    fitted, off = _compared(readout, readout.structure, build(readout.structure), goal, own)
+    if off <= fitted.tolerance or not fitted.finite:
+        return fitted
+    structure = mended(readout, fitted.structure, fitted.rows, fitted.tolerance / 2)
+    return _compared(readout, structure, build(structure), goal, own)[0]
+
+
+def _compared(
+    readout: Readout, structure: Structure, rows: Rows, goal: Tensor | None, own: Tensor | None
+) -> tuple[Fitted, float]:
+    """How rows fit, and how far their sum is from the goal: all that must be waited for on a GPU, in one go."""
+    import torch
+
+    total = rows.values.sum(0)
+    goals = [None if figure is None else (figure - total).abs().max() for figure in (goal, own)]
+    nothing = total.new_zeros(())
+    added = rows.values.pow(2).sum(0).sqrt().max()
+    figures = [*(nothing if figure is None else figure for figure in goals), added, _longest(readout)]
+    off, left, size, longest = torch.stack(figures).tolist()
+    finite = all(map(math.isfinite, (off, left, size)))
+    return Fitted(structure, rows, _rounding(readout, size, longest), left, finite), off
 
 
 def rounding(readout: Readout, added: Float[Tensor, "batch pos"]) -> float:
@@ -45,9 +83,16 @@ def rounding(readout: Readout, added: Float[Tensor, "batch pos"]) -> float:
     of the stream, which the model rounds at each of its additions, in all directions alike. 1e-4 is below what anyone
     is shown.
     """
+    return _rounding(readout, float(added.abs().max()), float(_longest(readout)))
+
+
+def _rounding(readout: Readout, added: float, longest: float) -> float:
     view = readout.view
-    kept = 0.5 * math.sqrt(2 * view.n_layers) * float(readout.functional.vector.norm(dim=-1).max())
-    return max(1e-4, view.rounding_step() * (2 * float(added.abs().max()) + kept))
+    return max(1e-4, view.rounding_step() * (2 * added + 0.5 * math.sqrt(2 * view.n_layers) * longest))
+
+
+def _longest(readout: Readout) -> Tensor:
+    return distinct(readout.functional.vector).norm(dim=-1).max()
 
 
 def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float) -> Structure:
@@ -156,7 +201,7 @@ def reasons(readout: Readout, structure: Structure, target: Float[Tensor, "batch
 
 def worth(readout: Readout, name: str) -> Tensor | None:
     """What an activation in the stream is worth; None where it was not cached."""
-    return readout.functional(readout.view.rows(name, readout.positions)) if readout.view.has(name) else None
+    return readout.functional(readout.view.raw(name, readout.positions)) if readout.view.has(name) else None
 
 
 def gap(one: Tensor | None, other: Tensor | None) -> float:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from .memo import CACHES, Memo, Store
 from .namespace import peek
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ class _Snapshot:
     Only weak references are kept, and they tell when one of the tensors goes.
     """
 
-    def __init__(self, tensors: list[Tensor], key: _Key, more: object = None) -> None:
+    def __init__(
+        self, tensors: list[Tensor], key: _Key, more: object = None, lost: Callable[[], None] = lambda: None
+    ) -> None:
         self.key, self.more = key, more
-        self._gone = False
+        self._gone, self._lost = False, lost
         self._watched: list[object] = []
         for tensor in tensors:
             with suppress(TypeError):  # what is no tensor may know no weak references
@@ -49,6 +52,12 @@ class _Snapshot:
 
     def _lose(self, _tensor: object) -> None:
         self._gone = True
+        self._lost()
+
+    @property
+    def counted(self) -> bool:
+        """Whether PyTorch counts what is written to each of the tensors."""
+        return None not in self.key[2]
 
     def holds(self, key: _Key, more: object = None) -> bool:
         """Whether all of this, and nothing else, is there now."""
@@ -61,22 +70,44 @@ class _Snapshot:
 
 
 class _Weights:
-    """A model's weights as they were last seen. `state` counts how often they were found changed."""
+    """A model's weights as they were last seen. `state` counts how often they were found changed.
+
+    `facts` is what was read off the modules; it may refer to weights, and goes with the first that goes or changes.
+    """
 
     def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
         self.model = weakref.ref(model, forget)
         self.id = _new_id()
         self.state = 0
+        self._tree: _Tree | None = None
+        self.facts = Memo()
         self._last: _Snapshot | None = None
 
     def look(self, model: Any) -> int:
         """Look again."""
-        tensors = _weights(model)
+        tensors = None if self._tree is None else self._tree.weights()
+        if tensors is None:
+            self._tree = _Tree(_modules(model))
+            tensors = self._tree.weights() or []
         key = _key(tensors, where=True)
         if self._last is None or not self._last.holds(key):
             self.state += self._last is not None
-            self._last = _Snapshot(tensors, key)
+            self.facts = Memo()
+            self._last = _Snapshot(tensors, key, lost=partial(_let_go, weakref.ref(self)))
+        if not self._last.counted:
+            self.facts = Memo()
         return self.state
+
+    @property
+    def counted(self) -> bool:
+        """Whether what is written to each of them is counted."""
+        return self._last is not None and self._last.counted
+
+
+def _let_go(weights: Callable[[], _Weights | None]) -> None:
+    known = weights()
+    if known is not None:
+        known.facts = Memo()
 
 
 @dataclass(eq=False)
@@ -103,11 +134,22 @@ class Sight:
     _count: int = 0
     _added: int = 0
     _model: tuple[str, int] | None = None
+    _weights: Callable[[], _Weights | None] | None = None
 
     @property
     def cache(self) -> Any:
         """The cache, while it is in memory; else None."""
         return self._cache()
+
+    @property
+    def memo(self) -> tuple[Memo, Memo]:
+        """What is kept for this cache and these weights as they are, and what was read off the model's modules.
+
+        Both are empty, and forgotten at once, where PyTorch does not count what is written.
+        """
+        weights = None if self._weights is None else self._weights()
+        counted = self._last is not None and self._last.counted and weights is not None and weights.counted
+        return Memo(CACHES, (self.id, self.state)) if counted else Memo(), Memo() if weights is None else weights.facts
 
     @property
     def age(self) -> float:
@@ -124,10 +166,16 @@ class Sight:
         """
         with _lock:
             changes = self.changes(cache)
-            weights = _look_at(peek(cache, "model") if model is None else model, {} if seen is None else seen)
+            model = peek(cache, "model") if model is None else model
+            weights = _look_at(model, {} if seen is None else seen)
+            known = _models.get(id(model))
+            self._weights = None if known is None else weakref.ref(known)
             self._model = self._model or weights
             self.weights_changed = self.weights_changed or weights != self._model
-            self.state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
+            state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
+            if state != self.state:
+                CACHES.drop(self.id)
+            self.state = state
         return self
 
     def changes(self, cache: Any) -> int:
@@ -169,11 +217,16 @@ def known(id: str) -> Sight | None:
 def _first(cache: Any) -> Sight:
     made, key = Sight(), id(cache)
     try:
-        made._cache = weakref.ref(cache, partial(_forget, _sights, key))  # pyright: ignore[reportPrivateUsage]
+        made._cache = weakref.ref(cache, partial(_lose, _sights, CACHES, key, made.id))  # pyright: ignore[reportPrivateUsage]
         _sights[key] = made
     except TypeError:  # a plain dictionary of activations: known to whoever asked, and to no one else
         pass
     return made
+
+
+def _lose(register: dict[int, Any], memory: Store, key: int, id: str, _gone: object) -> None:
+    register.pop(key, None)
+    memory.drop(id)
 
 
 def _forget(register: dict[int, Any], key: int, _gone: object) -> None:
@@ -201,30 +254,54 @@ def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:
     return weights.id, seen[key]
 
 
-def _weights(model: Any) -> list[Tensor]:
-    """All parameters of a model, level by level through the modules' own dictionaries: none of its code is run."""
-    from torch.nn import Module
+class _Tree:
+    """A model's modules as they were found, so that they need not be searched for at every look.
 
-    own: Callable[[Module], dict[str, Any]] = Module.__dict__["__dict__"].__get__
+    They are held weakly: some refer to the model, which must be free to go.
+    """
+
+    def __init__(self, modules: list[Any]) -> None:
+        self._modules = list(map(weakref.ref, modules))
+        self._inner = _ids(_entries(list(map(_attributes(), modules)), "_modules"))
+
+    def weights(self) -> list[Tensor] | None:
+        """All parameters; None where there are other modules now."""
+        try:
+            attributes = list(map(_attributes(), map(weakref.ref.__call__, self._modules)))
+        except TypeError:  # one of them is gone
+            return None
+        if _ids(_entries(attributes, "_modules")) != self._inner:
+            return None
+        found = {id(weight): weight for weight in _entries(attributes, "_parameters")}
+        found.pop(id(None), None)
+        return list(found.values())
+
+
+def _modules(model: Any) -> list[Any]:
+    """All modules of a model, level by level through their own dictionaries: none of its code is run."""
     hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)  # most modules, without weights
-    found: dict[int, Any] = {}
     met: dict[int, Any] = {}
     level: list[Any] = [model]
     while level:
         met.update(zip(map(id, level), level, strict=True))
-        attributes = list(map(own, level))
-        found.update((id(weight), weight) for weight in _entries(attributes, "_parameters"))
-        inner = {id(module): module for module in _entries(attributes, "_modules") if type(module) is not hook}
-        level = [module for key, module in inner.items() if key not in met and module is not None]
-    found.pop(id(None), None)
-    return list(found.values())
+        inner = {id(module): module for module in _entries(list(map(_attributes(), level)), "_modules")}
+        level = [module for key, module in inner.items() if key not in met and type(module) not in (hook, type(None))]
+    return list(met.values())
 
 
-def _entries(attributes: list[dict[str, Any]], name: str) -> Iterator[Any]:
-    # Copies: a running cell may be adding modules.
-    return chain.from_iterable(
-        map(dict.values, map(dict.copy, filter(dict.__len__, map(itemgetter(name), attributes))))
-    )
+def _attributes() -> Callable[[Any], dict[str, Any]]:
+    from torch.nn import Module
+
+    return Module.__dict__["__dict__"].__get__
+
+
+def _entries(attributes: list[dict[str, Any]], name: str) -> list[Any]:
+    # No line of Python runs on the way, so no running cell adds a module meanwhile.
+    return list(chain.from_iterable(map(dict.values, filter(dict.__len__, map(itemgetter(name), attributes)))))
+
+
+def _ids(things: list[Any]) -> tuple[int, ...]:
+    return tuple(map(id, things))
 
 
 def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, where: bool = False) -> _Key:
@@ -238,7 +315,10 @@ def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, where: bool = Fa
             versions = tuple(map(version, tensors))
         except (RuntimeError, TypeError):  # PyTorch does not count for tensors made in inference mode
             versions = tuple(_or_none(version, tensor) for tensor in tensors)
-        places = tuple(_or_none(torch.Tensor.data_ptr, tensor) for tensor in tensors) if where else ()
+        try:
+            places = tuple(map(torch.Tensor.data_ptr, tensors)) if where else ()
+        except (RuntimeError, TypeError):  # a tensor that lies nowhere
+            places = tuple(_or_none(torch.Tensor.data_ptr, tensor) for tensor in tensors)
     return names, tuple(map(id, tensors)), versions, places
 
 

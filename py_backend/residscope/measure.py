@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .logits import READ_BY_UNEMBEDDING, final_vectors, unembedding
+from .products import dots
 from .protocol import Target
 from .readout import Readout
 from .targets import Targets
@@ -37,15 +38,19 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
     """Read the target off the given logits, else the cache's, else the final norm's output and the unembedding."""
     view, positions = readout.view, readout.positions
     none = readout.functional.constant * 0
-    if target.direction is not None:
+    output = targets.output
+    held = view.first("unembed.hook_out", "hook_unembed")
+    if target.direction is not None or (held is None and output.cap == 0 and logits is None):
+        # No soft-cap bends it: the functional of the final norm's output is all there is to read.
         vectors = final_vectors(view, positions)
         if vectors is None:
             return Measured(None, none, _NOTHING, own=False)
-        worth = (vectors @ readout.directions.unsqueeze(-1)).squeeze(-1)
+        own = view.has(READ_BY_UNEMBEDDING)
         source = "the final norm's output, on the given direction"
-        return Measured(worth + readout.offset[:, None], none, source, view.has(READ_BY_UNEMBEDDING))
+        if target.direction is None:
+            source = _FROM_UNEMBEDDING if own else _FROM_STREAM
+        return Measured(dots(vectors, readout.directions) + readout.offset[:, None], none, source, own)
 
-    output = targets.output
     written, source, own = _written(readout, targets, target)
     value = None if written is None else targets.mixed(target, output(written)).to(none)
     # Σ α · cap · tanh(x / cap) is no linear functional of the stream: the rows explain Σ α · x, the rest is the cap's.
@@ -61,6 +66,8 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
     return Measured(value, bent, source, own)
 
 
+_FROM_UNEMBEDDING = f"what the unembedding read ({READ_BY_UNEMBEDDING})"
+_FROM_STREAM = "the final stream, by the final norm and the unembedding"
 _NOTHING = "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
 
 
@@ -83,8 +90,8 @@ def _written(
     if b_U is not None:
         written = written + b_U[ids][:, None].to(vectors)
     if view.has(READ_BY_UNEMBEDDING):
-        return written, f"what the unembedding read ({READ_BY_UNEMBEDDING})", True
-    return written, "the final stream, by the final norm and the unembedding", False
+        return written, _FROM_UNEMBEDDING, True
+    return written, _FROM_STREAM, False
 
 
 def notes(targets: Targets, target: Target, measured: Measured) -> list[str]:

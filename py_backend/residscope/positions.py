@@ -57,7 +57,7 @@ def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None
     if isinstance(position, str):
         if position != "last":
             raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
-        wanted = last(view)
+        wanted = last(view) if view.given_tokens else view.memo.once(("last",), lambda: last(view))
     else:
         wanted = _whole_numbers(position, view.batch)
     if len(wanted) != view.batch:

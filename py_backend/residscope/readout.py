@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from .cache import CacheView
+from .cache import CacheView, working
 from .norms import Norm, norms_outputs, output_norm
+from .products import distinct, dots
 from .structure import Structure, output_factor
 
 if TYPE_CHECKING:
@@ -38,15 +39,45 @@ class Functional:
 
     def __call__(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors, in logits (without the constant)."""
-        return (rows @ self.vector.unsqueeze(-1)).squeeze(-1) / self.divisor
+        return dots(rows, self.vector) / self.divisor
 
     def through(self, norm: Norm, scale: Float[Tensor, "batch pos"]) -> Functional:
         """The same functional before `norm` with its scale frozen; its bias becomes part of the constant."""
-        vector = self.vector if norm.weight is None else self.vector * norm.weight
-        constant = self.constant
+        vector, constant = distinct(self.vector), self.constant
         if norm.bias is not None:
-            constant = constant + (self.vector @ norm.bias)[:, None] / self.divisor
-        return Functional(norm.centre(vector), self.divisor * scale, constant)
+            constant = constant + (vector @ norm.bias)[:, None] / self.divisor
+        vector = norm.centre(vector if norm.weight is None else vector * norm.weight)
+        return Functional(vector.expand(self.vector.shape), self.divisor * scale, constant)
+
+
+@dataclass(frozen=True)
+class Way:
+    """What becomes of a sublayer's output before it is added to the stream, as the cache shows it.
+
+    Attributes:
+        factor: What it is multiplied with.
+        norm: The norm that it passes, with the scale that was cached.
+    """
+
+    factor: float
+    norm: tuple[Norm, Float[Tensor, "batch pos"]] | None
+
+    def pull(self, functional: Functional) -> Functional:
+        """The functional of the stream, for what the sublayer computes; its constant is what the norm's bias adds."""
+        vector = functional.vector
+        if self.factor != 1:
+            vector = (distinct(vector) * self.factor).expand(vector.shape)
+        before = Functional(vector, functional.divisor, functional.divisor * 0)
+        return before if self.norm is None else before.through(*self.norm)
+
+    def push(self, vectors: Float[Tensor, "part batch d_model"]) -> Float[Tensor, "part batch d_model"]:
+        """What becomes of vectors, at one position of each prompt, but for the norm's bias."""
+        vectors = vectors if self.factor == 1 else vectors * self.factor
+        if self.norm is None:
+            return vectors
+        norm, scale = self.norm
+        vectors = norm.centre(vectors) / scale
+        return vectors if norm.weight is None else vectors * norm.weight
 
 
 class Readout:
@@ -74,22 +105,26 @@ class Readout:
         at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
         self.functional = at_output.through(self.norm, scale)
 
-    def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
-        """The functional for what a sublayer of `layer` computes, before its way into the residual stream.
+    def way(self, layer: int, part: Literal["attn", "mlp"]) -> Way:
+        """The way of a sublayer's output into the stream.
 
-        On that way some models normalise it (Gemma 2, OLMo 2, …) or multiply it (Granite's residual multiplier).
+        Some models normalise it (Gemma 2, OLMo 2, …) or multiply it (Granite's residual multiplier).
         """
-        factor = float(getattr(self.view.cfg, "residual_multiplier", None) or 1.0)
-        factor *= self.structure.carries[layer] * output_factor(self.view, layer, part)
-        stream = Functional(self.functional.vector * factor, self.functional.divisor, self.functional.divisor * 0)
+        view = self.view
+        factor = float(getattr(view.cfg, "residual_multiplier", None) or 1.0)
+        factor *= self.structure.carries[layer] * output_factor(view, layer, part)
         name = self.output_norm(layer, part)
-        norm = None if name is None else Norm.of(getattr(self.view.model.blocks[layer], name), self.view)
+        norm = None if name is None else Norm.of(getattr(view.model.blocks[layer], name), view)
         if norm is None or not norm.divides:
-            return stream
+            return Way(factor, None)
         where = f"blocks.{layer}.{name}"
-        if not self.view.has(f"{where}.hook_scale") and self.view.has(f"{where}.hook_in"):
-            return stream.through(norm, norm.scale(self.view.rows(f"{where}.hook_in", self.positions)))
-        return stream.through(norm, self.view.rows(f"{where}.hook_scale", self.positions).squeeze(-1))
+        if not view.has(f"{where}.hook_scale") and view.has(f"{where}.hook_in"):
+            return Way(factor, (norm, norm.scale(view.rows(f"{where}.hook_in", self.positions))))
+        return Way(factor, (norm, view.rows(f"{where}.hook_scale", self.positions).squeeze(-1)))
+
+    def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
+        """The functional for what a sublayer of `layer` computes, before its way into the residual stream."""
+        return self.way(layer, part).pull(self.functional)
 
     def output_norm(self, layer: int, part: Literal["attn", "mlp"]) -> str | None:
         """The norm that a sublayer's output passes before it is added, by its name in the block."""
@@ -98,11 +133,11 @@ class Readout:
     @cached_property
     def norms_outputs(self) -> bool:
         """Whether `ln1` and `ln2` stand behind the sublayers."""
-        return norms_outputs(self.view)
+        return self.view.memo.once(("norms outputs",), lambda: (norms_outputs(self.view),))[0]
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""
-        return (rows @ self.functional.vector.unsqueeze(-1)).squeeze(-1) / self.norm.scale(rows)
+        return dots(rows, self.functional.vector) / self.norm.scale(working(rows))
 
 
 def final_scale(view: CacheView, norm: Norm, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos"]:

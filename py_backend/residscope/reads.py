@@ -106,7 +106,7 @@ def reads(
     v = _values(view, layer, heads, cut)
     z = None
     if view.has(f"blocks.{layer}.attn.hook_z"):
-        z = _some(head_outputs(view, positions, layer, cut), heads).transpose(1, 2)
+        z = working(_some(head_outputs(view, positions, layer, cut), heads)).transpose(1, 2)
     name = _gate_name(view, layer)
     if name is None:
         return Reads(pattern, v, z, None)

@@ -73,7 +73,8 @@ def bring_by(
     else:
         worth = read.v @ (read.gate * unit[:, :, None]).transpose(-1, -2)  # [batch, head, source, destination]
         worth = worth.transpose(-1, -2)
-    return read.pattern * worth / divisor[:, None, :, None], _dot(z, unit) / divisor[:, None]
+    brought = (read.pattern * worth).div_(divisor[:, None, :, None])  # it may be as large as all patterns of a layer
+    return brought, _dot(z, unit) / divisor[:, None]
 
 
 _SMALL = 2**15
@@ -100,7 +101,7 @@ def rounding_in(view_step: float, brought: Tensor, source: int) -> float:
         brought: What sources bring.
         source: The axis of the sources.
     """
-    return max(1e-4, 2 * view_step * float(brought.pow(2).sum(source).sqrt().max()))
+    return max(1e-4, 2 * view_step * float(brought.norm(dim=source).max()))
 
 
 def not_by_reading(size: float) -> str:

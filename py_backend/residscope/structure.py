@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView
 from .norms import tensor_of
@@ -47,6 +47,11 @@ class Structure:
     entered: bool = False
     unsplit_attn: frozenset[int] = field(default_factory=frozenset[int])
     unsplit_mlp: frozenset[int] = field(default_factory=frozenset[int])
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other structures of the same cache."""
+        return self.whole, self.entered, self.unsplit_attn, self.unsplit_mlp, tuple(self.carries)
 
     def embeddings(self) -> Pieces:
         """What enters layer 0."""
@@ -94,9 +99,12 @@ class Structure:
     @cached_property
     def carries(self) -> list[float]:
         """By what the layers from each one on multiply the whole stream (1 in most models); at the end 1."""
+        blocks = list(self.view.model.blocks)
+        if not self.view.facts.once(("scaled",), lambda: (any(_scalar(block) is not None for block in blocks),))[0]:
+            return [1.0] * (len(blocks) + 1)
         products = [1.0]
-        for block in reversed(list(self.view.model.blocks)):
-            scalar = getattr(getattr(block, "original_component", None), "layer_scalar", None)
+        for block in reversed(blocks):
+            scalar = _scalar(block)
             products.append(products[-1] * (1.0 if scalar is None else float(scalar)))
         return products[::-1]
 
@@ -135,6 +143,10 @@ class Structure:
         return said
 
 
+def _scalar(block: Any) -> Any:
+    return getattr(getattr(block, "original_component", None), "layer_scalar", None)
+
+
 def output_factor(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
     """By what a layer multiplies what `hook_attn_out`, or `mlp.hook_post` @ W_out, holds, before it adds it."""
     block = view.model.blocks[layer]
@@ -154,22 +166,31 @@ def mixes_beside(view: CacheView, layer: int) -> bool:
 
 def out_weight(view: CacheView, layer: int) -> Float[Tensor, "head d_head d_model"] | None:
     """The weights that heads write with; None where a layer has no heads."""
+    z = view.activations.get(f"blocks.{layer}.attn.hook_z")
+    shape = None if z is None else tuple(z.shape[-2:])
+    return view.facts.once(("W_O", layer, shape), lambda: (_out_weight(view, layer, shape),))[0]
+
+
+def _out_weight(view: CacheView, layer: int, shape: tuple[int, ...] | None) -> Tensor | None:
     attention = getattr(view.model.blocks[layer], "attn", None)
     with suppress(Exception):  # TransformerLens refuses it where layers differ in their number or width of heads
         W_O = tensor_of(getattr(attention, "W_O", None))
         if W_O is not None and W_O.ndim == 3:
             return W_O
     weight = tensor_of(getattr(getattr(attention, "o", None), "weight", None))  # [d_model, head · d_head]
-    z = view.activations.get(f"blocks.{layer}.attn.hook_z")
-    if weight is None or z is None or weight.shape[-1] != z.shape[-2] * z.shape[-1]:
+    if weight is None or shape is None or weight.shape[-1] != shape[0] * shape[1]:
         return None
-    return weight.T.unflatten(0, tuple(z.shape[-2:]))
+    return weight.T.unflatten(0, shape)
 
 
 def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:
     """The weights that neurons write with; None where an MLP is not one matrix of them (a mixture of experts)."""
-    W_out = tensor_of(getattr(getattr(view.model.blocks[layer], "mlp", None), "W_out", None))
-    return W_out if W_out is not None and W_out.ndim == 2 else None
+
+    def read() -> tuple[Tensor | None]:
+        W_out = tensor_of(getattr(getattr(view.model.blocks[layer], "mlp", None), "W_out", None))
+        return (W_out if W_out is not None and W_out.ndim == 2 else None,)
+
+    return view.facts.once(("W_out", layer), read)[0]
 
 
 def named_layers(layers: Iterable[int]) -> str:

@@ -32,11 +32,12 @@ class Targets:
     view: CacheView
     vocabulary: Vocabulary
     directions: dict[str, Float[Tensor, "batch d_model"]] = field(default_factory=dict)
+    _weighed: list[Any] = field(default_factory=list[Any])  # the last target's, which a request needs several times
 
     @classmethod
     def of(cls, view: CacheView) -> Targets:
         """For one cache, with a vocabulary of its own."""
-        return cls(view, Vocabulary(view.model))
+        return cls(view, view.facts.once(("vocabulary",), lambda: Vocabulary(view.model)))
 
     @cached_property
     def output(self) -> Output:
@@ -101,10 +102,11 @@ class Targets:
         W_U, b_U = unembedding_of_stream(self.view)
         ids, alpha = self.weights(target)
         ids, alpha = ids.to(W_U.device), alpha.to(W_U.device)
-        u = (working(W_U[:, ids]) * alpha).sum(-1).T  # [d_model, prompt, token] → [prompt, d_model]
+        u = (working(W_U.T[ids]) * alpha[..., None]).sum(1)  # [prompt, token, d_model] → [prompt, d_model]
         beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
         like, scale = self.view.like, self.output.scale
-        return u.expand(self.view.batch, -1).to(like) * scale, beta.expand(self.view.batch).to(like) * scale
+        u, beta = ((figure if scale == 1 else figure * scale) for figure in (u.to(like), beta.to(like)))
+        return u.expand(self.view.batch, -1), beta.expand(self.view.batch)
 
     def chosen(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos token"]:
         """The logits of the target's tokens."""
@@ -123,17 +125,9 @@ class Targets:
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
         """Token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
-        import torch
-
-        rows = [
-            [(t.id, 1 / len(c.answer)) for t in c.answer] + [(t.id, -1 / len(c.distractor)) for t in c.distractor]
-            for c in target.contrasts
-        ]
-        width = max(len(row) for row in rows)
-        padded = [row + [(row[0][0], 0.0)] * (width - len(row)) for row in rows]
-        ids = torch.tensor([[id for id, _ in row] for row in padded], device="cpu")
-        alpha = [[alpha for _, alpha in row] for row in padded]
-        return ids, torch.tensor(alpha, dtype=torch.float64, device="cpu").float()
+        if not self._weighed or self._weighed[0] is not target:
+            self._weighed[:] = [target, _weights(target)]
+        return self._weighed[1]
 
     def held(self, key: str) -> Float[Tensor, "batch d_model"]:
         """A direction given earlier as a tensor."""
@@ -229,6 +223,20 @@ class Targets:
             self.directions.pop(next(iter(self.directions)))
         self.directions[key] = u.expand(self.view.batch, -1).to(self.view.like)
         return Target([], key)
+
+
+def _weights(target: Target) -> tuple[Tensor, Tensor]:
+    import torch
+
+    rows = [
+        [(t.id, 1 / len(c.answer)) for t in c.answer] + [(t.id, -1 / len(c.distractor)) for t in c.distractor]
+        for c in target.contrasts
+    ]
+    width = max(len(row) for row in rows)
+    padded = [row + [(row[0][0], 0.0)] * (width - len(row)) for row in rows]
+    ids = torch.tensor([[id for id, _ in row] for row in padded], device="cpu")
+    alpha = [[alpha for _, alpha in row] for row in padded]
+    return ids, torch.tensor(alpha, dtype=torch.float64, device="cpu").float()
 
 
 def explain(text: str, model: Any) -> str:

@@ -15,6 +15,7 @@ class Vocabulary:
     def __init__(self, model: Any) -> None:
         self.tokenizer = getattr(model, "tokenizer", None)
         self.size = int(unembedding(model)[0].shape[-1])
+        self._tokens: dict[int, Token] = {}
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without any special token added."""
@@ -31,7 +32,10 @@ class Vocabulary:
             ResidscopeError: If the vocabulary has no such id.
         """
         self.check_id(id)
-        return Token(id, self.text(id))
+        known = self._tokens.get(id)
+        if known is None:
+            known = self._tokens[id] = Token(id, self.text(id))
+        return known
 
     def check_id(self, id: int) -> None:
         """Refuse an id that the vocabulary does not have."""

@@ -56,15 +56,18 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def side_by_side(times: int, *works: Callable[[], object]) -> list[float]:
+def side_by_side(times: int, *works: Callable[[], object], each: int = 1) -> list[float]:
     """The median times of pieces of work in seconds, run in turn so that a busy machine slows all alike.
 
-    Each is run once before, uncounted.
+    Each is run once before, uncounted; in its turn it is run `each` times, as somebody does who works with it.
     """
     for work in works:
         work()
-    rounds = [[seconds(work) for work in works] for _ in range(times)]
-    return [statistics.median(taken) for taken in zip(*rounds, strict=True)]
+    taken: list[list[float]] = [[] for _ in works]
+    for _ in range(times):
+        for own, work in zip(taken, works, strict=True):
+            own += [seconds(work) for _ in range(each)]
+    return [statistics.median(own) for own in taken]
 
 
 def spoken(taken: float) -> str:

@@ -141,13 +141,17 @@ def test_a_cache_on_another_device_than_the_model(llama, run):
         view = CacheView(there, model=llama, tokens=torch.zeros(3, 7, dtype=torch.long))
         targets = Targets.of(view)
         target = targets.resolve((5, [7, 8]))
+        structure = Structure(view)
+        plans = [
+            components.accumulated(structure, recomputed=True),
+            components.layers(structure),
+            components.heads(structure),
+            components.neurons(structure, [0, 1, 2]),
+        ]
         for position in (None, 3):
             readout = Readout(view, positions.resolve(view, position), *targets.functional(target))
             rows = [
-                components.accumulated(readout, recomputed=True).values,
-                components.layers(readout, Structure(view)).values,
-                components.heads(readout, Structure(view)).values,
-                components.neurons(readout, Structure(view), [0, 1, 2]).values,
+                *(components.rows_of(readout, plan).values for plan in plans),
                 *sources(readout, [(1, 1)]),
                 measure(readout, targets, target, None).value,
             ]

@@ -1,0 +1,139 @@
+"""What was computed before, while it is true: by cache, its state and the question; bounded; gone with the cache."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Key = tuple[Hashable, ...]
+
+_LEAST = 1_000
+"""An entry counts as so many bytes at least."""
+
+
+class Store:
+    """Values by key; when there are more bytes than `limit`, those go that were not asked for the longest."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
+        # Taken again by the thread that holds it: a cache may be collected, and its entries dropped, at any line.
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        """How many values there are."""
+        return len(self._kept)
+
+    def get(self, key: Key) -> Any:
+        """The value, or None."""
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def put(self, key: Key, value: Any, size: int) -> None:
+        """Keep a value of so many bytes."""
+        size = max(size, _LEAST)
+        if size > self._limit:
+            return
+        with self._lock:
+            self._pop(key)
+            self._kept[key] = value, size
+            self._size += size
+            while self._size > self._limit and self._kept:
+                self._pop(next(iter(self._kept)))
+
+    def drop(self, owner: Hashable) -> None:
+        """Forget everything of one owner, the first part of its keys."""
+        with self._lock:
+            for key in [key for key in list(self._kept) if key[0] == owner]:
+                self._pop(key)
+
+    def _pop(self, key: Key) -> None:
+        _, size = self._kept.pop(key, (None, 0))
+        self._size -= size
+
+
+@dataclass(frozen=True)
+class Memo:
+    """The part of a store that belongs to one owner in one state."""
+
+    store: Store = field(default_factory=lambda: Store(1_000_000_000))  # by itself: as long as whoever made it
+    prefix: Key = (None,)
+
+    def get(self, *key: Hashable) -> Any:
+        """What is kept, or None."""
+        return self.store.get((*self.prefix, *key))
+
+    def put(self, *key: Hashable, value: Any, size: int = 0) -> None:
+        """Keep a value of so many bytes."""
+        self.store.put((*self.prefix, *key), value, size)
+
+    def once(self, key: Key, make: Callable[[], T]) -> T:
+        """What is kept, else what `make` makes, kept from now on: something small, and never None."""
+        found = self.get(*key)
+        if found is None:
+            found = make()
+            self.put(*key, value=found)
+        return found
+
+    def part(self, *key: Hashable) -> Memo:
+        """The same for a part of the owner."""
+        return Memo(self.store, (*self.prefix, *key))
+
+
+CACHES = Store(128_000_000)
+"""What was computed from users' caches."""
+
+
+class UnknownError(Exception):
+    """Something that no key can stand for."""
+
+
+class _Same:
+    """Stands for a large tensor: the very same one, not written to since."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor, self._id, self._version = weakref.ref(tensor), id(tensor), tensor._version
+
+    def __hash__(self) -> int:
+        return self._id
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same):
+            return False
+        one = self._tensor()
+        return one is not None and one is other._tensor() and self._version == other._version
+
+
+_SMALL = 10_000
+
+
+def key_of(value: Any) -> Hashable:
+    """What stands for a value in a key: equal for equal values, and for large tensors for the same one.
+
+    Raises:
+        UnknownError: If nothing does.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return type(value), value
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(key_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if isinstance(value, set | frozenset):
+        return frozenset(map(key_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if type(value).__module__.partition(".")[0] in ("torch", "numpy") and hasattr(value, "tolist"):
+        count = value.numel() if hasattr(value, "numel") else value.size
+        if count <= _SMALL:
+            return str(value.dtype), tuple(value.shape), tuple(value.reshape(-1).tolist())
+        if hasattr(value, "_version"):
+            try:
+                return _Same(value)
+            except RuntimeError:  # made in inference mode: PyTorch does not count what is written to it
+                pass
+    raise UnknownError

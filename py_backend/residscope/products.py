@@ -1,0 +1,81 @@
+"""Products with a direction, block by block: no tensor of an activation's or a weight's size is made on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+_BLOCK = 1000000
+"""So many figures are in the making at once: 4 MB, what the caches of a processor hold."""
+
+
+def dots(
+    rows: Float[Tensor, "batch pos *part d"], direction: Float[Tensor, "batch *part d"]
+) -> Float[Tensor, "*part batch pos"]:
+    """Each row times its prompt's direction, summed over `d`, in the direction's precision."""
+    import torch
+
+    if rows.device.type != "cpu":
+        letters = "hn"[-(direction.ndim - 1) :]
+        return torch.einsum(f"bp{letters},b{letters}->{letters[:-1]}bp", rows.to(direction.dtype), direction)
+    out = direction.new_empty(rows.shape[:-1])
+    buffer = _buffer(direction, min(rows.numel(), max(_BLOCK, prod(rows.shape[2:]))))
+    for prompts, positions in _blocks(rows.shape[0], rows.shape[1], prod(rows.shape[2:])):
+        some = rows[prompts, positions]
+        product = buffer[: some.numel()].view(some.shape)
+        torch.mul(some, direction[prompts].unsqueeze(1), out=product)
+        torch.sum(product, -1, out=out[prompts, positions])
+    return out if out.ndim == 2 else out.permute(2, 0, 1)
+
+
+_kept = threading.local()
+
+
+def _buffer(like: Tensor, size: int) -> Tensor:
+    """Room for a block, kept by the thread: the system takes longer to give memory afresh than a product takes."""
+    buffer: Tensor | None = getattr(_kept, "buffer", None)
+    if buffer is None or buffer.dtype != like.dtype or len(buffer) < size or buffer.is_inference():
+        buffer = like.new_empty(size)
+        _kept.buffer = None if buffer.is_inference() or size > _BLOCK else buffer
+    return buffer
+
+
+def project(
+    weight: Float[Tensor, "unit d_model"], direction: Float[Tensor, "batch d_model"]
+) -> Float[Tensor, "batch unit"]:
+    """What each unit that writes with `weight` is worth, in the direction's precision."""
+    import torch
+
+    weight, columns = weight.to(direction.device), distinct(direction).T
+    if columns.shape[1] == 1:
+        worth = dots(weight[None], distinct(direction))
+    elif weight.dtype == direction.dtype:
+        worth = (weight @ columns).T
+    else:
+        size = max(1, _BLOCK // weight.shape[1])
+        worth = torch.cat([part.to(direction.dtype) @ columns for part in weight.split(size)]).T
+    return worth.expand(direction.shape[0], -1)
+
+
+def distinct(direction: Float[Tensor, "batch d"]) -> Float[Tensor, "some d"]:
+    """The directions that differ: where one was expanded to all prompts, that one alone."""
+    return direction[:1] if direction.shape[0] > 1 and direction.stride(0) == 0 else direction
+
+
+def _blocks(batch: int, positions: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of prompts, or of one prompt's positions, of no more figures than a block has."""
+    if positions * size <= _BLOCK:
+        step = max(1, _BLOCK // (positions * size))
+        for start in range(0, batch, step):
+            yield slice(start, start + step), slice(None)
+        return
+    step = max(1, _BLOCK // size)
+    for prompt in range(batch):
+        for start in range(0, positions, step):
+            yield slice(prompt, prompt + 1), slice(start, start + step)

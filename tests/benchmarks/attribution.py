@@ -1,0 +1,267 @@
+"""Attribution beside TransformerLens' own functions, on models of known shapes with random weights.
+
+python tests/benchmarks/attribution.py [NAME …]
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from table import Row, markdown, side_by_side, spoken
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work, done three ways.
+
+    Attributes:
+        new: Residscope, with a target that was never asked for.
+        again: Residscope, with a target that was.
+        other: What is beside it.
+        read: One read of the activations that it needs at least.
+    """
+
+    new: Work
+    again: Work
+    other: Work
+    read: Work
+
+
+def main() -> None:
+    """Print the table; with `--memory CASE SIDE` what a child process is asked for."""
+    if "--memory" in sys.argv:
+        print(json.dumps(_grown(*sys.argv[-2:])))
+        return
+    print(markdown(rows(set(sys.argv[1:]))))
+
+
+def rows(only: set[str] | None = None) -> list[Row]:
+    """All rows, or those of the named cases."""
+    made = {"heads-last": _heads_last, "heads-all": _heads_all, "heads-many": _heads_many, "neurons": _neurons}
+    made |= {"sources": _sources}
+    found: list[Row] = []
+    for name, make in made.items():
+        if not only or name in only:
+            found += make()
+            gc.collect()
+    return found
+
+
+# --- the cases -------------------------------------------------------------------------------------------------------
+def case(name: str) -> Case:
+    """Model, cache and the works of a case."""
+    import shapes
+    import torch
+
+    import residscope
+
+    batch, positions = {"heads-last": (8, 15), "heads-all": (1, 1024), "heads-many": (64, 128)}.get(name, (8, 15))
+    batch, positions = (1, 1024) if name == "sources" else (batch, positions)
+    model = shapes.gpt2_small()
+    cache, answers = shapes.run(model, batch, positions)
+    every, one = name == "heads-all", name == "neurons"
+    where: dict[str, Any] = {} if every else {"pos_slice": -1}
+    asked = [tuple(answers[0].tolist()) if one else answers]
+    options: dict[str, Any] = {"by": "neuron"} if one else {"by": "head", "position": None if every else "last"}
+    if name == "sources":
+        options = {"by": "source", "heads": [(9, head) for head in range(12)], "position": None}
+
+    def attribute(target: Any) -> Any:
+        found = residscope.attribute(cache, target, **options)
+        return found.top(50) if one else found
+
+    def new() -> Any:
+        pair = torch.as_tensor(asked[0])
+        pair = (pair + 1) % model.cfg.d_vocab
+        asked[0] = tuple(pair.tolist()) if one else pair
+        return attribute(asked[0])
+
+    def directions() -> Any:
+        pairs = torch.as_tensor(asked[0]).reshape(-1, 2)
+        found = model.tokens_to_residual_directions(pairs)
+        return (found[:, 0] - found[:, 1]) * model.ln_final.weight
+
+    def heads() -> Any:
+        own = type(cache)(dict(cache.cache_dict), model)  # theirs adds `hook_result` to it
+        stack = own.stack_head_results(layer=-1, **where)
+        stack = own.apply_ln_to_stack(stack, layer=-1, **where)
+        return torch.einsum("c b ... d, b d -> c b ...", stack, directions())
+
+    def neurons() -> Any:
+        own = type(cache)(dict(cache.cache_dict), model)
+        found = own.get_full_resid_decomposition(
+            expand_neurons=True, apply_ln=True, pos_slice=-1, project_output_onto=directions()[0]
+        )
+        return found.mean(1).topk(50), found.mean(1).topk(50, largest=False)
+
+    def sources() -> Any:  # the definition: what each source adds to each destination is a vector of the stream
+        v, pattern, scale = cache["v", 9][0], cache["pattern", 9][0], cache["ln_final.hook_scale"][0]
+        W_O, direction = model.blocks[9].attn.W_O, directions()[0]
+        maps = []
+        for head in range(12):
+            written = v[:, head] @ W_O[head]
+            added = pattern[head][..., None] * written  # [destination, source, d_model]
+            added -= added.mean(-1, keepdim=True)
+            maps.append(added @ direction / scale)
+        return torch.stack(maps)
+
+    reads = {"neurons": "mlp.hook_post", "sources": "attn.hook_pattern"}.get(name, "attn.hook_z")
+    layers = [9] if name == "sources" else range(model.cfg.n_layers)
+    tensors = [cache[f"blocks.{layer}.{reads}"] for layer in layers]
+
+    def quietly(work: Work) -> Work:
+        def run() -> object:
+            with torch.no_grad():
+                return work()
+
+        return run
+
+    other = {"neurons": neurons, "sources": sources}.get(name, heads)
+    return Case(new, lambda: attribute(asked[0]), quietly(other), lambda: [tensor.sum() for tensor in tensors])
+
+
+def _heads_last() -> list[Row]:
+    work = case("heads-last")
+    new, again, theirs = side_by_side(5, work.new, work.again, work.other, each=5)
+    first = side_by_side(5, _first_of_all(), each=3)[0]
+    name = "heads, 8 × 15, last position, GPT-2-small shape"
+    note = (
+        "a new target in a cache that was asked before; the first question of all to a cache takes "
+        f"{spoken(first)}, {theirs / first:.1f} × faster"
+    )
+    return [
+        _row(f"{name}: a new target", _THEIRS, new, theirs, 6, note),
+        _row(f"{name}: a target asked before", _THEIRS, again, theirs, 40),
+    ]
+
+
+def _first_of_all() -> Work:
+    """The first question to a cache, of which nothing is known but what its model is made of."""
+    import shapes
+
+    import residscope
+
+    model = shapes.gpt2_small()
+    cache, answers = shapes.run(model, 8, 15)
+    asked = [answers]
+
+    def first() -> object:
+        asked[0] = (asked[0] + 1) % model.cfg.d_vocab
+        return residscope.attribute(type(cache)(dict(cache.cache_dict), model), asked[0])
+
+    return first
+
+
+def _heads_all() -> list[Row]:
+    work = case("heads-all")
+    new, theirs, read = side_by_side(5, work.new, work.other, work.read)
+    name = "heads, 1 × 1024, every position"
+    ratio = new / read
+    return [
+        _row(name, _THEIRS, new, theirs, 200),
+        _memory("heads-all", name, 200),
+        Row(
+            name,
+            "one read of the same z (`sum`)",
+            spoken(new),
+            spoken(read),
+            f"{ratio:.1f} × its time",
+            "≤ 6 ×",
+            ratio <= 6,
+        ),
+    ]
+
+
+def _heads_many() -> list[Row]:
+    work = case("heads-many")
+    new, theirs = side_by_side(3, work.new, work.other)
+    name = "heads, 64 × 128, last position"
+    return [_row(name, _THEIRS, new, theirs, 250), _memory("heads-many", name, 200)]
+
+
+def _neurons() -> list[Row]:
+    work = case("neurons")
+    new, again, theirs = side_by_side(7, work.new, work.again, work.other)
+    beside = f"`get_full_resid_decomposition(project_output_onto=…)`, TransformerLens {version('transformer-lens')}"
+    note = f"asked before: {spoken(again)}, {theirs / again:.0f} ×"
+    return [_row("neurons, 8 × 15, last position, top 50", beside, new, theirs, 5, note)]
+
+
+def _sources() -> list[Row]:
+    work = case("sources")
+    new, theirs = side_by_side(2, work.new, work.other)
+    name, beside = "source map, 12 heads × 1024 tokens", "the definition, with a d_model axis, a head at a time"
+    return [_row(name, beside, new, theirs, 100), _memory("sources", name, 1)]
+
+
+_THEIRS = f"`stack_head_results` + `apply_ln_to_stack` + einsum, TransformerLens {version('transformer-lens')}"
+
+
+def _row(work: str, beside: str, ours: float, theirs: float, goal: float, note: str = "") -> Row:
+    ratio = theirs / ours
+    return Row(
+        work, beside, spoken(ours), spoken(theirs), f"{ratio:.3g} × faster", f"≥ {goal:g} ×", ratio >= goal, note
+    )
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+def _memory(name: str, work: str, goal: float) -> Row:
+    """Peak memory above what was there before, of a child process for each side."""
+
+    def child(side: str) -> float:
+        command = [sys.executable, str(Path(__file__)), "--memory", name, side]
+        environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        return float(json.loads(done.stdout.splitlines()[-1]))
+
+    ours, theirs = child("ours"), child("theirs")
+    ratio = theirs / max(ours, 1)
+    shown = (f"{size / 1e6:.1f} MB" for size in (ours, theirs))
+    return Row(f"{work}: extra memory", "the same", *shown, f"{ratio:.3g} × less", f"≥ {goal:g} × less", ratio >= goal)
+
+
+def _grown(name: str, side: str) -> float:
+    """By how many bytes this process grew at most while it worked, after a first time on something small."""
+    import shapes
+
+    import residscope
+
+    work = case(name)
+    small, answers = shapes.run(shapes.gpt2_small(), 2, 4)
+    residscope.attribute(small, answers)
+    small.stack_head_results(layer=-1, pos_slice=-1)
+    del small
+    gc.collect()
+    _forget_peak()
+    before = _peak()
+    work.new() if side == "ours" else work.other()
+    return _peak() - before
+
+
+def _peak() -> float:
+    """The most memory that this process has held since the peak was last forgotten."""
+    for line in Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else ():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _forget_peak() -> None:
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+if __name__ == "__main__":
+    main()

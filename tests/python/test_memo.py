@@ -1,0 +1,172 @@
+"""What is computed once serves again only while it is true: by cache, its state, the weights and the question."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from tiny import boot, run
+
+import residscope
+from residscope import attribution, identity, vectors
+from residscope.memo import CACHES, Store, UnknownError, key_of
+
+# Norms and factors on what sublayers write, and their biases; parallel blocks, grouped queries, hybrids.
+FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]
+FAMILIES += ["granite", "stablelm", "exaone4", "mixtral", "jamba", "native"]
+QUESTIONS: list[dict[str, Any]] = [
+    {"by": "head"},
+    {"by": "layer"},
+    {"by": "accumulated"},
+    {"by": "accumulated", "norm": "recomputed"},
+    {"by": "head", "position": [0, 3, 6]},
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_target_is_read_off_kept_vectors_as_off_the_activations(family: str, monkeypatch: pytest.MonkeyPatch):
+    model = boot(family)
+    _, _, cache = run(model)
+    for question in QUESTIONS:
+        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second on vectors are kept
+            found = residscope.attribute(cache, answers, **question)
+        with monkeypatch.context() as patch:
+            patch.setattr(vectors, "LARGEST", 0)
+            fresh = type(cache)(dict(cache.cache_dict), model)
+            fresh.has_batch_dim = cache.has_batch_dim
+            expected = residscope.attribute(fresh, answers, **question)
+        assert found.labels == expected.labels
+        assert found.parts == expected.parts
+        near = 1e-6 * expected.values.abs().max().item() + 1e-6
+        assert torch.allclose(found.values, expected.values, rtol=1e-5, atol=near)
+        assert torch.allclose(found.unexplained, expected.unexplained, atol=20 * near)
+
+
+def test_what_was_asked_before_is_not_computed_again_and_is_the_askers_own(monkeypatch: pytest.MonkeyPatch):
+    model = boot("gpt2")
+    _, logits, cache = run(model)
+    asked: list[object] = []
+    decompose = attribution.decompose
+    monkeypatch.setattr(
+        attribution, "decompose", lambda *given, **named: asked.append(given) or decompose(*given, **named)
+    )
+
+    def ask(**more: Any) -> Any:
+        return residscope.attribute(cache, torch.tensor([[5, 6], [7, 8], [9, 10]]), **more)
+
+    first = ask()
+    right = first.values.clone()
+    first.values.zero_()
+    first.notes.append("mine")
+    again = ask()
+    assert len(asked) == 1
+    assert torch.equal(again.values, right)
+    assert "mine" not in again.notes
+    ask(logits=logits)
+    ask(logits=logits)
+    assert len(asked) == 2
+    ask(logits=logits + 1)
+    ask(position=3)
+    ask(by="layer")
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize("change", ["activation", "replaced", "weight", "weight replaced", "submodule", "logits"])
+def test_after_a_change_it_is_computed_anew(change: str):
+    model = boot("gpt2")
+    _, logits, cache = run(model)
+    given = {"logits": logits} if change == "logits" else {}
+    for answers in (5, 6, 7, 5):
+        before = residscope.attribute(cache, answers, **given)
+    with torch.no_grad():
+        match change:
+            case "activation":
+                cache["blocks.1.attn.hook_z"].mul_(2)
+            case "replaced":
+                cache.cache_dict["blocks.1.attn.hook_z"] = cache["blocks.1.attn.hook_z"] * 2
+            case "weight":
+                model.unembed.original_component.weight.mul_(2)
+            case "weight replaced":
+                inner = model.ln_final.original_component
+                inner.weight = torch.nn.Parameter(inner.weight * 2)
+            case "submodule":
+                inner = model.ln_final.original_component  # stays in memory
+                model.ln_final.set_original_component(copy.deepcopy(inner))
+                model.ln_final.original_component.weight.mul_(2)
+            case _:
+                logits.mul_(2)
+    after = residscope.attribute(cache, 5, **given)
+    fresh = type(cache)(dict(cache.cache_dict), model)
+    expected = residscope.attribute(fresh, 5, **given)
+    assert torch.equal(after.values, expected.values)
+    assert torch.equal(after.measured, expected.measured)
+    assert not (torch.equal(after.values, before.values) and torch.equal(after.measured, before.measured))
+
+
+def test_it_goes_with_the_cache_and_keeps_nothing_alive():
+    model = boot("gpt2")
+    _, _, cache = run(model)
+    for answers in (5, 6, 7):
+        residscope.attribute(cache, answers)
+    id = identity.sight(cache).id
+    assert any(key[0] == id for key in CACHES._kept)
+    z, weight = (
+        weakref.ref(cache["blocks.0.attn.hook_z"]),
+        weakref.ref(model.blocks[0].attn.o.original_component.weight),
+    )
+    del cache
+    gc.collect()
+    assert z() is None
+    assert not any(key[0] == id for key in CACHES._kept)
+    del model
+    gc.collect()
+    assert weight() is None
+
+
+def test_what_was_made_in_inference_mode_is_computed_each_time():
+    model = boot("gpt2")
+    with torch.inference_mode():
+        _, _, cache = run(model)
+        before = residscope.attribute(cache, 5)
+        cache["blocks.1.attn.hook_z"].mul_(2)  # nothing counts this
+        after = residscope.attribute(cache, 5)
+    assert not torch.equal(before.values, after.values)
+
+
+def test_a_store_is_bounded_and_forgets_the_longest_unused():
+    store = Store(10_000)
+    for name in "abc":
+        store.put((name, 1), name, 3_000)
+    assert store.get(("a", 1)) == "a"
+    store.put(("d", 1), "d", 3_000)
+    assert [store.get((name, 1)) for name in "abcd"] == ["a", None, "c", "d"]
+    store.put(("e", 1), "e", 10_001)
+    assert store.get(("e", 1)) is None
+    store.drop("a")
+    assert store.get(("a", 1)) is None
+    assert len(store) == 2
+
+
+def test_keys_tell_questions_apart():
+    tensor = torch.zeros(200_000)
+    alike = [(1, 1), ([" a", 2], [" a", 2]), ({1, 2}, {2, 1}), (torch.tensor([1]), torch.tensor([1])), (tensor, tensor)]
+    for one, other in alike:
+        assert key_of(one) == key_of(other)
+        assert hash(key_of(one)) == hash(key_of(other))
+    for one, other in [
+        (1, True),
+        (1, "1"),
+        ((1, 2), [1, 2]),
+        (torch.tensor([1]), torch.tensor(1)),
+        (tensor, tensor + 0),
+    ]:
+        assert key_of(one) != key_of(other)
+    before = key_of(tensor)
+    tensor.add_(1)
+    assert key_of(tensor) != before
+    with pytest.raises(UnknownError):
+        key_of(object())
