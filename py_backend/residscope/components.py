@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView
 from .errors import ResidscopeError
+from .longer import step
 from .norms import Norm, tensor_of
 from .products import distinct, dots, project
 from .readout import Functional, Readout
@@ -125,13 +126,16 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
     labels: list[str] = []
     values: list[Tensor] = []
     biases: dict[str, Tensor] = {}
+    total = len(plan.split) + len(plan.pieces)
     for layer in plan.split:
+        step(len(values), total)
         worth, bias = split(readout, layer)
         values.append(worth)
         labels += part_labels(layer, plan.part, worth.shape[0])
         if bias is not None:
             biases[f"{layer}_{plan.part}_bias"] = bias
-    rest = worth_of(readout, readout.recomputed if plan.recomputed else readout.functional, plan.pieces)
+    worth = readout.recomputed if plan.recomputed else readout.functional
+    rest = worth_of(readout, worth, plan.pieces, len(plan.split))
     rows = [*values, *(bias.unsqueeze(0) for bias in biases.values()), rest.values]
     return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels) if plan.split else None)
 
@@ -189,15 +193,18 @@ def neuron_directions(
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 
-def worth_of(readout: Readout, worth: Worth, pieces: Pieces) -> Rows:
-    """The worth of pieces of the stream."""
+def worth_of(readout: Readout, worth: Worth, pieces: Pieces, before: int = 0) -> Rows:
+    """The worth of pieces of the stream; `before` parts of the work are done already."""
     import torch
 
     def read(name: str, factor: float) -> Tensor:
         value = worth(readout.view.raw(name, readout.positions))
         return value if factor == 1 else value * factor
 
-    values = [sum_of(read(*term) for term in terms) for terms in pieces.values()]
+    values: list[Tensor] = []
+    for terms in pieces.values():
+        step(before + len(values), before + len(pieces))
+        values.append(sum_of(read(*term) for term in terms))
     return Rows(list(pieces), torch.stack(values))
 
 

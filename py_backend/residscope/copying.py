@@ -17,6 +17,7 @@ from .cache import CacheView, working
 from .errors import ResidscopeError
 from .identity import weights_of
 from .logits import Output, unembedding
+from .longer import step
 from .norms import Norm, norms_outputs, output_norm, tensor_of, weight_of
 from .reads import is_gated
 from .structure import named_layers, out_weight
@@ -59,6 +60,7 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
     without: list[int] = []
     behind = norms_outputs(view)
     for layer in range(view.n_layers):
+        step(layer, view.n_layers)
         weights = _circuit(view, layer, behind)
         if weights is None:
             without.append(layer)
@@ -93,6 +95,7 @@ def _middle(view: CacheView) -> Float[Tensor, "d_model d_model"]:
     total = working(W_U[:0, :0]).new_zeros(W_U.shape[0], W_U.shape[0])
     mean, summed = total.new_zeros(W_U.shape[0]), total.new_zeros(W_U.shape[0])
     for start in range(0, W_E.shape[0], _ROWS):
+        step()
         write, read = working(W_U[:, start : start + _ROWS]), working(W_E[start : start + _ROWS]).to(total)
         total += write @ read
         mean += write.sum(-1) / W_E.shape[0]

@@ -41,7 +41,7 @@ class Desk:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         seen = _seen(question.cache)
         _in_state(seen, question.cache, weights=True)
-        reply = _service(seen).reply(question.ask, looked=True)
+        reply = _service(seen).reply(question.ask, question.id, looked=True)
         _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
         return reply
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .components import Rows, layer_heads, worth_of
+from .longer import step
 from .products import distinct
 from .readout import Readout
 from .structure import Pieces, Structure, named_layers
@@ -117,6 +118,7 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(view.n_layers):
+        step(layer, view.n_layers)
         pieces = structure.sublayers(layer)
         for part, of in (("attn", "H"), ("mlp", "N")):
             prefixes = (f"L{layer}{of}", f"{layer}_{part}_bias")

@@ -11,6 +11,7 @@ from . import copying, detection, positions
 from .cache import CacheView, working
 from .calm import calm
 from .errors import ResidscopeError
+from .longer import step
 from .protocol import Score
 from .reads import whole_pattern
 from .structure import named_layers
@@ -136,6 +137,7 @@ def _measured(view: CacheView, score: Score, spans: dict[int, range], without: l
             for layer in range(view.n_layers):
                 if layer in without:
                     continue
+                step(layer, view.n_layers)
                 real = _some(whole_pattern(view, layer), prompts)[..., span.start : span.stop, span.start : span.stop]
                 heads = blocks(range(real.shape[1]), CELLS // (len(prompts) * len(span) ** 2))
                 figures = torch.cat([measure(working(real[:, some[0] : some[-1] + 1])) for some in heads], dim=1)

@@ -58,6 +58,14 @@ class Hold:
                 raise ResidscopeError("gone", sentence)
         return Held(*parts)
 
+    def there(self) -> bool:
+        """Whether it is in memory, and not let go of."""
+        try:
+            self.get()
+        except ResidscopeError:
+            return False
+        return True
+
     def tighten(self) -> None:
         """Keep it alive from now on, if it still is."""
         with suppress(ResidscopeError):

@@ -219,6 +219,12 @@ class Presence(Request, frozen=True, tag="presence"):
     state: Literal["shown", "hidden", "away"]
 
 
+class GiveUp(Request, frozen=True, tag="give-up"):
+    """The answer to an earlier question, by its id, is not wanted any more."""
+
+    id: str
+
+
 AnyRequest = (
     Describe
     | ReadTokens
@@ -237,6 +243,7 @@ AnyRequest = (
     | WritePage
     | ListCaches
     | Presence
+    | GiveUp
 )
 
 
@@ -487,6 +494,17 @@ class PresenceReply(Reply, frozen=True, tag="presence"):
     """Noted."""
 
 
+class GivenUp(Reply, frozen=True, tag="give-up"):
+    """Nobody works on it any more."""
+
+
+class Working(Reply, frozen=True, tag="working"):
+    """Not yet: so many parts of `total` are done (0 where that is not known). Ask again, with the same id."""
+
+    done: int
+    total: int
+
+
 AnyReply = (
     CacheFacts
     | TokensReply
@@ -505,6 +523,8 @@ AnyReply = (
     | PageReply
     | CachesReply
     | PresenceReply
+    | GivenUp
+    | Working
 )
 
 

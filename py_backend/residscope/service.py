@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from .hold import Hold
 from .identity import sight
 from .kept import Kept
 from .labels import token_labels
+from .longer import GivenUpError, Task, Turns
 from .predictions import suggestions, top_two
 from .protocol import (
     AnyReply,
@@ -33,6 +33,8 @@ from .protocol import (
     ChooseTarget,
     CodeReply,
     Describe,
+    GivenUp,
+    GiveUp,
     ListCaches,
     MapPositions,
     NeuronsReply,
@@ -49,6 +51,7 @@ from .protocol import (
     Target,
     TargetReply,
     TokensReply,
+    Working,
     WriteCode,
     WritePage,
 )
@@ -97,7 +100,9 @@ class Service:
         self._ways: tuple[object, Kept] | None = None
         self._answers: tuple[object, Kept] | None = None
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
-        self._lock = threading.Lock()
+        self._turns = Turns()
+        self._tasks: dict[str, Task] = {}
+        self._size: tuple[str | None, int] = (None, 0)  # bytes to read at most, in a state of the cache
 
     def view(self) -> CacheView:
         """A fresh view of the cache: it may have changed since the last request."""
@@ -117,6 +122,8 @@ class Service:
         self.tokens = None
         self._directions.clear()
         self._checked = self._ways = self._answers = None
+        for task in list(self._tasks.values()):
+            task.give_up()
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -127,26 +134,64 @@ class Service:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. Never raises.
         """
-        return answered(message, lambda question: self.reply(question.ask))
+        return answered(message, lambda question: self.reply(question.ask, question.id))
 
-    def reply(self, ask: AnyRequest, *, looked: bool = False) -> tuple[AnyReply, Buffers]:
-        """Answer one request, one at a time.
+    def reply(self, ask: AnyRequest, id: str = "", *, looked: bool = False) -> tuple[AnyReply, Buffers]:
+        """Answer one request, one at a time; or say how far it is, where it takes long.
 
         Args:
             ask: The request.
+            id: Names it, when it is asked again.
             looked: Whether the cache was just compared with what it was when first seen.
 
         Raises:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
-        with self._lock:
+        if isinstance(ask, GiveUp):
+            task = self._tasks.pop(ask.id, None)
+            if task is not None:
+                task.give_up()
+            return GivenUp(), []
+        if id in self._tasks or (isinstance(ask, _MAY_TAKE_LONG) and self._large()):
+            return self._worked_on(ask, id, looked)
+        with self._turns.mine():
+            return self._answer(ask, looked)
+
+    def _worked_on(self, ask: AnyRequest, id: str, looked: bool) -> tuple[AnyReply, Buffers]:
+        """The answer, where it is there after a moment; else how far it is."""
+        for other, task in list(self._tasks.items()):
+            if task.forgotten:
+                self._tasks.pop(other, None)
+        task = self._tasks.get(id)
+        if task is None:
+            task = self._tasks[id] = Task(partial(self._answer, ask, looked), self._turns, self.hold.there)
+        if not task.wait():
+            return Working(task.done, task.total), []
+        self._tasks.pop(id, None)
+        try:
+            return task.result()
+        except GivenUpError:
+            raise ResidscopeError(
+                "given-up", "This was given up: nobody asked for it for a while. Ask again."
+            ) from None
+
+    def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
+        held = self.hold.get()
+        if not looked:
+            self._sight.look(held.cache, held.model)
+        view = CacheView(held.cache, model=held.model, tokens=self.tokens, seen=self._sight)
+        del held  # long work must not keep the cache alive
+        # Grad mode and autocast are the thread's: a subshell's thread has its own.
+        with calm(view.stream.device):
+            return self._reply(view, ask)
+
+    def _large(self) -> bool:
+        """Whether a request may have to read so much that it takes longer than a moment."""
+        state = self._sight.state
+        if self._size[0] != state:
             view = self.view()
-            if not looked:
-                held = self.hold.get()
-                self._sight.look(held.cache, held.model)
-            # Grad mode and autocast are the thread's: a subshell's thread has its own.
-            with calm(view.stream.device):
-                return self._reply(view, ask)
+            self._size = state, view.nbytes + 12 * view.n_layers * int(view.cfg.d_model) ** 2 * view.stream.itemsize
+        return self._size[1] > _LARGE
 
     def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         match ask:
@@ -182,7 +227,7 @@ class Service:
                 return self._code(view, ask), []
             case WritePage():
                 return self._page(view, ask)
-            case ListCaches() | Presence():
+            case ListCaches() | Presence() | GiveUp():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:
@@ -325,6 +370,21 @@ class Service:
         given = self.hold.get().logits
         return None if given is None else view.whole_logits(given)
 
+
+_LARGE = 2_000_000_000
+"""With more bytes of activations and weights than this, a request may take longer than a moment."""
+
+_MAY_TAKE_LONG = (
+    Attribute
+    | RankNeurons
+    | MapPositions
+    | ReadTokenLens
+    | ScoreHeads
+    | BlendAttention
+    | ReadThumbnails
+    | WriteCode
+    | WritePage
+)
 
 _ANSWERS = 4_000_000
 """Bytes of answers that are kept for a cache."""

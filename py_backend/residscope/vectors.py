@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .cache import working
 from .components import Plan, Rows, bias_of, head_outputs, part_labels, sum_of
+from .longer import step
 from .products import dots
 from .readout import Readout
 from .structure import out_weight
@@ -69,6 +70,7 @@ def _made(readout: Readout, plan: Plan) -> Vectors:
     heads: list[Tensor] = []
     biases: dict[str, Tensor] = {}
     for layer in plan.split:
+        step(len(heads), len(plan.split))
         W_O, way = out_weight(view, layer), readout.way(layer, "attn")
         assert W_O is not None  # or else the layer is not split
         z = working(head_outputs(view, positions, layer, (W_O.shape[0], W_O.shape[1]))[:, 0])  # [batch, head, d_head]

@@ -18,6 +18,7 @@ from .components import head_directions
 from .errors import ResidscopeError
 from .heads import name
 from .kept import Kept
+from .longer import step
 from .measure import measure
 from .protocol import Target, Weighting
 from .readout import Readout
@@ -242,4 +243,5 @@ def blocks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Runs of items, of this size at most, and of one at least."""
     size = max(size, 1)
     for start in range(0, len(items), size):
+        step()
         yield items[start : start + size]

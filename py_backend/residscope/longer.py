@@ -1,0 +1,130 @@
+"""Work that takes longer than a view should wait for: it says how far it is, lets others between, can be given up.
+
+It runs in a thread of its own, and the code that does it calls `step` now and then. Whoever asked is told after a
+moment how far it is, and asks again with the same question; who does not want it any more says so, or never asks again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from .brisk import brisk
+
+MOMENT = 0.1
+"""Seconds that a question waits for its answer before it is told how far the work is."""
+
+PATIENCE = 5.0
+"""Seconds after which work is given up that nobody asks about."""
+
+_here = threading.local()
+
+
+class GivenUpError(BaseException):
+    """Nobody wants the result any more. No error that code on the way could take for one of its own."""
+
+
+def step(done: int | None = None, total: int = 0) -> None:
+    """So far the work has come: `done` parts of `total`, where that is known.
+
+    Raises:
+        GivenUpError: If nobody waits for it any more.
+    """
+    task: Task | None = getattr(_here, "task", None)
+    if task is not None:
+        task.step(done, total)
+
+
+class Turns:
+    """One piece of work at a time; a long one lets those between that wait for their turn."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[None] = deque()
+
+    @contextmanager
+    def mine(self) -> Generator[None, None, None]:
+        """Wait for the turn, and have it."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def between(self) -> None:
+        """Whoever has the turn lets the others go first."""
+        if self._waiting:
+            self._lock.release()
+            time.sleep(0.0005)  # or else this thread takes the lock again before they can
+            self._take()
+
+    def _take(self) -> None:
+        self._waiting.append(None)
+        self._lock.acquire()
+        self._waiting.pop()
+
+
+class Task:
+    """One piece of work.
+
+    Args:
+        work: Does it.
+        turns: Whose turn it needs.
+        wanted: Whether there is still something to work on.
+
+    Attributes:
+        done: So many parts are done.
+        total: Of so many; 0 where that is not known.
+    """
+
+    def __init__(self, work: Callable[[], Any], turns: Turns, wanted: Callable[[], bool]) -> None:
+        self.done, self.total = 0, 0
+        self._work, self._turns, self._wanted = work, turns, wanted
+        self._asked, self._given_up = time.monotonic(), False
+        self._over = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="residscope-work", daemon=True).start()
+
+    def wait(self) -> bool:
+        """Wait a moment; whether it is over."""
+        self._asked = time.monotonic()
+        return self._over.wait(MOMENT)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether it is over, and nobody came for the result."""
+        return self._over.is_set() and time.monotonic() - self._asked > PATIENCE
+
+    def result(self) -> Any:
+        """What came of it; raises what the work raised."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def give_up(self) -> None:
+        """At its next step it ends."""
+        self._given_up = True
+
+    def step(self, done: int | None, total: int) -> None:
+        """See `step`."""
+        if done is not None:
+            self.done, self.total = done, total
+        if self._given_up or time.monotonic() - self._asked > PATIENCE or not self._wanted():
+            raise GivenUpError
+        self._turns.between()
+
+    def _run(self) -> None:
+        _here.task = self
+        try:
+            with brisk(), self._turns.mine():
+                self._result = self._work()
+        except BaseException as error:  # it is raised where the result is asked for
+            self._error = error.with_traceback(None)  # its frames hold what was worked on
+        finally:
+            self._over.set()
+            del self._work, self._wanted  # they hold what is worked on

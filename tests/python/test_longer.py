@@ -1,0 +1,143 @@
+"""Work that takes long says how far it is, lets short questions between, and ends when nobody wants it any more."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import boot, run
+
+import residscope
+from residscope import components, longer, service
+from residscope.service import Service
+
+
+class Gate:
+    """Holds work up before each layer's heads, until it is let on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._on, self.waits = threading.Semaphore(0), threading.Semaphore(0)
+        heads = components.layer_heads
+
+        def slow(*given: Any) -> Any:
+            self.waits.release()
+            assert self._on.acquire(timeout=20)
+            return heads(*given)
+
+        monkeypatch.setattr(components, "layer_heads", slow)
+        monkeypatch.setattr(longer, "MOMENT", 0.01)
+        monkeypatch.setattr(service, "_LARGE", 0)
+
+    def reached(self) -> None:
+        """Wait until work stands before a layer."""
+        assert self.waits.acquire(timeout=20)
+
+    def on(self, layers: int = 1) -> None:
+        """Let it do some layers."""
+        self._on.release(layers)
+
+
+HEADS = {
+    "kind": "attribute",
+    "by": "head",
+    "target": {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]},
+}
+
+
+def ask(served: Service, id: str, ask: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    answer, buffers = served.answer({"id": id, "ask": ask})
+    assert answer.get("failure") is None, answer
+    return answer["reply"], buffers
+
+
+def until(served: Service, id: str, question: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """Ask as a view does, again and again."""
+    while True:
+        reply, buffers = ask(served, id, question)
+        if reply["kind"] != "working":
+            return reply, buffers
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "residscope-work"]
+
+
+@pytest.fixture
+def cache():
+    return run(boot("gpt2"))[2]
+
+
+def test_it_says_how_far_it_is_and_lets_short_questions_between(cache: Any, monkeypatch: pytest.MonkeyPatch):
+    expected = residscope.attribute(type(cache)(dict(cache.cache_dict), cache.model), 5)
+    gate, served = Gate(monkeypatch), Service(cache)
+    reply, _ = ask(served, "1", HEADS)
+    assert reply["kind"] == "working"
+    gate.reached()
+    gate.on()
+    gate.reached()  # the first layer is done, the second one waits
+    reply, _ = ask(served, "1", HEADS)
+    assert (reply["kind"], reply["done"]) == ("working", 1)
+    assert reply["total"] == 3 + 5  # three layers, then three MLPs and two embeddings
+    gate.on(2)
+    short, _ = ask(served, "2", {"kind": "tokens"})
+    assert short["kind"] == "tokens"
+    reply, buffers = until(served, "1", HEADS)
+    assert reply["kind"] == "attribute"
+    found = np.frombuffer(buffers[0], np.float32)
+    assert np.allclose(found, expected.mean(), atol=1e-6)
+    for worker in workers():
+        worker.join(20)
+    assert not workers()
+
+
+def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch):
+    gate, served = Gate(monkeypatch), Service(cache)
+    ask(served, "1", HEADS)
+    gate.reached()
+    (worker,) = workers()
+    reply, _ = ask(served, "2", {"kind": "give-up", "id": "1"})
+    assert reply["kind"] == "give-up"
+    gate.on()  # one layer's time later it is gone
+    worker.join(20)
+    assert not worker.is_alive()
+    assert not gate.waits.acquire(blocking=False)
+    assert ask(served, "3", {"kind": "tokens"})[0]["kind"] == "tokens"
+
+
+@pytest.mark.parametrize("way", ["nobody asks", "the cache is gone", "closed"])
+def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch):
+    cache = run(boot("gpt2"))[2]
+    gate, served = Gate(monkeypatch), Service(cache, tight=False)
+    ask(served, "1", HEADS)
+    gate.reached()
+    (worker,) = workers()
+    match way:
+        case "nobody asks":
+            monkeypatch.setattr(longer, "PATIENCE", -1.0)
+        case "closed":
+            served.release()
+        case _:
+            tensor = weakref.ref(cache["blocks.0.attn.hook_z"])
+            del cache
+    gate.on()
+    worker.join(20)
+    assert not worker.is_alive()
+    if way == "the cache is gone":
+        assert tensor() is None
+        answer, _ = served.answer({"id": "1", "ask": HEADS})
+        assert answer["failure"]["code"] in ("gone", "given-up")
+
+
+def test_a_refusal_comes_as_from_any_question(cache: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(service, "_LARGE", 0)
+    served = Service(cache)
+    with torch.no_grad():
+        cache["blocks.1.attn.hook_z"].fill_(float("nan"))
+    answer: dict[str, Any] = {}
+    while not answer.get("failure"):
+        answer, _ = served.answer({"id": "1", "ask": HEADS})
+    assert answer["failure"]["code"] == "not-finite"
