@@ -27,7 +27,8 @@ export interface Question {
     | WriteCode
     | WritePage
     | ListCaches
-    | Presence;
+    | Presence
+    | GiveUp;
   cache?: CacheRef | null;
 }
 /**
@@ -238,6 +239,13 @@ export interface Presence {
   state: "away" | "hidden" | "shown";
 }
 /**
+ * The answer to an earlier question, by its id, is not wanted any more.
+ */
+export interface GiveUp {
+  kind: "give-up";
+  id: string;
+}
+/**
  * One cache of a kernel, as it was.
  *
  *     `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added
@@ -271,6 +279,8 @@ export interface Answer {
         | PageReply
         | CachesReply
         | PresenceReply
+        | GivenUp
+        | Working
       )
     | null;
   failure?: Failure | null;
@@ -520,6 +530,20 @@ export interface PresenceReply {
   kind: "presence";
 }
 /**
+ * Nobody works on it any more.
+ */
+export interface GivenUp {
+  kind: "give-up";
+}
+/**
+ * Not yet: so many parts of `total` are done (0 where that is not known). Ask again, with the same id.
+ */
+export interface Working {
+  kind: "working";
+  done: number;
+  total: number;
+}
+/**
  * Why a request could not be answered: a stable code, and a sentence that names the remedy.
  */
 export interface Failure {
@@ -528,4 +552,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "62f6be8649bc";
+export const WIRE = "4fd644e26639";
