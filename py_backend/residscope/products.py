@@ -29,7 +29,10 @@ def dots(
     for prompts, positions in _blocks(rows.shape[0], rows.shape[1], prod(rows.shape[2:])):
         some = rows[prompts, positions]
         product = buffer[: some.numel()].view(some.shape)
-        torch.mul(some, direction[prompts].unsqueeze(1), out=product)
+        if some.dtype == product.dtype:
+            torch.mul(some, direction[prompts].unsqueeze(1), out=product)
+        else:  # widened first: a product of two precisions takes ten times as long
+            product.copy_(some).mul_(direction[prompts].unsqueeze(1))
         torch.sum(product, -1, out=out[prompts, positions])
     return out if out.ndim == 2 else out.permute(2, 0, 1)
 
@@ -53,13 +56,17 @@ def project(
     import torch
 
     weight, columns = weight.to(direction.device), distinct(direction).T
-    if columns.shape[1] == 1:
-        worth = dots(weight[None], distinct(direction))
-    elif weight.dtype == direction.dtype:
+    size = max(1, _BLOCK // max(weight.shape))
+    if weight.dtype == direction.dtype and (columns.shape[1] > 1 or weight.stride(-1) != 1):
         worth = (weight @ columns).T
-    else:
-        size = max(1, _BLOCK // weight.shape[1])
+    elif weight.stride(-1) == 1 and columns.shape[1] == 1:
+        worth = dots(weight[None], columns.T)
+    elif weight.stride(-1) == 1:
         worth = torch.cat([part.to(direction.dtype) @ columns for part in weight.split(size)]).T
+    else:  # as most models store it: [d_model, unit]
+        worth = columns.new_zeros(columns.shape[1], weight.shape[0])
+        for some, part in zip(columns.split(size), weight.T.split(size), strict=True):
+            worth.addmm_(some.T, part.to(direction.dtype))
     return worth.expand(direction.shape[0], -1)
 
 
