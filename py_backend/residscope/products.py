@@ -57,7 +57,9 @@ def project(
 
     weight, columns = weight.to(direction.device), distinct(direction).T
     size = max(1, _BLOCK // max(weight.shape))
-    if weight.dtype == direction.dtype and (columns.shape[1] > 1 or weight.stride(-1) != 1):
+    if weight.dtype == direction.dtype and weight.stride(-1) != 1:  # in the order in which it is stored
+        worth = columns.T @ weight.T
+    elif weight.dtype == direction.dtype and columns.shape[1] > 1:
         worth = (weight @ columns).T
     elif weight.stride(-1) == 1 and columns.shape[1] == 1:
         worth = dots(weight[None], columns.T)
