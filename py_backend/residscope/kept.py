@@ -29,7 +29,8 @@ class Kept:
             found = result, _size(result)
             if found[1] > self._most:
                 return result
-            self._bytes += found[1]
+            # A long request lets others between: one of them may have made it, too.
+            self._bytes += found[1] - self._kept.pop(key, (None, 0))[1]
         self._kept[key] = found  # to the end of the line
         while self._bytes > self._most:
             self._bytes -= self._kept.pop(next(iter(self._kept)))[1]

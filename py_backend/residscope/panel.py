@@ -1,13 +1,14 @@
 """The inline panel: a few small traits that Python and the views share; everything else is requests.
 
 Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`, `weighting`,
-`presentation`, `score`, `tab`, `wire_target`. Only in Python: `target`, the readable form of `wire_target`. Tensors are
-never traits.
+`presentation`, `score`, `tab`, `wire_target`. Only told to the browser: `facts`, what the cache was when the panel was
+made. Only in Python: `target`, the readable form of `wire_target`. Tensors are never traits.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,10 +24,13 @@ from .heads import parse as parse_head
 from .namespace import name_of
 from .protocol import (
     AnyReply,
+    Attribute,
+    Describe,
     Presence,
     PresenceReply,
     Presentation,
     Question,
+    ReadAttention,
     Score,
     Shown,
     Tab,
@@ -119,6 +123,7 @@ class Panel(anywidget.AnyWidget):
     score = traitlets.Enum(get_args(Score), None, allow_none=True).tag(sync=True)
     tab = traitlets.Enum(get_args(Tab), "attention").tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
+    facts = traitlets.Dict(read_only=True).tag(sync=True)
     target = Answers()
 
     grace = 3.0
@@ -131,6 +136,9 @@ class Panel(anywidget.AnyWidget):
         self._leaving: threading.Timer | None = None
         self._presence_lock = threading.Lock()
         self._shown_in: object = None
+        # Else the view would ask what the cache is, and for all figures twice: `position` may or may not be the last.
+        with suppress(ResidscopeError):
+            self.set_trait("facts", msgspec.to_builtins(service.reply(Describe())[0]))
         super().__init__(cache_name=service.name, target=answers, **state)
         self.on_msg(self._on_message)
 
@@ -282,6 +290,16 @@ class Panel(anywidget.AnyWidget):
             display(self)
             self._shown_in = shell.execution_count
 
+    def prepare(self) -> None:
+        """Work out what a view asks for first, while the page is still making it: then it is answered from memory."""
+        shown = self.shown
+        about: dict[str, Any] = {"target": shown.target, "prompt": shown.prompt, "position": shown.position}
+        for layer, head in map(parse_head, shown.heads):
+            self._service.ahead(ReadAttention(layer, head, weighting=shown.weighting, **about))
+        for ask in (Attribute("head", **about), Attribute("layer", **about)):
+            self._service.ahead(ask)
+        self._service.ahead(Attribute("accumulated", norm=shown.norm, **about))
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle:
@@ -339,6 +357,8 @@ def inspect(
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
     if show:
         panel.show()
+        if _shell() is not None:
+            panel.prepare()
     return panel
 
 

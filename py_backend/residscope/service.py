@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +159,12 @@ class Service:
         with self._turns.mine():
             return self._answer(ask, looked)
 
+    def ahead(self, ask: AnyRequest) -> None:
+        """Answer what a view is about to ask, so that it is there; nothing that may take long, and nothing is raised."""
+        with suppress(Exception):  # the view asks all the same, and is told
+            if not self._large():
+                self.reply(ask)
+
     def _worked_on(self, ask: AnyRequest, id: str, looked: bool) -> tuple[AnyReply, Buffers]:
         """The answer, where it is there after a moment; else how far it is."""
         for other, task in list(self._tasks.items()):
@@ -200,10 +208,9 @@ class Service:
             case ReadTokens():
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
-                return self._attribution(view, ask)
+                return self._once(ask, lambda: self._attribution(view, ask))
             case ReadAttention():  # a pointer comes back to a head that it has passed, and two views may show the same
-                key = msgspec.msgpack.encode(ask)
-                return self._answered().get(key, lambda: pictures.attention(self._scene(view), ask))
+                return self._once(ask, lambda: pictures.attention(self._scene(view), ask))
             case ReadThumbnails():
                 return pictures.thumbnails(self._scene(view), ask)
             case BlendAttention():
@@ -323,11 +330,13 @@ class Service:
             self._ways = key, Kept()
         return self._ways[1]
 
-    def _answered(self) -> Kept:
-        """Answers that were given, while the cache and the weights are as they were."""
+    def _once(self, ask: AnyRequest, make: Callable[[], tuple[AnyReply, Buffers]]) -> tuple[AnyReply, Buffers]:
+        """The answer that was given before, while the cache and the weights are as they were; else a new one."""
+        if self.hold.get().logits is not None:  # of which nobody tells whether it was changed
+            return make()
         if self._answers is None or self._answers[0] != self._sight.state:
             self._answers = self._sight.state, Kept(_ANSWERS)
-        return self._answers[1]
+        return self._answers[1].get(msgspec.msgpack.encode(ask), make)
 
     def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
         from .attribution import decompose

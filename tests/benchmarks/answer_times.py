@@ -1,9 +1,16 @@
 """`npm run bench:sidebar`: from the click on a head to its drawn picture, idle and beside each kind of running cell.
 
-In a real JupyterLab, on the demo model. Beside each: the plain round trip of an empty request on a comm of the same
-kernel, in the same run. Prints a table; never asserts a time.
+In a real JupyterLab, on the demo model, all times by the browser's clock. Two ways of clicking:
 
-python tests/benchmarks/answer_times.py [--json FILE]
+- cold: a head that the pointer was never on, so nothing of it was asked for before;
+- by hand: the pointer comes to it over the two heads beside it, 40 ms on each, and presses 100 ms after it has come.
+
+Beside them the plain round trip of an empty request on a comm of the same kernel, in turn with the clicks. Each is told
+twice: as it comes (the picture's pixels are in its canvas; the reply is there), and once the browser has painted the
+frame after that, which is what eyes see: an animation frame, and then a task, which comes when the frame is done. The
+goal compares painted with painted: both wait for the screen alike. Prints a table; never asserts a time.
+
+python tests/benchmarks/answer_times.py [--json FILE] [--only idle]
 """
 
 from __future__ import annotations
@@ -16,8 +23,10 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
+from table import Row, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/browser"))
@@ -27,7 +36,11 @@ from server import Server  # noqa: E402 (likewise)
 
 from conftest import CHROMIUM_FLAGS  # noqa: E402 (likewise)
 
-CLICKS = 50
+Times = dict[str, list[list[float]]]
+"""By kind of gesture, each one's milliseconds: as it comes, and painted."""
+
+ROUNDS = 3
+ANEW = "cache{} = type(cache)(dict(cache.cache_dict), run.model)"
 SETUP = "from residscope import demo\nrun = demo.ioi()\ncache = run.cache"
 BUSY = {
     "idle": None,
@@ -37,45 +50,75 @@ BUSY = {
     "pure Python loop": "n += 1",
 }
 
-# The clicks are the browser's own events. A picture is drawn when the card is there, has its own numbers, and a frame
-# has passed.
-MEASURE = """async ([first, clicks]) => {
+# The clicks are the browser's own events. A picture is drawn when the card is there, and has its own numbers.
+SHARED = """
     const side = document.getElementById("residscope-sidebar");
-    const frame = () => new Promise(done => requestAnimationFrame(() => done()));
-    const cells = [...side.querySelectorAll("[role=gridcell]")];
-    const click = async cell => {
-        const name = cell.dataset.head;
-        const start = performance.now();
-        cell.click();
-        for (;;) {
-            const card = side.querySelector(`[aria-label="Attention ${name}"]`);
-            const drawn = card && !card.classList.contains("rs-waiting") && card.querySelector("canvas").width > 0;
-            await frame();
-            if (drawn) break;
-        }
-        const time = performance.now() - start;
-        cell.click();
-        await frame();
-        return time;
+    const painted = () => new Promise(done => requestAnimationFrame(() => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = () => done();
+        port2.postMessage(0);
+    }));
+    const cellOf = name => side.querySelector(`[role=gridcell][data-head="${name}"]`);
+    const isDrawn = name => {
+        const card = side.querySelector(`[aria-label="Attention ${name}"]`);
+        return card && !card.classList.contains("rs-waiting") && card.querySelector("canvas").width > 0;
     };
+    const drawn = name => new Promise(done => {
+        if (isDrawn(name)) return done();
+        const observer = new MutationObserver(() => isDrawn(name) && (observer.disconnect(), done()));
+        observer.observe(side, { subtree: true, childList: true, attributes: true, attributeFilter: ["class"] });
+    });
+    const took = async (start, work) => {
+        await work;
+        const raw = performance.now() - start;
+        await painted();
+        return [raw, performance.now() - start];
+    };
+"""
+MEASURE = f"""async ({{ cold, ways }}) => {{
+    {SHARED}
+    const pause = ms => new Promise(done => setTimeout(done, ms));
+    const rest = () => new Promise(done => requestIdleCallback(done, {{ timeout: 200 }}));
     const notebook = [...window.jupyterapp.shell.widgets("main")].find(widget => widget.sessionContext);
     const kernel = notebook.sessionContext.session.kernel;
     const comm = (window.emptyComm ??= kernel.createComm("residscope"));
     await comm.subshellStarted;
-    if (!window.emptyOpen) await comm.open({}).done;
+    if (!window.emptyOpen) await comm.open({{}}).done;
     window.emptyOpen = true;
-    const empty = () => new Promise(done => {
+    const empty = () => took(performance.now(), new Promise(done => {{
+        comm.onMsg = () => done();
+        comm.send({{ id: "empty" }});
+    }}));
+    const click = name => {{
         const start = performance.now();
-        comm.onMsg = () => done(performance.now() - start);
-        comm.send({ id: "empty" });
-    });
-    const times = { clicks: [], empty: [] };
-    for (let i = 0; i < clicks; i++) {
-        times.clicks.push(await click(cells[first + i]));
+        cellOf(name).click();
+        return took(start, drawn(name));
+    }};
+    const point = (name, type) => cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true }}));
+    const times = {{ cold: [], hand: [], empty: [] }};
+    // The strongest heads may have been asked for ahead.
+    const strong = new Set([...side.querySelectorAll(".rs-rank-line")].map(line => line.dataset.head));
+    const unseen = cold.filter(name => !strong.has(name));
+    for (const [at, way] of ways.entries()) {{
+        const cold = unseen[at];
+        times.cold.push(await click(cold));
+        cellOf(cold).click();
+        await pause(30); await rest();
         times.empty.push(await empty());
-    }
+        await pause(30); await rest();
+        for (const name of way) {{
+            point(name, "pointerover");
+            await pause(name === way.at(-1) ? 100 : 40);
+        }}
+        times.hand.push(await click(way.at(-1)));
+        cellOf(way.at(-1)).click();
+        side.querySelector(".rs-grid").dispatchEvent(new PointerEvent("pointerleave"));
+        await pause(30); await rest();
+    }}
     return times;
-}"""
+}}"""
+
+KINDS = {"cold": "cold click", "hand": "click by hand", "empty": "empty request"}
 
 
 STATE = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
@@ -83,51 +126,107 @@ STATE = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executio
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--only", choices=list(BUSY), help="beside this kind of cell only")
     arguments = parser.parse_args()
-    chromium = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    table = measured([arguments.only] if arguments.only else list(BUSY))
+    count = ROUNDS * len(heads()["ways"])
+    print(f"\n{count} clicks of each kind on heads not seen before, milliseconds; {os.cpu_count()} cores")
+    for at, what in enumerate(("as it comes", "painted")):
+        print(f"\n{what:<18} " + " ".join(f"{kind:>24}" for kind in KINDS.values()))
+        print(f"{'beside':<18} " + " ".join(f"{'median':>15} {'p95':>8}" for _ in KINDS))
+        for name, times in table.items():
+            both = (summary([time[at] for time in times[kind]]) for kind in KINDS)
+            print(f"{name:<18} " + " ".join(f"{median:>15.0f} {p95:>8.0f}" for median, p95 in both))
+    print("\n" + markdown(as_rows(table)))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table, indent=2))
+
+
+def rows() -> list[Row]:
+    """For the table of all benchmarks: beside an idle kernel."""
+    return as_rows(measured(["idle"]))
+
+
+def as_rows(table: dict[str, Times]) -> list[Row]:
+    """The goal's rows: painted beside painted, at the median."""
+    found: list[Row] = []
+    for name, times in table.items():
+        empty = [summary([time[at] for time in times["empty"]])[0] for at in (0, 1)]
+        for kind in ("hand", "cold"):
+            own = [summary([time[at] for time in times[kind]])[0] for at in (0, 1)]
+            how = "after the pointer came to it" if kind == "hand" else "cold, never pointed at"
+            beside = "" if name == "idle" else f", beside a {name}"
+            ratio = own[1] / empty[1]
+            found.append(
+                Row(
+                    f"click on a head to attention drawn, 15 tokens, {how}{beside}",
+                    "an empty request's round trip",
+                    f"{own[1]:.0f} ms",
+                    f"{empty[1]:.0f} ms",
+                    f"{ratio:.2f} ×",
+                    "≤ 1.3 ×",
+                    ratio <= 1.3,
+                    f"to the painted frame; before that, as they come, {own[0]:.0f} and {empty[0]:.0f} ms",
+                )
+            )
+    return found
+
+
+def measured(kinds: list[str]) -> dict[str, Times]:
+    """The times beside kinds of cells, in a JupyterLab and a browser of their own."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Server.started(Path(folder)) as server,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        table = measure(Lab(page, server))
+        table = measure(Lab(page, server), kinds)
         browser.close()
-    print(f"\n{CLICKS} clicks on heads not seen before, milliseconds; {os.cpu_count()} cores\n")
-    print(f"{'beside':<18} {'click to picture':>24} {'empty request':>24}")
-    print(f"{'':<18} {'median':>15} {'p95':>8} {'median':>15} {'p95':>8}")
-    for name, row in table.items():
-        click, empty = (f"{row[f'{what} median']:>15.0f} {row[f'{what} p95']:>8.0f}" for what in ("click", "empty"))
-        print(f"{name:<18} {click} {empty}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(table, indent=2))
+    return table
 
 
-def measure(lab: Lab) -> dict[str, dict[str, float]]:
+def chromium() -> str | None:
+    """The browser."""
+    return os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
     """One row for every kind of cell that runs meanwhile."""
     lab.open(lab.write_notebook("times.ipynb", SETUP))
     lab.run_all()
     lab.open_sidebar()
-    lab.inspect("cache")
-    table: dict[str, dict[str, float]] = {}
-    for index, (name, work) in enumerate(BUSY.items()):
-        if work:
-            lab.start_cell(f"import time, numpy as np, torch\nn = 0\nwhile True: {work}")
-        times: dict[str, list[float]] = lab.evaluate(MEASURE, [index * CLICKS, CLICKS], 90_000)
-        if work:
-            lab.interrupt()
-            lab.page.wait_for_function(f"() => {STATE} === 'idle'")
+    table: dict[str, Times] = {name: {kind: [] for kind in KINDS} for name in kinds}
+    number = 0
+    for name in kinds:
+        for _ in range(ROUNDS):
+            number += 1
+            lab.run_cell(ANEW.format(number))  # of which nothing was seen yet, on either side
+            lab.inspect(f"cache{number}")
+            work = BUSY[name]
+            if work:
+                lab.start_cell(f"import time, numpy as np, torch\nn = 0\nwhile True: {work}")
+            times: Times = lab.evaluate(MEASURE, heads(), 120_000)
+            if work:
+                lab.interrupt()
+                lab.page.wait_for_function(f"() => {STATE} === 'idle'")
+            for kind in KINDS:
+                table[name][kind] += times[kind]
         print(f"{name}: measured", file=sys.stderr)
-        table[name] = {**summary("click", times["clicks"]), **summary("empty", times["empty"])}
     return table
 
 
-def summary(what: str, times: list[float]) -> dict[str, float]:
+def heads() -> dict[str, list[Any]]:
+    """Ways over the upper half of the map, none beside another, and heads to click cold in the lower half."""
+    ways = [[f"L{layer}H{head + step}" for step in range(3)] for layer in range(0, 16, 2) for head in (0, 5)]
+    return {"cold": [f"L{layer}H{head}" for layer in range(18, 30) for head in range(0, 9, 2)], "ways": ways}
+
+
+def summary(times: list[float]) -> tuple[float, float]:
     """The median and the 95th percentile."""
-    return {f"{what} median": statistics.median(times), f"{what} p95": statistics.quantiles(times, n=20)[-1]}
+    return statistics.median(times), statistics.quantiles(times, n=20)[-1]
 
 
 if __name__ == "__main__":

@@ -225,3 +225,33 @@ def test_a_kernel_without_subshells_says_that_it_waits(lab: Lab, old_kernel: str
     expect(view.get_by_text("Waiting for the kernel: it may be running a cell")).to_be_visible(timeout=FOLLOWS)
     expect(view.get_by_text("Waiting for the kernel")).to_be_hidden(timeout=FOLLOWS)
     lab.ready(view)
+
+
+def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_running_cell(small: Lab) -> None:
+    view = small.inspect("cache")
+    small.evaluate(
+        """async () => {
+            window.heads = [];
+            const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+            kernel.anyMessage.connect((_, { msg, direction }) => {
+                const ask = direction === "send" ? msg.content.data?.ask : undefined;
+                if (ask?.kind === "attention") window.heads.push(`L${ask.layer}H${ask.head}`);
+            });
+        }"""
+    )
+
+    def asked() -> list[str]:
+        return small.page.evaluate("() => window.heads")
+
+    small.start_cell("import time\nwhile True: time.sleep(0.01)")
+    for head in ("L0H0", "L1H2"):
+        cell(view, head).hover()
+        expect(view.get_by_role("region", name=f"Attention {head}")).not_to_have_class(re.compile("rs-waiting"))
+    assert asked() == ["L0H0", "L1H2"]
+    small.interrupt()
+    small.page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState === 'idle'"
+    )
+    cell(view, "L0H1").hover()
+    small.until(asked, lambda heads: {"L0H1", "L1H1", "L0H2"} <= set(heads))
+    assert len(asked()) <= 2 + 1 + 4 + 4  # itself, its neighbours, the strongest

@@ -5,7 +5,7 @@ import { Client, type Transport } from "./client";
 import { watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import { tellPresence } from "./presence";
-import type { Target } from "./protocol.gen";
+import type { CacheFacts, Target } from "./protocol.gen";
 import { answerForPictures, Recorder } from "./recorder";
 import { type Norm, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "./store";
 import { isSet } from "./target";
@@ -25,6 +25,8 @@ export interface Traits {
   presentation: Presentation;
   score: Score | null;
   tab: Tab;
+  /** What the cache was when the panel was made; asked for anew all the same. */
+  facts?: Partial<CacheFacts>;
 }
 
 type Model = AnyModel<Traits>;
@@ -100,6 +102,8 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   const end = new AbortController();
   const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
   const store = new Store();
+  const facts = model.get("facts");
+  if (facts?.kind) store.facts.value = facts as CacheFacts; // Python's, whole or empty
   const transport = new Recorder(transportOver(model, el), store, life);
   connect(model, store, life);
   mountPanel(el, store, new Client(transport, life), life);

@@ -20,6 +20,8 @@ export interface Transport {
   onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void;
   onLost?(listener: () => void, signal: AbortSignal): void;
   onRenewed?(listener: () => void, signal: AbortSignal): void;
+  /** Whether the kernel has the user's work to do, where that can be told. */
+  occupied?(): boolean;
 }
 
 /** The kernel's refusal, with its stable code and a sentence that names the remedy. */
@@ -54,6 +56,7 @@ export class Client {
   readonly #lost = state(false);
   readonly #heard = state(0);
   #count = 0;
+  #spare = false;
 
   constructor(
     readonly transport: Transport,
@@ -82,17 +85,36 @@ export class Client {
 
   /** One request; rejects with `RequestFailed`. */
   ask<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K>> {
-    return new Promise((resolve, reject) => {
-      if (this.#lost.peek()) return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
+    this.#inFlight.value += 1;
+    // Counted down in a later task, so that "nothing in flight" means that what was asked is on screen.
+    return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0));
+  }
+
+  /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
+  get idle(): boolean {
+    return !this.#spare && this.#inFlight.peek() === 0 && !this.#lost.peek() && !this.signal.aborted && !this.transport.occupied?.();
+  }
+
+  /** A request that nobody waits for, one at a time: null where it would be in the way, and where it failed. */
+  async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K> | null> {
+    if (!this.idle) return null;
+    this.#spare = true;
+    return this.#send(ask, () => (this.#spare = false)).catch(() => null);
+  }
+
+  #send<K extends Kind>(ask: Extract<Ask, { kind: K }>, ended: () => void): Promise<Result<K>> {
+    return new Promise<Result<K>>((resolve, reject) => {
+      if (this.#lost.peek()) {
+        ended();
+        return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
+      }
       const id = `${this.#prefix}-${++this.#count}`;
       const cache = this.about();
       const question: Question = cache ? { id, ask, cache } : { id, ask };
-      this.#inFlight.value += 1;
       this.#waiting.set(id, {
         question,
         settle: (outcome) => {
-          // Counted down in a later task, so that "nothing in flight" means that what was asked is on screen.
-          setTimeout(() => (this.#inFlight.value -= 1), 0);
+          ended();
           if (outcome instanceof RequestFailed) reject(outcome);
           else resolve(outcome as unknown as Result<K>);
         },

@@ -51,9 +51,9 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   mountTokens(tokens, store, client, signal);
   mountLens(lens, store, client, signal);
   mountLayers(layers, store, client, signal);
+  mountLower(lower, store, client, signal); // before what a gesture paints: its request is on the way meanwhile
   mountHeads(heads, store, client, signal);
   mountRanking(ranking, store, client, signal);
-  mountLower(lower, store, client, signal);
   mountSentence(footer, store, client, signal);
   mountNotice(notice, store, client, signal);
   load(store, client, signal);

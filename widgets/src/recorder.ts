@@ -53,6 +53,10 @@ export class Recorder implements Transport {
     this.transport.onRenewed?.(listener, signal);
   }
 
+  occupied(): boolean {
+    return this.transport.occupied?.() ?? false;
+  }
+
   /** What is on screen; null while it is not whole. */
   picture(): Snapshot | null {
     const selection = shownOf(this.store);

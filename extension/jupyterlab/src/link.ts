@@ -26,6 +26,10 @@ export class KernelLink implements Link {
   #attempt = new AbortController();
   #dropped = false;
   #run = "";
+  /** The cells that run, by the ids of their requests. */
+  readonly #running = new Set<string>();
+  /** Whether one may have run before we listened. */
+  #mayRun = false;
 
   constructor(signal: AbortSignal) {
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
@@ -48,6 +52,10 @@ export class KernelLink implements Link {
       return;
     }
     const { signal } = (this.#heard = new AbortController());
+    this.#running.clear();
+    this.#mayRun = true;
+    // A kernel that is new to this page introduces itself when its cell has ended.
+    if (kernel.status !== "busy") void kernel.info.then(() => this.#kernel === kernel && (this.#mayRun = false));
     listen(kernel.iopubMessage, (_, message) => this.#onIopub(kernel, message), signal);
     listen(kernel.statusChanged, (_, status) => this.#onStatus(kernel, status), signal);
     listen(kernel.connectionStatusChanged, (_, status) => this.#onConnection(kernel, status), signal);
@@ -75,6 +83,11 @@ export class KernelLink implements Link {
   }
   onRenewed(listener: () => void, signal: AbortSignal): void {
     keep(this.#renewed, listener, signal);
+  }
+
+  /** While a cell runs nothing is asked ahead: not even a free thread's work is for nothing. */
+  occupied(): boolean {
+    return this.#mayRun || this.#running.size > 0;
   }
 
   // --- attaching ----------------------------------------------------------------------------------------------------
@@ -134,13 +147,19 @@ export class KernelLink implements Link {
     const another = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;
     if (another) {
+      this.#running.clear();
       this.#lose({ kind: "attaching", busy: false });
       void this.#attach(kernel);
     }
     if (type === "status") {
       // Anybody's cell has ended, also one that another page or a console has run.
       const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
-      if (now === "idle" && "msg_type" in message.parent_header && message.parent_header.msg_type === "execute_request") this.cells.value += 1;
+      if (!("msg_type" in message.parent_header) || message.parent_header.msg_type !== "execute_request") return;
+      const id = message.parent_header.msg_id;
+      if (now === "busy") this.#running.add(id);
+      if (now !== "idle") return;
+      if (!this.#running.delete(id)) this.#mayRun = false; // it ran before we listened
+      this.cells.value += 1;
       return;
     }
     if (type !== "comm_msg" && type !== "comm_close") return;
@@ -152,6 +171,7 @@ export class KernelLink implements Link {
   }
 
   #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {
+    if (status === "restarting" || status === "autorestarting" || status === "dead") this.#running.clear();
     if (status === "restarting" || status === "autorestarting") this.#lose({ kind: "attaching", busy: false });
     else if (status === "dead") this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
     else if ((status === "idle" || status === "busy") && !this.#attached && this.#attempt.signal.aborted) void this.#attach(kernel);

@@ -1,7 +1,8 @@
 // Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw at once.
-import { type Client, float32, words16 } from "../client";
+import { type Client, float32, type Result, words16 } from "../client";
 import { halves } from "../draw/half";
 import { parseHead } from "../format";
+import type { ReadAttention } from "../protocol.gen";
 import type { Store, Weighting } from "../store";
 import { isSet, targetKey } from "../target";
 
@@ -42,22 +43,33 @@ export class AttentionStore {
     return found;
   }
 
+  has(head: string, weighting: Weighting): boolean {
+    return this.#kept.get(this.key(head))?.maps[weighting] !== undefined;
+  }
+
   /** Null when overtaken by a newer request of the same lane. */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
+    const ask = this.#ask(head, weighting);
+    const result = ask && (await this.client.latest(lane, ask));
+    return result ? this.#keep(key, attentionOf(result, ask.position ?? null), weighting) : null;
+  }
+
+  /** Asks ahead of need; whether it came. It drives nothing out: where there is no more room, it is not kept. */
+  async readAhead(head: string, weighting: Weighting): Promise<boolean> {
+    const key = this.key(head);
+    const ask = this.#ask(head, weighting);
+    const result = ask && (await this.client.spare(ask));
+    if (!result) return false;
+    const fresh = attentionOf(result, ask.position ?? null);
+    if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
+    return true;
+  }
+
+  #ask(head: string, weighting: Weighting): ReadAttention | null {
     const at = parseHead(head);
     const { target, prompt, locked } = this.store;
     if (!at || !isSet(target.peek())) return null;
-    const position = locked.peek();
-    const result = await this.client.latest(lane, { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position, weighting });
-    if (!result) return null;
-    const { parts, positions, notes } = result.reply;
-    const fresh: Attention = { size: positions, maps: {}, brings: null, locked: position, notes };
-    parts.forEach(({ what, scale = 1 }, i) => {
-      const buffer = result.buffers[i];
-      if (what === "brings") fresh.brings = float32(buffer);
-      else fresh.maps[what] = scaled(halves(words16(buffer)), scale);
-    });
-    return this.#keep(key, fresh, weighting);
+    return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting };
   }
 
   /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
@@ -79,6 +91,15 @@ export class AttentionStore {
     this.#kept.delete(key);
     this.#cells -= cellsOf(attention);
   }
+}
+
+function attentionOf({ reply, buffers }: Result<"attention">, locked: number | null): Attention {
+  const fresh: Attention = { size: reply.positions, maps: {}, brings: null, locked, notes: reply.notes };
+  reply.parts.forEach(({ what, scale = 1 }, i) => {
+    if (what === "brings") fresh.brings = float32(buffers[i]);
+    else fresh.maps[what] = scaled(halves(words16(buffers[i])), scale);
+  });
+  return fresh;
 }
 
 /** Why a map that was asked for did not come. */

@@ -9,6 +9,7 @@ import { mountAttentionControls } from "./attention-controls";
 import { AttentionRoom } from "./attention-room";
 import { mountAttentionText } from "./attention-text";
 import type { Shown } from "./card-cursor";
+import { mountReadAhead } from "./read-ahead";
 import type { TextPicture } from "./text-picture";
 
 export function mountAttention(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
@@ -27,6 +28,7 @@ export function mountAttention(parent: HTMLElement, controls: HTMLElement, store
   const cards = mountCards(places.matrix, room, signal);
   const text = mountAttentionText(places.text, room, signal);
   const enlarged = mountAllHeads(places.all, room, signal);
+  mountReadAhead(room, room.inSight("matrix", "text", "all"), signal);
 
   offer(store, "attention", () => {
     const presentation = store.presentation.peek();

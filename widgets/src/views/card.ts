@@ -61,20 +61,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   const map = computed(() => shown.value?.attention.maps[shown.value.weighting] ?? new Float32Array(0));
   const own = computed(() => limitOf(map.value));
 
-  watch(signal, () => {
-    const at = parseHead(name.value);
-    node.setAttribute("aria-label", `Attention ${name.value}`);
-    const what = NAMES[shown.value?.weighting ?? "pattern"];
-    matrix.setAttribute("aria-label", `${what} of ${name.value}. Arrow keys move through the cells, + and − zoom.`);
-    bars.setAttribute("aria-label", `What each source brings through ${name.value} to the ${store.quantity.value}. Arrow keys move from bar to bar.`);
-    node.dataset["layer"] = String(at?.layer ?? "");
-    node.dataset["head"] = String(at?.head ?? "");
-    node.classList.toggle("rs-preview", !store.heads.value.includes(name.value));
-    node.classList.toggle("rs-large", large.value);
-  });
-  mountCardTitle(title, room, { head: name, shown, trouble, part, own, zoom, large }, signal);
-
-  // The picture that is there at once, or asked for; the last one stays until then.
+  // The picture that is there at once, or asked for; the last one stays until then. First of all: it has a way to go.
   watch(signal, () => {
     if (!inSight.value) return;
     const head = name.value;
@@ -108,6 +95,19 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
       );
     });
   });
+
+  watch(signal, () => {
+    const at = parseHead(name.value);
+    node.setAttribute("aria-label", `Attention ${name.value}`);
+    const what = NAMES[shown.value?.weighting ?? "pattern"];
+    matrix.setAttribute("aria-label", `${what} of ${name.value}. Arrow keys move through the cells, + and − zoom.`);
+    bars.setAttribute("aria-label", `What each source brings through ${name.value} to the ${store.quantity.value}. Arrow keys move from bar to bar.`);
+    node.dataset["layer"] = String(at?.layer ?? "");
+    node.dataset["head"] = String(at?.head ?? "");
+    node.classList.toggle("rs-preview", !store.heads.value.includes(name.value));
+    node.classList.toggle("rs-large", large.value);
+  });
+  mountCardTitle(title, room, { head: name, shown, trouble, part, own, zoom, large }, signal);
 
   watch(signal, () => {
     if (shown.value && inSight.value) limits.report(lane, shown.value.weighting, own.value);
