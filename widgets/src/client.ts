@@ -35,11 +35,19 @@ export class RequestFailed extends Error {
   }
 }
 
+/** How far the kernel is with a long answer; `total` is 0 where that is not known. */
+export interface Progress {
+  done: number;
+  total: number;
+}
 interface Waiting {
   question: Question;
+  /** The kernel works on it, and has said so. */
+  long: boolean;
   settle: (outcome: Result<Kind> | RequestFailed) => void;
 }
 interface Lane {
+  id: string;
   busySince: number;
   next: { start: () => void; drop: () => void } | null;
 }
@@ -55,6 +63,7 @@ export class Client {
   readonly #inFlight = state(0);
   readonly #lost = state(false);
   readonly #heard = state(0);
+  readonly #progress = state<Progress | null>(null);
   #count = 0;
   #spare = false;
 
@@ -83,11 +92,16 @@ export class Client {
     return this.#heard;
   }
 
+  /** How far the kernel is with what takes long; null where nothing does. */
+  get progress(): ReadonlySignal<Progress | null> {
+    return this.#progress;
+  }
+
   /** One request; rejects with `RequestFailed`. */
-  ask<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K>> {
+  ask<K extends Kind>(ask: Extract<Ask, { kind: K }>, id = this.#id()): Promise<Result<K>> {
     this.#inFlight.value += 1;
     // Counted down in a later task, so that "nothing in flight" means that what was asked is on screen.
-    return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0));
+    return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
   /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
@@ -102,28 +116,29 @@ export class Client {
     return this.#send(ask, () => (this.#spare = false)).catch(() => null);
   }
 
-  #send<K extends Kind>(ask: Extract<Ask, { kind: K }>, ended: () => void): Promise<Result<K>> {
+  #id(): string {
+    return `${this.#prefix}-${++this.#count}`;
+  }
+
+  #send<K extends Kind>(ask: Extract<Ask, { kind: K }>, ended: () => void, id = this.#id()): Promise<Result<K>> {
     return new Promise<Result<K>>((resolve, reject) => {
       if (this.#lost.peek()) {
         ended();
         return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
       }
-      const id = `${this.#prefix}-${++this.#count}`;
       const cache = this.about();
       const question: Question = cache ? { id, ask, cache } : { id, ask };
       this.#waiting.set(id, {
         question,
+        long: false,
         settle: (outcome) => {
           ended();
+          if (![...this.#waiting.values()].some((waiting) => waiting.long)) this.#progress.value = null;
           if (outcome instanceof RequestFailed) reject(outcome);
           else resolve(outcome as unknown as Result<K>);
         },
       });
-      try {
-        this.transport.send(question);
-      } catch {
-        this.#lose(); // a comm whose kernel was restarted throws
-      }
+      this.#transmit(question);
     });
   }
 
@@ -131,7 +146,7 @@ export class Client {
   latest<K extends Kind>(view: string, ask: Extract<Ask, { kind: K }>): Promise<Result<K> | null> {
     return new Promise((resolve, reject) => {
       const start = (): void => {
-        const lane: Lane = { busySince: Date.now(), next: null };
+        const lane: Lane = { id: this.#id(), busySince: Date.now(), next: null };
         this.#lanes.set(view, lane);
         const finish = (draw: () => void): void => {
           const overtaken = this.#lanes.get(view) !== lane || lane.next !== null;
@@ -140,7 +155,7 @@ export class Client {
           else draw();
           lane.next?.start();
         };
-        this.ask(ask).then(
+        this.ask(ask, lane.id).then(
           (result) => finish(() => resolve(result)),
           (error: unknown) => finish(() => reject(error)),
         );
@@ -149,18 +164,51 @@ export class Client {
       if (!lane || Date.now() - lane.busySince > PATIENCE_MS) return start();
       lane.next?.drop();
       lane.next = { start, drop: () => resolve(null) };
+      this.#giveUp(lane.id);
     });
+  }
+
+  /** A view does not want its answer any more: what takes long is given up. It resolves to null. */
+  leave(view: string): void {
+    const lane = this.#lanes.get(view);
+    if (!lane || !this.#waiting.get(lane.id)?.long) return;
+    this.#lanes.delete(view);
+    lane.next?.drop();
+    lane.next = null;
+    this.#giveUp(lane.id);
+  }
+
+  #giveUp(id: string): void {
+    const waiting = this.#waiting.get(id);
+    if (!waiting?.long) return; // it will be there in a moment
+    this.#waiting.delete(id);
+    waiting.settle(new RequestFailed("given-up", "This was not wanted any more."));
+    this.#send({ kind: "give-up", id }, () => {}).catch(() => {}); // a kernel that is gone has given up already
   }
 
   #receive(message: unknown, buffers: DataView[]): void {
     if (!isAnswer(message)) return;
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return; // another view's answer, or one that came too late
-    this.#waiting.delete(message.id);
     this.#heard.value += 1;
     const { reply, failure } = message;
+    if (reply?.kind === "working") {
+      waiting.long = true;
+      this.#progress.value = { done: reply.done, total: reply.total };
+      this.#transmit(waiting.question);
+      return;
+    }
+    this.#waiting.delete(message.id);
     if (reply && reply.kind === waiting.question.ask.kind) waiting.settle({ reply, buffers });
     else waiting.settle(asError(failure));
+  }
+
+  #transmit(question: Question): void {
+    try {
+      this.transport.send(question);
+    } catch {
+      this.#lose(); // a comm whose kernel was restarted throws
+    }
   }
 
   #lose(): void {

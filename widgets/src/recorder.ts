@@ -75,7 +75,7 @@ export class Recorder implements Transport {
 
   #note({ id, reply }: Answer, buffers: DataView[]): void {
     const ask = this.#asked.get(id);
-    if (!ask) return;
+    if (!ask || reply?.kind === "working") return;
     this.#asked.delete(id);
     if (!reply) return;
     const key = JSON.stringify(ask);

@@ -61,6 +61,52 @@ describe("latest", () => {
   });
 });
 
+describe("what takes long", () => {
+  const setupLong = () => {
+    const made = setup();
+    const working = (index: number, done: number): void => made.deliver({ id: made.sent[index]?.id, reply: { kind: "working", done, total: 9 } });
+    return { ...made, working };
+  };
+
+  it("is asked for again with the same id until it is there, and says how far it is", async () => {
+    const { sent, client, reply, check, working } = setupLong();
+    const a = check("a");
+    working(0, 2);
+    expect(client.progress.value).toEqual({ done: 2, total: 9 });
+    working(1, 5);
+    expect(sent.map((q) => q.id)).toEqual([sent[0]?.id, sent[0]?.id, sent[0]?.id]);
+    expect(client.progress.value).toEqual({ done: 5, total: 9 });
+    reply(2, "a");
+    expect((await a)?.reply.text).toBe("a");
+    expect(client.progress.value).toBeNull();
+  });
+
+  it("is given up for a newer question, which need not wait for it", async () => {
+    const { sent, client, reply, check, working } = setupLong();
+    const a = check("a");
+    working(0, 2);
+    const b = check("b");
+    await expect(a).resolves.toBeNull();
+    expect(texts(sent)).toEqual(["a", "a", "give-up", "b"]);
+    expect(sent[2]?.ask).toEqual({ kind: "give-up", id: sent[0]?.id });
+    working(1, 4); // too late: nobody asks again
+    expect(sent.length).toBe(4);
+    reply(3, "b");
+    expect((await b)?.reply.text).toBe("b");
+    expect(client.progress.value).toBeNull();
+  });
+
+  it("is given up when its view is left", async () => {
+    const { sent, client, check, working } = setupLong();
+    const a = check("a");
+    client.leave("box"); // not known to take long: it will be there in a moment
+    working(0, 2);
+    client.leave("box");
+    await expect(a).resolves.toBeNull();
+    expect(texts(sent)).toEqual(["a", "a", "give-up"]);
+  });
+});
+
 describe("ask", () => {
   it("matches answers by id, in any order, and ignores strangers", async () => {
     const { sent, client, reply, deliver } = setup();

@@ -26,7 +26,10 @@ export function asking<K extends Kind, T>(
     return ask && `${store.source.value} ${JSON.stringify(ask)}`;
   });
   watch(signal, () => {
-    if (asked.value === null) return;
+    if (asked.value === null) {
+      client.leave(lane);
+      return;
+    }
     untracked(() => {
       const ask = question();
       if (ask === null) return;

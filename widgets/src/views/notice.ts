@@ -17,6 +17,10 @@ export function mountNotice(parent: HTMLElement, store: Store, client: Client, s
 
   const silent = state(false);
   const asked = computed(() => client.inFlight.value > 0);
+  const working = computed(() => {
+    const progress = client.progress.value;
+    return progress && `Working: ${progress.total > 0 ? `${progress.done} of ${progress.total} parts are read` : "this takes a moment"}. The last picture stays.`;
+  });
   let pause: AbortController | null = null;
   watch(signal, () => {
     // Every answer starts the patience anew.
@@ -33,7 +37,7 @@ export function mountNotice(parent: HTMLElement, store: Store, client: Client, s
     const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (lane === NEURONS || lane === SCORES ? [] : said)))];
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
     // Where the header says what has become of the cache, it need not be said twice.
-    const line = store.standing.value ? null : client.lost.value ? GONE : silent.value ? WAITING : null;
+    const line = store.standing.value ? null : client.lost.value ? GONE : silent.value ? WAITING : working.value;
     render(line ? html`<p>${line}</p>` : nothing, quiet);
   });
 }
