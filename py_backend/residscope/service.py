@@ -160,7 +160,7 @@ class Service:
             return self._answer(ask, looked)
 
     def ahead(self, ask: AnyRequest) -> None:
-        """Answer what a view is about to ask, so that it is there; nothing that may take long, and nothing is raised."""
+        """Answer what a view is about to ask, so that it is there; nothing that may take long. Nothing is raised."""
         with suppress(Exception):  # the view asks all the same, and is told
             if not self._large():
                 self.reply(ask)
