@@ -12,6 +12,7 @@ from .cache import CacheView, working
 from .calm import calm
 from .errors import ResidscopeError
 from .longer import step
+from .products import dots
 from .protocol import Score
 from .reads import whole_pattern
 from .structure import named_layers
@@ -140,7 +141,7 @@ def _measured(view: CacheView, score: Score, spans: dict[int, range], without: l
                 step(layer, view.n_layers)
                 real = _some(whole_pattern(view, layer), prompts)[..., span.start : span.stop, span.start : span.stop]
                 heads = blocks(range(real.shape[1]), CELLS // (len(prompts) * len(span) ** 2))
-                figures = torch.cat([measure(working(real[:, some[0] : some[-1] + 1])) for some in heads], dim=1)
+                figures = torch.cat([measure(real[:, some[0] : some[-1] + 1]) for some in heads], dim=1)
                 if not bool(figures.isfinite().all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
                 total[layer, : figures.shape[1]] += figures.sum(0)
@@ -172,19 +173,20 @@ def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range)
         case "entropy":
             return _entropy
         case "first":
-            return lambda pattern: pattern[:, :, 1:, 0].mean(-1)
+            return lambda pattern: working(pattern[:, :, 1:, 0]).mean(-1)
         case _:
             wanted = detection.patterns(score, view, prompts, span)
 
             def share(pattern: Tensor) -> Tensor:
                 """TransformerLens' `compute_head_attention_similarity_score(…, error_measure="mul")`."""
-                return (pattern * wanted[:, None]).sum((-1, -2)) / pattern.sum((-1, -2))
+                # As one row for each head: what TransformerLens multiplies is never there at once.
+                return dots(pattern.flatten(2), wanted.flatten(1)) / pattern.sum((-1, -2), dtype=wanted.dtype)
 
             return share
 
 
 def _entropy(pattern: Tensor) -> Tensor:
     """In bits; what a head with a sink of its own keeps back is not counted."""
-    rows = pattern[:, :, 1:]
+    rows = working(pattern[:, :, 1:])
     # Not the smallest float32: where a device counts such numbers as 0, their logarithm is infinite.
     return -(rows * rows.clamp(min=1e-30).log2()).sum(-1).mean(-1)

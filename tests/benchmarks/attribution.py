@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from memory import forget_peak, peak
 from table import Row, markdown, side_by_side, spoken
 
 Work = Callable[[], object]
@@ -244,23 +244,10 @@ def _grown(name: str, side: str) -> float:
     small.stack_head_results(layer=-1, pos_slice=-1)
     del small
     gc.collect()
-    _forget_peak()
-    before = _peak()
+    forget_peak()
+    before = peak()
     work.new() if side == "ours" else work.other()
-    return _peak() - before
-
-
-def _peak() -> float:
-    """The most memory that this process has held since the peak was last forgotten."""
-    for line in Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else ():
-        if line.startswith("VmHWM:"):
-            return float(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-
-
-def _forget_peak() -> None:
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
+    return peak() - before
 
 
 if __name__ == "__main__":

@@ -104,10 +104,10 @@ def llama3_8b() -> Any:
 
 
 def llama3_cache(model: Any, positions: int, patterns: int) -> Any:
-    """A cache of one prompt as such a model makes it, with `z` and the stream of every layer, and the patterns and values
-    of the first few: a run of it would take this machine half an hour.
+    """A cache of one prompt as such a model makes it, with patterns and values of the first few layers only.
 
-    What attention writes is `z` @ `W_O`, and the stream is the sum of what was written.
+    A run of the model would take this machine half an hour. What attention writes is `z` @ `W_O`, and the stream is the
+    sum of what was written.
     """
     from transformer_lens import ActivationCache
 
