@@ -1,7 +1,7 @@
 // A card's picture of a long prompt, refined: where it is zoomed, the part in view is asked for in finer cells. What was
 // there stays until they come, and is drawn beneath them at the edges.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { covers, finer, stepOf } from "../draw/plane";
+import { covers, finer, type Frame, length, stepOf } from "../draw/plane";
 import type { Part } from "../draw/zoom";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
@@ -30,6 +30,8 @@ export function refine(
   const { store, data } = room;
   const fine = state<Fine | null>(null);
   const pane = state<Pane | null>(null);
+  /** What is under way. */
+  let coming: { of: string; frame: Frame } | null = null;
   const name = (key: string, weighting: Weighting): string => `${key} ${weighting}`;
 
   watch(signal, () => {
@@ -39,11 +41,15 @@ export function refine(
   const ask = async (head: string, key: string, weighting: Weighting, size: number, step: number): Promise<void> => {
     const wanted = finer(part.peek(), size, step);
     if (!wanted) return;
+    const asked = { of: name(key, weighting), frame: { ...wanted, step: stepOf(length(wanted.rows), length(wanted.columns)) } };
+    coming = asked;
     try {
       const found = await data.part(`${lane} part`, head, weighting, wanted.rows, wanted.columns);
       if (found && !signal.aborted) fine.value = { of: name(key, weighting), pane: found };
     } catch (error) {
       if (!signal.aborted && !isOutdated(error, store)) trouble(error instanceof Error ? error.message : String(error));
+    } finally {
+      if (coming === asked) coming = null;
     }
   };
   watch(signal, () => {
@@ -51,8 +57,10 @@ export function refine(
     const now = part.value;
     if (!picture || !inSight.value || picture.attention.step === 1) return;
     const { head, key, weighting, attention } = picture;
-    const has = fine.value?.of === name(key, weighting) ? fine.value.pane : null;
-    if (has && covers(has, now) && has.step <= stepOf(now.span, now.span)) return;
+    const enough = (frame: Frame): boolean => covers(frame, now) && frame.step <= stepOf(now.span, now.span);
+    const of = name(key, weighting);
+    if (fine.value?.of === of && enough(fine.value.pane)) return;
+    if (coming?.of === of && enough(coming.frame)) return;
     untracked(() => void ask(head, key, weighting, attention.size, attention.step));
   });
 
