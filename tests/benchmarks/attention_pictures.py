@@ -296,9 +296,11 @@ def rows() -> list[Row]:
                 note,
             )
         )
+        print(markdown(found), file=sys.stderr, flush=True)
         for positions, layers, heads, thumbs in ((1024, 12, 12, True), (4096, 1, 1, False)):
             held = service(positions, layers, heads)
             found += _long(running, held, positions, beside)
+            print(markdown(found[-2:]), file=sys.stderr, flush=True)
             if thumbs:
                 times = []
                 for _ in range(3):

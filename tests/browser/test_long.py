@@ -1,4 +1,4 @@
-"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled picture, a window of it, and what is said, by numbers."""
+"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled picture, a window of it, what is said, by numbers."""
 
 from __future__ import annotations
 
