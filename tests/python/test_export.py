@@ -320,7 +320,8 @@ def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.n
         part, buffer = next(
             (part, buffer) for part, buffer in zip(reply.parts, buffers, strict=True) if part.what == shown.weighting
         )
-        assert part.wide and part.triangle
+        assert part.wide
+        assert part.triangle
         map = np.zeros((reply.positions, reply.positions))
         map[np.tril_indices(reply.positions)] = np.frombuffer(buffer, np.float32)
         maps.append(map)
