@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 import torch
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "py_backend/residscope/static"
@@ -130,8 +130,10 @@ OTHER = """([count, side]) => {
 class Bench:
     """A page, a server for it, and the kernel's service."""
 
-    def __init__(self, page: Page) -> None:
-        self.page, self.sent, self.other = page, 0, ""
+    def __init__(self, browser: Browser) -> None:
+        self.browser, self.sent, self.other = browser, 0, ""
+        self.page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        self.page.set_default_timeout(PATIENCE)
         self.service: Any = None
         bench = self
 
@@ -207,12 +209,12 @@ def bench() -> Iterator[Bench]:
     path = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(PATIENCE)
-        running = Bench(page)
-        yield running
-        running.server.shutdown()
-        browser.close()
+        running = Bench(browser)
+        try:
+            yield running
+        finally:
+            running.server.shutdown()
+            browser.close()
 
 
 def service(positions: int, layers: int, heads: int) -> Any:
@@ -246,7 +248,7 @@ def theirs(running: Bench, positions: int, heads: int, limit: int) -> tuple[floa
     tokens = [f" w{at % 60}" for at in range(positions)]
     # What of the page is not the program, which the browser would have to get once only.
     program = len((Path(sys.modules["circuitsvis"].__file__ or "").parent / "dist/cdn/iife.js").read_bytes())
-    page = running.page.context.new_page()
+    page = running.browser.new_page()
     try:
         page.goto(f"{running.address}/blank")
         start = time.time()
