@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from . import positions
 from .attribution import Checked
 from .cache import CacheView
+from .calm import alone
+from .downsampling import Part, down_sampled, is_triangle, triangle
 from .envelope import Buffers, float16, float32, int8, scaled
 from .errors import ResidscopeError
 from .head_scores import MEANINGS, score_heads
@@ -29,6 +32,7 @@ from .protocol import (
     ReadTokenLens,
     ScoreHeads,
     ScoresReply,
+    Span,
     Target,
     ThumbnailsReply,
     TokenLensReply,
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
 
 ALWAYS = 128
 """Up to so many positions a map of contributions travels with every head."""
+
+WIDE = 16_384
+"""Maps of no more cells travel as float32: those of short prompts, and what one destination reads in a long one."""
 
 
 @dataclass(frozen=True)
@@ -79,49 +86,76 @@ class Scene:
 
 
 def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
-    """One head's maps, and what its sources bring to the destination."""
+    """One head's maps, or a part of them, and what its sources bring to the destination."""
     view, prompt = scene.view, scene.view.check_prompt(ask.prompt)
-    pattern = Maps(view, "pattern", prompt).all(ask.layer, [ask.head])[0]
-    parts, buffers = [AttentionBuffer("pattern")], [float16(pattern)]
+    part = Part.of(view.n_pos, ask.rows, ask.columns)
+    parts: list[AttentionBuffer] = []
+    buffers: Buffers = []
     notes = padding_in_mean(view, prompt)
 
     def add(weighting: Weighting, values: Tensor) -> None:
-        scale, buffer = scaled(values)
-        parts.append(AttentionBuffer(weighting, scale))
+        with alone():
+            what, buffer = _packed(weighting, values)
+        parts.append(what)
         buffers.append(buffer)
 
+    def read(maps: Maps) -> Tensor:
+        return maps.small(ask.layer, [ask.head], part, part.step, ask.pool)[0][1][0]
+
+    add("pattern", read(Maps(view, "pattern", prompt)))
     try:
-        brings, contributions, said = _contributions(scene, ask, prompt)
-        parts.append(AttentionBuffer("brings"))
-        buffers.append(float32(brings))
-        notes += said
-        if contributions is not None:
-            add("contribution", contributions)
+        maps = Maps(view, "contribution", prompt, scene.goal(ask.target, ask.position))
+        whole = None
+        if view.n_pos <= ALWAYS or ask.weighting == "contribution":
+            whole = read(maps)
+        if ask.rows is None and ask.columns is None:
+            brings = _brings(maps, ask, whole if part.step == 1 else None)
+            parts.append(AttentionBuffer("brings"))
+            buffers.append(float32(brings))
+        notes += maps.notes
+        if whole is not None:
+            add("contribution", whole)
     except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
         notes.append(str(error))
     if ask.weighting == "value":
         try:
             maps = Maps(view, "value", prompt)
-            add("value", maps.all(ask.layer, [ask.head])[0])
+            add("value", read(maps))
             notes += [note for note in maps.notes if note not in notes]
         except ResidscopeError as error:
             notes.append(str(error))
-    return AttentionReply(ask.layer, ask.head, view.n_pos, parts, notes), buffers
+    reply = AttentionReply(
+        ask.layer, ask.head, view.n_pos, parts, notes, _told(ask.rows, part.rows), _told(ask.columns, part.columns),
+        part.step, ask.pool,
+    )  # fmt: skip
+    return reply, buffers
 
 
-def _contributions(scene: Scene, ask: ReadAttention, prompt: int | None) -> tuple[Tensor, Tensor | None, list[str]]:
-    """What each source brings to the destination asked about; to all of them, where that is wanted; and notes."""
-    goal = scene.goal(ask.target, ask.position)
-    maps, where = Maps(scene.view, "contribution", prompt, goal), goal.where
-    whole = None
-    if scene.view.n_pos <= ALWAYS or ask.weighting == "contribution":
-        whole = maps.all(ask.layer, [ask.head])[0]
+def _told(asked: Span | None, found: range) -> Span | None:
+    return None if asked is None else Span(found.start, found.stop)
+
+
+def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
+    """A map as it travels: as float32 where it is small, else as float16, in units of what it needs."""
+    below = is_triangle(values)
+    sent = triangle(values) if below else values
+    if values.numel() <= WIDE:
+        return AttentionBuffer(what, 1.0, True, below), float32(sent)
+    if what == "pattern":
+        return AttentionBuffer(what, 1.0, False, below), float16(sent)
+    scale, buffer = scaled(sent)
+    return AttentionBuffer(what, scale, False, below), buffer
+
+
+def _brings(maps: Maps, ask: ReadAttention, whole: Tensor | None) -> Tensor:
+    """What each source brings to the destination asked about; read off the whole map where that is there."""
+    where = maps.goal.where if maps.goal else None
     if where is None:
         raise ResidscopeError("position", "A destination is needed.")
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
     if whole is not None and len(destinations) == 1:
-        return whole[destinations.pop()], whole, maps.notes
-    return maps.brings(ask.layer, ask.head, where), whole, maps.notes
+        return whole[destinations.pop()]
+    return maps.brings(ask.layer, ask.head, where)
 
 
 def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
@@ -129,41 +163,35 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
     import torch
 
     view, layer = scene.view, scene.view.check_layer(ask.layer)
-    side = min(max(ask.side, 1), view.n_pos)
+    step = ceil(view.n_pos / min(max(ask.side, 1), view.n_pos))
+    side = ceil(view.n_pos / step)
     cells = torch.zeros(view.n_heads, side, side, dtype=torch.int8, device="cpu")
     limits: list[float | None] = [None] * view.n_heads
     maps = scene.maps(ask.weighting, ask.target, ask.prompt)
     refused: list[str] = []
     try:
-        for heads, values in maps.of(layer, range(_count(view, layer))):
-            for head, small in zip(heads, pooled(values, side), strict=True):
-                limits[head], cells[head] = int8(small)
+        found = maps.small(layer, range(_count(view, layer)), Part.of(view.n_pos), step)
+        with alone():
+            for heads, values in found:
+                for head, small in zip(heads, values, strict=True):
+                    limits[head], cells[head] = int8(small)
     except ResidscopeError as error:
         refused = [str(error)]
     notes = refused + maps.notes + padding_in_mean(view, maps.prompt)
     return ThumbnailsReply(layer, side, view.n_pos, limits, notes), [cells.numpy().tobytes()]
 
 
-def pooled(maps: Tensor, side: int) -> Tensor:
-    """Maps made smaller: of the cells that fall into one, that which is farthest from zero stands for all."""
-    from torch.nn.functional import adaptive_max_pool2d
-
-    if side >= maps.shape[-1]:
-        return maps
-    most, least = adaptive_max_pool2d(maps, side), -adaptive_max_pool2d(-maps, side)
-    return most.where(most >= -least, least)
-
-
 def blend(scene: Scene, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
     """Many heads in one map, a layer at a time."""
     view = scene.view
     maps = scene.maps(ask.weighting, ask.target, ask.prompt)
-    total, count = view.like.new_zeros(view.n_pos, view.n_pos), 0
+    part = Part.of(view.n_pos, ask.rows, ask.columns)
+    total, count = view.like.new_zeros(len(part.rows), len(part.columns)), 0
     refusals: dict[int, ResidscopeError] = {}
     for layer in range(view.n_layers) if ask.layer is None else [view.check_layer(ask.layer)]:
         own = total.new_zeros(())  # a layer that is refused half way counts for nothing
         try:
-            for _, values in maps.of(layer, range(_count(view, layer))):
+            for _, values in maps.of(layer, range(_count(view, layer)), part):
                 own = own + values.sum(0)
         except ResidscopeError as error:
             refusals[layer] = error
@@ -176,8 +204,9 @@ def blend(scene: Scene, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
         notes.append(f"Without {named_layers(refusals)}: {next(iter(refusals.values()))}")
     if ask.weighting != "contribution":
         total /= max(count, 1)
-    scale, buffer = scaled(total)
-    return BlendReply(view.n_pos, count, scale, notes), [buffer]
+    what, buffer = _packed(ask.weighting, down_sampled(total[None], part.step)[0])
+    rows, columns = _told(ask.rows, part.rows), _told(ask.columns, part.columns)
+    return BlendReply(view.n_pos, count, what, notes, rows, columns, part.step), [buffer]
 
 
 def _count(view: CacheView, layer: int) -> int:

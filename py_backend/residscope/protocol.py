@@ -16,6 +16,7 @@ Norm = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
 Presentation = Literal["matrix", "text", "all"]
+Pool = Literal["peak", "mean"]
 Tab = Literal["attention", "positions", "token-lens", "prompts"]
 Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
 
@@ -43,6 +44,13 @@ class Target(msgspec.Struct, frozen=True):
     contrasts: list[Contrast]
     direction: str | None = None
     own: bool = False
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Positions from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -78,7 +86,10 @@ class Attribute(Request, frozen=True, tag="attribute"):
 class ReadAttention(Request, frozen=True, tag="attention"):
     """Where a head looks, and what each source brings to the target. The reply says which buffers there are.
 
-    `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small.
+    `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small. Only
+    some destinations (`rows`) and sources (`columns`) are computed where they are named. What has more cells than
+    travel (512 × 512, or as many) comes down-sampled, `step` × `step` cells in one: `pool` says how. One destination,
+    or one source, never does.
     """
 
     layer: int
@@ -87,10 +98,13 @@ class ReadAttention(Request, frozen=True, tag="attention"):
     prompt: int | None = None
     position: int | None = None
     weighting: Weighting = "pattern"
+    rows: Span | None = None
+    columns: Span | None = None
+    pool: Pool = "peak"
 
 
 class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
-    """All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for many).
+    """All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for its block).
 
     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
     """
@@ -105,13 +119,15 @@ class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
 class BlendAttention(Request, frozen=True, tag="blend"):
     """The mean over all heads of a layer (None: of the model); of contributions, the sum.
 
-    Buffer 0 is float16 [destination, source], in units of `scale`.
+    Buffer 0 is what `part` says, in units of its `scale`. `rows` and `columns` are those of `ReadAttention`.
     """
 
     layer: int | None
     target: Target
     prompt: int | None = None
     weighting: Weighting = "pattern"
+    rows: Span | None = None
+    columns: Span | None = None
 
 
 class ScoreHeads(Request, frozen=True, tag="scores"):
@@ -311,24 +327,34 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
 
 
 class AttentionBuffer(msgspec.Struct, frozen=True):
-    """What one buffer holds: a map, float16 [destination, source] in units of `scale`, or `"brings"`, float32 [source].
+    """What one buffer holds: a map [destination, source] in units of `scale`, or `"brings"`, float32 [source].
 
-    `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at the destination, in logits;
-    `"brings"` is the latter's row at the destination that was asked for.
+    A map is float16, or float32 where it is `wide`; of a `triangle` only what stands at and below the diagonal travels,
+    row by row: the rest is 0. `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at
+    the destination, in logits; `"brings"` is the latter's row at the destination that was asked for.
     """
 
     what: Literal["pattern", "value", "contribution", "brings"]
     scale: float = 1.0
+    wide: bool = False
+    triangle: bool = False
 
 
 class AttentionReply(Reply, frozen=True, tag="attention"):
-    """Attention of one head (mean over prompts when none was named)."""
+    """Attention of one head (mean over prompts when none was named).
+
+    Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ figures (None: all positions), each for `step` × `step` cells.
+    """
 
     layer: int
     head: int
     positions: int
     parts: list[AttentionBuffer]
     notes: list[str]
+    rows: Span | None = None
+    columns: Span | None = None
+    step: int = 1
+    pool: Pool = "peak"
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
@@ -346,12 +372,15 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
 
 
 class BlendReply(Reply, frozen=True, tag="blend"):
-    """Many heads' attention in one."""
+    """Many heads' attention in one; for `rows`, `columns` and `step` see `AttentionReply`."""
 
     positions: int
     heads: int
-    scale: float
+    part: AttentionBuffer
     notes: list[str]
+    rows: Span | None = None
+    columns: Span | None = None
+    step: int = 1
 
 
 class ScoresReply(Reply, frozen=True, tag="scores"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ class Reads:
     """What some heads of one layer read: z = gate · (pattern @ v).
 
     Attributes:
-        pattern: How much each destination reads from each source.
+        pattern: How much each destination reads from each source, as it was cached: it is large, and not all of it may
+            be wanted. `part` has it in the working precision.
         v: What stands at each source (in grouped-query models several heads have one `v`).
         z: What the head has read in all; None where it was not cached.
         gate: What multiplies it at each destination; None where nothing does, or nothing known fits.
@@ -32,13 +33,34 @@ class Reads:
     z: Float[Tensor, "batch head destination d_head"] | None
     gate: Float[Tensor, "batch head destination d_head"] | None
 
+    def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
+        """Some heads, destinations and sources of the pattern."""
+        return working(self.pattern[:, heads, rows, columns])
+
     def left(self) -> float:
-        """How far `z` is from what the sources give, beside the largest `z`; 0 where it was not cached."""
+        """How far `z` is from what the sources give, beside the largest `z`; 0 where it was not cached.
+
+        Of a long prompt some destinations, evenly spread, stand for all.
+        """
         if self.z is None or self.z.numel() == 0:
             return 0.0
-        read = self.pattern @ self.v
-        read = read if self.gate is None else read * self.gate
-        return float((read - self.z).abs().max() / self.z.abs().max().clamp(min=1e-30))
+        some = spread(self.z.shape[2])
+        z, read = self.z[:, :, some], self.part(ALL, some, ALL) @ self.v
+        read = read if self.gate is None else read * self.gate[:, :, some]
+        return float((read - z).abs().max() / z.abs().max().clamp(min=1e-30))
+
+
+ALL = slice(None)
+"""All heads, destinations, or sources."""
+
+SAMPLE = 128
+"""So many destinations tell how a layer reads."""
+
+
+def spread(size: int) -> slice:
+    """Some of so many destinations, evenly spread; all of few."""
+    step = -(-size // SAMPLE)
+    return slice((size - 1) % step, None, step)
 
 
 def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
@@ -60,7 +82,9 @@ def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head dest
 def some_pattern(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int]
 ) -> Float[Tensor, "batch head destination source"]:
-    """The patterns of some heads at one destination of each prompt, or at all.
+    """The patterns of some heads at one destination of each prompt, or at all, as they were cached.
+
+    Where the heads stand side by side nothing is copied.
 
     Raises:
         ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
@@ -68,7 +92,7 @@ def some_pattern(
     patterns = whole_pattern(view, layer)
     check_heads(layer, heads, patterns.shape[1])
     picked = view.pick(patterns.transpose(1, 2), positions)  # [batch, destination, head, source]
-    return working(_some(picked, heads)).transpose(1, 2)
+    return _some(picked, heads).transpose(1, 2)
 
 
 def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
@@ -116,7 +140,9 @@ def reads(
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
         return Reads(pattern, v, z, None)
     raw = _some(raw.unflatten(-1, (cut[0], -1)), heads).transpose(1, 2)
-    return Reads(pattern, v, z, _gate(raw, pattern @ v, z, view.rounding_step()))
+    some = spread(raw.shape[2])
+    gate = _gate(raw[:, :, some], working(pattern[:, :, some]) @ v, z[:, :, some], view.rounding_step())
+    return Reads(pattern, v, z, None if gate is None else gate(raw))
 
 
 def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
@@ -146,16 +172,20 @@ def _gate_name(view: CacheView, layer: int) -> str | None:
     return held or next((names[name] for name in names if hasattr(attention, name.split(".")[0])), None)
 
 
-def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Tensor | None:
-    """What multiplies what a head has read, at each destination; None where nothing known fits.
+def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Callable[[Tensor], Tensor] | None:
+    """What makes the gate, that multiplies what a head has read, of what was cached; None where nothing known fits.
 
     The cache holds the gate before its activation function. Which function it is, the head's own output tells: the one
     for which gate · (pattern @ v) is `hook_z`.
     """
+    import torch
     from torch.nn.functional import silu, softplus
 
-    gates = [raw.sigmoid(), softplus(raw), silu(raw), raw.tanh(), raw]
-    errors = [float((gate * read - z).abs().max()) for gate in gates]
+    def as_it_is(x: Tensor) -> Tensor:
+        return x
+
+    gates: list[Callable[[Tensor], Tensor]] = [torch.sigmoid, softplus, silu, torch.tanh, as_it_is]
+    errors = [float((gate(raw) * read - z).abs().max()) for gate in gates]
     best = errors.index(min(errors))
     near = max(1e-4, 8 * step) * float(z.abs().max())
     return gates[best] if errors[best] <= near else None

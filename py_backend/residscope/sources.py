@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from .components import head_directions
 from .errors import ResidscopeError
 from .heads import parse
 from .readout import Readout
-from .reads import check_heads, reads
+from .reads import ALL, Reads, check_heads, reads
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -47,34 +49,65 @@ def sources(
 def bring(
     readout: Readout, layer: int, heads: Sequence[int]
 ) -> tuple[Float[Tensor, "batch head destination source"], Float[Tensor, "batch head destination"]]:
-    """`sources` for heads of one layer: pattern[q, k] · (v[k] · W_O g) / s[q], and the same figure by `z`.
+    """`sources` for heads of one layer."""
+    found = bringing(readout, layer, heads)
+    return found.part(ALL, ALL, ALL), found.own
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """What heads of one layer bring: pattern[q, k] · (v[k] · W_O g) / s[q], and the same figure by `z`.
 
     Where a head gates what it has read, each source's part passes the gate as it stood at the destination.
+
+    Attributes:
+        read: What the heads read.
+        unit: What each unit of `z` is worth, W_O g.
+        divisor: s.
+        own: What each head is worth at each destination by its `z`: what its sources sum to.
     """
+
+    read: Reads
+    unit: Float[Tensor, "batch head d_head"]
+    divisor: Float[Tensor, "batch destination"]
+    own: Float[Tensor, "batch head destination"]
+
+    @cached_property
+    def worth(self) -> Float[Tensor, "batch head source"]:
+        """What stands at each source is worth, where it is read whole."""
+        return _dot(self.read.v, self.unit)
+
+    def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
+        """What some sources bring to some destinations, through some heads."""
+        pattern = self.read.part(heads, rows, columns)
+        if self.read.gate is None:
+            brought = pattern * self.worth[:, heads, None, columns]
+        else:
+            gated = self.read.gate[:, heads, rows] * self.unit[:, heads, None]
+            brought = pattern * (gated @ self.read.v[:, heads, columns].transpose(-1, -2))
+        return brought.div_(self.divisor[:, None, rows, None])  # it may be as large as all patterns of a layer
+
+
+def bringing(readout: Readout, layer: int, heads: Sequence[int]) -> Bringing:
+    """What heads of a layer bring, to be read part by part."""
     direction, divisor, _ = head_directions(readout, layer)
-    return bring_by(readout.view, readout.positions, direction, divisor, layer, heads)
+    return bringing_by(readout.view, readout.positions, direction, divisor, layer, heads)
 
 
-def bring_by(
+def bringing_by(
     view: CacheView,
     positions: Int[Tensor, " batch"] | None,
     direction: Float[Tensor, "batch all_heads d_head"],
     divisor: Float[Tensor, "batch destination"],
     layer: int,
     heads: Sequence[int],
-) -> tuple[Float[Tensor, "batch head destination source"], Float[Tensor, "batch head destination"]]:
-    """`bring`, for callers who know what each unit of the layer's `z` is worth, and what to divide by."""
+) -> Bringing:
+    """`bringing`, for callers who know what each unit of the layer's `z` is worth, and what to divide by."""
     check_heads(layer, heads, direction.shape[1])
     read = reads(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
     z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # refused, where it was not cached
-    unit = direction[:, list(heads)]  # [batch, head, d_head]
-    if read.gate is None:
-        worth = _dot(read.v, unit)[:, :, None]
-    else:
-        worth = read.v @ (read.gate * unit[:, :, None]).transpose(-1, -2)  # [batch, head, source, destination]
-        worth = worth.transpose(-1, -2)
-    brought = (read.pattern * worth).div_(divisor[:, None, :, None])  # it may be as large as all patterns of a layer
-    return brought, _dot(z, unit) / divisor[:, None]
+    unit = direction[:, list(heads)]
+    return Bringing(read, unit, divisor, _dot(z, unit) / divisor[:, None])
 
 
 _SMALL = 2**15

@@ -7,23 +7,25 @@ Transformer Circuits" (2021).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from .attribution import Checked, check_finite, check_split
-from .cache import CacheView
+from .cache import CacheView, working
+from .calm import alone
 from .components import head_directions
+from .downsampling import Part, down_sampled
 from .errors import ResidscopeError
 from .heads import name
 from .kept import Kept
 from .longer import step
 from .measure import measure
-from .protocol import Target, Weighting
+from .protocol import Pool, Target, Weighting
 from .readout import Readout
-from .reads import Reads, gated, reads, some_pattern
-from .sources import bring_by, not_by_reading, rounding_in
+from .reads import ALL, Reads, gated, reads, some_pattern
+from .sources import Bringing, bringing_by, not_by_reading, rounding_in
 from .structure import out_weight
 from .targets import Targets
 
@@ -40,6 +42,9 @@ MEANINGS: dict[Weighting, str] = {
 }
 CELLS = 4_000_000
 """So many figures are computed at once: some arrays of 16 MB."""
+STRIP = 250_000
+"""So many where they are made small: they stay in the processor's own memory."""
+Weighted = Callable[[slice, slice], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class Maps:
     prompt: int | None
     goal: Goal | None = None
     notes: list[str] = field(default_factory=list[str])
+    _left: float = 0.0  # the most that a head is worth beyond what its sources bring
 
     @property
     def prompts(self) -> range:
@@ -119,30 +125,35 @@ class Maps:
         return range(self.view.batch) if self.prompt is None else range(self.prompt, self.prompt + 1)
 
     def of(
-        self, layer: int, heads: Sequence[int]
-    ) -> Iterator[tuple[Sequence[int], Float[Tensor, "head destination source"]]]:
+        self, layer: int, heads: Sequence[int], part: Part | None = None
+    ) -> Iterator[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
         """Maps of heads of one layer, as many at a time as fit the budget, and which they are.
+
+        Args:
+            layer: The layer.
+            heads: The heads.
+            part: The destinations and sources that are wanted; None is all.
 
         Raises:
             ResidscopeError: If a head is none, something was not cached or is not finite, or contributions of this
                 layer's heads cannot be told.
         """
-        for head in heads:
-            self.view.check_head(layer, head)
-        if self.weighting == "contribution":
-            self._note(self._goal.check(layer))
-        if self.weighting != "pattern":
-            self._note(gated(self.view, [layer]))
-        cells = self.view.n_pos**2
-        for some in blocks(heads, CELLS // cells):
-            maps = None
-            for prompts in blocks(self.prompts, CELLS // (cells * len(some))):
-                part = self._weighted(range(prompts[0], prompts[-1] + 1), layer, some).sum(0)
-                maps = part if maps is None else maps + part
-            if maps is not None:
-                maps = maps / len(self.prompts) if len(self.prompts) > 1 else maps
-                self._check_finite(maps, layer, some)
-                yield some, maps
+        import torch
+
+        for some, strips in self._strips(layer, heads, part or Part.of(self.view.n_pos), CELLS):
+            yield some, torch.cat(list(strips), dim=1)
+
+    def small(
+        self, layer: int, heads: Sequence[int], part: Part, step: int, pool: Pool = "peak"
+    ) -> list[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
+        """The same down-sampled: the whole maps are never there, only a strip of them at a time."""
+        import torch
+
+        with alone():
+            return [
+                (some, torch.cat([down_sampled(strip, step, pool) for strip in strips], dim=1))
+                for some, strips in self._strips(layer, heads, part, STRIP, step)
+            ]
 
     def all(self, layer: int, heads: Sequence[int]) -> Float[Tensor, "head destination source"]:
         """Maps of heads of one layer, all at once."""
@@ -150,12 +161,59 @@ class Maps:
 
         return torch.cat([maps for _, maps in self.of(layer, heads)])
 
+    def _strips(
+        self, layer: int, heads: Sequence[int], part: Part, budget: int, step: int = 1
+    ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
+        """Some heads at a time, and their maps in strips of so many cells: whole blocks of `step` rows each."""
+        for head in heads:
+            self.view.check_head(layer, head)
+        if self.weighting == "contribution":
+            self._note(self._goal.check(layer))
+        if self.weighting != "pattern":
+            self._note(gated(self.view, [layer]))
+        cells = len(part.rows) * len(part.columns)
+        for some in blocks(heads, CELLS // cells):
+            each = max(1, CELLS // (cells * len(some)))  # prompts at a time
+            weighted = [
+                self._weighted(range(prompts[0], prompts[-1] + 1), layer, some, part)
+                for prompts in blocks(self.prompts, each)
+            ]
+            for few in blocks(range(len(some)), budget // (cells * min(each, len(self.prompts)))):
+                tall = budget // (len(part.columns) * len(few) * min(each, len(self.prompts)))
+                rows = blocks(part.rows, max(tall - tall % step, step))
+                yield [some[i] for i in few], self._averaged(weighted, layer, some, few, rows)
+        if self._left:
+            self._note([not_by_reading(self._left)])
+
+    def _averaged(
+        self,
+        weighted: Sequence[Weighted],
+        layer: int,
+        heads: Sequence[int],
+        few: Sequence[int],
+        strips: Iterator[Sequence[int]],
+    ) -> Iterator[Tensor]:
+        """The mean over prompts of a few of the heads, strip by strip."""
+        for rows in strips:
+            maps = None
+            for some in weighted:
+                strip = some(slice(few[0], few[-1] + 1), slice(rows[0], rows[-1] + 1))
+                strip = strip[0] if strip.shape[0] == 1 else strip.sum(0)
+                maps = strip if maps is None else maps + strip
+            if maps is not None:
+                maps = maps / len(self.prompts) if len(self.prompts) > 1 else maps
+                self._check_finite(maps, layer, [heads[i] for i in few])
+                yield maps
+
     def brings(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """What a head brings from each source to one destination of each prompt, in logits."""
         self._note(self._goal.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
-        row = self._brought(prompts, layer, [head], where[prompts.start : prompts.stop])[:, 0, 0].mean(0)
+        found = self._bringing(prompts, layer, [head], where[prompts.start : prompts.stop])
+        row = self._brought(found, ALL, ALL, ALL)[:, 0, 0].mean(0)
+        if self._left:
+            self._note([not_by_reading(self._left)])
         check_finite(self.view, row)
         return row
 
@@ -165,34 +223,41 @@ class Maps:
             raise ResidscopeError("answers", "Contributions need a target: `answers=…`.")
         return self.goal
 
-    def _weighted(
-        self, prompts: range, layer: int, heads: Sequence[int]
-    ) -> Float[Tensor, "batch head destination source"]:
-        match self.weighting:
-            case "pattern":
-                return some_pattern(self.view.only(prompts), None, layer, heads)
-            case "value":
-                return self._by_value(prompts, layer, heads)
-            case "contribution":
-                return self._brought(prompts, layer, heads)
+    def _weighted(self, prompts: range, layer: int, heads: Sequence[int], part: Part) -> Weighted:
+        """What gives some of these heads' rows that are wanted, `[batch, head, row, column]`."""
+        columns, view = slice(part.columns.start, part.columns.stop), self.view.only(prompts)
+        if self.weighting == "pattern":
+            patterns = some_pattern(view, None, layer, heads)
+            return lambda few, rows: working(patterns[:, few, rows, columns])
+        if self.weighting == "value":
+            lengths = self._lengths(view, layer, heads)
+            return lambda few, rows: lengths.part(few, rows, columns)
+        found = self._bringing(prompts, layer, heads)
+        if not part.whole:  # a part of the sources says nothing about their sum
+            return lambda few, rows: found.part(few, rows, columns)
+        return lambda few, rows: self._brought(found, few, rows, columns)
 
-    def _by_value(self, prompts: range, layer: int, heads: Sequence[int]) -> Tensor:
-        W_O = out_weight(self.view, layer)
+    def _bringing(
+        self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
+    ) -> Bringing:
+        direction, divisor = self._goal.writes(prompts, layer, where)
+        return bringing_by(self.view.only(prompts), where, direction, divisor, layer, heads)
+
+    def _lengths(self, view: CacheView, layer: int, heads: Sequence[int]) -> Lengths:
+        W_O = out_weight(view, layer)
         if W_O is None:
             raise ResidscopeError("no-heads", f"Layer {layer} has no attention heads with a `W_O`.")
-        read = reads(self.view.only(prompts), None, layer, heads, (W_O.shape[0], W_O.shape[1]))
+        read = reads(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
         if read.left() > max(1e-3, 8 * self._step):
             self._note([_CHANGED])
-        return by_value(read, W_O[list(heads)])
+        return Lengths(read, W_O[list(heads)])
 
-    def _brought(
-        self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
-    ) -> Tensor:
-        direction, divisor = self._goal.writes(prompts, layer, where)
-        brought, worth = bring_by(self.view.only(prompts), where, direction, divisor, layer, heads)
-        left = float((brought.sum(-1) - worth).abs().max())
+    def _brought(self, found: Bringing, heads: slice, rows: slice, columns: slice) -> Tensor:
+        """What all sources bring to some destinations; that it adds up is checked on the way."""
+        brought = found.part(heads, rows, columns)
+        left = float((brought.sum(-1) - found.own[:, heads, rows]).abs().max())
         if left > rounding_in(self._step, brought, -1):
-            self._note([not_by_reading(left)])
+            self._left = max(self._left, left)
         return brought
 
     @cached_property
@@ -200,7 +265,7 @@ class Maps:
         return self.view.rounding_step() if self.goal is None else self.goal.step
 
     def _check_finite(self, maps: Tensor, layer: int, heads: Sequence[int]) -> None:
-        if bool(maps.isfinite().all()):
+        if bool(maps.sum().isfinite()) or bool(maps.isfinite().all()):  # a sum is quicker told
             return
         if self.weighting == "contribution":
             check_finite(self.view, maps)
@@ -217,26 +282,54 @@ _CHANGED = (
 )
 
 
-def by_value(read: Reads, W_O: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "batch head destination source"]:
+@dataclass(frozen=True)
+class Lengths:
     """pattern[q, k] · ‖v[k] W_O‖, as long as the vector that a source adds to a destination.
 
     ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ: no vector is ever built. Where a head gates what it has read, x = gate[q] · v[k].
+
+    Attributes:
+        read: What the heads read.
+        W_O: What they write with.
     """
-    import torch
 
-    exact = read.v.dtype if read.v.device.type == "mps" else torch.float64  # a square root of a small difference
-    W, v = W_O.to(read.v.device, exact), read.v.to(exact)
-    gram = W @ W.transpose(-1, -2)  # [head, d_head, d_head]
+    read: Reads
+    W_O: Float[Tensor, "head d_head d_model"]
 
-    def length(x: Float[Tensor, "batch head pos d_head"]) -> Float[Tensor, "batch head pos"]:
-        return ((x @ gram) * x).sum(-1).clamp(min=0).sqrt().to(read.pattern.dtype)
+    def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
+        """Some heads, destinations and sources of it."""
+        import torch
 
-    if read.gate is None or read.gate.shape[-1] == 1:
-        weighted = read.pattern * length(v)[:, :, None]
-        return weighted if read.gate is None else weighted * read.gate.abs()
-    gate = read.gate.to(exact)
-    rows = [length(v * gate[:, :, q, None]) for q in range(gate.shape[2])]  # a gate for each unit and destination
-    return read.pattern * torch.stack(rows, dim=2)
+        pattern, gate = self.read.part(heads, rows, columns), self.read.gate
+        if gate is None or gate.shape[-1] == 1:
+            weighted = pattern * self._whole[:, heads, None, columns]
+            return weighted if gate is None else weighted * gate[:, heads, rows].abs()
+        v, gate, gram = (
+            self._exact(self.read.v[:, heads, columns]),
+            self._exact(gate[:, heads, rows]),
+            self._gram[heads],
+        )
+        # A gate for each unit and destination.
+        lengths = [self._length(v * gate[:, :, q, None], gram) for q in range(gate.shape[2])]
+        return pattern * torch.stack(lengths, dim=2)
+
+    @cached_property
+    def _whole(self) -> Float[Tensor, "batch head source"]:
+        return self._length(self._exact(self.read.v), self._gram)
+
+    @cached_property
+    def _gram(self) -> Float[Tensor, "head d_head d_head"]:
+        W = self._exact(self.W_O.to(self.read.v.device))
+        return W @ W.transpose(-1, -2)
+
+    def _exact(self, x: Tensor) -> Tensor:
+        """What is multiplied is a square, and its root a small difference."""
+        import torch
+
+        return x if x.device.type == "mps" else x.to(torch.float64)
+
+    def _length(self, x: Tensor, gram: Tensor) -> Float[Tensor, "batch head pos"]:
+        return ((x @ gram) * x).sum(-1).clamp(min=0).sqrt().to(self.read.v.dtype)
 
 
 def blocks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import subprocess
+import sys
 import threading
 import types
 import weakref
@@ -252,3 +254,23 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
     refused, _ = ask("attention", ref, layer=1, head=0, target=other, position=2)
     assert not refused["parts"][1:]
     assert "cannot be told" in refused["notes"][0]
+
+
+RACE = """
+import sys, threading
+sys.setswitchinterval(1e-5)
+from residscope.envelope import answered
+asks = [{"kind": kind, "layer": 0, "head": 1, "target": {"contrasts": []}, "score": "first", "by": "head"}
+        for kind in ("describe", "attention", "thumbnails", "blend", "scores", "attribute")]
+start = threading.Barrier(len(asks))
+def ask(one):
+    start.wait()
+    answered({"id": "1", "ask": one}, lambda question: 1 / 0)
+threads = [threading.Thread(target=ask, args=(one,)) for one in asks]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+"""
+
+
+def test_first_questions_from_several_threads_do_not_end_the_kernel():
+    children = [subprocess.Popen([sys.executable, "-c", RACE]) for _ in range(8)]
+    assert [child.wait(60) for child in children] == [0] * 8

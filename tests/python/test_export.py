@@ -311,7 +311,7 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
 
 
 def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """The maps as they travel, in float16, and how coarse that is."""
+    """The maps as they travel, of short prompts in float32 and a triangle, and how coarse that is."""
     maps, steps = [], []
     for head in shown.heads:
         layer, index = head[1:].split("H")
@@ -320,9 +320,12 @@ def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.n
         part, buffer = next(
             (part, buffer) for part, buffer in zip(reply.parts, buffers, strict=True) if part.what == shown.weighting
         )
-        map = np.frombuffer(buffer, np.float16).astype(np.float64).reshape(reply.positions, -1)
-        maps.append(map * part.scale)
-        steps.append(part.scale * (np.abs(map) * 2.0**-11 + 2.0**-24))
+        assert part.wide
+        assert part.triangle
+        map = np.zeros((reply.positions, reply.positions))
+        map[np.tril_indices(reply.positions)] = np.frombuffer(buffer, np.float32)
+        maps.append(map)
+        steps.append(np.abs(map) * 2.0**-22)
     return np.array(maps), np.array(steps)
 
 

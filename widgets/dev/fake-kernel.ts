@@ -1,5 +1,7 @@
 // A kernel that makes its numbers up: any shape, always the same for the same shape, rows that add up.
+import { stepOf } from "../src/draw/plane";
 import type { Target, Token, TokenLabel } from "../src/protocol.gen";
+import { downSampled } from "./down-sampled";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
 import { madeUp } from "./made-up-views";
@@ -72,6 +74,20 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
     return { heads: values, bias: Array.from({ length: layers }, () => bell() * 0.01), mlp: Array.from({ length: layers }, (_, i) => bell() * (0.1 + (i / layers) ** 3)), embed: bell() * 0.1 };
   }
 
+  const patterns = new Map<string, ReturnType<typeof made>>();
+  function made(next: () => number): { pattern: Uint16Array<ArrayBuffer>; lastRow: number[] } {
+    const pattern = new Uint16Array(positions * positions);
+    const reach = next() * 4;
+    let lastRow: number[] = [];
+    for (let q = 0; q < positions; q += 1) {
+      const weights = Array.from({ length: q + 1 }, (_, k) => (k === 0 ? 2 + next() : next() ** (2 + reach) * (k === q ? 2 : 1)));
+      const all = sum(weights);
+      lastRow = weights.map((w) => w / all);
+      lastRow.forEach((w, k) => (pattern[q * positions + k] = toHalf(w)));
+    }
+    return { pattern, lastRow };
+  }
+
   return (ask): ReturnType<Kernel> => {
     if (ask.kind === "describe")
       return { reply: { kind: "describe", name: "cache", model: "made-up", layers, heads, prompts, positions, dtype: "float32", device: "cpu", bytes: 41_300_000, missing: [], last: Array<number>(prompts).fill(positions - 1), has_tokens: options.tokens ?? true } };
@@ -137,15 +153,9 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
       return neuronsReply(ask, parts.mlp, 0.11);
     }
     const next = random(seed + ask.layer * 1009 + ask.head * 9176);
-    const pattern = new Uint16Array(positions * positions);
-    const reach = next() * 4;
-    let lastRow: number[] = [];
-    for (let q = 0; q < positions; q += 1) {
-      const weights = Array.from({ length: q + 1 }, (_, k) => (k === 0 ? 2 + next() : next() ** (2 + reach) * (k === q ? 2 : 1)));
-      const all = sum(weights);
-      lastRow = weights.map((w) => w / all);
-      lastRow.forEach((w, k) => (pattern[q * positions + k] = toHalf(w)));
-    }
+    const name = `${seed} ${ask.layer} ${ask.head}`;
+    const { pattern, lastRow } = patterns.get(name) ?? made(next);
+    patterns.set(name, { pattern, lastRow });
     const share = (parts.heads[ask.layer * heads + ask.head] ?? 0);
     const worth = Array.from({ length: positions }, (_, k) => share * (k === 0 ? 0.1 : k % 3 === 1 ? -0.8 : 1.6));
     const maps = [{ what: "contribution" as const, weight: worth }, { what: "value" as const, weight: worth.map((w) => 1 + Math.abs(w)) }]
@@ -154,9 +164,20 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
         const scale = Math.max(1e-9, ...weight.map(Math.abs));
         return { part: { what, scale }, buffer: Uint16Array.from(pattern, (word, at) => toHalf(fromHalf(word) * ((weight[at % positions] ?? 0) / scale))).buffer as ArrayBuffer };
       });
+    if (ask.rows || ask.columns || stepOf(positions, positions) > 1) {
+      const whole = Float32Array.from(pattern, fromHalf);
+      const wanted = [["pattern", whole] as const, ...(ask.weighting === "pattern" ? [] : [[ask.weighting ?? "pattern", whole.map((w, at) => w * (worth[at % positions] ?? 0))] as const])];
+      const sent = wanted.map(([what, values]) => ({ what, ...downSampled(positions, values, ask) }));
+      const { rows, columns, step } = sent[0] ?? { rows: null, columns: null, step: 1 };
+      const brings = ask.rows || ask.columns ? [] : [floats(lastRow.map((w, k) => w * (worth[k] ?? 0)))];
+      return {
+        reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, rows, columns, step, notes: [], parts: [...sent.map(({ what }) => ({ what, wide: true })), ...brings.map(() => ({ what: "brings" as const }))] },
+        buffers: [...sent.map(({ values }) => values.buffer as ArrayBuffer), ...brings],
+      };
+    }
     return {
       reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "brings" }, ...maps.map(({ part }) => part)], notes: [] },
-      buffers: [pattern.buffer as ArrayBuffer, floats(lastRow.map((w, k) => w * (worth[k] ?? 0))), ...maps.map(({ buffer }) => buffer)],
+      buffers: [pattern.slice().buffer, floats(lastRow.map((w, k) => w * (worth[k] ?? 0))), ...maps.map(({ buffer }) => buffer)],
     };
   };
 }

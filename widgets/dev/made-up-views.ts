@@ -2,6 +2,7 @@
 import type { Ask } from "../src/client";
 import type { LensCell } from "../src/protocol.gen";
 import { random, type Shape, toHalf } from "./fake-kernel";
+import { downSampled } from "./down-sampled";
 import type { Kernel } from "./fake-model";
 
 const TOKENS = [" Mary", " John", " the", "\n", "<img src=x onerror=alert(1)>", " שלום", "🙂"];
@@ -22,7 +23,11 @@ export function madeUp(ask: Ask, { layers, heads, positions }: Shape): ReturnTyp
     case "blend": {
       const map = new Uint16Array(positions * positions);
       for (let q = 0; q < positions; q += 1) for (let k = 0; k <= q; k += 1) map[q * positions + k] = toHalf(1 / (q + 1));
-      return { reply: { kind: "blend", positions, heads: ask.layer === null ? layers * heads : heads, scale: 1, notes: [] }, buffers: [map.buffer as ArrayBuffer] };
+      if (ask.rows || ask.columns) {
+        const { values, ...frame } = downSampled(positions, Float32Array.from({ length: positions * positions }, (_, i) => (i % positions > Math.floor(i / positions) ? 0 : 1 / (Math.floor(i / positions) + 1))), ask);
+        return { reply: { kind: "blend", positions, heads, part: { what: "pattern", wide: true }, notes: [], ...frame }, buffers: [values.buffer as ArrayBuffer] };
+      }
+      return { reply: { kind: "blend", positions, heads: ask.layer === null ? layers * heads : heads, part: { what: ask.weighting ?? "pattern" }, notes: [] }, buffers: [map.buffer as ArrayBuffer] };
     }
     case "scores": {
       const next = random(ask.score.length);

@@ -86,7 +86,10 @@ export interface Token {
 /**
  * Where a head looks, and what each source brings to the target. The reply says which buffers there are.
  *
- *     `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small.
+ *     `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small. Only
+ *     some destinations (`rows`) and sources (`columns`) are computed where they are named. What has more cells than
+ *     travel (512 × 512, or as many) comes down-sampled, `step` × `step` cells in one: `pool` says how. One destination,
+ *     or one source, never does.
  */
 export interface ReadAttention {
   kind: "attention";
@@ -96,9 +99,19 @@ export interface ReadAttention {
   prompt?: number | null;
   position?: number | null;
   weighting?: "contribution" | "pattern" | "value";
+  rows?: Span | null;
+  columns?: Span | null;
+  pool?: "mean" | "peak";
 }
 /**
- * All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for many).
+ * Positions from `start` up to, not including, `stop`.
+ */
+export interface Span {
+  start: number;
+  stop: number;
+}
+/**
+ * All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for its block).
  *
  *     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
  */
@@ -113,7 +126,7 @@ export interface ReadThumbnails {
 /**
  * The mean over all heads of a layer (None: of the model); of contributions, the sum.
  *
- *     Buffer 0 is float16 [destination, source], in units of `scale`.
+ *     Buffer 0 is what `part` says, in units of its `scale`. `rows` and `columns` are those of `ReadAttention`.
  */
 export interface BlendAttention {
   kind: "blend";
@@ -121,6 +134,8 @@ export interface BlendAttention {
   target: Target;
   prompt?: number | null;
   weighting?: "contribution" | "pattern" | "value";
+  rows?: Span | null;
+  columns?: Span | null;
 }
 /**
  * How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told.
@@ -347,6 +362,8 @@ export interface AttributionReply {
 }
 /**
  * Attention of one head (mean over prompts when none was named).
+ *
+ *     Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ figures (None: all positions), each for `step` × `step` cells.
  */
 export interface AttentionReply {
   kind: "attention";
@@ -355,16 +372,23 @@ export interface AttentionReply {
   positions: number;
   parts: AttentionBuffer[];
   notes: string[];
+  rows?: Span | null;
+  columns?: Span | null;
+  step?: number;
+  pool?: "mean" | "peak";
 }
 /**
- * What one buffer holds: a map, float16 [destination, source] in units of `scale`, or `"brings"`, float32 [source].
+ * What one buffer holds: a map [destination, source] in units of `scale`, or `"brings"`, float32 [source].
  *
- *     `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at the destination, in logits;
- *     `"brings"` is the latter's row at the destination that was asked for.
+ *     A map is float16, or float32 where it is `wide`; of a `triangle` only what stands at and below the diagonal travels,
+ *     row by row: the rest is 0. `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at
+ *     the destination, in logits; `"brings"` is the latter's row at the destination that was asked for.
  */
 export interface AttentionBuffer {
   what: "brings" | "contribution" | "pattern" | "value";
   scale?: number;
+  wide?: boolean;
+  triangle?: boolean;
 }
 /**
  * All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
@@ -381,14 +405,17 @@ export interface ThumbnailsReply {
   notes: string[];
 }
 /**
- * Many heads' attention in one.
+ * Many heads' attention in one; for `rows`, `columns` and `step` see `AttentionReply`.
  */
 export interface BlendReply {
   kind: "blend";
   positions: number;
   heads: number;
-  scale: number;
+  part: AttentionBuffer;
   notes: string[];
+  rows?: Span | null;
+  columns?: Span | null;
+  step?: number;
 }
 /**
  * A score for each head. `meaning` says in a sentence what it measures, `low` and `high` end its scale.
@@ -552,4 +579,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "4fd644e26639";
+export const WIRE = "4734f3a4fa30";

@@ -98,7 +98,7 @@ export class Recorder implements Transport {
 
   /** Whether the views show this now. */
   #isShown(ask: Ask): boolean {
-    const { prompt, position, target, weighting, presentation, tab, score, ranking, layer, norm, heads, preview, mapBy } = shownNow(this.store);
+    const { prompt, position, target, weighting, presentation, tab, score, ranking, layer, norm, heads, preview, mapBy, destination } = shownNow(this.store);
     // The view of all prompts has the mean's figures, and the tokens of all.
     const spread = tab === "prompts" && (ask.kind === "tokens" || (ask.kind === "attribute" && ask.prompt === null));
     if ("prompt" in ask && (ask.prompt ?? null) !== prompt && !spread) return false;
@@ -107,7 +107,8 @@ export class Recorder implements Transport {
     if ("target" in ask && targetKey(ask.target) !== targetKey(target)) return false;
     switch (ask.kind) {
       case "attribute": return ask.by !== "accumulated" || ask.norm === norm;
-      case "attention": return [...heads, preview].includes(`L${ask.layer}H${ask.head}`);
+      // Of a long prompt's single lines the destination's, which stands below the matrix.
+      case "attention": return [...heads, preview].includes(`L${ask.layer}H${ask.head}`) && !ask.columns && (!ask.rows || ask.rows.start === destination);
       case "scores": return ask.score === score;
       case "neurons": return ranking === "neurons" && (ask.layer ?? null) === layer;
       case "thumbnails": case "blend": return tab === "attention" && presentation !== "matrix";
@@ -127,6 +128,7 @@ function shownNow(store: Store) {
     prompt: store.prompt.peek(), position: store.locked.peek(), target: store.target.peek(), weighting: store.weighting.peek(),
     presentation: store.presentation.peek(), tab: store.tab.peek(), score: store.score.peek(), ranking: store.ranking.peek(),
     layer: store.layer.peek(), norm: store.norm.peek(), heads: store.heads.peek(), preview: store.preview.peek(), mapBy: store.mapBy.peek(),
+    destination: store.destination.peek(),
   };
 }
 

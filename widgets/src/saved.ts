@@ -99,7 +99,7 @@ function nameOf(ask: Ask, good: Shown): string {
 
   function viewOf(): string | null {
     switch (ask.kind) {
-      case "attention": return `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
+      case "attention": return ask.rows || ask.columns ? `the single tokens in L${ask.layer}H${ask.head}` : `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
       case "thumbnails": return `the heads of layer ${ask.layer} in small`;
       case "blend": return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
       case "attribute": return place === null && ask.by === "accumulated" ? "this form of the logit lens" : null;

@@ -81,6 +81,8 @@ export class Store implements Synced {
   readonly tab = signal<Tab>("attention");
   /** Whether each attention picture has a colour range of its own, or all share one. */
   readonly ownRange = signal(false);
+  /** What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean. */
+  readonly pool = signal<"peak" | "mean">("peak");
   /** The rows of the position map. */
   readonly mapBy = signal<NonNullable<Shown["by"]>>("layer");
 

@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { everything } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { signal as state } from "@preact/signals-core";
 import { Client } from "../src/client";
@@ -15,6 +16,8 @@ import { all, key, open, SHAPE, text } from "./open";
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
 const PATTERN = Float32Array.of(1, 0, 0, 0.25, 0.75, 0, 0.125, 0.79, 0.085);
 const ATTENTION = {
+  ...everything(3),
+  step: 1,
   size: 3,
   maps: { pattern: PATTERN, value: PATTERN.map((w) => 4 * w), contribution: PATTERN.map((w) => -w) },
   brings: Float32Array.of(0.01, 1.93, -0.5),
@@ -38,20 +41,20 @@ describe("words", () => {
     ["value", 2, 1, "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, value-weighted 3.2, contributes +1.93 to the logit difference"],
     ["contribution", 1, 0, "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25, contributes −0.25 to the logit difference there"],
     ["pattern", 0, 2, "L9H9: “<bos>” (destination 0) cannot see “·to” (source 2), which comes later"],
-  ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) => expect(flat(cellSentence(store, ATTENTION, weighting, "L9H9", q, k))).toBe(words));
+  ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) => expect(flat(cellSentence(store, ATTENTION, ATTENTION, weighting, "L9H9", q, k))).toBe(words));
 
   it("tell only attention where nothing more is known, and other destinations nothing of this one's", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
-    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
-    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
+    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
+    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
   });
 
   it("tell the destination that was asked for, until another one's figures are there", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
     store.position.value = 1;
-    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
-    expect(flat(cellSentence(store, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
-    expect(flat(cellSentence(store, { ...bare, locked: 1 }, "pattern", "L9H9", 1, 1))).toContain("contributes +1.93");
+    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
+    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
+    expect(flat(cellSentence(store, { ...bare, locked: 1 }, bare, "pattern", "L9H9", 1, 1))).toContain("contributes +1.93");
     store.position.value = null;
   });
 
@@ -65,7 +68,8 @@ describe("words", () => {
 
   it("keep long tokens short and right-to-left ones inside their quotes", () => {
     const odd = storeOf("x".repeat(10_000), "שלום");
-    const words = flat(cellSentence(odd, { size: 2, maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) }, brings: null, locked: null, notes: [] }, "pattern", "L0H0", 1, 0));
+    const two = { ...everything(2), step: 1, size: 2, maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) }, brings: null, locked: null, notes: [] };
+    const words = flat(cellSentence(odd, two, two, "pattern", "L0H0", 1, 0));
     expect(words.length).toBeLessThan(200);
     expect(words).toContain("“\u2068שלום\u2069” (destination 1)");
   });
@@ -93,18 +97,18 @@ describe("scales", () => {
 });
 
 describe("zoom", () => {
-  const everything = { left: 0, top: 0, span: 16 };
+  const start = { left: 0, top: 0, span: 16 };
   it("keeps the point under the pointer where it is", () => {
-    const zoom = zoomBy(everything, 16, 2, 0.75, 0.25);
+    const zoom = zoomBy(start, 16, 2, 0.75, 0.25);
     expect(zoom).toEqual({ left: 6, top: 2, span: 8 }); // 12 of 16 is 6 + ¾ of 8
-    expect(zoomBy(zoom, 16, 0.5, 0.75, 0.25)).toEqual(everything);
+    expect(zoomBy(zoom, 16, 0.5, 0.75, 0.25)).toEqual(start);
   });
   it("stays inside the matrix, shows whole cells, and never fewer than four", () => {
-    expect(zoomBy(everything, 16, 100)).toEqual({ left: 6, top: 6, span: 4 });
+    expect(zoomBy(start, 16, 100)).toEqual({ left: 6, top: 6, span: 4 });
     expect(zoomBy({ left: 0, top: 0, span: 3 }, 3, 10)).toEqual({ left: 0, top: 0, span: 3 });
     expect(panBy({ left: 6, top: 6, span: 4 }, 16, 100, -100)).toEqual({ left: 12, top: 0, span: 4 });
     expect(partOf({ left: 6.4, top: 5.6, span: 4.2 }, 16)).toEqual({ left: 6, top: 6, span: 4 });
-    expect(partOf(null, 16)).toEqual(everything);
+    expect(partOf(null, 16)).toEqual(start);
   });
   it("follows the keyboard's cell", () => {
     expect(bringIntoSight({ left: 0, top: 0, span: 4 }, 16, 7, 2)).toEqual({ left: 0, top: 4, span: 4 });

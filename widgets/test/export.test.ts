@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { everything } from "../src/draw/plane";
 import { csv, shortest } from "../src/export/csv";
 import type { Picture, Setting } from "../src/export/pictures";
 import { pixelSize } from "../src/export/png";
@@ -29,7 +30,7 @@ const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] =
   { picture: { picture: "heads", layers: 2, heads: 3, values: numbers(6), std: numbers(6), score: null, pinned: ["L1H2"] }, marks: [".cells > rect", 6], lines: 6 },
   { picture: { picture: "heads", layers: 2, heads: 3, values: numbers(6), std: null, pinned: [], score: { name: "copying", meaning: HOSTILE[0] ?? "", low: -1, high: 1, values: numbers(6) } }, marks: [".cells > rect", 6], lines: 6 },
   { picture: { picture: "ranking", of: "neurons", rows }, marks: [".bars > rect", 5], lines: 5 },
-  { picture: { picture: "attention", weighting: "pattern", ownRange: false, maps: ["L0H0", "L1H2"].map((name) => ({ name, value: 1, size: POSITIONS, maps: { pattern, contribution: numbers(POSITIONS ** 2) }, brings: numbers(POSITIONS) })) },
+  { picture: { picture: "attention", weighting: "pattern", ownRange: false, pool: "peak", maps: ["L0H0", "L1H2"].map((name) => ({ name, value: 1, ...everything(POSITIONS), step: 1, maps: { pattern, contribution: numbers(POSITIONS ** 2) }, brings: numbers(POSITIONS) })) },
     marks: [".cells > rect", 2 * POSITIONS ** 2], lines: 2 * POSITIONS ** 2 },
   { picture: { picture: "positions", by: "layer", labels, positions: POSITIONS, values: numbers(5 * POSITIONS), own: numbers(POSITIONS), limit: 1 }, marks: [".cells > rect", 5 * POSITIONS], lines: 6 * POSITIONS },
   { picture: { picture: "token-lens", points: ["0_pre", "final_post"], start: 0, cells: [0, 1].map(() => HOSTILE.map((token) => ({ tokens: [token, "b"], probabilities: [0.75, 0.125], answer: 0.5, rank: 1 }))) },

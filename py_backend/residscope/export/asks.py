@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
+import msgspec
+
+from ..downsampling import Part
 from ..heads import parse
 from ..protocol import (
     AnyRequest,
@@ -24,6 +27,7 @@ from ..protocol import (
     Score,
     ScoreHeads,
     Shown,
+    Span,
     Suggest,
     Weighting,
     WriteCode,
@@ -69,7 +73,21 @@ class Views:
     def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Asks:
         """A card for each head."""
         at = self.place(prompt, self.shown.position)
-        return [ReadAttention(*parse(head), self.shown.target, *at, weighting) for head in heads]
+        asks: Asks = []
+        for head in heads:
+            ask = ReadAttention(*parse(head), self.shown.target, *at, weighting)
+            asks.append(ask)
+            if Part.of(self.facts.positions).step > 1:  # below a down-sampled map stands what the destination reads
+                row = self._destination(prompt)
+                asks += [] if row is None else [msgspec.structs.replace(ask, rows=Span(row, row + 1))]
+        return asks
+
+    def _destination(self, prompt: int | None) -> int | None:
+        """The position that is read, where that is one."""
+        last = set(self.facts.last) if prompt is None else {self.facts.last[prompt]}
+        if self.shown.position is not None:
+            return self.shown.position % self.facts.positions
+        return last.pop() if len(last) == 1 else None
 
     def in_small(self, weighting: Weighting) -> Asks:
         """All heads as thumbnails."""

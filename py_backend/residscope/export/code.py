@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..cache import CacheView
+from ..downsampling import Part
 from ..errors import ResidscopeError
 from ..heads import name, parse
 from ..protocol import Picture, Shown, WriteCode
@@ -99,7 +100,10 @@ def _attention(script: Script) -> list[str]:
     if shown.weighting == "contribution":
         options.append(f"answers={script.answers}")
     arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "model")]
+    step = Part.of(script.view.n_pos).step
+    remark = [f"# every cell; the panel, and the figure, show one for each {step} × {step} of them"] if step > 1 else []
     return [
+        *remark,
         call("attribution = residscope.attention", arguments),
         f"values = {_superposed(shown)}, {script.said}",
         "figure = attribution.to_plotly()",

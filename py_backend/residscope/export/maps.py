@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..downsampling import Part, down_sampled
 from .look import axis, cells, diverging, figure, limit, plain, sequential, signed, token
 
 if TYPE_CHECKING:
@@ -24,9 +25,13 @@ def attention_figure(attention: Attention) -> Any:
     else:
         end = 1.0 if attention.weighting == "pattern" else limit(values)
         colour = sequential(end, "attention" if attention.weighting == "pattern" else "attention × ‖v W_O‖")
-    return _side_by_side(
-        values, attention.heads, [token(text) for text in attention.tokens], plain(attention.meaning), colour
-    )
+    places, title = [token(text) for text in attention.tokens], plain(attention.meaning)
+    step = Part.of(values.shape[-1]).step
+    if step > 1:  # as in the panel: a browser would hang on so many cells
+        ends = [(start, min(start + step, len(places)) - 1) for start in range(0, len(places), step)]
+        places = [f"{start}–{end}" if end > start else str(start) for start, end in ends]
+        values, title = down_sampled(values, step), f"{title}: of {step} × {step} cells the one farthest from zero"
+    return _side_by_side(values, attention.heads, places, title, colour)
 
 
 def token_lens_figure(lens: TokenLens) -> Any:

@@ -21,6 +21,7 @@ export function half(bits: number): number {
 
 export function halves(words: Uint16Array): Float32Array {
   const out = new Float32Array(words.length);
-  for (let i = 0; i < words.length; i += 1) out[i] = half(words[i] ?? 0);
+  const values = (table ??= build());
+  for (let i = 0; i < words.length; i += 1) out[i] = values[words[i] ?? 0] ?? NaN;
   return out;
 }

@@ -1,16 +1,13 @@
 // Paints an attention matrix, or a part of it: rounded cells with gaps while they are large, with their values where there
 // is room; one pixel block a cell when they are small, and where there are more cells than pixels the one farthest from
-// zero under each pixel, so that no peak is lost.
+// zero under each pixel, so that no peak is lost. Of a long prompt there are blocks of cells, and finer ones of a part over
+// them.
 import { penOf } from "./canvas";
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";
-import { partOf, type Part } from "./zoom";
+import { blocks, covers, type Plane } from "./plane";
+import type { Part } from "./zoom";
 
-export interface Matrix {
-  size: number;
-  /** [destination, source], row-major; NaN is left empty. */
-  values: Float32Array;
-}
 export interface Look {
   colour: (value: number) => Rgb;
   write: (value: number, digits: number) => string;
@@ -22,30 +19,58 @@ export interface Look {
 /** CSS pixels of a cell that has its value written in it. */
 export const READABLE = 26;
 
-/** A causal mask leaves its triangle empty. */
-export function isEmpty(value: number, q: number, k: number): boolean {
-  return Number.isNaN(value) || (k > q && value === 0);
+/** A causal mask leaves its triangle empty. `step`: of blocks, by their first cells. */
+export function isEmpty(value: number, q: number, k: number, step = 1): boolean {
+  return Number.isNaN(value) || (value === 0 && k > q + step - 1);
 }
 
-export function paintMatrix(canvas: HTMLCanvasElement, matrix: Matrix, side: number, look: Look, part: Part = partOf(null, matrix.size)): void {
+/** The coarse ones first. */
+export function paintMatrix(canvas: HTMLCanvasElement, planes: Plane[], side: number, look: Look, part: Part): void {
   const pen = penOf(canvas, side, side);
   if (!pen || part.span === 0) return;
-  if (side / part.span >= 4) paintCells(pen, matrix, part, side / part.span, look);
-  else paintPixels(pen, matrix, part, canvas.width, side, look);
+  const from = planes.findLastIndex((plane) => covers(plane, part));
+  for (const plane of planes.slice(Math.max(0, from))) paintPlane(pen, plane, part, side, look);
 }
 
-function paintCells(pen: CanvasRenderingContext2D, { size, values }: Matrix, { left, top, span }: Part, cell: number, look: Look): void {
+function paintPlane(pen: CanvasRenderingContext2D, plane: Plane, part: Part, side: number, look: Look): void {
+  const window = visible(plane, part);
+  if (window.rows <= 0 || window.columns <= 0) return;
+  if ((side / part.span) * plane.step >= 4) paintCells(pen, plane, window, part, side / part.span, look);
+  else paintPixels(pen, plane, window, part, side, look);
+}
+
+interface Window {
+  /** Blocks. */
+  row: number;
+  column: number;
+  rows: number;
+  columns: number;
+}
+
+function visible({ rows, columns, step }: Plane, { left, top, span }: Part): Window {
+  const from = (start: number, at: number): number => Math.max(0, Math.floor((at - start) / step));
+  const [row, column] = [from(rows.start, top), from(columns.start, left)];
+  const to = (of: typeof rows, at: number): number => Math.min(blocks(of, step), Math.ceil((at + span - of.start) / step));
+  return { row, column, rows: to(rows, top) - row, columns: to(columns, left) - column };
+}
+
+function paintCells(pen: CanvasRenderingContext2D, plane: Plane, window: Window, { left, top }: Part, scale: number, look: Look): void {
+  const { values, step } = plane;
+  const wide = blocks(plane.columns, step);
+  const cell = scale * step;
   const gap = cell >= 9 ? 1 : 0.5;
   const radius = cell >= 12 ? 2 : 0;
   const digits = fitting(pen, cell, look);
   pen.textAlign = "center";
   pen.textBaseline = "middle";
-  for (let q = top; q < top + span; q += 1) {
-    for (let k = left; k < left + span; k += 1) {
-      const value = values[q * size + k] ?? NaN;
-      if (isEmpty(value, q, k)) continue;
+  for (let r = window.row; r < window.row + window.rows; r += 1) {
+    const q = plane.rows.start + r * step;
+    for (let c = window.column; c < window.column + window.columns; c += 1) {
+      const k = plane.columns.start + c * step;
+      const value = values[r * wide + c] ?? NaN;
+      if (isEmpty(value, q, k, step)) continue;
       const ground = look.colour(value);
-      const [x, y] = [(k - left) * cell, (q - top) * cell];
+      const [x, y] = [(k - left) * scale, (q - top) * scale];
       pen.fillStyle = css(ground);
       pen.beginPath();
       pen.roundRect(x + gap / 2, y + gap / 2, cell - gap, cell - gap, radius);
@@ -71,29 +96,48 @@ function fitting(pen: CanvasRenderingContext2D, cell: number, { write, digits, w
   return null;
 }
 
-function paintPixels(pen: CanvasRenderingContext2D, { size, values }: Matrix, { left, top, span }: Part, pixels: number, side: number, look: Look): void {
-  const cells = Math.min(span, pixels);
-  const peak = new Float32Array(cells * cells).fill(NaN);
-  for (let q = top; q < top + span; q += 1) {
-    const row = Math.floor(((q - top) * cells) / span) * cells;
-    for (let k = left; k < left + span; k += 1) {
-      const value = values[q * size + k] ?? NaN;
-      if (isEmpty(value, q, k)) continue;
-      const at = row + Math.floor(((k - left) * cells) / span);
-      if (!(Math.abs(value) <= Math.abs(peak[at] ?? NaN))) peak[at] = value;
+function paintPixels(pen: CanvasRenderingContext2D, plane: Plane, window: Window, { left, top, span }: Part, side: number, look: Look): void {
+  const { values, step } = plane;
+  const wide = blocks(plane.columns, step);
+  const fine = pen.canvas.width; // device pixels
+  const across = Math.min(window.columns, Math.max(1, Math.round((fine * window.columns * step) / span)));
+  const down = Math.min(window.rows, Math.max(1, Math.round((fine * window.rows * step) / span)));
+  const peak = new Float32Array(across * down).fill(NaN);
+  const at = Uint32Array.from({ length: window.columns }, (_, c) => Math.floor((c * across) / window.columns));
+  for (let r = 0; r < window.rows; r += 1) {
+    const row = Math.floor((r * down) / window.rows) * across;
+    const from = (window.row + r) * wide + window.column;
+    const q = plane.rows.start + (window.row + r) * step;
+    for (let c = 0; c < window.columns; c += 1) {
+      const value = values[from + c] ?? NaN;
+      if (value === 0 ? isEmpty(value, q, plane.columns.start + (window.column + c) * step, step) : Number.isNaN(value)) continue;
+      const pixel = row + (at[c] ?? 0);
+      if (!(Math.abs(value) <= Math.abs(peak[pixel] ?? NaN))) peak[pixel] = value;
     }
   }
-  const image = new ImageData(cells, cells);
-  for (let i = 0; i < peak.length; i += 1) {
-    const value = peak[i] ?? NaN;
+  const stage = asImage(peak, across, down, look.colour);
+  const scale = side / span;
+  const [x, y] = [plane.columns.start + window.column * step - left, plane.rows.start + window.row * step - top];
+  pen.imageSmoothingEnabled = false;
+  pen.drawImage(stage, x * scale, y * scale, window.columns * step * scale, window.rows * step * scale);
+}
+
+/** One pixel a value; NaN is left empty. */
+function asImage(values: Float32Array, width: number, height: number, colour: (value: number) => Rgb): HTMLCanvasElement {
+  const image = new ImageData(width, height);
+  const data = image.data;
+  for (let i = 0; i < values.length; i += 1) {
+    const value = values[i] ?? NaN;
     if (Number.isNaN(value)) continue;
-    const [r, g, b] = look.colour(value);
-    image.data.set([r, g, b, 255], i * 4);
+    const [r, g, b] = colour(value);
+    data[i * 4] = r;
+    data[i * 4 + 1] = g;
+    data[i * 4 + 2] = b;
+    data[i * 4 + 3] = 255;
   }
   const stage = document.createElement("canvas");
-  stage.width = cells;
-  stage.height = cells;
+  stage.width = width;
+  stage.height = height;
   stage.getContext("2d")?.putImageData(image, 0, 0);
-  pen.imageSmoothingEnabled = false;
-  pen.drawImage(stage, 0, 0, side, side);
+  return stage;
 }

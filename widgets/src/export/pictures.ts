@@ -1,5 +1,6 @@
 // What can be exported: the data of each picture, as plain values. A view whose data live only inside it offers them here;
 // sight.ts gathers what is in sight.
+import type { Frame } from "../draw/plane";
 import type { LensCell, MapPositions, WriteCode } from "../protocol.gen";
 import type { Store, Weighting } from "../store";
 
@@ -59,17 +60,17 @@ export interface RankingPicture {
   of: "heads" | "neurons";
   rows: Valued[];
 }
-export interface AttentionMap {
+/** Positions `rows` × `columns`, in blocks of `step` × `step`: 1 unless the prompt is long. */
+export interface AttentionMap extends Frame {
   /** "L9H9", or what a blend is of. */
   name: string;
   /** The heads of a blend. */
   of?: string[];
   /** What the head adds in all. */
   value: number | null;
-  size: number;
   /** [destination, source], those that are there. */
   maps: Partial<Record<Weighting, Float32Array>>;
-  /** What each source brings at the destination. */
+  /** What each of these sources brings at the destination. */
   brings: Float32Array | null;
 }
 export interface AttentionPicture {
@@ -77,6 +78,8 @@ export interface AttentionPicture {
   weighting: Weighting;
   maps: AttentionMap[];
   ownRange: boolean;
+  /** What stands for a block. */
+  pool: "peak" | "mean";
 }
 export interface PositionsPicture {
   picture: "positions";

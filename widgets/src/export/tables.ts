@@ -1,4 +1,5 @@
 // Each picture as a table: one row a mark, labels as TransformerLens writes them.
+import { blocks } from "../draw/plane";
 import type { Field, Table } from "./csv";
 import type { AttentionPicture, HeadsPicture, Picture, PositionsPicture, PromptsPicture, Setting, TokenLensPicture, Valued } from "./pictures";
 
@@ -32,16 +33,33 @@ function heads({ layers, heads, values, std, score }: HeadsPicture): Table {
 
 const MAPS = [["pattern", "attention"], ["value", "value_weighted"], ["contribution", "contribution"]] as const;
 
-function attention({ maps }: AttentionPicture, { tokens }: Setting): Table {
+function attention({ maps, pool }: AttentionPicture, { tokens }: Setting): Table {
+  if (maps.some((map) => map.step > 1)) return inBlocks(maps, pool);
   const there = MAPS.filter(([what]) => maps.some((map) => map.maps[what]));
   const text = (at: number): string => tokens[at]?.text ?? "";
   function* rows(): Iterable<Field[]> {
-    for (const { name, size, maps: values } of maps)
-      for (let q = 0; q < size; q += 1)
-        for (let k = 0; k < size; k += 1)
-          yield [name, q, text(q), k, text(k), ...there.map(([what]) => values[what]?.[q * size + k] ?? NaN)];
+    for (const { name, rows: { start, stop }, columns, maps: values } of maps)
+      for (let q = start, at = 0; q < stop; q += 1)
+        for (let k = columns.start; k < columns.stop; k += 1, at += 1)
+          yield [name, q, text(q), k, text(k), ...there.map(([what]) => values[what]?.[at] ?? NaN)];
   }
   return { columns: ["head", "destination", "destination_token", "source", "source_token", ...there.map(([, column]) => column)], rows: rows() };
+}
+
+/** Of a long prompt: first and last positions of each block, and what stands for its cells. */
+function inBlocks(maps: AttentionPicture["maps"], pool: AttentionPicture["pool"]): Table {
+  const there = MAPS.filter(([what]) => maps.some((map) => map.maps[what]));
+  function* rows(): Iterable<Field[]> {
+    for (const { name, rows: down, columns: across, step, maps: values } of maps) {
+      const wide = blocks(across, step);
+      for (let at = 0; at < wide * blocks(down, step); at += 1) {
+        const [q, k] = [down.start + Math.floor(at / wide) * step, across.start + (at % wide) * step];
+        yield [name, q, Math.min(down.stop, q + step) - 1, k, Math.min(across.stop, k + step) - 1, ...there.map(([what]) => values[what]?.[at] ?? NaN)];
+      }
+    }
+  }
+  const named = there.map(([, column]) => `${pool === "peak" ? "strongest" : "mean"}_${column}`);
+  return { columns: ["head", "destination_first", "destination_last", "source_first", "source_last", ...named], rows: rows() };
 }
 
 /** The model's own figures stand last, as component "measured". */

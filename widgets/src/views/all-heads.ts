@@ -37,5 +37,5 @@ export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: 
     });
   });
   mountThumbnails(box, room, inSight, signal);
-  return () => [card?.shown()].flatMap((shown) => shown ?? []);
+  return () => [card?.seen()].flatMap((seen) => seen ?? []);
 }

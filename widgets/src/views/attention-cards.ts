@@ -4,14 +4,14 @@ import { keepFocus } from "../keys";
 import { child, element, watch } from "../lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Card, createCard } from "./card";
-import type { Shown } from "./card-cursor";
+import type { Seen } from "./card-cursor";
 
 interface Held extends Card {
   end: AbortController;
 }
 
 /** What the cards show, in their order. */
-export type ReadCards = () => Shown[];
+export type ReadCards = () => Seen[];
 
 export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadCards {
   const { store } = room;
@@ -74,5 +74,5 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     if (row.lastElementChild !== placeholder) row.append(placeholder);
   }
 
-  return () => [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap((card) => card.shown() ?? []);
+  return () => [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap((card) => card.seen() ?? []);
 }

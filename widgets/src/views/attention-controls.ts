@@ -1,7 +1,9 @@
 // Beside the tabs: how attention is presented, how it is weighted, how far the colours go, and the scale itself.
+import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
+import { stepOf } from "../draw/plane";
 import { watch } from "../lifetime";
-import type { Presentation, Weighting } from "../store";
+import type { Presentation, Store, Weighting } from "../store";
 import type { AttentionRoom } from "./attention-room";
 import { gradient, meaningOf, NAMES, UNITS, WEIGHTINGS, written } from "./attention-scale";
 
@@ -15,8 +17,14 @@ const RANGES: [own: boolean, string, string][] = [
   [true, "own", "Each picture’s colours end at its own largest value, so that faint ones can be read"],
 ];
 
+const POOLS: [Store["pool"]["value"], string, string][] = [
+  ["peak", "strongest", "This prompt is long: each cell of a whole matrix stands for a block of them, by the one that is farthest from zero, so that no peak is lost"],
+  ["mean", "mean", "This prompt is long: each cell of a whole matrix stands for a block of them, by their mean"],
+];
+
 export function mountAttentionControls(controls: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
   const { store, limits } = room;
+  const long = computed(() => stepOf(store.facts.value?.positions ?? 0, store.facts.value?.positions ?? 0) > 1);
   controls.classList.add("rs-attention-controls");
   const button = (label: string, tip: string, on: boolean, act: () => void): unknown =>
     html`<button type="button" aria-pressed=${on} title=${tip} @click=${act}>${label}</button>`;
@@ -33,6 +41,8 @@ export function mountAttentionControls(controls: HTMLElement, room: AttentionRoo
           ${PRESENTATIONS.map(([name, label, tip]) => button(label, tip, store.presentation.value === name, () => (store.presentation.value = name)))}</div>
         <div class="rs-switch" role="group" aria-label="Weighting">
           ${WEIGHTINGS.map((name: Weighting) => button(NAMES[name], meaningOf(name, store), weighting === name, () => (store.weighting.value = name)))}</div>
+        ${long.value ? html`<div class="rs-switch" role="group" aria-label="Down-sampling">
+          ${POOLS.map(([pool, label, tip]) => button(label, tip, store.pool.value === pool, () => (store.pool.value = pool)))}</div>` : nothing}
         <div class="rs-range">
           <div class="rs-switch" role="group" aria-label="Colour range">${RANGES.map(([value, label, tip]) => button(label, tip, own === value, () => (store.ownRange.value = value)))}</div>
           <div class="rs-scale" role="img" title=${says} aria-label=${`Colour scale: ${NAMES[weighting]} from ${diverging ? `minus ${end}` : "0"} to ${end}`}>

@@ -1,15 +1,24 @@
 // Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw at once.
+// Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it is looked at.
 import { type Client, float32, type Result, words16 } from "../client";
 import { halves } from "../draw/half";
+import { blocks, everything, type Frame, type Span } from "../draw/plane";
 import { parseHead } from "../format";
-import type { ReadAttention } from "../protocol.gen";
+import type { AttentionBuffer, AttentionReply, ReadAttention } from "../protocol.gen";
 import type { Store, Weighting } from "../store";
 import { isSet, targetKey } from "../target";
+import type { Direction } from "./attention-words";
 
-export interface Attention {
+export type Pool = "peak" | "mean";
+export type Maps = Partial<Record<Weighting, Float32Array>>;
+
+/** A part of a head's maps. */
+export interface Pane extends Frame {
+  maps: Maps;
+}
+/** All of them: row-major, ⌈size / step⌉ a side, those that are there. */
+export interface Attention extends Pane {
   size: number;
-  /** [destination, source], row-major, those that are there. */
-  maps: Partial<Record<Weighting, Float32Array>>;
   /** What each source brings at the destination that was asked for. */
   brings: Float32Array | null;
   /** That destination, where it was locked; null is the last. */
@@ -18,9 +27,12 @@ export interface Attention {
 }
 
 const MOST_CELLS = 8_000_000; // 32 MB of float32
+/** What so many tokens read is kept. */
+const LINES = 200;
 
 export class AttentionStore {
   readonly #kept = new Map<string, Attention>();
+  readonly #lines = new Map<string, Maps>();
   #cells = 0;
 
   constructor(
@@ -30,8 +42,8 @@ export class AttentionStore {
 
   /** Identifies what a head's attention depends on; reading it in an effect subscribes to all of it. */
   key(head: string): string {
-    const { source, prompt, locked, target } = this.store;
-    return [source.value, head, prompt.value, locked.value, targetKey(target.value)].join(" ");
+    const { source, prompt, locked, target, pool } = this.store;
+    return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value].join(" ");
   }
 
   /** What is there with this weighting. */
@@ -65,11 +77,46 @@ export class AttentionStore {
     return true;
   }
 
-  #ask(head: string, weighting: Weighting): ReadAttention | null {
+  /** A part of the maps. */
+  async part(lane: string, head: string, weighting: Weighting, rows: Span, columns: Span): Promise<Pane | null> {
+    const ask = this.#ask(head, weighting, { rows, columns });
+    const result = ask && (await this.client.latest(lane, ask));
+    return result ? paneOf(result) : null;
+  }
+
+  /** What a token reads, or what reads it, cell by cell; null when overtaken. `there` may be subscribed to. */
+  async line(lane: string, head: string, weighting: Weighting, direction: Direction, token: number): Promise<Maps | null> {
+    const key = this.#lineKey(head, weighting, direction, token);
+    const kept = this.#lines.get(key);
+    if (kept) return kept;
+    const span = { start: token, stop: token + 1 };
+    const ask = this.#ask(head, weighting, direction === "reads" ? { rows: span } : { columns: span });
+    const result = ask && (await this.client.latest(lane, ask));
+    if (!result) return null;
+    const { maps } = paneOf(result);
+    this.#lines.set(key, maps);
+    for (const old of this.#lines.keys()) {
+      if (this.#lines.size <= LINES) break;
+      this.#lines.delete(old);
+    }
+    return maps;
+  }
+
+  /** The same where it is there already. */
+  keptLine(head: string, weighting: Weighting, direction: Direction, token: number): Maps | null {
+    return this.#lines.get(this.#lineKey(head, weighting, direction, token)) ?? null;
+  }
+
+  #lineKey(head: string, weighting: Weighting, direction: Direction, token: number): string {
+    return `${this.key(head)} ${weighting} ${direction} ${token}`;
+  }
+
+  #ask(head: string, weighting: Weighting, part: { rows?: Span; columns?: Span } = {}): ReadAttention | null {
     const at = parseHead(head);
-    const { target, prompt, locked } = this.store;
+    const { target, prompt, locked, pool } = this.store;
     if (!at || !isSet(target.peek())) return null;
-    return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting };
+    const coarse = pool.peek() === "mean" ? { pool: "mean" as const } : {};
+    return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting, ...coarse, ...part };
   }
 
   /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
@@ -93,13 +140,18 @@ export class AttentionStore {
   }
 }
 
-function attentionOf({ reply, buffers }: Result<"attention">, locked: number | null): Attention {
-  const fresh: Attention = { size: reply.positions, maps: {}, brings: null, locked, notes: reply.notes };
-  reply.parts.forEach(({ what, scale = 1 }, i) => {
-    if (what === "brings") fresh.brings = float32(buffers[i]);
-    else fresh.maps[what] = scaled(halves(words16(buffers[i])), scale);
+function paneOf({ reply, buffers }: Result<"attention">): Pane {
+  const pane: Pane = { ...frameOf(reply), maps: {} };
+  reply.parts.forEach((part, i) => {
+    if (part.what !== "brings") pane.maps[part.what] = unpacked(part, buffers[i], pane);
   });
-  return fresh;
+  return pane;
+}
+
+function attentionOf(result: Result<"attention">, locked: number | null): Attention {
+  const { parts, positions, notes } = result.reply;
+  const brings = parts.findIndex(({ what }) => what === "brings");
+  return { ...paneOf(result), size: positions, brings: brings < 0 ? null : float32(result.buffers[brings]), locked, notes };
 }
 
 /** Why a map that was asked for did not come. */
@@ -111,7 +163,22 @@ function cellsOf({ maps }: Attention): number {
   return Object.values(maps).reduce((sum, map) => sum + map.length, 0);
 }
 
-export function scaled(values: Float32Array, scale: number): Float32Array {
+/** Which positions a reply's maps are of. */
+export function frameOf({ positions, rows, columns, step }: Pick<AttentionReply, "positions" | "rows" | "columns" | "step">): Frame {
+  const all = everything(positions);
+  return { rows: rows ?? all.rows, columns: columns ?? all.columns, step: step ?? 1 };
+}
+
+/** A map as it travelled → its figures; above a triangle stand zeros. */
+export function unpacked({ scale = 1, wide, triangle }: AttentionBuffer, buffer: DataView | undefined, { rows, columns, step }: Frame): Float32Array {
+  const values = wide ? float32(buffer) : halves(words16(buffer));
   if (scale !== 1) for (let i = 0; i < values.length; i += 1) values[i] = (values[i] ?? 0) * scale;
-  return values;
+  if (!triangle) return values;
+  const side = blocks(rows, step);
+  const square = new Float32Array(side * blocks(columns, step));
+  for (let q = 0, from = 0; q < side; q += 1) {
+    square.set(values.subarray(from, from + q + 1), q * side);
+    from += q + 1;
+  }
+  return square;
 }

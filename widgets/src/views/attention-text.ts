@@ -9,9 +9,11 @@ import { element, watch } from "../lifetime";
 import type { Sentence } from "../store";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, NAMES, written } from "./attention-scale";
-import { cellSentence, type Direction, lineOf, lineWords } from "./attention-words";
+import { cellSentence, type Direction, lineWords } from "./attention-words";
 import { prose } from "./prose";
+import { mountStretch } from "./stretch";
 import { mountTextChoice } from "./text-choice";
+import { readShade, type Shade } from "./text-line";
 import { readText, type TextPicture } from "./text-picture";
 
 interface Word {
@@ -19,8 +21,8 @@ interface Word {
   text: HTMLElement;
   bars: HTMLElement;
 }
-/** What is asked of the text view from elsewhere. */
-export type ReadTextPicture = () => TextPicture | null;
+/** What is asked of the text view from elsewhere: its picture, and the line of it that is shaded. */
+export type ReadTextPicture = () => { picture: TextPicture; shade: Shade | null } | null;
 
 export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadTextPicture {
   const { store, limits } = room;
@@ -33,7 +35,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   const tools = element("div", "rs-text-tools");
   const line = element("p", "rs-text-line");
   const box = element("div", "rs-text-box", { role: "listbox", "aria-label": "Prompt", "aria-orientation": "horizontal" });
-  parent.append(element("div", "rs-text-head", {}, chips, tools), line, box);
+  parent.append(element("div", "rs-text-head", {}, chips, tools), line);
+  const stretch = mountStretch(parent, store, "tokens of the text", signal);
+  parent.append(box);
 
   const choice = mountTextChoice(chips, room, signal);
   const { picture, trouble, waiting } = readText(room, choice.wanted, inSight, signal);
@@ -48,12 +52,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       tools,
     );
   });
-  const shaded = computed(() => {
-    const shown = picture.value;
-    const at = token.value;
-    if (!shown || at === null || at >= shown.size) return null;
-    return { shown, at, values: lineOf(shown.values, shown.size, direction.value, at) };
-  });
+  const shaded = readShade(room, picture, token, direction, inSight, (said) => (trouble.value = said), signal);
   watch(signal, () => {
     if (!inSight.value) return;
     const now = shaded.value;
@@ -61,7 +60,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const notes = picture.value?.notes ?? [];
     const hint = trouble.value ? "" : picture.value ? "Hover over a token to see what it reads; click to keep it."
       : "Hover over a head in the map above, pin some, or take all of a layer.";
-    const words = now ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, direction.value, now.at, now.values, 5)}` : hint;
+    const words = now ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values, 5)}` : hint;
     line.classList.toggle("rs-hint", !now);
     line.title = words;
     render(html`${trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing}${words}
@@ -70,13 +69,19 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
 
   // --- the text -------------------------------------------------------------------------------------------------------
   let words: Word[] = [];
+  let start = 0;
   let rove = 0;
   const built = state(0);
+  const wordAt = (position: number): Word | undefined => words[position - start];
   watch(signal, () => {
+    if (!inSight.value) return;
     const tokens = store.tokens.value;
+    const { start: first, stop } = stretch.shown.value;
     const had = box.contains(box.ownerDocument.activeElement);
     box.replaceChildren();
-    words = tokens.map((label, i) => {
+    start = first;
+    words = tokens.slice(first, stop).map((label, nth) => {
+      const i = first + nth;
       const text = element("span", "rs-word-text", {}, store.tokenText(i));
       const bars = element("span", "rs-text-bars", { "aria-hidden": "true" });
       const node = element("span", `rs-word${label.padding ? " rs-padding" : ""}`, { role: "option", tabindex: "-1", "data-position": String(i), "aria-selected": "false", dir: "auto" },
@@ -85,9 +90,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       if (label.text.includes("\n")) box.append(element("br"));
       return { node, text, bars };
     });
-    rove = Math.min(rove, Math.max(0, tokens.length - 1));
-    words[rove]?.node.setAttribute("tabindex", "0");
-    if (had) words[rove]?.node.focus();
+    rove = Math.max(first, Math.min(rove, stop - 1));
+    wordAt(rove)?.node.setAttribute("tabindex", "0");
+    if (had) wordAt(rove)?.node.focus();
     untracked(() => {
       if ((locked.peek() ?? 0) >= tokens.length) locked.value = null;
       built.value += 1;
@@ -99,7 +104,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const now = shaded.value;
     const at = token.value;
     const kept = locked.value;
-    for (const [i, { node }] of words.entries()) {
+    for (const [nth, { node }] of words.entries()) {
+      const i = start + nth;
       node.classList.toggle("rs-reading", i === at);
       if ((node.getAttribute("aria-selected") === "true") !== (i === kept)) node.setAttribute("aria-selected", String(i === kept));
     }
@@ -108,12 +114,13 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       return;
     }
     const { shown, values } = now;
-    const { weighting, size, parts } = shown;
+    const { weighting } = shown;
     const theme = store.theme.value;
     const limit = limits.of(weighting, limitOf(values));
-    const lines = parts.map((part) => ({ colour: choice.colour(part.head), values: parts.length === 1 ? values : lineOf(part.values, size, direction.value, now.at) }));
+    const lines = now.parts.map((part) => ({ colour: choice.colour(part.head), values: part.values }));
     const tallest = Math.max(...lines.map((l) => limitOf(l.values))); // bars tell the heads apart; how much is the shade's to say
-    for (const [i, { node, text, bars }] of words.entries()) {
+    for (const [nth, { node, text, bars }] of words.entries()) {
+      const i = start + nth;
       const value = values[i] ?? NaN;
       const seen = !Number.isNaN(value);
       const ground = seen ? colourOf(weighting, value, limit, theme) : null;
@@ -133,7 +140,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   // The destination in view: within the box only, the page never scrolls.
   watch(signal, () => {
     void built.value;
-    const node = inSight.value ? words[store.destination.value ?? 0]?.node : undefined;
+    const node = inSight.value ? wordAt(store.destination.value ?? 0)?.node : undefined;
     if (node && node.offsetTop + node.offsetHeight > box.clientHeight) box.scrollTop = node.offsetTop + node.offsetHeight - box.clientHeight + 8;
   });
 
@@ -153,18 +160,19 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const position = own.value;
     if (!now || position === null) return;
     const words = locked.value === null || position === locked.value
-      ? [`${now.shown.name}: ${lineWords(store, now.shown.weighting, direction.value, now.at, now.values)}${locked.value === null ? " · click to keep it" : " · click again to let go"}`]
-      : pair(now.shown, direction.value, now.at, position);
+      ? [`${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${locked.value === null ? " · click to keep it" : " · click again to let go"}`]
+      : pair(now, position);
     untracked(() => (store.sentence.value = words));
   });
-  function pair(shown: TextPicture, way: Direction, kept: number, other: number): Sentence {
+  function pair({ shown, at: kept, direction: way, values, parts }: Shade, other: number): Sentence {
     const [q, k] = way === "reads" ? [kept, other] : [other, kept];
-    const [first] = shown.parts;
-    const sentence = first ? cellSentence(store, first.attention, shown.weighting, first.head, q, k) : null;
-    if (sentence && (shown.parts.length === 1 || k > q)) return sentence;
-    const each = (values: Float32Array): string => written(shown.weighting, values[q * shown.size + k] ?? NaN);
-    const parts = shown.parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
-    return [`${shown.name}: ${quoted(store.tokenText(q))} (destination ${q}) reads ${quoted(store.tokenText(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(shown.values)}${parts ? ` (${parts})` : ""}`];
+    const [first] = parts;
+    const attention = shown.parts[0]?.attention;
+    const sentence = first && attention ? cellSentence(store, attention, first.pane, shown.weighting, first.head, q, k) : null;
+    if (sentence && (parts.length === 1 || k > q)) return sentence;
+    const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN);
+    const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
+    return [`${shown.name}: ${quoted(store.tokenText(q))} (destination ${q}) reads ${quoted(store.tokenText(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`];
   }
   const lock = (position: number): void => void (locked.value = locked.peek() === position ? null : position);
 
@@ -173,9 +181,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   box.addEventListener("focusin", (event) => {
     const position = at(event);
     if (position === null) return;
-    words[rove]?.node.setAttribute("tabindex", "-1");
+    wordAt(rove)?.node.setAttribute("tabindex", "-1");
     rove = position;
-    words[rove]?.node.setAttribute("tabindex", "0");
+    wordAt(rove)?.node.setAttribute("tabindex", "0");
     light(position);
   }, { signal });
   box.addEventListener("focusout", () => light(null), { signal });
@@ -186,10 +194,14 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   box.addEventListener("keydown", (event) => {
     const position = at(event);
     if (position === null) return;
-    const last = words.length - 1;
+    const last = store.tokens.peek().length - 1;
     const to = { ArrowLeft: position - 1, ArrowUp: position - 1, ArrowRight: position + 1, ArrowDown: position + 1, Home: 0, End: last }[event.key];
     if (event.key === "Enter" || event.key === " ") lock(position);
-    else if (to !== undefined) words[Math.max(0, Math.min(last, to))]?.node.focus();
+    else if (to !== undefined) {
+      const next = Math.max(0, Math.min(last, to));
+      stretch.reveal(next);
+      wordAt(next)?.node.focus();
+    }
     else return;
     event.preventDefault();
   }, { signal });
@@ -199,7 +211,10 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     event.stopPropagation(); // the pins stay
   }, { signal });
 
-  return () => (waiting.peek() ? null : picture.peek());
+  return () => {
+    const shown = waiting.peek() ? null : picture.peek();
+    return shown && { picture: shown, shade: shaded.peek()?.shown === shown ? shaded.peek() : null };
+  };
 }
 
 function bare({ node, text, bars }: Word): void {

@@ -1,8 +1,9 @@
-// Attention in words: a cell, and a destination's (or a source's) strongest few.
+// Attention in words: a cell, or a block of cells, and a destination's (or a source's) strongest few.
 import { isEmpty } from "../draw/matrix";
+import { blockOf, indexOf, length as many, type Span } from "../draw/plane";
 import { quoted, signed } from "../format";
 import type { Sentence, Store, Weighting } from "../store";
-import type { Attention } from "./attention-data";
+import type { Attention, Maps, Pane } from "./attention-data";
 import { length, written } from "./attention-scale";
 
 const destination = (store: Store, q: number): string => `${quoted(store.tokenText(q))} (destination ${q})`;
@@ -14,31 +15,66 @@ export function ownDestination({ locked }: Attention, store: Store): number | nu
 }
 
 /** What source k brings at destination q: in float32 where that is the destination that was asked for. */
-export function contributionAt(attention: Attention, store: Store, q: number, k: number): number | null {
-  const { size, maps, brings } = attention;
+export function contributionAt(attention: Attention, pane: Pane, store: Store, q: number, k: number): number | null {
+  const { brings } = attention;
   if (brings && q === ownDestination(attention, store)) return brings[k] ?? null;
-  return maps.contribution?.[q * size + k] ?? null;
+  return pane.step > 1 ? null : (pane.maps.contribution?.[indexOf(pane, q, k)] ?? null);
 }
 
-/** The whole row of them. */
-export function contributionsAt(attention: Attention, store: Store, q: number | null): Float32Array | null {
-  const { size, maps, brings } = attention;
-  if (q === null || !maps.contribution || (brings && q === ownDestination(attention, store))) return brings;
-  return maps.contribution.subarray(q * size, (q + 1) * size);
+/** A row of what the cards draw: what a destination reads, cell by cell. */
+export interface Line {
+  token: number;
+  maps: Maps;
+}
+
+/** The line of a map that is there cell by cell; null where it is not. */
+export function lineIn(pane: Pane, direction: Direction, token: number): Line | null {
+  if (pane.step > 1) return null;
+  const maps: Maps = {};
+  for (const name of ["pattern", "value", "contribution"] as const) {
+    const map = pane.maps[name];
+    if (map) maps[name] = direction === "reads" ? map.subarray(indexOf(pane, token, 0), indexOf(pane, token, 0) + many(pane.columns)) : column(map, pane, token);
+  }
+  return { token, maps };
+}
+
+function column(map: Float32Array, { rows, columns }: Pane, token: number): Float32Array {
+  const wide = many(columns);
+  return Float32Array.from({ length: many(rows) }, (_, q) => map[q * wide + token] ?? NaN);
 }
 
 /** “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to the logit difference” */
-export function cellSentence(store: Store, attention: Attention, weighting: Weighting, head: string, q: number, k: number): Sentence {
-  const { size, maps } = attention;
-  const at = (map: Float32Array | undefined): number => map?.[q * size + k] ?? NaN;
-  const pattern = at(maps.pattern);
+export function cellSentence(store: Store, attention: Attention, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
+  if (pane.step > 1) return blockSentence(store, pane, weighting, head, q, k);
+  const at = (map: Float32Array | undefined): number => map?.[indexOf(pane, q, k)] ?? NaN;
+  const pattern = at(pane.maps.pattern);
   if (k > q && !(pattern > 0)) return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
-  const value = weighting === "value" && maps.value ? `, value-weighted ${length(at(maps.value))}` : "";
+  const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
   const start = `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ${written("pattern", pattern)}${value}`;
-  const brought = contributionAt(attention, store, q, k);
+  const brought = contributionAt(attention, pane, store, q, k);
   if (brought === null) return [start];
   const where = q === store.destination.value ? "" : " there";
   return [`${start}, contributes `, { stress: signed(brought), sign: brought }, ` to the ${store.quantity.value}${where}`];
+}
+
+/** “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens” */
+function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
+  const { rows, columns } = blockOf(pane, q, k);
+  const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
+  if (columns.start >= rows.stop && !(at("pattern") > 0)) return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
+  const kind = store.pool.value === "peak" ? "strongest" : "mean";
+  const figures: Sentence = weighting === "contribution"
+    ? [`${kind} contribution to the ${store.quantity.value} `, { stress: written(weighting, at(weighting)), sign: at(weighting) }]
+    : [`${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`];
+  return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
+}
+
+const spanWords = (span: Span): string => (many(span) === 1 ? String(span.start) : `${span.start}–${span.stop - 1}`);
+const positions = (span: Span): string => `position${many(span) === 1 ? "" : "s"} ${spanWords(span)}`;
+
+/** “strongest of 8 × 8”; "" where each cell is one. */
+export function poolWords(pool: "peak" | "mean", { step }: Pane): string {
+  return step === 1 ? "" : `${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`;
 }
 
 export type Direction = "reads" | "read-by";
@@ -52,12 +88,40 @@ export function lineOf(values: Float32Array, size: number, direction: Direction,
   });
 }
 
+/** The same of a line that is there: what is masked is nothing. */
+export function unmasked(line: Float32Array, direction: Direction, token: number): Float32Array {
+  return line.map((value, i) => (isEmpty(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value));
+}
+
+/** The places of the values that are farthest from zero, the farthest first. */
+export function strongest(line: Float32Array, most: number): number[] {
+  const best: number[] = [];
+  const size = (i: number | undefined): number => (i === undefined ? 0 : Math.abs(line[i] ?? 0));
+  for (let i = 0; i < line.length; i += 1) {
+    if (!(size(i) > (best.length < most ? 0 : size(best.at(-1))))) continue;
+    let place = best.length;
+    while (place > 0 && size(best[place - 1]) < size(i)) place -= 1;
+    best.splice(place, 0, i);
+    if (best.length > most) best.pop();
+  }
+  return best;
+}
+
 /** “·to” reads “·Mary” 0.79, “·John” 0.10, …: the strongest of a line. */
 export function lineWords(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string {
-  const size = (i: number): number => Math.abs(line[i] ?? 0);
-  const strongest = [...line.keys()].filter((i) => size(i) > 0).sort((a, b) => size(b) - size(a)).slice(0, most);
-  const listed = strongest.map((i) => `${quoted(store.tokenText(i))} ${written(weighting, line[i] ?? NaN)}`).join(", ") || "nothing";
-  const at = quoted(store.tokenText(token));
+  const long = line.length > LONG; // the same token stands at many places: they are told
+  const named = (i: number): string => `${quoted(store.tokenText(i))}${long ? ` (${i})` : ""}`;
+  const listed = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN)}`).join(", ") || "nothing";
+  const at = named(token);
   if (weighting === "contribution") return direction === "reads" ? `at ${at} contribute ${listed}` : `${at} contributes at ${listed}`;
   return `${at} ${direction === "reads" ? "reads" : "is read by"} ${listed}`;
 }
+
+/** More positions than this do not stand side by side. */
+export const LONG = 256;
+
+/** The pane of the finest cells that has this one. */
+export function paneAt(panes: Pane[], q: number, k: number): Pane | null {
+  return panes.findLast((pane) => indexOf(pane, q, k) >= 0) ?? null;
+}
+

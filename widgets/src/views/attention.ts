@@ -1,5 +1,6 @@
 // Attention of heads: matrices side by side, the prompt as text, or all heads in small.
 import type { Client } from "../client";
+import { everything } from "../draw/plane";
 import { type AttentionMap, type AttentionPicture, offer } from "../export/pictures";
 import { element, watch } from "../lifetime";
 import type { Presentation, Store } from "../store";
@@ -7,10 +8,9 @@ import { mountAllHeads } from "./all-heads";
 import { mountCards } from "./attention-cards";
 import { mountAttentionControls } from "./attention-controls";
 import { AttentionRoom } from "./attention-room";
-import { mountAttentionText } from "./attention-text";
-import type { Shown } from "./card-cursor";
+import { mountAttentionText, type ReadTextPicture } from "./attention-text";
+import type { Seen } from "./card-cursor";
 import { mountReadAhead } from "./read-ahead";
-import type { TextPicture } from "./text-picture";
 
 export function mountAttention(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const room = new AttentionRoom(store, client);
@@ -33,22 +33,32 @@ export function mountAttention(parent: HTMLElement, controls: HTMLElement, store
   offer(store, "attention", () => {
     const presentation = store.presentation.peek();
     const shown = text();
-    if (presentation === "text") return shown ? asPicture(store, shown.weighting, ofText(store, shown)) : null;
-    const all = (presentation === "matrix" ? cards() : enlarged()).filter(({ attention, weighting }) => attention.maps[weighting]);
+    if (presentation === "text") return shown ? asPicture(store, shown.picture.weighting, ofText(store, shown)) : null;
+    const all = (presentation === "matrix" ? cards() : enlarged()).filter(({ pane, weighting }) => pane.maps[weighting]);
     return all[0] ? asPicture(store, all[0].weighting, all.map((one) => ofCard(store, one))) : null;
   });
 }
 
 // --- for exports ------------------------------------------------------------------------------------------------------
 function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): AttentionPicture {
-  return { picture: "attention", weighting, maps, ownRange: store.ownRange.peek() };
+  return { picture: "attention", weighting, maps, ownRange: store.ownRange.peek(), pool: store.pool.peek() };
 }
 
-function ofCard(store: Store, { head, attention }: Shown): AttentionMap {
-  return { name: head, value: store.headValue(head), size: attention.size, maps: attention.maps, brings: attention.brings };
+function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "attention" | "pane">): AttentionMap {
+  return { name: head, value: store.headValue(head), ...pane, brings: attention.brings?.subarray(pane.columns.start, pane.columns.stop) ?? null };
 }
 
-function ofText(store: Store, { name, heads, weighting, size, values, parts }: TextPicture): AttentionMap[] {
-  if (parts.length === 1) return parts.map(({ head, attention }) => ofCard(store, { head, attention, weighting }));
-  return [{ name, of: heads, value: null, size, maps: { [weighting]: values }, brings: null }];
+/** Of a long prompt the line that is shaded. */
+function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTextPicture>>): AttentionMap[] {
+  const { parts, name, heads, weighting, size, values, step } = picture;
+  const [only] = parts.length === 1 ? parts : [];
+  if (step > 1) {
+    const span = { start: shade?.at ?? 0, stop: (shade?.at ?? 0) + 1 };
+    const frame = shade?.direction === "read-by" ? { rows: everything(size).rows, columns: span } : { rows: span, columns: everything(size).columns };
+    if (!shade) return [];
+    const line = shade.values.map((value) => (Number.isNaN(value) ? 0 : value));
+    return [{ name, ...(only ? {} : { of: heads }), value: only ? store.headValue(only.head) : null, ...frame, step: 1, maps: { [weighting]: line }, brings: null }];
+  }
+  if (only) return [ofCard(store, { head: only.head, attention: only.attention, pane: only.attention })];
+  return [{ name, of: heads, value: null, ...everything(size), step: 1, maps: { [weighting]: values }, brings: null }];
 }

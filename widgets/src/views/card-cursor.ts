@@ -1,18 +1,25 @@
 // Reading a matrix and the bars below it: pointer or arrow keys choose a cell; its row and column light up and a sentence
 // tells its value. The row is shared by all matrices, so that they are read side by side.
 import { batch, type ReadonlySignal, signal as state, type Signal, untracked } from "@preact/signals-core";
+import { blockOf } from "../draw/plane";
 import { bringIntoSight, type Part, type Zoom } from "../draw/zoom";
 import { parseHead } from "../format";
 import { element, watch } from "../lifetime";
 import type { Sentence, Weighting } from "../store";
-import type { Attention } from "./attention-data";
+import type { Attention, Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
-import { cellSentence } from "./attention-words";
+import { cellSentence, paneAt } from "./attention-words";
 
 export interface Shown {
   attention: Attention;
   head: string;
+  /** What it depends on. */
+  key: string;
   weighting: Weighting;
+}
+/** With the part of it that is in sight. */
+export interface Seen extends Shown {
+  pane: Pane;
 }
 interface Cell {
   q: number;
@@ -27,7 +34,7 @@ export interface Places {
 }
 
 export function mountCursor(
-  { matrix, overlay, bars, mark }: Places, room: AttentionRoom, shown: ReadonlySignal<Shown | null>,
+  { matrix, overlay, bars, mark }: Places, room: AttentionRoom, shown: ReadonlySignal<Shown | null>, panes: ReadonlySignal<Pane[]>,
   part: ReadonlySignal<Part>, zoom: Signal<Zoom | null>, signal: AbortSignal,
 ): void {
   const { store, pointed } = room;
@@ -61,7 +68,9 @@ export function mountCursor(
     place(destination, dest !== null, (dest ?? 0) - top, 0, 1, span);
     place(row, q !== null, (q ?? 0) - top, 0, 1, span);
     place(column, k !== null, 0, (k ?? 0) - left, span, 1);
-    place(cell, at !== null, (at?.q ?? 0) - top, (at?.k ?? 0) - left, 1, 1);
+    const pane = at && paneAt(panes.value, at.q, at.k);
+    const block = pane && at && blockOf(pane, at.q, at.k);
+    place(cell, block !== null, (block?.rows.start ?? 0) - top, (block?.columns.start ?? 0) - left, pane?.step ?? 1, pane?.step ?? 1);
     place(bar, k !== null, 0, (k ?? 0) - left, span, 1);
   });
 
@@ -75,8 +84,9 @@ export function mountCursor(
   watch(signal, () => {
     const at = cursor.value;
     const picture = shown.value;
-    if (at === null || !picture) return;
-    const text = cellSentence(store, picture.attention, picture.weighting, picture.head, at.q, at.k);
+    const pane = at && paneAt(panes.value, at.q, at.k);
+    if (!at || !picture || !pane) return;
+    const text = cellSentence(store, picture.attention, pane, picture.weighting, picture.head, at.q, at.k);
     untracked(() => (store.sentence.value = said = text));
   });
   const leave = (): void => {
@@ -115,8 +125,9 @@ export function mountCursor(
   matrix.addEventListener("keydown", (event) => {
     if (sizeNow() === 0) return;
     const { q, k } = cursor.peek() ?? { q: start(), k: start() };
+    const by = paneAt(panes.peek(), q, k)?.step ?? 1; // block by block
     const to = {
-      ArrowUp: { q: clamp(q - 1), k }, ArrowDown: { q: clamp(q + 1), k }, ArrowLeft: { q, k: clamp(k - 1) }, ArrowRight: { q, k: clamp(k + 1) },
+      ArrowUp: { q: clamp(q - by), k }, ArrowDown: { q: clamp(q + by), k }, ArrowLeft: { q, k: clamp(k - by) }, ArrowRight: { q, k: clamp(k + by) },
       Home: { q, k: 0 }, End: { q, k: clamp(q) }, PageUp: { q: 0, k }, PageDown: { q: clamp(Infinity), k },
     }[event.key];
     if (!to) return;

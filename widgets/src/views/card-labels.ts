@@ -6,19 +6,21 @@ import type { Store } from "../store";
 /** CSS pixels a label takes. */
 const LINE = 12;
 
+/** The positions that are written: every so many, the marked ones for sure. */
+export function labelled({ start, span }: { start: number; span: number }, side: number, sure: number[]): number[] {
+  const step = Math.max(1, Math.ceil((span * LINE) / side));
+  const there = sure.filter((at) => at >= start && at < start + span);
+  const free = Array.from({ length: Math.ceil(span / step) }, (_, i) => start + i * step).filter((at) => there.every((mark) => Math.abs(mark - at) >= step * 0.8));
+  return [...new Set([...free, ...there])].sort((a, b) => a - b);
+}
+
 export function axisLabels(store: Store, part: Part, axis: "source" | "destination", side: number, lit: number | null): TemplateResult {
   const start = axis === "source" ? part.left : part.top;
-  const step = Math.max(1, Math.ceil((part.span * LINE) / side));
   const marked = axis === "destination" ? store.destination.value : null;
   const tokens = store.tokens.value;
-  const near = (i: number): boolean => [marked, lit].some((m) => m !== null && m !== i && Math.abs(m - i) < step * 0.8);
-  const labels: TemplateResult[] = [];
-  for (let i = start; i < start + part.span; i += 1) {
-    const special = i === marked || i === lit;
-    if (!special && ((i - start) % step !== 0 || near(i))) continue;
+  return html`${labelled({ start, span: part.span }, side, [marked, lit].flatMap((at) => at ?? [])).map((i) => {
     const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
     const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
-    labels.push(html`<span class=${classes} style=${place} dir="auto">${store.tokenText(i)}</span>`);
-  }
-  return html`${labels}`;
+    return html`<span class=${classes} style=${place} dir="auto">${store.tokenText(i)}</span>`;
+  })}`;
 }

@@ -4,9 +4,11 @@ import { html, nothing, render } from "lit-html";
 import type { Part, Zoom } from "../draw/zoom";
 import { signed } from "../format";
 import { watch } from "../lifetime";
+import type { Pane } from "./attention-data";
 import { written } from "./attention-scale";
 import type { AttentionRoom } from "./attention-room";
 import type { Shown } from "./card-cursor";
+import { poolWords } from "./attention-words";
 import { ZOOM_HINT } from "./card-zoom";
 import { prose } from "./prose";
 
@@ -15,6 +17,8 @@ export interface CardState {
   shown: ReadonlySignal<Shown | null>;
   trouble: ReadonlySignal<string | null>;
   part: ReadonlySignal<Part>;
+  /** Of what is drawn, the finest that fills what is in view. */
+  pane: ReadonlySignal<Pane | null>;
   /** The largest value of its picture. */
   own: ReadonlySignal<number>;
   zoom: Signal<Zoom | null>;
@@ -42,6 +46,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
           ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${notes.join(" ")} aria-label=${`note: ${notes.join(" ")}`}
             @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>` : nothing}
           ${store.ownRange.value && shown ? html`<span class="rs-own" title="This picture’s colours end at its own largest value">${ends(shown, card.own.value)}</span>` : nothing}
+          ${pooled(card, store.pool.value)}
           ${zoomed(card)}
         </span>
         ${card.trouble.value ? html`<span class="rs-trouble" title=${card.trouble.value}>${prose(card.trouble.value)}</span>` : nothing}`,
@@ -53,6 +58,12 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
 function ends({ weighting }: Shown, limit: number): string {
   const end = written(weighting, limit);
   return weighting === "contribution" ? `−${end.slice(1)} … ${end}` : `0 … ${end}`;
+}
+
+function pooled({ pane }: CardState, pool: "peak" | "mean"): unknown {
+  const words = pane.value ? poolWords(pool, pane.value) : "";
+  const tip = `Down-sampled: each cell is the ${pool === "peak" ? "cell that is farthest from zero" : "mean"} of so many. Zoom in for single tokens; what is said in words, and the bars, are exact.`;
+  return words === "" ? nothing : html`<span class="rs-pooled" title=${tip}>${words}</span>`;
 }
 
 function zoomed({ part, zoom, shown }: CardState): unknown {

@@ -4,17 +4,21 @@ import { computed, type ReadonlySignal, type Signal, signal as state, untracked 
 import { html, render } from "lit-html";
 import { paintBrings } from "../draw/brings";
 import { limitOf } from "../draw/colours";
-import { paintMatrix } from "../draw/matrix";
+import { type Look, paintMatrix } from "../draw/matrix";
+import { covers, cropped, everything, type Plane } from "../draw/plane";
 import { partOf, type Zoom } from "../draw/zoom";
 import { parseHead } from "../format";
 import { element, watch } from "../lifetime";
 import { isOutdated } from "../loader";
-import { type Attention, whyMissing } from "./attention-data";
+import { type Attention, type Pane, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, decimals, NAMES, writtenShort } from "./attention-scale";
-import { contributionsAt, lineOf, lineWords, ownDestination } from "./attention-words";
-import { mountCursor, type Shown } from "./card-cursor";
+import { lineWords, ownDestination, unmasked } from "./attention-words";
+import { mountCursor, type Seen, type Shown } from "./card-cursor";
+import { refine } from "./card-fine";
 import { axisLabels } from "./card-labels";
+import { readLine } from "./card-line";
+import { mountMiniMap } from "./card-map";
 import { mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
 
@@ -26,8 +30,8 @@ let cards = 0;
 export interface Card {
   node: HTMLElement;
   head: Signal<string>;
-  /** What it shows, once that is what is selected. */
-  shown: () => Shown | null;
+  /** What is in sight, for exports, once that is what is selected: of a short prompt the whole map, however it is zoomed. */
+  seen: () => Seen | null;
 }
 
 export function createCard(head: string, room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): Card {
@@ -60,6 +64,26 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   const part = computed(() => partOf(zoom.value, size.value));
   const map = computed(() => shown.value?.attention.maps[shown.value.weighting] ?? new Float32Array(0));
   const own = computed(() => limitOf(map.value));
+  const fine = refine(room, lane, shown, part, inSight, (said) => (trouble.value = said), signal);
+  const line = readLine(room, lane, shown, inSight, signal);
+  /** What is there of the picture, the coarse first. */
+  const panes = computed((): Pane[] => (shown.value ? [shown.value.attention, ...(fine.pane.value ? [fine.pane.value] : [])] : []));
+  const planes = computed((): Plane[] => panes.value.flatMap(({ maps, ...frame }) => {
+    const values = shown.value ? maps[shown.value.weighting] : undefined;
+    return values ? [{ ...frame, values }] : [];
+  }));
+  const inView = computed(() => panes.value.findLast((pane) => covers(pane, part.value)) ?? null);
+  const look = computed((): Look => {
+    const { weighting } = shown.value ?? { weighting: "pattern" };
+    const limit = limits.of(weighting, own.value);
+    const theme = store.theme.value;
+    return {
+      colour: (value) => colourOf(weighting, value, limit, theme),
+      write: (value, digits) => writtenShort(weighting, value, digits),
+      digits: weighting === "pattern" ? 2 : decimals(own.value),
+      widest: own.value,
+    };
+  });
 
   // The picture that is there at once, or asked for; the last one stays until then. First of all: it has a way to go.
   watch(signal, () => {
@@ -69,16 +93,16 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     const weighting = store.weighting.value;
     untracked(() => {
       const put = (attention: Attention): void => {
-        shown.value = { attention, head, weighting };
+        shown.value = { attention, head, key, weighting };
         trouble.value = attention.maps[weighting] ? null : whyMissing(attention);
         node.classList.remove("rs-waiting");
       };
       // A kept picture is drawn at once, and asked for again all the same: the cache may have changed under its name.
       const kept = data.kept(key, weighting);
-      if (kept) put(kept);
+      if (kept && (kept.step === 1 || zoom.peek() === null)) put(kept);
       else node.classList.add("rs-waiting");
-      data.read(lane, head, key, weighting).then(
-        (attention) => {
+      Promise.all([data.read(lane, head, key, weighting), fine.ahead(head, key, weighting)]).then(
+        ([attention]) => {
           // Overtaken, or another picture was put from the kept ones meanwhile.
           if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting) put(attention);
         },
@@ -89,7 +113,8 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
           else if (another) trouble.value = `${head} was not read while that could be done.`;
           // What was refused is not what was there before; and another head's picture must not stand under this one's name.
-          if (!outdated || another) shown.value = { attention: { size: size.peek(), maps: {}, brings: null, locked: null, notes: [] }, head, weighting };
+          const nothing: Attention = { ...everything(size.peek()), step: 1, size: size.peek(), maps: {}, brings: null, locked: null, notes: [] };
+          if (!outdated || another) shown.value = { attention: nothing, head, key, weighting };
           node.classList.remove("rs-waiting");
         },
       );
@@ -107,7 +132,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     node.classList.toggle("rs-preview", !store.heads.value.includes(name.value));
     node.classList.toggle("rs-large", large.value);
   });
-  mountCardTitle(title, room, { head: name, shown, trouble, part, own, zoom, large }, signal);
+  mountCardTitle(title, room, { head: name, shown, trouble, part, pane: inView, own, zoom, large }, signal);
 
   watch(signal, () => {
     if (shown.value && inSight.value) limits.report(lane, shown.value.weighting, own.value);
@@ -121,58 +146,77 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
   watch(signal, () => {
-    if (!shown.value) return;
-    const { weighting } = shown.value;
-    const theme = store.theme.value;
-    const limit = limits.of(weighting, own.value);
-    paintMatrix(matrix, { size: size.value, values: map.value }, side.value, {
-      colour: (value) => colourOf(weighting, value, limit, theme),
-      write: (value, digits) => writtenShort(weighting, value, digits),
-      digits: weighting === "pattern" ? 2 : decimals(own.value),
-      widest: own.value,
-    }, part.value);
+    if (shown.value) paintMatrix(matrix, planes.value, side.value, look.value, part.value);
   });
+  mountMiniMap(picture, computed(() => planes.value[0] ?? null), look, size, part, zoom, signal);
 
+  // What each source brings at the row that is read; where only the chosen destination's are known, they are its.
+  const asked = computed(() => (shown.value ? ownDestination(shown.value.attention, store) : null));
+  const read = computed(() => {
+    const contributions = line.value?.maps.contribution;
+    const chosen = asked.value;
+    if (!line.value || !contributions || (line.value.token === chosen && shown.value?.attention.brings)) return chosen;
+    return line.value.token;
+  });
+  const brings = computed(() => {
+    const { attention } = shown.value ?? {};
+    return (read.value === asked.value ? (attention?.brings ?? line.value?.maps.contribution) : line.value?.maps.contribution) ?? null;
+  });
+  const tallest = computed(() => (brings.value ? limitOf(brings.value) : 0));
   watch(signal, () => {
     if (!shown.value) return;
-    const brings = contributionsAt(shown.value.attention, store, room.row.value);
     const { left, span } = part.value;
-    const limit = brings ? limitOf(brings) : 0;
-    paintBrings(bars, brings?.subarray(left, left + span) ?? new Float32Array(0), limit, side.value, BARS, store.theme.value);
-    // Where only the chosen destination's are known, they are its, whatever is pointed at.
-    const row = shown.value.attention.maps.contribution ? room.row.value : ownDestination(shown.value.attention, store);
-    const tallest = limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001";
-    const where = row === null ? "the last token" : store.tokenText(row);
-    render(brings ? html`<span class=${row === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>brings ${tallest}` : "", barsLabel);
-    barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${tallest}.`;
+    paintBrings(bars, brings.value?.subarray(left, left + span) ?? new Float32Array(0), tallest.value, side.value, BARS, store.theme.value);
+  });
+  watch(signal, () => {
+    if (!shown.value) return;
+    const limit = tallest.value;
+    const most = limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001";
+    const where = read.value === null ? "the last token" : store.tokenText(read.value);
+    render(brings.value ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>brings ${most}` : "", barsLabel);
+    barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}.`;
   });
 
-  watch(signal, () => {
-    const row = room.row.value;
-    const words = shown.value && map.value.length > 0 && row !== null && row < size.value
-      ? lineWords(store, shown.value.weighting, "reads", row, lineOf(map.value, size.value, "reads", row)) : "";
-    reads.textContent = reads.title = words;
+  const said = computed(() => {
+    const values = line.value && shown.value ? line.value.maps[shown.value.weighting] : undefined;
+    if (!line.value || !values || !shown.value) return "";
+    return lineWords(store, shown.value.weighting, "reads", line.value.token, unmasked(values, "reads", line.value.token));
   });
+  watch(signal, () => void (reads.textContent = reads.title = said.value));
 
   watch(signal, () => {
     render(axisLabels(store, part.value, "source", side.value, store.hoveredToken.value), sources);
     render(axisLabels(store, part.value, "destination", side.value, room.pointed.value ?? store.hoveredToken.value), destinations);
   });
+  const labelled = state(false);
+  watch(signal, () => {
+    const words = said.value;
+    if (labelled.value) untracked(() => (store.sentence.value = [`${name.peek()}: ${words}`]));
+  });
   destinations.addEventListener("pointermove", (event) => {
     const box = destinations.getBoundingClientRect();
     const { top, span } = part.peek();
     const row = top + Math.max(0, Math.min(span - 1, Math.floor(((event.clientY - box.top) / box.height) * span)));
-    if (room.pointed.peek() === row || row >= size.peek()) return;
+    if (row >= size.peek()) return;
     room.pointed.value = row;
-    store.sentence.value = [`${name.peek()}: ${reads.textContent}`];
+    labelled.value = true;
   }, { signal });
   destinations.addEventListener("pointerleave", () => {
+    labelled.value = false;
     room.pointed.value = null;
     store.sentence.value = null;
   }, { signal });
 
   mountZoom(matrix, zoom, size, signal);
-  mountCursor({ matrix, overlay, bars, mark }, room, shown, part, zoom, signal);
+  mountCursor({ matrix, overlay, bars, mark }, room, shown, panes, part, zoom, signal);
 
-  return { node, head: name, shown: () => (node.classList.contains("rs-waiting") ? null : shown.peek()) };
+  const seen = (): Seen | null => {
+    const [picture, pane] = [shown.peek(), inView.peek()];
+    if (node.classList.contains("rs-waiting") || !picture || !pane) return null;
+    if (picture.attention.step === 1) return { ...picture, pane: picture.attention };
+    const { frame, take } = cropped(pane, part.peek());
+    const maps = Object.fromEntries(Object.entries(pane.maps).map(([what, values]) => [what, take(values)]));
+    return { ...picture, pane: { ...frame, maps } };
+  };
+  return { node, head: name, seen };
 }

@@ -1,14 +1,13 @@
 // What the text view shades: some heads' maps superposed, or the kernel's blend of a layer's or all heads.
-import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { words16 } from "../client";
+import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { limitOf } from "../draw/colours";
-import { halves } from "../draw/half";
+import { stepOf } from "../draw/plane";
 import { headName } from "../format";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Weighting } from "../store";
 import { isSet } from "../target";
-import { type Attention, scaled, whyMissing } from "./attention-data";
+import { type Attention, frameOf, unpacked, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 
 /** Heads by name, or all of a layer (null: of the model). */
@@ -21,6 +20,10 @@ export interface TextPicture {
   heads: string[];
   weighting: Weighting;
   size: number;
+  /** Of a long prompt there are blocks of so many cells a side, and lines are asked for one by one. */
+  step: number;
+  /** Of a blend: whose heads; null is all. */
+  layer: number | null;
   /** The superposition, [destination, source]. */
   values: Float32Array;
   /** Its largest value. */
@@ -52,7 +55,7 @@ export function nameOf(wanted: Wanted, weighting: Weighting, heads: number): str
 
 export interface TextState {
   picture: ReadonlySignal<TextPicture | null>;
-  trouble: ReadonlySignal<string | null>;
+  trouble: Signal<string | null>;
   waiting: ReadonlySignal<boolean>;
 }
 
@@ -109,7 +112,7 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
     const size = parts[0]?.attention.size ?? 0;
     const values = superpose(parts.map((part) => part.values), weighting);
     const notes = [...new Set(parts.flatMap((part) => part.attention.notes))];
-    return { name: nameOf({ heads }, weighting, heads.length), heads, weighting, size, values, parts, notes, limit: limitOf(values) };
+    return { name: nameOf({ heads }, weighting, heads.length), heads, weighting, size, step: parts[0]?.attention.step ?? 1, layer: null, values, parts, notes, limit: limitOf(values) };
   }
 
   async function readHeads(heads: string[], weighting: Weighting): Promise<TextPicture | null> {
@@ -121,11 +124,18 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
   async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
     const target = store.target.peek();
     if (!isSet(target)) return null;
-    const result = await client.latest("text blend", { kind: "blend", ...what, target, prompt: store.prompt.peek(), weighting });
+    // Of a long prompt one line tells what a picture of all would: how many heads there are, and what is to be said.
+    const at = store.destination.peek() ?? 0;
+    const long = stepOf(store.tokens.peek().length, store.tokens.peek().length) > 1;
+    const part = long ? { rows: { start: at, stop: at + 1 } } : {};
+    const result = await client.latest("text blend", { kind: "blend", ...what, target, prompt: store.prompt.peek(), weighting, ...part });
     if (!result) return null;
-    const { positions, heads, scale, notes } = result.reply;
-    const values = scaled(halves(words16(result.buffers[0])), scale);
-    return { name: nameOf(what, weighting, heads), heads: namesOf(what.layer), weighting, size: positions, values, parts: [], notes, limit: limitOf(values) };
+    const { positions, heads, notes } = result.reply;
+    const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
+    return {
+      name: nameOf(what, weighting, heads), heads: namesOf(what.layer), weighting, size: positions, step: stepOf(positions, positions), layer: what.layer,
+      values, parts: [], notes, limit: limitOf(values),
+    };
   }
 
   function namesOf(layer: number | null): string[] {

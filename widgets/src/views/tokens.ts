@@ -6,11 +6,14 @@ import { spoken, visible } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { prose } from "./prose";
+import { mountStretch } from "./stretch";
 
 export function mountTokens(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
   const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
   const beside = element("p", "rs-strip-note", { hidden: "" });
-  parent.append(strip, beside);
+  parent.append(strip);
+  const stretch = mountStretch(parent, store, "tokens", signal);
+  parent.append(beside);
   const drawn = state(0);
   let focused: number | null = null;
 
@@ -23,10 +26,12 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
     const tokens = store.tokens.value;
     const destination = store.destination.value;
     const locked = store.locked.value;
-    const rove = Math.min(focused ?? destination ?? 0, Math.max(0, tokens.length - 1));
+    const { start, stop } = stretch.shown.value;
+    const rove = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
     strip.classList.toggle("rs-long", tokens.length > 64);
     render(
-      html`${tokens.map((token, i) => {
+      html`${tokens.slice(start, stop).map((token, nth) => {
+        const i = start + nth;
         const varies = token.text === "" ? (token.varies ?? []) : [];
         const says = varies.length > 0 ? "prompts differ" : spoken(token.text);
         const classes = [
@@ -55,7 +60,7 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
   // The destination in view: within the strip only, the page never scrolls.
   watch(signal, () => {
     const at = store.destination.value;
-    void store.tokens.value;
+    void stretch.shown.value;
     const option = at === null ? null : strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // the strip is what it is counted from
@@ -99,6 +104,7 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
   }, { signal });
 
   function focus(at: number): void {
+    stretch.reveal(at);
     const option = strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
     strip.querySelector('[tabindex="0"]')?.setAttribute("tabindex", "-1");
     option?.setAttribute("tabindex", "0");

@@ -1,5 +1,7 @@
 // Attention matrices side by side, 60 mm each: tokens on both axes, and beneath what each source brings at the destination.
 import { limitOf } from "../../draw/colours";
+import { isEmpty } from "../../draw/matrix";
+import { blocks, length, within } from "../../draw/plane";
 import { signed } from "../../format";
 import type { Weighting } from "../../store";
 import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
@@ -12,6 +14,7 @@ const PANEL = (60 * 72) / 25.4;
 const LABELS = 44;
 const SIDE = PANEL - LABELS - 8;
 const BRINGS = 18;
+const LINE = 14;
 /** More cells a side than this are one picture instead of so many marks. */
 const MARKS = 150;
 /** Characters of a name that stand beside “from (source)”; a longer one is told whole in the caption. */
@@ -23,13 +26,14 @@ const NAMES: Record<Weighting, (setting: Setting) => string> = {
   contribution: ({ quantity }) => `contribution to the ${withUnit(quantity)}`,
 };
 
-export function attentionFigure({ weighting, maps, ownRange }: AttentionPicture, setting: Setting): string {
+export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPicture, setting: Setting): string {
   const across = Math.min(3, Math.max(1, maps.length));
   const sheet = new Sheet(across * PANEL + 2 * MARGIN);
   const values = (map: AttentionMap): Float32Array => map.maps[weighting] ?? new Float32Array(0);
   const bars = maps.some((map) => map.brings) ? [`bars: what each source brings to the ${setting.quantity}`] : [];
   const named = maps.flatMap(({ name }) => (name.length > NAME ? [name] : []));
-  const top = sheet.heading("Attention", weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting), [...setting.source, setting.target, setting.place, ...bars, ...named]) + 5;
+  const parts = [...new Set(maps.map((map) => partWords(map, pool, setting.tokens.length).join("; ")).filter(Boolean))];
+  const top = sheet.heading("Attention", weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting), [...setting.source, setting.target, setting.place, ...parts, ...bars, ...named]) + 5;
   const all = Math.max(0, ...maps.map((map) => limitOf(values(map))));
   const coloursOf = (map: AttentionMap | null): Colours => {
     const limit = map && ownRange ? limitOf(values(map)) : weighting === "pattern" && !ownRange ? 1 : all;
@@ -44,27 +48,36 @@ export function attentionFigure({ weighting, maps, ownRange }: AttentionPicture,
   return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
 }
 
+/** How large a map is drawn: a line of it is as thin as can be seen. */
+function extent({ rows, columns }: AttentionMap): { wide: number; tall: number } {
+  return { wide: length(columns) === 1 && length(rows) > 1 ? LINE : SIDE, tall: length(rows) === 1 && length(columns) > 1 ? LINE : SIDE };
+}
+
 function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, setting: Setting): void {
-  const { name, value, size, brings } = map;
+  const { name, value, rows, columns, brings } = map;
+  const { wide, tall } = extent(map);
   sheet.text(x, y, cut(name, NAME), { size: 7.5, bold: true, mono: true });
   if (value !== null) sheet.text(x + widthOf(name, true) * 7.5 + 5, y, signed(value), { size: 7.5, fill: value < 0 ? MINUS : PLUS });
   sheet.text(x + LABELS + SIDE, y, "from (source)", { anchor: "end", fill: MUTED });
   const [left, top] = [x + LABELS, y + 4 + LABELS];
-  const cell = SIDE / Math.max(1, size);
-  matrix(sheet, left, top, size, values, colours, name);
-  sheet.path(`M${left} ${top}v${SIDE}h${SIDE}`, `fill="none" stroke="${RULE}" stroke-width="0.5"`);
-  const text = Math.min(6, Math.max(4, cell * 0.9));
-  for (const { at, text: token, bold } of tokenLabels(setting.tokens, size, SIDE, text, null)) {
-    sheet.text(left + (at + 0.5) * cell + 1.5, top - 3, token, { size: text, mono: true, rotate: -55, bold });
-  }
-  for (const { at, text: token, bold } of tokenLabels(setting.tokens, size, SIDE, text, setting.destination)) {
-    sheet.text(left - 3, top + (at + 0.5) * cell + text * 0.35, token, { size: text, mono: true, anchor: "end", bold });
-  }
-  sheet.text(x + 3, top + SIDE / 2, "to (destination)", { anchor: "middle", rotate: -90, fill: MUTED });
-  const dest = setting.destination;
-  if (dest !== null && dest < size && cell >= 2)
-    sheet.path(`M${left} ${(top + dest * cell).toFixed(2)}h${SIDE}v${cell.toFixed(2)}h${-SIDE}z`, `fill="none" stroke="${INK}" stroke-width="0.7"`);
-  let below = top + SIDE + 6;
+  const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) }; // of one position
+  matrix(sheet, left, top, map, values, colours);
+  sheet.path(`M${left} ${top}v${tall}h${wide}`, `fill="none" stroke="${RULE}" stroke-width="0.5"`);
+  const written = (span: typeof rows, room: number, cell: number, marked: number | null): void => {
+    const text = Math.min(6, Math.max(4, cell * 0.9));
+    const tokens = setting.tokens.slice(span.start, span.stop);
+    for (const { at, text: token, bold } of tokenLabels(tokens, length(span), room, text, marked === null ? null : marked - span.start)) {
+      if (span === columns) sheet.text(left + (at + 0.5) * cell + 1.5, top - 3, token, { size: text, mono: true, rotate: -55, bold });
+      else sheet.text(left - 3, top + (at + 0.5) * cell + text * 0.35, token, { size: text, mono: true, anchor: "end", bold });
+    }
+  };
+  written(columns, wide, unit.x, null);
+  written(rows, tall, unit.y, setting.destination);
+  sheet.text(x + 3, top + Math.max(tall, 40) / 2, "to (destination)", { anchor: "middle", rotate: -90, fill: MUTED });
+  const dest = setting.destination === null || !within(rows, setting.destination) ? null : setting.destination - rows.start;
+  if (dest !== null && unit.y >= 2)
+    sheet.path(`M${left} ${(top + dest * unit.y).toFixed(2)}h${wide}v${unit.y.toFixed(2)}h${-wide}z`, `fill="none" stroke="${INK}" stroke-width="0.7"`);
+  let below = top + tall + 6;
   if (brings) {
     bringsBars(sheet, left, below, brings);
     const limit = limitOf(brings);
@@ -75,22 +88,39 @@ function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Fl
   if (ownRange) flatColourBar(sheet, left, below + 6, colours, "");
 }
 
-function matrix(sheet: Sheet, left: number, top: number, size: number, values: Float32Array, colours: Colours, name: string): void {
-  if (size > MARKS) {
-    const address = pixels(size, values, (value) => colourOf(value, colours));
-    if (address) sheet.image(left, top, SIDE, SIDE, address);
+function matrix(sheet: Sheet, left: number, top: number, map: AttentionMap, values: Float32Array, colours: Colours): void {
+  const { rows, columns, step, name } = map;
+  const { wide, tall } = extent(map);
+  const [down, across] = [blocks(rows, step), blocks(columns, step)];
+  const value = (row: number, column: number): number => {
+    const own = values[row * across + column] ?? NaN;
+    return isEmpty(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own; // a causal mask leaves its triangle empty
+  };
+  if (Math.max(down, across) > MARKS) {
+    const address = pixels(down, across, value, (own) => colourOf(own, colours));
+    if (address) sheet.image(left, top, wide, tall, address);
     return;
   }
-  const cell = SIDE / Math.max(1, size);
+  const [w, h] = [wide / Math.max(1, across), tall / Math.max(1, down)];
+  const cell = Math.min(w, h);
   const gap = cell > 5 ? 0.6 : cell > 2.5 ? 0.3 : 0;
   sheet.group(`cells cells-${name}`, () => {
-    for (let q = 0; q < size; q += 1)
-      for (let k = 0; k < size; k += 1) {
-        const value = values[q * size + k] ?? NaN;
-        if (Number.isNaN(value) || (k > q && value === 0)) continue; // a causal mask leaves its triangle empty
-        sheet.rect(left + k * cell + gap / 2, top + q * cell + gap / 2, cell - gap, cell - gap, hex(colourOf(value, colours)), cell > 7 ? { radius: 0.8 } : {});
+    for (let q = 0; q < down; q += 1)
+      for (let k = 0; k < across; k += 1) {
+        const own = value(q, k);
+        if (Number.isNaN(own)) continue;
+        sheet.rect(left + k * w + gap / 2, top + q * h + gap / 2, w - gap, h - gap, hex(colourOf(own, colours)), cell > 7 ? { radius: 0.8 } : {});
       }
   });
+}
+
+/** “destinations 512–1023, sources 0–511” where that is not all; “each cell the strongest of 4 × 4” where it is not one. */
+function partWords({ rows, columns, step }: AttentionMap, pool: AttentionPicture["pool"], positions: number): string[] {
+  const all = length(rows) === positions && length(columns) === positions;
+  return [
+    ...(all ? [] : [`destinations ${rows.start}–${rows.stop - 1}, sources ${columns.start}–${columns.stop - 1}`]),
+    ...(step === 1 ? [] : [`down-sampled: each cell is the ${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`]),
+  ];
 }
 
 function bringsBars(sheet: Sheet, left: number, top: number, brings: Float32Array): void {

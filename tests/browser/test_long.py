@@ -1,0 +1,70 @@
+"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled picture, a window of it, what is said, by numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lab import Lab
+from playwright.sync_api import expect
+from sidebar import FOLLOWS
+
+LONG = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / "python")!r})
+import tiny, torch, residscope
+from transformer_lens.model_bridge import TransformerBridge
+settings = {{"d_model": 24, "d_head": 6, "n_layers": 1, "n_heads": 2, "n_ctx": 1024, "d_mlp": 40, "d_vocab": 64}}
+model = TransformerBridge.boot_native(settings | {{"seed": 0}}, tokenizer=tiny._tokenizer())
+torch.manual_seed(1)
+with torch.no_grad():
+    logits, cache = model.run_with_cache(torch.randint(3, 64, (1, 1024)))
+cache["pattern", 0][0, 1, 700, 300] = 0.875  # a single bright cell
+panel = residscope.inspect(cache, (5, 6), heads=["0.1"])
+"""
+
+
+def test_a_long_prompt_loses_no_peak_and_is_exact_where_it_is_zoomed(lab: Lab) -> None:
+    lab.open(lab.write_notebook("long.ipynb", LONG))
+    lab.run_all()
+    panel = lab.panel()
+    card = panel.get_by_role("region", name="Attention L0H1", exact=True)
+    sentence, matrix, pooled = panel.locator(".rs-sentence"), card.locator("canvas").first, card.locator(".rs-pooled")
+    expect(pooled).to_have_text("strongest of 2 × 2", timeout=FOLLOWS)
+
+    def point_at(q: float, k: float, top: int, left: int, span: int) -> None:
+        matrix.scroll_into_view_if_needed()
+        box = matrix.bounding_box()
+        assert box
+        x, y = (k + 0.5 - left) / span * box["width"], (q + 0.5 - top) / span * box["height"]
+        matrix.hover(position={"x": x, "y": y})
+
+    card.get_by_role("button", name="enlarge L0H1").click()
+    point_at(700.5, 300.5, 0, 0, 1024)
+    expect(sentence).to_have_text(
+        "L0H1: positions 700–701 read 300–301: strongest attention 0.88 · zoom in for single tokens"
+    )
+    for _ in range(24):  # about the pointer, which stays on its cell
+        lab.page.keyboard.down("Control")
+        lab.page.mouse.wheel(0, -60)
+        lab.page.keyboard.up("Control")
+    expect(pooled).to_have_count(0, timeout=FOLLOWS)
+    expect(sentence).to_contain_text("(destination 700) reads ", timeout=FOLLOWS)
+    expect(sentence).to_contain_text("(source 300): attention 0.88")
+    window = card.get_by_label(re.compile("^In view: destinations "))
+    expect(window).to_be_visible()
+    matrix.focus()
+    lab.page.keyboard.press("ArrowLeft")
+    found = re.search(r"\(destination (\d+)\) reads .* \(source (\d+)\): attention (\d\.\d\d)", sentence.inner_text())
+    assert found
+    q, k, said = int(found[1]), int(found[2]), float(found[3])
+    assert abs(said - lab.python(f"float(cache['pattern', 0][0, 1, {q}, {k}])")) < 0.006
+    window.focus()
+    lab.page.keyboard.press("End")
+    expect(window).to_have_attribute("aria-label", re.compile("to 1023, sources .* to 1023, of 1024"))
+
+    # What stands below the matrix is exact: the last position's strongest sources, not blocks.
+    lab.page.mouse.move(0, 0)
+    best = lab.python("[[int(i), round(float(v), 2)] for v, i in zip(*cache['pattern', 0][0, 1, 1023].topk(2))]")
+    for at, value in best:
+        expect(card.locator(".rs-reads")).to_contain_text(f"({at}) {value:.2f}", timeout=FOLLOWS)
+    assert panel.locator(".rs-tokens .rs-token").count() == 256

@@ -1,0 +1,90 @@
+// A part of a map, in blocks: of a long prompt not every cell travels, but one figure for `step` × `step` of them. Of a
+// short one `step` is 1, and the part is all of it.
+import type { Part } from "./zoom";
+
+/** Positions from `start` up to, not including, `stop`. */
+export interface Span {
+  start: number;
+  stop: number;
+}
+export interface Frame {
+  rows: Span;
+  columns: Span;
+  step: number;
+}
+export interface Plane extends Frame {
+  /** [block of destinations, block of sources], row-major; NaN is left empty. */
+  values: Float32Array;
+}
+
+/** The most figures of a map that the kernel sends; see py_backend/residscope/downsampling.py. */
+const SENT = 512 * 512;
+
+export const length = ({ start, stop }: Span): number => stop - start;
+export const blocks = (span: Span, step: number): number => Math.ceil(length(span) / step);
+export const within = ({ start, stop }: Span, at: number): boolean => at >= start && at < stop;
+
+/** All of a map that is there cell by cell. */
+export function whole(size: number, values: Float32Array): Plane {
+  return { ...everything(size), step: 1, values };
+}
+export function everything(size: number): { rows: Span; columns: Span } {
+  return { rows: { start: 0, stop: size }, columns: { start: 0, stop: size } };
+}
+
+/** How many cells a side the kernel puts into one figure. */
+export function stepOf(rows: number, columns: number): number {
+  let step = Math.max(1, Math.floor(Math.sqrt((rows * columns) / SENT)));
+  while (Math.ceil(rows / step) * Math.ceil(columns / step) > SENT) step += 1;
+  return step;
+}
+
+/** Which figure a cell is in; −1 where it is not in this part. */
+export function indexOf({ rows, columns, step }: Frame, q: number, k: number): number {
+  if (!within(rows, q) || !within(columns, k)) return -1;
+  return Math.floor((q - rows.start) / step) * blocks(columns, step) + Math.floor((k - columns.start) / step);
+}
+
+/** The positions of the block that a cell is in. */
+export function blockOf({ rows, columns, step }: Frame, q: number, k: number): { rows: Span; columns: Span } {
+  const of = (span: Span, at: number): Span => {
+    const start = span.start + Math.floor((at - span.start) / step) * step;
+    return { start, stop: Math.min(span.stop, start + step) };
+  };
+  return { rows: of(rows, q), columns: of(columns, k) };
+}
+
+export function covers({ rows, columns }: Frame, { left, top, span }: Part): boolean {
+  return rows.start <= top && rows.stop >= top + span && columns.start <= left && columns.stop >= left + span;
+}
+
+/** The blocks of a plane that a part touches: where they lie, and how to take their figures out of a map. */
+export function cropped(plane: Frame, { left, top, span }: Part): { frame: Frame; take: (values: Float32Array) => Float32Array } {
+  const cut = (of: Span, at: number): Span => ({
+    start: of.start + Math.floor((Math.max(at, of.start) - of.start) / plane.step) * plane.step,
+    stop: Math.min(of.stop, of.start + Math.ceil((at + span - of.start) / plane.step) * plane.step),
+  });
+  const frame: Frame = { rows: cut(plane.rows, top), columns: cut(plane.columns, left), step: plane.step };
+  const [down, across, wide] = [blocks(frame.rows, frame.step), blocks(frame.columns, frame.step), blocks(plane.columns, plane.step)];
+  const take = (values: Float32Array): Float32Array => {
+    const out = new Float32Array(down * across);
+    const from = indexOf(plane, frame.rows.start, frame.columns.start);
+    for (let row = 0; row < down; row += 1) out.set(values.subarray(from + row * wide, from + row * wide + across), row * across);
+    return out;
+  };
+  return { frame, take };
+}
+
+/**
+ * What to ask for to see a part more finely than with `step`; null where nothing finer would come. A part that is not
+ * large comes with what is around it, so that it can be moved a little.
+ */
+export function finer(part: Part, size: number, step: number): { rows: Span; columns: Span } | null {
+  if (part.span === 0 || stepOf(part.span, part.span) >= step) return null;
+  const side = Math.min(size, Math.max(part.span, part.span <= 384 ? 512 : 0));
+  const around = (start: number): Span => {
+    const from = Math.max(0, Math.min(size - side, start - Math.floor((side - part.span) / 2)));
+    return { start: from, stop: from + side };
+  };
+  return { rows: around(part.top), columns: around(part.left) };
+}

@@ -1,0 +1,144 @@
+import { describe, expect, it, vi } from "vitest";
+import { downSampled } from "../dev/down-sampled";
+import { fakeKernel } from "../dev/fake-kernel";
+import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "../src/draw/plane";
+import { inSight, settingOf } from "../src/export/sight";
+import { figure } from "../src/export/svg/figure";
+import { tableOf } from "../src/export/tables";
+import { unpacked } from "../src/views/attention-data";
+import { strongest } from "../src/views/attention-words";
+import { labelled } from "../src/views/card-labels";
+import { Store } from "../src/store";
+import type { Traits } from "../src/anywidget";
+import { all, key, open, text } from "./open";
+
+const POSITIONS = 520;
+const SHAPE = { layers: 1, heads: 2, positions: POSITIONS, prompts: 1 };
+const random = Float32Array.from({ length: 30 * 30 }, (_, i) => Math.sin(i * 12.9898) * 43758.5453 % 1);
+
+describe("planes", () => {
+  it("are cut so that what travels is never more than 512 × 512", () => {
+    expect([15, 512, 513, 1024, 4096].map((n) => stepOf(n, n))).toEqual([1, 1, 2, 2, 8]);
+    expect([stepOf(1, 4096), stepOf(4096, 1), stepOf(1, 262_145)]).toEqual([1, 1, 2]);
+  });
+  it("know which figure a cell is in, and which cells a figure is of, also at the last, smaller blocks", () => {
+    const plane = { rows: { start: 4, stop: 21 }, columns: { start: 0, stop: 30 }, step: 8 };
+    expect([indexOf(plane, 4, 0), indexOf(plane, 12, 9), indexOf(plane, 20, 29), indexOf(plane, 3, 0), indexOf(plane, 21, 0)]).toEqual([0, 5, 11, -1, -1]);
+    expect(blockOf(plane, 20, 29)).toEqual({ rows: { start: 20, stop: 21 }, columns: { start: 24, stop: 30 } });
+  });
+  it("give the part in view", () => {
+    const { frame, take } = cropped({ ...everything(30), step: 4 }, { left: 9, top: 17, span: 8 });
+    expect(frame).toEqual({ rows: { start: 16, stop: 28 }, columns: { start: 8, stop: 20 }, step: 4 });
+    const side = Math.ceil(30 / 4);
+    const map = Float32Array.from({ length: side * side }, (_, i) => i);
+    expect([...take(map)]).toEqual([4, 5, 6].flatMap((row) => [2, 3, 4].map((column) => row * side + column)));
+  });
+  it("are refined where that is of use, with what is around", () => {
+    expect(finer({ left: 0, top: 0, span: 4096 }, 4096, 8)).toBeNull();
+    expect(finer({ left: 0, top: 0, span: 100 }, 400, 1)).toBeNull();
+    const near = finer({ left: 4000, top: 10, span: 96 }, 4096, 8);
+    expect(near).toEqual({ rows: { start: 0, stop: 512 }, columns: { start: 3584, stop: 4096 } });
+    const half = finer({ left: 1024, top: 2048, span: 2048 }, 4096, 8);
+    expect(half && covers({ ...half, step: 4 }, { left: 1024, top: 2048, span: 2048 })).toBe(true);
+  });
+  it("come as triangles, and in units of their scale", () => {
+    const square = unpacked({ what: "pattern", scale: 2, wide: true, triangle: true }, new DataView(Float32Array.of(1, 2, 3, 4, 5, 6).buffer), { ...everything(3), step: 1 });
+    expect([...square]).toEqual([2, 0, 0, 4, 6, 0, 8, 10, 12]);
+  });
+});
+
+it("the strongest few of a line are those that sorting finds", () => {
+  const line = random.subarray(0, 200).map((value, i) => (i % 7 === 0 ? NaN : value));
+  const sorted = [...line.keys()].filter((i) => Math.abs(line[i] ?? 0) > 0).sort((a, b) => Math.abs(line[b] ?? 0) - Math.abs(line[a] ?? 0));
+  for (const most of [1, 3, 5]) expect(strongest(line, most)).toEqual(sorted.slice(0, most));
+  expect(strongest(Float32Array.of(0, NaN), 3)).toEqual([]);
+});
+
+it("labels thin out, and the marked ones stay", () => {
+  expect(labelled({ start: 100, span: 4000 }, 240, [135, 4099])).toEqual([135, ...Array.from({ length: 19 }, (_, i) => 300 + i * 200), 4099]);
+});
+
+describe("a long prompt", { timeout: 20_000 }, () => {
+  const opened = async (traits: Partial<Traits> = {}) => {
+    const asked = await open({ heads: ["L0H0"], ...traits }, fakeKernel(SHAPE));
+    await vi.waitFor(() => expect(asked.root.dataset["state"]).toBe("ready"), 10_000);
+    const card = asked.root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]');
+    const matrix = card?.querySelector<HTMLElement>(".rs-matrix") ?? null;
+    const parts = () => asked.model.asked.map(({ ask }) => ask).filter((ask) => ask.kind === "attention");
+    return { ...asked, card, matrix, parts, said: () => text(asked.root.querySelector(".rs-sentence")) };
+  };
+
+  it("is read in blocks, which are said to be some, and cell by cell where it is zoomed; the mini-map moves", async () => {
+    const { card, matrix, parts, said, root } = await opened();
+    expect(text(card?.querySelector(".rs-pooled"))).toBe("strongest of 2 × 2");
+    expect(card?.querySelector<HTMLElement>(".rs-mini-map")?.hidden).toBe(true);
+    key(matrix, "Home");
+    await vi.waitFor(() => expect(said()).toMatch(/^L0H0: positions 518–519 read 0–1: strongest attention 0\.\d\d · zoom in/));
+    key(matrix, "ArrowUp"); // a block
+    expect(said()).toContain("positions 516–517 read 0–1");
+    for (let i = 0; i < 4; i += 1) key(matrix, "+");
+    await vi.waitFor(() => expect(card?.querySelector(".rs-pooled")).toBeNull());
+    const asked = parts().filter((ask) => ask.rows && ask.columns);
+    expect(asked).toHaveLength(1); // what lies within it is there
+    expect(asked[0]).toMatchObject({ rows: { start: 4, stop: 516 }, columns: { start: 4, stop: 516 } }); // 520 / 1.4, and what is around
+    key(matrix, "ArrowLeft");
+    await vi.waitFor(() => expect(said()).toMatch(/\(destination \d+\) (reads|cannot see)/));
+    const map = card?.querySelector<HTMLElement>(".rs-mini-map");
+    expect(map?.hidden).toBe(false);
+    key(map, "End");
+    expect(map?.getAttribute("aria-label")).toMatch(/^In view: destinations 385 to 519, sources 385 to 519, of 520/);
+    key(map, "ArrowLeft");
+    expect(map?.getAttribute("aria-label")).toContain("sources 317 to 451");
+    key(matrix, "0");
+    expect([text(card?.querySelector(".rs-pooled")), map?.hidden]).toEqual(["strongest of 2 × 2", true]);
+    all(root, '[aria-label="Down-sampling"] button').find((button) => text(button) === "mean")?.click();
+    await vi.waitFor(() => expect(text(card?.querySelector(".rs-pooled"))).toBe("mean of 2 × 2"));
+    expect(parts().at(-1)).toMatchObject({ pool: "mean" });
+  });
+
+  it("says exactly what a row reads: it is asked for, not taken from the blocks", async () => {
+    const { card, parts } = await opened();
+    await vi.waitFor(() => expect(text(card?.querySelector(".rs-reads"))).toMatch(/^“.+” \(519\) reads “.+” \(\d+\) 0\.\d\d/));
+    expect(parts().some((ask) => ask.rows?.start === 519 && ask.rows.stop === 520 && !ask.columns)).toBe(true);
+  });
+
+  it("has only some of its tokens in the page, which follow the keyboard and the slider", async () => {
+    const { root, matrix } = await opened({ presentation: "text" });
+    expect(matrix).not.toBeNull();
+    for (const [box, option] of [[".rs-tokens", ".rs-token"], [".rs-text-box", ".rs-word"]] as const) {
+      const strip = root.querySelector(box);
+      const places = (): number[] => [...(strip?.querySelectorAll<HTMLElement>(option) ?? [])].map((node) => Number(node.dataset["position"]));
+      expect([places().length, places()[0], places().at(-1)]).toEqual([256, 264, 519]);
+      key(strip?.querySelector('[data-position="519"]'), "Home");
+      expect([places()[0], document.activeElement?.getAttribute("data-position")]).toEqual([0, "0"]);
+    }
+    const slider = root.querySelector<HTMLInputElement>(".rs-stretch input");
+    if (!slider) throw new Error("no slider");
+    slider.value = "200";
+    slider.dispatchEvent(new Event("input"));
+    expect(root.querySelector(".rs-tokens .rs-token")?.getAttribute("data-position")).toBe("200");
+    expect(slider.getAttribute("aria-valuetext")).toBe("positions 200 to 455 of 520");
+  });
+
+  it("is shaded in the text by a line that was asked for, heads or a blend", async () => {
+    const { root } = await opened({ presentation: "text" });
+    const line = (): string => text(root.querySelector(".rs-text-line"));
+    await vi.waitFor(() => expect(line()).toMatch(/^L0H0: “.+” \(519\) reads /));
+    all(root, ".rs-head-chip").at(-1)?.click();
+    await vi.waitFor(() => expect(line()).toMatch(/^mean of all 2 heads: “.+” \(519\) reads .* 0\.00/));
+  });
+
+  it("is exported as it is seen: in blocks with their ends, which the figure says", () => {
+    const map = Float32Array.from({ length: 900 }, (_, i) => (i % 30 > Math.floor(i / 30) ? 0 : Math.abs(random[i] ?? 0)));
+    const blocks = { ...downSampled(30, map, {}), step: 4 };
+    const side = Math.ceil(30 / 4);
+    const picture = { picture: "attention" as const, weighting: "pattern" as const, ownRange: false, pool: "peak" as const,
+      maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, brings: null }] };
+    const setting = { ...settingOf(new Store()), tokens: Array.from({ length: 30 }, (_, i) => ({ text: `t${i}`, shown: `t${i}` })) };
+    const { columns, rows } = tableOf(picture, setting);
+    expect(columns).toEqual(["head", "destination_first", "destination_last", "source_first", "source_last", "strongest_attention"]);
+    expect([...rows].at(-1)?.slice(0, 5)).toEqual(["L0H0", 28, 29, 28, 29]);
+    expect(figure(picture, setting)).toContain("each cell is the strongest of 4 × 4");
+    expect(inSight(new Store())).toEqual([]);
+  });
+});
