@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Buffers = list[bytes]
 
 _reading = threading.Lock()
-"""msgspec works out at first use how a structure is read: two threads that do so at once end the process (seen with 0.22)."""
+"""msgspec works out at first use how a structure is read; two threads that do so at once end the process (in 0.22)."""
 
 
 def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> tuple[dict[str, Any], Buffers]:
