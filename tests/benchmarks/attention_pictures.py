@@ -308,7 +308,7 @@ def rows() -> list[Row]:
                 for _ in range(3):
                     running.open(held)
                     times.append(running.timed(THUMBS, None))
-                spent, size = min(times)
+                spent, size = sorted(times)[1]
                 note = "those in sight are asked for; the worst of three: " + spoken(max(times)[0])
                 found.append(
                     Row(
@@ -331,7 +331,7 @@ def _long(running: Bench, held: Any, positions: int, beside: str) -> list[Row]:
     for _ in range(3):
         running.open(held)
         times.append(running.timed(SET, ["heads", ["L0H0"], 1]))
-    spent, size = min(times)
+    spent, size = sorted(times)[1]
     moved: list[float] = running.page.evaluate(HOVER, 240)
     idle: list[float] = running.page.evaluate(IDLE, 240)
     # Of 4096 tokens its page would be some 200 MB of JSON.
