@@ -177,7 +177,7 @@ def decompose(
         rows = _read(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
         total = rows.values[-1]
         left = gap(own, total)
-        finite = math.isfinite(left)
+        finite = math.isfinite(left) and bool(rows.values.isfinite().all())  # the last one is not their sum
         tolerance = rounding(readout, total)
     else:
         fitted = fit(readout, partial(_rows, readout, by, wanted), _goal(readout, own), own)

@@ -80,7 +80,7 @@ def test_it_attaches_and_answers_while_a_cell_runs(kernel, sidebar, cell):
         sidebar.close()
     rows = np.frombuffer(buffer, np.float32)
     expected = value(kernel, "residscope.attribute(my_cache, 5).mean().tolist()")
-    np.testing.assert_allclose(rows, expected, rtol=1e-5)
+    np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
     assert answer["reply"]["notes"] == []
 
 
