@@ -7,17 +7,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import components, positions
 from .cache import CacheView
 from .calm import calm
-from .components import Plan, Rows, rows_of
+from .components import Plan, Rows
 from .errors import ResidscopeError
-from .fit import fit, gap, heads_add_up, reasons, rounding, worth
+from .finite import check_finite
+from .fit import fit, gap, reasons, rounding, stream_goal
 from .heads import name
 from .identity import sight
 from .measure import measure, notes
@@ -28,15 +29,16 @@ from .readout import Readout
 from .reads import gated
 from .result import Attribution
 from .sources import not_by_reading, rounding_in, sources, wanted_heads
+from .split import Checked, check_split
 from .structure import Structure, named_layers, neuron_weight, out_weight
 from .targets import Targets
-from .vectors import known_rows
+from .vectors import read_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-__all__ = ["Attribution", "Checked", "attribute", "check_finite", "check_split", "decompose"]
+__all__ = ["Attribution", "attribute", "decompose"]
 
 
 def attribute(
@@ -86,7 +88,7 @@ def attribute(
     `accumulated_resid`, made exact for unfolded norms; the mathematics of "A Mathematical Framework for Transformer
     Circuits".
     """
-    seen = None if isinstance(cache, Mapping) else sight(cache, model) if hasattr(cache, "cache_dict") else None
+    seen = sight(cache, model) if isinstance(getattr(cache, "cache_dict", None), Mapping) else None
     asked = _key(by, position, norm, layers, heads, answers, logits, tokens)
     known = None if seen is None or asked is None else seen.memo[0].get(*asked)
     if known is not None:
@@ -132,25 +134,6 @@ def _copy(result: Attribution) -> Attribution:
     )
 
 
-@dataclass
-class Checked:
-    """Whether layers' heads add up, as it was found out; no part of the cache.
-
-    Attributes:
-        known: Whether the layers were looked at.
-        structure: The fields of `structure.Structure` but its view; None where there was nothing to compare with.
-        tolerance: What counts as rounding.
-        notes: What is left over, and why.
-        splits: By layer, whether the heads add up to what attention writes.
-    """
-
-    known: bool = False
-    structure: dict[str, Any] | None = None
-    tolerance: float = 0.0
-    notes: list[str] = field(default_factory=list[str])
-    splits: dict[int, bool] = field(default_factory=dict[int, bool])
-
-
 def decompose(
     view: CacheView,
     targets: Targets,
@@ -174,13 +157,13 @@ def decompose(
     own = None if measured.value is None else measured.value - constant
     if by == "accumulated":
         structure = readout.structure
-        rows = _read(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
+        rows = read_rows(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
         total = rows.values[-1]
         left = gap(own, total)
         finite = math.isfinite(left) and bool(rows.values.isfinite().all())  # the last one is not their sum
         tolerance = rounding(readout, total)
     else:
-        fitted = fit(readout, partial(_rows, readout, by, wanted), _goal(readout, own), own)
+        fitted = fit(readout, partial(_rows, readout, by, wanted), stream_goal(readout, own), own)
         structure, rows, tolerance, left = fitted.structure, fitted.rows, fitted.tolerance, fitted.left
         total, finite = rows.values.sum(0), fitted.finite
     if not finite:
@@ -250,18 +233,7 @@ def _rows(readout: Readout, by: By, wanted: Sequence[int], structure: Structure)
             case _:
                 return components.heads(structure)
 
-    return _read(readout, readout.view.memo.once(("plan", by, *wanted, structure.key), plan))
-
-
-def _read(readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan, from what is known of them, or from the activations."""
-    return known_rows(readout, plan) or rows_of(readout, plan)
-
-
-def _goal(readout: Readout, own: Tensor | None) -> Tensor | None:
-    """What rows must add up to: the stream itself; where it was not cached, the model's own figure."""
-    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
-    return own if stream is None else stream
+    return read_rows(readout, readout.view.memo.once(("plan", by, *wanted, structure.key), plan))
 
 
 def _without(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
@@ -280,54 +252,6 @@ def _none_in(view: CacheView, by: By, wanted: Sequence[int]) -> list[str]:
     return [said.format(named_layers(others))] if others else []
 
 
-def check_split(
-    view: CacheView, layers: Sequence[int], checked: Checked, look: Callable[[], tuple[Readout, Tensor | None]]
-) -> list[str]:
-    """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up.
-
-    Args:
-        view: The cache.
-        layers: The heads' layers.
-        checked: What was found out before; what is found now is added.
-        look: The way to the target, and the model's own figure less the constant, where something is to be found out.
-
-    Returns:
-        Notes, where what the model does behind its layers is not followed.
-    """
-    if not checked.known:
-        _check_layers(*look(), checked)
-    if checked.structure is None:
-        return []
-    structure = Structure(view, **checked.structure)
-    new = [layer for layer in layers if layer not in checked.splits]
-    for layer in new:
-        apart = out_weight(view, layer) is not None
-        checked.splits[layer] = not apart or heads_add_up(look()[0], structure, layer, checked.tolerance)
-    unsplit = frozenset(layer for layer in layers if not checked.splits[layer])
-    structure = replace(structure, unsplit_attn=unsplit - structure.whole)
-    odd = [layer for layer in layers if layer in structure.whole | unsplit]
-    if odd:
-        raise ResidscopeError(
-            "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
-        )
-    return list(checked.notes)
-
-
-def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> None:
-    """What is the same for every head."""
-    try:
-        fitted = fit(readout, partial(_rows, readout, "layer", ()), _goal(readout, own), own)
-    except ResidscopeError as error:
-        if error.code != "missing-activation":  # a filtered cache: nothing to compare with
-            raise
-    else:
-        structure, checked.tolerance = fitted.structure, fitted.tolerance
-        checked.structure = {f.name: getattr(structure, f.name) for f in fields(structure) if f.name != "view"}
-        if own is not None and fitted.left > fitted.tolerance:
-            checked.notes = reasons(readout, structure, own, checked.tolerance)
-    checked.known = True
-
-
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:
     """Refuse options that do not go together."""
     known = ("accumulated", "layer", "head", "neuron", "source")
@@ -344,12 +268,3 @@ def _check(by: str, norm: str, layers: Any, heads: Any) -> None:
         raise ResidscopeError("layers", f'`layers=` chooses neurons (`by="neuron"`); `by="{by}"` takes all layers.')
     if heads is not None and by != "source":
         raise ResidscopeError("heads", f'`heads=` chooses whose sources are told (`by="source"`), not `by="{by}"`.')
-
-
-def check_finite(view: CacheView, *figures: Tensor | None) -> None:
-    """Refuse figures that are not all finite; the sentence says where the cache is not."""
-    if not all(bool(figure.isfinite().all()) for figure in figures if figure is not None):
-        place = view.first_not_finite() or "its values overflow when they are summed"
-        raise ResidscopeError(
-            "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of it would mean nothing."
-        )

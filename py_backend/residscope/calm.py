@@ -31,7 +31,8 @@ def alone() -> Generator[None, None, None]:
     """Run what is many small steps on this thread alone.
 
     Torch would spread each step over all cores and wait for the last of them: beside a cell that keeps them busy that
-    is ten times slower, and on idle ones hardly quicker. The number is this thread's own, and it is put back.
+    is ten times slower, and on idle ones hardly quicker. Threads that have used torch keep their number. One that first
+    uses it within these milliseconds takes over this one's, and keeps it: torch offers no way that is only one's own.
     """
     import torch
 

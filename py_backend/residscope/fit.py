@@ -209,3 +209,9 @@ def worth(readout: Readout, name: str) -> Tensor | None:
 def gap(one: Tensor | None, other: Tensor | None) -> float:
     """The largest difference; 0 where one of them is not known."""
     return 0.0 if one is None or other is None else float((one - other).abs().max())
+
+
+def stream_goal(readout: Readout, own: Float[Tensor, "batch pos"] | None) -> Float[Tensor, "batch pos"] | None:
+    """What rows must add up to: the stream; where it was not cached, the model's own figure less the constant."""
+    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+    return own if stream is None else stream

@@ -135,6 +135,7 @@ class Sight:
     _added: int = 0
     _model: tuple[str, int] | None = None
     _weights: Callable[[], _Weights | None] | None = None
+    _own: tuple[str, Memo] = ("", Memo())
 
     @property
     def cache(self) -> Any:
@@ -149,7 +150,15 @@ class Sight:
         """
         weights = None if self._weights is None else self._weights()
         counted = self._last is not None and self._last.counted and weights is not None and weights.counted
-        return Memo(CACHES, (self.id, self.state)) if counted else Memo(), Memo() if weights is None else weights.facts
+        facts = Memo() if weights is None else weights.facts
+        if not counted:
+            return Memo(), facts
+        if self.cache is not None:
+            return Memo(CACHES, (self.id, self.state)), facts
+        # A plain dictionary: nobody tells when it goes, so what belongs to it stays with whoever asks.
+        if self._own[0] != self.state:
+            self._own = self.state, Memo()
+        return self._own[1], facts
 
     @property
     def age(self) -> float:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .attribution import check_finite
 from .cache import CacheView, working
 from .calm import calm
 from .errors import ResidscopeError
+from .finite import check_finite
 from .labels import padding_in_mean
 from .logits import Output, unembedding_of_stream
 from .norms import Norm as FinalNorm

@@ -10,10 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 from .brisk import brisk
+from .errors import ResidscopeError
+
+T = TypeVar("T")
 
 MOMENT = 0.1
 """Seconds that a question waits for its answer before it is told how far the work is."""
@@ -128,3 +131,63 @@ class Task:
         finally:
             self._over.set()
             del self._work, self._wanted  # they hold what is worked on
+
+
+class Progress(NamedTuple):
+    """How far work is; `total` is 0 where that is not known."""
+
+    done: int
+    total: int
+
+
+class Work:
+    """Questions about one thing, answered one at a time.
+
+    Args:
+        wanted: Whether the thing is still there.
+    """
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self._wanted = wanted
+        self._turns = Turns()
+        self._tasks: dict[str, Task] = {}
+
+    def short(self) -> AbstractContextManager[None]:
+        """For what takes a moment: wait for the turn, and have it."""
+        return self._turns.mine()
+
+    def known(self, id: str) -> bool:
+        """Whether a question is being worked on."""
+        return id in self._tasks
+
+    def long(self, id: str, work: Callable[[], T]) -> T | Progress:
+        """The answer to a question, where it is there after a moment; else how far it is. The next one asks again.
+
+        Raises:
+            ResidscopeError: If it was given up; or what the work raised.
+        """
+        for other, task in list(self._tasks.items()):
+            if task.forgotten:
+                self._tasks.pop(other, None)
+        task = self._tasks.get(id)
+        if task is None:
+            task = self._tasks[id] = Task(work, self._turns, self._wanted)
+        if not task.wait():
+            return Progress(task.done, task.total)
+        self._tasks.pop(id, None)
+        try:
+            return task.result()
+        except GivenUpError:
+            said = "This was given up: nobody asked for it for a while. Ask again."
+            raise ResidscopeError("given-up", said) from None
+
+    def give_up(self, id: str) -> None:
+        """An answer is not wanted any more."""
+        task = self._tasks.pop(id, None)
+        if task is not None:
+            task.give_up()
+
+    def give_up_all(self) -> None:
+        """No answer is."""
+        for id in list(self._tasks):
+            self.give_up(id)

@@ -75,12 +75,12 @@ class Memo:
         """Keep a value of so many bytes."""
         self.store.put((*self.prefix, *key), value, size)
 
-    def once(self, key: Key, make: Callable[[], T]) -> T:
-        """What is kept, else what `make` makes, kept from now on: something small, and never None."""
+    def once(self, key: Key, make: Callable[[], T], size: Callable[[T], int] = lambda _: 0) -> T:
+        """What is kept, else what `make` makes (never None), kept from now on; by default it is something small."""
         found = self.get(*key)
         if found is None:
             found = make()
-            self.put(*key, value=found)
+            self.put(*key, value=found, size=size(found))
         return found
 
     def part(self, *key: Hashable) -> Memo:
@@ -90,6 +90,13 @@ class Memo:
 
 CACHES = Store(128_000_000)
 """What was computed from users' caches."""
+
+
+def size_of(value: Any) -> int:
+    """Bytes of tensors and buffers, alone or together."""
+    if isinstance(value, tuple | list):
+        return sum(map(size_of, value))  # pyright: ignore[reportUnknownArgumentType]
+    return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0))
 
 
 class UnknownError(Exception):

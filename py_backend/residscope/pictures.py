@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from . import positions
-from .attribution import Checked
 from .cache import CacheView
 from .calm import alone
 from .downsampling import Part, down_sampled, is_triangle, triangle
 from .envelope import Buffers, float16, float32, int8, scaled
 from .errors import ResidscopeError
 from .head_scores import MEANINGS, score_heads
-from .kept import Kept
 from .labels import padding_in_mean
 from .lens import lens
 from .position_map import position_map
@@ -33,14 +28,13 @@ from .protocol import (
     ScoreHeads,
     ScoresReply,
     Span,
-    Target,
     ThumbnailsReply,
     TokenLensReply,
     Weighting,
 )
+from .scene import Scene
 from .structure import named_layers
-from .targets import Targets
-from .weightings import Goal, Maps
+from .weightings import Maps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,39 +44,6 @@ ALWAYS = 128
 
 WIDE = 16_384
 """Maps of no more cells travel as float32: those of short prompts, and what one destination reads in a long one."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A cache as it is now, and what pictures of it need.
-
-    Attributes:
-        targets: Resolves targets for it.
-        logits: The model's output, where it was given.
-        checked: What was found of the layers, for a target and the positions asked about.
-        ways: What every head's contributions to a target share.
-    """
-
-    targets: Targets
-    logits: Tensor | None
-    checked: Callable[[Target, Tensor | None], Checked]
-    ways: Callable[[Target], Kept]
-
-    @property
-    def view(self) -> CacheView:
-        """The cache."""
-        return self.targets.view
-
-    def goal(self, target: Target, position: int | None = None) -> Goal:
-        """The way to a target; layers are held against the stream at this position (None: each prompt's last)."""
-        where = positions.resolve(self.view, "last" if position is None else position)
-        target = self.targets.resolve(target)
-        return Goal(self.targets, target, where, self.checked(target, where), self.ways(target))
-
-    def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> Maps:
-        """Attention, weighted one way."""
-        goal = self.goal(target) if weighting == "contribution" else None
-        return Maps(self.view, weighting, self.view.check_prompt(prompt), goal)
 
 
 def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .attribution import check_finite, decompose
+from .attribution import decompose
 from .components import layer_heads
 from .errors import ResidscopeError
+from .finite import check_finite
 from .heads import name
 from .labels import padding_in_mean
 from .measure import measure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -10,25 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import pictures, positions
-from .attribution import Checked
+from . import decompositions, pictures, positions
 from .cache import CacheView
 from .calm import calm
-from .envelope import Buffers, answered, float32, number
+from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .facts import basics
-from .heads import name
 from .hold import Hold
 from .identity import sight
-from .kept import Kept
 from .labels import token_labels
-from .longer import GivenUpError, Task, Turns
+from .longer import Progress, Work
+from .memo import UnknownError, key_of, size_of
 from .predictions import suggestions, top_two
 from .protocol import (
     AnyReply,
     AnyRequest,
     Attribute,
-    AttributionReply,
     BlendAttention,
     CacheFacts,
     CheckToken,
@@ -39,7 +35,6 @@ from .protocol import (
     GiveUp,
     ListCaches,
     MapPositions,
-    NeuronsReply,
     PageReply,
     Presence,
     RankNeurons,
@@ -57,12 +52,12 @@ from .protocol import (
     WriteCode,
     WritePage,
 )
+from .scene import Scene
+from .targets import Targets
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .targets import Targets
 
 
 class Service:
@@ -98,12 +93,8 @@ class Service:
         self._logits(self.view())  # refuses what is not this cache's
         self._directions: dict[str, Any] = {}
         self._sight = sight(cache, model)
-        self._checked: tuple[object, Checked] | None = None
-        self._ways: tuple[object, Kept] | None = None
-        self._answers: tuple[object, Kept] | None = None
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
-        self._turns = Turns()
-        self._tasks: dict[str, Task] = {}
+        self._work = Work(self.hold.there)
         self._size: tuple[str | None, int] = (None, 0)  # bytes to read at most, in a state of the cache
 
     def view(self) -> CacheView:
@@ -113,19 +104,14 @@ class Service:
 
     def targets(self, view: CacheView | None = None) -> Targets:
         """Resolves answers for the cache as it is now."""
-        from .targets import Targets
-
-        view = view or self.view()
-        return Targets(view, Vocabulary(view.model), self._directions)
+        return Targets.of(view or self.view(), self._directions)
 
     def release(self) -> None:
         """Let go of the cache and of everything that belongs to it."""
         self.hold.release()
         self.tokens = None
         self._directions.clear()
-        self._checked = self._ways = self._answers = None
-        for task in list(self._tasks.values()):
-            task.give_up()
+        self._work.give_up_all()
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -150,13 +136,12 @@ class Service:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
         if isinstance(ask, GiveUp):
-            task = self._tasks.pop(ask.id, None)
-            if task is not None:
-                task.give_up()
+            self._work.give_up(ask.id)
             return GivenUp(), []
-        if id in self._tasks or (isinstance(ask, _MAY_TAKE_LONG) and self._large()):
-            return self._worked_on(ask, id, looked)
-        with self._turns.mine():
+        if self._work.known(id) or (isinstance(ask, _MAY_TAKE_LONG) and self._large()):
+            found = self._work.long(id, partial(self._answer, ask, looked))
+            return (Working(found.done, found.total), []) if isinstance(found, Progress) else found
+        with self._work.short():
             return self._answer(ask, looked)
 
     def ahead(self, ask: AnyRequest) -> None:
@@ -164,24 +149,6 @@ class Service:
         with suppress(Exception):  # the view asks all the same, and is told
             if not self._large():
                 self.reply(ask)
-
-    def _worked_on(self, ask: AnyRequest, id: str, looked: bool) -> tuple[AnyReply, Buffers]:
-        """The answer, where it is there after a moment; else how far it is."""
-        for other, task in list(self._tasks.items()):
-            if task.forgotten:
-                self._tasks.pop(other, None)
-        task = self._tasks.get(id)
-        if task is None:
-            task = self._tasks[id] = Task(partial(self._answer, ask, looked), self._turns, self.hold.there)
-        if not task.wait():
-            return Working(task.done, task.total), []
-        self._tasks.pop(id, None)
-        try:
-            return task.result()
-        except GivenUpError:
-            raise ResidscopeError(
-                "given-up", "This was given up: nobody asked for it for a while. Ask again."
-            ) from None
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
         held = self.hold.get()
@@ -208,9 +175,9 @@ class Service:
             case ReadTokens():
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
-                return self._once(ask, lambda: self._attribution(view, ask))
+                return self._once(view, ask, lambda: decompositions.attribution(self._scene(view), ask, self._sight))
             case ReadAttention():  # a pointer comes back to a head that it has passed, and two views may show the same
-                return self._once(ask, lambda: pictures.attention(self._scene(view), ask))
+                return self._once(view, ask, lambda: pictures.attention(self._scene(view), ask))
             case ReadThumbnails():
                 return pictures.thumbnails(self._scene(view), ask)
             case BlendAttention():
@@ -222,7 +189,7 @@ class Service:
             case ReadTokenLens():
                 return pictures.token_lens(self._scene(view), ask), []
             case RankNeurons():
-                return self._neurons(view, ask)
+                return decompositions.neurons(self._scene(view), ask)
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
@@ -252,113 +219,18 @@ class Service:
             has_tokens=view.tokens is not None,
         )
 
-    def _attribution(self, view: CacheView, ask: Attribute) -> tuple[AttributionReply, Buffers]:
-        import torch
+    def _scene(self, view: CacheView) -> Scene:
+        return Scene(self.targets(view), self._logits(view))
 
-        from .attribution import decompose
-
-        targets, prompt = self.targets(view), view.check_prompt(ask.prompt)
-        where = positions.resolve(view, "last" if ask.position is None else ask.position)
-        norm = ask.norm if ask.by == "accumulated" else "frozen"
-        target, refusal, logits = targets.resolve(ask.target), None, self._logits(view)
+    def _once(
+        self, view: CacheView, ask: AnyRequest, make: Callable[[], tuple[AnyReply, Buffers]]
+    ) -> tuple[AnyReply, Buffers]:
+        """The answer that was given before, while cache, weights and what was given with them are as they were."""
         try:
-            result = decompose(view, targets, target, ask.by, where, logits, norm)
-        except ResidscopeError as error:
-            if error.code != "no-heads":
-                raise
-            # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
-            result, refusal = decompose(view, targets, target, "layer", where, logits), str(error)
-
-        def of(per_prompt: Tensor) -> Tensor:
-            return _shown(per_prompt, prompt)
-
-        def known(per_prompt: Tensor) -> float | None:
-            return number(of(per_prompt))
-
-        reply = AttributionReply(
-            by=ask.by,
-            labels=result.labels,
-            measured=known(result.measured),
-            constant=float(of(result.constant)),
-            unexplained=known(result.unexplained),
-            # In the mean over prompts errors of opposite signs would cancel: the worst prompt is what is judged.
-            worst=number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
-            tolerance=result.tolerance,
-            measured_from=result.measured_from,
-            own=result.own,
-            prompts=view.batch if prompt is None else 1,
-            notes=([refusal] if refusal else [])
-            + [_WEIGHTS_CHANGED] * self._sight.weights_changed
-            + [_CACHE_CHANGED] * self._sight.changed
-            + [note for note in result.notes if note not in (refusal or "")]
-            + (positions.assumed(view) if ask.position is None else [])
-            + (_past_the_end(view, ask.position) if prompt is None else []),
-            refusal=refusal,
-        )
-        values = result.values
-        if ask.by == "head":  # the whole map, also where layers without attention leave it empty
-            parts = 0 if refusal else result.parts
-            shape = (view.n_layers * view.n_heads, view.batch)
-            heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
-            reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[parts:]])
-            values = torch.cat([heads, values[parts:]])
-        buffers = [float32(of(values))]
-        if prompt is None and view.batch > 1:
-            buffers.append(float32(values.std(-1)))  # as `Attribution.std`
-            if values.numel() <= _PER_PROMPT:
-                buffers += [float32(values), float32(result.constant)]
-                reply = msgspec.structs.replace(reply, per_prompt=True)
-        return reply, buffers
-
-    def _scene(self, view: CacheView) -> pictures.Scene:
-        return pictures.Scene(self.targets(view), self._logits(view), self._checked_for, self._ways_to)
-
-    def _checked_for(self, target: Target, where: Tensor | None) -> Checked:
-        """What was found of the layers for this target, at these positions, in the cache and the weights as they are.
-
-        It is the same for every head, and most of the work: clicking from head to head it is done once.
-        """
-        key = (self._sight.state, target, None if where is None else where.tolist())
-        if self._checked is None or self._checked[0] != key:
-            self._checked = key, Checked()
-        return self._checked[1]
-
-    def _ways_to(self, target: Target) -> Kept:
-        """What was worked out on the way to this target, in the cache and the weights as they are."""
-        key = (self._sight.state, target)
-        if self._ways is None or self._ways[0] != key:
-            self._ways = key, Kept()
-        return self._ways[1]
-
-    def _once(self, ask: AnyRequest, make: Callable[[], tuple[AnyReply, Buffers]]) -> tuple[AnyReply, Buffers]:
-        """The answer that was given before, while the cache and the weights are as they were; else a new one."""
-        if self.hold.get().logits is not None:  # of which nobody tells whether it was changed
+            given = key_of((self.hold.get().logits, self.tokens))
+        except UnknownError:
             return make()
-        if self._answers is None or self._answers[0] != self._sight.state:
-            self._answers = self._sight.state, Kept(_ANSWERS)
-        return self._answers[1].get(msgspec.msgpack.encode(ask), make)
-
-    def _neurons(self, view: CacheView, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
-        from .attribution import decompose
-        from .result import strongest
-
-        prompt, targets = view.check_prompt(ask.prompt), self.targets(view)
-        where = positions.resolve(view, "last" if ask.position is None else ask.position)
-        target, logits = targets.resolve(ask.target), self._logits(view)
-        result = decompose(view, targets, target, "neuron", where, logits, layers=ask.layer)
-        rows = _shown(result.values, prompt)
-        neurons = rows[: result.parts]
-        chosen = strongest(neurons, min(max(ask.k, 1), 50))
-        biases = [i for i, label in enumerate(result.labels) if label.endswith("_mlp_bias")]
-        reply = NeuronsReply(
-            labels=[result.labels[i] for i in chosen],
-            count=result.parts,
-            layers=len({label.split("N")[0] for label in result.labels[: result.parts]}),
-            total=float(neurons.sum()),
-            bias=float(rows[biases].sum()),
-            notes=result.notes,
-        )
-        return reply, [float32(neurons[chosen])]
+        return view.memo.once(("answer", given, msgspec.msgpack.encode(ask)), make, size_of)
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from .export.code import Given, code
@@ -394,32 +266,3 @@ _MAY_TAKE_LONG = (
     | WriteCode
     | WritePage
 )
-
-_ANSWERS = 4_000_000
-"""Bytes of answers that are kept for a cache."""
-
-_PER_PROMPT = 500_000
-"""So many figures may travel with a mean, that a view can show what each prompt has."""
-
-_WEIGHTS_CHANGED = (
-    "The model's weights were changed after this cache was first seen: its activations are the old model's, the "
-    "weights the new one's."
-)
-_CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
-
-
-def _past_the_end(view: CacheView, position: int | None) -> list[str]:
-    """A note where the mean takes in positions that are some prompts' padding."""
-    past = 0 if position is None else sum(position % view.n_pos > last for last in positions.last(view))
-    if not past:
-        return []
-    return [f"Position {position} lies behind the end of {past} of {view.batch} prompts: their padding is in the mean."]
-
-
-def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:
-    """The figures of one prompt, or their mean; the prompts are the last axis."""
-    return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
-
-
-def _every_head(view: CacheView) -> list[str]:
-    return [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]

@@ -35,9 +35,10 @@ class Targets:
     _weighed: list[Any] = field(default_factory=list[Any])  # the last target's, which a request needs several times
 
     @classmethod
-    def of(cls, view: CacheView) -> Targets:
-        """For one cache, with a vocabulary of its own."""
-        return cls(view, view.facts.once(("vocabulary",), lambda: Vocabulary(view.model)))
+    def of(cls, view: CacheView, directions: dict[str, Any] | None = None) -> Targets:
+        """For one cache; the model's vocabulary is made once."""
+        vocabulary = view.facts.once(("vocabulary",), lambda: Vocabulary(view.model))
+        return cls(view, vocabulary, {} if directions is None else directions)
 
     @cached_property
     def output(self) -> Output:

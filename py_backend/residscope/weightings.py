@@ -12,20 +12,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from .attribution import Checked, check_finite, check_split
+import msgspec
+
 from .cache import CacheView, working
 from .calm import alone
 from .components import head_directions
 from .downsampling import Part, down_sampled
 from .errors import ResidscopeError
+from .finite import check_finite
 from .heads import name
-from .kept import Kept
 from .longer import step
 from .measure import measure
+from .memo import Memo, size_of
 from .protocol import Pool, Target, Weighting
 from .readout import Readout
 from .reads import ALL, Reads, gated, reads, some_pattern
 from .sources import Bringing, bringing_by, not_by_reading, rounding_in
+from .split import Checked, check_split
 from .structure import out_weight
 from .targets import Targets
 
@@ -49,31 +52,26 @@ Weighted = Callable[[slice, slice], "Tensor"]
 
 @dataclass(frozen=True)
 class Goal:
-    """The target of contributions, and what was found of the layers on the way to it.
+    """The target of contributions, and the way to it. What is found out on it stays with the cache.
 
     Attributes:
         targets: Resolves the target.
         target: The target.
         where: A position of each prompt, at which layers are held against the stream; None for all.
-        checked: What was found of them; it grows.
-        ways: What is the same for every head, once it was worked out; it grows.
     """
 
     targets: Targets
     target: Target
     where: Int[Tensor, " batch"] | None
-    checked: Checked = field(default_factory=Checked)
-    ways: Kept = field(default_factory=Kept)
+
+    @cached_property
+    def _memo(self) -> Memo:
+        return self.targets.view.memo.part("goal", msgspec.msgpack.encode(self.target))
 
     @property
     def way(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's functional of the final norm's output."""
-        return self.ways.get("target", lambda: self.targets.functional(self.target))
-
-    @property
-    def step(self) -> float:
-        """The cache's relative rounding step."""
-        return self.ways.get("step", self.targets.view.rounding_step)
+        return self._memo.once(("way",), lambda: self.targets.functional(self.target), size_of)
 
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
         """The way from the stream of some prompts to the target, at one position of each, or at all."""
@@ -85,11 +83,15 @@ class Goal:
     ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
         """What each unit of a layer's `z` is worth, and what to divide by."""
         key = ("writes", prompts, layer, None if where is None else tuple(where.tolist()))
-        return self.ways.get(key, lambda: head_directions(self.readout(prompts, where), layer)[:2])
+        return self._memo.once(key, lambda: head_directions(self.readout(prompts, where), layer)[:2], size_of)
 
     def check(self, layer: int) -> list[str]:
         """Refuse a layer whose heads do not add up to what it writes."""
-        return check_split(self.targets.view, [layer], self.checked, lambda: self._own)
+        where = None if self.where is None else tuple(self.where.tolist())
+        checked = self._memo.once(
+            ("checked", where), Checked
+        )  # it grows: from head to head the layers are looked at once
+        return check_split(self.targets.view, [layer], checked, lambda: self._own)
 
     @cached_property
     def _own(self) -> tuple[Readout, Tensor | None]:
@@ -262,7 +264,7 @@ class Maps:
 
     @cached_property
     def _step(self) -> float:
-        return self.view.rounding_step() if self.goal is None else self.goal.step
+        return self.view.rounding_step()
 
     def _check_finite(self, maps: Tensor, layer: int, heads: Sequence[int]) -> None:
         if bool(maps.sum().isfinite()) or bool(maps.isfinite().all()):  # a sum is quicker told

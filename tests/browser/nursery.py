@@ -86,7 +86,7 @@ def kernel(path: str, *arguments: str) -> None:
         with suppress(FileNotFoundError, ConnectionRefusedError):  # the nursery itself has only just been started
             connection.connect(path)
             break
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two attempts
     asked = {"cwd": str(Path.cwd()), "environment": dict(os.environ), "arguments": arguments}
     socket.send_fds(connection, [json.dumps(asked).encode()], [1, 2])
     pid = int(connection.makefile().readline())

@@ -223,10 +223,10 @@ def test_many_threads_may_ask(variables, ask):
 
 def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(variables, ask, monkeypatch):
     model, _, _, variables["mine"] = boot()
-    from residscope import attribution, pictures
+    from residscope import pictures, split
 
     fitted = []
-    monkeypatch.setattr(attribution, "fit", lambda *args, real=attribution.fit: fitted.append(1) or real(*args))
+    monkeypatch.setattr(split, "fit", lambda *args, real=split.fit: fitted.append(1) or real(*args))
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
     other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}

@@ -13,7 +13,9 @@ from tiny import boot, run
 
 import residscope
 from residscope import attribution, identity, vectors
+from residscope.errors import ResidscopeError
 from residscope.memo import CACHES, Store, UnknownError, key_of
+from residscope.service import Service
 
 # Norms and factors on what sublayers write, and their biases; parallel blocks, grouped queries, hybrids.
 FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]
@@ -25,6 +27,10 @@ QUESTIONS: list[dict[str, Any]] = [
     {"by": "accumulated", "norm": "recomputed"},
     {"by": "head", "position": [0, 3, 6]},
 ]
+
+
+FIVE = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+HEADS = {"kind": "attribute", "by": "head", "target": FIVE}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -135,6 +141,54 @@ def test_what_was_made_in_inference_mode_is_computed_each_time():
         cache["blocks.1.attn.hook_z"].mul_(2)  # nothing counts this
         after = residscope.attribute(cache, 5)
     assert not torch.equal(before.values, after.values)
+
+
+def test_a_view_is_answered_from_memory_only_while_that_is_true():
+    model = boot("gpt2")
+    tokens, _, cache = run(model)
+
+    def answer(served: Service) -> bytes:
+        answered, buffers = served.answer({"id": "1", "ask": HEADS})
+        assert answer_of(answered) == "attribute"
+        return buffers[0]
+
+    plain, padded = Service(cache), Service(cache, tokens=tokens.index_fill(1, torch.tensor([6]), 0))  # 0 is padding
+    first = answer(plain)
+    assert answer(plain) is first
+    assert answer(Service(cache)) is first  # another view of the same cache
+    assert answer(padded) != first  # read one token earlier
+    cache["blocks.1.attn.hook_z"].mul_(2)
+    assert answer(plain) != first
+    with torch.inference_mode():
+        uncounted = run(model)[2]
+        served = Service(uncounted)
+        before = answer(served)
+        uncounted["blocks.1.attn.hook_z"].mul_(2)  # nothing counts this
+        assert answer(served) != before
+
+
+def answer_of(answered: dict[str, Any]) -> str:
+    assert answered.get("failure") is None, answered
+    return answered["reply"]["kind"]
+
+
+def test_a_plain_dictionary_is_answered_from_memory_that_goes_with_its_view():
+    model = boot("gpt2")
+    activations = dict(run(model)[2].cache_dict)
+    served, before = Service(activations, model=model), len(CACHES)
+    first, again = (served.answer({"id": "1", "ask": HEADS})[1][0] for _ in range(2))
+    assert first is again
+    assert len(CACHES) == before
+
+
+@pytest.mark.parametrize("odd", [None, 3, [1, 2]])
+def test_what_is_only_like_a_cache_is_refused_in_a_sentence(odd: object):
+    class Odd:
+        cache_dict = odd
+        model = None
+
+    with pytest.raises(ResidscopeError, match="needs an ActivationCache"):
+        residscope.attribute(Odd(), 5)
 
 
 def test_a_store_is_bounded_and_forgets_the_longest_unused():

@@ -1,0 +1,129 @@
+"""Requests for the charts: what each component adds, and the strongest neurons."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from . import positions
+from .attribution import decompose
+from .cache import CacheView
+from .envelope import Buffers, float32, number
+from .errors import ResidscopeError
+from .heads import name
+from .identity import Sight
+from .protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
+from .result import strongest
+from .scene import Scene
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PER_PROMPT = 500_000
+"""So many figures may travel with a mean, that a view can show what each prompt has."""
+
+_WEIGHTS_CHANGED = (
+    "The model's weights were changed after this cache was first seen: its activations are the old model's, the "
+    "weights the new one's."
+)
+_CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
+
+
+def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionReply, Buffers]:
+    """A decomposition; `seen` tells what has become of the cache."""
+    import torch
+
+    view, targets, logits = scene.view, scene.targets, scene.logits
+    prompt = view.check_prompt(ask.prompt)
+    where = positions.resolve(view, "last" if ask.position is None else ask.position)
+    norm = ask.norm if ask.by == "accumulated" else "frozen"
+    target, refusal = targets.resolve(ask.target), None
+    try:
+        result = decompose(view, targets, target, ask.by, where, logits, norm)
+    except ResidscopeError as error:
+        if error.code != "no-heads":
+            raise
+        # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
+        result, refusal = decompose(view, targets, target, "layer", where, logits), str(error)
+
+    def of(per_prompt: Tensor) -> Tensor:
+        return _shown(per_prompt, prompt)
+
+    def known(per_prompt: Tensor) -> float | None:
+        return number(of(per_prompt))
+
+    reply = AttributionReply(
+        by=ask.by,
+        labels=result.labels,
+        measured=known(result.measured),
+        constant=float(of(result.constant)),
+        unexplained=known(result.unexplained),
+        # In the mean over prompts errors of opposite signs would cancel: the worst prompt is what is judged.
+        worst=number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
+        tolerance=result.tolerance,
+        measured_from=result.measured_from,
+        own=result.own,
+        prompts=view.batch if prompt is None else 1,
+        notes=([refusal] if refusal else [])
+        + [_WEIGHTS_CHANGED] * seen.weights_changed
+        + [_CACHE_CHANGED] * seen.changed
+        + [note for note in result.notes if note not in (refusal or "")]
+        + (positions.assumed(view) if ask.position is None else [])
+        + (_past_the_end(view, ask.position) if prompt is None else []),
+        refusal=refusal,
+    )
+    values = result.values
+    if ask.by == "head":  # the whole map, also where layers without attention leave it empty
+        parts = 0 if refusal else result.parts
+        shape = (view.n_layers * view.n_heads, view.batch)
+        heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
+        reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[parts:]])
+        values = torch.cat([heads, values[parts:]])
+    buffers = [float32(of(values))]
+    if prompt is None and view.batch > 1:
+        buffers.append(float32(values.std(-1)))  # as `Attribution.std`
+        if values.numel() <= _PER_PROMPT:
+            buffers += [float32(values), float32(result.constant)]
+            reply = msgspec.structs.replace(reply, per_prompt=True)
+    return reply, buffers
+
+
+def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
+    """The strongest neurons of a layer, or of all."""
+    view, targets = scene.view, scene.targets
+    prompt = view.check_prompt(ask.prompt)
+    where = positions.resolve(view, "last" if ask.position is None else ask.position)
+    target = targets.resolve(ask.target)
+    result = decompose(view, targets, target, "neuron", where, scene.logits, layers=ask.layer)
+    rows = _shown(result.values, prompt)
+    own = rows[: result.parts]
+    chosen = strongest(own, min(max(ask.k, 1), 50))
+    biases = [i for i, label in enumerate(result.labels) if label.endswith("_mlp_bias")]
+    reply = NeuronsReply(
+        labels=[result.labels[i] for i in chosen],
+        count=result.parts,
+        layers=len({label.split("N")[0] for label in result.labels[: result.parts]}),
+        total=float(own.sum()),
+        bias=float(rows[biases].sum()),
+        notes=result.notes,
+    )
+    return reply, [float32(own[chosen])]
+
+
+def _past_the_end(view: CacheView, position: int | None) -> list[str]:
+    """A note where the mean takes in positions that are some prompts' padding."""
+    past = 0 if position is None else sum(position % view.n_pos > last for last in positions.last(view))
+    if not past:
+        return []
+    return [f"Position {position} lies behind the end of {past} of {view.batch} prompts: their padding is in the mean."]
+
+
+def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:
+    """The figures of one prompt, or their mean; the prompts are the last axis."""
+    return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
+
+
+def _every_head(view: CacheView) -> list[str]:
+    return [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
