@@ -1,8 +1,9 @@
 /** What the scripts of this folder share: where things are, how a step is shown, what has changed since last time. */
 
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { delimiter, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -42,6 +43,37 @@ export function run(command, args, { env = environment(), cwd = root, shell = fa
   }
 }
 
+/** Start a program beside what follows; the returned function waits for its end, shows its output, and fails as `run` does. */
+export function begin(command, args, { env = environment(), cwd = root } = {}) {
+  const folder = mkdtempSync(join(tmpdir(), "residscope-"));
+  const output = openSync(join(folder, "output"), "w"); // a file: nobody reads a pipe while `run` waits
+  const child = spawn(command, args, { cwd, env, detached: !windows, stdio: ["ignore", output, output] });
+  const ended = new Promise((resolve) => {
+    child.on("error", ({ message }) => resolve(`could not be started: ${message}`));
+    child.on("exit", (status, signal) => resolve(status === 0 ? "" : `ended with ${signal ?? `exit status ${status}`}`));
+  });
+  const clear = () => {
+    if (child.exitCode === null && child.signalCode === null) stop(child);
+    rmSync(folder, { recursive: true, force: true });
+  };
+  process.on("exit", clear);
+  return async () => {
+    const failure = await ended;
+    closeSync(output);
+    process.stdout.write(readFileSync(join(folder, "output")));
+    if (failure) throw new Failure(`"${command} ${args.join(" ")}" ${failure}`);
+  };
+}
+
+/** End a program and what it has started. */
+function stop({ pid }) {
+  try {
+    process.kill(windows ? pid : -pid);
+  } catch (error) {
+    if (error.code !== "ESRCH") throw error; // it has ended by itself
+  }
+}
+
 /** Run a program silently; what it wrote, or undefined when it is not there or fails. */
 export function ask(command, args, { env = environment(), cwd = root, timeout = 60_000 } = {}) {
   const result = spawnSync(command, args, { cwd, env, timeout, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
@@ -76,6 +108,20 @@ export function step(name, work) {
   }
 }
 
+/** The same for what was begun before (`begin`): its time is what was still waited for. */
+export async function stepEnd(name, end) {
+  const start = performance.now();
+  console.log(bold(`\n▸ ${name}`));
+  try {
+    await end();
+  } catch (error) {
+    if (error instanceof Failure) error.message = `${name}: ${error.message}`;
+    throw error;
+  }
+  finished.push({ name, time: seconds(start), remark: "waited for" });
+  console.log(`✓ ${name}  ${seconds(start)} waited for`);
+}
+
 /** Every step so far and its time, as a table. */
 export function summary() {
   const width = Math.max(...finished.map(({ name }) => name.length));
@@ -86,14 +132,14 @@ export function summary() {
 }
 
 /** Run a script's body; a `Failure` becomes one sentence and exit status 1. */
-export function main(body) {
+export async function main(body) {
   process.on("SIGINT", () => {}); // Ctrl-C is for the program that is running; its end ends this one
   try {
-    body();
+    await body();
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     console.error(bold(`\n✗ ${error.message}`));
-    process.exitCode = 1;
+    process.exit(1); // whatever was begun beside it ends, too
   }
 }
 
