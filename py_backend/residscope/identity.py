@@ -306,7 +306,7 @@ def _attributes() -> Callable[[Any], dict[str, Any]]:
 
 def _entries(attributes: list[dict[str, Any]], name: str) -> list[Any]:
     # No line of Python runs on the way, so no running cell adds a module meanwhile.
-    return list(chain.from_iterable(map(dict.values, filter(dict.__len__, map(itemgetter(name), attributes)))))
+    return list(chain.from_iterable(map(dict.values, filter(None, map(itemgetter(name), attributes)))))
 
 
 def _ids(things: list[Any]) -> tuple[int, ...]:

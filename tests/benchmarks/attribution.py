@@ -134,7 +134,7 @@ def case(name: str) -> Case:
 
 def _heads_last() -> list[Row]:
     work = case("heads-last")
-    new, again, theirs = side_by_side(5, work.new, work.again, work.other, each=5)
+    new, again, theirs = side_by_side(9, work.new, work.again, work.other, each=5)
     first = side_by_side(5, _first_of_all(), each=3)[0]
     name = "heads, 8 × 15, last position, GPT-2-small shape"
     note = (
