@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MEANINGS", "Scored", "score_heads", "scores"]
 
+_BLOCK = 1_000_000
+"""So many cells of attention are worked on at once."""
+
 MEANINGS: dict[Score, str] = {
     "previous": "Previous-token score: the share of a head's attention that goes to the token just before "
     "(TransformerLens' `head_detector`).",
@@ -140,14 +143,31 @@ def _measured(view: CacheView, score: Score, spans: dict[int, range], without: l
                     continue
                 step(layer, view.n_layers)
                 real = _some(whole_pattern(view, layer), prompts)[..., span.start : span.stop, span.start : span.stop]
-                heads = blocks(range(real.shape[1]), CELLS // (len(prompts) * len(span) ** 2))
-                figures = torch.cat([measure(real[:, some[0] : some[-1] + 1]) for some in heads], dim=1)
+                figures = _of_layer(real, measure)
                 if not bool(figures.isfinite().all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
                 total[layer, : figures.shape[1]] += figures.sum(0)
                 total[layer, figures.shape[1] :] = math.nan
     total[without] = math.nan
     return total / len(spans)
+
+
+def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) -> Float[Tensor, "prompt head"]:
+    """A layer's scores, some heads and destinations at a time: no copy of a pattern is made."""
+    import torch
+
+    prompts, heads, _, sources = patterns.shape
+    destinations = range(patterns.shape[2])
+    scores: list[Tensor] = []
+    for some in blocks(range(heads), _BLOCK // (prompts * len(destinations) * sources)):
+        own = patterns[:, some[0] : some[-1] + 1]
+        parts = [
+            measure(own[:, :, rows[0] : rows[-1] + 1], slice(rows[0], rows[-1] + 1))
+            for rows in blocks(destinations, _BLOCK // (prompts * len(some) * sources))
+        ]
+        found, of = (sum(column[1:], start=column[0]) for column in zip(*parts, strict=True))
+        scores.append(found / of)
+    return torch.cat(scores, dim=1)
 
 
 def _some(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
@@ -164,8 +184,9 @@ def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
     return None
 
 
-Measure = Callable[["Tensor"], "Tensor"]
-"""From patterns `[prompt, head, destination, source]` to scores `[prompt, head]`."""
+Measure = Callable[["Tensor", slice], "tuple[Tensor, Tensor]"]
+"""From some destinations' rows of patterns `[prompt, head, destination, source]`, and which these are, to two figures for
+each head `[prompt, head]`: the score is the quotient of their sums."""
 
 
 def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range) -> Measure:
@@ -173,20 +194,35 @@ def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range)
         case "entropy":
             return _entropy
         case "first":
-            return lambda pattern: working(pattern[:, :, 1:, 0]).mean(-1)
+            return _first
         case _:
             wanted = detection.patterns(score, view, prompts, span)
 
-            def share(pattern: Tensor) -> Tensor:
+            def share(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
                 """TransformerLens' `compute_head_attention_similarity_score(…, error_measure="mul")`."""
-                # As one row for each head: what TransformerLens multiplies is never there at once.
-                return dots(pattern.flatten(2), wanted.flatten(1)) / pattern.sum((-1, -2), dtype=wanted.dtype)
+                looked_for = dots(pattern.flatten(2), wanted[:, rows].flatten(1))
+                return looked_for, pattern.sum((-1, -2), dtype=wanted.dtype)
 
             return share
 
 
-def _entropy(pattern: Tensor) -> Tensor:
+def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """The first destination has no choice, and is not counted."""
+    later = working(_later(pattern, rows)[..., 0])
+    return later.sum(-1), _count(later)
+
+
+def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
     """In bits; what a head with a sink of its own keeps back is not counted."""
-    rows = working(pattern[:, :, 1:])
+    later = working(_later(pattern, rows))
     # Not the smallest float32: where a device counts such numbers as 0, their logarithm is infinite.
-    return -(rows * rows.clamp(min=1e-30).log2()).sum(-1).mean(-1)
+    return -(later * later.clamp(min=1e-30).log2()).sum((-1, -2)), _count(later)
+
+
+def _later(pattern: Tensor, rows: slice) -> Tensor:
+    return pattern[:, :, 1:] if rows.start == 0 else pattern
+
+
+def _count(later: Tensor) -> Tensor:
+    """How many destinations that are, for each prompt and head."""
+    return later.new_full(later.shape[:2], later.shape[2])

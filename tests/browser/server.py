@@ -61,7 +61,7 @@ class Server:
             process = subprocess.Popen(
                 command,
                 cwd=root,
-                env=_environment(folder),
+                env=environment_in(folder),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -74,20 +74,8 @@ class Server:
             end(process)
 
     def add_kernel(self, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
-        """Add a kernel that runs in this very environment, whichever one JupyterLab runs in.
-
-        `before` is Python code that runs before ipykernel is imported; `argv` is what to start instead.
-        """
-        start = f"{before}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
-        spec = {
-            "argv": [sys.executable, *(argv or ["-c", start]), "-f", "{connection_file}"],
-            "display_name": title,
-            "language": "python",
-            "metadata": {"debugger": False},
-        }
-        folder = self.data / "kernels" / name
-        folder.mkdir(parents=True)
-        (folder / "kernel.json").write_text(json.dumps(spec))
+        """Add a kernel to this server (see the function of this name)."""
+        add_kernel(self.data, name, title, before, argv)
 
     def forget_settings(self) -> None:
         """Take back what a page has set, its theme for one: the next page starts as the first did."""
@@ -118,7 +106,24 @@ class Server:
         raise RuntimeError(f"JupyterLab {end}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def add_kernel(data: Path, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
+    """Add a kernel that runs in this very environment, whoever starts it; `data` is `JUPYTER_DATA_DIR`.
+
+    `before` is Python code that runs before ipykernel is imported; `argv` is what to start instead.
+    """
+    start = f"{before}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
+    spec = {
+        "argv": [sys.executable, *(argv or ["-c", start]), "-f", "{connection_file}"],
+        "display_name": title,
+        "language": "python",
+        "metadata": {"debugger": False},
+    }
+    folder = data / "kernels" / name
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps(spec))
+
+
+def environment_in(folder: Path) -> dict[str, str]:
     """The environment of JupyterLab and its kernels: nothing of the user's, but what is dear to download again."""
     settings = folder / "config" / "labconfig"
     settings.mkdir(parents=True)

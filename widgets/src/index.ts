@@ -1,10 +1,11 @@
 // What hosts of the sidebar (JupyterLab, VS Code) build upon. The inline panel's entry is anywidget.ts.
 export { signal, untracked, type ReadonlySignal, type Signal } from "@preact/signals-core";
 export { Caches } from "./caches";
+export { saveWith } from "./export/save";
 export { Inspection } from "./inspection";
 export { child, watch } from "./lifetime";
 export type { Link, LinkState } from "./link";
-export { type Question, WIRE } from "./protocol.gen";
+export type { Answer, Question } from "./protocol.gen";
 export { SNAPSHOT_EVENT, type SnapshotRequest } from "./recorder";
 export { mountSnapshot, type Words } from "./saved";
 export { asSelection } from "./selection";
@@ -13,4 +14,5 @@ export { asSnapshot, type Snapshot } from "./snapshot";
 export { summaryOf } from "./summary";
 export { themed } from "./theme";
 export type { Place, Places } from "./views/kernels";
-export { mountLinkState } from "./views/link-state";
+export { mountView } from "./view";
+export { attaching, judge, WHO, type Who } from "./who";

@@ -4,7 +4,7 @@ import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type Caches, Inspection, mountLinkState, type Opened, Sidebar, type SidebarHost, signal, themed } from "@residscope/widgets";
+import { type Caches, type Inspection, mountView, type Opened, Sidebar, type SidebarHost, signal } from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
 
@@ -56,18 +56,7 @@ class View extends Widget {
   constructor(caches: Caches, opened: Opened) {
     super();
     this.addClass("rs-host");
-    const link = document.createElement("div");
-    link.className = "residscope rs-sidebar rs-view-link";
-    const place = document.createElement("div");
-    place.className = "rs-view";
-    this.node.append(link, place);
-    const state = document.createElement("div");
-    state.className = "rs-link";
-    link.append(state);
-    themed(link, this.#end.signal);
-    mountLinkState(state, caches.link, this.#end.signal);
-    this.inspection = new Inspection(place, caches, opened.name, this.#end.signal, opened.selection);
-    this.inspection.takeWhenListed();
+    this.inspection = mountView(this.node, caches, opened, this.#end.signal);
   }
 
   override dispose(): void {

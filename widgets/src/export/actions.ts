@@ -4,7 +4,7 @@ import type { Shown } from "../protocol.gen";
 import { shownOf } from "../selection";
 import type { Store } from "../store";
 import { csv } from "./csv";
-import type { Picture, PictureName } from "./pictures";
+import type { Picture, PictureName, Setting } from "./pictures";
 import { png } from "./png";
 import { copy, download, fileName } from "./save";
 import { inSight, settingOf } from "./sight";
@@ -29,12 +29,17 @@ export async function take(format: Format, what: PictureName, store: Store, clie
   if (!picture) throw new Error("This picture is not there yet, or not any more.");
   const setting = settingOf(store);
   const name = `${fileName(setting.cache, picture.picture)}.${format}`;
-  if (format === "csv") download(name, new Blob(csv(tableOf(picture, setting)), { type: "text/csv;charset=utf-8" }), within);
-  else {
-    const svg = figure(picture, setting);
-    download(name, format === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : await png(svg), within);
-  }
-  return { said: `${name} saved` };
+  return saved(name, await fileOf(format, picture, setting), within);
+}
+
+async function fileOf(format: Exclude<Format, "code">, picture: Picture, setting: Setting): Promise<Blob> {
+  if (format === "csv") return new Blob(csv(tableOf(picture, setting)), { type: "text/csv;charset=utf-8" });
+  const svg = figure(picture, setting);
+  return format === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : png(svg);
+}
+
+async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Outcome> {
+  return { said: (await download(name, blob, within)) ? `${name} saved` : `${name} was not saved` };
 }
 
 /** The heads that a picture shows, which need not be those that are pinned: a preview, the ranking's, one in focus. */
@@ -63,6 +68,5 @@ export async function takePage(store: Store, client: Client, within: HTMLElement
   const [page] = buffers;
   if (!page) throw new Error("The kernel sent no page.");
   const name = `${fileName(reply.name.replace(/\.html?$/i, ""))}.html`;
-  download(name, new Blob([new Uint8Array(page.buffer as ArrayBuffer, page.byteOffset, page.byteLength)], { type: "text/html" }), within);
-  return { said: `${name} saved` };
+  return saved(name, new Blob([new Uint8Array(page.buffer as ArrayBuffer, page.byteOffset, page.byteLength)], { type: "text/html" }), within);
 }

@@ -8,7 +8,17 @@ export function fileName(...parts: string[]): string {
 
 const KEEP_MS = 60_000;
 
-export function download(name: string, blob: Blob, within: HTMLElement): void {
+type Saver = (name: string, blob: Blob) => Promise<boolean>;
+let saver: Saver | null = null;
+
+/** For a host whose pages cannot download: it saves files itself, and tells whether it did. */
+export function saveWith(own: Saver): void {
+  saver = own;
+}
+
+/** Whether the file is, or will be, where the user wants it. */
+export async function download(name: string, blob: Blob, within: HTMLElement): Promise<boolean> {
+  if (saver) return saver(name, blob);
   const address = URL.createObjectURL(blob);
   const link = document.createElement("a");
   link.href = address;
@@ -18,6 +28,7 @@ export function download(name: string, blob: Blob, within: HTMLElement): void {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(address), KEEP_MS); // a browser that asks where to put it reads it later
+  return true;
 }
 
 /** Whether the text is in the clipboard now. It may come later: a browser that wants a click for it counts the one before. */

@@ -1,0 +1,46 @@
+// The page's end of its conversation with the extension.
+import { child } from "@residscope/widgets";
+import type { ToHost, ToPage } from "../src/messages";
+
+interface VsCode {
+  postMessage(message: ToHost, transfer?: ArrayBuffer[]): void;
+  setState(state: unknown): void;
+}
+declare function acquireVsCodeApi(): VsCode;
+
+export class Host {
+  readonly #api = acquireVsCodeApi();
+  #saves = 0;
+
+  constructor(readonly signal: AbortSignal) {}
+
+  post(message: ToHost): void {
+    this.#api.postMessage(message);
+  }
+
+  /** What a tab is opened with after a reload of the window. */
+  keep(state: unknown): void {
+    this.#api.setState(state);
+  }
+
+  hear<S extends ToPage["say"]>(say: S, listener: (message: Extract<ToPage, { say: S }>) => void, signal = this.signal): void {
+    window.addEventListener("message", ({ data }: MessageEvent<ToPage>) => {
+      if (data.say === say) listener(data as Extract<ToPage, { say: S }>);
+    }, { signal });
+  }
+
+  /** A page of VS Code's cannot download: the extension asks where to, and writes the file. */
+  async save(name: string, blob: Blob): Promise<boolean> {
+    const number = ++this.#saves;
+    const bytes = await blob.arrayBuffer();
+    const answered = child(this.signal);
+    return new Promise((resolve) => {
+      this.hear("saved", (message) => {
+        if (message.number !== number) return;
+        answered.abort();
+        resolve(message.saved);
+      }, answered.signal);
+      this.post({ say: "save", number, name, bytes });
+    });
+  }
+}

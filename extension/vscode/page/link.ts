@@ -1,0 +1,58 @@
+// One notebook's kernel as the views see it: their messages go by way of the extension.
+import { type Link, type LinkState, type Question, signal as state } from "@residscope/widgets";
+import type { ToPage } from "../src/messages";
+import type { Host } from "./host";
+
+type Listener = (message: unknown, buffers: DataView[]) => void;
+/** What is told of one notebook. */
+type Told = Extract<ToPage, { path: string }>;
+
+export class HostLink implements Link {
+  readonly state = state<LinkState>({ kind: "attaching", busy: false });
+  readonly cells = state(0);
+  #occupied = true;
+  #outbox: Question[] = [];
+
+  constructor(readonly path: string, readonly host: Host, readonly signal: AbortSignal) {
+    this.#mine("state", (message) => (this.state.value = message.state));
+    this.#mine("occupied", ({ occupied }) => (this.#occupied = occupied));
+    this.#mine("cell", () => (this.cells.value += 1));
+    host.post({ say: "attach", path });
+  }
+
+  send(question: Question): void {
+    const { kind } = this.state.peek();
+    if (kind === "attaching") return; // asked again when the link is there
+    if (kind !== "ready") throw new Error("No kernel is attached.");
+    // What is asked in one go travels as one.
+    if (this.#outbox.push(question) > 1) return;
+    queueMicrotask(() => this.host.post({ say: "ask", path: this.path, questions: this.#outbox.splice(0) }));
+  }
+
+  onMessage(listener: Listener, signal: AbortSignal): void {
+    this.#mine("answer", ({ answer, buffers }) => listener(answer, buffers.map((buffer) => new DataView(buffer))), signal);
+  }
+
+  onLost(listener: () => void, signal: AbortSignal): void {
+    this.#mine("lost", listener, signal);
+  }
+
+  onRenewed(listener: () => void, signal: AbortSignal): void {
+    this.#mine("renewed", listener, signal);
+  }
+
+  occupied(): boolean {
+    return this.#occupied;
+  }
+
+  retry(): void {
+    this.host.post({ say: "retry", path: this.path });
+  }
+
+  #mine<S extends Told["say"]>(say: S, listener: (message: Extract<Told, { say: S }>) => void, signal = this.signal): void {
+    this.host.hear(say, (message) => {
+      const told = message as Told; // whatever `say` is, it is one of these
+      if (told.path === this.path) listener(told as Extract<Told, { say: S }>);
+    }, signal);
+  }
+}

@@ -1,0 +1,75 @@
+// The page: the sidebar, or one view in an editor tab.
+import {
+  asSelection, Caches, child, type Inspection, mountView, type Opened, type Place, saveWith, Sidebar, signal as state, untracked, watch,
+} from "@residscope/widgets";
+import type { Command } from "../src/messages";
+import { Host } from "./host";
+import { HostLink } from "./link";
+
+const life = new AbortController();
+const host = new Host(life.signal);
+const root = document.getElementById("residscope") as HTMLElement;
+const visible = state(false);
+const focused = state<Place | null>(null);
+const running = state<Place[]>([]);
+const all = new Map<string, Caches>();
+
+function cachesOf(path: string): Caches {
+  const known = all.get(path);
+  if (known) return known;
+  const made = new Caches(new HostLink(path, host, life.signal), life.signal);
+  all.set(path, made);
+  return made;
+}
+
+/** What was kept may come from another version. */
+const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
+
+function obey(inspection: () => Inspection | null, more: Partial<Record<Command, (name: string | null) => void>>): void {
+  const known: Partial<Record<Command, (name: string | null) => void>> = {
+    next: () => inspection()?.store.step(1),
+    previous: () => inspection()?.store.step(-1),
+    ...more,
+  };
+  host.hear("command", ({ command, name }) => known[command]?.(name));
+}
+
+host.hear("visible", (message) => (visible.value = message.visible));
+host.hear("places", (message) => {
+  focused.value = message.focused;
+  running.value = message.running;
+});
+
+host.hear("sidebar", ({ remembered }) => {
+  const before = new Map(remembered.map((opened) => [opened.path, checked(opened)]));
+  const sidebar = new Sidebar(root, {
+    places: { focused, running, picked: state<string | null>(null) },
+    visible,
+    caches: cachesOf,
+    enlarge: (opened) => host.post({ say: "enlarge", opened }),
+    remembered: async (path) => before.get(path) ?? null,
+    remember: (opened) => host.post({ say: "remember", opened }),
+  }, life.signal);
+  obey(() => sidebar.inspection, {
+    inspect: (name) => {
+      sidebar.inspect(name);
+      sidebar.focus();
+    },
+    enlarge: () => sidebar.enlarge(),
+    refresh: () => sidebar.refresh(),
+  });
+});
+
+host.hear("view", ({ opened }) => {
+  const { signal } = child(life.signal);
+  const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal);
+  root.classList.add("rs-tab");
+  watch(signal, () => {
+    const selection = inspection.selection.value;
+    untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));
+  });
+  obey(() => inspection, {});
+});
+
+saveWith((name, blob) => host.save(name, blob));
+host.post({ say: "hello" });

@@ -1,0 +1,101 @@
+/** Residscope in VS Code: a view in the activity bar, views in editor tabs, and their commands. */
+
+import type { Opened } from "@residscope/widgets";
+import {
+  commands, type ExtensionContext, extensions, Uri, ViewColumn, type WebviewPanel, type WebviewView, window, workspace,
+} from "vscode";
+
+import { Hub } from "./hub";
+import { listen } from "./listen";
+import { Memory } from "./memory";
+import type { Command, ToPage } from "./messages";
+import { nameOf } from "./notebooks";
+import { Page } from "./page";
+
+const VIEW = "residscope.caches";
+const TAB = "residscope.view";
+
+export function activate(context: ExtensionContext): void {
+  const life = new AbortController();
+  const assets = Uri.joinPath(context.extensionUri, "dist");
+  const icon = Uri.joinPath(context.extensionUri, "media", "icon.png");
+  const hub = new Hub(assets, new Memory(context.workspaceState), (opened) => openTab(opened), life.signal);
+  /** The page that was last looked at: where "next head" goes. */
+  let current: Page | null = null;
+  let sidebar: Page | null = null;
+  /** A command for a sidebar that is only just being opened. */
+  let wish: ToPage | null = null;
+
+  function openSidebar(view: WebviewView): void {
+    const end = new AbortController();
+    const visible = (): ToPage => ({ say: "visible", visible: view.visible });
+    const page = new Page(view.webview, hub, () => {
+      const first: ToPage[] = [{ say: "sidebar", remembered: hub.memory.all }, visible()];
+      if (wish) first.push(wish);
+      wish = null;
+      return first;
+    }, end.signal);
+    hub.enter(page);
+    sidebar = current = page;
+    listen(view.onDidChangeVisibility, () => {
+      if (view.visible) current = page;
+      page.post(visible());
+    }, end.signal);
+    listen(view.onDidDispose, () => {
+      end.abort();
+      if (sidebar === page) sidebar = null;
+      if (current === page) current = null;
+    }, life.signal);
+  }
+
+  function openTab(opened: Opened): void {
+    const panel = window.createWebviewPanel(TAB, opened.name, ViewColumn.Beside, { retainContextWhenHidden: true });
+    fillTab(panel, opened);
+  }
+
+  function fillTab(panel: WebviewPanel, opened: Opened): void {
+    const end = new AbortController();
+    panel.title = `${opened.name} · ${nameOf(opened.path)}`;
+    panel.iconPath = icon;
+    const page = new Page(panel.webview, hub, () => [{ say: "view", opened }, { say: "visible", visible: true }], end.signal);
+    hub.enter(page);
+    if (panel.active) current = page;
+    listen(panel.onDidChangeViewState, () => panel.active && (current = page), end.signal);
+    listen(panel.onDidDispose, () => {
+      end.abort();
+      if (current === page) current = sidebar;
+    }, life.signal);
+  }
+
+  const say = (command: Command, name: string | null = null): ToPage => ({ say: "command", command, name });
+  context.subscriptions.push(
+    { dispose: () => life.abort() },
+    window.registerWebviewViewProvider(VIEW, { resolveWebviewView: openSidebar }, { webviewOptions: { retainContextWhenHidden: true } }),
+    window.registerWebviewPanelSerializer(TAB, {
+      deserializeWebviewPanel: async (panel: WebviewPanel, state: unknown): Promise<void> => {
+        const opened = asOpened(state);
+        if (opened) fillTab(panel, opened);
+        else panel.dispose();
+      },
+    }),
+    /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
+    commands.registerCommand("residscope.inspect", async (name?: unknown) => {
+      const message = say("inspect", typeof name === "string" ? name : null);
+      if (!sidebar) wish = message;
+      await commands.executeCommand(`${VIEW}.focus`);
+      sidebar?.post(message);
+    }),
+    commands.registerCommand("residscope.open", () => sidebar?.post(say("enlarge"))),
+    commands.registerCommand("residscope.nextHead", () => current?.post(say("next"))),
+    commands.registerCommand("residscope.previousHead", () => current?.post(say("previous"))),
+    commands.registerCommand("residscope.refresh", () => sidebar?.post(say("refresh"))),
+  );
+  listen(workspace.onDidGrantWorkspaceTrust, () => hub.retry(), life.signal);
+  listen(extensions.onDidChange, () => hub.retry(), life.signal);
+}
+
+/** What a tab was of, as its page left it; null where that cannot be read any more. The page looks at the selection. */
+function asOpened(state: unknown): Opened | null {
+  const { path, name, selection } = (state ?? {}) as Partial<Opened>;
+  return typeof path === "string" && typeof name === "string" ? { path, name, selection: selection ?? null } : null;
+}

@@ -1,0 +1,70 @@
+/** Brings pages and kernels together: a connection for each notebook that somebody looks at, told to all who look. */
+
+import type { Opened } from "@residscope/widgets";
+import { Uri } from "vscode";
+
+import { Connection } from "./connection";
+import type { Memory } from "./memory";
+import type { ToPage } from "./messages";
+import { Notebooks } from "./notebooks";
+import type { Page } from "./page";
+
+export class Hub {
+  readonly notebooks: Notebooks;
+  readonly #pages = new Set<Page>();
+  readonly #connections = new Map<string, Connection>();
+
+  constructor(
+    /** Where the page's scripts and styles lie. */
+    readonly assets: Uri,
+    readonly memory: Memory,
+    readonly enlarge: (opened: Opened) => void,
+    readonly signal: AbortSignal,
+  ) {
+    this.notebooks = new Notebooks({
+      places: () => this.#tell(this.places()),
+      cell: (path, started) => {
+        this.#connections.get(path)?.cell(started);
+        if (!started) this.#tell({ say: "cell", path }, path);
+      },
+      opened: (path, open) => this.#connections.get(path)?.close(open),
+    }, signal);
+  }
+
+  enter(page: Page): void {
+    this.#pages.add(page);
+  }
+
+  leave(page: Page): void {
+    this.#pages.delete(page);
+  }
+
+  places(): ToPage {
+    return { say: "places", focused: this.notebooks.focused, running: this.notebooks.running };
+  }
+
+  /** The way to a notebook's kernel, made and attached when it is first asked for. */
+  connection(path: string): Connection {
+    const known = this.#connections.get(path);
+    if (known) return known;
+    const made = new Connection(Uri.parse(path), {
+      state: (state) => this.#tell({ say: "state", path, state }, path),
+      lost: () => this.#tell({ say: "lost", path }, path),
+      renewed: () => this.#tell({ say: "renewed", path }, path),
+      occupied: (occupied) => this.#tell({ say: "occupied", path, occupied }, path),
+    }, this.signal);
+    this.#connections.set(path, made);
+    if (this.notebooks.isOpen(path)) void made.attach();
+    else made.close();
+    return made;
+  }
+
+  /** What stood in the way everywhere may be gone: the workspace is trusted now, or an extension was installed. */
+  retry(): void {
+    for (const connection of this.#connections.values()) if (connection.state.kind === "refused") void connection.attach();
+  }
+
+  #tell(message: ToPage, path?: string): void {
+    for (const page of this.#pages) if (path === undefined || page.hears(path)) page.post(message);
+  }
+}

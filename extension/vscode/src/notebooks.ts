@@ -1,0 +1,73 @@
+/** Which notebooks there are, which one is looked at, and when their cells start and end. */
+
+import type { Place } from "@residscope/widgets";
+import { type NotebookCell, type NotebookDocument, Uri, window, workspace } from "vscode";
+
+import { listen } from "./listen";
+
+const TYPES = new Set(["jupyter-notebook", "interactive"]);
+
+export interface Told {
+  /** Another notebook is looked at, or another is open. */
+  places(): void;
+  cell(path: string, started: boolean): void;
+  opened(path: string, open: boolean): void;
+}
+
+export class Notebooks {
+  focused: Place | null = null;
+  readonly #running = new WeakSet<NotebookCell>();
+
+  constructor(
+    readonly told: Told,
+    readonly signal: AbortSignal,
+  ) {
+    listen(window.onDidChangeActiveNotebookEditor, () => this.#focus(), signal);
+    listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
+    listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
+    listen(workspace.onDidChangeNotebookDocument, ({ notebook, cellChanges }) => {
+      if (!TYPES.has(notebook.notebookType)) return;
+      for (const { cell, executionSummary } of cellChanges) if (executionSummary) this.#cell(cell, executionSummary.success === undefined && !executionSummary.timing);
+    }, signal);
+    this.#focus();
+  }
+
+  get running(): Place[] {
+    return workspace.notebookDocuments.filter(({ notebookType, isClosed }) => TYPES.has(notebookType) && !isClosed).map(placeOf);
+  }
+
+  isOpen(path: string): boolean {
+    return this.running.some((place) => place.path === path);
+  }
+
+  #focus(): void {
+    const notebook = window.activeNotebookEditor?.notebook;
+    if (!notebook || !TYPES.has(notebook.notebookType)) return; // a text file or a view of ours changes nothing
+    const follows = workspace.getConfiguration("residscope").get("followFocus", true);
+    if (this.focused && !follows && this.isOpen(this.focused.path)) return;
+    this.focused = placeOf(notebook);
+    this.told.places();
+  }
+
+  #list(notebook: NotebookDocument, open: boolean): void {
+    if (!TYPES.has(notebook.notebookType)) return;
+    const { path } = placeOf(notebook);
+    this.told.opened(path, open);
+    if (!open && this.focused?.path === path) this.focused = this.running[0] ?? null;
+    this.told.places();
+  }
+
+  #cell(cell: NotebookCell, runs: boolean): void {
+    if (this.#running.has(cell) === runs) {
+      if (!runs) this.told.cell(cell.notebook.uri.toString(), false); // one so short that its start was not told
+      return;
+    }
+    if (runs) this.#running.add(cell);
+    else this.#running.delete(cell);
+    this.told.cell(cell.notebook.uri.toString(), runs);
+  }
+}
+
+export const nameOf = (path: string): string => Uri.parse(path).path.split("/").at(-1) ?? path;
+
+const placeOf = ({ uri }: NotebookDocument): Place => ({ path: uri.toString(), label: nameOf(uri.toString()) });

@@ -1,0 +1,100 @@
+/** A page with the views in it: its document, and its conversation with the kernels. */
+
+import { randomBytes } from "node:crypto";
+import { Uri, type Webview, window, workspace } from "vscode";
+
+import type { Hub } from "./hub";
+import { listen } from "./listen";
+import type { ToHost, ToPage } from "./messages";
+
+export class Page {
+  /** The notebooks whose kernels it listens to. */
+  readonly #paths = new Set<string>();
+  #there = false;
+
+  constructor(
+    readonly webview: Webview,
+    readonly hub: Hub,
+    /** What it is told first. */
+    readonly first: () => ToPage[],
+    readonly signal: AbortSignal,
+  ) {
+    const { assets } = hub;
+    webview.options = { enableScripts: true, localResourceRoots: [assets] };
+    listen(webview.onDidReceiveMessage, (message: ToHost) => void this.#receive(message), signal);
+    webview.html = documentOf(webview, assets);
+    signal.addEventListener("abort", () => hub.leave(this), { once: true });
+  }
+
+  post(message: ToPage): void {
+    if (this.#there && !this.signal.aborted) void this.webview.postMessage(message);
+  }
+
+  hears(path: string): boolean {
+    return this.#paths.has(path);
+  }
+
+  async #receive(message: ToHost): Promise<void> {
+    switch (message.say) {
+      case "hello":
+        this.#there = true;
+        this.#paths.clear();
+        for (const one of this.first()) this.post(one);
+        this.post(this.hub.places());
+        return;
+      case "attach": {
+        this.#paths.add(message.path);
+        const { state, occupied } = this.hub.connection(message.path);
+        this.post({ say: "state", path: message.path, state });
+        this.post({ say: "occupied", path: message.path, occupied });
+        return;
+      }
+      case "ask":
+        for (const question of message.questions) {
+          this.hub.connection(message.path).ask(question, (answer, buffers) => this.post({ say: "answer", path: message.path, answer, buffers }));
+        }
+        return;
+      case "retry":
+        return this.hub.connection(message.path).attach();
+      case "remember":
+        return this.hub.memory.set(message.opened);
+      case "enlarge":
+        return this.hub.enlarge(message.opened);
+      case "save":
+        return this.post({ say: "saved", number: message.number, saved: await save(message.name, message.bytes) });
+    }
+  }
+}
+
+/** Asks where to, and writes the file; whether it did. */
+async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
+  const folder = workspace.workspaceFolders?.[0]?.uri;
+  const target = await window.showSaveDialog(folder ? { defaultUri: Uri.joinPath(folder, name) } : {});
+  if (!target) return false;
+  try {
+    await workspace.fs.writeFile(target, new Uint8Array(bytes));
+    return true;
+  } catch (error) {
+    void window.showErrorMessage(`Residscope could not save ${name}: ${error instanceof Error ? error.message : String(error)}`);
+    return false;
+  }
+}
+
+function documentOf(webview: Webview, assets: Uri): string {
+  const nonce = randomBytes(16).toString("hex");
+  const address = (name: string): string => webview.asWebviewUri(Uri.joinPath(assets, name)).toString();
+  // Styles inline: the views place bars and marks by them. Nothing comes from elsewhere.
+  const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src ${webview.cspSource} 'unsafe-inline'; img-src ${webview.cspSource} data: blob:; font-src ${webview.cspSource};`;
+  return `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<title>Residscope</title>
+<link rel="stylesheet" href="${address("panel.css")}">
+<style>body { padding: 0; } #residscope { min-height: 100vh; }</style>
+</head>
+<body><main id="residscope"></main><script nonce="${nonce}" src="${address("page.js")}"></script></body>
+</html>`;
+}

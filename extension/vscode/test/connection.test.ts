@@ -1,0 +1,201 @@
+import type { Answer, LinkState, Question } from "@residscope/widgets";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Connection } from "../src/connection";
+import { installed, Uri, workspace } from "./fake-vscode";
+import { FakeKernel, jupyterWith, output, pieces, US } from "./kernel";
+
+let end: AbortController;
+let kernel: FakeKernel;
+let events: string[];
+let connection: Connection;
+const answers = new Map<string, { answer: Answer; buffers: ArrayBuffer[] }>();
+
+const question = (id: string): Question => ({ id, ask: { kind: "caches" } });
+const settled = async (): Promise<void> => {
+  for (let turn = 0; turn < 200; turn += 1) await Promise.resolve();
+};
+
+function connect(): void {
+  connection = new Connection(Uri.parse("file:///n.ipynb") as never, {
+    state: (now: LinkState) => events.push(now.kind),
+    lost: () => events.push("lost"),
+    renewed: () => events.push("renewed"),
+    occupied: () => undefined,
+  }, end.signal);
+}
+
+const ask = (...ids: string[]): void => {
+  for (const id of ids) connection.ask(question(id), (answer, buffers) => answers.set(id, { answer, buffers }));
+};
+
+beforeEach(() => {
+  end = new AbortController();
+  kernel = new FakeKernel();
+  events = [];
+  answers.clear();
+  workspace.isTrusted = true;
+  jupyterWith(() => kernel);
+  connect();
+});
+afterEach(() => {
+  end.abort();
+  vi.useRealTimers();
+});
+
+describe("attaching", () => {
+  it("is ready where kernel and extension are of one version, in one expression that is None", async () => {
+    let code = "";
+    const execute = kernel.executeCode.bind(kernel);
+    kernel.executeCode = (text, token) => execute((code = text), token);
+    await connection.attach();
+    expect(connection.state).toEqual({ kind: "ready" });
+    expect(events).toEqual(["renewed", "ready"].reverse());
+    expect(code).toMatch(/^\(exec\(.*\)\)\[1\]$/s);
+  });
+
+  const say = (words: RegExp) => expect.objectContaining({ words: expect.stringMatching(words) as string });
+  it.each<[string, () => void, string, RegExp]>([
+    ["no Jupyter extension", () => installed.clear(), "refused", /not installed/],
+    ["one that is too old", () => installed.set("ms-toolsai.jupyter", { isActive: false, exports: {}, activate: async () => ({}) }), "refused", /too old/],
+    ["an untrusted workspace", () => (workspace.isTrusted = false), "refused", /not trusted/],
+    ["no kernel that has run a cell", () => jupyterWith(() => undefined), "none", /Run one/],
+    ["another language", () => Object.assign(kernel, { language: "julia" }), "none", /not run Python/],
+    ["access denied", () => (kernel.script = [[]]), "refused", /Manage Access/],
+    ["access taken away", () => (kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })]), "refused", /Manage Access/],
+    ["an error", () => (kernel.script = [new Error("Kernel is disposed")]), "refused", /Kernel is disposed/],
+    ["no Residscope there", () => (kernel.who = { ...US, version: null, wire: null }), "refused", /no Residscope/],
+    ["another version there", () => (kernel.who = { ...US, version: "9.9.9", wire: "x" }), "refused", /9\.9\.9/],
+    ["a compatible version there", () => (kernel.who = { ...US, version: "9.9.9" }), "ready", /9\.9\.9/],
+  ])("says so: %s", async (_, arrange, kind, words) => {
+    arrange();
+    await connection.attach();
+    expect(connection.state.kind).toBe(kind);
+    expect(connection.state).toEqual(say(words));
+  });
+
+  it("gives the line to run where the package is missing", async () => {
+    kernel.who = { ...US, version: null, wire: null };
+    await connection.attach();
+    expect(connection.state).toHaveProperty("line", `%pip install residscope==${US.version}`);
+  });
+
+  it("says that a running cell comes first, and is ready after it", async () => {
+    vi.useFakeTimers();
+    let open = (): void => undefined;
+    kernel.gate = new Promise((resolve) => (open = resolve));
+    connection.cell(true);
+    const attached = connection.attach();
+    await vi.advanceTimersByTimeAsync(700);
+    expect(connection.state).toEqual({ kind: "attaching", busy: true });
+    open();
+    await attached;
+    expect(connection.state.kind).toBe("ready");
+  });
+});
+
+describe("asking", () => {
+  beforeEach(() => connection.attach());
+
+  it("takes all that waits in one request, and the next behind it", async () => {
+    ask("a");
+    ask("b", "c");
+    await settled();
+    expect(kernel.asked.map((batch) => batch.map(({ id }) => id))).toEqual([["a"], ["b", "c"]]);
+    expect([...answers.keys()]).toEqual(["a", "b", "c"]);
+    expect(kernel.cancelled).toBe(false);
+  });
+
+  it("puts pieces together, whatever their order and whatever comes between", async () => {
+    const bytes = Uint8Array.from({ length: 5000 }, (_, i) => i % 256);
+    kernel.answers = ({ id }) => {
+      const parts = pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [bytes], 7);
+      return [parts[6]!, output({ warning: 1 }), output("text", "application/vnd.code.notebook.stderr"), ...parts.slice(0, 6)];
+    };
+    ask("long");
+    await settled();
+    expect(new Uint8Array(answers.get("long")!.buffers[0]!)).toEqual(bytes);
+    expect(answers.get("long")!.answer.reply).toMatchObject({ done: 1, total: 2 });
+  });
+
+  it("attaches anew when a request was interrupted, and has it asked again", async () => {
+    kernel.script = [[]];
+    events.length = 0;
+    ask("a");
+    await settled();
+    expect(events).toEqual(["lost", "attaching", "ready", "renewed"]);
+    ask("a"); // as a client does that was told
+    await settled();
+    expect(answers.has("a")).toBe(true);
+  });
+
+  it("does not try for ever", async () => {
+    kernel.answers = () => [];
+    ask("a");
+    await settled();
+    ask("a");
+    await settled();
+    expect(connection.state).toMatchObject({ kind: "refused", words: expect.stringMatching(/without running it/) as string });
+    expect(kernel.asked.length).toBe(2);
+  });
+
+  it("is refused when access is taken away in between", async () => {
+    kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })];
+    ask("a");
+    await settled();
+    expect(connection.state).toMatchObject({ kind: "refused", words: expect.stringMatching(/Manage Access/) as string });
+  });
+});
+
+describe("the kernel", () => {
+  beforeEach(async () => {
+    await connection.attach();
+    events.length = 0;
+  });
+
+  it("is attached to again after a restart", async () => {
+    kernel.statusChanged.fire("restarting");
+    await settled();
+    expect(events).toEqual(["lost", "attaching", "ready", "renewed"]);
+    expect(kernel.greeted).toBe(2);
+  });
+
+  it("waits for a cell where a restart left no kernel to be had", async () => {
+    jupyterWith(() => undefined);
+    kernel.statusChanged.fire("restarting");
+    await settled();
+    expect(connection.state.kind).toBe("none");
+    jupyterWith(() => kernel);
+    connection.cell(true);
+    connection.cell(false);
+    await settled();
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("says that it died", async () => {
+    kernel.statusChanged.fire("dead");
+    expect(events).toEqual(["lost", "none"]);
+    expect(connection.state).toMatchObject({ words: expect.stringMatching(/died/) as string });
+  });
+
+  it("may be another one after a cell", async () => {
+    const other = new FakeKernel();
+    jupyterWith(() => other);
+    connection.cell(false);
+    await settled();
+    expect(other.greeted).toBe(1);
+    expect(kernel.statusChanged.listeners).toBe(0);
+  });
+
+  it("goes with its notebook, and comes with it", async () => {
+    connection.close();
+    expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/not open/) as string });
+    connection.close(true);
+    await settled();
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("is let go when the extension ends", () => {
+    end.abort();
+    expect(kernel.statusChanged.listeners).toBe(0);
+  });
+});

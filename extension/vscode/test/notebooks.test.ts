@@ -1,0 +1,60 @@
+import type { NotebookCell, NotebookDocument, NotebookEditor } from "vscode";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { Notebooks } from "../src/notebooks";
+import { settings, told, Uri, window, workspace } from "./fake-vscode";
+
+const notebook = (name: string, notebookType = "jupyter-notebook") => ({ uri: new Uri(`file:///w/${name}`), notebookType, isClosed: false }) as unknown as NotebookDocument;
+
+let heard: string[];
+let notebooks: Notebooks;
+let end: AbortController;
+
+function focus(on: NotebookDocument | undefined): void {
+  window.activeNotebookEditor = on && ({ notebook: on } as NotebookEditor);
+  told.active.fire(window.activeNotebookEditor);
+}
+
+beforeEach(() => {
+  heard = [];
+  window.activeNotebookEditor = undefined;
+  workspace.notebookDocuments = [];
+  delete settings["followFocus"];
+  notebooks = new Notebooks({
+    places: () => heard.push("places"),
+    cell: (path, started) => heard.push(`${path} ${started ? "starts" : "ends"}`),
+    opened: (path, open) => heard.push(`${path} ${open ? "opened" : "closed"}`),
+  }, (end = new AbortController()).signal);
+});
+afterEach(() => end.abort());
+
+describe("the notebook that is looked at", () => {
+  it("is the last one that had the focus", () => {
+    focus(notebook("a b.ipynb"));
+    focus(undefined); // a text file
+    focus(notebook("x.http", "http-book")); // a notebook of another kind
+    expect(notebooks.focused).toEqual({ path: "file:///w/a b.ipynb", label: "a b.ipynb" });
+  });
+
+  it("stays where the settings say so, as long as it is open", () => {
+    settings["followFocus"] = false;
+    const [a, b] = [notebook("a.ipynb"), notebook("b.ipynb")];
+    workspace.notebookDocuments = [a, b];
+    focus(a);
+    focus(b);
+    expect(notebooks.focused?.label).toBe("a.ipynb");
+    workspace.notebookDocuments = [b];
+    told.closed.fire(a);
+    expect(notebooks.focused?.label).toBe("b.ipynb");
+    expect(heard).toContain("file:///w/a.ipynb closed");
+  });
+});
+
+it("tells when cells start and end", () => {
+  const cell = { notebook: notebook("a.ipynb") } as NotebookCell;
+  const change = (executionSummary: NotebookCell["executionSummary"]) =>
+    told.changed.fire({ notebook: cell.notebook, metadata: undefined, contentChanges: [], cellChanges: [{ cell, executionSummary, document: undefined, metadata: undefined, outputs: undefined }] });
+  change({ executionOrder: 1 });
+  change({ executionOrder: 1 });
+  change({ executionOrder: 1, success: true, timing: { startTime: 1, endTime: 2 } });
+  expect(heard).toEqual(["file:///w/a.ipynb starts", "file:///w/a.ipynb ends"]);
+});

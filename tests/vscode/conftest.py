@@ -1,0 +1,88 @@
+"""A real code-server with the packaged extension, and a stand-in for the Jupyter extension over real kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from window import Code, CodeServer
+from playwright.sync_api import Browser, Page, sync_playwright
+
+sys.path.append(str(Path(__file__).parents[1] / "browser"))
+
+import nursery as nursery_program
+from server import add_kernel, end, environment_in
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+PICTURES = Path("test-results")
+VSIX = Path(os.environ.get("RESIDSCOPE_VSIX", "dist"))
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where kernels come from: folders of their own, and a process that forks them at once."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    socket = folder / "socket"
+    process = subprocess.Popen(
+        [sys.executable, nursery_program.SOURCE, "serve", str(socket)],
+        env=nursery_program.environment(),
+        start_new_session=True,
+    )
+    add_kernel(folder / "data", "tests", "Python", argv=[nursery_program.__file__, "kernel", str(socket)])
+    without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
+    add_kernel(folder / "data", "bare", "Python without Residscope", without)
+    yield {**environment_in(folder), "STAND_IN_PYTHON": sys.executable, "NODE_OPTIONS": ""}
+    end(process)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[CodeServer]:
+    """VS Code with both extensions."""
+    extensions = (VSIX / "stand-in.vsix", VSIX / "residscope.vsix")
+    with CodeServer.started(tmp_path_factory.mktemp("code"), environment, *extensions) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def without_jupyter(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[CodeServer]:
+    """VS Code with Residscope alone."""
+    with CodeServer.started(tmp_path_factory.mktemp("alone"), environment, VSIX / "residscope.vsix") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The Chromium that `npm run test:vscode` found."""
+    path = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of its own; a picture of it is kept in `test-results/` when the test fails."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", accept_downloads=True)
+    page = context.new_page()
+    failed = request.session.testsfailed
+    yield page
+    if request.session.testsfailed > failed:
+        PICTURES.mkdir(exist_ok=True)
+        page.screenshot(path=PICTURES / ("vscode-" + re.sub(r"[^\w.-]+", "-", request.node.name) + ".png"))
+    context.close()
+
+
+@pytest.fixture
+def code(page: Page, server: CodeServer) -> Code:
+    """A window of VS Code on a folder without notebooks."""
+    for left in server.root.iterdir():
+        left.unlink()
+    return Code(page, server)

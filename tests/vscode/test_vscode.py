@@ -1,0 +1,169 @@
+"""VS Code, driven as a user does: a stand-in for the Jupyter extension (see stub/), a real ipykernel, a small real model."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from sidebar import TINY, cell, cells, standing
+from window import FOLLOWS, Code, CodeServer
+
+NAMES = "sorted(name for name in globals() if not name.startswith('_') and name not in ('In', 'Out', 'exit', 'quit'))"
+STATE = f"[{NAMES}, get_ipython().execution_count, len(In), list(Out)]"
+
+
+def heads_in_python(code: Code) -> dict[str, float]:
+    """What TransformerLens' own functions say each head adds, by its name."""
+    return code.python(
+        "(lambda r: dict(zip(r.labels, r.values[:, 0].tolist())))"
+        "(__import__('residscope').attribute(cache, __import__('residscope').targets.default(cache)"
+        " if hasattr(__import__('residscope').targets, 'default') else 0))"
+    )
+
+
+@pytest.fixture
+def small(code: Code) -> Code:
+    """A notebook whose kernel holds one cache, the access allowed, and the sidebar beside it."""
+    code.server.write_notebook("small.ipynb", TINY)
+    code.start()
+    code.open("small.ipynb")
+    code.command("Stand-in: Allow Access")
+    code.run_all()
+    code.open_sidebar()
+    expect(code.caches).to_have_count(1, timeout=FOLLOWS)
+    return code
+
+
+def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> None:
+    code.server.write_notebook("first.ipynb", TINY, "1 + 1")
+    code.start()
+    code.open("first.ipynb")
+    code.open_sidebar()
+    expect(code.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
+    code.run_all()
+    before = code.python(STATE)
+    code.answer("Deny")
+    expect(code.sidebar.get_by_role("alert")).to_contain_text("did not let Residscope run code", timeout=FOLLOWS)
+    code.command("Stand-in: Allow Access")
+    code.sidebar.get_by_role("button", name="Try again").click()
+    expect(code.caches).to_have_count(1, timeout=FOLLOWS)
+    expect(code.caches.first).to_contain_text(re.compile("cache.*8 tokens|cache", re.DOTALL))
+
+    view = code.inspect("cache")
+    shown = cells(view)
+    cell(view, "L1H0").click()
+    expect(code.sidebar.locator(".rs-card")).not_to_have_count(0, timeout=FOLLOWS)
+    code.drawn(view)
+    badge = view.locator(".rs-badge").inner_text()
+    assert re.search(r"[+−]\d", badge), badge
+    # The numbers on screen are the kernel's own, and nothing of the user's has changed.
+    assert code.python(STATE) == before
+    assert len(shown) == code.python("model.cfg.n_layers * model.cfg.n_heads")
+    expect(code.page.locator(".notebook-editor")).not_to_contain_text("residscope")
+
+
+def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
+    view = small.inspect("cache")
+    small.command("Stand-in: Restart Kernel")
+    expect(small.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
+    small.run_all()
+    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    standing(view).get_by_role("button").click()
+    small.drawn(view)
+    expect(standing(view)).to_have_count(0)
+
+    small.command("Stand-in: Revoke Access")
+    cell(view, "L0H1").click()
+    expect(small.sidebar.locator(".rs-link").get_by_role("alert")).to_contain_text("did not let", timeout=FOLLOWS)
+    small.command("Stand-in: Allow Access")
+    small.sidebar.get_by_role("button", name="Try again").click()
+    small.drawn(view)
+
+    small.command("Stand-in: Kill Kernel")
+    expect(small.sidebar.locator(".rs-link")).to_contain_text("kernel has died", timeout=FOLLOWS)
+    expect(view.get_by_role("grid", name="Head map")).to_be_visible()  # the last picture stays
+
+
+def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
+    stop = code.server.root / "stop"
+    wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.02)"
+    code.server.write_notebook("busy.ipynb", TINY, wait)
+    stop.touch()
+    code.start()
+    code.open("busy.ipynb")
+    code.command("Stand-in: Allow Access")
+    code.run_all()
+    code.open_sidebar()
+    view = code.inspect("cache")
+    before = cells(view)
+    stop.unlink()
+    code.start_all()
+    expect(code.page.locator(".notebook-editor .codicon-notebook-state-executing").first).to_be_visible(timeout=FOLLOWS)
+    cell(view, "L1H1").click()
+    expect(view.locator(".rs-notice")).to_contain_text(["", "Waiting for the kernel"], timeout=FOLLOWS)
+    assert cells(view) == before
+    stop.touch()
+    expect(code.page.locator(".notebook-editor .codicon-notebook-state-executing")).to_have_count(0, timeout=FOLLOWS)
+    # The cell that ran again has bound another cache to the name.
+    expect(standing(view)).to_contain_text("another cache now", timeout=FOLLOWS)
+    stop.unlink()
+
+
+def test_an_interrupt_loses_no_question(small: Code) -> None:
+    view = small.inspect("cache")
+    small.command("Stand-in: Interrupt Kernel")
+    cell(view, "L0H0").click()
+    small.drawn(view)
+    expect(view.locator(".rs-card")).not_to_have_count(0)
+
+
+def test_two_notebooks_each_with_its_kernel(small: Code) -> None:
+    small.server.write_notebook("other.ipynb", TINY.replace("cache = tiny", "second = tiny"))
+    small.page.locator(".activitybar .action-label[aria-label^=Explorer]").click()
+    small.open("other.ipynb")
+    small.run_all()
+    small.open_sidebar()
+    expect(small.caches).to_contain_text(["second"], timeout=FOLLOWS)
+    small.tab("small.ipynb").click()
+    expect(small.caches).to_contain_text(["cache"], timeout=FOLLOWS)
+
+
+def test_a_kernel_without_the_package_gets_the_line_to_run(code: Code) -> None:
+    code.server.write_notebook("bare.ipynb", "x = 1", kernel="bare")
+    code.start()
+    code.open("bare.ipynb")
+    code.command("Stand-in: Allow Access")
+    code.run_all()
+    code.open_sidebar()
+    expect(code.sidebar.get_by_role("alert")).to_contain_text("has no Residscope", timeout=FOLLOWS)
+    expect(code.sidebar.locator(".rs-line code")).to_contain_text("%pip install residscope")
+
+
+def test_the_wide_view_and_the_sidebar_come_back_after_a_reload(small: Code) -> None:
+    view = small.inspect("cache")
+    cell(view, "L1H0").click()
+    expect(view.locator(".rs-card")).not_to_have_count(0)
+    small.command("Residscope: Open in an Editor Tab")
+    wide = small.drawn(small.tab_view)
+    assert cells(wide) == cells(view)
+    small.page.reload()
+    small.page.wait_for_function("() => document.querySelector('.activitybar')")
+    expect(small.page.locator(".tabs-container .tab").filter(has_text="cache · small.ipynb")).to_be_visible(timeout=FOLLOWS)
+
+
+def test_heads_by_key(small: Code) -> None:
+    view = small.inspect("cache")
+    strongest = max(cells(view).items(), key=lambda item: abs(item[1]))[0]
+    view.get_by_role("grid", name="Head map").click(position={"x": 2, "y": 2})
+    small.command("Residscope: Next Head")
+    expect(view).to_contain_text(strongest)
+
+
+def test_without_the_jupyter_extension(page: Page, without_jupyter: CodeServer) -> None:
+    code = Code(page, without_jupyter)
+    without_jupyter.write_notebook("alone.ipynb", "x = 1")
+    code.start()
+    code.open("alone.ipynb")
+    code.open_sidebar()
+    expect(code.sidebar.get_by_role("alert")).to_contain_text("ms-toolsai.jupyter", timeout=FOLLOWS)

@@ -1,0 +1,242 @@
+"""A code-server for the tests, and what a user does in it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from playwright.sync_api import FrameLocator, Locator, Page, expect
+
+sys.path.append(str(Path(__file__).parents[1] / "browser"))
+
+from server import end
+
+T = TypeVar("T")
+STARTING = 120.0  # seconds
+FOLLOWS = 30_000  # milliseconds; the machine may be busy, the gesture is not
+
+SETTINGS = {
+    "workbench.startupEditor": "none",
+    "workbench.tips.enabled": False,
+    "workbench.secondarySideBar.defaultVisibility": "hidden",
+    "chat.disableAIFeatures": True,
+    "security.workspace.trust.enabled": False,
+    "telemetry.telemetryLevel": "off",
+    "update.mode": "none",
+    "extensions.autoUpdate": False,
+    "extensions.autoCheckUpdates": False,
+    "extensions.ignoreRecommendations": True,
+    "workbench.enableExperiments": False,
+    "window.commandCenter": False,
+    "notebook.experimental.remoteSave": False,
+    "files.simpleDialog.enable": True,
+    "git.enabled": False,
+}
+
+
+@dataclass
+class CodeServer:
+    """A running code-server; all that it reads and writes lies in one folder."""
+
+    url: str
+    root: Path
+    runtime: Path
+    log: Path
+
+    @classmethod
+    @contextmanager
+    def started(cls, folder: Path, environment: dict[str, str], *extensions: Path) -> Iterator[CodeServer]:
+        """Start code-server with these extensions, and end it with all its children."""
+        program: list[str] = json.loads(os.environ["RESIDSCOPE_CODE_SERVER"])
+        root, log, user = folder / "work", folder / "code-server.log", folder / "user"
+        root.mkdir(parents=True)
+        (user / "User").mkdir(parents=True)
+        (user / "User" / "settings.json").write_text(json.dumps(SETTINGS))
+        folders = [f"--user-data-dir={user}", f"--extensions-dir={folder / 'extensions'}"]
+        for extension in extensions:
+            command = [*program, *folders, "--install-extension", str(extension)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STARTING)
+            assert done.returncode == 0, done.stdout + done.stderr
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        quiet = ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", "--disable-getting-started-override"]
+        command = [*program, *folders, "--auth=none", f"--bind-addr=127.0.0.1:{port}", *quiet, str(root)]
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        server = cls(f"http://127.0.0.1:{port}", root, Path(environment["JUPYTER_RUNTIME_DIR"]), log)
+        try:
+            server._wait(process)
+            yield server
+        finally:
+            end(process)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + STARTING
+        while process.poll() is None and time.monotonic() < until:
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)  # between two attempts
+            else:
+                return
+        raise RuntimeError(f"code-server did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+    def write_notebook(self, name: str, *cells: str, kernel: str = "tests") -> str:
+        """Write a notebook of code cells into the folder that is open."""
+        code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+        notebook = {
+            "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
+            "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+        (self.root / name).write_text(json.dumps(notebook))
+        return name
+
+
+@dataclass
+class Code:
+    """One window of VS Code in a page."""
+
+    page: Page
+    server: CodeServer
+    known: set[Path] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Load the window."""
+        self.known = set(self.server.runtime.glob("kernel-*.json"))
+        self.page.goto(f"{self.server.url}/?folder={self.server.root}")
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until the window takes commands."""
+        expect(self.page.locator(".monaco-workbench .activitybar")).to_be_visible(timeout=60_000)
+        expect(self.page.locator(".explorer-folders-view")).to_be_visible(timeout=60_000)
+
+    def command(self, title: str) -> None:
+        """Choose a command from the palette."""
+        self.page.keyboard.press("F1")
+        box = self.page.locator(".quick-input-widget input[type=text]")
+        expect(box).to_be_visible()
+        box.fill(f">{title}")
+        row = self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
+        expect(row).to_be_visible(timeout=FOLLOWS)
+        row.click()
+
+    def open(self, name: str) -> None:
+        """Open a notebook by its row in the explorer."""
+        self.page.locator(".explorer-folders-view .monaco-list-row").filter(has_text=name).first.dblclick()
+        expect(self.page.locator(".notebook-editor .cell-list-container").first).to_be_visible(timeout=FOLLOWS)
+        expect(self.tab(name)).to_be_visible()
+
+    def tab(self, name: str) -> Locator:
+        """An editor's tab."""
+        return self.page.locator(".tabs-container .tab").filter(has_text=name).first
+
+    def run_all(self) -> None:
+        """Run all cells of the notebook in focus, and wait for the last."""
+        self.start_all()
+        expect(self.page.locator(".notebook-editor .codicon-notebook-state-success").last).to_be_attached(timeout=90_000)
+        expect(self.page.locator(".notebook-editor .codicon-notebook-state-executing")).to_have_count(0, timeout=90_000)
+
+    def start_all(self) -> None:
+        """Run all cells, and do not wait."""
+        self.command("Notebook: Run All")
+
+    # --- Residscope ---------------------------------------------------------------------------------------------------
+    def open_sidebar(self) -> Locator:
+        """Open the view in the activity bar, and return what is in it."""
+        self.page.locator(".activitybar .action-label[aria-label^=Residscope]").first.click()
+        return self.sidebar
+
+    @property
+    def sidebar(self) -> Locator:
+        """The sidebar."""
+        return self.page_in("#workbench\\.parts\\.sidebar").locator(".rs-sidebar").first
+
+    def page_in(self, _place: str = "") -> FrameLocator:
+        """The page of the sidebar: the frame in the frame of the webview that holds one."""
+        return self._frame("rs-sidebar:not(.rs-view-link)")
+
+    @property
+    def tab_view(self) -> Locator:
+        """The view in an editor tab."""
+        return self._frame("rs-view-link").get_by_role("region", name="Residscope", exact=True)
+
+    def _frame(self, holds: str) -> FrameLocator:
+        def find() -> int | None:
+            frames = self.page.locator("iframe.webview")
+            for nth in range(frames.count()):
+                inner = frames.nth(nth).content_frame.locator("iframe#active-frame")
+                if inner.count() and inner.content_frame.locator(f".{holds}").count():
+                    return nth
+            return None
+
+        nth = self.until(find, lambda found: found is not None)
+        return self.page.locator("iframe.webview").nth(nth or 0).content_frame.frame_locator("iframe#active-frame")
+
+    @property
+    def caches(self) -> Locator:
+        """The rows of the sidebar's list."""
+        return self.sidebar.get_by_role("list", name="Activation caches").get_by_role("listitem")
+
+    def inspect(self, name: str) -> Locator:
+        """Click the row of a cache, and return its view once it is drawn."""
+        self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b")).locator(".rs-cache-main").click()
+        return self.drawn(self.sidebar.get_by_role("region", name="Residscope", exact=True))
+
+    def drawn(self, view: Locator) -> Locator:
+        """A view, once it is ready."""
+        expect(view).to_have_attribute("data-state", re.compile("ready|error"), timeout=FOLLOWS)
+        assert view.get_attribute("data-state") == "ready", view.inner_text()
+        return view
+
+    def answer(self, button: str) -> None:
+        """Answer the modal question."""
+        self.page.locator(".monaco-dialog-box .monaco-button").filter(has_text=button).click(timeout=FOLLOWS)
+
+    # --- Python state -------------------------------------------------------------------------------------------------
+    def python(self, expression: str) -> Any:
+        """Evaluate an expression in the newest kernel; leaves no name, no history and no `In[n]` behind."""
+        files = sorted(set(self.server.runtime.glob("kernel-*.json")) - self.known, key=lambda file: file.stat().st_mtime)
+        client = BlockingKernelClient(connection_file=str(files[-1]))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            reply = client.execute(
+                "", silent=True, store_history=False, user_expressions={"value": f"__import__('json').dumps({expression})"}
+            )
+            while True:
+                message = client.get_shell_msg(timeout=60)
+                if message["parent_header"].get("msg_id") == reply:
+                    break
+            value = message["content"]["user_expressions"]["value"]
+            assert value["status"] == "ok", value
+            return json.loads(ast.literal_eval(value["data"]["text/plain"]))
+        finally:
+            client.stop_channels()
+
+    def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 30.0) -> T:
+        """Read something again and again until it is good."""
+        until = time.monotonic() + timeout
+        while not good(value := read()):
+            assert time.monotonic() < until, f"still {value!r} after {timeout:.0f} s"
+            self.page.wait_for_timeout(50)  # between two looks
+        return value
