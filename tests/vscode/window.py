@@ -127,7 +127,8 @@ class Code:
 
     def ready(self) -> None:
         """Wait until the window takes commands."""
-        expect(self.page.locator(".monaco-workbench .activitybar")).to_be_visible(timeout=60_000)
+        # Ours comes with all that extensions contribute; before that a notebook opens as JSON.
+        expect(self.page.locator(".activitybar .action-label[aria-label^=Residscope]")).to_be_visible(timeout=60_000)
         expect(self.page.locator(".explorer-folders-view")).to_be_visible(timeout=60_000)
 
     def command(self, title: str) -> None:

@@ -7,14 +7,20 @@ import json
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty
+from uuid import uuid4
 
 from jupyter_client.manager import KernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 
 
 def main() -> None:
     """Start the kernel, carry messages, end with standard input."""
-    manager = KernelManager(kernel_name=sys.argv[1])
+    # Where every Jupyter program looks for kernels that run.
+    Path(jupyter_runtime_dir()).mkdir(parents=True, exist_ok=True)
+    file = Path(jupyter_runtime_dir()) / f"kernel-{uuid4()}.json"
+    manager = KernelManager(kernel_name=sys.argv[1], connection_file=str(file))
     manager.start_kernel()
     client = manager.blocking_client()
     client.start_channels()
