@@ -16,6 +16,19 @@ model = tiny.boot("llama")
 tokens, logits, cache = tiny.run(model)
 """
 
+TOP = "logits[:, -1].topk(2)"  # the model's own two top predictions
+DIFFERENCE = f"{TOP}.values.diff().neg().mean().item()"
+
+
+def worth(head: str) -> str:
+    """What a head adds to the mean difference of these two, worked out by hand from the cache of an RMSNorm model."""
+    layer, number = map(int, head[1:].split("H"))
+    ids = f"{TOP}.indices"
+    direction = f"(model.W_U[:, {ids}[:, 0]] - model.W_U[:, {ids}[:, 1]]).T * model.ln_final.weight"
+    written = f"cache['z', {layer}][:, -1, {number}] @ model.W_O[{layer}, {number}]"
+    return f"((({written}) * {direction}).sum(-1) / cache['ln_final.hook_scale'][:, -1, 0]).mean().item()"
+
+
 # The subshell of each of Residscope's comms; all subshells; how many there are of these, and of threads. (JupyterLab
 # leaves a subshell of its own for widgets behind when a page is reloaded.)
 OURS = (

@@ -11,7 +11,7 @@ import pytest
 from lab import MODEL, Lab
 from playwright.sync_api import expect
 from server import Server
-from sidebar import FOLLOWS, OURS, TINY, cell, cells
+from sidebar import DIFFERENCE, FOLLOWS, OURS, TINY, cell, cells, worth
 
 from residscope.demo import demo_model_folder
 
@@ -56,7 +56,7 @@ def test_attaches_lists_and_shows_a_cache_and_leaves_no_trace(lab: Lab) -> None:
         assert fact in words
 
     view = lab.inspect("cache")
-    top = lab.python("logits[:, -1].topk(2).values.diff().neg().mean().item()")  # the model's own two top predictions
+    top = lab.python(DIFFERENCE)
     expect(view.get_by_role("status")).to_contain_text(
         f"✓ rows sum to {top:+.3f} · the model’s own mean logit difference"
     )
@@ -65,15 +65,7 @@ def test_attaches_lists_and_shows_a_cache_and_leaves_no_trace(lab: Lab) -> None:
     cell(view, best).click()
     card = view.get_by_role("region", name=f"Attention {best}", exact=True)
     expect(card).to_be_visible(timeout=FOLLOWS)
-    layer, head = map(int, best[1:].split("H"))
-    ids = "logits[:, -1].topk(2).indices"
-    direction = f"(model.W_U[:, {ids}[:, 0]] - model.W_U[:, {ids}[:, 1]]).T * model.ln_final.weight"
-    worth = (
-        f"((cache['z', {layer}][:, -1, {head}] @ model.W_O[{layer}, {head}]) * {direction}).sum(-1)"
-        " / cache['ln_final.hook_scale'][:, -1, 0]"
-    )
-    exact = lab.python(f"({worth}).mean().item()")
-    assert shown[best] == pytest.approx(exact, abs=5e-3)
+    assert shown[best] == pytest.approx(lab.python(worth(best)), abs=5e-3)
 
     assert lab.python(everything) == before
     lab.command("docmanager:save")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from window import Code, CodeServer
 from playwright.sync_api import Browser, Page, sync_playwright
+from window import Code, CodeServer
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
 
@@ -70,7 +70,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page of its own; a picture of it is kept in `test-results/` when the test fails."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", accept_downloads=True)
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", accept_downloads=True
+    )
     page = context.new_page()
     failed = request.session.testsfailed
     yield page

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from playwright.sync_api import Page, expect
-from sidebar import TINY, cell, cells, standing
+from sidebar import DIFFERENCE, TINY, cell, cells, standing, worth
 from window import FOLLOWS, Code, CodeServer
 
 NAMES = "sorted(name for name in globals() if not name.startswith('_') and name not in ('In', 'Out', 'exit', 'quit'))"
 STATE = f"[{NAMES}, get_ipython().execution_count, len(In), list(Out)]"
-
-
-def heads_in_python(code: Code) -> dict[str, float]:
-    """What TransformerLens' own functions say each head adds, by its name."""
-    return code.python(
-        "(lambda r: dict(zip(r.labels, r.values[:, 0].tolist())))"
-        "(__import__('residscope').attribute(cache, __import__('residscope').targets.default(cache)"
-        " if hasattr(__import__('residscope').targets, 'default') else 0))"
-    )
 
 
 @pytest.fixture
@@ -48,19 +37,19 @@ def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> No
     code.command("Stand-in: Allow Access")
     code.sidebar.get_by_role("button", name="Try again").click()
     expect(code.caches).to_have_count(1, timeout=FOLLOWS)
-    expect(code.caches.first).to_contain_text(re.compile("cache.*8 tokens|cache", re.DOTALL))
+    expect(code.caches.first).to_contain_text("3 × 4 heads")
 
     view = code.inspect("cache")
+    top = code.python(DIFFERENCE)
+    expect(view.get_by_role("status")).to_contain_text(f"✓ rows sum to {top:+.3f} · the model’s own mean logit")
     shown = cells(view)
-    cell(view, "L1H0").click()
-    expect(code.sidebar.locator(".rs-card")).not_to_have_count(0, timeout=FOLLOWS)
-    code.drawn(view)
-    badge = view.locator(".rs-badge").inner_text()
-    assert re.search(r"[+−]\d", badge), badge
-    # The numbers on screen are the kernel's own, and nothing of the user's has changed.
+    best = max(shown, key=lambda head: abs(shown[head]))
+    cell(view, best).click()
+    expect(view.get_by_role("region", name=f"Attention {best}", exact=True)).to_be_visible(timeout=FOLLOWS)
+    assert shown[best] == pytest.approx(code.python(worth(best)), abs=5e-3)
+
     assert code.python(STATE) == before
-    assert len(shown) == code.python("model.cfg.n_layers * model.cfg.n_heads")
-    expect(code.page.locator(".notebook-editor")).not_to_contain_text("residscope")
+    expect(code.page.locator(".cell-output-container, .output-inner-container")).not_to_contain_text(["residscope"])
 
 
 def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
@@ -149,7 +138,9 @@ def test_the_wide_view_and_the_sidebar_come_back_after_a_reload(small: Code) -> 
     assert cells(wide) == cells(view)
     small.page.reload()
     small.page.wait_for_function("() => document.querySelector('.activitybar')")
-    expect(small.page.locator(".tabs-container .tab").filter(has_text="cache · small.ipynb")).to_be_visible(timeout=FOLLOWS)
+    expect(small.page.locator(".tabs-container .tab").filter(has_text="cache · small.ipynb")).to_be_visible(
+        timeout=FOLLOWS
+    )
 
 
 def test_heads_by_key(small: Code) -> None:

@@ -27,7 +27,7 @@ from server import end
 
 T = TypeVar("T")
 STARTING = 120.0  # seconds
-FOLLOWS = 30_000  # milliseconds; the machine may be busy, the gesture is not
+FOLLOWS = 20_000  # milliseconds; the machine may be busy, the gesture is not
 
 SETTINGS = {
     "workbench.startupEditor": "none",
@@ -74,7 +74,12 @@ class CodeServer:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        quiet = ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", "--disable-getting-started-override"]
+        quiet = [
+            "--disable-telemetry",
+            "--disable-update-check",
+            "--disable-workspace-trust",
+            "--disable-getting-started-override",
+        ]
         command = [*program, *folders, "--auth=none", f"--bind-addr=127.0.0.1:{port}", *quiet, str(root)]
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -144,7 +149,7 @@ class Code:
     def open(self, name: str) -> None:
         """Open a notebook by its row in the explorer."""
         self.page.locator(".explorer-folders-view .monaco-list-row").filter(has_text=name).first.dblclick()
-        expect(self.page.locator(".notebook-editor .cell-list-container").first).to_be_visible(timeout=FOLLOWS)
+        expect(self.page.locator(".notebook-editor .cell-list-container:visible").first).to_be_visible(timeout=FOLLOWS)
         expect(self.tab(name)).to_be_visible()
 
     def tab(self, name: str) -> Locator:
@@ -154,12 +159,14 @@ class Code:
     def run_all(self) -> None:
         """Run all cells of the notebook in focus, and wait for the last."""
         self.start_all()
-        expect(self.page.locator(".notebook-editor .codicon-notebook-state-success").last).to_be_attached(timeout=90_000)
-        expect(self.page.locator(".notebook-editor .codicon-notebook-state-executing")).to_have_count(0, timeout=90_000)
+        expect(self.page.locator(".notebook-editor .codicon-notebook-state-success").last).to_be_attached(
+            timeout=45_000
+        )
+        expect(self.page.locator(".notebook-editor .codicon-notebook-state-executing")).to_have_count(0, timeout=45_000)
 
     def start_all(self) -> None:
         """Run all cells, and do not wait."""
-        self.command("Notebook: Run All")
+        self.page.locator(".notebook-toolbar-container").get_by_role("button", name="Run All").first.click()
 
     # --- Residscope ---------------------------------------------------------------------------------------------------
     def open_sidebar(self) -> Locator:
@@ -216,13 +223,18 @@ class Code:
     # --- Python state -------------------------------------------------------------------------------------------------
     def python(self, expression: str) -> Any:
         """Evaluate an expression in the newest kernel; leaves no name, no history and no `In[n]` behind."""
-        files = sorted(set(self.server.runtime.glob("kernel-*.json")) - self.known, key=lambda file: file.stat().st_mtime)
+        files = sorted(
+            set(self.server.runtime.glob("kernel-*.json")) - self.known, key=lambda file: file.stat().st_mtime
+        )
         client = BlockingKernelClient(connection_file=str(files[-1]))
         client.load_connection_file()
         client.start_channels()
         try:
             reply = client.execute(
-                "", silent=True, store_history=False, user_expressions={"value": f"__import__('json').dumps({expression})"}
+                "",
+                silent=True,
+                store_history=False,
+                user_expressions={"value": f"__import__('json').dumps({expression})"},
             )
             while True:
                 message = client.get_shell_msg(timeout=60)

@@ -11,19 +11,27 @@ export class HostLink implements Link {
   readonly state = state<LinkState>({ kind: "attaching", busy: false });
   readonly cells = state(0);
   #occupied = true;
+  /** Whether somebody answers; told a moment before the state says so. */
+  #there = false;
   #outbox: Question[] = [];
 
   constructor(readonly path: string, readonly host: Host, readonly signal: AbortSignal) {
-    this.#mine("state", (message) => (this.state.value = message.state));
+    this.#mine("renewed", () => (this.#there = true));
+    this.#mine("lost", () => (this.#there = false));
+    this.#mine("state", (message) => {
+      this.#there ||= message.state.kind === "ready"; // attached to before this page came
+      this.state.value = message.state;
+    });
     this.#mine("occupied", ({ occupied }) => (this.#occupied = occupied));
     this.#mine("cell", () => (this.cells.value += 1));
     host.post({ say: "attach", path });
   }
 
   send(question: Question): void {
-    const { kind } = this.state.peek();
-    if (kind === "attaching") return; // asked again when the link is there
-    if (kind !== "ready") throw new Error("No kernel is attached.");
+    if (!this.#there) {
+      if (this.state.peek().kind === "attaching") return; // asked again when the link is there
+      throw new Error("No kernel is attached.");
+    }
     // What is asked in one go travels as one.
     if (this.#outbox.push(question) > 1) return;
     queueMicrotask(() => this.host.post({ say: "ask", path: this.path, questions: this.#outbox.splice(0) }));

@@ -81,10 +81,11 @@ export class Connection {
     }
     if (signal.aborted || this.signal.aborted) return;
     if (kernel !== this.#kernel) this.#hear(kernel);
+    if (outcome.kind === "ready") {
+      this.#waiting = []; // all of it is asked again
+      this.tell.renewed(); // first: whoever hears that it is ready asks at once
+    }
     this.#set(outcome);
-    if (outcome.kind !== "ready") return;
-    this.#waiting = []; // all of it is asked again
-    this.tell.renewed();
   }
 
   /** Asks a question; it is answered, or the kernel is lost and the question is asked again when it is found. */

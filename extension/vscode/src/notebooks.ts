@@ -22,7 +22,7 @@ export class Notebooks {
     readonly told: Told,
     readonly signal: AbortSignal,
   ) {
-    listen(window.onDidChangeActiveNotebookEditor, () => this.#focus(), signal);
+    listen(window.onDidChangeActiveNotebookEditor, () => this.#focus() && told.places(), signal);
     listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
     listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
     listen(workspace.onDidChangeNotebookDocument, ({ notebook, cellChanges }) => {
@@ -40,13 +40,14 @@ export class Notebooks {
     return this.running.some((place) => place.path === path);
   }
 
-  #focus(): void {
+  /** Whether another notebook is looked at now. */
+  #focus(): boolean {
     const notebook = window.activeNotebookEditor?.notebook;
-    if (!notebook || !TYPES.has(notebook.notebookType)) return; // a text file or a view of ours changes nothing
+    if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file or a view of ours changes nothing
     const follows = workspace.getConfiguration("residscope").get("followFocus", true);
-    if (this.focused && !follows && this.isOpen(this.focused.path)) return;
+    if (this.focused && !follows && this.isOpen(this.focused.path)) return false;
     this.focused = placeOf(notebook);
-    this.told.places();
+    return true;
   }
 
   #list(notebook: NotebookDocument, open: boolean): void {

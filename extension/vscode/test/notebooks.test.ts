@@ -1,5 +1,7 @@
 import type { NotebookCell, NotebookDocument, NotebookEditor } from "vscode";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { Hub } from "../src/hub";
+import type { Memory } from "../src/memory";
 import { Notebooks } from "../src/notebooks";
 import { settings, told, Uri, window, workspace } from "./fake-vscode";
 
@@ -33,6 +35,12 @@ describe("the notebook that is looked at", () => {
     focus(undefined); // a text file
     focus(notebook("x.http", "http-book")); // a notebook of another kind
     expect(notebooks.focused).toEqual({ path: "file:///w/a b.ipynb", label: "a b.ipynb" });
+  });
+
+  it("is known at once where one is open", () => {
+    window.activeNotebookEditor = { notebook: notebook("a.ipynb") } as NotebookEditor;
+    const hub = new Hub(new Uri("file:///dist") as never, {} as Memory, () => undefined, end.signal);
+    expect(hub.places()).toMatchObject({ focused: { label: "a.ipynb" } });
   });
 
   it("stays where the settings say so, as long as it is open", () => {

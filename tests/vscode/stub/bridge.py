@@ -21,7 +21,7 @@ def main() -> None:
     Path(jupyter_runtime_dir()).mkdir(parents=True, exist_ok=True)
     file = Path(jupyter_runtime_dir()) / f"kernel-{uuid4()}.json"
     manager = KernelManager(kernel_name=sys.argv[1], connection_file=str(file))
-    manager.start_kernel()
+    manager.start_kernel(stdout=sys.stderr, stderr=sys.stderr)  # our own output is the messages
     client = manager.blocking_client()
     client.start_channels()
     client.wait_for_ready(timeout=120)

@@ -75,8 +75,8 @@ export class RunningKernel {
   }
 
   async restart(): Promise<void> {
-    this.#become("restarting");
     this.used = false;
+    this.#become("restarting");
     this.#dropAll();
     await new Promise<void>((resolve) => {
       this.#restarted = resolve;
