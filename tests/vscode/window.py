@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,21 +129,29 @@ class Code:
         self.known = set(self.server.runtime.glob("kernel-*.json"))
         self.page.goto(f"{self.server.url}/?folder={self.server.root}")
         self.ready()
+        expect(self.page.locator(".explorer-folders-view")).to_be_visible(timeout=FOLLOWS)
 
     def ready(self) -> None:
         """Wait until the window takes commands."""
         # Ours comes with all that extensions contribute; before that a notebook opens as JSON.
         expect(self.page.locator(".activitybar .action-label[aria-label^=Residscope]")).to_be_visible(timeout=60_000)
-        expect(self.page.locator(".explorer-folders-view")).to_be_visible(timeout=60_000)
 
     def command(self, title: str) -> None:
         """Choose a command from the palette."""
-        self.page.keyboard.press("F1")
         box = self.page.locator(".quick-input-widget input[type=text]")
-        expect(box).to_be_visible()
-        box.fill(f">{title}")
         row = self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
-        expect(row).to_be_visible(timeout=FOLLOWS)
+
+        def offered() -> bool:
+            self.page.keyboard.press("F1")
+            expect(box).to_be_visible()
+            box.fill(f">{title}")
+            with suppress(AssertionError):  # a window that was just loaded does not know its extensions' yet
+                expect(row).to_be_visible(timeout=3000)
+                return True
+            self.page.keyboard.press("Escape")
+            return False
+
+        self.until(offered, bool)
         row.click()
 
     def open(self, name: str) -> None:

@@ -41,6 +41,7 @@ host.hear("places", (message) => {
 });
 
 host.hear("sidebar", ({ remembered }) => {
+  document.body.classList.add("rs-in-sidebar");
   const before = new Map(remembered.map((opened) => [opened.path, checked(opened)]));
   const sidebar = new Sidebar(root, {
     places: { focused, running, picked: state<string | null>(null) },
@@ -63,7 +64,6 @@ host.hear("sidebar", ({ remembered }) => {
 host.hear("view", ({ opened }) => {
   const { signal } = child(life.signal);
   const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal);
-  root.classList.add("rs-tab");
   watch(signal, () => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));

@@ -22,7 +22,9 @@ export class Notebooks {
     readonly told: Told,
     readonly signal: AbortSignal,
   ) {
-    listen(window.onDidChangeActiveNotebookEditor, () => this.#focus() && told.places(), signal);
+    for (const changed of [window.onDidChangeActiveNotebookEditor, window.onDidChangeVisibleNotebookEditors]) {
+      listen<unknown>(changed, () => this.#focus() && told.places(), signal);
+    }
     listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
     listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
     listen(workspace.onDidChangeNotebookDocument, ({ notebook, cellChanges }) => {
@@ -42,7 +44,9 @@ export class Notebooks {
 
   /** Whether another notebook is looked at now. */
   #focus(): boolean {
-    const notebook = window.activeNotebookEditor?.notebook;
+    // Where none has the focus after a reload of the window, one that is seen is as good.
+    const editor = window.activeNotebookEditor ?? (this.focused ? undefined : window.visibleNotebookEditors[0]);
+    const notebook = editor?.notebook;
     if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file or a view of ours changes nothing
     const follows = workspace.getConfiguration("residscope").get("followFocus", true);
     if (this.focused && !follows && this.isOpen(this.focused.path)) return false;

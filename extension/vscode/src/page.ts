@@ -80,6 +80,12 @@ async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
   }
 }
 
+/** The views' own styles do the rest; in the sidebar they stand on its colour. */
+const STYLE = `
+body { padding: 0; }
+#residscope, #residscope > .rs-sidebar:only-child { min-height: 100vh; }
+.rs-in-sidebar .residscope.residscope { --rs-surface: var(--vscode-sideBar-background); }`;
+
 function documentOf(webview: Webview, assets: Uri): string {
   const nonce = randomBytes(16).toString("hex");
   const address = (name: string): string => webview.asWebviewUri(Uri.joinPath(assets, name)).toString();
@@ -93,7 +99,7 @@ function documentOf(webview: Webview, assets: Uri): string {
 <meta http-equiv="Content-Security-Policy" content="${policy}">
 <title>Residscope</title>
 <link rel="stylesheet" href="${address("panel.css")}">
-<style>body { padding: 0; } #residscope { min-height: 100vh; }</style>
+<style>${STYLE}</style>
 </head>
 <body><main id="residscope"></main><script nonce="${nonce}" src="${address("page.js")}"></script></body>
 </html>`;

@@ -34,6 +34,7 @@ export const told = {
   closed: new EventEmitter<real.NotebookDocument>(),
   changed: new EventEmitter<real.NotebookDocumentChangeEvent>(),
   active: new EventEmitter<real.NotebookEditor | undefined>(),
+  visible: new EventEmitter<readonly real.NotebookEditor[]>(),
 };
 
 export const settings: Record<string, unknown> = {};
@@ -49,7 +50,9 @@ export const workspace = {
 
 export const window = {
   activeNotebookEditor: undefined as real.NotebookEditor | undefined,
+  visibleNotebookEditors: [] as real.NotebookEditor[],
   onDidChangeActiveNotebookEditor: told.active.event,
+  onDidChangeVisibleNotebookEditors: told.visible.event,
 };
 
 /** What `getExtension` finds. */

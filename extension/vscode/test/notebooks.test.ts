@@ -19,6 +19,7 @@ function focus(on: NotebookDocument | undefined): void {
 beforeEach(() => {
   heard = [];
   window.activeNotebookEditor = undefined;
+  window.visibleNotebookEditors = [];
   workspace.notebookDocuments = [];
   delete settings["followFocus"];
   notebooks = new Notebooks({
@@ -41,6 +42,13 @@ describe("the notebook that is looked at", () => {
     window.activeNotebookEditor = { notebook: notebook("a.ipynb") } as NotebookEditor;
     const hub = new Hub(new Uri("file:///dist") as never, {} as Memory, () => undefined, end.signal);
     expect(hub.places()).toMatchObject({ focused: { label: "a.ipynb" } });
+  });
+
+  it("is one that is seen where none has the focus", () => {
+    window.visibleNotebookEditors = [{ notebook: notebook("b.ipynb") } as NotebookEditor];
+    told.visible.fire(window.visibleNotebookEditors);
+    expect(notebooks.focused?.label).toBe("b.ipynb");
+    expect(heard).toEqual(["places"]);
   });
 
   it("stays where the settings say so, as long as it is open", () => {
