@@ -1,6 +1,6 @@
 /**
  * `npm run test:vscode`: the VS Code extension in a real code-server, over a real ipykernel.
- * `npm run package:vscode`: its .vsix, in `dist/`.
+ * `npm run package:vscode`: its .vsix, in `dist/`. `npm run pictures:vscode`: what it looks like, and how long a click takes.
  *
  * The Jupyter extension comes from a marketplace that test machines do not reach: a stand-in of its id and API is built
  * from tests/vscode/stub. What follows `--` goes to pytest.
@@ -68,16 +68,15 @@ function installCodeServer() {
 
 main(async () => {
   const [what, ...more] = process.argv.slice(2);
-  setUp({ model: false });
+  setUp({ model: what === "pictures" });
   packageExtension();
-  if (what === "test") {
+  if (what !== "package") {
     await packageStub();
     const { node, entry } = installCodeServer();
     const found = findChromium();
-    step("VS Code, tested", () => {
-      const env = environment({ RESIDSCOPE_CODE_SERVER: JSON.stringify([node, entry]), RESIDSCOPE_VSIX: packages, RESIDSCOPE_CHROMIUM: found });
-      run(python, ["-m", "pytest", "tests/vscode", ...more], { env });
-    });
+    const env = environment({ RESIDSCOPE_CODE_SERVER: JSON.stringify([node, entry]), RESIDSCOPE_VSIX: packages, RESIDSCOPE_CHROMIUM: found });
+    if (what === "test") step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...more], { env }));
+    else step("Pictures", () => run(python, ["tests/vscode/pictures.py"], { env }));
   }
   console.log("\nDone:");
   summary();

@@ -5,41 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from window import Code, CodeServer
+from window import FLAGS, Code, CodeServer, kernels
 
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
-
-import nursery as nursery_program
-from server import add_kernel, end, environment_in
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 PICTURES = Path("test-results")
 VSIX = Path(os.environ.get("RESIDSCOPE_VSIX", "dist"))
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Where kernels come from: folders of their own, and a process that forks them at once."""
-    folder = tmp_path_factory.mktemp("jupyter")
-    socket = folder / "socket"
-    process = subprocess.Popen(
-        [sys.executable, nursery_program.SOURCE, "serve", str(socket)],
-        env=nursery_program.environment(),
-        start_new_session=True,
-    )
-    add_kernel(folder / "data", "tests", "Python", argv=[nursery_program.__file__, "kernel", str(socket)])
-    without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
-    add_kernel(folder / "data", "bare", "Python without Residscope", without)
-    yield {**environment_in(folder), "STAND_IN_PYTHON": sys.executable, "NODE_OPTIONS": ""}
-    end(process)
+    """Where kernels come from."""
+    with kernels(tmp_path_factory.mktemp("jupyter")) as variables:
+        yield variables
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
-"""VS Code, driven as a user does: a stand-in for the Jupyter extension (see stub/), a real ipykernel, a small real model."""
+"""VS Code, driven as a user does: a stand-in for the Jupyter extension (see stub/), a real ipykernel, a small model."""
 
 from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -165,3 +168,42 @@ def test_without_the_jupyter_extension(page: Page, without_jupyter: CodeServer) 
     code.open("alone.ipynb")
     code.open_sidebar()
     expect(code.sidebar.get_by_role("alert")).to_contain_text("ms-toolsai.jupyter", timeout=FOLLOWS)
+
+
+def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
+    """The views in an output. What carries a live widget there is the Jupyter extension's: this is a saved page."""
+    lines = ("import residscope", "from IPython.display import HTML, display", "panel = residscope.inspect(cache)")
+    code.server.write_notebook("inline.ipynb", TINY, "\n".join([*lines, "display(HTML(panel.to_html()))"]))
+    requests: list[str] = []
+    own = code.page.main_frame  # VS Code itself asks its marketplace
+    code.page.on("request", lambda request: request.frame == own or requests.append(request.url))
+    code.start()
+    code.open("inline.ipynb")
+    code.run_all()
+    view = code.output_view
+    code.drawn(view)
+    sizes = view.evaluate(
+        """async node => {
+            const sizes = [];
+            for (let frame = 0; frame < 120; frame += 1) {
+                await new Promise(requestAnimationFrame);
+                const { width, height } = node.getBoundingClientRect();
+                sizes.push(`${width} × ${height}`);
+            }
+            return [...new Set(sizes)];
+        }"""
+    )
+    assert len(sizes) == 1
+    colours = view.evaluate(
+        """node => [getComputedStyle(node.querySelector(".rs-box")).backgroundColor,
+            getComputedStyle(document.documentElement).getPropertyValue("--vscode-editor-background")]"""
+    )
+    assert _rgb(colours[1]) == colours[0]
+    assert requests
+    # VS Code gives an extension's files to its pages under this name; a service worker answers, no network.
+    served = re.compile(r"127\.0\.0\.1|localhost|.*\.vscode-resource\.vscode-cdn\.net")
+    assert not [url for url in requests if (host := urlsplit(url).hostname) and not served.fullmatch(host)]
+
+
+def _rgb(hexadecimal: str) -> str:
+    return f"rgb({', '.join(str(int(hexadecimal.strip()[at : at + 2], 16)) for at in (1, 3, 5))})"

@@ -23,11 +23,15 @@ from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
 
-from server import end
+import nursery as nursery_program
+from server import add_kernel, end, environment_in
 
 T = TypeVar("T")
 STARTING = 120.0  # seconds
 FOLLOWS = 20_000  # milliseconds; the machine may be busy, the gesture is not
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
 SETTINGS = {
     "workbench.startupEditor": "none",
@@ -46,6 +50,24 @@ SETTINGS = {
     "files.simpleDialog.enable": True,
     "git.enabled": False,
 }
+
+
+@contextmanager
+def kernels(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment of a program whose kernels live in `folder`, and come from a process that forks them at once."""
+    socket = folder / "socket"
+    process = subprocess.Popen(
+        [sys.executable, nursery_program.SOURCE, "serve", str(socket)],
+        env=nursery_program.environment(),
+        start_new_session=True,
+    )
+    add_kernel(folder / "data", "tests", "Python", argv=[nursery_program.__file__, "kernel", str(socket)])
+    without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
+    add_kernel(folder / "data", "bare", "Python without Residscope", without)
+    try:
+        yield {**environment_in(folder), "STAND_IN_PYTHON": sys.executable}
+    finally:
+        end(process)
 
 
 @dataclass
@@ -184,29 +206,33 @@ class Code:
 
     @property
     def sidebar(self) -> Locator:
-        """The sidebar."""
-        return self.page_in("#workbench\\.parts\\.sidebar").locator(".rs-sidebar").first
-
-    def page_in(self, _place: str = "") -> FrameLocator:
-        """The page of the sidebar: the frame in the frame of the webview that holds one."""
-        return self._frame("rs-sidebar:not(.rs-view-link)")
+        """What is in the sidebar."""
+        return self._frame(".rs-sidebar:not(.rs-view-link)").locator(".rs-sidebar").first
 
     @property
     def tab_view(self) -> Locator:
         """The view in an editor tab."""
-        return self._frame("rs-view-link").get_by_role("region", name="Residscope", exact=True)
+        return self._frame(".rs-view-link").get_by_role("region", name="Residscope", exact=True)
+
+    @property
+    def output_view(self) -> Locator:
+        """The view in a notebook's output."""
+        return self._frame("#container .residscope").get_by_role("region", name="Residscope", exact=True)
 
     def _frame(self, holds: str) -> FrameLocator:
-        def find() -> int | None:
-            frames = self.page.locator("iframe.webview")
-            for nth in range(frames.count()):
-                inner = frames.nth(nth).content_frame.locator("iframe#active-frame")
-                if inner.count() and inner.content_frame.locator(f".{holds}").count():
-                    return nth
+        """The page that holds something: a frame in the frame of one of the webviews."""
+        frames = self.page.locator("iframe.webview")
+
+        def find() -> FrameLocator | None:
+            for frame in frames.all():
+                inner = frame.content_frame.locator("iframe#active-frame")
+                if inner.count() and inner.content_frame.locator(holds).count():
+                    return inner.content_frame
             return None
 
-        nth = self.until(find, lambda found: found is not None)
-        return self.page.locator("iframe.webview").nth(nth or 0).content_frame.frame_locator("iframe#active-frame")
+        found = self.until(find, lambda frame: frame is not None)
+        assert found is not None
+        return found
 
     @property
     def caches(self) -> Locator:
@@ -238,12 +264,8 @@ class Code:
         client.load_connection_file()
         client.start_channels()
         try:
-            reply = client.execute(
-                "",
-                silent=True,
-                store_history=False,
-                user_expressions={"value": f"__import__('json').dumps({expression})"},
-            )
+            asked = {"value": f"__import__('json').dumps({expression})"}
+            reply = client.execute("", silent=True, store_history=False, user_expressions=asked)
             while True:
                 message = client.get_shell_msg(timeout=60)
                 if message["parent_header"].get("msg_id") == reply:
