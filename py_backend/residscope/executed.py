@@ -1,8 +1,8 @@
 """Answers a host that can only have code run (VS Code): questions come in an expression, answers go as its outputs.
 
-The expression is `__import__("residscope.executed", fromlist=["_"]).answer("[…]")`: it leaves no name behind, and is None,
-so that IPython keeps nothing of it. Each answer is one output of a MIME type that nothing shows, or several where it is
-long.
+The expression is `__import__("residscope.executed", fromlist=["_"]).answer("[…]")`: it leaves no name behind, and is
+None, so that IPython keeps nothing of it. Each answer is one output of a MIME type that nothing shows, or several where
+it is long.
 """
 
 from __future__ import annotations

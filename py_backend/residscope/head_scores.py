@@ -131,8 +131,6 @@ def _measured(view: CacheView, score: Score, spans: dict[int, range], without: l
 
     Prompts that begin and end at the same positions are taken together, as many as fit the budget.
     """
-    import torch
-
     total = view.like.new_zeros(view.n_layers, view.n_heads)
     for span in dict.fromkeys(spans.values()):
         own = [prompt for prompt, of in spans.items() if of == span]
@@ -165,7 +163,7 @@ def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) 
             measure(own[:, :, rows[0] : rows[-1] + 1], slice(rows[0], rows[-1] + 1))
             for rows in blocks(destinations, _BLOCK // (prompts * len(some) * sources))
         ]
-        found, of = (sum(column[1:], start=column[0]) for column in zip(*parts, strict=True))
+        found, of = (torch.stack(column).sum(0) for column in zip(*parts, strict=True))
         scores.append(found / of)
     return torch.cat(scores, dim=1)
 
@@ -185,8 +183,8 @@ def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
 
 
 Measure = Callable[["Tensor", slice], "tuple[Tensor, Tensor]"]
-"""From some destinations' rows of patterns `[prompt, head, destination, source]`, and which these are, to two figures for
-each head `[prompt, head]`: the score is the quotient of their sums."""
+"""From some destinations' rows of patterns `[prompt, head, destination, source]`, and which these are, to two figures
+for each head `[prompt, head]`: the score is the quotient of their sums."""
 
 
 def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range) -> Measure:

@@ -38,9 +38,7 @@ def asked(kernel, *questions: dict) -> list[dict]:
             assert message["msg_type"] in ("status", "execute_input"), message
 
     code = ANSWER.format(json.dumps(questions))
-    kernel.execute_interactive(
-        code, silent=False, store_history=False, allow_stdin=False, timeout=60, output_hook=hear
-    )
+    kernel.execute_interactive(code, silent=False, store_history=False, allow_stdin=False, timeout=60, output_hook=hear)
     return pieces
 
 
