@@ -3,8 +3,9 @@ import { child } from "@residscope/widgets";
 import type { ToHost, ToPage } from "../src/messages";
 
 interface VsCode {
-  postMessage(message: ToHost, transfer?: ArrayBuffer[]): void;
+  postMessage(message: ToHost): void;
   setState(state: unknown): void;
+  getState(): unknown;
 }
 declare function acquireVsCodeApi(): VsCode;
 
@@ -21,6 +22,10 @@ export class Host {
   /** What a tab is opened with after a reload of the window. */
   keep(state: unknown): void {
     this.#api.setState(state);
+  }
+
+  get kept(): unknown {
+    return this.#api.getState();
   }
 
   hear<S extends ToPage["say"]>(say: S, listener: (message: Extract<ToPage, { say: S }>) => void, signal = this.signal): void {

@@ -61,7 +61,10 @@ host.hear("sidebar", ({ remembered }) => {
   });
 });
 
-host.hear("view", ({ opened }) => {
+host.hear("view", ({ opened: first }) => {
+  // A page that VS Code makes anew (in a window of its own) goes on where it was.
+  const kept = host.kept as Partial<Opened> | undefined;
+  const opened = kept?.path === first.path && kept.name === first.name ? { ...first, selection: kept.selection ?? null } : first;
   const { signal } = child(life.signal);
   const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal);
   watch(signal, () => {
@@ -71,5 +74,6 @@ host.hear("view", ({ opened }) => {
   obey(() => inspection, {});
 });
 
+for (const turned of ["focusin", "pointerdown"]) window.addEventListener(turned, () => host.post({ say: "looked" }), { signal: life.signal });
 saveWith((name, blob) => host.save(name, blob));
 host.post({ say: "hello" });

@@ -23,20 +23,18 @@ export function activate(context: ExtensionContext): void {
   /** The page that was last looked at: where "next head" goes. */
   let current: Page | null = null;
   let sidebar: Page | null = null;
-  /** A command for a sidebar that is only just being opened. */
-  let wish: ToPage | null = null;
+  /** Commands for a sidebar that is only just being opened. */
+  let wishes: ToPage[] = [];
 
   function openSidebar(view: WebviewView): void {
     const end = new AbortController();
     const visible = (): ToPage => ({ say: "visible", visible: view.visible });
-    const page = new Page(view.webview, hub, () => {
-      const first: ToPage[] = [{ say: "sidebar", remembered: hub.memory.all }, visible()];
-      if (wish) first.push(wish);
-      wish = null;
-      return first;
-    }, end.signal);
+    const page: Page = new Page(
+      view.webview, hub, () => [{ say: "sidebar", remembered: hub.memory.all }, visible()], () => (current = page), end.signal,
+    );
     hub.enter(page);
     sidebar = current = page;
+    for (const command of wishes.splice(0)) page.post(command);
     listen(view.onDidChangeVisibility, () => {
       if (view.visible) current = page;
       page.post(visible());
@@ -57,14 +55,27 @@ export function activate(context: ExtensionContext): void {
     const end = new AbortController();
     panel.title = `${opened.name} · ${nameOf(opened.path)}`;
     panel.iconPath = icon;
-    const page = new Page(panel.webview, hub, () => [{ say: "view", opened }, { say: "visible", visible: true }], end.signal);
+    const page: Page = new Page(
+      panel.webview, hub, () => [{ say: "view", opened }, { say: "visible", visible: true }], () => (current = page), end.signal,
+    );
     hub.enter(page);
     if (panel.active) current = page;
-    listen(panel.onDidChangeViewState, () => panel.active && (current = page), end.signal);
+    listen(panel.onDidChangeViewState, () => {
+      if (panel.active) current = page;
+      else if (!panel.visible && current === page) current = sidebar;
+    }, end.signal);
     listen(panel.onDidDispose, () => {
       end.abort();
       if (current === page) current = sidebar;
     }, life.signal);
+  }
+
+  /** Opens the sidebar, and has it do something. */
+  async function inSidebar(message: ToPage): Promise<void> {
+    if (!sidebar) wishes = [message];
+    const there = sidebar;
+    await commands.executeCommand(`${VIEW}.focus`);
+    there?.post(message);
   }
 
   const say = (command: Command, name: string | null = null): ToPage => ({ say: "command", command, name });
@@ -79,16 +90,11 @@ export function activate(context: ExtensionContext): void {
       },
     }),
     /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
-    commands.registerCommand("residscope.inspect", async (name?: unknown) => {
-      const message = say("inspect", typeof name === "string" ? name : null);
-      if (!sidebar) wish = message;
-      await commands.executeCommand(`${VIEW}.focus`);
-      sidebar?.post(message);
-    }),
-    commands.registerCommand("residscope.open", () => sidebar?.post(say("enlarge"))),
+    commands.registerCommand("residscope.inspect", (name?: unknown) => inSidebar(say("inspect", typeof name === "string" ? name : null))),
+    commands.registerCommand("residscope.open", () => inSidebar(say("enlarge"))),
     commands.registerCommand("residscope.nextHead", () => current?.post(say("next"))),
     commands.registerCommand("residscope.previousHead", () => current?.post(say("previous"))),
-    commands.registerCommand("residscope.refresh", () => sidebar?.post(say("refresh"))),
+    commands.registerCommand("residscope.refresh", () => inSidebar(say("refresh"))),
   );
   listen(workspace.onDidGrantWorkspaceTrust, () => hub.retry(), life.signal);
   listen(extensions.onDidChange, () => hub.retry(), life.signal);

@@ -4,6 +4,7 @@ import type { Opened } from "@residscope/widgets";
 import { Uri } from "vscode";
 
 import { Connection } from "./connection";
+import { standsInVsCode } from "./jupyter";
 import type { Memory } from "./memory";
 import type { ToPage } from "./messages";
 import { Notebooks } from "./notebooks";
@@ -61,7 +62,7 @@ export class Hub {
 
   /** What stood in the way everywhere may be gone: the workspace is trusted now, or an extension was installed. */
   retry(): void {
-    for (const connection of this.#connections.values()) if (connection.state.kind === "refused") void connection.attach();
+    for (const connection of this.#connections.values()) if (standsInVsCode(connection.state)) void connection.attach();
   }
 
   #tell(message: ToPage, path?: string): void {

@@ -11,8 +11,13 @@ const MISSING = "Kernels are reached through the Jupyter extension (`ms-toolsai.
 const OLD = "This Jupyter extension is too old to let others reach its kernels. Update it, then try again.";
 const NONE = "No kernel has run a cell of this notebook yet. Run one, and its caches are listed here.";
 const OTHER = "This kernel does not run Python, and TransformerLens lives there.";
+export const DIED = "The kernel has died. Restart it, and run the cells again.";
+/** Also where it was interrupted twice: the Jupyter extension does not say which. */
 export const DENIED =
-  "VS Code did not let Residscope run code in this kernel. Allow it (`Jupyter: Manage Access To Jupyter Kernels`), then try again. Residscope reads caches; it changes nothing.";
+  "VS Code did not let Residscope run code in this kernel. Allow it (it asks once; later `Jupyter: Manage Access To Jupyter Kernels`), then try again. Residscope reads caches; it changes nothing.";
+
+/** Whether what stands in the way is VS Code's own, and may be gone when that has changed. */
+export const standsInVsCode = (state: LinkState): boolean => "words" in state && [UNTRUSTED, MISSING, OLD].includes(state.words ?? "");
 
 /** The kernel that the user has started for a notebook; else why there is none. */
 export async function kernelOf(notebook: Uri): Promise<Kernel | LinkState> {
@@ -23,6 +28,7 @@ export async function kernelOf(notebook: Uri): Promise<Kernel | LinkState> {
   if (!api?.kernels?.getKernel) return { kind: "refused", words: OLD };
   const kernel = await api.kernels.getKernel(notebook);
   if (!kernel) return { kind: "none", words: NONE };
+  if (kernel.status === "dead" || kernel.status === "terminating") return { kind: "none", words: DIED };
   return kernel.language === "python" ? kernel : { kind: "none", words: OTHER };
 }
 

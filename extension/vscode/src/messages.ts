@@ -7,6 +7,8 @@ export type Command = "inspect" | "enlarge" | "next" | "previous" | "refresh";
 export type ToHost =
   /** The page is there, and listens. */
   | { say: "hello" }
+  /** The user has turned to this page. */
+  | { say: "looked" }
   /** Wants to know how things stand with the kernel of a notebook, from now on. */
   | { say: "attach"; path: string }
   | { say: "ask"; path: string; questions: Question[] }

@@ -1,7 +1,7 @@
 /** Which notebooks there are, which one is looked at, and when their cells start and end. */
 
 import type { Place } from "@residscope/widgets";
-import { type NotebookCell, type NotebookDocument, Uri, window, workspace } from "vscode";
+import { type NotebookCell, type NotebookCellExecutionSummary, type NotebookDocument, Uri, window, workspace } from "vscode";
 
 import { listen } from "./listen";
 
@@ -29,7 +29,7 @@ export class Notebooks {
     listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
     listen(workspace.onDidChangeNotebookDocument, ({ notebook, cellChanges }) => {
       if (!TYPES.has(notebook.notebookType)) return;
-      for (const { cell, executionSummary } of cellChanges) if (executionSummary) this.#cell(cell, executionSummary.success === undefined && !executionSummary.timing);
+      for (const { cell, executionSummary: now } of cellChanges) if (now && (now.executionOrder !== undefined || this.#running.has(cell))) this.#cell(cell, runs(now));
     }, signal);
     this.#focus();
   }
@@ -72,6 +72,9 @@ export class Notebooks {
     this.told.cell(cell.notebook.uri.toString(), runs);
   }
 }
+
+/** A cell that was cleared has no number, and one that has ended has a time, or says whether it was a success. */
+const runs = ({ executionOrder, success, timing }: NotebookCellExecutionSummary): boolean => executionOrder !== undefined && success === undefined && !timing;
 
 export const nameOf = (path: string): string => Uri.parse(path).path.split("/").at(-1) ?? path;
 

@@ -1,6 +1,7 @@
 /** A page with the views in it: its document, and its conversation with the kernels. */
 
 import { randomBytes } from "node:crypto";
+import { homedir } from "node:os";
 import { Uri, type Webview, window, workspace } from "vscode";
 
 import type { Hub } from "./hub";
@@ -11,12 +12,16 @@ export class Page {
   /** The notebooks whose kernels it listens to. */
   readonly #paths = new Set<string>();
   #there = false;
+  /** Commands that came before the page did. */
+  #early: ToPage[] = [];
 
   constructor(
     readonly webview: Webview,
     readonly hub: Hub,
     /** What it is told first. */
     readonly first: () => ToPage[],
+    /** Called when the user turns to it. */
+    readonly looked: () => void,
     readonly signal: AbortSignal,
   ) {
     const { assets } = hub;
@@ -27,7 +32,9 @@ export class Page {
   }
 
   post(message: ToPage): void {
-    if (this.#there && !this.signal.aborted) void this.webview.postMessage(message);
+    if (this.signal.aborted) return;
+    if (this.#there) void this.webview.postMessage(message);
+    else if (message.say === "command") this.#early.push(message);
   }
 
   hears(path: string): boolean {
@@ -41,10 +48,14 @@ export class Page {
         this.#paths.clear();
         for (const one of this.first()) this.post(one);
         this.post(this.hub.places());
+        for (const command of this.#early.splice(0)) this.post(command);
         return;
+      case "looked":
+        return this.looked();
       case "attach": {
         this.#paths.add(message.path);
         const { state, occupied } = this.hub.connection(message.path);
+        if (state.kind === "ready") this.post({ say: "renewed", path: message.path }); // what was asked before it came is asked again
         this.post({ say: "state", path: message.path, state });
         this.post({ say: "occupied", path: message.path, occupied });
         return;
@@ -68,10 +79,10 @@ export class Page {
 
 /** Asks where to, and writes the file; whether it did. */
 async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
-  const folder = workspace.workspaceFolders?.[0]?.uri;
-  const target = await window.showSaveDialog(folder ? { defaultUri: Uri.joinPath(folder, name) } : {});
-  if (!target) return false;
   try {
+    const folder = workspace.workspaceFolders?.[0]?.uri ?? Uri.file(homedir());
+    const target = await window.showSaveDialog({ defaultUri: Uri.joinPath(folder, name) });
+    if (!target) return false;
     await workspace.fs.writeFile(target, new Uint8Array(bytes));
     return true;
   } catch (error) {

@@ -52,6 +52,11 @@ export interface Answered {
 export class Pieces {
   readonly #open = new Map<string, (string | undefined)[]>();
 
+  /** Whether some of it came, and not all. */
+  began(id: string): boolean {
+    return this.#open.has(id);
+  }
+
   /** The answer that this piece completes, if it does. */
   take(output: unknown): Answered | null {
     if (!isPiece(output)) return null;

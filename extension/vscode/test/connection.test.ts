@@ -42,6 +42,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+const say = (words: RegExp) => expect.objectContaining({ words: expect.stringMatching(words) as string });
+
 describe("attaching", () => {
   it("is ready where kernel and extension are of one version, in one expression that is None", async () => {
     let code = "";
@@ -53,14 +55,14 @@ describe("attaching", () => {
     expect(code).toMatch(/^\(exec\(.*\)\)\[1\]$/s);
   });
 
-  const say = (words: RegExp) => expect.objectContaining({ words: expect.stringMatching(words) as string });
   it.each<[string, () => void, string, RegExp]>([
     ["no Jupyter extension", () => installed.clear(), "refused", /not installed/],
     ["one that is too old", () => installed.set("ms-toolsai.jupyter", { isActive: false, exports: {}, activate: async () => ({}) }), "refused", /too old/],
     ["an untrusted workspace", () => (workspace.isTrusted = false), "refused", /not trusted/],
     ["no kernel that has run a cell", () => jupyterWith(() => undefined), "none", /Run one/],
+    ["a kernel that died", () => (kernel.status = "dead"), "none", /died/],
     ["another language", () => Object.assign(kernel, { language: "julia" }), "none", /not run Python/],
-    ["access denied", () => (kernel.script = [[]]), "refused", /Manage Access/],
+    ["access denied", () => (kernel.script = [[], []]), "refused", /Manage Access/],
     ["access taken away", () => (kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })]), "refused", /Manage Access/],
     ["an error", () => (kernel.script = [new Error("Kernel is disposed")]), "refused", /Kernel is disposed/],
     ["no Residscope there", () => (kernel.who = { ...US, version: null, wire: null }), "refused", /no Residscope/],
@@ -90,6 +92,72 @@ describe("attaching", () => {
     open();
     await attached;
     expect(connection.state.kind).toBe("ready");
+  });
+});
+
+describe("on the way", () => {
+  const never = (): Promise<void> => new Promise(() => undefined);
+
+  it("an interrupt is no denial", async () => {
+    kernel.script = [[]];
+    await connection.attach();
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("does not wait for ever where VS Code neither runs nor refuses it, and is ready when it is allowed after all", async () => {
+    vi.useFakeTimers();
+    let allow = (): void => undefined;
+    kernel.gate = new Promise((resolve) => (allow = resolve));
+    void connection.attach();
+    await vi.advanceTimersByTimeAsync(7000);
+    expect(connection.state).toEqual(say(/Manage Access/));
+    allow();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("is patient with a kernel that has work to do", async () => {
+    vi.useFakeTimers();
+    kernel.gate = never();
+    kernel.status = "busy";
+    void connection.attach();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(connection.state.kind).toBe("attaching");
+  });
+
+  it("ends with its notebook", async () => {
+    vi.useFakeTimers();
+    kernel.gate = never();
+    void connection.attach();
+    await vi.advanceTimersByTimeAsync(100);
+    connection.close();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(connection.state).toEqual(say(/not open/));
+  });
+
+  it("hears of a restart", async () => {
+    kernel.gate = never();
+    void connection.attach();
+    await settled();
+    kernel.gate = Promise.resolve();
+    kernel.statusChanged.fire("restarting");
+    await settled();
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("is tried again after a cell that may have installed the package, and not where access was denied", async () => {
+    kernel.who = { ...US, version: null, wire: null };
+    await connection.attach();
+    kernel.who = US;
+    connection.cell(false);
+    await settled();
+    expect(connection.state.kind).toBe("ready");
+    kernel.script = [[], []];
+    await connection.attach();
+    const { greeted } = kernel;
+    connection.cell(false);
+    await settled();
+    expect(kernel.greeted).toBe(greeted);
   });
 });
 
@@ -136,6 +204,28 @@ describe("asking", () => {
     await settled();
     expect(connection.state).toMatchObject({ kind: "refused", words: expect.stringMatching(/without running it/) as string });
     expect(kernel.asked.length).toBe(2);
+  });
+
+  it("says that an answer was lost in part, and goes on", async () => {
+    kernel.answers = ({ id }) => pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [], id === "long" ? 3 : 1).slice(0, 2);
+    ask("long", "short");
+    await settled();
+    expect(answers.get("long")?.answer.failure?.code).toBe("too-long");
+    expect(answers.get("short")?.answer.reply).toBeDefined();
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("does not wait for ever where access is taken away without a word", async () => {
+    vi.useFakeTimers();
+    kernel.gate = new Promise(() => undefined);
+    ask("a");
+    await vi.advanceTimersByTimeAsync(7000);
+    expect(connection.state).toEqual(say(/Manage Access/));
+    kernel.gate = Promise.resolve();
+    await connection.attach();
+    ask("b"); // what was left lying is nobody's any more
+    await vi.advanceTimersByTimeAsync(10);
+    expect(answers.has("b")).toBe(true);
   });
 
   it("is refused when access is taken away in between", async () => {

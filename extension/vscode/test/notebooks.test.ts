@@ -73,4 +73,6 @@ it("tells when cells start and end", () => {
   change({ executionOrder: 1 });
   change({ executionOrder: 1, success: true, timing: { startTime: 1, endTime: 2 } });
   expect(heard).toEqual(["file:///w/a.ipynb starts", "file:///w/a.ipynb ends"]);
+  change({}); // "Clear All Outputs"
+  expect(heard.length).toBe(2);
 });

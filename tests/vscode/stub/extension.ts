@@ -47,7 +47,7 @@ export function activate(context: ExtensionContext): Jupyter {
       const output = outputOf(message);
       if (output) void execution.appendOutput(new NotebookCellOutput(output.items.map(({ mime, data }) => new NotebookCellOutputItem(data, mime))));
     });
-    execution.end(reply?.content["status"] === "ok", Date.now());
+    execution.end(reply ? reply.content["status"] === "ok" : undefined, Date.now());
   }
 
   async function allowed(): Promise<boolean> {
@@ -61,15 +61,17 @@ export function activate(context: ExtensionContext): Jupyter {
     const found: Output[] = [];
     let wake: () => void = () => undefined;
     let ended = false;
+    let refused = false;
+    const denied = (): void => void (refused = true);
     void kernel.enqueue(false, async () => {
-      if (!(await allowed())) return;
+      if (!(await allowed())) return denied();
       await kernel.execute(code, { silent: false, store_history: false }, (message) => {
         const output = outputOf(message);
         if (output) found.push(output);
         wake();
       });
     }).then(() => {
-      ended = true;
+      ended = !refused; // the real one neither ends nor fails where access is denied
       wake();
     });
     while (true) {
@@ -114,7 +116,7 @@ export function activate(context: ExtensionContext): Jupyter {
     kernels: {
       async getKernel(uri: Uri) {
         const kernel = kernels.get(uri.toString());
-        return kernel?.used && kernel.status !== "dead" ? apiOf(kernel) : undefined;
+        return kernel?.used ? apiOf(kernel) : undefined; // also a dead one
       },
     },
   };
