@@ -30,7 +30,7 @@ const steps = [
 function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
-  run(python, ["-m", "pytest", "tests/browser"], { env: environment({ RESIDSCOPE_CHROMIUM: chromium }) });
+  run(python, ["-m", "pytest", "--durations=12", "tests/browser"], { env: environment({ RESIDSCOPE_CHROMIUM: chromium }) });
 }
 
 function choose(words) {

@@ -26,6 +26,14 @@ export function activate(context: ExtensionContext): void {
   /** Commands for a sidebar that is only just being opened. */
   let wishes: ToPage[] = [];
 
+  /** What is on screen, for the keys: inside a page VS Code knows of no notebook and no view. */
+  const seen = new Set<WebviewView | WebviewPanel>();
+  function see(view: WebviewView | WebviewPanel, visible: boolean): void {
+    if (visible) seen.add(view);
+    else seen.delete(view);
+    void commands.executeCommand("setContext", "residscope.active", seen.size > 0);
+  }
+
   function openSidebar(view: WebviewView): void {
     const end = new AbortController();
     const visible = (): ToPage => ({ say: "visible", visible: view.visible });
@@ -35,11 +43,14 @@ export function activate(context: ExtensionContext): void {
     hub.enter(page);
     sidebar = current = page;
     for (const command of wishes.splice(0)) page.post(command);
+    see(view, view.visible);
     listen(view.onDidChangeVisibility, () => {
+      see(view, view.visible);
       if (view.visible) current = page;
       page.post(visible());
     }, end.signal);
     listen(view.onDidDispose, () => {
+      see(view, false);
       end.abort();
       if (sidebar === page) sidebar = null;
       if (current === page) current = null;
@@ -60,11 +71,14 @@ export function activate(context: ExtensionContext): void {
     );
     hub.enter(page);
     if (panel.active) current = page;
+    see(panel, panel.visible);
     listen(panel.onDidChangeViewState, () => {
+      see(panel, panel.visible);
       if (panel.active) current = page;
       else if (!panel.visible && current === page) current = sidebar;
     }, end.signal);
     listen(panel.onDidDispose, () => {
+      see(panel, false);
       end.abort();
       if (current === page) current = sidebar;
     }, life.signal);
