@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jupyter_client.blocking.client import BlockingKernelClient
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
@@ -164,10 +165,10 @@ class Code:
         row = self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
 
         def offered() -> bool:
-            self.page.keyboard.press("F1")
-            expect(box).to_be_visible()
-            box.fill(f">{title}")
-            with suppress(AssertionError):  # a window that was just loaded does not know its extensions' yet
+            # A window that was just loaded does not know its extensions' commands yet, and may take the palette away.
+            with suppress(AssertionError, PlaywrightError):
+                self.page.keyboard.press("F1")
+                box.fill(f">{title}", timeout=3000)
                 expect(row).to_be_visible(timeout=3000)
                 return True
             self.page.keyboard.press("Escape")

@@ -28,7 +28,8 @@ export function activate(context: ExtensionContext): void {
 
   /** What is on screen, for the keys: inside a page VS Code knows of no notebook and no view. */
   const seen = new Set<WebviewView | WebviewPanel>();
-  function see(view: WebviewView | WebviewPanel, visible: boolean): void {
+  function see(view: WebviewView | WebviewPanel, page: Page, visible: boolean): void {
+    page.show(visible);
     if (visible) seen.add(view);
     else seen.delete(view);
     void commands.executeCommand("setContext", "residscope.active", seen.size > 0);
@@ -36,21 +37,17 @@ export function activate(context: ExtensionContext): void {
 
   function openSidebar(view: WebviewView): void {
     const end = new AbortController();
-    const visible = (): ToPage => ({ say: "visible", visible: view.visible });
-    const page: Page = new Page(
-      view.webview, hub, () => [{ say: "sidebar", remembered: hub.memory.all }, visible()], () => (current = page), end.signal,
-    );
+    const page: Page = new Page(view.webview, hub, () => ({ say: "sidebar", remembered: hub.memory.all }), () => (current = page), end.signal);
     hub.enter(page);
     sidebar = current = page;
     for (const command of wishes.splice(0)) page.post(command);
-    see(view, view.visible);
+    see(view, page, view.visible);
     listen(view.onDidChangeVisibility, () => {
-      see(view, view.visible);
+      see(view, page, view.visible);
       if (view.visible) current = page;
-      page.post(visible());
     }, end.signal);
     listen(view.onDidDispose, () => {
-      see(view, false);
+      see(view, page, false);
       end.abort();
       if (sidebar === page) sidebar = null;
       if (current === page) current = null;
@@ -66,19 +63,17 @@ export function activate(context: ExtensionContext): void {
     const end = new AbortController();
     panel.title = `${opened.name} · ${nameOf(opened.path)}`;
     panel.iconPath = icon;
-    const page: Page = new Page(
-      panel.webview, hub, () => [{ say: "view", opened }, { say: "visible", visible: true }], () => (current = page), end.signal,
-    );
+    const page: Page = new Page(panel.webview, hub, () => ({ say: "view", opened }), () => (current = page), end.signal);
     hub.enter(page);
     if (panel.active) current = page;
-    see(panel, panel.visible);
+    see(panel, page, panel.visible);
     listen(panel.onDidChangeViewState, () => {
-      see(panel, panel.visible);
+      see(panel, page, panel.visible);
       if (panel.active) current = page;
       else if (!panel.visible && current === page) current = sidebar;
     }, end.signal);
     listen(panel.onDidDispose, () => {
-      see(panel, false);
+      see(panel, page, false);
       end.abort();
       if (current === page) current = sidebar;
     }, life.signal);

@@ -26,7 +26,7 @@ export class Hub {
       places: () => this.#tell(this.places()),
       cell: (path, started) => {
         this.#connections.get(path)?.cell(started);
-        if (!started) this.#tell({ say: "cell", path }, path);
+        if (!started) for (const page of this.#pages) if (page.hears(path)) page.cell(path);
       },
       opened: (path, open) => this.#connections.get(path)?.close(open),
     }, signal);

@@ -12,14 +12,17 @@ export class Page {
   /** The notebooks whose kernels it listens to. */
   readonly #paths = new Set<string>();
   #there = false;
+  #visible = true;
   /** Commands that came before the page did. */
   #early: ToPage[] = [];
+  /** The notebooks whose cells have ended while nobody looked: what they made is asked for when somebody does. */
+  readonly #missed = new Set<string>();
 
   constructor(
     readonly webview: Webview,
     readonly hub: Hub,
     /** What it is told first. */
-    readonly first: () => ToPage[],
+    readonly first: () => ToPage,
     /** Called when the user turns to it. */
     readonly looked: () => void,
     readonly signal: AbortSignal,
@@ -37,6 +40,21 @@ export class Page {
     else if (message.say === "command") this.#early.push(message);
   }
 
+  /** Whether it is on screen. */
+  show(visible: boolean): void {
+    this.#visible = visible;
+    this.post({ say: "visible", visible });
+    if (!visible) return;
+    for (const path of this.#missed) this.post({ say: "cell", path });
+    this.#missed.clear();
+  }
+
+  /** A cell has ended. */
+  cell(path: string): void {
+    if (this.#visible) this.post({ say: "cell", path });
+    else this.#missed.add(path);
+  }
+
   hears(path: string): boolean {
     return this.#paths.has(path);
   }
@@ -46,7 +64,8 @@ export class Page {
       case "hello":
         this.#there = true;
         this.#paths.clear();
-        for (const one of this.first()) this.post(one);
+        this.post(this.first());
+        this.post({ say: "visible", visible: this.#visible });
         this.post(this.hub.places());
         for (const command of this.#early.splice(0)) this.post(command);
         return;
