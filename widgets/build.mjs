@@ -16,13 +16,13 @@ const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
 const styles = join(out, "panel.css");
 const library = join(here, "lib", "index.js");
-const who = join(here, "lib", "who.js"); // needs no page, unlike all else
+const pageless = join(here, "lib", "pageless.js"); // for a host that runs outside of a page
 await Promise.all([
   build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "esm", outfile: panel, charset: "utf8" }),
   build({ ...common, entryPoints: [join(here, "src", "standalone.ts")], format: "esm", outfile: standalone, charset: "utf8" }),
   build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles, charset: "utf8" }),
   build({ ...common, entryPoints: [join(here, "src", "index.ts")], format: "esm", outfile: library, charset: "utf8" }),
-  build({ ...common, entryPoints: [join(here, "src", "who.ts")], format: "esm", outfile: who, charset: "utf8" }),
+  build({ ...common, entryPoints: [join(here, "src", "pageless.ts")], format: "esm", outfile: pageless, charset: "utf8" }),
 ]);
 copyFileSync(styles, join(here, "lib", "panel.css"));
 for (const file of [panel, standalone, styles, library]) {

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from playwright.sync_api import Locator, Page, expect
-from server import Server
+from server import Server, write_notebook
 
 T = TypeVar("T")
 MODEL = 300_000.0  # milliseconds; importing TransformerLens and loading the demo model included
@@ -48,14 +48,7 @@ class Lab:
 
     def write_notebook(self, path: str, *cells: str, kernel: str = "tests") -> str:
         """Write a notebook of code cells into the server's folder and return its path, ready for `open`."""
-        code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-        notebook = {
-            "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
-            "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-        (self.server.root / path).write_text(json.dumps(notebook))
+        write_notebook(self.server.root / path, cells, kernel)
         return path
 
     # --- commands -----------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -22,10 +21,11 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("browser", "kernel")]
 
 import nursery as nursery_program
-from server import add_kernel, end, environment_in
+from beside import value
+from server import add_kernel, end, environment_in, write_notebook
 
 T = TypeVar("T")
 STARTING = 120.0  # seconds
@@ -128,14 +128,7 @@ class CodeServer:
 
     def write_notebook(self, name: str, *cells: str, kernel: str = "tests") -> str:
         """Write a notebook of code cells into the folder that is open."""
-        code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-        notebook = {
-            "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
-            "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-        (self.root / name).write_text(json.dumps(notebook))
+        write_notebook(self.root / name, cells, kernel)
         return name
 
 
@@ -265,15 +258,7 @@ class Code:
         client.load_connection_file()
         client.start_channels()
         try:
-            asked = {"value": f"__import__('json').dumps({expression})"}
-            reply = client.execute("", silent=True, store_history=False, user_expressions=asked)
-            while True:
-                message = client.get_shell_msg(timeout=60)
-                if message["parent_header"].get("msg_id") == reply:
-                    break
-            value = message["content"]["user_expressions"]["value"]
-            assert value["status"] == "ok", value
-            return json.loads(ast.literal_eval(value["data"]["text/plain"]))
+            return value(client, expression)
         finally:
             client.stop_channels()
 

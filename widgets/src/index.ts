@@ -12,7 +12,6 @@ export { asSelection } from "./selection";
 export { type Opened, Sidebar, type SidebarHost } from "./sidebar";
 export { asSnapshot, type Snapshot } from "./snapshot";
 export { summaryOf } from "./summary";
-export { themed } from "./theme";
 export type { Place, Places } from "./views/kernels";
 export { mountView } from "./view";
 export { attaching, judge, WHO, type Who } from "./who";

@@ -1,4 +1,4 @@
-// Who a kernel's Residscope is, and what stands in the way of working with it. Needs no page: VS Code asks outside of one.
+// Who a kernel's Residscope is, and what stands in the way of working with it.
 import type { LinkState } from "./link";
 import { WIRE } from "./protocol.gen";
 

@@ -2,15 +2,15 @@
 
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Answer, LinkState, Question } from "@residscope/widgets";
-import { attaching, judge, WHO, type Who } from "@residscope/widgets/who";
+import { attaching, child, judge, WHO, type Who } from "@residscope/widgets/pageless";
 import type { Uri } from "vscode";
 
 import attachCode from "../../../py_backend/residscope/attach.py";
 import { version } from "../package.json";
 import { DENIED, DIED, isKernel, kernelOf } from "./jupyter";
 import { listen } from "./listen";
-import { child, whenIdleFor } from "./patience";
-import { Pieces, Refused, run } from "./run";
+import { whenIdleFor } from "./patience";
+import { MIME, Pieces, Refused, run } from "./run";
 
 /** Longer than a kernel that is free takes to answer. */
 const MOMENT_MS = 600;
@@ -20,7 +20,7 @@ const CLOSED = "This notebook is not open. Open it, and run its cells: the last 
 const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
 
 /** One expression, which is None and leaves no name: attaches, and shows who is there. */
-const GREET = `(${attaching(attachCode)}, __import__("IPython.display", fromlist=["_"]).display({"application/vnd.residscope+json": ${WHO}}, raw=True))[1]`;
+const GREET = `(${attaching(attachCode)}, __import__("IPython.display", fromlist=["_"]).display({"${MIME}": ${WHO}}, raw=True))[1]`;
 
 const asking = (questions: Question[]): string =>
   `__import__("residscope.executed", fromlist=["_"]).answer(${JSON.stringify(JSON.stringify(questions))})`;

@@ -15,11 +15,3 @@ export function whenIdleFor(ms: number, idle: () => boolean, signal: AbortSignal
   }, LOOK_MS);
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
 }
-
-/** A controller that ends with its parent, and can be ended earlier. */
-export function child(parent: AbortSignal): AbortController {
-  const controller = new AbortController();
-  if (parent.aborted) controller.abort();
-  parent.addEventListener("abort", () => controller.abort(), { once: true, signal: controller.signal });
-  return controller;
-}

@@ -4,7 +4,8 @@ import type { Kernel, Output } from "@vscode/jupyter-extension";
 import type { Answer } from "@residscope/widgets";
 import type { CancellationToken } from "vscode";
 
-const MIME = "application/vnd.residscope+json";
+/** What only we write and read; as in `residscope.executed`. */
+export const MIME = "application/vnd.residscope+json";
 /** The name of the error that says that the user has taken our access away; documented by the Jupyter extension. */
 const REVOKED = "vscode.jupyter.apiAccessRevoked";
 

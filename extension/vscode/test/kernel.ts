@@ -1,11 +1,11 @@
 // A kernel as the Jupyter extension shows it, whose answers a test gives.
 import type { Jupyter, Kernel, KernelStatus, Output } from "@vscode/jupyter-extension";
 import type { Answer, Question } from "@residscope/widgets";
-import { WIRE } from "@residscope/widgets/who";
+import { WIRE } from "@residscope/widgets/pageless";
 import { version } from "../package.json";
+import { MIME } from "../src/run";
 import { EventEmitter, installed } from "./fake-vscode";
 
-export const MIME = "application/vnd.residscope+json";
 export const US = { python: "/usr/bin/python", version, wire: WIRE };
 
 export const output = (value: unknown, mime = MIME): Output => ({ items: [{ mime, data: new TextEncoder().encode(JSON.stringify(value)) }] });

@@ -1,0 +1,3 @@
+// What a host needs outside of any page: nothing here touches a document, not even when it is loaded.
+export { child } from "./lifetime";
+export { attaching, judge, WHO, type Who, WIRE } from "./who";
