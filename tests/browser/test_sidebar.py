@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -219,9 +220,9 @@ def test_a_kernel_without_subshells_says_that_it_waits(lab: Lab, old_kernel: str
     lab.ready(view)
 
 
-def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_running_cell(small: Lab) -> None:
-    view = small.inspect("cache")
-    small.evaluate(
+def heads_asked(lab: Lab) -> Callable[[], list[str]]:
+    """What lists the heads whose attention the page asks the kernel for from now on."""
+    lab.evaluate(
         """async () => {
             window.heads = [];
             const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
@@ -232,18 +233,40 @@ def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_run
         }"""
     )
 
-    def asked() -> list[str]:
-        return small.page.evaluate("() => window.heads")
+    return lambda: lab.page.evaluate("() => window.heads")
 
+
+def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_running_cell(small: Lab) -> None:
+    view = small.inspect("cache")
+    asked = heads_asked(small)
     small.start_cell("import time\nwhile True: time.sleep(0.01)")
     for head in ("L0H0", "L1H2"):
         cell(view, head).hover()
         expect(view.get_by_role("region", name=f"Attention {head}")).not_to_have_class(re.compile("rs-waiting"))
     assert asked() == ["L0H0", "L1H2"]
-    small.interrupt()
-    small.page.wait_for_function(
-        "() => window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState === 'idle'"
-    )
+    small.interrupt()  # the pointer rests where it is
+    small.until(asked, lambda heads: {"L0H2", "L2H2", "L1H1"} <= set(heads))
+    assert len(asked()) <= 2 + 4 + 4  # its neighbours, the strongest
     cell(view, "L0H1").hover()
     small.until(asked, lambda heads: {"L0H1", "L1H1", "L0H2"} <= set(heads))
-    assert len(asked()) <= 2 + 1 + 4 + 4  # itself, its neighbours, the strongest
+    assert len(asked()) == len(set(asked()))
+
+
+def test_heads_are_asked_for_ahead_also_where_the_kernel_was_busy_without_a_cell(lab: Lab) -> None:
+    slow = "class Slow:\n    def __repr__(self): return str(__import__('time').sleep(3))\nslow = Slow()"
+    lab.open(lab.write_notebook("small.ipynb", f"{TINY}\n{slow}"))
+    lab.run_all()
+    lab.evaluate(
+        """async () => {
+            const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+            void kernel.requestInspect({ code: "slow", cursor_pos: 4, detail_level: 0 });
+        }"""
+    )
+    lab.page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
+    )
+    lab.open_sidebar()
+    view = lab.inspect("cache")
+    asked = heads_asked(lab)
+    cell(view, "L1H1").hover()
+    lab.until(asked, lambda heads: {"L1H1", "L0H1", "L2H1", "L1H0", "L1H2"} <= set(heads))

@@ -1,5 +1,6 @@
 // Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
-import { signal as state, type ReadonlySignal } from "@preact/signals-core";
+import { computed, signal as state, type ReadonlySignal } from "@preact/signals-core";
+import { until } from "./lifetime";
 import type { Answer, CacheRef, Failure, Question } from "./protocol.gen";
 
 export type Ask = Question["ask"];
@@ -21,7 +22,7 @@ export interface Transport {
   onLost?(listener: () => void, signal: AbortSignal): void;
   onRenewed?(listener: () => void, signal: AbortSignal): void;
   /** Whether the kernel has the user's work to do, where that can be told. */
-  occupied?(): boolean;
+  readonly occupied?: ReadonlySignal<boolean>;
 }
 
 /** The kernel's refusal, with its stable code and a sentence that names the remedy. */
@@ -65,7 +66,9 @@ export class Client {
   readonly #heard = state(0);
   readonly #progress = state<Progress | null>(null);
   #count = 0;
-  #spare = false;
+  readonly #spare = state(false);
+  /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
+  readonly #idle = computed(() => !this.#spare.value && this.#inFlight.value === 0 && !this.#lost.value && !this.transport.occupied?.value);
 
   constructor(
     readonly transport: Transport,
@@ -104,16 +107,13 @@ export class Client {
     return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
-  /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
-  get idle(): boolean {
-    return !this.#spare && this.#inFlight.peek() === 0 && !this.#lost.peek() && !this.signal.aborted && !this.transport.occupied?.();
-  }
-
-  /** A request that nobody waits for, one at a time: null where it would be in the way, and where it failed. */
-  async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K> | null> {
-    if (!this.idle) return null;
-    this.#spare = true;
-    return this.#send(ask, () => (this.#spare = false)).catch(() => null);
+  /** A request that nobody waits for, sent once it is in nobody's way: null where `signal` ended before that, and where it failed. */
+  async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
+    const wanted = AbortSignal.any([signal, this.signal]);
+    while (!wanted.aborted && !this.#idle.peek()) await until(this.#idle, wanted);
+    if (wanted.aborted) return null;
+    this.#spare.value = true;
+    return this.#send(ask, () => (this.#spare.value = false)).catch(() => null);
   }
 
   #id(): string {

@@ -1,5 +1,5 @@
 // Everything that listens ends with an AbortSignal: one way in, one way out.
-import { effect } from "@preact/signals-core";
+import { effect, type ReadonlySignal } from "@preact/signals-core";
 
 /** Runs `body` now and whenever a signal that it read changes, until `signal` aborts. */
 export function watch(signal: AbortSignal, body: () => void): void {
@@ -22,6 +22,16 @@ export function child(parent: AbortSignal): AbortController {
 export function later(ms: number, signal: AbortSignal, body: () => void): void {
   const timer = setTimeout(body, ms);
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+}
+
+/** Settles once it is so, or `signal` has aborted. */
+export async function until(it: ReadonlySignal<boolean>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const waits = child(signal);
+  await new Promise<void>((settle) => {
+    waits.signal.addEventListener("abort", () => settle(), { once: true });
+    watch(waits.signal, () => it.value && waits.abort());
+  });
 }
 
 /** A plain element with classes and attributes; text only ever goes in as text. */

@@ -1,4 +1,5 @@
 // Remembers the last answers of a live panel, so that a host can keep what is on screen when the notebook is saved.
+import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "./client";
 import { targetKey } from "./target";
 import type { Answer, Question } from "./protocol.gen";
@@ -29,6 +30,7 @@ const REMEMBERS: Ask["kind"][] = ["describe", "tokens", "attribute", "attention"
 export class Recorder implements Transport {
   readonly #asked = new Map<string, Ask>();
   readonly #kept = new Map<string, Kept>();
+  readonly occupied: ReadonlySignal<boolean>;
   #size = 0;
 
   constructor(
@@ -36,6 +38,7 @@ export class Recorder implements Transport {
     readonly store: Store,
     signal: AbortSignal,
   ) {
+    this.occupied = transport.occupied ?? state(false);
     transport.onMessage((message, buffers) => this.#note(message as Answer, buffers), signal);
   }
 
@@ -51,10 +54,6 @@ export class Recorder implements Transport {
   }
   onRenewed(listener: () => void, signal: AbortSignal): void {
     this.transport.onRenewed?.(listener, signal);
-  }
-
-  occupied(): boolean {
-    return this.transport.occupied?.() ?? false;
   }
 
   /** What is on screen; null while it is not whole. */

@@ -1,5 +1,6 @@
 // A record of what was asked and answered, as plain data, and a transport that answers from it. Requests are stateless, so
 // it is as good as a kernel for what it holds.
+import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "./client";
 import type { Answer, Question, Shown } from "./protocol.gen";
 import { asSelection } from "./selection";
@@ -58,9 +59,7 @@ export class Replay implements Transport {
   }
 
   /** What nobody has asked for is not missed, either. */
-  occupied(): boolean {
-    return true;
-  }
+  readonly occupied = state(true);
 
   send({ id, ask }: Question): void {
     const entry = this.#entries.get(keyOf(ask, this.snapshot));

@@ -2,10 +2,11 @@
 
 import type { Kernel, KernelMessage } from "@jupyterlab/services";
 import { UUID } from "@lumino/coreutils";
-import { type Link, type LinkState, type Question, signal as state } from "@residscope/widgets";
+import { type Link, type LinkState, type Question, type ReadonlySignal, signal as state } from "@residscope/widgets";
 
 import { greet } from "./greet";
 import { listen } from "./listen";
+import { Running } from "./running";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
@@ -17,6 +18,8 @@ type Listener = (message: unknown, buffers: DataView[]) => void;
 export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   readonly cells = state(0);
+  /** While a cell runs nothing is asked ahead: not even a free thread's work is for nothing. */
+  readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Set<Listener>();
   readonly #lost = new Set<() => void>();
   readonly #renewed = new Set<() => void>();
@@ -26,12 +29,10 @@ export class KernelLink implements Link {
   #attempt = new AbortController();
   #dropped = false;
   #run = "";
-  /** The cells that run, by the ids of their requests. */
-  readonly #running = new Set<string>();
-  /** Whether one may have run before we listened. */
-  #mayRun = false;
+  readonly #running = new Running();
 
   constructor(signal: AbortSignal) {
+    this.occupied = this.#running.any;
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
     // A page that is left takes its comm and its subshell with it; one that the browser kept comes back.
     window.addEventListener("pagehide", () => this.#detach(true), { signal });
@@ -52,10 +53,9 @@ export class KernelLink implements Link {
       return;
     }
     const { signal } = (this.#heard = new AbortController());
-    this.#running.clear();
-    this.#mayRun = true;
-    // A kernel that is new to this page introduces itself when its cell has ended.
-    if (kernel.status !== "busy") void kernel.info.then(() => this.#kernel === kernel && (this.#mayRun = false));
+    this.#running.reset({ earlier: true });
+    // A kernel introduces itself when its cell has ended.
+    kernel.requestKernelInfo().then(() => !signal.aborted && this.#running.noneEarlier(), () => undefined);
     listen(kernel.iopubMessage, (_, message) => this.#onIopub(kernel, message), signal);
     listen(kernel.statusChanged, (_, status) => this.#onStatus(kernel, status), signal);
     listen(kernel.connectionStatusChanged, (_, status) => this.#onConnection(kernel, status), signal);
@@ -83,11 +83,6 @@ export class KernelLink implements Link {
   }
   onRenewed(listener: () => void, signal: AbortSignal): void {
     keep(this.#renewed, listener, signal);
-  }
-
-  /** While a cell runs nothing is asked ahead: not even a free thread's work is for nothing. */
-  occupied(): boolean {
-    return this.#mayRun || this.#running.size > 0;
   }
 
   // --- attaching ----------------------------------------------------------------------------------------------------
@@ -147,7 +142,7 @@ export class KernelLink implements Link {
     const another = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;
     if (another) {
-      this.#running.clear();
+      this.#running.reset({ earlier: false });
       this.#lose({ kind: "attaching", busy: false });
       void this.#attach(kernel);
     }
@@ -155,10 +150,9 @@ export class KernelLink implements Link {
       // Anybody's cell has ended, also one that another page or a console has run.
       const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
       if (!("msg_type" in message.parent_header) || message.parent_header.msg_type !== "execute_request") return;
-      const id = message.parent_header.msg_id;
-      if (now === "busy") this.#running.add(id);
+      if (now === "busy") this.#running.begins(message.parent_header.msg_id);
       if (now !== "idle") return;
-      if (!this.#running.delete(id)) this.#mayRun = false; // it ran before we listened
+      this.#running.ends(message.parent_header.msg_id);
       this.cells.value += 1;
       return;
     }
@@ -171,7 +165,7 @@ export class KernelLink implements Link {
   }
 
   #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {
-    if (status === "restarting" || status === "autorestarting" || status === "dead") this.#running.clear();
+    if (status === "restarting" || status === "autorestarting" || status === "dead") this.#running.reset({ earlier: false });
     if (status === "restarting" || status === "autorestarting") this.#lose({ kind: "attaching", busy: false });
     else if (status === "dead") this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
     else if ((status === "idle" || status === "busy") && !this.#attached && this.#attempt.signal.aborted) void this.#attach(kernel);

@@ -10,7 +10,7 @@ type Told = Extract<ToPage, { path: string }>;
 export class HostLink implements Link {
   readonly state = state<LinkState>({ kind: "attaching", busy: false });
   readonly cells = state(0);
-  #occupied = true;
+  readonly occupied = state(true);
   /** Whether somebody answers; told a moment before the state says so. */
   #there = false;
   #outbox: Question[] = [];
@@ -22,7 +22,7 @@ export class HostLink implements Link {
       this.#there ||= message.state.kind === "ready"; // attached to before this page came
       this.state.value = message.state;
     });
-    this.#mine("occupied", ({ occupied }) => (this.#occupied = occupied));
+    this.#mine("occupied", ({ occupied }) => (this.occupied.value = occupied));
     this.#mine("cell", () => (this.cells.value += 1));
     host.post({ say: "attach", path });
   }
@@ -47,10 +47,6 @@ export class HostLink implements Link {
 
   onRenewed(listener: () => void, signal: AbortSignal): void {
     this.#mine("renewed", listener, signal);
-  }
-
-  occupied(): boolean {
-    return this.#occupied;
   }
 
   retry(): void {

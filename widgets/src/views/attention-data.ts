@@ -66,11 +66,11 @@ export class AttentionStore {
     return result ? this.#keep(key, attentionOf(result, ask.position ?? null), weighting) : null;
   }
 
-  /** Asks ahead of need; whether it came. It drives nothing out: where there is no more room, it is not kept. */
-  async readAhead(head: string, weighting: Weighting): Promise<boolean> {
+  /** Asks ahead of need, once nothing else is asked; whether it came. It drives nothing out: where there is no more room, it is not kept. */
+  async readAhead(head: string, weighting: Weighting, signal: AbortSignal): Promise<boolean> {
     const key = this.key(head);
     const ask = this.#ask(head, weighting);
-    const result = ask && (await this.client.spare(ask));
+    const result = ask && (await this.client.spare(ask, signal));
     if (!result) return false;
     const fresh = attentionOf(result, ask.position ?? null);
     if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);

@@ -30,7 +30,7 @@ export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<bool
       const wanted = nextTo(store, at).filter((name) => !data.has(name, weighting));
       const next = async (): Promise<void> => {
         const name = wanted.shift();
-        if (name !== undefined && !while_.aborted && (await data.readAhead(name, weighting))) await next();
+        if (name !== undefined && (await data.readAhead(name, weighting, while_))) await next();
       };
       if (wanted.length > 0) later(REST_MS, while_, () => void next());
     });
