@@ -79,10 +79,8 @@ class CacheView:
                 f"This {type(found).__name__} has no `blocks`: Residscope reads models whose layers stand in one row.",
             )
         self.n_layers = int(self.cfg.n_layers)
-        patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
-        # Layers may differ in their number of heads; the widest counts.
-        self.n_heads = max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
+        self.n_heads = self.memo.once(("heads",), self._widest)
         self._tokens = tokens
         self._prompts: range | None = None
         self.batch, self.n_pos = self._extent()
@@ -181,6 +179,11 @@ class CacheView:
         return logits
 
     # --- shape and tokens --------------------------------------------------------------------------------------------
+    def _widest(self) -> int:
+        """The number of heads; where layers differ in it, the largest."""
+        patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
+        return max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
+
     def _extent(self) -> tuple[int, int]:
         """The number of prompts and of positions, read off any activation that has both."""
         for ending in ("hook_resid_post", "hook_resid_pre", "hook_scale", "hook_z", "hook_attn_out", "hook_mlp_out"):

@@ -109,7 +109,7 @@ def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_voc
     Raises:
         ResidscopeError: If it reads something of another width.
     """
-    W_U, b_U = unembedding(view.model)
+    W_U, b_U = view.facts.once(("unembedding",), lambda: unembedding(view.model))
     if W_U.shape[0] != view.cfg.d_model:
         raise ResidscopeError(
             "unembedding",

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _BLOCK = 1000000
 """So many figures are in the making at once: 4 MB, what the caches of a processor hold."""
 
+_SMALL = 1 << 16
+"""For so few figures there is always memory at hand."""
+
 
 def dots(
     rows: Float[Tensor, "batch pos *part d"], direction: Float[Tensor, "batch *part d"]
@@ -24,17 +27,26 @@ def dots(
     if rows.device.type != "cpu":
         letters = "hn"[-(direction.ndim - 1) :]
         return torch.einsum(f"bp{letters},b{letters}->{letters[:-1]}bp", rows.to(direction.dtype), direction)
-    out = direction.new_empty(rows.shape[:-1])
-    buffer = _buffer(direction, min(rows.numel(), max(_BLOCK, prod(rows.shape[2:]))))
-    for prompts, positions in _blocks(rows.shape[0], rows.shape[1], prod(rows.shape[2:])):
-        some = rows[prompts, positions]
-        product = buffer[: some.numel()].view(some.shape)
-        if some.dtype == product.dtype:
-            torch.mul(some, direction[prompts].unsqueeze(1), out=product)
-        else:  # widened first: a product of two precisions takes ten times as long
-            product.copy_(some).mul_(direction[prompts].unsqueeze(1))
-        torch.sum(product, -1, out=out[prompts, positions])
-    return out if out.ndim == 2 else out.permute(2, 0, 1)
+    if rows.numel() <= _BLOCK:
+        worth = _times(rows, direction).sum(-1)
+    else:
+        worth = direction.new_empty(rows.shape[:-1])
+        for prompts, positions in _blocks(rows.shape[0], rows.shape[1], prod(rows.shape[2:])):
+            torch.sum(_times(rows[prompts, positions], direction[prompts]), -1, out=worth[prompts, positions])
+    return worth if worth.ndim == 2 else worth.permute(2, 0, 1)
+
+
+def _times(rows: Tensor, direction: Tensor) -> Tensor:
+    """The product of a block, until the next one is made."""
+    import torch
+
+    direction = direction.unsqueeze(1)
+    if rows.numel() <= _SMALL and rows.dtype == direction.dtype:
+        return rows * direction
+    product = _buffer(direction, rows.numel())[: rows.numel()].view(rows.shape)
+    if rows.dtype == product.dtype:
+        return torch.mul(rows, direction, out=product)
+    return product.copy_(rows).mul_(direction)  # widened first: a product of two precisions takes ten times as long
 
 
 _kept = threading.local()
@@ -44,7 +56,7 @@ def _buffer(like: Tensor, size: int) -> Tensor:
     """Room for a block, kept by the thread: the system takes longer to give memory afresh than a product takes."""
     buffer: Tensor | None = getattr(_kept, "buffer", None)
     if buffer is None or buffer.dtype != like.dtype or len(buffer) < size or buffer.is_inference():
-        buffer = like.new_empty(size)
+        buffer = like.new_empty(max(size, _BLOCK))
         _kept.buffer = None if buffer.is_inference() or size > _BLOCK else buffer
     return buffer
 
