@@ -2,7 +2,8 @@
 
 Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`, `weighting`,
 `presentation`, `score`, `tab`, `wire_target`. Only told to the browser: `facts`, what the cache was when the panel was
-made. Only in Python: `target`, the readable form of `wire_target`. Tensors are never traits.
+made; `opening`, the answers to what the first view asks. Only in Python: `target`, the readable form of `wire_target`.
+Tensors are never traits.
 """
 
 from __future__ import annotations
@@ -24,13 +25,11 @@ from .heads import parse as parse_head
 from .namespace import name_of
 from .protocol import (
     AnyReply,
-    Attribute,
     Describe,
     Presence,
     PresenceReply,
     Presentation,
     Question,
-    ReadAttention,
     Score,
     Shown,
     Tab,
@@ -124,6 +123,7 @@ class Panel(anywidget.AnyWidget):
     tab = traitlets.Enum(get_args(Tab), "attention").tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
     facts = traitlets.Dict(read_only=True).tag(sync=True)
+    opening = traitlets.Dict(read_only=True).tag(sync=True)
     target = Answers()
 
     grace = 3.0
@@ -258,6 +258,7 @@ class Panel(anywidget.AnyWidget):
                 self._leaving = None
             if shown:
                 self._service.hold.tighten()
+                self.set_trait("opening", {})  # it was for the first view; the cache may be another when the next comes
             elif presence.state == "hidden" and not self._views and self._leaving is None:
                 self._leaving = threading.Timer(self.grace, self._leave)
                 self._leaving.daemon = True
@@ -291,14 +292,8 @@ class Panel(anywidget.AnyWidget):
             self._shown_in = shell.execution_count
 
     def prepare(self) -> None:
-        """Work out what a view asks for first, while the page is still making it: then it is answered from memory."""
-        shown = self.shown
-        about: dict[str, Any] = {"target": shown.target, "prompt": shown.prompt, "position": shown.position}
-        for layer, head in map(parse_head, shown.heads):
-            self._service.ahead(ReadAttention(layer, head, weighting=shown.weighting, **about))
-        for ask in (Attribute("head", **about), Attribute("layer", **about)):
-            self._service.ahead(ask)
-        self._service.ahead(Attribute("accumulated", norm=shown.norm, **about))
+        """Work out what a view asks first, while the page is still making it, and send it there."""
+        self.set_trait("opening", self._service.ahead(self.shown))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)

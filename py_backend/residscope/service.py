@@ -43,6 +43,7 @@ from .protocol import (
     ReadTokenLens,
     ReadTokens,
     ScoreHeads,
+    Shown,
     Suggest,
     Suggestions,
     Target,
@@ -144,11 +145,18 @@ class Service:
         with self._work.short():
             return self._answer(ask, looked)
 
-    def ahead(self, ask: AnyRequest) -> None:
-        """Answer what a view is about to ask, so that it is there; nothing that may take long. Nothing is raised."""
-        with suppress(Exception):  # the view asks all the same, and is told
+    def ahead(self, shown: Shown) -> dict[str, Any]:
+        """What a view of this selection asks first, and the answers; nothing where that may take long.
+
+        Returns:
+            An `export.snapshot.Snapshot` of what is on screen as plain objects, or an empty dictionary.
+        """
+        from .export.snapshot import opening
+
+        with suppress(ResidscopeError):  # the view asks all the same, and is told
             if not self._large():
-                self.reply(ask)
+                return opening(self.reply, self.name, shown)
+        return {}
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
         held = self.hold.get()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lab import MODEL, Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell, cells
+from sidebar import FOLLOWS, TINY, cell, cells
 
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
@@ -36,6 +36,15 @@ def sentence(panel: Locator) -> Locator:
 
 def settled(panel: Locator) -> None:
     expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
+
+
+def said(panel: Locator) -> list[str]:
+    """What the cells of the head map say."""
+    return (
+        panel.get_by_role("grid", name="Head map")
+        .get_by_role("gridcell")
+        .evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
+    )
 
 
 def in_python(lab: Lab, expression: str, expected: Any) -> None:
@@ -88,6 +97,41 @@ def test_from_the_strongest_head_to_its_attention_and_to_python(opened: tuple[La
 
     cell(panel, "L23H3").click()  # unpins
     in_python(lab, "panel.heads", [])
+
+
+@pytest.mark.parametrize(
+    "selection",
+    ["", "panel.prompt, panel.position, panel.heads, panel.norm = 1, 3, ['1.2', '0.0'], 'recomputed'",
+     "panel.ranking, panel.layer, panel.score, panel.weighting, panel.heads = 'neurons', 1, 'first', 'value', '2.1'"],
+)  # fmt: skip
+def test_a_panel_draws_what_came_with_it_and_asks_nothing(lab: Lab, selection: str) -> None:
+    made = f"import residscope\npanel = residscope.inspect(cache, show=False)\n{selection}\npanel.prepare()"
+    lab.open(lab.write_notebook("opening.ipynb", TINY, made))
+    lab.run_all()
+    lab.evaluate(
+        """async () => {
+            window.asked = [];
+            const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+            kernel.anyMessage.connect((_, { msg, direction }) => {
+                const ask = direction === "send" ? msg.content.data?.content?.ask : undefined;
+                if (ask) window.asked.push(ask.kind);
+            });
+        }"""
+    )
+    lab.run_cell("panel.show()")
+    first = lab.panel()
+    in_python(lab, "panel.opening", {})
+    assert lab.page.evaluate("() => window.asked") == ["presence"]
+    figures = said(first)
+    assert figures
+    assert not any("not known" in figure for figure in figures)
+
+    lab.run_cell("panel.show()")  # for a second view the kernel is asked; the page has the code already
+    second = lab.panel(1)
+    assert said(second) == figures
+    assert lab.page.evaluate("() => window.asked").count("attribute") == 3
+    shared = "() => Object.getOwnPropertySymbols(window).map(String).filter(name => name.includes('residscope')).length"
+    assert lab.page.evaluate(shared) == 1
 
 
 def test_the_view_follows_python(opened: tuple[Lab, Locator]) -> None:
@@ -271,12 +315,15 @@ def test_the_example_notebook_runs_to_its_end(lab: Lab) -> None:
     assert lab.python("[panel.heads, panel.prompt, panel.position]") == [["L23H3", "L29H0"], None, 14]
 
 
-def test_the_panel_says_that_it_waits_for_a_running_cell_and_then_draws(lab: Lab) -> None:
-    lab.open(lab.write_notebook("busy.ipynb", SETUP, INSPECT + "\nimport time\ntime.sleep(8)  # the user's own work"))
+def test_the_panel_draws_beside_the_cell_that_made_it_and_says_what_waits_for_it(lab: Lab) -> None:
+    lab.open(lab.write_notebook("busy.ipynb", SETUP, INSPECT + "\nimport time\nwhile True: time.sleep(0.05)"))
     lab.start_all()
     panel = lab.page.get_by_role("region", name="Residscope", exact=True)
-    expect(panel.get_by_text("Waiting for the kernel")).to_be_visible(timeout=MODEL)
-    expect(lab.panel().get_by_role("status")).to_contain_text("rows sum to +4.724")
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.724", timeout=MODEL)
+    panel.get_by_role("button", name="Next prompt").click()
+    expect(panel.get_by_text("Waiting for the kernel")).to_be_visible(timeout=FOLLOWS)
+    lab.interrupt()
+    expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.616", timeout=FOLLOWS)
     expect(panel.get_by_text("Waiting for the kernel")).to_be_hidden()
 
 

@@ -313,3 +313,34 @@ def test_without_answers_the_models_own_two_top_predictions_are_the_target(ioi):
     contrasts = panel.wire_target["contrasts"]
     assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in contrasts] == top
     panel.close()
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [{}, {"prompt": 2, "position": 9, "heads": ["23.3", "29.0"], "weighting": "value"},
+     {"norm": "recomputed", "ranking": "neurons", "layer": 25, "score": "induction", "presentation": "text"}],
+)  # fmt: skip
+def test_what_a_view_asks_first_goes_along_once(panel, ask, selection, monkeypatch):
+    for trait, value in selection.items():
+        setattr(panel, trait, value)
+    panel.prepare()
+    entries = panel.opening["entries"]
+    kinds = [entry["ask"]["kind"] for entry in entries]
+    assert kinds.count("attribute") == 3
+    assert {"describe", "tokens"} <= set(kinds)
+    assert kinds.count("attention") == len(selection.get("heads", ()))
+    assert ("neurons" in kinds) == ("scores" in kinds) == ("score" in selection)
+    for entry in entries:
+        fields = {"target": panel.wire_target} if entry["ask"]["kind"] in ("attribute", "attention", "neurons") else {}
+        reply, buffers = ask(**entry["ask"], **fields)
+        assert (reply, buffers) == (entry["reply"], entry.get("buffers", []))
+    ask("presence", view="one", state="shown")
+    assert panel.opening == {}
+
+    monkeypatch.setattr("residscope.service._LARGE", 1)
+    panel.prepare()
+    assert panel.opening == {}
+    monkeypatch.undo()
+    monkeypatch.setattr("residscope.export.snapshot.OPENING", 0)
+    panel.prepare()
+    assert [entry["ask"]["kind"] for entry in panel.opening["entries"]] == ["describe", "tokens"]

@@ -3,6 +3,7 @@ import { untracked } from "@preact/signals-core";
 import type { AnyModel, RenderProps } from "@anywidget/types";
 import { Client, type Transport } from "./client";
 import { watch } from "./lifetime";
+import { Opened, type Opening } from "./opening";
 import { mountPanel } from "./panel";
 import { tellPresence } from "./presence";
 import type { CacheFacts, Target } from "./protocol.gen";
@@ -27,6 +28,7 @@ export interface Traits {
   tab: Tab;
   /** What the cache was when the panel was made; asked for anew all the same. */
   facts?: Partial<CacheFacts>;
+  opening?: Opening;
 }
 
 type Model = AnyModel<Traits>;
@@ -104,7 +106,11 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   const store = new Store();
   const facts = model.get("facts");
   if (facts?.kind) store.facts.value = facts as CacheFacts; // Python's, whole or empty
-  const transport = new Recorder(transportOver(model, el), store, life);
+  const opened = new Opened(transportOver(model, el), life);
+  const open = (): void => opened.put(model.get("opening") ?? {});
+  open();
+  listen(model, "change:opening", open, life);
+  const transport = new Recorder(opened, store, life);
   connect(model, store, life);
   mountPanel(el, store, new Client(transport, life), life);
   answerForPictures(el, transport, life);

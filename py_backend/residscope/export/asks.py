@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -18,6 +18,7 @@ from ..protocol import (
     Decomposition,
     Describe,
     MapPositions,
+    Norm,
     Picture,
     RankNeurons,
     ReadAttention,
@@ -61,13 +62,13 @@ class Views:
         every = [None, *range(len(self.facts.last))] if several else [None, 0]
         return sorted(every, key=lambda prompt: prompt != self.shown.prompt)
 
-    def figures(self, prompt: int | None, position: int | None) -> Asks:
-        """What the charts show."""
+    def figures(self, prompt: int | None, position: int | None, norms: Sequence[Norm] = get_args(Norm)) -> Asks:
+        """What the charts show, the lens by each of these conventions."""
         target, at = self.shown.target, self.place(prompt, position)
         return [
             ReadTokens(prompt),
-            *(Attribute(by, target, *at) for by in ("head", "layer", "accumulated")),
-            Attribute("accumulated", target, *at, "recomputed"),
+            *(Attribute(by, target, *at) for by in ("head", "layer")),
+            *(Attribute("accumulated", target, *at, norm) for norm in norms),
         ]
 
     def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Asks:
@@ -123,15 +124,23 @@ class Views:
         ]
 
 
-def on_screen(views: Views) -> Asks:
+def on_screen(views: Views, norms: Sequence[Norm] = get_args(Norm)) -> Asks:
     """What no picture can do without: the charts' figures, and what they are coloured and ranked by."""
     shown = views.shown
-    asks: Asks = [Describe(), *views.figures(shown.prompt, shown.position)]
+    asks: Asks = [Describe(), *views.figures(shown.prompt, shown.position, norms)]
     if shown.score:
         asks.append(ScoreHeads(shown.score, shown.prompt))
     if shown.ranking == "neurons":
         asks.append(views.neurons(shown.layer, shown.prompt))
     return asks
+
+
+def at_once(views: Views) -> Asks:
+    """What a panel that opens asks, in that order."""
+    shown = views.shown
+    cards = shown.tab == "attention" and shown.presentation == "matrix"
+    asks = views.attention(shown.heads if cards else [], shown.prompt, shown.weighting)
+    return asks + on_screen(views, [shown.norm])
 
 
 def wanted(views: Views, ranked: list[str], by_worth: list[str], points: list[str]) -> Iterator[Group]:

@@ -16,12 +16,15 @@ import msgspec
 from ..envelope import Buffers, answered
 from ..heads import name
 from ..protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Shown
-from .asks import Asks, Views, on_screen, wanted
+from .asks import Asks, Views, at_once, on_screen, wanted
 
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 
 BUDGET = 8_000_000
 """Bytes of a snapshot before it is compressed."""
+
+OPENING = 1_000_000
+"""Bytes of buffers that go to a panel unasked."""
 
 PATIENCE = 20.0
 """Seconds after which nothing more is asked than what is on screen."""
@@ -77,8 +80,24 @@ def snapshot(
     points: list[str] = (lens.reply or {}).get("labels", [])
     for what, asks in wanted(views, *_strongest(heads.buffers, views), points):
         record.take(what, asks)
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Snapshot(cache_name, shown, now, _defaults(), record.lacks, record.entries)
+    return Snapshot(cache_name, shown, _now(), _defaults(), record.lacks, record.entries)
+
+
+def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
+    """What a panel that opens asks alone, as plain objects with the buffers as they are; of refusals nothing."""
+    record = _Record(answer, shown, OPENING, 0)
+    facts, _ = answer(Describe())
+    assert isinstance(facts, CacheFacts)
+    entries: list[Entry] = []
+    room = OPENING
+    for ask in at_once(Views(shown, facts)):
+        entry = record.ask(ask)
+        size = sum(map(len, entry.buffers))
+        if entry.failure is None and size <= room:
+            room -= size
+            entries.append(entry)
+    made = Snapshot(cache_name, shown, _now(), _defaults(), [], entries)
+    return msgspec.to_builtins(made, builtin_types=(bytes,))
 
 
 class _Record:
@@ -131,6 +150,10 @@ def _strongest(buffers: Buffers, views: Views) -> tuple[list[str], list[str]]:
     order = [i for i in np.argsort(-np.abs(worth), kind="stable").tolist() if not np.isnan(worth[i])]
     ways = ([every[i] for i in order if worth[i] * way > 0][: shown.top_k] for way in (1, -1))
     return list(dict.fromkeys([*shown.heads, *(head for way in ways for head in way)])), [every[i] for i in order]
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _defaults() -> dict[str, dict[str, Any]]:

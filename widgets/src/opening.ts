@@ -1,0 +1,63 @@
+// What a panel asks first the kernel answers unasked, while the page is still making the view.
+import { type ReadonlySignal, signal as state } from "@preact/signals-core";
+import type { Transport } from "./client";
+import type { Question } from "./protocol.gen";
+import { type Entry, keyOf, type Snapshot } from "./snapshot";
+
+/** What py_backend/residscope/panel.py sends along; empty once a view is there. */
+export type Opening = Partial<Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }>;
+
+type Listener = (message: unknown, buffers: DataView[]) => void;
+
+/** A transport that has been told the answers to some questions: each is given once, and then it is the kernel's turn. */
+export class Opened implements Transport {
+  readonly occupied: ReadonlySignal<boolean>;
+  readonly #asked = new Map<string, Question>();
+  readonly #listeners = new Set<Listener>();
+  #opening: Opening = {};
+
+  constructor(
+    readonly transport: Transport,
+    signal: AbortSignal,
+  ) {
+    this.occupied = transport.occupied ?? state(false);
+    transport.onMessage((message) => this.#asked.delete((message as { id: string }).id), signal);
+  }
+
+  /** Answers what was asked already, too: the kernel may be busy with something else. */
+  put(opening: Opening): void {
+    this.#opening = opening;
+    for (const question of [...this.#asked.values()]) if (this.#tell(question)) this.#asked.delete(question.id);
+  }
+
+  send(question: Question, buffers?: ArrayBuffer[]): void {
+    if (this.#tell(question)) return;
+    this.#asked.set(question.id, question);
+    this.transport.send(question, buffers);
+  }
+  onMessage(listener: Listener, signal: AbortSignal): void {
+    this.transport.onMessage(listener, signal);
+    this.#listeners.add(listener);
+    signal.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
+  }
+  onLost(listener: () => void, signal: AbortSignal): void {
+    this.transport.onLost?.(listener, signal);
+  }
+  onRenewed(listener: () => void, signal: AbortSignal): void {
+    this.transport.onRenewed?.(listener, signal);
+  }
+
+  #tell({ id, ask }: Question): boolean {
+    const { selection, defaults = {}, entries = [] } = this.#opening;
+    if (!selection) return false;
+    const of = { selection, defaults };
+    const entry = entries.find((entry) => keyOf(entry.ask, of) === keyOf(ask, of));
+    if (!entry?.reply) return false;
+    this.#opening = { ...this.#opening, entries: entries.filter((other) => other !== entry) };
+    const { reply, buffers = [] } = entry;
+    queueMicrotask(() => {
+      for (const listener of [...this.#listeners]) listener({ id, reply }, buffers);
+    });
+    return true;
+  }
+}
