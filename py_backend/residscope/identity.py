@@ -89,6 +89,7 @@ class _Weights:
         if tensors is None:
             self._tree = _Tree(_modules(model))
             tensors = self._tree.weights() or []
+            self.facts = Memo()  # another module may have the same weights, or none
         key = _key(tensors, where=True)
         if self._last is None or not self._last.holds(key):
             self.state += self._last is not None

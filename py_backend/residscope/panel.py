@@ -9,6 +9,7 @@ Tensors are never traits.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -129,11 +130,15 @@ class Panel(anywidget.AnyWidget):
     grace = 3.0
     """Seconds without a view after which the cache is not kept alive any more: a cell that is moved gets a new view."""
 
+    fresh = 10.0
+    """Seconds within which the first view must come to draw what was sent along."""
+
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
         self._resolved = Target([])
         self._views: set[str] = set()
         self._leaving: threading.Timer | None = None
+        self._expiry: threading.Timer | None = None
         self._presence_lock = threading.Lock()
         self._shown_in: object = None
         # Else the view would ask what the cache is, and for all figures twice: `position` may or may not be the last.
@@ -258,11 +263,13 @@ class Panel(anywidget.AnyWidget):
                 self._leaving = None
             if shown:
                 self._service.hold.tighten()
-                self.set_trait("opening", {})  # it was for the first view; the cache may be another when the next comes
+                self._expire()
             elif presence.state == "hidden" and not self._views and self._leaving is None:
-                self._leaving = threading.Timer(self.grace, self._leave)
-                self._leaving.daemon = True
-                self._leaving.start()
+                self._leaving = _later(self.grace, self._leave)
+
+    def _expire(self) -> None:
+        """The opening was for a view that comes at once: for a later one the cache may be another."""
+        self.set_trait("opening", {})
 
     def _leave(self) -> None:
         with self._presence_lock:
@@ -278,8 +285,9 @@ class Panel(anywidget.AnyWidget):
         """Take the panel from the page and let go of the cache."""
         super().close()
         self._service.release()
-        if (leaving := self._leaving) is not None:
-            leaving.cancel()
+        for timer in (self._leaving, self._expiry):
+            if timer is not None:
+                timer.cancel()
 
     # --- display -----------------------------------------------------------------------------------------------------
     def show(self) -> None:
@@ -292,8 +300,13 @@ class Panel(anywidget.AnyWidget):
             self._shown_in = shell.execution_count
 
     def prepare(self) -> None:
-        """Work out what a view asks first, while the page is still making it, and send it there."""
-        self.set_trait("opening", self._service.ahead(self.shown))
+        """Work out what the first view asks first, while the page is still making it, and send it there."""
+        opening = self._service.ahead(self.shown)
+        with self._presence_lock:
+            if self._views:
+                return
+            self.set_trait("opening", opening)
+            self._expiry = _later(self.fresh, self._expire)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -355,6 +368,14 @@ def inspect(
         if _shell() is not None:
             panel.prepare()
     return panel
+
+
+def _later(seconds: float, work: Callable[[], None]) -> threading.Timer:
+    """Do something later, unless it is cancelled or Python ends."""
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _shell() -> Any:

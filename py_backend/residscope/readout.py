@@ -100,7 +100,7 @@ class Readout:
         self.view, self.positions = view, positions
         self.structure = Structure(view)  # as most models are; what the cache shows otherwise is found in `fit`
         self.directions, self.offset = directions, offset
-        self.norm = _final_norm(view)
+        self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
         scale = final_scale(view, self.norm, positions)
         at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
         self.functional = at_output.through(self.norm, scale)
@@ -138,12 +138,6 @@ class Readout:
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The worth of residual vectors when the norm is computed afresh from each: what the model would say there."""
         return dots(rows, self.functional.vector) / self.norm.scale(working(rows))
-
-
-def _final_norm(view: CacheView) -> Norm:
-    like = view.like  # its parameters have the cache's precision, and one model makes caches of several
-    key = ("final norm", like.dtype, like.device)
-    return view.facts.once(key, lambda: Norm.of(getattr(view.model, "ln_final", None), view))
 
 
 def final_scale(view: CacheView, norm: Norm, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos"]:

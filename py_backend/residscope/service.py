@@ -153,9 +153,11 @@ class Service:
         """
         from .export.snapshot import opening
 
-        with suppress(ResidscopeError):  # the view asks all the same, and is told
+        with suppress(Exception):  # the view asks all the same, and is told
+            held = self.hold.get()
+            self._sight.look(held.cache, held.model)
             if not self._large():
-                return opening(self.reply, self.name, shown)
+                return opening(partial(self.reply, looked=True), self.name, shown)
         return {}
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:

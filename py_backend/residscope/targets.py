@@ -43,7 +43,7 @@ class Targets:
     @cached_property
     def output(self) -> Output:
         """What the model does to what its unembedding writes."""
-        return self.view.facts.once(("output",), lambda: Output.of(self.view.model))
+        return Output.of(self.view.model)
 
     def resolve(self, answers: Any) -> Target:
         """Bring answers into the normal form.

@@ -37,7 +37,7 @@ from server import Server  # noqa: E402 (likewise)
 
 from conftest import CHROMIUM_FLAGS  # noqa: E402 (likewise)
 
-TIMES = 3
+TIMES = 5
 SETUP = """
 import circuitsvis, plotly.express as px, residscope
 import circuitsvis.utils.render

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 import weakref
 
 import msgspec
@@ -17,6 +18,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.hold import Hold
 from residscope.protocol import Answer
+from residscope.service import Service
 
 
 @pytest.fixture
@@ -320,7 +322,7 @@ def test_without_answers_the_models_own_two_top_predictions_are_the_target(ioi):
     [{}, {"prompt": 2, "position": 9, "heads": ["23.3", "29.0"], "weighting": "value"},
      {"norm": "recomputed", "ranking": "neurons", "layer": 25, "score": "induction", "presentation": "text"}],
 )  # fmt: skip
-def test_what_a_view_asks_first_goes_along_once(panel, ask, selection, monkeypatch):
+def test_what_a_view_asks_first_goes_along_once(panel, ask, selection):
     for trait, value in selection.items():
         setattr(panel, trait, value)
     panel.prepare()
@@ -337,10 +339,27 @@ def test_what_a_view_asks_first_goes_along_once(panel, ask, selection, monkeypat
     ask("presence", view="one", state="shown")
     assert panel.opening == {}
 
-    monkeypatch.setattr("residscope.service._LARGE", 1)
-    panel.prepare()
+    panel.prepare()  # a view is there, and asks
     assert panel.opening == {}
-    monkeypatch.undo()
-    monkeypatch.setattr("residscope.export.snapshot.OPENING", 0)
+
+
+def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
+    panel = residscope.inspect(ioi.cache, ioi.answers, show=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("residscope.service._LARGE", 1)
+        panel.prepare()
+        assert panel.opening == {}
+    with monkeypatch.context() as patch:
+        patch.setattr("residscope.export.snapshot.OPENING", 0)
+        panel.prepare()
+        assert [entry["ask"]["kind"] for entry in panel.opening["entries"]] == ["describe", "tokens"]
+    monkeypatch.setattr(panel, "fresh", 0.05)
     panel.prepare()
-    assert [entry["ask"]["kind"] for entry in panel.opening["entries"]] == ["describe", "tokens"]
+    until = time.monotonic() + 5
+    while panel.opening and time.monotonic() < until:
+        time.sleep(0.01)
+    assert panel.opening == {}
+    monkeypatch.setattr(Service, "reply", lambda *_: 1 / 0)
+    panel.prepare()  # the view asks, and is told
+    assert panel.opening == {}
+    panel.close()

@@ -51,7 +51,8 @@ export class Opened implements Transport {
     const { selection, defaults = {}, entries = [] } = this.#opening;
     if (!selection) return false;
     const of = { selection, defaults };
-    const entry = entries.find((entry) => keyOf(entry.ask, of) === keyOf(ask, of));
+    const wanted = keyOf(ask, of);
+    const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, of) === wanted);
     if (!entry?.reply) return false;
     this.#opening = { ...this.#opening, entries: entries.filter((other) => other !== entry) };
     const { reply, buffers = [] } = entry;

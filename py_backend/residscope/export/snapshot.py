@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any, get_args
 
 import msgspec
 
 from ..envelope import Buffers, answered
+from ..errors import ResidscopeError
 from ..heads import name
 from ..protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Shown
 from .asks import Asks, Views, at_once, on_screen, wanted
@@ -85,17 +87,20 @@ def snapshot(
 
 def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
     """What a panel that opens asks alone, as plain objects with the buffers as they are; of refusals nothing."""
-    record = _Record(answer, shown, OPENING, 0)
     facts, _ = answer(Describe())
     assert isinstance(facts, CacheFacts)
     entries: list[Entry] = []
     room = OPENING
     for ask in at_once(Views(shown, facts)):
-        entry = record.ask(ask)
-        size = sum(map(len, entry.buffers))
-        if entry.failure is None and size <= room:
+        try:
+            reply, buffers = (facts, []) if ask == Describe() else answer(ask)
+        except ResidscopeError:
+            continue
+        size = sum(map(len, buffers))
+        if size <= room:
             room -= size
-            entries.append(entry)
+            said = msgspec.json.decode(msgspec.json.encode(reply))  # NaN is null, as on the wire
+            entries.append(Entry(_plain(ask, msgspec.to_builtins(shown.target)), said, buffers=buffers))
     made = Snapshot(cache_name, shown, _now(), _defaults(), [], entries)
     return msgspec.to_builtins(made, builtin_types=(bytes,))
 
@@ -132,12 +137,18 @@ class _Record:
 
     def ask(self, ask: AnyRequest) -> Entry:
         """One question and its answer; a refusal is an answer, too."""
-        plain: dict[str, Any] = msgspec.to_builtins(ask)
-        said, buffers = answered({"id": "", "ask": plain}, lambda question: self._answer(question.ask))
-        if plain.get("target") == self._target:
-            del plain["target"]
+        asked = {"id": "", "ask": msgspec.to_builtins(ask)}
+        said, buffers = answered(asked, lambda question: self._answer(question.ask))
         failure = msgspec.convert(said["failure"], Failure) if said.get("failure") else None
-        return Entry(plain, said.get("reply"), failure, buffers)
+        return Entry(_plain(ask, self._target), said.get("reply"), failure, buffers)
+
+
+def _plain(ask: AnyRequest, target: dict[str, Any]) -> dict[str, Any]:
+    """A request as plain objects, without the selection's target."""
+    plain: dict[str, Any] = msgspec.to_builtins(ask)
+    if plain.get("target") == target:
+        del plain["target"]
+    return plain
 
 
 def _strongest(buffers: Buffers, views: Views) -> tuple[list[str], list[str]]:
@@ -156,6 +167,7 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+@cache
 def _defaults() -> dict[str, dict[str, Any]]:
     """What each kind of request means by a field that it leaves out; None is left out everywhere."""
     kinds: dict[str, Any] = {kind.__struct_config__.tag: _usual(kind) for kind in get_args(AnyRequest)}
