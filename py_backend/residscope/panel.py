@@ -269,6 +269,8 @@ class Panel(anywidget.AnyWidget):
 
     def _expire(self) -> None:
         """The opening was for a view that comes at once: for a later one the cache may be another."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         self.set_trait("opening", {})
 
     def _leave(self) -> None:
