@@ -7,7 +7,7 @@ import re
 import pytest
 from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS, HELD, cell, cells, standing
+from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,26 @@ def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_awa
     small.ready(view)
     assert cells(view) == pytest.approx(before)
     assert small.python(HELD)[0] == 1  # one link, to the kernel that is there
+
+
+def test_a_request_that_was_lost_on_the_way_is_sent_again(lab: Lab) -> None:
+    lab.open(lab.write_notebook("lost.ipynb", TINY))
+    lab.run_all()
+    lab.evaluate(
+        """async () => {
+            const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+            const send = kernel.sendControlMessage.bind(kernel);
+            window.lost = 0;
+            kernel.sendControlMessage = (message, ...how) =>
+                message.header.msg_type === "create_subshell_request" && window.lost++ === 0
+                    ? { done: new Promise(() => undefined) }
+                    : send(message, ...how);
+        }"""
+    )
+    lab.open_sidebar()
+    expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
+    assert lab.page.evaluate("() => window.lost") == 2
+    lab.inspect("cache")
 
 
 def test_an_inline_panel_lets_go_of_its_cache_when_its_output_goes(small: Lab) -> None:

@@ -12,6 +12,8 @@ import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 const TARGET = "residscope";
 /** Longer than attaching to a kernel that is free takes. */
 const MOMENT_MS = 600;
+/** A kernel that has been asked, and has nothing to do, was restarted meanwhile: what was on the way is lost. */
+const PATIENCE_MS = 3_000;
 
 type Listener = (message: unknown, buffers: DataView[]) => void;
 
@@ -96,7 +98,9 @@ export class KernelLink implements Link {
     let outcome: LinkState;
     // With a subshell there is nothing to wait for but the machine.
     const slow = setTimeout(() => (this.state.value = { kind: "attaching", busy: !subshell && kernel.status === "busy" }), MOMENT_MS);
-    signal.addEventListener("abort", () => clearTimeout(slow), { once: true });
+    const lost = setInterval(() => kernel.status === "idle" && void this.#attach(kernel), PATIENCE_MS);
+    const stop = (): void => (clearTimeout(slow), clearInterval(lost));
+    signal.addEventListener("abort", stop, { once: true });
     try {
       subshell = await createSubshell(kernel);
       outcome = await greet(kernel, subshell);
@@ -108,7 +112,7 @@ export class KernelLink implements Link {
     } catch (error) {
       outcome = { kind: "refused", words: `Residscope could not attach to this kernel: ${error instanceof Error ? error.message : String(error)}` };
     }
-    clearTimeout(slow);
+    stop();
     if (signal.aborted || outcome.kind !== "ready") {
       void leave(kernel, { subshell, comm: opened ? comm : null });
       if (!signal.aborted) this.state.value = outcome;
