@@ -1,7 +1,7 @@
 // What a panel asks first the kernel answers unasked, while the page is still making the view.
-import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { Transport } from "./client";
 import type { Question } from "./protocol.gen";
+import { Relay } from "./relay";
 import { type Entry, keyOf, type Snapshot } from "./snapshot";
 
 /** What py_backend/residscope/panel.py sends along; empty once a view is there. */
@@ -10,17 +10,13 @@ export type Opening = Partial<Pick<Snapshot, "selection" | "defaults"> & { entri
 type Listener = (message: unknown, buffers: DataView[]) => void;
 
 /** A transport that has been told the answers to some questions: each is given once, and then it is the kernel's turn. */
-export class Opened implements Transport {
-  readonly occupied: ReadonlySignal<boolean>;
+export class Opened extends Relay {
   readonly #asked = new Map<string, Question>();
   readonly #listeners = new Set<Listener>();
   #opening: Opening = {};
 
-  constructor(
-    readonly transport: Transport,
-    signal: AbortSignal,
-  ) {
-    this.occupied = transport.occupied ?? state(false);
+  constructor(transport: Transport, signal: AbortSignal) {
+    super(transport);
     transport.onMessage((message) => this.#asked.delete((message as { id: string }).id), signal);
   }
 
@@ -30,21 +26,15 @@ export class Opened implements Transport {
     for (const question of [...this.#asked.values()]) if (this.#tell(question)) this.#asked.delete(question.id);
   }
 
-  send(question: Question, buffers?: ArrayBuffer[]): void {
+  override send(question: Question, buffers?: ArrayBuffer[]): void {
     if (this.#tell(question)) return;
     this.#asked.set(question.id, question);
-    this.transport.send(question, buffers);
+    super.send(question, buffers);
   }
-  onMessage(listener: Listener, signal: AbortSignal): void {
-    this.transport.onMessage(listener, signal);
+  override onMessage(listener: Listener, signal: AbortSignal): void {
+    super.onMessage(listener, signal);
     this.#listeners.add(listener);
     signal.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
-  }
-  onLost(listener: () => void, signal: AbortSignal): void {
-    this.transport.onLost?.(listener, signal);
-  }
-  onRenewed(listener: () => void, signal: AbortSignal): void {
-    this.transport.onRenewed?.(listener, signal);
   }
 
   #tell({ id, ask }: Question): boolean {

@@ -1,8 +1,8 @@
 // Remembers the last answers of a live panel, so that a host can keep what is on screen when the notebook is saved.
-import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "./client";
 import { targetKey } from "./target";
 import type { Answer, Question } from "./protocol.gen";
+import { Relay } from "./relay";
 import { shownOf } from "./selection";
 import { type Entry, packed, type Snapshot } from "./snapshot";
 import type { Store } from "./store";
@@ -27,33 +27,23 @@ const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attr
 const REMEMBERS: Ask["kind"][] = ["describe", "tokens", "attribute", "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"];
 
 /** A transport that remembers what came over another one. */
-export class Recorder implements Transport {
+export class Recorder extends Relay {
   readonly #asked = new Map<string, Ask>();
   readonly #kept = new Map<string, Kept>();
-  readonly occupied: ReadonlySignal<boolean>;
   #size = 0;
 
   constructor(
-    readonly transport: Transport,
+    transport: Transport,
     readonly store: Store,
     signal: AbortSignal,
   ) {
-    this.occupied = transport.occupied ?? state(false);
+    super(transport);
     transport.onMessage((message, buffers) => this.#note(message as Answer, buffers), signal);
   }
 
-  send(question: Question, buffers?: ArrayBuffer[]): void {
+  override send(question: Question, buffers?: ArrayBuffer[]): void {
     if (REMEMBERS.includes(question.ask.kind)) this.#asked.set(question.id, question.ask);
-    this.transport.send(question, buffers);
-  }
-  onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void {
-    this.transport.onMessage(listener, signal);
-  }
-  onLost(listener: () => void, signal: AbortSignal): void {
-    this.transport.onLost?.(listener, signal);
-  }
-  onRenewed(listener: () => void, signal: AbortSignal): void {
-    this.transport.onRenewed?.(listener, signal);
+    super.send(question, buffers);
   }
 
   /** What is on screen; null while it is not whole. */

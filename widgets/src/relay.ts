@@ -1,0 +1,25 @@
+// A transport over another one, for those who listen in or answer a part of it themselves.
+import { type ReadonlySignal, signal as state } from "@preact/signals-core";
+import type { Transport } from "./client";
+import type { Question } from "./protocol.gen";
+
+export class Relay implements Transport {
+  readonly occupied: ReadonlySignal<boolean>;
+
+  constructor(readonly transport: Transport) {
+    this.occupied = transport.occupied ?? state(false);
+  }
+
+  send(question: Question, buffers?: ArrayBuffer[]): void {
+    this.transport.send(question, buffers);
+  }
+  onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void {
+    this.transport.onMessage(listener, signal);
+  }
+  onLost(listener: () => void, signal: AbortSignal): void {
+    this.transport.onLost?.(listener, signal);
+  }
+  onRenewed(listener: () => void, signal: AbortSignal): void {
+    this.transport.onRenewed?.(listener, signal);
+  }
+}
