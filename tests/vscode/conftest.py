@@ -50,7 +50,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of its own; a picture of it is kept in `test-results/` when the test fails."""
+    """A page of its own; of a failed test a picture is kept in `test-results/`, and what its cells show is printed."""
     context = browser.new_context(
         viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", accept_downloads=True
     )
@@ -58,6 +58,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     failed = request.session.testsfailed
     yield page
     if request.session.testsfailed > failed:
+        print(page.locator(".cell-statusbar-container").evaluate_all("nodes => nodes.map(node => node.outerHTML)"))
         PICTURES.mkdir(exist_ok=True)
         page.screenshot(path=PICTURES / ("vscode-" + re.sub(r"[^\w.-]+", "-", request.node.name) + ".png"))
     context.close()

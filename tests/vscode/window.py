@@ -182,15 +182,20 @@ class Code:
 
     def run_all(self) -> None:
         """Run all cells of the notebook in focus, and wait for the last."""
+        _, before = self.runs()
         self.start_all()
-        expect(self.page.locator(".notebook-editor .codicon-notebook-state-success").last).to_be_attached(
-            timeout=45_000
-        )
-        expect(self.page.locator(".notebook-editor .codicon-notebook-state-executing")).to_have_count(0, timeout=45_000)
+        self.until(self.runs, lambda runs: runs[0] == 0 and runs[1] > before, timeout=90)
 
     def start_all(self) -> None:
         """Run all cells, and do not wait."""
         self.page.locator(".notebook-toolbar-container").get_by_role("button", name="Run All").first.click()
+
+    def runs(self) -> tuple[int, int]:
+        """How many cells run or wait, and how many have ended, as the stand-in for the Jupyter extension says."""
+        for text in self.page.locator(".statusbar-item").all_inner_texts():
+            if found := re.search(r"Stand-in: (\d+) running, (\d+) ended", text):
+                return int(found[1]), int(found[2])
+        return 0, 0  # it has not come up yet
 
     # --- Residscope ---------------------------------------------------------------------------------------------------
     def open_sidebar(self) -> Locator:

@@ -4,13 +4,14 @@ python bridge.py KERNEL_NAME
 """
 
 import json
+import os
 import sys
-import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty
 from uuid import uuid4
 
+import zmq
 from jupyter_client.manager import KernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 
@@ -25,25 +26,11 @@ def main() -> None:
     client = manager.blocking_client()
     client.start_channels()
     client.wait_for_ready(timeout=120)
-    lock = threading.Lock()
 
     def say(**message: object) -> None:
-        with lock:
-            print(json.dumps(message, default=str), flush=True)
+        print(json.dumps(message, default=str), flush=True)
 
-    def hand_on(channel: str) -> None:
-        read = getattr(client, f"get_{channel}_msg")
-        while True:
-            with suppress(Empty):
-                message = read(timeout=1)
-                parent = message["parent_header"].get("msg_id")
-                say(parent=parent, type=message["msg_type"], content=message["content"])
-
-    for channel in ("iopub", "shell"):
-        threading.Thread(target=hand_on, args=(channel,), daemon=True).start()
-    say(type="ready")
-    for line in sys.stdin:
-        request = json.loads(line)
+    def obey(request: dict) -> None:
         match request.pop("do"):
             case "execute":
                 message = client.session.msg("execute_request", request["content"])
@@ -57,9 +44,39 @@ def main() -> None:
             case "kill":
                 manager.shutdown_kernel(now=True)
                 say(type="died")
+
+    def hand_on(channel: object) -> None:
+        while channel.msg_ready():
+            message = channel.get_msg()
+            parent = message["parent_header"].get("msg_id")
+            say(parent=parent, type=message["msg_type"], content=message["content"])
+
+    say(type="ready")
+    # One thread for all: a ZeroMQ socket belongs to one.
+    requests = lines_of(sys.stdin.fileno())
+    sources = {channel.socket: channel for channel in (client.iopub_channel, client.shell_channel)}
+    poller = zmq.Poller()
+    for source in (sys.stdin, *sources):
+        poller.register(source, zmq.POLLIN)
+    with suppress(StopIteration):
+        while True:
+            ready = dict(poller.poll())
+            for channel in sources.values():
+                hand_on(channel)
+            if sys.stdin.fileno() in ready:
+                for line in next(requests):
+                    obey(json.loads(line))
     client.stop_channels()
     with suppress(Exception):
         manager.shutdown_kernel(now=True)
+
+
+def lines_of(file: int) -> Iterator[list[bytes]]:
+    """What can be read now, as whole lines; ends with the file."""
+    rest = b""
+    while data := os.read(file, 1 << 20):
+        *lines, rest = (rest + data).split(b"\n")
+        yield lines
 
 
 main()

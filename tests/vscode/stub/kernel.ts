@@ -119,7 +119,7 @@ export class RunningKernel {
   }
 
   #become(status: KernelStatus): void {
-    if (status === this.status) return;
+    if (status === this.status || this.status === "dead") return; // what a killed kernel had still to say
     this.status = status;
     this.statusChanged.fire(status);
   }
