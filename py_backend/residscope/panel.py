@@ -8,9 +8,8 @@ Tensors are never traits.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +23,7 @@ from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
 from .namespace import name_of
+from .presence import Views
 from .protocol import (
     AnyReply,
     Describe,
@@ -38,6 +38,7 @@ from .protocol import (
     Weighting,
     WritePage,
 )
+from .selections import Answers, Heads, Position
 from .service import Service
 from .targets import friendly
 
@@ -45,39 +46,6 @@ STATIC = Path(__file__).parent / "static"
 
 MIME = "application/vnd.residscope.panel+json"
 """Where a notebook keeps a panel's last picture; the JupyterLab extension puts it there, other hosts pass it over."""
-
-
-class Position(traitlets.TraitType[Any, Any]):
-    """A destination position. None becomes the last real token's, where all prompts end at the same one."""
-
-    default_value = None
-
-    def validate(self, obj: Any, value: Any) -> int | None:
-        """Refuse what lies outside the prompt; count from the start."""
-        return obj.whole_position(value)
-
-
-class Answers(traitlets.TraitType[Any, Any]):
-    """What is attributed, in its readable form; None becomes the model's own two top predictions."""
-
-    default_value = None
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        """Refuse what is no target of this model; bring the rest into the readable form."""
-        return obj.readable_target(value)
-
-
-class Heads(traitlets.List[str]):
-    """Pinned heads as `["L23H3"]`; takes `"23.3"`, `"L23H3"`, `(23, 3)`, alone or in a list, and drops repetitions."""
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        """Bring every head into the form `"L23H3"`."""
-        value = () if value is None else value
-        if not isinstance(value, str | list | tuple | set):
-            raise ResidscopeError("head", f"{value!r} are no heads: give a list such as ['L23H3', '29.0'].")
-        alone = isinstance(value, str) or (isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value))
-        names = [obj.head_name(head) for head in ([value] if alone and value else value)]
-        return super().validate(obj, list(dict.fromkeys(names)))
 
 
 def _built(name: str) -> Path:
@@ -127,19 +95,10 @@ class Panel(anywidget.AnyWidget):
     opening = traitlets.Dict(read_only=True).tag(sync=True)
     target = Answers()
 
-    grace = 3.0
-    """Seconds without a view after which the cache is not kept alive any more: a cell that is moved gets a new view."""
-
-    fresh = 10.0
-    """Seconds within which the first view must come to draw what was sent along."""
-
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
         self._resolved = Target([])
-        self._views: set[str] = set()
-        self._leaving: threading.Timer | None = None
-        self._expiry: threading.Timer | None = None
-        self._presence_lock = threading.Lock()
+        self._views = Views(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         # Else the view would ask what the cache is, and for all figures twice: `position` may or may not be the last.
         with suppress(ResidscopeError):
@@ -206,7 +165,7 @@ class Panel(anywidget.AnyWidget):
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, Presence):
-            self._note(question.ask)
+            self._views.note(question.ask)
             return PresenceReply(), []
         return self._service.reply(question.ask)
 
@@ -248,37 +207,6 @@ class Panel(anywidget.AnyWidget):
 
         return write(path, self.to_html())
 
-    # --- memory: the cache is kept alive while the panel is shown ----------------------------------------------------
-    def _note(self, presence: Presence) -> None:
-        """A view tells that it is on a page, no more on it, or that its page goes away.
-
-        ipywidgets keeps every panel until the kernel ends, so a panel whose output was cleared, or whose cell was run
-        again, must let go by itself. A page that goes away may come back (a reload): then nothing is let go.
-        """
-        with self._presence_lock:
-            shown = presence.state == "shown"
-            (self._views.add if shown else self._views.discard)(presence.view)
-            if self._leaving is not None and self._views:
-                self._leaving.cancel()
-                self._leaving = None
-            if shown:
-                self._service.hold.tighten()
-                self._expire()
-            elif presence.state == "hidden" and not self._views and self._leaving is None:
-                self._leaving = _later(self.grace, self._leave)
-
-    def _expire(self) -> None:
-        """The opening was for a view that comes at once: for a later one the cache may be another."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self.set_trait("opening", {})
-
-    def _leave(self) -> None:
-        with self._presence_lock:
-            self._leaving = None
-            if not self._views:
-                self._service.hold.loosen()
-
     def __repr__(self) -> str:
         """Which panel this is, in a line."""
         return f"Panel({self.cache_name}: heads={self.heads}, prompt={self.prompt}, position={self.position})"
@@ -287,9 +215,7 @@ class Panel(anywidget.AnyWidget):
         """Take the panel from the page and let go of the cache."""
         super().close()
         self._service.release()
-        for timer in (self._leaving, self._expiry):
-            if timer is not None:
-                timer.cancel()
+        self._views.end()
 
     # --- display -----------------------------------------------------------------------------------------------------
     def show(self) -> None:
@@ -303,12 +229,7 @@ class Panel(anywidget.AnyWidget):
 
     def prepare(self) -> None:
         """Work out what the first view asks first, while the page is still making it, and send it there."""
-        opening = self._service.ahead(self.shown)
-        with self._presence_lock:
-            if self._views:
-                return
-            self.set_trait("opening", opening)
-            self._expiry = _later(self.fresh, self._expire)
+        self._views.expect(self._service.ahead(self.shown))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -370,14 +291,6 @@ def inspect(
         if _shell() is not None:
             panel.prepare()
     return panel
-
-
-def _later(seconds: float, work: Callable[[], None]) -> threading.Timer:
-    """Do something later, unless it is cancelled or Python ends."""
-    timer = threading.Timer(seconds, work)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _shell() -> Any:

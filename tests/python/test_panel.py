@@ -156,7 +156,7 @@ def test_padding_is_marked_and_a_mean_over_it_is_said():
     model = tiny.boot("llama")
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7], [1, 8, 0, 0], [0, 1, 5, 6]]))
-    service = residscope.panel.Service(cache)
+    service = Service(cache)
 
     def ask(**fields):
         return service.answer({"id": "1", "ask": fields})[0]["reply"]
@@ -353,7 +353,7 @@ def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
         patch.setattr("residscope.export.snapshot.OPENING", 0)
         panel.prepare()
         assert [entry["ask"]["kind"] for entry in panel.opening["entries"]] == ["describe", "tokens"]
-    monkeypatch.setattr(panel, "fresh", 0.05)
+    monkeypatch.setattr("residscope.presence.Views.fresh", 0.05)
     panel.prepare()
     until = time.monotonic() + 5
     while panel.opening and time.monotonic() < until:
