@@ -44,8 +44,8 @@ class Views:
         with self._lock:
             shown = presence.state == "shown"
             (self._shown.add if shown else self._shown.discard)(presence.view)
-            if self._leaving is not None and self._shown:
-                self._leaving.cancel()
+            if self._shown:
+                _cancel(self._leaving)
                 self._leaving = None
             if shown:
                 self._hold.tighten()
@@ -57,19 +57,18 @@ class Views:
         """Send this along for the view that comes now, unless one was quicker."""
         with self._lock:
             if not self._shown:
+                _cancel(self._expiry)
                 self._send_along(opening)
                 self._expiry = _later(self.fresh, self._expire)
 
     def end(self) -> None:
         """Nothing happens later any more."""
-        for timer in (self._leaving, self._expiry):
-            if timer is not None:
-                timer.cancel()
+        _cancel(self._leaving)
+        _cancel(self._expiry)
 
     def _expire(self) -> None:
         """What was sent along was for a view that comes at once: for a later one the cache may be another."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+        _cancel(self._expiry)
         self._send_along({})
 
     def _leave(self) -> None:
@@ -85,3 +84,8 @@ def _later(seconds: float, work: Callable[[], None]) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
+
+
+def _cancel(timer: threading.Timer | None) -> None:
+    if timer is not None:
+        timer.cancel()

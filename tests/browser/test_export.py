@@ -68,7 +68,7 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
     rows = records(data)
     assert [(int(r["layer"]), int(r["head"])) for r in rows] == [(i, j) for i in range(30) for j in range(9)]
     flat = [v for row in grid for v in row]
-    # The panel may have asked for this prompt alone, which is rounded in another order than it is among others.
+    # A first question is read off the activations, later ones off vectors that were kept: another order of sums.
     assert [float(r["value"]) for r in rows] == pytest.approx(flat, rel=0, abs=1e-6 * max(map(abs, flat)))
 
     rows = records(saved(lab, menu, "Attention L23H3, L29H0: CSV")[1])

@@ -58,9 +58,9 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     failed = request.session.testsfailed
     yield page
     if request.session.testsfailed > failed:
-        print(page.locator(".cell-statusbar-container").evaluate_all("nodes => nodes.map(node => node.outerHTML)"))
         PICTURES.mkdir(exist_ok=True)
         page.screenshot(path=PICTURES / ("vscode-" + re.sub(r"[^\w.-]+", "-", request.node.name) + ".png"))
+        print(page.locator(".cell-statusbar-container").evaluate_all("nodes => nodes.map(node => node.outerHTML)"))
     context.close()
 
 

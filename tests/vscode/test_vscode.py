@@ -91,12 +91,12 @@ def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
     before = cells(view)
     stop.unlink()
     code.start_all()
-    code.until(code.runs, lambda runs: runs[0] == 1)  # the first of the two has ended
+    code.until(code.runs, lambda runs: runs.running == 1)  # the first of the two has ended
     cell(view, "L1H1").click()
     expect(view.locator(".rs-notice")).to_contain_text(["", "Waiting for the kernel"], timeout=FOLLOWS)
     assert cells(view) == before
     stop.touch()
-    code.until(code.runs, lambda runs: runs[0] == 0)
+    code.until(code.runs, lambda runs: runs.running == 0)
     # The cell that ran again has bound another cache to the name.
     expect(standing(view)).to_contain_text("another cache now", timeout=FOLLOWS)
     stop.unlink()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from playwright.sync_api import Error as PlaywrightError
@@ -132,6 +132,19 @@ class CodeServer:
         return name
 
 
+class Runs(NamedTuple):
+    """Cells of all notebooks of a window."""
+
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+    @property
+    def ended(self) -> int:
+        """Those whose kernel has answered."""
+        return self.succeeded + self.failed
+
+
 @dataclass
 class Code:
     """One window of VS Code in a page."""
@@ -181,21 +194,22 @@ class Code:
         return self.page.locator(".tabs-container .tab").filter(has_text=name).first
 
     def run_all(self) -> None:
-        """Run all cells of the notebook in focus, and wait for the last."""
-        _, before = self.runs()
+        """Run all cells of the notebook in focus, and wait until all have succeeded."""
+        before = self.runs()
         self.start_all()
-        self.until(self.runs, lambda runs: runs[0] == 0 and runs[1] > before, timeout=90)
+        runs = self.until(self.runs, lambda runs: not runs.running and runs.ended > before.ended, timeout=90)
+        assert runs.failed == before.failed, self.page.locator(".notebook-editor").first.inner_text()
 
     def start_all(self) -> None:
         """Run all cells, and do not wait."""
         self.page.locator(".notebook-toolbar-container").get_by_role("button", name="Run All").first.click()
 
-    def runs(self) -> tuple[int, int]:
-        """How many cells run or wait, and how many have ended, as the stand-in for the Jupyter extension says."""
+    def runs(self) -> Runs:
+        """How many cells run or wait and how many have ended, as the stand-in for the Jupyter extension says."""
         for text in self.page.locator(".statusbar-item").all_inner_texts():
-            if found := re.search(r"Stand-in: (\d+) running, (\d+) ended", text):
-                return int(found[1]), int(found[2])
-        return 0, 0  # it has not come up yet
+            if found := re.search(r"Stand-in: (\d+) running, (\d+) succeeded, (\d+) failed", text):
+                return Runs(*map(int, found.groups()))
+        return Runs()  # it has not come up yet
 
     # --- Residscope ---------------------------------------------------------------------------------------------------
     def open_sidebar(self) -> Locator:

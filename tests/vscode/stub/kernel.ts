@@ -40,7 +40,8 @@ export class RunningKernel {
         this.#become("idle");
         ready();
       } else if (message.type === "restarted") this.#restarted();
-      else if (message.type === "status") this.#become(message.content["execution_state"] as KernelStatus);
+      // A killed kernel may have something left to say, and is dead all the same.
+      else if (message.type === "status" && this.status !== "dead") this.#become(message.content["execution_state"] as KernelStatus);
       if (message.parent) this.#heard.get(message.parent)?.(message);
     });
   }
@@ -119,7 +120,7 @@ export class RunningKernel {
   }
 
   #become(status: KernelStatus): void {
-    if (status === this.status || this.status === "dead") return; // what a killed kernel had still to say
+    if (status === this.status) return;
     this.status = status;
     this.statusChanged.fire(status);
   }
