@@ -1,13 +1,14 @@
-// Writes src/protocol.gen.ts from the one schema, py_backend/residscope/protocol.py. With --check: says whether it is current.
+// Writes src/protocol.gen.ts (types) and src/protocol.check.gen.ts (checks of what comes from outside) from the one schema,
+// py_backend/residscope/protocol.py. With --check: says whether both are current.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { compile } from "json-schema-to-typescript";
+import { checks } from "./checks.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const repo = dirname(here);
-const target = join(here, "src", "protocol.gen.ts");
 const venv = join(repo, ".venv", "bin", "python");
 const python = process.env.RESIDSCOPE_PYTHON ?? (existsSync(venv) ? venv : "python3");
 
@@ -27,12 +28,12 @@ const types = await compile(schema, "Wire", {
 export const WIRE = "${schema.$comment}";
 `;
 
-if (process.argv.includes("--check")) {
-  const current = existsSync(target) ? readFileSync(target, "utf8") : "";
-  if (current !== types) {
-    console.error("widgets/src/protocol.gen.ts is stale: run `npm run protocol` in widgets/.");
-    process.exit(1);
-  }
-} else {
-  writeFileSync(target, types);
+for (const [name, text] of [["protocol.gen.ts", types], ["protocol.check.gen.ts", checks(schema)]]) {
+  const file = join(here, "src", name);
+  const current = existsSync(file) ? readFileSync(file, "utf8") : "";
+  if (current === text) continue;
+  if (process.argv.includes("--check")) {
+    console.error(`widgets/src/${name} is not what the schema gives: run \`npm run protocol\`.`);
+    process.exitCode = 1;
+  } else writeFileSync(file, text);
 }

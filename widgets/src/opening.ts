@@ -2,7 +2,7 @@
 import type { Transport } from "./client";
 import type { Question } from "./protocol.gen";
 import { Relay } from "./relay";
-import { type Entry, keyOf, type Snapshot } from "./snapshot";
+import { type Entry, isRecorded, keyOf, type Snapshot } from "./snapshot";
 
 /** What py_backend/residscope/panel.py sends along; empty once a view is there. */
 export type Opening = Partial<Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }>;
@@ -39,7 +39,7 @@ export class Opened extends Relay {
 
   #tell({ id, ask }: Question): boolean {
     const { selection, defaults = {}, entries = [] } = this.#opening;
-    if (!selection) return false;
+    if (!selection || !isRecorded(ask.kind)) return false; // a notebook may hold it, too: figures only
     const of = { selection, defaults };
     const wanted = keyOf(ask, of);
     const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, of) === wanted);

@@ -4,7 +4,7 @@ import { targetKey } from "./target";
 import type { Answer, Question } from "./protocol.gen";
 import { Relay } from "./relay";
 import { shownOf } from "./selection";
-import { type Entry, packed, type Snapshot } from "./snapshot";
+import { CHARTS, chartOf, type Entry, isRecorded, packed, type Snapshot } from "./snapshot";
 import type { Store } from "./store";
 
 /** A panel's root is asked for its picture by this event; `detail.put` takes it. */
@@ -22,10 +22,6 @@ interface Kept {
 /** Bytes: of all that is remembered, and of a picture that is given away. */
 const REMEMBERED = 4_000_000;
 const MOST = 1_000_000;
-/** Without these there is no picture. */
-const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
-const REMEMBERS: Ask["kind"][] = ["describe", "tokens", "attribute", "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"];
-
 /** A transport that remembers what came over another one. */
 export class Recorder extends Relay {
   readonly #asked = new Map<string, Ask>();
@@ -42,7 +38,7 @@ export class Recorder extends Relay {
   }
 
   override send(question: Question, buffers?: ArrayBuffer[]): void {
-    if (REMEMBERS.includes(question.ask.kind)) this.#asked.set(question.id, question.ask);
+    if (isRecorded(question.ask.kind)) this.#asked.set(question.id, question.ask);
     super.send(question, buffers);
   }
 
@@ -50,7 +46,7 @@ export class Recorder extends Relay {
   picture(): Snapshot | null {
     const selection = shownOf(this.store);
     const shown = [...this.#kept.values()].reverse().filter(({ ask }) => this.#isShown(ask));
-    const charts = CHARTS.map((what) => shown.find(({ ask }) => what === nameOf(ask) && (!("prompt" in ask) || (ask.prompt ?? null) === selection.prompt)));
+    const charts = CHARTS.map((what) => shown.find(({ ask }) => what === chartOf(ask) && (!("prompt" in ask) || (ask.prompt ?? null) === selection.prompt)));
     if (charts.includes(undefined)) return null;
     let room = MOST;
     const fits = [...charts.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !charts.includes(kept))].filter(({ size }) => size <= room && ((room -= size), true));
@@ -106,10 +102,6 @@ export class Recorder extends Relay {
       default: return true;
     }
   }
-}
-
-function nameOf(ask: Ask): string {
-  return ask.kind === "attribute" ? `attribute ${ask.by}` : ask.kind;
 }
 
 function shownNow(store: Store) {

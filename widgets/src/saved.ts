@@ -1,5 +1,5 @@
 // The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
-import { batch, computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { batch, computed, signal as state, untracked } from "@preact/signals-core";
 import { type Ask, Client } from "./client";
 import { element, watch } from "./lifetime";
 import { mountPanel } from "./panel";
@@ -24,17 +24,15 @@ const PICTURES: Ask["kind"][] = ["tokens", "attribute", "neurons", "scores", "po
  * Mounts the views over a snapshot. A selection whose figures it does not hold is taken back at once, and the line above
  * says so: what is on screen always belongs together.
  */
-export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: ReadonlySignal<Words | null>, signal: AbortSignal): void {
+export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Words, signal: AbortSignal): void {
   const store = new Store();
+  store.isSaved.value = true;
   const missing = state<string | null>(null);
   const selected = computed(() => shownOf(store));
   let good = snapshot.selection;
   let [settling, broken] = [false, false];
 
-  const refusal = (ask: Ask): string => {
-    const said = words.peek() ?? { refusal: (what: string) => `This picture was saved without ${what}.` };
-    return said.refusal(nameOf(ask, good));
-  };
+  const refusal = (ask: Ask): string => words.refusal(nameOf(ask, good));
   const replay = new Replay(snapshot, refusal, (ask) => {
     // Of prompts that are not in view only the text is asked, for a list that does without.
     if (ask.kind === "tokens" && (ask.prompt ?? null) !== store.prompt.peek()) return;
@@ -69,7 +67,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Re
   const top = element("div", "residscope", {}, line);
   themed(top, signal);
   watch(signal, () => {
-    line.textContent = line.title = missing.value ?? words.value?.quiet ?? "";
+    line.textContent = line.title = missing.value ?? words.quiet;
     line.classList.toggle("rs-missing", missing.value !== null);
   });
   parent.append(top);

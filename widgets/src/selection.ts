@@ -1,5 +1,7 @@
 // What is selected in a view, as plain data: to be kept by a host, and put back later, perhaps onto another cache.
 import { batch } from "@preact/signals-core";
+import { safeParse } from "valibot";
+import { Target as TargetCheck } from "./protocol.check.gen";
 import type { CacheRow, Shown, Target } from "./protocol.gen";
 import type { Norm, Presentation, Ranking, Score, Store, Tab, Weighting } from "./store";
 import { parseHead } from "./format";
@@ -80,6 +82,8 @@ const WEIGHTINGS: Weighting[] = ["pattern", "value", "contribution"];
 const PRESENTATIONS: Presentation[] = ["matrix", "text", "all"];
 const SCORES: Score[] = ["previous", "first", "duplicate", "induction", "entropy", "copying"];
 const TABS: Tab[] = ["attention", "positions", "token-lens", "prompts"];
+/** Of a selection from outside no more heads are looked at. */
+const MOST_HEADS = 20_000;
 const one = <T>(known: readonly T[], value: unknown): T | undefined => known.find((name) => name === value);
 
 /** A selection that came from outside: anything that is not one becomes null. */
@@ -87,10 +91,10 @@ export function asSelection(value: unknown): Selection | null {
   if (typeof value !== "object" || value === null) return null;
   const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab } = value as Record<string, unknown>;
   const whole = (v: unknown): number | null => (typeof v === "number" && Number.isInteger(v) && v >= 0 ? v : null);
-  const contrasts = typeof target === "object" && target !== null && Array.isArray((target as Target).contrasts);
+  const asked = safeParse(TargetCheck, target);
+  const named = Array.isArray(heads) ? heads.slice(0, MOST_HEADS).filter((head): head is string => typeof head === "string" && parseHead(head) !== null) : [];
   return {
-    prompt: whole(prompt), position: whole(position), layer: whole(layer), target: contrasts ? (target as Target) : null,
-    heads: Array.isArray(heads) ? heads.filter((h) => typeof h === "string") : [],
+    prompt: whole(prompt), position: whole(position), layer: whole(layer), target: asked.success ? asked.output : null, heads: [...new Set(named)],
     norm: norm === "recomputed" ? norm : "frozen", ranking: ranking === "neurons" ? ranking : "heads", topK: Math.min(50, Math.max(1, whole(topK) ?? 5)),
     weighting: one(WEIGHTINGS, weighting) ?? "pattern", presentation: one(PRESENTATIONS, presentation) ?? "matrix",
     score: one(SCORES, score) ?? null, tab: one(TABS, tab) ?? "attention",

@@ -3,7 +3,6 @@
 import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "./client";
 import type { Answer, Question, Shown } from "./protocol.gen";
-import { asSelection } from "./selection";
 
 /** A request and what came back. Its `target` is left out where it is the selection's. Buffers are base64. */
 export interface Entry {
@@ -25,6 +24,19 @@ export interface Snapshot {
   /** What it would hold, too, if there were room: in words. */
   lacks: string[];
   entries: Entry[];
+}
+
+/** What is kept of a live panel, and what is taken from a notebook: figures, never code, a page or a refusal. */
+export const RECORDED = ["describe", "tokens", "attribute", "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"] as const satisfies Ask["kind"][];
+export type RecordedKind = (typeof RECORDED)[number];
+
+/** Without these there is no picture. */
+export const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
+/** The name of a request in that list. */
+export const chartOf = (ask: Entry["ask"]): string => (ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind);
+
+export function isRecorded(kind: Ask["kind"]): kind is RecordedKind {
+  return (RECORDED as readonly Ask["kind"][]).includes(kind);
 }
 
 /** Two requests that mean the same have the same key, however much of them is spelled out. */
@@ -75,19 +87,6 @@ export class Replay implements Transport {
     this.#listeners.add(listener);
     signal.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
   }
-}
-
-/** A snapshot that came from outside; null where it is none. */
-export function asSnapshot(value: unknown): Snapshot | null {
-  const { name, selection, preview, saved, defaults, lacks, entries } = (value ?? {}) as Record<string, unknown>;
-  if (typeof name !== "string" || typeof saved !== "string" || !asSelection(selection)?.target || !Array.isArray(entries)) return null;
-  const isObject = (one: unknown): one is object => typeof one === "object" && one !== null;
-  const whole = entries.every((entry) => isObject(entry) && "ask" in entry && isObject(entry.ask) && "kind" in entry.ask);
-  if (!whole) return null;
-  return {
-    name, saved, selection: selection as Shown, entries: entries as Entry[], preview: typeof preview === "string" ? preview : null,
-    defaults: isObject(defaults) ? (defaults as Snapshot["defaults"]) : {}, lacks: Array.isArray(lacks) ? lacks.map(String) : [],
-  };
 }
 
 export function packed(buffer: DataView): string {

@@ -1,5 +1,4 @@
 // Entry of the stand-alone page: unpacks what the page holds and mounts the views over it. No kernel, no network.
-import { signal as state } from "@preact/signals-core";
 import { mountSnapshot, type Words } from "./saved";
 import { type Snapshot, unpacked } from "./snapshot";
 
@@ -23,7 +22,7 @@ async function start(): Promise<void> {
   if (!place || !data) return;
   const snapshot = await unzipped(data);
   place.replaceChildren();
-  mountSnapshot(place, snapshot, state<Words | null>(wordsOf(snapshot)), new AbortController().signal);
+  mountSnapshot(place, snapshot, wordsOf(snapshot), new AbortController().signal);
 }
 
 void start();

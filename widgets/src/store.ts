@@ -89,6 +89,8 @@ export class Store implements Synced {
   /** Which cache of a kernel is in view; null in an inline panel, which has one. */
   readonly ref = signal<CacheRef | null>(null);
   readonly standing = signal<Standing | null>(null);
+  /** Whether this is a saved picture: nobody can be asked whether its figures are true. */
+  readonly isSaved = signal(false);
   /** Counts refusals that say the cache in view is not what it was. */
   readonly outdated = signal(0);
   /** Changes whenever what is read is another cache, or another state of it. */

@@ -1,21 +1,24 @@
 // A panel's picture as plain data, and the views over it.
-import { signal } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget } from "../dev/fake-kernel";
 import type { Ask } from "../src/client";
 import { SNAPSHOT_EVENT } from "../src/recorder";
 import { mountSnapshot } from "../src/saved";
-import { asSnapshot, keyOf, type Snapshot } from "../src/snapshot";
+import { keyOf, type Snapshot } from "../src/snapshot";
+import { checkSnapshot } from "../src/snapshot-check";
 import { summaryOf } from "../src/summary";
 import { all, names, open, text } from "./open";
 
-const WORDS = signal({ quiet: "As it was.", refusal: (what: string) => `Saved without ${what}.` });
+const WORDS = { quiet: "As it was.", refusal: (what: string) => `Saved without ${what}.` };
 
 /** What a host is given when it asks a panel for its picture; as JSON, as a notebook keeps it. */
 function picture(root: HTMLElement): Snapshot | null {
   let taken: Snapshot | null = null;
   root.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail: { put: (snapshot: Snapshot) => (taken = snapshot) } }));
-  return taken && asSnapshot(JSON.parse(JSON.stringify(taken)));
+  if (!taken) return null;
+  const { snapshot, trouble } = checkSnapshot(JSON.parse(JSON.stringify(taken)));
+  if (trouble !== null) throw new Error(trouble);
+  return snapshot;
 }
 
 async function reopened(traits: Parameters<typeof open>[0] = {}) {
@@ -41,7 +44,8 @@ describe("a panel's picture", () => {
     const { live, root, line } = await reopened({ heads: ["L1H1", "L2H0"], prompt: 1 });
     expect(cells(root)).toEqual(cells(live.root));
     expect(cells(root)).toHaveLength(6);
-    for (const part of [".rs-badge-place", ".rs-strip", ".rs-rank", ".rs-target", ".rs-prompt"]) expect(text(root.querySelector(part))).toBe(text(live.root.querySelector(part)));
+    expect(text(root.querySelector("[role=status]"))).toMatch(/^rows and constant summed to [+−]\d\.\d{3} · as it was$/);
+    for (const part of [".rs-strip", ".rs-rank", ".rs-target", ".rs-prompt"]) expect(text(root.querySelector(part))).toBe(text(live.root.querySelector(part)));
     expect(all(root, ".rs-card[data-head]:not(.rs-waiting)").map((card) => card.getAttribute("aria-label"))).toEqual(["Attention L1H1", "Attention L2H0"]);
     expect(line()).toBe("As it was.");
   });
@@ -106,7 +110,7 @@ describe("a record", () => {
   });
 
   it("is not taken from what is none", () => {
-    for (const value of [null, 1, "x", [], {}, { name: "c", saved: "", selection: {}, entries: [] }, { name: "c", saved: "", selection: { target }, entries: [null] }]) expect(asSnapshot(value)).toBeNull();
+    for (const value of [null, 1, "x", [], {}, { name: "c", saved: "", selection: {}, entries: [] }, { name: "c", saved: "", selection: { target }, entries: [null] }]) expect(checkSnapshot(value).snapshot).toBeNull();
   });
 
   it("is told in a few lines of text, whatever a name or a token holds", async () => {

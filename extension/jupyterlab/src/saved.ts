@@ -1,12 +1,15 @@
 /**
  * A panel in a notebook's output: live while the kernel knows it, else its last picture. That is put into the notebook
  * whenever it is saved.
+ *
+ * The renderer is called for outputs that are not trusted, too. For them it draws a picture whose data was checked, or a
+ * sentence: nothing of the output becomes a live widget, HTML, a link or code.
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 import { Panel, Widget } from "@lumino/widgets";
-import { asSnapshot, child, mountSnapshot, signal as state, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, type Words } from "@residscope/widgets";
+import { type Checked, checkSnapshot, child, mountSnapshot, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, type Words } from "@residscope/widgets";
 
 import { listen } from "./listen";
 
@@ -44,14 +47,19 @@ export const savedPlugin: JupyterFrontEndPlugin<void> = {
   },
 };
 
-/** One output. In a notebook that is not trusted it only ever shows the picture: plain data, whose text stays text. */
+/** What an output shows: its live panel, its last picture, or a sentence in place of both. */
+type Showing =
+  | { as: "live" }
+  | { as: "picture"; content: string; widget: Widget; end: AbortController }
+  | { as: "sentence" };
+
 class PanelOutput extends Panel implements Renderer {
   readonly #end = new AbortController();
   #output: Output | null = null;
   #id: string | null = null;
-  #live = false;
+  #showing: Showing | null = null;
+  /** The picture that the notebook holds, without its date. */
   #kept = "";
-  #saved: { widget: Widget; end: AbortController; words: { value: Words | null } } | null = null;
 
   constructor(
     readonly rendermime: RenderMime,
@@ -69,47 +77,50 @@ class PanelOutput extends Panel implements Renderer {
 
   async renderModel(output: Output): Promise<void> {
     this.#output = output;
-    const { model_id: id, snapshot } = (output.data[MIME] ?? {}) as { model_id?: unknown; snapshot?: unknown };
-    // Its picture was put into the notebook: what is on screen stays. Or the notebook has just been trusted.
-    if (id === this.#id && (this.#live || this.#saved)) return void this.#enliven();
+    const showing = this.#showing;
+    const { id, snapshot } = heldBy(output);
+    if (id === this.#id && output.trusted && showing?.as === "live") return; // its picture was put into the notebook
+    const checked = snapshot === null ? null : checkSnapshot(snapshot);
+    const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
+    if (id === this.#id && showing?.as === "picture" && showing.content === content) return void this.#enliven(); // just trusted
     this.#clear();
-    this.#id = typeof id === "string" ? id : null;
-    const picture = asSnapshot(snapshot);
-    if (picture) {
-      this.#show(picture);
+    this.#id = id;
+    if (checked?.snapshot) {
+      this.#show(checked.snapshot);
       return void this.#enliven();
     }
-    this.#live = true;
+    if (!output.trusted) return this.#say(sentenceFor(checked));
+    this.#showing = { as: "live" };
     // A cell that has just run finds its kernel there, and no time is lost. ipywidgets needs to have met it, too.
     if (!this.context.isReady) await met(this.context);
-    if (!this.isDisposed) await this.#host(output);
+    if (!this.isDisposed && this.#output === output && output.trusted) await this.#host(output);
   }
 
-  /** The cell has been run again into this very output. */
+  /** The cell has been run again into this very output, or the output is another one. */
   #clear(): void {
-    this.#saved?.end.abort();
-    this.#saved = null;
-    this.#live = false;
+    if (this.#showing?.as === "picture") this.#showing.end.abort();
+    this.#showing = null;
+    this.node.style.paddingTop = "";
     for (const widget of [...this.widgets]) widget.dispose();
   }
 
   /** Puts what is on screen into the notebook, where that is another picture than it holds. */
   keep(): void {
     const output = this.#output;
-    const root = this.#live ? this.node.querySelector(".residscope") : null;
+    const root = this.#showing?.as === "live" ? this.node.querySelector(".residscope") : null;
     let picture: Snapshot | null = null;
     const detail: SnapshotRequest = { put: (snapshot) => (picture = snapshot) };
     root?.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail }));
     const snapshot = picture as Snapshot | null;
     if (!output || !snapshot) return;
-    const content = JSON.stringify({ ...snapshot, saved: "" });
+    const content = contentOf(snapshot);
     if (content === this.#kept) return;
     this.#kept = content;
     const kept = JSON.parse(JSON.stringify({ model_id: this.#id, snapshot }));
     output.setData({ data: { ...output.data, "text/html": summaryOf(snapshot), [MIME]: kept } });
   }
 
-  /** What JupyterLab shows of a widget, or of a text where there are no widgets. */
+  /** What JupyterLab shows of a widget, or of a text where there are no widgets. Only for an output that is trusted. */
   async #host(output: Output, arriving = false): Promise<Renderer> {
     const type = this.rendermime.getFactory(WIDGET_VIEW) ? WIDGET_VIEW : "text/plain";
     const renderer = this.rendermime.createRenderer(type);
@@ -122,33 +133,59 @@ class PanelOutput extends Panel implements Renderer {
   #show(picture: Snapshot): void {
     const end = child(this.#end.signal);
     const widget = new Widget();
-    const words = state<Words | null>(this.#output?.trusted ? null : wordsOf(picture)); // not yet known to be dead
-    mountSnapshot(widget.node, picture, words, end.signal);
+    mountSnapshot(widget.node, picture, wordsOf(picture), end.signal);
     this.addWidget(widget);
-    this.#saved = { widget, end, words };
-    this.#kept = JSON.stringify({ ...picture, saved: "" });
+    const content = contentOf(picture);
+    this.#showing = { as: "picture", content, widget, end };
+    this.#kept = content;
   }
 
-  /** Puts the live panel in the place of its picture, if the kernel still knows it, and once it is drawn. */
+  #say(sentence: string): void {
+    const widget = new Widget();
+    widget.addClass("rs-output-words");
+    widget.node.textContent = sentence;
+    this.addWidget(widget);
+    this.#showing = { as: "sentence" };
+  }
+
+  /** Puts the live panel in the place of its picture, if the output is trusted, the kernel still knows it, and once it is drawn. */
   async #enliven(): Promise<void> {
-    const [output, saved, id] = [this.#output, this.#saved, this.#id];
-    if (!output?.trusted || !saved || !id || this.#live) return;
+    const [output, showing, id] = [this.#output, this.#showing, this.#id];
+    if (!output?.trusted || showing?.as !== "picture" || !id) return;
     const known = await knows(this.context, id);
-    if (this.isDisposed || this.#live || this.#saved !== saved) return;
-    if (!known) {
-      const picture = asSnapshot((output.data[MIME] as { snapshot?: unknown } | undefined)?.snapshot);
-      if (picture) saved.words.value = wordsOf(picture);
-      return;
-    }
-    this.#live = true;
+    if (!known || this.isDisposed || this.#showing !== showing || this.#output !== output || !output.trusted) return;
+    this.#showing = { as: "live" };
+    const live = this.#showing;
+    this.node.style.paddingTop = `${lineAbove(showing.widget.node)}px`; // the picture's line goes, and nothing moves
     const renderer = await this.#host(output, true);
     await drawn(renderer.node, this.#end.signal);
-    if (this.#saved !== saved) return;
-    renderer.removeClass("rs-arriving");
-    saved.end.abort();
-    saved.widget.dispose();
-    this.#saved = null;
+    showing.end.abort();
+    showing.widget.dispose();
+    if (this.#showing === live) renderer.removeClass("rs-arriving");
   }
+}
+
+/** What an output holds for us; `snapshot` is not yet known to be one. */
+function heldBy(output: Output): { id: string | null; snapshot: unknown } {
+  const held: unknown = output.data[MIME];
+  const { model_id: id, snapshot } = (typeof held === "object" && held !== null ? held : {}) as { model_id?: unknown; snapshot?: unknown };
+  return { id: typeof id === "string" ? id : null, snapshot: snapshot ?? null };
+}
+
+/** CSS pixels that a picture's line takes above its panel. */
+function lineAbove(picture: HTMLElement): number {
+  const panel = picture.querySelector(".residscope .rs-box");
+  return panel ? panel.getBoundingClientRect().top - picture.getBoundingClientRect().top : 0;
+}
+
+/** Two pictures of the same are the same, whenever they were made. */
+function contentOf(snapshot: Snapshot): string {
+  return JSON.stringify({ ...snapshot, saved: "" });
+}
+
+function sentenceFor(checked: Checked | null): string {
+  const why = checked?.trouble ? `The picture kept here is not drawn: ${checked.trouble}.` : "No picture of it was kept here.";
+  return `A Residscope panel. ${why} Run the cell to see it. The live panel is not shown, since this notebook is not trusted.`;
 }
 
 function wordsOf({ saved }: Snapshot): Words {

@@ -32,6 +32,12 @@ export function everything(size: number): { rows: Span; columns: Span } {
   return { rows: { start: 0, stop: size }, columns: { start: 0, stop: size } };
 }
 
+/** Which positions a reply's maps are of. */
+export function frameOf({ positions, rows, columns, step }: { positions: number; rows?: Span | null; columns?: Span | null; step?: number }): Frame {
+  const all = everything(positions);
+  return { rows: rows ?? all.rows, columns: columns ?? all.columns, step: step ?? 1 };
+}
+
 /** How many cells a side the kernel puts into one figure. */
 export function stepOf(rows: number, columns: number): number {
   let step = Math.max(1, Math.floor(Math.sqrt((rows * columns) / SENT)));

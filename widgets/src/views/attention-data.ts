@@ -2,9 +2,9 @@
 // Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it is looked at.
 import { type Client, float32, type Result, words16 } from "../client";
 import { halves } from "../draw/half";
-import { blocks, everything, type Frame, type Span } from "../draw/plane";
+import { blocks, type Frame, frameOf, type Span } from "../draw/plane";
 import { parseHead } from "../format";
-import type { AttentionBuffer, AttentionReply, ReadAttention } from "../protocol.gen";
+import type { AttentionBuffer, ReadAttention } from "../protocol.gen";
 import type { Store, Weighting } from "../store";
 import { isSet, targetKey } from "../target";
 import type { Direction } from "./attention-words";
@@ -161,12 +161,6 @@ export function whyMissing({ notes }: Attention): string {
 
 function cellsOf({ maps }: Attention): number {
   return Object.values(maps).reduce((sum, map) => sum + map.length, 0);
-}
-
-/** Which positions a reply's maps are of. */
-export function frameOf({ positions, rows, columns, step }: Pick<AttentionReply, "positions" | "rows" | "columns" | "step">): Frame {
-  const all = everything(positions);
-  return { rows: rows ?? all.rows, columns: columns ?? all.columns, step: step ?? 1 };
 }
 
 /** A map as it travelled → its figures; above a triangle stand zeros. */

@@ -19,6 +19,7 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
     const what = own ? `the model’s own ${quantity}` : `the ${quantity} that the cache gives`;
     return `${sum} ${what}, ${signed(measured, 3)}, read from ${measured_from}. ${judged} ${rounding}.`;
   }
+  if (kind === "contradicts") return `${sum} ${signed(rowSum(data), 3)}, but ${signed(measured, 3)} came with them: these figures do not belong together.`;
   const judged = many ? "The worst prompt is judged: there they leave" : "They leave";
   const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;
   return `${sum} ${signed(rowSum(data), 3)}; the model’s own ${quantity}, read from ${measured_from}, is ${signed(measured, 3)}. ${judged} ${left} ${why}`;

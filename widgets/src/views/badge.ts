@@ -25,9 +25,12 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
     const rows = Math.abs(data.reply.constant) < 0.0005 ? "rows" : "rows and constant";
-    const past = store.standing.value !== null; // what was said of a cache that is not there any more, or not as it was
+    // What was shown of a cache that is not there any more, or not as it was; or what somebody saved.
+    const past = store.standing.value !== null || store.isSaved.value;
     const text =
-      past ? `${rows} summed to ${signed(sum, 3)} · as it was`
+      kind === "contradicts" ? `${rows} sum to ${signed(sum, 3)}, not to the ${signed(measured, 3)} that came with them`
+      : past && kind === "misses" ? `${rows} summed to ${signed(sum, 3)}, the model’s ${quantity} was ${signed(measured, 3)} · as it was`
+      : past ? `${rows} summed to ${signed(sum, 3)} · as it was`
       : kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, 3)} · the model’s own ${quantity}`
       : kind === "agrees" ? `${rows} sum to ${signed(sum, 3)} · not checked against the model’s logits`
       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${signed(Math.abs(data.reply.worst ?? 0)).slice(1)} in a prompt`
@@ -36,7 +39,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
+    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
   });
 
   watch(signal, () => {
@@ -49,6 +52,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const notes = store.notes.value; // the head rows' own first: where they miss, these say why
     render(
       html`<p class="rs-words">${prose(explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"))}</p>
+        ${store.isSaved.value ? html`<p>These figures were saved. Their sum was checked again here; the model’s number was not.</p>` : nothing}
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
         <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>

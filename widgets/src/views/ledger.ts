@@ -32,20 +32,29 @@ export function rowSum({ reply, rows }: Attribution): number {
 }
 
 export type Verdict =
-  | { kind: "agrees" | "misses"; measured: number; unexplained: number }
+  /** `contradicts`: the rows do not even sum to what their own reply says of them. */
+  | { kind: "agrees" | "misses" | "contradicts"; measured: number; unexplained: number }
   | { kind: "unmeasured"; measured: null; unexplained: null };
 
-/** Can the rows be compared with the model's own number, and do they agree? */
-export function verdict({ reply: { measured, unexplained, worst, tolerance } }: Attribution): Verdict {
+/** What float32 rounds in a sum, and what any precision does, in parts of what is summed. */
+const SUMMED = 1e-4;
+const LOOSEST = 0.02;
+
+/** Can the rows be compared with the model's own number, and do they agree? The sum is taken here, from the rows that came. */
+export function verdict(data: Attribution): Verdict {
+  const { measured, unexplained, worst, tolerance, constant } = data.reply;
   if (measured === null || unexplained === null || worst === null) return { kind: "unmeasured", measured: null, unexplained: null };
+  const size = data.rows.reduce((sum, value) => (Number.isNaN(value) ? sum : sum + Math.abs(value)), Math.abs(constant) + Math.abs(measured));
+  const left = measured - rowSum(data);
+  if (!(Math.abs(left - unexplained) <= SUMMED * size + 1e-6)) return { kind: "contradicts", measured, unexplained: left };
   // In the mean over prompts gaps of opposite signs cancel: the worst prompt is judged.
-  return { kind: Math.abs(worst) <= tolerance ? "agrees" : "misses", measured, unexplained };
+  return { kind: Math.abs(worst) <= Math.min(tolerance, LOOSEST * size) ? "agrees" : "misses", measured, unexplained };
 }
 
 export function ledger(data: Attribution, heads: number, quantity: string): TemplateResult {
   const lines = entries(data, heads);
   const { kind, measured, unexplained } = verdict(data);
-  if (kind === "misses") lines.push({ name: "unexplained", value: unexplained });
+  if (kind === "misses" || kind === "contradicts") lines.push({ name: "unexplained", value: unexplained });
   return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
 }
 

@@ -1,10 +1,10 @@
 // What the text view shades: a row of its picture, or a column. Of a long prompt it is asked for when it is looked at.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { everything } from "../draw/plane";
+import { everything, frameOf } from "../draw/plane";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import { isSet } from "../target";
-import { frameOf, type Maps, type Pane, unpacked } from "./attention-data";
+import { type Maps, type Pane, unpacked } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { type Direction, lineOf, unmasked } from "./attention-words";
 import { superpose, type TextPicture } from "./text-picture";

@@ -1,13 +1,13 @@
 // What the text view shades: some heads' maps superposed, or the kernel's blend of a layer's or all heads.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { limitOf } from "../draw/colours";
-import { stepOf } from "../draw/plane";
+import { frameOf, stepOf } from "../draw/plane";
 import { headName } from "../format";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Weighting } from "../store";
 import { isSet } from "../target";
-import { type Attention, frameOf, unpacked, whyMissing } from "./attention-data";
+import { type Attention, unpacked, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 
 /** Heads by name, or all of a layer (null: of the model). */

@@ -1,0 +1,55 @@
+// From the JSON schema of the wire to valibot's checks, in TypeScript. Only the words that msgspec writes are known; another
+// one is an error, never passed over.
+
+const COMMENTS = new Set(["title", "description", "default", "discriminator"]);
+
+/** The text of src/protocol.check.gen.ts. */
+export function checks(schema) {
+  const definitions = schema.$defs;
+  const written = new Map();
+  const write = (name) => {
+    if (written.has(name)) return;
+    const text = expression(definitions[name], (other) => (write(other), other));
+    written.set(name, `export const ${name} = ${text};\n`);
+  };
+  for (const name of Object.keys(definitions)) write(name);
+  return `// Generated from py_backend/residscope/protocol.py by \`npm run protocol\`. Do not edit.
+// What does not fit is refused, and what the schema does not name is left out.
+import * as v from "valibot";
+
+${[...written.values()].join("")}`;
+}
+
+function expression(schema, named) {
+  const { $ref, anyOf, enum: values, type, properties, required = [], items, ...rest } = schema;
+  const bounds = [];
+  for (const [word, value] of Object.entries(rest)) {
+    if (COMMENTS.has(word)) continue;
+    const bound = { minimum: "minValue", maximum: "maxValue", minItems: "minLength", maxItems: "maxLength", minLength: "minLength", maxLength: "maxLength" }[word];
+    if (!bound) throw new Error(`checks.mjs does not know "${word}" of a JSON schema.`);
+    bounds.push(`v.${bound}(${JSON.stringify(value)})`);
+  }
+  const bounded = (check, ...more) => (more.length + bounds.length > 0 ? `v.pipe(${[check, ...more, ...bounds].join(", ")})` : check);
+  if ($ref) return named($ref.split("/").at(-1));
+  if (anyOf) {
+    const others = anyOf.filter(({ type }) => type !== "null").map((one) => expression(one, named));
+    const one = others.length === 1 ? others[0] : schema.discriminator ? `v.variant("${schema.discriminator.propertyName}", [${others.join(", ")}])` : `v.union([${others.join(", ")}])`;
+    return others.length < anyOf.length ? `v.nullable(${one})` : one;
+  }
+  if (values) return `v.picklist(${JSON.stringify(values)})`;
+  switch (type) {
+    case "string": return bounded("v.string()");
+    case "boolean": return "v.boolean()";
+    case "number": return bounded("v.number()", "v.finite()");
+    case "integer": return bounded("v.number()", "v.safeInteger()");
+    case "array": return bounded(`v.array(${expression(items, named)})`);
+    case "object": {
+      const fields = Object.entries(properties ?? {}).map(([name, of]) => {
+        const check = expression(of, named);
+        return `  ${name}: ${required.includes(name) ? check : `v.exactOptional(${check})`},\n`;
+      });
+      return `v.object({\n${fields.join("")}})`;
+    }
+    default: throw new Error(`checks.mjs does not know the type "${type}" of a JSON schema.`);
+  }
+}

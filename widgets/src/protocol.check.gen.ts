@@ -1,0 +1,339 @@
+// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.
+// What does not fit is refused, and what the schema does not name is left out.
+import * as v from "valibot";
+
+export const Describe = v.object({
+  kind: v.picklist(["describe"]),
+});
+export const ReadTokens = v.object({
+  kind: v.picklist(["tokens"]),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+});
+export const Token = v.object({
+  id: v.pipe(v.number(), v.safeInteger()),
+  text: v.string(),
+});
+export const Contrast = v.object({
+  answer: v.array(Token),
+  distractor: v.array(Token),
+});
+export const Target = v.object({
+  contrasts: v.array(Contrast),
+  direction: v.exactOptional(v.nullable(v.string())),
+  own: v.exactOptional(v.boolean()),
+});
+export const Attribute = v.object({
+  kind: v.picklist(["attribute"]),
+  by: v.picklist(["accumulated","head","layer"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+});
+export const Span = v.object({
+  start: v.pipe(v.number(), v.safeInteger()),
+  stop: v.pipe(v.number(), v.safeInteger()),
+});
+export const ReadAttention = v.object({
+  kind: v.picklist(["attention"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
+  rows: v.exactOptional(v.nullable(Span)),
+  columns: v.exactOptional(v.nullable(Span)),
+  pool: v.exactOptional(v.picklist(["mean","peak"])),
+});
+export const ReadThumbnails = v.object({
+  kind: v.picklist(["thumbnails"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
+  side: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+});
+export const BlendAttention = v.object({
+  kind: v.picklist(["blend"]),
+  layer: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
+  rows: v.exactOptional(v.nullable(Span)),
+  columns: v.exactOptional(v.nullable(Span)),
+});
+export const ScoreHeads = v.object({
+  kind: v.picklist(["scores"]),
+  score: v.picklist(["copying","duplicate","entropy","first","induction","previous"]),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+});
+export const MapPositions = v.object({
+  kind: v.picklist(["positions"]),
+  by: v.picklist(["accumulated","head","layer"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  heads: v.exactOptional(v.array(v.string())),
+});
+export const ReadTokenLens = v.object({
+  kind: v.picklist(["token-lens"]),
+  points: v.array(v.string()),
+  start: v.pipe(v.number(), v.safeInteger()),
+  stop: v.pipe(v.number(), v.safeInteger()),
+  target: Target,
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+});
+export const RankNeurons = v.object({
+  kind: v.picklist(["neurons"]),
+  target: Target,
+  layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+});
+export const Suggest = v.object({
+  kind: v.picklist(["suggest"]),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+});
+export const CheckToken = v.object({
+  kind: v.picklist(["check"]),
+  text: v.string(),
+});
+export const ChooseTarget = v.object({
+  kind: v.picklist(["target"]),
+});
+export const Shown = v.object({
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  heads: v.exactOptional(v.array(v.string())),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  top_k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  ranking: v.exactOptional(v.picklist(["heads","neurons"])),
+  layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
+  score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
+  tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens"])),
+  presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
+  by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
+});
+export const WriteCode = v.object({
+  kind: v.picklist(["code"]),
+  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","token-lens"]),
+  shown: Shown,
+});
+export const WritePage = v.object({
+  kind: v.picklist(["page"]),
+  shown: Shown,
+});
+export const ListCaches = v.object({
+  kind: v.picklist(["caches"]),
+});
+export const Presence = v.object({
+  kind: v.picklist(["presence"]),
+  view: v.string(),
+  state: v.picklist(["away","hidden","shown"]),
+});
+export const GiveUp = v.object({
+  kind: v.picklist(["give-up"]),
+  id: v.string(),
+});
+export const CacheRef = v.object({
+  id: v.string(),
+  state: v.string(),
+});
+export const Question = v.object({
+  id: v.string(),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, Suggest, CheckToken, ChooseTarget, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  cache: v.exactOptional(v.nullable(CacheRef)),
+});
+export const CacheFacts = v.object({
+  kind: v.picklist(["describe"]),
+  name: v.string(),
+  model: v.string(),
+  layers: v.pipe(v.number(), v.safeInteger()),
+  heads: v.pipe(v.number(), v.safeInteger()),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  dtype: v.string(),
+  device: v.string(),
+  bytes: v.pipe(v.number(), v.safeInteger()),
+  missing: v.array(v.string()),
+  last: v.array(v.pipe(v.number(), v.safeInteger())),
+  has_tokens: v.boolean(),
+});
+export const TokenLabel = v.object({
+  text: v.string(),
+  id: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  varies: v.exactOptional(v.array(v.string())),
+  padding: v.exactOptional(v.boolean()),
+});
+export const TokensReply = v.object({
+  kind: v.picklist(["tokens"]),
+  tokens: v.array(TokenLabel),
+});
+export const AttributionReply = v.object({
+  kind: v.picklist(["attribute"]),
+  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  labels: v.array(v.string()),
+  measured: v.nullable(v.pipe(v.number(), v.finite())),
+  constant: v.pipe(v.number(), v.finite()),
+  unexplained: v.nullable(v.pipe(v.number(), v.finite())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  measured_from: v.string(),
+  own: v.boolean(),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+  refusal: v.exactOptional(v.nullable(v.string())),
+  per_prompt: v.exactOptional(v.boolean()),
+});
+export const AttentionBuffer = v.object({
+  what: v.picklist(["brings","contribution","pattern","value"]),
+  scale: v.exactOptional(v.pipe(v.number(), v.finite())),
+  wide: v.exactOptional(v.boolean()),
+  triangle: v.exactOptional(v.boolean()),
+});
+export const AttentionReply = v.object({
+  kind: v.picklist(["attention"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  parts: v.array(AttentionBuffer),
+  notes: v.array(v.string()),
+  rows: v.exactOptional(v.nullable(Span)),
+  columns: v.exactOptional(v.nullable(Span)),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  pool: v.exactOptional(v.picklist(["mean","peak"])),
+});
+export const ThumbnailsReply = v.object({
+  kind: v.picklist(["thumbnails"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  side: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  limits: v.array(v.nullable(v.pipe(v.number(), v.finite()))),
+  notes: v.array(v.string()),
+});
+export const BlendReply = v.object({
+  kind: v.picklist(["blend"]),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  heads: v.pipe(v.number(), v.safeInteger()),
+  part: AttentionBuffer,
+  notes: v.array(v.string()),
+  rows: v.exactOptional(v.nullable(Span)),
+  columns: v.exactOptional(v.nullable(Span)),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+});
+export const ScoresReply = v.object({
+  kind: v.picklist(["scores"]),
+  score: v.picklist(["copying","duplicate","entropy","first","induction","previous"]),
+  meaning: v.string(),
+  low: v.pipe(v.number(), v.finite()),
+  high: v.pipe(v.number(), v.finite()),
+  notes: v.array(v.string()),
+});
+export const PositionsReply = v.object({
+  kind: v.picklist(["positions"]),
+  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  labels: v.array(v.string()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+});
+export const LensCell = v.object({
+  tokens: v.array(v.string()),
+  probabilities: v.array(v.pipe(v.number(), v.finite())),
+  answer: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+  rank: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+});
+export const TokenLensReply = v.object({
+  kind: v.picklist(["token-lens"]),
+  points: v.array(v.string()),
+  start: v.pipe(v.number(), v.safeInteger()),
+  cells: v.array(v.array(LensCell)),
+  notes: v.array(v.string()),
+});
+export const NeuronsReply = v.object({
+  kind: v.picklist(["neurons"]),
+  labels: v.array(v.string()),
+  count: v.pipe(v.number(), v.safeInteger()),
+  layers: v.pipe(v.number(), v.safeInteger()),
+  total: v.pipe(v.number(), v.finite()),
+  bias: v.pipe(v.number(), v.finite()),
+  notes: v.array(v.string()),
+});
+export const Prediction = v.object({
+  token: Token,
+  probability: v.pipe(v.number(), v.finite()),
+});
+export const Suggestions = v.object({
+  kind: v.picklist(["suggest"]),
+  predictions: v.array(Prediction),
+});
+export const TokenCheck = v.object({
+  kind: v.picklist(["check"]),
+  text: v.string(),
+  tokens: v.array(Token),
+  single: v.boolean(),
+  message: v.string(),
+  suggestions: v.array(Token),
+});
+export const TargetReply = v.object({
+  kind: v.picklist(["target"]),
+  target: Target,
+});
+export const CodeReply = v.object({
+  kind: v.picklist(["code"]),
+  code: v.string(),
+});
+export const PageReply = v.object({
+  kind: v.picklist(["page"]),
+  name: v.string(),
+});
+export const CacheRow = v.object({
+  ref: CacheRef,
+  names: v.array(v.string()),
+  model: v.string(),
+  layers: v.pipe(v.number(), v.safeInteger()),
+  heads: v.pipe(v.number(), v.safeInteger()),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  dtype: v.string(),
+  device: v.string(),
+  bytes: v.pipe(v.number(), v.safeInteger()),
+  missing: v.array(v.string()),
+  age: v.pipe(v.number(), v.finite()),
+  changed: v.exactOptional(v.boolean()),
+  weights_changed: v.exactOptional(v.boolean()),
+  problem: v.exactOptional(v.nullable(v.string())),
+});
+export const CachesReply = v.object({
+  kind: v.picklist(["caches"]),
+  kernel: v.string(),
+  caches: v.array(CacheRow),
+  notes: v.array(v.string()),
+});
+export const PresenceReply = v.object({
+  kind: v.picklist(["presence"]),
+});
+export const GivenUp = v.object({
+  kind: v.picklist(["give-up"]),
+});
+export const Working = v.object({
+  kind: v.picklist(["working"]),
+  done: v.pipe(v.number(), v.safeInteger()),
+  total: v.pipe(v.number(), v.safeInteger()),
+});
+export const Failure = v.object({
+  code: v.string(),
+  message: v.string(),
+});
+export const Answer = v.object({
+  id: v.string(),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, Suggestions, TokenCheck, TargetReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  failure: v.exactOptional(v.nullable(Failure)),
+});
