@@ -17,7 +17,18 @@ export function checks(schema) {
 // What does not fit is refused, and what the schema does not name is left out.
 import * as v from "valibot";
 
-${[...written.values()].join("")}`;
+${[...written.values()].join("")}
+/** What each kind of request means by a field that it leaves out; null is left out everywhere. */
+export const DEFAULTS: Record<string, Record<string, unknown>> = ${JSON.stringify(defaults(definitions), null, 2)};
+`;
+}
+
+function defaults(definitions) {
+  const requests = definitions.Question.properties.ask.discriminator.mapping;
+  return Object.fromEntries(Object.entries(requests).map(([kind, ref]) => {
+    const fields = Object.entries(definitions[ref.split("/").at(-1)].properties);
+    return [kind, Object.fromEntries(fields.flatMap(([name, field]) => (name !== "kind" && field.default !== undefined && field.default !== null ? [[name, field.default]] : [])))];
+  }));
 }
 
 function expression(schema, named) {

@@ -90,8 +90,8 @@ class Server:
 
     def shut_down_kernels(self) -> None:
         """End every session and its kernel."""
-        for session in self.request("/api/sessions"):
-            self.request(f"/api/sessions/{session['id']}", "DELETE")
+        for session in {session["kernel"]["id"]: session for session in self.request("/api/sessions")}.values():
+            self.request(f"/api/sessions/{session['id']}", "DELETE")  # other sessions of the same kernel go with it
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + STARTING

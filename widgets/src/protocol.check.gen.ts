@@ -337,3 +337,45 @@ export const Answer = v.object({
   reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, Suggestions, TokenCheck, TargetReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
+
+/** What each kind of request means by a field that it leaves out; null is left out everywhere. */
+export const DEFAULTS: Record<string, Record<string, unknown>> = {
+  "describe": {},
+  "tokens": {},
+  "attribute": {
+    "norm": "frozen"
+  },
+  "attention": {
+    "weighting": "pattern",
+    "pool": "peak"
+  },
+  "thumbnails": {
+    "weighting": "pattern",
+    "side": 32
+  },
+  "blend": {
+    "weighting": "pattern"
+  },
+  "scores": {},
+  "positions": {
+    "norm": "frozen",
+    "heads": []
+  },
+  "token-lens": {
+    "k": 5,
+    "norm": "recomputed"
+  },
+  "neurons": {
+    "k": 5
+  },
+  "suggest": {
+    "k": 8
+  },
+  "check": {},
+  "target": {},
+  "code": {},
+  "page": {},
+  "caches": {},
+  "presence": {},
+  "give-up": {}
+};

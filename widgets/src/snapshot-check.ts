@@ -71,7 +71,7 @@ function read(value: unknown): Snapshot {
   for (const one of replied) checkReply(one, facts);
   checkSelection({ selection, preview }, facts);
   for (const chart of CHARTS) demand(replied.some(({ ask }) => chartOf(ask) === chart && (!("prompt" in ask) || (ask.prompt ?? null) === (selection.prompt ?? null))), "it is not whole");
-  return { name, selection, preview, saved, defaults: {}, lacks: [], entries: replied.map(({ entry }) => entry) };
+  return { name, selection, preview, saved, defaults: wire.DEFAULTS, lacks: [], entries: replied.map(({ entry }) => entry) };
 }
 
 // --- each in itself ---------------------------------------------------------------------------------------------------
