@@ -7,21 +7,23 @@ holds is read through CPython's own descriptors, and containers through the meth
 
 from __future__ import annotations
 
-import json
+import builtins
 import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, TypeVar
 
+from . import paths
+
 ELEMENTS = 100_000
 """So many elements of containers are looked at in one search."""
 
-_HISTORY = re.compile(r"(_{1,3}|_i{1,3}|_i?\d+|_[oid]h|In)($|[.\[])")
+_HISTORY = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|_[oid]h|In")
 """IPython's own names for what was typed and shown; `Out` is the user's way to it."""
 
 _VARIABLE, _INNER, _OUT = range(3)
@@ -30,7 +32,11 @@ _T = TypeVar("_T")
 
 @dataclass
 class Found:
-    """A cache, and all ways to it: variables first, then `runs["clean"]`, `model.cache`; `Out[5]` where it has none."""
+    """A cache, and all ways to it: variables first, then `runs["clean"]`, `model.cache`; `Out[5]` where it has none.
+
+    What is no plain name is told by where it is kept, so that it cannot be taken for another: `globals()["a b"]`,
+    `vars(model)["a.b"]`.
+    """
 
     cache: Any
     names: list[str] = field(default_factory=list[str])
@@ -56,10 +62,10 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
     containers: dict[_Kind, list[int]] = {}
     for place, known in enumerate(map(_kinds.get, map(id, map(type, values)))):
         kind = known or _kind(type(values[place]))
-        if kind is _OPAQUE:
+        if kind is _OPAQUE or not _of_user(names[place]):
             continue
         if kind.cache and _is_cache(values[place]):
-            ways.append((_VARIABLE, place, names[place], values[place]))
+            ways.append((_VARIABLE, place, _variable(names[place]), values[place]))
         elif kind in containers:
             containers[kind].append(place)
         else:
@@ -67,10 +73,10 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
     opened, full = _with_caches({kind: (places, [values[i] for i in places]) for kind, places in containers.items()})
     for place, kind, value in opened:
         way = _OUT if names[place] == "Out" else _INNER
-        ways += [(way, place, label, element) for label, element in _labelled(kind, value, names[place])]
+        ways += [(way, place, label, element) for label, element in _labelled(kind, value, _variable(names[place]))]
     found: dict[int, Found] = {}
     taken: dict[str, list[int]] = {}
-    for way, _, name, cache in sorted((way for way in ways if _of_user(way[2])), key=lambda way: way[:2]):
+    for way, _, name, cache in sorted(ways, key=lambda way: way[:2]):
         known = found.setdefault(id(cache), Found(cache))
         if name not in known.names and not (way == _OUT and known.names):
             # Long or odd keys are cut short, and may look alike: a name leads to one cache.
@@ -113,14 +119,39 @@ def name_of(cache: Any) -> str:
 
 def known_as(cache: Any) -> str | None:
     """The name by which the user knows `cache`; None where it has none (or there is no notebook)."""
-    direct = variable_of(lambda value: value is cache)
-    return direct or next((found.names[0] for found in search().found if found.cache is cache), None)
+    return next(ways_to(cache), None)
 
 
-def variable_of(meant: Callable[[Any], bool]) -> str | None:
-    """The first of the user's variables whose value is meant; None where there is none (or there is no notebook)."""
+def ways_to(cache: Any) -> Iterator[str]:
+    """All names by which the user knows `cache`, variables first."""
+    yield from variables_of(lambda value: value is cache)
+    yield from (name for found in search().found if found.cache is cache for name in found.names)
+
+
+def variables_of(meant: Callable[[Any], bool]) -> Iterator[str]:
+    """The user's variables whose value is meant (none where there is no notebook)."""
     names, values = _variables(None)
-    return next((name for name, value in zip(names, values, strict=True) if _of_user(name) and meant(value)), None)
+    return (_variable(name) for name, value in zip(names, values, strict=True) if _of_user(name) and meant(value))
+
+
+def leads_to(name: str, value: Any) -> bool:
+    """Whether Python, reading this name in the user's notebook, gets this very object, and runs nothing on the way.
+
+    So no property and no method of the user's stands between; and the name of one object is not also another's.
+    """
+    path = paths.parsed(name)
+    if path is None:
+        return False
+    names, values = _variables(None)
+    at = next((v for n, v in zip(names, values, strict=True) if type(n) is str and n == path.variable), _NOTHING)
+    for key, attribute in path.steps:
+        at = _attribute(at, key) if attribute else _element(at, key)
+    return at is value
+
+
+def is_taken(variable: str) -> bool:
+    """Whether a name already means something, in the user's notebook or in Python."""
+    return variable in vars(builtins) or any(type(n) is str and n == variable for n in _variables(None)[0])
 
 
 def peek(value: Any, name: str, default: Any = None) -> Any:
@@ -140,9 +171,14 @@ def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
     return list(snapshot), list(snapshot.values())
 
 
-def _of_user(name: str) -> bool:
+def _of_user(name: Any) -> bool:
     """Whether a name is one that the user wrote, and not IPython's for what was typed and shown."""
-    return type(name) is str and not _HISTORY.match(name)
+    return type(name) is str and not _HISTORY.fullmatch(name)
+
+
+def _variable(name: str) -> str:
+    """A variable by what one would write to get it."""
+    return name if paths.is_plain(name) else f"globals()[{_key(name)}]"
 
 
 # --- what a class is, once for each class ----------------------------------------------------------------------------
@@ -238,9 +274,9 @@ def _with_caches(groups: dict[_Kind, tuple[list[int], list[Any]]]) -> tuple[list
     opened: list[tuple[int, _Kind, Any]] = []
     for kind, containers in held.items():
         # All elements at once, at C speed: mostly no class among them is a cache's.
-        wanted = _unchanging(partial(_cache_classes, kind, containers, most))
+        wanted = _unchanging(partial(_cache_classes, kind, containers, most), [])
         if wanted:
-            opened += _unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most))
+            opened += _unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most), [])
     return opened, most is not None
 
 
@@ -291,32 +327,61 @@ def _labelled(kind: _Kind, container: Any, name: str) -> list[tuple[str, Any]]:
         items = dict.items(container) if kind.reads is dict else enumerate(kind.reads.__iter__(container))
         return [(key, element) for key, element in islice(items, ELEMENTS) if _is_cache(element)]
 
-    attributes = kind.base is None
-    return [
-        (f"{name}.{key}" if attributes and type(key) is str else f"{name}[{_key(key)}]", element)
-        for key, element in _unchanging(read)
-    ]
+    def label(key: Any) -> str:
+        if kind.base is not None:
+            return f"{name}[{_key(key)}]"
+        return f"{name}.{key}" if type(key) is str and paths.is_plain(key) else f"vars({name})[{_key(key)}]"
+
+    return [(label(key), element) for key, element in _unchanging(read, [])]
 
 
 def _key(key: Any) -> str:
-    """A key as one would write it; only of kinds that write themselves without running anything of the user's."""
-    if key is None or type(key) is bool or type(key) is float:
-        return repr(key)
-    if type(key) is int and key.bit_length() < 128:
-        return repr(key)
-    if type(key) is str:
-        return json.dumps(key if len(key) <= 40 else f"{key[:39]}…", ensure_ascii=False)
-    return "…"
+    """A key as one would write it, a long one cut short."""
+    return paths.key_text(f"{key[:39]}…" if type(key) is str and len(key) > 40 else key)
 
 
-def _unchanging(read: Callable[[], list[_T]]) -> list[_T]:
+# --- one step, as Python would take it, where nothing of the user's has a say in it ----------------------------------
+_NOTHING = object()
+
+
+def _element(container: Any, key: Any) -> Any:
+    """The element under a key, if the container's class leaves that to `list`, `tuple` or `dict`."""
+    base = _kind(type(container)).base
+    if base is None or _of_class(type(container), "__getitem__") is not _class_dict(base)["__getitem__"]:
+        return _NOTHING
+    if base is not dict:
+        return base.__getitem__(container, key) if type(key) is int and 0 <= key < base.__len__(container) else _NOTHING
+
+    def read() -> Any:  # not by the key's hash: another key's `__eq__` may be the user's
+        return next((held for k, held in dict.items(container) if type(k) is type(key) and k == key), _NOTHING)
+
+    return _unchanging(read, _NOTHING)
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """What an object's own dictionary holds under a name, if nothing in its class comes before that."""
+    cls = type(owner)
+    if _of_class(cls, "__getattribute__") is not _class_dict(object)["__getattribute__"]:
+        return _NOTHING
+    own = type(_of_class(cls, name))
+    if any(_of_class(own, method) is not _NOTHING for method in ("__set__", "__delete__")):
+        return _NOTHING
+    return peek(owner, name, _NOTHING)
+
+
+def _of_class(cls: type, name: str) -> Any:
+    """What a class, or one before it, holds under a name, as it stands there."""
+    return next((held[name] for held in map(_class_dict, _mro(cls)) if name in held), _NOTHING)
+
+
+def _unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
     """Read a dictionary that another thread may be filling."""
     for _ in range(8):
         try:
             return read()
         except RuntimeError:  # it changed its size meanwhile
             continue
-    return []
+    return otherwise
 
 
 _LEFT_OUT = (

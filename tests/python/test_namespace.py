@@ -25,6 +25,10 @@ def cache(**extra) -> ActivationCache:
 
 
 def names(**variables) -> list[list[str]]:
+    return names_in(variables)
+
+
+def names_in(variables) -> list[list[str]]:
     return [found.names for found in search(variables).found]
 
 
@@ -48,6 +52,7 @@ Pair = namedtuple("Pair", "logits cache")
         ({"caches": ["C", 1]}, [["caches[0]"]]),
         ({"runs": {"clean": "C", "it's": 0}}, [['runs["clean"]']]),
         ({"runs": {'a"b': "C"}}, [['runs["a\\"b"]']]),
+        ({"runs": {"\u202eab": "C", "\u0000": 0}}, [['runs["\\u202eab"]']]),
         ({"runs": {5: "C", (1, 2): 0}}, [["runs[5]"]]),
         ({"runs": {(1, 2): "C"}}, [["runs[…]"]]),
         ({"runs": OrderedDict(clean="C")}, [['runs["clean"]']]),
@@ -56,6 +61,14 @@ Pair = namedtuple("Pair", "logits cache")
         ({"pair": Pair("logits", "C")}, [["pair[1]"]]),
         ({"held": Holder(cache="C")}, [["held.cache"]]),
         ({"runs": ["C", 0], "a": "C", "b": "C"}, [["a", "b", "runs[0]"]]),
+        ({"held": Holder(**{"a.b": "C"})}, [['vars(held)["a.b"]']]),
+        ({"held": Holder(**{"class": "C"})}, [['vars(held)["class"]']]),
+        ({"x) #": "C"}, [['globals()["x) #"]']]),
+        ({"ﬁx": "C"}, [['globals()["ﬁx"]']]),
+        ({"runs[0]": "C", "runs": [1]}, [['globals()["runs[0]"]']]),
+        ({"a b": ["C"]}, [['globals()["a b"][0]']]),
+        ({"_.x": Holder(c="C")}, [['globals()["_.x"].c']]),
+        ({5: ["C"], "x": "C"}, [["x"]]),
         ({"deep": [["C"]]}, []),
         ({"_": "C", "__": "C", "___": "C", "_5": "C", "_oh": {5: "C"}, "Out": {5: "C"}}, [["Out[5]"]]),
         ({"_5": "C", "Out": {5: "C"}, "mine": "C"}, [["mine"]]),
@@ -81,7 +94,7 @@ def test_a_cache_is_one_row_with_all_its_names(variables, expected, kind):
             return Holder(**{name: put(held) for name, held in vars(value).items()})
         return value
 
-    assert names(**{name: put(value) for name, value in variables.items()}) == expected
+    assert names_in({name: put(value) for name, value in variables.items()}) == expected
 
 
 def test_a_name_leads_to_one_cache_also_where_keys_are_cut_short():
@@ -157,6 +170,14 @@ def test_nothing_of_the_users_is_run(base, inside):
     found = search({"value": [value] if inside else value, "values": {"a": value}}).found
     assert Touchy.touched == []
     assert len(found) == (base is ActivationCache)
+
+
+def test_names_that_are_no_texts_are_left_alone():
+    methods = {name: minds(name) for name in ("__eq__", "__str__", "__format__", "__repr__")}
+    variables = {Touchy("Kind", (), methods | {"__hash__": lambda _: 1})(): [cache()], "mine": cache()}
+    Touchy.touched.clear()
+    assert names_in(variables) == [["mine"]]
+    assert Touchy.touched == []
 
 
 def test_mocks_and_tensor_subclasses_are_left_alone():

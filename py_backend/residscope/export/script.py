@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import positions
 from ..cache import CacheView
-from ..namespace import known_as, variable_of
+from ..namespace import is_taken, leads_to, variables_of, ways_to
+from ..paths import parsed
 from ..protocol import WriteCode
 from ..targets import Targets, friendly
-from .writing import call, leads_somewhere, literal
+from .writing import call, cut, leads_somewhere, literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,12 +46,13 @@ class Script:
     @property
     def cache(self) -> str:
         """The cache, as the user reaches it now."""
-        found = known_as(self.given.cache)
-        if found is not None and leads_somewhere(found):
+        cache, given = self.given.cache, self.given.name
+        found = next((way for way in ways_to(cache) if leads_somewhere(way) and leads_to(way, cache)), None)
+        if found is not None:
             return found
-        name = self.given.name if leads_somewhere(self.given.name) else "cache"
-        shown = "" if name == self.given.name else f" as {self.given.name!r}"
-        self.remark(name, f"the ActivationCache that is shown{shown}")
+        path = parsed(given) if leads_somewhere(given) else None
+        name = "cache" if path is None or is_taken(path.variable) else given
+        self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))
         return name
 
     @property
@@ -59,8 +62,8 @@ class Script:
         if target.direction is None:
             return literal(friendly(self.targets.resolve(target), self.targets.vocabulary))
         direction = self.targets.held(target.direction)
-        found = variable_of(lambda value: _same_direction(value, direction))
-        if found is not None and leads_somewhere(found):
+        found = _variable(lambda value: _same_direction(value, direction))
+        if found is not None:
             return found
         self.remark("direction", "the direction that is attributed")
         return "direction"
@@ -99,8 +102,8 @@ class Script:
             value = getattr(self.given, name)
             if value is None:
                 continue
-            variable = variable_of(lambda other, value=value: other is value)
-            if variable is None or not leads_somewhere(variable):
+            variable = _variable(lambda other, value=value: other is value)
+            if variable is None:
                 self.remark(name, f"the {words[name]} given with this cache")
                 variable = name
             found[name] = variable
@@ -126,11 +129,17 @@ class Script:
         return call("figure = attribution.to_plotly", [*arguments, *which])
 
 
+def _variable(meant: Callable[[Any], bool]) -> str | None:
+    """The first of the user's variables whose value is meant, and whose name may stand in code."""
+    return next(filter(leads_somewhere, variables_of(meant)), None)
+
+
 def _same_direction(value: Any, direction: Tensor) -> bool:
     """Whether one of the user's variables is the direction that was given: a tensor with its numbers."""
     import torch
 
-    if type(value) not in (torch.Tensor, torch.nn.Parameter) or not value.is_floating_point():
+    cls = type(value)  # compared by identity: `==` and `in` would ask a metaclass of the user's
+    if (cls is not torch.Tensor and cls is not torch.nn.Parameter) or not value.is_floating_point():
         return False
     shapes = ((direction.shape[-1],), (1, direction.shape[-1]), tuple(direction.shape))
     if tuple(value.shape) not in shapes:

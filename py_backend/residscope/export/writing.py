@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from typing import Any
+
+from ..paths import parsed
 
 _WIDTH = 100
 
@@ -41,16 +42,14 @@ def _quoted(text: str) -> str:
     return f'"{written[1:-1]}"' if written[0] == "'" and '"' not in written and "\\" not in written else written
 
 
+def cut(text: str, most: int = 60) -> str:
+    """A text for a remark."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def leads_somewhere(name: str) -> bool:
-    """Whether a name is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
-    try:
-        tree = ast.parse(f"({name})", mode="eval").body  # in brackets no comment can end it
-        while isinstance(tree, ast.Attribute | ast.Subscript):
-            if isinstance(tree, ast.Subscript):
-                key = ast.literal_eval(tree.slice)
-                if key is ... or (isinstance(key, str) and key.endswith("…")):  # cut short in the namespace's names
-                    return False
-            tree = tree.value
-    except (SyntaxError, ValueError):
+    """Whether a name, as it stands, is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
+    path = parsed(name)
+    if path is None or path.variable == "residscope":  # which the code imports
         return False
-    return isinstance(tree, ast.Name) and name.splitlines() == [name]
+    return not any(isinstance(key, str) and key.endswith("…") for key, _ in path.steps)  # cut short

@@ -1,0 +1,232 @@
+"""A name in exported code is the very way to what it stands for; what else a user's objects are called is not run."""
+
+from __future__ import annotations
+
+import ast
+from collections import OrderedDict, namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope.export.writing import leads_somewhere, literal
+from residscope.namespace import search
+from residscope.protocol import Shown, WriteCode
+from residscope.service import Service
+
+PAIR = ("w5", "w9")
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """A tiny model, two runs of it, and what the first one shows."""
+    model = tiny.boot("llama")
+    tokens, logits, cache = tiny.run(model)
+    other = type(cache)({name: value + 1 for name, value in cache.items()}, model)
+    return SimpleNamespace(model=model, tokens=tokens, logits=logits, cache=cache, other=other)
+
+
+@pytest.fixture
+def planted():
+    """What was run that is not Residscope's."""
+    return []
+
+
+@pytest.fixture
+def notebook(monkeypatch, planted):
+    """The variables of a notebook; a test fills them. One is a function that must never be called."""
+    import IPython.core.getipython
+
+    variables: dict[str, object] = {"run": lambda: planted.append("run")}
+    monkeypatch.setattr(IPython.core.getipython, "get_ipython", lambda: SimpleNamespace(user_ns=variables))
+    return variables
+
+
+def written(given: Service, prompt: int | None = 1) -> str:
+    return given.reply(WriteCode("heads", Shown(given.targets().resolve(PAIR), prompt)))[0].code
+
+
+def ran(monkeypatch, code: str, namespace: dict[str, object]) -> tuple[object, dict[str, object], np.ndarray]:
+    """What the code in a fresh cell hands to `attribute`, the cache and the rest, and the array that it gives."""
+    given: list[tuple[object, dict[str, object]]] = []
+    attribute = residscope.attribute
+
+    def watched(cache, *args, **options):
+        given.append((cache, options))
+        return attribute(cache, *args, **options)
+
+    monkeypatch.setattr(residscope, "attribute", watched)
+    exec(compile(code, "cell", "exec"), namespace)
+    [(cache, options)] = given
+    return cache, options, np.asarray(namespace["values"])
+
+
+class Holder:
+    """An object of the user's."""
+
+    cache = None  # a default, which what an instance holds covers
+
+    def __init__(self, **held):
+        object.__getattribute__(self, "__dict__").update(held)
+
+
+def minding(planted: list[str], *names: str, base: type = Holder) -> type:
+    """A class whose methods record that they were run."""
+
+    def method(*_args, **_kwargs):
+        planted.append("method")
+        raise AttributeError
+
+    return type("Minding", (base,), {name: property(method) if name == "cache" else method for name in names})
+
+
+Pair = namedtuple("Pair", "logits cache")
+Text = type("Text", (str,), {})
+WAYS = {
+    "plain": (lambda c, _: {"x": c}, "x"),
+    "letters of any script": (lambda c, _: {"קש": c}, "קש"),
+    "letters with marks": (lambda c, _: {"नमस्ते": c}, "नमस्ते"),
+    "a tower of marks": (lambda c, _: {"x" + "\u0301" * 450: c}, "x" + "\u0301" * 450),
+    "dunder": (lambda c, _: {"obj": Holder(__private=c)}, "obj.__private"),
+    "default": (lambda c, _: {"obj": Holder(cache=c)}, "obj.cache"),
+    "list": (lambda c, o: {"runs": [o, c]}, "runs[1]"),
+    "named tuple": (lambda c, _: {"pair": Pair(0, c)}, "pair[1]"),
+    "ordered": (lambda c, _: {"runs": OrderedDict(clean=c)}, 'runs["clean"]'),
+    "key with quotes": (lambda c, _: {"runs": {"a\"b'": c}}, 'runs["a\\"b\'"]'),
+    "key with a backslash": (lambda c, _: {"runs": {"\\d": c}}, 'runs["\\\\d"]'),
+    "key that turns": (lambda c, _: {"runs": {"\u202egnirts": c}}, 'runs["\\u202egnirts"]'),
+    "key of two lines": (lambda c, _: {"runs": {'"]\nrun()': c}}, 'runs["\\"]\\nrun()"]'),
+    "key with other line ends": (lambda c, _: {"runs": {"\u2028\x85\x0c": c}}, 'runs["\\u2028\\x85\\f"]'),
+    "key with half a character": (lambda c, _: {"runs": {"\ud800": c}}, 'runs["\\ud800"]'),
+    "key of an emoji": (lambda c, _: {"runs": {"👩‍👩‍👧": c}}, 'runs["👩‍👩‍👧"]'),
+    "key that is a comment": (lambda c, _: {"runs": {"# x": c}}, 'runs["# x"]'),
+    "key that formats": (lambda c, _: {"runs": {"{run()}": c}}, 'runs["{run()}"]'),
+    "key below zero": (lambda c, _: {"runs": {-1: c}}, "runs[-1]"),
+    "key of a fraction": (lambda c, _: {"runs": {1e-7: c}}, "runs[1e-07]"),
+    "key True": (lambda c, _: {"runs": {True: c}}, "runs[True]"),
+    "a second way": (lambda c, _: {"x) #": c, "runs": {"clean": c}}, 'runs["clean"]'),
+    "a second variable": (lambda c, _: {"x) #": c, "y": c}, "y"),
+    # What cannot be named stands as `cache`.
+    "bracket and comment": (lambda c, _: {"x) #": c}, None),
+    "call": (lambda c, _: {"run()": c}, None),
+    "two statements": (lambda c, _: {"run();x": c}, None),
+    "two lines": (lambda c, o: {"x\nrun()": c, "x": o}, None),
+    "spaces": (lambda c, o: {" x": c, "x ": c, "x": o}, None),
+    "look-alike": (lambda c, o: {"ﬁx": c, "fix": o}, None),
+    "decomposed": (lambda c, o: {"e\u0301": c, "é": o}, None),
+    "keyword": (lambda c, _: {"class": c}, None),
+    "constant": (lambda c, _: {"None": c}, None),
+    "debug": (lambda c, _: {"__debug__": c}, None),
+    "the package's own name": (lambda c, _: {"residscope": c}, None),
+    "variable like an attribute": (lambda c, o: {"a.b": c, "a": Holder(b=o)}, None),
+    "variable like an element": (lambda c, o: {"runs[0]": c, "runs": [o]}, None),
+    "attribute with a dot": (lambda c, o: {"obj": Holder(**{"a.b": c, "a": Holder(b=o)})}, None),
+    "attribute that calls": (lambda c, _: {"obj": Holder(**{"run()": c})}, None),
+    "attribute that is a look-alike": (lambda c, o: {"obj": Holder(**{"ﬁx": c} | {"fix": o})}, None),
+    "attribute that is a keyword": (lambda c, _: {"obj": Holder(**{"class": c})}, None),
+    "no number": (lambda c, _: {"runs": {float("nan"): c}, "nan": 0}, None),
+    "infinite": (lambda c, _: {"runs": {float("inf"): c}, "inf": 0}, None),
+    "long key": (lambda c, o: {"runs": {"x" * 41: c, f"{'x' * 39}…": o}}, None),
+    "odd key": (lambda c, _: {"runs": {(1, 2): c}}, None),
+    "key of the user's kind": (lambda c, _: {"runs": {Text("a"): c}}, None),
+    "property in front": (lambda c, _, p: {"obj": minding(p, "cache")(cache=c)}, None),
+    "attributes that run": (lambda c, _, p: {"obj": minding(p, "__getattribute__")(cache=c)}, None),
+    "elements that run": (lambda c, _, p: {"runs": minding(p, "__getitem__", base=dict)(clean=c)}, None),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_stands_in_the_code_leads_to_the_cache_that_is_shown(llama, notebook, planted, monkeypatch, way):
+    make, expected = WAYS[way]
+    notebook |= make(llama.cache, llama.other, *([planted] if make.__code__.co_argcount == 3 else []))
+    variables = set(notebook)
+    service = Service(llama.cache, search().found[0].names[0])
+    code = written(service)
+    code.encode()
+    assert planted == []
+    assert ("# `cache` stands for the ActivationCache that is shown" in code) == (expected is None)
+    name = expected or "cache"
+    assert f"residscope.attribute({name}, " in code.replace("(\n    ", "(").replace(",\n   ", ",")
+    cache, _, values = ran(monkeypatch, code, dict(notebook) | ({} if expected else {"cache": llama.cache}))
+    assert cache is llama.cache
+    np.testing.assert_allclose(values, residscope.attribute(llama.cache, PAIR).grid[..., 1], atol=1e-6)
+    assert planted == []
+    assert set(notebook) == variables
+
+
+@pytest.mark.parametrize("name", ["x) #", "run() #", "ﬁx", "class", "a.b", "residscope"])
+@pytest.mark.parametrize("given", ["logits", "tokens", "model", "direction"])
+def test_what_was_given_with_the_cache_is_named_in_the_same_way(llama, notebook, planted, monkeypatch, name, given):
+    values = {name: getattr(llama, name) for name in ("logits", "tokens", "model")}
+    direction = torch.randn(llama.model.cfg.d_model)
+    notebook |= {"cache": llama.cache, name: direction if given == "direction" else values[given]}
+    service = Service(llama.cache, "cache", **values)
+    shown = Shown(service.targets().resolve(direction if given == "direction" else PAIR), 1)
+    code = service.reply(WriteCode("heads", shown))[0].code
+    assert f"# `{given}` stands for " in code
+    cache, options, _ = ran(monkeypatch, code, {"direction": direction, **values, "cache": llama.cache})
+    assert cache is llama.cache
+    assert {name: value for name, value in options.items() if name in values} == values
+    assert planted == []
+
+
+def test_a_class_of_variables_is_not_asked_whether_it_is_a_tensors(llama, notebook, planted):
+    class Meta(type):
+        def __eq__(cls, other):
+            planted.append("comparison")
+            return False
+
+        __hash__ = type.__hash__
+
+    notebook |= {"odd": Meta("Odd", (), {})(), "cache": llama.cache}
+    service = Service(llama.cache, "cache")
+    target = service.targets().resolve(torch.randn(llama.model.cfg.d_model))
+    assert "`direction` stands for" in service.reply(WriteCode("heads", Shown(target, 1)))[0].code
+    assert planted == []
+
+
+NO_WAYS = ["x) #", "ﬁx", "class", " x", "x\r\nrun()", "a\x0crun()", "a\u2028run()", "x[\n0]", "x.y z", "residscope"]
+NO_WAYS += ["x[run()]", "x[f'{run()}']", "x['\\d']", "x[{[]: 1}]", "x[0:1]", "\ud800", "\x00", "\u202egnirts"]
+NO_WAYS += ["x" * 9999, "x" + "[0]" * 90_000]
+
+
+def short(text: str) -> str:
+    return ascii(text)[:20]
+
+
+@pytest.mark.parametrize("name", NO_WAYS, ids=short)
+def test_what_a_panel_is_called_stays_inside_a_comment(llama, notebook, planted, monkeypatch, name, recwarn):
+    service = Service(llama.cache, name)
+    code = written(service)
+    code.encode()
+    assert not leads_somewhere(name)
+    [remark] = [line for line in code.splitlines() if line.startswith("# `cache` stands for")]
+    assert len(code.splitlines()) == 7
+    assert len(remark) < 250
+    assert ran(monkeypatch, code, notebook | {"cache": llama.cache})[0] is llama.cache
+    assert planted == []
+    assert not recwarn.list
+
+
+def test_a_name_that_is_free_stands_as_it_is_and_one_that_is_taken_does_not(llama, notebook):
+    assert "residscope.attribute(clean, " in written(Service(llama.cache, "clean"))
+    assert "residscope.attribute(runs['clean'], " in written(Service(llama.cache, "runs['clean']"))
+    notebook |= {"clean": llama.other, "runs": {}}  # deleted since, and used for something else
+    for name in ("clean", 'runs["clean"]'):
+        assert "residscope.attribute(cache, " in written(Service(llama.cache, name))
+
+
+TEXTS = ['"); run() #', "'''", "\\", "\ud800", "\u202egnirts", "\u2028\u2029\x85\r\n", "\x00", "{run()}", "'\"\\'"]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "e" + "\u0301" * 9, "x" * 99_999], ids=short)
+def test_a_text_in_the_code_is_that_very_text(text):
+    for value in (text, (text, "w"), [(text, text)] * 9, {text, "w"}):
+        code = literal(value)
+        code.encode()
+        assert ast.literal_eval(code) == value
+        assert "\u202e" not in code
+        assert len(literal(text).splitlines()) == 1
