@@ -1,13 +1,15 @@
-"""Tokens that a careless page would run: shown as text in every view and every export, and nothing runs."""
+"""Tokens and names that a careless page would run, or be covered by: text in its own box, and nothing runs."""
 
 from __future__ import annotations
 
+import base64
+import re
 from pathlib import Path
 
 import pytest
 from lab import Lab
-from playwright.sync_api import Page, expect
-from sidebar import FOLLOWS
+from playwright.sync_api import Locator, Page, expect
+from sidebar import FOLLOWS, TINY
 
 FOLDER = Path(__file__).parents[1] / "python"
 HOSTILE = f"""
@@ -74,3 +76,85 @@ def test_hostile_tokens_are_text_in_every_view_and_export(lab: Lab, page: Page) 
             expect(page.locator("body")).to_contain_text("bold", timeout=FOLLOWS)
         nothing_ran(page)
     page.context.set_offline(False)
+
+
+NAMES = """
+import residscope
+again = lambda: type(cache)(dict(cache.cache_dict), model)
+globals()["x" + "\\u0301" * 450] = again()
+globals()["<b>\\u202egnirts\\u200b\\n"] = again()
+runs = {"y" + "\\u0e49" * 450: again(), "\\u2067z" + "\\u20dd" * 30: again()}
+panel = residscope.inspect(cache, name="\\u202ep" + "\\u0336\\u0301" * 225)
+del cache
+"""
+BESIDE = ".rs-badge, .rs-cache-facts, .rs-controls, .rs-facts span"
+"""What stands beside a name."""
+
+
+DIFFERENCE = """async pictures => {
+    const [one, other] = await Promise.all(pictures.map(async data => {
+        const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
+        const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+        const context = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
+        context.drawImage(picture, 0, 0);
+        return context.getImageData(0, 0, picture.width, picture.height).data;
+    }));
+    return one.reduce((most, value, i) => Math.max(most, Math.abs(value - other[i])), 0);
+}"""
+"""By how much two pictures differ at most, of 255; an edge between two pixels is not painted twice alike."""
+
+
+def drawn(page: Page, box: dict[str, float]) -> str:
+    """What is painted in a place, in base64."""
+    clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"]}
+    return base64.b64encode(page.screenshot(clip=clip, animations="disabled")).decode()
+
+
+def stays_in_its_box(page: Page, name: Locator, around: Locator) -> None:
+    """A name has few marks, no control characters, and not a pixel of it is outside its box, or on the badge."""
+    text = name.inner_text()
+    assert not re.search(r"[\u0000-\u001f\u200b-\u200f\u202a-\u202e]", text), ascii(text)
+    assert not re.search(r"[\u0300-\u036f\u0e31-\u0e4e\u20d0-\u20f0]{5}", text), ascii(text)
+    box, whole = name.bounding_box(), around.bounding_box()
+    assert box
+    assert whole
+    assert box["x"] >= whole["x"]
+    assert box["x"] + box["width"] <= whole["x"] + whole["width"] + 0.5
+    assert name.evaluate("b => b.scrollWidth <= b.clientWidth && b.scrollHeight <= b.clientHeight + 1")
+    shown = {other: drawn(page, other.bounding_box()) for other in around.locator(BESIDE).all() if other.is_visible()}
+    assert shown
+    name.evaluate("b => b.style.color = 'transparent'")
+    for other, before in shown.items():
+        after = drawn(page, other.bounding_box())
+        assert page.evaluate(DIFFERENCE, [before, after]) < 64, f"{text!a} is painted over {other}"
+    name.evaluate("b => b.style.color = ''")
+
+
+AT_ITS_CENTRE = """badge => {
+    const { x, y, width, height } = badge.getBoundingClientRect();
+    return badge.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+}"""
+
+
+def test_a_name_covers_nothing_turns_nothing_and_hides_nothing(lab: Lab, page: Page) -> None:
+    lab.open(lab.write_notebook("names.ipynb", TINY, NAMES))
+    lab.run_all()
+    panel = lab.panel()
+    lab.open_sidebar()
+    expect(lab.caches).to_have_count(4, timeout=FOLLOWS)
+    for nth in range(5):
+        view = panel
+        if nth < 4:
+            row = lab.caches.nth(nth)
+            stays_in_its_box(page, row.locator(".rs-cache"), row)
+            row.locator(".rs-cache-main").click()
+            expect(row.locator("[aria-current=true]")).to_be_visible()
+            view = lab.ready(lab.sidebar.get_by_role("region", name="Residscope", exact=True))
+        badge = view.locator(".rs-badge")
+        expect(badge).to_contain_text("sum to", timeout=FOLLOWS)
+        badge.scroll_into_view_if_needed()
+        page.mouse.move(0, 0)
+        assert badge.evaluate(AT_ITS_CENTRE)
+        stays_in_its_box(page, view.locator(".rs-facts .rs-cache").first, view.locator(".rs-header"))
+        assert view.evaluate("view => view.scrollWidth <= view.clientWidth + 1")
+    nothing_ran(page)

@@ -1,5 +1,6 @@
 // Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
 import { computed, signal as state, type ReadonlySignal } from "@preact/signals-core";
+import { legible } from "./legible";
 import { until } from "./lifetime";
 import type { Answer, CacheRef, Failure, Question } from "./protocol.gen";
 
@@ -199,7 +200,7 @@ export class Client {
       return;
     }
     this.#waiting.delete(message.id);
-    if (reply && reply.kind === waiting.question.ask.kind) waiting.settle({ reply, buffers });
+    if (reply && reply.kind === waiting.question.ask.kind) waiting.settle({ reply: labelled(reply), buffers });
     else waiting.settle(asError(failure));
   }
 
@@ -234,8 +235,13 @@ function isAnswer(message: unknown): message is Answer {
   return typeof message === "object" && message !== null && typeof (message as { id?: unknown }).id === "string";
 }
 
+/** Rows are named by parts of the user's model. */
+function labelled<R extends AnyReply>(reply: R): R {
+  return "labels" in reply ? { ...reply, labels: reply.labels.map(legible) } : reply;
+}
+
 function asError(failure: Failure | null | undefined): RequestFailed {
-  if (failure) return new RequestFailed(failure.code, failure.message);
+  if (failure) return new RequestFailed(failure.code, legible(failure.message));
   return new RequestFailed("bad-answer", "The kernel answered with something else than what was asked. Are its versions mixed?");
 }
 

@@ -1,4 +1,5 @@
 // How numbers, tokens and heads are written on screen.
+import { cut, isolated, sign } from "./legible";
 
 /** "+4.62", "−1.47", "−0.003": the sign always shown, with a real minus; to its first digit where that comes late. */
 export function signed(value: number, digits = 2): string {
@@ -9,31 +10,24 @@ export function signed(value: number, digits = 2): string {
   return (value < 0 && Number(text) !== 0 ? "−" : "+") + text; // what rounds to nothing is not negative
 }
 
+export { cut };
+
 const MARKS: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
 
-/** At most so many characters; what is cut off is told by an ellipsis. */
-export function cut(text: string, most = 60): string {
-  if (text.length <= most) return text;
-  const start = [...text.slice(0, 2 * most)]; // whole characters: none is cut in two
-  return start.length <= most && text.length <= 2 * most ? text : `${start.slice(0, most - 1).join("")}…`;
-}
-
-/** A token with its white space made visible, and not longer than can be read. */
+/** A token with its white space made visible, not longer than can be read, and fit to be set beside anything. */
 export function visible(text: string): string {
-  return text === "" ? "∅" : cut(text).replace(/[ \n\r\t\u00a0]/g, (c) => MARKS[c] ?? c);
+  return text === "" ? "∅" : isolated(cut(text).replace(/\p{Zs}|[\n\r\t]/gu, (c) => MARKS[c] ?? sign(c)));
 }
 
 /** A token as it is spoken: without the marks, unless nothing else is left. */
 export function spoken(text: string): string {
   const trimmed = text.trim();
-  return trimmed === "" ? visible(text) : cut(trimmed);
+  return trimmed === "" ? visible(text) : isolated(cut(trimmed));
 }
-
-const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]|[\ud802\ud803\ud83a\ud83b]/;
 
 /** A token inside a sentence, in quotes: what runs from right to left stays inside them. */
 export function quoted(text: string): string {
-  return RIGHT_TO_LEFT.test(text) ? `“\u2068${text}\u2069”` : `“${text}”`;
+  return `“${isolated(text)}”`;
 }
 
 export interface Head {

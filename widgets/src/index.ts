@@ -3,6 +3,7 @@ export { signal, untracked, type ReadonlySignal, type Signal } from "@preact/sig
 export { Caches } from "./caches";
 export { saveWith } from "./export/save";
 export { Inspection } from "./inspection";
+export { shown } from "./legible";
 export { child, watch } from "./lifetime";
 export type { Link, LinkState } from "./link";
 export type { Answer, Question } from "./protocol.gen";

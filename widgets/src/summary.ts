@@ -1,6 +1,7 @@
 // A snapshot in a few lines of HTML, for readers that run nothing: GitHub, nbviewer, a mail.
 import { float32 } from "./client";
 import { parseHead, signed } from "./format";
+import { shown } from "./legible";
 import type { AttributionReply, CacheFacts } from "./protocol.gen";
 import { type Snapshot, unpacked } from "./snapshot";
 import { inView, label, quantity } from "./target";
@@ -21,7 +22,7 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, HEADS)
     .map(({ head, value }) => `<b>${escaped(head)}</b> ${escaped(signed(value))}`);
   return [
-    `<p><b>Residscope</b> · ${escaped(name)}${facts?.model ? ` · ${escaped(facts.model)}` : ""}</p>`,
+    `<p><b>Residscope</b> · ${escaped(shown(name))}${facts?.model ? ` · ${escaped(shown(facts.model))}` : ""}</p>`,
     `<p>${escaped(target)} of ${escaped(of)}${typeof measured === "number" ? `: <b>${escaped(signed(measured, 3))}</b>` : ""}</p>`,
     strongest.length > 0 ? `<p>Strongest heads: ${strongest.join(", ")}</p>` : "",
   ].join("\n");

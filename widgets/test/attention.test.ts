@@ -270,7 +270,7 @@ describe("the attention tab", () => {
       for (const node of view?.querySelectorAll<HTMLElement>("*") ?? [])
         for (const attribute of ["title", "aria-label"]) expect(node.getAttribute(attribute)?.length ?? 0).toBeLessThan(600);
       const texts = presentation === "text" ? words(root).map(text) : all(root, ".rs-sources span").map(text);
-      expect(texts.map((t) => t.slice(0, 12))).toEqual(["<img·src=x·o", "שלום", "🙂", "↵", "yyyyyyyyyyyy", "</span><b>"]);
+      expect(texts.map((t) => t.slice(0, 12))).toEqual(["<img·src=x·o", "\u2068שלום\u2069", "🙂", "↵", "yyyyyyyyyyyy", "</span><b>"]);
       for (const node of presentation === "text" ? words(root) : all(root, ".rs-sources span")) expect(node.getAttribute("dir")).toBe("auto");
       close();
     }

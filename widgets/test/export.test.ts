@@ -90,7 +90,7 @@ describe("figures", () => {
   });
 
   it("show control characters by their signs and cut what is long", () => {
-    expect(figure({ picture: "prompts", head: "a\u0000b", quantity: "logit", mean: NaN, std: NaN, rows: [] }, setting)).toContain("a␀b");
+    expect(figure({ picture: "prompts", head: "a\u0000b", quantity: "logit", mean: NaN, std: NaN, rows: [] }, setting)).toContain("a‹U+0000›b");
     expect([cut("x".repeat(10_000), 5), cut("日本語です", 6), cut("short", 10)]).toEqual(["xxxxx…", "日本語…", "short"]);
   });
 });

@@ -4,7 +4,7 @@ import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type Caches, type Inspection, mountView, type Opened, Sidebar, type SidebarHost, signal } from "@residscope/widgets";
+import { type Caches, type Inspection, mountView, type Opened, shown, Sidebar, type SidebarHost, signal } from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
 
@@ -70,8 +70,8 @@ export class ViewWidget extends MainAreaWidget<View> {
   constructor(caches: Caches, public opened: Opened, id: string) {
     super({ content: new View(caches, opened) });
     this.id = id;
-    this.title.label = opened.name;
-    this.title.caption = `${opened.name} in ${PathExt.basename(opened.path)} · Residscope`;
+    this.title.label = shown(opened.name);
+    this.title.caption = `${shown(opened.name)} in ${shown(PathExt.basename(opened.path))} · Residscope`;
     this.title.icon = residscopeIcon;
     this.title.closable = true;
     this.toolbar.hide();

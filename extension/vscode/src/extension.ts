@@ -1,6 +1,6 @@
 /** Residscope in VS Code: a view in the activity bar, views in editor tabs, and their commands. */
 
-import type { Opened } from "@residscope/widgets";
+import { type Opened, shown } from "@residscope/widgets";
 import {
   commands, type ExtensionContext, extensions, Uri, ViewColumn, type WebviewPanel, type WebviewView, window, workspace,
 } from "vscode";
@@ -55,13 +55,13 @@ export function activate(context: ExtensionContext): void {
   }
 
   function openTab(opened: Opened): void {
-    const panel = window.createWebviewPanel(TAB, opened.name, ViewColumn.Beside, { retainContextWhenHidden: true });
+    const panel = window.createWebviewPanel(TAB, shown(opened.name), ViewColumn.Beside, { retainContextWhenHidden: true });
     fillTab(panel, opened);
   }
 
   function fillTab(panel: WebviewPanel, opened: Opened): void {
     const end = new AbortController();
-    panel.title = `${opened.name} · ${nameOf(opened.path)}`;
+    panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`;
     panel.iconPath = icon;
     const page: Page = new Page(panel.webview, hub, () => ({ say: "view", opened }), () => (current = page), end.signal);
     hub.enter(page);

@@ -1,5 +1,6 @@
 // What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
 import { parseHead, plural, visible } from "../format";
+import { shown } from "../legible";
 import { type Attribution, NEURONS, SCORES, type Store } from "../store";
 import { inView, label, shared } from "../target";
 import { rank } from "../views/top-heads";
@@ -73,7 +74,7 @@ export function settingOf(store: Store): Setting {
   const place = destination === null ? "at each prompt’s last token" : `at “${store.tokenText(destination)}” (position ${destination})`;
   return {
     cache: store.cacheName.value || facts?.name || "cache", quantity: store.quantity.value,
-    source: [...(facts?.model ? [facts.model] : []), ...which], target: targetWords(store), place,
+    source: [...(facts?.model ? [shown(facts.model)] : []), ...which], target: targetWords(store), place,
     tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at) })),
     destination, layers: facts?.layers ?? 0, prompts,
   };

@@ -5,6 +5,7 @@ import { html, nothing, render } from "lit-html";
 import { css, limitOf } from "../draw/colours";
 import { inkOn } from "../draw/ink";
 import { quoted, spoken } from "../format";
+import { fitted } from "../legible";
 import { element, watch } from "../lifetime";
 import type { Sentence } from "../store";
 import type { AttentionRoom } from "./attention-room";
@@ -64,7 +65,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     line.classList.toggle("rs-hint", !now);
     line.title = words;
     render(html`${trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing}${words}
-      ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${notes.join(" ")} aria-label=${`note: ${notes.join(" ")}`}>note</span>` : nothing}`, line);
+      ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))} aria-label=${`note: ${fitted(notes.join(" "))}`}>note</span>` : nothing}`, line);
   });
 
   // --- the text -------------------------------------------------------------------------------------------------------

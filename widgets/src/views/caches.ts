@@ -4,6 +4,7 @@ import { html, nothing, render, type TemplateResult } from "lit-html";
 import type { Caches } from "../caches";
 import { bytes, plural } from "../format";
 import type { Fate, Inspection } from "../inspection";
+import { shown as fit } from "../legible";
 import { element, later, watch } from "../lifetime";
 import type { CacheRow } from "../protocol.gen";
 import { prose } from "./prose";
@@ -61,18 +62,18 @@ export function mountCaches(
     const gone = shown && !rows.some((row) => row.ref.id === shown.ref.id) ? [shown] : [];
     const since = (Date.now() - caches.listed.value) / 1000;
     const item = (row: CacheRow, isGone: boolean): TemplateResult => {
-      const [name = "cache", ...others] = row.names;
+      const [name = "cache", ...others] = row.names.map((each) => fit(each));
       const isShown = shown?.ref.id === row.ref.id;
       const said = remarks(row, isShown ? fate : "same");
-      const facts = row.problem ? [row.model] : [
-        row.model, `${row.layers} × ${plural(row.heads, "head")}`, `${plural(row.prompts, "prompt")} × ${plural(row.positions, "position")}`,
-        `${row.dtype} on ${row.device}`, bytes(row.bytes), `first seen ${age(row.age + since)}`,
+      const facts = row.problem ? [fit(row.model)] : [
+        fit(row.model), `${row.layers} × ${plural(row.heads, "head")}`, `${plural(row.prompts, "prompt")} × ${plural(row.positions, "position")}`,
+        fit(`${row.dtype} on ${row.device}`), bytes(row.bytes), `first seen ${age(row.age + since)}`,
       ];
       return html`<div role="listitem" class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""}">
         <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"} aria-disabled=${row.problem ? "true" : "false"}
           @click=${() => !row.problem && gestures.inspect(row)}><b class="rs-cache">${name}</b>${others.length > 0 ? html` <span class="rs-also">also ${others.slice(0, 3).join(", ")}${others.length > 3 ? ` and ${others.length - 3} more` : ""}</span>` : nothing}
           <span class="rs-cache-facts">${facts.map((part, i) => html`<span>${part}${i < facts.length - 1 ? " ·" : ""}</span> `)}</span>
-          ${row.missing.length > 0 && !row.problem ? html`<span class="rs-cache-facts">without ${row.missing.join(", ")}</span>` : nothing}
+          ${row.missing.length > 0 && !row.problem ? html`<span class="rs-cache-facts">without ${row.missing.map((each) => fit(each)).join(", ")}</span>` : nothing}
           ${said.map((words) => html`<span class="rs-cache-remark">${prose(words)}</span>`)}</button>
         ${gestures.enlarge && !isGone && !row.problem
           ? html`<button type="button" class="rs-quiet rs-enlarge" aria-label="Open ${name} in the main area" title="Open in the main area" @click=${() => gestures.enlarge?.(row)}>⤢</button>`

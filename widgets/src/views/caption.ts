@@ -1,5 +1,6 @@
 // The line above a view below the charts: what is shown and how it is meant, and a chip for what the kernel adds to that.
 import { html, nothing, render } from "lit-html";
+import { fitted } from "../legible";
 import { watch } from "../lifetime";
 import type { Store } from "../store";
 import { prose } from "./prose";
@@ -11,7 +12,7 @@ export function mountCaption(node: HTMLElement, store: Store, signal: AbortSigna
     const say = (): void => void (store.sentence.value = [note]);
     const hush = (): void => void (store.sentence.value = null);
     render(
-      html`<span>${prose(words)}</span>${note === "" ? nothing : html`<span class="rs-card-note" role="note" tabindex="0" title=${note} aria-label="note: ${note}"
+      html`<span>${prose(words)}</span>${note === "" ? nothing : html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(note)} aria-label="note: ${fitted(note)}"
         @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`}`,
       node,
     );

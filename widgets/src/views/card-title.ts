@@ -3,6 +3,7 @@ import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Part, Zoom } from "../draw/zoom";
 import { signed } from "../format";
+import { fitted } from "../legible";
 import { watch } from "../lifetime";
 import type { Pane } from "./attention-data";
 import { written } from "./attention-scale";
@@ -43,7 +44,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large} title="${large ? "Small again." : "Enlarge: takes the whole row."} ${ZOOM_HINT}"
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>
         <span class="rs-card-remarks">
-          ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${notes.join(" ")} aria-label=${`note: ${notes.join(" ")}`}
+          ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))} aria-label=${`note: ${fitted(notes.join(" "))}`}
             @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>` : nothing}
           ${store.ownRange.value && shown ? html`<span class="rs-own" title="This picture’s colours end at its own largest value">${ends(shown, card.own.value)}</span>` : nothing}
           ${pooled(card, store.pool.value)}

@@ -3,6 +3,7 @@ import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { visible } from "../format";
+import { fitted } from "../legible";
 import { later, watch, child } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Prediction, Token, TokenCheck } from "../protocol.gen";
@@ -93,7 +94,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
             @pointerenter=${() => (chosen.value = i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${() => act.choose(o.token)}>
             <span class="rs-name">${visible(o.token.text)}</span><small>${o.note}</small></div>`)}
         </div>
-        ${said ? html`<p class=${said.single ? "" : "rs-broken"}>${said.message}${said.tokens.length > 1
+        ${said ? html`<p class=${said.single ? "" : "rs-broken"}>${fitted(said.message)}${said.tokens.length > 1
             ? html` <span>${said.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>` : nothing}</p>` : nothing}
         ${predictions.value === null && !refused.value ? html`<p>asking the model’s predictions …</p>` : nothing}
         ${refused.value ? html`<p class="rs-broken">${refused.value}</p>` : nothing}`,

@@ -2,6 +2,7 @@
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { bytes, plural } from "../format";
+import { shown } from "../legible";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { mountBadge } from "./badge";
@@ -21,11 +22,11 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const f = store.facts.value;
     const parts = f
-      ? [f.model, `${plural(f.layers, "layer")} × ${plural(f.heads, "head")}`, `${plural(f.prompts, "prompt")} × ${plural(f.positions, "position")}`,
-          `${f.dtype} on ${f.device}`, bytes(f.bytes)].filter((part) => part !== "")
+      ? [shown(f.model), `${plural(f.layers, "layer")} × ${plural(f.heads, "head")}`, `${plural(f.prompts, "prompt")} × ${plural(f.positions, "position")}`,
+          shown(`${f.dtype} on ${f.device}`), bytes(f.bytes)].filter((part) => part !== "")
       : ["reading the cache …"];
     const standing = store.standing.value;
-    const name = html`<b class="rs-cache">${store.cacheName.value || f?.name || "cache"}</b>`;
+    const name = html`<b class="rs-cache">${shown(store.cacheName.value || f?.name || "cache")}</b>`;
     // What has become of the cache stands over its facts, which keep their place: nothing moves.
     render(
       html`<div class=${standing ? "rs-covered" : ""} aria-hidden=${standing ? "true" : "false"}>${name} ${parts.map((part, i) => html`<span>${part}${i < parts.length - 1 ? " ·" : ""}</span> `)}</div>

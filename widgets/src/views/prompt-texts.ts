@@ -1,6 +1,7 @@
 // What prompts say, for the list of prompts: asked for one after the other, and only for those in view.
 import { signal as state } from "@preact/signals-core";
 import type { Client } from "../client";
+import { legible } from "../legible";
 import type { TokenLabel } from "../protocol.gen";
 
 const MOST = 160;
@@ -56,6 +57,6 @@ export class PromptTexts {
 export function textOf(tokens: TokenLabel[]): string {
   const text = tokens.filter((token) => !token.padding).map((token) => token.text).join("").replace(/\n/g, "↵").trim();
   const characters = [...text.slice(0, MOST), ...text.slice(Math.max(MOST, text.length - MOST))];
-  if (characters.length <= MOST) return text;
-  return `${characters.slice(0, MOST / 2).join("")} … ${characters.slice(-MOST / 2).join("")}`;
+  if (characters.length <= MOST) return legible(text);
+  return legible(`${characters.slice(0, MOST / 2).join("")} … ${characters.slice(-MOST / 2).join("")}`);
 }

@@ -1,6 +1,7 @@
 // The footer: one sentence for what is under the pointer or the focus. Its height is fixed.
 import { html, render } from "lit-html";
 import type { Client } from "../client";
+import { fitted } from "../legible";
 import { element, watch } from "../lifetime";
 import type { Sentence, Store } from "../store";
 import { headSentence } from "./head-words";
@@ -17,7 +18,7 @@ export function mountSentence(parent: HTMLElement, store: Store, _client: Client
     const sentence = own ?? headSentence(store, picture.value) ?? HINT;
     line.classList.toggle("rs-hint", sentence === HINT);
     render(
-      html`${sentence.map((part) => typeof part === "string" ? part : html`<b class=${part.sign < 0 ? "rs-minus" : "rs-plus"}>${part.stress}</b>`)}`,
+      html`${sentence.map((part) => typeof part === "string" ? fitted(part) : html`<b class=${part.sign < 0 ? "rs-minus" : "rs-plus"}>${part.stress}</b>`)}`,
       line,
     );
   });

@@ -1,37 +1,29 @@
-// Text into XML, whatever it holds: what XML forbids becomes a visible sign, long texts are cut.
+// Text into XML, whatever it holds: what XML forbids, or a reader would not see, becomes a visible sign; long texts are cut.
+import { legible, sign } from "../../legible";
 
-/**
- * Without what must not stand in XML 1.0, or says nothing on paper: control characters get their picture (␀), and marks of
- * direction, which would turn what stands beside them, go.
- */
-function permitted(text: string): string {
-  return text
-    .replace(/[\u202a-\u202e\u2066-\u2069]/g, "")
-    .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/\u007f/g, "␡")
-    .replace(/[\u0080-\u009f\ufffe\uffff]/g, "\ufffd")
-    .replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd");
+/** Each text is in an element of its own, which isolates it: the characters that do the same elsewhere go. */
+function legibleIn(text: string): string {
+  return legible(text.replace(/[\u2066-\u2069]/g, ""));
 }
 
 const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
 export function xml(text: string): string {
-  return permitted(text).replace(/[&<>"']/g, (c) => ENTITIES[c] ?? c);
+  return legibleIn(text).replace(/[\n\r\t]/g, sign).replace(/[&<>"']/g, (c) => ENTITIES[c] ?? c);
 }
 
 /** At most `most` characters wide; East Asian ones and emoji count as two. */
 export function cut(text: string, most: number): string {
   let width = 0;
   let kept = "";
-  let marks = 0;
-  for (const c of text.slice(0, 8 * most + 16)) {
-    marks = /\p{M}/u.test(c) ? marks + 1 : 0;
-    if (marks > 4) continue; // a tower of accents
-    width += marks > 0 ? 0 : wide(c) ? 2 : 1;
+  const looked = text.slice(0, 8 * most + 16).replace(/[\ud800-\udbff]$/, "");
+  const whole = looked.length < text.length ? null : legibleIn(looked);
+  for (const c of whole ?? legibleIn(looked)) {
+    width += /\p{M}/u.test(c) ? 0 : wide(c) ? 2 : 1;
     if (width > most) return `${kept.trimEnd()}…`;
     kept += c;
   }
-  return kept.length < text.length ? `${kept}…` : kept;
+  return whole ?? `${kept}…`;
 }
 
 function wide(c: string): boolean {
