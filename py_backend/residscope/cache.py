@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
+from .legible import whole
 from .memo import Memo
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ class CacheView:
     @property
     def model_name(self) -> str:
         """The model's name, without the folders before it."""
-        return PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name
+        return whole(PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name)
 
     @property
     def nbytes(self) -> int:

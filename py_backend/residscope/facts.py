@@ -10,6 +10,7 @@ import msgspec
 from .cache import CacheView
 from .errors import ResidscopeError
 from .identity import Sight
+from .legible import whole
 from .namespace import peek
 from .protocol import CacheRef, CacheRow
 
@@ -100,7 +101,7 @@ def _model_name(cache: Any) -> str:
     model = peek(cache, "model")
     name = peek(peek(model, "cfg"), "model_name")
     if type(name) is str and name:
-        return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return whole(name.replace("\\", "/").rstrip("/").rpartition("/")[2])
     return "" if model is None else _class_name(model)
 
 

@@ -19,6 +19,7 @@ from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, TypeVar
 
 from . import paths
+from .legible import legible
 
 ELEMENTS = 100_000
 """So many elements of containers are looked at in one search."""
@@ -108,7 +109,7 @@ class _Caches(dict[str, Any]):
     def __repr__(self) -> str:
         from .facts import said
 
-        lines = [f"{' = '.join(self._names.get(name, [name]))}: {said(cache)}" for name, cache in self.items()]
+        lines = [f"{legible(' = '.join(self._names.get(name, [name])))}: {said(cache)}" for name, cache in self.items()]
         return "\n".join(lines) or "no activation caches"
 
 

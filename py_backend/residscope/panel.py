@@ -22,6 +22,7 @@ from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
+from .legible import shown
 from .namespace import name_of
 from .presence import Views
 from .protocol import (
@@ -209,7 +210,7 @@ class Panel(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         """Which panel this is, in a line."""
-        return f"Panel({self.cache_name}: heads={self.heads}, prompt={self.prompt}, position={self.position})"
+        return f"Panel({shown(self.cache_name)}: heads={self.heads}, prompt={self.prompt}, position={self.position})"
 
     def close(self) -> None:
         """Take the panel from the page and let go of the cache."""

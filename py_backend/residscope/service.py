@@ -18,6 +18,7 @@ from .facts import basics
 from .hold import Hold
 from .identity import sight
 from .labels import token_labels
+from .legible import whole
 from .longer import Progress, Work
 from .memo import UnknownError, key_of, size_of
 from .predictions import suggestions, top_two
@@ -90,7 +91,7 @@ class Service:
         tight: bool = True,
     ) -> None:
         self.hold = Hold(cache, model, logits, tight=tight)
-        self.name, self.tokens = name, tokens
+        self.name, self.tokens = whole(name), tokens
         self._logits(self.view())  # refuses what is not this cache's
         self._directions: dict[str, Any] = {}
         self._sight = sight(cache, model)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from ..errors import ResidscopeError
 from ..result import Attribution, of_prompt
 from .bars import layers, prompts, ranking
-from .look import LINE, QUIET, axis, cells, diverging, figure, limit, plain, signed
+from .look import LINE, QUIET, axis, cells, diverging, figure, limit, name, signed
 from .shown import Shown, known
 
 Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
@@ -131,7 +131,7 @@ def _scatter(shown: Shown) -> Any:
     far = set((x - y).abs().topk(min(_NAMED, len(x))).indices.tolist())
     labels = shown.result.labels
     end = max(limit(x), limit(y)) * 1.05
-    one, two = (plain(name) for name in shown.names)
+    one, two = map(name, shown.names)
     points = {
         "type": "scatter",
         "mode": "markers+text",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ResidscopeError
+from ..legible import cut, isolated, shown
 
 BLUE, ORANGE, LINE, QUIET = "#3a82bd", "#d06e2b", "#12407f", "#8a8f94"
 # As in the panel (light): blue adds, orange takes away, both told apart by the colour-blind; teal for what has no sign.
@@ -44,8 +45,12 @@ def plotly() -> Any:
 
 def token(text: str, most: int = 14) -> str:
     """A token as it is drawn: white space visible, a long one cut short, and nothing in it markup."""
-    short = text if len(text) <= most else f"{text[: most - 1]}…"
-    return plain(short.translate(_VISIBLE)) or "∅"
+    return isolated(plain(cut(text, most).translate(_VISIBLE))) or "∅"
+
+
+def name(text: str) -> str:
+    """A name of the user's as it is drawn: fit to be read, and nothing in it markup."""
+    return plain(shown(text))
 
 
 def plain(text: str) -> str:

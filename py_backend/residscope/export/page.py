@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import ResidscopeError
+from ..legible import shown as fit
 from ..protocol import Contrast, Shown, Target
 from .snapshot import Snapshot
 
@@ -72,12 +73,12 @@ def page(snapshot: Snapshot) -> str:
 
 def title(name: str, shown: Shown) -> str:
     """What the page is of: the cache, and what is attributed."""
-    return f"{name}: {_named(shown.target, shown.prompt)} · Residscope"
+    return f"{fit(name)}: {_named(shown.target, shown.prompt)} · Residscope"
 
 
 def file_name(name: str) -> str:
     """What to call the page's file."""
-    return f"residscope-{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-') or 'cache'}.html"
+    return f"residscope-{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:60].strip('-') or 'cache'}.html"
 
 
 def write(path: str | Path, text: str) -> Path:
@@ -108,7 +109,7 @@ def _named(target: Target, prompt: int | None) -> str:
 
 def _side(contrast: Contrast, side: str) -> str:
     tokens = contrast.answer if side == "answer" else contrast.distractor
-    return ", ".join(f"“{token.text.strip()[:40]}”" for token in tokens[:4])
+    return ", ".join(f"“{fit(token.text.strip(), 40)}”" for token in tokens[:4])
 
 
 def _built(name: str) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import positions
 from ..cache import CacheView
+from ..legible import cut, legible
 from ..namespace import is_taken, leads_to, variables_of, ways_to
 from ..paths import parsed
 from ..protocol import WriteCode
 from ..targets import Targets, friendly
-from .writing import call, cut, leads_somewhere, literal
+from .writing import call, leads_somewhere, literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ class Script:
         found = next((way for way in ways_to(cache) if leads_somewhere(way) and leads_to(way, cache)), None)
         if found is not None:
             return found
-        path = parsed(given) if leads_somewhere(given) else None
+        path = parsed(given) if leads_somewhere(given) and legible(given) == given else None
         name = "cache" if path is None or is_taken(path.variable) else given
         self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))
         return name

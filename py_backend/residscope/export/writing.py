@@ -42,11 +42,6 @@ def _quoted(text: str) -> str:
     return f'"{written[1:-1]}"' if written[0] == "'" and '"' not in written and "\\" not in written else written
 
 
-def cut(text: str, most: int = 60) -> str:
-    """A text for a remark."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def leads_somewhere(name: str) -> bool:
     """Whether a name, as it stands, is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
     path = parsed(name)

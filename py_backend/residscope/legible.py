@@ -1,0 +1,144 @@
+"""Text from outside (names, tokens), made fit to be shown: it hides nothing, covers nothing, turns nothing around it.
+
+The page's side does the same in `widgets/src/legible.ts`; both are held to `tests/texts/shown.json`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_MOST_MARKS = 4
+_LONGEST_CHARACTER = 16
+_LOOKED_AT = 32
+_ISOLATE, _END = "\u2068", "\u2069"
+_ENDS = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥"})
+_BLACK_FLAG = "\U0001f3f4"
+
+_IGNORED = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_UNSEEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u2800\ud800-\udfff\ufdd0-\ufdef{_IGNORED}]")
+"""What draws nothing, or turns what stands beside it. Some of it is needed: see `_is_needed`."""
+
+_JOINING = re.compile("[\u0620-\u08ff\u0900-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\ufb50-\ufdff\ufe70-\ufefc]")
+_EMOJI = re.compile("[\u00a9\u00ae\u203c\u2049\u2122-\u21aa\u2300-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]")
+_OF_EMOJI = re.compile("[\ufe0f\U0001f3fb-\U0001f3ff]")
+_TAG = re.compile("[\U000e0030-\U000e0039\U000e0061-\U000e007a\U000e007f]")
+_HAN = re.compile("[\u2e80-\u2fd5\u3005-\u3007\u3021-\u303b\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
+
+
+def legible(text: str) -> str:
+    """A text with what is unseen as a sign, `‹U+202E›`; of a tower of marks the first few, then how many more."""
+    if text.isascii() and text.isprintable():
+        return text
+    written: list[str] = []
+    marks, based = 0, False
+
+    def end_tower() -> None:
+        nonlocal marks
+        if marks > _MOST_MARKS:
+            written.append(f"‹+{marks - _MOST_MARKS}›")
+        marks = 0
+
+    for at, point in enumerate(text):
+        unseen = _is_unseen(point)
+        if not unseen and unicodedata.category(point) in ("Mn", "Me"):
+            if not based:
+                written.append("◌")
+            based = True
+            marks += 1
+            if marks <= _MOST_MARKS:
+                written.append(point)
+            continue
+        if unseen and _is_needed(text, at):
+            if marks <= _MOST_MARKS:
+                written.append(point)
+            continue
+        end_tower()
+        based = not unseen and not point.isspace()
+        written.append(_sign(point) if unseen else point)
+    end_tower()
+    return "".join(written)
+
+
+def cut(text: str, most: int = 60) -> str:
+    """At most so many characters, as a reader counts them; what is cut off is told by an ellipsis."""
+    start = text[: _LOOKED_AT * most]
+    written = legible(start)
+    kept: list[str] = []
+    for character in _characters(written):
+        kept.append(character)
+        if len(kept) > most:
+            break
+    return written if len(kept) <= most and start == text else f"{''.join(kept[: most - 1])}…"
+
+
+def isolated(text: str) -> str:
+    """A text that keeps to itself, where it runs from right to left."""
+    return f"{_ISOLATE}{text}{_END}" if _RIGHT_TO_LEFT.search(text) else text
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A name as it is shown: one line, not longer than can be read, to be set beside anything."""
+    return isolated(cut(text, most).translate(_ENDS))
+
+
+def whole(text: str) -> str:
+    """A text that UTF-8 can carry: half a character stands as a sign."""
+    return re.sub("[\ud800-\udfff]", lambda found: _sign(found[0]), text)
+
+
+def _sign(point: str) -> str:
+    return f"‹U+{ord(point):04X}›"
+
+
+def _is_unseen(point: str) -> bool:
+    return point not in "\n\r\t" and (_UNSEEN.match(point) is not None or ord(point) & 0xFFFE == 0xFFFE)
+
+
+def _is_needed(text: str, at: int) -> bool:
+    """Whether an unseen character is part of how its neighbours are written: emoji, joined letters, flags."""
+    point, before, after = text[at], text[at - 1 : at] if at else "", text[at + 1 : at + 2]
+    if point == "\u200d" and (_EMOJI.match(before) or _OF_EMOJI.match(before)) and _EMOJI.match(after):
+        return True
+    if point in "\u200c\u200d\u180b\u180c\u180d\u180f":
+        return _JOINING.match(before) is not None
+    if point in "\ufe0e\ufe0f":
+        return _EMOJI.match(before) is not None or (before != "" and before in "0123456789#*" and after == "\u20e3")
+    if "\U000e0100" <= point <= "\U000e01ef":
+        return _HAN.match(before) is not None
+    if not _TAG.match(point):
+        return False
+    flag = at - 1
+    while flag >= 0 and at - flag < 8 and _TAG.match(text[flag]):
+        flag -= 1
+    return flag >= 0 and text[flag] == _BLACK_FLAG
+
+
+def _characters(text: str) -> Iterator[str]:
+    """What a reader takes for one: a letter with its marks, an emoji made of several."""
+    held = ""
+    for point in text:
+        if held and _belongs(held, point):
+            held += point
+            continue
+        if held:
+            yield held
+        held = point
+    if held:
+        yield held
+
+
+def _belongs(held: str, point: str) -> bool:
+    if len(held) >= _LONGEST_CHARACTER:
+        return False
+    if point in "\u200c\u200d" or _OF_EMOJI.match(point) or _TAG.match(point):
+        return True
+    if unicodedata.category(point) in ("Mn", "Me", "Mc"):
+        return True
+    pair = len(held) == 1 and all("\U0001f1e6" <= one <= "\U0001f1ff" for one in held + point)
+    return pair or (held[-1] == "\u200d" and _EMOJI.match(point) is not None)

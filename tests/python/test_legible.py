@@ -1,0 +1,73 @@
+"""Text from outside is fit to be shown: by the rules that the page follows, too, and in all that leaves the kernel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny
+
+import residscope
+from residscope.export.page import file_name, title
+from residscope.legible import legible, shown
+from residscope.protocol import Shown, WriteCode
+from residscope.service import Service
+
+CASES = json.loads((Path(__file__).parents[1] / "texts" / "shown.json").read_text())
+HOSTILE = ["\u202egnirts<b>$x$", "x" + "\u0301" * 450, "a\x1b[31m\x00", "\u2067" + "y" * 9999]
+UNFIT = {"\u202e", "\u2067", "\x1b", "\x00"}
+
+
+@pytest.mark.parametrize(("text", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_text_is_shown_as_on_the_page(text, expected):
+    assert shown(text) == expected
+    assert legible(legible(text)) == legible(text)
+
+
+@pytest.mark.parametrize("piece", ["x", "👩‍", "क्", "\u0301", "🇫", "가", "\ud800", "\u202e", "e\u0301\u0302"], ids=ascii)
+def test_a_text_is_not_longer_than_can_be_read(piece):
+    assert len(shown(piece * 100_000)) < 1000
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
+def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
+    model = tiny.boot("llama")
+    cache = tiny.run(model)[2]
+    service = Service(cache, name)
+    target = service.targets().resolve(("w5", "w9"))
+    heads = residscope.attribute(cache, ("w5", "w9"))
+    figure = heads.to_plotly("scatter", other=heads, names=(name, name))
+    code = service.reply(WriteCode("heads", Shown(target, 1)))[0].code
+    [remark] = [line for line in code.splitlines() if "stands for" in line]
+    tokens = residscope.attribute(cache, ("w5", "w9"), by="layer", position=None).to_plotly(tokens=[name] * 7)
+    panel = residscope.inspect(cache, name=name, show=False)
+    for text in [
+        title(name, Shown(target, 1)),
+        file_name(name),
+        figure.layout.xaxis.title.text,
+        *tokens.layout.xaxis.ticktext,
+        remark,
+        repr(panel),
+    ]:
+        assert not UNFIT & set(text), ascii(text)
+        assert "\u0301" * 5 not in text
+        assert len(text) < 400
+    panel.close()
+
+
+def test_a_page_of_a_cache_by_such_a_name_is_of_utf_8(monkeypatch):
+    import IPython.core.getipython
+
+    model = tiny.boot("llama")
+    cache = tiny.run(model)[2]
+    space = SimpleNamespace(user_ns={"\ud800": cache})
+    monkeypatch.setattr(IPython.core.getipython, "get_ipython", lambda: space)
+    [found] = residscope.namespace.search().found
+    assert found.names == ['globals()["\\ud800"]']
+    panel = residscope.inspect(cache, name="\ud800<b>", show=False)
+    page = panel.to_html()
+    assert page.encode()
+    assert "<title>‹U+D800›&lt;b&gt;: " in page
+    panel.close()
