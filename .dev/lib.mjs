@@ -178,6 +178,6 @@ export function stepIfChanged(name, stampName, inputs, results, work) {
     rmSync(stamp, { force: true });
     work();
     mkdirSync(dirname(stamp), { recursive: true });
-    writeFileSync(stamp, inputs()); // anew: npm may have rewritten its lock file
+    writeFileSync(stamp, print);
   });
 }

@@ -1,10 +1,17 @@
 """What `import residscope` costs, and what comes with the package."""
 
+import json
+import shutil
 import subprocess
 import sys
 import textwrap
 from importlib.metadata import entry_points
 from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_import_is_light() -> None:
@@ -31,3 +38,30 @@ def test_the_bundles_are_there() -> None:
 def test_the_command_is_installed() -> None:
     (command,) = entry_points(group="console_scripts", name="residscope")
     assert command.value == "residscope.demo.cli:main"
+
+
+@pytest.mark.parametrize("asked", ["a-package-that-is-not-in-the-lock-file", None])
+def test_node_packages_are_those_of_the_lock_file_or_it_is_said_what_to_do(tmp_path: Path, asked: str | None) -> None:
+    shutil.copytree(ROOT / ".dev", tmp_path / ".dev")
+    manifest = {"name": "x", "version": "1.0.0", "dependencies": {asked: "1.0.0"} if asked else {}}
+    (tmp_path / "package.json").write_text(json.dumps(manifest))
+    lock = tmp_path / "package-lock.json"
+    lock.write_text(
+        json.dumps({"name": "x", "version": "1.0.0", "lockfileVersion": 3, "packages": {"": {"name": "x"}}})
+    )
+    before = lock.read_bytes()
+    command = ["node", ".dev/node.mjs", "install"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert lock.read_bytes() == before
+    assert not (tmp_path / "node_modules" / str(asked)).exists()
+    assert done.returncode == (1 if asked else 0), done.stderr
+    if asked:
+        [said] = [line for line in done.stderr.splitlines() if line.startswith("✗")]
+        for words in ("package-lock.json", "Nothing was changed", "`npm install`", "commit"):
+            assert words in said
+
+
+def test_building_from_the_source_installs_node_packages_in_the_same_way() -> None:
+    assert 'npm = ["node", ".dev/node.mjs"]' in (ROOT / "pyproject.toml").read_text()
+    for script in (ROOT / ".dev").glob("*.mjs"):
+        assert 'npm("install"' not in script.read_text(), f"{script.name} may rewrite the lock file"

@@ -1,3 +1,4 @@
 // What a host needs outside of any page: nothing here touches a document, not even when it is loaded.
+export { shown } from "./legible";
 export { child } from "./lifetime";
 export { attaching, judge, WHO, type Who, WIRE } from "./who";

@@ -1,6 +1,7 @@
 /** Residscope in VS Code: a view in the activity bar, views in editor tabs, and their commands. */
 
-import { type Opened, shown } from "@residscope/widgets";
+import type { Opened } from "@residscope/widgets";
+import { shown } from "@residscope/widgets/pageless";
 import {
   commands, type ExtensionContext, extensions, Uri, ViewColumn, type WebviewPanel, type WebviewView, window, workspace,
 } from "vscode";
