@@ -8,21 +8,21 @@ import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from "node:f
 import { dirname, join } from "node:path";
 import { fingerprint, inRoot, isScript, main, npm, outputs, step, stepIfChanged, venv } from "./lib.mjs";
 
-const shared = ["package-lock.json", ".dev/build.mjs"];
+const shared = ["package-lock.json", "LICENSE", ".dev/build.mjs"];
 
 const bundles = [
   {
     name: "Views (widgets)",
     stamp: "widgets",
     inputs: ["widgets", ...shared],
-    results: [join(outputs.widgets, "panel.js"), inRoot("widgets", "lib", "index.js")],
+    results: [...["panel.js", "THIRD-PARTY-LICENSES.txt", "LICENSE"].map((name) => join(outputs.widgets, name)), ...["index.js", "licences.json"].map((name) => inRoot("widgets", "lib", name))],
     build: () => npm("run", "build", "--workspace", "widgets"),
   },
   {
     name: "JupyterLab extension",
     stamp: "labextension",
     inputs: ["extension/jupyterlab", "widgets", "py_backend/residscope/demo/example.ipynb", "py_backend/residscope/attach.py", ...shared],
-    results: [join(outputs.labextension, "package.json")],
+    results: [join(outputs.labextension, "package.json"), join(outputs.labextension, "static", "third-party-licenses.json")],
     build: () => npm("run", "build", "--workspace", "extension/jupyterlab"),
   },
 ];

@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { licencesOf, noticeOf, RECORD } from "./licences.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = process.env.RESIDSCOPE_STATIC ?? join(here, "..", "py_backend", "residscope", "static");
@@ -18,21 +19,28 @@ function once(code) {
 }
 
 const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
-const common = { bundle: true, minify: true, target: browsers, logLevel: "warning", legalComments: "none" };
+const common = { bundle: true, minify: true, target: browsers, logLevel: "warning", legalComments: "none", charset: "utf8", metafile: true, absWorkingDir: here };
 const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
 const styles = join(out, "panel.css");
 const library = join(here, "lib", "index.js");
 const pageless = join(here, "lib", "pageless.js"); // for a host that runs outside of a page
-await Promise.all([
-  build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "iife", globalName: "made", write: false, charset: "utf8" })
-    .then(({ outputFiles: [{ text }] }) => writeFileSync(panel, once(text))),
-  build({ ...common, entryPoints: [join(here, "src", "standalone.ts")], format: "esm", outfile: standalone, charset: "utf8" }),
-  build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles, charset: "utf8" }),
-  build({ ...common, entryPoints: [join(here, "src", "index.ts")], format: "esm", outfile: library, charset: "utf8" }),
-  build({ ...common, entryPoints: [join(here, "src", "pageless.ts")], format: "esm", outfile: pageless, charset: "utf8" }),
+const [inPanel, inPage, , inLibrary, inPageless] = await Promise.all([
+  build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "iife", globalName: "made", write: false }).then((made) => {
+    writeFileSync(panel, once(made.outputFiles[0].text));
+    return made;
+  }),
+  build({ ...common, entryPoints: [join(here, "src", "standalone.ts")], format: "esm", outfile: standalone }),
+  build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles }),
+  build({ ...common, entryPoints: [join(here, "src", "index.ts")], format: "esm", outfile: library }),
+  build({ ...common, entryPoints: [join(here, "src", "pageless.ts")], format: "esm", outfile: pageless }),
 ]);
 copyFileSync(styles, join(here, "lib", "panel.css"));
+
+const of = (...made) => licencesOf(made.map(({ metafile }) => metafile), here);
+writeFileSync(join(out, "THIRD-PARTY-LICENSES.txt"), noticeOf(of(inPanel, inPage)));
+copyFileSync(join(here, "..", "LICENSE"), join(out, "LICENSE"));
+writeFileSync(join(here, "lib", RECORD), JSON.stringify({ "index.js": of(inLibrary), "pageless.js": of(inPageless) }));
 for (const file of [panel, standalone, styles, library]) {
   const bytes = readFileSync(file);
   console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} gzipped`);

@@ -39,6 +39,7 @@ _PAGE = """<!doctype html>
 <body>
 <main id="panel"></main>
 <noscript><p>{title}: this page draws its pictures with JavaScript, which is switched off here.</p></noscript>
+<pre id="licences" hidden>{licences}</pre>
 <script id="data" type="text/plain">{data}</script>
 <script type="module">{script}</script>
 </body>
@@ -49,12 +50,13 @@ _PAGE = """<!doctype html>
 def page(snapshot: Snapshot) -> str:
     """A snapshot as an HTML page that stands alone.
 
-    The data is base64, so that no token can end the element that holds it; the script is known to the page's policy by
-    its hash, and no other runs.
+    It holds the licences of all code in it, as text. The data is base64, so that no token can end the element that
+    holds it; the script is known to the page's policy by its hash, and no other runs.
 
     Raises:
         ResidscopeError: If the views are not built.
     """
+    licences = "\n".join(_built(name) for name in ("LICENSE", "THIRD-PARTY-LICENSES.txt"))
     script = re.sub(r"<(?=/script|!--)", r"\\x3c", _built("standalone.js"), flags=re.IGNORECASE)
     known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
@@ -66,6 +68,7 @@ def page(snapshot: Snapshot) -> str:
         policy=policy,
         title=escape(title(snapshot.name, snapshot.selection)),
         style=_built("panel.css") + _STYLE,
+        licences=escape(licences),
         data=base64.b64encode(zipped).decode(),
         script=script,
     )
