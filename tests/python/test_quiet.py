@@ -1,0 +1,55 @@
+"""Nothing is fetched, no port is opened, no program is started, and only the file that is asked for is written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+QUIET = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import tiny, torch
+model = tiny.boot("llama")
+tokens, logits, cache = tiny.run(model)
+model.tokenizer.encode("w5")
+
+seen = []
+heard = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "subprocess.", "os.system", "os.exec", "os.fork")
+def hook(event, args):
+    if event.startswith(heard) and event not in ("socket.__new__", "socket.gethostname"):
+        seen.append((event, str(args)[:200]))
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        seen.append((event, str(args)[:200]))
+sys.dont_write_bytecode = True
+sys.addaudithook(hook)
+
+import residscope
+from residscope.desk import Desk
+from residscope.protocol import Shown, WriteCode
+from residscope.service import Service
+
+pair = ("w5", "w9")
+for by in ("accumulated", "layer", "head", "neuron"):
+    residscope.attribute(cache, pair, by=by).mean()
+residscope.attention(cache, ["0.1"], weighting="contribution", answers=pair)
+residscope.scores(cache, "induction")
+residscope.token_lens(cache, pair, prompt=0)
+residscope.caches()
+panel = residscope.inspect(cache, pair, heads=["1.1"], show=False)
+panel.to_html()
+service = Service(cache)
+service.reply(WriteCode("heads", Shown(service.targets().resolve(pair))))
+Desk().answer({"id": "1", "ask": {"kind": "caches"}})
+assert not seen, seen
+panel.save(sys.argv[2])
+assert [event for event, _ in seen] == ["open"], seen
+"""
+
+
+def test_nothing_is_fetched_no_port_is_opened_and_no_file_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    command = [sys.executable, "-c", QUIET, str(Path(__file__).parent), str(page)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [page.name]
