@@ -15,14 +15,17 @@ const bundles = [
     name: "Views (widgets)",
     stamp: "widgets",
     inputs: ["widgets", ...shared],
-    results: [...["panel.js", "THIRD-PARTY-LICENSES.txt", "LICENSE"].map((name) => join(outputs.widgets, name)), ...["index.js", "licences.json"].map((name) => inRoot("widgets", "lib", name))],
+    results: [
+      ...["panel.js", "THIRD-PARTY-LICENSES.txt", "LICENSE"].map((name) => join(outputs.widgets, name)),
+      ...["index.js", "licences.json"].map((name) => inRoot("widgets", "lib", name)),
+    ],
     build: () => npm("run", "build", "--workspace", "widgets"),
   },
   {
     name: "JupyterLab extension",
     stamp: "labextension",
     inputs: ["extension/jupyterlab", "widgets", "py_backend/residscope/demo/example.ipynb", "py_backend/residscope/attach.py", ...shared],
-    results: [join(outputs.labextension, "package.json"), join(outputs.labextension, "static", "third-party-licenses.json")],
+    results: ["package.json", join("static", "third-party-licenses.json")].map((name) => join(outputs.labextension, name)),
     build: () => npm("run", "build", "--workspace", "extension/jupyterlab"),
   },
 ];
