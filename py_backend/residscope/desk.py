@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 from uuid import uuid4
 
+from .attach import SafeImports
 from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .facts import row
@@ -32,7 +34,10 @@ class Desk:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. Never raises.
         """
-        return answered(message, self._reply)
+        # The list is also asked for when a notebook was only opened, and the user has run nothing. A question about a
+        # cache comes after the user's cells: a tokenizer of their own may import from the notebook's folder only now.
+        with nullcontext() if _about_a_cache(message) else SafeImports():
+            return answered(message, self._reply)
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, ListCaches):
@@ -44,6 +49,14 @@ class Desk:
         reply = _service(seen).reply(question.ask, question.id, looked=True)
         _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
         return reply
+
+
+def _about_a_cache(message: Any) -> bool:
+    """Whether a message, which may be nonsense, is a question about one of the user's caches."""
+    if not isinstance(message, dict) or message.get("cache") is None:
+        return False
+    ask = message.get("ask")
+    return not (isinstance(ask, dict) and ask.get("kind") == "caches")
 
 
 def _rows(searched: Search) -> CachesReply:
