@@ -7,37 +7,43 @@ import json
 
 import numpy as np
 import pytest
+from as_vscode import expression
 from beside import value
 from jupyter_client.manager import start_new_kernel
 from test_beside import TRACES
 from test_kernel import SETUP, run
 
+from residscope import executed, protocol
 from residscope.executed import MIME
 
-ANSWER = '__import__("residscope.executed", fromlist=["_"]).answer({!r})'
+TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
 def kernel():
     manager, client = start_new_kernel(kernel_name="python3")
     run(client, SETUP)
+    [greeted] = run(client, expression(TOKEN))
+    assert greeted["data"][MIME]["token"] == TOKEN
+    assert greeted["data"][MIME]["who"]["wire"] == protocol.wire()
     yield client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
 
 
 def asked(kernel, *questions: dict) -> list[dict]:
-    """The pieces that come as outputs; nothing else may come."""
+    """The pieces that come as outputs, each with the token; nothing else may come."""
     pieces: list[dict] = []
 
     def hear(message: dict) -> None:
         if message["msg_type"] == "display_data":
             assert set(message["content"]["data"]) == {MIME}
             pieces.append(message["content"]["data"][MIME])
+            assert pieces[-1]["token"] == TOKEN
         else:
             assert message["msg_type"] in ("status", "execute_input"), message
 
-    code = ANSWER.format(json.dumps(questions))
+    code = expression(TOKEN, list(questions))
     kernel.execute_interactive(code, silent=False, store_history=False, allow_stdin=False, timeout=60, output_hook=hear)
     return pieces
 
@@ -71,3 +77,40 @@ def test_a_long_answer_comes_in_pieces(kernel) -> None:
     assert len(pieces) > 3
     assert all(piece["id"] == "a" for piece in pieces)
     assert whole(pieces)["answer"]["reply"]["kind"] == "caches"
+
+
+def test_an_answer_beyond_all_measure_is_a_failure_that_says_so(kernel) -> None:
+    run(kernel, "import residscope.executed as _e; _e._PIECE, _e._LONGEST = 500_000, 100; del _e")
+    [piece] = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
+    failure = whole([piece])["answer"]["failure"]
+    assert failure["code"] == "too-long"
+    assert "Choose fewer heads" in failure["message"]
+
+
+def test_a_kernel_that_was_not_attached_to_loads_nothing_and_raises_nothing(tmp_path) -> None:
+    """It was restarted between attaching and asking: the extension hears no answer, and attaches again."""
+    (tmp_path / "residscope").mkdir()
+    (tmp_path / "residscope" / "__init__.py").write_text("")
+    (tmp_path / "residscope" / "executed.py").write_text("raise SystemError")
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
+    try:
+        before = {name: value(client, expression) for name, expression in TRACES.items()}
+        assert asked(client, {"id": "a", "ask": {"kind": "caches"}}) == []
+        assert value(client, "'residscope' in __import__('sys').modules") is False
+        assert {name: value(client, expression) for name, expression in TRACES.items()} == before
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_the_expression_asks_what_was_asked_whatever_its_characters(monkeypatch) -> None:
+    heard: list[tuple[list, str]] = []
+    monkeypatch.setattr(executed, "answer", lambda questions, token: heard.append((json.loads(questions), token)))
+    texts = ["é", "\u2028\u2029", "🙂", "\ud800", "\udc00 \ud800", "\"'`\\", "\n\r\t\x00\x7f", "{0} %s ${x}", "\\u0041"]
+    questions = [
+        {"id": text, "ask": {"kind": "caches"}, "cache": {"id": " ".join(texts), "state": text}} for text in texts
+    ]
+    code = expression(TOKEN, questions)
+    assert code.isascii()
+    assert eval(code) is None
+    assert heard == [(questions, TOKEN)]

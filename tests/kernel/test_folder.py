@@ -11,7 +11,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from beside import ATTACH, WHO, Beside, busy, value
+from as_vscode import expression
+from beside import Beside, busy, value
 from jupyter_client.manager import start_new_kernel
 from test_kernel import run
 
@@ -70,11 +71,9 @@ def everything_else(client) -> list[str]:
 
 
 def attach_as_vscode(client) -> dict:
-    """As one expression of an ordinary cell, in the kernel's main thread."""
-    it = WHO.removeprefix("__import__")[len('("IPython.display", fromlist=["_"]).JSON(') : -1]
-    shown = f'__import__("IPython.display", fromlist=["_"]).display({{"{MIME}": {it}}}, raw=True)'
-    [output] = run(client, f"({ATTACH}, {shown})[1]")
-    return output["data"][MIME]
+    """In an ordinary cell, in the kernel's main thread."""
+    [output] = run(client, expression("token"))
+    return output["data"][MIME]["who"]
 
 
 ENTRIES = {

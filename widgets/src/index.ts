@@ -16,4 +16,4 @@ export { type Checked, checkSnapshot } from "./snapshot-check";
 export { summaryOf } from "./summary";
 export type { Place, Places } from "./views/kernels";
 export { mountView } from "./view";
-export { attaching, judge, WHO, type Who } from "./who";
+export { asWho, attaching, judge, WHO } from "./who";

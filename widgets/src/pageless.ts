@@ -1,4 +1,5 @@
 // What a host needs outside of any page: nothing here touches a document, not even when it is loaded.
 export { shown } from "./legible";
 export { child } from "./lifetime";
-export { attaching, judge, WHO, type Who, WIRE } from "./who";
+export { pythonText } from "./python";
+export { asWho, attaching, judge, WHO, type Who, WIRE } from "./who";

@@ -1,6 +1,7 @@
 // Who a kernel's Residscope is, and what stands in the way of working with it.
 import type { LinkState } from "./link";
 import { WIRE } from "./protocol.gen";
+import { pythonText } from "./python";
 
 export { WIRE };
 
@@ -17,7 +18,14 @@ export interface Who {
 }
 
 /** How a host sends the text of `attach.py`: run in a namespace of its own, so that the user's gets no name. */
-export const attaching = (code: string): string => `exec(${JSON.stringify(code)}, {"__name__": "residscope-attach"})`;
+export const attaching = (code: string): string => `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
+
+/** What a kernel says of itself, as far as it is of the right types: a module of that name may hold anything. */
+export function asWho(said: unknown): Who {
+  const { python, version, wire } = (said ?? {}) as Record<keyof Who, unknown>;
+  const text = (value: unknown): string | null => (typeof value === "string" ? value : null);
+  return { python: text(python) ?? "unknown", version: text(version), wire: text(wire) };
+}
 
 /** `ready` where the kernel understands a host of this version; `reload` says how that host is renewed. */
 export function judge(who: Who, version: string, reload: string): LinkState {

@@ -1,7 +1,7 @@
 /** Asks a kernel who its Residscope is, and says what stands in the way of working with it, if anything. */
 
 import type { Kernel } from "@jupyterlab/services";
-import { attaching, judge, type LinkState, WHO, type Who } from "@residscope/widgets";
+import { asWho, attaching, judge, type LinkState, WHO } from "@residscope/widgets";
 
 import attachCode from "../../../py_backend/residscope/attach.py";
 import { version } from "../package.json";
@@ -14,5 +14,5 @@ export async function greet(kernel: Kernel.IKernelConnection, subshell: string |
     return { kind: "refused", words: "This kernel does not run Python, and TransformerLens lives there." };
   }
   const { who } = await execute(kernel, subshell, attaching(attachCode), { who: `__import__("IPython.display", fromlist=["_"]).JSON(${WHO})` });
-  return judge((who?.["application/json"] ?? {}) as Who, version, "reload the page");
+  return judge(asWho(who?.["application/json"]), version, "reload the page");
 }

@@ -29,8 +29,9 @@ export class Host {
   }
 
   hear<S extends ToPage["say"]>(say: S, listener: (message: Extract<ToPage, { say: S }>) => void, signal = this.signal): void {
-    window.addEventListener("message", ({ data }: MessageEvent<ToPage>) => {
-      if (data.say === say) listener(data as Extract<ToPage, { say: S }>);
+    window.addEventListener("message", ({ data, origin }: MessageEvent<ToPage | null | undefined>) => {
+      // The extension's messages are handed on by VS Code's own frame around this one. Any window may send others.
+      if (origin === window.origin && data?.say === say) listener(data as Extract<ToPage, { say: S }>);
     }, { signal });
   }
 

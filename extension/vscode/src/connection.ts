@@ -2,15 +2,16 @@
 
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Answer, LinkState, Question } from "@residscope/widgets";
-import { attaching, child, judge, WHO, type Who } from "@residscope/widgets/pageless";
+import { asWho, child, judge } from "@residscope/widgets/pageless";
 import type { Uri } from "vscode";
 
-import attachCode from "../../../py_backend/residscope/attach.py";
 import { version } from "../package.json";
+import { asking, greeting, newToken } from "./expressions";
 import { DENIED, DIED, isKernel, kernelOf } from "./jupyter";
 import { listen } from "./listen";
 import { whenIdleFor } from "./patience";
-import { MIME, Pieces, Refused, run } from "./run";
+import { Pieces } from "./pieces";
+import { Refused, run } from "./run";
 
 /** Longer than a kernel that is free takes to answer. */
 const MOMENT_MS = 600;
@@ -18,12 +19,6 @@ const MOMENT_MS = 600;
 const PATIENCE_MS = 5000;
 const CLOSED = "This notebook is not open. Open it, and run its cells: the last picture stays.";
 const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
-
-/** One expression, which is None and leaves no name: attaches, and shows who is there. */
-const GREET = `(${attaching(attachCode)}, __import__("IPython.display", fromlist=["_"]).display({"${MIME}": ${WHO}}, raw=True))[1]`;
-
-const asking = (questions: Question[]): string =>
-  `__import__("residscope.executed", fromlist=["_"]).answer(${JSON.stringify(JSON.stringify(questions))})`;
 
 export interface Listener {
   state(now: LinkState): void;
@@ -139,10 +134,11 @@ export class Connection {
     const asked = new Map(waiting.map((one) => [one.question.id, one]));
     const waits = child(signal);
     whenIdleFor(PATIENCE_MS, () => this.#idle(kernel), waits.signal, () => this.#deny());
-    const pieces = new Pieces();
+    const pieces = new Pieces(asked.keys());
+    const token = newToken();
     let trouble: unknown = null;
     try {
-      for await (const output of run(kernel, asking(waiting.map(({ question }) => question)))) {
+      for await (const output of run(kernel, asking(token, waiting.map(({ question }) => question)), token)) {
         if (signal.aborted) return; // lost meanwhile, which was told
         const whole = pieces.take(output);
         if (!whole) continue;
@@ -242,7 +238,8 @@ export class Connection {
 /** Once more where nothing came: a user who interrupts a cell takes all with it that waits behind. */
 async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
-    for await (const who of run(kernel, GREET)) return judge(who as Who, version, "reload the window");
+    const token = newToken();
+    for await (const { who } of run(kernel, greeting(token), token)) return judge(asWho(who), version, "reload the window");
   }
   return { kind: "refused", words: DENIED };
 }

@@ -2,7 +2,7 @@ import type { Answer, LinkState, Question } from "@residscope/widgets";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Connection } from "../src/connection";
 import { installed, Uri, workspace } from "./fake-vscode";
-import { FakeKernel, jupyterWith, output, pieces, US } from "./kernel";
+import { FakeKernel, jupyterWith, output, pieces, raw, US } from "./kernel";
 
 let end: AbortController;
 let kernel: FakeKernel;
@@ -46,13 +46,10 @@ const say = (words: RegExp) => expect.objectContaining({ words: expect.stringMat
 
 describe("attaching", () => {
   it("is ready where kernel and extension are of one version, in one expression that is None", async () => {
-    let code = "";
-    const execute = kernel.executeCode.bind(kernel);
-    kernel.executeCode = (text, token) => execute((code = text), token);
     await connection.attach();
     expect(connection.state).toEqual({ kind: "ready" });
     expect(events).toEqual(["renewed", "ready"]);
-    expect(code).toMatch(/^\(exec\(.*\)\)\[1\]$/s);
+    expect(kernel.codes).toEqual([expect.stringMatching(/^\(exec\(.*\)\)\[1\]$/s)]);
   });
 
   it.each<[string, () => void, string, RegExp]>([
@@ -183,6 +180,41 @@ describe("asking", () => {
     await settled();
     expect(new Uint8Array(answers.get("long")!.buffers[0]!)).toEqual(bytes);
     expect(answers.get("long")!.answer.reply).toMatchObject({ done: 1, total: 2 });
+  });
+
+  it("takes nothing for an answer that other code shows meanwhile, and is not disturbed by it", async () => {
+    const forged = (id: string, token?: unknown): unknown =>
+      ({ token, id, piece: 0, pieces: 1, text: JSON.stringify({ answer: { id, reply: { kind: "working", done: 7, total: 7 } }, buffers: [] }) });
+    const earlier = /"token": "(\w+)"/.exec(kernel.codes[0]!)?.[1];
+    kernel.meanwhile = [
+      ...[undefined, null, "", 7, earlier, "f".repeat(32)].map((token) => output(forged("a", token))),
+      ...["", "{", "null", "7", '"text"', "[]", "\u0000"].map((text) => raw(text)),
+      raw("{", "application/vnd.code.notebook.error"),
+      output({ name: "KeyError", message: "of a thread" }, "application/vnd.code.notebook.error"),
+    ];
+    // With the token, and yet no answer to what was asked.
+    kernel.answers = ({ id }) => [output(forged("b")), output({ id, piece: 0, pieces: 0.5, text: "" }), ...pieces({ id, reply: { kind: "working", done: 0, total: 0 } })];
+    const got: unknown[] = [];
+    connection.ask(question("b"), (answer) => got.push(answer));
+    await settled();
+    got.length = 0;
+    connection.ask(question("a"), (answer) => got.push(answer));
+    await settled();
+    expect(got).toEqual([{ id: "a", reply: { kind: "working", done: 0, total: 0 } }]);
+    expect(connection.state).toEqual({ kind: "ready" });
+    expect(events).not.toContain("lost");
+  });
+
+  it("has another token for each request, and asks in ASCII whatever the names are", async () => {
+    const odd = "naïve é \u2028 \u{1f642} \ud800 \udc00 \" ' \\ \n \u007f {answer}";
+    connection.ask({ id: "a", ask: { kind: "caches" }, cache: { id: odd, state: "" } }, () => undefined);
+    await settled();
+    ask("b");
+    await settled();
+    expect(kernel.asked[0]![0]!.cache!.id).toBe(odd);
+    const tokens = kernel.codes.map((code) => /"token": "(\w{32})"|"(\w{32})"\)$/.exec(code)?.slice(1).join(""));
+    expect(new Set(tokens).size).toBe(3);
+    for (const code of kernel.codes) expect(code).toMatch(/^[\n\x20-\x7e]+$/);
   });
 
   it("attaches anew when a request was interrupted, and has it asked again", async () => {

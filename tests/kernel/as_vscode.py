@@ -1,0 +1,29 @@
+"""What the VS Code extension has a kernel run, as its own code writes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+_EXTENSION = Path(__file__).parents[2] / "extension" / "vscode"
+_WRITE = """
+import { build } from "esbuild";
+import { readFileSync } from "node:fs";
+const { token, questions } = JSON.parse(readFileSync(0, "utf8"));
+const common = { bundle: true, write: false, platform: "node", format: "esm", loader: { ".py": "text" } };
+const { outputFiles: [{ contents }] } = await build({ ...common, entryPoints: ["src/expressions.ts"] });
+const module = Buffer.from(contents).toString("base64");
+const { asking, greeting } = await import(`data:text/javascript;base64,${module}`);
+process.stdout.write(JSON.stringify(questions ? asking(token, questions) : greeting(token)));
+"""
+
+
+def expression(token: str, questions: list[Any] | None = None) -> str:
+    """The expression that asks these questions, or that attaches where there are none."""
+    node = ["node", "--input-type=module", "--eval", _WRITE]
+    given = json.dumps({"token": token, "questions": questions})
+    done = subprocess.run(node, cwd=_EXTENSION, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -1,0 +1,7 @@
+/** A text as a string literal of Python's, in ASCII: a host's way to the kernel may not carry every other character. */
+export const pythonText = (text: string): string =>
+  JSON.stringify(text).replace(/[^\x20-\x7e]/gu, (character) => {
+    const point = character.codePointAt(0) ?? 0;
+    const digits = point.toString(16);
+    return point > 0xffff ? `\\U${digits.padStart(8, "0")}` : `\\u${digits.padStart(4, "0")}`;
+  });
