@@ -8,7 +8,7 @@ import {
 
 import { Hub } from "./hub";
 import { listen } from "./listen";
-import { Memory } from "./memory";
+import { asOpened, Memory } from "./memory";
 import type { Command, ToPage } from "./messages";
 import { nameOf } from "./notebooks";
 import { Page } from "./page";
@@ -108,10 +108,4 @@ export function activate(context: ExtensionContext): void {
   );
   listen(workspace.onDidGrantWorkspaceTrust, () => hub.retry(), life.signal);
   listen(extensions.onDidChange, () => hub.retry(), life.signal);
-}
-
-/** What a tab was of, as its page left it; null where that cannot be read any more. The page looks at the selection. */
-function asOpened(state: unknown): Opened | null {
-  const { path, name, selection } = (state ?? {}) as Partial<Opened>;
-  return typeof path === "string" && typeof name === "string" ? { path, name, selection: selection ?? null } : null;
 }

@@ -1,7 +1,8 @@
-/** What was looked at in each notebook, over a reload of the window. */
+/** What was looked at in each notebook, over a reload of the window. What was stored may be anything. */
 
 import type { Opened } from "@residscope/widgets";
-import type { Memento } from "vscode";
+import { asSelection } from "@residscope/widgets/pageless";
+import { type Memento, Uri } from "vscode";
 
 const KEY = "residscope.opened";
 /** So many notebooks are remembered, the latest. */
@@ -11,11 +12,28 @@ export class Memory {
   constructor(readonly state: Memento) {}
 
   get all(): Opened[] {
-    return this.state.get<Opened[]>(KEY, []);
+    const stored = this.state.get<unknown>(KEY);
+    if (!Array.isArray(stored)) return [];
+    return stored.slice(-MOST).map(asOpened).filter((opened) => opened !== null);
   }
 
   async set(opened: Opened): Promise<void> {
     const others = this.all.filter(({ path }) => path !== opened.path);
     await this.state.update(KEY, [...others, opened].slice(-MOST));
+  }
+}
+
+/** What was looked at, as it was stored; null where that cannot be read any more. */
+export function asOpened(stored: unknown): Opened | null {
+  const { path, name, selection } = (stored ?? {}) as Record<keyof Opened, unknown>;
+  if (typeof path !== "string" || typeof name !== "string" || !isAddress(path)) return null;
+  return { path, name, selection: asSelection(selection) };
+}
+
+function isAddress(path: string): boolean {
+  try {
+    return Uri.parse(path, true).path !== "";
+  } catch {
+    return false;
   }
 }

@@ -18,7 +18,8 @@ export class EventEmitter<T> {
 
 export class Uri {
   constructor(readonly text: string) {}
-  static parse(text: string): Uri {
+  static parse(text: string, strict = false): Uri {
+    if (strict && !/^\w[\w.+-]*:/.test(text)) throw new Error(`[UriError]: Scheme is missing: ${text}`);
     return new Uri(text);
   }
   get path(): string {
