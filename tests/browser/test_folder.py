@@ -1,0 +1,33 @@
+"""A notebook that came with files beside it is opened while the sidebar is: none of them is run."""
+
+from __future__ import annotations
+
+from lab import Lab
+from playwright.sync_api import expect
+from sidebar import FOLLOWS
+
+TRAPS = ("residscope/__init__.py", "residscope/comm.py", "residscope/attach.py", "msgspec.py", "usercustomize.py")
+
+
+def test_opening_a_notebook_runs_nothing_that_lies_beside_it(lab: Lab) -> None:
+    folder = lab.server.root / "from-elsewhere"
+    mark = lab.server.root / "was-run.txt"
+    for name in TRAPS:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"with open({str(mark)!r}, 'a') as mark: mark.write({name + chr(10)!r})\n")
+    lab.start()
+    sidebar = lab.open_sidebar()
+    path = lab.write_notebook("from-elsewhere/quiet.ipynb", "1 + 1")
+    lab.command("docmanager:open", path=path)
+    lab.wait_for_notebook(path)
+    answered = sidebar.get_by_text("No activation cache in this kernel yet").or_(sidebar.get_by_role("alert"))
+    expect(answered.first).to_be_visible(timeout=FOLLOWS)
+    assert not mark.exists(), mark.read_text()
+    expect(sidebar.get_by_text("No activation cache in this kernel yet")).to_be_visible()
+    # It was attached to beside these very files.
+    assert lab.python("[__import__('os').path.realpath('.'), '' in __import__('sys').path]") == [
+        str(folder.resolve()),
+        True,
+    ]
+    assert lab.python("'msgspec' in __import__('sys').modules") is True
