@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_notebooks import Hostile, notebooks
 from lab import Lab
 from nbformat import reads
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import Page, expect
 from sidebar import FOLLOWS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-from hostile_notebooks import Hostile, notebooks
 
 ANSWERS_WITHIN = 2_000  # milliseconds
 
@@ -138,7 +134,7 @@ def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) 
         yield f"held the page up for {found['longest']:.0f} ms"
     if found["picture"] != notebook.drawn:
         yield f"a picture: {found['picture']} ({found['words']})"
-    if not notebook.drawn and not trusted and not found["words"].startswith("A Residscope panel. "):
+    if not notebook.drawn and not found["words"].startswith("A Residscope panel. "):
         yield f"said {found['words']!r}"
     if notebook.drawn and not found["line"].startswith("Saved picture of "):
         yield f"does not say that it is saved: {found['line']!r}"

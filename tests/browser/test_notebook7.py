@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hostile_notebooks import notebooks
 from lab import Lab
 from playwright.sync_api import Page, expect
 from server import Server
 from sidebar import FOLLOWS, TINY, cell, cells, standing
 
 
-def test_the_panel_and_the_sidebar(page: Page, nursery: Path | None, tmp_path: Path) -> None:
+def test_the_panel_and_the_sidebar_and_a_hostile_notebook(page: Page, nursery: Path | None, tmp_path: Path) -> None:
     with Server.started(tmp_path, nursery, program="notebook") as server:
         lab = Lab(page, server)
         path = lab.write_notebook("small.ipynb", TINY, "import residscope\npanel = residscope.inspect(cache)")
@@ -39,3 +40,10 @@ def test_the_panel_and_the_sidebar(page: Page, nursery: Path | None, tmp_path: P
         expect(standing(view)).to_contain_text("is reached by no variable any more", timeout=FOLLOWS)
         page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
         expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+
+        (server.root / "hostile.ipynb").write_text(dict(notebooks())["widget, no picture"].text())
+        page.goto(f"{server.url}/notebooks/hostile.ipynb?token={server.token}")
+        expect(page.locator(".rs-output-words")).to_contain_text("this notebook is not trusted", timeout=FOLLOWS)
+        lab.wait_for_notebook("hostile.ipynb")  # by now its widgets would have been restored
+        expect(page.locator(".rs-output-words")).to_be_visible()
+        assert page.evaluate("() => window.hacked") is None

@@ -47,11 +47,15 @@ export const savedPlugin: JupyterFrontEndPlugin<void> = {
   },
 };
 
-/** What an output shows: its live panel, its last picture, or a sentence in place of both. */
-type Showing =
-  | { as: "live" }
-  | { as: "picture"; content: string; widget: Widget; end: AbortController }
-  | { as: "sentence" };
+/** What an output shows: its live panel, or in place of it the last picture or a sentence. */
+type Showing = { as: "live" } | Still;
+interface Still {
+  as: "still";
+  /** The picture's; empty where it is a sentence. */
+  content: string;
+  widget: Widget;
+  end: AbortController;
+}
 
 class PanelOutput extends Panel implements Renderer {
   readonly #end = new AbortController();
@@ -82,14 +86,14 @@ class PanelOutput extends Panel implements Renderer {
     if (id === this.#id && output.trusted && showing?.as === "live") return; // its picture was put into the notebook
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
-    if (id === this.#id && showing?.as === "picture" && showing.content === content) return void this.#enliven(); // just trusted
+    if (id === this.#id && showing?.as === "still" && content !== "" && showing.content === content) return void this.#enliven(); // just trusted
     this.#clear();
     this.#id = id;
-    if (checked?.snapshot) {
-      this.#show(checked.snapshot);
+    if (checked || !output.trusted) {
+      if (checked?.snapshot) this.#show(checked.snapshot);
+      else this.#say(sentenceFor(checked, output.trusted));
       return void this.#enliven();
     }
-    if (!output.trusted) return this.#say(sentenceFor(checked));
     this.#showing = { as: "live" };
     // A cell that has just run finds its kernel there, and no time is lost. ipywidgets needs to have met it, too.
     if (!this.context.isReady) await met(this.context);
@@ -98,7 +102,7 @@ class PanelOutput extends Panel implements Renderer {
 
   /** The cell has been run again into this very output, or the output is another one. */
   #clear(): void {
-    if (this.#showing?.as === "picture") this.#showing.end.abort();
+    if (this.#showing?.as === "still") this.#showing.end.abort();
     this.#showing = null;
     this.node.style.paddingTop = "";
     for (const widget of [...this.widgets]) widget.dispose();
@@ -131,27 +135,28 @@ class PanelOutput extends Panel implements Renderer {
   }
 
   #show(picture: Snapshot): void {
-    const end = child(this.#end.signal);
-    const widget = new Widget();
+    const { widget, end } = this.#still(contentOf(picture));
     mountSnapshot(widget.node, picture, wordsOf(picture), end.signal);
-    this.addWidget(widget);
-    const content = contentOf(picture);
-    this.#showing = { as: "picture", content, widget, end };
-    this.#kept = content;
+    this.#kept = contentOf(picture);
   }
 
   #say(sentence: string): void {
-    const widget = new Widget();
+    const { widget } = this.#still("");
     widget.addClass("rs-output-words");
     widget.node.textContent = sentence;
-    this.addWidget(widget);
-    this.#showing = { as: "sentence" };
   }
 
-  /** Puts the live panel in the place of its picture, if the output is trusted, the kernel still knows it, and once it is drawn. */
+  #still(content: string): Still {
+    const still: Still = { as: "still", content, widget: new Widget(), end: child(this.#end.signal) };
+    this.addWidget(still.widget);
+    this.#showing = still;
+    return still;
+  }
+
+  /** Puts the live panel in that place, if the output is trusted, the kernel still knows it, and once it is drawn. */
   async #enliven(): Promise<void> {
     const [output, showing, id] = [this.#output, this.#showing, this.#id];
-    if (!output?.trusted || showing?.as !== "picture" || !id) return;
+    if (!output?.trusted || showing?.as !== "still" || !id) return;
     const known = await knows(this.context, id);
     if (!known || this.isDisposed || this.#showing !== showing || this.#output !== output || !output.trusted) return;
     this.#showing = { as: "live" };
@@ -183,9 +188,9 @@ function contentOf(snapshot: Snapshot): string {
   return JSON.stringify({ ...snapshot, saved: "" });
 }
 
-function sentenceFor(checked: Checked | null): string {
+function sentenceFor(checked: Checked | null, trusted: boolean): string {
   const why = checked?.trouble ? `The picture kept here is not drawn: ${checked.trouble}.` : "No picture of it was kept here.";
-  return `A Residscope panel. ${why} Run the cell to see it. The live panel is not shown, since this notebook is not trusted.`;
+  return `A Residscope panel. ${why} Run the cell to see it.${trusted ? "" : " A live panel is not shown while this notebook is not trusted."}`;
 }
 
 function wordsOf({ saved }: Snapshot): Words {
