@@ -13,7 +13,7 @@ from .facts import row
 from .hold import GONE
 from .identity import Sight, known, sight
 from .namespace import Search, name_of, search
-from .protocol import AnyReply, CacheRef, CacheRow, CachesReply, ListCaches, Question
+from .protocol import AnyReply, CacheRef, CacheRow, CachesReply, GiveUp, ListCaches, Question
 from .service import Service
 
 KERNEL = uuid4().hex[:12]
@@ -45,8 +45,10 @@ class Desk:
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         seen = _seen(question.cache)
+        if isinstance(question.ask, GiveUp):  # also where the cache was changed since: all the less it is wanted
+            return _service(seen).reply(question.ask)
         _in_state(seen, question.cache, weights=True)
-        reply = _service(seen).reply(question.ask, question.id, looked=True)
+        reply = _service(seen).reply(question.ask, question.id, about=question.cache, looked=True)
         _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
         return reply
 

@@ -11,12 +11,17 @@ import msgspec
 
 from .brisk import brisk
 from .errors import ResidscopeError
-from .protocol import Answer, AnyReply, Failure, Question
+from .protocol import MOST_OF_ID, Answer, AnyReply, Failure, Question
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Buffers = list[bytes]
+
+_NO_ID = (
+    f"The kernel cannot tell which answer this would be: a request's id is a text of 1 to {MOST_OF_ID} characters. "
+    "Reload the page."
+)
 
 _reading = threading.Lock()
 """msgspec works out at first use how a structure is read; two threads that do so at once end the process (in 0.22)."""
@@ -32,8 +37,11 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
     Returns:
         A `protocol.Answer` as plain objects, and its buffers. Never raises.
     """
-    id = str(message.get("id", "")) if isinstance(message, dict) else ""
+    id = message.get("id") if isinstance(message, dict) else None
+    id = id if isinstance(id, str) else ""
     try:
+        if not 1 <= len(id) <= MOST_OF_ID:
+            raise ResidscopeError("protocol", _NO_ID)
         with _reading:
             question = msgspec.convert(message, Question)
         with brisk():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -75,16 +75,19 @@ class Task:
     """One piece of work.
 
     Args:
+        question: What it answers.
         work: Does it.
         turns: Whose turn it needs.
         wanted: Whether there is still something to work on.
 
     Attributes:
+        question: What it answers.
         done: So many parts are done.
         total: Of so many; 0 where that is not known.
     """
 
-    def __init__(self, work: Callable[[], Any], turns: Turns, wanted: Callable[[], bool]) -> None:
+    def __init__(self, question: Hashable, work: Callable[[], Any], turns: Turns, wanted: Callable[[], bool]) -> None:
+        self.question = question
         self.done, self.total = 0, 0
         self._work, self._turns, self._wanted = work, turns, wanted
         self._asked, self._given_up = time.monotonic(), False
@@ -151,6 +154,7 @@ class Work:
         self._wanted = wanted
         self._turns = Turns()
         self._tasks: dict[str, Task] = {}
+        self._lock = threading.Lock()  # questions come in on several threads
 
     def short(self) -> AbstractContextManager[None]:
         """For what takes a moment: wait for the turn, and have it."""
@@ -160,30 +164,45 @@ class Work:
         """Whether a question is being worked on."""
         return id in self._tasks
 
-    def long(self, id: str, work: Callable[[], T]) -> T | Progress:
+    def long(self, id: str, question: Hashable, work: Callable[[], T]) -> T | Progress:
         """The answer to a question, where it is there after a moment; else how far it is. The next one asks again.
 
+        Args:
+            id: Names the question when it is asked again.
+            question: What is asked, all of it: whoever asks something else under this id never gets this answer.
+            work: Finds the answer.
+
         Raises:
-            ResidscopeError: If it was given up; or what the work raised.
+            ResidscopeError: If another question is being answered under this id, which goes on; if it was given up; or
+                what the work raised.
         """
-        for other, task in list(self._tasks.items()):
-            if task.forgotten:
-                self._tasks.pop(other, None)
-        task = self._tasks.get(id)
-        if task is None:
-            task = self._tasks[id] = Task(work, self._turns, self._wanted)
+        task = self._task(id, question, work)
         if not task.wait():
             return Progress(task.done, task.total)
-        self._tasks.pop(id, None)
+        with self._lock:
+            if self._tasks.get(id) is task:
+                del self._tasks[id]
         try:
             return task.result()
         except GivenUpError:
             said = "This was given up: nobody asked for it for a while. Ask again."
             raise ResidscopeError("given-up", said) from None
 
+    def _task(self, id: str, question: Hashable, work: Callable[[], Any]) -> Task:
+        with self._lock:
+            self._tasks = {other: task for other, task in self._tasks.items() if not task.forgotten}
+            task = self._tasks.get(id)
+            if task is None:
+                task = self._tasks[id] = Task(question, work, self._turns, self._wanted)
+            elif task.question != question:
+                said = "Another question is still being answered under this id: ask this one under an id of its own."
+                raise ResidscopeError("protocol", said)
+            return task
+
     def give_up(self, id: str) -> None:
         """An answer is not wanted any more."""
-        task = self._tasks.pop(id, None)
+        with self._lock:
+            task = self._tasks.pop(id, None)
         if task is not None:
             task.give_up()
 

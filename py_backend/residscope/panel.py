@@ -168,7 +168,7 @@ class Panel(anywidget.AnyWidget):
         if isinstance(question.ask, Presence):
             self._views.note(question.ask)
             return PresenceReply(), []
-        return self._service.reply(question.ask)
+        return self._service.reply(question.ask, question.id)
 
     # --- what leaves the panel ---------------------------------------------------------------------------------------
     @property

@@ -6,9 +6,17 @@ One request, one reply, matched by `id`. Numbers travel as binary buffers beside
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+MOST_OF_ID = 200
+"""So many characters an id has at most."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=MOST_OF_ID)]
+"""What a question is known by, to its answer and when it is asked again. Whoever asks makes it up, so that no two
+clients have the same."""
 
 By = Literal["accumulated", "layer", "head", "neuron", "source"]
 Decomposition = Literal["accumulated", "layer", "head"]
@@ -238,7 +246,7 @@ class Presence(Request, frozen=True, tag="presence"):
 class GiveUp(Request, frozen=True, tag="give-up"):
     """The answer to an earlier question, by its id, is not wanted any more."""
 
-    id: str
+    id: Id
 
 
 AnyRequest = (
@@ -571,7 +579,7 @@ class Question(msgspec.Struct, frozen=True):
     states. Weights that were changed since are told in a note: a model may be in training while it is looked at.
     """
 
-    id: str
+    id: Id
     ask: AnyRequest
     cache: CacheRef | None = None
 

@@ -28,6 +28,7 @@ from .protocol import (
     Attribute,
     BlendAttention,
     CacheFacts,
+    CacheRef,
     CheckToken,
     ChooseTarget,
     CodeReply,
@@ -126,12 +127,15 @@ class Service:
         """
         return answered(message, lambda question: self.reply(question.ask, question.id))
 
-    def reply(self, ask: AnyRequest, id: str = "", *, looked: bool = False) -> tuple[AnyReply, Buffers]:
+    def reply(
+        self, ask: AnyRequest, id: str | None = None, *, about: CacheRef | None = None, looked: bool = False
+    ) -> tuple[AnyReply, Buffers]:
         """Answer one request, one at a time; or say how far it is, where it takes long.
 
         Args:
             ask: The request.
-            id: Names it, when it is asked again.
+            id: Names it, when it is asked again. Without one nobody can ask again: it is done to its end.
+            about: The state of the cache that the request is about, where it names one.
             looked: Whether the cache was just compared with what it was when first seen.
 
         Raises:
@@ -140,8 +144,9 @@ class Service:
         if isinstance(ask, GiveUp):
             self._work.give_up(ask.id)
             return GivenUp(), []
-        if self._work.known(id) or (isinstance(ask, _MAY_TAKE_LONG) and self._large()):
-            found = self._work.long(id, partial(self._answer, ask, looked))
+        if id and (self._work.known(id) or (isinstance(ask, _MAY_TAKE_LONG) and self._large())):
+            question = msgspec.msgpack.encode((ask, about))
+            found = self._work.long(id, question, partial(self._answer, ask, looked))
             return (Working(found.done, found.total), []) if isinstance(found, Progress) else found
         with self._work.short():
             return self._answer(ask, looked)

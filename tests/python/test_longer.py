@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gate import Gate, workers
 from tiny import boot, run
 
 import residscope
-from residscope import components, longer, service
+from residscope import longer, service
 from residscope.service import Service
-
-
-class Gate:
-    """Holds work up before each layer's heads, until it is let on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._on, self.waits = threading.Semaphore(0), threading.Semaphore(0)
-        heads = components.layer_heads
-
-        def slow(*given: Any) -> Any:
-            self.waits.release()
-            assert self._on.acquire(timeout=20)
-            return heads(*given)
-
-        monkeypatch.setattr(components, "layer_heads", slow)
-        monkeypatch.setattr(longer, "MOMENT", 0.01)
-        monkeypatch.setattr(service, "_LARGE", 0)
-
-    def reached(self) -> None:
-        """Wait until work stands before a layer."""
-        assert self.waits.acquire(timeout=20)
-
-    def on(self, layers: int = 1) -> None:
-        """Let it do some layers."""
-        self._on.release(layers)
-
 
 HEADS = {
     "kind": "attribute",
@@ -60,10 +34,6 @@ def until(served: Service, id: str, question: dict[str, Any]) -> tuple[dict[str,
         reply, buffers = ask(served, id, question)
         if reply["kind"] != "working":
             return reply, buffers
-
-
-def workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "residscope-work"]
 
 
 @pytest.fixture

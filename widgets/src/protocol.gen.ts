@@ -579,4 +579,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "4734f3a4fa30";
+export const WIRE = "a828618cbfa2";

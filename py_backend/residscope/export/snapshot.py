@@ -137,7 +137,7 @@ class _Record:
 
     def ask(self, ask: AnyRequest) -> Entry:
         """One question and its answer; a refusal is an answer, too."""
-        asked = {"id": "", "ask": msgspec.to_builtins(ask)}
+        asked = {"id": "snapshot", "ask": msgspec.to_builtins(ask)}
         said, buffers = answered(asked, lambda question: self._answer(question.ask))
         failure = msgspec.convert(said["failure"], Failure) if said.get("failure") else None
         return Entry(_plain(ask, self._target), said.get("reply"), failure, buffers)

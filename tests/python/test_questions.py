@@ -1,0 +1,270 @@
+"""One question never gets another's answer, whoever carries it: an inline panel, a sidebar's comm, or VS Code."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import tiny
+import torch
+from comm.base_comm import BaseComm
+from gate import Gate, workers
+
+import residscope
+from residscope import comm, executed, longer, service
+from residscope.desk import Desk
+from residscope.protocol import AnyRequest
+from residscope.service import Service
+
+Answer = tuple[dict[str, Any], list[bytes]]
+Tell = Callable[[Any], Answer]
+"""Sends a whole message, and gives its answer and buffers."""
+
+
+class Sidebar(BaseComm):
+    """The kernel's end of a comm, which keeps what it sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[Answer] = []
+        super().__init__(target_name=comm.TARGET)
+
+    def publish_msg(
+        self, msg_type: str, data: Any = None, _metadata: Any = None, buffers: Any = None, **_: Any
+    ) -> None:
+        if msg_type == "comm_msg":
+            self.sent.append((data, buffers))
+
+
+@pytest.fixture
+def cache() -> Any:
+    return tiny.run(copy.deepcopy(tiny.boot("gpt2")))[2]
+
+
+@pytest.fixture(params=["panel", "comm", "executed"])
+def tell(request: pytest.FixtureRequest, cache: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tell]:
+    """Asks over one transport, about this cache."""
+    if request.param == "panel":
+        panel = residscope.inspect(cache, 5, show=False)
+        sent: list[Answer] = []
+        monkeypatch.setattr(panel, "send", lambda content, buffers: sent.append((content, buffers)))
+
+        def by_panel(message: Any) -> Answer:
+            panel._on_message(panel, message, [])
+            return sent.pop()
+
+        yield by_panel
+        panel.close()
+        return
+    monkeypatch.setattr(
+        "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
+    )
+    (row,) = Desk().answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
+    if request.param == "comm":
+        sidebar = Sidebar()
+        comm._open(sidebar, {})
+        yield lambda message: by_comm(sidebar, with_cache(message, row["ref"]))
+    else:
+        yield lambda message: by_code(with_cache(message, row["ref"]), monkeypatch)
+
+
+def with_cache(message: Any, ref: Any) -> Any:
+    return {"cache": ref} | message if isinstance(message, dict) else message
+
+
+def by_comm(sidebar: Any, message: Any) -> Answer:
+    sidebar.handle_msg({"content": {"data": message}})
+    return sidebar.sent.pop()
+
+
+def by_code(message: Any, monkeypatch: pytest.MonkeyPatch) -> Answer:
+    pieces: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: pieces.append(data[executed.MIME]))
+    executed.answer(json.dumps([message]))
+    whole = json.loads("".join(piece["text"] for piece in pieces))
+    return whole["answer"], [base64.b64decode(buffer) for buffer in whole["buffers"]]
+
+
+def target(token: int) -> dict[str, Any]:
+    return {"contrasts": [{"answer": [{"id": token, "text": ""}], "distractor": []}]}
+
+
+def attribution(by: str, token: int = 5, **fields: Any) -> dict[str, Any]:
+    return {"kind": "attribute", "by": by, "target": target(token), **fields}
+
+
+def ask(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
+    answer, buffers = tell({"id": id, "ask": question})
+    assert answer["id"] == id
+    assert not answer.get("failure"), answer
+    return answer["reply"], buffers
+
+
+def until(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
+    """Ask as a view does, again and again."""
+    while True:
+        reply, buffers = ask(tell, id, question)
+        if reply["kind"] != "working":
+            return reply, buffers
+
+
+def expected(cache: Any, question: dict[str, Any]) -> Any:
+    """The figures, worked out from a copy of the cache that no view has asked about."""
+    apart = type(cache)(dict(cache.cache_dict), cache.model)
+    token = question["target"]["contrasts"][0]["answer"][0]["id"]
+    position = question.get("position")
+    found = residscope.attribute(
+        apart, token, by=question["by"], **({} if position is None else {"position": position})
+    )
+    return found.mean() if question.get("prompt") is None else found.values[:, question["prompt"]]
+
+
+def agrees(answer: Answer, question: dict[str, Any], figures: Any) -> None:
+    reply, buffers = answer
+    assert (reply["kind"], reply["by"]) == ("attribute", question["by"])
+    np.testing.assert_allclose(np.frombuffer(buffers[0], np.float32), figures, rtol=1e-5, atol=1e-6)
+
+
+PAIRS = [
+    (attribution("head"), attribution("layer")),
+    (attribution("head"), attribution("head", 6)),
+    (attribution("head", prompt=0), attribution("head", prompt=1)),
+    (attribution("head"), attribution("head", position=2)),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=["by", "target", "prompt", "position"])
+def test_two_long_questions_at_once_get_each_its_own_answer(tell, cache, pair, monkeypatch):
+    figures = [expected(cache, question) for question in pair]
+    gate = Gate(monkeypatch)
+    for id, question in zip("ab", pair, strict=True):
+        assert ask(tell, id, question)[0]["kind"] == "working"
+    gate.on(99)
+    found = [until(tell, id, question) for id, question in zip("ba", reversed(pair), strict=True)]
+    for answer, question, own in zip(reversed(found), pair, figures, strict=True):
+        agrees(answer, question, own)
+
+
+def test_giving_up_ends_that_question_and_no_other(tell, cache, monkeypatch):
+    kept = attribution("layer")
+    figures = expected(cache, kept)
+    gate = Gate(monkeypatch)
+    ask(tell, "a", attribution("head"))
+    gate.reached()
+    (given_up,) = workers()
+    ask(tell, "b", kept)
+    (other,) = set(workers()) - {given_up}
+    assert ask(tell, "c", {"kind": "give-up", "id": "a"})[0]["kind"] == "give-up"
+    gate.on()
+    given_up.join(20)
+    assert not given_up.is_alive()
+    assert not gate.waits.acquire(blocking=False)  # it ended before its second layer
+    agrees(until(tell, "b", kept), kept, figures)
+    other.join(20)
+
+
+def test_another_question_under_a_known_id_is_refused_and_disturbs_nothing(tell, cache, monkeypatch):
+    first = attribution("head")
+    figures = expected(cache, first)
+    gate = Gate(monkeypatch)
+    ask(tell, "a", first)
+    gate.reached()
+    (worker,) = workers()
+    for other in (attribution("layer"), attribution("head", 6), {"kind": "tokens"}):
+        answer, buffers = tell({"id": "a", "ask": other})
+        assert (answer["failure"]["code"], buffers) == ("protocol", [])
+        assert "another question is still being answered under this id" in answer["failure"]["message"].lower()
+    assert workers() == [worker]
+    gate.on(99)
+    agrees(until(tell, "a", first), first, figures)
+    agrees(until(tell, "a", attribution("layer")), attribution("layer"), expected(cache, attribution("layer")))
+
+
+def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, monkeypatch):
+    """Long work that began before the cache was changed is not the answer about what it is now."""
+    monkeypatch.setattr(
+        "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
+    )
+    desk, question = Desk(), attribution("head")
+
+    def listed() -> Any:
+        return desk.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"][0]["ref"]
+
+    before = {"id": "a", "ask": question, "cache": listed()}
+    gate = Gate(monkeypatch)
+    assert desk.answer(before)[0]["reply"]["kind"] == "working"
+    gate.reached()
+    with torch.no_grad():
+        cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
+    after = before | {"cache": listed()}
+    gate.on(99)
+    (worker,) = workers()
+    worker.join(20)
+    answer, _ = desk.answer(after)
+    assert answer["failure"]["code"] == "protocol"
+    assert desk.answer(before)[0]["failure"]["code"] == "changed"
+    figures = expected(cache, question)
+    agrees(until(lambda message: desk.answer(after | message), "b", question), question, figures)
+
+
+def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monkeypatch):
+    monkeypatch.setattr(
+        "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
+    )
+    desk = Desk()
+    ref = desk.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"][0]["ref"]
+    gate = Gate(monkeypatch)
+    desk.answer({"id": "a", "ask": attribution("head"), "cache": ref})
+    gate.reached()
+    (worker,) = workers()
+    with torch.no_grad():
+        cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
+    answer, _ = desk.answer({"id": "c", "ask": {"kind": "give-up", "id": "a"}, "cache": ref})
+    assert answer["reply"]["kind"] == "give-up"
+    gate.on()
+    worker.join(20)
+    assert not worker.is_alive()
+
+
+@pytest.mark.parametrize("id", [None, 7, True, 1.5, ["a"], {"a": 1}, "", "x" * 201, "x" * 1_000_000])
+def test_an_id_that_names_nothing_is_refused_in_a_sentence(tell, id):
+    messages = [{"ask": {"kind": "tokens"}}] if id is None else []
+    for message in [*messages, {"id": id, "ask": {"kind": "tokens"}}]:
+        answer, buffers = tell(message)
+        assert (answer["failure"]["code"], buffers) == ("protocol", [])
+        assert answer["id"] == (id if isinstance(id, str) else "")
+        assert "id is a text of 1 to 200 characters" in answer["failure"]["message"]
+    answer, _ = tell({"id": "a", "ask": {"kind": "give-up", "id": id}})
+    assert answer["failure"]["code"] in ("protocol", "too-large")
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1])
+def test_what_python_asks_is_done_to_its_end_however_large_the_cache(cache, monkeypatch, moment):
+    """Python's own calls have no id under which to ask again."""
+    panel = residscope.inspect(cache, (5, 6), show=False)
+    small = panel.to_html()
+    monkeypatch.setattr(service, "_LARGE", 0)
+    monkeypatch.setattr(longer, "MOMENT", moment)
+    large = panel.to_html()
+    assert large.endswith("</html>\n")
+    assert contents(large) == contents(small)
+    for question in (PAIRS[0][0], PAIRS[0][1]):
+        reply, buffers = Service(cache).reply(msgspec.convert(question, AnyRequest))
+        agrees((msgspec.to_builtins(reply), buffers), question, expected(cache, question))
+    panel.close()
+
+
+def contents(page: str) -> Any:
+    """What a page holds, without when it was made."""
+    import gzip
+    import re
+
+    found = re.search(r'<script id="data" type="text/plain">(.*?)</script>', page)
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found[1]))) | {"saved": None}
