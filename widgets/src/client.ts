@@ -1,5 +1,7 @@
 // Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
 import { computed, signal as state, type ReadonlySignal } from "@preact/signals-core";
+import { fits } from "./fits";
+import { unheardOf } from "./ids";
 import { legible } from "./legible";
 import { until } from "./lifetime";
 import type { Answer, CacheRef, Failure, Question } from "./protocol.gen";
@@ -56,10 +58,9 @@ interface Lane {
 
 /** A lane stuck for this long (a lost message) lets the next request through. */
 const PATIENCE_MS = 30_000;
-let instances = 0;
 
 export class Client {
-  readonly #prefix = `v${++instances}-${Math.random().toString(36).slice(2, 8)}`;
+  readonly #prefix = unheardOf();
   readonly #waiting = new Map<string, Waiting>();
   readonly #lanes = new Map<string, Lane>();
   readonly #inFlight = state(0);
@@ -121,13 +122,12 @@ export class Client {
     return `${this.#prefix}-${++this.#count}`;
   }
 
-  #send<K extends Kind>(ask: Extract<Ask, { kind: K }>, ended: () => void, id = this.#id()): Promise<Result<K>> {
+  #send<K extends Kind>(ask: Extract<Ask, { kind: K }>, ended: () => void, id = this.#id(), cache = this.about()): Promise<Result<K>> {
     return new Promise<Result<K>>((resolve, reject) => {
       if (this.#lost.peek()) {
         ended();
         return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
       }
-      const cache = this.about();
       const question: Question = cache ? { id, ask, cache } : { id, ask };
       this.#waiting.set(id, {
         question,
@@ -184,7 +184,8 @@ export class Client {
     if (!waiting?.long) return; // it will be there in a moment
     this.#waiting.delete(id);
     waiting.settle(new RequestFailed("given-up", "This was not wanted any more."));
-    this.#send({ kind: "give-up", id }, () => {}).catch(() => {}); // a kernel that is gone has given up already
+    // Where it was asked: another cache may be looked at by now.
+    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {}); // a kernel that is gone has given up already
   }
 
   #receive(message: unknown, buffers: DataView[]): void {
@@ -200,7 +201,7 @@ export class Client {
       return;
     }
     this.#waiting.delete(message.id);
-    if (reply && reply.kind === waiting.question.ask.kind) waiting.settle({ reply: labelled(reply), buffers });
+    if (reply && fits(waiting.question.ask, reply)) waiting.settle({ reply: labelled(reply), buffers });
     else waiting.settle(asError(failure));
   }
 

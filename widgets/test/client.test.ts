@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { Client, float32, RequestFailed, type Transport, words16 } from "../src/client";
-import type { Question } from "../src/protocol.gen";
+import { type Ask, Client, float32, RequestFailed, type Transport, words16 } from "../src/client";
+import type { CacheRef, Question } from "../src/protocol.gen";
 
 function setup() {
   const sent: Question[] = [];
@@ -12,11 +12,12 @@ function setup() {
     onLost: (listener) => (lose = listener),
   };
   const end = new AbortController();
-  const client = new Client(transport, end.signal);
+  const about: { cache: CacheRef | null } = { cache: null };
+  const client = new Client(transport, end.signal, () => about.cache);
   const reply = (index: number, text = ""): void =>
     deliver({ id: sent[index]?.id, reply: { kind: "check", text, tokens: [], single: false, message: "", suggestions: [] } }, []);
   const check = (text: string) => client.latest("box", { kind: "check", text });
-  return { sent, client, reply, check, end, deliver: (m: unknown) => deliver(m, []), lose: () => lose() };
+  return { sent, client, about, reply, check, end, deliver: (m: unknown) => deliver(m, []), lose: () => lose() };
 }
 const texts = (sent: Question[]): string[] => sent.map(({ ask }) => (ask.kind === "check" ? ask.text : ask.kind));
 
@@ -96,6 +97,17 @@ describe("what takes long", () => {
     expect(client.progress.value).toBeNull();
   });
 
+  it("is given up at the cache that was asked about, whichever is shown by then", async () => {
+    const { sent, about, check, working } = setupLong();
+    about.cache = { id: "one", state: "1.1.0" };
+    const a = check("a");
+    working(0, 2);
+    about.cache = { id: "two", state: "1.1.0" };
+    void check("b");
+    await expect(a).resolves.toBeNull();
+    expect(sent.map(({ ask, cache }) => [ask.kind, cache?.id])).toEqual([["check", "one"], ["check", "one"], ["give-up", "one"], ["check", "two"]]);
+  });
+
   it("is given up when its view is left", async () => {
     const { sent, client, check, working } = setupLong();
     const a = check("a");
@@ -127,11 +139,38 @@ describe("ask", () => {
     expect(ids[0]).not.toBe(ids[1]);
   });
 
+  it("makes up ids that no other page makes up, whatever its random numbers", () => {
+    vi.spyOn(Math, "random").mockReturnValue(0.5);
+    const { client, sent } = setup();
+    void client.ask({ kind: "describe" });
+    vi.restoreAllMocks();
+    expect(sent[0]?.id).toMatch(/^[0-9a-f]{32}-\d+$/);
+  });
+
   it("refuses a reply of another kind", async () => {
     const { sent, client, deliver } = setup();
     const asked = client.ask({ kind: "describe" });
     deliver({ id: sent[0]?.id, reply: { kind: "tokens", tokens: [] } });
     await expect(asked).rejects.toBeInstanceOf(RequestFailed);
+  });
+
+  const target = { contrasts: [] };
+  it.each<[Ask, object]>([
+    [{ kind: "attribute", by: "layer", target }, { by: "head" }],
+    [{ kind: "positions", by: "layer", target }, { by: "head" }],
+    [{ kind: "attention", layer: 2, head: 1, target }, { layer: 2, head: 3 }],
+    [{ kind: "attention", layer: 2, head: 1, target }, { layer: 1, head: 1 }],
+    [{ kind: "attention", layer: 2, head: 1, target, pool: "mean" }, { layer: 2, head: 1, pool: "peak" }],
+    [{ kind: "thumbnails", layer: 2, target }, { layer: 1 }],
+    [{ kind: "blend", layer: 2, target, weighting: "value" }, { part: { what: "pattern" } }],
+    [{ kind: "scores", score: "induction" }, { score: "previous" }],
+    [{ kind: "token-lens", points: ["1_pre"], start: 0, stop: 4, target }, { points: ["2_pre"] }],
+    [{ kind: "check", text: " Mary" }, { text: " John" }],
+  ])("refuses the reply to another question: %j", async (ask, other) => {
+    const { sent, client, deliver } = setup();
+    const asked = client.ask(ask as Extract<Ask, { kind: "check" }>);
+    deliver({ id: sent[0]?.id, reply: { kind: ask.kind, ...other } });
+    await expect(asked).rejects.toMatchObject({ code: "bad-answer" });
   });
 
   it("counts what is in flight until it can have been drawn", async () => {
