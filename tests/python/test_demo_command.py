@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,45 @@ def test_demo_into_a_file_is_refused(launched, tmp_path, capsys):
     assert cli.main(["demo", "--folder", "taken"]) == 1
     assert "is not a folder; name another one with --folder." in capsys.readouterr().err
     assert launched == []
+
+
+@pytest.fixture
+def planted(tmp_path) -> tuple[Path, Path]:
+    """A folder in which somebody has put links, and a file outside to which they lead."""
+    folder, outside = tmp_path / "mine", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("precious")
+    return folder, outside
+
+
+def test_what_is_written_first_is_never_written_through_a_link(planted):
+    folder, outside = planted
+    link = folder / f".example.ipynb.{os.getpid()}"
+    link.symlink_to(outside)
+    cli._place_notebook(folder)
+    assert outside.read_text() == "precious"
+    assert not (folder / "example.ipynb").is_symlink()
+    assert (folder / "example.ipynb").read_bytes() == (Path(cli.__file__).parent / "example.ipynb").read_bytes()
+    assert list(folder.glob(".*")) == [link]
+
+
+def test_a_link_in_the_notebooks_place_is_the_users(planted):
+    folder, outside = planted
+    link = folder / "example.ipynb"
+    link.symlink_to(outside)
+    assert "Kept your changed" in cli._place_notebook(folder)
+    assert outside.read_text() == "precious"
+    outside.unlink()
+    with pytest.raises(demo.DemoError, match=r"is a link to nothing; .* --folder"):
+        cli._place_notebook(folder)
+    assert link.is_symlink()
+    assert not outside.exists()
+
+
+def test_the_notebook_is_readable_as_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    cli._place_notebook(tmp_path)
+    assert (tmp_path / "example.ipynb").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_prepare_only(launched, capsys):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import __version__
+from ..files import in_place_of
 from .errors import DemoError
 from .ioi import load, local_folder
 from .model import demo_model_folder
@@ -126,14 +127,15 @@ def _place_notebook(folder: Path) -> str:
     ours = Path(__file__).with_name(NOTEBOOK).read_bytes()
     theirs = folder / NOTEBOOK
     try:
+        if theirs.is_symlink() and not theirs.exists():
+            raise DemoError(f"{theirs} is a link to nothing; remove it, or take a fresh copy elsewhere with --folder.")
         if theirs.exists():
             if theirs.read_bytes() == ours:
                 return f"The example notebook is {theirs}"
             return f"Kept your changed {theirs}; --folder takes a fresh copy elsewhere"
         folder.mkdir(parents=True, exist_ok=True)
-        partial = theirs.with_name(f".{NOTEBOOK}.{os.getpid()}")
-        partial.write_bytes(ours)
-        partial.replace(theirs)
+        with in_place_of(theirs) as file:
+            file.write(ours)
     except OSError as error:
         raise DemoError(
             f"The example notebook could not be written to {folder} ({error.strerror}); "

