@@ -7,14 +7,14 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import IO, Any
 
 from ..errors import ResidscopeError
+from ..files import in_place_of
+from .kept import FORM, Kept, UnfitError, contents
 from .result import joined
-from .tally import Frame, Part, Spread, Tally, Told
+from .tally import Part, Spread, Tally
 
-_FORM = "residscope attribute_many 1"
 _EVERY = 30.0  # seconds between two savings
 _SHARE = 20  # … and at least so many times as long as the last one took
 
@@ -47,17 +47,13 @@ class Store:
         if self.path is None or not tally.parts:
             return
         start = time.monotonic()
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
-        try:
-            write(beside, tally)
-            beside.replace(self.path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with in_place_of(self.path) as file:
+            write(file, tally)
         now = time.monotonic()
         self._due = now + max(_EVERY, _SHARE * (now - start))
 
 
-def write(path: Path, tally: Tally) -> None:
+def write(file: IO[bytes], tally: Tally) -> None:
     """Write a tally that is not empty."""
     import numpy as np
 
@@ -66,7 +62,7 @@ def write(path: Path, tally: Tally) -> None:
     told = list(dict.fromkeys(part.told for part in parts.values()))
     place = {one: index for index, one in enumerate(told)}
     header = {
-        "form": _FORM,
+        "form": FORM,
         "question": tally.question,
         "frame": asdict(frame),
         "told": told,
@@ -82,16 +78,13 @@ def write(path: Path, tally: Tally) -> None:
         "prompts": [part.prompts for part in parts.values()],
         "said": [place[part.told] for part in parts.values()],
     }
-    contents: dict[str, Any] = arrays | {name: np.array(listed) for name, listed in numbers.items()}
-    contents["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    with path.open("wb") as file:
-        np.savez(file, **contents)
-        file.flush()
-        os.fsync(file.fileno())
+    entries: dict[str, Any] = arrays | {name: np.array(listed) for name, listed in numbers.items()}
+    entries["header"] = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(errors="replace"), np.uint8)
+    np.savez(file, **entries)
 
 
 def read(path: Path, question: dict[str, str]) -> Tally:
-    """Read what was kept.
+    """Read what was kept. The file is not trusted: see `kept`.
 
     Args:
         path: A file that `write` wrote.
@@ -100,31 +93,24 @@ def read(path: Path, question: dict[str, str]) -> Tally:
     Raises:
         ResidscopeError: If it is no such file, or was made for another question.
     """
-    import numpy as np
-
     try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(bytes(file["header"]))
-            arrays: dict[str, Any] = {name: file[name] for name in file.files if name != "header"}
-        if header["form"] != _FORM:
-            raise ValueError(header["form"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, EOFError) as error:
+        kept = contents(path)
+    except Exception as error:  # whatever is wrong with its bytes
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        said = f"{why} cannot be right" if isinstance(error, UnfitError) else why
         raise ResidscopeError(
-            "resume", f"{str(path)!r} is no file that `attribute_many` kept: give another name. ({error})"
+            "resume",
+            f"{str(path)!r} is no file that `attribute_many` kept, or was damaged since ({said}): delete it to begin "
+            "again, or give `resume` another name.",
         ) from error
-    check_question(header["question"], question, f"The file {str(path)!r}")
-    return _tally(header, arrays)
+    check_question(kept.header.question, question, f"The file {str(path)!r}")
+    return _tally(kept)
 
 
-def _tally(header: dict[str, Any], arrays: dict[str, Any]) -> Tally:
+def _tally(kept: Kept) -> Tally:
     import torch
 
-    frame = Frame(
-        **header["frame"] | {name: _tuple(header["frame"][name]) for name in ("axes", "sizes", "grid")},
-    )
-    told = [
-        Told(source, own, tolerance, tuple(notes), model) for source, own, tolerance, notes, model in header["told"]
-    ]
+    header, frame, arrays = kept.header, kept.frame, kept.arrays
     prompts = arrays["prompts"].tolist()
 
     def split(name: str) -> Any:
@@ -135,13 +121,13 @@ def _tally(header: dict[str, Any], arrays: dict[str, Any]) -> Tally:
     figures = zip(*(split(name) for name in ("measured", "constant", "unexplained", "values")), strict=True)
     entries = zip(arrays["items"].tolist(), prompts, arrays["said"].tolist(), figures, strict=True)
     parts = {
-        number: Part(count, measured, constant, unexplained, values, told[said])
+        number: Part(count, measured, constant, unexplained, values, header.told[said])
         for number, count, said, (measured, constant, unexplained, values) in entries
     }
     spread = None
     if "mean" in arrays:
-        spread = Spread(header["count"], torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["squares"]))
-    return Tally(header["question"], "values" in arrays, frame, dict(header["skipped"]), parts, spread)
+        spread = Spread(header.count, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["squares"]))
+    return Tally(header.question, "values" in arrays, frame, dict(header.skipped), parts, spread)
 
 
 def check_question(kept: dict[str, str], asked: dict[str, str], what: str) -> None:
@@ -161,7 +147,3 @@ def check_question(kept: dict[str, str], asked: dict[str, str], what: str) -> No
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)

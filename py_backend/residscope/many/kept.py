@@ -1,0 +1,187 @@
+"""Reads a kept file that nobody vouches for: no more of it than there should be, and only what fits together.
+
+The header is read first. It and the figures of each item tell which arrays there must be, of which shapes; an array
+whose own header says otherwise is not read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ..protocol import By
+from .tally import Frame, Told
+
+FORM = "residscope attribute_many 1"
+
+ROOM, TIMES = 16_000_000, 16
+"""Unpacked, a file has at most so many bytes, and so many times its own size. What was never packed always fits."""
+
+_COMPONENTS = (("component", "batch"), ("component", "batch", "pos"))
+_SOURCES = (("source", "head", "batch"), ("source", "destination", "head", "batch"))
+_BLOCK = 1 << 20
+_FIGURES = ("measured", "constant", "unexplained")
+_NUMBERS = ("items", "prompts", "said")
+_KINDS = {"<f2": 2, "<f4": 4, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
+_FLOATS, _EXACT, _WHOLE, _BYTES = ("<f2", "<f4", "<f8"), ("<f8",), ("<i4", "<i8"), ("|u1",)
+_ARRAY = re.compile(
+    rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': (True|False), 'shape': \(((?:\d{1,15}, ?)*\d{0,15})\), \} *\n"
+)
+
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+
+
+class UnfitError(ValueError):
+    """Why a file is none that was kept."""
+
+
+class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `Frame`, as a header has it."""
+
+    by: By
+    labels: list[str]
+    axes: tuple[str, ...]
+    sizes: tuple[Count, ...]
+    heads: list[str]
+    parts: Count | None
+    grid: tuple[Count, Count] | None
+
+    def frame(self) -> Frame:
+        """The frame.
+
+        Raises:
+            UnfitError: If its parts do not fit each other.
+        """
+        known = _SOURCES if self.by == "source" else _COMPONENTS
+        _must(self.axes in known and len(self.sizes) == len(self.axes) - 2, "its axes")
+        _must(len(self.heads) == (self.sizes[-1] if self.by == "source" else 0), "its heads")
+        _must(len(self.labels) > 0 and (self.parts or 0) <= len(self.labels), "its rows")
+        _must(self.grid is None or _fits(self.grid, self.labels[: self.parts], len(self.labels)), "its grid")
+        return Frame(self.by, self.labels, self.axes, self.sizes, self.heads, self.parts, self.grid)
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What stands beside the arrays."""
+
+    form: Literal["residscope attribute_many 1"]
+    question: dict[str, str]
+    frame: FrameHeader
+    told: list[Told]
+    skipped: list[tuple[Count, str]]
+    count: Count
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a file holds: its arrays fit its header."""
+
+    header: Header
+    frame: Frame
+    arrays: dict[str, Any]
+
+
+def contents(path: Path) -> Kept:
+    """Read a file.
+
+    Raises:
+        UnfitError: If it is not one that was kept, as a whole.
+        Exception: What reading damaged bytes may raise, besides.
+    """
+    if not path.is_file():
+        raise FileNotFoundError("it is not a file")
+    with _Sips(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        names = _names(archive, ROOM + TIMES * path.stat().st_size)
+        header = msgspec.json.decode(bytes(_array(archive, "header", _BYTES, (None,))), type=Header)
+        frame, sums = header.frame.frame(), "mean" in names
+        _must(("values" in names) != sums, "its arrays")
+        _must(header.question.get("by") == f'"{frame.by}"', "its question")
+        _must(header.question.get("keep") == ('"summary"' if sums else '"values"'), "its question")
+        _must(all(math.isfinite(told.tolerance) and told.tolerance >= 0 for told in header.told), "its tolerances")
+        arrays = {name: _array(archive, name, _WHOLE, (None,)) for name in _NUMBERS}
+        _check_numbers(arrays, len(header.told))
+        prompts = sum(arrays["prompts"].tolist())
+        _must(header.count == (prompts if sums else 0), "its number of prompts")
+        whole = [len(frame.labels), *frame.sizes]
+        whole.insert(frame.prompts, prompts)
+        arrays |= {name: _array(archive, name, _FLOATS, whole[1:]) for name in _FIGURES}
+        apart = whole[: frame.prompts] + whole[frame.prompts + 1 :]
+        own = {"mean": (_EXACT, apart), "squares": (_EXACT, apart)} if sums else {"values": (_FLOATS, whole)}
+        arrays |= {name: _array(archive, name, *wanted) for name, wanted in own.items()}
+    return Kept(header, frame, arrays)
+
+
+class _Sips(io.BufferedReader):
+    """A file of which nobody reads much at once: not a directory of millions of names, either."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        _must(size is None or size <= _BLOCK, "its directory")
+        return super().read(_BLOCK if size is None or size < 0 else size)
+
+
+def _names(archive: zipfile.ZipFile, room: int) -> set[str]:
+    """The arrays that are there, each once: those that must be, and no others."""
+    listed = [info.filename.removesuffix(".npy") for info in archive.infolist() if info.filename.endswith(".npy")]
+    must, may = {"header", *_NUMBERS, *_FIGURES}, [{"values"}, {"mean", "squares"}]
+    _must(len(listed) == len(archive.infolist()) and len(set(listed)) == len(listed), "its arrays")
+    _must(must <= set(listed) and set(listed) - must in may, "its arrays")
+    plain = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    _must(
+        all(info.compress_type in plain and not info.flag_bits & 1 for info in archive.infolist()), "how it is packed"
+    )
+    unpacked = sum(info.file_size for info in archive.infolist())
+    _must(unpacked <= room, f"that it unpacks to {unpacked / 1e6:,.0f} MB (for its size at most {room / 1e6:,.0f} MB)")
+    return set(listed)
+
+
+def _array(archive: zipfile.ZipFile, name: str, kinds: tuple[str, ...], shape: Any) -> Any:
+    """An array of one of these kinds and of this shape (None: any length). Only then is its data read."""
+    import numpy as np
+
+    info, what = archive.getinfo(f"{name}.npy"), f"its `{name}`"
+    with archive.open(info) as file:
+        start = file.read(10)
+        _must(start[:8] == b"\x93NUMPY\x01\x00" and len(start) == 10, what)
+        length = int.from_bytes(start[8:], "little")
+        found = _ARRAY.fullmatch(file.read(length)) if length <= 1024 else None
+        if found is None:
+            raise UnfitError(what)
+        kind, sizes = found[1].decode(), tuple(int(size) for size in found[3].split(b",") if size.strip())
+        _must(kind in kinds and len(sizes) == len(shape), what)
+        _must(all(wanted in (None, size) for wanted, size in zip(shape, sizes, strict=True)), what)
+        size = math.prod(sizes) * _KINDS[kind]
+        _must(info.file_size == 10 + length + size, what)
+        data = bytearray(size)
+        done = 0
+        while block := file.read(_BLOCK):  # to the end, where the checksum is compared
+            _must(done + len(block) <= size, what)
+            data[done : done + len(block)] = block
+            done += len(block)
+        _must(done == size, what)
+    return np.frombuffer(data, kind).reshape(sizes, order="F" if found[2] == b"True" else "C")
+
+
+def _check_numbers(arrays: dict[str, Any], told: int) -> None:
+    """Each item once, in their order, with its prompts and what was said of it."""
+    items, prompts, said = (arrays[name] for name in _NUMBERS)
+    _must(0 < len(items) == len(prompts) == len(said), "its number of items")
+    _must(items[0] >= 0 and bool((items[1:] > items[:-1]).all()), "the numbers of its items")
+    _must(bool((prompts > 0).all()) and int(prompts.max()) <= 1 << 31, "its numbers of prompts")
+    _must(bool((said >= 0).all()) and bool((said < told).all()), "what it says of its items")
+
+
+def _fits(grid: tuple[int, int], heads: list[str], rows: int) -> bool:
+    """Whether these heads stand in a grid; layers without attention have rows of another kind."""
+    places = [re.fullmatch(r"L(\d{1,9})H(\d{1,9})", head) for head in heads]
+    inside = all(place and int(place[1]) < grid[0] and int(place[2]) < grid[1] for place in places)
+    return inside and grid[0] * grid[1] <= 64 * rows
+
+
+def _must(fits: bool, what: str) -> None:
+    if not fits:
+        raise UnfitError(what)
