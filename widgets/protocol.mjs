@@ -22,6 +22,7 @@ const types = await compile(schema, "Wire", {
   additionalProperties: false,
   bannerComment: "// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.",
   unreachableDefinitions: true,
+  ignoreMinAndMaxItems: true, // or else short lists become tuples
   style: { printWidth: 120 },
 }) + `
 /** What tells one wire from another: \`residscope.protocol.wire()\` of the kernel that understands this. */

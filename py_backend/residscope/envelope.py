@@ -12,6 +12,7 @@ import msgspec
 from .brisk import brisk
 from .errors import ResidscopeError
 from .protocol import MOST_OF_ID, Answer, AnyReply, Failure, Question
+from .refusals import refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,7 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
     except ResidscopeError as error:
         failure = Failure(error.code, str(error))
     except msgspec.ValidationError as error:
-        failure = Failure("protocol", f"The kernel does not understand this request ({error}): reload the page.")
+        failure = refusal(error, message)
     except (Exception, KeyboardInterrupt) as error:  # every request is answered, whatever happens
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
     return msgspec.to_builtins(Answer(id, failure=failure)), []

@@ -29,12 +29,20 @@ def answer(questions: str, token: str) -> None:
     """Answer questions, one after the other, each as soon as its answer is there.
 
     Args:
-        questions: A list of `protocol.Question`, as JSON.
+        questions: A list of `protocol.Question`, as JSON; nonsense is answered as one that nobody understands.
         token: What each output bears.
     """
-    for question in json.loads(questions):
+    for question in _each(questions):
         said, buffers = _desk.answer(question)
         _publish(said, buffers, token)
+
+
+def _each(questions: str) -> list[Any]:
+    try:
+        listed = json.loads(questions)
+    except (ValueError, RecursionError):
+        listed = None
+    return listed if isinstance(listed, list) else [None]
 
 
 def _publish(said: dict[str, Any], buffers: Buffers, token: str) -> None:

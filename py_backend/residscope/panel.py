@@ -39,6 +39,7 @@ from .protocol import (
     Weighting,
     WritePage,
 )
+from .refusals import refusal
 from .selections import Answers, Heads, Position
 from .service import Service
 from .targets import friendly
@@ -155,8 +156,11 @@ class Panel(anywidget.AnyWidget):
             received = msgspec.convert(change.new, Target)
             if received != self._resolved:
                 self.target = received
-        except ValueError:  # not a target of this model: keep what there was, and say so to the view
+        except ValueError as error:  # not a target of this model: keep what there was, and say so to the view
             self.wire_target = msgspec.to_builtins(self._resolved)
+            if isinstance(error, msgspec.ValidationError):
+                failure = refusal(error, change.new)
+                raise ResidscopeError(failure.code, failure.message) from error
             raise
 
     # --- requests ----------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 ALWAYS = 128
 """Up to so many positions a map of contributions travels with every head."""
 
+LENS_TOKENS = 250_000
+"""So many tokens the cells of one window of the token lens list: a view asks for some thousands."""
+
 WIDE = 16_384
 """Maps of no more cells travel as float32: those of short prompts, and what one destination reads in a long one."""
 
@@ -186,6 +189,7 @@ def scores(scene: Scene, ask: ScoreHeads) -> tuple[ScoresReply, Buffers]:
 def position_rows(scene: Scene, ask: MapPositions) -> tuple[PositionsReply, Buffers]:
     """Component × position."""
     prompt, target = scene.view.check_prompt(ask.prompt), scene.targets.resolve(ask.target)
+    _check_each_once(ask.heads, "heads")
     found = position_map(scene.targets, target, ask.by, prompt, scene.logits, ask.norm, ask.heads)
     reply = PositionsReply(ask.by, found.labels, scene.view.n_pos, found.notes)
     return reply, [float32(found.values), float32(found.own)]
@@ -199,9 +203,26 @@ def token_lens(scene: Scene, ask: ReadTokenLens) -> TokenLensReply:
         raise ResidscopeError(
             "position", f"There are no positions {ask.start} to {ask.stop}: the prompt has {view.n_pos}."
         )
+    _check_each_once(ask.points, "points")
+    entries = len(ask.points) * len(window) * ask.k
+    if entries > LENS_TOKENS:
+        raise ResidscopeError(
+            "too-large",
+            f"{len(ask.points):,} points × {len(window):,} positions × {ask.k} tokens are {entries:,} entries, and one "
+            f"request may ask for at most {LENS_TOKENS:,}: ask for fewer points or positions at once.",
+        )
     found = lens(scene.targets, target, ask.points, window, view.check_prompt(ask.prompt), min(ask.k, 50), ask.norm)
     parts: list[Any] = [found.tokens, found.probabilities.tolist()]
     if found.answer_probability is not None and found.rank is not None:
         parts += [found.answer_probability.tolist(), found.rank.tolist()]
     cells = [[LensCell(*cell) for cell in zip(*row, strict=True)] for row in zip(*parts, strict=True)]
     return TokenLensReply(found.points, window.start, cells, found.notes)
+
+
+def _check_each_once(names: list[str], code: str) -> None:
+    """Refuse what is asked for twice: so many rows are never more than the model has."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ResidscopeError(code, f"`{name}` is asked for twice: name each of the {code} once.")
+        seen.add(name)

@@ -11,12 +11,31 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+# What a request may ask at most: more than any view asks, of any cache, and little enough to answer. What depends on
+# the model is checked where the request is answered.
 MOST_OF_ID = 200
 """So many characters an id has at most."""
+
+_MOST = 1_000_000_000
 
 Id = Annotated[str, Meta(min_length=1, max_length=MOST_OF_ID)]
 """What a question is known by, to its answer and when it is asked again. Whoever asks makes it up, so that no two
 clients have the same."""
+
+Name = Annotated[str, Meta(max_length=200)]
+"""What a head, a point of the stream, a held direction or a state is called."""
+
+Text = Annotated[str, Meta(max_length=20_000)]
+"""What a token writes, or a person has typed."""
+
+Number = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
+"""Which prompt, position, layer, head or token."""
+
+HeadNames = Annotated[list[Name], Meta(max_length=16_384)]
+"""Some heads: all there are in a large model."""
+
+Listed = Annotated[int, Meta(ge=1, le=50)]
+"""So many are listed."""
 
 By = Literal["accumulated", "layer", "head", "neuron", "source"]
 Decomposition = Literal["accumulated", "layer", "head"]
@@ -32,15 +51,15 @@ Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions"
 class Token(msgspec.Struct, frozen=True):
     """One entry of the model's vocabulary."""
 
-    id: int
-    text: str
+    id: Number
+    text: Text
 
 
 class Contrast(msgspec.Struct, frozen=True):
     """Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`)."""
 
-    answer: list[Token]
-    distractor: list[Token]
+    answer: Annotated[list[Token], Meta(max_length=10_000)]
+    distractor: Annotated[list[Token], Meta(max_length=10_000)]
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -49,16 +68,16 @@ class Target(msgspec.Struct, frozen=True):
     `own` says that nobody chose it: it is the model's own two top predictions.
     """
 
-    contrasts: list[Contrast]
-    direction: str | None = None
+    contrasts: Annotated[list[Contrast], Meta(max_length=65_536)]
+    direction: Name | None = None
     own: bool = False
 
 
 class Span(msgspec.Struct, frozen=True):
     """Positions from `start` up to, not including, `stop`."""
 
-    start: int
-    stop: int
+    start: Number
+    stop: Number
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -73,7 +92,7 @@ class Describe(Request, frozen=True, tag="describe"):
 class ReadTokens(Request, frozen=True, tag="tokens"):
     """The tokens of one prompt, or what all prompts have in common."""
 
-    prompt: int | None = None
+    prompt: Number | None = None
 
 
 class Attribute(Request, frozen=True, tag="attribute"):
@@ -86,8 +105,8 @@ class Attribute(Request, frozen=True, tag="attribute"):
 
     by: Decomposition
     target: Target
-    prompt: int | None = None
-    position: int | None = None
+    prompt: Number | None = None
+    position: Number | None = None
     norm: Norm = "frozen"
 
 
@@ -100,11 +119,11 @@ class ReadAttention(Request, frozen=True, tag="attention"):
     or one source, never does.
     """
 
-    layer: int
-    head: int
+    layer: Number
+    head: Number
     target: Target
-    prompt: int | None = None
-    position: int | None = None
+    prompt: Number | None = None
+    position: Number | None = None
     weighting: Weighting = "pattern"
     rows: Span | None = None
     columns: Span | None = None
@@ -117,11 +136,11 @@ class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
     """
 
-    layer: int
+    layer: Number
     target: Target
-    prompt: int | None = None
+    prompt: Number | None = None
     weighting: Weighting = "pattern"
-    side: int = 32
+    side: Annotated[int, Meta(ge=1, le=256)] = 32
 
 
 class BlendAttention(Request, frozen=True, tag="blend"):
@@ -130,9 +149,9 @@ class BlendAttention(Request, frozen=True, tag="blend"):
     Buffer 0 is what `part` says, in units of its `scale`. `rows` and `columns` are those of `ReadAttention`.
     """
 
-    layer: int | None
+    layer: Number | None
     target: Target
-    prompt: int | None = None
+    prompt: Number | None = None
     weighting: Weighting = "pattern"
     rows: Span | None = None
     columns: Span | None = None
@@ -142,7 +161,7 @@ class ScoreHeads(Request, frozen=True, tag="scores"):
     """How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told."""
 
     score: Score
-    prompt: int | None = None
+    prompt: Number | None = None
 
 
 class MapPositions(Request, frozen=True, tag="positions"):
@@ -153,9 +172,9 @@ class MapPositions(Request, frozen=True, tag="positions"):
 
     by: Decomposition
     target: Target
-    prompt: int | None = None
+    prompt: Number | None = None
     norm: Norm = "frozen"
-    heads: list[str] = []
+    heads: HeadNames = []
 
 
 class ReadTokenLens(Request, frozen=True, tag="token-lens"):
@@ -164,12 +183,12 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     In the mean over prompts probabilities are averaged.
     """
 
-    points: list[str]
-    start: int
-    stop: int
+    points: Annotated[list[Name], Meta(max_length=4_096)]
+    start: Number
+    stop: Number
     target: Target
-    k: int = 5
-    prompt: int | None = None
+    k: Listed = 5
+    prompt: Number | None = None
     norm: Norm = "recomputed"
 
 
@@ -177,24 +196,24 @@ class RankNeurons(Request, frozen=True, tag="neurons"):
     """The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth."""
 
     target: Target
-    layer: int | None = None
-    k: int = 5
-    prompt: int | None = None
-    position: int | None = None
+    layer: Number | None = None
+    k: Listed = 5
+    prompt: Number | None = None
+    position: Number | None = None
 
 
 class Suggest(Request, frozen=True, tag="suggest"):
     """The model's own top predictions at a position."""
 
-    prompt: int | None = None
-    position: int | None = None
-    k: int = 8
+    prompt: Number | None = None
+    position: Number | None = None
+    k: Annotated[int, Meta(ge=1, le=100)] = 8
 
 
 class CheckToken(Request, frozen=True, tag="check"):
     """Is this text one token of the model?"""
 
-    text: str
+    text: Text
 
 
 class ChooseTarget(Request, frozen=True, tag="target"):
@@ -205,13 +224,13 @@ class Shown(msgspec.Struct, frozen=True):
     """All that is selected in a view: what its pictures are pictures of."""
 
     target: Target
-    prompt: int | None = None
-    position: int | None = None
-    heads: list[str] = []
+    prompt: Number | None = None
+    position: Number | None = None
+    heads: HeadNames = []
     norm: Norm = "frozen"
-    top_k: int = 5
+    top_k: Listed = 5
     ranking: Literal["heads", "neurons"] = "heads"
-    layer: int | None = None
+    layer: Number | None = None
     weighting: Weighting = "pattern"
     score: Score | None = None
     tab: Tab = "attention"
@@ -239,7 +258,7 @@ class ListCaches(Request, frozen=True, tag="caches"):
 class Presence(Request, frozen=True, tag="presence"):
     """An inline panel's view tells that it is on a page, no more on it, or that its page goes away (a reload)."""
 
-    view: str
+    view: Id
     state: Literal["shown", "hidden", "away"]
 
 
@@ -490,8 +509,8 @@ class CacheRef(msgspec.Struct, frozen=True):
     to the cache do.
     """
 
-    id: str
-    state: str
+    id: Name
+    state: Name
 
 
 class CacheRow(msgspec.Struct, frozen=True):

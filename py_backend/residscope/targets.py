@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+TARGET_CELLS = 4_000_000
+"""So many tokens a target that a view sends has at most: prompts × the tokens of the one that has most."""
+
 _DIRECTIONS_KEPT = 8
 
 
@@ -77,6 +80,13 @@ class Targets:
             self.held(target.direction)
             return target
         self._check_count(len(target.contrasts))
+        tokens = max(len(contrast.answer) + len(contrast.distractor) for contrast in target.contrasts)
+        if len(target.contrasts) * tokens > TARGET_CELLS:
+            raise ResidscopeError(
+                "too-large",
+                f"{len(target.contrasts):,} prompts × {tokens:,} tokens are {len(target.contrasts) * tokens:,}, and a "
+                f"target may have at most {TARGET_CELLS:,}: name fewer tokens for each prompt.",
+            )
         for contrast in target.contrasts:
             if not contrast.answer:
                 raise ResidscopeError("answers", "The target names no token: choose an answer.")

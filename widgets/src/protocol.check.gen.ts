@@ -7,40 +7,40 @@ export const Describe = v.object({
 });
 export const ReadTokens = v.object({
   kind: v.picklist(["tokens"]),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
 });
 export const Token = v.object({
-  id: v.pipe(v.number(), v.safeInteger()),
-  text: v.string(),
+  id: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  text: v.pipe(v.string(), v.maxLength(20000)),
 });
 export const Contrast = v.object({
-  answer: v.array(Token),
-  distractor: v.array(Token),
+  answer: v.pipe(v.array(Token), v.maxLength(10000)),
+  distractor: v.pipe(v.array(Token), v.maxLength(10000)),
 });
 export const Target = v.object({
-  contrasts: v.array(Contrast),
-  direction: v.exactOptional(v.nullable(v.string())),
+  contrasts: v.pipe(v.array(Contrast), v.maxLength(65536)),
+  direction: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   own: v.exactOptional(v.boolean()),
 });
 export const Attribute = v.object({
   kind: v.picklist(["attribute"]),
   by: v.picklist(["accumulated","head","layer"]),
   target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
 });
 export const Span = v.object({
-  start: v.pipe(v.number(), v.safeInteger()),
-  stop: v.pipe(v.number(), v.safeInteger()),
+  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
 });
 export const ReadAttention = v.object({
   kind: v.picklist(["attention"]),
-  layer: v.pipe(v.number(), v.safeInteger()),
-  head: v.pipe(v.number(), v.safeInteger()),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   rows: v.exactOptional(v.nullable(Span)),
   columns: v.exactOptional(v.nullable(Span)),
@@ -48,17 +48,17 @@ export const ReadAttention = v.object({
 });
 export const ReadThumbnails = v.object({
   kind: v.picklist(["thumbnails"]),
-  layer: v.pipe(v.number(), v.safeInteger()),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
-  side: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  side: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(256))),
 });
 export const BlendAttention = v.object({
   kind: v.picklist(["blend"]),
-  layer: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  layer: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000))),
   target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   rows: v.exactOptional(v.nullable(Span)),
   columns: v.exactOptional(v.nullable(Span)),
@@ -66,56 +66,56 @@ export const BlendAttention = v.object({
 export const ScoreHeads = v.object({
   kind: v.picklist(["scores"]),
   score: v.picklist(["copying","duplicate","entropy","first","induction","previous"]),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
 });
 export const MapPositions = v.object({
   kind: v.picklist(["positions"]),
   by: v.picklist(["accumulated","head","layer"]),
   target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
-  heads: v.exactOptional(v.array(v.string())),
+  heads: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(16384))),
 });
 export const ReadTokenLens = v.object({
   kind: v.picklist(["token-lens"]),
-  points: v.array(v.string()),
-  start: v.pipe(v.number(), v.safeInteger()),
-  stop: v.pipe(v.number(), v.safeInteger()),
+  points: v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(4096)),
+  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   target: Target,
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
 });
 export const RankNeurons = v.object({
   kind: v.picklist(["neurons"]),
   target: Target,
-  layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
 });
 export const Suggest = v.object({
   kind: v.picklist(["suggest"]),
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(100))),
 });
 export const CheckToken = v.object({
   kind: v.picklist(["check"]),
-  text: v.string(),
+  text: v.pipe(v.string(), v.maxLength(20000)),
 });
 export const ChooseTarget = v.object({
   kind: v.picklist(["target"]),
 });
 export const Shown = v.object({
   target: Target,
-  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
-  heads: v.exactOptional(v.array(v.string())),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  heads: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(16384))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
-  top_k: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  top_k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   ranking: v.exactOptional(v.picklist(["heads","neurons"])),
-  layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
   tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens"])),
@@ -136,19 +136,19 @@ export const ListCaches = v.object({
 });
 export const Presence = v.object({
   kind: v.picklist(["presence"]),
-  view: v.string(),
+  view: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
   state: v.picklist(["away","hidden","shown"]),
 });
 export const GiveUp = v.object({
   kind: v.picklist(["give-up"]),
-  id: v.string(),
+  id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
 });
 export const CacheRef = v.object({
-  id: v.string(),
-  state: v.string(),
+  id: v.pipe(v.string(), v.maxLength(200)),
+  state: v.pipe(v.string(), v.maxLength(200)),
 });
 export const Question = v.object({
-  id: v.string(),
+  id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
   ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, Suggest, CheckToken, ChooseTarget, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });

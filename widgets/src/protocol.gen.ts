@@ -65,6 +65,9 @@ export interface Attribute {
  *     `own` says that nobody chose it: it is the model's own two top predictions.
  */
 export interface Target {
+  /**
+   * @maxItems 65536
+   */
   contrasts: Contrast[];
   direction?: string | null;
   own?: boolean;
@@ -73,7 +76,13 @@ export interface Target {
  * Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`).
  */
 export interface Contrast {
+  /**
+   * @maxItems 10000
+   */
   answer: Token[];
+  /**
+   * @maxItems 10000
+   */
   distractor: Token[];
 }
 /**
@@ -156,6 +165,9 @@ export interface MapPositions {
   target: Target;
   prompt?: number | null;
   norm?: "frozen" | "recomputed";
+  /**
+   * @maxItems 16384
+   */
   heads?: string[];
 }
 /**
@@ -165,6 +177,9 @@ export interface MapPositions {
  */
 export interface ReadTokenLens {
   kind: "token-lens";
+  /**
+   * @maxItems 4096
+   */
   points: string[];
   start: number;
   stop: number;
@@ -221,6 +236,9 @@ export interface Shown {
   target: Target;
   prompt?: number | null;
   position?: number | null;
+  /**
+   * @maxItems 16384
+   */
   heads?: string[];
   norm?: "frozen" | "recomputed";
   top_k?: number;
@@ -579,4 +597,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "a828618cbfa2";
+export const WIRE = "28590c014ce9";
