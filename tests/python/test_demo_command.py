@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import os
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +61,20 @@ def launched(tmp_path, monkeypatch, ioi) -> list[Any]:  # noqa: ARG001 (the demo
 def test_demo_opens_the_notebook(launched, tmp_path):
     assert cli.main(["demo", "--no-browser", "--port", "8999", "--", "--LabApp.quiet=True"]) == 0
     [(command, folder, environment)] = launched
-    assert command[:4] == [sys.executable, "-m", "jupyterlab", "--LabApp.default_url=/lab/tree/example.ipynb"]
+    assert command[:4] == [sys.executable, "-c", cli._LAB, "--LabApp.default_url=/lab/tree/example.ipynb"]
     assert {"--no-browser", "--ServerApp.port=8999", "--LabApp.quiet=True"} <= set(command)
     assert folder == tmp_path / "residscope-demo"
     assert (folder / "example.ipynb").read_bytes() == (Path(cli.__file__).parent / "example.ipynb").read_bytes()
     assert "RESIDSCOPE_DEMO_MODEL" not in environment
+
+
+def test_demo_starts_the_jupyterlab_that_is_installed_and_none_that_lies_in_the_folder(launched, tmp_path):
+    cli.main(["demo"])
+    [(command, folder, _)] = launched
+    (folder / "jupyterlab.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
+    said = subprocess.run([*command[:3], "--version"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == version("jupyterlab")
+    assert not (tmp_path / "mark").exists()
 
 
 def test_demo_with_a_folder_hands_it_to_the_notebook(launched):

@@ -3,6 +3,7 @@
 import * as v from "valibot";
 import type { Ask } from "./client";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "./draw/plane";
+import { fits as answers } from "./fits";
 import { parseHead } from "./format";
 import * as wire from "./protocol.check.gen";
 import type { AttentionBuffer, CacheFacts } from "./protocol.gen";
@@ -34,6 +35,8 @@ const Outside = v.object({
 });
 const Buffers = v.object({ buffers: v.pipe(v.array(v.pipe(v.string(), v.check(isBase64))), v.maxLength(4)) });
 
+type Reply = NonNullable<Entry["reply"]>;
+
 /** A request and its reply of one kind, with the bytes of each buffer. */
 type Replied = { [K in RecordedKind]: { kind: K; ask: v.InferOutput<(typeof REQUESTS)[K]>; reply: v.InferOutput<(typeof REPLIES)[K]>; bytes: number[] } }[RecordedKind];
 
@@ -63,7 +66,7 @@ function read(value: unknown): Snapshot {
     const whole = v.parse(REQUESTS[kind], { target: selection.target, ...ask }, { abortEarly: true });
     const said = v.parse(REPLIES[kind], reply, { abortEarly: true });
     const one = { kind, ask: whole, reply: said, bytes: packed.map(byteLength) } as Replied;
-    return [{ ...one, entry: { ask: whole as Ask, reply: said as Entry["reply"] & object, ...(packed.length > 0 ? { buffers: packed } : {}) } }];
+    return [{ ...one, entry: { ask: whole as Ask, reply: said as Reply, ...(packed.length > 0 ? { buffers: packed } : {}) } }];
   });
   const [facts, ...more] = replied.flatMap((one) => (one.kind === "describe" ? [one.reply] : []));
   demand(facts !== undefined && more.length === 0, "it does not say of which cache it is");
@@ -105,6 +108,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
   const cells = layers * heads;
   const fits = (holds: boolean, why = `its “${kind}” entry has other figures than it names`): void => demand(holds, why);
   const same = (holds: boolean): void => fits(holds, `its “${kind}” entry answers another request`);
+  same(answers(ask as Ask, reply as Reply));
   if ("prompt" in ask) same(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
   if ("position" in ask) same(ask.position === null || ask.position === undefined || isIndex(ask.position, positions));
   switch (kind) {
@@ -112,14 +116,14 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
     case "tokens": return fits(reply.tokens.length === positions && bytes.length === 0);
     case "attribute": {
       const rows = reply.labels.length;
-      same(reply.by === ask.by && reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      same(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
       fits(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.tolerance >= 0);
       const [own, std, each, constants] = bytes;
       fits(own === rows * 4 && (std === undefined || std === rows * 4));
       return fits(reply.per_prompt ? each === rows * prompts * 4 && constants === prompts * 4 : bytes.length <= 2);
     }
     case "attention": {
-      same(reply.layer === ask.layer && reply.head === ask.head && isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
+      same(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
       const frame = framed(reply, positions);
       fits(reply.parts.length === bytes.length);
       return reply.parts.forEach((part, i) => fits(bytes[i] === (part.what === "brings" ? positions * 4 : sizeOf(part, frame))));
@@ -129,17 +133,16 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       return fits(bytes.length === 1 && reply.part.what !== "brings" && bytes[0] === sizeOf(reply.part, framed(reply, positions)));
     }
     case "thumbnails":
-      same(reply.layer === ask.layer && isIndex(ask.layer, layers) && reply.positions === positions);
+      same(isIndex(ask.layer, layers) && reply.positions === positions);
       counts("cells a side of a small head", reply.side, 1, MOST.side);
       return fits(reply.limits.length === heads && bytes.length === 1 && bytes[0] === heads * reply.side ** 2);
     case "scores":
-      same(reply.score === ask.score);
       return fits(bytes.length === 1 && bytes[0] === cells * 4);
     case "positions":
-      same(reply.by === ask.by && reply.positions === positions);
+      same(reply.positions === positions);
       return fits(bytes.length === 2 && bytes[0] === reply.labels.length * positions * 4 && bytes[1] === positions * 4);
     case "token-lens": {
-      same(reply.points.join() === ask.points.join() && reply.start === ask.start);
+      same(reply.start === ask.start);
       const columns = ask.stop - ask.start;
       return fits(isIndex(ask.start, positions) && columns > 0 && ask.stop <= positions && bytes.length === 0 && reply.cells.length === reply.points.length
         && reply.cells.every((row) => row.length === columns && row.every(({ tokens, probabilities }) => tokens.length === probabilities.length)));

@@ -18,6 +18,9 @@ from .model import demo_model_folder
 
 NOTEBOOK = "example.ipynb"
 
+# Not `-m`, which would look for JupyterLab in the folder of notebooks first, where anybody's files may lie.
+_LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp import main; sys.exit(main())"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; every failure is one sentence on stderr.
@@ -99,7 +102,7 @@ def _demo(args: argparse.Namespace, lab: list[str]) -> int:
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = where
     # As the default address, and not as a file to run: so the address that is printed leads to the notebook, too.
-    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
+    command = [sys.executable, "-c", _LAB, f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     command += ["--no-browser"] * args.no_browser
     command += [f"--ServerApp.port={args.port}"] * (args.port is not None)
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in lab:
