@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,38 +13,47 @@ from server import Server
 from sidebar import FOLLOWS, TINY, cell, cells, standing
 
 
-def test_the_panel_and_the_sidebar_and_a_hostile_notebook(page: Page, nursery: Path | None, tmp_path: Path) -> None:
-    with Server.started(tmp_path, nursery, program="notebook") as server:
-        lab = Lab(page, server)
-        path = lab.write_notebook("small.ipynb", TINY, "import residscope\npanel = residscope.inspect(cache)")
-        page.goto(f"{server.url}/notebooks/{path}?token={server.token}")
-        page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
-        page.evaluate("() => window.jupyterapp.restored")
-        lab.wait_for_notebook(path)
-        lab.run_all()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, nursery: Path | None) -> Iterator[Server]:
+    """Notebook 7 in the place of JupyterLab."""
+    with Server.started(tmp_path_factory.mktemp("notebook7"), nursery, program="notebook") as running:
+        yield running
 
-        panel = lab.panel()
-        grid = lab.python("residscope.attribute(cache, panel.target).grid.mean(-1).flatten().tolist()")
-        assert list(cells(panel).values()) == pytest.approx(grid, abs=5e-3)
-        cell(panel, "L0H1").click()
-        expect(panel.get_by_role("region", name="Attention L0H1", exact=True)).to_be_visible(timeout=FOLLOWS)
-        lab.becomes("panel.heads", ["L0H1"])
 
-        lab.command("residscope:inspect-cache")
-        expect(lab.sidebar).to_be_visible()
-        expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
-        view = lab.inspect("cache")
-        assert cells(view) == cells(panel)
-        cell(view, "L1H1").click()
-        expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
-        lab.run_cell("panel.close(); del cache, panel")
-        expect(standing(view)).to_contain_text("is reached by no variable any more", timeout=FOLLOWS)
-        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-        expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+def test_the_panel_and_the_sidebar(page: Page, server: Server) -> None:
+    lab = Lab(page, server)
+    path = lab.write_notebook("small.ipynb", TINY, "import residscope\npanel = residscope.inspect(cache)")
+    page.goto(f"{server.url}/notebooks/{path}?token={server.token}")
+    page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+    page.evaluate("() => window.jupyterapp.restored")
+    lab.wait_for_notebook(path)
+    lab.run_all()
 
-        (server.root / "hostile.ipynb").write_text(dict(notebooks())["widget, no picture"].text())
-        page.goto(f"{server.url}/notebooks/hostile.ipynb?token={server.token}")
-        expect(page.locator(".rs-output-words")).to_contain_text("this notebook is not trusted", timeout=FOLLOWS)
-        lab.wait_for_notebook("hostile.ipynb")  # by now its widgets would have been restored
-        expect(page.locator(".rs-output-words")).to_be_visible()
-        assert page.evaluate("() => window.hacked") is None
+    panel = lab.panel()
+    grid = lab.python("residscope.attribute(cache, panel.target).grid.mean(-1).flatten().tolist()")
+    assert list(cells(panel).values()) == pytest.approx(grid, abs=5e-3)
+    cell(panel, "L0H1").click()
+    expect(panel.get_by_role("region", name="Attention L0H1", exact=True)).to_be_visible(timeout=FOLLOWS)
+    lab.becomes("panel.heads", ["L0H1"])
+
+    lab.command("residscope:inspect-cache")
+    expect(lab.sidebar).to_be_visible()
+    expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
+    view = lab.inspect("cache")
+    assert cells(view) == cells(panel)
+    cell(view, "L1H1").click()
+    expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
+    lab.run_cell("panel.close(); del cache, panel")
+    expect(standing(view)).to_contain_text("is reached by no variable any more", timeout=FOLLOWS)
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+
+
+def test_a_hostile_notebook_runs_nothing(page: Page, server: Server) -> None:
+    lab = Lab(page, server)
+    (server.root / "hostile.ipynb").write_text(dict(notebooks())["widget, no picture"].text())
+    page.goto(f"{server.url}/notebooks/hostile.ipynb?token={server.token}")
+    expect(page.locator(".rs-output-words")).to_contain_text("this notebook is not trusted", timeout=FOLLOWS)
+    lab.wait_for_notebook("hostile.ipynb")  # by now its widgets would have been restored
+    expect(page.locator(".rs-output-words")).to_be_visible()
+    assert page.evaluate("() => window.hacked") is None
