@@ -21,6 +21,9 @@ T = TypeVar("T")
 MOMENT = 0.1
 """Seconds that a question waits for its answer before it is told how far the work is."""
 
+MOST = 64
+"""So many questions that take long are worked on at once, each in a thread of its own."""
+
 PATIENCE = 5.0
 """Seconds after which work is given up that nobody asks about."""
 
@@ -192,6 +195,9 @@ class Work:
         with self._lock:
             self._tasks = {other: task for other, task in self._tasks.items() if not task.forgotten}
             task = self._tasks.get(id)
+            if task is None and len(self._tasks) >= MOST:
+                said = f"{MOST} long questions are being answered already: wait for one of them, or give one up."
+                raise ResidscopeError("busy", said)
             if task is None:
                 task = self._tasks[id] = Task(question, work, self._turns, self._wanted)
             elif task.question != question:

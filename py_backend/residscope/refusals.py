@@ -32,9 +32,10 @@ def refusal(error: msgspec.ValidationError, message: Any) -> Failure:
         is_now = f" is {sent:,}, and" if isinstance(sent, int) and abs(sent) < 10**15 else ""
         said = f"`{name}`{is_now} must be {limit}."
     else:
+        may = "may" if way == "<=" else "must"
         of = "characters" if kind == "str" else "entries"
         has_now = f" has {len(sent):,} {of}, and" if isinstance(sent, str | list | tuple) else ""
-        said = f"`{name}`{has_now} may have {limit}{'' if has_now else f' {of}'}."
+        said = f"`{name}`{has_now} {may} have {limit}{'' if has_now else f' {of}'}."
     return Failure("too-large" if way == "<=" else "too-small", f"This request cannot be answered: {said}")
 
 

@@ -94,6 +94,7 @@ def notebooks() -> Iterator[tuple[str, Hostile]]:
     yield from _texts(whole)
     yield from _objects(whole)
     yield from _sizes(whole)
+    yield from _largest(whole)
     yield from _forged(whole)
 
 
@@ -164,7 +165,7 @@ def _say(snapshot: Snapshot, text: str) -> None:
     for contrast in snapshot["selection"]["target"]["contrasts"]:
         for token in [*contrast["answer"], *contrast["distractor"]]:
             token["text"] = text
-    snapshot["lacks"] = [text]
+    snapshot["lacks"] = [text[:200]]
     snapshot["defaults"] = {text: {text: text}}
     for entry in snapshot["entries"]:
         reply = entry["reply"]
@@ -230,7 +231,15 @@ def _sizes(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         return change
 
     every = [f"L{layer}H{head}" for layer in range(300) for head in range(100)]
+
+    def reply(kind: str, by: str | None = None, **to: Any) -> Callable[[Snapshot], Any]:
+        return lambda s: _entry(s, kind, by)["reply"].update(to)
+
     changes: dict[str, Callable[[Snapshot], Any]] = {
+        "350,000 notes": reply("attribute", "head", notes=["n"] * 350_000),
+        "a note of 900,000 code spans": reply("attribute", "head", notes=["`a`" * 900_000]),
+        "300,000 rows": _rows("accumulated", 300_000),
+        "50,000 contrasts": lambda s: (_prompts(50_000)(s), _contrasts(50_000)(s)),
         "3,000 layers of 3,000 heads": facts(layers=3000, heads=3000),
         "1e308 layers": facts(layers=1e308),
         "fewer than no layers": facts(layers=-3),
@@ -251,13 +260,99 @@ def _sizes(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         yield f"size, {name}", _picture(_changed(whole, change), drawn=False)
 
 
+# --- the largest that are drawn -------------------------------------------------------------------------------------
+def _largest(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
+    def layers(s: Snapshot, layers: int, heads: int) -> None:
+        _entry(s, "describe")["reply"] |= {"layers": layers, "heads": heads}
+        for by, count in {"head": layers * heads, "layer": 2 * layers + 1, "accumulated": 2 * layers + 1}.items():
+            _rows(by, count)(s)
+
+    def pinned(s: Snapshot) -> None:
+        one = _entry(s, "attention")
+        layers(s, 16, 16)
+        s["entries"].remove(one)
+        s["selection"]["heads"] = [f"L{head // 16}H{head % 16}" for head in range(64)]
+        for head in range(64):
+            place = {"layer": head // 16, "head": head % 16}
+            s["entries"].append({**one, "ask": one["ask"] | place, "reply": one["reply"] | place})
+
+    def positions(s: Snapshot, count: int) -> None:
+        _without_attention(s)
+        facts = _entry(s, "describe")["reply"]
+        facts |= {"positions": count, "last": [count - 1] * facts["prompts"]}
+        _entry(s, "tokens")["reply"]["tokens"] = [{"text": "x"}] * count
+
+    def mapped(s: Snapshot) -> None:
+        positions(s, 2_000)
+        s["selection"]["tab"] = "positions"
+        ask = {"kind": "positions", "by": "layer", "prompt": 0, "norm": "frozen", "heads": []}
+        reply = {"kind": "positions", "by": "layer", "labels": ["x"] * 75, "positions": 2_000, "notes": []}
+        s["entries"].append({"ask": ask, "reply": reply, "buffers": [_floats(0.5, 150_000), _floats(0.5, 2_000)]})
+
+    def asked(s: Snapshot) -> None:
+        _prompts(4_096)(s)
+        _contrasts(4_096)(s)
+        reply = {"kind": "neurons", "labels": [], "count": 0, "layers": 0, "total": 0, "bias": 0, "notes": []}
+        for k in range(900):
+            ask = {"kind": "neurons", "layer": k % 3, "k": 1 + k % 50, "prompt": k}
+            s["entries"].append({"ask": ask, "reply": reply, "buffers": [""]})
+
+    def noted(s: Snapshot) -> None:
+        for by in ("head", "layer", "accumulated"):
+            _entry(s, "attribute", by)["reply"]["notes"] = [f"{by} {number} " + "`a` " * 450 for number in range(50)]
+
+    changes: dict[str, Callable[[Snapshot], Any]] = {
+        "1,000 layers of 20 heads": lambda s: (_without_attention(s), layers(s, 1_000, 20)),
+        "64 pinned heads": pinned,
+        "40,000 positions": lambda s: positions(s, 40_000),
+        "40,000 prompts": _prompts(40_000),
+        "a map of 150,000 cells": mapped,
+        "900 questions of 4,096 contrasts": asked,
+        "150 notes of 450 code spans": noted,
+    }
+    for name, change in changes.items():
+        yield f"largest, {name}", _picture(_changed(whole, change))
+
+
+def _rows(by: str, count: int) -> Callable[[Snapshot], Any]:
+    def change(s: Snapshot) -> None:
+        entry = _entry(s, "attribute", by)
+        entry["reply"]["labels"] = ["x"] * count
+        entry["buffers"] = [_floats(0.001, count)]
+
+    return change
+
+
+def _prompts(count: int) -> Callable[[Snapshot], Any]:
+    def change(s: Snapshot) -> None:
+        _without_attention(s)
+        facts = _entry(s, "describe")["reply"]
+        facts |= {"prompts": count, "last": [facts["positions"] - 1] * count}
+
+    return change
+
+
+def _contrasts(count: int) -> Callable[[Snapshot], Any]:
+    one = {"answer": [{"id": 1, "text": "x"}], "distractor": []}
+    return lambda s: s["selection"]["target"].update(contrasts=[one] * count)
+
+
+def _without_attention(s: Snapshot) -> None:
+    s["entries"] = [entry for entry in s["entries"] if entry["ask"]["kind"] != "attention"]
+    s["selection"]["heads"] = []
+
+
+def _floats(value: float, count: int) -> str:
+    return base64.b64encode(np.full(count, value, np.float32).tobytes()).decode()
+
+
 # --- what is not true -----------------------------------------------------------------------------------------------
 def _forged(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
     def rows(to: float, **reply: Any) -> Callable[[Snapshot], Any]:
         def change(s: Snapshot) -> None:
             entry = _entry(s, "attribute", "head")
             count = len(entry["reply"]["labels"])
-            entry["buffers"] = [base64.b64encode(np.full(count, to, np.float32).tobytes()).decode()]
+            entry["buffers"] = [_floats(to, count)]
             entry["reply"] |= {"constant": 0.0, "own": True, "measured_from": "the model", **reply}
 
         return change

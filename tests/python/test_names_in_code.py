@@ -219,6 +219,20 @@ def test_a_name_that_is_free_stands_as_it_is_and_one_that_is_taken_does_not(llam
         assert "residscope.attribute(cache, " in written(Service(llama.cache, name))
 
 
+def test_what_cannot_be_named_never_stands_under_a_name_that_is_something_else(llama, notebook):
+    made = Service(llama.cache, "cache", logits=llama.logits, tokens=llama.tokens)
+    notebook |= {"cache": llama.other, "logits": llama.logits + 1, "tokens": llama.tokens + 1}  # run again since
+    code = written(made)
+    assert "residscope.attribute(\n    shown_cache,\n" in code
+    assert "logits=shown_logits,\n    tokens=shown_tokens," in code
+    assert "# `shown_cache` stands for the ActivationCache that is shown" in code
+
+
+def test_a_given_name_that_leads_to_the_cache_stands(llama, notebook):
+    notebook["runs"] = {"a": {"b": {"c": llama.cache}}}  # deeper than the search goes
+    assert "residscope.attribute(runs['a']['b']['c'], " in written(Service(llama.cache, "runs['a']['b']['c']"))
+
+
 TEXTS = ['"); run() #', "'''", "\\", "\ud800", "\u202egnirts", "\u2028\u2029\x85\r\n", "\x00", "{run()}", "'\"\\'"]
 
 

@@ -1,7 +1,7 @@
 // Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
 import { computed, signal as state, type ReadonlySignal } from "@preact/signals-core";
 import { fits } from "./fits";
-import { unheardOf } from "./ids";
+import { randomId } from "./ids";
 import { legible } from "./legible";
 import { until } from "./lifetime";
 import type { Answer, CacheRef, Failure, Question } from "./protocol.gen";
@@ -60,7 +60,7 @@ interface Lane {
 const PATIENCE_MS = 30_000;
 
 export class Client {
-  readonly #prefix = unheardOf();
+  readonly #prefix = randomId();
   readonly #waiting = new Map<string, Waiting>();
   readonly #lanes = new Map<string, Lane>();
   readonly #inFlight = state(0);

@@ -1,10 +1,10 @@
 // Tells the kernel side of an inline panel whether it is on a page: it keeps the cache alive only while it is.
 import type { Transport } from "./client";
-import { unheardOf } from "./ids";
+import { randomId } from "./ids";
 import type { Presence } from "./protocol.gen";
 
 export function tellPresence(transport: Transport, signal: AbortSignal): void {
-  const view = `view-${unheardOf()}`;
+  const view = `view-${randomId()}`;
   const tell = (state: Presence["state"]): void => {
     try {
       transport.send({ id: `${view}-${state}`, ask: { kind: "presence", view, state } });

@@ -4,7 +4,7 @@ import { targetKey } from "./target";
 import type { Answer, Question } from "./protocol.gen";
 import { Relay } from "./relay";
 import { shownOf } from "./selection";
-import { CHARTS, chartOf, type Entry, isRecorded, packed, type Snapshot } from "./snapshot";
+import { CHARTS, chartOf, type Entry, isRecorded, packed, PINNED, type Snapshot } from "./snapshot";
 import type { Store } from "./store";
 
 /** A panel's root is asked for its picture by this event; `detail.put` takes it. */
@@ -44,18 +44,20 @@ export class Recorder extends Relay {
 
   /** What is on screen; null while it is not whole. */
   picture(): Snapshot | null {
-    const selection = shownOf(this.store);
+    const { heads = [], ...rest } = shownOf(this.store);
+    const selection = { ...rest, heads: heads.slice(0, PINNED) };
+    const lacks = heads.length > PINNED ? [`${heads.length - PINNED} of its ${heads.length} pinned heads`] : [];
     const shown = [...this.#kept.values()].reverse().filter(({ ask }) => this.#isShown(ask));
     const charts = CHARTS.map((what) => shown.find(({ ask }) => what === chartOf(ask) && (!("prompt" in ask) || (ask.prompt ?? null) === selection.prompt)));
     if (charts.includes(undefined)) return null;
     let room = MOST;
     const fits = [...charts.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !charts.includes(kept))].filter(({ size }) => size <= room && ((room -= size), true));
     const entries = fits.map(({ ask, reply, buffers }): Entry => {
-      const { target, ...rest } = ask as Ask & { target?: unknown };
-      return { ask: rest, reply, ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}) };
+      const { target: _, ...about } = ask as Ask & { target?: unknown };
+      return { ask: about, reply, ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}) };
     });
     const { cacheName, preview } = this.store;
-    return { name: cacheName.peek(), selection, preview: preview.peek(), saved: new Date().toISOString(), defaults: {}, lacks: [], entries };
+    return { name: cacheName.peek(), selection, preview: preview.peek(), saved: new Date().toISOString(), defaults: {}, lacks, entries };
   }
 
   #note({ id, reply }: Answer, buffers: DataView[]): void {

@@ -30,6 +30,9 @@ export interface Snapshot {
 export const RECORDED = ["describe", "tokens", "attribute", "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"] as const satisfies Ask["kind"][];
 export type RecordedKind = (typeof RECORDED)[number];
 
+/** So many pinned heads are in a picture. */
+export const PINNED = 64;
+
 /** Without these there is no picture. */
 export const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
 /** The name of a request in that list. */

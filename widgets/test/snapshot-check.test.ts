@@ -89,7 +89,7 @@ describe("a snapshot from outside", () => {
     ["whose map is shorter than it says", () => changed(["entries", entry("attention"), "buffers", 0], () => floats(1, 2)), /“attention” entry has other figures/],
     ["whose figures are not base64", () => changed(["entries", entry("scores"), "buffers", 0], () => "<img src=x>"), /“buffers”/],
     ["whose reply is another’s", () => reply("attention", "head", 0), /answers another request/],
-    ["without its head map", () => changed(["entries"], (was) => (was as Json[]).filter((_, i) => i !== entry("attribute", "head"))), /not whole/],
+    ["without its head map", () => changed(["entries"], (was) => (was as Json[]).filter((_, i) => i !== entry("attribute", "head"))), /no “attribute head” figures/],
     ["with two caches", () => changed(["entries"], (was) => [...(was as Json[]), (was as Json[])[entry("describe")] as Json]), /of which cache/],
     ["with a date that is none", () => changed(["saved"], () => "<b>today</b>"), /“saved”/],
   ])("is refused %s", (_, made, why) => {

@@ -9,7 +9,7 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 import { Panel, Widget } from "@lumino/widgets";
-import { type Checked, checkSnapshot, child, mountSnapshot, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, type Words } from "@residscope/widgets";
+import { type Checked, checkSnapshot, child, mountSnapshot, shown, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, type Words } from "@residscope/widgets";
 
 import { listen } from "./listen";
 
@@ -190,13 +190,14 @@ function contentOf(snapshot: Snapshot): string {
 
 function sentenceFor(checked: Checked | null, trusted: boolean): string {
   const why = checked?.trouble ? `The picture kept here is not drawn: ${checked.trouble}.` : "No picture of it was kept here.";
-  return `A Residscope panel. ${why} Run the cell to see it.${trusted ? "" : " A live panel is not shown while this notebook is not trusted."}`;
+  return `A Residscope panel. ${why} It is made again when its cell runs.${trusted ? "" : " A live panel is not shown while this notebook is not trusted."}`;
 }
 
-function wordsOf({ saved }: Snapshot): Words {
+function wordsOf({ saved, lacks }: Snapshot): Words {
   const date = new Date(saved).toLocaleDateString(undefined, { dateStyle: "long" });
+  const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
   return {
-    quiet: `Saved picture of ${date}; run the cell again to ask more.`,
+    quiet: `Saved picture of ${date}${without}; run the cell again to ask more.`,
     refusal: (what) => `This picture was saved without ${what}; run the cell again to ask for it.`,
   };
 }
@@ -212,7 +213,7 @@ async function knows(context: Context, id: string): Promise<boolean> {
   try {
     await met(context);
     const { content } = (await context.session?.kernel?.requestCommInfo({ target_name: "jupyter.widget" })) ?? { content: null };
-    return content?.status === "ok" && id in content.comms;
+    return content?.status === "ok" && Object.hasOwn(content.comms, id);
   } catch {
     return false; // the kernel went meanwhile
   }

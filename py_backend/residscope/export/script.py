@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from .. import positions
@@ -52,7 +53,8 @@ class Script:
         if found is not None:
             return found
         path = parsed(given) if leads_somewhere(given) and legible(given) == given else None
-        name = "cache" if path is None or is_taken(path.variable) else given
+        free = path is not None and (leads_to(given, cache) or not is_taken(path.variable))
+        name = given if free else _free("cache")
         self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))
         return name
 
@@ -66,8 +68,9 @@ class Script:
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
             return found
-        self.remark("direction", "the direction that is attributed")
-        return "direction"
+        name = _free("direction")
+        self.remark(name, "the direction that is attributed")
+        return name
 
     @property
     def position(self) -> dict[str, str]:
@@ -105,8 +108,8 @@ class Script:
                 continue
             variable = _variable(lambda other, value=value: other is value)
             if variable is None:
-                self.remark(name, f"the {words[name]} given with this cache")
-                variable = name
+                variable = _free(name)
+                self.remark(variable, f"the {words[name]} given with this cache")
             found[name] = variable
         return found
 
@@ -128,6 +131,12 @@ class Script:
         """The line that draws the attribution."""
         which = [] if self.prompt is None else [f"prompt={self.prompt}"]
         return call("figure = attribution.to_plotly", [*arguments, *which])
+
+
+def _free(name: str) -> str:
+    """A name to be filled in: where it is taken, it means something else than what is shown."""
+    names = chain((name, f"shown_{name}"), (f"shown_{name}_{number}" for number in count(2)))
+    return next(free for free in names if not is_taken(free))
 
 
 def _variable(meant: Callable[[Any], bool]) -> str | None:

@@ -41,8 +41,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   const cursor = state<number | null>(null);
   const scale = computed(() => {
     const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
-    const low = Math.min(0, ...values);
-    const high = Math.max(0, ...values);
+    const low = values.reduce((least, value) => Math.min(least, value), 0);
+    const high = values.reduce((most, value) => Math.max(most, value), 0);
     const room = (high - low) * 0.06;
     return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([100, 0]);
   });

@@ -26,8 +26,8 @@ export function number(value: number): string {
 /** A scale that holds zero and all values, with some room. */
 export function scaleOf(values: number[], { y, height }: Box): ScaleLinear<number, number> {
   const known = values.filter(Number.isFinite);
-  const low = Math.min(0, ...known);
-  const high = Math.max(0, ...known);
+  const low = known.reduce((least, value) => Math.min(least, value), 0);
+  const high = known.reduce((most, value) => Math.max(most, value), 0);
   const room = (high - low) * 0.06;
   return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([y + height, y]);
 }
