@@ -26,7 +26,7 @@ from .memo import UnknownError, key_of
 from .positions import Position
 from .protocol import By, Norm, Target
 from .readout import Readout
-from .reads import gated
+from .reads import gated, read_names
 from .result import Attribution
 from .sources import not_by_reading, rounding_in, sources, wanted_heads
 from .split import Checked, check_split
@@ -161,9 +161,9 @@ def decompose(
         total = rows.values[-1]
         left = gap(own, total)
         finite = math.isfinite(left) and bool(rows.values.isfinite().all())  # the last one is not their sum
-        tolerance = rounding(readout, total)
+        tolerance = rounding(readout, total, logits)
     else:
-        fitted = fit(readout, partial(_rows, readout, by, wanted), stream_goal(readout, own), own)
+        fitted = fit(readout, partial(_rows, readout, by, wanted), stream_goal(readout, own), own, logits)
         structure, rows, tolerance, left = fitted.structure, fitted.rows, fitted.tolerance, fitted.left
         total, finite = rows.values.sum(0), fitted.finite
     if not finite:
@@ -200,7 +200,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # a figure that is none leaves none in its sum
-    tolerance = rounding_in(view.rounding_step(), values, 0)
+    tolerance = rounding_in(view.rounding_step(*(name for at in layers for name in read_names(view, at))), values, 0)
     said += gated(view, layers)
     if bool((unexplained.abs() > tolerance).any()):
         said.append(not_by_reading(float(unexplained.abs().max())))

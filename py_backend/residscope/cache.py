@@ -7,6 +7,7 @@ Nothing here adds to, moves or changes the user's cache.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import copy
 from operator import index
 from pathlib import PurePath
@@ -294,20 +295,26 @@ class CacheView:
         exact = stream.dtype == torch.float64
         return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
-    def rounding_step(self) -> float:
-        """The relative rounding step of the coarsest precision in the cache (under autocast there are several).
+    def rounding_step(self, *names: str) -> float:
+        """The relative rounding step of what a sum is made of (under autocast there are several).
 
-        A cache that was widened afterwards is as coarse as the model that made it.
+        A cache that was widened afterwards is as coarse as the model that made it, so the model's weights count, too.
+
+        Args:
+            names: The activations in the sum; those that the cache does not hold count for nothing.
         """
-        import torch
+        found = (self.activations.get(name) for name in names)
+        kinds = {tensor.dtype for tensor in found if tensor is not None}
+        return max([self.memo.once(("rounding step",), self._model_step), *map(step_of, kinds)])
 
-        def step() -> float:
-            weights: list[Any] = [getattr(self.model, name, None) for name in ("W_E", "W_U")]
-            tensors = [*self.activations.values(), *(weight for weight in weights if hasattr(weight, "dtype"))]
-            kinds = {tensor.dtype for tensor in tensors}
-            return max(float(torch.finfo(kind).eps) for kind in kinds if kind.is_floating_point)
-
-        return self.memo.once(("rounding step",), step)
+    def _model_step(self) -> float:
+        kinds: list[Any] = []
+        for name in ("W_E", "W_U"):
+            with suppress(Exception):  # a model may refuse to show a weight
+                kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
+        # Integers and float8 are how a weight is stored: with its scale it is finer than that.
+        fit = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
+        return max([step_of(self.like.dtype), *fit])
 
     def cut(self) -> str | None:
         """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""
@@ -347,6 +354,13 @@ def _has_batch_dim(activations: Mapping[str, Tensor]) -> bool:
     """Whether a plain dictionary of activations has one: a residual stream is `[batch, pos, d_model]`."""
     streams = (t for name, t in activations.items() if "hook_resid_" in name or name.endswith("_out"))
     return next((t.ndim for t in streams), 3) > 2
+
+
+def step_of(kind: Any) -> float:
+    """The relative rounding step of a precision; whole numbers are exact."""
+    import torch
+
+    return float(torch.finfo(kind).eps) if kind.is_floating_point else 0.0
 
 
 def working(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Weights are projected onto the target's direction first, so no tensor has a `d_m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,8 @@ class Rows:
     labels: list[str]
     values: Float[Tensor, "component batch pos"]
     parts: int | None = None
+    step: Float[Tensor, "component 1 1"] | float = 0.0
+    """The relative rounding step of each row, by the precision of what it was read from; 0 where it was not asked."""
 
     def sum(self, *prefixes: str) -> Float[Tensor, "batch pos"]:
         """The rows whose labels begin so, added up."""
@@ -206,6 +208,21 @@ def worth_of(readout: Readout, worth: Worth, pieces: Pieces, before: int = 0) ->
         step(before + len(values), before + len(pieces))
         values.append(sum_of(read(*term) for term in terms))
     return Rows(list(pieces), torch.stack(values))
+
+
+def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
+    """The same rows, with the precision of what each was read from."""
+    name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
+    split = {layer: view.rounding_step(f"blocks.{layer}.{name}") for layer in plan.split}
+    pieces = [view.rounding_step(*(name for name, _ in terms)) for terms in plan.pieces.values()]
+    steps = {*split.values(), *pieces}
+    if len(steps) == 1:  # as it is in most caches
+        return replace(rows, step=steps.pop())
+    weights = {layer: (out_weight if plan.part == "attn" else neuron_weight)(view, layer) for layer in split}
+    of_parts = [step for layer, step in split.items() for _ in weights[layer]]  # pyright: ignore[reportOptionalIterable]
+    biases = len(rows.labels) - len(of_parts) - len(pieces)  # a bias is exact, or as coarse as the model's weights
+    each = [*of_parts, *[view.rounding_step()] * biases, *pieces]
+    return replace(rows, step=rows.values.new_tensor(each)[:, None, None])
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

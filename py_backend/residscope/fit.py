@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .cache import step_of
 from .components import Rows, layer_heads, worth_of
+from .logits import READ_BY_UNEMBEDDING
 from .longer import step
 from .products import distinct
 from .readout import Readout
@@ -25,7 +27,8 @@ class Fitted:
     Attributes:
         structure: What they are made from.
         rows: The rows.
-        tolerance: What counts as rounding in their sum.
+        tolerance: What counts as rounding between their sum and the model's own figure.
+        close: What counts as rounding between their sum and the stream.
         left: The largest difference between their sum and the model's own figure; 0 where it is not known.
         finite: Whether all of that is a number.
     """
@@ -33,6 +36,7 @@ class Fitted:
     structure: Structure
     rows: Rows
     tolerance: float
+    close: float
     left: float
     finite: bool
 
@@ -42,6 +46,7 @@ def fit(
     build: Callable[[Structure], Rows],
     goal: Float[Tensor, "batch pos"] | None,
     own: Float[Tensor, "batch pos"] | None = None,
+    logits: Tensor | None = None,
 ) -> Fitted:
     """Rows that add up to the goal, and the structure they are made from.
 
@@ -53,16 +58,22 @@ def fit(
         build: Makes the rows from a structure.
         goal: What they must add up to; None where it is not known.
         own: The model's own figure less the constant, where it is known.
+        logits: What that was read from, where the user gave it.
     """
-    fitted, off = _compared(readout, readout.structure, build(readout.structure), goal, own)
-    if off <= fitted.tolerance or not fitted.finite:
+    fitted, off = _compared(readout, readout.structure, build(readout.structure), goal, own, logits)
+    if off <= fitted.close or not fitted.finite:
         return fitted
-    structure = mended(readout, fitted.structure, fitted.rows, fitted.tolerance / 2)
-    return _compared(readout, structure, build(structure), goal, own)[0]
+    structure = mended(readout, fitted.structure, fitted.rows, fitted.close / 2)
+    return _compared(readout, structure, build(structure), goal, own, logits)[0]
 
 
 def _compared(
-    readout: Readout, structure: Structure, rows: Rows, goal: Tensor | None, own: Tensor | None
+    readout: Readout,
+    structure: Structure,
+    rows: Rows,
+    goal: Tensor | None,
+    own: Tensor | None,
+    logits: Tensor | None,
 ) -> tuple[Fitted, float]:
     """How rows fit, and how far their sum is from the goal: all that must be waited for on a GPU, in one go."""
     import torch
@@ -70,26 +81,65 @@ def _compared(
     total = rows.values.sum(0)
     goals = [None if figure is None else (figure - total).abs().max() for figure in (goal, own)]
     nothing = total.new_zeros(())
-    added = rows.values.pow(2).sum(0).sqrt().max()
-    figures = [*(nothing if figure is None else figure for figure in goals), added, _longest(readout)]
-    off, left, size, longest = torch.stack(figures).tolist()
+    uneven = not isinstance(rows.step, float)
+    added = (rows.values * rows.step if uneven else rows.values).pow(2).sum(0).sqrt().max()
+    whole = added if not uneven else rows.values.pow(2).sum(0).sqrt().max()
+    figures = [*(nothing if figure is None else figure for figure in goals), added, whole, _longest(readout)]
+    off, left, own_rounding, size, longest = torch.stack(figures).tolist()
     finite = all(map(math.isfinite, (off, left, size)))
-    return Fitted(structure, rows, _rounding(readout, size, longest), left, finite), off
+    # Each row is rounded by itself: one that is coarse makes no other coarse.
+    own_rounding *= 1.0 if uneven else float(rows.step)
+    base = readout.view.rounding_step(*_ends(readout))
+    tolerance = _rounding(readout, max(base, _logits_step(readout, logits)), own_rounding, size, longest)
+    close = _rounding(readout, base, own_rounding, size, longest) if _stream_known(readout) else tolerance
+    return Fitted(structure, rows, tolerance, close, left, finite), off
 
 
-def rounding(readout: Readout, added: Float[Tensor, "batch pos"]) -> float:
-    """Up to here what is left over is rounding.
+def rounding(readout: Readout, added: Float[Tensor, "batch pos"], logits: Tensor | None = None) -> float:
+    """Up to here what is left over is rounding, where the stream itself is compared with the model's own figure.
 
-    There are two kinds: that of the rows (`added`: they are independent, so they add up like their squares), and that
-    of the stream, which the model rounds at each of its additions, in all directions alike. 1e-4 is below what anyone
-    is shown.
+    Args:
+        readout: The way to the target.
+        added: What is compared.
+        logits: What the model's own figure was read from, where the user gave it.
     """
-    return _rounding(readout, float(added.abs().max()), float(_longest(readout)))
+    base = max(readout.view.rounding_step(*_ends(readout)), _logits_step(readout, logits))
+    return _rounding(readout, base, 0.0, float(added.abs().max()), float(_longest(readout)))
 
 
-def _rounding(readout: Readout, added: float, longest: float) -> float:
-    view = readout.view
-    return max(1e-4, view.rounding_step() * (2 * added + 0.5 * math.sqrt(2 * view.n_layers) * longest))
+def _rounding(readout: Readout, step: float, own: float, added: float, longest: float) -> float:
+    """What counts as rounding.
+
+    There are two kinds: that of the rows (they are independent, so they add up like their squares), and that of the
+    stream, which the model rounds at each of its additions, in all directions alike. 1e-4 is below what anyone is
+    shown.
+
+    Args:
+        readout: The way to the target.
+        step: The relative rounding step of the stream and of what else all rows share.
+        own: The rounding of the rows, by the precision of each.
+        added: The root of the sum of their squares.
+        longest: The length of the longest direction.
+    """
+    between = step * 0.5 * math.sqrt(2 * readout.view.n_layers) * longest
+    return max(1e-4, 2 * max(own, step * added) + between)
+
+
+def _ends(readout: Readout) -> tuple[str, ...]:
+    """What all rows share: the end of the stream, and the final norm's scale."""
+    return f"blocks.{readout.view.n_layers - 1}.hook_resid_post", "ln_final.hook_scale"
+
+
+def _stream_known(readout: Readout) -> bool:
+    return readout.view.has(_ends(readout)[0])
+
+
+def _logits_step(readout: Readout, logits: Tensor | None) -> float:
+    """The relative rounding step of the model's own figure."""
+    if logits is not None and hasattr(logits, "dtype"):
+        return step_of(logits.dtype)
+    name = readout.view.first("unembed.hook_out", "hook_unembed", READ_BY_UNEMBEDDING, "ln_final.hook_out")
+    return 0.0 if name is None else readout.view.rounding_step(name)
 
 
 def _longest(readout: Readout) -> Tensor:
@@ -110,23 +160,24 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     """
     view = readout.view
 
-    def differ(one: Tensor | None, other: Tensor | None) -> bool:
-        return other_structure(readout, one, other, tolerance)
+    def differ(one: Pieces, other: Pieces | Tensor, *names: str) -> bool:
+        compared = [*_names(one), *names, *(() if not isinstance(other, dict) else _names(other))]
+        rows = _sum_of(readout, other) if isinstance(other, dict) else other
+        return other_structure(_sum_of(readout, one), rows, tolerance, view.rounding_step(*compared))
 
-    start = _sum_of(readout, {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)})
-    entered = differ(start, _sum_of(readout, structure.embeddings()))
+    entered = differ({"": (("blocks.0.hook_resid_pre", structure.carries[0]),)}, structure.embeddings())
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(view.n_layers):
         step(layer, view.n_layers)
         pieces = structure.sublayers(layer)
-        for part, of in (("attn", "H"), ("mlp", "N")):
+        for part, of, read in (("attn", "H", "attn.hook_z"), ("mlp", "N", "mlp.hook_post")):
             prefixes = (f"L{layer}{of}", f"{layer}_{part}_bias")
             split = any(label.startswith(prefixes) for label in rows.labels)
             output = {label: terms for label, terms in pieces.items() if label == f"{layer}_{part}_out"}
-            if split and output and differ(_sum_of(readout, output), rows.sum(*prefixes)):
+            if split and output and differ(output, rows.sum(*prefixes), f"blocks.{layer}.{read}"):
                 unsplit[part].add(layer)
-        if differ(_sum_of(readout, {"": structure.added(layer)}), _sum_of(readout, pieces)):
+        if differ({"": structure.added(layer)}, pieces):
             whole.add(layer)
     return Structure(
         view, frozenset(whole), entered, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
@@ -138,13 +189,25 @@ def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: 
     worth, bias = layer_heads(readout, layer)
     total = worth.sum(0) if bias is None else worth.sum(0) + bias
     output = {label: terms for label, terms in structure.sublayers(layer).items() if label.endswith("_attn_out")}
-    return not other_structure(readout, _sum_of(readout, output) if output else None, total, tolerance)
+    step = readout.view.rounding_step(*_names(output), f"blocks.{layer}.attn.hook_z")
+    return not other_structure(_sum_of(readout, output) if output else None, total, tolerance, step)
 
 
-def other_structure(readout: Readout, stream: Tensor | None, rows: Tensor | None, tolerance: float) -> bool:
-    """Whether rows are not what the cache says: off by a good part, not by a little more than rounding (TF32)."""
+def other_structure(stream: Tensor | None, rows: Tensor | None, tolerance: float, step: float) -> bool:
+    """Whether rows are not what the cache says: off by a good part, not by a little more than rounding (TF32).
+
+    Args:
+        stream: What the cache says.
+        rows: What they add up to.
+        tolerance: What counts as rounding.
+        step: The relative rounding step of what is compared.
+    """
     size = 0.0 if stream is None else float(stream.abs().max())
-    return gap(stream, rows) > max(tolerance, max(2e-3, 4 * readout.view.rounding_step()) * size)
+    return gap(stream, rows) > max(tolerance, max(2e-3, 4 * step) * size)
+
+
+def _names(pieces: Pieces) -> list[str]:
+    return [name for terms in pieces.values() for name, _ in terms]
 
 
 def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:

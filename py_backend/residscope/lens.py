@@ -268,7 +268,7 @@ class Reader:
             return []
         own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
         gap = float((self(["final_post"], [position], range(1)).flatten().softmax(-1).to(own) - own).abs().max())
-        if gap <= max(1e-3, 4 * self.view.rounding_step()):
+        if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):
             return []
         return [
             "The last row is what the final norm and the unembedding make of the stream; the model does more between, "

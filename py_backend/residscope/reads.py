@@ -63,6 +63,14 @@ def spread(size: int) -> slice:
     return slice((size - 1) % step, None, step)
 
 
+def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
+    """The activations that tell how a layer reads."""
+    endings = ("hook_pattern", "hook_v", "v_norm.hook_out", "hook_z")
+    names = tuple(f"blocks.{layer}.attn.{ending}" for ending in endings)
+    gate = _gate_name(view, layer)
+    return names if gate is None else (*names, gate)
+
+
 def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
     """All patterns of a layer.
 
@@ -141,7 +149,8 @@ def reads(
         return Reads(pattern, v, z, None)
     raw = _some(raw.unflatten(-1, (cut[0], -1)), heads).transpose(1, 2)
     some = spread(raw.shape[2])
-    gate = _gate(raw[:, :, some], working(pattern[:, :, some]) @ v, z[:, :, some], view.rounding_step())
+    rounding = view.rounding_step(*read_names(view, layer))
+    gate = _gate(raw[:, :, some], working(pattern[:, :, some]) @ v, z[:, :, some], rounding)
     return Reads(pattern, v, z, None if gate is None else gate(raw))
 
 

@@ -130,7 +130,7 @@ def rounding_in(view_step: float, brought: Tensor, source: int) -> float:
     """Up to here the difference between a head's worth and the sum over its sources is rounding.
 
     Args:
-        view_step: The cache's relative rounding step.
+        view_step: The relative rounding step of what tells how they read.
         brought: What sources bring.
         source: The axis of the sources.
     """

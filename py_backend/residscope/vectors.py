@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .cache import working
-from .components import Plan, Rows, bias_of, head_outputs, part_labels, rows_of, sum_of
+from .components import Plan, Rows, bias_of, head_outputs, part_labels, rows_of, sum_of, with_steps
 from .longer import step
 from .products import dots
 from .readout import Readout
@@ -41,7 +41,7 @@ class Vectors:
 
 def read_rows(readout: Readout, plan: Plan) -> Rows:
     """The rows of a plan, from vectors that are kept, or from the activations."""
-    return known_rows(readout, plan) or rows_of(readout, plan)
+    return with_steps(readout.view, plan, known_rows(readout, plan) or rows_of(readout, plan))
 
 
 def known_rows(readout: Readout, plan: Plan) -> Rows | None:

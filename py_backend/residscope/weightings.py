@@ -26,7 +26,7 @@ from .measure import measure
 from .memo import Memo, size_of
 from .protocol import Pool, Target, Weighting
 from .readout import Readout
-from .reads import ALL, Reads, gated, reads, some_pattern
+from .reads import ALL, Reads, gated, read_names, reads, some_pattern
 from .sources import Bringing, bringing_by, not_by_reading, rounding_in
 from .split import Checked, check_split
 from .structure import out_weight
@@ -213,7 +213,7 @@ class Maps:
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
         found = self._bringing(prompts, layer, [head], where[prompts.start : prompts.stop])
-        row = self._brought(found, ALL, ALL, ALL)[:, 0, 0].mean(0)
+        row = self._brought(found, layer, ALL, ALL, ALL)[:, 0, 0].mean(0)
         if self._left:
             self._note([not_by_reading(self._left)])
         check_finite(self.view, row)
@@ -237,7 +237,7 @@ class Maps:
         found = self._bringing(prompts, layer, heads)
         if not part.whole:  # a part of the sources says nothing about their sum
             return lambda few, rows: found.part(few, rows, columns)
-        return lambda few, rows: self._brought(found, few, rows, columns)
+        return lambda few, rows: self._brought(found, layer, few, rows, columns)
 
     def _bringing(
         self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
@@ -250,21 +250,20 @@ class Maps:
         if W_O is None:
             raise ResidscopeError("no-heads", f"Layer {layer} has no attention heads with a `W_O`.")
         read = reads(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
-        if read.left() > max(1e-3, 8 * self._step):
+        if read.left() > max(1e-3, 8 * self._step(layer)):
             self._note([_CHANGED])
         return Lengths(read, W_O[list(heads)])
 
-    def _brought(self, found: Bringing, heads: slice, rows: slice, columns: slice) -> Tensor:
+    def _brought(self, found: Bringing, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
         """What all sources bring to some destinations; that it adds up is checked on the way."""
         brought = found.part(heads, rows, columns)
         left = float((brought.sum(-1) - found.own[:, heads, rows]).abs().max())
-        if left > rounding_in(self._step, brought, -1):
+        if left > rounding_in(self._step(layer), brought, -1):
             self._left = max(self._left, left)
         return brought
 
-    @cached_property
-    def _step(self) -> float:
-        return self.view.rounding_step()
+    def _step(self, layer: int) -> float:
+        return self.view.rounding_step(*read_names(self.view, layer))
 
     def _check_finite(self, maps: Tensor, layer: int, heads: Sequence[int]) -> None:
         if bool(maps.sum().isfinite()) or bool(maps.isfinite().all()):  # a sum is quicker told

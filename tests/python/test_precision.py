@@ -1,0 +1,64 @@
+"""What counts as rounding follows the precision of what is in a sum, and of nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+STRAYS = {
+    "of an SAE, in bfloat16": {"sae_acts": torch.zeros(3, 7, 100, dtype=torch.bfloat16)},
+    "scores, in float16": {"blocks.0.attn.hook_attn_scores": torch.zeros(3, 4, 7, 7, dtype=torch.float16)},
+    "a point of the stream that is in no sum": {"blocks.1.ln1.hook_normalized": torch.zeros(3, 7, 24).bfloat16()},
+    "in float8": {"quantised": torch.zeros(3, 7, 100).to(torch.float8_e4m3fn)},
+}
+
+
+def _broken(names: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A cache in which one head's output is not what the model used; attention's own output is not there."""
+    edited = {name: tensor.clone() for name, tensor in names.items()}
+    del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
+    z = edited["blocks.1.attn.hook_z"]
+    z[:, :, 2] += 0.05 * torch.randn(z[:, :, 2].shape, generator=torch.Generator().manual_seed(0))
+    return edited
+
+
+@pytest.fixture(scope="module")
+def llama():
+    model = tiny.boot("llama")
+    return model, tiny.run(model)[2]
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+def test_a_tensor_that_is_in_no_sum_hides_no_broken_head(llama, stray):
+    model, cache = llama
+    result = residscope.attribute(ActivationCache(_broken(dict(cache.items())) | STRAYS[stray], model), ANSWERS)
+    assert result.unexplained.abs().max() > result.tolerance
+    assert result.notes
+    whole = residscope.attribute(ActivationCache(dict(cache.items()) | STRAYS[stray], model), ANSWERS)
+    assert whole.unexplained.abs().max() <= whole.tolerance <= 1e-3
+
+
+def test_a_coarse_tensor_in_the_sum_raises_the_tolerance_by_no_more_than_its_own_rounding(llama):
+    model, cache = llama
+    coarse = {name: cache[name].bfloat16() for name in ("blocks.0.hook_mlp_out",)}
+    whole = residscope.attribute(ActivationCache(dict(cache.items()) | coarse, model), ANSWERS)
+    assert 1e-4 < whole.unexplained.abs().max() <= whole.tolerance
+    row = whole.values[whole.labels.index("0_mlp_out")].abs().max()
+    assert whole.tolerance <= 4 * torch.finfo(torch.bfloat16).eps * row
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+def test_neither_does_it_among_the_sources_of_a_head(llama, stray):
+    model, cache = llama
+    edited = dict(cache.items()) | STRAYS[stray]
+    edited["blocks.1.attn.hook_z"] = edited["blocks.1.attn.hook_z"] * 1.002
+    del edited["blocks.1.hook_attn_out"]
+    result = residscope.attribute(ActivationCache(edited, model), ANSWERS, by="source", heads="1.1")
+    assert result.unexplained.abs().max() > result.tolerance
+    valued = residscope.attention(ActivationCache(edited, model), "1.1", weighting="value", prompt=0)
+    assert any("before `W_O`" in note for note in valued.notes)
