@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import positions
 from .cache import CacheView
 from .calm import calm
+from .changes import seen
 from .errors import ResidscopeError
 from .heads import name
 from .labels import padding_in_mean, token_texts
@@ -140,7 +141,7 @@ def attention(
     Source: TransformerLens' `hook_pattern`, `hook_v` and `W_O`; Kobayashi et al. (2020); "A Mathematical Framework for
     Transformer Circuits".
     """
-    view = CacheView(cache, model=model, tokens=tokens)
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
     if weighting not in MEANINGS:
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from . import components, positions
 from .cache import CacheView
 from .calm import calm
+from .changes import seen, weights_changed
 from .components import Plan, Rows
 from .errors import ResidscopeError
 from .finite import check_finite
 from .fit import fit, gap, reasons, rounding, stream_goal
 from .heads import name
-from .identity import sight
 from .measure import measure, notes
 from .memo import UnknownError, key_of
 from .positions import Position
@@ -30,7 +30,7 @@ from .reads import gated, read_names
 from .result import Attribution
 from .sources import not_by_reading, rounding_in, sources, wanted_heads
 from .split import Checked, check_split
-from .structure import Structure, named_layers, neuron_weight, out_weight
+from .structure import Structure, named_layers, neuron_weight, out_weight, why_unread
 from .targets import Targets
 from .vectors import read_rows
 
@@ -88,12 +88,12 @@ def attribute(
     `accumulated_resid`, made exact for unfolded norms; the mathematics of "A Mathematical Framework for Transformer
     Circuits".
     """
-    seen = sight(cache, model) if isinstance(getattr(cache, "cache_dict", None), Mapping) else None
+    looked = seen(cache, model)
     asked = _key(by, position, norm, layers, heads, answers, logits, tokens)
-    known = None if seen is None or asked is None else seen.memo[0].get(*asked)
+    known = None if looked is None or asked is None else looked.memo[0].get(*asked)
     if known is not None:
         return _copy(known)
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen)
+    view = CacheView(cache, model=model, tokens=tokens, seen=looked)
     with calm(view.stream.device):
         targets = Targets.of(view)
         where = positions.resolve(view, position)
@@ -170,7 +170,8 @@ def decompose(
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
-    said = notes(targets, target, measured) + structure.notes() + _without(structure, by, wanted)
+    said = weights_changed(view) + notes(targets, target, measured) + structure.notes()
+    said += _without(structure, by, wanted)
     said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and left > tolerance:
         said += reasons(readout, structure, value - constant, tolerance)
@@ -196,7 +197,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     view = readout.view
     wanted = wanted_heads(view, heads)
     layers = sorted({layer for layer, _ in wanted})
-    said = check_split(view, layers, checked or Checked(), lambda: (readout, own))
+    said = weights_changed(view) + check_split(view, layers, checked or Checked(), lambda: (readout, own))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # a figure that is none leaves none in its sum
@@ -246,10 +247,14 @@ def _none_in(view: CacheView, by: By, wanted: Sequence[int]) -> list[str]:
     if by == "head":
         others = [layer for layer in range(view.n_layers) if out_weight(view, layer) is None]
         said = "There are no attention heads in {}: what mixes there is one row."
+        unread = {layer: why_unread(view, layer, "attn") for layer in others}
     else:
         others = [layer for layer in wanted if neuron_weight(view, layer) is None]
         said = "There are no plain neurons in {}: the MLP is one row."
-    return [said.format(named_layers(others))] if others else []
+        unread = {layer: why_unread(view, layer, "mlp") for layer in others}
+    notes = [said.format(named_layers(bare))] if (bare := [layer for layer in others if not unread[layer]]) else []
+    closed = [layer for layer in others if unread[layer]]
+    return [*notes, f"In {named_layers(closed)} this is one row: {unread[closed[0]]}"] if closed else notes
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

@@ -34,6 +34,7 @@ class CacheView:
         seen: What is known of the cache, when it was just looked at: what was computed of it before need not be again.
 
     Attributes:
+        seen: What is known of the cache, where it was just looked at.
         memo: What was computed of this cache as it is.
         facts: What was read off the model's modules as they are.
 
@@ -81,6 +82,7 @@ class CacheView:
                 f"This {type(found).__name__} has no `blocks`: Residscope reads models whose layers stand in one row.",
             )
         self.n_layers = int(self.cfg.n_layers)
+        self.seen = seen
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
         self.n_heads = self.memo.once(("heads",), self._widest)
         self._tokens = tokens

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from .cache import CacheView
 from .errors import ResidscopeError
 from .longer import step
-from .norms import Norm, tensor_of
+from .norms import Norm
 from .products import distinct, dots, project
 from .readout import Functional, Readout
-from .structure import Pieces, Structure, neuron_weight, out_weight
+from .structure import Pieces, Structure, neuron_weight, out_bias, out_weight, why_unread
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -178,7 +178,8 @@ def head_directions(
     view, functional = readout.view, readout.writer(layer, "attn")
     W_O = out_weight(view, layer)
     if W_O is None:
-        raise ResidscopeError("no-heads", f'Layer {layer} has no attention heads. Use `by="layer"` for it as a whole.')
+        why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
+        raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
     direction = project(W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
@@ -190,7 +191,8 @@ def neuron_directions(
     view, functional = readout.view, readout.writer(layer, "mlp")
     W_out = neuron_weight(view, layer)
     if W_out is None:
-        raise ResidscopeError("no-neurons", f"Layer {layer} has no MLP of plain neurons.")
+        why = why_unread(view, layer, "mlp") or f"Layer {layer} has no MLP of plain neurons."
+        raise ResidscopeError("no-neurons", why)
     direction = project(W_out, functional.vector)
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
@@ -246,16 +248,19 @@ def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
         raise ResidscopeError("layers", "`layers=` names no layer: give one, several, or None for all.")
     for layer in named:
         if neuron_weight(view, layer) is None:
+            why = why_unread(view, layer, "mlp") or (
+                "It has no single W_out (as in a mixture of experts), so there are no neurons to list."
+            )
             raise ResidscopeError(
-                "no-neurons",
-                f"The MLP of layer {layer} cannot be split: it has no single W_out (as in a mixture of experts), so "
-                'there are no neurons to list. `by="layer"` has it as a whole.',
+                "no-neurons", f'The MLP of layer {layer} cannot be split. {why} `by="layer"` has it as a whole.'
             )
     return named
 
 
 def _refusal(structure: Structure, parts: str, otherwise: str) -> str:
-    why = " ".join(structure.notes()) or otherwise
+    view, part = structure.view, "attn" if parts.endswith("heads") else "mlp"
+    unread = (why_unread(view, layer, part) for layer in range(view.n_layers))
+    why = " ".join(structure.notes()) or next(filter(None, unread), otherwise)
     return f'No layer of this model can be split into {parts}. {why} Use `by="layer"` or `by="accumulated"`.'
 
 
@@ -263,12 +268,8 @@ def bias_of(readout: Readout, layer: int, part: Literal["attn", "mlp"]) -> tuple
     """The bias that a sublayer adds to what its parts write, and that of the norm on its output; None where none is."""
     view, block = readout.view, readout.view.model.blocks[layer]
 
-    def read() -> tuple[Tensor | None]:
-        return (tensor_of(getattr(getattr(block, part), {"attn": "b_O", "mlp": "b_out"}[part], None)),)
-
     norm = readout.output_norm(layer, part)
-    bias = view.facts.once(("bias", layer, part), read)[0]
-    return bias, None if norm is None else Norm.of(getattr(block, norm), view).bias
+    return out_bias(view, layer, part), None if norm is None else Norm.of(getattr(block, norm), view).bias
 
 
 def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["attn", "mlp"]) -> Tensor | None:

@@ -13,14 +13,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from .applied import applied, applied_rows, figures, is_plain, state_of, unusable, wrapped
 from .cache import CacheView, working
 from .errors import ResidscopeError
 from .identity import weights_of
-from .logits import Output, unembedding
+from .logits import Output, unembedding, vocabulary_size
 from .longer import step
 from .norms import Norm, norms_outputs, output_norm, tensor_of, weight_of
 from .reads import is_gated
-from .structure import named_layers, out_weight
+from .structure import named_layers, out_weight, why_unread
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,7 +43,13 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     """
     weights = weights_of(view.model)
     # A cache helps to read the weights, and one that was filtered may help less.
-    state = weights, norms_outputs(view), [view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers)]
+    attentions = [getattr(block, "attn", None) for block in view.model.blocks]
+    read = [getattr(attention, name, None) for attention in attentions for name in ("o", "v")]
+    switches = [
+        state_of(layer) for layer in (*(getattr(view.model, name, None) for name in ("unembed", "embed")), *read)
+    ]
+    held = [view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers)]
+    state = weights, norms_outputs(view), held, switches
     known = _known.get(view.model) if weights is not None else None
     if known is None or known[0] != state:
         known = (state, _copying(view))
@@ -84,8 +91,8 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
 
 def _middle(view: CacheView) -> Float[Tensor, "d_model d_model"]:
     """W_U W_E, some rows of the vocabulary at a time."""
-    W_U, _ = unembedding(view.model)
-    W_E = weight_of(view.model, "embed", "W_E")
+    W_U, _ = unembedding(view)
+    W_E = _embedding(view)
     if W_E is None or W_E.shape != W_U.T.shape or W_E.shape[1] != int(view.cfg.d_model):
         raise ResidscopeError(
             "no-ov",
@@ -103,14 +110,41 @@ def _middle(view: CacheView) -> Float[Tensor, "d_model d_model"]:
     return total if Output.of(view.model).cap > 0 else total - mean[:, None] * summed
 
 
+def _embedding(view: CacheView) -> Float[Tensor, "d_vocab d_model"] | None:
+    """What the model embeds with; as far as the score can tell, which no positive factor changes."""
+    from torch.nn import Embedding
+
+    module, W_E = getattr(view.model, "embed", None), weight_of(view.model, "embed", "W_E")
+    layer = wrapped(module)
+    scaled = isinstance(layer, Embedding) and len(list(layer.modules())) == 1 and "forward" not in vars(layer)
+    if layer is module or is_plain(layer) or (scaled and unusable(W_E) is None):
+        return None if W_E is None else figures(module, "W_E", W_E)
+    return applied_rows(module, view, vocabulary_size(view.model))
+
+
+def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_head"] | None:
+    """The weights that heads read values with; None where there are no such weights."""
+    module = getattr(attention, "v", None)
+    if module is not None and not is_plain(module):
+        matrix = applied(module, view, int(view.cfg.d_model)).matrix
+        groups = int(getattr(view.cfg, "n_key_value_heads", None) or view.cfg.n_heads)
+        return None if matrix.shape[1] % groups else matrix.unflatten(1, (groups, -1)).transpose(0, 1)
+    with suppress(Exception):  # TransformerLens refuses it where a layer has no such weight
+        read = tensor_of(getattr(attention, "W_V", None))
+        return None if read is None else figures(module, "W_V", read)
+    return None
+
+
 def _circuit(
     view: CacheView, layer: int, behind: bool
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]] | None:
     """W_V and W_O of every head, with the norms before and behind attention folded in; None where not fixed."""
-    block, written, read = view.model.blocks[layer], out_weight(view, layer), None
+    block, written = view.model.blocks[layer], out_weight(view, layer)
     attention = getattr(block, "attn", None)
-    with suppress(Exception):  # TransformerLens refuses it where a layer has no such weight
-        read = tensor_of(getattr(attention, "W_V", None))
+    why = why_unread(view, layer, "attn")
+    if why is not None:
+        raise ResidscopeError("no-ov", why)
+    read = _values(view, attention)
     if written is None or read is None or read.ndim != 3 or read.shape[-1] != written.shape[1] or is_gated(view, layer):
         return None
     written, read = working(written), working(read)

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 _PER_PROMPT = 500_000
 """So many figures may travel with a mean, that a view can show what each prompt has."""
 
-_WEIGHTS_CHANGED = (
-    "The model's weights were changed after this cache was first seen: its activations are the old model's, the "
-    "weights the new one's."
-)
 _CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
 
 
@@ -67,7 +63,6 @@ def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionR
         own=result.own,
         prompts=view.batch if prompt is None else 1,
         notes=([refusal] if refusal else [])
-        + [_WEIGHTS_CHANGED] * seen.weights_changed
         + [_CACHE_CHANGED] * seen.changed
         + [note for note in result.notes if note not in (refusal or "")]
         + (positions.assumed(view) if ask.position is None else [])

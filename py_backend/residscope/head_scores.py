@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import copying, detection, positions
 from .cache import CacheView, working
 from .calm import calm
+from .changes import seen, weights_changed
 from .errors import ResidscopeError
 from .longer import step
 from .products import dots
@@ -82,7 +84,7 @@ def scores(
 
     Returns:
         `[layer, head]`; NaN in layers without attention heads, or where the score cannot be told. Padding counts for
-        nothing.
+        nothing. A warning says where `"copying"` is of weights that were changed after the cache was first seen.
 
     Raises:
         ResidscopeError: If the score is not known, or cannot be told for any head; the sentence says why.
@@ -91,19 +93,23 @@ def scores(
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
     "Efficient Streaming Language Models with Attention Sinks" (2023).
     """
-    view = CacheView(cache, model=model, tokens=tokens)
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
     if score not in MEANINGS:
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
     with calm(view.stream.device):
-        return score_heads(view, score, view.check_prompt(prompt)).values
+        found = score_heads(view, score, view.check_prompt(prompt))
+    if score == "copying":
+        for note in weights_changed(view):  # a tensor bears no notes
+            warnings.warn(note, stacklevel=2)
+    return found.values
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scored:
     """`scores` for callers who hold a view already (the service)."""
     if score == "copying":
         values, notes = copying.copying(view)
-        return Scored(values, -1.0, 1.0, notes)
+        return Scored(values, -1.0, 1.0, weights_changed(view) + notes)
     prompts = range(view.batch) if prompt is None else range(prompt, prompt + 1)
     first, last = positions.first(view), positions.last(view)
     spans = {at: range(first[at], last[at] + 1) for at in prompts}

@@ -181,7 +181,8 @@ class Sight:
             known = _models.get(id(model))
             self._weights = None if known is None else weakref.ref(known)
             self._model = self._model or weights
-            self.weights_changed = self.weights_changed or weights != self._model
+            if weights is not None:  # a model that is gone says nothing of its weights
+                self.weights_changed = weights != self._model
             state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
             if state != self.state:
                 CACHES.drop(self.id)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, working
 from .calm import calm
+from .changes import seen, weights_changed
 from .errors import ResidscopeError
 from .finite import check_finite
 from .labels import padding_in_mean
@@ -145,7 +146,7 @@ def token_lens(
 
     Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
     """
-    view = CacheView(cache, model=model, tokens=tokens)
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
     with calm(view.stream.device):
         targets, prompt = Targets.of(view), view.check_prompt(prompt)
         given = None if logits is None else view.whole_logits(logits)
@@ -171,7 +172,7 @@ def lens(
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
-    notes = padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
+    notes = weights_changed(view) + padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
     read = Reader(targets.view, norm)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .applied import applied, figures, is_plain, state_of, wrapped
 from .cache import CacheView, working
 from .errors import ResidscopeError
 from .norms import Norm, parameter, weight_of
@@ -90,7 +91,7 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
         return view.rows(name, positions)
-    W_U, b_U = unembedding(view.model)
+    W_U, b_U = unembedding(view)
     vectors = final_vectors(view, positions)
     if vectors is None:
         raise ResidscopeError(
@@ -109,7 +110,7 @@ def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_voc
     Raises:
         ResidscopeError: If it reads something of another width.
     """
-    W_U, b_U = view.facts.once(("unembedding",), lambda: unembedding(view.model))
+    W_U, b_U = unembedding(view)
     if W_U.shape[0] != view.cfg.d_model:
         raise ResidscopeError(
             "unembedding",
@@ -119,9 +120,43 @@ def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_voc
     return W_U, b_U
 
 
-def unembedding(model: Any) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """The unembedding's weight and bias, detached."""
+def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
+    """The weight and the bias that the model unembeds with, detached.
+
+    Raises:
+        ResidscopeError: If the model has none, or what it applies cannot be read.
+    """
+    module = getattr(view.model, "unembed", None)
+    plain = view.facts.once(("plain", "unembed"), lambda: (is_plain(_inner(module)),))[0]
+    key = ("unembedding", () if plain else state_of(module))
+    return view.facts.once(key, lambda: _unembedding(view, None if plain else module), lambda kept: kept[2])[:2]
+
+
+def _inner(module: Any) -> Any:
+    """The layer that a bridge's unembedding stands for; a `HookedTransformer`'s own has its weight as `W_U`."""
+    return module if hasattr(module, "original_component") else None
+
+
+def _unembedding(view: CacheView, odd: Any) -> tuple[Tensor, Tensor | None, int]:
+    """Both, and the bytes that keeping them takes."""
+    model = view.model
+    if odd is not None:
+        found = applied(odd, view)
+        return found.matrix, None if found.bias is None else working(found.bias), found.size
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is None:
         raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
-    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")
+    figures(getattr(model, "unembed", None), "W_U", W_U)
+    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U"), 0
+
+
+def vocabulary_size(model: Any) -> int:
+    """How many tokens there are logits for."""
+    layer = wrapped(getattr(model, "unembed", None))
+    said = getattr(layer, "out_features", None)
+    if isinstance(said, int):
+        return said
+    W_U = weight_of(model, "unembed", "W_U")
+    if W_U is None:
+        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
+    return int(W_U.shape[-1])

@@ -83,7 +83,7 @@ def _written(
     vectors = final_vectors(view, readout.positions)
     if vectors is None:
         return None, _NOTHING, False
-    W_U, b_U = unembedding(view.model)
+    W_U, b_U = unembedding(view)
     ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
     columns = W_U[:, ids].to(vectors)  # [d_model, batch, token]
     written = vectors @ columns.permute(1, 0, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from .applied import figures
 from .cache import CacheView, working
 
 if TYPE_CHECKING:
@@ -97,8 +98,11 @@ def norms_outputs(view: CacheView) -> bool:
 
 def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
     """The first of the named parameters that the module has, detached, on the device and in the precision of `like`."""
-    found = next((t for t in (tensor_of(getattr(module, name, None)) for name in names) if t is not None), None)
-    return None if found is None else found.to(like)
+    for name in names:
+        found = tensor_of(getattr(module, name, None))
+        if found is not None:
+            return figures(module, name, found).to(like)
+    return None
 
 
 def weight_of(model: Any, part: str, name: str) -> Tensor | None:

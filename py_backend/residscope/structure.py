@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from .applied import applied, figures, is_plain, state_of
 from .cache import CacheView
+from .errors import ResidscopeError
 from .norms import tensor_of
 
 if TYPE_CHECKING:
@@ -165,14 +167,63 @@ def mixes_beside(view: CacheView, layer: int) -> bool:
 
 
 def out_weight(view: CacheView, layer: int) -> Float[Tensor, "head d_head d_model"] | None:
-    """The weights that heads write with; None where a layer has no heads."""
-    z = view.activations.get(f"blocks.{layer}.attn.hook_z")
+    """The weights that heads write with; None where a layer has no heads, or they cannot be read (`why_unread`)."""
+    return _writes(view, layer, "attn")[0]
+
+
+def out_bias(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> Float[Tensor, " d_model"] | None:
+    """The bias that a sublayer adds to what its parts write."""
+    return _writes(view, layer, part)[1]
+
+
+def why_unread(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> str | None:
+    """Why the weights that a sublayer writes with cannot be read, in a sentence; None where they can, or are not."""
+    return _writes(view, layer, part)[2]
+
+
+_Written = tuple["Tensor | None", "Tensor | None", str | None]
+
+
+def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Written:
+    """The weight that a sublayer writes with, its bias, and why they cannot be read."""
+    z = view.activations.get(f"blocks.{layer}.attn.hook_z") if part == "attn" else None
     shape = None if z is None else tuple(z.shape[-2:])
-    return view.facts.once(("W_O", layer, shape), lambda: (_out_weight(view, layer, shape),))[0]
+    sublayer = getattr(view.model.blocks[layer], part, None)
+    module = getattr(sublayer, {"attn": "o", "mlp": "out"}[part], None)
+    plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
+    key = ("writes", layer, part, shape, () if plain else state_of(module))
+    odd = None if plain else module
+    return view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[3])[:3]
 
 
-def _out_weight(view: CacheView, layer: int, shape: tuple[int, ...] | None) -> Tensor | None:
-    attention = getattr(view.model.blocks[layer], "attn", None)
+def _read(
+    view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, odd: Any, shape: tuple[int, ...] | None
+) -> tuple[Tensor | None, Tensor | None, str | None, int]:
+    """The same, and the bytes that keeping it takes."""
+    try:
+        if odd is not None:
+            found = applied(odd, view, None if shape is None else shape[0] * shape[1])
+            matrix = found.matrix
+            if part == "attn":
+                heads = int(view.cfg.n_heads) if shape is None else shape[0]
+                if matrix.shape[0] % heads:
+                    return None, None, None, 0
+                matrix = matrix.unflatten(0, (heads, -1))
+            return matrix, found.bias, None, found.size
+        name = {"attn": "b_O", "mlp": "b_out"}[part]
+        bias = tensor_of(getattr(sublayer, name, None))
+        matrix = _out_weight(sublayer, shape) if part == "attn" else _neuron_weight(sublayer)
+        for tensor in (matrix, bias):
+            if tensor is not None:
+                figures(sublayer, {"attn": "W_O", "mlp": "W_out"}[part], tensor)
+        return matrix, bias, None, 0
+    except ResidscopeError as error:
+        if error.code != "weights":
+            raise
+        return None, None, str(error), 0
+
+
+def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
     with suppress(Exception):  # TransformerLens refuses it where layers differ in their number or width of heads
         W_O = tensor_of(getattr(attention, "W_O", None))
         if W_O is not None and W_O.ndim == 3:
@@ -185,12 +236,14 @@ def _out_weight(view: CacheView, layer: int, shape: tuple[int, ...] | None) -> T
 
 def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:
     """The weights that neurons write with; None where an MLP is not one matrix of them (a mixture of experts)."""
+    return _writes(view, layer, "mlp")[0]
 
-    def read() -> tuple[Tensor | None]:
-        W_out = tensor_of(getattr(getattr(view.model.blocks[layer], "mlp", None), "W_out", None))
-        return (W_out if W_out is not None and W_out.ndim == 2 else None,)
 
-    return view.facts.once(("W_out", layer), read)[0]
+def _neuron_weight(mlp: Any) -> Tensor | None:
+    W_out = None
+    with suppress(NotImplementedError):  # TransformerLens shows no packed weight
+        W_out = tensor_of(getattr(mlp, "W_out", None))
+    return W_out if W_out is not None and W_out.ndim == 2 else None
 
 
 def named_layers(layers: Iterable[int]) -> str:

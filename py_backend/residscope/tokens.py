@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .applied import unusable
 from .norms import weight_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def matched(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor
     if _found is None:
         _found = WeakIdKeyDictionary()
     W_E = weight_of(model, "embed", "W_E")
-    if W_E is None or W_E.ndim != 2 or W_E.shape[-1] != embed.shape[-1]:
+    if W_E is None or unusable(W_E) is not None or W_E.ndim != 2 or W_E.shape[-1] != embed.shape[-1]:
         return None
     version = (_version(embed), _version(W_E), W_E.data_ptr())
     known = _found.get(embed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .errors import ResidscopeError
-from .logits import unembedding
+from .logits import vocabulary_size
 from .protocol import Token, TokenCheck
 
 
@@ -14,7 +14,7 @@ class Vocabulary:
 
     def __init__(self, model: Any) -> None:
         self.tokenizer = getattr(model, "tokenizer", None)
-        self.size = int(unembedding(model)[0].shape[-1])
+        self.size = vocabulary_size(model)
         self._tokens: dict[int, Token] = {}
 
     def encode(self, text: str) -> list[int]:

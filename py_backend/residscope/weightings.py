@@ -16,6 +16,7 @@ import msgspec
 
 from .cache import CacheView, working
 from .calm import alone
+from .changes import weights_changed
 from .components import head_directions
 from .downsampling import Part, down_sampled
 from .errors import ResidscopeError
@@ -29,7 +30,7 @@ from .readout import Readout
 from .reads import ALL, Reads, gated, read_names, reads, some_pattern
 from .sources import Bringing, bringing_by, not_by_reading, rounding_in
 from .split import Checked, check_split
-from .structure import out_weight
+from .structure import out_weight, why_unread
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class Maps:
         """Some heads at a time, and their maps in strips of so many cells: whole blocks of `step` rows each."""
         for head in heads:
             self.view.check_head(layer, head)
+        if self.weighting != "pattern":
+            self._note(weights_changed(self.view))
         if self.weighting == "contribution":
             self._note(self._goal.check(layer))
         if self.weighting != "pattern":
@@ -209,6 +212,7 @@ class Maps:
 
     def brings(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """What a head brings from each source to one destination of each prompt, in logits."""
+        self._note(weights_changed(self.view))
         self._note(self._goal.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
@@ -248,7 +252,8 @@ class Maps:
     def _lengths(self, view: CacheView, layer: int, heads: Sequence[int]) -> Lengths:
         W_O = out_weight(view, layer)
         if W_O is None:
-            raise ResidscopeError("no-heads", f"Layer {layer} has no attention heads with a `W_O`.")
+            why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads with a `W_O`."
+            raise ResidscopeError("no-heads", why)
         read = reads(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
         if read.left() > max(1e-3, 8 * self._step(layer)):
             self._note([_CHANGED])

@@ -1,0 +1,311 @@
+"""The linear map that a layer really applies, which is not always what its `weight` holds.
+
+An adapter (LoRA) adds to it, a quantised layer keeps whole numbers and scales, an offloaded one keeps it elsewhere.
+Where a layer is not one that is known to be x @ weight + bias, its answer to the identity is its map, and its answers
+to a few other vectors show whether it is one. Its `forward` is called by itself, so that no hook on it hears of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cache import CacheView, working
+from .errors import ResidscopeError
+from .longer import step
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+_FIGURES = 16_000_000
+"""So many figures of a map are asked for at once."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """x @ matrix + bias.
+
+    Attributes:
+        matrix: The map.
+        bias: What is added; None where nothing is.
+        made: Whether the matrix was made here, and is not the layer's own weight.
+    """
+
+    matrix: Float[Tensor, "input output"]
+    bias: Float[Tensor, " output"] | None
+    made: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes that keeping it takes."""
+        return self.matrix.nbytes if self.made else 0
+
+
+def wrapped(module: Any) -> Any:
+    """The layer that a bridge's component stands for; the module itself where it stands for none."""
+    for _ in range(8):
+        inner = getattr(module, "original_component", None)
+        if inner is None:
+            break
+        module = inner
+    return module
+
+
+def is_plain(module: Any) -> bool:
+    """Whether a layer is known to apply its `weight`, whose figures are there."""
+    import torch
+
+    module = wrapped(module)
+    if module is None:
+        return True
+    if type(module) not in _known() or ("forward" in vars(module) and not hasattr(module, "_hf_hook")):
+        return False
+    weight = module.weight
+    return type(weight) in (torch.Tensor, torch.nn.Parameter) and unusable(weight) is None
+
+
+def _known() -> tuple[type, ...]:
+    """Classes whose `forward` is x @ weight + bias, or the weight's rows."""
+    import sys
+
+    from torch import nn
+
+    conv = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", nn.Linear)
+    return nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear, nn.Embedding, conv
+
+
+def unusable(tensor: Any) -> str | None:
+    """Why a tensor's figures cannot be taken as they are, in words that follow "its weight"; None where they can."""
+    if not hasattr(tensor, "detach"):
+        return f"is a `{type(tensor).__name__}`, no tensor"
+    if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
+        return "is sharded over several processes (DTensor): gather it first (`full_tensor()`)"
+    if tensor.is_meta:
+        return "is on the `meta` device (offloaded, or thrown away), without figures: load the model without offloading"
+    if _emptied(tensor):
+        return "was emptied (it has no memory any more): load the model's weights again"
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"is stored as {kind}, which means nothing without its scale: load the model unquantised"
+    return None
+
+
+def _emptied(tensor: Tensor) -> bool:
+    try:
+        return tensor.numel() == 0 or tensor.untyped_storage().nbytes() == 0
+    except (RuntimeError, NotImplementedError):  # a tensor that has no memory of its own, but is made of others
+        return False
+
+
+def figures(owner: Any, name: str, tensor: Tensor) -> Tensor:
+    """A small parameter's figures: as it is, or from where accelerate keeps them.
+
+    Raises:
+        ResidscopeError: If they are nowhere to be had.
+    """
+    why = unusable(tensor)
+    if why is None:
+        return tensor.detach()
+    kept = _offloaded(owner, name) if tensor.is_meta else None
+    if kept is not None and unusable(kept) is None:
+        return kept.detach()
+    raise _refused(owner, name, why)
+
+
+def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
+    """The map that a layer applies.
+
+    Args:
+        module: The layer, or the bridge's component for it.
+        view: The cache; its precision and device are those that the layer is asked in.
+        width: How many figures the layer reads, where it does not say so itself.
+
+    Raises:
+        ResidscopeError: If it cannot be had, or the layer applies no linear map; the sentence says which layer.
+    """
+    import torch
+
+    layer = wrapped(module)
+    weight = getattr(layer, "weight", None)
+    conv = _known()[-1]
+    if type(layer) in _known() and weight is not None and weight.is_meta:
+        found = figures(layer, "weight", weight)  # as accelerate keeps it: read, and not loaded into the layer
+        bias = getattr(layer, "bias", None)
+        matrix = found if type(layer) is conv and conv is not torch.nn.Linear else found.T
+        return Applied(matrix, None if bias is None else figures(layer, "bias", bias))
+    _check_can_be_asked(layer)
+    width = getattr(layer, "in_features", None) or width
+    if not isinstance(width, int):
+        raise _refused(layer, None, "cannot be told: it does not say how many figures it reads")
+    with torch.no_grad():
+        return _asked(layer, view, width)
+
+
+def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
+    """What an embedding that is not known as one gives for each of so many tokens.
+
+    Raises:
+        ResidscopeError: If it cannot be asked.
+    """
+    import torch
+
+    layer = wrapped(module)
+    weight = getattr(layer, "weight", None)
+    if type(layer) in _known() and weight is not None and weight.is_meta:
+        return figures(layer, "weight", weight)
+    _check_can_be_asked(layer)
+    device = _device(layer, view)
+    with torch.no_grad():
+        ids = torch.arange(count, device=device)
+        return torch.cat([_answer(layer, some[None], width=None)[0] for some in ids.split(4096)])
+
+
+def _asked(layer: Any, view: CacheView, width: int) -> Applied:
+    import torch
+
+    device = _device(layer, view)
+    ask = _asker(layer, view, width, device)
+    nothing = torch.zeros(1, width, device=device)
+    bias = ask(nothing)[0]
+    each = max(1, _FIGURES // max(width, bias.shape[-1]))
+    blocks = [ask(rows) - bias for rows in _identity(width, each, device)]
+    matrix = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+    generator = torch.Generator(device="cpu").manual_seed(0)  # the user's own stays as it is
+    some = torch.randn(4, width, generator=generator, device="cpu").to(device)
+    answer, again = ask(some), ask(some)
+    if not torch.equal(answer, again):
+        raise _refused(layer, None, "cannot be told: it answers the same question differently each time")
+    expected = working(some.to(answer.dtype)) @ working(matrix) + working(bias)
+    off = float((expected - working(answer)).norm() / working(answer - bias).norm().clamp(min=1e-30))
+    if not off <= max(1e-3, 0.64 * torch.finfo(answer.dtype).eps):
+        raise _refused(layer, None, f"is no linear map of what it reads: it is off by {off:.2g} of it on a trial")
+    own = getattr(layer, "weight", None)
+    if type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype and own.ndim == 2:
+        for same in (own.detach().T, own.detach()):
+            if same.shape == matrix.shape and torch.equal(same, matrix):
+                return Applied(same, bias if bool(bias.any()) else None, made=False)
+    return Applied(matrix, bias if bool(bias.any()) else None)
+
+
+def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
+    """The rows of the identity, some at a time."""
+    import torch
+
+    for start in range(0, width, each):
+        step(start, width)
+        rows = torch.zeros(min(each, width - start), width, device=device)
+        rows[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = 1
+        yield rows
+
+
+def _asker(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Tensor], Tensor]:
+    """What asks the layer, in the first precision that it takes."""
+    import torch
+
+    kinds = [view.stream.dtype, *(t.dtype for t in _tensors(layer)), torch.float32]
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point and kind.itemsize > 1]
+    trial, why = torch.zeros(1, 1, width, device=device), ResidscopeError("weights", "")
+    for kind in kinds:
+        try:
+            _answer(layer, trial.to(kind), width)
+        except ResidscopeError as error:
+            why = error
+            continue
+        return lambda rows: _answer(layer, rows.to(kind)[None], width)[0]
+    raise why
+
+
+def _answer(layer: Any, question: Tensor, width: int | None) -> Tensor:
+    """The layer's answer; past the hooks on it, of PyTorch and of TransformerLens."""
+    import torch
+
+    try:
+        answer = layer.forward(question)
+    except Exception as error:
+        raise _refused(layer, None, f"cannot be told: on a trial it raises {type(error).__name__}: {error}") from None
+    fits = isinstance(answer, torch.Tensor) and answer.shape[:2] == question.shape[:2] and answer.ndim == 3
+    if not fits or not answer.is_floating_point() or (width is None and answer.shape[1] != question.shape[1]):
+        raise _refused(layer, None, "cannot be told: on a trial it answers with something else than a row for each row")
+    if not bool(answer.isfinite().all()):
+        raise _refused(layer, None, "cannot be told: on a trial it answers with NaN or infinity")
+    return answer.detach()
+
+
+def _check_can_be_asked(layer: Any) -> None:
+    """Refuse a layer whose figures are not there, whose answer is random, or inside which hooks would hear of it."""
+    import torch
+
+    if not callable(getattr(layer, "forward", None)):
+        raise _refused(layer, None, "cannot be told: it is no module")
+    for tensor in _tensors(layer):
+        why = unusable(tensor)
+        if why is not None and (tensor.is_meta or "sharded" in why or "emptied" in why):
+            raise _refused(layer, "weight", why)
+    inner = list(layer.modules())
+    for module in inner:
+        random = isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0  # pyright: ignore[reportPrivateUsage]
+        if random and module.training:
+            raise _refused(layer, None, "is random: it has dropout and is in training mode. Call `model.eval()`")
+    spies = torch.nn.modules.module
+    everywhere = spies._global_forward_hooks or spies._global_forward_pre_hooks
+    if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (everywhere and inner[1:]):
+        raise _refused(layer, None, "cannot be tried: there are hooks inside it, which would hear of it. Remove them")
+
+
+def _tensors(layer: Any) -> list[Any]:
+    return [*layer.parameters(), *layer.buffers()]
+
+
+def _device(layer: Any, view: CacheView) -> Any:
+    return next((tensor.device for tensor in _tensors(layer)), view.stream.device)
+
+
+def state_of(module: Any) -> tuple[object, ...]:
+    """What tells whether a layer still applies the same map, beside its parameters: which adapter is on, its scale."""
+    layer = wrapped(module)
+    if not hasattr(layer, "modules"):
+        return ()
+    found: list[object] = []
+    for inner in layer.modules():
+        own = {key: value for key, value in vars(inner).items() if not key.startswith("_") or key in _SWITCHES}
+        found.append((id(inner), repr([(key, value) for key, value in own.items() if _simple(value)])))
+    return *found, *((id(buffer), -1 if buffer.is_inference() else buffer._version) for buffer in layer.buffers())
+
+
+_SWITCHES = ("_disable_adapters", "_active_adapter")
+
+
+def _simple(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_simple, value.values()))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if isinstance(value, list | tuple | set):
+        return all(map(_simple, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _offloaded(owner: Any, name: str) -> Tensor | None:
+    """A weight that accelerate keeps elsewhere between runs, read from there."""
+    pending = [getattr(wrapped(owner), "_hf_hook", None)]
+    while pending:
+        hook = pending.pop()
+        pending += list(getattr(hook, "hooks", ()))
+        weights = getattr(hook, "weights_map", None)
+        if weights is not None:
+            try:
+                return weights[name]
+            except KeyError:
+                continue
+    return None
+
+
+def _refused(owner: Any, name: str | None, why: str) -> ResidscopeError:
+    kind = type(wrapped(owner)).__name__
+    if name is None:
+        hint = "" if why.endswith(("()`", "them")) else _HINT
+        return ResidscopeError("weights", f"What the model's `{kind}` does {why}.{hint}")
+    return ResidscopeError("weights", f"The `{name}` of the model's `{kind}` {why}.")
+
+
+_HINT = " Merge its adapters (`merge_and_unload()`), or load the model unquantised."

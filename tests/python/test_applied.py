@@ -1,0 +1,266 @@
+"""The map that a layer really applies: under adapters, quantised, offloaded, emptied. Truth: the same model, merged."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+import tiny
+import torch
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM
+
+import residscope
+from residscope import ResidscopeError
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
+ATTENTION_ONLY = ("hook_pattern", "hook_v", "hook_z", "hook_embed", "ln_final.hook_scale", "2.hook_resid_post")
+
+
+class Adapter(nn.Module):
+    """A low-rank adapter beside a linear layer, as LoRA has it."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.scaling, self.dropout = base, 4.0, nn.Dropout(0.5)
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=True)
+        self.in_features, self.out_features = base.in_features, base.out_features
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    @property
+    def bias(self):
+        return self.base.bias
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(self.dropout(x))) * self.scaling
+
+    def merged(self):
+        layer = nn.Linear(self.in_features, self.out_features)
+        layer.weight = nn.Parameter(self.base.weight + self.scaling * self.up.weight @ self.down.weight)
+        layer.bias = nn.Parameter(self.scaling * self.up.bias + (0 if self.base.bias is None else self.base.bias))
+        return layer
+
+
+class WholeNumbers(nn.Module):
+    """A weight-only int8 layer: whole numbers, and a scale for each row."""
+
+    def __init__(self, base):
+        super().__init__()
+        scale = base.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.weight = nn.Parameter((base.weight / scale).round().to(torch.int8), requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.bias, self.in_features, self.out_features = base.bias, base.in_features, base.out_features
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype), self.bias)
+
+    def merged(self):
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        layer.weight = nn.Parameter(self.weight.float() * self.scale)
+        if self.bias is not None:
+            layer.bias = self.bias
+        return layer
+
+
+class Scaled(nn.Linear):
+    """A linear layer that does more than its weight: its kind is not known."""
+
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+    @classmethod
+    def of(cls, base):
+        layer = cls(base.in_features, base.out_features, bias=base.bias is not None)
+        layer.load_state_dict(base.state_dict())
+        return layer
+
+    def merged(self):
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        layer.weight = nn.Parameter(3 * self.weight)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(3 * self.bias)
+        return layer
+
+
+class Squared(Scaled):
+    """No linear map."""
+
+    def forward(self, x):
+        return super().forward(x) + x[..., :1] ** 2
+
+
+KINDS = {"adapter": Adapter, "int8": WholeNumbers, "an unknown kind": Scaled.of}
+PLACES = ("o_proj", "v_proj", "down_proj", "lm_head")
+
+
+def _replace(model, place, make):
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if name == place:
+                setattr(module, name, make(child))
+
+
+def _pair(kind, place, family="llama-biased", dtype=torch.float32):
+    """The model with odd layers at a place, and the same with these merged into plain ones."""
+    path, bridges = str(tiny.folder(family)), []
+    for merge in (False, True):
+        torch.manual_seed(3)
+        inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager", dtype=dtype)
+        _replace(inner, place, lambda base: KINDS[kind](base).to(dtype))
+        inner.eval()
+        if merge:
+            _replace(inner, place, lambda odd: odd.merged().to(dtype))
+        bridges.append(TransformerBridge.boot_transformers(path, hf_model=inner))
+    return bridges
+
+
+FIGURES = {
+    "head": lambda cache: residscope.attribute(cache, ANSWERS).values,
+    "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron").values,
+    "accumulated": lambda cache: residscope.attribute(cache, ANSWERS, by="accumulated").values,
+    "source": lambda cache: residscope.attribute(cache, ANSWERS, by="source", heads="1.1").values,
+    "value": lambda cache: residscope.attention(cache, "1.1", weighting="value").values,
+    "contribution": lambda cache: residscope.attention(cache, "1.1", weighting="contribution", answers=ANSWERS).values,
+    "copying": lambda cache: residscope.scores(cache, "copying"),
+    "token lens": lambda cache: residscope.token_lens(cache, 5).probabilities,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_are_those_of_the_merged_model(kind, place):
+    odd, plain = _pair(kind, place)
+    (logits, cache), (truth, merged) = (model.run_with_cache(TOKENS) for model in (odd, plain))
+    torch.testing.assert_close(logits, truth, atol=2e-4, rtol=1e-4)
+    for name, figure in FIGURES.items():
+        torch.testing.assert_close(
+            figure(cache), figure(merged), atol=5e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_also_where_the_cache_holds_nothing_to_compare_with(kind):
+    odd, plain = _pair(kind, "o_proj")
+    caches = [
+        model.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1] for model in (odd, plain)
+    ]
+    for name in ("source", "value", "contribution", "copying"):
+        mine, truth = map(FIGURES[name], caches)
+        torch.testing.assert_close(mine, truth, atol=5e-4, rtol=1e-3)
+
+
+def test_what_is_no_linear_map_or_random_is_refused_and_nothing_is_changed(monkeypatch):
+    monkeypatch.setitem(KINDS, "squared", Squared.of)
+    heard = []
+    for kind, said in (("squared", "no linear map"), ("adapter", "training mode")):
+        model = _pair(kind, "o_proj")[0]
+        layer = model.blocks[1].attn.o.original_component
+        cache = model.run_with_cache(TOKENS)[1]
+        layer.train(kind == "adapter")
+        layer.register_forward_hook(lambda *_: heard.append(1))
+        before = torch.get_rng_state()
+        with pytest.raises(ResidscopeError, match=said):
+            residscope.attention(cache, "1.1", weighting="value")
+        assert layer.training == (kind == "adapter")
+        assert torch.equal(before, torch.get_rng_state())
+        assert residscope.attention(cache, "1.1").values.isfinite().all()
+    assert not heard
+
+
+def test_hooks_do_not_hear_of_the_trial():
+    model = _pair("adapter", "o_proj")[0]
+    cache = model.run_with_cache(TOKENS)[1]
+    heard, layer = [], model.blocks[1].attn.o
+    layer.original_component.register_forward_hook(lambda *_: heard.append("layer"))
+    layer.hook_out.add_hook(lambda *_, **__: heard.append("hook"))
+    assert residscope.attention(cache, "1.1", weighting="value").values.max() > 0
+    layer.original_component.down.register_forward_hook(lambda *_: heard.append("inside"))
+    with torch.no_grad():
+        layer.original_component.up.weight.mul_(2)  # what was found out before does not hold any more
+    with pytest.raises(ResidscopeError, match="hooks inside"):
+        residscope.attention(cache, "1.1", weighting="value")
+    assert not heard
+
+
+def test_an_adapter_that_is_turned_up_is_read_again():
+    odd, plain = _pair("adapter", "o_proj")
+    cache, value = odd.run_with_cache(TOKENS)[1], FIGURES["value"]
+    torch.testing.assert_close(value(cache), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
+    before = value(cache)
+    odd.blocks[1].attn.o.original_component.scaling = 1.0
+    assert (value(cache) - before).abs().max() > 0.1
+
+
+GONE = {
+    "on meta": lambda layer: layer.to("meta"),
+    "emptied": lambda layer: (
+        setattr(layer.weight, "data", layer.weight.data.clone()),
+        layer.weight.data.untyped_storage().resize_(0),
+    ),
+    "without size": lambda layer: setattr(layer.weight, "data", torch.empty(0)),
+}
+
+
+@pytest.mark.parametrize("gone", GONE)
+@pytest.mark.parametrize("place", ["o_proj", "v_proj", "down_proj", "lm_head", "norm"])
+def test_weights_that_are_not_there_are_a_sentence_and_what_needs_none_goes_on(gone, place):
+    inner = AutoModelForCausalLM.from_pretrained(str(tiny.folder("llama")), attn_implementation="eager")
+    model = TransformerBridge.boot_transformers(str(tiny.folder("llama")), hf_model=inner)
+    cache = model.run_with_cache(TOKENS)[1]
+    attn, mlp = model.blocks[1].attn, model.blocks[1].mlp
+    layers = {
+        "o_proj": attn.o,
+        "v_proj": attn.v,
+        "down_proj": mlp.out,
+        "lm_head": model.unembed,
+        "norm": model.ln_final,
+    }
+    GONE[gone](layers[place].original_component)
+    needs = {
+        "o_proj": ("source", "value", "contribution", "copying"),
+        "v_proj": ("copying",),
+        "down_proj": (),
+        "lm_head": ("head", "copying", "token lens", "contribution"),
+        "norm": ("head", "copying", "token lens", "contribution"),
+    }[place]
+    for name, figure in FIGURES.items():
+        if name in needs:
+            with pytest.raises(ResidscopeError, match=r"meta|emptied|no fixed"):
+                figure(cache)
+        else:
+            with suppress(ResidscopeError):  # neurons, sources: a sentence is right, too
+                assert figure(cache).isfinite().any()
+    assert residscope.attention(cache, "1.1").values.isfinite().all()
+    assert residscope.scores(cache, "previous").isfinite().all()
+
+
+def test_what_accelerate_keeps_elsewhere_is_read_from_there():
+    accelerate = pytest.importorskip("accelerate")
+    path = str(tiny.folder("llama"))
+    whole = TransformerBridge.boot_transformers(path)
+    inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+    model = TransformerBridge.boot_transformers(path, hf_model=inner)
+    accelerate.cpu_offload(model.original_model, execution_device=torch.device("cpu"))
+    caches = [one.run_with_cache(TOKENS)[1] for one in (model, whole)]
+    for name, figure in FIGURES.items():
+        torch.testing.assert_close(*map(figure, caches), atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert {str(p.device) for p in model.blocks[1].parameters()} == {"meta"}
+
+
+def test_a_parametrised_layer_is_read_as_it_is():
+    model, truth = _pair("an unknown kind", "o_proj")
+    layer = nn.Linear(24, 24)
+    nn.utils.parametrizations.weight_norm(layer)
+    model.blocks[1].attn.o.add_module("_original_component", layer)
+    truth.blocks[1].attn.o.original_component.load_state_dict(
+        {"weight": layer.weight.detach(), "bias": layer.bias.detach()}
+    )
+    caches = [one.run_with_cache(TOKENS)[1] for one in (model, truth)]
+    for name in ("head", "value", "copying"):
+        torch.testing.assert_close(*map(FIGURES[name], caches), atol=5e-4, rtol=1e-3)
