@@ -23,6 +23,15 @@ _FIGURES = 16_000_000
 """So many figures of a map are asked for at once."""
 
 
+class _UnreadError(Exception):
+    """Why a layer's map cannot be had, in words that follow "what it does"."""
+
+
+_COARSEST = 2**-8
+"""A layer's answers may be rounded as bfloat16 is: some compute in it whatever they are asked in. What quantises its
+input, too, is farther off."""
+
+
 @dataclass(frozen=True)
 class Applied:
     """x @ matrix + bias.
@@ -31,11 +40,13 @@ class Applied:
         matrix: The map.
         bias: What is added; None where nothing is.
         made: Whether the matrix was made here, and is not the layer's own weight.
+        coarse: How far the layer's own answers were from it on a trial, relatively: by the layer's own rounding.
     """
 
     matrix: Float[Tensor, "input output"]
     bias: Float[Tensor, " output"] | None
     made: bool = True
+    coarse: float = 0.0
 
     @property
     def size(self) -> int:
@@ -111,7 +122,7 @@ def figures(owner: Any, name: str, tensor: Tensor) -> Tensor:
     kept = _offloaded(owner, name) if tensor.is_meta else None
     if kept is not None and unusable(kept) is None:
         return kept.detach()
-    raise _refused(owner, name, why)
+    raise _refused(owner, f"cannot be read: its `{name}` {why}")
 
 
 def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
@@ -131,16 +142,16 @@ def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
     weight = getattr(layer, "weight", None)
     conv = _known()[-1]
     if type(layer) in _known() and weight is not None and weight.is_meta:
-        found = figures(layer, "weight", weight)  # as accelerate keeps it: read, and not loaded into the layer
+        found = figures(module, "weight", weight)  # as accelerate keeps it: read, and not loaded into the layer
         bias = getattr(layer, "bias", None)
         matrix = found if type(layer) is conv and conv is not torch.nn.Linear else found.T
-        return Applied(matrix, None if bias is None else figures(layer, "bias", bias))
-    _check_can_be_asked(layer)
-    width = getattr(layer, "in_features", None) or width
-    if not isinstance(width, int):
-        raise _refused(layer, None, "cannot be told: it does not say how many figures it reads")
-    with torch.no_grad():
-        return _asked(layer, view, width)
+        return Applied(matrix, None if bias is None else figures(module, "bias", bias))
+    try:
+        _check_can_be_asked(layer)
+        with torch.no_grad():
+            return _asked(layer, view, getattr(layer, "in_features", None) or width)
+    except _UnreadError as error:
+        raise _refused(module, str(error)) from None
 
 
 def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
@@ -154,16 +165,21 @@ def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "tok
     layer = wrapped(module)
     weight = getattr(layer, "weight", None)
     if type(layer) in _known() and weight is not None and weight.is_meta:
-        return figures(layer, "weight", weight)
-    _check_can_be_asked(layer)
-    device = _device(layer, view)
-    with torch.no_grad():
-        ids = torch.arange(count, device=device)
-        return torch.cat([_answer(layer, some[None], width=None)[0] for some in ids.split(4096)])
+        return figures(module, "weight", weight)
+    try:
+        _check_can_be_asked(layer)
+        with torch.no_grad():
+            ids = torch.arange(count, device=_device(layer, view))
+            return torch.cat([_answer(layer, some[None])[0] for some in ids.split(4096)])
+    except _UnreadError as error:
+        raise _refused(module, str(error)) from None
 
 
-def _asked(layer: Any, view: CacheView, width: int) -> Applied:
+def _asked(layer: Any, view: CacheView, width: Any) -> Applied:
     import torch
+
+    if not isinstance(width, int):
+        raise _UnreadError("cannot be told: it does not say how many figures it reads")
 
     device = _device(layer, view)
     ask = _asker(layer, view, width, device)
@@ -174,19 +190,21 @@ def _asked(layer: Any, view: CacheView, width: int) -> Applied:
     matrix = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
     generator = torch.Generator(device="cpu").manual_seed(0)  # the user's own stays as it is
     some = torch.randn(4, width, generator=generator, device="cpu").to(device)
+    drawn = torch.get_rng_state()
     answer, again = ask(some), ask(some)
     if not torch.equal(answer, again):
-        raise _refused(layer, None, "cannot be told: it answers the same question differently each time")
+        torch.set_rng_state(drawn)
+        raise _UnreadError("cannot be told: it answers the same question differently each time")
     expected = working(some.to(answer.dtype)) @ working(matrix) + working(bias)
     off = float((expected - working(answer)).norm() / working(answer - bias).norm().clamp(min=1e-30))
-    if not off <= max(1e-3, 0.64 * torch.finfo(answer.dtype).eps):
-        raise _refused(layer, None, f"is no linear map of what it reads: it is off by {off:.2g} of it on a trial")
+    if not off <= _COARSEST:
+        raise _UnreadError(f"is no linear map of what it reads (off by {off:.2g} of it on a trial)")
     own = getattr(layer, "weight", None)
-    if type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype and own.ndim == 2:
+    if own is not None and type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype:
         for same in (own.detach().T, own.detach()):
             if same.shape == matrix.shape and torch.equal(same, matrix):
                 return Applied(same, bias if bool(bias.any()) else None, made=False)
-    return Applied(matrix, bias if bool(bias.any()) else None)
+    return Applied(matrix, bias if bool(bias.any()) else None, coarse=off)
 
 
 def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
@@ -206,30 +224,30 @@ def _asker(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Te
 
     kinds = [view.stream.dtype, *(t.dtype for t in _tensors(layer)), torch.float32]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point and kind.itemsize > 1]
-    trial, why = torch.zeros(1, 1, width, device=device), ResidscopeError("weights", "")
+    trial, why = torch.zeros(1, 1, width, device=device), _UnreadError("cannot be told")
     for kind in kinds:
         try:
-            _answer(layer, trial.to(kind), width)
-        except ResidscopeError as error:
+            _answer(layer, trial.to(kind))
+        except _UnreadError as error:
             why = error
             continue
-        return lambda rows: _answer(layer, rows.to(kind)[None], width)[0]
+        return lambda rows: _answer(layer, rows.to(kind)[None])[0]
     raise why
 
 
-def _answer(layer: Any, question: Tensor, width: int | None) -> Tensor:
+def _answer(layer: Any, question: Tensor) -> Tensor:
     """The layer's answer; past the hooks on it, of PyTorch and of TransformerLens."""
     import torch
 
     try:
         answer = layer.forward(question)
     except Exception as error:
-        raise _refused(layer, None, f"cannot be told: on a trial it raises {type(error).__name__}: {error}") from None
+        raise _UnreadError(f"cannot be told: on a trial it raises {type(error).__name__}: {error}") from None
     fits = isinstance(answer, torch.Tensor) and answer.shape[:2] == question.shape[:2] and answer.ndim == 3
-    if not fits or not answer.is_floating_point() or (width is None and answer.shape[1] != question.shape[1]):
-        raise _refused(layer, None, "cannot be told: on a trial it answers with something else than a row for each row")
+    if not fits or not answer.is_floating_point():
+        raise _UnreadError("cannot be told: on a trial it answers with something else than a row for each row")
     if not bool(answer.isfinite().all()):
-        raise _refused(layer, None, "cannot be told: on a trial it answers with NaN or infinity")
+        raise _UnreadError("cannot be told: on a trial it answers with NaN or infinity")
     return answer.detach()
 
 
@@ -238,20 +256,20 @@ def _check_can_be_asked(layer: Any) -> None:
     import torch
 
     if not callable(getattr(layer, "forward", None)):
-        raise _refused(layer, None, "cannot be told: it is no module")
+        raise _UnreadError("cannot be told: it is no module")
     for tensor in _tensors(layer):
         why = unusable(tensor)
         if why is not None and (tensor.is_meta or "sharded" in why or "emptied" in why):
-            raise _refused(layer, "weight", why)
+            raise _UnreadError(f"cannot be read: its weight {why}")
     inner = list(layer.modules())
     for module in inner:
         random = isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0  # pyright: ignore[reportPrivateUsage]
         if random and module.training:
-            raise _refused(layer, None, "is random: it has dropout and is in training mode. Call `model.eval()`")
-    spies = torch.nn.modules.module
+            raise _UnreadError("is random: it has dropout and is in training mode. Call `model.eval()`")
+    spies: Any = torch.nn.modules.module
     everywhere = spies._global_forward_hooks or spies._global_forward_pre_hooks
     if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (everywhere and inner[1:]):
-        raise _refused(layer, None, "cannot be tried: there are hooks inside it, which would hear of it. Remove them")
+        raise _UnreadError("cannot be tried: there are hooks inside it, which would hear of it. Remove them")
 
 
 def _tensors(layer: Any) -> list[Any]:
@@ -300,12 +318,8 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
     return None
 
 
-def _refused(owner: Any, name: str | None, why: str) -> ResidscopeError:
-    kind = type(wrapped(owner)).__name__
-    if name is None:
-        hint = "" if why.endswith(("()`", "them")) else _HINT
-        return ResidscopeError("weights", f"What the model's `{kind}` does {why}.{hint}")
-    return ResidscopeError("weights", f"The `{name}` of the model's `{kind}` {why}.")
-
-
-_HINT = " Merge its adapters (`merge_and_unload()`), or load the model unquantised."
+def _refused(module: Any, why: str) -> ResidscopeError:
+    name = getattr(getattr(module, "hook_out", None), "name", None)  # TransformerLens names its hooks by their place
+    what = f"`{name.removesuffix('.hook_out')}` (`{type(wrapped(module)).__name__}`)" if isinstance(name, str) else ""
+    hint = "" if ": " in why or ". " in why else " Merge its adapters (`merge_and_unload()`), or load it unquantised."
+    return ResidscopeError("weights", f"What {what or f'`{type(wrapped(module)).__name__}`'} does {why}.{hint}")

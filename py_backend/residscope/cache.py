@@ -81,9 +81,9 @@ class CacheView:
                 "no-blocks",
                 f"This {type(found).__name__} has no `blocks`: Residscope reads models whose layers stand in one row.",
             )
-        self.n_layers = int(self.cfg.n_layers)
         self.seen = seen
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
+        self.n_layers = self.memo.once(("layers",), self._layers)
         self.n_heads = self.memo.once(("heads",), self._widest)
         self._tokens = tokens
         self._prompts: range | None = None
@@ -181,6 +181,25 @@ class CacheView:
                 f"{self.n_pos} positions: pass the model's whole output.",
             )
         return logits
+
+    def _layers(self) -> int:
+        """How many layers there are: those of the model, of which some may have been taken out after its configuration.
+
+        Raises:
+            ResidscopeError: If the cache holds one that the model has not.
+        """
+        blocks = self.model.blocks
+        count = len(blocks) if hasattr(blocks, "__len__") else int(self.cfg.n_layers)
+        numbers = (name.split(".", 2)[1] for name in self.activations if name.startswith("blocks."))
+        beyond = sorted({int(number) for number in numbers if number.isdecimal() and int(number) >= count})
+        if beyond:
+            raise ResidscopeError(
+                "layers",
+                f"This cache holds activations of layer {beyond[-1]}, but the model has only {count} layers now: some "
+                "were taken out after it was cached, or it is another model's cache. Run the model again, or pass the "
+                "model that made the cache: `model=…`.",
+            )
+        return count
 
     # --- shape and tokens --------------------------------------------------------------------------------------------
     def _widest(self) -> int:

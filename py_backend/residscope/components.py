@@ -16,7 +16,7 @@ from .longer import step
 from .norms import Norm
 from .products import distinct, dots, project
 from .readout import Functional, Readout
-from .structure import Pieces, Structure, neuron_weight, out_bias, out_weight, why_unread
+from .structure import Pieces, Structure, coarse, neuron_weight, out_bias, out_weight, why_unread
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -215,7 +215,9 @@ def worth_of(readout: Readout, worth: Worth, pieces: Pieces, before: int = 0) ->
 def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
     """The same rows, with the precision of what each was read from."""
     name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
-    split = {layer: view.rounding_step(f"blocks.{layer}.{name}") for layer in plan.split}
+    split = {
+        layer: max(view.rounding_step(f"blocks.{layer}.{name}"), coarse(view, layer, plan.part)) for layer in plan.split
+    }
     pieces = [view.rounding_step(*(name for name, _ in terms)) for terms in plan.pieces.values()]
     steps = {*split.values(), *pieces}
     if len(steps) == 1:  # as it is in most caches

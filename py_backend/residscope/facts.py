@@ -92,8 +92,10 @@ def _copy(cache: Any) -> Any:
     if config is not None:
         found = {name: peek(config, name) for name in _CONFIGURED}
         of_model.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
-    if "blocks" in (peek(model, "_modules") or {}) or peek(model, "blocks") is not None:
-        of_model.blocks = True
+    blocks = (peek(model, "_modules") or {}).get("blocks", peek(model, "blocks"))
+    if blocks is not None:
+        rows = peek(blocks, "_modules")
+        of_model.blocks = True if rows is None else range(len(rows))
     return copy
 
 

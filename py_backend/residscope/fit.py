@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .cache import step_of
 from .components import Rows, layer_heads, worth_of
@@ -13,7 +13,7 @@ from .logits import READ_BY_UNEMBEDDING
 from .longer import step
 from .products import distinct
 from .readout import Readout
-from .structure import Pieces, Structure, named_layers
+from .structure import Pieces, Structure, coarse, named_layers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -160,10 +160,9 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     """
     view = readout.view
 
-    def differ(one: Pieces, other: Pieces | Tensor, *names: str) -> bool:
-        compared = [*_names(one), *names, *(() if not isinstance(other, dict) else _names(other))]
-        rows = _sum_of(readout, other) if isinstance(other, dict) else other
-        return other_structure(_sum_of(readout, one), rows, tolerance, view.rounding_step(*compared))
+    def differ(one: Pieces, other: Pieces) -> bool:
+        step = view.rounding_step(*_names(one), *_names(other))
+        return other_structure(_sum_of(readout, one), _sum_of(readout, other), tolerance, step)
 
     entered = differ({"": (("blocks.0.hook_resid_pre", structure.carries[0]),)}, structure.embeddings())
     whole: set[int] = set()
@@ -171,11 +170,14 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     for layer in range(view.n_layers):
         step(layer, view.n_layers)
         pieces = structure.sublayers(layer)
-        for part, of, read in (("attn", "H", "attn.hook_z"), ("mlp", "N", "mlp.hook_post")):
+        for part, of in _PARTS:
             prefixes = (f"L{layer}{of}", f"{layer}_{part}_bias")
             split = any(label.startswith(prefixes) for label in rows.labels)
             output = {label: terms for label, terms in pieces.items() if label == f"{layer}_{part}_out"}
-            if split and output and differ(output, rows.sum(*prefixes), f"blocks.{layer}.{read}"):
+            if not split or not output:
+                continue
+            fineness = _split_step(readout, output, layer, part)
+            if other_structure(_sum_of(readout, output), rows.sum(*prefixes), tolerance, fineness):
                 unsplit[part].add(layer)
         if differ({"": structure.added(layer)}, pieces):
             whole.add(layer)
@@ -189,7 +191,7 @@ def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: 
     worth, bias = layer_heads(readout, layer)
     total = worth.sum(0) if bias is None else worth.sum(0) + bias
     output = {label: terms for label, terms in structure.sublayers(layer).items() if label.endswith("_attn_out")}
-    step = readout.view.rounding_step(*_names(output), f"blocks.{layer}.attn.hook_z")
+    step = _split_step(readout, output, layer, "attn")
     return not other_structure(_sum_of(readout, output) if output else None, total, tolerance, step)
 
 
@@ -204,6 +206,15 @@ def other_structure(stream: Tensor | None, rows: Tensor | None, tolerance: float
     """
     size = 0.0 if stream is None else float(stream.abs().max())
     return gap(stream, rows) > max(tolerance, max(2e-3, 4 * step) * size)
+
+
+_PARTS: tuple[tuple[Literal["attn", "mlp"], str], ...] = (("attn", "H"), ("mlp", "N"))
+
+
+def _split_step(readout: Readout, output: Pieces, layer: int, part: Literal["attn", "mlp"]) -> float:
+    """The relative rounding step of a sublayer's output and of the parts that it is split into."""
+    read = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
+    return max(readout.view.rounding_step(*_names(output), read), coarse(readout.view, layer, part))
 
 
 def _names(pieces: Pieces) -> list[str]:

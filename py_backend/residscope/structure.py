@@ -181,11 +181,16 @@ def why_unread(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> str
     return _writes(view, layer, part)[2]
 
 
-_Written = tuple["Tensor | None", "Tensor | None", str | None]
+def coarse(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
+    """How far what a sublayer writes may be from that, relatively, where its own arithmetic is coarse."""
+    return _writes(view, layer, part)[3]
+
+
+_Written = tuple["Tensor | None", "Tensor | None", str | None, float, int]
 
 
 def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Written:
-    """The weight that a sublayer writes with, its bias, and why they cannot be read."""
+    """The weight that a sublayer writes with, its bias, why they cannot be read, how coarse it is, and its bytes."""
     z = view.activations.get(f"blocks.{layer}.attn.hook_z") if part == "attn" else None
     shape = None if z is None else tuple(z.shape[-2:])
     sublayer = getattr(view.model.blocks[layer], part, None)
@@ -193,13 +198,12 @@ def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Writt
     plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
     key = ("writes", layer, part, shape, () if plain else state_of(module))
     odd = None if plain else module
-    return view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[3])[:3]
+    return view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[-1])
 
 
 def _read(
     view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, odd: Any, shape: tuple[int, ...] | None
-) -> tuple[Tensor | None, Tensor | None, str | None, int]:
-    """The same, and the bytes that keeping it takes."""
+) -> _Written:
     try:
         if odd is not None:
             found = applied(odd, view, None if shape is None else shape[0] * shape[1])
@@ -207,20 +211,20 @@ def _read(
             if part == "attn":
                 heads = int(view.cfg.n_heads) if shape is None else shape[0]
                 if matrix.shape[0] % heads:
-                    return None, None, None, 0
+                    return None, None, None, 0.0, 0
                 matrix = matrix.unflatten(0, (heads, -1))
-            return matrix, found.bias, None, found.size
+            return matrix, found.bias, None, found.coarse, found.size
         name = {"attn": "b_O", "mlp": "b_out"}[part]
         bias = tensor_of(getattr(sublayer, name, None))
         matrix = _out_weight(sublayer, shape) if part == "attn" else _neuron_weight(sublayer)
         for tensor in (matrix, bias):
             if tensor is not None:
                 figures(sublayer, {"attn": "W_O", "mlp": "W_out"}[part], tensor)
-        return matrix, bias, None, 0
+        return matrix, bias, None, 0.0, 0
     except ResidscopeError as error:
         if error.code != "weights":
             raise
-        return None, None, str(error), 0
+        return None, None, str(error), 0.0, 0
 
 
 def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
