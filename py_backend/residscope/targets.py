@@ -6,13 +6,15 @@ direction). `functional` turns it into u and β, so that target = (final norm's 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from .cache import CacheView, working
 from .errors import ResidscopeError
+from .legible import cut
 from .logits import Output, unembedding_of_stream
 from .protocol import Contrast, Target, Token
 from .vocabulary import Vocabulary, quote
@@ -53,25 +55,30 @@ class Targets:
 
         Args:
             answers: One answer for all prompts: a token (string or id), a pair `(answer, distractor)` as a tuple, where
-                each side may be a list of tokens (their mean). Or a list of such, one per prompt; a tensor of ids
-                `[batch]` or `[batch, 2]`; a direction `[d_model]` or `[batch, d_model]` of floats; a `Target`.
+                each side may be a set or a list of tokens (their mean). Or a list of such, one per prompt; a tensor of
+                ids, an array of texts or a pandas table, `[batch]` or `[batch, 2]`; a direction `[d_model]` or
+                `[batch, d_model]` of floats; a `Target`.
 
         Raises:
-            ResidscopeError: If a string is not one token, an id is outside the vocabulary, or the number of answers is
-                not the number of prompts.
+            ResidscopeError: If a string is not one token, an id is outside the vocabulary, the number of answers is
+                not the number of prompts, or the form has two meanings.
         """
         if isinstance(answers, Target):
             return self._checked(answers)
+        answers = _unpacked(answers)
         if is_array(answers):
             import torch
 
             answers = torch.as_tensor(answers)
             if answers.is_floating_point():
                 return self._direction(answers.detach())
-            answers = self._from_ids(answers)
+            answers = _entries(answers)
         if isinstance(answers, list):
+            answers = cast("list[Any]", answers)
             self._check_count(len(answers), answers)
             return Target([self._contrast(answer) for answer in answers])
+        if isinstance(answers, tuple):
+            self._check_columns(cast("tuple[Any, ...]", answers))
         return Target([self._contrast(answers)])
 
     def _checked(self, target: Target) -> Target:
@@ -160,6 +167,17 @@ class Targets:
             f"{count} answers were given for {self.view.batch} prompts: give one for all, or one per prompt.{hint}",
         )
 
+    def _check_columns(self, pair: tuple[Any, ...]) -> None:
+        """Refuse a pair of lists that may be two columns, an entry for each prompt, as well as two sets of tokens."""
+        lengths = [len(side) if isinstance(side, list) else 0 for side in pair]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if len(pair) == 2 and self.view.batch > 1 and self.view.batch in lengths:
+            raise ResidscopeError(
+                "answers",
+                f"{_short(pair)} can be read in two ways, since there are {self.view.batch} prompts. Write one pair "
+                "for each prompt as a list, `list(zip(answers, distractors))`, or sets of tokens, of which the mean is "
+                "taken in every prompt, as `({…}, {…})`.",
+            )
+
     def _contrast(self, answer: Any) -> Contrast:
         if is_array(answer) and answer.ndim == 1 and len(answer) == 2:  # a row of the course's `[batch, 2]`
             answer = tuple(answer.tolist())
@@ -189,11 +207,12 @@ class Targets:
             side = side.item()
         if isinstance(side, int) and not isinstance(side, bool):
             return [self.vocabulary.token(side)]
-        if is_array(side):
+        if is_array(side) or hasattr(side, "to_numpy"):
             raise ResidscopeError(
                 "answers",
-                "A side of a pair is one token or a list of tokens, not an array: "
-                "give ids of all prompts as one tensor, `torch.stack([answers, distractors], dim=1)`.",
+                "A side of a pair is one token or a set of tokens, not an array or a column of a table: give a pair "
+                "for each prompt as a list, `list(zip(answers, distractors))`, or ids of all prompts as one tensor, "
+                "`torch.stack([answers, distractors], dim=1)`.",
             )
         if isinstance(side, list | set | frozenset | tuple):
             if not side:
@@ -201,21 +220,8 @@ class Targets:
             return [token for part in side for token in self._tokens(part)]
         raise ResidscopeError(
             "answers",
-            f"{side!r} is no answer: give a token as text or id, a pair (answer, distractor), a list of one per prompt "
-            "or a tensor of ids, [batch] or [batch, 2].",
-        )
-
-    def _from_ids(self, ids: Tensor) -> list[Any]:
-        if ids.ndim == 0:
-            return [int(ids)]
-        if ids.ndim == 1:
-            return ids.tolist()
-        if ids.ndim == 2 and ids.shape[1] == 1:
-            return ids[:, 0].tolist()
-        if ids.ndim == 2 and ids.shape[1] == 2:
-            return [tuple(pair) for pair in ids.tolist()]
-        raise ResidscopeError(
-            "answers", f"A tensor of answers is [batch] or [batch, 2], but this one has the shape {list(ids.shape)}."
+            f"{_short(side)} is not an answer{_kind(side)}: give a token as text or id, a pair (answer, distractor), a "
+            "list of one per prompt or a tensor of ids, [batch] or [batch, 2].",
         )
 
     def _direction(self, direction: Tensor) -> Target:
@@ -224,7 +230,8 @@ class Targets:
         if u.ndim != 2 or u.shape[1] != d_model:
             raise ResidscopeError(
                 "direction",
-                f"A direction is [{d_model}] or [batch, {d_model}], but this one is {list(direction.shape)}.",
+                f"A direction is [{d_model}] or [batch, {d_model}], but this one is {list(direction.shape)}. If these "
+                "are token ids, give them as whole numbers: `.long()`, or `.astype(int)`.",
             )
         if not bool(u.isfinite().all()):
             raise ResidscopeError("direction", "The direction holds NaN or infinity.")
@@ -268,7 +275,45 @@ def explain(text: str, model: Any) -> str:
 
 def is_array(value: Any) -> bool:
     """A torch tensor, a numpy array, or one of their numbers."""
-    return hasattr(value, "ndim") and hasattr(value, "tolist")
+    return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")
+
+
+def _unpacked(answers: Any) -> Any:
+    """Columns of tables and numpy's arrays as lists of what is in them; directions stay an array."""
+    if isinstance(answers, range):
+        return list(answers)
+    if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
+        answers = answers.to_numpy()
+    kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's types have none
+    if kind is None or isinstance(answers, str):  # a torch tensor, or not an array; numpy has texts of its own
+        return answers
+    return answers.astype("float64") if kind == "f" else _entries(answers)  # in the order of bytes that torch reads
+
+
+def _entries(answers: Any) -> list[Any]:
+    """An array of ids or texts as answers: one for each prompt, or a pair for each."""
+    rows, shape = answers.tolist(), list(answers.shape)
+    if not shape:
+        return [rows]
+    if len(shape) == 1:
+        return rows
+    if len(shape) == 2 and shape[1] in (1, 2):
+        return [tuple(row) if len(row) == 2 else row[0] for row in rows]
+    raise ResidscopeError(
+        "answers", f"An array of answers is [batch] or [batch, 2], but this one has the shape {shape}."
+    )
+
+
+def _short(value: Any) -> str:
+    """What was given, as Python writes it, or as much of it as can be read."""
+    return cut(repr(value), 80)
+
+
+def _kind(value: Any) -> str:
+    """What else to say of a value of the wrong kind."""
+    if isinstance(value, Mapping):
+        return ", but a dict"
+    return " (write `list(…)` around it)" if isinstance(value, Iterator) else ""
 
 
 def friendly(target: Target, vocabulary: Vocabulary) -> Any:
@@ -277,14 +322,13 @@ def friendly(target: Target, vocabulary: Vocabulary) -> Any:
     def side(tokens: list[Token]) -> Any:
         # A token is named by its text where the text leads back to it, else by its id.
         names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
-        return names[0] if len(names) == 1 else names
+        # A set, since a list may be read as one answer per prompt; but a token that is named twice counts twice.
+        return names[0] if len(names) == 1 else set(names) if len(set(names)) == len(names) else names
 
     def one(contrast: Contrast) -> Any:
         answer = side(contrast.answer)
-        if contrast.distractor:
-            return answer, side(contrast.distractor)
-        return set(answer) if isinstance(answer, list) else answer  # alone, a list would be one answer per prompt
+        return (answer, side(contrast.distractor)) if contrast.distractor else answer
 
-    if len(target.contrasts) == 1:
-        return one(target.contrasts[0])
-    return [one(contrast) for contrast in target.contrasts]
+    written = [one(contrast) for contrast in target.contrasts]
+    alone = len(written) == 1 and not (isinstance(written[0], tuple) and any(isinstance(s, list) for s in written[0]))
+    return written[0] if alone else written

@@ -57,9 +57,9 @@ MISTAKES = [
     ({"answers": torch.zeros(10)}, "direction", ["[576]", "[10]"]),
     ({"answers": 10**7}, "token-id", ["10000000", "0 to 49151"]),
     ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 parts"]),
-    ({"answers": None}, "answers", ["None is no answer"]),
-    ({"answers": True}, "answers", ["True is no answer"]),
-    ({"answers": b" Mary"}, "answers", ["is no answer"]),
+    ({"answers": None}, "answers", ["None is not an answer"]),
+    ({"answers": True}, "answers", ["True is not an answer"]),
+    ({"answers": b" Mary"}, "answers", ["is not an answer"]),
     ({"answers": [[5, 6]] * 8}, "answers", ["a pair or a set", "(answer, distractor)"]),
     ({"answers": (torch.arange(8), torch.arange(8))}, "answers", ["torch.stack"]),
     ({"answers": ((5, 6), (7, 8))}, "answers", ["as a list"]),
@@ -235,3 +235,98 @@ def test_a_cache_without_batch_dimension_is_read_as_one_prompt():
     batched = residscope.attribute(cache, (8, 9))
     cache.remove_batch_dim()
     torch.testing.assert_close(residscope.attribute(cache, (8, 9)).values, batched.values)
+
+
+# --- answers as people hold them -------------------------------------------------------------------------------------
+def two_prompts():
+    """Two prompts, and each one's own w20 − w21 and w21 − w20 as the model's logits have them."""
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7], [1, 9, 10, 11]]))
+    return cache, logits[:, -1]
+
+
+@pytest.mark.parametrize("side", [list, lambda words: words[0], set])
+def test_two_lists_as_long_as_the_batch_are_not_taken_for_sets(side):
+    """`(["A1", "A2"], ["B1", "B2"])` may be two columns or two sets: which one is never guessed."""
+    cache, last = two_prompts()
+    with pytest.raises(ResidscopeError) as error:
+        residscope.attribute(cache, (["w20", "w21"], side(["w21", "w20"])))
+    assert error.value.code == "answers"
+    assert "list(zip(" in str(error.value)
+    assert "({" in str(error.value)
+    columns = residscope.attribute(cache, list(zip(["w20", "w21"], ["w21", "w20"], strict=True)))
+    torch.testing.assert_close(columns.measured, torch.stack([last[0, 20] - last[0, 21], last[1, 21] - last[1, 20]]))
+    sets = residscope.attribute(cache, ({"w20", "w21"}, {"w22", "w23"}))
+    torch.testing.assert_close(sets.measured, last[:, [20, 21]].mean(1) - last[:, [22, 23]].mean(1))
+    three = residscope.attribute(cache, (["w20", "w21", "w22"], "w23"))  # no column of two prompts has three entries
+    torch.testing.assert_close(three.measured, last[:, [20, 21, 22]].mean(1) - last[:, 23])
+
+
+def frame():
+    import pandas as pd
+
+    return pd.DataFrame({"answer": ["w20", "w21"], "other": ["w21", "w20"], "id": [20, 21], "number": [20.0, 21.0]})
+
+
+def held(name: str):
+    """Answers, in one of the forms people hold them in."""
+    import numpy as np
+
+    table = frame()
+    return {
+        "array of texts": np.array(["w20", "w21"]),
+        "array of objects": np.array(["w20", "w21"], dtype=object),
+        "array of rows": np.array([["w20", "w21"], ["w21", "w20"]]),
+        "array of rows of objects": np.array([["w20", "w21"], ["w21", "w20"]], dtype=object),
+        "column": table["answer"],
+        "column of another index": table["answer"].set_axis([7, 9]),
+        "column of ids": table["id"],
+        "index": table.set_index("answer").index,
+        "frame": table[["answer", "other"]],
+        "frame of ids": table[["id"]].assign(other=[21, 20]),
+        "one text": np.str_("w20"),
+        "zipped columns": list(zip(table["answer"], table["other"], strict=True)),
+        "range": range(20, 22),
+    }[name]
+
+
+SINGLE, PAIRS, ONE = [(0, 20, None), (1, 21, None)], [(0, 20, 21), (1, 21, 20)], [(0, 20, None), (1, 20, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "means"),
+    [
+        *[(name, SINGLE) for name in ("array of texts", "array of objects", "column", "column of another index")],
+        *[(name, SINGLE) for name in ("column of ids", "index", "range")],
+        *[(name, PAIRS) for name in ("array of rows", "array of rows of objects", "frame", "frame of ids")],
+        ("zipped columns", PAIRS),
+        ("one text", ONE),
+    ],
+)
+def test_answers_in_arrays_of_texts_and_columns_of_tables_are_read(name, means):
+    cache, last = two_prompts()
+    expected = [last[row, answer] - (0 if other is None else last[row, other]) for row, answer, other in means]
+    torch.testing.assert_close(residscope.attribute(cache, held(name)).measured, torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (lambda: (frame()["answer"], frame()["other"]), ["list(zip("]),
+        (lambda: (frame()["id"], frame()["id"]), ["list(zip("]),
+        (lambda: frame()["number"], ["whole numbers"]),
+        (lambda: torch.tensor([20.0, 21.0]), ["whole numbers"]),
+        (lambda: frame()[["answer", "other", "id"]], ["[2, 3]"]),
+        (lambda: frame()["answer"].where([True, False]), ["is not an answer"]),
+        (lambda: {"w20": "w21"}, ["a dict"]),
+        (lambda: (word for word in ["w20", "w21"]), ["list(…)"]),
+        (lambda: torch.tensor([1j, 2j]), ["is not an answer"]),
+        (lambda: torch.tensor([True, False]), ["is not an answer"]),
+    ],
+)
+def test_what_is_held_in_a_form_that_cannot_be_meant_is_told(answers, words):
+    with pytest.raises(ResidscopeError) as error:
+        residscope.attribute(two_prompts()[0], answers())
+    for word in words:
+        assert word in str(error.value)
