@@ -16,6 +16,7 @@ from .labels import padding_in_mean, token_texts
 from .predictions import top_two
 from .protocol import Weighting
 from .sources import wanted_heads
+from .spaces import without_space
 from .targets import Targets
 from .weightings import MEANINGS, Goal, Maps
 
@@ -148,15 +149,16 @@ def attention(
     with calm(view.stream.device):
         prompt, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
         prompt = 0 if view.batch == 1 else prompt
-        goal = None
+        goal, said = None, list[str]()
         if weighting == "contribution":
             targets = Targets.of(view)
             given = None if logits is None else view.whole_logits(logits)
             target = top_two(view, given) if answers is None else targets.resolve(answers)
             goal = Goal(targets, target, positions.resolve(view, "last"))
+            said = targets.said + without_space(targets, target, goal.where, logits)
         maps = Maps(view, weighting, prompt, goal)
         values = _in_order(maps, wanted)
-        notes = maps.notes + padding_in_mean(view, prompt)
+        notes = said + maps.notes + padding_in_mean(view, prompt)
         names = [name(*head) for head in wanted]
         return Attention(values, names, token_texts(view, prompt), weighting, MEANINGS[weighting], prompt, notes)
 

@@ -29,6 +29,7 @@ from .readout import Readout
 from .reads import gated, read_names
 from .result import Attribution
 from .sources import not_by_reading, rounding_in, sources, wanted_heads
+from .spaces import without_space
 from .split import Checked, check_split
 from .structure import Structure, named_layers, neuron_weight, out_weight, why_unread
 from .targets import Targets
@@ -98,7 +99,8 @@ def attribute(
         targets = Targets.of(view)
         where = positions.resolve(view, position)
         result = decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
-        result = replace(result, notes=result.notes + (positions.assumed(view) if isinstance(position, str) else []))
+        assumed = positions.assumed(view) if isinstance(position, str) else []
+        result = replace(result, notes=targets.said + result.notes + assumed)
         size = result.values.numel() * result.values.element_size()
         if asked is not None and size <= _KEPT:
             view.memo.put(*asked, value=_copy(result), size=size)
@@ -152,7 +154,8 @@ def decompose(
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     if by == "source":
-        return _sources(readout, heads, None if measured.value is None else measured.value - constant, checked)
+        brought = _sources(readout, heads, None if measured.value is None else measured.value - constant, checked)
+        return replace(brought, notes=brought.notes + without_space(targets, target, where, logits))
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
     own = None if measured.value is None else measured.value - constant
     if by == "accumulated":
@@ -170,8 +173,8 @@ def decompose(
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
-    said = weights_changed(view) + notes(targets, target, measured) + structure.notes()
-    said += _without(structure, by, wanted)
+    said = weights_changed(view) + without_space(targets, target, where, logits) + notes(targets, target, measured)
+    said += structure.notes() + _without(structure, by, wanted)
     said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and left > tolerance:
         said += reasons(readout, structure, value - constant, tolerance)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, working
@@ -23,6 +23,7 @@ from .positions import resolve
 from .predictions import top_two
 from .protocol import Norm, Target
 from .readout import final_scale
+from .spaces import without_space
 from .structure import Structure
 from .targets import Targets
 from .weightings import blocks
@@ -152,7 +153,8 @@ def token_lens(
         given = None if logits is None else view.whole_logits(logits)
         target = top_two(view, given) if answers is None else targets.resolve(answers)
         chosen = all_points(view) if points is None else [points] if isinstance(points, str) else list(points)
-        return lens(targets, target, chosen, _whole(view, positions), prompt, k, norm)
+        found = lens(targets, target, chosen, _whole(view, positions), prompt, k, norm)
+        return replace(found, notes=targets.said + without_space(targets, target, None, given) + found.notes)
 
 
 def lens(

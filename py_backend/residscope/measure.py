@@ -12,7 +12,7 @@ from .readout import Readout
 from .targets import Targets
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
@@ -51,15 +51,15 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
             source = _FROM_UNEMBEDDING if own else _FROM_STREAM
         return Measured(dots(vectors, readout.directions) + readout.offset[:, None], none, source, own)
 
-    written, source, own = _written(readout, targets, target)
-    value = None if written is None else targets.mixed(target, output(written)).to(none)
+    found, source, own = written(targets, target, positions)
+    value = None if found is None else targets.mixed(target, output(found)).to(none)
     # Σ α · cap · tanh(x / cap) is no linear functional of the stream: the rows explain Σ α · x, the rest is the cap's.
     bent = none
-    if value is not None and written is not None and output.cap > 0:
-        bent = value - targets.mixed(target, written * output.scale).to(none)
+    if value is not None and found is not None and output.cap > 0:
+        bent = value - targets.mixed(target, found * output.scale).to(none)
     if logits is not None:
         given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
-        if written is None and output.cap > 0:  # the way back through the cap
+        if found is None and output.cap > 0:  # the way back through the cap
             uncapped = output.cap * (given / output.cap).clamp(-1, 1).atanh()
             bent = (targets.mixed(target, given) - targets.mixed(target, uncapped)).to(none)
         return Measured(targets.mixed(target, given).to(none), bent, "the given logits", own=True)
@@ -71,27 +71,27 @@ _FROM_STREAM = "the final stream, by the final norm and the unembedding"
 _NOTHING = "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
 
 
-def _written(
-    readout: Readout, targets: Targets, target: Target
+def written(
+    targets: Targets, target: Target, positions: Int[Tensor, " batch"] | None
 ) -> tuple[Float[Tensor, "batch pos token"] | None, str, bool]:
     """What the unembedding writes for the target's tokens, where it was read, and whether that is the model's own."""
-    view = readout.view
+    view = targets.view
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
-        logits = view.pick(view.get(name), readout.positions)
+        logits = view.pick(view.get(name), positions)
         return targets.chosen(target, logits), f"the logits in the cache ({name})", True
-    vectors = final_vectors(view, readout.positions)
+    vectors = final_vectors(view, positions)
     if vectors is None:
         return None, _NOTHING, False
     W_U, b_U = unembedding(view)
     ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
     columns = W_U[:, ids].to(vectors)  # [d_model, batch, token]
-    written = vectors @ columns.permute(1, 0, 2)
+    figures = vectors @ columns.permute(1, 0, 2)
     if b_U is not None:
-        written = written + b_U[ids][:, None].to(vectors)
+        figures = figures + b_U[ids][:, None].to(vectors)
     if view.has(READ_BY_UNEMBEDDING):
-        return written, _FROM_UNEMBEDDING, True
-    return written, _FROM_STREAM, False
+        return figures, _FROM_UNEMBEDDING, True
+    return figures, _FROM_STREAM, False
 
 
 def notes(targets: Targets, target: Target, measured: Measured) -> list[str]:

@@ -32,18 +32,28 @@ _DIRECTIONS_KEPT = 8
 
 @dataclass(frozen=True)
 class Targets:
-    """Resolves answers for one cache. The vocabulary, and directions that were given as tensors, outlive the view."""
+    """Resolves answers for one cache. Directions that were given as tensors outlive the view.
+
+    Attributes:
+        view: The cache.
+        vocabulary: The tokens of its model.
+        directions: The directions that were given as tensors, by their keys.
+        said: What a reader should know of how answers were read.
+    """
 
     view: CacheView
     vocabulary: Vocabulary
     directions: dict[str, Float[Tensor, "batch d_model"]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list[str])
     _weighed: list[Any] = field(default_factory=list[Any])  # the last target's, which a request needs several times
 
     @classmethod
     def of(cls, view: CacheView, directions: dict[str, Any] | None = None) -> Targets:
-        """For one cache; the model's vocabulary is made once."""
-        vocabulary = view.facts.once(("vocabulary",), lambda: Vocabulary(view.model))
-        return cls(view, vocabulary, {} if directions is None else directions)
+        """For one cache.
+
+        The vocabulary is not kept longer than that: a tokenizer may be given other words at any time, unseen.
+        """
+        return cls(view, Vocabulary(view.model), {} if directions is None else directions)
 
     @cached_property
     def output(self) -> Output:
@@ -202,7 +212,10 @@ class Targets:
     def _tokens(self, side: Any) -> list[Token]:
         """One side of a contrast: a token, or a list or set of tokens (their mean)."""
         if isinstance(side, str):
-            return [self.vocabulary.require(side)]
+            check = self.vocabulary.require(side)
+            if check.tokens[0].text != side.replace("▁", " ") and check.message not in self.said:
+                self.said.append(check.message)
+            return check.tokens
         if is_array(side) and side.ndim == 0:
             side = side.item()
         if isinstance(side, int) and not isinstance(side, bool):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any
 
 from .errors import ResidscopeError
 from .logits import vocabulary_size
 from .protocol import Token, TokenCheck
+from .tokenizing import bytes_of, decoded, encoded, named, names_tokens, of_bytes, unknown, with_name
+
+_BYTES = re.compile(r"⟨((?:[0-9A-F]{2} ?)+)⟩")
 
 
 class Vocabulary:
-    """The model's tokens: ids ↔ text, with leading spaces kept and byte fragments shown as they are."""
+    """The model's tokens: ids ↔ text, with leading spaces kept and parts of characters shown as bytes, `⟨E4 BD⟩`."""
 
     def __init__(self, model: Any) -> None:
         self.tokenizer = getattr(model, "tokenizer", None)
@@ -23,7 +28,7 @@ class Vocabulary:
             raise ResidscopeError(
                 "no-tokenizer", f"This model has no tokenizer, so “{text}” cannot be looked up: give token ids instead."
             )
-        return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
+        return encoded(self.tokenizer, text)
 
     def token(self, id: int) -> Token:
         """The token with this id.
@@ -46,53 +51,92 @@ class Vocabulary:
         """What this token writes; a sentence piece's mark is shown as the space it is."""
         if self.tokenizer is None:
             return f"#{id}"
-        raw = self.tokenizer.convert_ids_to_tokens(id)
-        if raw is None:  # rows of W_U beyond the tokenizer's own vocabulary
+        name = named(self.tokenizer, id)
+        if name is None and names_tokens(self.tokenizer):  # rows of W_U beyond the tokenizer's own vocabulary
             return f"#{id}"
-        if raw.startswith("▁"):
-            return raw.replace("▁", " ")
-        text = self.tokenizer.decode([id], clean_up_tokenization_spaces=False)
-        return raw if not text or "�" in text else text
+        if name is not None and name.startswith("▁"):
+            return name.replace("▁", " ")
+        text = decoded(self.tokenizer, id)
+        if text and "�" not in text:
+            return text
+        data = bytes_of(self.tokenizer, id)
+        return _shown(data) if text and data else name or text or f"#{id}"
 
-    def single(self, text: str) -> Token | None:
-        """The one token that `text` is, or None."""
-        ids = self.encode(text)
-        return self.token(ids[0]) if len(ids) == 1 else None
+    def writes(self, text: str) -> Token | None:
+        """The one token that writes exactly `text`, or None."""
+        try:
+            ids = self.encode(text)
+        except ResidscopeError:  # a guess of ours, such as a word with a space, that the tokenizer does not take
+            ids = []
+        if len(ids) == 1 and self.token(ids[0]).text == text:
+            return self.token(ids[0])
+        # A tokenizer that puts a space before every text never finds the token of a word with one; its name does.
+        found = of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
+        found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
+        wanted = text.replace("▁", " ")
+        return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
     def check(self, text: str) -> TokenCheck:
         """How `text` is tokenised, and what could be meant where it is not one token."""
         tokens = [self.token(id) for id in self.encode(text)]
-        if len(tokens) == 1 and _is_other(tokens[0].text, text):
-            written = quote(tokens[0].text)
+        strange = unknown(self.tokenizer)
+        single = len(tokens) == 1
+        if single and (
+            tokens[0].text == text or (tokens[0].id != strange and _folded(tokens[0].text) == _folded(text))
+        ):
+            return self._single(text, tokens[0])
+        exact = self.writes(text)
+        if exact is not None:
+            return self._single(text, exact)
+        if single or any(token.id == strange for token in tokens):
+            written = " + ".join(quote(token.text) for token in tokens)
             return TokenCheck(
-                text, tokens, False, f"{quote(text)} is not in this model's vocabulary: it reads it as {written}.", []
+                text,
+                tokens,
+                False,
+                f"{quote(text)} is not in this model's vocabulary: its tokenizer reads it as {written}.",
+                [],
             )
-        other = text[1:] if text.startswith(" ") else f" {text}"
-        near = [token for token in (self.single(other),) if token and token.text == other and text.strip()]
-        if len(tokens) == 1:
-            message = ""
-            if near and not text.startswith(" ") and text[:1].isalnum():
-                message = f"Without its leading space. Inside a sentence the token is {quote(near[0].text)}."
-            return TokenCheck(text, tokens, True, message, near if message else [])
         if not tokens:
             return TokenCheck(text, [], False, "Nothing typed: a target needs one token.", [])
+        return self._several(text, tokens)
+
+    def _single(self, text: str, token: Token) -> TokenCheck:
+        """What to say of a text that is one token."""
+        if token.text != text.replace("▁", " "):
+            said = f"This model's tokenizer reads {quote(text)} as {quote(token.text)}: that token is taken."
+            return TokenCheck(text, [token], True, said, [])
+        near = self.spaced(token)
+        if near is None:
+            return TokenCheck(text, [token], True, "", [])
+        said = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
+        return TokenCheck(text, [token], True, said, [near])
+
+    def _several(self, text: str, tokens: list[Token]) -> TokenCheck:
+        """What to say of a text that is several tokens."""
+        other = self.writes(text[1:] if text.startswith(" ") else f" {text}") if text.strip() else None
+        near = [] if other is None else [other]
         parts = " + ".join(quote(token.text) for token in tokens)
-        # A first token that is a fragment of a letter's bytes is nothing to suggest.
+        # A first token that is a part of a character's bytes is nothing to suggest.
         suggestions = [*near, tokens[0]] if tokens[0].text.strip() and text.startswith(tokens[0].text) else near
         hint = " or ".join(dict.fromkeys(quote(token.text) for token in suggestions))
         message = f"{quote(text)} is {len(tokens)} tokens in this model: {parts}. A target is a single token"
         return TokenCheck(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
 
-    def require(self, text: str) -> Token:
-        """The one token that `text` is.
+    def spaced(self, token: Token) -> Token | None:
+        """The token of the same word with a space before it, for one that begins a word without; else None."""
+        return self.writes(f" {token.text}") if token.text[:1].isalnum() else None
+
+    def require(self, text: str) -> TokenCheck:
+        """The one token that `text` is, and what to say of it.
 
         Raises:
-            ResidscopeError: If it is several; the sentence shows them and suggests.
+            ResidscopeError: If it is several, or none that the model knows; the sentence shows them and suggests.
         """
         check = self.check(text)
         if not check.single:
             raise ResidscopeError("several-tokens", check.message)
-        return check.tokens[0]
+        return check
 
 
 def quote(text: str) -> str:
@@ -100,7 +144,28 @@ def quote(text: str) -> str:
     return f"“{text.replace(' ', '·').replace(chr(10), '↵')}”"
 
 
-def _is_other(token: str, text: str) -> bool:
-    """Whether a token is not the text that was looked up, as a tokenizer's token for what it does not know."""
-    wanted = "".join(text.split()).casefold()
-    return bool(wanted) and "".join(token.split()).casefold() != wanted and token.startswith(("<", "["))
+def _folded(text: str) -> str:
+    """A text without what tokenizers change in words: capitals, accents, ligatures, spaces."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in plain if not unicodedata.combining(letter) and not letter.isspace())
+
+
+def _data(text: str) -> bytes:
+    """The bytes of a text in which some stand in brackets."""
+    parts = _BYTES.split(text)
+    return b"".join(bytes.fromhex(part) if at % 2 else part.encode(errors="replace") for at, part in enumerate(parts))
+
+
+def _shown(data: bytes) -> str:
+    """Bytes as the characters that they are, and what is only a part of one as `⟨E4 BD⟩`."""
+    text = ""
+    while data:
+        try:
+            return text + data.decode()
+        except UnicodeDecodeError as error:
+            part = data[error.start : error.end].hex(" ").upper()
+            before = text + data[: error.start].decode()
+            # A run of such bytes stands in one pair of brackets.
+            text = f"{before[:-1]} {part}⟩" if before.endswith("⟩") and not error.start else f"{before}⟨{part}⟩"
+            data = data[error.end :]
+    return text
