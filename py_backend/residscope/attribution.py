@@ -34,6 +34,7 @@ from .split import Checked, check_split
 from .structure import Structure, named_layers, neuron_weight, out_weight, why_unread
 from .targets import Targets
 from .vectors import read_rows
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -90,7 +91,8 @@ def attribute(
     Circuits".
     """
     looked = seen(cache, model)
-    asked = _key(by, position, norm, layers, heads, answers, logits, tokens)
+    of = model if model is not None else getattr(cache, "model", None)
+    asked = _key(of, by, position, norm, layers, heads, answers, logits, tokens)
     known = None if looked is None or asked is None else looked.memo[0].get(*asked)
     if known is not None:
         return _copy(known)
@@ -111,12 +113,33 @@ _KEPT = 16_000_000
 """A result of more bytes is not kept."""
 
 
-def _key(*question: Any) -> tuple[Hashable, ...] | None:
-    """What stands for a question; None where nothing does."""
+def _key(model: Any, *question: Any) -> tuple[Hashable, ...] | None:
+    """What stands for a question; None where nothing does.
+
+    Words stand for what the tokenizer makes of them now.
+    """
     try:
-        return "attribute", *map(key_of, question)
-    except UnknownError:
+        key = tuple(map(key_of, question))
+        words = _words(question)
+        if not words:
+            return "attribute", *key
+        vocabulary = Vocabulary(model)
+        checks = (vocabulary.check(word) for word in words)
+        return "attribute", *key, *((check.message, *(token.id for token in check.tokens)) for check in checks)
+    except (UnknownError, ResidscopeError):
         return None
+
+
+def _words(value: Any) -> list[str]:
+    """All texts in a question, in their order; of a set, in that of the alphabet."""
+    value = value.tolist() if getattr(getattr(value, "dtype", None), "kind", None) in ("O", "U", "S", "T") else value
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, set | frozenset):
+        return sorted(word for part in value for word in _words(part))  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, tuple | list):
+        return [word for part in value for word in _words(part)]  # pyright: ignore[reportUnknownVariableType]
+    return []
 
 
 def _copy(result: Attribution) -> Attribution:

@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 from .applied import applied, applied_rows, figures, is_plain, state_of, unusable, wrapped
 from .cache import CacheView, working
 from .errors import ResidscopeError
-from .identity import weights_of
+from .identity import settings_of, weights_of
 from .logits import Output, unembedding, vocabulary_size
 from .longer import step
+from .memo import UnknownError
 from .norms import Norm, norms_outputs, output_norm, tensor_of, weight_of
 from .reads import is_gated
 from .structure import named_layers, out_weight, why_unread
@@ -41,7 +42,11 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     Raises:
         ResidscopeError: If the model has no such weights.
     """
-    weights = weights_of(view.model)
+    try:
+        settings = settings_of(view.model)
+        weights = weights_of(view.model)
+    except UnknownError:
+        settings = weights = None
     # A cache helps to read the weights, and one that was filtered may help less.
     attentions = [getattr(block, "attn", None) for block in view.model.blocks]
     read = [getattr(attention, name, None) for attention in attentions for name in ("o", "v")]
@@ -49,7 +54,7 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
         state_of(layer) for layer in (*(getattr(view.model, name, None) for name in ("unembed", "embed")), *read)
     ]
     held = [view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers)]
-    state = weights, norms_outputs(view), held, switches
+    state = weights, settings, norms_outputs(view), held, switches
     known = _known.get(view.model) if weights is not None else None
     if known is None or known[0] != state:
         known = (state, _copying(view))

@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from .memo import CACHES, Memo, Store
+from .memo import CACHES, Memo, Store, UnknownError
 from .namespace import peek
 
 if TYPE_CHECKING:
@@ -99,6 +99,14 @@ class _Weights:
             self.facts = Memo()
         return self.state
 
+    def settings(self) -> tuple[object, ...]:
+        """What else of the model answers depend on (see `settings_of`), with what its modules hold beside weights.
+
+        Raises:
+            UnknownError: If that cannot be told.
+        """
+        return (() if self._tree is None else self._tree.figures()), settings_of(self.model())
+
     @property
     def counted(self) -> bool:
         """Whether what is written to each of them is counted."""
@@ -136,7 +144,7 @@ class Sight:
     _added: int = 0
     _model: tuple[str, int] | None = None
     _weights: Callable[[], _Weights | None] | None = None
-    _own: tuple[str, Memo] = ("", Memo())
+    _own: tuple[object, Memo] = ("", Memo())
 
     @property
     def cache(self) -> Any:
@@ -145,20 +153,25 @@ class Sight:
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """What is kept for this cache and these weights as they are, and what was read off the model's modules.
+        """What is kept for this cache, these weights and settings as they are, and what was read off the modules.
 
         Both are empty, and forgotten at once, where PyTorch does not count what is written.
         """
         weights = None if self._weights is None else self._weights()
-        counted = self._last is not None and self._last.counted and weights is not None and weights.counted
-        facts = Memo() if weights is None else weights.facts
-        if not counted:
+        if weights is None:
+            return Memo(), Memo()
+        try:
+            settings = weights.settings()
+        except UnknownError:
+            return Memo(), Memo()
+        facts = weights.facts.part(settings)
+        if self._last is None or not self._last.counted or not weights.counted:
             return Memo(), facts
         if self.cache is not None:
-            return Memo(CACHES, (self.id, self.state)), facts
+            return Memo(CACHES, (self.id, self.state, settings)), facts
         # A plain dictionary: nobody tells when it goes, so what belongs to it stays with whoever asks.
-        if self._own[0] != self.state:
-            self._own = self.state, Memo()
+        if self._own[0] != (self.state, settings):
+            self._own = (self.state, settings), Memo()
         return self._own[1], facts
 
     @property
@@ -220,6 +233,55 @@ def weights_of(model: Any) -> tuple[str, int] | None:
         return _look_at(model, {})
 
 
+_SCALARS = (int, float, bool, str, type(None))
+_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
+
+
+def settings_of(model: Any) -> tuple[object, ...]:
+    """What answers depend on beside activations and weights: the model's tokenizer, and its configuration.
+
+    Of the tokenizer: which one it is, its special tokens, the side of its padding and the number of its words. Words
+    that change places leave no mark here; a question that is asked in words is known by the tokens that they are now.
+
+    Raises:
+        UnknownError: If the tokenizer is of a kind that cannot be told from another, or raises.
+    """
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    inner = getattr(getattr(model, "original_model", None), "config", None)
+    try:
+        words = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+        special = tuple(_plain(getattr(tokenizer, name, None)) for name in _SPECIAL)
+    except Exception as error:  # it is the user's code
+        raise UnknownError from error
+    return _number_of(tokenizer), words, special, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+
+
+def _scalars(config: Any) -> tuple[object, ...]:
+    held = getattr(config, "__dict__", {})
+    return tuple((name, type(value), value) for name, value in list(held.items()) if type(value) in _SCALARS)
+
+
+def _plain(value: Any) -> object:
+    return value if type(value) in _SCALARS else str(value)
+
+
+_things: dict[int, tuple[Callable[[], object], str]] = {}
+
+
+def _number_of(thing: Any) -> str:
+    """What tells a thing from any other that was ever seen, as an address does not."""
+    if thing is None:
+        return ""
+    known = _things.get(id(thing))
+    if known is None or known[0]() is not thing:
+        try:
+            known = weakref.ref(thing, partial(_forget, _things, id(thing))), _new_id()
+        except TypeError as error:  # it knows no weak references
+            raise UnknownError from error
+        _things[id(thing)] = known
+    return known[1]
+
+
 def known(id: str) -> Sight | None:
     """The cache with this id, as long as it is in memory."""
     return next((sight for sight in list(_sights.values()) if sight.id == id), None)
@@ -265,6 +327,12 @@ def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:
     return weights.id, seen[key]
 
 
+_FIGURES = (
+    "eps", "variance_epsilon", "uses_weight_offset", "logit_scale", "layer_scalar", "attn_out_multiplier",
+    "down_multiplier",
+)  # fmt: skip
+
+
 class _Tree:
     """A model's modules as they were found, so that they need not be searched for at every look.
 
@@ -273,7 +341,14 @@ class _Tree:
 
     def __init__(self, modules: list[Any]) -> None:
         self._modules = list(map(weakref.ref, modules))
-        self._inner = _ids(_entries(list(map(_attributes(), modules)), "_modules"))
+        attributes = list(map(_attributes(), modules))
+        self._inner = _ids(_entries(attributes, "_modules"))
+        self._figures = [
+            (weakref.ref(module), name)
+            for module, own in zip(modules, attributes, strict=True)
+            for name in _FIGURES
+            if name in own or name in (own.get("_buffers") or {})
+        ]
 
     def weights(self) -> list[Tensor] | None:
         """All parameters; None where there are other modules now."""
@@ -286,6 +361,15 @@ class _Tree:
         found = {id(weight): weight for weight in _entries(attributes, "_parameters")}
         found.pop(id(None), None)
         return list(found.values())
+
+    def figures(self) -> tuple[object, ...]:
+        """What modules hold beside their weights and answers depend on: numbers, and buffers by their state."""
+        found: list[object] = []
+        for there, name in self._figures:
+            own: dict[str, Any] = {} if (module := there()) is None else _attributes()(module)
+            value: Any = own.get(name, (own.get("_buffers") or {}).get(name))
+            found.append(value if type(value) in _SCALARS else _key([value]))
+        return tuple(found)
 
 
 def _modules(model: Any) -> list[Any]:

@@ -1,0 +1,155 @@
+"""What is remembered depends on all that an answer depends on: after any such change the figures are the new ones.
+
+What an answer depends on: activations, weights and their modules, `has_batch_dim` (tested in `test_memo.py`); the
+tokenizer, which one it is, its special tokens, its words; the model's configuration, and figures that its modules hold
+beside their weights; what is given with the question (`tokens=`, `logits=`, `model=`).
+"""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tokenizers import models
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope.service import Service
+
+PADDED = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])  # padded with w3, id 3, if anyone says so
+ENDS, PADDED_ENDS = (4, 4), (4, 2)
+
+
+def ask(looked: SimpleNamespace, answers: Any, **given: Any) -> list[float]:
+    """The figure of each prompt, by Python and by a view; both must say the same."""
+    found = residscope.attribute(looked.cache, answers, by="layer", **given)
+    panel = residscope.inspect(looked.cache, answers=answers, show=False, **given)
+    for service in (panel._service, Service(looked.cache, **given)):  # an open panel, and a new one
+        looked.services.append(service)
+    for service in looked.services[-2:]:
+        for prompt, figure in enumerate(found.measured.tolist()):
+            asked = {"kind": "attribute", "by": "layer", "target": panel.wire_target, "prompt": prompt}
+            answered, _ = service.answer({"id": "1", "ask": asked})
+            assert answered["reply"]["measured"] == pytest.approx(figure, abs=1e-5)
+    looked.target = panel.wire_target
+    panel.close()
+    return found.measured.tolist()
+
+
+def first_look(name: str = "llama") -> SimpleNamespace:
+    model = copy.deepcopy(tiny.boot(name))
+    model.tokenizer.pad_token = None
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(PADDED)
+    return SimpleNamespace(model=model, logits=logits, cache=cache, services=[], target={})
+
+
+def at(logits: torch.Tensor, ends: tuple[int, int], answer: int, other: int | None = None) -> list[float]:
+    """The model's own figures."""
+    rows = logits[[0, 1], list(ends)]
+    return (rows[:, answer] - (0 if other is None else rows[:, other])).tolist()
+
+
+@pytest.mark.parametrize("question", [(11, 12), (13, 14)], ids=["asked before", "new"])
+def test_a_padding_token_that_is_set_after_the_first_look_is_known(question):
+    looked = first_look()
+    assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, ENDS, 11, 12), abs=1e-5)
+    still_open = looked.services[1]
+    looked.model.tokenizer.pad_token = "w3"
+    assert ask(looked, question) == pytest.approx(at(looked.logits, PADDED_ENDS, *question), abs=1e-5)
+    asked = {"kind": "attribute", "by": "layer", "target": looked.target, "prompt": 1}
+    measured = still_open.answer({"id": "1", "ask": asked})[0]["reply"]["measured"]
+    assert measured == pytest.approx(at(looked.logits, PADDED_ENDS, *question)[1], abs=1e-5)
+    looked.model.tokenizer.pad_token = None
+    assert ask(looked, question) == pytest.approx(at(looked.logits, ENDS, *question), abs=1e-5)
+
+
+def exchanged(tokenizer: Any, *, in_place: bool) -> Any:
+    """The same tokenizer, but w20 and w21 have each other's ids."""
+    made = tokenizer if in_place else copy.deepcopy(tokenizer)
+    words = made.get_vocab()
+    words["w20"], words["w21"] = words["w21"], words["w20"]
+    made._tokenizer.model = models.WordLevel(words, unk_token="<pad>")
+    return made
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["changed in place", "exchanged"])
+def test_other_words_of_the_tokenizer_are_known(in_place):
+    looked = first_look()
+    assert ask(looked, "w20") == pytest.approx(at(looked.logits, ENDS, 20), abs=1e-5)
+    assert ask(looked, ("w20", {"w21", "w22"})) != []
+    changed = exchanged(looked.model.tokenizer, in_place=in_place)
+    if not in_place:
+        looked.model.tokenizer = changed
+        looked.model.tokenizer.pad_token = None
+    assert ask(looked, "w20") == pytest.approx(at(looked.logits, ENDS, 21), abs=1e-5)
+    assert residscope.token_lens(looked.cache, prompt=0, k=64, points="final_post", positions=4).tokens[0][0].index(
+        "w20"
+    ) == looked.logits[0, 4].argsort(descending=True).tolist().index(21)
+    answered, _ = looked.services[1].answer({"id": "1", "ask": {"kind": "check", "text": "w20"}})
+    assert answered["reply"]["tokens"][0]["id"] == 21
+
+
+def test_a_token_that_is_added_is_known():
+    looked = first_look()
+    tokenizer = looked.model.tokenizer
+    with pytest.raises(residscope.ResidscopeError, match="not in this model's vocabulary"):
+        residscope.attribute(looked.cache, "new")
+    tokenizer.add_tokens(["new"])
+    with pytest.raises(residscope.ResidscopeError, match="outside the vocabulary"):
+        residscope.attribute(looked.cache, "new")
+
+
+def test_a_configuration_that_is_changed_is_known():
+    looked = first_look("gemma2")
+    written = looked.cache["unembed.hook_out"]
+    for cap in (None, 2.0, 5.0):
+        looked.model.cfg.output_logits_soft_cap = cap
+        expected = written if cap is None else cap * (written / cap).tanh()
+        for answers in ((11, 12), (13, 14)):
+            assert ask(looked, answers) == pytest.approx(at(expected, ENDS, *answers), abs=1e-4)
+
+
+def test_a_figure_of_a_module_is_known():
+    looked = first_look()
+    kept = ("blocks.", "hook_embed", "embed.hook_in")  # the final norm is computed from the stream
+    held = {name: tensor for name, tensor in looked.cache.items() if name.startswith(kept)}
+    looked.cache = ActivationCache(held, looked.model)
+    stream = held["blocks.2.hook_resid_post"].double()
+    norm = looked.model.ln_final.original_component
+    for eps in (1e-6, 0.5, 3.0):
+        norm.variance_epsilon = eps
+        normal = stream / (stream.pow(2).mean(-1, keepdim=True) + eps).sqrt() * norm.weight.detach().double()
+        expected = normal @ looked.model.W_U.detach().double()
+        assert ask(looked, (11, 12)) == pytest.approx(at(expected, ENDS, 11, 12), abs=1e-4)
+
+
+def test_what_is_given_with_the_question_is_known():
+    looked = first_look()
+    looked.model.tokenizer.pad_token = "w3"
+    assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, PADDED_ENDS, 11, 12), abs=1e-5)
+    tokens = PADDED.clone()
+    for ends, last in ((PADDED_ENDS, 3), (ENDS, 4)):
+        tokens[1, -1] = last  # changed in place
+        assert ask(looked, (11, 12), tokens=tokens) == pytest.approx(at(looked.logits, ends, 11, 12), abs=1e-5)
+    for factor in (1, 2):
+        logits = looked.logits * factor
+        assert ask(looked, (11, 12), logits=logits) == pytest.approx(at(logits, PADDED_ENDS, 11, 12), abs=1e-5)
+    other = copy.deepcopy(looked.model)
+    other.tokenizer.pad_token = None
+    assert ask(looked, (11, 12), model=other) == pytest.approx(at(looked.logits, ENDS, 11, 12), abs=1e-5)
+    assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, PADDED_ENDS, 11, 12), abs=1e-5)
+
+
+def test_copying_is_computed_again_where_the_configuration_changed():
+    looked = first_look("gemma2")
+    capped = []
+    for cap in (0.0, 5.0, 0.0):
+        looked.model.cfg.output_logits_soft_cap = cap
+        capped.append(residscope.scores(looked.cache, "copying").values)
+    assert torch.equal(capped[0], capped[2])
+    assert not torch.equal(capped[0], capped[1])  # where a soft-cap follows, the mean over the vocabulary stays in
