@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .attention_maps import Attention, attention
     from .attribution import Attribution, attribute
     from .export.circuitsvis_views import to_circuitsvis
-    from .head_scores import scores
+    from .head_scores import Scores, scores
     from .lens import TokenLens, token_lens
     from .many.result import AttributionSummary, ManyAttribution
     from .many.run import attribute_many
@@ -30,6 +30,7 @@ __all__ = [
     "ManyAttribution",
     "Panel",
     "ResidscopeError",
+    "Scores",
     "TokenLens",
     "attention",
     "attribute",
@@ -49,6 +50,7 @@ _ROOMS = {
     "AttributionSummary": "many.result",
     "ManyAttribution": "many.result",
     "Panel": "panel",
+    "Scores": "head_scores",
     "TokenLens": "lens",
     "attention": "attention_maps",
     "attribute": "attribution",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from .cache import CacheView, working
 from .calm import calm
 from .changes import seen, weights_changed
 from .errors import ResidscopeError
+from .heads import name
 from .longer import step
 from .products import dots
 from .protocol import Score
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-__all__ = ["MEANINGS", "Scored", "score_heads", "scores"]
+__all__ = ["MEANINGS", "Scores", "score_heads", "scores"]
 
 _BLOCK = 1_000_000
 """So many cells of attention are worked on at once."""
@@ -45,21 +45,72 @@ MEANINGS: dict[Score, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Scored:
+@dataclass(frozen=True, eq=False)
+class Scores:
     """A score for each head.
 
     Attributes:
         values: `[layer, head]`; NaN where it cannot be told.
-        low: The lower end of the scale.
+        labels: The heads' names, `["L0H0", "L0H1", …]`, in the order of `values.flatten()`.
+        score: Which score it is.
+        meaning: What it measures, in a sentence.
+        low: The lower end of its scale.
         high: The upper end.
-        notes: What a reader should know.
+        prompt: The prompt; None for the mean of the prompts' scores.
+        notes: What a reader of the figures should know, in sentences.
     """
 
     values: Float[Tensor, "layer head"]
+    labels: list[str]
+    score: Score
+    meaning: str
     low: float
     high: float
-    notes: list[str] = field(default_factory=list)
+    prompt: int | None = None
+    notes: list[str] = field(default_factory=list[str])
+
+    def top(self, k: int = 3) -> list[tuple[str, float]]:
+        """The k heads whose scores are farthest from zero: name and score, the farthest first."""
+        flat = self.values.flatten()
+        far = flat.abs().nan_to_num(-1.0)  # heads without a score come last, and are left out
+        chosen = far.topk(min(max(k, 0), int((far >= 0).sum()))).indices.tolist()
+        return [(self.labels[i], float(flat[i])) for i in chosen]
+
+    def to_frame(self) -> Any:
+        """A pandas table: a row for each layer, a column for each head.
+
+        Raises:
+            ResidscopeError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
+        layers, heads = self.values.shape
+        index, columns = pd.RangeIndex(layers, name="layer"), pd.RangeIndex(heads, name="head")
+        return pd.DataFrame(self.values.cpu().numpy(), index=index, columns=columns)
+
+    def to_plotly(self) -> Any:
+        """A plotly figure: layer × head, coloured over the whole of the score's scale.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed.
+        """
+        from .export.maps import scores_figure
+
+        return scores_figure(self)
+
+    def __repr__(self) -> str:
+        """A summary a person can read."""
+        layers, heads = self.values.shape
+        whose = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
+        whose = "" if self.score == "copying" else f", {whose}"
+        strongest = ", ".join(f"{name} {value:.3g}" for name, value in self.top(3))
+        notes = "".join(f"; note: {note}" for note in self.notes)
+        return f'Scores("{self.score}", {layers} layers × {heads} heads{whose}; {strongest}{notes})'
 
 
 def scores(
@@ -69,7 +120,7 @@ def scores(
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
     model: Any = None,
-) -> Float[Tensor, "layer head"]:
+) -> Scores:
     """How much each head is of a known kind.
 
     Args:
@@ -83,8 +134,8 @@ def scores(
         model: The model, where `cache.model` is gone.
 
     Returns:
-        `[layer, head]`; NaN in layers without attention heads, or where the score cannot be told. Padding counts for
-        nothing. A warning says where `"copying"` is of weights that were changed after the cache was first seen.
+        The scores; `.values` is `[layer, head]`, NaN in layers without attention heads, or where the score cannot be
+        told. Padding counts for nothing.
 
     Raises:
         ResidscopeError: If the score is not known, or cannot be told for any head; the sentence says why.
@@ -95,21 +146,18 @@ def scores(
     """
     view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
     if score not in MEANINGS:
-        known = ", ".join(f'"{name}"' for name in MEANINGS)
+        known = ", ".join(f'"{one}"' for one in MEANINGS)
         raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
     with calm(view.stream.device):
-        found = score_heads(view, score, view.check_prompt(prompt))
-    if score == "copying":
-        for note in weights_changed(view):  # a tensor bears no notes
-            warnings.warn(note, stacklevel=2)
-    return found.values
+        return score_heads(view, score, view.check_prompt(prompt))
 
 
-def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scored:
+def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     """`scores` for callers who hold a view already (the service)."""
+    labels = [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     if score == "copying":
         values, notes = copying.copying(view)
-        return Scored(values, -1.0, 1.0, weights_changed(view) + notes)
+        return Scores(values, labels, score, MEANINGS[score], -1.0, 1.0, prompt, weights_changed(view) + notes)
     prompts = range(view.batch) if prompt is None else range(prompt, prompt + 1)
     first, last = positions.first(view), positions.last(view)
     spans = {at: range(first[at], last[at] + 1) for at in prompts}
@@ -121,7 +169,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scored:
     values = _measured(view, score, spans, without)
     notes = [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
-    return Scored(values, 0.0, high, notes)
+    return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes)
 
 
 def _without_attention(view: CacheView) -> list[int]:

@@ -10,7 +10,7 @@ from .calm import alone
 from .downsampling import Part, down_sampled, is_triangle, triangle
 from .envelope import Buffers, float16, float32, int8, scaled
 from .errors import ResidscopeError
-from .head_scores import MEANINGS, score_heads
+from .head_scores import score_heads
 from .labels import padding_in_mean
 from .lens import lens
 from .position_map import position_map
@@ -182,7 +182,7 @@ def _count(view: CacheView, layer: int) -> int:
 def scores(scene: Scene, ask: ScoreHeads) -> tuple[ScoresReply, Buffers]:
     """How much each head is of a known kind."""
     found = score_heads(scene.view, ask.score, scene.view.check_prompt(ask.prompt))
-    reply = ScoresReply(ask.score, MEANINGS[ask.score], found.low, found.high, found.notes)
+    reply = ScoresReply(ask.score, found.meaning, found.low, found.high, found.notes)
     return reply, [float32(found.values)]
 
 

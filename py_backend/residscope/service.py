@@ -15,6 +15,7 @@ from .calm import calm
 from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .facts import basics
+from .heads import parse
 from .hold import Hold
 from .identity import sight
 from .labels import token_labels
@@ -259,8 +260,19 @@ class Service:
         from .export.page import file_name, page
         from .export.snapshot import snapshot
 
+        self._check(view, ask.shown)
         held = snapshot(partial(self._reply, view), self.name, ask.shown)
         return PageReply(file_name(self.name)), [page(held).encode()]
+
+    def _check(self, view: CacheView, shown: Shown) -> None:
+        """Refuse a selection that is not one of this cache, whole: a page has many pictures of it."""
+        self.targets(view).resolve(shown.target)
+        view.check_prompt(shown.prompt)
+        positions.resolve(view, "last" if shown.position is None else shown.position)
+        for head in shown.heads:
+            view.check_head(*parse(head))
+        if shown.layer is not None:
+            view.check_layer(shown.layer)
 
     def _logits(self, view: CacheView) -> Tensor | None:
         """The model's output, where it was given."""

@@ -57,8 +57,10 @@ def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(pa
                     transformer_lens_score(score, pattern, tokens) if known else written_out(score, pattern)
                 )
     for prompt in range(4):
-        torch.testing.assert_close(residscope.scores(padded, score, prompt), expected[prompt], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(residscope.scores(padded, score), expected.mean(0), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            residscope.scores(padded, score, prompt).values, expected[prompt], atol=1e-6, rtol=1e-5
+        )
+    torch.testing.assert_close(residscope.scores(padded, score).values, expected.mean(0), atol=1e-6, rtol=1e-5)
 
 
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
@@ -68,7 +70,7 @@ def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
     for score, name in NAMES.items():
         theirs = head_detector.detect_head(ioi.model, ioi.prompts[2], f"{name}_head", cache=cache)
         assert len(tokens) == 15
-        torch.testing.assert_close(residscope.scores(ioi.cache, score, 2), theirs, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(residscope.scores(ioi.cache, score, 2).values, theirs, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("score", list(NAMES))
@@ -82,7 +84,7 @@ def test_where_transformer_lens_has_no_detector_the_definition_is_the_same(score
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gptj", "llama", "qwen2", "llama-multi-query", "native"])
 def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_and_raw_alike(family):
     model = tiny.boot(family, compatible=True)
-    mine = residscope.scores(tiny.run(model)[2], "copying")
+    mine = residscope.scores(tiny.run(model)[2], "copying").values
     for layer in range(3):
         W_V, W_O = (getattr(model.blocks[layer].attn, name).detach() for name in ("W_V", "W_O"))
         for head in range(4):
@@ -91,7 +93,7 @@ def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_a
             values = circuit.eigenvalues
             theirs = float(values.real.sum() / values.abs().sum())
             assert float(mine[layer, head]) == pytest.approx(theirs, abs=2e-4), f"L{layer}H{head}"
-    raw = residscope.scores(tiny.run(tiny.boot(family))[2], "copying")
+    raw = residscope.scores(tiny.run(tiny.boot(family))[2], "copying").values
     torch.testing.assert_close(raw, mine, atol=5e-4, rtol=0)
 
 
@@ -99,7 +101,7 @@ def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_a
 def test_copying_is_told_by_the_whole_circuit(family):
     """Vocabulary × vocabulary in float64, every norm as a matrix."""
     model = tiny.boot(family)
-    mine = residscope.scores(tiny.run(model)[2], "copying")
+    mine = residscope.scores(tiny.run(model)[2], "copying").values
 
     def norm(module) -> torch.Tensor:
         weight = getattr(module, "weight", None)
@@ -125,14 +127,14 @@ def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed
     cache = tiny.run(model)[2]
     made = []
     monkeypatch.setattr(copying, "_copying", lambda view, real=copying._copying: made.append(1) or real(view))
-    first = residscope.scores(cache, "copying")
+    first = residscope.scores(cache, "copying").values
     first.zero_()  # the user's own
-    again = residscope.scores(tiny.run(model)[2], "copying", prompt=1)
+    again = residscope.scores(tiny.run(model)[2], "copying", prompt=1).values
     assert len(made) == 1
     assert again.abs().max() > 0
     with torch.no_grad():
         model.blocks[1].attn.o.original_component.weight.neg_()
-    changed = residscope.scores(cache, "copying")
+    changed = residscope.scores(cache, "copying").values
     assert len(made) == 2
     torch.testing.assert_close(changed, again * torch.tensor([[1.0], [-1.0], [1.0]]), atol=1e-5, rtol=0)
 
@@ -140,9 +142,9 @@ def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed
 # --- what cannot be told ---------------------------------------------------------------------------------------------
 def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
     for score in ("previous", "entropy"):
-        rows = residscope.scores(tiny.run(tiny.boot("lfm2"))[2], score).isnan()
+        rows = residscope.scores(tiny.run(tiny.boot("lfm2"))[2], score).values.isnan()
         assert rows.all(1).tolist() == rows.any(1).tolist() == [True, False, True, False]
-    fewer = residscope.scores(tiny.run(tiny.boot("laguna-heads"))[2], "first")
+    fewer = residscope.scores(tiny.run(tiny.boot("laguna-heads"))[2], "first").values
     assert fewer.isnan().tolist() == [[False, False, True, True], [False] * 4, [False, False, True, True]]
 
 
@@ -168,8 +170,8 @@ def test_missing_ids_nan_and_a_single_token_are_said():
     without = ActivationCache({n: t for n, t in held.items() if n not in ("embed.hook_in", "hook_embed")}, model)
     with pytest.raises(ResidscopeError, match="pass `tokens=`"):
         residscope.scores(without, "induction")
-    told = residscope.scores(without, "induction", tokens=held["embed.hook_in"])
-    torch.testing.assert_close(told, residscope.scores(ActivationCache(held, model), "induction"))
+    told = residscope.scores(without, "induction", tokens=held["embed.hook_in"]).values
+    torch.testing.assert_close(told, residscope.scores(ActivationCache(held, model), "induction").values)
     odd = held["blocks.1.attn.hook_pattern"].clone()
     odd[0, 0, 3] = torch.nan
     with pytest.raises(ResidscopeError, match="layer 1 holds NaN"):
@@ -187,10 +189,10 @@ def test_pos_slice_is_named_and_not_taken_for_a_prompt_of_one_token():
 
 def test_entropy_where_the_smallest_numbers_count_as_zero():
     cache = tiny.run(tiny.boot("llama"))[2]
-    expected = residscope.scores(cache, "entropy")
+    expected = residscope.scores(cache, "entropy").values
     torch.set_flush_denormal(True)  # as some devices do
     try:
-        found = residscope.scores(cache, "entropy")
+        found = residscope.scores(cache, "entropy").values
     finally:
         torch.set_flush_denormal(False)
     torch.testing.assert_close(found, expected)
@@ -200,11 +202,31 @@ def test_a_filtered_cache_does_not_decide_what_is_remembered_of_copying():
     """`bert` has its norms behind attention, which only activations tell; of a gate the module tells, too."""
     model = copy.deepcopy(tiny.boot("bert"))
     tokens, _, cache = tiny.run(model)
-    expected = residscope.scores(cache, "copying")
+    expected = residscope.scores(cache, "copying").values
     model = copy.deepcopy(tiny.boot("bert"))
     _, part = model.run_with_cache(tokens, names_filter=lambda name: "ln1" not in name)
     residscope.scores(part, "copying")
-    torch.testing.assert_close(residscope.scores(tiny.run(model)[2], "copying"), expected)
+    torch.testing.assert_close(residscope.scores(tiny.run(model)[2], "copying").values, expected)
     _, part = tiny.boot("afmoe").run_with_cache(tokens, names_filter=lambda name: "gate" not in name)
     with pytest.raises(ResidscopeError, match="gated heads"):
         residscope.scores(part, "copying")
+
+
+def test_a_result_says_what_it_is_and_can_be_taken_elsewhere():
+    cache = tiny.run(tiny.boot("lfm2"))[2]
+    found = residscope.scores(cache, "previous", 1)
+    assert found.labels[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
+    assert found.notes == ["No attention was found in the layers 0, 2."]
+    known = {label: v for label, v in zip(found.labels, found.values.flatten().tolist(), strict=True) if v == v}
+    assert found.top(3) == sorted(known.items(), key=lambda pair: -pair[1])[:3]
+    assert len(found.top(1000)) == len(known) == 8
+    table = found.to_frame()
+    assert (table.index.name, table.columns.name) == ("layer", "head")
+    assert torch.equal(torch.tensor(table.to_numpy()).isnan(), found.values.isnan())
+    drawn = found.to_plotly()
+    assert list(drawn.data[0].z[1]) == pytest.approx(found.values[1].tolist())
+    assert drawn.layout.coloraxis.cmin == 0
+    said = repr(found)
+    assert said.startswith('Scores("previous", 4 layers × 4 heads, prompt 1; L')
+    assert "note: No attention was found" in said
+    assert residscope.scores(cache, "copying").to_plotly().layout.coloraxis.cmin == -1

@@ -81,14 +81,10 @@ def _ranking(script: Script) -> list[str]:
 def _scores(script: Script, score: str) -> list[str]:
     which = [] if script.prompt is None or score == "copying" else [f"prompt={script.prompt}"]
     said = "" if score == "copying" else f", {script.said}"
-    labels = f'{{"x": "head", "y": "layer", "color": "{score}"}}'
     return [
-        call("values = residscope.scores", [script.cache, f'"{score}"', *which, *script.named("tokens", "model")])
-        + f"  # [layer, head]{said}",
-        "",
-        "import plotly.express as px",
-        "",
-        call("figure = px.imshow", ["values.cpu()", f"labels={labels}", 'color_continuous_scale="Teal"']),
+        call("attribution = residscope.scores", [script.cache, f'"{score}"', *which, *script.named("tokens", "model")]),
+        f"values = attribution.values  # [layer, head]{said}",
+        "figure = attribution.to_plotly()",
     ]
 
 

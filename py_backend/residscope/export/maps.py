@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from ..downsampling import Part, down_sampled
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..attention_maps import Attention
+    from ..head_scores import Scores
     from ..lens import TokenLens
 
 _ACROSS = 4
@@ -55,6 +57,28 @@ def token_lens_figure(lens: TokenLens) -> Any:
         yaxis=axis("point of the residual stream", lens.points, autorange="reversed"),
         coloraxis=sequential(1.0, "probability"),
         **size,
+    )
+
+
+def scores_figure(scores: Scores) -> Any:
+    """See `Scores.to_plotly`."""
+    layers, heads = scores.values.shape
+    unit = "bits" if scores.score == "entropy" else "score"
+    hover = [
+        [
+            f"{scores.labels[y * heads + x]}: {'no score' if isnan(value) else f'{value:.3g}'}"
+            for x, value in enumerate(row)
+        ]
+        for y, row in enumerate(scores.values.tolist())
+    ]
+    return figure(
+        [cells(scores.values, hover)],
+        f"Head scores: {scores.score}",
+        xaxis=axis("head", [str(head) for head in range(heads)]),
+        yaxis=axis("layer", [str(layer) for layer in range(layers)]),
+        coloraxis=diverging(1.0, unit) if scores.low < 0 else sequential(scores.high, unit),
+        width=260 + 34 * heads,
+        height=200 + 24 * layers,
     )
 
 

@@ -1,0 +1,162 @@
+"""Ten thousand requests made from the wire's own types, many of them odd: each is answered, soon, changing nothing."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+import typing
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+import pytest
+import tiny
+import torch
+
+from residscope.protocol import AnyRequest, CacheRef, Contrast, Target, Token
+from residscope.service import Service
+
+REQUESTS, SECONDS, MEMORY = 10_000, 2.0, 8_000_000
+NUMBERS = [0, 1, 2, 3, 5, 6, -1, -2, 7, 63, 64, 10**6, -(10**6), 10**9, 10**9 + 1, -(10**30), 2**63]
+TEXTS = [
+    "",
+    "w5",
+    " w5",
+    "L0H0",
+    "L1H3",
+    "L9H9",
+    "0_pre",
+    "1_mid",
+    "final_post",
+    "<pad>",
+    "é",
+    "\ud800",
+    "\x00",
+    "a" * 300,
+]
+OTHERS = [None, True, 1.5, float("nan"), -3, "text", [], {}, [[]], {"kind": "x"}, [None], "1", b"x".decode()]
+USUAL = {"prompt": [None, 0, 1, 2], "position": [None, 0, 3, 6], "layer": [None, 0, 1, 2], "head": [0, 1, 3]}
+
+
+class Maker:
+    """Makes values of a type: mostly valid, else extreme, or of another type altogether."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+
+    def request(self) -> Any:
+        kind = self.dice.choice(get_args(AnyRequest))
+        ask = self.struct(kind)
+        return {"kind": kind.__struct_config__.tag, **ask} if isinstance(ask, dict) else ask
+
+    def struct(self, kind: Any) -> Any:
+        if kind is Target and self.dice.random() < 0.7:  # else hardly any target would be one
+            count = self.dice.choice([1, 1, 3])
+            return {"contrasts": [self.contrast() for _ in range(count)], "own": self.dice.random() < 0.2}
+        hints, fields = typing.get_type_hints(kind, include_extras=True), {}
+        for field in msgspec.structs.fields(kind):
+            if field.required or self.dice.random() < 0.6:
+                fields[field.encode_name] = self.value(hints[field.name], field.name)
+            elif self.dice.random() < 0.01:
+                fields[self.dice.choice(TEXTS)] = self.dice.choice(OTHERS)
+        return fields
+
+    def contrast(self) -> dict[str, Any]:
+        sides = [[self.token() for _ in range(self.dice.choice(counts))] for counts in ((1, 1, 2), (0, 1, 2))]
+        return {"answer": sides[0], "distractor": sides[1]}
+
+    def token(self) -> dict[str, Any]:
+        return {"id": self.dice.randrange(tiny.VOCAB), "text": self.dice.choice(TEXTS)}
+
+    def value(self, kind: Any, name: str = "") -> Any:
+        if self.dice.random() < 0.02:
+            return self.dice.choice(OTHERS)
+        origin, parts = get_origin(kind), get_args(kind)
+        if origin is Annotated:
+            return self.value(parts[0], name)
+        if origin in (typing.Union, UnionType):
+            return self.value(self.dice.choice(parts), name)
+        if origin is Literal:
+            return self.dice.choice(parts)
+        if origin is list:
+            return [self.value(parts[0]) for _ in range(self.dice.choice([0, 1, 1, 2, 3, 5]))]
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return self.struct(kind)
+        if kind is int:
+            likely = USUAL.get(name, NUMBERS[:7])
+            return self.dice.choice(likely if self.dice.random() < 0.8 else NUMBERS)
+        return self.dice.choice({str: TEXTS, bool: [True, False], type(None): [None]}.get(kind, OTHERS))
+
+
+def look(service: Service, message: Any) -> str | None:
+    """What came of a request: nothing to say of a reply, else its failure's code."""
+    answered, buffers = service.answer(message)
+    assert ("reply" in answered) != ("failure" in answered)
+    msgspec.json.encode(answered)
+    if "failure" not in answered:
+        assert all(isinstance(buffer, bytes) for buffer in buffers)
+        return None
+    failure = answered["failure"]
+    assert failure["code"] != "internal", (message, failure)
+    assert failure["message"].rstrip().endswith((".", "?", ")")), failure
+    return failure["code"]
+
+
+@pytest.mark.parametrize("family", ["llama"])
+def test_every_request_is_answered_soon_and_leaves_everything_as_it_was(family: str):
+    model = tiny.boot(family)
+    _, logits, cache = tiny.run(model)
+    service, make = Service(cache, logits=logits), Maker(20)
+    before = {name: tensor.clone() for name, tensor in cache.items()}
+    weights = {name: weight.clone() for name, weight in model.named_parameters()}
+    versions = {name: tensor._version for name, tensor in cache.items()}
+    hooks, grad = sum(len(m._forward_hooks) for m in model.modules()), torch.is_grad_enabled()
+    codes: dict[str | None, int] = {}
+    slowest, held = 0.0, [0, 0]
+    for number in range(REQUESTS):
+        if number in (REQUESTS // 2, REQUESTS - 1):
+            held[number > REQUESTS // 2] = tracemalloc.get_traced_memory()[0]
+        if number == REQUESTS // 2 - 500:  # by now what is kept once is kept
+            tracemalloc.start()
+        message = {"id": str(number), "ask": make.request()}
+        if make.dice.random() < 0.02:
+            message = make.dice.choice([make.dice.choice(OTHERS), {**message, "id": make.dice.choice(OTHERS)}])
+        if isinstance(message, dict) and make.dice.random() < 0.05:
+            message["cache"] = make.value(CacheRef)
+        began = time.perf_counter()
+        code = look(service, message)
+        slowest = max(slowest, time.perf_counter() - began)
+        codes[code] = codes.get(code, 0) + 1
+    tracemalloc.stop()
+    assert codes[None] > REQUESTS / 4, codes  # else it tries only how requests are refused
+    assert len(codes) > 6, codes
+    assert slowest < SECONDS
+    assert held[1] - held[0] < MEMORY, held
+    assert list(cache.cache_dict) == list(before)
+    for name, tensor in before.items():
+        assert torch.equal(cache[name], tensor), name
+        assert cache[name]._version == versions[name], name
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
+    assert (sum(len(m._forward_hooks) for m in model.modules()), torch.is_grad_enabled()) == (hooks, grad)
+
+
+_EMPTY = Contrast([], [Token(5, "")])
+_FIVE = Contrast([Token(5, "")], [])
+
+
+@pytest.mark.parametrize("ask", ["page", "code", "attribute", "attention"])
+@pytest.mark.parametrize("contrasts", [[], [_EMPTY], [_FIVE] * 2, [_FIVE] * 4, [_FIVE, _EMPTY, _FIVE]])
+def test_a_target_that_is_none_is_refused_by_every_request(ask: str, contrasts: list[Contrast]):
+    target = msgspec.to_builtins(Target(contrasts))
+    fields: dict[str, Any] = {
+        "page": {"shown": {"target": target}},
+        "code": {"shown": {"target": target}, "picture": "heads"},
+        "attribute": {"target": target, "by": "head"},
+        "attention": {"target": target, "layer": 0, "head": 0, "weighting": "contribution"},
+    }[ask]
+    model = tiny.boot("llama")
+    answered, _ = Service(tiny.run(model)[2]).answer({"id": "1", "ask": {"kind": ask, **fields}})
+    said = answered.get("failure") or {"code": "note", "message": "".join(answered["reply"]["notes"])}
+    assert said["code"] in ("answers", "answers-length", "note")
+    assert "token" in said["message"] or "3 prompts" in said["message"]
