@@ -112,6 +112,7 @@ def attention(
     weighting: Weighting = "pattern",
     answers: Any = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
     model: Any = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
 ) -> Attention:
@@ -130,6 +131,7 @@ def attention(
         answers: For `"contribution"`: the target, as in `attribute`; by default the model's own two top predictions
             at each prompt's last token, as in the panel.
         tokens: Token ids, where the cache does not hold them.
+        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
         model: The model, where `cache.model` is gone.
         logits: The model's output, where the cache does not hold it and no answers are given.
 
@@ -142,7 +144,7 @@ def attention(
     Source: TransformerLens' `hook_pattern`, `hook_v` and `W_O`; Kobayashi et al. (2020); "A Mathematical Framework for
     Transformer Circuits".
     """
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model), attention_mask=attention_mask)
     if weighting not in MEANINGS:
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')

@@ -54,6 +54,7 @@ def attribute(
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
     model: Any = None,
 ) -> Attribution:
     """Which parts of the model write the answer (direct logit attribution).
@@ -76,6 +77,7 @@ def attribute(
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
         tokens: Token ids, where the cache does not hold them; used to tell padding.
+        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
         model: The model, where `cache.model` is gone.
 
     Returns:
@@ -92,16 +94,17 @@ def attribute(
     """
     looked = seen(cache, model)
     of = model if model is not None else getattr(cache, "model", None)
-    asked = _key(of, by, position, norm, layers, heads, answers, logits, tokens)
+    asked = _key(of, by, position, norm, layers, heads, answers, logits, tokens, attention_mask)
     known = None if looked is None or asked is None else looked.memo[0].get(*asked)
     if known is not None:
         return _copy(known)
-    view = CacheView(cache, model=model, tokens=tokens, seen=looked)
+    view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
     with calm(view.stream.device):
         targets = Targets.of(view)
         where = positions.resolve(view, position)
         result = decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
-        assumed = positions.assumed(view) if isinstance(position, str) else []
+        by_padding = position is None or isinstance(position, str)
+        assumed = positions.assumed(view) if by_padding else []
         result = replace(result, notes=targets.said + result.notes + assumed)
         size = result.values.numel() * result.values.element_size()
         if asked is not None and size <= _KEPT:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from copy import copy
 from operator import index
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ResidscopeError
 from .legible import whole
@@ -31,12 +31,15 @@ class CacheView:
         cache: A TransformerLens `ActivationCache` (or anything with its `cache_dict`, `model` and `has_batch_dim`).
         model: The model that made it; by default `cache.model`.
         tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
         seen: What is known of the cache, when it was just looked at: what was computed of it before need not be again.
 
     Attributes:
         seen: What is known of the cache, where it was just looked at.
         memo: What was computed of this cache as it is.
         facts: What was read off the model's modules as they are.
+        padding_is_real: Whether what looks like padding is to be counted as real.
+        part_of: The view that this one is a part of, and its prompts there.
 
     Raises:
         ResidscopeError: If `cache` is no activation cache, is empty, or its model is gone.
@@ -48,6 +51,7 @@ class CacheView:
         model: Any = None,
         tokens: Int[Tensor, "batch pos"] | None = None,
         seen: Sight | None = None,
+        attention_mask: Any = None,
     ) -> None:
         activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)
         if not isinstance(activations, Mapping):
@@ -86,6 +90,9 @@ class CacheView:
         self.n_layers = self.memo.once(("layers",), self._layers)
         self.n_heads = self.memo.once(("heads",), self._widest)
         self._tokens = tokens
+        self._mask = attention_mask
+        self.padding_is_real = False
+        self.part_of: tuple[CacheView, range] | None = None
         self._prompts: range | None = None
         self.batch, self.n_pos = self._extent()
 
@@ -120,6 +127,7 @@ class CacheView:
         """The same cache, of a run of its prompts alone: what is computed from it costs as much as they do."""
         tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
         part = copy(self)
+        part.part_of = self, prompts
         part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
         part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
         part.memo = self.memo.part(prompts.start, prompts.stop)
@@ -255,6 +263,17 @@ class CacheView:
             held = None if embed is None else matched(embed, self.model)
         return held if held is None or self.has_batch_dim else held.unsqueeze(0)
 
+    @property
+    def attention_mask(self) -> Int[Tensor, "batch pos"] | None:
+        """The attention mask that was given, as zeros and ones on the CPU.
+
+        Raises:
+            ResidscopeError: If it is no mask for this cache.
+        """
+        if self._mask is not None and not isinstance(self._mask, _Checked):
+            self._mask = _Checked(_mask(self._mask, self.batch, self.n_pos))
+        return None if self._mask is None else self._mask.mask
+
     def check_prompt(self, prompt: int | None) -> int | None:
         """The prompt's index, from the start; None (the mean) stays None."""
         if prompt is None:
@@ -369,6 +388,44 @@ class CacheView:
                 place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
                 return f"`{name}` ({place})"
         return None
+
+
+class _Checked(NamedTuple):
+    """A mask that was found to fit."""
+
+    mask: Any
+
+
+def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
+    """A mask as a person gives it, as zeros and ones."""
+    import torch
+
+    if isinstance(given, Mapping) and "attention_mask" in given:  # what a tokenizer returns
+        given = given["attention_mask"]
+    try:
+        mask = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(given).__name__
+        raise ResidscopeError(
+            "attention-mask", f"`attention_mask=` takes zeros and ones [batch, pos], but was given a {kind}."
+        ) from None
+    mask = mask if mask.ndim == 2 else mask.unsqueeze(0)
+    if tuple(mask.shape) != (batch, n_pos):
+        raise ResidscopeError(
+            "attention-mask",
+            f"`attention_mask` has the shape {list(mask.shape)}, but the cache holds {batch} prompts of {n_pos} "
+            "positions: pass the mask of the tokens that were run.",
+        )
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ResidscopeError(
+            "attention-mask", "`attention_mask` takes 1 for each real token and 0 for padding, and nothing else."
+        )
+    empty: list[int] = (~(mask == 1).any(-1)).nonzero().flatten().tolist()
+    if empty:
+        raise ResidscopeError(
+            "attention-mask", f"`attention_mask` leaves nothing of prompt {empty[0]}: it needs a 1 in each row."
+        )
+    return (mask == 1).long()
 
 
 def _has_batch_dim(activations: Mapping[str, Tensor]) -> bool:

@@ -102,7 +102,7 @@ def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
         layers=len({label.split("N")[0] for label in result.labels[: result.parts]}),
         total=float(own.sum()),
         bias=float(rows[biases].sum()),
-        notes=result.notes,
+        notes=result.notes + (positions.assumed(view) if ask.position is None else []),
     )
     return reply, [float32(own[chosen])]
 

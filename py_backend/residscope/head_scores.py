@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import copying, detection, positions
+from . import copying, detection, padding, positions
 from .cache import CacheView, working
 from .calm import calm
 from .changes import seen, weights_changed
@@ -119,6 +119,7 @@ def scores(
     prompt: int | None = None,
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
     model: Any = None,
 ) -> Scores:
     """How much each head is of a known kind.
@@ -131,6 +132,7 @@ def scores(
             prompt). The definitions, with their sources, are in `docs/scores.md`.
         prompt: The prompt, or None for the mean of the prompts' scores.
         tokens: Token ids, where the cache does not hold them.
+        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
         model: The model, where `cache.model` is gone.
 
     Returns:
@@ -144,7 +146,7 @@ def scores(
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
     "Efficient Streaming Language Models with Attention Sinks" (2023).
     """
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model), attention_mask=attention_mask)
     if score not in MEANINGS:
         known = ", ".join(f'"{one}"' for one in MEANINGS)
         raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
@@ -169,6 +171,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     values = _measured(view, score, spans, without)
     notes = [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
+    notes += padding.notes(view, starts=True)
     return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes)
 
 

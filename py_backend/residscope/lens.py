@@ -19,7 +19,7 @@ from .finite import check_finite
 from .labels import padding_in_mean
 from .logits import Output, unembedding_of_stream
 from .norms import Norm as FinalNorm
-from .positions import resolve
+from .positions import assumed, resolve
 from .predictions import top_two
 from .protocol import Norm, Target
 from .readout import final_scale
@@ -119,6 +119,7 @@ def token_lens(
     norm: Norm = "recomputed",
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
     model: Any = None,
 ) -> TokenLens:
     """What the model would predict if it stopped at points of the residual stream (logit lens).
@@ -137,6 +138,7 @@ def token_lens(
             at the value that it had at the end.
         logits: The model's output, where the cache does not hold it and no answers are given.
         tokens: Token ids, where the cache does not hold them; used to tell padding.
+        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
         model: The model, where `cache.model` is gone.
 
     Returns:
@@ -147,7 +149,7 @@ def token_lens(
 
     Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
     """
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model))
+    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model), attention_mask=attention_mask)
     with calm(view.stream.device):
         targets, prompt = Targets.of(view), view.check_prompt(prompt)
         given = None if logits is None else view.whole_logits(logits)
@@ -174,7 +176,8 @@ def lens(
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
-    notes = weights_changed(view) + padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
+    notes = weights_changed(view) + assumed(view)
+    notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
     read = Reader(targets.view, norm)

@@ -265,6 +265,7 @@ def inspect(
     heads: Any = (),
     logits: Any = None,
     tokens: Any = None,
+    attention_mask: Any = None,
     model: Any = None,
     name: str | None = None,
     show: bool = True,
@@ -279,6 +280,7 @@ def inspect(
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
         logits: The model's output `[batch, pos, d_vocab]`, where the cache does not hold it, to measure against.
         tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
         model: The model, where `cache.model` is gone.
         name: What to call the cache; by default the variable's name.
         show: Whether to show the panel at once; with False it is shown where you put it, in a `VBox` for example.
@@ -289,7 +291,8 @@ def inspect(
     Raises:
         ResidscopeError: With a sentence that says what is wrong and what to do.
     """
-    service = Service(cache, name or name_of(cache), logits=logits, tokens=tokens, model=model)
+    given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
+    service = Service(cache, name or name_of(cache), **given)
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
     if show:
         panel.show()

@@ -14,6 +14,7 @@ from .finite import check_finite
 from .heads import name
 from .labels import padding_in_mean
 from .measure import measure
+from .positions import assumed
 from .protocol import Norm, Target
 from .sources import wanted_heads
 from .targets import Targets
@@ -60,7 +61,7 @@ def position_map(
     Raises:
         ResidscopeError: As `attribute`.
     """
-    notes = padding_in_mean(targets.view, prompt)
+    notes = assumed(targets.view) + padding_in_mean(targets.view, prompt)
     if prompt is not None:  # the others need not be computed
         targets, target = targets.only(target, range(prompt, prompt + 1))
         logits = None if logits is None else logits[prompt : prompt + 1]

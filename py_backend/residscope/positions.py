@@ -1,4 +1,4 @@
-"""Where prompts begin and end, and which positions are meant: padding is told by the tokenizer's padding token."""
+"""Where prompts begin and end (`padding` decides), and which positions are meant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView
 from .errors import ResidscopeError
+from .padding import notes, padding
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -17,31 +18,13 @@ Position = int | Sequence[int] | Literal["last"] | None
 
 
 def last(view: CacheView) -> list[int]:
-    """The last real token of each prompt: a run of padding at the end is left out."""
-    tokens = view.tokens
-    pad = getattr(getattr(view.model, "tokenizer", None), "pad_token_id", None)
-    if tokens is None or pad is None:
-        return [view.n_pos - 1] * view.batch
-    real = (tokens != pad).long()
-    # A prompt of nothing but padding (or a one-token prompt that is the padding token) keeps its last position.
-    found = view.n_pos - 1 - real.flip(-1).argmax(-1)
-    ends: list[int] = found.where(real.any(-1), found.new_full((), view.n_pos - 1)).tolist()
-    # Where one token is both, and every prompt ends with it, the first of each run is the prompt's own end of text.
-    both = pad == getattr(view.model.tokenizer, "eos_token_id", None)
-    return [end + 1 for end in ends] if both and max(ends) < view.n_pos - 1 else ends
+    """The last real token of each prompt."""
+    return list(padding(view).last)
 
 
 def first(view: CacheView) -> list[int]:
-    """The first real token of each prompt: a run of padding at the start is left out, a BOS token is not."""
-    tokens, tokenizer = view.tokens, getattr(view.model, "tokenizer", None)
-    pad = getattr(tokenizer, "pad_token_id", None)
-    if tokens is None or pad is None:
-        return [0] * view.batch
-    real = (tokens != pad).long()
-    starts: list[int] = (real.argmax(-1) * real.any(-1)).tolist()
-    # Where BOS and padding are one token, the last of the run is the BOS.
-    bos_too = pad == getattr(tokenizer, "bos_token_id", None)
-    return [max(start - 1, 0) for start in starts] if bos_too else starts
+    """The first real token of each prompt."""
+    return list(padding(view).first)
 
 
 def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None:
@@ -57,7 +40,7 @@ def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None
     if isinstance(position, str):
         if position != "last":
             raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
-        wanted = last(view) if view.given_tokens else view.memo.once(("last",), lambda: last(view))
+        wanted = last(view)
     else:
         wanted = _whole_numbers(position, view.batch)
     if len(wanted) != view.batch:
@@ -75,13 +58,13 @@ def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None
 
 
 def assumed(view: CacheView) -> list[str]:
-    """A note for those who ask for the last positions where padding cannot be told."""
-    padded = getattr(getattr(view.model, "tokenizer", None), "pad_token_id", None) is not None
-    if not padded or view.batch == 1 or view.tokens is not None:
-        return []
+    """What was assumed, for those who ask for the last positions: of padding, or that there is none."""
+    known = view.tokens is not None or view.attention_mask is not None or view.padding_is_real
+    if view.batch == 1 or known or padding(view).count:
+        return notes(view)
     return [
         "The cache holds no token ids, so padding cannot be told: each prompt is read at the last position. Pass "
-        "`tokens=`, or `position=`."
+        "`tokens=`, `attention_mask=` or `position=`."
     ]
 
 

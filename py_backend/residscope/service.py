@@ -73,6 +73,7 @@ class Service:
         logits: The model's output, where the cache does not hold it.
         tokens: Token ids, where the cache does not hold them.
         model: The model, where `cache.model` is gone.
+        attention_mask: 1 for each real token and 0 for padding, where that is known.
         tight: Whether to keep the cache alive.
 
     Attributes:
@@ -90,11 +91,14 @@ class Service:
         tokens: Any = None,
         model: Any = None,
         *,
+        attention_mask: Any = None,
         tight: bool = True,
     ) -> None:
         self.hold = Hold(cache, model, logits, tight=tight)
-        self.name, self.tokens = whole(name), tokens
-        self._logits(self.view())  # refuses what is not this cache's
+        self.name, self.tokens, self.attention_mask = whole(name), tokens, attention_mask
+        view = self.view()
+        self._logits(view)  # refuses what is not this cache's
+        _ = view.attention_mask
         self._directions: dict[str, Any] = {}
         self._sight = sight(cache, model)
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
@@ -104,7 +108,7 @@ class Service:
     def view(self) -> CacheView:
         """A fresh view of the cache: it may have changed since the last request."""
         held = self.hold.get()
-        return CacheView(held.cache, model=held.model, tokens=self.tokens)
+        return CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
 
     def targets(self, view: CacheView | None = None) -> Targets:
         """Resolves answers for the cache as it is now."""
@@ -113,7 +117,7 @@ class Service:
     def release(self) -> None:
         """Let go of the cache and of everything that belongs to it."""
         self.hold.release()
-        self.tokens = None
+        self.tokens = self.attention_mask = None
         self._directions.clear()
         self._work.give_up_all()
 
@@ -171,7 +175,8 @@ class Service:
         held = self.hold.get()
         if not looked:
             self._sight.look(held.cache, held.model)
-        view = CacheView(held.cache, model=held.model, tokens=self.tokens, seen=self._sight)
+        given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
+        view = CacheView(held.cache, model=held.model, seen=self._sight, **given)
         del held  # long work must not keep the cache alive
         # Grad mode and autocast are the thread's: a subshell's thread has its own.
         with calm(view.stream.device):
@@ -244,7 +249,7 @@ class Service:
     ) -> tuple[AnyReply, Buffers]:
         """The answer that was given before, while cache, weights and what was given with them are as they were."""
         try:
-            given = key_of((self.hold.get().logits, self.tokens))
+            given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
         except UnknownError:
             return make()
         return view.memo.once(("answer", given, msgspec.msgpack.encode(ask)), make, size_of)
@@ -253,7 +258,7 @@ class Service:
         from .export.code import Given, code
 
         held = self.hold.get()
-        given = Given(held.cache, self.name, held.logits, self.tokens, held.model)
+        given = Given(held.cache, self.name, held.logits, self.tokens, held.model, self.attention_mask)
         return CodeReply(code(self.targets(view), ask, given))
 
     def _page(self, view: CacheView, ask: WritePage) -> tuple[PageReply, Buffers]:

@@ -164,7 +164,10 @@ def test_padding_is_marked_and_a_mean_over_it_is_said():
     marked = [[t["padding"] for t in ask(kind="tokens", prompt=i)["tokens"]] for i in range(3)]
     assert marked == [[False] * 4, [False, False, True, True], [True, False, False, False]]
     target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
-    assert ask(kind="attribute", by="layer", target=target)["notes"] == []
+    [behind, before, read] = ask(kind="attribute", by="layer", target=target)["notes"]
+    assert "2 trailing `<pad>` were left out, and it is read at position 1" in behind
+    assert "1 leading `<pad>` were left out, and it begins at position 1" in before
+    assert "run without a mask" in read
     [note] = ask(kind="attribute", by="layer", target=target, position=3)["notes"]
     assert "1 of 3 prompts" in note
 

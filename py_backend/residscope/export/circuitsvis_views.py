@@ -44,7 +44,7 @@ def to_circuitsvis(
             `view="heads"`). `"patterns"` draws from 0 to 1 and writes no numbers, so `"value"` is divided by its
             largest.
         answers: What is attributed, as in `residscope.attribute`; needed for `"contribution"`.
-        given: `tokens=` and `model=`, as in `residscope.attention`.
+        given: `tokens=`, `attention_mask=` and `model=`, as in `residscope.attention`.
 
     Returns:
         A `circuitsvis.utils.render.RenderedHTML`.

@@ -82,7 +82,10 @@ def _scores(script: Script, score: str) -> list[str]:
     which = [] if script.prompt is None or score == "copying" else [f"prompt={script.prompt}"]
     said = "" if score == "copying" else f", {script.said}"
     return [
-        call("attribution = residscope.scores", [script.cache, f'"{score}"', *which, *script.named("tokens", "model")]),
+        call(
+            "attribution = residscope.scores",
+            [script.cache, f'"{score}"', *which, *script.named("tokens", "attention_mask", "model")],
+        ),
         f"values = attribution.values  # [layer, head]{said}",
         "figure = attribution.to_plotly()",
     ]
@@ -95,7 +98,7 @@ def _attention(script: Script) -> list[str]:
         options.append(f'weighting="{shown.weighting}"')
     if shown.weighting == "contribution":
         options.append(f"answers={script.answers}")
-    arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "model")]
+    arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "attention_mask", "model")]
     step = Part.of(script.view.n_pos).step
     remark = [f"# every cell; the panel, and the figure, show one for each {step} × {step} of them"] if step > 1 else []
     return [
@@ -135,7 +138,7 @@ def _positions(script: Script) -> list[str]:
 def _token_lens(script: Script) -> list[str]:
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     answers = [script.answers] if script.ask.shown.target.direction is None else []
-    arguments = [script.cache, *answers, *options, *script.named("tokens", "model")]
+    arguments = [script.cache, *answers, *options, *script.named("tokens", "attention_mask", "model")]
     return [
         call("attribution = residscope.token_lens", arguments),
         f"values = attribution.probabilities  # [point, position, k], {script.said}; with attribution.tokens",

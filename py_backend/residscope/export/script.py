@@ -29,6 +29,7 @@ class Given:
     logits: Any = None
     tokens: Any = None
     model: Any = None
+    attention_mask: Any = None
 
 
 @dataclass
@@ -99,8 +100,9 @@ class Script:
         return f"the mean over {count} prompts" if count > 1 else "the prompt"
 
     def extras(self, *names: str) -> dict[str, str]:
-        """`logits=`, `tokens=` and `model=`, where they were given."""
+        """`logits=`, `tokens=`, `attention_mask=` and `model=`, where they were given."""
         words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
+        words["attention_mask"] = "attention mask"
         found: dict[str, str] = {}
         for name in names:
             value = getattr(self.given, name)
@@ -124,7 +126,7 @@ class Script:
     def attribute(self, by: str, **options: str) -> str:
         """The call that gives the attribution."""
         arguments = [self.cache, self.answers, f'by="{by}"']
-        arguments += [f"{name}={value}" for name, value in (options | self.extras("logits", "tokens", "model")).items()]
+        arguments += [f"{name}={value}" for name, value in (options | self.extras("logits", "tokens", "attention_mask", "model")).items()]
         return call("attribution = residscope.attribute", arguments)
 
     def figure(self, *arguments: str) -> str:

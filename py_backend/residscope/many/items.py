@@ -12,7 +12,7 @@ from ..errors import ResidscopeError
 END: Any = object()
 """Stands for: there are no more items."""
 
-_OPTIONS = ("logits", "position", "tokens")
+_OPTIONS = ("attention_mask", "logits", "position", "tokens")
 
 
 class Items:

@@ -183,14 +183,17 @@ def joined(parts: Iterable[Part], name: str, frame: Frame) -> Tensor:
 
 def _notes(tally: Tally, parts: dict[int, Part]) -> list[str]:
     """The items' notes: what is said of all as it is, else with the items' numbers; other figures are no other note."""
-    found: dict[str, tuple[str, list[int]]] = {}
+    found: dict[str, dict[str, list[int]]] = {}
     for number, part in parts.items():
         for note in part.told.notes:
-            found.setdefault(re.sub(r"[\d.,+−-]+(?:e[+−-]?\d+)?", "#", note), (note, []))[1].append(number)
-    said = [
-        note if len(numbers) == len(parts) else f"{_items(numbers)}: {note}"
-        for note, numbers in list(found.values())[:_NOTES_SHOWN]
-    ]
+            found.setdefault(_kind(note), {}).setdefault(note, []).append(number)
+    said: list[str] = []
+    for same in list(found.values())[:_NOTES_SHOWN]:
+        note, numbers = next(iter(same)), sorted(number for some in same.values() for number in some)
+        if _PADDED.search(note) and len(same) > 1:  # its figures are that item's alone, and are what matters
+            said.append(f"{_items(numbers)}, such as item {same[note][0]}: {note}")
+        else:
+            said.append(note if len(numbers) == len(parts) else f"{_items(numbers)}: {note}")
     if len(found) > _NOTES_SHOWN:
         said.append(f"{len(found) - _NOTES_SHOWN} more notes are on single items.")
     if len({part.told.model for part in parts.values()}) > 1:
@@ -199,6 +202,15 @@ def _notes(tally: Tally, parts: dict[int, Part]) -> list[str]:
         number, why = min(tally.skipped.items())
         said.append(f"{_items(sorted(tally.skipped))} left out (`.skipped` says why): item {number}: {why}")
     return said
+
+
+_PADDED = re.compile("taken for (padded|real)")
+
+
+def _kind(note: str) -> str:
+    """A note without its figures, and without how many there are."""
+    bare = re.sub(r"[\d.,+−-]+(?:e[+−-]?\d+)?", "#", note)
+    return re.sub(r"#(?: #)*(?: and #)?", "#", bare) if _PADDED.search(note) else bare
 
 
 def _items(numbers: Sequence[int]) -> str:

@@ -1,0 +1,422 @@
+"""What is padding: the one place that decides where each prompt begins and ends, and that says what was assumed.
+
+Everything that asks for a prompt's last token, its first one, or its real positions asks here. The evidence, in order:
+
+1. `attention_mask=`, where it was given. It is final. A row is real from its first 1 to its last 1; zeros between them
+   are counted as real, and a note says so.
+2. The mask that the cached pattern shows. A masked token is read by nobody, in no layer and no head: the first real
+   token reads exactly 0 from the token before it, and the first token behind the end reads exactly 0 from itself while
+   it reads the last real one. Only neighbours are looked at, so that a sliding window is no mask; and what is cut off
+   must be one token again and again (where ids are known), so that packed texts are not padding. Where one prompt of
+   the batch shows a mask, there was one for all: the other prompts are real from end to end.
+3. Runs of the padding token at an end, and ids. A padding token that is neither end of text nor BOS is padding. Where
+   it is the end of text, too: if some prompt ends without it, no prompt has one of its own, and all of it is padding; if
+   one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding, unless
+   the tokenizer adds ends of text. At the start the same with BOS: if some prompt begins without it, all of it is
+   padding; else the last one of each is BOS. Two for every prompt are a doubled BOS, and are real. If every prompt has
+   one, it is BOS, which TransformerLens puts there. An ordinary token as padding token is real where every prompt ends
+   with exactly one.
+4. Other tokens that fill: an end of text that stands twice or more at the end counts as in 3 although the padding token
+   is another one (or there is none). Any other token is filling where prompts end with runs of it of different lengths,
+   one of three or more (of token 0, with which `pad_sequence` fills, two), and it stands nowhere else. Less than that is
+   read as real, and a note says that it could be padding.
+
+Rules 3 and 4 are assumptions: a note says what was assumed, of how many tokens, and where each prompt is read.
+The tokenizer is read each time: its padding token may be set after a first look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cache import CacheView
+from .memo import UnknownError, key_of
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Spans = list[tuple[int, int]]
+"""First and last real position of each prompt."""
+
+_LISTED = 4
+"""Up to so many prompts are named one by one in a note."""
+
+CHANGE = "pass `attention_mask=` or `position=`"
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where prompts begin and end.
+
+    Attributes:
+        first: The first real position of each prompt.
+        last: The last one.
+        width: How many positions there are.
+        notes: What was assumed, for every figure that depends on where prompts end.
+        start_notes: What was assumed of their first tokens, for figures that depend on where prompts begin.
+    """
+
+    first: list[int]
+    last: list[int]
+    width: int
+    notes: tuple[str, ...] = ()
+    start_notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many tokens were taken for padding."""
+        return sum(self.first) + sum(self.width - 1 - last for last in self.last)
+
+    def of(self, prompts: range) -> Padding:
+        """The same of some prompts."""
+        run = slice(prompts.start, prompts.stop)
+        return Padding(self.first[run], self.last[run], self.width, self.notes, self.start_notes)
+
+
+def padding(view: CacheView) -> Padding:
+    """What is padding in this cache, as it is chosen there: found, or counted as real."""
+    if view.part_of is not None:
+        whole, prompts = view.part_of
+        return padding(whole).of(prompts)
+    if view.padding_is_real:
+        said = "What looks like padding is counted as real."
+        return Padding([0] * view.batch, [view.n_pos - 1] * view.batch, view.n_pos, (said,) * bool(found(view).count))
+    return found(view)
+
+
+def found(view: CacheView) -> Padding:
+    """What is padding by the evidence, whatever is chosen."""
+    special = _Special.of(view)
+    try:
+        key = ("padding", special, key_of(view.attention_mask), key_of(view.tokens if view.given_tokens else None))
+    except UnknownError:
+        return _found(view, special)
+    return view.memo.once(key, lambda: _found(view, special))
+
+
+def notes(view: CacheView, *, starts: bool = False) -> list[str]:
+    """What was assumed; with `starts` also for figures that depend on where prompts begin."""
+    decided = padding(view)
+    return [*decided.notes, *(decided.start_notes if starts else ())]
+
+
+@dataclass(frozen=True)
+class _Special:
+    """What the tokenizer says of its tokens now."""
+
+    pad: int | None = None
+    bos: int | None = None
+    eos: int | None = None
+    ordinary: bool = False
+    adds_eos: bool = False
+    adds_bos: bool = True
+
+    @classmethod
+    def of(cls, view: CacheView) -> _Special:
+        tokenizer = getattr(view.model, "tokenizer", None)
+        pad, bos, eos = (_id(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id"))
+        added = getattr(tokenizer, "added_tokens_decoder", None)
+        ordinary = isinstance(added, dict) and pad is not None and pad not in (*added, bos, eos)
+        adds_eos = getattr(tokenizer, "add_eos_token", False) is True
+        return cls(pad, bos, eos, ordinary, adds_eos, getattr(view.cfg, "default_prepend_bos", True) is not False)
+
+
+def _id(tokenizer: Any, name: str) -> int | None:
+    value = getattr(tokenizer, name, None)
+    return value if isinstance(value, int) else None
+
+
+def _found(view: CacheView, special: _Special) -> Padding:
+    mask = view.attention_mask
+    if mask is not None:
+        spans, holes = _of_mask(mask)
+        return _made(view, spans, _holes(holes, view.batch))
+    tokens = view.tokens
+    rows: list[list[int]] | None = None if tokens is None else tokens.tolist()
+    shown = _shown(view, rows)
+    if shown is not None and any(span != (0, view.n_pos - 1) for span in shown):
+        return _made(view, shown, _taken(view, rows, shown, "", ""))
+    if rows is None:
+        return _made(view, [(0, view.n_pos - 1)] * view.batch)
+    starts = _starts(rows, special)
+    ends = _ends(rows, special, padded_left=any(cut > 0 for cut in starts.cut))
+    spans: Spans = []
+    for before, behind in zip(starts.cut, ends.cut, strict=True):
+        first, last = before, view.n_pos - 1 - behind
+        spans.append((first, last) if first <= last else (0, view.n_pos - 1))
+    said = _taken(view, rows, spans, starts.doubt, ends.doubt, read=shown is not None and any(starts.cut))
+    could = _could(view, rows, ends, "end", spans)
+    return _made(view, spans, said + could, _could(view, rows, starts, "begin", spans))
+
+
+def _made(view: CacheView, spans: Spans, said: Sequence[str] = (), of_starts: Sequence[str] = ()) -> Padding:
+    first, last = [list(ends) for ends in zip(*spans, strict=True)]
+    return Padding(first, last, view.n_pos, tuple(said), tuple(of_starts))
+
+
+# --- the given mask --------------------------------------------------------------------------------------------------
+def _of_mask(mask: Tensor) -> tuple[Spans, int]:
+    """Real from the first 1 to the last; and in how many prompts there are zeros between."""
+    real = mask.long()
+    firsts: list[int] = real.argmax(-1).tolist()
+    lasts: list[int] = (mask.shape[1] - 1 - real.flip(-1).argmax(-1)).tolist()
+    counts: list[int] = real.sum(-1).tolist()
+    holes = sum(last - first + 1 != count for first, last, count in zip(firsts, lasts, counts, strict=True))
+    return list(zip(firsts, lasts, strict=True)), holes
+
+
+def _holes(count: int, batch: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"`attention_mask` has zeros between ones in {_of(count, batch)}: only what stands before the first 1 and behind "
+        "the last 1 is left out, what stands between is counted as real."
+    ]
+
+
+# --- the mask that the pattern shows ---------------------------------------------------------------------------------
+def _shown(view: CacheView, rows: list[list[int]] | None) -> Spans | None:
+    """Where the cached attention says that prompts begin and end; None where no pattern was cached."""
+    import torch
+
+    itself = before = None
+    for layer in range(view.n_layers):
+        name = f"blocks.{layer}.attn.hook_pattern"
+        if not view.has(name):
+            continue
+        pattern = view.get(name)
+        if pattern.ndim != 4 or tuple(pattern.shape[-2:]) != (view.n_pos, view.n_pos) or len(pattern) != view.batch:
+            continue
+        own = (pattern.diagonal(dim1=-2, dim2=-1) != 0).any(1).cpu()
+        near = (pattern.diagonal(offset=-1, dim1=-2, dim2=-1) != 0).any(1).cpu()
+        itself = own if itself is None else itself | own
+        before = near if before is None else before | near
+        if bool(itself.all()) and bool(before.all()):  # nothing is masked
+            break
+    if itself is None or before is None:
+        return None
+    unread = torch.ones(view.batch, 1, dtype=torch.bool, device="cpu")
+    flags = zip(itself.tolist(), torch.cat([unread, before], dim=1).tolist(), strict=True)
+    return [_span(own, near, None if rows is None else rows[at]) for at, (own, near) in enumerate(flags)]
+
+
+def _span(itself: list[bool], before: list[bool], row: list[int] | None) -> tuple[int, int]:
+    """One prompt, from which tokens read themselves, and which read the token before them."""
+    size = len(itself)
+    first = next((at for at in range(1, size) if itself[at] and not before[at]), 0)
+    if row is not None and not _one_token(row[:first]):
+        first = 0
+    if not itself[first]:
+        return 0, size - 1
+    behind = next((at for at in range(first + 1, size) if not itself[at]), size)
+    if behind < size and (not before[behind] or (row is not None and not _one_token(row[behind:]))):
+        behind = size
+    return first, behind - 1
+
+
+def _one_token(ids: list[int]) -> bool:
+    return len(set(ids)) <= 1
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Cut:
+    """What one end of the prompts shows.
+
+    Attributes:
+        cut: How many tokens of each prompt are padding.
+        doubt: What else it could be, as a sentence behind the note.
+        could: How many tokens of each prompt were read as real and could be padding.
+        why: What these are.
+    """
+
+    cut: list[int]
+    doubt: str = ""
+    could: tuple[int, ...] = ()
+    why: str = ""
+
+
+_OWN_END = " The first of them may be a prompt's own end of text: then it is read one token later."
+_NOT_OWN_END = " One more may be padding, if these prompts have no end of text of their own: then they are read earlier."
+_OWN_BOS = " The last of them may be a prompt's own BOS."
+_NOT_OWN_BOS = " One more may be padding, if these prompts have no BOS."
+
+
+def _ends(rows: list[list[int]], special: _Special, *, padded_left: bool) -> _Cut:
+    size, runs = len(rows[0]), [_run(row[::-1]) for row in rows]
+    some = [token for token, count in runs if count < size]
+    if special.pad is not None and special.pad in some:
+        token = special.pad
+    elif special.eos is not None and max(_lengths(runs, special.eos, size)) > 1:
+        token = special.eos
+    else:
+        return _filling(rows, runs, special, [row[::-1] for row in rows])
+    lengths = _lengths(runs, token, size)
+    partial = [length for (_, count), length in zip(runs, lengths, strict=True) if count < size]
+    if not partial:  # prompts of nothing but padding, or of one token
+        return _Cut([0] * len(rows))
+    fewest, most = min(partial), max(partial)
+    if token != special.eos:
+        if special.ordinary and fewest == most == 1:
+            return _Cut([0] * len(rows), "", tuple(lengths), "which is an ordinary token and the padding token")
+        return _Cut(lengths)
+    if padded_left and most == 1:  # padding is on one side: these are the prompts' own
+        return _Cut([0] * len(rows))
+    if fewest == 1 or (fewest > 1 and special.adds_eos):
+        cut = [max(length - 1, 0) for length in lengths]
+        if not any(cut):
+            return _Cut(cut, "", tuple(lengths), "which is the end of text and the padding token alike")
+        return _Cut(cut, _NOT_OWN_END)
+    return _Cut(lengths, _OWN_END)
+
+
+def _starts(rows: list[list[int]], special: _Special) -> _Cut:
+    size, runs = len(rows[0]), [_run(row) for row in rows]
+    none = [0] * len(rows)
+    pad, bos = special.pad, special.bos
+    some = [token for token, count in runs if count < size]
+    if pad is not None and pad in some:
+        token = pad
+    elif bos is not None and len(set(_lengths(runs, bos, size))) > 1 and max(_lengths(runs, bos, size)) > 1:
+        token = bos
+    else:
+        return _filling(rows, runs, special, rows)
+    lengths = _lengths(runs, token, size)
+    partial = [length for (_, count), length in zip(runs, lengths, strict=True) if count < size]
+    fewest, most = min(partial), max(partial)
+    if token != bos:
+        if special.ordinary and fewest == most == 1:
+            return _Cut(none, "", tuple(lengths), "which is an ordinary token and the padding token")
+        return _Cut(lengths)
+    if fewest == 0:
+        return _Cut(lengths, _OWN_BOS)
+    if fewest == most <= 2:
+        if most == 1 and special.adds_bos:
+            return _Cut(none)
+        return _Cut(none, "", tuple(lengths), "which is BOS and the padding token alike")
+    return _Cut([max(length - 1, 0) for length in lengths], _NOT_OWN_BOS)
+
+
+def _filling(
+    rows: list[list[int]], runs: list[tuple[int, int]], special: _Special, inwards: list[list[int]]
+) -> _Cut:
+    """Runs of a token that nobody calls padding; `inwards` are the rows from this end on."""
+    size, none = len(rows[0]), [0] * len(rows)
+    longest = max((run for run in runs if run[1] < size), key=lambda run: run[1], default=None)
+    if longest is None or longest[0] == special.bos:
+        return _Cut(none)
+    token, most = longest
+    lengths = _lengths(runs, token, size)
+    if most == 1:
+        zeros = [int(row[0] == 0) for row in inwards]
+        if 0 in (special.bos, special.eos) or not 0 < sum(zeros) < len(rows):
+            return _Cut(none)
+        return _Cut(none, "", tuple(zeros), "with which `pad_sequence` fills")
+    elsewhere = any(token in row[length:] for row, length in zip(inwards, lengths, strict=True))
+    differ = len(set(lengths)) > 1
+    if differ and not elsewhere and most >= (2 if token == 0 else 3):
+        return _Cut(lengths)
+    if differ or most > 2 or token == 0:
+        return _Cut(none, "", tuple(length if length > 1 else 0 for length in lengths), "one token again and again")
+    return _Cut(none)
+
+
+def _run(row: list[int]) -> tuple[int, int]:
+    """The token that a row begins with, and how often it stands there."""
+    return row[0], next((at for at, token in enumerate(row) if token != row[0]), len(row))
+
+
+def _lengths(runs: list[tuple[int, int]], token: int, size: int) -> list[int]:
+    """How long each row's run of this token is; 0 where the row is nothing else."""
+    return [count if of == token and count < size else 0 for of, count in runs]
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+def _taken(
+    view: CacheView, rows: list[list[int]] | None, spans: Spans, of_starts: str, of_ends: str, *, read: bool = False
+) -> list[str]:
+    """What was taken for padding, and where each prompt is read."""
+    size = view.n_pos
+    said: list[str] = []
+    before = [(at, first) for at, (first, _) in enumerate(spans) if first]
+    behind = [(at, size - 1 - last) for at, (_, last) in enumerate(spans) if last < size - 1]
+    if behind:
+        token = _named(view, rows, [(at, size - 1) for at, _ in behind])
+        whom = _of(len(behind), view.batch)
+        one = len(behind) == 1
+        said.append(
+            f"{_was(whom, one)} taken for padded: {_each(count for _, count in behind)} trailing {token} were left out, "
+            f"and {'it is' if one else 'they are'} read at {_places([spans[at][1] for at, _ in behind])}.{of_ends} "
+            f"If these are real, {CHANGE}."
+        )
+    if before:
+        token = _named(view, rows, [(at, 0) for at, _ in before])
+        one = len(before) == 1
+        said.append(
+            f"{_was(_of(len(before), view.batch), one)} taken for padded: {_each(count for _, count in before)} leading "
+            f"{token} were left out, and {'it begins' if one else 'they begin'} at "
+            f"{_places([spans[at][0] for at, _ in before])}.{of_starts} If these are real, pass `attention_mask=`."
+        )
+        if read:
+            said.append(
+                "The model was run without a mask over the leading padding, and has read it: the figures are those of "
+                "this run, not of the prompts alone."
+            )
+    return said
+
+
+def _could(view: CacheView, rows: list[list[int]], cut: _Cut, end: str, spans: Spans) -> list[str]:
+    """What was read as real and could be padding."""
+    whose = [(at, count) for at, count in enumerate(cut.could) if count]
+    if not whose:
+        return []
+    token = _named(view, rows, [(at, 0 if end == "begin" else -1) for at, _ in whose])
+    one = len(whose) == 1
+    read = ""
+    if end == "end":
+        read = f", and {'it is' if one else 'they are'} read there ({_places([spans[at][1] for at, _ in whose])})"
+    change = CHANGE if end == "end" else "pass `attention_mask=`"
+    return [
+        f"{_of(len(whose), view.batch, capital=True)} {end}{'s' if one else ''} with "
+        f"{_each(count for _, count in whose)} {token}, {cut.why}: that was taken for real{read}. If it is padding, "
+        f"{change}."
+    ]
+
+
+def _of(count: int, batch: int, *, capital: bool = False) -> str:
+    whom = "the prompt" if batch == 1 else f"{count} of {batch} prompts"
+    return whom[0].upper() + whom[1:] if capital else whom
+
+
+def _was(whom: str, one: bool) -> str:
+    return f"{whom[0].upper()}{whom[1:]} {'was' if one else 'were'}"
+
+
+def _named(view: CacheView, rows: list[list[int]] | None, places: list[tuple[int, int]]) -> str:
+    """The token at these places, or what it is called."""
+    if rows is None:
+        return "tokens"
+    tokens = {rows[row][at] for row, at in places}
+    return f"`{Vocabulary(view.model).text(tokens.pop())}`" if len(tokens) == 1 else "tokens"
+
+
+def _each(counts: Iterable[int]) -> str:
+    """One by one, or from the fewest to the most."""
+    listed = list(counts)
+    if len(set(listed)) == 1:
+        return str(listed[0]) if len(listed) == 1 else f"{listed[0]} each,"
+    if len(listed) > _LISTED:
+        return f"{min(listed)} to {max(listed)} ({sum(listed)} in all)"
+    return ", ".join(map(str, listed[:-1])) + f" and {listed[-1]}"
+
+
+def _places(positions: list[int]) -> str:
+    different = sorted(set(positions))
+    if len(different) == 1:
+        return f"position {different[0]}"
+    if len(positions) > _LISTED:
+        return f"positions {different[0]} to {different[-1]}"
+    return "positions " + ", ".join(map(str, positions[:-1])) + f" and {positions[-1]}"

@@ -1,0 +1,200 @@
+"""What is padding: the truth is each prompt run alone. A figure is right, or bears a note; none is silently wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import padded
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope import ResidscopeError
+from residscope.cache import CacheView
+from residscope.labels import token_labels
+from residscope.padding import padding
+from residscope.service import Service
+
+
+def test_no_figure_of_padded_prompts_is_silently_wrong():
+    silent = [
+        (way, figure) for way in padded.WAYS for figure, right, notes in padded.measured(way) if not right and not notes
+    ]
+    assert silent == []
+
+
+def test_with_a_mask_that_was_given_or_cached_every_figure_is_right():
+    for way in padded.WAYS:
+        if way.masked:
+            assert all(right for _, right, _ in padded.measured(way)), way
+        elif way.side == "right":  # a mask changes nothing for the tokens before it
+            assert all(right for _, right, _ in padded.measured(way, given=True)), way
+
+
+def test_the_demo_model_padded_to_24_by_its_own_tokenizer(ioi):
+    tokenizer = ioi.model.tokenizer
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    batch = tokenizer(ioi.prompts, padding="max_length", max_length=24, return_tensors="pt")
+    with torch.no_grad():
+        _, cache = ioi.model.run_with_cache(batch["input_ids"])
+    result = residscope.attribute(cache, ioi.answers)
+    lengths = batch["attention_mask"].sum(1)
+    for at, length in enumerate(lengths.tolist()):
+        with torch.no_grad():
+            logits = ioi.model(batch["input_ids"][at : at + 1, :length])[0, -1]
+        answer, distractor = ioi.answer_tokens[at].tolist()
+        assert float(result.measured[at]) == pytest.approx(float(logits[answer] - logits[distractor]), abs=2e-3)
+    assert [round(x, 2) for x in result.measured[:2].tolist()] == [4.62, 3.67]
+    assert "L23H3" in [name for name, _ in result.top(3)]
+    assert any("taken for padded" in note for note in result.notes)
+
+
+# --- single cases ----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def model():
+    return tiny.boot("llama")
+
+
+def run(model, tokens, **options):
+    with torch.no_grad():
+        return model.run_with_cache(torch.tensor(tokens), **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "pad", "last", "said"),
+    [
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "taken for padded"),  # filled by `pad_sequence`
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], None, [5, 2], "taken for padded"),
+        ([[1, 5, 6, 7], [1, 9, 10, 0]], 2, [3, 3], "taken for real"),
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "taken for padded"),
+        ([[1, 30, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 5], "taken for real"),
+        ([[1, 5, 6, 30, 30, 30]], None, [5], "taken for real"),
+        ([[1, 5, 6, 7, 30]], 30, [4], "taken for real"),  # an ordinary token as padding, and an unpadded prompt
+        ([[1, 5, 6, 7, 2]], 2, [4], "taken for real"),
+        ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "taken for padded"),
+        ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
+        ([[2, 2, 2]], 2, [2], None),
+    ],
+)
+def test_runs_at_the_end(model, rows, pad, last, said):
+    model.tokenizer.pad_token_id, model.tokenizer.eos_token_id = pad, 2
+    if pad == 30:
+        model.tokenizer.pad_token = "w30"
+    cache = run(model, rows)[1]
+    result = residscope.attribute(cache, 11)
+    assert padding(CacheView(cache)).last == last
+    assert (said in " ".join(result.notes)) if said else result.notes == []
+
+
+def test_without_a_tokenizer_runs_alone_tell(model):
+    cache = run(model, [[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]])[1]
+    model.tokenizer = None
+    assert padding(CacheView(cache)).last == [5, 2]
+
+
+def test_a_doubled_bos_is_not_padding(model):
+    model.tokenizer.pad_token_id = model.tokenizer.bos_token_id = model.tokenizer.eos_token_id = 2
+    cache = run(model, [[2, 2, 9, 10, 9, 10]])[1]
+    with pytest.warns(UserWarning, match="BOS and the padding token alike"):
+        found = residscope.scores(cache, "first", 0)
+    torch.testing.assert_close(found[1], cache["pattern", 1][0][:, 1:, 0].mean(1))
+    assert residscope.attribute(cache, 11).notes == []  # it is read at the end
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2", "gpt_oss", "native", "falcon-alibi"])
+@pytest.mark.parametrize("blind", [False, True], ids=["ids", "no ids"])
+def test_a_cached_mask_is_read_exactly_and_a_window_is_no_mask(family, blind):
+    model = tiny.boot(family)
+    rows = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 30], [30, 30, 30, 9, 10, 11, 12, 13], [5, 6, 7, 8, 30, 30, 30, 30]])
+    mask = torch.ones_like(rows)
+    mask[1, :3] = mask[2, 4:] = 0
+    with torch.no_grad():
+        _, cache = model.run_with_cache(rows, attention_mask=mask)
+        _, plain = model.run_with_cache(rows[:1])
+    held = {n: t for n, t in cache.items() if n not in ("embed.hook_in", "hook_embed")} if blind else cache
+    found = padding(CacheView(held, model=model))
+    assert (found.first, found.last) == ([0, 3, 0], [7, 7, 3])
+    assert padding(CacheView(plain)).count == 0
+
+
+@pytest.mark.parametrize("kind", ["list", "numpy", "bool", "batch"])
+def test_a_mask_is_taken_as_people_hold_it(model, kind):
+    logits, cache = run(model, [[5, 6, 7, 8], [9, 10, 11, 12]])
+    listed = [[1, 1, 1, 0], [0, 1, 1, 1]]
+    given = {"list": listed, "numpy": np.array(listed), "bool": torch.tensor(listed).bool()}
+    mask = given.get(kind, {"attention_mask": torch.tensor(listed)})
+    result = residscope.attribute(cache, (21, 22), by="layer", attention_mask=mask)
+    wanted = [logits[at, end, 21] - logits[at, end, 22] for at, end in enumerate([2, 3])]
+    torch.testing.assert_close(result.measured, torch.stack(wanted))
+    assert result.notes == []
+    many = residscope.attribute_many([(cache, (21, 22), {"attention_mask": mask})], by="layer", progress=False)
+    torch.testing.assert_close(many.measured, result.measured)
+    marked = [label.padding for label in token_labels(CacheView(cache, attention_mask=mask), 1)]
+    assert marked == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ([[1, 1, 1]], "has the shape [1, 3], but the cache holds 2 prompts of 4 positions"),
+        ([[1, 1, 1, 1], [0, 0, 0, 0]], "leaves nothing of prompt 1"),
+        ([[1, 1, 1, 1], [0, 2, 1, 1]], "1 for each real token and 0 for padding"),
+        ("right", "was given a str"),
+    ],
+)
+def test_what_is_no_mask_is_refused(model, mask, said):
+    cache = run(model, [[5, 6, 7, 8], [9, 10, 11, 12]])[1]
+    for ask in (
+        lambda: residscope.attribute(cache, 5, attention_mask=mask),
+        lambda: residscope.scores(cache, "previous", attention_mask=mask),
+        lambda: residscope.inspect(cache, 5, attention_mask=mask, show=False),
+    ):
+        with pytest.raises(ResidscopeError) as error:
+            ask()
+        assert said in str(error.value)
+
+
+def test_zeros_inside_a_mask_are_said(model):
+    cache = run(model, [[5, 6, 7, 8]])[1]
+    [note] = residscope.attribute(cache, 5, by="layer", attention_mask=[[1, 0, 1, 0]]).notes
+    assert "zeros between ones in the prompt" in note
+
+
+def test_the_tokenizer_is_read_each_time(model):
+    cache = run(model, [[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])[1]
+    view = CacheView(cache)
+    model.tokenizer.pad_token = None
+    assert padding(view).last == [4, 4]
+    model.tokenizer.pad_token = "w3"
+    assert padding(view).last == [4, 2]
+
+
+def test_many_items_say_what_was_taken_for_padding(model):
+    model.tokenizer.pad_token_id = 2
+    caches = [run(model, [[1, 5, 6, 7, *[2] * count]])[1] for count in (2, 3)]
+    [note] = residscope.attribute_many(caches, 11, by="layer", progress=False).notes
+    assert "taken for padded" in note
+    assert note.startswith("2 items (0, 1), such as item 0: ")
+
+
+def test_a_note_on_many_prompts_is_short(model):
+    model.tokenizer.pad_token_id = 2
+    rows = [[1, *[5 + at % 40] * 2, *range(6, 6 + at % 7), *[2] * (9 - at % 7)] for at in range(40)]
+    [note] = residscope.attribute(run(model, rows)[1], 11, by="layer").notes
+    assert len(note) < 400
+    assert "3 to 9 (" in note
+
+
+def test_the_panel_says_so_and_counts_them(model):
+    model.tokenizer.pad_token_id = 2
+    cache = run(model, [[1, 5, 6, 7, 8, 2, 2, 2], [1, 9, 10, 2, 2, 2, 2, 2]])[1]
+    service = Service(cache)
+
+    def ask(**fields):
+        return service.answer({"id": "1", "ask": fields})[0]["reply"]
+
+    target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+    for request in ({"kind": "attribute", "by": "layer"}, {"kind": "neurons"}, {"kind": "positions", "by": "layer"}):
+        assert "taken for padded" in " ".join(ask(**request, target=target)["notes"])
+    for request in ({"kind": "scores", "score": "first"},):
+        assert "taken for padded" in " ".join(ask(**request)["notes"])
