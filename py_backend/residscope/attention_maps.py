@@ -131,7 +131,7 @@ def attention(
         answers: For `"contribution"`: the target, as in `attribute`; by default the model's own two top predictions
             at each prompt's last token, as in the panel.
         tokens: Token ids, where the cache does not hold them.
-        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
         model: The model, where `cache.model` is gone.
         logits: The model's output, where the cache does not hold it and no answers are given.
 

@@ -77,7 +77,7 @@ def attribute(
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
         tokens: Token ids, where the cache does not hold them; used to tell padding.
-        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
         model: The model, where `cache.model` is gone.
 
     Returns:

@@ -132,7 +132,7 @@ def scores(
             prompt). The definitions, with their sources, are in `docs/scores.md`.
         prompt: The prompt, or None for the mean of the prompts' scores.
         tokens: Token ids, where the cache does not hold them.
-        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
         model: The model, where `cache.model` is gone.
 
     Returns:

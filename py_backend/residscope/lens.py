@@ -138,7 +138,7 @@ def token_lens(
             at the value that it had at the end.
         logits: The model's output, where the cache does not hold it and no answers are given.
         tokens: Token ids, where the cache does not hold them; used to tell padding.
-        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
         model: The model, where `cache.model` is gone.
 
     Returns:

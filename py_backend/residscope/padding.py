@@ -10,16 +10,16 @@ Everything that asks for a prompt's last token, its first one, or its real posit
    must be one token again and again (where ids are known), so that packed texts are not padding. Where one prompt of
    the batch shows a mask, there was one for all: the other prompts are real from end to end.
 3. Runs of the padding token at an end, and ids. A padding token that is neither end of text nor BOS is padding. Where
-   it is the end of text, too: if some prompt ends without it, no prompt has one of its own, and all of it is padding; if
-   one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding, unless
-   the tokenizer adds ends of text. At the start the same with BOS: if some prompt begins without it, all of it is
-   padding; else the last one of each is BOS. Two for every prompt are a doubled BOS, and are real. If every prompt has
-   one, it is BOS, which TransformerLens puts there. An ordinary token as padding token is real where every prompt ends
+   it is the end of text, too: if some prompt ends without it, no prompt has one of its own, and all of it is padding;
+   if one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding,
+   unless the tokenizer adds ends of text. At the start the same with BOS: if some prompt begins without it, all of it
+   is padding; else the last one of each is BOS. Two for every prompt are a doubled BOS, and are real. If every prompt
+   has one, it is BOS, which TransformerLens puts there. An ordinary token as padding token is real where every prompt ends
    with exactly one.
 4. Other tokens that fill: an end of text that stands twice or more at the end counts as in 3 although the padding token
    is another one (or there is none). Any other token is filling where prompts end with runs of it of different lengths,
-   one of three or more (of token 0, with which `pad_sequence` fills, two), and it stands nowhere else. Less than that is
-   read as real, and a note says that it could be padding.
+   one of three or more (of token 0, with which `pad_sequence` fills, two), and it stands nowhere else. Less than that
+   is read as real, and a note says that it could be padding.
 
 Rules 3 and 4 are assumptions: a note says what was assumed, of how many tokens, and where each prompt is read.
 The tokenizer is read each time: its padding token may be set after a first look.
@@ -172,8 +172,8 @@ def _holes(count: int, batch: int) -> list[str]:
     if not count:
         return []
     return [
-        f"`attention_mask` has zeros between ones in {_of(count, batch)}: only what stands before the first 1 and behind "
-        "the last 1 is left out, what stands between is counted as real."
+        f"`attention_mask` has zeros between ones in {_of(count, batch)}: only what stands before the first 1 and "
+        "behind the last 1 is left out, what stands between is counted as real."
     ]
 
 
@@ -240,7 +240,9 @@ class _Cut:
 
 
 _OWN_END = " The first of them may be a prompt's own end of text: then it is read one token later."
-_NOT_OWN_END = " One more may be padding, if these prompts have no end of text of their own: then they are read earlier."
+_NOT_OWN_END = (
+    " One more may be padding, if these prompts have no end of text of their own: then they are read earlier."
+)
 _OWN_BOS = " The last of them may be a prompt's own BOS."
 _NOT_OWN_BOS = " One more may be padding, if these prompts have no BOS."
 
@@ -300,9 +302,7 @@ def _starts(rows: list[list[int]], special: _Special) -> _Cut:
     return _Cut([max(length - 1, 0) for length in lengths], _NOT_OWN_BOS)
 
 
-def _filling(
-    rows: list[list[int]], runs: list[tuple[int, int]], special: _Special, inwards: list[list[int]]
-) -> _Cut:
+def _filling(rows: list[list[int]], runs: list[tuple[int, int]], special: _Special, inwards: list[list[int]]) -> _Cut:
     """Runs of a token that nobody calls padding; `inwards` are the rows from this end on."""
     size, none = len(rows[0]), [0] * len(rows)
     longest = max((run for run in runs if run[1] < size), key=lambda run: run[1], default=None)
@@ -348,16 +348,16 @@ def _taken(
         whom = _of(len(behind), view.batch)
         one = len(behind) == 1
         said.append(
-            f"{_was(whom, one)} taken for padded: {_each(count for _, count in behind)} trailing {token} were left out, "
-            f"and {'it is' if one else 'they are'} read at {_places([spans[at][1] for at, _ in behind])}.{of_ends} "
-            f"If these are real, {CHANGE}."
+            f"{_was(whom, one)} taken for padded: {_each(count for _, count in behind)} trailing {token} were left "
+            f"out, and {'it is' if one else 'they are'} read at {_places([spans[at][1] for at, _ in behind])}."
+            f"{of_ends} If these are real, {CHANGE}."
         )
     if before:
         token = _named(view, rows, [(at, 0) for at, _ in before])
-        one = len(before) == 1
+        whom, one = _of(len(before), view.batch), len(before) == 1
         said.append(
-            f"{_was(_of(len(before), view.batch), one)} taken for padded: {_each(count for _, count in before)} leading "
-            f"{token} were left out, and {'it begins' if one else 'they begin'} at "
+            f"{_was(whom, one)} taken for padded: {_each(count for _, count in before)} leading {token} were left "
+            f"out, and {'it begins' if one else 'they begin'} at "
             f"{_places([spans[at][0] for at, _ in before])}.{of_starts} If these are real, pass `attention_mask=`."
         )
         if read:

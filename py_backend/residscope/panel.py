@@ -1,8 +1,9 @@
 """The inline panel: a few small traits that Python and the views share; everything else is requests.
 
 Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`, `weighting`,
-`presentation`, `score`, `tab`, `wire_target`. Only told to the browser: `facts`, what the cache was when the panel was
-made; `opening`, the answers to what the first view asks. Only in Python: `target`, the readable form of `wire_target`.
+`presentation`, `score`, `tab`, `padding`, `wire_target`. Only told to the browser: `facts`, what the cache was when the
+panel was made; `opening`, the answers to what the first view asks. Only in Python: `target`, the readable form of
+`wire_target`.
 Tensors are never traits.
 """
 
@@ -28,6 +29,7 @@ from .presence import Views
 from .protocol import (
     AnyReply,
     Describe,
+    Padding,
     Presence,
     PresenceReply,
     Presentation,
@@ -75,6 +77,7 @@ class Panel(anywidget.AnyWidget):
         score: What colours the head map: None for what each head adds, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
         tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
+        padding: Whether what was taken for padding is left out (`"found"`) or counts as real (`"none"`).
     """
 
     _esm = _built("panel.js")
@@ -92,6 +95,7 @@ class Panel(anywidget.AnyWidget):
     presentation = traitlets.Enum(get_args(Presentation), "matrix").tag(sync=True)
     score = traitlets.Enum(get_args(Score), None, allow_none=True).tag(sync=True)
     tab = traitlets.Enum(get_args(Tab), "attention").tag(sync=True)
+    padding = traitlets.Enum(get_args(Padding), "found").tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
     facts = traitlets.Dict(read_only=True).tag(sync=True)
     opening = traitlets.Dict(read_only=True).tag(sync=True)
@@ -129,7 +133,7 @@ class Panel(anywidget.AnyWidget):
 
     def whole_position(self, position: Any) -> int | None:
         """A position counted from the start; None where it is each prompt's last real token, and these differ."""
-        view = self._service.view()
+        view = self._service.view(self.padding)
         if position is None or position == "last":
             last = set(positions.last(view))
             return last.pop() if len(last) == 1 else None
@@ -137,6 +141,13 @@ class Panel(anywidget.AnyWidget):
         if at is None or len(set(at.tolist())) > 1:
             raise ResidscopeError("position", "The panel shows one position at a time: give one number.")
         return int(at[0])
+
+    @traitlets.observe("padding")
+    def _count_padding(self, change: Any) -> None:
+        """A panel that stood at the last tokens stands at what are the last ones now."""
+        ends = set(positions.last(self._service.view(change.old)))
+        if self.position is None or ends == {self.position}:
+            self.position = None
 
     def readable_target(self, answers: Any) -> Any:
         """Resolve answers, remember the result, and give it back as a person would write it."""
@@ -178,7 +189,7 @@ class Panel(anywidget.AnyWidget):
     @property
     def shown(self) -> Shown:
         """All that is selected, as a view tells it: no position where it is the last one."""
-        last = positions.last(self._service.view())
+        last = positions.last(self._service.view(self.padding))
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = None if set(end) == {self.position} else self.position
@@ -280,7 +291,7 @@ def inspect(
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
         logits: The model's output `[batch, pos, d_vocab]`, where the cache does not hold it, to measure against.
         tokens: Token ids `[batch, pos]`, where the cache does not hold them.
-        attention_mask: 1 for each real token and 0 for padding, `[batch, pos]`, where that is known (see `docs/padding.md`).
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
         model: The model, where `cache.model` is gone.
         name: What to call the cache; by default the variable's name.
         show: Whether to show the panel at once; with False it is shown where you put it, in a `VBox` for example.

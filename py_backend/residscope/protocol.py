@@ -44,6 +44,9 @@ Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
 Presentation = Literal["matrix", "text", "all"]
 Pool = Literal["peak", "mean"]
+Padding = Literal["found", "none"]
+"""Whether what was taken for padding is left out, or counts as real."""
+
 Tab = Literal["attention", "positions", "token-lens", "prompts"]
 Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
 
@@ -81,8 +84,10 @@ class Span(msgspec.Struct, frozen=True):
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
-class Request(msgspec.Struct, frozen=True, tag_field="kind"):
+class Request(msgspec.Struct, frozen=True, tag_field="kind", kw_only=True):
     """What a view may ask. `prompt=None` is the mean over prompts, `position=None` each prompt's last real token."""
+
+    padding: Padding = "found"
 
 
 class Describe(Request, frozen=True, tag="describe"):
@@ -236,6 +241,7 @@ class Shown(msgspec.Struct, frozen=True):
     tab: Tab = "attention"
     presentation: Presentation = "matrix"
     by: Decomposition = "layer"
+    padding: Padding = "found"
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -296,7 +302,10 @@ class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
 
 
 class CacheFacts(Reply, frozen=True, tag="describe"):
-    """Facts of the cache and its model. `last` is the last real position of each prompt."""
+    """Facts of the cache and its model. `last` is the last real position of each prompt.
+
+    `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
+    """
 
     name: str
     model: str
@@ -310,6 +319,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     missing: list[str]
     last: list[int]
     has_tokens: bool
+    padding: int = 0
 
 
 class TokenLabel(msgspec.Struct, frozen=True):

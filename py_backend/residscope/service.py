@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import decompositions, pictures, positions
+from . import decompositions, padding, pictures
 from .cache import CacheView
 from .calm import calm
 from .envelope import Buffers, answered
@@ -38,6 +38,7 @@ from .protocol import (
     GiveUp,
     ListCaches,
     MapPositions,
+    Padding,
     PageReply,
     Presence,
     RankNeurons,
@@ -105,10 +106,12 @@ class Service:
         self._work = Work(self.hold.there)
         self._size: tuple[str | None, int] = (None, 0)  # bytes to read at most, in a state of the cache
 
-    def view(self) -> CacheView:
+    def view(self, counted: Padding = "found") -> CacheView:
         """A fresh view of the cache: it may have changed since the last request."""
         held = self.hold.get()
-        return CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
+        view = CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
+        view.padding_is_real = counted == "none"
+        return view
 
     def targets(self, view: CacheView | None = None) -> Targets:
         """Resolves answers for the cache as it is now."""
@@ -191,6 +194,7 @@ class Service:
         return self._size[1] > _LARGE
 
     def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
+        view.padding_is_real = ask.padding == "none"
         match ask:
             case Describe():
                 return self._facts(view), []
@@ -233,12 +237,14 @@ class Service:
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
+        decided = padding.found(view)
         return CacheFacts(
             name=self.name,
             model=view.model_name,
             **basics(view),
-            last=positions.last(view),
+            last=list(decided.last),
             has_tokens=view.tokens is not None,
+            padding=decided.count,
         )
 
     def _scene(self, view: CacheView) -> Scene:
@@ -257,6 +263,7 @@ class Service:
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from .export.code import Given, code
 
+        view.padding_is_real = ask.shown.padding == "none"
         held = self.hold.get()
         given = Given(held.cache, self.name, held.logits, self.tokens, held.model, self.attention_mask)
         return CodeReply(code(self.targets(view), ask, given))

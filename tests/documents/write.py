@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import architectures
+import padding
 import precision
 import tutorial
 
@@ -13,5 +14,6 @@ FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     tutorial.main(FOLDER / "tutorial.md")
+    padding.main(FOLDER / "padding.md")
     precision.main(FOLDER / "precision.md")
     architectures.main(FOLDER / "architectures.md")

@@ -45,8 +45,7 @@ class Way:
 
 
 WAYS = [
-    Way(*of)
-    for of in product(SPECIAL, ("right", "left"), (True, False), (True, False), (False, True), (False, True))
+    Way(*of) for of in product(SPECIAL, ("right", "left"), (True, False), (True, False), (False, True), (False, True))
 ]
 assert len(WAYS) == 160
 assert len(fields(Way)) == 6

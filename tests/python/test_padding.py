@@ -185,16 +185,67 @@ def test_a_note_on_many_prompts_is_short(model):
     assert "3 to 9 (" in note
 
 
-def test_the_panel_says_so_and_counts_them(model):
-    model.tokenizer.pad_token_id = 2
-    cache = run(model, [[1, 5, 6, 7, 8, 2, 2, 2], [1, 9, 10, 2, 2, 2, 2, 2]])[1]
-    service = Service(cache)
+TARGET = {"contrasts": [{"answer": [{"id": 21, "text": ""}], "distractor": [{"id": 22, "text": ""}]}]}
+PADDED = [[1, 5, 6, 7, 8, 2, 2, 2], [1, 9, 10, 2, 2, 2, 2, 2]]
+
+
+@pytest.fixture
+def padded_run(model):
+    model.tokenizer.pad_token_id = model.tokenizer.eos_token_id = 2
+    return run(model, PADDED)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"kind": "attribute", "by": "layer", "target": TARGET},
+        {"kind": "neurons", "target": TARGET},
+        {"kind": "positions", "by": "layer", "target": TARGET},
+        {"kind": "token-lens", "points": ["final_post"], "start": 0, "stop": 2, "target": TARGET},
+        {"kind": "scores", "score": "first"},
+    ],
+    ids=lambda request: request["kind"],
+)
+def test_what_a_view_shows_says_so(padded_run, request_):
+    said = Service(padded_run[1]).answer({"id": "1", "ask": request_})[0]["reply"]["notes"]
+    assert "taken for padded" in " ".join(said)
+
+
+def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_run):
+    logits, cache = padded_run
+    panel = residscope.inspect(cache, (21, 22), show=False)
+    service = panel._service
 
     def ask(**fields):
-        return service.answer({"id": "1", "ask": fields})[0]["reply"]
+        reply = service.answer({"id": "1", "ask": fields})[0]
+        assert reply.get("failure") is None, reply
+        return reply["reply"]
 
-    target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
-    for request in ({"kind": "attribute", "by": "layer"}, {"kind": "neurons"}, {"kind": "positions", "by": "layer"}):
-        assert "taken for padded" in " ".join(ask(**request, target=target)["notes"])
-    for request in ({"kind": "scores", "score": "first"},):
-        assert "taken for padded" in " ".join(ask(**request)["notes"])
+    def measured(**fields):
+        return ask(kind="attribute", by="layer", target=panel.wire_target, **fields)["measured"]
+
+    def true(ends):
+        return float(torch.stack([logits[at, end, 21] - logits[at, end, 22] for at, end in enumerate(ends)]).mean())
+
+    facts = ask(kind="describe")
+    assert (facts["last"], facts["padding"], panel.position) == ([4, 2], 8, None)
+    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)
+    panel.padding = "none"
+    assert panel.position == 7
+    assert measured(padding="none") == pytest.approx(true([7, 7]), abs=1e-5)
+    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # what was asked before is not taken for it
+    assert ask(kind="describe", padding="none")["padding"] == 8
+    labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
+    assert not any(label["padding"] for label in labels)
+    from residscope.protocol import WriteCode
+
+    for picture in ("layers", "heads"):
+        code = service.reply(WriteCode(picture, panel.shown))[0].code
+        assert "attention_mask=[[1] * 8] * 2" in code
+        names = {"cache": cache}
+        exec(compile(code, "cell", "exec"), names)
+        assert float(names["attribution"].measured.mean()) == pytest.approx(true([7, 7]), abs=1e-5)
+    panel.padding = "found"
+    assert panel.position is None
+    assert "attention_mask" not in service.reply(WriteCode("layers", panel.shown))[0].code
+    panel.close()

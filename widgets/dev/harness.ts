@@ -19,7 +19,7 @@ const traits: Traits = {
   cache_name: "cache", prompt: query.has("mean") ? null : 0, position: null, norm: "frozen", top_k: 5,
   heads: (query.get("pins") ?? "").split(",").filter(Boolean), wire_target: demoTarget(),
   ranking: query.get("ranking") === "neurons" ? "neurons" : "heads", layer: query.has("layer") ? number("layer", 0) : null,
-  weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"], presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"],
+  weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"], presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"], padding: "found",
   score: (query.get("score") ?? null) as Traits["score"], tab: (query.get("tab") ?? "attention") as Traits["tab"],
 };
 let kernel: Kernel;

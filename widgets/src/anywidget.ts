@@ -8,7 +8,7 @@ import { mountPanel } from "./panel";
 import { tellPresence } from "./presence";
 import type { CacheFacts, Target } from "./protocol.gen";
 import { answerForPictures, Recorder } from "./recorder";
-import { type Norm, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "./store";
+import { type Norm, type Padding, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "./store";
 import { isSet } from "./target";
 
 /** The traits of py_backend/residscope/panel.py that are shared with the views. */
@@ -26,6 +26,7 @@ export interface Traits {
   presentation: Presentation;
   score: Score | null;
   tab: Tab;
+  padding: Padding;
   /** What the cache was when the panel was made; asked for anew all the same. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
@@ -97,6 +98,7 @@ export function connect(model: Model, store: Synced, signal: AbortSignal): void 
   sync(model, "presentation", store.presentation, signal);
   sync(model, "score", store.score, signal);
   sync(model, "tab", store.tab, signal);
+  sync(model, "padding", store.padding, signal);
 }
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {

@@ -4,7 +4,7 @@ import { fits } from "./fits";
 import { randomId } from "./ids";
 import { legible } from "./legible";
 import { until } from "./lifetime";
-import type { Answer, CacheRef, Failure, Question } from "./protocol.gen";
+import type { Answer, CacheRef, Failure, Question, Shown } from "./protocol.gen";
 
 export type Ask = Question["ask"];
 export type Kind = Ask["kind"];
@@ -68,6 +68,8 @@ export class Client {
   readonly #heard = state(0);
   readonly #progress = state<Progress | null>(null);
   #count = 0;
+  /** What the views count as real: every request says so. */
+  padding: () => NonNullable<Shown["padding"]> = () => "found";
   readonly #spare = state(false);
   /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
   readonly #idle = computed(() => !this.#spare.value && this.#inFlight.value === 0 && !this.#lost.value && !this.transport.occupied?.value);
@@ -122,7 +124,9 @@ export class Client {
     return `${this.#prefix}-${++this.#count}`;
   }
 
-  #send<K extends Kind>(ask: Extract<Ask, { kind: K }>, ended: () => void, id = this.#id(), cache = this.about()): Promise<Result<K>> {
+  #send<K extends Kind>(asked: Extract<Ask, { kind: K }>, ended: () => void, id = this.#id(), cache = this.about()): Promise<Result<K>> {
+    const padding = this.padding();
+    const ask = padding === "found" || asked.kind === "give-up" ? asked : { ...asked, padding };
     return new Promise<Result<K>>((resolve, reject) => {
       if (this.#lost.peek()) {
         ended();

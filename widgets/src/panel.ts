@@ -16,6 +16,7 @@ import { mountSentence } from "./views/sentence";
 import { mountTokens } from "./views/tokens";
 
 export function mountPanel(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  client.padding = () => store.padding.peek();
   const root = element("div", "residscope", { role: "region", "aria-label": "Residscope" });
   const area = (name: string): HTMLElement => element("section", `rs-${name}`);
   const header = element("header", "rs-header");

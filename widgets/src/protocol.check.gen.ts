@@ -4,10 +4,12 @@ import * as v from "valibot";
 
 export const Describe = v.object({
   kind: v.picklist(["describe"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ReadTokens = v.object({
   kind: v.picklist(["tokens"]),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Token = v.object({
   id: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -29,6 +31,7 @@ export const Attribute = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Span = v.object({
   start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -45,6 +48,7 @@ export const ReadAttention = v.object({
   rows: v.exactOptional(v.nullable(Span)),
   columns: v.exactOptional(v.nullable(Span)),
   pool: v.exactOptional(v.picklist(["mean","peak"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ReadThumbnails = v.object({
   kind: v.picklist(["thumbnails"]),
@@ -53,6 +57,7 @@ export const ReadThumbnails = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   side: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(256))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const BlendAttention = v.object({
   kind: v.picklist(["blend"]),
@@ -62,11 +67,13 @@ export const BlendAttention = v.object({
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   rows: v.exactOptional(v.nullable(Span)),
   columns: v.exactOptional(v.nullable(Span)),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ScoreHeads = v.object({
   kind: v.picklist(["scores"]),
   score: v.picklist(["copying","duplicate","entropy","first","induction","previous"]),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const MapPositions = v.object({
   kind: v.picklist(["positions"]),
@@ -75,6 +82,7 @@ export const MapPositions = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   heads: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(16384))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ReadTokenLens = v.object({
   kind: v.picklist(["token-lens"]),
@@ -85,6 +93,7 @@ export const ReadTokenLens = v.object({
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const RankNeurons = v.object({
   kind: v.picklist(["neurons"]),
@@ -93,19 +102,23 @@ export const RankNeurons = v.object({
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Suggest = v.object({
   kind: v.picklist(["suggest"]),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(100))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const CheckToken = v.object({
   kind: v.picklist(["check"]),
   text: v.pipe(v.string(), v.maxLength(20000)),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ChooseTarget = v.object({
   kind: v.picklist(["target"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Shown = v.object({
   target: Target,
@@ -121,27 +134,33 @@ export const Shown = v.object({
   tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens"])),
   presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
   by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
   picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","token-lens"]),
   shown: Shown,
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const WritePage = v.object({
   kind: v.picklist(["page"]),
   shown: Shown,
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ListCaches = v.object({
   kind: v.picklist(["caches"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Presence = v.object({
   kind: v.picklist(["presence"]),
   view: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
   state: v.picklist(["away","hidden","shown"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const GiveUp = v.object({
   kind: v.picklist(["give-up"]),
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
+  padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const CacheRef = v.object({
   id: v.pipe(v.string(), v.maxLength(200)),
@@ -166,6 +185,7 @@ export const CacheFacts = v.object({
   missing: v.array(v.string()),
   last: v.array(v.pipe(v.number(), v.safeInteger())),
   has_tokens: v.boolean(),
+  padding: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
 });
 export const TokenLabel = v.object({
   text: v.string(),
@@ -340,42 +360,70 @@ export const Answer = v.object({
 
 /** What each kind of request means by a field that it leaves out; null is left out everywhere. */
 export const DEFAULTS: Record<string, Record<string, unknown>> = {
-  "describe": {},
-  "tokens": {},
+  "describe": {
+    "padding": "found"
+  },
+  "tokens": {
+    "padding": "found"
+  },
   "attribute": {
-    "norm": "frozen"
+    "norm": "frozen",
+    "padding": "found"
   },
   "attention": {
     "weighting": "pattern",
-    "pool": "peak"
+    "pool": "peak",
+    "padding": "found"
   },
   "thumbnails": {
     "weighting": "pattern",
-    "side": 32
+    "side": 32,
+    "padding": "found"
   },
   "blend": {
-    "weighting": "pattern"
+    "weighting": "pattern",
+    "padding": "found"
   },
-  "scores": {},
+  "scores": {
+    "padding": "found"
+  },
   "positions": {
     "norm": "frozen",
-    "heads": []
+    "heads": [],
+    "padding": "found"
   },
   "token-lens": {
     "k": 5,
-    "norm": "recomputed"
+    "norm": "recomputed",
+    "padding": "found"
   },
   "neurons": {
-    "k": 5
+    "k": 5,
+    "padding": "found"
   },
   "suggest": {
-    "k": 8
+    "k": 8,
+    "padding": "found"
   },
-  "check": {},
-  "target": {},
-  "code": {},
-  "page": {},
-  "caches": {},
-  "presence": {},
-  "give-up": {}
+  "check": {
+    "padding": "found"
+  },
+  "target": {
+    "padding": "found"
+  },
+  "code": {
+    "padding": "found"
+  },
+  "page": {
+    "padding": "found"
+  },
+  "caches": {
+    "padding": "found"
+  },
+  "presence": {
+    "padding": "found"
+  },
+  "give-up": {
+    "padding": "found"
+  }
 };

@@ -36,6 +36,7 @@ export interface Question {
  */
 export interface Describe {
   kind: "describe";
+  padding?: "found" | "none";
 }
 /**
  * The tokens of one prompt, or what all prompts have in common.
@@ -43,6 +44,7 @@ export interface Describe {
 export interface ReadTokens {
   kind: "tokens";
   prompt?: number | null;
+  padding?: "found" | "none";
 }
 /**
  * One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
@@ -58,6 +60,7 @@ export interface Attribute {
   prompt?: number | null;
   position?: number | null;
   norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
 }
 /**
  * What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds.
@@ -111,6 +114,7 @@ export interface ReadAttention {
   rows?: Span | null;
   columns?: Span | null;
   pool?: "mean" | "peak";
+  padding?: "found" | "none";
 }
 /**
  * Positions from `start` up to, not including, `stop`.
@@ -131,6 +135,7 @@ export interface ReadThumbnails {
   prompt?: number | null;
   weighting?: "contribution" | "pattern" | "value";
   side?: number;
+  padding?: "found" | "none";
 }
 /**
  * The mean over all heads of a layer (None: of the model); of contributions, the sum.
@@ -145,6 +150,7 @@ export interface BlendAttention {
   weighting?: "contribution" | "pattern" | "value";
   rows?: Span | null;
   columns?: Span | null;
+  padding?: "found" | "none";
 }
 /**
  * How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told.
@@ -153,6 +159,7 @@ export interface ScoreHeads {
   kind: "scores";
   score: "copying" | "duplicate" | "entropy" | "first" | "induction" | "previous";
   prompt?: number | null;
+  padding?: "found" | "none";
 }
 /**
  * What each component adds at each position, to the target there; buffer 0 is float32 [component, position].
@@ -169,6 +176,7 @@ export interface MapPositions {
    * @maxItems 16384
    */
   heads?: string[];
+  padding?: "found" | "none";
 }
 /**
  * The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
@@ -187,6 +195,7 @@ export interface ReadTokenLens {
   k?: number;
   prompt?: number | null;
   norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
 }
 /**
  * The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth.
@@ -198,6 +207,7 @@ export interface RankNeurons {
   k?: number;
   prompt?: number | null;
   position?: number | null;
+  padding?: "found" | "none";
 }
 /**
  * The model's own top predictions at a position.
@@ -207,6 +217,7 @@ export interface Suggest {
   prompt?: number | null;
   position?: number | null;
   k?: number;
+  padding?: "found" | "none";
 }
 /**
  * Is this text one token of the model?
@@ -214,12 +225,14 @@ export interface Suggest {
 export interface CheckToken {
   kind: "check";
   text: string;
+  padding?: "found" | "none";
 }
 /**
  * What to attribute where nobody has said: the model's own two top predictions at each prompt's last token.
  */
 export interface ChooseTarget {
   kind: "target";
+  padding?: "found" | "none";
 }
 /**
  * The Python code that gives exactly what one picture shows.
@@ -228,6 +241,7 @@ export interface WriteCode {
   kind: "code";
   picture: "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "token-lens";
   shown: Shown;
+  padding?: "found" | "none";
 }
 /**
  * All that is selected in a view: what its pictures are pictures of.
@@ -249,6 +263,7 @@ export interface Shown {
   tab?: "attention" | "positions" | "prompts" | "token-lens";
   presentation?: "all" | "matrix" | "text";
   by?: "accumulated" | "head" | "layer";
+  padding?: "found" | "none";
 }
 /**
  * The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8.
@@ -256,12 +271,14 @@ export interface Shown {
 export interface WritePage {
   kind: "page";
   shown: Shown;
+  padding?: "found" | "none";
 }
 /**
  * Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers.
  */
 export interface ListCaches {
   kind: "caches";
+  padding?: "found" | "none";
 }
 /**
  * An inline panel's view tells that it is on a page, no more on it, or that its page goes away (a reload).
@@ -270,6 +287,7 @@ export interface Presence {
   kind: "presence";
   view: string;
   state: "away" | "hidden" | "shown";
+  padding?: "found" | "none";
 }
 /**
  * The answer to an earlier question, by its id, is not wanted any more.
@@ -277,6 +295,7 @@ export interface Presence {
 export interface GiveUp {
   kind: "give-up";
   id: string;
+  padding?: "found" | "none";
 }
 /**
  * One cache of a kernel, as it was.
@@ -320,6 +339,8 @@ export interface Answer {
 }
 /**
  * Facts of the cache and its model. `last` is the last real position of each prompt.
+ *
+ *     `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -335,6 +356,7 @@ export interface CacheFacts {
   missing: string[];
   last: number[];
   has_tokens: boolean;
+  padding?: number;
 }
 /**
  * The tokens of a prompt, a label per position.
@@ -597,4 +619,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "28590c014ce9";
+export const WIRE = "fe6f8deab582";

@@ -85,6 +85,7 @@ export class Recorder extends Relay {
 
   /** Whether the views show this now. */
   #isShown(ask: Ask): boolean {
+    if ((ask.padding ?? "found") !== this.store.padding.peek()) return false;
     const { prompt, position, target, weighting, presentation, tab, score, ranking, layer, norm, heads, preview, mapBy, destination } = shownNow(this.store);
     // The view of all prompts has the mean's figures, and the tokens of all.
     const spread = tab === "prompts" && (ask.kind === "tokens" || (ask.kind === "attribute" && ask.prompt === null));

@@ -3,7 +3,7 @@ import { batch } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { Target as TargetCheck } from "./protocol.check.gen";
 import type { CacheRow, Shown, Target } from "./protocol.gen";
-import type { Norm, Presentation, Ranking, Score, Store, Tab, Weighting } from "./store";
+import type { Norm, Padding, Presentation, Ranking, Score, Store, Tab, Weighting } from "./store";
 import { parseHead } from "./format";
 import { isSet, NOTHING } from "./target";
 
@@ -21,6 +21,7 @@ export interface Selection {
   presentation: Presentation;
   score: Score | null;
   tab: Tab;
+  padding: Padding;
 }
 
 /** What of a selection makes sense for a cache of this shape. */
@@ -48,6 +49,7 @@ export function selectionOf(store: Store, isDefault: (target: Target) => boolean
     prompt: store.prompt.value, position: store.locked.value, target: isSet(target) && !isDefault(target) ? target : null,
     heads: store.heads.value, norm: store.norm.value, topK: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
     weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
+    padding: store.padding.value,
   };
 }
 
@@ -65,6 +67,7 @@ export function select(store: Store, selection: Selection): void {
     store.presentation.value = selection.presentation;
     store.score.value = selection.score;
     store.tab.value = selection.tab;
+    store.padding.value = selection.padding;
   });
 }
 
@@ -74,7 +77,7 @@ export function shownOf(store: Store): Shown {
     target: store.target.value, prompt: store.prompt.value, position: store.locked.value, heads: store.heads.value,
     norm: store.norm.value, top_k: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
     weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
-    by: store.mapBy.value,
+    by: store.mapBy.value, padding: store.padding.value,
   };
 }
 
@@ -89,7 +92,7 @@ const one = <T>(known: readonly T[], value: unknown): T | undefined => known.fin
 /** A selection that came from outside: anything that is not one becomes null. */
 export function asSelection(value: unknown): Selection | null {
   if (typeof value !== "object" || value === null) return null;
-  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab } = value as Record<string, unknown>;
+  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding } = value as Record<string, unknown>;
   const whole = (v: unknown): number | null => (typeof v === "number" && Number.isInteger(v) && v >= 0 ? v : null);
   const asked = safeParse(TargetCheck, target);
   const named = Array.isArray(heads) ? heads.slice(0, MOST_HEADS).filter((head): head is string => typeof head === "string" && parseHead(head) !== null) : [];
@@ -98,5 +101,6 @@ export function asSelection(value: unknown): Selection | null {
     norm: norm === "recomputed" ? norm : "frozen", ranking: ranking === "neurons" ? ranking : "heads", topK: Math.min(50, Math.max(1, whole(topK) ?? 5)),
     weighting: one(WEIGHTINGS, weighting) ?? "pattern", presentation: one(PRESENTATIONS, presentation) ?? "matrix",
     score: one(SCORES, score) ?? null, tab: one(TABS, tab) ?? "attention",
+    padding: padding === "none" ? padding : "found",
   };
 }

@@ -1,5 +1,5 @@
 // The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK, ranking,
-// layer, weighting, presentation, score, tab.
+// layer, weighting, presentation, score, tab, padding.
 // Everything else lives in this view only. Views read and write here, and never message each other.
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { headName, parseHead, visible } from "./format";
@@ -11,6 +11,7 @@ export type Ranking = "heads" | "neurons";
 export type Weighting = NonNullable<Shown["weighting"]>;
 export type Presentation = NonNullable<Shown["presentation"]>;
 export type Tab = NonNullable<Shown["tab"]>;
+export type Padding = NonNullable<Shown["padding"]>;
 export type Score = ScoresReply["score"];
 /** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
 export const NEURONS = "neurons";
@@ -61,6 +62,7 @@ export interface Synced {
   presentation: Signal<Presentation>;
   score: Signal<Score | null>;
   tab: Signal<Tab>;
+  padding: Signal<Padding>;
 }
 
 export class Store implements Synced {
@@ -79,6 +81,8 @@ export class Store implements Synced {
   /** What colours the head map; null is what each head adds. */
   readonly score = signal<Score | null>(null);
   readonly tab = signal<Tab>("attention");
+  /** Whether what was taken for padding is left out, or counts as real. */
+  readonly padding = signal<Padding>("found");
   /** Whether each attention picture has a colour range of its own, or all share one. */
   readonly ownRange = signal(false);
   /** What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean. */
@@ -93,8 +97,8 @@ export class Store implements Synced {
   readonly isSaved = signal(false);
   /** Counts refusals that say the cache in view is not what it was. */
   readonly outdated = signal(0);
-  /** Changes whenever what is read is another cache, or another state of it. */
-  readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.cacheName.value}`);
+  /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
+  readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.cacheName.value}`);
 
   readonly theme = signal<Theme>("light");
   readonly hoveredHead = signal<string | null>(null);
@@ -121,7 +125,8 @@ export class Store implements Synced {
 
   /** The last real token, where that is one position: of the prompt in view, or of all. */
   readonly lastPosition: ReadonlySignal<number | null> = computed(() => {
-    const last = this.facts.value?.last ?? [];
+    const facts = this.facts.value;
+    const last = (facts?.last ?? []).map((at) => (facts && this.padding.value === "none" ? facts.positions - 1 : at));
     const prompt = this.prompt.value;
     if (prompt !== null) return last[prompt] ?? null;
     return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
@@ -204,6 +209,14 @@ export class Store implements Synced {
 
   togglePosition(position: number): void {
     this.position.value = position === this.locked.value || position === this.lastPosition.value ? null : position;
+  }
+
+  /** Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again. */
+  togglePadding(): void {
+    batch(() => {
+      if (this.locked.value === null) this.position.value = null;
+      this.padding.value = this.padding.value === "found" ? "none" : "found";
+    });
   }
 
   /** A layer's neurons, or again: all layers'. */

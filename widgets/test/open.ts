@@ -11,7 +11,7 @@ export async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKe
   end = new AbortController();
   const state: Traits = {
     cache_name: "cache", prompt: 0, position: null, heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ranking: "heads", layer: null,
-    weighting: "pattern", presentation: "matrix", score: null, tab: "attention", ...traits,
+    weighting: "pattern", presentation: "matrix", score: null, tab: "attention", padding: "found", ...traits,
   };
   const model = new FakeModel(state, kernel, delay);
   const el = document.createElement("div");

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
-import { all, key, names, open, SHAPE } from "./open";
+import { all, key, names, open, SHAPE, text } from "./open";
 
 describe("panel", () => {
   it("draws what the kernel says, names every head, and adds up", async () => {
@@ -52,6 +52,34 @@ describe("panel", () => {
     expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L1H0", "Attention L0H1"]);
     model.set("heads", ["L0H1"]);
     expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L0H1"]);
+  });
+
+  it("says how many tokens were taken for padding, and one click counts them as real, and back", async () => {
+    const plain = fakeKernel(SHAPE);
+    const { root, model, settled } = await open({}, (ask) => {
+      const answer = plain(ask);
+      if ("reply" in answer && answer.reply.kind === "describe") Object.assign(answer.reply, { last: [3, 4], padding: 3 });
+      return answer;
+    });
+    await settled();
+    const beside = (): string => text(root.querySelector(".rs-strip-note"));
+    const click = (): void => root.querySelector<HTMLElement>(".rs-count-padding")?.click();
+    const read = (): string | undefined => all(root, '.rs-token[aria-selected="true"]')[0]?.dataset["position"];
+    expect(beside()).toBe("3 tokens taken for padding · count them as real");
+    expect(read()).toBe("3");
+    const before = model.asked.length;
+    click();
+    await settled();
+    expect(model.get("padding")).toBe("none");
+    expect(beside()).toBe("3 tokens that may be padding count as real · leave them out");
+    expect(read()).toBe("5");
+    const asked = model.asked.slice(before).map(({ ask }) => ask);
+    expect(asked.map(({ kind }) => kind)).toEqual(expect.arrayContaining(["tokens", "attribute"]));
+    expect(asked.every(({ padding }) => padding === "none")).toBe(true);
+    click();
+    await settled();
+    expect(read()).toBe("3");
+    expect(model.get("padding")).toBe("found");
   });
 
   it("locks a token and lets it go", async () => {

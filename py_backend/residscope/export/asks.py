@@ -50,9 +50,15 @@ class Views:
     shown: Shown
     facts: CacheFacts
 
+    @property
+    def last(self) -> list[int]:
+        """Where each prompt is read: at its last real token, or at the very last where padding counts as real."""
+        found = self.facts.last
+        return found if self.shown.padding == "found" else [self.facts.positions - 1] * len(found)
+
     def place(self, prompt: int | None, position: int | None) -> tuple[int | None, int | None]:
         """Prompt and position as requests name them: no position where it is the last one."""
-        last = set(self.facts.last) if prompt is None else {self.facts.last[prompt]}
+        last = set(self.last) if prompt is None else {self.last[prompt]}
         return prompt, None if last == {position} else position
 
     @property
@@ -85,7 +91,7 @@ class Views:
 
     def _destination(self, prompt: int | None) -> int | None:
         """The position that is read, where that is one."""
-        last = set(self.facts.last) if prompt is None else {self.facts.last[prompt]}
+        last = set(self.last) if prompt is None else {self.last[prompt]}
         if self.shown.position is not None:
             return self.shown.position % self.facts.positions
         return last.pop() if len(last) == 1 else None

@@ -81,11 +81,9 @@ def _ranking(script: Script) -> list[str]:
 def _scores(script: Script, score: str) -> list[str]:
     which = [] if script.prompt is None or score == "copying" else [f"prompt={script.prompt}"]
     said = "" if score == "copying" else f", {script.said}"
+    given = script.named("tokens", "attention_mask", "model")
     return [
-        call(
-            "attribution = residscope.scores",
-            [script.cache, f'"{score}"', *which, *script.named("tokens", "attention_mask", "model")],
-        ),
+        call("attribution = residscope.scores", [script.cache, f'"{score}"', *which, *given]),
         f"values = attribution.values  # [layer, head]{said}",
         "figure = attribution.to_plotly()",
     ]

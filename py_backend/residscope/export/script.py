@@ -100,11 +100,17 @@ class Script:
         return f"the mean over {count} prompts" if count > 1 else "the prompt"
 
     def extras(self, *names: str) -> dict[str, str]:
-        """`logits=`, `tokens=`, `attention_mask=` and `model=`, where they were given."""
+        """`logits=`, `tokens=`, `attention_mask=` and `model=`, where they were given.
+
+        Where all tokens count as real the mask says so, as lists: that runs wherever the code is put.
+        """
         words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
         words["attention_mask"] = "attention mask"
         found: dict[str, str] = {}
         for name in names:
+            if name == "attention_mask" and self.ask.shown.padding == "none":
+                found[name] = f"[[1] * {self.view.n_pos}] * {self.view.batch}"
+                continue
             value = getattr(self.given, name)
             if value is None:
                 continue
@@ -126,7 +132,8 @@ class Script:
     def attribute(self, by: str, **options: str) -> str:
         """The call that gives the attribution."""
         arguments = [self.cache, self.answers, f'by="{by}"']
-        arguments += [f"{name}={value}" for name, value in (options | self.extras("logits", "tokens", "attention_mask", "model")).items()]
+        given = self.extras("logits", "tokens", "attention_mask", "model")
+        arguments += [f"{name}={value}" for name, value in (options | given).items()]
         return call("attribution = residscope.attribute", arguments)
 
     def figure(self, *arguments: str) -> str:

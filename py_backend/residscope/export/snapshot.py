@@ -92,8 +92,9 @@ def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
     entries: list[Entry] = []
     room = OPENING
     for ask in at_once(Views(shown, facts)):
+        ask = _counted(ask, shown)
         try:
-            reply, buffers = (facts, []) if ask == Describe() else answer(ask)
+            reply, buffers = (facts, []) if isinstance(ask, Describe) else answer(ask)
         except ResidscopeError:
             continue
         size = sum(map(len, buffers))
@@ -110,6 +111,7 @@ class _Record:
 
     def __init__(self, answer: Answering, shown: Shown, room: int, until: float) -> None:
         self._answer, self._target, self._room, self._until = answer, msgspec.to_builtins(shown.target), room, until
+        self._shown = shown
         self._asked: set[bytes] = set()
         self.entries: list[Entry] = []
         self.lacks: list[str] = []
@@ -119,7 +121,7 @@ class _Record:
         if what in self.lacks:
             return
         taken: dict[bytes, Entry] = {}
-        for ask in asks:
+        for ask in (_counted(ask, self._shown) for ask in asks):
             key = msgspec.json.encode(ask)
             if key in self._asked:
                 continue
@@ -141,6 +143,11 @@ class _Record:
         said, buffers = answered(asked, lambda question: self._answer(question.ask))
         failure = msgspec.convert(said["failure"], Failure) if said.get("failure") else None
         return Entry(_plain(ask, self._target), said.get("reply"), failure, buffers)
+
+
+def _counted(ask: AnyRequest, shown: Shown) -> AnyRequest:
+    """The same request, with what the selection counts as real."""
+    return ask if ask.padding == shown.padding else msgspec.structs.replace(ask, padding=shown.padding)
 
 
 def _plain(ask: AnyRequest, target: dict[str, Any]) -> dict[str, Any]:

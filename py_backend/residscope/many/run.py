@@ -95,8 +95,8 @@ def attribute_many(
     Args:
         items: A list, another sequence (with `len` and `items[i]`) or an iterator. An item is a cache, a pair
             `(cache, answers)`, a triple `(cache, answers, options)` with `attribute`'s `logits`, `tokens`,
-            `attention_mask` or `position` of this item, or a function without arguments that makes one of these: it is called only when the item's
-            turn has come, and never for an item that is done or another process's.
+            `attention_mask` or `position` of this item, or a function without arguments that makes one of these: it is
+            called only when the item's turn has come, and never for an item that is done or another process's.
         answers: The answers of items that bring none (see `attribute`).
         by: The decomposition (see `attribute`).
         position: The position (see `attribute`); with None all prompts must have the same length.

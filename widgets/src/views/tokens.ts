@@ -2,7 +2,7 @@
 import { signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
-import { spoken, visible } from "../format";
+import { plural, spoken, visible } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { prose } from "./prose";
@@ -18,8 +18,15 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
   let focused: number | null = null;
 
   watch(signal, () => {
-    beside.hidden = store.facts.value?.has_tokens !== false;
-    render(prose("positions only: the cache holds no token ids; pass `tokens=` to see text"), beside);
+    const facts = store.facts.value;
+    const blind = facts?.has_tokens === false;
+    const count = facts?.padding ?? 0;
+    const left = store.padding.value === "found";
+    beside.hidden = !blind && count === 0;
+    const said = left ? `${plural(count, "token")} taken for padding` : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
+    const it = count === 1 ? "it" : "them";
+    render(html`${blind ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
+      ${count > 0 ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding" @click=${() => store.togglePadding()}>${left ? `count ${it} as real` : `leave ${it} out`}</button>` : nothing}`, beside);
   });
 
   watch(signal, () => {
