@@ -14,8 +14,8 @@ Everything that asks for a prompt's last token, its first one, or its real posit
    if one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding,
    unless the tokenizer adds ends of text. At the start the same with BOS: if some prompt begins without it, all of it
    is padding; else the last one of each is BOS. Two for every prompt are a doubled BOS, and are real. If every prompt
-   has one, it is BOS, which TransformerLens puts there. An ordinary token as padding token is real where every prompt ends
-   with exactly one.
+   has one, it is BOS, which TransformerLens puts there. An ordinary token as padding token is real where every prompt
+   ends with exactly one.
 4. Other tokens that fill: an end of text that stands twice or more at the end counts as in 3 although the padding token
    is another one (or there is none). Any other token is filling where prompts end with runs of it of different lengths,
    one of three or more (of token 0, with which `pad_sequence` fills, two), and it stands nowhere else. Less than that

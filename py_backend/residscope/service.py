@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import decompositions, padding, pictures
+from . import decompositions, padding, pictures, positions
 from .cache import CacheView
 from .calm import calm
 from .envelope import Buffers, answered

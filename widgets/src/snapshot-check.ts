@@ -83,9 +83,9 @@ function read(value: unknown): Snapshot {
 }
 
 /** Whether a request is about what is selected. */
-function isOf(ask: Entry["ask"], { prompt = null, position = null, norm = "frozen" }: Snapshot["selection"]): boolean {
+function isOf(ask: Entry["ask"], { prompt = null, position = null, norm = "frozen", padding = "found" }: Snapshot["selection"]): boolean {
   const same = (name: string, selected: unknown, usual: unknown): boolean => !(name in ask) || ((ask as Record<string, unknown>)[name] ?? usual) === selected;
-  return same("prompt", prompt, null) && same("position", position, null) && (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"));
+  return ((ask as { padding?: string }).padding ?? "found") === padding && same("prompt", prompt, null) && same("position", position, null) && (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"));
 }
 
 // --- each in itself ---------------------------------------------------------------------------------------------------
