@@ -41,6 +41,8 @@ class Attention:
         meaning: The same in words: "attention × ‖v W_O‖".
         prompt: The prompt; None for the mean over prompts.
         notes: What a reader of the figures should know, in sentences.
+        sources: What stands at each source: the tokens, too; or, behind a key/value cache or a prefix, where there are
+            more sources than positions were run, their places.
     """
 
     values: Float[Tensor, "head destination source"]
@@ -50,6 +52,7 @@ class Attention:
     meaning: str
     prompt: int | None = None
     notes: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
 
     def to_frame(self) -> Any:
         """A pandas table: a row for each head and destination, a column for each source.
@@ -61,9 +64,9 @@ class Attention:
             import pandas as pd
         except ImportError as error:
             raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
-        places = range(self.values.shape[-1])
-        index = pd.MultiIndex.from_product([self.heads, places], names=["head", "destination"])
-        columns: Any = pd.RangeIndex(len(places), name="source")
+        _, destinations, sources = self.values.shape
+        index = pd.MultiIndex.from_product([self.heads, range(destinations)], names=["head", "destination"])
+        columns: Any = pd.RangeIndex(sources, name="source")
         return pd.DataFrame(self.values.flatten(0, 1).cpu().numpy(), index=index, columns=columns)
 
     def to_plotly(self) -> Any:
@@ -85,8 +88,11 @@ class Attention:
         """The k cells farthest from zero: head, destination, source, figure."""
         flat = self.values.flatten()
         chosen = flat.abs().topk(min(max(k, 0), flat.numel())).indices.tolist()
-        size = len(self.tokens)
-        return [(self.heads[i // size**2], i // size % size, i % size, float(flat[i])) for i in chosen]
+        _, down, across = self.values.shape
+        return [(self.heads[i // (down * across)], i // across % down, i % across, float(flat[i])) for i in chosen]
+
+    def _source(self, at: int) -> str:
+        return (self.sources or self.tokens)[at]
 
     def __repr__(self) -> str:
         """A summary a person can read."""
@@ -95,7 +101,7 @@ class Attention:
         )
         whose = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
         cells = ", ".join(
-            f"{head} {self.tokens[to]!r} ({to}) reads {self.tokens[source]!r} ({source}) {value:+.3g}"
+            f"{head} {self.tokens[to]!r} ({to}) reads {self._source(source)!r} ({source}) {value:+.3g}"
             for head, to, source, value in self.top(2)
         )
         return (
@@ -161,8 +167,14 @@ def attention(
         maps = Maps(view, weighting, prompt, goal)
         values = _in_order(maps, wanted)
         notes = said + maps.notes + padding_in_mean(view, prompt)
-        names = [name(*head) for head in wanted]
-        return Attention(values, names, token_texts(view, prompt), weighting, MEANINGS[weighting], prompt, notes)
+        names, texts, sources = [name(*head) for head in wanted], token_texts(view, prompt), values.shape[-1]
+        if sources != view.n_pos:
+            notes.append(
+                f"There are {sources} sources, and {view.n_pos} positions were run or kept (behind past keys or a "
+                "prefix, or with `pos_slice`): sources are counted from the first, destinations from the first kept."
+            )
+        places = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
+        return Attention(values, names, texts, weighting, MEANINGS[weighting], prompt, notes, places)
 
 
 def _in_order(maps: Maps, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:

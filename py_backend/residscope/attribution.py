@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import components, positions
+from .absences import absent, check_cached
 from .cache import CacheView
 from .calm import calm
 from .changes import seen, weights_changed
@@ -159,6 +160,7 @@ def _copy(result: Attribution) -> Attribution:
         unexplained=unexplained,
         notes=list(result.notes),
         heads=list(result.heads),
+        missing=list(result.missing),
     )
 
 
@@ -176,7 +178,10 @@ def decompose(
 ) -> Attribution:
     """`attribute` for callers who hold the parts already (the service)."""
     _check(by, norm, layers, heads)
-    readout = Readout(view, where, *targets.functional(target))
+    # Recomputed at each point, the norm's scale at the end is not needed, and a run that stopped early has none.
+    held = not (by == "accumulated" and norm == "recomputed")
+    check_cached(view, by, held=held)
+    readout = Readout(view, where, *targets.functional(target), held=held)
     measured = measure(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     if by == "source":
@@ -188,6 +193,8 @@ def decompose(
         structure = readout.structure
         rows = read_rows(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
         total = rows.values[-1]
+        if "final_post" not in rows.labels:  # what the model says at its end is not what it would say here
+            own = None
         left = gap(own, total)
         finite = math.isfinite(left) and bool(rows.values.isfinite().all())  # the last one is not their sum
         tolerance = rounding(readout, total, logits)
@@ -200,7 +207,7 @@ def decompose(
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
     said = weights_changed(view) + without_space(targets, target, where, logits) + notes(targets, target, measured)
-    said += structure.notes() + _without(structure, by, wanted)
+    said += structure.notes() + _without(structure, by, wanted) + absent(structure, by, rows)
     said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and left > tolerance:
         said += reasons(readout, structure, value - constant, tolerance)
@@ -216,6 +223,7 @@ def decompose(
         tolerance=tolerance,
         notes=said,
         axes=("component", "batch", "pos") if where is None else ("component", "batch"),
+        missing=list(rows.missing),
         _parts=rows.parts,
         _grid=(view.n_layers, view.n_heads) if by == "head" else None,
     )

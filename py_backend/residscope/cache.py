@@ -63,9 +63,18 @@ class CacheView:
                 "`logits, cache = model.run_with_cache(tokens)`; then pass `cache`.",
             )
         # A snapshot of the names: the user's cell may change the dictionary while we read.
-        self.activations: dict[str, Tensor] = dict(activations)
-        if not self.activations:
+        held: dict[Any, Any] = dict(activations)
+        if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
+        self.activations, self._others = _tensors(held)
+        if not self.activations:
+            name, kind = next(iter(self._others.items()), ("", "nothing"))
+            raise ResidscopeError(
+                "no-cache",
+                f"This dictionary holds no activations by name: `{name}` is a {kind}. Residscope needs an "
+                "ActivationCache, or a dictionary of tensors under TransformerLens' names.",
+            )
+        self.activations |= _behind_saes(self.activations)
         found = model if model is not None else getattr(cache, "model", None)
         if found is None:
             raise ResidscopeError(
@@ -79,7 +88,7 @@ class CacheView:
             )
         self.model: Any = found
         self.cfg: Any = found.cfg
-        self.has_batch_dim = bool(getattr(cache, "has_batch_dim", _has_batch_dim(self.activations)))
+        self.has_batch_dim = bool(getattr(cache, "has_batch_dim", _has_batch_dim(self.activations, self.cfg)))
         if not hasattr(found, "blocks"):
             raise ResidscopeError(
                 "no-blocks",
@@ -111,12 +120,11 @@ class CacheView:
             ResidscopeError: If it was not cached; the sentence names it and the `names_filter` that would have it.
         """
         if name not in self.activations:
-            raise ResidscopeError(
-                "missing-activation",
-                f"`{name}` is not in this cache. Cache it: leave out `names_filter` in `run_with_cache`, "
-                f'or let it accept the name (`names_filter=lambda name: … or name.endswith("{_ending(name)}")`). '
-                "If nothing was filtered out, TransformerLens keeps no such activation of this model.",
-            )
+            if name in self._others:
+                raise ResidscopeError(
+                    "missing-activation", f"`{name}` in this cache is a {self._others[name]}, and no tensor."
+                )
+            raise not_cached(name)
         tensor = self.activations[name].detach()
         tensor = tensor if self.has_batch_dim else tensor.unsqueeze(0)
         if self._prompts is None or tensor.shape[0] == 1:
@@ -216,16 +224,19 @@ class CacheView:
         return max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
 
     def _extent(self) -> tuple[int, int]:
-        """The number of prompts and of positions, read off any activation that has both."""
-        for ending in ("hook_resid_post", "hook_resid_pre", "hook_scale", "hook_z", "hook_attn_out", "hook_mlp_out"):
-            for name, tensor in self.activations.items():
-                if name.endswith(ending):
-                    shape = tensor.shape if self.has_batch_dim else (1, *tensor.shape)
-                    return int(shape[0]), int(shape[1])
+        """The number of prompts and of positions, read off whatever is there."""
+        known = {name: kind for name, kind in ((name, _kind(name)) for name in self.activations) if kind is not None}
+        for name, kind in sorted(known.items(), key=lambda known: known[1].order):
+            tensor = self.activations[name]
+            shape = tuple(tensor.shape) if self.has_batch_dim else (1, *tensor.shape)
+            if len(shape) > max(kind.position, 1):
+                return int(shape[0]), int(shape[kind.position])
+        names = ", ".join(f"`{name}`" for name in list(self.activations)[:3])
         raise ResidscopeError(
-            "no-residual",
-            "This cache holds no residual stream, attention or MLP activations, so there is nothing to attribute. "
-            "Cache them: leave out `names_filter` in `run_with_cache`.",
+            "no-positions",
+            f"This cache holds only {names}{', …' if len(self.activations) > 3 else ''}: nothing in it tells how many "
+            "prompts and positions were run. Cache at least one activation of a layer, such as "
+            '`names_filter=lambda name: name.endswith("hook_resid_post")`.',
         )
 
     @property
@@ -356,6 +367,27 @@ class CacheView:
         fit = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
         return max([step_of(self.like.dtype), *fit])
 
+    def before(self, layer: int) -> str:
+        """The activation that is the stream before a layer: its `hook_resid_pre`, else what the layer before left.
+
+        Where neither was cached, it is the name that would have it.
+        """
+        own = f"blocks.{layer}.hook_resid_pre"
+        return self.first(own, f"blocks.{layer - 1}.hook_resid_post") or own
+
+    def after(self, layer: int) -> str:
+        """The activation that is the stream after a layer: its `hook_resid_post`, else what the next one is given."""
+        own = f"blocks.{layer}.hook_resid_post"
+        return self.first(own, f"blocks.{layer + 1}.hook_resid_pre") or own
+
+    def points(self) -> list[str]:
+        """The points of the residual stream that the cache holds, in order: `0_pre`, `0_mid`, …, `final_post`."""
+        found: list[str] = []
+        for layer in range(self.n_layers):
+            found += [f"{layer}_pre"] * self.has(self.before(layer))
+            found += [f"{layer}_mid"] * self.has(f"blocks.{layer}.hook_resid_mid")
+        return found + ["final_post"] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
+
     def cut(self) -> str | None:
         """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""
         name = next((name for name in self.activations if name.endswith("attn.hook_pattern")), None)
@@ -428,10 +460,100 @@ def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
     return (mask == 1).long()
 
 
-def _has_batch_dim(activations: Mapping[str, Tensor]) -> bool:
-    """Whether a plain dictionary of activations has one: a residual stream is `[batch, pos, d_model]`."""
-    streams = (t for name, t in activations.items() if "hook_resid_" in name or name.endswith("_out"))
-    return next((t.ndim for t in streams), 3) > 2
+def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a dictionary by their names (arrays as tensors), and what else it holds, by the kinds of it."""
+    import torch
+
+    found: dict[str, Tensor] = {}
+    others: dict[str, str] = {}
+    for name, value in held.items():
+        if not isinstance(name, str):
+            others[str(name)] = type(value).__name__
+        elif isinstance(value, torch.Tensor):
+            found[name] = value
+        elif type(value).__module__ == "numpy" and getattr(value, "ndim", 0) and value.dtype.kind in "fiub":
+            found[name] = torch.as_tensor(value)
+        else:
+            others[name] = type(value).__name__
+    return found, others
+
+
+def not_cached(*names: str) -> ResidscopeError:
+    """The refusal of what needs these activations: it names them, and the `names_filter` that would have them."""
+    endings: dict[str, list[str]] = {}
+    for name in names:
+        endings.setdefault(ending(name), []).append(name)
+    are, them, many = ("is", "it", "") if len(endings) == 1 else ("are", "them", "s")
+    listed = " and ".join(f"`{own[0] if len(own) == 1 else kind}`" for kind, own in endings.items())
+    listed = listed.replace(" and ", ", ", max(len(endings) - 2, 0))
+    quoted = ", ".join(f'"{one}"' for one in endings)
+    wanted = quoted if len(endings) == 1 else f"({quoted})"
+    return ResidscopeError(
+        "missing-activation",
+        f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter` in `run_with_cache`, or let it "
+        f"accept the name{many} (`names_filter=lambda name: … or name.endswith({wanted})`). If nothing was filtered "
+        f"out, TransformerLens keeps no such activation{many} of this model.",
+    )
+
+
+class _Kind(NamedTuple):
+    """How activations with names of one ending are shaped.
+
+    Attributes:
+        order: The lower, the sooner it is believed where activations differ.
+        axes: How many axes they have, with the prompts' axis; None where that is not always the same.
+        position: The axis of positions.
+    """
+
+    order: int
+    axes: int | None
+    position: int
+
+
+def _kind(name: str) -> _Kind | None:
+    """What is known of an activation's shape by its name; None where nothing is."""
+    ending = name.rpartition(".")[2]
+    if ending in ("hook_pattern", "hook_attn_scores"):
+        return _Kind(_PATTERN, 4, 2)  # [batch, head, destination, source]
+    if name.startswith(("hook_pos_embed", "encoder")) or ending in ("hook_cos", "hook_sin"):
+        return None  # may have one row for all prompts
+    if ending.startswith("hook_resid_") or ending in ("hook_attn_out", "hook_mlp_out", "hook_embed"):
+        return _Kind(_STREAM, 3, 1)
+    if ending == "hook_scale":
+        return _Kind(_SCALE, None if ".attn." in name else 3, 1)  # a norm on queries and keys has one for each head
+    if ending == "hook_z":
+        return _Kind(_Z, None, 1)
+    if ending in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k"):
+        return _Kind(_QKV, None, 1)
+    if ending.startswith("hook_") and name.startswith(("blocks.", "ln_final.", "embed.", "unembed.", "hook_unembed")):
+        return _Kind(_OTHER, None, 1)
+    return None
+
+
+_STREAM, _SCALE, _Z, _PATTERN, _QKV, _OTHER = range(6)
+"""Kinds of activations, the most regular ones first."""
+
+
+def _behind_saes(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Activations where an SAE stands: it keeps what goes on through the model as `NAME.hook_sae_output`."""
+    spliced = ((name.removesuffix(_SAE), tensor) for name, tensor in activations.items() if name.endswith(_SAE))
+    return {name: tensor for name, tensor in spliced if name not in activations}
+
+
+_SAE = ".hook_sae_output"
+
+
+def _has_batch_dim(activations: Mapping[str, Tensor], cfg: Any) -> bool:
+    """Whether a plain dictionary of activations has one, as the number of their axes tells."""
+    known = [(kind, tensor) for name, tensor in activations.items() if (kind := _kind(name)) is not None]
+    for kind, tensor in known:
+        if kind.axes is not None:
+            return tensor.ndim >= kind.axes
+    for kind, tensor in known:
+        if kind.order in (_Z, _QKV):  # heads stand apart, or side by side in the last axis
+            apart = tensor.shape[-1] == getattr(cfg, "d_head", None)
+            return tensor.ndim > (3 if apart else 2)
+    return True
 
 
 def step_of(kind: Any) -> float:
@@ -448,6 +570,6 @@ def working(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _ending(name: str) -> str:
+def ending(name: str) -> str:
     """The part of an activation's name that is the same in every layer: `blocks.3.attn.hook_z` → `attn.hook_z`."""
     return name.split(".", 2)[2] if name.startswith("blocks.") else name

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from .cache import CacheView
+from .cache import CacheView, not_cached
 from .errors import ResidscopeError
 from .longer import step
 from .norms import Norm
@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows; the first `parts` of them are what was asked for (heads, neurons), the others the rest."""
+    """Labelled rows; the first `parts` of them are what was asked for (heads, neurons), the others the rest.
+
+    `missing` names the activations whose rows are left out, since they were not cached.
+    """
 
     labels: list[str]
     values: Float[Tensor, "component batch pos"]
     parts: int | None = None
     step: Float[Tensor, "component 1 1"] | float = 0.0
     """The relative rounding step of each row, by the precision of what it was read from; 0 where it was not asked."""
+    missing: tuple[str, ...] = ()
 
     def sum(self, *prefixes: str) -> Float[Tensor, "batch pos"]:
         """The rows whose labels begin so, added up."""
@@ -47,34 +51,57 @@ class Plan:
         split: Layers that are told apart into heads or neurons; these rows come first, then the layers' biases.
         part: What is split: attention into heads, or the MLP into neurons.
         recomputed: Whether the final norm is computed afresh from each piece.
+        missing: The activations whose rows are left out, since they were not cached.
     """
 
     pieces: Pieces
     split: tuple[int, ...] = ()
     part: Literal["attn", "mlp"] = "attn"
     recomputed: bool = False
+    missing: tuple[str, ...] = ()
+
+    def cached(self, view: CacheView) -> Plan:
+        """The same rows, as far as their activations were cached.
+
+        Raises:
+            ResidscopeError: If there is none; the sentence names the activations.
+        """
+        lacks = {label: [n for n, _ in terms if not view.has(n)] for label, terms in self.pieces.items()}
+        missing = tuple(dict.fromkeys([*self.missing, *(name for names in lacks.values() for name in names)]))
+        pieces = {label: terms for label, terms in self.pieces.items() if not lacks[label]}
+        if not pieces and not self.split:
+            raise not_cached(*missing)
+        return replace(self, pieces=pieces, missing=missing)
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
     """The stream before each layer, between its sublayers (where the model has such a point), and at the end."""
     view, carries = structure.view, structure.carries
+    if not view.points():
+        raise not_cached(*(f"blocks.{layer}.hook_resid_post" for layer in range(view.n_layers)))
     pieces: Pieces = {}
     for layer in range(view.n_layers):
         # Recomputed, the norm makes good any factor; held, the layers' own factors are held, too.
         carried = 1.0 if recomputed else carries[layer]
-        pieces[f"{layer}_pre"] = ((f"blocks.{layer}.hook_resid_pre", carried),)
+        pieces[f"{layer}_pre"] = ((view.before(layer), carried),)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with attention and MLP side by side have none
             pieces[f"{layer}_mid"] = ((f"blocks.{layer}.hook_resid_mid", carried),)
     pieces["final_post"] = ((f"blocks.{view.n_layers - 1}.hook_resid_post", 1.0),)
-    return Plan(pieces, recomputed=recomputed)
+    return Plan(pieces, recomputed=recomputed).cached(view)
 
 
 def layers(structure: Structure) -> Plan:
     """The embeddings, and each layer's attention and MLP output."""
+    view, count = structure.view, structure.view.n_layers
+    added = [structure.cached(layer) for layer in range(count)]
     pieces = structure.embeddings()
-    for layer in range(structure.view.n_layers):
-        pieces |= structure.sublayers(layer)
-    return Plan(pieces)
+    # What was written before the first point of the stream that was cached is one row, where its parts were not.
+    start = next((layer for layer in range(count) if view.has(view.before(layer))), 0)
+    if not all(structure.has(terms) for part in (pieces, *added[:start]) for terms in part.values()) and start > 0:
+        pieces, added = {f"{start}_pre": ((view.before(start), structure.carries[start]),)}, added[start:]
+    for part in added:
+        pieces |= part
+    return Plan(pieces).cached(view)
 
 
 def heads(structure: Structure) -> Plan:
@@ -87,7 +114,7 @@ def heads(structure: Structure) -> Plan:
     if not wanted:
         why = "Its layers have no attention with a `W_O` and a `hook_z`."
         raise ResidscopeError("no-heads", _refusal(structure, "attention heads", why))
-    return _split(structure, wanted, "attn")
+    return _split(structure, wanted, "attn", "attn.hook_z")
 
 
 def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
@@ -100,17 +127,24 @@ def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
     if not wanted:
         why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
         raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
-    return _split(structure, wanted, "mlp")
+    return _split(structure, wanted, "mlp", "mlp.hook_post")
 
 
-def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "mlp"]) -> Plan:
-    """The parts of these layers' sublayers, their biases, then every other piece as a whole."""
+def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "mlp"], read: str) -> Plan:
+    """The parts of these layers' sublayers, their biases, then every other piece as a whole.
+
+    Raises:
+        ResidscopeError: If what the parts are read from was cached in none of these layers.
+    """
+    view = structure.view
+    missing = [f"blocks.{layer}.{read}" for layer in wanted if not view.has(f"blocks.{layer}.{read}")]
+    if len(missing) == len(wanted):
+        raise not_cached(missing[0])
+    there = [layer for layer in wanted if f"blocks.{layer}.{read}" not in missing]
     pieces: Pieces = {}
-    for layer in range(structure.view.n_layers):
-        pieces |= structure.sublayers(layer)
-        if layer in wanted:
-            pieces.pop(f"{layer}_{part}_out", None)
-    return Plan(pieces | structure.embeddings(), tuple(wanted), part)
+    for layer in range(view.n_layers):
+        pieces |= structure.cached(layer, without=part) if layer in there else structure.cached(layer)
+    return Plan(pieces | structure.embeddings(), tuple(there), part, missing=tuple(missing)).cached(view)
 
 
 @cache
@@ -137,9 +171,10 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
         if bias is not None:
             biases[f"{layer}_{plan.part}_bias"] = bias
     worth = readout.recomputed if plan.recomputed else readout.functional
-    rest = worth_of(readout, worth, plan.pieces, len(plan.split))
-    rows = [*values, *(bias.unsqueeze(0) for bias in biases.values()), rest.values]
-    return Rows([*labels, *biases, *rest.labels], torch.cat(rows), len(labels) if plan.split else None)
+    rows = [*values, *(bias.unsqueeze(0) for bias in biases.values())]
+    if plan.pieces:
+        rows.append(worth_of(readout, worth, plan.pieces, len(plan.split)).values)
+    return Rows([*labels, *biases, *plan.pieces], torch.cat(rows), len(labels) if plan.split else None)
 
 
 Worth = Callable[["Tensor"], "Tensor"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from . import positions
+from .absences import lacking
 from .attribution import decompose
 from .cache import CacheView
 from .envelope import Buffers, float32, number
@@ -39,10 +40,13 @@ def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionR
     try:
         result = decompose(view, targets, target, ask.by, where, logits, norm)
     except ResidscopeError as error:
-        if error.code != "no-heads":
+        if ask.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
         # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
-        result, refusal = decompose(view, targets, target, "layer", where, logits), str(error)
+        try:
+            result, refusal = decompose(view, targets, target, "layer", where, logits), str(error)
+        except ResidscopeError:
+            raise error from None
 
     def of(per_prompt: Tensor) -> Tensor:
         return _shown(per_prompt, prompt)
@@ -68,6 +72,7 @@ def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionR
         + (positions.assumed(view) if ask.position is None else [])
         + (_past_the_end(view, ask.position) if prompt is None else []),
         refusal=refusal,
+        missing=lacking(result.by, result.missing),
     )
     values = result.values
     if ask.by == "head":  # the whole map, also where layers without attention leave it empty

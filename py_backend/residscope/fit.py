@@ -29,7 +29,8 @@ class Fitted:
         rows: The rows.
         tolerance: What counts as rounding between their sum and the model's own figure.
         close: What counts as rounding between their sum and the stream.
-        left: The largest difference between their sum and the model's own figure; 0 where it is not known.
+        left: The largest difference between their sum and the model's own figure; 0 where it is not known, or rows
+            are missing.
         finite: Whether all of that is a number.
     """
 
@@ -60,8 +61,11 @@ def fit(
         own: The model's own figure less the constant, where it is known.
         logits: What that was read from, where the user gave it.
     """
-    fitted, off = _compared(readout, readout.structure, build(readout.structure), goal, own, logits)
-    if off <= fitted.close or not fitted.finite:
+    rows = build(readout.structure)
+    if rows.missing:  # their sum is nobody's figure: what was cached is compared layer by layer
+        goal = own = None
+    fitted, off = _compared(readout, readout.structure, rows, goal, own, logits)
+    if (off <= fitted.close and not rows.missing) or not fitted.finite:
         return fitted
     structure = mended(readout, fitted.structure, fitted.rows, fitted.close / 2)
     return _compared(readout, structure, build(structure), goal, own, logits)[0]

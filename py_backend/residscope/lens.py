@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from .cache import CacheView, working
+from .cache import CacheView, not_cached, working
 from .calm import calm
 from .changes import seen, weights_changed
 from .errors import ResidscopeError
@@ -153,10 +153,24 @@ def token_lens(
     with calm(view.stream.device):
         targets, prompt = Targets.of(view), view.check_prompt(prompt)
         given = None if logits is None else view.whole_logits(logits)
-        target = top_two(view, given) if answers is None else targets.resolve(answers)
+        said = []
+        try:
+            target = top_two(view, given) if answers is None else targets.resolve(answers)
+        except ResidscopeError as error:
+            if error.code != "no-logits":
+                raise
+            # What stands in the middle can be read all the same.
+            target, said = Target([]), [_NO_ANSWER]
         chosen = all_points(view) if points is None else [points] if isinstance(points, str) else list(points)
         found = lens(targets, target, chosen, _whole(view, positions), prompt, k, norm)
-        return replace(found, notes=targets.said + without_space(targets, target, None, given) + found.notes)
+        said = targets.said + without_space(targets, target, None, given) + said
+        return replace(found, notes=said + found.notes)
+
+
+_NO_ANSWER = (
+    "No answer was given, and the cache holds neither logits nor the final residual stream that would tell the model's "
+    "own: pass `answers=` or `logits=` for its probability and rank."
+)
 
 
 def lens(
@@ -181,7 +195,8 @@ def lens(
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
     read = Reader(targets.view, norm)
-    answers = None if target.direction is not None else _answers(target, targets.view.batch)
+    has_answer = target.direction is None and bool(target.contrasts)
+    answers = _answers(target, targets.view.batch) if has_answer else None
     columns: list[list[_Cells]] = []
     for block in blocks(positions, read.rows):
         columns.append([_cells(read, some, block, answers, k) for some in blocks(points, read.rows // len(block))])
@@ -290,7 +305,8 @@ class Reader:
                 "points", f'There is no point "{point}" in the stream: write "3_pre", "3_mid" or "final_post".'
             )
         layer = part.check_layer(int(match[1]))
-        stream = part.rows(f"blocks.{layer}.hook_resid_{match[2]}", None)
+        name = part.before(layer) if match[2] == "pre" else f"blocks.{layer}.hook_resid_mid"
+        stream = part.rows(name, None)
         # As in the curve: held, the factors by which later layers multiply the stream are held, too.
         return stream * self._carries[layer] if self._frozen else stream
 
@@ -310,13 +326,9 @@ class Reader:
 
 def all_points(view: CacheView) -> list[str]:
     """Every point of the stream that the cache holds, in order."""
-    points: list[str] = []
-    for layer in range(view.n_layers):
-        points += [f"{layer}_{part}" for part in ("pre", "mid") if view.has(f"blocks.{layer}.hook_resid_{part}")]
-    if view.has(f"blocks.{view.n_layers - 1}.hook_resid_post"):
-        points.append("final_post")
+    points = view.points()
     if not points:
-        view.get("blocks.0.hook_resid_pre")  # refused, with the sentence that names it
+        raise not_cached(f"blocks.{view.n_layers - 1}.hook_resid_post")
     return points
 
 

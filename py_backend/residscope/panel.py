@@ -153,6 +153,8 @@ class Panel(anywidget.AnyWidget):
         """Resolve answers, remember the result, and give it back as a person would write it."""
         targets = self._service.targets()
         self._resolved = self._service.default_target() if answers is None else targets.resolve(answers)
+        if not self._resolved.contrasts and self._resolved.direction is None:
+            return None
         if self._resolved.direction is not None:
             return targets.held(self._resolved.direction)
         return friendly(self._resolved, targets.vocabulary)

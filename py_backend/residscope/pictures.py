@@ -191,13 +191,15 @@ def position_rows(scene: Scene, ask: MapPositions) -> tuple[PositionsReply, Buff
     prompt, target = scene.view.check_prompt(ask.prompt), scene.targets.resolve(ask.target)
     _check_each_once(ask.heads, "heads")
     found = position_map(scene.targets, target, ask.by, prompt, scene.logits, ask.norm, ask.heads)
-    reply = PositionsReply(ask.by, found.labels, scene.view.n_pos, found.notes)
+    reply = PositionsReply(ask.by, found.labels, scene.view.n_pos, found.notes, found.missing)
     return reply, [float32(found.values), float32(found.own)]
 
 
 def token_lens(scene: Scene, ask: ReadTokenLens) -> TokenLensReply:
     """A window of the token lens."""
-    view, target = scene.view, scene.targets.resolve(ask.target)
+    view, target = scene.view, ask.target
+    if target.contrasts or target.direction is not None:  # without one there is no answer's rank
+        target = scene.targets.resolve(target)
     window = range(max(ask.start, 0), min(ask.stop, view.n_pos))
     if not window:
         raise ResidscopeError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from .absences import lacking
 from .attribution import decompose
 from .changes import weights_changed
 from .components import layer_heads
@@ -36,6 +37,7 @@ class PositionMap:
     values: Float[Tensor, "component position"]
     own: Float[Tensor, " position"]
     notes: list[str]
+    missing: list[str] = field(default_factory=list)
 
 
 def position_map(
@@ -69,7 +71,8 @@ def position_map(
         return _heads(targets, target, heads, logits, notes)
     norm = norm if by == "accumulated" else "frozen"
     found = decompose(targets.view, targets, target, by, None, logits, norm)
-    return PositionMap(found.labels, found.values.mean(1), found.measured.mean(0), found.notes + notes)
+    own = found.measured.mean(0)
+    return PositionMap(found.labels, found.values.mean(1), own, found.notes + notes, lacking(by, found.missing))
 
 
 def _heads(

@@ -302,9 +302,10 @@ class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
 
 
 class CacheFacts(Reply, frozen=True, tag="describe"):
-    """Facts of the cache and its model. `last` is the last real position of each prompt.
+    """Facts of the cache and its model.
 
-    `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
+    `last` is the last real position of each prompt, `points` are those of the residual stream that were cached. `padding`
+    tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
     """
 
     name: str
@@ -320,6 +321,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     last: list[int]
     has_tokens: bool
     padding: int = 0
+    points: list[str] = []
 
 
 class TokenLabel(msgspec.Struct, frozen=True):
@@ -343,6 +345,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads. Where none has,
     `refusal` says why, and the rows are the layers'.
 
+    `missing` says which kinds of rows were not cached ("MLPs"): then the rows are exact, but not complete.
     `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
     measure against.
@@ -361,6 +364,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     notes: list[str]
     refusal: str | None = None
     per_prompt: bool = False
+    missing: list[str] = []
 
 
 class AttentionBuffer(msgspec.Struct, frozen=True):
@@ -431,12 +435,16 @@ class ScoresReply(Reply, frozen=True, tag="scores"):
 
 
 class PositionsReply(Reply, frozen=True, tag="positions"):
-    """A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row)."""
+    """A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row).
+
+    `missing` says which kinds of rows were not cached: then the others do not add up to it.
+    """
 
     by: By
     labels: list[str]
     positions: int
     notes: list[str]
+    missing: list[str] = []
 
 
 class LensCell(msgspec.Struct, frozen=True):

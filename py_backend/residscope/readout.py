@@ -88,6 +88,8 @@ class Readout:
         positions: One position per prompt, or None for every position.
         directions: The target's functional of the final norm's output, u.
         offset: What the unembedding's bias adds to the target, β.
+        held: Whether the final norm's scale is held at its cached value; else `recomputed` has one for each vector, and
+            `functional` has the direction and the constant alone.
     """
 
     def __init__(
@@ -96,12 +98,15 @@ class Readout:
         positions: Int[Tensor, " batch"] | None,
         directions: Float[Tensor, "batch d_model"],
         offset: Float[Tensor, " batch"],
+        *,
+        held: bool = True,
     ) -> None:
         self.view, self.positions = view, positions
         self.structure = Structure(view)  # as most models are; what the cache shows otherwise is found in `fit`
         self.directions, self.offset = directions, offset
         self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
-        scale = final_scale(view, self.norm, positions)
+        count = view.n_pos if positions is None else 1
+        scale = final_scale(view, self.norm, positions) if held else view.like.new_ones(view.batch, count)
         at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
         self.functional = at_output.through(self.norm, scale)
 

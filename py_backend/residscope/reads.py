@@ -71,8 +71,13 @@ def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
     return names if gate is None else (*names, gate)
 
 
+def sources_of(view: CacheView, layer: int) -> int:
+    """How many sources a layer's patterns have: more than positions were run behind a key/value cache or a prefix."""
+    return int(view.get(f"blocks.{layer}.attn.hook_pattern").shape[-1])
+
+
 def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
-    """All patterns of a layer.
+    """All patterns of a layer, where they have the same destinations and sources.
 
     Raises:
         ResidscopeError: If they were not cached, or only for some positions (`pos_slice`).
@@ -82,22 +87,31 @@ def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head dest
         raise ResidscopeError(
             "pos-slice",
             f"The attention in this cache has {patterns.shape[-2]} destinations and {patterns.shape[-1]} sources, but "
-            f"{view.n_pos} positions were cached. Cache all positions: leave out `pos_slice` in `run_with_cache`.",
+            f"{view.n_pos} positions were cached. `residscope.attention(cache, …)` has these patterns as they are; for "
+            "the rest cache all positions: leave out `pos_slice` in `run_with_cache`, and run the whole prompt at "
+            "once, not behind past keys or a prefix.",
         )
     return patterns
 
 
 def some_pattern(
-    view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int]
+    view: CacheView,
+    positions: Int[Tensor, " batch"] | None,
+    layer: int,
+    heads: Sequence[int],
+    *,
+    square: bool = True,
 ) -> Float[Tensor, "batch head destination source"]:
     """The patterns of some heads at one destination of each prompt, or at all, as they were cached.
+
+    Unless they need not be `square`, they have the same destinations and sources.
 
     Where the heads stand side by side nothing is copied.
 
     Raises:
         ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
     """
-    patterns = whole_pattern(view, layer)
+    patterns = whole_pattern(view, layer) if square else view.get(f"blocks.{layer}.attn.hook_pattern")
     check_heads(layer, heads, patterns.shape[1])
     picked = view.pick(patterns.transpose(1, 2), positions)  # [batch, destination, head, source]
     return _some(picked, heads).transpose(1, 2)

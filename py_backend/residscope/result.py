@@ -38,6 +38,8 @@ class Attribution:
         own: Whether `measured` is the model's own output; else it is only what the final stream in the cache gives.
         axes: The names of the axes of `values`.
         heads: For `by="source"`, the heads along its second-last axis: `["L9H9", …]`.
+        missing: Activations that were not cached, and whose rows are left out: then the rows are exact, each by itself,
+            but not complete, and `unexplained` holds what the others add. For `by="accumulated"` the points left out.
     """
 
     values: Float[Tensor, "component batch"]
@@ -52,6 +54,7 @@ class Attribution:
     own: bool = True
     axes: tuple[str, ...] = ("component", "batch")
     heads: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     _parts: int | None = None
     _grid: tuple[int, int] | None = None
 

@@ -231,9 +231,18 @@ class Service:
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:
-        """The model's own two top predictions, for each prompt, at its last real token."""
+        """The model's own two top predictions, for each prompt, at its last real token.
+
+        Without logits, and without a stream to read them from, there is none: an empty target, and attention is still
+        there to be seen.
+        """
         view = self.view()
-        return top_two(view, self._logits(view))
+        try:
+            return top_two(view, self._logits(view))
+        except ResidscopeError as error:
+            if error.code != "no-logits":
+                raise
+            return Target([])
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
@@ -245,6 +254,7 @@ class Service:
             last=list(decided.last),
             has_tokens=view.tokens is not None,
             padding=decided.count,
+            points=view.points(),
         )
 
     def _scene(self, view: CacheView) -> Scene:

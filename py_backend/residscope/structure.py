@@ -58,14 +58,24 @@ class Structure:
     def embeddings(self) -> Pieces:
         """What enters layer 0."""
         carried = self.carries[0]
-        if self.entered:
+        if self.entered or self.read_where_it_enters:
             return {"embed": (("blocks.0.hook_resid_pre", carried),)}
         pieces: Pieces = {"embed": (("hook_embed", carried),)}
         # "Shortformer" positions are added to what heads look by, and never enter the stream.
-        enters = getattr(self.view.cfg, "positional_embedding_type", None) != "shortformer"
-        if enters and self.view.has("hook_pos_embed"):
+        kind = getattr(self.view.cfg, "positional_embedding_type", None)
+        learned = kind == "standard" and hasattr(self.view.model, "pos_embed")
+        if kind != "shortformer" and (self.view.has("hook_pos_embed") or learned):
             pieces["pos_embed"] = (("hook_pos_embed", carried),)
         return pieces
+
+    @property
+    def read_where_it_enters(self) -> bool:
+        """Whether what enters layer 0 was cached, and the embeddings that it comes from were not."""
+        names = ["hook_embed"] + ["hook_pos_embed"] * (
+            getattr(self.view.cfg, "positional_embedding_type", None) == "standard"
+            and hasattr(self.view.model, "pos_embed")
+        )
+        return self.view.has("blocks.0.hook_resid_pre") and not all(map(self.view.has, names))
 
     def sublayers(self, layer: int) -> Pieces:
         """What a layer adds: attention, or what stands in its place or beside it, MLP, and what else it adds."""
@@ -93,10 +103,36 @@ class Structure:
             pieces[f"{layer}_per_layer_out"] = ((beside, carried),)
         return pieces
 
+    def cached(self, layer: int, *, without: str = "") -> Pieces:
+        """What a layer adds, as far as it was cached: its sublayers, else what they change in the stream, in all.
+
+        Args:
+            layer: The layer.
+            without: A sublayer that is told otherwise, such as `"attn"`; then the layer is not shown as a whole.
+        """
+        pieces = self.sublayers(layer)
+        before, after = self.added(layer)
+        mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
+        # The stream between the sublayers tells both of them, where nothing else is added.
+        told: Pieces = {f"{layer}_attn_out": ((mid, carried), before), f"{layer}_mlp_out": (after, (mid, -carried))}
+        if pieces.keys() <= told.keys():
+            pieces = {
+                label: terms if self.has(terms) or not self.has(told[label]) else told[label]
+                for label, terms in pieces.items()
+            }
+        if without:
+            pieces.pop(f"{layer}_{without}_out", None)
+        elif not all(map(self.has, pieces.values())) and self.has((before, after)):
+            return {f"{layer}_layer_out": (after, before)}
+        return pieces
+
+    def has(self, terms: Iterable[tuple[str, float]]) -> bool:
+        """Whether all activations of a piece were cached."""
+        return all(self.view.has(name) for name, _ in terms)
+
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
         """What a layer adds to the stream in all, as a difference: less the stream before it, plus that after it."""
-        before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
-        return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
+        return (self.view.before(layer), -self.carries[layer]), (self.view.after(layer), self.carries[layer + 1])
 
     @cached_property
     def carries(self) -> list[float]:

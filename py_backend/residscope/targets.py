@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 TARGET_CELLS = 4_000_000
 """So many tokens a target that a view sends has at most: prompts × the tokens of the one that has most."""
 
+NO_TARGET = (
+    "No target is chosen, and the cache holds neither logits nor the final residual stream that would tell the model's "
+    "own predictions: choose an answer (`answers=`), or pass `logits=`."
+)
+
 _DIRECTIONS_KEPT = 8
 
 
@@ -96,6 +101,8 @@ class Targets:
         if target.direction is not None:
             self.held(target.direction)
             return target
+        if not target.contrasts:
+            raise ResidscopeError("no-target", NO_TARGET)
         self._check_count(len(target.contrasts))
         tokens = max(len(contrast.answer) + len(contrast.distractor) for contrast in target.contrasts)
         if len(target.contrasts) * tokens > TARGET_CELLS:

@@ -6,7 +6,7 @@ they are small; at every position they would be gigabytes, and are never made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .cache import working
@@ -41,7 +41,8 @@ class Vectors:
 
 def read_rows(readout: Readout, plan: Plan) -> Rows:
     """The rows of a plan, from vectors that are kept, or from the activations."""
-    return with_steps(readout.view, plan, known_rows(readout, plan) or rows_of(readout, plan))
+    found = known_rows(readout, plan) or rows_of(readout, plan)
+    return with_steps(readout.view, plan, replace(found, missing=plan.missing))
 
 
 def known_rows(readout: Readout, plan: Plan) -> Rows | None:

@@ -8,7 +8,7 @@ Transformer Circuits" (2021).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +27,7 @@ from .measure import measure
 from .memo import Memo, size_of
 from .protocol import Pool, Target, Weighting
 from .readout import Readout
-from .reads import ALL, Reads, gated, read_names, reads, some_pattern
+from .reads import ALL, Reads, gated, read_names, reads, some_pattern, sources_of
 from .sources import Bringing, bringing_by, not_by_reading, rounding_in
 from .split import Checked, check_split
 from .structure import out_weight, why_unread
@@ -143,8 +143,13 @@ class Maps:
         """
         import torch
 
-        for some, strips in self._strips(layer, heads, part or Part.of(self.view.n_pos), CELLS):
+        for some, strips in self._strips(layer, heads, part or self._every(layer), CELLS):
             yield some, torch.cat(list(strips), dim=1)
+
+    def _every(self, layer: int) -> Part:
+        """All destinations and sources; of patterns as many as there are, behind a key/value cache or a prefix, too."""
+        every = Part.of(self.view.n_pos)
+        return replace(every, columns=range(sources_of(self.view, layer))) if self.weighting == "pattern" else every
 
     def small(
         self, layer: int, heads: Sequence[int], part: Part, step: int, pool: Pool = "peak"
@@ -233,7 +238,8 @@ class Maps:
         """What gives some of these heads' rows that are wanted, `[batch, head, row, column]`."""
         columns, view = slice(part.columns.start, part.columns.stop), self.view.only(prompts)
         if self.weighting == "pattern":
-            patterns = some_pattern(view, None, layer, heads)
+            square = len(part.columns) != sources_of(view, layer)
+            patterns = some_pattern(view, None, layer, heads, square=square)
             return lambda few, rows: working(patterns[:, few, rows, columns])
         if self.weighting == "value":
             lengths = self._lengths(view, layer, heads)

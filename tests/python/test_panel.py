@@ -67,8 +67,10 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
     monkeypatch.setattr(panel._service, "hold", Hold(blind))
     reply, _ = ask("attribute", by="head", target=panel.wire_target)
     assert (reply["measured"], reply["unexplained"]) == (None, None)
-    lacking, _ = ask("attribute", by="accumulated", target=panel.wire_target)
-    assert "`blocks.29.hook_resid_post` is not in this cache" in lacking["message"]
+    lens, _ = ask("attribute", by="accumulated", target=panel.wire_target)
+    assert lens["labels"][-1] == "29_mid"
+    assert (lens["measured"], lens["unexplained"]) == (None, None)
+    assert any("`hook_resid_post` of layer 29" in note for note in lens["notes"])
 
 
 @pytest.mark.parametrize("prompt", [None, 3])

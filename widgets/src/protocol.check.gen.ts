@@ -186,6 +186,7 @@ export const CacheFacts = v.object({
   last: v.array(v.pipe(v.number(), v.safeInteger())),
   has_tokens: v.boolean(),
   padding: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  points: v.exactOptional(v.array(v.string())),
 });
 export const TokenLabel = v.object({
   text: v.string(),
@@ -212,6 +213,7 @@ export const AttributionReply = v.object({
   notes: v.array(v.string()),
   refusal: v.exactOptional(v.nullable(v.string())),
   per_prompt: v.exactOptional(v.boolean()),
+  missing: v.exactOptional(v.array(v.string())),
 });
 export const AttentionBuffer = v.object({
   what: v.picklist(["brings","contribution","pattern","value"]),
@@ -263,6 +265,7 @@ export const PositionsReply = v.object({
   labels: v.array(v.string()),
   positions: v.pipe(v.number(), v.safeInteger()),
   notes: v.array(v.string()),
+  missing: v.exactOptional(v.array(v.string())),
 });
 export const LensCell = v.object({
   tokens: v.array(v.string()),

@@ -338,9 +338,10 @@ export interface Answer {
   failure?: Failure | null;
 }
 /**
- * Facts of the cache and its model. `last` is the last real position of each prompt.
+ * Facts of the cache and its model.
  *
- *     `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
+ *     `last` is the last real position of each prompt, `points` are those of the residual stream that were cached. `padding`
+ *     tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -357,6 +358,7 @@ export interface CacheFacts {
   last: number[];
   has_tokens: boolean;
   padding?: number;
+  points?: string[];
 }
 /**
  * The tokens of a prompt, a label per position.
@@ -380,6 +382,7 @@ export interface TokenLabel {
  *     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads. Where none has,
  *     `refusal` says why, and the rows are the layers'.
  *
+ *     `missing` says which kinds of rows were not cached ("MLPs"): then the rows are exact, but not complete.
  *     `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
  *     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
  *     measure against.
@@ -399,6 +402,7 @@ export interface AttributionReply {
   notes: string[];
   refusal?: string | null;
   per_prompt?: boolean;
+  missing?: string[];
 }
 /**
  * Attention of one head (mean over prompts when none was named).
@@ -470,6 +474,8 @@ export interface ScoresReply {
 }
 /**
  * A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row).
+ *
+ *     `missing` says which kinds of rows were not cached: then the others do not add up to it.
  */
 export interface PositionsReply {
   kind: "positions";
@@ -477,6 +483,7 @@ export interface PositionsReply {
   labels: string[];
   positions: number;
   notes: string[];
+  missing?: string[];
 }
 /**
  * A window of the token lens: `cells[point][position - start]`.
@@ -619,4 +626,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "fe6f8deab582";
+export const WIRE = "8922ff998a5b";

@@ -28,6 +28,9 @@ def attention_figure(attention: Attention) -> Any:
         end = 1.0 if attention.weighting == "pattern" else limit(values)
         colour = sequential(end, "attention" if attention.weighting == "pattern" else "attention × ‖v W_O‖")
     places, title = [token(text) for text in attention.tokens], plain(attention.meaning)
+    sources = [token(text) for text in attention.sources or attention.tokens]
+    if len(sources) != len(places):
+        return _side_by_side(values, attention.heads, places, title, colour, sources)
     step = Part.of(values.shape[-1]).step
     if step > 1:  # as in the panel: a browser would hang on so many cells
         ends = [(start, min(start + step, len(places)) - 1) for start in range(0, len(places), step)]
@@ -94,8 +97,16 @@ def source_maps(values: Tensor, heads: list[str], places: Callable[[int], list[s
     return _side_by_side(values.permute(2, 1, 0), heads, names, title, diverging(limit(values), "logits"))
 
 
-def _side_by_side(values: Tensor, heads: Sequence[str], places: list[str], title: str, colour: dict[str, Any]) -> Any:
-    """A square map for each head, `[head, destination, source]`, at most four in a row."""
+def _side_by_side(
+    values: Tensor,
+    heads: Sequence[str],
+    places: list[str],
+    title: str,
+    colour: dict[str, Any],
+    sources: list[str] | None = None,
+) -> Any:
+    """A map for each head, `[head, destination, source]`, at most four in a row; both axes have these places."""
+    sources = places if sources is None else sources
     across = min(_ACROSS, len(heads))
     down = -(-len(heads) // across)
     traces: list[dict[str, Any]] = []
@@ -107,12 +118,12 @@ def _side_by_side(values: Tensor, heads: Sequence[str], places: list[str], title
         x, y = f"x{number}", f"y{number}"
         left, top = column / across, 1 - row / down
         right, bottom = left + 0.9 / across, top - 0.65 / down
-        layout[f"xaxis{number}"] = axis("from (source)", places, domain=[left, right], anchor=y, tickangle=-60)
+        layout[f"xaxis{number}"] = axis("from (source)", sources, domain=[left, right], anchor=y, tickangle=-60)
         # All maps have the same tokens: they are written once a row.
         named = axis("to (destination)", places) if column == 0 else axis("", [])
         layout[f"yaxis{number}"] = named | {"domain": [bottom, top], "anchor": x, "autorange": "reversed"}
         hover = [
-            [f"{head}: {places[q]} ({q}) reads {places[k]} ({k}): {signed(v)}" for k, v in enumerate(line)]
+            [f"{head}: {places[q]} ({q}) reads {sources[k]} ({k}): {signed(v)}" for k, v in enumerate(line)]
             for q, line in enumerate(rows.tolist())
         ]
         traces.append(cells(rows, hover, xaxis=x, yaxis=y))
