@@ -490,9 +490,8 @@ def not_cached(*names: str) -> ResidscopeError:
     wanted = quoted if len(endings) == 1 else f"({quoted})"
     return ResidscopeError(
         "missing-activation",
-        f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter` in `run_with_cache`, or let it "
-        f"accept the name{many} (`names_filter=lambda name: … or name.endswith({wanted})`). If nothing was filtered "
-        f"out, TransformerLens keeps no such activation{many} of this model.",
+        f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter`, or let it accept "
+        f"`name.endswith({wanted})`. Where nothing was filtered out, this model has no such activation{many}.",
     )
 
 

@@ -37,6 +37,14 @@ THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTHS = {"wide": (1440, 1900), "narrow": (600, 3400)}
 
 
+PARTIAL = {
+    "patterns": 'name.endswith("hook_pattern")',
+    "z": 'name.endswith(("attn.hook_z", "ln_final.hook_scale"))',
+    "resid-post": 'name.endswith("hook_resid_post")',
+}
+"""Filters that are often used, and what a panel shows of their caches."""
+
+
 def main(folder: Path) -> None:
     """Take every picture, wide and narrow, light and dark."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +81,7 @@ def main(folder: Path) -> None:
         gallery.take(lab, panel, folder)
         GALLERY.write_text(gallery.page("../../widgets/pictures"))
         sidebar(lab, folder)
+        partial(lab, folder)
         server.shut_down_kernels()
         browser.close()
 
@@ -103,6 +112,25 @@ def sidebar(lab: Lab, folder: Path) -> None:
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true" if theme == "light" else "false")
         lab.ready(wide)
         page.screenshot(path=folder / f"sidebar-wide-{theme}.png", animations="disabled")
+
+
+def partial(lab: Lab, folder: Path) -> None:
+    """Panels of filtered caches, with the same answers."""
+    page = lab.page
+    lab.command("apputils:change-theme", theme=THEMES["light"])
+    page.set_viewport_size({"width": 1440, "height": 900})
+    for name, accepts in PARTIAL.items():
+        run = f"_, cache = run.model.run_with_cache(run.tokens, names_filter=lambda name: {accepts})"
+        lab.open(lab.write_notebook(f"partial-{name}.ipynb", f"{SETUP}\n{run}", INSPECT))
+        lab.command("application:toggle-left-area")
+        lab.run_all()
+        panel = lab.panel()
+        expect(panel.get_by_role("region", name="Attention L23H3", exact=True)).to_be_visible()
+        lab.ready(panel)
+        page.mouse.move(0, 0)
+        panel.scroll_into_view_if_needed()
+        panel.screenshot(path=folder / f"partial-{name}.png", animations="disabled")
+        print(folder / f"partial-{name}.png")
 
 
 if __name__ == "__main__":

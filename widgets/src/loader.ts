@@ -58,6 +58,13 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("tokens", client.latest("tokens", { kind: "tokens", prompt }), (r) => (store.tokens.value = r.reply.tokens)));
   });
 
+  watch(signal, () => {
+    void store.source.value;
+    if (isSet(store.target.value)) return now(() => problem("target", null));
+    if (store.ref.value !== null) return; // who looks at caches of a kernel chooses for each of them
+    now(() => run("target", client.latest("target", { kind: "target" }), (r) => (store.target.value = r.reply.target)));
+  });
+
   const asked = computed(() => targetKey(store.target.value));
   const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void, usesNorm: boolean): void => {
     watch(signal, () => {

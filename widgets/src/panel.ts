@@ -3,7 +3,7 @@ import type { Client } from "./client";
 import { keepKeys } from "./keys";
 import { element, watch } from "./lifetime";
 import { load } from "./loader";
-import { NEURONS, SCORES, type Store } from "./store";
+import { IN_PLACE, type Store } from "./store";
 import { followTheme } from "./theme";
 import { mountHeader } from "./views/header";
 import { mountHeads } from "./views/heads";
@@ -39,7 +39,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   });
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
-    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && lane !== NEURONS && lane !== SCORES);
+    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && !IN_PLACE.has(lane));
     root.dataset["state"] = failed ? "error" : loading ? "loading" : "ready";
     root.setAttribute("aria-busy", String(loading));
   });

@@ -4,7 +4,7 @@
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { headName, parseHead, visible } from "./format";
 import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, ScoresReply, Shown, Target, TokenLabel } from "./protocol.gen";
-import { NOTHING, quantity } from "./target";
+import { isSet, NOTHING, quantity } from "./target";
 
 export type Norm = "frozen" | "recomputed";
 export type Ranking = "heads" | "neurons";
@@ -16,6 +16,7 @@ export type Score = ScoresReply["score"];
 /** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
 export const NEURONS = "neurons";
 export const SCORES = "scores";
+export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES]);
 export type Theme = "light" | "dark";
 /** A decomposition as it came, with its numbers; in the mean over prompts also their spread. */
 export interface Attribution {
@@ -155,6 +156,16 @@ export class Store implements Synced {
     return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
   });
 
+  /** Whether a target is chosen, or it is known that there is none: attention can be seen without one. */
+  readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
+
+  /** Why a view is not drawn: what was refused, or that there is no target; null where it is. */
+  why(lane: string): string | null {
+    const problems = this.problems.value;
+    if (!isSet(this.target.value)) return problems.get("target") ?? null;
+    return problems.get(lane) ?? null;
+  }
+
   /** A head's contribution, if it is known. */
   headValue(name: string): number | null {
     const value = this.#headRow(name);
@@ -163,7 +174,7 @@ export class Store implements Synced {
 
   /** Whether this layer is known to have no attention heads. */
   isAbsent(name: string): boolean {
-    return Number.isNaN(this.#headRow(name));
+    return Number.isNaN(this.#headRow(name)) && !this.facts.value?.missing.includes("attn.hook_z");
   }
 
   #headRow(name: string): number | undefined {

@@ -122,7 +122,7 @@ describe("panel", () => {
     expect(model.state.wire_target.contrasts[0]).not.toEqual(both[0]);
   });
 
-  it("says why it cannot, and keeps the last picture", async () => {
+  it("says why each view cannot be drawn in that view’s own place, and never over the controls", async () => {
     const honest = fakeKernel(SHAPE);
     let refuse = false;
     const { root, model, settled } = await open({}, (ask) =>
@@ -131,9 +131,11 @@ describe("panel", () => {
     const before = names(all(root, '[role="gridcell"]'));
     refuse = true;
     model.set("prompt", 1);
-    await vi.waitFor(() => expect(root.dataset["state"]).toBe("error"));
-    expect(root.querySelector('[role="alert"]')?.textContent).toBe("Keep hook_z in the cache.");
-    // The colours stay, dimmed; the figures are no longer said to be this selection's.
+    const places = [".rs-lens-place .rs-view-trouble", ".rs-layers-place .rs-view-trouble", ".rs-map-refusal", ".rs-rank .rs-none"];
+    await vi.waitFor(() => expect(places.map((place) => root.querySelector(place)?.textContent)).toEqual(places.map(() => "Keep hook_z in the cache.")));
+    expect(root.querySelector(".rs-notices")?.textContent).toBe("");
+    await vi.waitFor(() => expect(root.dataset["state"]).toBe("ready"));
+    // The figures are no longer said to be this selection's.
     expect(names(all(root, '[role="gridcell"]'))).toEqual(before.map((name) => `${name?.split(" ")[0]} not known`));
     expect(root.querySelector('[role="status"]')?.textContent).toBe("the rows cannot be added up");
   });

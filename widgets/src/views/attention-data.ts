@@ -1,12 +1,12 @@
 // Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw at once.
 // Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it is looked at.
-import { type Client, float32, type Result, words16 } from "../client";
+import { type Client, float32, RequestFailed, type Result, words16 } from "../client";
 import { halves } from "../draw/half";
 import { blocks, type Frame, frameOf, type Span } from "../draw/plane";
 import { parseHead } from "../format";
 import type { AttentionBuffer, ReadAttention } from "../protocol.gen";
 import type { Store, Weighting } from "../store";
-import { isSet, targetKey } from "../target";
+import { targetKey } from "../target";
 import type { Direction } from "./attention-words";
 
 export type Pool = "peak" | "mean";
@@ -33,6 +33,7 @@ const LINES = 200;
 export class AttentionStore {
   readonly #kept = new Map<string, Attention>();
   readonly #lines = new Map<string, Maps>();
+  readonly #refused = new Map<string, RequestFailed>();
   #cells = 0;
 
   constructor(
@@ -42,8 +43,8 @@ export class AttentionStore {
 
   /** Identifies what a head's attention depends on; reading it in an effect subscribes to all of it. */
   key(head: string): string {
-    const { source, prompt, locked, target, pool } = this.store;
-    return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value].join(" ");
+    const { source, prompt, locked, target, pool, settled } = this.store;
+    return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(" ");
   }
 
   /** What is there with this weighting. */
@@ -61,9 +62,20 @@ export class AttentionStore {
 
   /** Null when overtaken by a newer request of the same lane. */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
+    const refused = this.#refused.get(`${key} ${weighting}`);
+    if (refused) throw refused;
     const ask = this.#ask(head, weighting);
-    const result = ask && (await this.client.latest(lane, ask));
+    const result = ask && (await this.client.latest(lane, ask).catch((error: unknown) => this.#refuse(key, weighting, error)));
     return result ? this.#keep(key, attentionOf(result, ask.position ?? null), weighting) : null;
+  }
+
+  /** What was not cached will not be there a moment later, either: it is not asked for again. */
+  #refuse(key: string, weighting: Weighting, error: unknown): never {
+    if (error instanceof RequestFailed && error.code === "missing-activation") {
+      if (this.#refused.size >= LINES) this.#refused.clear();
+      this.#refused.set(`${key} ${weighting}`, error);
+    }
+    throw error;
   }
 
   /** Asks ahead of need, once nothing else is asked; whether it came. It drives nothing out: where there is no more room, it is not kept. */
@@ -113,8 +125,8 @@ export class AttentionStore {
 
   #ask(head: string, weighting: Weighting, part: { rows?: Span; columns?: Span } = {}): ReadAttention | null {
     const at = parseHead(head);
-    const { target, prompt, locked, pool } = this.store;
-    if (!at || !isSet(target.peek())) return null;
+    const { target, prompt, locked, pool, settled } = this.store;
+    if (!at || !settled.peek()) return null;
     const coarse = pool.peek() === "mean" ? { pool: "mean" as const } : {};
     return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting, ...coarse, ...part };
   }

@@ -3,9 +3,26 @@ import { amount, signed } from "../format";
 import type { Attribution } from "../store";
 import { rowSum, verdict } from "./ledger";
 
+const KINDS: Record<string, string> = { hook_attn_out: "attention", hook_mlp_out: "MLPs", "attn.hook_z": "heads", hook_embed: "embeddings" };
+
+/** "MLPs and embeddings missing", of the kinds that a decomposition lacks. */
+export function missingWords(kinds: string[]): string {
+  return `${[kinds.slice(0, -1).join(", "), kinds.at(-1) ?? ""].filter((part) => part !== "").join(" and ")} missing`;
+}
+
+/** The same of a cache whose rows were all refused; null where nothing that rows need is missing. */
+export function lackingIn(missing: string[]): string | null {
+  const kinds = missing.flatMap((name) => KINDS[name] ?? []);
+  return kinds.length > 0 ? missingWords(kinds) : null;
+}
+
 export function explanation(data: Attribution, quantity: string, dtype: string): string {
   const { measured_from, notes, own, prompts, tolerance, worst } = data.reply;
   const { kind, measured } = verdict(data);
+  if (kind === "incomplete") {
+    const known = measured === null ? `What the model’s ${quantity} is, is not known: ${measured_from.replace(/^nothing: /, "")}.` : `The model’s ${quantity}, read from ${measured_from}, is ${signed(measured, 3)}.`;
+    return `The rows are not complete: ${missingWords(data.reply.missing ?? [])}. Each row is exact by itself; no sum is claimed. ${known}`;
+  }
   const many = prompts > 1;
   const sum = `The rows and the constant${many ? `, in the mean over ${prompts} prompts,` : ""} add up to`;
   if (measured === null) {

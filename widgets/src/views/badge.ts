@@ -4,7 +4,7 @@ import { html, nothing, render } from "lit-html";
 import { plural, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
-import { explanation } from "./badge-words";
+import { explanation, lackingIn, missingWords } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 import { prose } from "./prose";
 
@@ -17,9 +17,11 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
   watch(signal, () => {
     const data = store.headRows.value;
     const quantity = store.quantity.value;
-    parent.classList.toggle("rs-stale", store.problems.value.has("heads"));
-    if (!data || store.problems.value.has("heads")) {
-      const text = store.problems.value.has("heads") ? "the rows cannot be added up" : "adding up the rows …";
+    const refused = store.why("heads") !== null;
+    if (!data || refused) {
+      const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
+      if (lacking) return render(html`<span class="rs-badge-text rs-misses">rows not complete: ${lacking}</span>`, status);
+      const text = refused ? "the rows cannot be added up" : "adding up the rows …";
       return render(html`<span class="rs-badge-text rs-pending">${text}</span>`, status);
     }
     const { kind, measured, unexplained } = verdict(data);
@@ -28,7 +30,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     // What was shown of a cache that is not there any more, or not as it was; or what somebody saved.
     const past = store.standing.value !== null || store.isSaved.value;
     const text =
-      kind === "contradicts" ? `${rows} sum to ${signed(sum, 3)}, not to the ${signed(measured, 3)} that came with them`
+      kind === "incomplete" ? `rows not complete: ${missingWords(data.reply.missing ?? [])}${measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, 3)}`}`
+      : kind === "contradicts" ? `${rows} sum to ${signed(sum, 3)}, not to the ${signed(measured, 3)} that came with them`
       : past && kind === "misses" ? `${rows} summed to ${signed(sum, 3)}, the model’s ${quantity} was ${signed(measured, 3)} · as it was`
       : past ? `${rows} summed to ${signed(sum, 3)} · as it was`
       : kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, 3)} · the model’s own ${quantity}`
@@ -39,7 +42,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
+    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
   });
 
   watch(signal, () => {
@@ -47,7 +50,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     more.hidden = !open.value || !data;
     if (!data) return;
     const { constant, tolerance } = data.reply;
-    const { measured, unexplained } = verdict(data);
+    const { kind, measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
     const notes = store.notes.value; // the head rows' own first: where they miss, these say why
     render(
@@ -57,7 +60,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
         <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>
           <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
-          ${unexplained !== null ? html`<tr><th scope="row">unexplained <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
+          ${unexplained !== null ? html`<tr><th scope="row">${kind === "incomplete" ? "not cached" : "unexplained"} <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
           ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${signed(Math.abs(data.reply.worst ?? 0), 4).slice(1)}</td></tr>` : nothing}
         </tbody>
         <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, 4) : "not in the cache"}</td></tr></tfoot></table>

@@ -6,6 +6,7 @@ import { html, render, type TemplateResult } from "lit-html";
 import { layerTicks, percent } from "../draw/axis";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
+import { mountTrouble } from "./caption";
 import type { Sentence, Store } from "../store";
 
 export interface Mark {
@@ -23,7 +24,8 @@ export interface Chart {
   marks: ReadonlySignal<Mark[]>;
   summary: ReadonlySignal<string>;
   layers: ReadonlySignal<number>;
-  stale: ReadonlySignal<boolean>;
+  /** Why it is not drawn, in its place. */
+  why: ReadonlySignal<string | null>;
   xAxis: boolean;
   /** What stands in the plot; `y` maps a value to percent from the top. */
   draw: (y: (value: number) => number) => TemplateResult;
@@ -36,7 +38,9 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   const x = element("div", "rs-x", { "aria-hidden": "true" });
   host.append(y, plot);
   if (chart.xAxis) host.append(x);
-  parent.append(host);
+  const trouble = element("p", "rs-view-trouble", { role: "note" });
+  parent.append(element("div", "rs-view-place rs-chart-place", {}, host, trouble));
+  mountTrouble(trouble, host, signal, () => chart.why.value);
 
   const cursor = state<number | null>(null);
   const scale = computed(() => {
@@ -100,7 +104,6 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const index = cursor.value;
     const mark = index === null ? undefined : chart.marks.value[index];
     plot.setAttribute("aria-label", chart.summary.value);
-    host.classList.toggle("rs-stale", chart.stale.value);
     plot.classList.toggle("rs-choosable", mark?.choose !== undefined);
     const left = mark ? percent(mark.x, layers) : 0;
     render(

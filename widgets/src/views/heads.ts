@@ -41,9 +41,13 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
 
   const picture = mapPicture(store);
   watch(signal, () => {
-    const why = store.score.value === null ? undefined : store.problems.value.get(SCORES);
+    const added = store.score.value === null;
+    const why = added ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined) : (store.problems.value.get(SCORES) ?? undefined);
+    // Where heads’ attention was cached, the map is still the way to it: its cells stay, without a colour.
+    const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
     refusal.hidden = why === undefined;
-    map.toggleAttribute("inert", why !== undefined);
+    map.toggleAttribute("inert", why !== undefined && !neutral);
+    place.classList.toggle("rs-neutral", neutral);
     place.classList.toggle("rs-recount", store.computingScores.value > 0);
     render(why === undefined ? nothing : prose(why), refusal);
   });
@@ -90,8 +94,7 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const stale = shown?.score === null && store.problems.value.has("heads");
-    map.classList.toggle("rs-stale", stale);
+    const stale = shown?.score === null && store.why("heads") !== null;
     if (!shown) return;
     let index = 0;
     for (const [name, cell] of cells) {
@@ -101,8 +104,8 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
       cell.classList.toggle("rs-absent", absent || unknown);
       if (absent) cell.setAttribute("aria-disabled", "true");
       else cell.removeAttribute("aria-disabled");
-      cell.style.backgroundColor = absent || unknown ? "" : css(colourOf(shown, value, theme));
-      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : cellWords(shown, value)}`);
+      cell.style.backgroundColor = absent || unknown || stale ? "" : css(colourOf(shown, value, theme));
+      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`);
       index += 1;
     }
     bar.style.backgroundImage = uprightScale(shown, theme);

@@ -40,10 +40,10 @@ export function mountLayers(parent: HTMLElement, store: Store, _client: Client, 
     const sorted = [...marks.value].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
     return `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value)}`).join(", ")}. Arrow keys read the bars, Enter on an MLP lists its neurons.`;
   });
-  const stale = computed(() => store.problems.value.has("layers"));
+  const why = computed(() => store.why("layers"));
 
   mountChart(parent, store, signal, {
-    className: "rs-layers", marks, summary, layers, stale, xAxis: true,
+    className: "rs-layers", marks, summary, layers, why, xAxis: true,
     draw: (y) => html`<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
       ${rows.value.map((bar) => {
         const value = values.value[bar.index] ?? 0;

@@ -11,7 +11,7 @@ export interface Entry {
 
 /** Heads, attention biases, MLPs, embeddings, others: only those that occur. NaN is a head that is not there. */
 export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
-  const sums = new Map<string, number>([["heads", 0]]);
+  const sums = new Map<string, number>(rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : []);
   rows.forEach((value, i) => {
     const label = reply.labels[i] ?? "";
     const kind =
@@ -34,6 +34,8 @@ export function rowSum({ reply, rows }: Attribution): number {
 export type Verdict =
   /** `contradicts`: the rows do not even sum to what their own reply says of them. */
   | { kind: "agrees" | "misses" | "contradicts"; measured: number; unexplained: number }
+  /** Rows were not cached: what there is adds up to nobody’s figure. */
+  | { kind: "incomplete"; measured: number | null; unexplained: number | null }
   | { kind: "unmeasured"; measured: null; unexplained: null };
 
 /** What float32 rounds in a sum, and what any precision does, in parts of what is summed. */
@@ -43,6 +45,7 @@ const LOOSEST = 0.02;
 /** Can the rows be compared with the model's own number, and do they agree? The sum is taken here, from the rows that came. */
 export function verdict(data: Attribution): Verdict {
   const { measured, unexplained, worst, tolerance, constant } = data.reply;
+  if ((data.reply.missing ?? []).length > 0) return { kind: "incomplete", measured, unexplained };
   if (measured === null || unexplained === null || worst === null) return { kind: "unmeasured", measured: null, unexplained: null };
   const size = data.rows.reduce((sum, value) => (Number.isNaN(value) ? sum : sum + Math.abs(value)), Math.abs(constant) + Math.abs(measured));
   const left = measured - rowSum(data);
@@ -55,6 +58,10 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
   const lines = entries(data, heads);
   const { kind, measured, unexplained } = verdict(data);
   if (kind === "misses" || kind === "contradicts") lines.push({ name: "unexplained", value: unexplained });
+  if (kind === "incomplete") {
+    if (unexplained !== null) lines.push({ name: "not cached", value: unexplained });
+    return sumTable("Rows that were cached", lines, { name: measured === null ? "these rows alone" : quantity, value: measured ?? rowSum(data) });
+  }
   return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
 }
 

@@ -39,7 +39,7 @@ export function mountLens(parent: HTMLElement, store: Store, _client: Client, si
     if (!first || !last) return "Logit lens";
     return `Logit lens: ${store.quantity.value} from ${signed(first.value)} at ${first.name} to ${signed(last.value)} at ${last.name}. Arrow keys read the points.`;
   });
-  const stale = computed(() => store.problems.value.has("lens"));
+  const why = computed(() => store.why("lens"));
 
   watch(signal, () => {
     render(
@@ -54,13 +54,13 @@ export function mountLens(parent: HTMLElement, store: Store, _client: Client, si
 
   const path = line<Mark>().x((m) => percent(m.x, layers.value)).defined((m) => Number.isFinite(m.value));
   mountChart(parent, store, signal, {
-    className: "rs-lens", marks, summary, layers, stale, xAxis: false,
+    className: "rs-lens", marks, summary, layers, why, xAxis: false,
     draw: (y) => {
       const last = marks.value.at(-1);
       return html`<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
           ${svg`<path class="rs-line" d=${path.y((m) => y(m.value))(marks.value) ?? ""} vector-effect="non-scaling-stroke"></path>`}
         </svg>
-        ${last ? html`<i class="rs-end" style="left:${percent(last.x, layers.value)}%;top:${y(last.value)}%"></i>
+        ${last?.name === "final_post" ? html`<i class="rs-end" style="left:${percent(last.x, layers.value)}%;top:${y(last.value)}%"></i>
           <span class="rs-end-value" style="top:${y(last.value)}%">${signed(last.value)}</span>` : null}`;
     },
   });

@@ -27,7 +27,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     const data = store.neurons.value;
     return (data?.reply.labels ?? []).map((name, i) => ({ name, value: data?.values[i] ?? NaN }));
   });
-  const problem = computed(() => store.problems.value.get(NEURONS) ?? null);
+  const problem = computed(() => store.why(NEURONS));
   const cursor = state<number | null>(null);
   const rove = state(0);
 

@@ -1,9 +1,10 @@
-// What is the matter, laid over the picture so that nothing moves: a refusal, a kernel that is gone, or one that is busy.
+// What is the matter with all of it, laid over the picture so that nothing moves: a kernel that is gone, or one that is busy.
+// What a single view was refused stands in that view’s own place.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
 import { child, element, later, watch } from "../lifetime";
-import { NEURONS, SCORES, type Store } from "../store";
+import { IN_PLACE, type Store } from "../store";
 import { prose } from "./prose";
 
 const PATIENCE_MS = 1200;
@@ -34,7 +35,7 @@ export function mountNotice(parent: HTMLElement, store: Store, client: Client, s
   });
 
   watch(signal, () => {
-    const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (lane === NEURONS || lane === SCORES ? [] : said)))];
+    const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (IN_PLACE.has(lane) ? [] : said)))];
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
     // Where the header says what has become of the cache, it need not be said twice.
     const line = store.standing.value ? null : client.lost.value ? GONE : silent.value ? WAITING : working.value;

@@ -10,6 +10,7 @@ import type { MapPositions, PositionsReply } from "../protocol.gen";
 import type { Store } from "../store";
 import { isSet } from "../target";
 import { asking } from "./asking";
+import { missingWords } from "./badge-words";
 import { mountCaption, mountTrouble } from "./caption";
 import { mountPositionMap } from "./position-map";
 import { rank } from "./top-heads";
@@ -58,7 +59,7 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   const trouble = element("p", "rs-view-trouble", { role: "note" });
   parent.append(caption, element("div", "rs-view-place", {}, picture, trouble));
 
-  mountTrouble(trouble, picture, signal, () => answered.trouble.value);
+  mountTrouble(trouble, picture, signal, () => (isSet(store.target.value) ? answered.trouble.value : store.why("positions")));
   watch(signal, () => void picture.classList.toggle("rs-waiting", answered.waiting.value));
   mountCaption(caption, store, signal, () => {
     const shown = answered.shown.value;
@@ -66,7 +67,8 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
       accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant comes on top" : ""}.`,
-      layer: `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
+      layer: (shown?.reply.missing ?? []).length > 0 ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown?.reply.missing ?? [])}.`
+        : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
       head: "What each head ↓ adds at each position →.",
     }[by];
     return { words: `${what} Each column is read towards the target at that position.`, notes: shown?.reply.notes ?? [] };

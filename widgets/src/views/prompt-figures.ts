@@ -43,6 +43,7 @@ export function figuresOf(data: Attribution | null, head: string | null, heads: 
     const spread = row < 0 ? null : spreadOf(data, row);
     return spread && { ...spread, head };
   }
+  if (data.reply.labels.at(-1) !== "final_post") return null; // the run stopped before its end
   const spread = spreadOf(data, data.rows.length - 1);
   if (!spread) return null;
   const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;

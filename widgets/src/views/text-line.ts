@@ -3,7 +3,6 @@ import { type ReadonlySignal, signal as state, untracked } from "@preact/signals
 import { everything, frameOf } from "../draw/plane";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
-import { isSet } from "../target";
 import { type Maps, type Pane, unpacked } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { type Direction, lineOf, unmasked } from "./attention-words";
@@ -62,7 +61,7 @@ export function readShade(
 
   async function ofBlend(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
     const target = store.target.peek();
-    if (!isSet(target)) return null;
+    if (!store.settled.peek()) return null;
     const span = { start: at, stop: at + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
     const result = await client.latest("text blend row", { kind: "blend", layer: shown.layer, target, prompt: store.prompt.peek(), weighting: shown.weighting, ...part });

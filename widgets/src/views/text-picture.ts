@@ -6,7 +6,6 @@ import { headName } from "../format";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Weighting } from "../store";
-import { isSet } from "../target";
 import { type Attention, unpacked, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 
@@ -123,7 +122,7 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
 
   async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
     const target = store.target.peek();
-    if (!isSet(target)) return null;
+    if (!store.settled.peek()) return null;
     // Of a long prompt one line tells what a picture of all would: how many heads there are, and what is to be said.
     const at = store.destination.peek() ?? 0;
     const long = stepOf(store.tokens.peek().length, store.tokens.peek().length) > 1;

@@ -3,7 +3,7 @@ import { signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import type { Weighting } from "../store";
-import { isSet, targetKey } from "../target";
+import { targetKey } from "../target";
 import type { AttentionRoom } from "./attention-room";
 
 export const SIDE = 32;
@@ -55,7 +55,7 @@ export class ThumbnailStore {
 
   #next(): void {
     const { store } = this.room;
-    if (!this.#visible || this.signal.aborted || !isSet(store.target.peek())) return;
+    if (!this.#visible || this.signal.aborted || !store.settled.peek()) return;
     const waiting = [...this.#inSight].filter((layer) => this.#fresh.get(layer) !== this.#key).sort((a, b) => a - b);
     for (const layer of waiting) {
       if (this.#underway >= AT_ONCE) return;

@@ -7,7 +7,7 @@ import { offer } from "../export/pictures";
 import { element, watch } from "../lifetime";
 import type { LensCell } from "../protocol.gen";
 import type { Store } from "../store";
-import { isSet, targetKey } from "../target";
+import { targetKey } from "../target";
 import { mountCaption, mountTrouble } from "./caption";
 import { type At, MARKED, mountLensGrid } from "./lens-grid";
 import { LISTED, mountReading, type Read } from "./lens-reading";
@@ -22,7 +22,7 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
   const tiles = new LensTiles(store, client, signal);
 
   /** One point a layer and the last one; with mid also behind each attention. */
-  const labels = computed(() => (store.lens.value?.reply.labels ?? []).join(" "));
+  const labels = computed(() => ((store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? []).join(" "));
   const points = computed(() => labels.value.split(" ").filter((label) => label !== "" && (mid.value || !label.endsWith("_mid"))));
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
@@ -42,7 +42,7 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
       key: key.value, points: points.value, positions: positions.value,
       ask: { target: store.target.peek(), prompt: store.prompt.value, k: LISTED, norm: "recomputed" },
     };
-    const ask = inSight.value && isSet(store.target.value) && points.value.length > 0;
+    const ask = inSight.value && store.settled.value && points.value.length > 0;
     untracked(() => tiles.look(ask ? question : null, window.peek()));
   });
 
@@ -56,7 +56,7 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
     const cells = rows.map((row) => columns.map((column) => fresh(tiles.cell(points.value, row, column))));
     return cells.flat().some((cell) => cell !== null) ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells } : null;
   });
-  mountTrouble(trouble, picture, signal, () => tiles.trouble.value);
+  mountTrouble(trouble, picture, signal, () => tiles.trouble.value ?? (points.value.length === 0 ? store.why("lens") : null));
   watch(signal, () => void picture.classList.toggle("rs-busy", tiles.waiting.value));
   mountCaption(caption, store, signal, () => {
     void tiles.version.value;

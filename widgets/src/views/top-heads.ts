@@ -35,7 +35,6 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   watch(signal, () => {
     const found = ranked.value;
     list.style.setProperty("--k", String(store.topK.value));
-    list.classList.toggle("rs-stale", store.problems.value.has("heads"));
     const reach = reachOf(found ? [...found.plus, ...found.minus] : []);
     const pinned = store.heads.value;
     const hovered = store.hoveredHead.value;
@@ -44,7 +43,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
         <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value)}${overPrompts(ranked.spread ?? null)}" aria-pressed=${pinned.includes(ranked.name)}
           class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, reach, ranked.name === hovered)}</button>
       </div>`;
-    const why = store.headRows.value?.reply.refusal;
+    const why = store.why("heads") ?? store.headRows.value?.reply.refusal;
     render(why ? html`<p class="rs-none">${prose(why)}</p>`
       : found ? html`${found.plus.map(item)}${found.minus.map(item)}` : nothing, list);
   });
@@ -52,8 +51,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   watch(signal, () => {
     const facts = store.facts.value;
     const data = store.headRows.value;
-    sum.classList.toggle("rs-stale", store.problems.value.has("heads"));
-    render(facts && data ? ledger(data, facts.layers * facts.heads, store.quantity.value) : nothing, sum);
+    render(facts && data && store.why("heads") === null ? ledger(data, facts.layers * facts.heads, store.quantity.value) : nothing, sum);
   });
 
   const headOf = (event: Event): string | null =>
