@@ -99,6 +99,9 @@ def layers(structure: Structure) -> Plan:
     start = next((layer for layer in range(count) if view.has(view.before(layer))), 0)
     if not all(structure.has(terms) for part in (pieces, *added[:start]) for terms in part.values()) and start > 0:
         pieces, added = {f"{start}_pre": ((view.before(start), structure.carries[start]),)}, added[start:]
+    if not any(structure.has(terms) for part in added for terms in part.values()):  # the embeddings alone say nothing
+        every = [name for part in (pieces, *added) for terms in part.values() for name, _ in terms]
+        raise not_cached(*(name for name in every if not view.has(name)))
     for part in added:
         pieces |= part
     return Plan(pieces).cached(view)

@@ -111,7 +111,10 @@ class Structure:
             without: A sublayer that is told otherwise, such as `"attn"`; then the layer is not shown as a whole.
         """
         pieces = self.sublayers(layer)
-        before, after = self.added(layer)
+        before, after = (
+            (self.view.before(layer), -self.carries[layer]),
+            (self.view.after(layer), self.carries[layer + 1]),
+        )
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
         # The stream between the sublayers tells both of them, where nothing else is added.
         told: Pieces = {f"{layer}_attn_out": ((mid, carried), before), f"{layer}_mlp_out": (after, (mid, -carried))}
@@ -132,7 +135,8 @@ class Structure:
 
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
         """What a layer adds to the stream in all, as a difference: less the stream before it, plus that after it."""
-        return (self.view.before(layer), -self.carries[layer]), (self.view.after(layer), self.carries[layer + 1])
+        before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
+        return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
 
     @cached_property
     def carries(self) -> list[float]:

@@ -129,7 +129,7 @@ def partial(lab: Lab, folder: Path) -> None:
         lab.ready(panel)
         page.mouse.move(0, 0)
         panel.scroll_into_view_if_needed()
-        panel.screenshot(path=folder / f"partial-{name}.png", animations="disabled")
+        page.screenshot(path=folder / f"partial-{name}.png", animations="disabled")
         print(folder / f"partial-{name}.png")
 
 
