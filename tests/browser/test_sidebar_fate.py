@@ -44,6 +44,16 @@ def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
         assert cells(view) != before
 
 
+def test_a_cache_that_lives_on_under_another_name_is_known_by_that(small: Lab) -> None:
+    view = small.inspect("cache")
+    before = cells(view)
+    small.run_cell("import types\nrun = types.SimpleNamespace(cache=cache)\ncache = tiny.run(model)[2]")
+    expect(view.locator(".rs-cache")).to_have_text("run.cache", timeout=FOLLOWS)
+    expect(standing(view)).to_have_count(0)
+    small.ready(view)
+    assert cells(view) == before
+
+
 def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(small: Lab) -> None:
     small.page.set_viewport_size({"width": 2000, "height": 1000})  # room beside the notebook
     view = small.inspect("cache")

@@ -1,5 +1,5 @@
 // One open view of one cache of a kernel: the panel over a link, what has become of its cache, and how to take the new one.
-import { batch, computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import type { Caches } from "./caches";
 import { Client, RequestFailed } from "./client";
 import { shown } from "./legible";
@@ -34,12 +34,12 @@ export class Inspection {
   #kernel = "";
   #default = "";
   #wanted: Selection | null;
+  readonly #name: Signal<string>;
 
   constructor(
     parent: HTMLElement,
     readonly caches: Caches,
-    /** The variable it is known by. */
-    readonly name: string,
+    name: string,
     signal: AbortSignal,
     selection: Selection | null = null,
   ) {
@@ -47,7 +47,15 @@ export class Inspection {
     this.#client = new Client(caches.link, this.#end.signal, () => this.#ref);
     this.#parent = parent;
     this.#wanted = selection;
-    this.store.cacheName.value = name;
+    this.#name = state(name);
+    watch(this.#end.signal, () => void (this.store.cacheName.value = this.name));
+    // Its variable leads to another cache, or nowhere, while it lives on under another name: the view is known by that.
+    watch(this.#end.signal, () => {
+      const row = this.#row.value;
+      const now = row && this.caches.kernel.value === this.#kernel ? this.caches.find(row.ref.id) : undefined;
+      const [other] = now?.names ?? [];
+      if (now && other !== undefined && !now.names.includes(this.name)) this.#name.value = other;
+    });
     watch(this.#end.signal, () => {
       if (this.store.outdated.value > 0) untracked(() => void this.caches.refresh());
     });
@@ -55,6 +63,11 @@ export class Inspection {
       const standing = this.#standing();
       untracked(() => (this.store.standing.value = standing));
     });
+  }
+
+  /** The variable it is known by. */
+  get name(): string {
+    return this.#name.value;
   }
 
   /** The cache in view, as it was when it was taken; null before the first. */
@@ -71,8 +84,6 @@ export class Inspection {
     if (this.#client.lost.value) return "waiting"; // of a kernel that does not answer nothing else is known
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
-    // The variable may lead to another cache while the old one lives on under another name.
-    if (!now.names.includes(this.name) && this.caches.named(this.name)) return "rebound";
     const [then, is] = [row.ref.state.split("."), now.ref.state.split(".")];
     return then[0] !== is[0] ? "changed" : then[1] !== is[1] ? "weights" : "same";
   });

@@ -71,6 +71,18 @@ it.each([
   expect(link.asked.at(-1)?.cache).toEqual(now[0]?.ref);
 });
 
+it("becomes the view of the other name where a cache lives on under one, and asks for nothing", async () => {
+  const { link, show, facts, act, panel } = open();
+  await show();
+  const [asked, picture] = [link.asked.filter(({ ask }) => ask.kind !== "caches").length, panel()];
+  link.cell(changed(ROW, { id: "c2" }), { ...ROW, names: ["run.cache"] });
+  await vi.waitFor(() => expect(facts()).toContain("run.cache"));
+  expect(facts()).not.toContain("another cache");
+  expect(act()).toBeNull();
+  expect(panel()).toBe(picture);
+  expect(link.asked.filter(({ ask }) => ask.kind !== "caches")).toHaveLength(asked);
+});
+
 it("keeps the row and the picture of a deleted cache, and says so", async () => {
   const { link, show, facts, act, rows, panel } = open();
   await show();
