@@ -340,8 +340,8 @@ export interface Answer {
 /**
  * Facts of the cache and its model.
  *
- *     `last` is the last real position of each prompt, `points` are those of the residual stream that were cached. `padding`
- *     tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
+ *     `last` is the last real position of each prompt, `points` are those of the residual stream that were cached.
+ *     `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -626,4 +626,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "8922ff998a5b";
+export const WIRE = "f995e56e0686";
