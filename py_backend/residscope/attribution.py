@@ -210,7 +210,7 @@ def decompose(
     said += structure.notes() + _without(structure, by, wanted) + absent(structure, by, rows)
     said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and left > tolerance:
-        said += reasons(readout, structure, value - constant, tolerance)
+        said += reasons(readout, structure, value - constant, tolerance, None if by == "accumulated" else rows)
     columns = (rows.values, value, constant, unexplained)
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
     return Attribution(

@@ -231,19 +231,37 @@ def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:
     return worth_of(readout, readout.functional, pieces).values.sum(0) if known else None
 
 
-def reasons(readout: Readout, structure: Structure, target: Float[Tensor, "batch pos"], tolerance: float) -> list[str]:
-    """Why the stream's own pieces do not add up to the target: what the model does between and after its layers.
+def reasons(
+    readout: Readout,
+    structure: Structure,
+    target: Float[Tensor, "batch pos"],
+    tolerance: float,
+    rows: Rows | None = None,
+) -> list[str]:
+    """Why the rows do not add up to the target: what the model does between, in and after its layers.
+
+    That it is rounding is said only where every place was compared and none is off.
 
     Args:
         readout: The way to the target.
         structure: What the rows are made from.
         target: The model's own figure less the constant.
         tolerance: What counts as rounding.
+        rows: The rows that add up to what is compared; None where they are points of the stream.
     """
     view = readout.view
+    unknown: dict[str, None] = {}
+
+    def missing(*pieces: Pieces) -> bool:
+        absent = [name for each in pieces for name in _names(each) if not view.has(name)]
+        unknown.update(dict.fromkeys(absent))
+        return bool(absent)
+
     between: dict[int, float] = {}
     for layer in range(1, view.n_layers):
         points = (f"blocks.{layer}.hook_resid_pre", f"blocks.{layer - 1}.hook_resid_post")
+        if missing({point: ((point, 1.0),) for point in points}):
+            continue
         jump = gap(*(worth(readout, point) for point in points))
         if jump > tolerance:
             between[layer] = jump
@@ -263,20 +281,57 @@ def reasons(readout: Readout, structure: Structure, target: Float[Tensor, "batch
             "does more than a final norm and an unembedding, or the figure is another run's."
         )
     inside: dict[int, float] = {}
+    apart: dict[int, float] = {}
     for layer in () if said else range(view.n_layers):
+        added: Pieces = {"": structure.added(layer)}
         pieces = {} if layer in structure.whole else structure.sublayers(layer)
-        left = gap(_sum_of(readout, {"": structure.added(layer)}), _sum_of(readout, pieces) if pieces else None)
+        own = None if rows is None else _rows_of(rows, layer)
+        if missing(added):
+            continue
+        whole = _sum_of(readout, added)
+        left = gap(whole, _sum_of(readout, pieces) if pieces else None)
         if left > tolerance / 4:
             inside[layer] = left
+        elif own is not None and gap(whole, own) > tolerance / 4:
+            apart[layer] = gap(whole, own)
+        elif own is None:
+            missing(pieces)
     if inside:
         said.append(
             f"{max(inside.values()):.2g} arises in {named_layers(inside)}: a little more is added to the stream "
             "there than the outputs of attention and MLP in the cache."
         )
+    if apart:
+        said.append(
+            f"{max(apart.values()):.2g} arises in {named_layers(apart)}: the rows of it do not add up to what is added "
+            f"to the stream there{_PERHAPS}"
+        )
+    start: Pieces = {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)}
+    if not said and not missing(start, structure.embeddings()):
+        entered = gap(_sum_of(readout, start), _sum_of(readout, structure.embeddings()))
+        if entered > tolerance / 4:
+            said.append(f"{entered:.2g} arises before layer 0: what enters it is not what `hook_embed` and so on hold.")
+    if not said and unknown:
+        some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        return [f"Where it arises cannot be told: the cache does not hold {some}{more}. Cache them to find out."]
     return said or [
-        "It arises at no single place: the model itself rounds more than the precision of this cache suggests (TF32, "
-        "autocast, a cache that was widened)."
+        "It arises at no single place (all were compared): the model itself rounds more than the precision of this "
+        "cache suggests (TF32, autocast, a cache that was widened)."
     ]
+
+
+_PERHAPS = (
+    ": a hook changed something, the cache was edited, or the weights are not those of the cache any more (training, "
+    "compatibility mode)."
+)
+
+
+def _rows_of(rows: Rows, layer: int) -> Tensor | None:
+    """All that the rows of a layer add; None where it has none."""
+    prefixes = (f"L{layer}H", f"L{layer}N", f"{layer}_")
+    found = any(label.startswith(prefixes) for label in rows.labels)
+    return rows.sum(*prefixes) if found else None
 
 
 def worth(readout: Readout, name: str) -> Tensor | None:

@@ -83,5 +83,5 @@ def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> Non
         structure, checked.tolerance = fitted.structure, fitted.tolerance
         checked.structure = {f.name: getattr(structure, f.name) for f in fields(structure) if f.name != "view"}
         if own is not None and fitted.left > fitted.tolerance:
-            checked.notes = reasons(readout, structure, own, checked.tolerance)
+            checked.notes = reasons(readout, structure, own, checked.tolerance, fitted.rows)
     checked.known = True

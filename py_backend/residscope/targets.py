@@ -152,7 +152,9 @@ class Targets:
             )
         ids = self.weights(target)[0].to(logits.device)
         ids = ids.expand(logits.shape[0], -1)[:, None, :].expand(-1, logits.shape[1], -1)
-        return working(logits.gather(-1, ids))
+        return working(
+            (logits if logits.element_size() > 1 else working(logits)).gather(-1, ids)
+        )  # float8 cannot be gathered
 
     def mixed(self, target: Target, logits: Float[Tensor, "batch pos token"]) -> Float[Tensor, "batch pos"]:
         """The target, from the logits of its tokens: Σ α · logit."""

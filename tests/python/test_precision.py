@@ -62,3 +62,36 @@ def test_neither_does_it_among_the_sources_of_a_head(llama, stray):
     assert result.unexplained.abs().max() > result.tolerance
     valued = residscope.attention(ActivationCache(edited, model), "1.1", weighting="value", prompt=0)
     assert any("before `W_O`" in note for note in valued.notes)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
+    model, cache = llama
+    coarse = {name: t.to(kind) if t.is_floating_point() else t for name, t in cache.items()}
+    held = ActivationCache(coarse, model)
+    unembed = model.W_U.detach()
+    target = unembed[:, ANSWERS[:, 0]] - unembed[:, ANSWERS[:, 1]]  # [d_model, prompt]
+    way = model.ln_final.weight.detach()[:, None] * target / coarse["ln_final.hook_scale"].float()[:, -1].T
+    logits = coarse["unembed.hook_out"].float()[:, -1]
+    result = residscope.attribute(held, ANSWERS)
+    row = result.values[result.labels.index("L1H1")]
+    z = coarse["blocks.1.attn.hook_z"].float()[:, -1, 1]
+    torch.testing.assert_close(row, ((z @ model.W_O[1, 1].detach()).T * way).sum(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.measured, logits.gather(1, ANSWERS).diff(dim=1)[:, 0].neg())
+    for by in ("layer", "neuron", "accumulated"):
+        assert residscope.attribute(held, ANSWERS, by=by).values.isfinite().all()
+
+
+def test_rounding_is_claimed_only_where_every_place_was_compared(llama):
+    model, cache = llama
+    # The layer is named where the stream around it was cached …
+    found = residscope.attribute(ActivationCache(_broken(dict(cache.items())), model), ANSWERS)
+    assert any("arises in layer 1:" in note for note in found.notes)
+    # … what is missing where it was not …
+    ends = ("hook_z", "hook_mlp_out", "hook_embed", "hook_scale", "2.hook_resid_post", "unembed.hook_out")
+    held = {name: tensor for name, tensor in _broken(dict(cache.items())).items() if name.endswith(ends)}
+    unknown = residscope.attribute(ActivationCache(held, model), ANSWERS)
+    assert unknown.unexplained.abs().max() > unknown.tolerance
+    assert any("cannot be told" in note and "`blocks.1.hook_resid_pre`" in note for note in unknown.notes)
+    # … and neither is called rounding.
+    assert not any("no single place" in note for note in found.notes + unknown.notes)
