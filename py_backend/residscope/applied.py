@@ -32,6 +32,10 @@ _COARSEST = 2**-8
 input, too, is farther off."""
 
 
+_ROWS = 64
+"""So many vectors a layer is tried on: as in a prompt, since some layers compute otherwise for a single one."""
+
+
 @dataclass(frozen=True)
 class Applied:
     """x @ matrix + bias.
@@ -183,13 +187,13 @@ def _asked(layer: Any, view: CacheView, width: Any) -> Applied:
 
     device = _device(layer, view)
     ask = _asker(layer, view, width, device)
-    nothing = torch.zeros(1, width, device=device)
+    nothing = torch.zeros(_ROWS, width, device=device)
     bias = ask(nothing)[0]
     each = max(1, _FIGURES // max(width, bias.shape[-1]))
     blocks = [ask(rows) - bias for rows in _identity(width, each, device)]
     matrix = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
     generator = torch.Generator(device="cpu").manual_seed(0)  # the user's own stays as it is
-    some = torch.randn(4, width, generator=generator, device="cpu").to(device)
+    some = torch.randn(_ROWS, width, generator=generator, device="cpu").to(device)
     drawn = torch.get_rng_state()
     answer, again = ask(some), ask(some)
     if not torch.equal(answer, again):
@@ -224,7 +228,7 @@ def _asker(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Te
 
     kinds = [view.stream.dtype, *(t.dtype for t in _tensors(layer)), torch.float32]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point and kind.itemsize > 1]
-    trial, why = torch.zeros(1, 1, width, device=device), _UnreadError("cannot be told")
+    trial, why = torch.zeros(1, _ROWS, width, device=device), _UnreadError("cannot be told")
     for kind in kinds:
         try:
             _answer(layer, trial.to(kind))

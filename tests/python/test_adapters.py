@@ -1,0 +1,65 @@
+"""With peft's and bitsandbytes' own layers, where these are installed. Truth: merged adapters, dequantised weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM
+
+import residscope
+from residscope import ResidscopeError
+
+TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+FIGURES = {
+    "head": lambda cache: residscope.attribute(cache, ANSWERS).values,
+    "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron").values,
+    "value": lambda cache: residscope.attention(cache, "1.1", weighting="value").values,
+    "copying": lambda cache: residscope.scores(cache, "copying"),
+}
+
+
+@pytest.mark.parametrize("place", ["o_proj", "v_proj", "down_proj", "lm_head", "embed_tokens"])
+def test_unmerged_adapters_of_peft(place):
+    peft = pytest.importorskip("peft")
+    path = str(tiny.folder("llama"))
+    torch.manual_seed(3)
+    settings = peft.LoraConfig(r=4, lora_alpha=16, target_modules=[place], init_lora_weights=False)
+    adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(path), settings).eval()
+    merged = copy.deepcopy(adapted).merge_and_unload()
+    models = [TransformerBridge.boot_transformers(path, hf_model=one) for one in (adapted.base_model.model, merged)]
+    caches = [model.run_with_cache(TOKENS)[1] for model in models]
+    for name, figure in FIGURES.items():
+        torch.testing.assert_close(*map(figure, caches), atol=1e-4, rtol=1e-3, msg=lambda said, name=name: name + said)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_by_bitsandbytes(bits):
+    functional = pytest.importorskip("bitsandbytes").functional
+    from transformers import BitsAndBytesConfig
+
+    path = str(tiny.folder("llama"))
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+    settings = BitsAndBytesConfig(**(nf4 if bits == 4 else {"load_in_8bit": True}))
+    inner = AutoModelForCausalLM.from_pretrained(path, quantization_config=settings, device_map="cpu")
+    model = TransformerBridge.boot_transformers(path, hf_model=inner)
+    cache = model.run_with_cache(TOKENS)[1]
+    if bits == 8:  # it quantises what it reads, too: no linear map
+        for figure in FIGURES.values():
+            with pytest.raises(ResidscopeError, match="no linear map"):
+                figure(cache)
+        return
+    weight = model.blocks[1].attn.o.original_component.weight
+    plain = functional.dequantize_4bit(weight.data, weight.quant_state).float().T.unflatten(0, (4, -1))
+    v = cache["blocks.1.attn.hook_v"].float()[:, :, 0]  # [prompt, source, d_head]; head 1 reads group 0
+    pattern = cache["blocks.1.attn.hook_pattern"][:, 1].float()
+    lengths = (v @ plain[1]).norm(dim=-1)
+    truth = (pattern * lengths[:, None]).mean(0)
+    torch.testing.assert_close(FIGURES["value"](cache)[0], truth, atol=1e-3, rtol=5e-3)
+    result = residscope.attribute(cache, ANSWERS)
+    assert result.parts == 12
+    assert result.unexplained.abs().max() <= result.tolerance < 0.1
