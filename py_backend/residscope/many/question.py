@@ -38,12 +38,17 @@ def mark(cache: Any, model: Any) -> str:
     """Which model made a cache, told by its name and some of its weights: training moves them."""
     import torch
 
+    from ..applied import unusable
     from ..norms import weight_of
 
     model = model if model is not None else getattr(cache, "model", None)
     name = str(getattr(getattr(model, "cfg", None), "model_name", ""))
     found = [weight_of(model, *names) for names in (("embed", "W_E"), ("unembed", "W_U"))]
-    rows = [w[..., : min(4, w.shape[0]), :].detach().flatten()[:256].float() for w in found if w is not None]
+    rows = [
+        w[..., : min(4, w.shape[0]), :].detach().flatten()[:256].float()
+        for w in found
+        if w is not None and unusable(w) is None
+    ]
     if not rows:
         return name
     # As text of few digits: the same weights in another process, or on another device, are the same.
