@@ -6,6 +6,7 @@ Nothing here adds to, moves or changes the user's cache.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
@@ -119,6 +120,11 @@ class CacheView:
         Raises:
             ResidscopeError: If it was not cached; the sentence names it and the `names_filter` that would have it.
         """
+        if name in self._others:
+            raise ResidscopeError(
+                "missing-activation",
+                f"`{name}` is a {self._others[name]} in this cache, not a tensor: put the tensor alone in its place.",
+            )
         if name not in self.activations:
             if name in self._others:
                 raise ResidscopeError(
@@ -334,7 +340,7 @@ class CacheView:
     def stream(self) -> Tensor:
         """One floating-point activation that stands for the cache's dtype and device."""
         name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
-        floats = (tensor for tensor in self.activations.values() if tensor.is_floating_point())
+        floats = (t for t in self.activations.values() if t.is_floating_point() and t.ndim > 1)
         return self.activations[name] if name else next(floats)
 
     @property
@@ -462,20 +468,32 @@ def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
 
 def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a dictionary by their names (arrays as tensors), and what else it holds, by the kinds of it."""
-    import torch
-
     found: dict[str, Tensor] = {}
     others: dict[str, str] = {}
     for name, value in held.items():
-        if not isinstance(name, str):
+        tensor = _tensor(value) if isinstance(name, str) else None
+        if tensor is None:
             others[str(name)] = type(value).__name__
-        elif isinstance(value, torch.Tensor):
-            found[name] = value
-        elif type(value).__module__ == "numpy" and getattr(value, "ndim", 0) and value.dtype.kind in "fiub":
-            found[name] = torch.as_tensor(value)
         else:
-            others[name] = type(value).__name__
+            found[name] = tensor
     return found, others
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """What a cache holds under a name, as a tensor; None where it is something else (a prompt, a loss, a note).
+
+    Arrays are read where they are: nothing is copied.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "fiu":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arrays that nobody may write to: nobody does
+            with suppress(TypeError):
+                return torch.as_tensor(value)
+    return None
 
 
 def not_cached(*names: str) -> ResidscopeError:

@@ -11,6 +11,7 @@ import msgspec
 
 from .brisk import brisk
 from .errors import ResidscopeError
+from .legible import whole
 from .protocol import MOST_OF_ID, Answer, AnyReply, Failure, Question
 from .refusals import refusal
 
@@ -23,6 +24,8 @@ _NO_ID = (
     f"The kernel cannot tell which answer this would be: a request's id is a text of 1 to {MOST_OF_ID} characters. "
     "Reload the page."
 )
+
+_HALF = "A text of this request holds half a character (a lone surrogate), which cannot be sent on: leave it out."
 
 _reading = threading.Lock()
 """msgspec works out at first use how a structure is read; two threads that do so at once end the process (in 0.22)."""
@@ -39,9 +42,9 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         A `protocol.Answer` as plain objects, and its buffers. Never raises.
     """
     id = message.get("id") if isinstance(message, dict) else None
-    id = id if isinstance(id, str) else ""
+    id = whole(id) if isinstance(id, str) else ""
     try:
-        if not 1 <= len(id) <= MOST_OF_ID:
+        if not 1 <= len(id) <= MOST_OF_ID or id != message["id"]:
             raise ResidscopeError("protocol", _NO_ID)
         with _reading:
             question = msgspec.convert(message, Question)
@@ -53,8 +56,12 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         failure = Failure(error.code, str(error))
     except msgspec.ValidationError as error:
         failure = refusal(error, message)
+    except UnicodeEncodeError:
+        failure = Failure("protocol", _HALF)
     except (Exception, KeyboardInterrupt) as error:  # every request is answered, whatever happens
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
+    # What was sent may be in the sentence, half characters and all.
+    failure = Failure(failure.code, whole(failure.message))
     return msgspec.to_builtins(Answer(id, failure=failure)), []
 
 

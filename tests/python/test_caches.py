@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import tiny
 import torch
@@ -10,6 +11,7 @@ from transformer_lens import ActivationCache
 import residscope
 from residscope import ResidscopeError
 from residscope.cache import CacheView
+from residscope.facts import basics
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WAYS = [("head", {}), ("layer", {}), ("accumulated", {}), ("neuron", {}), ("source", {"heads": ["1.1", "2.0"]})]
@@ -270,3 +272,96 @@ def test_the_default_dtype_is_the_users_own(llama, run):
         assert torch.get_default_dtype() == torch.bfloat16
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+# --- dictionaries of other things ------------------------------------------------------------------------------------
+def _as_dictionary(name: str, plain: dict, tokens: torch.Tensor) -> dict:
+    """A plain dictionary of activations, as people keep them."""
+    return {
+        "arrays": lambda: {n: t.numpy() for n, t in plain.items()},
+        "arrays that are read-only": lambda: {n: _read_only(t) for n, t in plain.items()},
+        "a prompt beside": lambda: {"prompt": "When John and Mary"} | plain,
+        "labels beside": lambda: {"labels": [1, 2, 3]} | plain,
+        "a number beside": lambda: {"loss": 1.5} | plain,
+        "a note beside": lambda: {"note": None} | plain,
+        "tokens beside": lambda: {"tokens": tokens} | plain,
+        "a loss beside": lambda: {"loss": torch.tensor(1.5)} | plain,
+        "an empty tensor beside": lambda: {"hook_extra": torch.empty(0)} | plain,
+        "a tuple beside": lambda: {"blocks.0.attn.hook_out": (plain["blocks.0.hook_attn_out"], None)} | plain,
+        "a dictionary beside": lambda: {"more": dict(plain)} | plain,
+        "texts beside": lambda: {"words": numpy.array(["a", "b"])} | plain,
+        "a key that is not a text": lambda: {3: tokens} | plain,
+    }[name]()
+
+
+def _read_only(tensor: torch.Tensor):
+    array = tensor.numpy().copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("arrays", "arrays that are read-only", "a prompt beside", "labels beside", "a number beside"),
+        *("a note beside", "tokens beside", "a loss beside", "an empty tensor beside", "a tuple beside"),
+        *("a dictionary beside", "texts beside", "a key that is not a text"),
+    ],
+)
+def test_a_dictionary_may_hold_arrays_and_other_things(name):
+    model = tiny.boot("llama")
+    tokens, logits, cache = tiny.run(model)
+    held = _as_dictionary(name, dict(cache.items()), tokens)
+    for _ in range(2):  # the second time from memory
+        found = residscope.attribute(held, (5, 6), model=model)
+        torch.testing.assert_close(found.measured, logits[:, -1, 5] - logits[:, -1, 6])
+        assert found.unexplained.abs().max() < 1e-4
+    pattern = cache["blocks.1.attn.hook_pattern"]
+    drawn = residscope.attention(held, "1.1", prompt=0, model=model)
+    torch.testing.assert_close(drawn.values[0], pattern[0, 1])
+    residscope.scores(held, "previous", model=model)
+    residscope.token_lens(held, 5, model=model)
+    panel = residscope.inspect(held, model=model, answers=(5, 6), show=False)
+    for ask in ({"kind": "describe"}, {"kind": "attribute", "by": "head", "target": panel.wire_target}):
+        answered, _ = panel._service.answer({"id": "1", "ask": ask})
+        assert answered.get("failure") is None
+    panel.close()
+
+
+@pytest.mark.parametrize("value", [None, "text", (torch.zeros(3), None), 1.5, [1.0]])
+def test_what_is_needed_and_not_a_tensor_is_named(value):
+    model = tiny.boot("llama")
+    held = dict(tiny.run(model)[2].items())
+    held["blocks.1.attn.hook_z"] = value
+    with pytest.raises(residscope.ResidscopeError, match=f"hook_z` is a {type(value).__name__} in this cache"):
+        residscope.attribute(held, 5, model=model)
+    with pytest.raises(residscope.ResidscopeError, match="holds no tensors"):
+        residscope.attribute({"prompt": value if not isinstance(value, tuple) else "text"}, 5, model=model)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ("attn.hook_z",),
+        ("attn.hook_pattern", "attn.hook_z", "attn.hook_v", "attn.v.hook_out", "ln_final.hook_scale"),
+        ("hook_scale", "attn.hook_z"),
+        ("hook_mlp_out",),
+        ("attn.hook_pattern", "hook_embed", "hook_scale"),
+    ],
+)
+def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
+    model = tiny.boot("llama")
+    tokens, _, whole = tiny.run(model)
+    with torch.no_grad():
+        _, single = model.run_with_cache(tokens[:1], remove_batch_dim=True)
+    held = {name: tensor for name, tensor in single.items() if name.endswith(kept)}
+    told = basics(CacheView(held, model=model))
+    assert (told["prompts"], told["positions"]) == (1, 7)
+    if "attn.hook_pattern" in kept:
+        drawn = residscope.attention(held, "1.1", model=model).values[0]
+        torch.testing.assert_close(drawn, whole["blocks.1.attn.hook_pattern"][0, 1], atol=1e-6, rtol=1e-5)
+        # The share of attention that goes to the token just before, written out.
+        before = drawn.diagonal(-1).sum() / drawn.sum()
+        found = residscope.scores(held, "previous", model=model).values[1, 1]
+        torch.testing.assert_close(found, before, atol=1e-6, rtol=1e-5)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+import resource
 import time
-import tracemalloc
 import typing
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -14,10 +14,14 @@ import pytest
 import tiny
 import torch
 
-from residscope.protocol import AnyRequest, CacheRef, Contrast, Target, Token
+from residscope.protocol import AnyRequest, CacheRef, Contrast, Target, Token, WriteCode, WritePage
 from residscope.service import Service
 
-REQUESTS, SECONDS, MEMORY = 10_000, 2.0, 8_000_000
+REQUESTS = 10_000
+SECONDS = 2.0
+"""Of its thread's own time: other programs may keep the machine busy."""
+MEMORY = 64_000
+"""Kilobytes by which the process may grow in the second half, where what is kept of answers is in it."""
 NUMBERS = [0, 1, 2, 3, 5, 6, -1, -2, 7, 63, 64, 10**6, -(10**6), 10**9, 10**9 + 1, -(10**30), 2**63]
 TEXTS = [
     "",
@@ -47,6 +51,8 @@ class Maker:
 
     def request(self) -> Any:
         kind = self.dice.choice(get_args(AnyRequest))
+        if kind is WritePage and self.dice.random() < 0.97:  # a page is hundreds of requests by itself
+            kind = WriteCode
         ask = self.struct(kind)
         return {"kind": kind.__struct_config__.tag, **ask} if isinstance(ask, dict) else ask
 
@@ -113,26 +119,24 @@ def test_every_request_is_answered_soon_and_leaves_everything_as_it_was(family: 
     versions = {name: tensor._version for name, tensor in cache.items()}
     hooks, grad = sum(len(m._forward_hooks) for m in model.modules()), torch.is_grad_enabled()
     codes: dict[str | None, int] = {}
-    slowest, held = 0.0, [0, 0]
+    slowest, peaks = 0.0, list[int]()
     for number in range(REQUESTS):
-        if number in (REQUESTS // 2, REQUESTS - 1):
-            held[number > REQUESTS // 2] = tracemalloc.get_traced_memory()[0]
-        if number == REQUESTS // 2 - 500:  # by now what is kept once is kept
-            tracemalloc.start()
+        if number % (REQUESTS // 2) == 0:
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         message = {"id": str(number), "ask": make.request()}
         if make.dice.random() < 0.02:
             message = make.dice.choice([make.dice.choice(OTHERS), {**message, "id": make.dice.choice(OTHERS)}])
         if isinstance(message, dict) and make.dice.random() < 0.05:
             message["cache"] = make.value(CacheRef)
-        began = time.perf_counter()
+        began = time.thread_time()
         code = look(service, message)
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.thread_time() - began)
         codes[code] = codes.get(code, 0) + 1
-    tracemalloc.stop()
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert codes[None] > REQUESTS / 4, codes  # else it tries only how requests are refused
     assert len(codes) > 6, codes
     assert slowest < SECONDS
-    assert held[1] - held[0] < MEMORY, held
+    assert peaks[2] - peaks[1] < MEMORY, peaks
     assert list(cache.cache_dict) == list(before)
     for name, tensor in before.items():
         assert torch.equal(cache[name], tensor), name
