@@ -210,7 +210,8 @@ def decompose(
     said += structure.notes() + _without(structure, by, wanted) + absent(structure, by, rows)
     said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and left > tolerance:
-        said += reasons(readout, structure, value - constant, tolerance, None if by == "accumulated" else rows)
+        why = reasons(readout, structure, value - constant, tolerance, None if by == "accumulated" else rows)
+        said += [reason for reason in why if reason not in said]
     columns = (rows.values, value, constant, unexplained)
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
     return Attribution(

@@ -85,16 +85,15 @@ class CacheView:
             )
         if not hasattr(found, "cfg"):
             raise ResidscopeError(
-                "no-model", f"`model=` takes the TransformerLens model itself, but was given {type(found).__name__}."
+                "no-model",
+                f"`model=` takes the TransformerLens model itself, but was given {type(found).__name__}"
+                f"{_inside(found)}.",
             )
         self.model: Any = found
         self.cfg: Any = found.cfg
         self.has_batch_dim = bool(getattr(cache, "has_batch_dim", _has_batch_dim(self.activations, self.cfg)))
         if not hasattr(found, "blocks"):
-            raise ResidscopeError(
-                "no-blocks",
-                f"This {type(found).__name__} has no `blocks`: Residscope reads models whose layers stand in one row.",
-            )
+            raise ResidscopeError("no-blocks", _no_blocks(found))
         self.seen = seen
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
         self.n_layers = self.memo.once(("layers",), self._layers)
@@ -426,6 +425,30 @@ class CacheView:
                 place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
                 return f"`{name}` ({place})"
         return None
+
+
+def _inside(model: Any) -> str:
+    """Which part of a module is the TransformerLens model, where one is, for the end of a sentence."""
+    parts: dict[str, Any] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
+    name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
+    return "" if name is None else f", which holds it: pass `model.{name}`"
+
+
+def _no_blocks(model: Any) -> str:
+    """What to say of a model whose layers are not in `blocks`."""
+    kind = type(model).__name__
+    inside = _inside(model)
+    if inside:
+        return f"Residscope needs the TransformerLens model itself, but this is a {kind}{inside}."
+    stacks = [f"`{name}`" for name in ("encoder_blocks", "decoder_blocks") if hasattr(model, name)]
+    name = str(getattr(model.cfg, "model_name", "") or kind)
+    if len(stacks) == 2:
+        return (
+            f"“{name}” is an encoder-decoder model: its layers are in {stacks[0]} and {stacks[1]}, and the decoder "
+            "reads the encoder in between. Residscope reads models with one row of layers (`blocks`), such as "
+            "decoder-only ones."
+        )
+    return f"This {kind} has no `blocks`: Residscope reads models whose layers stand in one row."
 
 
 class _Checked(NamedTuple):

@@ -92,10 +92,14 @@ def _copy(cache: Any) -> Any:
     if config is not None:
         found = {name: peek(config, name) for name in _CONFIGURED}
         of_model.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
-    blocks = (peek(model, "_modules") or {}).get("blocks", peek(model, "blocks"))
+    modules = peek(model, "_modules") or {}
+    blocks = modules.get("blocks", peek(model, "blocks"))
     if blocks is not None:
         rows = peek(blocks, "_modules")
         of_model.blocks = True if rows is None else range(len(rows))
+    for name in ("encoder_blocks", "decoder_blocks"):
+        if name in modules or peek(model, name) is not None:
+            setattr(of_model, name, True)
     return copy
 
 

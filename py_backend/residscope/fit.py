@@ -13,7 +13,7 @@ from .logits import READ_BY_UNEMBEDDING
 from .longer import step
 from .products import distinct
 from .readout import Readout
-from .structure import Pieces, Structure, coarse, named_layers
+from .structure import TRAINING, Pieces, Structure, coarse, in_training, named_layers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -311,6 +311,8 @@ def reasons(
         entered = gap(_sum_of(readout, start), _sum_of(readout, structure.embeddings()))
         if entered > tolerance / 4:
             said.append(f"{entered:.2g} arises before layer 0: what enters it is not what `hook_embed` and so on hold.")
+    if in_training(view.model):
+        said.append(TRAINING)
     if not said and unknown:
         some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""

@@ -238,7 +238,7 @@ _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "pad
 
 
 def settings_of(model: Any) -> tuple[object, ...]:
-    """What answers depend on beside activations and weights: the model's tokenizer, and its configuration.
+    """What answers depend on beside activations and weights: the model's tokenizer, configuration and mode.
 
     Of the tokenizer: which one it is, its special tokens, the side of its padding and the number of its words. Words
     that change places leave no mark here; a question that is asked in words is known by the tokens that they are now.
@@ -253,7 +253,8 @@ def settings_of(model: Any) -> tuple[object, ...]:
         special = tuple(_plain(getattr(tokenizer, name, None)) for name in _SPECIAL)
     except Exception as error:  # it is the user's code
         raise UnknownError from error
-    return _number_of(tokenizer), words, special, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+    modes = tuple(getattr(part, "training", None) is True for part in (model, getattr(model, "original_model", None)))
+    return _number_of(tokenizer), words, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
 def _scalars(config: Any) -> tuple[object, ...]:

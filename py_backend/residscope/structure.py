@@ -32,6 +32,17 @@ _PERHAPS = (
 )
 
 
+TRAINING = (
+    "The model is in training mode: where it has dropout, that changes at random what its parts add, and what follows "
+    "comes of that. Call `model.eval()` and make the cache again."
+)
+
+
+def in_training(model: Any) -> bool:
+    """Whether a model, or the Hugging Face model in it, is in training mode."""
+    return any(getattr(part, "training", False) is True for part in (model, getattr(model, "original_model", None)))
+
+
 @dataclass(frozen=True)
 class Structure:
     """Which pieces a decomposition is made of.
@@ -161,6 +172,8 @@ class Structure:
     def notes(self) -> list[str]:
         """What is not as in most models, in sentences."""
         said: list[str] = []
+        if (self.entered or self.whole or self.unsplit_attn or self.unsplit_mlp) and in_training(self.view.model):
+            said.append(TRAINING)
         if self.entered:
             said.append(
                 "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): this model changes "

@@ -1,0 +1,93 @@
+"""What is not a model that Residscope reads, or not in the state that it should be, is called by its name."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+import residscope
+from residscope import ResidscopeError
+from residscope.facts import row
+from residscope.identity import sight
+
+_SIZES = {
+    "t5": {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
+    | {"decoder_start_token_id": 0},
+    "bart": {"d_model": 24, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
+    | {"decoder_attention_heads": 4, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40, "decoder_start_token_id": 2}
+    | {"max_position_embeddings": 32},
+}
+
+
+def booted(config, kind, tmp_path):
+    torch.manual_seed(0)
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
+    made = kind.from_config(config)
+    tiny._move(made)
+    made.eval().save_pretrained(tmp_path)
+    tiny._tokenizer().save_pretrained(tmp_path)
+    return TransformerBridge.boot_transformers(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_an_encoder_decoder_model_is_called_that(kind, tmp_path):
+    config = AutoConfig.for_model(kind, vocab_size=tiny.VOCAB, **_SIZES[kind])
+    model = booted(config, AutoModelForSeq2SeqLM, tmp_path)
+    cache = ActivationCache({"decoder_blocks.0.hook_resid_pre": torch.zeros(1, 3, 24)}, model)
+    with pytest.raises(ResidscopeError, match=r"is an encoder-decoder model: .*`encoder_blocks` and `decoder_blocks`"):
+        residscope.attribute(cache, 5)
+    assert "encoder-decoder" in (row(cache, ["cache"], sight(cache)).problem or "")
+
+
+class Owner(torch.nn.Module):
+    """A user's module that holds the model."""
+
+    def __init__(self, model, *, configured: bool) -> None:
+        super().__init__()
+        self.lens = model
+        if configured:
+            self.cfg = model.cfg
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [
+        (torch.nn.DataParallel, "module"),
+        (lambda model: Owner(model, configured=False), "lens"),
+        (lambda model: Owner(model, configured=True), "lens"),
+    ],
+)
+def test_a_module_that_holds_the_model_is_told_with_its_part(wrap, name):
+    model = copy.deepcopy(tiny.boot("llama"))
+    _, logits, cache = tiny.run(model)
+    wrapped = wrap(model)
+    for given in ({"model": wrapped}, {}):
+        held = ActivationCache(cache.cache_dict, None if given else wrapped)
+        with pytest.raises(ResidscopeError, match=f"which holds it: pass `model.{name}`"):
+            residscope.attribute(held, 5, **given)
+    inner = residscope.attribute(ActivationCache(cache.cache_dict, None), 5, model=getattr(wrapped, name))
+    torch.testing.assert_close(inner.measured, logits[:, -1, 5])
+
+
+def test_dropout_in_training_mode_is_said_and_without_it_nothing_is(tmp_path):
+    sizes = {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 32, "vocab_size": tiny.VOCAB}
+    config = AutoConfig.for_model("gpt2", attn_pdrop=0.1, resid_pdrop=0.1, embd_pdrop=0.1, **sizes)
+    model = booted(config, AutoModelForCausalLM, tmp_path)
+    for training in (True, False):
+        model.train(training)
+        cache = tiny.run(model)[2]
+        for by in ("head", "layer"):
+            found = residscope.attribute(cache, (5, 6), by=by)
+            assert any("in training mode" in note for note in found.notes) == training
+            assert bool(found.notes) == training
+    plain = copy.deepcopy(tiny.boot("llama")).train()  # has no dropout: its figures are right
+    _, logits, cache = tiny.run(plain)
+    found = residscope.attribute(cache, 5)
+    assert not found.notes
+    torch.testing.assert_close(found.measured, logits[:, -1, 5])
