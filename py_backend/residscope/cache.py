@@ -441,7 +441,7 @@ def _no_blocks(model: Any) -> str:
     if inside:
         return f"Residscope needs the TransformerLens model itself, but this is a {kind}{inside}."
     stacks = [f"`{name}`" for name in ("encoder_blocks", "decoder_blocks") if hasattr(model, name)]
-    name = str(getattr(model.cfg, "model_name", "") or kind)
+    name = whole(PurePath(str(getattr(model.cfg, "model_name", "") or kind)).name)
     if len(stacks) == 2:
         return (
             f"“{name}” is an encoder-decoder model: its layers are in {stacks[0]} and {stacks[1]}, and the decoder "
