@@ -27,7 +27,7 @@ The tokenizer is read each time: its padding token may be set after a first look
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,7 @@ def _found(view: CacheView, special: _Special) -> Padding:
     rows: list[list[int]] | None = None if tokens is None else tokens.tolist()
     shown = _shown(view, rows)
     if shown is not None and any(span != (0, view.n_pos - 1) for span in shown):
-        return _made(view, shown, _taken(view, rows, shown, "", ""))
+        return _made(view, shown, _taken(view, rows, shown, "", "") + _nothing_else(view, rows, special))
     if rows is None:
         return _made(view, [(0, view.n_pos - 1)] * view.batch)
     starts = _starts(rows, special)
@@ -148,7 +148,7 @@ def _found(view: CacheView, special: _Special) -> Padding:
         first, last = before, view.n_pos - 1 - behind
         spans.append((first, last) if first <= last else (0, view.n_pos - 1))
     said = _taken(view, rows, spans, starts.doubt, ends.doubt, read=shown is not None and any(starts.cut))
-    could = _could(view, rows, ends, "end", spans)
+    could = _could(view, rows, ends, "end", spans) + _nothing_else(view, rows, special)
     return _made(view, spans, said + could, _could(view, rows, starts, "begin", spans))
 
 
@@ -250,12 +250,15 @@ _NOT_OWN_BOS = " One more may be padding, if these prompts have no BOS."
 def _ends(rows: list[list[int]], special: _Special, *, padded_left: bool) -> _Cut:
     size, runs = len(rows[0]), [_run(row[::-1]) for row in rows]
     some = [token for token, count in runs if count < size]
+    filling = _filling(rows, runs, special, [row[::-1] for row in rows])
     if special.pad is not None and special.pad in some:
         token = special.pad
+        if token == special.eos and max(_lengths(runs, token, size)) == 1 and any(filling.cut):
+            return filling  # some prompts end with their own end of text, and others are filled with something else
     elif special.eos is not None and max(_lengths(runs, special.eos, size)) > 1:
         token = special.eos
     else:
-        return _filling(rows, runs, special, [row[::-1] for row in rows])
+        return filling
     lengths = _lengths(runs, token, size)
     partial = [length for (_, count), length in zip(runs, lengths, strict=True) if count < size]
     if not partial:  # prompts of nothing but padding, or of one token
@@ -341,24 +344,23 @@ def _taken(
     """What was taken for padding, and where each prompt is read."""
     size = view.n_pos
     said: list[str] = []
-    before = [(at, first) for at, (first, _) in enumerate(spans) if first]
-    behind = [(at, size - 1 - last) for at, (_, last) in enumerate(spans) if last < size - 1]
+    before = {at: first for at, (first, _) in enumerate(spans) if first}
+    behind = {at: size - 1 - last for at, (_, last) in enumerate(spans) if last < size - 1}
     if behind:
-        token = _named(view, rows, [(at, size - 1) for at, _ in behind])
-        whom = _of(len(behind), view.batch)
-        one = len(behind) == 1
+        what = _tokens(list(behind.values()), "trailing", _named(view, rows, [(at, size - 1) for at in behind]))
+        whom, where = _of(len(behind), view.batch, capital=True), _places([spans[at][1] for at in behind])
+        was, read_at = ("was", "it is") if len(behind) == 1 else ("were", "they are")
         said.append(
-            f"{_was(whom, one)} taken for padded: {_each(count for _, count in behind)} trailing {token} were left "
-            f"out, and {'it is' if one else 'they are'} read at {_places([spans[at][1] for at, _ in behind])}."
-            f"{of_ends} If these are real, {CHANGE}."
+            f"{whom} {was} taken for padded: {what} left out, and {read_at} read at {where}.{of_ends} If these are "
+            f"real, {CHANGE}."
         )
     if before:
-        token = _named(view, rows, [(at, 0) for at, _ in before])
-        whom, one = _of(len(before), view.batch), len(before) == 1
+        what = _tokens(list(before.values()), "leading", _named(view, rows, [(at, 0) for at in before]))
+        whom, where = _of(len(before), view.batch, capital=True), _places([spans[at][0] for at in before])
+        was, begin = ("was", "it begins") if len(before) == 1 else ("were", "they begin")
         said.append(
-            f"{_was(whom, one)} taken for padded: {_each(count for _, count in before)} leading {token} were left "
-            f"out, and {'it begins' if one else 'they begin'} at "
-            f"{_places([spans[at][0] for at, _ in before])}.{of_starts} If these are real, pass `attention_mask=`."
+            f"{whom} {was} taken for padded: {what} left out, and {begin} at {where}.{of_starts} If these are real, "
+            "pass `attention_mask=`."
         )
         if read:
             said.append(
@@ -366,6 +368,19 @@ def _taken(
                 "this run, not of the prompts alone."
             )
     return said
+
+
+def _nothing_else(view: CacheView, rows: list[list[int]] | None, special: _Special) -> list[str]:
+    """Prompts of nothing but padding are read at the last position, all the same."""
+    empty = [at for at, row in enumerate(rows or []) if len(row) > 1 and set(row) == {special.pad}]
+    if not empty or rows is None:
+        return []
+    one = len(empty) == 1
+    return [
+        f"{_of(len(empty), view.batch, capital=True)} {'holds' if one else 'hold'} nothing but "
+        f"{_named(view, rows, [(at, 0) for at in empty])}: all of it was taken for real, and "
+        f"{'it is' if one else 'they are'} read at position {view.n_pos - 1}."
+    ]
 
 
 def _could(view: CacheView, rows: list[list[int]], cut: _Cut, end: str, spans: Spans) -> list[str]:
@@ -381,7 +396,7 @@ def _could(view: CacheView, rows: list[list[int]], cut: _Cut, end: str, spans: S
     change = CHANGE if end == "end" else "pass `attention_mask=`"
     return [
         f"{_of(len(whose), view.batch, capital=True)} {end}{'s' if one else ''} with "
-        f"{_each(count for _, count in whose)} {token}, {cut.why}: that was taken for real{read}. If it is padding, "
+        f"{_each([count for _, count in whose], token)}, {cut.why}: that was taken for real{read}. If it is padding, "
         f"{change}."
     ]
 
@@ -389,10 +404,6 @@ def _could(view: CacheView, rows: list[list[int]], cut: _Cut, end: str, spans: S
 def _of(count: int, batch: int, *, capital: bool = False) -> str:
     whom = "the prompt" if batch == 1 else f"{count} of {batch} prompts"
     return whom[0].upper() + whom[1:] if capital else whom
-
-
-def _was(whom: str, one: bool) -> str:
-    return f"{whom[0].upper()}{whom[1:]} {'was' if one else 'were'}"
 
 
 def _named(view: CacheView, rows: list[list[int]] | None, places: list[tuple[int, int]]) -> str:
@@ -403,14 +414,17 @@ def _named(view: CacheView, rows: list[list[int]] | None, places: list[tuple[int
     return f"`{Vocabulary(view.model).text(tokens.pop())}`" if len(tokens) == 1 else "tokens"
 
 
-def _each(counts: Iterable[int]) -> str:
-    """One by one, or from the fewest to the most."""
-    listed = list(counts)
-    if len(set(listed)) == 1:
-        return str(listed[0]) if len(listed) == 1 else f"{listed[0]} each,"
-    if len(listed) > _LISTED:
-        return f"{min(listed)} to {max(listed)} ({sum(listed)} in all)"
-    return ", ".join(map(str, listed[:-1])) + f" and {listed[-1]}"
+def _tokens(counts: list[int], which: str, token: str) -> str:
+    return f"{_each(counts, f'{which} {token}')} {'was' if sum(counts) == 1 else 'were'}"
+
+
+def _each(counts: list[int], what: str) -> str:
+    """So many of something: one by one, or from the fewest to the most."""
+    if len(counts) > 1 and len(set(counts)) == 1:
+        return f"{counts[0]} {what} each"
+    if len(counts) > _LISTED:
+        return f"{min(counts)} to {max(counts)} {what} ({sum(counts)} in all)"
+    return ", ".join(map(str, counts[:-1])) + " and " * (len(counts) > 1) + f"{counts[-1]} {what}"
 
 
 def _places(positions: list[int]) -> str:

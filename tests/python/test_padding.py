@@ -73,7 +73,9 @@ def run(model, tokens, **options):
         ([[1, 5, 6, 7, 2]], 2, [4], "taken for real"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "taken for padded"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
-        ([[2, 2, 2]], 2, [2], None),
+        ([[2, 2, 2]], 2, [2], "nothing but `</s>`"),
+        ([[1, 5, 6, 7, 8, 9, 2], [1, 9, 10, 2, 0, 0, 0]], 2, [6, 3], "3 trailing `<pad>` were left out"),
+        ([[1, 5, 6, 7, 2], [1, 8, 9, 5, 2]], 2, [4, 4], "2 of 2 prompts end with 1 `</s>` each"),
     ],
 )
 def test_runs_at_the_end(model, rows, pad, last, said):
@@ -182,7 +184,7 @@ def test_a_note_on_many_prompts_is_short(model):
     rows = [[1, *[5 + at % 40] * 2, *range(6, 6 + at % 7), *[2] * (9 - at % 7)] for at in range(40)]
     [note] = residscope.attribute(run(model, rows)[1], 11, by="layer").notes
     assert len(note) < 400
-    assert "3 to 9 (" in note
+    assert "3 to 9 trailing `</s>` (" in note
 
 
 TARGET = {"contrasts": [{"answer": [{"id": 21, "text": ""}], "distractor": [{"id": 22, "text": ""}]}]}

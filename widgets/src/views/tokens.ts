@@ -25,7 +25,7 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
     beside.hidden = !blind && count === 0;
     const said = left ? `${plural(count, "token")} taken for padding` : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
     const it = count === 1 ? "it" : "them";
-    render(html`${blind ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
+    render(html`${blind || count === 0 ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
       ${count > 0 ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding" @click=${() => store.togglePadding()}>${left ? `count ${it} as real` : `leave ${it} out`}</button>` : nothing}`, beside);
   });
 
