@@ -1,8 +1,9 @@
-"""Finding caches in the user's namespace: variables, and one level into lists, tuples, dicts and plain objects.
+"""Finding caches in the user's namespace: variables, and two levels into lists, tuples, deques, dicts and objects.
 
 Nothing of the user's is run: no property, no `__getattr__`, no `__class__`, no `__iter__`, `__len__`, `__eq__` or
 `__hash__` of theirs or of their metaclasses. So classes are told by `type` and compared by identity, what an object
-holds is read through CPython's own descriptors, and containers through the methods of `list`, `tuple` and `dict`.
+holds is read through CPython's own descriptors, and containers through the methods of `list`, `tuple`, `deque` and
+`dict`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import sys
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,18 +24,24 @@ from . import paths
 from .legible import legible
 
 ELEMENTS = 100_000
-"""So many elements of containers are looked at in one search."""
+"""So many elements of containers are looked at in one search, on either level."""
+
+INNER = 2_000
+"""So many containers that lie in others are looked into."""
 
 _HISTORY = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|_[oid]h|In")
 """IPython's own names for what was typed and shown; `Out` is the user's way to it."""
 
-_VARIABLE, _INNER, _OUT = range(3)
+_VARIABLE, _INNER, _DEEP, _OUT = range(4)
 _T = TypeVar("_T")
 
 
 @dataclass
 class Found:
-    """A cache, and all ways to it: variables first, then `runs["clean"]`, `model.cache`; `Out[5]` where it has none.
+    """A cache, and all ways to it.
+
+    Variables first, then `runs["clean"]`, `model.cache`, then two steps from a variable, `runs["clean"].cache`; `Out[5]`
+    where it has none.
 
     What is no plain name is told by where it is kept, so that it cannot be taken for another: `globals()["a b"]`,
     `vars(model)["a.b"]`.
@@ -71,10 +79,23 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
             containers[kind].append(place)
         else:
             containers[kind] = [place]
-    opened, full = _with_caches({kind: (places, [values[i] for i in places]) for kind, places in containers.items()})
+    groups = {kind: (places, [values[i] for i in places]) for kind, places in containers.items()}
+    opened, inner, full = _with_caches(groups, set(map(id, values)))
     for place, kind, value in opened:
         way = _OUT if names[place] == "Out" else _INNER
         ways += [(way, place, label, element) for label, element in _labelled(kind, value, _variable(names[place]))]
+    deep: dict[_Kind, list[_Inner]] = {}
+    for one in inner:
+        deep.setdefault(_kind(type(one.value)), []).append(one)
+    found_deep, _, full_deep = _with_caches(
+        {kind: (list(range(len(some))), [one.value for one in some]) for kind, some in deep.items()}, None
+    )
+    full = full or full_deep
+    for at, kind, value in found_deep:
+        place, outer, key, _ = deep[kind][at]
+        way = _OUT if names[place] == "Out" else _DEEP
+        name = _step(outer, _variable(names[place]), key)
+        ways += [(way, place, label, element) for label, element in _labelled(kind, value, name)]
     found: dict[int, Found] = {}
     taken: dict[str, list[int]] = {}
     for way, _, name, cache in sorted(ways, key=lambda way: way[:2]):
@@ -93,7 +114,7 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
 def caches() -> dict[str, Any]:
     """Every `ActivationCache` in the user's namespace, by its name.
 
-    Variables, and one level into lists, tuples, dicts and plain objects: `{"cache": …, 'runs["clean"]': …}`. A cache
+    Variables, and two levels into lists, tuples, deques, dicts and objects: `{"cache": …, 'runs["clean"]': …}`. A cache
     with several names stands under the first. Nothing is computed, and no property of any object is run.
     """
     return _Caches({found.names[0]: found for found in search().found})
@@ -157,8 +178,8 @@ def is_taken(variable: str) -> bool:
 
 def peek(value: Any, name: str, default: Any = None) -> Any:
     """What an object's own dictionary holds under a name: no property, no `__getattr__` and no class attribute."""
-    instance = _kind(type(value)).instance
-    return default if instance is None else dict.get(instance(value), name, default)
+    held = _kind(type(value)).held(value)
+    return default if held is None else dict.get(held, name, default)
 
 
 def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
@@ -191,11 +212,13 @@ class _Kind:
         cache: Whether they may be caches.
         base: The container that they are, if any.
         owner: The class, theirs or one before it, that gives the instances a dictionary of their own.
+        slots: The classes, theirs and those before it, that give the instances slots (`__slots__`), and their names.
     """
 
     cache: bool = False
     base: type | None = None
     owner: weakref.ref[type] | None = None
+    slots: tuple[tuple[weakref.ref[type], tuple[str, ...]], ...] = ()
 
     @property
     def instance(self) -> Callable[[Any], dict[str, Any]] | None:
@@ -203,8 +226,27 @@ class _Kind:
         owner = self.owner and self.owner()
         return None if owner is None else _class_dict(owner)["__dict__"].__get__
 
+    def held(self, value: Any) -> dict[str, Any] | None:
+        """What an instance holds, by name; None where it has neither a dictionary of its own nor slots."""
+        instance = self.instance
+        if not self.slots:
+            return None if instance is None else instance(value)
+        held: dict[str, Any] = {} if instance is None else dict.copy(instance(value))
+        for reference, names in self.slots:
+            owner = reference()
+            if owner is None:
+                continue
+            for name in names:
+                try:
+                    held.setdefault(name, _class_dict(owner)[name].__get__(value))
+                except (AttributeError, KeyError):  # nothing was put there, or the class was changed since
+                    continue
+        return held
+
     def containers(self, values: list[Any]) -> list[Any]:
-        """The lists, tuples or dictionaries that objects of this class hold their elements in."""
+        """The lists, tuples, deques or dictionaries that objects of this class hold their elements in."""
+        if self.slots:
+            return [self.held(value) for value in values]
         instance = self.instance
         return values if instance is None else list(map(instance, values))
 
@@ -242,19 +284,31 @@ def _kind(cls: type) -> _Kind:
 
 def _classify(cls: type) -> _Kind:
     bases = _mro(cls)
-    for base in (list, tuple, dict):
+    for base in (list, tuple, dict, deque):
         if any(b is base for b in bases):
             return _Kind(base=base)
     own = [(b, _class_dict(b)) for b in bases]
     # A class may put a property in front of the true `__dict__`; C's own classes (functions, modules) have other ones.
     owner = next((b for b, attributes in own if _gives_a_dictionary(b, attributes)), None)
-    if owner is None or any(b is type for b in bases):
+    slots = tuple((weakref.ref(b), names) for b, attributes in own if (names := _slots(b, attributes)))
+    if (owner is None and not slots) or any(b is type for b in bases):
         return _OPAQUE
     cache = all(any(mark in attributes for _, attributes in own) for mark in _MARKS)
-    return _Kind(cache=cache, owner=weakref.ref(owner))
+    return _Kind(cache=cache, owner=None if owner is None else weakref.ref(owner), slots=slots)
+
+
+def _slots(cls: type, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the slots that a class made in Python gives its instances."""
+    if not _flags(cls) & _MADE_IN_PYTHON or type(attributes.get("__slots__", _NOTHING)) is type(_NOTHING):
+        return ()
+    return tuple(
+        name for name, value in attributes.items() if type(value) is types.MemberDescriptorType and type(name) is str
+    )
 
 
 def _gives_a_dictionary(cls: type, attributes: Mapping[str, Any]) -> bool:
+    if cls is types.SimpleNamespace:
+        return True
     return type(attributes.get("__dict__")) is types.GetSetDescriptorType and bool(_flags(cls) & _MADE_IN_PYTHON)
 
 
@@ -263,31 +317,77 @@ def _is_cache(value: Any) -> bool:
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
-def _with_caches(groups: dict[_Kind, tuple[list[int], list[Any]]]) -> tuple[list[tuple[int, _Kind, Any]], bool]:
-    """The containers that hold an object of a cache's class, and whether some were not looked at to their end.
+class _Inner(NamedTuple):
+    """A container in another one.
+
+    Attributes:
+        place: Where the outer one stands in the namespace.
+        outer: The outer one's kind.
+        key: Where it stands in the outer one.
+        value: It.
+    """
+
+    place: int
+    outer: _Kind
+    key: Any
+    value: Any
+
+
+def _with_caches(
+    groups: dict[_Kind, tuple[list[int], list[Any]]], variables: set[int] | None
+) -> tuple[list[tuple[int, _Kind, Any]], list[_Inner], bool]:
+    """The containers that hold an object of a cache's class, those in them, and whether some were not read whole.
 
     Args:
         groups: For each kind of container their places in the namespace, and they.
+        variables: The addresses of what variables lead to, which is looked at anyway; None where the containers in
+            them are not wanted.
     """
     held = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
     sizes = {kind: list(map(kind.reads.__len__, containers)) for kind, containers in held.items()}
     most = _share(list(chain.from_iterable(sizes.values())))
     opened: list[tuple[int, _Kind, Any]] = []
+    inner: list[_Inner] = []
+    cut = False
     for kind, containers in held.items():
-        # All elements at once, at C speed: mostly no class among them is a cache's.
-        wanted = _unchanging(partial(_cache_classes, kind, containers, most), [])
+        # All elements at once, at C speed: mostly no class among them is a cache's or a container's.
+        nothing: tuple[list[int], list[int]] = [], []
+        wanted, nested = _unchanging(partial(_classes_in, kind, containers, most), nothing)
         if wanted:
             opened += _unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most), [])
-    return opened, most is not None
+        if nested and variables is not None:
+            some = _unchanging(partial(_holding, set(nested), kind, groups[kind][0], containers, most), [])
+            each = max(INNER // max(len(some), 1), 1)  # a large one leaves room for the others
+            for place, _, container in some[:INNER]:
+                more = _unchanging(partial(_containers_in, set(nested), kind, container, each + 1), [])
+                inner += [_Inner(place, kind, key, value) for key, value in more[:each] if id(value) not in variables]
+                cut = cut or len(more) > each
+            cut = cut or len(some) > INNER
+    return opened, inner, cut or most is not None
 
 
-def _cache_classes(kind: _Kind, containers: list[Any], most: int | None) -> list[int]:
-    """The addresses of the caches' classes among all elements' classes: a class' own `__hash__` may be the user's."""
+def _containers_in(nested: set[int], kind: _Kind, container: Any, most: int) -> list[tuple[Any, Any]]:
+    """The first containers in a container, and where they stand."""
+    some = islice(_items(kind, container), ELEMENTS)
+    return list(islice(((key, value) for key, value in some if id(type(value)) in nested), most))
+
+
+def _items(kind: _Kind, container: Any) -> Iterable[tuple[Any, Any]]:
+    return dict.items(container) if kind.reads is dict else enumerate(kind.reads.__iter__(container))
+
+
+def _classes_in(kind: _Kind, containers: list[Any], most: int | None) -> tuple[list[int], list[int]]:
+    """The addresses of the caches' and of the containers' classes among all elements' classes.
+
+    Addresses, since a class' own `__hash__` may be the user's.
+    """
     met = set(map(id, map(type, chain.from_iterable(_views(kind, containers, most)))))
     if not met <= _kinds.keys():
         for element in chain.from_iterable(_views(kind, containers, most)):
             _kind(type(element))
-    return [key for key in met if _kinds.get(key, _OPAQUE).cache]
+    kinds = {key: _kinds.get(key, _OPAQUE) for key in met}
+    caches = [key for key, kind in kinds.items() if kind.cache]
+    return caches, [key for key, kind in kinds.items() if kind is not _OPAQUE and not kind.cache]
 
 
 def _holding(
@@ -325,15 +425,16 @@ def _labelled(kind: _Kind, container: Any, name: str) -> list[tuple[str, Any]]:
     """The caches in a container, by what one would write to get them."""
 
     def read() -> list[tuple[Any, Any]]:
-        items = dict.items(container) if kind.reads is dict else enumerate(kind.reads.__iter__(container))
-        return [(key, element) for key, element in islice(items, ELEMENTS) if _is_cache(element)]
+        return [(key, element) for key, element in islice(_items(kind, container), ELEMENTS) if _is_cache(element)]
 
-    def label(key: Any) -> str:
-        if kind.base is not None:
-            return f"{name}[{_key(key)}]"
-        return f"{name}.{key}" if type(key) is str and paths.is_plain(key) else f"vars({name})[{_key(key)}]"
+    return [(_step(kind, name, key), element) for key, element in _unchanging(read, [])]
 
-    return [(label(key), element) for key, element in _unchanging(read, [])]
+
+def _step(kind: _Kind, name: str, key: Any) -> str:
+    """What one would write to get what stands in a container of this kind and name."""
+    if kind.base is not None:
+        return f"{name}[{_key(key)}]"
+    return f"{name}.{key}" if type(key) is str and paths.is_plain(key) else f"vars({name})[{_key(key)}]"
 
 
 def _key(key: Any) -> str:
@@ -346,7 +447,7 @@ _NOTHING = object()
 
 
 def _element(container: Any, key: Any) -> Any:
-    """The element under a key, if the container's class leaves that to `list`, `tuple` or `dict`."""
+    """The element under a key, if the container's class leaves that to `list`, `tuple`, `deque` or `dict`."""
     base = _kind(type(container)).base
     if base is None or _of_class(type(container), "__getitem__") is not _class_dict(base)["__getitem__"]:
         return _NOTHING
@@ -362,12 +463,22 @@ def _element(container: Any, key: Any) -> Any:
 def _attribute(owner: Any, name: str) -> Any:
     """What an object's own dictionary holds under a name, if nothing in its class comes before that."""
     cls = type(owner)
-    if _of_class(cls, "__getattribute__") is not _class_dict(object)["__getattribute__"]:
+    if not any(_of_class(cls, "__getattribute__") is _class_dict(b).get("__getattribute__") for b in _PLAIN):
         return _NOTHING
-    own = type(_of_class(cls, name))
+    found = _of_class(cls, name)
+    own = type(found)
+    if own is types.MemberDescriptorType and any(name in names for _, names in _kind(cls).slots):
+        try:
+            return found.__get__(owner)
+        except AttributeError:
+            return _NOTHING
     if any(_of_class(own, method) is not _NOTHING for method in ("__set__", "__delete__")):
         return _NOTHING
     return peek(owner, name, _NOTHING)
+
+
+_PLAIN = (object, types.SimpleNamespace)
+"""Classes whose way to look up an attribute is Python's own."""
 
 
 def _of_class(cls: type, name: str) -> Any:
@@ -386,6 +497,6 @@ def _unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
 
 
 _LEFT_OUT = (
-    f"Only {ELEMENTS:,} elements of lists, tuples and dictionaries were looked at, the first ones of each: a cache "
-    "further on is not listed. Give it a variable of its own."
+    f"Only {ELEMENTS:,} elements of lists, tuples and dictionaries were looked at, and {INNER:,} lists, dictionaries "
+    "and objects in them, the first ones of each: a cache further on is not listed. Give it a variable of its own."
 )

@@ -258,7 +258,7 @@ class WritePage(Request, frozen=True, tag="page"):
 
 
 class ListCaches(Request, frozen=True, tag="caches"):
-    """Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers."""
+    """Every `ActivationCache` that the user's namespace reaches: variables, and two levels into containers."""
 
 
 class Presence(Request, frozen=True, tag="presence"):

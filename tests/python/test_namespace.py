@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import types
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import OrderedDict, defaultdict, deque, namedtuple
 from unittest.mock import MagicMock
 
 import pytest
@@ -35,6 +35,15 @@ def names_in(variables) -> list[list[str]]:
 class Holder:
     def __init__(self, **held):
         self.__dict__.update(held)
+
+
+class Slotted:
+    """An object with slots, one of them empty."""
+
+    __slots__ = ("cache", "empty")
+
+    def __init__(self, cache):
+        self.cache = cache
 
 
 class Own(ActivationCache):
@@ -69,7 +78,17 @@ Pair = namedtuple("Pair", "logits cache")
         ({"a b": ["C"]}, [['globals()["a b"][0]']]),
         ({"_.x": Holder(c="C")}, [['globals()["_.x"].c']]),
         ({5: ["C"], "x": "C"}, [["x"]]),
-        ({"deep": [["C"]]}, []),
+        ({"deep": [["C"]]}, [["deep[0][0]"]]),
+        ({"runs": {"clean": {"cache": "C"}}}, [['runs["clean"]["cache"]']]),
+        ({"runs": {"clean": Holder(cache="C")}}, [['runs["clean"].cache']]),
+        ({"held": Holder(runs=["C"])}, [["held.runs[0]"]]),
+        ({"run": types.SimpleNamespace(cache="C")}, [["run.cache"]]),
+        ({"runs": [types.SimpleNamespace(cache="C")]}, [["runs[0].cache"]]),
+        ({"last": deque([0, "C"])}, [["last[1]"]]),
+        ({"run": Slotted(cache="C")}, [["run.cache"]]),
+        ({"runs": {"a": Slotted(cache="C")}}, [['runs["a"].cache']]),
+        ({"runs": [["C"]], "mine": "C", "held": Holder(c="C")}, [["mine", "held.c", "runs[0][0]"]]),
+        ({"deeper": [[["C"]]]}, []),
         ({"_": "C", "__": "C", "___": "C", "_5": "C", "_oh": {5: "C"}, "Out": {5: "C"}}, [["Out[5]"]]),
         ({"_5": "C", "Out": {5: "C"}, "mine": "C"}, [["mine"]]),
         ({"_i5": "C", "In": ["C"], "_ih": ["C"], "_dh": ["C"]}, []),
@@ -90,6 +109,12 @@ def test_a_cache_is_one_row_with_all_its_names(variables, expected, kind):
             filled = copy.copy(value)
             filled.update({key: put(element) for key, element in value.items()})
             return filled
+        if isinstance(value, deque):
+            return deque(map(put, value))
+        if isinstance(value, Slotted):
+            return Slotted(put(value.cache))
+        if isinstance(value, types.SimpleNamespace):
+            return types.SimpleNamespace(**{name: put(held) for name, held in vars(value).items()})
         if isinstance(value, Holder):
             return Holder(**{name: put(held) for name, held in vars(value).items()})
         return value
@@ -157,7 +182,7 @@ SPECIAL += ["__getitem__", "__contains__", "__reversed__", "__copy__", "__length
 SPECIAL += ["items", "get", "copy"]
 
 
-@pytest.mark.parametrize("base", [object, list, dict, tuple, ActivationCache])
+@pytest.mark.parametrize("base", [object, list, dict, tuple, deque, types.SimpleNamespace, Slotted, ActivationCache])
 @pytest.mark.parametrize("inside", [False, True])
 def test_nothing_of_the_users_is_run(base, inside):
     methods = {name: minds(name) for name in SPECIAL}
@@ -167,7 +192,7 @@ def test_nothing_of_the_users_is_run(base, inside):
     if base is ActivationCache:
         next(c.__dict__["__dict__"] for c in (ActivationCache,)).__get__(value)["cache_dict"] = {}
     Touchy.touched.clear()
-    found = search({"value": [value] if inside else value, "values": {"a": value}}).found
+    found = search({"value": [[value]] if inside else value, "values": {"a": [value]}}).found
     assert Touchy.touched == []
     assert len(found) == (base is ActivationCache)
 
@@ -228,6 +253,42 @@ def test_what_is_too_much_is_said():
     assert [f.names for f in found.found] == [["short[0]"]]
     assert "100,000" in found.notes[0]
     assert search({"short": [cache()]}).notes == []
+    found = search({"runs": [[0] for _ in range(50_000)], "short": [[cache()]]})
+    assert "100,000" in found.notes[0]
+
+
+@pytest.mark.parametrize("variables", [
+    {f"v{i}": [{"a": i}, [i]] for i in range(4_000)},
+    {"runs": [{"a": i} for i in range(90_000)]},
+    {"runs": {i: Holder(a=i, b=[i]) for i in range(90_000)}},
+    {"runs": [Slotted(i) for i in range(90_000)]},
+])  # fmt: skip
+def test_two_levels_are_looked_at_as_quickly(variables, capsys):
+    variables = {"first": {"run": {"cache": cache()}}} | variables
+    search(variables)
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        found = search(variables)
+        times.append(time.perf_counter() - start)
+    assert [f.names for f in found.found] == [['first["run"]["cache"]']] or found.notes
+    with capsys.disabled():
+        print(f" [two levels: {sorted(times)[3] * 1e3:.1f} ms]", end="")
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"runs": {"clean": {"cache": "C"}}}, 'runs["clean"]["cache"]'),
+        ({"run": types.SimpleNamespace(cache="C")}, "run.cache"),
+        ({"run": Slotted(cache="C")}, "run.cache"),
+        ({"last": deque(["C"])}, "last[0]"),
+    ],
+)
+def test_a_way_of_two_steps_is_written_where_python_would_take_it(variables, name, monkeypatch):
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
+    assert namespace.leads_to(name, "C")
+    assert not namespace.leads_to(name, "another")
 
 
 def test_ten_thousand_variables(capsys):

@@ -274,7 +274,7 @@ export interface WritePage {
   padding?: "found" | "none";
 }
 /**
- * Every `ActivationCache` that the user's namespace reaches: variables, and one level into containers.
+ * Every `ActivationCache` that the user's namespace reaches: variables, and two levels into containers.
  */
 export interface ListCaches {
   kind: "caches";
@@ -626,4 +626,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "f995e56e0686";
+export const WIRE = "1927de6baa5b";
