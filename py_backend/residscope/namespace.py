@@ -40,8 +40,8 @@ _T = TypeVar("_T")
 class Found:
     """A cache, and all ways to it.
 
-    Variables first, then `runs["clean"]`, `model.cache`, then two steps from a variable, `runs["clean"].cache`; `Out[5]`
-    where it has none.
+    Variables first, then `runs["clean"]`, `model.cache`, then two steps from a variable, `runs["clean"].cache`;
+    `Out[5]` where it has none.
 
     What is no plain name is told by where it is kept, so that it cannot be taken for another: `globals()["a b"]`,
     `vars(model)["a.b"]`.
