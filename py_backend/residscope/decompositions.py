@@ -11,6 +11,7 @@ from . import positions
 from .absences import lacking
 from .attribution import decompose
 from .cache import CacheView
+from .changes import weights_changed
 from .envelope import Buffers, float32, number
 from .errors import ResidscopeError
 from .heads import name
@@ -67,8 +68,9 @@ def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionR
         own=result.own,
         prompts=view.batch if prompt is None else 1,
         notes=([refusal] if refusal else [])
+        + weights_changed(view)
         + [_CACHE_CHANGED] * seen.changed
-        + [note for note in result.notes if note not in (refusal or "")]
+        + [note for note in result.notes if note not in (refusal or "") and note not in weights_changed(view)]
         + (positions.assumed(view) if ask.position is None else [])
         + (_past_the_end(view, ask.position) if prompt is None else []),
         refusal=refusal,
