@@ -86,7 +86,7 @@ def by_comm(sidebar: Any, message: Any) -> Answer:
 def by_code(message: Any, monkeypatch: pytest.MonkeyPatch) -> Answer:
     pieces: list[dict[str, Any]] = []
     monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: pieces.append(data[executed.MIME]))
-    executed.answer(json.dumps([message]))
+    executed.answer(json.dumps([message]), "token")
     whole = json.loads("".join(piece["text"] for piece in pieces))
     return whole["answer"], [base64.b64decode(buffer) for buffer in whole["buffers"]]
 

@@ -199,7 +199,7 @@ def test_deep_nesting_is_answered(message):
 def test_nonsense_in_place_of_questions_is_answered(text, monkeypatch):
     sent: list[Any] = []
     monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: sent.append(data[executed.MIME]))
-    executed.answer(text)
+    executed.answer(text, "token")
     (piece,) = sent
     assert json.loads(piece["text"])["answer"]["failure"]["code"] == "protocol"
 
