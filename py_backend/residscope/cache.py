@@ -125,10 +125,6 @@ class CacheView:
                 f"`{name}` is a {self._others[name]} in this cache, not a tensor: put the tensor alone in its place.",
             )
         if name not in self.activations:
-            if name in self._others:
-                raise ResidscopeError(
-                    "missing-activation", f"`{name}` in this cache is a {self._others[name]}, and no tensor."
-                )
             raise not_cached(name)
         tensor = self.activations[name].detach()
         tensor = tensor if self.has_batch_dim else tensor.unsqueeze(0)

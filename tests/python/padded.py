@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -90,11 +89,9 @@ def _measured(way: Way, given: bool) -> Iterator[tuple[str, bool, list[str]]]:
     yield "last position", last(CacheView(cache, **options)) == ends, result.notes
     yield "logits", _same(result.measured, torch.stack([logits for logits, _ in truths])), result.notes
     for score in SCORES:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            found = residscope.scores(cache, score, **options)  # the mean of the prompts' scores
-        right = _same(found, torch.stack([scores[score] for _, scores in truths]).mean(0))
-        yield score, right, [str(one.message) for one in said]
+        found = residscope.scores(cache, score, **options)  # the mean of the prompts' scores
+        right = _same(found.values, torch.stack([scores[score] for _, scores in truths]).mean(0))
+        yield score, right, found.notes
 
 
 @cache

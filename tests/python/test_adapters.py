@@ -19,7 +19,7 @@ FIGURES = {
     "head": lambda cache: residscope.attribute(cache, ANSWERS).values,
     "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron").values,
     "value": lambda cache: residscope.attention(cache, "1.1", weighting="value").values,
-    "copying": lambda cache: residscope.scores(cache, "copying"),
+    "copying": lambda cache: residscope.scores(cache, "copying").values,
 }
 
 

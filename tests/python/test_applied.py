@@ -127,7 +127,7 @@ FIGURES = {
     "source": lambda cache: residscope.attribute(cache, ANSWERS, by="source", heads="1.1").values,
     "value": lambda cache: residscope.attention(cache, "1.1", weighting="value").values,
     "contribution": lambda cache: residscope.attention(cache, "1.1", weighting="contribution", answers=ANSWERS).values,
-    "copying": lambda cache: residscope.scores(cache, "copying"),
+    "copying": lambda cache: residscope.scores(cache, "copying").values,
     "token lens": lambda cache: residscope.token_lens(cache, 5).probabilities,
 }
 
@@ -246,7 +246,7 @@ def test_weights_that_are_not_there_are_a_sentence_and_what_needs_none_goes_on(g
             with suppress(ResidscopeError):  # neurons, sources: a sentence is right, too
                 assert figure(cache).isfinite().any()
     assert residscope.attention(cache, "1.1").values.isfinite().all()
-    assert residscope.scores(cache, "previous").isfinite().all()
+    assert residscope.scores(cache, "previous").values.isfinite().all()
 
 
 def test_what_accelerate_keeps_elsewhere_is_read_from_there():

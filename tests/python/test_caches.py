@@ -333,10 +333,10 @@ def test_a_dictionary_may_hold_arrays_and_other_things(name):
 def test_what_is_needed_and_not_a_tensor_is_named(value):
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
-    held["blocks.1.attn.hook_z"] = value
-    with pytest.raises(residscope.ResidscopeError, match=f"hook_z` is a {type(value).__name__} in this cache"):
-        residscope.attribute(held, 5, model=model)
-    with pytest.raises(residscope.ResidscopeError, match="holds no tensors"):
+    held["blocks.1.attn.hook_pattern"] = value
+    with pytest.raises(residscope.ResidscopeError, match=f"hook_pattern` is a {type(value).__name__} in this cache"):
+        residscope.attention(held, "1.1", model=model)
+    with pytest.raises(residscope.ResidscopeError, match="holds no activations by name"):
         residscope.attribute({"prompt": value if not isinstance(value, tuple) else "text"}, 5, model=model)
 
 

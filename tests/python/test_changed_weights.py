@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
 import msgspec
 import pytest
@@ -18,13 +17,6 @@ ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"
 
 
-def _notes_of_score(cache, name):
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always")
-        residscope.scores(cache, name)
-    return [str(one.message) for one in given]
-
-
 PYTHON = {
     "head": lambda cache: residscope.attribute(cache, ANSWERS).notes,
     "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron", layers=1).notes,
@@ -33,7 +25,7 @@ PYTHON = {
     "value": lambda cache: residscope.attention(cache, "1.1", weighting="value").notes,
     "contribution": lambda cache: residscope.attention(cache, "1.1", weighting="contribution").notes,
     "token lens": lambda cache: residscope.token_lens(cache, 5).notes,
-    "copying": lambda cache: _notes_of_score(cache, "copying"),
+    "copying": lambda cache: residscope.scores(cache, "copying").notes,
 }
 REQUESTS = {
     "attribution": {"kind": "attribute", "by": "head"},
@@ -77,7 +69,7 @@ def test_what_needs_no_weights_says_nothing(run):
     residscope.attribute(cache, ANSWERS)
     _train(model)
     assert not any(SAID in note for note in residscope.attention(cache, "1.1").notes)
-    assert not _notes_of_score(cache, "previous")
+    assert not residscope.scores(cache, "previous").notes
 
 
 @pytest.mark.parametrize("what", [*REQUESTS, *(f"{name}, pattern" for name in WITHOUT_WEIGHTS)])

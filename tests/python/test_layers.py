@@ -35,7 +35,7 @@ def test_the_layers_that_are_there_are_all_there_are(inner):
         torch.testing.assert_close(result.measured, truth)
         total = result.values[-1] if by == "accumulated" else result.values.sum(0)
         torch.testing.assert_close(total + result.constant, truth, atol=1e-4, rtol=1e-4)
-    assert residscope.scores(cache, "copying").shape == (2, 4)
+    assert residscope.scores(cache, "copying").values.shape == (2, 4)
     assert residscope.token_lens(cache, 5).points[-2:] == ["1_mid", "final_post"]
     assert row(cache, ["cache"], sight(cache)).layers == 2
 

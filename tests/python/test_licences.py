@@ -44,7 +44,8 @@ def others(bundle: str) -> dict[str, str]:
     for path in paths:
         match = re.match(r"(.*node_modules/((?:@[^/]+/)?[^/]+))/", path)
         if match:
-            found[match[2]] = (ROOT / match[1] / "LICENSE").read_text()
+            [licence] = (ROOT / match[1]).glob("LICEN[CS]E*")
+            found[match[2]] = licence.read_text()
     return found
 
 

@@ -65,7 +65,7 @@ def test_attention_is_what_was_cached_or_named_as_missing(run, kept, plain):
         true = whole["pattern", 1][0, [1, 3]]
         assert torch.equal(found, true) or plain  # a run of one prompt rounds otherwise
         torch.testing.assert_close(found, true, atol=1e-6, rtol=1e-5)
-        shares = residscope.scores(some, "previous", prompt=0, model=model)[1]
+        shares = residscope.scores(some, "previous", prompt=0, model=model).values[1]
         torch.testing.assert_close(shares, whole["pattern", 1][0].diagonal(-1, -2, -1).sum(-1) / 7)
     else:
         refused(lambda: residscope.attention(some, "1.1", prompt=0, model=model), "blocks.1.attn.hook_pattern")
@@ -266,7 +266,7 @@ def test_a_dictionary_may_hold_other_things_and_arrays(run, others, named):
     assert torch.equal(found.values, expected.values)
     residscope.inspect(kept, ANSWERS, model=model).close()
     kept["blocks.1.attn.hook_pattern"] = (1, 2)
-    with pytest.raises(ResidscopeError, match=r"`blocks.1.attn.hook_pattern` in this cache is a tuple"):
+    with pytest.raises(ResidscopeError, match=r"`blocks.1.attn.hook_pattern` is a tuple in this cache"):
         residscope.attention(kept, "1.1", model=model)
     with pytest.raises(ResidscopeError, match="is a str"):
         residscope.attribute({"prompt": "When John"}, ANSWERS, model=model)

@@ -127,7 +127,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
   if ("prompt" in ask) answers(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
   if ("position" in ask) answers(ask.position === null || ask.position === undefined || isIndex(ask.position, positions));
   switch (kind) {
-    case "describe": return matches(bytes.length === 0 && reply.missing.length <= MOST.texts);
+    case "describe": return matches(bytes.length === 0 && reply.missing.length <= MOST.texts && (reply.points ?? []).length <= MOST.texts * 4);
     case "tokens": return matches(reply.tokens.every(({ varies = [] }) => varies.length <= 32) && reply.tokens.length === positions && bytes.length === 0);
     case "attribute": {
       const rows = reply.labels.length;
