@@ -111,7 +111,7 @@ def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypa
 
 def test_of_several_answers_the_likeliest_counts_and_a_direction_has_none():
     _, logits, cache = tiny.run(tiny.boot("llama"))
-    result = residscope.token_lens(cache, ([5, 40, 33], 7), prompt=0, points="final_post")
+    result = residscope.token_lens(cache, ({5, 40, 33}, 7), prompt=0, points="final_post")
     check(result, logits[0].softmax(-1), torch.tensor([[5, 40, 33]]))
     assert "rank" in repr(result)
     direction = residscope.token_lens(cache, torch.randn(24), prompt=0, points="final_post")
