@@ -42,7 +42,7 @@ def head(verdicts: list[str]) -> list[str]:
         "Where each prompt begins and ends is decided in one place (`residscope/padding.py`, which has the rules), from the",
         "evidence in this order: `attention_mask=`, the mask that the cached attention shows, runs of the padding token, ids.",
         "Wherever something was taken for padding, or could be, the notes of the result say how many tokens that are, and where",
-        "each prompt is read; `residscope.scores` gives a tensor, and warns. To change it, pass `attention_mask=` (a tensor, an",
+        "each prompt is read. To change it, pass `attention_mask=` (a tensor, an",
         "array, lists, or what the tokenizer returned) or `position=`; in the panel one click counts the tokens as real.",
         "",
         f"Below, a tiny model and three prompts in {ways} ways to pad them, each figure held against the same prompts run alone.",
