@@ -172,9 +172,12 @@ export class Store implements Synced {
     return value === undefined || Number.isNaN(value) ? null : value;
   }
 
-  /** Whether this layer is known to have no attention heads. */
+  /** Whether this layer is known to have no attention heads. A head that was not cached may be there, and be looked at. */
   isAbsent(name: string): boolean {
-    return Number.isNaN(this.#headRow(name)) && !this.facts.value?.missing.includes("attn.hook_z");
+    if (!Number.isNaN(this.#headRow(name))) return false;
+    const { missing = [], refusal = null } = this.headRows.value?.reply ?? {};
+    const canBeSeen = refusal !== null && !this.facts.value?.missing.includes("attn.hook_pattern");
+    return !missing.includes("heads") && !canBeSeen;
   }
 
   #headRow(name: string): number | undefined {
