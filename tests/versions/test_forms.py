@@ -60,9 +60,8 @@ def test_some_positions_of_it(structure, pos_slice):
     ("kept", "by", "missing"),
     [
         ("hook_resid_post", "head", "blocks.0.attn.hook_z"),
-        ("hook_resid_post", "layer", "hook_embed"),
-        ("hook_z", "accumulated", "ln_final.hook_scale"),
-        ("hook_scale", "accumulated", "blocks.0.hook_resid_pre"),
+        ("hook_z", "accumulated", "hook_resid_post"),
+        ("hook_scale", "accumulated", "hook_resid_post"),
     ],
 )
 def test_what_was_not_cached_is_named(kept, by, missing):
@@ -77,7 +76,10 @@ def test_a_cache_of_nothing_to_attribute_is_refused():
     with torch.no_grad():
         _, cache = hooked.model("LN").run_with_cache(hooked.tokens(), names_filter="hook_embed")
         pair = hooked.model("LN").run_with_cache(hooked.tokens())
-    for wrong, said in ((cache, "nothing to attribute"), (pair, "pass `cache`")):
+    for wrong, said in (
+        (cache, "`attn.hook_z` and `ln_final.hook_scale` are not in this cache"),
+        (pair, "pass `cache`"),
+    ):
         with pytest.raises(ResidscopeError, match=said):
             residscope.attribute(wrong, hooked.ANSWERS)
 
@@ -125,7 +127,8 @@ def test_saved_and_loaded_it_needs_the_model(tmp_path):
         residscope.attribute(loaded, hooked.ANSWERS, model=model),
         residscope.attribute(rebuilt, hooked.ANSWERS),
     ):
-        assert torch.equal(result.values, expected.values)
+        # To rounding: another cache's sums may be taken in another order, by what is kept of each.
+        torch.testing.assert_close(result.values, expected.values, atol=1e-6, rtol=1e-5)
 
 
 # --- token ids: the cache holds none ---------------------------------------------------------------------------------
