@@ -2,18 +2,23 @@
  * `npm run test:versions`: tests/versions against older releases of TransformerLens, each in an environment of its own
  * under `.venv-versions/`: that release, what Residscope computes with, and Residscope's source; no Jupyter.
  *
- * `npm run test:versions -- 2.18` takes the releases whose numbers begin so; what follows `--` goes to pytest.
+ * And tests/adapters with peft and bitsandbytes, which lie in a folder beside what `.venv` has.
+ *
+ * `npm run test:versions -- 2.18 adapters` takes what begins so; what follows `--` goes to pytest.
  * A release is added by its entry below and a file of pins, .dev/versions/RELEASE.txt: install it here without pins, and
  * list what `pip freeze` says.
  */
+
+import { rmSync } from "node:fs";
 
 import { ask, environment, Failure, fingerprint, inRoot, main, python, pythonOf, run, step, stepIfChanged, summary, windows } from "./lib.mjs";
 import { setUpPython } from "./python.mjs";
 
 const releases = [
   { release: "2.18.0", newestPython: 12 }, // it needs numpy 1, which has no wheels for a newer one
-  { release: "3.9.0", newestPython: 14 },
+  { release: "3.9.0", newestPython: 14, also: ["tests/python/test_applied.py"] },
 ];
+const adapters = "adapters";
 const computesWith = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];
 const oldestPython = 10;
 
@@ -36,7 +41,7 @@ const missing = ({ release, newestPython }) =>
   `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, and this machine has only ` +
   `3.${minorOf([python])}: install python3.${newestPython} beside it to run its tests.`;
 
-function test({ release }, [command, ...args], pytest) {
+function test({ release, also = [] }, [command, ...args], pytest) {
   const folder = inRoot(".venv-versions", release);
   const pins = `.dev/versions/${release}.txt`;
   const own = pythonOf(folder);
@@ -55,7 +60,22 @@ function test({ release }, [command, ...args], pytest) {
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
     const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
-    run(own, ["-m", "pytest", "tests/versions", ...pytest], { env: { ...env, ...source, ...calm } });
+    run(own, ["-m", "pytest", "tests/versions", ...also, ...pytest], { env: { ...env, ...source, ...calm } });
+  });
+}
+
+/** With the packages that change a layer's map: too large for `.venv`, and nothing that Residscope itself imports. */
+function testAdapters(pytest) {
+  const folder = inRoot(".venv-versions", adapters);
+  const pins = `.dev/versions/${adapters}.txt`;
+  const quiet = environment({ PIP_DISABLE_PIP_VERSION_CHECK: "1" });
+  stepIfChanged("peft and bitsandbytes, installed", `versions-${adapters}`, () => fingerprint([pins], ask(python, ["-VV"])), [folder], () => {
+    rmSync(folder, { recursive: true, force: true });
+    run(python, ["-m", "pip", "install", "--no-compile", "--no-deps", "--target", folder, "-r", pins], { env: quiet });
+  });
+  step("peft and bitsandbytes, tested", () => {
+    const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" });
+    run(python, ["-m", "pytest", "tests/adapters", ...pytest], { env });
   });
 }
 
@@ -63,18 +83,19 @@ main(() => {
   const words = process.argv.slice(2);
   const end = words.includes("--") ? words.indexOf("--") : words.length;
   const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
-  const unknown = wanted.find((word) => !releases.some(({ release }) => release.startsWith(word)));
-  if (unknown !== undefined) {
-    throw new Failure(`There is no release "${unknown}" here; there are: ${releases.map(({ release }) => release).join(", ")}.`);
-  }
+  const all = [...releases.map(({ release }) => release), adapters];
+  const unknown = wanted.find((word) => !all.some((name) => name.startsWith(word)));
+  if (unknown !== undefined) throw new Failure(`There is no "${unknown}" here; there are: ${all.join(", ")}.`);
+  const isWanted = (name) => wanted.length === 0 || wanted.some((word) => name.startsWith(word));
   setUpPython();
   const left = [];
   for (const entry of releases) {
-    if (wanted.length > 0 && !wanted.some((word) => entry.release.startsWith(word))) continue;
+    if (!isWanted(entry.release)) continue;
     const command = findPython(entry);
     if (command) test(entry, command, pytest);
     else left.push(missing(entry));
   }
+  if (isWanted(adapters)) testAdapters(pytest);
   if (left.length > 0 && wanted.length > 0) throw new Failure(left.join("\n"));
   console.log(`\nAll passed${left.length > 0 ? `, but this was left out: ${left.join(" ")}` : ":"}`);
   summary();
