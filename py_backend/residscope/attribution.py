@@ -103,6 +103,7 @@ def attribute(
     with calm(view.stream.device):
         targets = Targets.of(view)
         where = positions.resolve(view, position)
+        logits = None if logits is None else view.whole_logits(logits)
         result = decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
         by_padding = position is None or isinstance(position, str)
         assumed = positions.assumed(view) if by_padding else []

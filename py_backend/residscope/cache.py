@@ -14,6 +14,7 @@ from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .arrays import tensor_of
 from .errors import ResidscopeError
 from .legible import whole
 from .memo import Memo
@@ -181,15 +182,16 @@ class CacheView:
         Raises:
             ResidscopeError: If it does not have this cache's prompts and positions.
         """
-        import torch
-
         try:
-            logits = torch.as_tensor(logits).detach()
+            logits = tensor_of(logits).detach()
         except (TypeError, ValueError, RuntimeError):
             kind = type(logits).__name__
             raise ResidscopeError(
                 "logits-shape", f"`logits=` takes the model's output [batch, pos, d_vocab], but was given a {kind}."
             ) from None
+        if not logits.is_floating_point():
+            kind = str(logits.dtype).removeprefix("torch.")
+            raise ResidscopeError("logits-shape", f"`logits=` takes the model's output, but was given {kind} figures.")
         logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
         if tuple(logits.shape[:2]) != (self.batch, self.n_pos):
             raise ResidscopeError(
@@ -249,10 +251,8 @@ class CacheView:
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
         """The token ids: given, held by a bridge's cache, or told by the rows of `hook_embed`; else None."""
         if self._tokens is not None:
-            import torch
-
             try:
-                self._tokens = torch.as_tensor(self._tokens)
+                self._tokens = tensor_of(self._tokens)
             except (TypeError, ValueError, RuntimeError):
                 kind = type(self._tokens).__name__
                 raise ResidscopeError(
@@ -455,12 +455,10 @@ class _Checked(NamedTuple):
 
 def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
     """A mask as a person gives it, as zeros and ones."""
-    import torch
-
     if isinstance(given, Mapping) and "attention_mask" in given:  # what a tokenizer returns
         given = given["attention_mask"]
     try:
-        mask = torch.as_tensor(given).detach().cpu()
+        mask = tensor_of(given).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         kind = type(given).__name__
         raise ResidscopeError(
@@ -511,7 +509,7 @@ def _tensor(value: Any) -> Tensor | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of arrays that nobody may write to: nobody does
             with suppress(TypeError):
-                return torch.as_tensor(value)
+                return tensor_of(value)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .errors import ResidscopeError
 from .logits import READ_BY_UNEMBEDDING, final_vectors, unembedding
 from .products import dots
 from .protocol import Target
@@ -59,6 +60,8 @@ def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor |
         bent = value - targets.mixed(target, found * output.scale).to(none)
     if logits is not None:
         given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
+        if not bool(given.isfinite().all()):
+            raise ResidscopeError("not-finite", "`logits=` holds NaN or infinity for the answers' tokens.")
         if found is None and output.cap > 0:  # the way back through the cap
             uncapped = output.cap * (given / output.cap).clamp(-1, 1).atanh()
             bent = (targets.mixed(target, given) - targets.mixed(target, uncapped)).to(none)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from .arrays import tensor_of
 from .cache import CacheView, working
 from .errors import ResidscopeError
 from .legible import cut
@@ -82,9 +83,7 @@ class Targets:
             return self._checked(answers)
         answers = _unpacked(answers)
         if is_array(answers):
-            import torch
-
-            answers = torch.as_tensor(answers)
+            answers = tensor_of(answers)
             if answers.is_floating_point():
                 return self._direction(answers.detach())
             answers = _entries(answers)

@@ -1,4 +1,4 @@
-"""With peft's and bitsandbytes' own layers: `npm run test:versions` installs them. Truth: merged, dequantised weights."""
+"""With peft's and bitsandbytes' own layers (`npm run test:versions` installs them). Truth: merged, dequantised."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ FIGURES = {
 @pytest.mark.parametrize("place", ["o_proj", "v_proj", "down_proj", "lm_head", "embed_tokens"])
 def test_unmerged_adapters_of_peft(place):
     import peft
+
     path = str(tiny.folder("llama"))
     torch.manual_seed(3)
     settings = peft.LoraConfig(r=4, lora_alpha=16, target_modules=[place], init_lora_weights=False)

@@ -153,3 +153,22 @@ def test_copying_is_computed_again_where_the_configuration_changed():
         capped.append(residscope.scores(looked.cache, "copying").values)
     assert torch.equal(capped[0], capped[2])
     assert not torch.equal(capped[0], capped[1])  # where a soft-cap follows, the mean over the vocabulary stays in
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_the_process_default_device_changes_nothing(device):
+    """As `torch.set_default_device("cuda")`: what is given stays where it is, what is made goes where the cache is."""
+    looked = first_look()
+    ids, mask = torch.tensor([[11, 12], [13, 14]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    one, other = at(looked.logits, ENDS, 11, 12)[0], at(looked.logits, PADDED_ENDS, 13, 14)[1]
+    kinds = (lambda given: given, lambda given: given.numpy(), lambda given: given.tolist())
+    torch.set_default_device(device)
+    try:
+        for kind in kinds:
+            answers = [tuple(pair) for pair in kind(ids)] if kind is kinds[2] else kind(ids)
+            given = {"tokens": kind(PADDED), "attention_mask": kind(mask), "logits": kind(looked.logits)}
+            found = residscope.attribute(looked.cache, answers, **given)
+            assert found.measured.tolist() == pytest.approx([one, other], abs=1e-5)
+            assert {found.values.device.type, found.measured.device.type} == {"cpu"}
+    finally:
+        torch.set_default_device(None)

@@ -72,6 +72,8 @@ MISTAKES = [
     ({"heads": "1.1"}, "heads", ['by="source"']),
     ({"layers": 1}, "layers", ['by="neuron"']),
     ({"logits": "x"}, "logits-shape", ["was given a str"]),
+    ({"logits": torch.zeros(8, 15, 49152, dtype=torch.int64)}, "logits-shape", ["int64"]),
+    ({"logits": torch.full((8, 15, 49152), float("nan"))}, "not-finite", ["`logits=` holds NaN"]),
     ({"logits": torch.zeros(8, 15, 5)}, "logits-shape", ["5 tokens", "49152"]),
     ({"tokens": "abc"}, "tokens-shape", ["was given a str"]),
     ({"model": "gpt2"}, "no-model", ["the TransformerLens model itself"]),
