@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from . import positions
 from .cache import CacheView
 from .calm import alone
 from .downsampling import Part, down_sampled, is_triangle, triangle
@@ -66,13 +67,19 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
     def read(maps: Maps) -> Tensor:
         return maps.small(ask.layer, [ask.head], part, part.step, ask.pool)[0][1][0]
 
-    add("pattern", read(Maps(view, "pattern", prompt)))
+    patterns, whole_prompt = Maps(view, "pattern", prompt), ask.rows is None and ask.columns is None
+    add("pattern", read(patterns))
+    if whole_prompt:
+        where = positions.resolve(view, "last" if ask.position is None else ask.position)
+        if where is not None:
+            parts.append(AttentionBuffer("reads"))
+            buffers.append(float32(patterns.reads(ask.layer, ask.head, where)))
     try:
         maps = Maps(view, "contribution", prompt, scene.goal(ask.target, ask.position))
         whole = None
         if view.n_pos <= ALWAYS or ask.weighting == "contribution":
             whole = read(maps)
-        if ask.rows is None and ask.columns is None:
+        if whole_prompt:
             brings = _brings(maps, ask, whole if part.step == 1 else None)
             parts.append(AttentionBuffer("brings"))
             buffers.append(float32(brings))

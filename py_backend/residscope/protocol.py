@@ -368,14 +368,15 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
 
 
 class AttentionBuffer(msgspec.Struct, frozen=True):
-    """What one buffer holds: a map [destination, source] in units of `scale`, or `"brings"`, float32 [source].
+    """What one buffer holds: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
 
     A map is float16, or float32 where it is `wide`; of a `triangle` only what stands at and below the diagonal travels,
     row by row: the rest is 0. `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at
-    the destination, in logits; `"brings"` is the latter's row at the destination that was asked for.
+    the destination, in logits. At the destination that was asked for (in the mean: at each prompt's own) `"reads"` is
+    the row of the pattern, `"brings"` that of the contribution.
     """
 
-    what: Literal["pattern", "value", "contribution", "brings"]
+    what: Literal["pattern", "value", "contribution", "reads", "brings"]
     scale: float = 1.0
     wide: bool = False
     triangle: bool = False

@@ -215,6 +215,14 @@ class Maps:
                 self._check_finite(maps, layer, [heads[i] for i in few])
                 yield maps
 
+    def reads(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
+        """How much of each source one destination of each prompt attends to: a row of the pattern."""
+        prompts = self.prompts
+        rows = some_pattern(self.view.only(prompts), where[prompts.start : prompts.stop], layer, [head])
+        row = working(rows)[:, 0, 0].mean(0)
+        check_finite(self.view, row)
+        return row
+
     def brings(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """What a head brings from each source to one destination of each prompt, in logits."""
         self._note(weights_changed(self.view))

@@ -75,7 +75,7 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
 
 @pytest.mark.parametrize("prompt", [None, 3])
 def test_attention_travels_with_what_each_source_brings(ioi, panel, ask, prompt):
-    reply, [pattern, brings, *_] = ask("attention", layer=23, head=3, target=panel.wire_target, prompt=prompt)
+    reply, [pattern, reads, brings, *_] = ask("attention", layer=23, head=3, target=panel.wire_target, prompt=prompt)
     patterns = ioi.cache["pattern", 23][:, 3]
     expected = patterns.mean(0) if prompt is None else patterns[prompt]
     assert reply["parts"][0] == {"what": "pattern", "scale": 1.0, "wide": True, "triangle": True}
@@ -83,7 +83,8 @@ def test_attention_travels_with_what_each_source_brings(ioi, panel, ask, prompt)
     head = residscope.attribute(ioi.cache, ioi.answers).grid[23, 3]
     value = head.mean() if prompt is None else head[prompt]
     assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(value), abs=1e-4)
-    assert [part["what"] for part in reply["parts"]] == ["pattern", "brings", "contribution"]
+    assert [part["what"] for part in reply["parts"]] == ["pattern", "reads", "brings", "contribution"]
+    np.testing.assert_allclose(np.frombuffer(reads, np.float32), expected[-1], atol=1e-7)
 
 
 @pytest.mark.parametrize("prompt", [None, 3])

@@ -169,15 +169,15 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
       const wanted = [["pattern", whole] as const, ...(ask.weighting === "pattern" ? [] : [[ask.weighting ?? "pattern", whole.map((w, at) => w * (worth[at % positions] ?? 0))] as const])];
       const sent = wanted.map(([what, values]) => ({ what, ...downSampled(positions, values, ask) }));
       const { rows, columns, step } = sent[0] ?? { rows: null, columns: null, step: 1 };
-      const brings = ask.rows || ask.columns ? [] : [floats(lastRow.map((w, k) => w * (worth[k] ?? 0)))];
+      const rowsOfIt = ask.rows || ask.columns ? [] : [floats(lastRow), floats(lastRow.map((w, k) => w * (worth[k] ?? 0)))];
       return {
-        reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, rows, columns, step, notes: [], parts: [...sent.map(({ what }) => ({ what, wide: true })), ...brings.map(() => ({ what: "brings" as const }))] },
-        buffers: [...sent.map(({ values }) => values.buffer as ArrayBuffer), ...brings],
+        reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, rows, columns, step, notes: [], parts: [...sent.map(({ what }) => ({ what, wide: true })), ...(rowsOfIt.length > 0 ? [{ what: "reads" as const }, { what: "brings" as const }] : [])] },
+        buffers: [...sent.map(({ values }) => values.buffer as ArrayBuffer), ...rowsOfIt],
       };
     }
     return {
-      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "brings" }, ...maps.map(({ part }) => part)], notes: [] },
-      buffers: [pattern.slice().buffer, floats(lastRow.map((w, k) => w * (worth[k] ?? 0))), ...maps.map(({ buffer }) => buffer)],
+      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "reads" }, { what: "brings" }, ...maps.map(({ part }) => part)], notes: [] },
+      buffers: [pattern.slice().buffer, floats(lastRow), floats(lastRow.map((w, k) => w * (worth[k] ?? 0))), ...maps.map(({ buffer }) => buffer)],
     };
   };
 }

@@ -1,5 +1,6 @@
 // A kernel over true numbers, dumped to a JSON file beside the harness (never committed).
 import type { Target } from "../src/protocol.gen";
+import { halves } from "../src/draw/half";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
 
@@ -74,8 +75,8 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
     const from = prompt ?? 0;
     const start = (from * layers * heads + at) * cells;
     return {
-      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "brings" }], notes: [] },
-      buffers: [patterns.slice(start, start + cells).buffer as ArrayBuffer, floats(row("br", prompt).slice(at * positions, (at + 1) * positions))],
+      reply: { kind: "attention", layer: ask.layer, head: ask.head, positions, parts: [{ what: "pattern" }, { what: "reads" }, { what: "brings" }], notes: [] },
+      buffers: [patterns.slice(start, start + cells).buffer as ArrayBuffer, floats([...halves(patterns.slice(start + cells - positions, start + cells))]), floats(row("br", prompt).slice(at * positions, (at + 1) * positions))],
     };
   };
 }

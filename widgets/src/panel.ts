@@ -5,13 +5,15 @@ import { element, watch } from "./lifetime";
 import { load } from "./loader";
 import { IN_PLACE, type Store } from "./store";
 import { followTheme } from "./theme";
+import { AttentionRoom } from "./views/attention-room";
+import { freeHeight } from "./views/free-height";
 import { mountHeader } from "./views/header";
 import { mountHeads } from "./views/heads";
-import { mountLayers } from "./views/layers";
-import { mountLens } from "./views/lens";
 import { mountLower } from "./views/lower";
 import { mountNotice } from "./views/notice";
 import { mountRanking } from "./views/ranking";
+import { mountReading } from "./views/reading";
+import { rowHeight } from "./views/row-height";
 import { mountSentence } from "./views/sentence";
 import { mountTokens } from "./views/tokens";
 
@@ -21,17 +23,14 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const area = (name: string): HTMLElement => element("section", `rs-${name}`);
   const header = element("header", "rs-header");
   const tokens = area("strip");
-  const curves = area("curves");
-  const lens = element("div", "rs-lens-place");
-  const layers = element("div", "rs-layers-place");
+  const says = element("div", "rs-says");
+  const sight = element("div", "rs-sight", {}, tokens, says);
   const heads = area("heads");
   const ranking = area("rank");
   const lower = area("lower");
-  const footer = element("footer", "rs-footer");
   const notice = element("div", "rs-notices");
-  curves.append(lens, layers);
-  const charts = element("div", "rs-charts", {}, curves, heads, ranking, notice);
-  root.append(element("div", "rs-box", {}, header, tokens, charts, lower, footer));
+  const charts = element("div", "rs-charts", {}, heads, lower, ranking, notice);
+  root.append(element("div", "rs-box", {}, header, sight, charts));
 
   followTheme(store, signal);
   watch(signal, () => {
@@ -48,20 +47,30 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     root.toggleAttribute("data-computing", store.computing.value > 0);
   });
 
+  const free = freeHeight(root, signal);
+  const row = rowHeight(store, free, () => heads.querySelector<HTMLElement>(".rs-axes"), [header, sight], signal);
+  watch(signal, () => root.style.setProperty("--free", `${free.height.value}px`));
+
+  const room = new AttentionRoom(store, client);
   mountHeader(header, store, client, signal);
-  mountTokens(tokens, store, client, signal);
-  mountLens(lens, store, client, signal);
-  mountLayers(layers, store, client, signal);
-  mountLower(lower, store, client, signal); // before what a gesture paints: its request is on the way meanwhile
-  mountHeads(heads, store, client, signal);
+  mountLower(lower, room, signal); // before what a gesture paints: its request is on the way meanwhile
+  const focus = mountReading(room, signal);
+  mountTokens(tokens, store, focus, signal);
+  mountSentence(says, store, focus, signal);
+  mountHeads(heads, store, row, signal);
   mountRanking(ranking, store, client, signal);
-  mountSentence(footer, store, client, signal);
   mountNotice(notice, store, client, signal);
   load(store, client, signal);
 
+  // A key that went to another head: the map, then what is read, as far as both are in view.
+  watch(signal, () => {
+    if (store.sought.value === 0) return;
+    for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
+
   root.addEventListener("keydown", (event) => {
     const within = (...places: HTMLElement[]): boolean => places.some((p) => event.target instanceof Node && p.contains(event.target));
-    if (event.key === "Escape") store.escape(within(tokens), within(layers, ranking));
+    if (event.key === "Escape") store.escape(within(tokens), within(heads, ranking));
   }, { signal });
   keepKeys(root, signal);
 

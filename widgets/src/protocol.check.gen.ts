@@ -216,7 +216,7 @@ export const AttributionReply = v.object({
   missing: v.exactOptional(v.array(v.string())),
 });
 export const AttentionBuffer = v.object({
-  what: v.picklist(["brings","contribution","pattern","value"]),
+  what: v.picklist(["brings","contribution","pattern","reads","value"]),
   scale: v.exactOptional(v.pipe(v.number(), v.finite())),
   wide: v.exactOptional(v.boolean()),
   triangle: v.exactOptional(v.boolean()),

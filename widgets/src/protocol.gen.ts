@@ -422,14 +422,15 @@ export interface AttentionReply {
   pool?: "mean" | "peak";
 }
 /**
- * What one buffer holds: a map [destination, source] in units of `scale`, or `"brings"`, float32 [source].
+ * What one buffer holds: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
  *
  *     A map is float16, or float32 where it is `wide`; of a `triangle` only what stands at and below the diagonal travels,
  *     row by row: the rest is 0. `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at
- *     the destination, in logits; `"brings"` is the latter's row at the destination that was asked for.
+ *     the destination, in logits. At the destination that was asked for (in the mean: at each prompt's own) `"reads"` is
+ *     the row of the pattern, `"brings"` that of the contribution.
  */
 export interface AttentionBuffer {
-  what: "brings" | "contribution" | "pattern" | "value";
+  what: "brings" | "contribution" | "pattern" | "reads" | "value";
   scale?: number;
   wide?: boolean;
   triangle?: boolean;
@@ -626,4 +627,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "1927de6baa5b";
+export const WIRE = "883ecbbdf812";

@@ -141,11 +141,11 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       answers(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
       const frame = framed(reply, positions);
       matches(reply.parts.length === bytes.length);
-      return reply.parts.forEach((part, i) => matches(bytes[i] === (part.what === "brings" ? positions * 4 : sizeOf(part, frame))));
+      return reply.parts.forEach((part, i) => matches(bytes[i] === (isRow(part) ? positions * 4 : sizeOf(part, frame))));
     }
     case "blend": {
       answers((ask.layer === null || isIndex(ask.layer, layers)) && reply.positions === positions);
-      return matches(bytes.length === 1 && reply.part.what !== "brings" && bytes[0] === sizeOf(reply.part, framed(reply, positions)));
+      return matches(bytes.length === 1 && !isRow(reply.part) && bytes[0] === sizeOf(reply.part, framed(reply, positions)));
     }
     case "thumbnails":
       answers(isIndex(ask.layer, layers) && reply.positions === positions);
@@ -174,6 +174,9 @@ function framed(reply: Parameters<typeof frameOf>[0], positions: number): Frame 
   demand(frame.step === stepOf(length(frame.rows), length(frame.columns)), "a map has other cells than it says");
   return frame;
 }
+
+/** Of a map that was asked for whole: the row of the destination. */
+const isRow = ({ what }: AttentionBuffer): boolean => what === "reads" || what === "brings";
 
 /** Bytes of a map. */
 function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Frame): number {

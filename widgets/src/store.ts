@@ -96,6 +96,8 @@ export class Store implements Synced {
   readonly standing = signal<Standing | null>(null);
   /** Whether this is a saved picture: nobody can be asked whether its figures are true. */
   readonly isSaved = signal(false);
+  /** Counts keys that went to another head: strip, sentence and map are to be in view. */
+  readonly sought = signal(0);
   /** Counts refusals that say the cache in view is not what it was. */
   readonly outdated = signal(0);
   /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
@@ -219,6 +221,7 @@ export class Store implements Synced {
     const at = names.indexOf(this.preview.value ?? "");
     const to = at === -1 ? (by === 1 ? 0 : names.length - 1) : (at + by + names.length) % names.length;
     this.hover(names[to] ?? null);
+    this.sought.value += 1;
   }
 
   togglePosition(position: number): void {

@@ -14,10 +14,10 @@ const neurons = (root: HTMLElement): HTMLElement[] => all(root, '[aria-label="To
 const layersPlot = (root: HTMLElement): HTMLElement => {
   const plot = root.querySelector<HTMLElement>(".rs-layers .rs-plot");
   if (!plot) throw new Error("no chart");
-  plot.getBoundingClientRect = () => new DOMRect(0, 0, 400, 100); // the embedding and three layers, 100 each
+  plot.getBoundingClientRect = () => new DOMRect(0, 0, 60, 94); // the embedding's band, 10, and three layers, 28 each
   return plot;
 };
-const click = (plot: HTMLElement, x: number): boolean => plot.dispatchEvent(new MouseEvent("click", { clientX: x, bubbles: true }));
+const click = (plot: HTMLElement, layer: number): boolean => plot.dispatchEvent(new MouseEvent("click", { clientY: 10 + layer * 28, bubbles: true }));
 
 describe("neurons", () => {
   it("are asked for only while they are in view", async () => {
@@ -47,11 +47,11 @@ describe("neurons", () => {
     const [first, second] = neurons(root);
     first?.focus();
     expect(text(root.querySelector(".rs-sentence"))).toBe("L2N1043 adds +0.52 to the logit difference");
-    expect(root.querySelectorAll(".rs-band")).toHaveLength(2);
+    expect(root.querySelector(".rs-axes.rs-has-active")).not.toBeNull();
     key(first, "ArrowDown");
     expect([document.activeElement, second?.tabIndex, first?.tabIndex]).toEqual([second, 0, -1]);
     second?.blur();
-    expect(root.querySelector(".rs-band")).toBeNull();
+    expect(root.querySelector(".rs-axes.rs-has-active")).toBeNull();
   });
 
   it.each(["mouse", "keyboard"])("of a layer are chosen in the layer chart, and let go again (%s)", async (by) => {
@@ -59,11 +59,11 @@ describe("neurons", () => {
     await settled();
     const plot = layersPlot(root);
     const choose = (): void => {
-      if (by === "mouse") return void click(plot, 375); // the second half of layer 2
+      if (by === "mouse") return void click(plot, 2.75); // the second half of layer 2
       key(plot, "End");
       key(plot, "Enter");
     };
-    click(plot, 325); // its attention: nothing to list
+    click(plot, 2.25); // its attention: nothing to list
     expect(model.state.ranking).toBe("heads");
     choose();
     await settled();

@@ -22,9 +22,9 @@ describe("head scores", () => {
     await vi.waitFor(() => expect(cells(root)[0]).toMatch(/^L0H0 previous-token \d\.\d\d$/));
     expect(model.state.score).toBe("previous");
     expect(names(all(root, '[aria-label="Top heads"] button'))).toEqual(ranking);
-    expect(text(root.querySelector(".rs-bar-scale"))).toBe("1.000.00");
+    expect(text(root.querySelector(".rs-bar-scale"))).toBe("0.001.00");
     root.querySelector('[aria-label^="L2H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1: previous-token \d\.\d\d; (adds|takes) [+−]\d\.\d+ (to|from) the logit difference · How much/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1 \(previous-token \d\.\d\d\) (adds|takes) [+−]\d\.\d+;.*How much/);
     choose(root, "");
     expect(cells(root)[0]).toMatch(/^L0H0 [+−]\d\.\d+$/);
   });
@@ -63,7 +63,7 @@ describe("the ranking in the mean", () => {
     line?.dispatchEvent(new Event("focusin", { bubbles: true }));
     expect(all(root, ".rs-dots")).toHaveLength(1);
     expect(root.querySelector(".rs-dots path")?.getAttribute("d")?.match(/M/g)).toHaveLength(2);
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/± \d\.\d+ over 2 prompts (to|from) the mean logit difference/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L\dH\d (adds|takes) [+−]\d\.\d+ ± \d\.\d+ over 2 prompts/);
   });
 
   it("has room for every dot on either side of zero", () => {

@@ -1,6 +1,6 @@
-// Where layers stand on the shared x axis of the lens and the layer chart. Layer i fills [i, i + 1]: its attention the
-// first half, its MLP the second, so that the lens' step over a half is the bar that stands under it. What comes before
-// the layers (embeddings) stands in [−1, 0].
+// Where layers stand on the axis that the head map, the layers' bars and the lens share, from the top down. Layer i fills
+// [i, i + 1], as its row of the map does: its attention the first half, its MLP the second, so that the lens' step over a
+// half stands beside its bar. What comes before the layers (embeddings) stands in [−1, 0], a narrow band above them.
 export interface Bar {
   index: number;
   label: string;
@@ -12,9 +12,26 @@ export interface Bar {
   to: number;
 }
 
-/** x in percent of the plot's width. */
+/** In a figure, where layers run from left to right: a place in percent of the width, the band as wide as a layer. */
 export function percent(x: number, layers: number): number {
   return ((x + 1) / (layers + 1)) * 100;
+}
+
+/** Pixels of the band above the layers, where they have rows of this height. */
+export function bandAbove(row: number): number {
+  return Math.min(row, 10);
+}
+
+/** A place on the axis, in pixels from its top, where layers have rows of this height. */
+export function along(at: number, row: number): number {
+  const above = bandAbove(row);
+  return at < 0 ? (at + 1) * above : above + at * row;
+}
+
+/** The place at so many pixels from the top: the other way. */
+export function placeAt(pixels: number, row: number): number {
+  const above = bandAbove(row);
+  return pixels < above ? pixels / (above || 1) - 1 : (pixels - above) / (row || 1);
 }
 
 export function lensX(label: string, index: number, count: number, layers: number): number {

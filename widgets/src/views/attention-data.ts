@@ -19,7 +19,9 @@ export interface Pane extends Frame {
 /** All of them: row-major, ⌈size / step⌉ a side, those that are there. */
 export interface Attention extends Pane {
   size: number;
-  /** What each source brings at the destination that was asked for. */
+  /** How much of each source the destination that was asked for reads; in the mean over prompts, each prompt's own. */
+  reads: Float32Array | null;
+  /** What each source brings there. */
   brings: Float32Array | null;
   /** That destination, where it was locked; null is the last. */
   locked: number | null;
@@ -27,6 +29,8 @@ export interface Attention extends Pane {
 }
 
 const MOST_CELLS = 8_000_000; // 32 MB of float32
+/** The lane of what the strip shows: it follows the focus, as the preview does. */
+export const READING = "reading";
 /** What so many tokens read is kept. */
 const LINES = 200;
 
@@ -34,6 +38,7 @@ export class AttentionStore {
   readonly #kept = new Map<string, Attention>();
   readonly #lines = new Map<string, Maps>();
   readonly #refused = new Map<string, RequestFailed>();
+  readonly #pending = new Map<string, { lane: string; answer: Promise<Attention | null> }>();
   #cells = 0;
 
   constructor(
@@ -60,10 +65,26 @@ export class AttentionStore {
     return this.#kept.get(this.key(head))?.maps[weighting] !== undefined;
   }
 
-  /** Null when overtaken by a newer request of the same lane. */
+  /** Null when overtaken by a newer request of the same lane. Who asks for what another lane is waiting for waits with it. */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
+    const question = `${key} ${weighting}`;
+    const under = this.#pending.get(question);
+    if (under && under.lane !== lane) {
+      this.client.leave(lane); // what it waited for before is overtaken
+      const found = await under.answer;
+      if (found || lane === READING) return found; // overtaken: what is in focus now has been asked for
+    }
+    const answer = this.#read(lane, head, key, weighting);
+    const entry = { lane, answer };
+    this.#pending.set(question, entry);
+    const done = (): void => void (this.#pending.get(question) === entry && this.#pending.delete(question));
+    answer.then(done, done);
+    return answer;
+  }
+
+  async #read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const ask = this.#ask(head, weighting);
     const result = ask && (await this.client.latest(lane, ask).catch((error: unknown) => this.#refuse(key, weighting, error)));
     return result ? this.#keep(key, attentionOf(result, ask.position ?? null), weighting) : null;
@@ -155,15 +176,18 @@ export class AttentionStore {
 function paneOf({ reply, buffers }: Result<"attention">): Pane {
   const pane: Pane = { ...frameOf(reply), maps: {} };
   reply.parts.forEach((part, i) => {
-    if (part.what !== "brings") pane.maps[part.what] = unpacked(part, buffers[i], pane);
+    if (part.what !== "reads" && part.what !== "brings") pane.maps[part.what] = unpacked(part, buffers[i], pane);
   });
   return pane;
 }
 
 function attentionOf(result: Result<"attention">, locked: number | null): Attention {
   const { parts, positions, notes } = result.reply;
-  const brings = parts.findIndex(({ what }) => what === "brings");
-  return { ...paneOf(result), size: positions, brings: brings < 0 ? null : float32(result.buffers[brings]), locked, notes };
+  const row = (name: "reads" | "brings"): Float32Array | null => {
+    const at = parts.findIndex(({ what }) => what === name);
+    return at < 0 ? null : float32(result.buffers[at]);
+  };
+  return { ...paneOf(result), size: positions, reads: row("reads"), brings: row("brings"), locked, notes };
 }
 
 /** Why a map that was asked for did not come. */

@@ -1,5 +1,4 @@
 // Attention of heads: matrices side by side, the prompt as text, or all heads in small.
-import type { Client } from "../client";
 import { everything } from "../draw/plane";
 import { type AttentionMap, type AttentionPicture, offer } from "../export/pictures";
 import { element, watch } from "../lifetime";
@@ -7,13 +6,13 @@ import type { Presentation, Store } from "../store";
 import { mountAllHeads } from "./all-heads";
 import { mountCards } from "./attention-cards";
 import { mountAttentionControls } from "./attention-controls";
-import { AttentionRoom } from "./attention-room";
+import type { AttentionRoom } from "./attention-room";
 import { mountAttentionText, type ReadTextPicture } from "./attention-text";
 import type { Seen } from "./card-cursor";
 import { mountReadAhead } from "./read-ahead";
 
-export function mountAttention(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
-  const room = new AttentionRoom(store, client);
+export function mountAttention(parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
+  const { store } = room;
   const places: Record<Presentation, HTMLElement> = {
     matrix: element("div", "rs-cards"),
     text: element("div", "rs-attention-text"),

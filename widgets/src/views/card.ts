@@ -113,7 +113,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
           else if (another) trouble.value = `${head} was not read while that could be done.`;
           // What was refused is not what was there before; and another head's picture must not stand under this one's name.
-          const nothing: Attention = { ...everything(size.peek()), step: 1, size: size.peek(), maps: {}, brings: null, locked: null, notes: [] };
+          const nothing: Attention = { ...everything(size.peek()), step: 1, size: size.peek(), maps: {}, reads: null, brings: null, locked: null, notes: [] };
           if (!outdated || another) shown.value = { attention: nothing, head, key, weighting };
           node.classList.remove("rs-waiting");
         },

@@ -1,9 +1,10 @@
-// The frame that the lens and the layer chart share: one x axis (draw/axis.ts), a y axis, the band of the layer in view,
-// and a cursor that pointer and arrow keys move from mark to mark. Places are percentages: nothing measures its own box.
+// The frame that the lens and the layers' bars share: the layers' axis runs down, row by row beside the head map
+// (draw/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from mark
+// to mark. Across, places are percentages: nothing measures its own box.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
-import { layerTicks, percent } from "../draw/axis";
+import { along, placeAt } from "../draw/axis";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import { mountTrouble } from "./caption";
@@ -13,7 +14,7 @@ export interface Mark {
   name: string;
   value: number;
   /** In layers, see draw/axis.ts. */
-  x: number;
+  at: number;
   layer: number | null;
   sentence: Sentence;
   /** What a click or Enter on it does. */
@@ -24,22 +25,22 @@ export interface Chart {
   marks: ReadonlySignal<Mark[]>;
   summary: ReadonlySignal<string>;
   layers: ReadonlySignal<number>;
-  /** Why it is not drawn, in its place. */
+  /** The height of a layer, in pixels: that of a row of the head map. */
+  row: ReadonlySignal<number>;
+  /** Why it is not drawn, below it. */
   why: ReadonlySignal<string | null>;
-  xAxis: boolean;
-  /** What stands in the plot; `y` maps a value to percent from the top. */
-  draw: (y: (value: number) => number) => TemplateResult;
+  /** What stands in the plot; `x` maps a value to percent from the left. */
+  draw: (x: (value: number) => number) => TemplateResult;
+  /** Its name, below the axis. */
+  caption: HTMLElement;
 }
 
 export function mountChart(parent: HTMLElement, store: Store, signal: AbortSignal, chart: Chart): void {
-  const host = element("div", `rs-chart ${chart.className}`);
   const plot = element("div", "rs-plot", { tabindex: "0", role: "application", "aria-roledescription": "chart" });
-  const y = element("div", "rs-y", { "aria-hidden": "true" });
-  const x = element("div", "rs-x", { "aria-hidden": "true" });
-  host.append(y, plot);
-  if (chart.xAxis) host.append(x);
+  const ticks = element("div", "rs-ticks", { "aria-hidden": "true" });
+  const host = element("div", `rs-chart ${chart.className}`, {}, plot, ticks, chart.caption);
   const trouble = element("p", "rs-view-trouble", { role: "note" });
-  parent.append(element("div", "rs-view-place rs-chart-place", {}, host, trouble));
+  parent.append(host, trouble);
   mountTrouble(trouble, host, signal, () => chart.why.value);
 
   const cursor = state<number | null>(null);
@@ -47,8 +48,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
     const low = values.reduce((least, value) => Math.min(least, value), 0);
     const high = values.reduce((most, value) => Math.max(most, value), 0);
-    const room = (high - low) * 0.06;
-    return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([100, 0]);
+    const room = (high - low) * 0.04;
+    return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([0, 100]);
   });
 
   let said: Sentence | null = null;
@@ -79,45 +80,46 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
       return choose(cursor.peek());
     }
     const last = chart.marks.peek().length - 1;
-    const from = cursor.peek() ?? (event.key === "ArrowLeft" ? last + 1 : -1);
-    const to = { ArrowRight: from + 1, ArrowLeft: from - 1, Home: 0, End: last }[event.key];
+    const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
+    const from = cursor.peek() ?? (back ? last + 1 : -1);
+    const to = { ArrowDown: from + 1, ArrowRight: from + 1, ArrowUp: from - 1, ArrowLeft: from - 1, Home: 0, End: last }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     select(Math.max(0, Math.min(last, to)));
   }, { signal });
 
   function nearest(event: MouseEvent): number | null {
-    const box = plot.getBoundingClientRect();
-    const at = ((event.clientX - box.left) / box.width) * (chart.layers.peek() + 1) - 1;
+    const at = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
     let best: number | null = null;
     let distance = Infinity;
     chart.marks.peek().forEach((mark, index) => {
-      if (Math.abs(mark.x - at) < distance) [best, distance] = [index, Math.abs(mark.x - at)];
+      if (Math.abs(mark.at - at) < distance) [best, distance] = [index, Math.abs(mark.at - at)];
     });
     return best;
   }
 
   watch(signal, () => {
-    const layers = chart.layers.value;
-    const toY = (value: number): number => scale.value(value);
-    const band = store.activeLayer.value;
+    const row = chart.row.value;
+    const toX = (value: number): number => scale.value(value);
     const index = cursor.value;
     const mark = index === null ? undefined : chart.marks.value[index];
     plot.setAttribute("aria-label", chart.summary.value);
     plot.classList.toggle("rs-choosable", mark?.choose !== undefined);
-    const left = mark ? percent(mark.x, layers) : 0;
+    plot.style.height = `${along(chart.layers.value, row)}px`;
     render(
-      html`${band === null ? null : html`<i class="rs-band" style="left:${percent(band, layers)}%;width:${100 / (layers + 1)}%"></i>`}
-        <i class="rs-zero" style="top:${toY(0)}%"></i>${chart.draw(toY)}
+      html`<i class="rs-zero" style="left:${toX(0)}%"></i>${chart.draw(toX)}
         ${mark
-          ? html`<i class="rs-dot" style="left:${left}%;top:${toY(mark.value)}%"></i>
-              <span class="rs-tip ${left > 55 ? "rs-tip-left" : ""}" style="left:${left}%"><b>${mark.name}</b> ${signed(mark.value)}</span>`
+          ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
+              <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}" style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value)}</span>`
           : null}`,
       plot,
     );
-    const ticks = chart.marks.value.length > 0 ? scale.value.ticks(3) : [];
-    render(html`${ticks.map((t) => html`<span style="top:${toY(t)}%">${String(t).replace("-", "−")}</span>`)}`, y);
-    if (!chart.xAxis) return;
-    render(html`${layers > 0 ? layerTicks(layers).map((l) => html`<span style="left:${percent(l + 0.5, layers)}%">${l}</span>`) : null}`, x);
+  });
+  watch(signal, () => {
+    // The zero line's own, and the end that is farther from it.
+    const [low = 0, high = 0] = scale.value.domain();
+    const far = chart.marks.value.length === 0 ? [] : scale.value.ticks(2).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
+    const shown = chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
+    render(html`${shown.map((tick) => html`<span style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`)}`, ticks);
   });
 }

@@ -1,22 +1,19 @@
-// Head map: layer × head, one cell a head. The cells are elements, built once for a model's shape; hovering touches two of them.
-// What colours them is map-picture.ts' matter.
-import { computed, untracked } from "@preact/signals-core";
+// Head map: layer × head, one cell a head, and beside it on the same axis the layers' bars and the lens. The cells are
+// elements, built once for a model's shape; hovering touches two of them. What colours them is map-picture.ts' matter.
+import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { nothing, render } from "lit-html";
-import type { Client } from "../client";
-import { layerTicks } from "../draw/axis";
+import { bandAbove, layerTicks } from "../draw/axis";
 import { css } from "../draw/colours";
 import { headName, parseHead } from "../format";
 import { element, watch } from "../lifetime";
 import { SCORES, type Store } from "../store";
-import { cellWords, colourOf, isDiverging, mapPicture, share, uprightScale, valueIn, written } from "./map-picture";
+import { mountLayers } from "./layers";
+import { mountLens } from "./lens";
+import { cellWords, colourOf, levelScale, mapPicture, share, valueIn, written } from "./map-picture";
 import { prose } from "./prose";
 import { mountScoreChoice } from "./score-choice";
 
-/** Height of the tallest map; a square-ish one is a little lower. Constant for a model's shape. */
-const TALLEST = 340;
-const SQUARE = 290;
-
-export function mountHeads(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
+export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const choice = element("div", "rs-choice");
   const title = element("div", "rs-title", {}, element("h3", "", {}, "Heads ", element("span", "", {}, "layer ↓ × head →")), choice);
   const map = element("div", "rs-headmap");
@@ -25,15 +22,27 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
   const grid = element("div", "rs-grid", { role: "grid", "aria-label": "Head map", "aria-multiselectable": "true" });
   const bar = element("div", "rs-bar-scale", { "aria-hidden": "true" });
   const marker = element("i", "rs-bar-marker");
-  const ticks = [element("span"), element("span", "", {}, "0"), element("span")] as const;
+  const colours = element("div", "rs-bar-colours", {}, marker);
+  const ends = [element("span"), element("span")] as const;
   const tip = element("span", "rs-tip rs-map-tip", { hidden: "" });
-  bar.append(marker, ...ticks);
-  map.append(rowLabels, grid, bar, columnLabels);
+  bar.append(ends[0], colours, ends[1]);
+  map.append(rowLabels, grid, columnLabels, bar);
   grid.append(tip);
   const refusal = element("p", "rs-map-refusal", { role: "note" });
   const place = element("div", "rs-map-place", {}, map, refusal);
-  parent.append(title, place);
+  const layers = element("div", "rs-layers-place");
+  const lens = element("div", "rs-lens-place");
+  const axes = element("div", "rs-axes", {}, place, layers, lens);
+  parent.append(title, axes);
   mountScoreChoice(choice, store, signal);
+  mountLayers(layers, store, row, signal);
+  mountLens(lens, store, row, signal);
+  watch(signal, () => {
+    const height = row.value;
+    axes.style.setProperty("--cell", `${height}px`);
+    axes.style.setProperty("--above", `${bandAbove(height)}px`);
+    axes.style.setProperty("--gap", height > 7 ? "1px" : height > 4.5 ? "0.5px" : "0px");
+  });
 
   const cells = new Map<string, HTMLElement>();
   let rove: HTMLElement | null = null;
@@ -61,12 +70,8 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     cells.clear();
     grid.replaceChildren();
     if (layers === 0) return;
-    const height = Math.min(TALLEST / layers, SQUARE / heads, 28);
-    map.style.setProperty("--rows", String(layers));
-    map.style.setProperty("--columns", String(heads));
-    map.style.setProperty("--cell", `${height}px`);
-    map.style.setProperty("--gap", height > 7 ? "1px" : height > 4.5 ? "0.5px" : "0px");
-    map.style.setProperty("--widest", `${Math.max(200, Math.min(420, height * heads * (height < SQUARE / heads ? 4 : 1.3)))}px`);
+    axes.style.setProperty("--rows", String(layers));
+    axes.style.setProperty("--columns", String(heads));
     for (let layer = 0; layer < layers; layer += 1) {
       const row = element("div", "rs-row", { role: "row" });
       for (let head = 0; head < heads; head += 1) {
@@ -108,10 +113,9 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
       cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`);
       index += 1;
     }
-    bar.style.backgroundImage = uprightScale(shown, theme);
-    ticks[0].textContent = written(shown, shown.high);
-    ticks[1].textContent = isDiverging(shown) ? "0" : "";
-    ticks[2].textContent = written(shown, shown.low);
+    colours.style.backgroundImage = levelScale(shown, theme);
+    ends[0].textContent = written(shown, shown.low);
+    ends[1].textContent = written(shown, shown.high);
   });
 
   watch(signal, () => {
@@ -143,12 +147,12 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;
     tip.classList.toggle("rs-tip-left", left > 60);
     tip.classList.toggle("rs-tip-below", head.layer / facts.layers < 0.12);
-    marker.style.top = `${100 - share(shown, value) * 100}%`;
+    marker.style.left = `${share(shown, value) * 100}%`;
   });
   watch(signal, () => {
     const layer = store.activeLayer.value;
-    map.classList.toggle("rs-has-active", layer !== null);
-    map.style.setProperty("--active", String(layer ?? 0));
+    axes.classList.toggle("rs-has-active", layer !== null);
+    axes.style.setProperty("--active", String(layer ?? 0));
   });
 
   const headOf = (event: Event): string | null =>
@@ -178,7 +182,8 @@ export function mountHeads(parent: HTMLElement, store: Store, _client: Client, s
     else {
       const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
       if (!to) return;
-      cells.get(headName(...to))?.focus({ preventScroll: false });
+      cells.get(headName(...to))?.focus({ preventScroll: true });
+      store.sought.value += 1;
     }
     event.preventDefault();
   }, { signal });

@@ -5,6 +5,7 @@ import type { Client } from "../client";
 import { element, watch } from "../lifetime";
 import type { Store, Tab } from "../store";
 import { mountAttention } from "./attention";
+import type { AttentionRoom } from "./attention-room";
 import { mountPositions } from "./positions";
 import { mountPrompts } from "./prompts";
 import { mountTokenLens } from "./token-lens";
@@ -12,15 +13,19 @@ import { mountTokenLens } from "./token-lens";
 /** A view below the charts. `controls` stands beside the tabs. */
 export type LowerView = (parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal) => void;
 
-const TABS: [Tab, string, string, LowerView][] = [
+type Mount = (parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal) => void;
+const alone = (mount: LowerView): Mount => (parent, controls, { store, client }, signal) => mount(parent, controls, store, client, signal);
+
+const TABS: [Tab, string, string, Mount][] = [
   ["attention", "Attention", "Where heads look, and what they bring", mountAttention],
-  ["positions", "Positions", "What each component adds at each position", mountPositions],
-  ["token-lens", "Token lens", "The likeliest tokens at each layer and position", mountTokenLens],
-  ["prompts", "Prompts", "How the figures spread over the prompts", mountPrompts],
+  ["positions", "Positions", "What each component adds at each position", alone(mountPositions)],
+  ["token-lens", "Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
+  ["prompts", "Prompts", "How the figures spread over the prompts", alone(mountPrompts)],
 ];
 let panels = 0;
 
-export function mountLower(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
+  const { store } = room;
   const id = `rs-lower-${++panels}`;
   const tabs = element("div", "rs-tabs", { role: "tablist", "aria-label": "Views" });
   const row = element("div", "rs-lower-title", {}, tabs);
@@ -34,7 +39,7 @@ export function mountLower(parent: HTMLElement, store: Store, client: Client, si
     watch(signal, () => {
       controls.hidden = view.hidden = store.tab.value !== tab;
     });
-    mount(view, controls, store, client, signal);
+    mount(view, controls, room, signal);
   }
 
   // The prompts of one prompt: another cache has come, or Python says so.

@@ -81,9 +81,9 @@ export function valueIn(picture: MapPicture, name: string, heads: number): numbe
   return head ? (picture.values[head.layer * heads + head.head] ?? NaN) : NaN;
 }
 
-/** The scale as a CSS gradient, its low end at the bottom. */
-export function uprightScale(picture: MapPicture, theme: Theme): string {
+/** The scale as a CSS gradient, its low end at the left. */
+export function levelScale(picture: MapPicture, theme: Theme): string {
   const { low, high } = picture;
   const colours = Array.from({ length: 49 }, (_, i) => css(colourOf(picture, low + ((high - low || 1) * i) / 48, theme)));
-  return `linear-gradient(to top, ${colours.join(", ")})`;
+  return `linear-gradient(to right, ${colours.join(", ")})`;
 }

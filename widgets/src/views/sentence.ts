@@ -1,25 +1,31 @@
-// The footer: one sentence for what is under the pointer or the focus. Its height is fixed.
-import { html, render } from "lit-html";
-import type { Client } from "../client";
+// One sentence for what is under the pointer or the focus, else for the head that was looked at last. Its height is fixed;
+// of a head's clauses those that do not fit are left out whole.
+import { html, render, type TemplateResult } from "lit-html";
 import { fitted } from "../legible";
 import { element, watch } from "../lifetime";
 import type { Sentence, Store } from "../store";
-import { headSentence } from "./head-words";
 import { mapPicture } from "./map-picture";
+import type { Focus } from "./reading";
+import { headClauses } from "./reading-words";
 
-const HINT: Sentence = ["Hover over a head to see where it looks; click to keep it. Click a token to read the model there. Esc lets go."];
+const HINT: Sentence = ["Point at a head: the tokens above show what it reads. Click keeps it; click a token to read the model there."];
 
-export function mountSentence(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
-  const line = element("p", "rs-sentence", { "aria-live": "polite" });
+export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
+  const line = element("p", "rs-sentence", { "aria-live": "polite", "data-part": "sentence" });
   parent.append(line);
   const picture = mapPicture(store);
   watch(signal, () => {
     const own = store.sentence.value;
-    const sentence = own ?? headSentence(store, picture.value) ?? HINT;
-    line.classList.toggle("rs-hint", sentence === HINT);
-    render(
-      html`${sentence.map((part) => typeof part === "string" ? fitted(part) : html`<b class=${part.sign < 0 ? "rs-minus" : "rs-plus"}>${part.stress}</b>`)}`,
-      line,
-    );
+    const name = store.hoveredHead.value ?? focus.head.value;
+    const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
+    if (!own && focus.trouble.value !== null && name === focus.head.value) clauses.push([focus.trouble.value]);
+    const words = clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")).join("; ");
+    line.classList.toggle("rs-hint", clauses[0] === HINT);
+    line.classList.toggle("rs-clauses", clauses.length > 1);
+    line.title = fitted(words);
+    render(clauses.map((clause, i) => html`<span>${clause.map(piece)}${i < clauses.length - 1 ? ";" : ""}</span> `), line);
   });
 }
+
+const piece = (part: Sentence[number]): TemplateResult =>
+  typeof part === "string" ? html`${fitted(part)}` : html`<b class=${part.sign < 0 ? "rs-minus" : "rs-plus"}>${part.stress}</b>`;

@@ -1,14 +1,17 @@
-// Token strip: the destination position. Hover lights its row and column up, click locks it, again or Esc lets go.
+// Token strip: the destination position, and what the head in focus reads there. Hover lights a token's row and column up,
+// click reads the model there, again or Esc lets go.
 import { signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Client } from "../client";
 import { plural, spoken, visible } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { prose } from "./prose";
+import type { Focus } from "./reading";
+import { sourceSentence } from "./reading-words";
+import { paintStrip } from "./strip-attention";
 import { mountStretch } from "./stretch";
 
-export function mountTokens(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
+export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
   const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
   const beside = element("p", "rs-strip-note", { hidden: "" });
   parent.append(strip);
@@ -54,6 +57,8 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
     untracked(() => (drawn.value += 1));
   });
 
+  paintStrip(strip, store, focus, drawn, signal);
+
   // Hovering touches two tokens of what may be thousands.
   let lit: Element | null = null;
   watch(signal, () => {
@@ -82,10 +87,14 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
   const light = (at: number | null): void => {
     store.hoveredToken.value = at;
     const token = at === null ? undefined : store.tokens.peek()[at];
+    const reading = focus.reading.peek();
     store.sentence.value = !token || at === null ? null
-      : [`“${store.tokenText(at)}” at position ${at}`, at === store.locked.peek() ? ": the destination; click again to let go"
-          : at === store.destination.peek() ? ": the destination, the last token" : ": click to read the model here"];
+      : reading && at < reading.weights.length ? [...sourceSentence(store, reading, at), ` · ${onClick(at)}`]
+      : [`“${store.tokenText(at)}” at position ${at}: ${onClick(at)}`];
   };
+  const onClick = (at: number): string =>
+    at === store.locked.peek() ? "the destination; click again to let go"
+    : at === store.destination.peek() ? "the destination, the last token" : "click to read the model here";
   strip.addEventListener("pointerover", (event) => light(positionOf(event)), { signal });
   strip.addEventListener("pointerleave", () => light(null), { signal });
   strip.addEventListener("focusin", (event) => {
@@ -105,12 +114,12 @@ export function mountTokens(parent: HTMLElement, store: Store, _client: Client, 
     const last = store.tokens.peek().length - 1;
     const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[event.key];
     if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
-    else if (to !== undefined) focus(Math.max(0, Math.min(last, to)));
+    else if (to !== undefined) goTo(Math.max(0, Math.min(last, to)));
     else return;
     event.preventDefault();
   }, { signal });
 
-  function focus(at: number): void {
+  function goTo(at: number): void {
     stretch.reveal(at);
     const option = strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
     strip.querySelector('[tabindex="0"]')?.setAttribute("tabindex", "-1");

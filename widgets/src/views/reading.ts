@@ -1,0 +1,84 @@
+// What the head in focus reads at the destination, and what it contributes through each source: the token strip and the
+// sentence show it, in whichever view below the head is looked at.
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { watch } from "../lifetime";
+import { isOutdated } from "../loader";
+import type { Store } from "../store";
+import { READING } from "./attention-data";
+import type { AttentionRoom } from "./attention-room";
+import { ownDestination } from "./attention-words";
+
+export interface Reading {
+  head: string;
+  /** Null in the mean over prompts that end at different positions: each is read at its own. */
+  destination: number | null;
+  /** Attention to each source, 0 to 1. */
+  weights: Float32Array;
+  /** What each source contributes to the target; null where that cannot be told. */
+  contributions: Float32Array | null;
+}
+
+export interface Focus {
+  /** The head that was pointed at or pinned last. */
+  head: ReadonlySignal<string | null>;
+  /** What it reads; the last one stays until the next has come. */
+  reading: ReadonlySignal<Reading | null>;
+  /** Why there is none, in a sentence. */
+  trouble: ReadonlySignal<string | null>;
+}
+
+export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
+  const { store, data } = room;
+  const head = focus(store, signal);
+  const reading = state<Reading | null>(null);
+  const trouble = state<string | null>(null);
+  const put = (found: Reading | null, why: string | null = null): void => {
+    reading.value = found;
+    trouble.value = why;
+  };
+
+  watch(signal, () => {
+    const name = head.value;
+    if (name === null) return untracked(() => put(null));
+    const key = data.key(name);
+    const weighting = store.weighting.value;
+    untracked(() => {
+      const show = (attention: Parameters<typeof ownDestination>[0]): void => {
+        const { reads, brings } = attention;
+        const destination = ownDestination(attention, store);
+        put(reads && { head: name, destination, weights: reads, contributions: brings });
+      };
+      const kept = data.kept(key, weighting);
+      if (kept) show(kept);
+      data.read(READING, name, key, weighting).then(
+        (attention) => {
+          if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
+        },
+        (error: unknown) => {
+          if (signal.aborted || head.peek() !== name) return;
+          const another = reading.peek()?.head !== name;
+          if (!isOutdated(error, store)) put(null, error instanceof Error ? error.message : String(error));
+          else if (another) put(null); // another head's picture must not stand under this one's name
+        },
+      );
+    });
+  });
+  return { head, reading: computed(() => reading.value), trouble: computed(() => trouble.value) };
+}
+
+/** Whichever of pointing and pinning came last. */
+function focus(store: Store, signal: AbortSignal): ReadonlySignal<string | null> {
+  const head = state<string | null>(null);
+  let pinned: readonly string[] = [];
+  watch(signal, () => {
+    const heads = store.heads.value;
+    const added = heads.findLast((name) => !pinned.includes(name));
+    pinned = heads;
+    head.value = added ?? store.preview.peek() ?? heads.at(-1) ?? null;
+  });
+  watch(signal, () => {
+    const preview = store.preview.value;
+    head.value = preview ?? untracked(() => store.heads.value.at(-1)) ?? null;
+  });
+  return head;
+}

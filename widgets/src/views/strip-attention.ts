@@ -1,0 +1,43 @@
+// The token strip as an attention view: a token's tint is how much of it the destination reads through the head in focus,
+// the bar below it what that contributes. Only styles and attributes of elements that are there: it follows every hover.
+import type { ReadonlySignal } from "@preact/signals-core";
+import { css, divergingRgb, limitOf, sequentialRgb } from "../draw/colours";
+import { inkOn } from "../draw/ink";
+import { signed } from "../format";
+import { watch } from "../lifetime";
+import type { Store } from "../store";
+import type { Focus } from "./reading";
+import { attention } from "./reading-words";
+
+/** Pixels of the tallest bar. */
+const TALLEST = 6;
+
+export function paintStrip(strip: HTMLElement, store: Store, { head, reading }: Focus, drawn: ReadonlySignal<number>, signal: AbortSignal): void {
+  watch(signal, () => {
+    void drawn.value;
+    const found = reading.value;
+    const theme = store.theme.value;
+    const tallest = found?.contributions ? limitOf(found.contributions) : 0;
+    strip.classList.toggle("rs-painted", found !== null);
+    strip.dataset["head"] = found?.head ?? "";
+    for (const option of strip.querySelectorAll<HTMLElement>("[data-position]")) {
+      const at = Number(option.dataset["position"]);
+      const weight = found?.weights[at];
+      if (!found || weight === undefined || !Number.isFinite(weight)) {
+        option.removeAttribute("data-attention");
+        option.removeAttribute("aria-description");
+        option.style.cssText = "";
+        continue;
+      }
+      const added = found.contributions?.[at] ?? 0;
+      const colour = sequentialRgb(weight, theme);
+      option.dataset["attention"] = weight.toFixed(4);
+      option.setAttribute("aria-description", `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added)}` : ""}`);
+      const share = tallest > 0 ? Math.abs(added) / tallest : 0;
+      const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
+      option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
+    }
+  });
+  // Another head is in focus, and its figures are not there yet.
+  watch(signal, () => void strip.classList.toggle("rs-waiting", reading.value !== null && reading.value.head !== head.value));
+}
