@@ -6,6 +6,7 @@ import { load } from "./loader";
 import { IN_PLACE, type Store } from "./store";
 import { followTheme } from "./theme";
 import { AttentionRoom } from "./views/attention-room";
+import { mountFold } from "./views/fold";
 import { freeHeight } from "./views/free-height";
 import { mountHeader } from "./views/header";
 import { mountHeads } from "./views/heads";
@@ -59,6 +60,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   mountSentence(says, store, focus, signal);
   mountHeads(heads, store, row, signal);
   mountRanking(ranking, store, client, signal);
+  mountFold(ranking, "ranking", "Ranking", store, signal);
+  mountFold(lower, "views", "Views", store, signal);
   mountNotice(notice, store, client, signal);
   load(store, client, signal);
 

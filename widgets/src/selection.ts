@@ -3,7 +3,7 @@ import { batch } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { Target as TargetCheck } from "./protocol.check.gen";
 import type { CacheRow, Shown, Target } from "./protocol.gen";
-import type { Norm, Padding, Presentation, Ranking, Score, Store, Tab, Weighting } from "./store";
+import { type Norm, type Padding, type Presentation, type Ranking, type Score, type Section, SECTIONS, type Store, type Tab, type Weighting } from "./store";
 import { parseHead } from "./format";
 import { isSet, NOTHING } from "./target";
 
@@ -22,6 +22,7 @@ export interface Selection {
   score: Score | null;
   tab: Tab;
   padding: Padding;
+  folded: readonly Section[];
 }
 
 /** What of a selection makes sense for a cache of this shape. */
@@ -49,7 +50,7 @@ export function selectionOf(store: Store, isDefault: (target: Target) => boolean
     prompt: store.prompt.value, position: store.locked.value, target: isSet(target) && !isDefault(target) ? target : null,
     heads: store.heads.value, norm: store.norm.value, topK: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
     weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
-    padding: store.padding.value,
+    padding: store.padding.value, folded: store.folded.value,
   };
 }
 
@@ -68,6 +69,7 @@ export function select(store: Store, selection: Selection): void {
     store.score.value = selection.score;
     store.tab.value = selection.tab;
     store.padding.value = selection.padding;
+    store.folded.value = selection.folded;
   });
 }
 
@@ -92,7 +94,7 @@ const one = <T>(known: readonly T[], value: unknown): T | undefined => known.fin
 /** A selection that came from outside: anything that is not one becomes null. */
 export function asSelection(value: unknown): Selection | null {
   if (typeof value !== "object" || value === null) return null;
-  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding } = value as Record<string, unknown>;
+  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded } = value as Record<string, unknown>;
   const whole = (v: unknown): number | null => (typeof v === "number" && Number.isInteger(v) && v >= 0 ? v : null);
   const asked = safeParse(TargetCheck, target);
   const named = Array.isArray(heads) ? heads.slice(0, MOST_HEADS).filter((head): head is string => typeof head === "string" && parseHead(head) !== null) : [];
@@ -102,5 +104,6 @@ export function asSelection(value: unknown): Selection | null {
     weighting: one(WEIGHTINGS, weighting) ?? "pattern", presentation: one(PRESENTATIONS, presentation) ?? "matrix",
     score: one(SCORES, score) ?? null, tab: one(TABS, tab) ?? "attention",
     padding: padding === "none" ? padding : "found",
+    folded: Array.isArray(folded) ? SECTIONS.filter((name) => folded.includes(name)) : [],
   };
 }

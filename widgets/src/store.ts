@@ -11,6 +11,9 @@ export type Ranking = "heads" | "neurons";
 export type Weighting = NonNullable<Shown["weighting"]>;
 export type Presentation = NonNullable<Shown["presentation"]>;
 export type Tab = NonNullable<Shown["tab"]>;
+/** What folds in the narrow layout. */
+export const SECTIONS = ["ranking", "views"] as const;
+export type Section = (typeof SECTIONS)[number];
 export type Padding = NonNullable<Shown["padding"]>;
 export type Score = ScoresReply["score"];
 /** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
@@ -84,6 +87,7 @@ export class Store implements Synced {
   readonly tab = signal<Tab>("attention");
   /** Whether what was taken for padding is left out, or counts as real. */
   readonly padding = signal<Padding>("found");
+  readonly folded = signal<readonly Section[]>([]);
   /** Whether each attention picture has a colour range of its own, or all share one. */
   readonly ownRange = signal(false);
   /** What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean. */

@@ -57,6 +57,16 @@ export function cellSentence(store: Store, attention: Attention, pane: Pane, wei
   return [`${start}, contributes `, { stress: signed(brought), sign: brought }, ` to the ${store.quantity.value}${where}`];
 }
 
+/** “0.79, +1.93”: a cell's figures alone; null where it is masked. */
+export function cellFigures(store: Store, attention: Attention, pane: Pane, weighting: Weighting, q: number, k: number): string | null {
+  const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
+  const pattern = at("pattern");
+  if (k > q && !(pattern > 0)) return null;
+  const value = weighting === "value" && pane.maps.value ? `, ${length(at("value"))}` : "";
+  const brought = contributionAt(attention, pane, store, q, k);
+  return `${written("pattern", pattern)}${value}${brought === null ? "" : `, ${signed(brought)}`}`;
+}
+
 /** “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens” */
 function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
   const { rows, columns } = blockOf(pane, q, k);

@@ -8,7 +8,7 @@ import { element, watch } from "../lifetime";
 import type { Sentence, Weighting } from "../store";
 import type { Attention, Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
-import { cellSentence, paneAt } from "./attention-words";
+import { cellFigures, cellSentence, paneAt } from "./attention-words";
 
 export interface Shown {
   attention: Attention;
@@ -45,7 +45,9 @@ export function mountCursor(
   const column = element("i", "rs-lane");
   const cell = element("i", "rs-frame rs-frame-cell");
   const bar = element("i", "rs-lane");
+  const tip = element("span", "rs-tip rs-cell-tip", { hidden: "", "aria-hidden": "true" }); // the sentence says it
   overlay.append(row, column, destination, cell);
+  overlay.after(tip);
   mark.append(bar);
 
   const place = (node: HTMLElement, on: boolean, top: number, left: number, rows: number, columns: number): void => {
@@ -88,6 +90,22 @@ export function mountCursor(
     if (!at || !picture || !pane) return;
     const text = cellSentence(store, picture.attention, pane, picture.weighting, picture.head, at.q, at.k);
     untracked(() => (store.sentence.value = said = text));
+  });
+  // The figures at the pointer.
+  watch(signal, () => {
+    const at = cursor.value;
+    const picture = shown.value;
+    const pane = at && paneAt(panes.value, at.q, at.k);
+    const { left, top, span } = part.value;
+    const figures = at && picture && pane ? cellFigures(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
+    tip.hidden = figures === null || mark.matches(":hover");
+    if (!at || figures === null) return;
+    tip.replaceChildren(element("b", "", {}, `${store.tokenText(at.q)} ← ${store.tokenText(at.k)}`), ` ${figures}`);
+    const across = ((at.k - left + 0.5) / span) * 100;
+    tip.style.left = `${across}%`;
+    tip.style.top = `${((at.q - top) / span) * 100}%`;
+    tip.classList.toggle("rs-tip-left", across > 50);
+    tip.classList.toggle("rs-tip-below", at.q - top < span * 0.12);
   });
   const leave = (): void => {
     if (cursor.peek() === null) return;

@@ -69,10 +69,15 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     lit?.classList.add("rs-lit");
   });
 
-  // The destination in view: within the strip only, the page never scrolls.
+  // The destination in view: within the strip only, the page never scrolls. At opening it has no size yet.
+  const laid = state(0);
+  const observer = new ResizeObserver(() => (laid.value += 1));
+  observer.observe(strip);
+  signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   watch(signal, () => {
     const at = store.destination.value;
-    void stretch.shown.value;
+    void drawn.value;
+    void laid.value;
     const option = at === null ? null : strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // the strip is what it is counted from

@@ -1,0 +1,114 @@
+"""What is pointed at and what is read are seen together: token strip, sentence and head map, in every layout.
+
+Truth: where the browser drew each, cut by the window and by every box around it; TransformerLens' own pattern.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+from sidebar import FOLLOWS, cell
+from test_sidebar import REAL
+
+SIZES = {"1440 × 900": (1440, 900), "1280 × 720": (1280, 720), "1920 × 1080": (1920, 1080)}
+HEADS = ("L23H3", "L29H0", "L2H5")
+# How much of an element is inside the window and inside every ancestor that cuts it off, 0 to 1.
+SEEN = """node => {
+    const box = node.getBoundingClientRect();
+    let [left, top, right, bottom] = [Math.max(0, box.left), Math.max(0, box.top), Math.min(innerWidth, box.right), Math.min(innerHeight, box.bottom)];
+    for (let over = node.parentElement; over; over = over.parentElement) {
+        if (getComputedStyle(over).overflow === "visible") continue;
+        const cut = over.getBoundingClientRect();
+        [left, top] = [Math.max(left, cut.left), Math.max(top, cut.top)];
+        [right, bottom] = [Math.min(right, cut.right), Math.min(bottom, cut.bottom)];
+    }
+    const area = box.width * box.height;
+    return area > 0 ? Math.max(0, right - left) * Math.max(0, bottom - top) / area : 0;
+}"""
+
+
+def all_in_sight(view: Locator) -> dict[str, float]:
+    """The part of map, strip and sentence that can be seen."""
+    parts = {
+        "map": view.get_by_role("grid", name="Head map"),
+        "strip": view.get_by_role("listbox", name="Destination position"),
+        "sentence": view.locator("[data-part=sentence]"),
+    }
+    return {name: part.evaluate(SEEN) for name, part in parts.items()}
+
+
+def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
+    """Point at a head: the strip bears its own attention, and the sentence names it."""
+    cell(view, head).hover()
+    strip = view.get_by_role("listbox", name="Destination position")
+    expect(strip).to_have_attribute("data-head", head, timeout=FOLLOWS)
+    painted = strip.get_by_role("option").evaluate_all("all => all.map(one => Number(one.dataset.attention))")
+    layer, number = head[1:].split("H")
+    true = lab.python(f"cache['pattern', {layer}][{prompt}, {number}, -1].float().mean(0).tolist()")
+    assert painted == pytest.approx(true, abs=6e-5)
+    expect(view.locator("[data-part=sentence]")).to_contain_text(f"{head} ")
+
+
+def widen(lab: Lab, width: int) -> None:
+    """Drag the sidebar's edge until it is so wide."""
+    box: dict[str, float] = lab.sidebar.bounding_box() or {}
+    by = width - box["width"]
+    y = box["y"] + 300
+    lab.page.mouse.move(box["x"] - 2, y)
+    lab.page.mouse.down()
+    lab.page.mouse.move(box["x"] - 2 - by, y, steps=4)
+    lab.page.mouse.up()
+    lab.until(lambda: (lab.sidebar.bounding_box() or {})["width"], lambda now: abs(now - width) < 12)
+
+
+@pytest.fixture
+def ioi(lab: Lab) -> Lab:
+    lab.open(lab.write_notebook("sight.ipynb", REAL))
+    lab.run_all()
+    return lab
+
+
+@pytest.mark.parametrize("size", ["1440 × 900", "1280 × 720"])
+def test_in_the_sidebar(ioi: Lab, size: str) -> None:
+    width, height = SIZES[size]
+    ioi.page.set_viewport_size({"width": width, "height": height})
+    ioi.open_sidebar()
+    view = ioi.inspect("cache")
+    for wide in (330, 380, 500):
+        widen(ioi, wide)
+        for head in HEADS:
+            reads(ioi, view, head)
+            assert min(all_in_sight(view).values()) >= 0.98, (wide, head, all_in_sight(view))
+    # Keys step from head to head, and come back to where all three are seen.
+    view.get_by_role("tablist", name="Views").scroll_into_view_if_needed()
+    ioi.page.keyboard.press("Alt+Shift+J")
+    ioi.until(lambda: min(all_in_sight(view).values()), lambda seen: seen >= 0.98)
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [("1440 × 900", "inline"), ("1440 × 900", "alone"), ("1920 × 1080", "alone")]
+    + [("1440 × 900", "beside"), ("1920 × 1080", "beside")],
+)
+def test_in_the_notebook_and_in_the_main_area(ioi: Lab, size: str, place: str) -> None:
+    width, height = SIZES[size]
+    ioi.page.set_viewport_size({"width": width, "height": height})
+    if place == "inline":
+        ioi.run_cell("import residscope\npanel = residscope.inspect(cache)\npanel")
+        view = ioi.panel()
+        view.evaluate("node => node.scrollIntoView({ block: 'start' })")
+    else:
+        ioi.open_sidebar()
+        ioi.inspect("cache")
+        ioi.sidebar.get_by_role("button", name="Open cache in the main area").click()
+        view = ioi.ready(ioi.page.locator(".rs-view").get_by_role("region", name="Residscope", exact=True))
+        ioi.command("application:toggle-right-area")
+        if place == "alone":
+            ioi.command("application:toggle-mode")
+    for head in HEADS:
+        reads(ioi, view, head)
+        seen: dict[str, Any] = all_in_sight(view)
+        assert min(seen.values()) >= 0.98, (head, seen)
