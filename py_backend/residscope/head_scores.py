@@ -171,7 +171,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     values = _measured(view, score, spans, without)
     notes = [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
-    notes += padding.notes(view, starts=True)
+    notes += padding.notes(view)
     return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes)
 
 

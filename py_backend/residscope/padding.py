@@ -14,12 +14,15 @@ Everything that asks for a prompt's last token, its first one, or its real posit
    if one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding,
    unless the tokenizer adds ends of text. At the start the same with BOS: if some prompt begins without it, all of it
    is padding; else the last one of each is BOS. Two for every prompt are a doubled BOS, and are real. If every prompt
-   has one, it is BOS, which TransformerLens puts there. An ordinary token as padding token is real where every prompt
-   ends with exactly one.
+   has one, it is BOS, which TransformerLens puts there; a note says that it could be padding only where something
+   speaks for that: the tokenizer pads on the left, or its padding token is BOS and not end of text, which somebody
+   chose. An ordinary token as padding token is real where every prompt ends with exactly one.
 4. Other tokens that fill: an end of text that stands twice or more at the end counts as in 3 although the padding token
    is another one (or there is none). Any other token is filling where prompts end with runs of it of different lengths,
-   one of three or more (of token 0, with which `pad_sequence` fills, two), and it stands nowhere else. Less than that
-   is read as real, and a note says that it could be padding.
+   one of three or more (of token 0, with which `pad_sequence` fills, two), and it stands nowhere else; and before the
+   BOS of some prompts, where others begin with BOS. Less than that is read as real, and a note says that it could be
+   padding. Of a single token it does so only where something speaks for filling, see `_single`: most prompts of one
+   length were never padded.
 
 Rules 3 and 4 are assumptions: a note says what was assumed, of how many tokens, and where each prompt is read.
 The tokenizer is read each time: its padding token may be set after a first look.
@@ -27,7 +30,8 @@ The tokenizer is read each time: its padding token may be set after a first look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +41,9 @@ from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Text = Callable[[int], str] | None
+"""What a token writes, where there is a tokenizer."""
 
 Spans = list[tuple[int, int]]
 """First and last real position of each prompt."""
@@ -55,15 +62,13 @@ class Padding:
         first: The first real position of each prompt.
         last: The last one.
         width: How many positions there are.
-        notes: What was assumed, for every figure that depends on where prompts end.
-        start_notes: What was assumed of their first tokens, for figures that depend on where prompts begin.
+        notes: What was assumed.
     """
 
     first: list[int]
     last: list[int]
     width: int
     notes: tuple[str, ...] = ()
-    start_notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -73,7 +78,7 @@ class Padding:
     def of(self, prompts: range) -> Padding:
         """The same of some prompts."""
         run = slice(prompts.start, prompts.stop)
-        return Padding(self.first[run], self.last[run], self.width, self.notes, self.start_notes)
+        return Padding(self.first[run], self.last[run], self.width, self.notes)
 
 
 def padding(view: CacheView) -> Padding:
@@ -97,10 +102,9 @@ def found(view: CacheView) -> Padding:
     return view.memo.once(key, lambda: _found(view, special))
 
 
-def notes(view: CacheView, *, starts: bool = False) -> list[str]:
-    """What was assumed; with `starts` also for figures that depend on where prompts begin."""
-    decided = padding(view)
-    return [*decided.notes, *(decided.start_notes if starts else ())]
+def notes(view: CacheView) -> list[str]:
+    """What was assumed."""
+    return list(padding(view).notes)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,10 @@ class _Special:
     ordinary: bool = False
     adds_eos: bool = False
     adds_bos: bool = True
+    known: bool = False
+    pads_left: bool = False
+    others: frozenset[int] = frozenset()
+    """Special tokens beside these, such as the unknown one."""
 
     @classmethod
     def of(cls, view: CacheView) -> _Special:
@@ -121,7 +129,10 @@ class _Special:
         added = getattr(tokenizer, "added_tokens_decoder", None)
         ordinary = isinstance(added, dict) and pad is not None and pad not in (*added, bos, eos)
         adds_eos = getattr(tokenizer, "add_eos_token", False) is True
-        return cls(pad, bos, eos, ordinary, adds_eos, getattr(view.cfg, "default_prepend_bos", True) is not False)
+        adds_bos = getattr(view.cfg, "default_prepend_bos", True) is not False
+        left = getattr(tokenizer, "padding_side", None) == "left"
+        others = frozenset(added) - {pad, bos, eos} if isinstance(added, dict) else frozenset()
+        return cls(pad, bos, eos, ordinary, adds_eos, adds_bos, tokenizer is not None, left, others)
 
 
 def _id(tokenizer: Any, name: str) -> int | None:
@@ -141,20 +152,21 @@ def _found(view: CacheView, special: _Special) -> Padding:
         return _made(view, shown, _taken(view, rows, shown, "", "") + _nothing_else(view, rows, special))
     if rows is None:
         return _made(view, [(0, view.n_pos - 1)] * view.batch)
-    starts = _starts(rows, special)
-    ends = _ends(rows, special, padded_left=any(cut > 0 for cut in starts.cut))
+    text = Vocabulary(view.model).text if special.known else None
+    starts = _starts(rows, special, text)
+    ends = _ends(rows, special, text, padded_left=any(cut > 0 for cut in starts.cut))
     spans: Spans = []
     for before, behind in zip(starts.cut, ends.cut, strict=True):
         first, last = before, view.n_pos - 1 - behind
         spans.append((first, last) if first <= last else (0, view.n_pos - 1))
     said = _taken(view, rows, spans, starts.doubt, ends.doubt, read=shown is not None and any(starts.cut))
-    could = _could(view, rows, ends, "end", spans) + _nothing_else(view, rows, special)
-    return _made(view, spans, said + could, _could(view, rows, starts, "begin", spans))
+    could = _could(view, rows, ends, "end", spans) + _could(view, rows, starts, "begin", spans)
+    return _made(view, spans, said + could + _nothing_else(view, rows, special))
 
 
-def _made(view: CacheView, spans: Spans, said: Sequence[str] = (), of_starts: Sequence[str] = ()) -> Padding:
+def _made(view: CacheView, spans: Spans, said: Sequence[str] = ()) -> Padding:
     first, last = [list(ends) for ends in zip(*spans, strict=True)]
-    return Padding(first, last, view.n_pos, tuple(said), tuple(of_starts))
+    return Padding(first, last, view.n_pos, tuple(said))
 
 
 # --- the given mask --------------------------------------------------------------------------------------------------
@@ -239,6 +251,7 @@ class _Cut:
     why: str = ""
 
 
+_HAS_READ = "; a model that was run without one has read it, and the figures are those of this run."
 _OWN_END = " The first of them may be a prompt's own end of text: then it is read one token later."
 _NOT_OWN_END = (
     " One more may be padding, if these prompts have no end of text of their own: then they are read earlier."
@@ -247,10 +260,13 @@ _OWN_BOS = " The last of them may be a prompt's own BOS."
 _NOT_OWN_BOS = " One more may be padding, if these prompts have no BOS."
 
 
-def _ends(rows: list[list[int]], special: _Special, *, padded_left: bool) -> _Cut:
-    size, runs = len(rows[0]), [_run(row[::-1]) for row in rows]
+def _ends(rows: list[list[int]], special: _Special, text: _Text, *, padded_left: bool) -> _Cut:
+    size, inwards = len(rows[0]), [row[::-1] for row in rows]
+    runs = [_run(row) for row in inwards]
     some = [token for token, count in runs if count < size]
-    filling = _filling(rows, runs, special, [row[::-1] for row in rows])
+    filling = _filling(inwards, runs, special)
+    if not any(filling.cut) and not any(filling.could):
+        filling = _single(inwards, special, text, at_end=True)
     if special.pad is not None and special.pad in some:
         token = special.pad
         if token == special.eos and max(_lengths(runs, token, size)) == 1 and any(filling.cut):
@@ -278,7 +294,7 @@ def _ends(rows: list[list[int]], special: _Special, *, padded_left: bool) -> _Cu
     return _Cut(lengths, _OWN_END)
 
 
-def _starts(rows: list[list[int]], special: _Special) -> _Cut:
+def _starts(rows: list[list[int]], special: _Special, text: _Text) -> _Cut:
     size, runs = len(rows[0]), [_run(row) for row in rows]
     none = [0] * len(rows)
     pad, bos = special.pad, special.bos
@@ -288,7 +304,10 @@ def _starts(rows: list[list[int]], special: _Special) -> _Cut:
     elif bos is not None and len(set(_lengths(runs, bos, size))) > 1 and max(_lengths(runs, bos, size)) > 1:
         token = bos
     else:
-        return _filling(rows, runs, special, rows)
+        before = _before_bos(rows, runs, bos)
+        filling = _Cut(before) if any(before) else _filling(rows, runs, special)
+        unknown = not any(filling.cut) and not any(filling.could)
+        return _single(rows, special, text, at_end=False) if unknown else filling
     lengths = _lengths(runs, token, size)
     partial = [length for (_, count), length in zip(runs, lengths, strict=True) if count < size]
     fewest, most = min(partial), max(partial)
@@ -299,32 +318,91 @@ def _starts(rows: list[list[int]], special: _Special) -> _Cut:
     if fewest == 0:
         return _Cut(lengths, _OWN_BOS)
     if fewest == most <= 2:
-        if most == 1 and special.adds_bos:
+        on_the_right = max(_lengths([_run(row[::-1]) for row in rows], token, size)) > (token == special.eos)
+        chosen = special.pads_left or token != special.eos
+        if most == 1 and special.adds_bos and (on_the_right or not chosen):
             return _Cut(none)
         return _Cut(none, "", tuple(lengths), "which is BOS and the padding token alike")
     return _Cut([max(length - 1, 0) for length in lengths], _NOT_OWN_BOS)
 
 
-def _filling(rows: list[list[int]], runs: list[tuple[int, int]], special: _Special, inwards: list[list[int]]) -> _Cut:
-    """Runs of a token that nobody calls padding; `inwards` are the rows from this end on."""
-    size, none = len(rows[0]), [0] * len(rows)
-    longest = max((run for run in runs if run[1] < size), key=lambda run: run[1], default=None)
+def _filling(inwards: list[list[int]], runs: list[tuple[int, int]], special: _Special) -> _Cut:
+    """Runs of a token that nobody calls padding, two or more; `inwards` are the rows from this end on."""
+    size, none = len(inwards[0]), [0] * len(inwards)
+    longest = max((run for run in runs if 1 < run[1] < size), key=lambda run: run[1], default=None)
     if longest is None or longest[0] == special.bos:
         return _Cut(none)
     token, most = longest
     lengths = _lengths(runs, token, size)
-    if most == 1:
-        zeros = [int(row[0] == 0) for row in inwards]
-        if 0 in (special.bos, special.eos) or not 0 < sum(zeros) < len(rows):
-            return _Cut(none)
-        return _Cut(none, "", tuple(zeros), "with which `pad_sequence` fills")
     elsewhere = any(token in row[length:] for row, length in zip(inwards, lengths, strict=True))
     differ = len(set(lengths)) > 1
     if differ and not elsewhere and most >= (2 if token == 0 else 3):
         return _Cut(lengths)
     if differ or most > 2 or token == 0:
-        return _Cut(none, "", tuple(length if length > 1 else 0 for length in lengths), "one token again and again")
+        least = 1 if differ and not elsewhere else 2
+        could = tuple(length if length >= least else 0 for length in lengths)
+        return _Cut(none, "", could, "one token again and again")
     return _Cut(none)
+
+
+def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | None) -> list[int]:
+    """How many tokens stand before each prompt's BOS, where that is one token again and again, and differs."""
+    none = [0] * len(rows)
+    if bos is None or not any(row[0] == bos for row in rows):
+        return none
+    counts = [0 if token == bos else count for token, count in runs]
+    alike = len({token for token, _ in runs} - {bos}) == 1
+    follows = all(count < len(row) and row[count] == bos for row, count in zip(rows, counts, strict=True))
+    return counts if alike and follows else none
+
+
+def _single(inwards: list[list[int]], special: _Special, text: _Text, *, at_end: bool) -> _Cut:
+    """One token at this end of some prompts and not of others, with which they could be filled.
+
+    What speaks for that is the token: 0, with which `pad_sequence` fills; a special token; a full stop or another sign
+    without a letter, where other prompts have a word there. At the end it may be any token that begins no word and
+    stands nowhere else, where it follows what another prompt ends with, or different words in several prompts.
+    """
+    ends = [row[0] for row in inwards]
+    counts = Counter(ends)
+    if len(counts) == 1 or len(inwards[0]) < 2:
+        return _Cut([0] * len(inwards))
+
+    def could(token: int, why: str) -> _Cut:
+        return _Cut([0] * len(inwards), "", tuple(int(end == token) for end in ends), why)
+
+    named = {special.pad, special.eos, *special.others, *([] if at_end else [special.bos])}
+    if 0 in counts and 0 not in (special.bos, special.eos):
+        return could(0, "with which `pad_sequence` fills")
+    often = [token for token, _ in counts.most_common()]
+    signs = [] if text is None else [token for token in often if _is_sign(text(token))]
+    fillers = [token for token in often if token in named] or (signs if len(signs) < len(often) else [])
+    if not fillers and at_end:
+        inside = {token for row in inwards for token in row[1:]}
+        apart = [token for token in often if token not in inside and not _begins_a_word(token, text)]
+        fillers = [token for token in apart if _follows_ends(token, inwards)]
+        fillers = fillers if len(fillers) == 1 else []
+    return could(fillers[0], "unlike the others") if fillers else _Cut([0] * len(inwards))
+
+
+def _follows_ends(token: int, inwards: list[list[int]]) -> bool:
+    """Whether a last token follows what another prompt ends with, or different tokens in several prompts."""
+    before = {row[1] for row in inwards if row[0] == token}
+    return len(before) > 1 or not before.isdisjoint(row[0] for row in inwards if row[0] != token)
+
+
+_SIGNS = frozenset(".!?…_-–—*#~|•")
+
+
+def _is_sign(text: str) -> bool:
+    """Whether a token is blank, or a sign that people fill with."""
+    return set(text.strip()) <= _SIGNS
+
+
+def _begins_a_word(token: int, text: _Text) -> bool:
+    """Whether a token writes a space and a word: nobody fills with that."""
+    written = "" if text is None else text(token)
+    return written[:1] == " " and written[1:2].isalnum()
 
 
 def _run(row: list[int]) -> tuple[int, int]:
@@ -393,11 +471,11 @@ def _could(view: CacheView, rows: list[list[int]], cut: _Cut, end: str, spans: S
     read = ""
     if end == "end":
         read = f", and {'it is' if one else 'they are'} read there ({_places([spans[at][1] for at, _ in whose])})"
-    change = CHANGE if end == "end" else "pass `attention_mask=`"
+    change = f"{CHANGE}." if end == "end" else f"pass `attention_mask=`{_HAS_READ}"
     return [
         f"{_of(len(whose), view.batch, capital=True)} {end}{'s' if one else ''} with "
         f"{_each([count for _, count in whose], token)}, {cut.why}: that was taken for real{read}. If it is padding, "
-        f"{change}."
+        f"{change}"
     ]
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import tiny
 import torch
+from tokenizers import models
 
 import residscope
 from residscope.cache import CacheView
 from residscope.positions import last
 
 PROMPTS = [[5, 6, 7, 5, 6], [9, 10, 9], [11, 12, 11, 12]]
+BY_ONE = [[5, 6, 7, 5, 6], [9, 10, 9, 10], [11, 12, 11, 12]]
+EACH_BY_ONE = [[5, 6, 7, 5], *BY_ONE[1:]]
 ANSWERS = (21, 22)
 SCORES = ("previous", "first", "duplicate", "induction", "entropy")
 FIGURES = ("last position", "logits", *SCORES)
@@ -27,6 +30,8 @@ SPECIAL = {  # the ids of pad, bos and eos
     "bos = eos": (0, 2, 2),
     "pad = bos = eos": (2, 2, 2),
 }
+FILLINGS = {"pad": None, "0": 0, "`.`": 30}
+"""What rows are filled with: the tokenizer's padding token, or another one, by hand."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +46,36 @@ class Way:
     """Whether the longest prompt is padded, too: a fixed length, or a multiple."""
     masked: bool
     """Whether the model was given the attention mask."""
+    one: bool = False
+    """Whether a padded prompt has exactly one token of padding."""
+    filling: str = "pad"
 
 
 WAYS = [
     Way(*of) for of in product(SPECIAL, ("right", "left"), (True, False), (True, False), (False, True), (False, True))
 ]
-assert len(WAYS) == 160
-assert len(fields(Way)) == 6
+ONE = [
+    Way(special, side, bos, False, fixed, masked, one=True)
+    for special, side, bos, fixed, masked in product(
+        SPECIAL, ("right", "left"), (True, False), (False, True), (False, True)
+    )
+] + [
+    Way("pad = bos = eos", side, bos, False, fixed=False, masked=masked, one=True, filling=filling)
+    for filling, side, bos, masked in product(("0", "`.`"), ("right", "left"), (True, False), (False, True))
+]
+"""The smallest padding there is, of which ids tell least."""
+assert (len(WAYS), len(ONE)) == (160, 96)
+assert len(fields(Way)) == 8
 
 
 def prompts(way: Way) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
     """The prompts alone, and padded, with their mask."""
     pad, bos, eos = SPECIAL[way.special]
-    alone = [[bos] * way.bos + prompt + [eos] * way.eos for prompt in PROMPTS]
-    width = max(map(len, alone)) + 3 * way.fixed
+    chosen = FILLINGS[way.filling]
+    pad = pad if chosen is None else chosen
+    texts = PROMPTS if not way.one else EACH_BY_ONE if way.fixed else BY_ONE
+    alone = [[bos] * way.bos + prompt + [eos] * way.eos for prompt in texts]
+    width = max(map(len, alone)) + (1 if way.one else 3) * way.fixed
     rows, mask = [], []
     for prompt in alone:
         fill = width - len(prompt)
@@ -79,6 +100,7 @@ def _measured(way: Way, given: bool) -> Iterator[tuple[str, bool, list[str]]]:
     model = _model()
     pad, bos, eos = SPECIAL[way.special]
     model.tokenizer.pad_token_id, model.tokenizer.bos_token_id, model.tokenizer.eos_token_id = pad, bos, eos
+    model.tokenizer.padding_side = way.side
     alone, tokens, mask = prompts(way)
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, **({"attention_mask": mask} if way.masked else {}))
@@ -121,4 +143,8 @@ def _same(found: torch.Tensor, true: torch.Tensor) -> bool:
 
 @cache
 def _model() -> Any:
-    return tiny.boot("llama")
+    model = tiny.boot("llama")
+    words = model.tokenizer.get_vocab()
+    words["."] = words.pop("w30")
+    model.tokenizer._tokenizer.model = models.WordLevel(words, unk_token="<pad>")
+    return model

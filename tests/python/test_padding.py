@@ -7,6 +7,7 @@ import padded
 import pytest
 import tiny
 import torch
+from tokenizers import models
 
 import residscope
 from residscope import ResidscopeError
@@ -17,14 +18,13 @@ from residscope.service import Service
 
 
 def test_no_figure_of_padded_prompts_is_silently_wrong():
-    silent = [
-        (way, figure) for way in padded.WAYS for figure, right, notes in padded.measured(way) if not right and not notes
-    ]
+    ways = padded.WAYS + padded.ONE
+    silent = [(way, figure) for way in ways for figure, right, notes in padded.measured(way) if not right and not notes]
     assert silent == []
 
 
 def test_with_a_mask_that_was_given_or_cached_every_figure_is_right():
-    for way in padded.WAYS:
+    for way in padded.WAYS + padded.ONE:
         if way.masked:
             assert all(right for _, right, _ in padded.measured(way)), way
         elif way.side == "right":  # a mask changes nothing for the tokens before it
@@ -60,6 +60,14 @@ def run(model, tokens, **options):
         return model.run_with_cache(torch.tensor(tokens), **options)
 
 
+def spelled(model, words):
+    """Give some tokens other words."""
+    vocabulary = model.tokenizer.get_vocab() | {word: id for id, word in words.items()}
+    for id in words:
+        del vocabulary[f"w{id}"]
+    model.tokenizer._tokenizer.model = models.WordLevel(vocabulary, unk_token="<pad>")
+
+
 @pytest.mark.parametrize(
     ("rows", "pad", "last", "said"),
     [
@@ -73,6 +81,21 @@ def run(model, tokens, **options):
         ([[1, 5, 6, 7, 2]], 2, [4], "taken for real"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "taken for padded"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
+        # one token that nobody calls padding: a special one, a sign, one that follows other prompts' ends …
+        ([[1, 5, 6, 7], [1, 9, 10, 2]], 0, [3, 3], "1 of 2 prompts ends with 1 `</s>`, unlike the others"),
+        ([[1, 5, 6, 7], [1, 9, 10, 31]], 2, [3, 3], "1 of 2 prompts ends with 1 `.`, unlike the others"),
+        ([[1, 5, 31, 7], [1, 31, 9, 31]], 2, [3, 3], "ends with 1 `.`"),
+        ([[1, 5, 6, 7, 8], [1, 9, 6, 8, 30], [1, 10, 6, 8, 30]], 2, [4] * 3, "2 of 3 prompts end with 1 `w30` each"),
+        ([[1, 5, 6, 7], [1, 9, 10, 30], [1, 11, 12, 30]], 2, [3] * 3, "2 of 3 prompts end with 1 `w30` each"),
+        ([[1, 5, 6, 7, 8], [1, 9, 10, 30, 30], [1, 9, 5, 6, 30]], 2, [4] * 3, "2 of 3 prompts end with 2 and 1 `w30`"),
+        # … and what everyday prompts of one length end with
+        ([[1, 5, 6, 31], [1, 9, 10, 31]], 2, [3, 3], None),
+        ([[1, 5, 6, 31], [1, 9, 10, 33]], 2, [3, 3], None),
+        ([[1, 5, 6, 7], [1, 9, 10, 32], [1, 11, 12, 32]], 2, [3] * 3, None),
+        ([[1, 5, 6, 7], [1, 9, 10, 30], [1, 30, 12, 30]], 2, [3] * 3, None),
+        ([[1, 5, 6, 7], [1, 9, 6, 7]], 2, [3, 3], None),
+        ([[1, 5, 9, 30], [1, 6, 10, 40], [1, 7, 11, 30], [1, 8, 12, 40]], 2, [3] * 4, None),
+        ([[1, 5, 6, 2], [1, 9, 10, 2]], 0, [3, 3], None),
         ([[2, 2, 2]], 2, [2], "nothing but `</s>`"),
         ([[1, 5, 6, 7, 8, 9, 2], [1, 9, 10, 2, 0, 0, 0]], 2, [6, 3], "3 trailing `<pad>` were left out"),
         ([[1, 5, 6, 7, 2], [1, 8, 9, 5, 2]], 2, [4, 4], "2 of 2 prompts end with 1 `</s>` each"),
@@ -80,6 +103,7 @@ def run(model, tokens, **options):
 )
 def test_runs_at_the_end(model, rows, pad, last, said):
     model.tokenizer.pad_token_id, model.tokenizer.eos_token_id = pad, 2
+    spelled(model, {31: ".", 32: "▁the", 33: "?"})
     if pad == 30:
         model.tokenizer.pad_token = "w30"
     cache = run(model, rows)[1]
@@ -100,7 +124,36 @@ def test_a_doubled_bos_is_not_padding(model):
     found = residscope.scores(cache, "first", 0)
     assert any("BOS and the padding token alike" in note for note in found.notes)
     torch.testing.assert_close(found.values[1], cache["pattern", 1][0][:, 1:, 0].mean(1))
-    assert residscope.attribute(cache, 11).notes == []  # it is read at the end
+    assert "it, and the figures are those of this run" in residscope.attribute(cache, 11).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "special", "side", "first", "said"),
+    [
+        # each prompt with one token that is BOS and padding: everybody's GPT-2, until something speaks for padding
+        ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "right", [0, 0], None),
+        ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "left", [0, 0], "2 of 2 prompts begin with 1 `</s>` each"),
+        ([[1, 5, 6, 7], [1, 9, 10, 11]], (1, 1, 2), "right", [0, 0], "2 of 2 prompts begin with 1 `<s>` each"),
+        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded at the other side
+        ([[1, 5, 6, 7], [1, 9, 10, 11]], (0, 1, 2), "left", [0, 0], None),
+        # one token of another kind before some of the prompts
+        ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was taken for padded"),
+        ([[30, 1, 5, 6], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 0], None),
+        ([[5, 6, 7, 8], [0, 9, 10, 11]], (2, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `<pad>`"),
+        ([[5, 6, 7, 8], [31, 9, 10, 11]], (2, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `.`"),
+        ([[5, 6, 7, 8], [1, 9, 10, 11]], (0, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `<s>`"),
+        ([[5, 6, 7, 8], [30, 9, 10, 11], [30, 12, 13, 14]], (2, 1, 2), "right", [0, 0, 0], None),
+    ],
+)
+def test_runs_at_the_start(model, rows, special, side, first, said):
+    tokenizer = model.tokenizer
+    tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id = special
+    tokenizer.padding_side = side
+    spelled(model, {31: "."})
+    cache = run(model, rows)[1]
+    assert padding(CacheView(cache)).first == first
+    for found in (residscope.scores(cache, "first"), residscope.attribute(cache, 11)):
+        assert (said in " ".join(found.notes)) if said else found.notes == []
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2", "gpt_oss", "native", "falcon-alibi"])
