@@ -1,9 +1,8 @@
 """The inline panel: a few small traits that Python and the views share; everything else is requests.
 
 Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`, `weighting`,
-`presentation`, `score`, `tab`, `padding`, `wire_target`. Only told to the browser: `facts`, what the cache was when the
-panel was made; `opening`, the answers to what the first view asks. Only in Python: `target`, the readable form of
-`wire_target`.
+`presentation`, `score`, `tab`, `padding`, `wire_target`. Only told to the browser: `facts`, what the cache is;
+`opening`, the answers to what the first view asks. Only in Python: `target`, the readable form of `wire_target`.
 Tensors are never traits.
 """
 
@@ -39,10 +38,11 @@ from .protocol import (
     Tab,
     Target,
     Weighting,
+    Working,
     WritePage,
 )
 from .refusals import refusal
-from .selections import Answers, Heads, Position
+from .selections import Answers, Facts, Heads, Position
 from .service import Service
 from .targets import friendly
 
@@ -97,7 +97,7 @@ class Panel(anywidget.AnyWidget):
     tab = traitlets.Enum(get_args(Tab), "attention").tag(sync=True)
     padding = traitlets.Enum(get_args(Padding), "found").tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
-    facts = traitlets.Dict(read_only=True).tag(sync=True)
+    facts = Facts(read_only=True).tag(sync=True)
     opening = traitlets.Dict(read_only=True).tag(sync=True)
     target = Answers()
 
@@ -106,9 +106,9 @@ class Panel(anywidget.AnyWidget):
         self._resolved = Target([])
         self._views = Views(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
+        self._described: object = None
         # Else the view would ask what the cache is, and for all figures twice: `position` may or may not be the last.
-        with suppress(ResidscopeError):
-            self.set_trait("facts", msgspec.to_builtins(service.reply(Describe())[0]))
+        self.follow()
         super().__init__(cache_name=service.name, target=answers, **state)
         self.on_msg(self._on_message)
 
@@ -149,6 +149,28 @@ class Panel(anywidget.AnyWidget):
         if self.position is None or ends == {self.position}:
             self.position = None
 
+    def follow(self) -> None:
+        """Describe the cache again, where something has changed that its description depends on.
+
+        A padding token that is set after a first look moves the prompts' ends: a panel that stood there goes along.
+        """
+        with suppress(ResidscopeError):  # the cache is gone: what it was stays
+            now = self._service.settled()
+            if now is not None and now == self._described:
+                return
+            # First: what is told to the browser is read again.
+            self._described = now
+            before = self._trait_values.get("facts", {})
+            facts: dict[str, Any] = msgspec.to_builtins(self._service.reply(Describe())[0])
+            if not before:
+                self.set_trait("facts", facts)
+            elif facts != before:
+                with self.hold_sync():
+                    self.set_trait("facts", facts)
+                    stood = self.position is None or {self.position} == set(before["last"])
+                    if facts["last"] != before["last"] and stood and self.padding == "found":
+                        self.position = None
+
     def readable_target(self, answers: Any) -> Any:
         """Resolve answers, remember the result, and give it back as a person would write it."""
         targets = self._service.targets()
@@ -185,7 +207,10 @@ class Panel(anywidget.AnyWidget):
         if isinstance(question.ask, Presence):
             self._views.note(question.ask)
             return PresenceReply(), []
-        return self._service.reply(question.ask, question.id)
+        reply = self._service.reply(question.ask, question.id)
+        if not isinstance(reply[0], Working):  # nobody waits for its turn to be told how far something is
+            self.follow()
+        return reply
 
     # --- what leaves the panel ---------------------------------------------------------------------------------------
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import traitlets
 
@@ -27,6 +27,17 @@ class Answers(traitlets.TraitType[Any, Any]):
     def validate(self, obj: Any, value: Any) -> Any:
         """Refuse what is no target of this model; bring the rest into the readable form."""
         return obj.readable_target(value)
+
+
+class Facts(traitlets.TraitType[Any, Any]):
+    """What the cache is, as it is now: whoever reads it is told what has become of it."""
+
+    default_value: ClassVar[Any] = {}
+
+    def get(self, obj: Any, cls: Any = None) -> Any:
+        """Look again, then give it."""
+        obj.follow()
+        return super().get(obj, cls)
 
 
 class Heads(traitlets.List[str]):

@@ -17,11 +17,12 @@ from .errors import ResidscopeError
 from .facts import basics
 from .heads import parse
 from .hold import Hold
-from .identity import sight
+from .identity import settings_of, sight
 from .labels import token_labels
 from .legible import whole
 from .longer import Progress, Work
 from .memo import UnknownError, key_of, size_of
+from .namespace import peek
 from .predictions import suggestions, top_two
 from .protocol import (
     AnyReply,
@@ -116,6 +117,17 @@ class Service:
     def targets(self, view: CacheView | None = None) -> Targets:
         """Resolves answers for the cache as it is now."""
         return Targets.of(view or self.view(), self._directions)
+
+    def settled(self) -> object:
+        """What tells the cache, its weights and its model's settings from what they were; None where nothing does.
+
+        The cache is not compared again with what it was: the last request did that.
+        """
+        held = self.hold.get()
+        try:
+            return self._sight.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
+        except UnknownError:
+            return None
 
     def release(self) -> None:
         """Let go of the cache and of everything that belongs to it."""

@@ -68,6 +68,29 @@ def test_a_padding_token_that_is_set_after_the_first_look_is_known(question):
     assert ask(looked, question) == pytest.approx(at(looked.logits, ENDS, *question), abs=1e-5)
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["read in Python", "told to the browser"])
+def test_an_open_panel_follows_a_padding_token_that_is_set(asked):
+    looked = first_look()
+    panel = residscope.inspect(looked.cache, (11, 12), show=False)
+    assert (panel.facts["last"], panel.facts["padding"], panel.position) == (list(ENDS), 0, 4)
+    told = []
+    panel.observe(lambda change: told.append(change.new["last"]), "facts")
+    for token, ends, position in (("w3", PADDED_ENDS, None), (None, ENDS, 4)):
+        looked.model.tokenizer.pad_token = token
+        if asked:
+            panel._on_message(panel, {"id": "1", "ask": {"kind": "check", "text": "w5"}}, [])
+            assert told[-1] == list(ends)
+        assert panel.facts["last"] == list(ends)
+        assert panel.position == position  # it stood at the last tokens, and does so still
+        measured = residscope.attribute(looked.cache, (11, 12), by="layer").measured.tolist()
+        assert measured == pytest.approx(at(looked.logits, ends, 11, 12), abs=1e-5)
+    assert len(told) == 2
+    panel.position = 3  # one that was chosen stays
+    looked.model.tokenizer.pad_token = "w3"
+    assert (panel.facts["last"], panel.position) == (list(PADDED_ENDS), 3)
+    panel.close()
+
+
 def exchanged(tokenizer: Any, *, in_place: bool) -> Any:
     """The same tokenizer, but w20 and w21 have each other's ids."""
     made = tokenizer if in_place else copy.deepcopy(tokenizer)

@@ -27,7 +27,7 @@ export interface Traits {
   score: Score | null;
   tab: Tab;
   padding: Padding;
-  /** What the cache was when the panel was made; asked for anew all the same. */
+  /** What the cache is; asked for anew all the same. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
 }
@@ -106,8 +106,15 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   const end = new AbortController();
   const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
   const store = new Store();
-  const facts = model.get("facts");
-  if (facts?.kind) store.facts.value = facts as CacheFacts; // Python's, whole or empty
+  const describe = (): void => {
+    const facts = model.get("facts");
+    if (facts?.kind) store.facts.value = facts as CacheFacts; // Python's, whole or empty
+  };
+  describe();
+  listen(model, "change:facts", () => {
+    describe();
+    store.described.value += 1; // what the pictures were made of has changed, such as where prompts end
+  }, life);
   const opened = new Opened(transportOver(model, el), life);
   const open = (): void => opened.put(model.get("opening") ?? {});
   open();

@@ -104,8 +104,10 @@ export class Store implements Synced {
   readonly sought = signal(0);
   /** Counts refusals that say the cache in view is not what it was. */
   readonly outdated = signal(0);
+  /** Counts how often Python described the cache otherwise than before. */
+  readonly described = signal(0);
   /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
-  readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.ref.value ? "" : this.cacheName.value}`);
+  readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.ref.value ? "" : this.cacheName.value} ${this.described.value || ""}`);
 
   readonly theme = signal<Theme>("light");
   readonly hoveredHead = signal<string | null>(null);

@@ -1,6 +1,7 @@
 // What the panel says about its figures: the badge, its notes, and what a cache does not hold.
 import { describe, expect, it } from "vitest";
 import { fakeKernel, type Options } from "../dev/fake-kernel";
+import type { Traits } from "../src/anywidget";
 import type { AttributionReply } from "../src/protocol.gen";
 import { explanation } from "../src/views/badge-words";
 import { entries, rowSum } from "../src/views/ledger";
@@ -35,6 +36,22 @@ describe("the badge in words", () => {
     const more = root.querySelector<HTMLElement>('[aria-label="How the rows add up"]');
     expect([more?.hidden, all(more ?? root, "li").map(text), text(more?.querySelector("code"))]).toEqual([false, ["One thing.", "Another."], "thing"]);
     expect(text(more)).toContain("The rows and the constant add up to the model’s own logit difference");
+  });
+});
+
+describe("a cache that Python describes otherwise", () => {
+  it("is asked again for all that is in view, at the prompts’ new ends", async () => {
+    const { model, settled } = await open({ prompt: null, position: 5 });
+    await settled();
+    const described = fakeKernel(SHAPE)({ kind: "describe" }) as { reply: NonNullable<Traits["facts"]> };
+    const before = model.asked.length;
+    model.state.position = null;
+    model.set("facts", { ...described.reply, last: [5, 3] });
+    model.emit("change:position");
+    await settled();
+    const asked = model.asked.slice(before).map(({ ask }) => ask);
+    expect(asked.map(({ kind }) => kind)).toEqual(expect.arrayContaining(["tokens", "attribute"]));
+    expect(asked.flatMap((ask) => (ask.kind === "attribute" ? [ask.position] : [])).at(-1)).toBe(null);
   });
 });
 
