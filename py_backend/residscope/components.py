@@ -16,7 +16,7 @@ from .longer import step
 from .norms import Norm
 from .products import distinct, dots, project
 from .readout import Functional, Readout
-from .structure import Pieces, Structure, coarse, neuron_weight, out_bias, out_weight, why_unread
+from .structure import Pieces, Structure, coarse, float8, neuron_weight, out_bias, out_weight, why_unread
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -301,7 +301,8 @@ def _refusal(structure: Structure, parts: str, otherwise: str) -> str:
     view, part = structure.view, "attn" if parts.endswith("heads") else "mlp"
     unread = (why_unread(view, layer, part) for layer in range(view.n_layers))
     why = " ".join(structure.notes()) or next(filter(None, unread), otherwise)
-    return f'No layer of this model can be split into {parts}. {why} Use `by="layer"` or `by="accumulated"`.'
+    whose = "cache" if float8(view, range(view.n_layers)) else "model"
+    return f'No layer of this {whose} can be split into {parts}. {why} Use `by="layer"` or `by="accumulated"`.'
 
 
 def bias_of(readout: Readout, layer: int, part: Literal["attn", "mlp"]) -> tuple[Tensor | None, Tensor | None]:

@@ -13,7 +13,7 @@ from .logits import READ_BY_UNEMBEDDING
 from .longer import step
 from .products import distinct
 from .readout import Readout
-from .structure import TRAINING, Pieces, Structure, coarse, in_training, named_layers
+from .structure import TRAINING, Pieces, Structure, coarse, float8, in_training, named_layers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -304,7 +304,7 @@ def reasons(
     if apart:
         said.append(
             f"{max(apart.values()):.2g} arises in {named_layers(apart)}: the rows of it do not add up to what is added "
-            f"to the stream there{_PERHAPS}"
+            f"to the stream there{f'. {rough}' if (rough := float8(view, apart)) else _PERHAPS}"
         )
     start: Pieces = {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)}
     if not said and not missing(start, structure.embeddings()):

@@ -32,6 +32,8 @@ _PERHAPS = (
 )
 
 
+_SCALED = " (the model scales them, or adds something else, or a hook did)"
+
 TRAINING = (
     "The model is in training mode: where it has dropout, that changes at random what its parts add, and what follows "
     "comes of that. Call `model.eval()` and make the cache again."
@@ -172,30 +174,54 @@ class Structure:
     def notes(self) -> list[str]:
         """What is not as in most models, in sentences."""
         said: list[str] = []
+        odd = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
+        rough = float8(self.view, odd)
+        fall, perhaps, scaled = "are not all of", _PERHAPS, _SCALED
+        changed = ": this model changes `hook_embed` before that, or adds more to it."
+        if rough:  # what else it could be, nobody can tell
+            fall, perhaps, scaled, changed = "do not add up to", ".", "", ", and not what `hook_embed` and so on hold."
+            said.append(rough)
         if (self.entered or self.whole or self.unsplit_attn or self.unsplit_mlp) and in_training(self.view.model):
             said.append(TRAINING)
         if self.entered:
-            said.append(
-                "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): this model changes "
-                "`hook_embed` before that, or adds more to it."
-            )
+            said.append(f"The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`){changed}")
         if self.whole:
             said.append(
                 f"In {named_layers(self.whole)} the outputs of attention and MLP in the cache are not what is added to "
-                "the stream (the model scales them, or adds something else, or a hook did): `…_layer_out` is the layer "
-                "as a whole."
+                f"the stream{scaled}: `…_layer_out` is the layer as a whole."
             )
         if self.unsplit_attn:
             said.append(
-                f"In {named_layers(self.unsplit_attn)} the heads (z @ W_O) and the bias are not all of "
-                f"`hook_attn_out`, which is shown as a whole{_PERHAPS}"
+                f"In {named_layers(self.unsplit_attn)} the heads (z @ W_O) and the bias {fall} "
+                f"`hook_attn_out`, which is shown as a whole{perhaps}"
             )
         if self.unsplit_mlp:
             said.append(
-                f"In {named_layers(self.unsplit_mlp)} the neurons (post @ W_out) and the bias are not all of "
-                f"`hook_mlp_out`, which is shown as a whole{_PERHAPS}"
+                f"In {named_layers(self.unsplit_mlp)} the neurons (post @ W_out) and the bias {fall} "
+                f"`hook_mlp_out`, which is shown as a whole{perhaps}"
             )
         return said
+
+
+def float8(view: CacheView, layers: Iterable[int]) -> str:
+    """A sentence, where activations of each of these layers were kept in float8; else nothing."""
+    import torch
+
+    kinds: set[torch.dtype] = set()
+    for layer in layers:
+        own = (tensor.dtype for name, tensor in view.activations.items() if name.startswith(f"blocks.{layer}."))
+        found = {kind for kind in own if kind.is_floating_point and kind.itemsize == 1}
+        if not found:
+            return ""
+        kinds |= found
+    if not kinds:
+        return ""
+    named = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    off = max(torch.finfo(kind).eps for kind in kinds) / 2
+    return (
+        f"This cache was kept in {named}, numbers of 8 bits, each up to {off:.0%} off: too coarse to tell whether "
+        "parts add up to a whole. Make it again and keep it in bfloat16 (`.to(torch.bfloat16)`) or finer."
+    )
 
 
 def _scalar(block: Any) -> Any:

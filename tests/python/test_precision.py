@@ -82,6 +82,27 @@ def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
         assert residscope.attribute(held, ANSWERS, by=by).values.isfinite().all()
 
 
+@pytest.mark.parametrize(("kind", "off"), [(torch.float8_e4m3fn, "6%"), (torch.float8_e5m2, "12%")], ids=str)
+def test_what_float8_is_too_coarse_for_is_said_to_be_that(llama, kind, off):
+    model, cache = llama
+    coarse = {name: t.to(kind) if t.is_floating_point() else t for name, t in cache.items()}
+    kept = {name: t.bfloat16() if t.is_floating_point() else t for name, t in cache.items()}
+
+    def said(held, by, **options):
+        try:
+            return " ".join(residscope.attribute(ActivationCache(held, model), ANSWERS, by=by, **options).notes)
+        except residscope.ResidscopeError as error:
+            return str(error)
+
+    for by, options in (("head", {}), ("neuron", {}), ("source", {"heads": "1.1"})):
+        found = said(coarse, by, **options)
+        assert f"kept in {str(kind)[6:]}, numbers of 8 bits, each up to {off} off" in found
+        assert "`.to(torch.bfloat16)`" in found  # which is true:
+        assert said(kept, by, **options) == ""
+        for untrue in ("the model does more", "a hook", "training", "scales them", "of this model"):
+            assert untrue not in found
+
+
 def test_rounding_is_claimed_only_where_every_place_was_compared(llama):
     model, cache = llama
     # The layer is named where the stream around it was cached …
