@@ -44,6 +44,20 @@ def part(run, names: tuple[str, ...], *, plain: bool = False):
         return model.run_with_cache(tokens, names_filter=lambda name: name.endswith(names))[1]
 
 
+def told_by_hand(found, model, whole, **others) -> None:
+    """Held against a decomposition by hand, in float64, and the model's own logits; `others` are vectors of rows."""
+    brute = Brute(model, whole, ANSWERS, 6)
+    true = brute.rows() | {label: brute.worth(vectors[:, 6]) for label, vectors in others.items()}
+    assert len(found.labels) == len(set(found.labels))
+    assert {f"L{layer}H{head}" for layer in range(3) for head in range(4)} < set(found.labels)
+    for label, values in zip(found.labels, found.values.double(), strict=True):
+        torch.testing.assert_close(values, true[label], atol=2e-5, rtol=1e-4)
+    logits = whole["unembed.hook_out"][torch.arange(3), -1]
+    measured = logits.gather(1, ANSWERS).diff(dim=1)[:, 0].neg()
+    torch.testing.assert_close(found.measured, measured, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.values.sum(0) + found.constant, measured, atol=1e-4, rtol=1e-4)
+
+
 def refused(call, *named: str) -> None:
     """Refused in a sentence that names what is missing, and a filter that would have it."""
     with pytest.raises(ResidscopeError) as error:
@@ -167,12 +181,11 @@ def test_a_run_that_stopped_early_has_its_points_and_no_end(run):
 
 
 def test_a_run_on_embeddings_reads_what_enters_the_first_layer(run):
-    _, _, _, whole = run
+    model, _, _, whole = run
     names = ("hook_embed", "embed.hook_in", "hook_pos_embed")
     some = ActivationCache({n: t for n, t in whole.items() if n not in names}, whole.model)
     found = residscope.attribute(some, ANSWERS)
-    expected = residscope.attribute(whole, ANSWERS)
-    assert torch.equal(found.values[:12], expected.values[:12])
+    told_by_hand(found, model, whole, embed=whole["blocks.0.hook_resid_pre"])
     assert found.unexplained.abs().max() <= found.tolerance
     assert found.missing == []
     assert any("all that enters layer 0" in note for note in found.notes)
@@ -203,10 +216,11 @@ def test_where_an_sae_stands_its_output_is_the_activation(run, name):
     spliced = {f"{n}.hook_sae_output" if n == name else n: t for n, t in whole.items()}
     spliced |= {f"{name}.hook_sae_input": whole[name] * 3, f"{name}.hook_sae_acts_post": whole[name].repeat(1, 1, 2)
                 if whole[name].ndim == 3 else whole[name]}  # fmt: skip
-    found = residscope.attribute(ActivationCache(spliced, model), ANSWERS)
-    expected = residscope.attribute(whole, ANSWERS)
-    assert found.labels == expected.labels
-    assert torch.equal(found.values, expected.values)
+    held = ActivationCache(spliced, model)
+    told_by_hand(residscope.attribute(held, ANSWERS), model, whole)
+    lens = residscope.attribute(held, ANSWERS, by="accumulated")
+    stream = Brute(model, whole, ANSWERS, 6).worth(whole["blocks.1.hook_resid_pre"][:, 6])
+    torch.testing.assert_close(lens.values[lens.labels.index("1_pre")].double(), stream, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kept", FILTERS)
@@ -262,8 +276,7 @@ def test_a_view_is_answered_or_told_what_is_missing(run, kept):
 def test_a_dictionary_may_hold_other_things_and_arrays(run, others, named):
     model, _, _, whole = run
     kept = {n: t.numpy() if named else t for n, t in whole.items()} | others
-    found, expected = (residscope.attribute(c, ANSWERS, model=model) for c in (kept, whole))
-    assert torch.equal(found.values, expected.values)
+    told_by_hand(residscope.attribute(kept, ANSWERS, model=model), model, whole)
     residscope.inspect(kept, ANSWERS, model=model).close()
     kept["blocks.1.attn.hook_pattern"] = (1, 2)
     with pytest.raises(ResidscopeError, match=r"`blocks.1.attn.hook_pattern` is a tuple in this cache"):
