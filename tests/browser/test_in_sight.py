@@ -18,15 +18,17 @@ HEADS = ("L23H3", "L29H0", "L2H5")
 # How much of an element is inside the window and inside every ancestor that cuts it off, 0 to 1.
 SEEN = """node => {
     const box = node.getBoundingClientRect();
-    let [left, top, right, bottom] = [Math.max(0, box.left), Math.max(0, box.top), Math.min(innerWidth, box.right), Math.min(innerHeight, box.bottom)];
-    for (let over = node.parentElement; over; over = over.parentElement) {
+    let { left, top, right, bottom } = box;
+    const cut = (l, t, r, b) => {
+        [left, top, right, bottom] = [Math.max(left, l), Math.max(top, t), Math.min(right, r), Math.min(bottom, b)];
+    };
+    cut(0, 0, innerWidth, innerHeight);
+    for (let over = node.parentElement; over && over !== document.body; over = over.parentElement) {
         if (getComputedStyle(over).overflow === "visible") continue;
-        const cut = over.getBoundingClientRect();
-        [left, top] = [Math.max(left, cut.left), Math.max(top, cut.top)];
-        [right, bottom] = [Math.min(right, cut.right), Math.min(bottom, cut.bottom)];
+        const { left: l, top: t, right: r, bottom: b } = over.getBoundingClientRect();
+        cut(l, t, r, b);
     }
-    const area = box.width * box.height;
-    return area > 0 ? Math.max(0, right - left) * Math.max(0, bottom - top) / area : 0;
+    return Math.max(0, right - left) * Math.max(0, bottom - top) / (box.width * box.height);
 }"""
 
 
@@ -90,8 +92,10 @@ def test_in_the_sidebar(ioi: Lab, size: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "place"),
-    [("1440 × 900", "inline"), ("1440 × 900", "alone"), ("1920 × 1080", "alone")]
-    + [("1440 × 900", "beside"), ("1920 × 1080", "beside")],
+    [
+        ("1440 × 900", "inline"),
+        *((size, place) for size in ("1440 × 900", "1920 × 1080") for place in ("alone", "beside")),
+    ],
 )
 def test_in_the_notebook_and_in_the_main_area(ioi: Lab, size: str, place: str) -> None:
     width, height = SIZES[size]
