@@ -16,7 +16,7 @@ from . import components, positions
 from .absences import absent, check_cached
 from .cache import CacheView
 from .calm import calm
-from .changes import seen, weights_changed
+from .changes import changed, seen
 from .components import Plan, Rows
 from .errors import ResidscopeError
 from .finite import check_finite
@@ -207,7 +207,7 @@ def decompose(
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
-    said = weights_changed(view) + without_space(targets, target, where, logits) + notes(targets, target, measured)
+    said = changed(view) + without_space(targets, target, where, logits) + notes(targets, target, measured)
     said += structure.notes() + _without(structure, by, wanted) + absent(structure, by, rows)
     said += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and left > tolerance:
@@ -236,7 +236,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     view = readout.view
     wanted = wanted_heads(view, heads)
     layers = sorted({layer for layer, _ in wanted})
-    said = weights_changed(view) + check_split(view, layers, checked or Checked(), lambda: (readout, own))
+    said = changed(view) + check_split(view, layers, checked or Checked(), lambda: (readout, own))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # a figure that is none leaves none in its sum

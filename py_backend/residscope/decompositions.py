@@ -11,11 +11,9 @@ from . import positions
 from .absences import lacking
 from .attribution import decompose
 from .cache import CacheView
-from .changes import weights_changed
 from .envelope import Buffers, float32, number
 from .errors import ResidscopeError
 from .heads import name
-from .identity import Sight
 from .protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 from .result import strongest
 from .scene import Scene
@@ -26,11 +24,9 @@ if TYPE_CHECKING:
 _PER_PROMPT = 500_000
 """So many figures may travel with a mean, that a view can show what each prompt has."""
 
-_CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
 
-
-def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionReply, Buffers]:
-    """A decomposition; `seen` tells what has become of the cache."""
+def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers]:
+    """A decomposition."""
     import torch
 
     view, targets, logits = scene.view, scene.targets, scene.logits
@@ -68,9 +64,7 @@ def attribution(scene: Scene, ask: Attribute, seen: Sight) -> tuple[AttributionR
         own=result.own,
         prompts=view.batch if prompt is None else 1,
         notes=([refusal] if refusal else [])
-        + weights_changed(view)
-        + [_CACHE_CHANGED] * seen.changed
-        + [note for note in result.notes if note not in (refusal or "") and note not in weights_changed(view)]
+        + [note for note in result.notes if note not in (refusal or "")]
         + (positions.assumed(view) if ask.position is None else [])
         + (_past_the_end(view, ask.position) if prompt is None else []),
         refusal=refusal,

@@ -50,7 +50,7 @@ def row(cache: Any, names: list[str], sight: Sight) -> CacheRow:
         names=names,
         age=sight.age,
         changed=sight.changed,
-        weights_changed=sight.weights_changed,
+        weights_changed=sight.weights_changed or sight.other_model,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import copying, detection, padding, positions
 from .cache import CacheView, working
 from .calm import calm
-from .changes import seen, weights_changed
+from .changes import cache_changed, seen, weights_changed
 from .errors import ResidscopeError
 from .heads import name
 from .longer import step
@@ -169,7 +169,8 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
         if not spans:
             raise ResidscopeError("too-short", "A prompt of one token leaves attention no choice: there is no score.")
     values = _measured(view, score, spans, without)
-    notes = [f"No attention was found in {named_layers(without)}."] if without else []
+    notes = cache_changed(view)
+    notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
     notes += padding.notes(view)
     return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes)

@@ -128,7 +128,8 @@ class Sight:
         since: When it was first seen, on `time.monotonic`'s clock.
         state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
         changed: Whether an activation was replaced, written to or taken out since then. One more is no change.
-        weights_changed: Whether the model's weights were changed since then.
+        weights_changed: Whether the weights of the model that it is now looked at with were changed since it first was.
+        other_model: Whether that is another model than the one that it was first looked at with.
         kept: What others keep with the cache, to go with it.
     """
 
@@ -137,12 +138,13 @@ class Sight:
     state: str = ""
     changed: bool = False
     weights_changed: bool = False
+    other_model: bool = False
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
     _cache: Callable[[], Any] = lambda: None
     _last: _Snapshot | None = None
     _count: int = 0
     _added: int = 0
-    _model: tuple[str, int] | None = None
+    _met: dict[str, int] = field(default_factory=dict[str, int])
     _weights: Callable[[], _Weights | None] | None = None
     _own: tuple[object, Memo] = ("", Memo())
 
@@ -193,9 +195,10 @@ class Sight:
             weights = _look_at(model, {} if seen is None else seen)
             known = _models.get(id(model))
             self._weights = None if known is None else weakref.ref(known)
-            self._model = self._model or weights
             if weights is not None:  # a model that is gone says nothing of its weights
-                self.weights_changed = weights != self._model
+                which, number = weights
+                self.weights_changed = self._met.setdefault(which, number) != number
+                self.other_model = next(iter(self._met)) != which
             state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
             if state != self.state:
                 CACHES.drop(self.id)

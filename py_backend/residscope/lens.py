@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, not_cached, working
 from .calm import calm
-from .changes import seen, weights_changed
+from .changes import changed, seen
 from .errors import ResidscopeError
 from .finite import check_finite
 from .labels import padding_in_mean
@@ -190,7 +190,7 @@ def lens(
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
-    notes = weights_changed(view) + assumed(view)
+    notes = changed(view) + assumed(view)
     notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import positions
 from .cache import CacheView
 from .calm import alone
+from .changes import cache_changed
 from .downsampling import Part, down_sampled, is_triangle, triangle
 from .envelope import Buffers, float16, float32, int8, scaled
 from .errors import ResidscopeError
@@ -56,7 +57,7 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
     part = Part.of(view.n_pos, ask.rows, ask.columns)
     parts: list[AttentionBuffer] = []
     buffers: Buffers = []
-    notes = padding_in_mean(view, prompt)
+    notes = cache_changed(view) + padding_in_mean(view, prompt)
 
     def add(weighting: Weighting, values: Tensor) -> None:
         with alone():
@@ -83,7 +84,7 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
             brings = _brings(maps, ask, whole if part.step == 1 else None)
             parts.append(AttentionBuffer("brings"))
             buffers.append(float32(brings))
-        notes += maps.notes
+        notes += [note for note in maps.notes if note not in notes]
         if whole is not None:
             add("contribution", whole)
     except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing

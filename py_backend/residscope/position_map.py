@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .absences import lacking
 from .attribution import decompose
-from .changes import weights_changed
+from .changes import changed
 from .components import layer_heads
 from .errors import ResidscopeError
 from .finite import check_finite
@@ -85,7 +85,7 @@ def _heads(
     readout = goal.readout(every)
     measured = measure(readout, targets, target, logits).value
     own = view.like.new_full((view.n_pos,), float("nan")) if measured is None else measured.mean(0)
-    notes = weights_changed(view) + notes
+    notes = changed(view) + notes
     if not heads:
         return PositionMap([], own.new_zeros(0, view.n_pos), own, notes)
     wanted = wanted_heads(view, list(heads))

@@ -213,7 +213,7 @@ class Service:
             case ReadTokens():
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
-                return self._once(view, ask, lambda: decompositions.attribution(self._scene(view), ask, self._sight))
+                return self._once(view, ask, lambda: decompositions.attribution(self._scene(view), ask))
             case ReadAttention():  # a pointer comes back to a head that it has passed, and two views may show the same
                 return self._once(view, ask, lambda: pictures.attention(self._scene(view), ask))
             case ReadThumbnails():

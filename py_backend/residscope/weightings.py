@@ -16,7 +16,7 @@ import msgspec
 
 from .cache import CacheView, working
 from .calm import alone
-from .changes import weights_changed
+from .changes import cache_changed, changed, weights_changed
 from .components import head_directions
 from .downsampling import Part, down_sampled
 from .errors import ResidscopeError
@@ -175,6 +175,7 @@ class Maps:
         """Some heads at a time, and their maps in strips of so many cells: whole blocks of `step` rows each."""
         for head in heads:
             self.view.check_head(layer, head)
+        self._note(cache_changed(self.view))
         if self.weighting != "pattern":
             self._note(weights_changed(self.view))
         if self.weighting == "contribution":
@@ -225,7 +226,7 @@ class Maps:
 
     def brings(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """What a head brings from each source to one destination of each prompt, in logits."""
-        self._note(weights_changed(self.view))
+        self._note(changed(self.view))
         self._note(self._goal.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..cache import CacheView
+from ..changes import changed
 from ..downsampling import Part
 from ..errors import ResidscopeError
 from ..heads import name, parse
@@ -31,7 +32,8 @@ def code(targets: Targets, ask: WriteCode, given: Given) -> str:
     """
     script = Script(targets, ask, given)
     lines = _PICTURES[ask.picture](script)
-    return "\n".join(["import residscope", "", *script.remarks, *lines, "figure"]) + "\n"
+    said = [f"# {note}" for note in changed(targets.view)]
+    return "\n".join(["import residscope", "", *said, *script.remarks, *lines, "figure"]) + "\n"
 
 
 def _lens(script: Script) -> list[str]:
