@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import positions
 from .cache import CacheView
 from .calm import calm
-from .changes import seen
+from .changes import seen, steadily
 from .errors import ResidscopeError
 from .heads import name
 from .labels import padding_in_mean, token_texts
@@ -150,31 +150,37 @@ def attention(
     Source: TransformerLens' `hook_pattern`, `hook_v` and `W_O`; Kobayashi et al. (2020); "A Mathematical Framework for
     Transformer Circuits".
     """
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model), attention_mask=attention_mask)
     if weighting not in MEANINGS:
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')
-    with calm(view.stream.device):
-        prompt, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
-        prompt = 0 if view.batch == 1 else prompt
-        goal, said = None, list[str]()
-        if weighting == "contribution":
-            targets = Targets.of(view)
-            given = None if logits is None else view.whole_logits(logits)
-            target = top_two(view, given) if answers is None else targets.resolve(answers)
-            goal = Goal(targets, target, positions.resolve(view, "last"))
-            said = targets.said + without_space(targets, target, goal.where, logits)
-        maps = Maps(view, weighting, prompt, goal)
-        values = _in_order(maps, wanted)
-        notes = said + maps.notes + padding_in_mean(view, prompt)
-        names, texts, sources = [name(*head) for head in wanted], token_texts(view, prompt), values.shape[-1]
-        if sources != view.n_pos:
-            notes.append(
-                f"There are {sources} sources, and {view.n_pos} positions were run or kept (behind past keys or a "
-                "prefix, or with `pos_slice`): sources are counted from the first, destinations from the first kept."
-            )
-        places = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
-        return Attention(values, names, texts, weighting, MEANINGS[weighting], prompt, notes, places)
+    looked = seen(cache, model)
+
+    def work() -> Attention:
+        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        with calm(view.stream.device):
+            whose, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
+            whose = 0 if view.batch == 1 else whose
+            goal, said = None, list[str]()
+            if weighting == "contribution":
+                targets = Targets.of(view)
+                given = None if logits is None else view.whole_logits(logits)
+                target = top_two(view, given) if answers is None else targets.resolve(answers)
+                goal = Goal(targets, target, positions.resolve(view, "last"))
+                said = targets.said + without_space(targets, target, goal.where, logits)
+            maps = Maps(view, weighting, whose, goal)
+            values = _in_order(maps, wanted)
+            notes = said + maps.notes + padding_in_mean(view, whose)
+            names, texts, sources = [name(*head) for head in wanted], token_texts(view, whose), values.shape[-1]
+            if sources != view.n_pos:
+                notes.append(
+                    f"There are {sources} sources, and {view.n_pos} positions were run or kept (behind past keys or a "
+                    "prefix, or with `pos_slice`): sources are counted from the first, destinations from the first "
+                    "kept."
+                )
+            places = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
+            return Attention(values, names, texts, weighting, MEANINGS[weighting], whose, notes, places)
+
+    return steadily(cache, model, looked, work)
 
 
 def _in_order(maps: Maps, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:

@@ -16,7 +16,7 @@ from . import components, positions
 from .absences import absent, check_cached
 from .cache import CacheView
 from .calm import calm
-from .changes import changed, seen
+from .changes import changed, seen, steadily
 from .components import Plan, Rows
 from .errors import ResidscopeError
 from .finite import check_finite
@@ -99,19 +99,23 @@ def attribute(
     known = None if looked is None or asked is None else looked.memo[0].get(*asked)
     if known is not None:
         return _copy(known)
-    view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
-    with calm(view.stream.device):
-        targets = Targets.of(view)
-        where = positions.resolve(view, position)
-        logits = None if logits is None else view.whole_logits(logits)
-        result = decompose(view, targets, targets.resolve(answers), by, where, logits, norm, layers, heads)
-        by_padding = position is None or isinstance(position, str)
-        assumed = positions.assumed(view) if by_padding else []
-        result = replace(result, notes=targets.said + result.notes + assumed)
-        size = result.values.numel() * result.values.element_size()
-        if asked is not None and size <= _KEPT:
-            view.memo.put(*asked, value=_copy(result), size=size)
-        return result
+
+    def work() -> Attribution:
+        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        with calm(view.stream.device):
+            targets = Targets.of(view)
+            where = positions.resolve(view, position)
+            output = None if logits is None else view.whole_logits(logits)
+            result = decompose(view, targets, targets.resolve(answers), by, where, output, norm, layers, heads)
+            by_padding = position is None or isinstance(position, str)
+            assumed = positions.assumed(view) if by_padding else []
+            result = replace(result, notes=targets.said + result.notes + assumed)
+            size = result.values.numel() * result.values.element_size()
+            if asked is not None and size <= _KEPT:
+                view.memo.put(*asked, value=_copy(result), size=size)
+            return result
+
+    return steadily(cache, model, looked, work)
 
 
 _KEPT = 16_000_000

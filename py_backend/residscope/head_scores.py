@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import copying, detection, padding, positions
 from .cache import CacheView, working
 from .calm import calm
-from .changes import cache_changed, seen, weights_changed
+from .changes import cache_changed, seen, steadily, weights_changed
 from .errors import ResidscopeError
 from .heads import name
 from .longer import step
@@ -146,12 +146,17 @@ def scores(
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
     "Efficient Streaming Language Models with Attention Sinks" (2023).
     """
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model), attention_mask=attention_mask)
     if score not in MEANINGS:
         known = ", ".join(f'"{one}"' for one in MEANINGS)
         raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
-    with calm(view.stream.device):
-        return score_heads(view, score, view.check_prompt(prompt))
+    looked = seen(cache, model)
+
+    def work() -> Scores:
+        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        with calm(view.stream.device):
+            return score_heads(view, score, view.check_prompt(prompt))
+
+    return steadily(cache, model, looked, work)
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:

@@ -177,6 +177,17 @@ class Sight:
         return self._own[1], facts
 
     @property
+    def now(self) -> tuple[object, ...]:
+        """What answers depend on, as it was when last looked at: activations, weights, and settings of the model."""
+        weights = None if self._weights is None else self._weights()
+        try:
+            settings = () if weights is None else weights.settings()
+        except UnknownError:
+            settings = ()
+        activations, of, _ = self.state.split(".")  # what was added changes nothing
+        return activations, of, settings
+
+    @property
     def age(self) -> float:
         """Seconds since it was first seen."""
         return time.monotonic() - self.since
@@ -208,6 +219,10 @@ class Sight:
     def changes(self, cache: Any) -> int:
         """How often the activations were found changed; the weights are not looked at, which takes longer."""
         held = _activations(cache)
+        if held is None:
+            with _lock:
+                self._last = None
+                return self._count
         tensors, more = list(held.values()), peek(cache, "has_batch_dim")
         key = _key(tensors, tuple(held))
         with _lock:
@@ -310,12 +325,18 @@ def _forget(register: dict[int, Any], key: int, _gone: object) -> None:
     register.pop(key, None)  # without the lock: a collection may come while this very thread holds it
 
 
-def _activations(cache: Any) -> dict[str, Tensor]:
-    """A snapshot; what is given to `inspect` may also be a mapping, or something that is only like a cache."""
+def _activations(cache: Any) -> dict[str, Tensor] | None:
+    """A snapshot; what is given to `inspect` may also be a mapping, or something that is only like a cache.
+
+    None where a mapping makes its tensors when they are asked for: others each time, which says nothing of a change.
+    """
     held = peek(cache, "cache_dict")
     if held is None:
         held = getattr(cache, "cache_dict", cache)
-    return dict.copy(held) if issubclass(type(held), dict) else dict(held)
+    if issubclass(type(held), dict):
+        return dict.copy(held)
+    found = dict(held)
+    return None if any(held[name] is not found[name] for name in list(found)[:1]) else found
 
 
 def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, not_cached, working
 from .calm import calm
-from .changes import changed, seen
+from .changes import changed, seen, steadily
 from .errors import ResidscopeError
 from .finite import check_finite
 from .labels import padding_in_mean
@@ -149,22 +149,27 @@ def token_lens(
 
     Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
     """
-    view = CacheView(cache, model=model, tokens=tokens, seen=seen(cache, model), attention_mask=attention_mask)
-    with calm(view.stream.device):
-        targets, prompt = Targets.of(view), view.check_prompt(prompt)
-        given = None if logits is None else view.whole_logits(logits)
-        said = []
-        try:
-            target = top_two(view, given) if answers is None else targets.resolve(answers)
-        except ResidscopeError as error:
-            if error.code != "no-logits":
-                raise
-            # What stands in the middle can be read all the same.
-            target, said = Target([]), [_NO_ANSWER]
-        chosen = all_points(view) if points is None else [points] if isinstance(points, str) else list(points)
-        found = lens(targets, target, chosen, _whole(view, positions), prompt, k, norm)
-        said = targets.said + without_space(targets, target, None, given) + said
-        return replace(found, notes=said + found.notes)
+    looked = seen(cache, model)
+
+    def work() -> TokenLens:
+        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        with calm(view.stream.device):
+            targets, which = Targets.of(view), view.check_prompt(prompt)
+            given = None if logits is None else view.whole_logits(logits)
+            said = []
+            try:
+                target = top_two(view, given) if answers is None else targets.resolve(answers)
+            except ResidscopeError as error:
+                if error.code != "no-logits":
+                    raise
+                # What stands in the middle can be read all the same.
+                target, said = Target([]), [_NO_ANSWER]
+            chosen = all_points(view) if points is None else [points] if isinstance(points, str) else list(points)
+            found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
+            said = targets.said + without_space(targets, target, None, given) + said
+            return replace(found, notes=said + found.notes)
+
+    return steadily(cache, model, looked, work)
 
 
 _NO_ANSWER = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ import msgspec
 from . import decompositions, padding, pictures, positions
 from .cache import CacheView
 from .calm import calm
+from .changes import steady
 from .envelope import Buffers, answered
 from .errors import ResidscopeError
 from .facts import basics
 from .heads import parse
 from .hold import Hold
-from .identity import settings_of, sight
+from .identity import Sight, settings_of, sight
 from .labels import token_labels
 from .legible import whole
 from .longer import Progress, Work
@@ -180,16 +181,24 @@ class Service:
         from .export.snapshot import opening
 
         with suppress(Exception):  # the view asks all the same, and is told
-            held = self.hold.get()
-            self._sight.look(held.cache, held.model)
+            before = self._look().now
             if not self._large():
-                return opening(partial(self.reply, looked=True), self.name, shown)
+                made = opening(partial(self.reply, looked=True), self.name, shown)
+                return made if self._sight.now == before else {}  # else its parts are of different states
         return {}
 
-    def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
+    def _look(self) -> Sight:
         held = self.hold.get()
-        if not looked:
-            self._sight.look(held.cache, held.model)
+        return self._sight.look(held.cache, held.model)
+
+    def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
+        seen = self._sight if looked else self._look()
+        key = self._key(ask) if isinstance(ask, _REMEMBERED) else None
+        known = None if key is None else seen.memo[0].get(*key)
+        return steady(self._look, partial(self._answer_once, ask), seen) if known is None else known
+
+    def _answer_once(self, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
+        held = self.hold.get()
         given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
         view = CacheView(held.cache, model=held.model, seen=self._sight, **given)
         del held  # long work must not keep the cache alive
@@ -214,7 +223,7 @@ class Service:
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
                 return self._once(view, ask, lambda: decompositions.attribution(self._scene(view), ask))
-            case ReadAttention():  # a pointer comes back to a head that it has passed, and two views may show the same
+            case ReadAttention():
                 return self._once(view, ask, lambda: pictures.attention(self._scene(view), ask))
             case ReadThumbnails():
                 return pictures.thumbnails(self._scene(view), ask)
@@ -276,11 +285,16 @@ class Service:
         self, view: CacheView, ask: AnyRequest, make: Callable[[], tuple[AnyReply, Buffers]]
     ) -> tuple[AnyReply, Buffers]:
         """The answer that was given before, while cache, weights and what was given with them are as they were."""
+        key = self._key(ask)
+        return make() if key is None else view.memo.once(key, make, size_of)
+
+    def _key(self, ask: AnyRequest) -> tuple[Hashable, ...] | None:
+        """What stands for a question about this cache; None where nothing does."""
         try:
             given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
         except UnknownError:
-            return make()
-        return view.memo.once(("answer", given, msgspec.msgpack.encode(ask)), make, size_of)
+            return None
+        return "answer", given, msgspec.msgpack.encode(ask)
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from .export.code import Given, code
@@ -316,6 +330,9 @@ class Service:
 
 _LARGE = 2_000_000_000
 """With more bytes of activations and weights than this, a request may take longer than a moment."""
+
+_REMEMBERED = Attribute | ReadAttention
+"""A pointer comes back to a head that it has passed, and two views may show the same."""
 
 _MAY_TAKE_LONG = (
     Attribute

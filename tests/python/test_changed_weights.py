@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -156,6 +157,34 @@ def _entries(panel):
     """What a page holds, as text."""
     made = snapshot(panel._service.reply, "cache", panel.shown)
     return msgspec.json.encode([entry.reply for entry in made.entries]).decode()
+
+
+class Loaded(Mapping):
+    """Activations that lie elsewhere, and are loaded when they are asked for."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __getitem__(self, name):
+        return self.held[name].clone()
+
+    def __iter__(self):
+        return iter(self.held)
+
+    def __len__(self):
+        return len(self.held)
+
+
+def test_activations_that_are_loaded_each_time_were_not_changed(run):
+    _, cache = run
+    lazy = type(cache)(Loaded(cache.cache_dict), cache.model)
+    expected = residscope.attribute(cache, ANSWERS)
+    service = Service(lazy)
+    for _ in range(2):
+        found = residscope.attribute(lazy, ANSWERS)
+        assert not found.notes
+        torch.testing.assert_close(found.values, expected.values)
+        assert not _asked(service, "attribution")
 
 
 def test_another_model_is_not_called_changed_weights(run):

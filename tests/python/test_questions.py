@@ -18,7 +18,18 @@ from comm.base_comm import BaseComm
 from gate import Gate, workers
 
 import residscope
-from residscope import comm, executed, longer, service
+from residscope import (
+    comm,
+    components,
+    copying,
+    decompositions,
+    executed,
+    head_scores,
+    lens,
+    longer,
+    service,
+    weightings,
+)
 from residscope.desk import Desk
 from residscope.protocol import AnyRequest
 from residscope.service import Service
@@ -211,6 +222,135 @@ def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, mo
     assert desk.answer(before)[0]["failure"]["code"] == "changed"
     figures = expected(cache, question)
     agrees(until(lambda message: desk.answer(after | message), "b", question), question, figures)
+
+
+def z_changes(cache: Any) -> None:
+    for layer in range(3):
+        cache[f"blocks.{layer}.attn.hook_z"].mul_(2)
+
+
+def weights_change(cache: Any) -> None:
+    for layer in range(3):
+        cache.model.original_model.transformer.h[layer].attn.c_proj.weight[:6].mul_(-1.5)  # of each first head
+
+
+@pytest.mark.parametrize("change", [z_changes, weights_change])
+def test_an_answer_is_of_one_state(tell, cache, change, monkeypatch, request):
+    """A cell may change the cache or the weights between two slices of long work: it is begun again, or refused."""
+    question = attribution("head")
+    gate = Gate(monkeypatch)
+    ask(tell, "a", question)
+    gate.reached()
+    gate.on()
+    gate.reached()  # the first layer is done
+    with torch.no_grad():
+        change(cache)
+    gate.on(99)
+    if change is z_changes and "panel" not in request.node.name:  # a sidebar names the state that it asks about
+        answer, _ = tell({"id": "a", "ask": question})
+        assert answer["failure"]["code"] == "changed"
+        return
+    reply, buffers = until(tell, "a", question)
+    apart = type(cache)(dict(cache.cache_dict), cache.model)
+    _, expected = Service(apart).reply(msgspec.convert(question, AnyRequest))
+    np.testing.assert_array_equal(np.frombuffer(buffers[0], np.float32), np.frombuffer(expected[0], np.float32))
+    said = "This cache was changed" if change is z_changes else "weights were changed"
+    assert any(said in note for note in reply["notes"])
+
+
+def test_an_answer_that_is_never_of_one_state_is_refused(tell, cache, monkeypatch):
+    heads = components.layer_heads
+
+    def training(*given: Any) -> Any:
+        with torch.no_grad():
+            weights_change(cache)
+        return heads(*given)
+
+    monkeypatch.setattr(components, "layer_heads", training)
+    for large in (False, True):
+        monkeypatch.setattr(service, "_LARGE", 0 if large else 1 << 60)
+        answer = {"reply": {"kind": "working"}}
+        while (answer.get("reply") or {}).get("kind") == "working":
+            answer, _ = tell({"id": f"a{large}", "ask": attribution("head")})
+        assert answer["failure"]["code"] == "unsteady"
+        assert "weights were changed while this was worked out" in answer["failure"]["message"]
+
+
+SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
+    "attribute": (components, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
+    "token lens": (lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
+    "previous": (head_scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
+    "copying": (copying, "step", 3, lambda cache: residscope.scores(cache, "copying").values),
+    "attention": (
+        weightings.Maps,
+        "_weighted",
+        1,
+        lambda cache: residscope.attention(cache, ["0.0", "1.0"], weighting="value").values,
+    ),
+    "plain dictionary": (
+        components,
+        "layer_heads",
+        1,
+        lambda cache: residscope.attribute(cache.cache_dict, 5, model=cache.model).values,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SLICES)
+def test_what_python_is_given_is_of_one_state(cache, what, monkeypatch):
+    """Another thread may change the weights or the cache between two slices."""
+    owner, name, after, call = SLICES[what]
+    given, calls = getattr(owner, name), []
+
+    def work(*args: Any, **options: Any) -> Any:
+        done = given(*args, **options)
+        calls.append(name)
+        if len(calls) == after:
+            with torch.no_grad():
+                z_changes(cache)
+                weights_change(cache)
+                for layer in range(3):
+                    cache[f"blocks.{layer}.hook_resid_mid"][..., 0].add_(5)
+                    cache[f"blocks.{layer}.attn.hook_pattern"].pow_(2)
+        return done
+
+    monkeypatch.setattr(owner, name, work)
+    found = outcome(call, cache)
+    assert len(calls) > after
+    expected = outcome(call, type(cache)(dict(cache.cache_dict), cache.model))
+    if isinstance(expected, str):  # no layer's heads are what its attention wrote any more
+        assert found == expected
+    else:
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def outcome(call: Callable[[Any], Any], cache: Any) -> Any:
+    try:
+        return call(cache)
+    except residscope.ResidscopeError as error:
+        return str(error)
+
+
+def test_what_a_panel_is_opened_with_is_of_one_state(cache, monkeypatch):
+    panel = residscope.inspect(cache, 5, show=False)
+    assert panel._service.ahead(panel.shown)
+    panel.close()
+    panel = residscope.inspect(cache, 5, show=False)
+    lensed, left = decompositions.attribution, [1]
+
+    def work(scene: Any, question: Any) -> Any:
+        if question.by == "layer" and left:
+            left.pop()
+            with torch.no_grad():
+                z_changes(cache)
+        return lensed(scene, question)
+
+    monkeypatch.setattr(decompositions, "attribution", work)
+    with torch.no_grad():
+        cache["blocks.0.hook_resid_mid"].mul_(1)  # nothing is remembered
+    assert panel._service.ahead(panel.shown) == {}  # the view asks for itself
+    assert not left
+    panel.close()
 
 
 def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monkeypatch):
