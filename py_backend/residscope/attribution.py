@@ -129,7 +129,7 @@ def _key(model: Any, *question: Any) -> tuple[Hashable, ...] | None:
     """
     try:
         key = tuple(map(key_of, question))
-        words = _words(question)
+        words = words_in(question)
         if not words:
             return "attribute", *key
         vocabulary = Vocabulary(model)
@@ -139,15 +139,15 @@ def _key(model: Any, *question: Any) -> tuple[Hashable, ...] | None:
         return None
 
 
-def _words(value: Any) -> list[str]:
+def words_in(value: Any) -> list[str]:
     """All texts in a question, in their order; of a set, in that of the alphabet."""
     value = value.tolist() if getattr(getattr(value, "dtype", None), "kind", None) in ("O", "U", "S", "T") else value
     if isinstance(value, str):
         return [value]
     if isinstance(value, set | frozenset):
-        return sorted(word for part in value for word in _words(part))  # pyright: ignore[reportUnknownVariableType]
+        return sorted(word for part in value for word in words_in(part))  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, tuple | list):
-        return [word for part in value for word in _words(part)]  # pyright: ignore[reportUnknownVariableType]
+        return [word for part in value for word in words_in(part)]  # pyright: ignore[reportUnknownVariableType]
     return []
 
 

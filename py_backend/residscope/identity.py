@@ -252,7 +252,7 @@ def weights_of(model: Any) -> tuple[str, int] | None:
 
 
 _SCALARS = (int, float, bool, str, type(None))
-_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
+SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
 
 
 def settings_of(model: Any) -> tuple[object, ...]:
@@ -268,7 +268,7 @@ def settings_of(model: Any) -> tuple[object, ...]:
     inner = getattr(getattr(model, "original_model", None), "config", None)
     try:
         words = len(tokenizer) if hasattr(tokenizer, "__len__") else None
-        special = tuple(_plain(getattr(tokenizer, name, None)) for name in _SPECIAL)
+        special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
     except Exception as error:  # it is the user's code
         raise UnknownError from error
     modes = tuple(getattr(part, "training", None) is True for part in (model, getattr(model, "original_model", None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -15,9 +16,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import many_worker
+import numpy as np
 import pytest
 import tiny
 import torch
+from tokenizers.models import WordLevel
 
 import residscope
 from residscope import ResidscopeError, demo
@@ -212,6 +215,70 @@ def test_what_is_resumed_must_fit(pairs, change, said, tmp_path):
         many(caches, **{"answers": ANSWERS, "resume": path} | change)
     if change:
         assert path.read_bytes() == before
+
+
+def other_special(tokenizer):
+    tokenizer.pad_token = "w3"
+
+
+def other_words(tokenizer):
+    words = tokenizer.get_vocab()
+    words["w20"], words["w21"] = words["w21"], words["w20"]
+    tokenizer._tokenizer.model = WordLevel(words, unk_token="<pad>")
+
+
+TOKENIZERS = {
+    "special tokens": (other_special, "Item 2: What is resumed was made with another tokenizer: pad_token_id was 0, "),
+    "words": (other_words, "Item 2: What is resumed was made with another tokenizer: some of its words were others"),
+    "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, and is 65"),
+    "side": (lambda tokenizer: setattr(tokenizer, "padding_side", "left"), "padding_side was 'right', and is 'left'"),
+    "none": (None, "Item 2: What is resumed was made with another tokenizer: "),
+}
+
+
+@pytest.mark.parametrize("what", TOKENIZERS)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_what_is_resumed_must_have_the_same_tokenizer(what, on_error, tmp_path):
+    """What is padding, and which token a word is, are its affair."""
+    change, said = TOKENIZERS[what]
+    path, model = tmp_path / "kept.npz", tiny.boot("native")
+    caches = [many_worker.item(model, number)[0] for number in range(4)]
+    go = partial(many, answers=(5, 6), resume=path)
+    go(caches[:2])
+    model.tokenizer = copy.deepcopy(model.tokenizer)  # another object, and the same
+    assert go(caches[:3]).items == go(caches[:3]).items
+    path.unlink()
+    go(caches[:2])
+    before = path.read_bytes()
+    if change is None:
+        model.tokenizer = None
+    else:
+        change(model.tokenizer)
+    with pytest.raises(ResidscopeError, match=re.escape(said)):
+        go(caches, on_error=on_error)
+    assert path.read_bytes() == before
+
+
+def test_several_tokenizers_in_one_run_are_told():
+    model = tiny.boot("native")
+    model.tokenizer = copy.deepcopy(model.tokenizer)
+
+    def items():
+        yield many_worker.item(model, 0)[0]
+        model.tokenizer.pad_token = "w3"
+        yield many_worker.item(model, 1)[0]
+
+    assert any("several tokenizers" in note for note in many(items(), ANSWERS).notes)
+
+
+def test_a_file_of_before_that_knows_no_tokenizer_is_gone_on_with(pairs, tmp_path):
+    path = tmp_path / "kept.npz"
+    many(pairs[:2], resume=path)
+    kept = dict(np.load(path))
+    header = json.loads(bytes(kept["header"]))
+    header["told"] = [told[:5] for told in header["told"]]
+    np.savez(path, **kept | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    assert torch.equal(many(pairs, resume=path).values, many(pairs).values)
 
 
 def test_a_place_that_will_not_do_is_refused_before_the_work(pairs, tmp_path):

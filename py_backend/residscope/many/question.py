@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -54,6 +55,57 @@ def mark(cache: Any, model: Any) -> str:
     # As text of few digits: the same weights in another process, or on another device, are the same.
     some = ",".join(f"{value:.6g}" for value in torch.cat([row.cpu() for row in rows]).tolist())
     return f"{name} {sha256(some.encode()).hexdigest()[:12]}"
+
+
+_WORDS = 256  # of a vocabulary
+
+
+def tokenizer_mark(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str], ...]:
+    """Which tokenizer figures were made with, in names and values: it tells padding, and which token a word is.
+
+    Args:
+        cache: One item's.
+        model: The model, where `cache.model` is not it.
+        answers: Those of all items: their words' tokens are compared, and some of the vocabulary.
+    """
+    from ..attribution import words_in
+    from ..identity import SPECIAL
+    from ..vocabulary import Vocabulary
+
+    model = model if model is not None else getattr(cache, "model", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        return (("tokenizer", "None"),)
+    found: dict[str, str] = {}
+    with suppress(Exception):  # it is the user's code
+        found |= {name: repr(getattr(tokenizer, name, None)) for name in SPECIAL}
+    with suppress(Exception):
+        count = len(tokenizer)
+        found["number of tokens"] = str(count)
+        ids = range(0, count, max(1, count // _WORDS))
+        found[_VOCABULARY] = _short_hash(tokenizer.convert_ids_to_tokens(list(ids)))
+    with suppress(Exception):
+        checked = map(Vocabulary(model).check, words_in(answers))
+        found[_ANSWERS] = _short_hash([[token.id for token in check.tokens] for check in checked])
+    return tuple(found.items())
+
+
+_VOCABULARY, _ANSWERS = "vocabulary", "answers"
+_HASHED = {_VOCABULARY: "some of its words were others", _ANSWERS: "the answers were other tokens"}
+
+
+def what_differs(then: tuple[tuple[str, str], ...], now: tuple[tuple[str, str], ...]) -> str:
+    """How a tokenizer differs from another, in words."""
+    was, is_ = dict(then), dict(now)
+    names = [name for name in {**was, **is_} if was.get(name) != is_.get(name)]
+    if "tokenizer" in names:
+        return "there is none now" if "tokenizer" in is_ else "there was none"
+    plain = [f"{name} was {was.get(name)}, and is {is_.get(name)}" for name in names if name not in _HASHED]
+    return "; ".join(plain or [_HASHED[name] for name in names])
+
+
+def _short_hash(value: Any) -> str:
+    return sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _sequence(value: Any) -> bool:

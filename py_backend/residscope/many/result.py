@@ -198,6 +198,11 @@ def _notes(tally: Tally, parts: dict[int, Part]) -> list[str]:
         said.append(f"{len(found) - _NOTES_SHOWN} more notes are on single items.")
     if len({part.told.model for part in parts.values()}) > 1:
         said.append("The items come from several models, or from weights that were changed meanwhile.")
+    if len({part.told.tokenizer for part in parts.values()} - {()}) > 1:
+        said.append(
+            "The items were read with several tokenizers, or with one that was changed meanwhile: what was taken for "
+            "padding, and which tokens words are, may differ."
+        )
     if tally.skipped:
         number, why = min(tally.skipped.items())
         said.append(f"{_items(sorted(tally.skipped))} left out (`.skipped` says why): item {number}: {why}")

@@ -19,7 +19,7 @@ from ..protocol import By, Norm
 from .file import Store, check_question, read
 from .items import END, Items, opened
 from .processes import Processes, left_by_processes
-from .question import mark, question
+from .question import mark, question, tokenizer_mark, what_differs
 from .result import AttributionSummary, ManyAttribution, result_of
 from .tally import Frame, Part, Tally, Told
 
@@ -249,6 +249,7 @@ class _Run:
         """Do what is not done."""
         done = frozenset(self.base.parts)
         models = {part.told.model for part in self.base.parts.values()}
+        tokenizers = {part.told.tokenizer for part in self.base.parts.values()} - {()}
         prompts = 0
         for place, number in enumerate(self.numbers):
             if number in done:
@@ -264,7 +265,15 @@ class _Run:
                         "What is resumed was made with another model, or its weights were changed since: give `resume` "
                         "another name.",
                     )
+                if len(tokenizers) == 1 and part.told.tokenizer not in tokenizers:
+                    differs = what_differs(tokenizers.pop(), part.told.tokenizer)
+                    raise ResidscopeError(
+                        "resume",
+                        f"What is resumed was made with another tokenizer: {differs}. Set it as it was, or give "
+                        "`resume` another name.",
+                    )
                 models.clear()  # the first item tells; later ones may be another model's, as a note then says
+                tokenizers.clear()
                 self.own.add(number, frame, part)
                 prompts += part.prompts
             except ResidscopeError as error:
@@ -314,7 +323,10 @@ def _part(ask: Callable[..., Attribution], answers: Any, model: Any, holder: lis
         tensor.detach().cpu().clone()  # a view would keep all that it is a view of
         for tensor in (result.measured, result.constant, result.unexplained, result.values)
     )
-    told = Told(result.measured_from, result.own, result.tolerance, tuple(result.notes), mark(cache, model))
+    told = Told(
+        result.measured_from, result.own, result.tolerance, tuple(result.notes), mark(cache, model),
+        tokenizer_mark(cache, model, answers),
+    )  # fmt: skip
     return Frame.of(result), Part(
         result.values.shape[result.axes.index("batch")], measured, constant, unexplained, values, told
     )

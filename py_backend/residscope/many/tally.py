@@ -84,6 +84,7 @@ class Told(NamedTuple):
     tolerance: float
     notes: tuple[str, ...]
     model: str
+    tokenizer: tuple[tuple[str, str], ...] = ()  # files of before have none
 
 
 @dataclass(frozen=True)
