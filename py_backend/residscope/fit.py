@@ -278,7 +278,8 @@ def reasons(
     elif gap(target, last) > tolerance:
         said.append(
             f"{gap(target, last):.2g} arises after the last layer: between `hook_resid_post` and the logits this model "
-            "does more than a final norm and an unembedding, or the figure is another run's."
+            "does more than a final norm and an unembedding, its weights there were changed since the cache was made "
+            "(training, another checkpoint), or the figure is another run's."
         )
     inside: dict[int, float] = {}
     apart: dict[int, float] = {}

@@ -297,8 +297,8 @@ class Reader:
         if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):
             return []
         return [
-            "The last row is what the final norm and the unembedding make of the stream; the model does more between, "
-            f"and its own probabilities differ by up to {gap:.2g}."
+            "The last row is what the final norm and the unembedding make of the stream; the model's own probabilities "
+            f"differ by up to {gap:.2g}: it does more between, or its weights were changed since the cache was made."
         ]
 
     def _stream(self, part: CacheView, point: str) -> Float[Tensor, "batch pos d_model"]:

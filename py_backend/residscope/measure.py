@@ -108,7 +108,7 @@ def notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
     elif not measured.own:
         said.append(
             "The cache holds no logits: `measured` is what the final residual stream gives by the final norm and the "
-            "unembedding, not the model's own output. Pass `logits=` to check against that."
+            "unembedding, as their weights are now, not the model's own output. Pass `logits=` to check against that."
         )
     if target.direction is not None:
         return said

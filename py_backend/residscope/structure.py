@@ -35,8 +35,8 @@ _PERHAPS = (
 _SCALED = " (the model scales them, or adds something else, or a hook did)"
 
 TRAINING = (
-    "The model is in training mode: where it has dropout, that changes at random what its parts add, and what follows "
-    "comes of that. Call `model.eval()` and make the cache again."
+    "The model is in training mode: if it was so when this cache was made, and has dropout, that changed at random "
+    "what its parts added, and what follows may come of that. Call `model.eval()` and make the cache again."
 )
 
 

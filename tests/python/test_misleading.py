@@ -91,3 +91,71 @@ def test_dropout_in_training_mode_is_said_and_without_it_nothing_is(tmp_path):
     found = residscope.attribute(cache, 5)
     assert not found.notes
     torch.testing.assert_close(found.measured, logits[:, -1, 5])
+
+
+@pytest.fixture
+def with_dropout(tmp_path):
+    sizes = {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 32, "vocab_size": tiny.VOCAB}
+    config = AutoConfig.for_model("gpt2", attn_pdrop=0.1, resid_pdrop=0.1, embd_pdrop=0.1, **sizes)
+    return booted(config, AutoModelForCausalLM, tmp_path)
+
+
+LOOKS = {
+    **{by: lambda cache, by=by: residscope.attribute(cache, (5, 6), by=by) for by in ("head", "layer", "neuron")},
+    "accumulated": lambda cache: residscope.attribute(cache, (5, 6), by="accumulated"),
+    "source": lambda cache: residscope.attribute(cache, (5, 6), by="source", heads="1.1"),
+    "contribution": lambda cache: residscope.attention(cache, "1.1", weighting="contribution", answers=(5, 6)),
+    "previous": lambda cache: residscope.scores(cache, "previous"),
+    "copying": lambda cache: residscope.scores(cache, "copying"),
+}
+
+
+def test_a_model_that_trains_only_now_changes_no_figure_of_a_cache_made_before(with_dropout):
+    model = with_dropout
+    cache = tiny.run(model)[2]
+    before = {name: look(cache) for name, look in LOOKS.items()}
+    model.train()
+    for seen_first in (cache, ActivationCache(dict(cache.cache_dict), model)):
+        for name, look in LOOKS.items():
+            found = look(seen_first)
+            torch.testing.assert_close(found.values, before[name].values)
+            assert not found.notes
+        panel = residscope.inspect(seen_first, (5, 6), show=False)  # opened only now
+        asked = {"kind": "attribute", "by": "layer", "target": panel.wire_target}
+        reply = panel._service.answer({"id": "1", "ask": asked})[0]["reply"]
+        assert reply["measured"] == pytest.approx(float(before["layer"].measured.mean()), abs=1e-5)
+        assert not reply["notes"]
+        panel.close()
+
+
+def test_what_training_mode_does_not_explain_is_not_said_to_come_of_it(with_dropout):
+    model = with_dropout
+    cache = tiny.run(model)[2]
+    edited = ActivationCache(dict(cache.cache_dict), model)
+    edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
+    model.train()  # only now: the edit is the cause
+    said = residscope.attribute(edited, (5, 6)).notes[0]
+    assert "is in training mode: if it was so when this cache was made" in said
+    assert "may come of that" in said
+
+
+def test_weights_that_changed_before_the_first_look_are_among_the_causes():
+    """Truth: the figures that the model gave when the cache was made."""
+    for part in ("lm_head", "model.norm"):
+        model = copy.deepcopy(tiny.boot("llama"))
+        _, logits, cache = tiny.run(model)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if part in name:
+                    weight.add_(0.3 * torch.randn_like(weight))
+        for by in ("head", "layer", "accumulated", "source"):
+            found = residscope.attribute(cache, (5, 6), by=by, heads="1.1" if by == "source" else None)
+            assert any("its weights there were changed since the cache was made" in note for note in found.notes)
+            if by != "source":
+                torch.testing.assert_close(found.measured, logits[:, -1, 5] - logits[:, -1, 6])
+                assert float(found.unexplained.abs().max()) > found.tolerance
+        assert any("its weights were changed since" in note for note in residscope.token_lens(cache, 5).notes)
+        kept = ("blocks.", "hook_embed", "embed.hook_in", "ln_final.hook_scale")  # no logits
+        bare = ActivationCache({name: held for name, held in cache.items() if name.startswith(kept)}, model)
+        notes = residscope.attribute(bare, (5, 6)).notes
+        assert any("as their weights are now" in note for note in notes), notes
