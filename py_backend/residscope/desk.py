@@ -48,7 +48,12 @@ class Desk:
         if isinstance(question.ask, GiveUp):  # also where the cache was changed since: all the less it is wanted
             return _service(seen).reply(question.ask)
         _in_state(seen, question.cache, weights=True)
-        reply = _service(seen).reply(question.ask, question.id, about=question.cache, looked=True)
+        try:
+            reply = _service(seen).reply(question.ask, question.id, about=question.cache, looked=True)
+        except ResidscopeError as error:
+            if error.code == "unsteady":
+                _in_state(seen, question.cache)
+            raise
         _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
         return reply
 
