@@ -57,3 +57,10 @@ def cells(view: Locator) -> dict[str, float]:
         .evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
     )
     return {head: float(value.replace("−", "-")) for head, value in (name.split() for name in names)}
+
+
+def token_names(texts: list[str]) -> list[str]:
+    """The tokens of a prompt as sentences name them: where the same one stands twice, with its position."""
+    marks = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+    shown = [text.replace(" ", "·") for text in texts]
+    return [text + str(at).translate(marks) * (shown.count(text) > 1) for at, text in enumerate(shown)]

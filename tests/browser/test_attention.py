@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS
+from sidebar import FOLLOWS, token_names
 
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0, heads=['L23H3', 'L29H0'])"
@@ -96,8 +96,8 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
         settled(panel)
         expect(card(panel, "L23H3").locator("canvas").first).to_have_attribute("aria-label", re.compile(f"^{label} of"))
         for q, k in CELLS:
-            texts = lab.python("run.model.to_str_tokens(run.tokens[0])")
-            to, source = (texts[at].replace(" ", "·") for at in (q, k))
+            names = token_names(lab.python("run.model.to_str_tokens(run.tokens[0])"))
+            to, source = names[q], names[k]
             point_at(panel, "L23H3", q, k)
             expect(sentence(panel)).to_contain_text(
                 f"L23H3: “{to}” (destination {q}) reads “{source}” (source {k}): attention "
@@ -117,7 +117,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
     strip = card(panel, "L29H0").get_by_label("What each source brings through L29H0")
     strip.focus()
     lab.page.keyboard.press("End")
-    expect(sentence(panel)).to_contain_text("L29H0: “·to” (destination 14) reads “·to” (source 14)")
+    expect(sentence(panel)).to_contain_text("L29H0: “·to₁₄” (destination 14) reads “·to₁₄” (source 14)")
     said = sentence(panel).inner_text()
     assert number(said, r"contributes ([+−][\d.]+)") == pytest.approx(figure(lab, SOURCES, 29, 0, 14, 14), abs=0.006)
     point_at(panel, "L23H3", 8, 2)
@@ -180,7 +180,7 @@ def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(ope
     lab.becomes("panel.presentation", "text")
     settled(panel)
     line, words = panel.locator(".rs-text-line"), panel.locator(".rs-word")
-    expect(line).to_contain_text("mean of L23H3 and L29H0: “·to” reads ")
+    expect(line).to_contain_text("mean of L23H3 and L29H0: “·to₁₄” reads ")
 
     def compare(expression: str) -> None:
         expected: list[float] = lab.python(f"({expression}).tolist()")
@@ -209,14 +209,14 @@ def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(ope
     switch(panel, "Direction", "is read by")
     compare(f"({mean})[:, 10]")
     panel.get_by_role("button", name="L29H0", exact=True).click()  # leaves it out
-    expect(line).to_contain_text("L23H3: “·John” is read by ")
+    expect(line).to_contain_text("L23H3: “·John₁₀” is read by ")
     compare("cache['pattern', 23][0, 3, :, 10]")
     words.nth(10).click()  # unlocks
     expect(words.nth(10)).to_have_attribute("aria-selected", "false")
     lab.page.mouse.move(0, 0)
     switch(panel, "Direction", "reads")
     panel.get_by_role("button", name="all heads", exact=True).click()
-    expect(line).to_contain_text("mean of all 270 heads: “·to” reads ", timeout=FOLLOWS)
+    expect(line).to_contain_text("mean of all 270 heads: “·to₁₄” reads ", timeout=FOLLOWS)
     compare("sum(cache['pattern', layer][0].sum(0) for layer in range(30))[14] / 270")
     lab.becomes("panel.heads", ["L23H3", "L29H0"])
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lab import MODEL, Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, TINY, cell, cells
+from sidebar import FOLLOWS, TINY, cell, cells, token_names
 
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
@@ -84,12 +84,11 @@ def test_from_the_strongest_head_to_its_attention_and_to_python(opened: tuple[La
     settled(panel)
     expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.616")
     for q, k in [(14, 10), (14, 4), (8, 2), (3, 3)]:
-        texts = lab.python("run.model.to_str_tokens(run.tokens[0])")
+        names = token_names(lab.python("run.model.to_str_tokens(run.tokens[0])"))
         attention = lab.python(f"float(cache['pattern', 23][0, 3, {q}, {k}])")
-        shown = [texts[at].replace(" ", "·") for at in (q, k)]
         point_at(panel, "L23H3", q, k)
         expect(sentence(panel)).to_contain_text(
-            f"L23H3: “{shown[0]}” (destination {q}) reads “{shown[1]}” (source {k}): attention {attention:.2f}"
+            f"L23H3: “{names[q]}” (destination {q}) reads “{names[k]}” (source {k}): attention {attention:.2f}"
         )
     point_at(panel, "L23H3", 14, 10)
     expect(sentence(panel)).to_contain_text("contributes +1.83 to the logit difference")

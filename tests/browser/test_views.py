@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell
+from sidebar import FOLLOWS, cell, token_names
 
 SETUP = """
 from residscope import demo
@@ -160,7 +160,7 @@ def positions(lab: Lab, panel: Locator) -> None:
         before="rows = residscope.attribute(cache, answers, by='layer', position=None)",
     )
     labels, values = found
-    texts: list[str] = [text.replace(" ", "·") for text in lab.python("model.to_str_tokens(run.tokens[0])")]
+    names = token_names(lab.python("model.to_str_tokens(run.tokens[0])"))
 
     def point(row: int, column: int) -> None:
         field.scroll_into_view_if_needed()
@@ -173,13 +173,13 @@ def positions(lab: Lab, panel: Locator) -> None:
         point(row, column)
         value = values[row][column]
         verb = "adds" if value >= 0 else "takes"
-        says(panel, f"{label} {verb} ", value, f"the logit difference at “{texts[column]}” (position {column})")
+        says(panel, f"{label} {verb} ", value, f"the logit difference at “{names[column]}” (position {column})")
     own = lab.python(f"({LOGITS}[0, :, ids[0, 0]] - {LOGITS}[0, :, ids[0, 1]]).tolist()")
     lab.page.mouse.move(0, 0)
     field.focus()
     for key in ("ArrowUp", "PageUp", "ArrowUp"):  # from the destination's column to the model's own figure
         lab.page.keyboard.press(key)
-    says(panel, "The model’s own logit difference at “·to” (position 14): ", own[14], "")
+    says(panel, "The model’s own logit difference at “·to₁₄” (position 14): ", own[14], "")
     lab.page.keyboard.press("ArrowLeft")
     says(panel, "The model’s own logit difference at “·bag” (position 13): ", own[13], "")
     lab.page.keyboard.press("Enter")

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,9 +115,29 @@ def test_attention_side_by_side_with_its_tokens(llama, weighting):
     figure = found.to_plotly()
     np.testing.assert_allclose([numbers(trace.z) for trace in figure.data], found.values, rtol=1e-6)
     assert [a.text for a in figure.layout.annotations] == ["L0H1", "L2H3"]
-    assert list(figure.layout.xaxis.ticktext) == found.tokens
+    assert [text.rstrip("₀₁₂₃₄₅₆₇₈₉") for text in figure.layout.xaxis.ticktext] == found.tokens
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("from (source)", "to (destination)")
     assert figure.layout.coloraxis.cmin == (-figure.layout.coloraxis.cmax if weighting == "contribution" else 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "drawn"),
+    [
+        (
+            ["<bos>", " Mary", " John", " and", " John", "John"],
+            ["&lt;bos&gt;", "·Mary", "·John₂", "·and", "·John₄", "John"],
+        ),
+        (
+            ["\n" if at in (1, 10) else f"w{at}" for at in range(11)],
+            ["w0", "↵₁", *(f"w{at}" for at in range(2, 10)), "↵₁₀"],
+        ),
+    ],
+)
+def test_a_token_that_stands_twice_bears_its_position(llama, tokens, drawn):
+    found = residscope.attention(llama.cache, ["0.1"], prompt=1)
+    figure = replace(found, values=torch.zeros(1, len(tokens), len(tokens)), tokens=tokens, sources=tokens).to_plotly()
+    assert list(figure.layout.xaxis.ticktext) == list(figure.layout.yaxis.ticktext) == drawn
+    assert f"{drawn[4]} (4) reads {drawn[2]} (2)" in figure.data[0].hovertext[4][2]
 
 
 def test_the_token_lens_as_a_figure(llama):

@@ -30,6 +30,11 @@ export function quoted(text: string): string {
   return `“${isolated(text)}”`;
 }
 
+/** A number as a subscript: "₁₀". */
+export function subscript(number: number): string {
+  return String(number).replace(/\d/g, (digit) => String.fromCharCode(0x2080 + Number(digit)));
+}
+
 export interface Head {
   layer: number;
   head: number;

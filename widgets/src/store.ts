@@ -2,7 +2,7 @@
 // layer, weighting, presentation, score, tab, padding.
 // Everything else lives in this view only. Views read and write here, and never message each other.
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
-import { headName, parseHead, visible } from "./format";
+import { headName, parseHead, subscript, visible } from "./format";
 import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, ScoresReply, Shown, Target, TokenLabel } from "./protocol.gen";
 import { isSet, NOTHING, quantity } from "./target";
 
@@ -154,6 +154,16 @@ export class Store implements Synced {
     return head === null ? this.hoveredLayer.value : (parseHead(head)?.layer ?? null);
   });
 
+  /** The tokens that stand more than once in what is in view, as they are written. */
+  readonly #repeated = computed(() => {
+    const [once, more] = [new Set<string>(), new Set<string>()];
+    this.tokens.value.forEach((_, position) => {
+      const text = this.tokenText(position);
+      (once.has(text) ? more : once).add(text);
+    });
+    return more;
+  });
+
   /** The layer whose neurons are in view. */
   readonly chosenLayer = computed(() => (this.ranking.value === "neurons" ? this.layer.value : null));
   /** What the figures on screen come with, each sentence once. */
@@ -200,6 +210,16 @@ export class Store implements Synced {
     const token = this.tokens.value[position];
     if (!token) return String(position);
     return token.text === "" && (token.varies?.length ?? 0) > 0 ? "∗" : visible(token.text);
+  }
+
+  /** The position as a subscript, where the same token stands elsewhere, too; else nothing. */
+  tokenMark(position: number): string {
+    return this.#repeated.value.has(this.tokenText(position)) ? subscript(position) : "";
+  }
+
+  /** A token that can be told from all others: "·Mary", "·John₁₀". What axes and sentences call it. */
+  tokenName(position: number): string {
+    return this.tokenText(position) + this.tokenMark(position);
   }
 
   hover(head: string | null): void {

@@ -18,7 +18,7 @@ const HOSTILE = [
 const POSITIONS = HOSTILE.length;
 const numbers = (count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** (-(i % 5)));
 const setting: Setting = {
-  cache: "cache", quantity: "mean logit difference", source: ["tiny", ...HOSTILE], target: HOSTILE[0] ?? "", place: HOSTILE[2] ?? "", tokens: HOSTILE.map((token) => ({ text: token, shown: token })), destination: 3, layers: 2, prompts: 4,
+  cache: "cache", quantity: "mean logit difference", source: ["tiny", ...HOSTILE], target: HOSTILE[0] ?? "", place: HOSTILE[2] ?? "", tokens: HOSTILE.map((token) => ({ text: token, shown: token, mark: "" })), destination: 3, layers: 2, prompts: 4,
 };
 const labels = ["embed", "0_attn_out", "0_mlp_out", "1_attn_out", "1_mlp_out"];
 const rows = labels.map((name, i) => ({ name, value: Math.fround(Math.cos(i)), std: Math.fround(0.1 * i) }));

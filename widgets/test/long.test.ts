@@ -98,7 +98,7 @@ describe("a long prompt", { timeout: 20_000 }, () => {
 
   it("says exactly what a row reads: it is asked for, not taken from the blocks", async () => {
     const { card, parts } = await opened();
-    await vi.waitFor(() => expect(text(card?.querySelector(".rs-reads"))).toMatch(/^“.+” \(519\) reads “.+” \(\d+\) 0\.\d\d/));
+    await vi.waitFor(() => expect(text(card?.querySelector(".rs-reads"))).toMatch(/^“.+₅₁₉” reads “.+” 0\.\d\d/));
     expect(parts().some((ask) => ask.rows?.start === 519 && ask.rows.stop === 520 && !ask.columns)).toBe(true);
   });
 
@@ -123,9 +123,9 @@ describe("a long prompt", { timeout: 20_000 }, () => {
   it("is shaded in the text by a line that was asked for, heads or a blend", async () => {
     const { root } = await opened({ presentation: "text" });
     const line = (): string => text(root.querySelector(".rs-text-line"));
-    await vi.waitFor(() => expect(line()).toMatch(/^L0H0: “.+” \(519\) reads /));
+    await vi.waitFor(() => expect(line()).toMatch(/^L0H0: “.+₅₁₉” reads /));
     all(root, ".rs-head-chip").at(-1)?.click();
-    await vi.waitFor(() => expect(line()).toMatch(/^mean of all 2 heads: “.+” \(519\) reads .* 0\.00/));
+    await vi.waitFor(() => expect(line()).toMatch(/^mean of all 2 heads: “.+₅₁₉” reads .* 0\.00/));
   });
 
   it("is exported as it is seen: in blocks with their ends, which the figure says", () => {
@@ -134,7 +134,7 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     const side = Math.ceil(30 / 4);
     const picture = { picture: "attention" as const, weighting: "pattern" as const, ownRange: false, pool: "peak" as const,
       maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, brings: null }] };
-    const setting = { ...settingOf(new Store()), tokens: Array.from({ length: 30 }, (_, i) => ({ text: `t${i}`, shown: `t${i}` })) };
+    const setting = { ...settingOf(new Store()), tokens: Array.from({ length: 30 }, (_, i) => ({ text: `t${i}`, shown: `t${i}`, mark: "" })) };
     const { columns, rows } = tableOf(picture, setting);
     expect(columns).toEqual(["head", "destination_first", "destination_last", "source_first", "source_last", "strongest_attention"]);
     expect([...rows].at(-1)?.slice(0, 5)).toEqual(["L0H0", 28, 29, 28, 29]);

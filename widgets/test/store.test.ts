@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { CacheFacts, Contrast, Token } from "../src/protocol.gen";
+import type { CacheFacts, Contrast, Token, TokenLabel } from "../src/protocol.gen";
 import { Store } from "../src/store";
 import { edit, label, quantity, shared, swap, inView } from "../src/target";
 
@@ -40,6 +40,23 @@ describe("store", () => {
     expect(store.destination.value).toBe(0);
     store.togglePosition(0);
     expect(store.position.value).toBeNull();
+  });
+});
+
+describe("names of tokens", () => {
+  const prompt: TokenLabel[] = ["<bos>", " Mary", " John", " and", " John", "John"].map((text, id) => ({ text, id }));
+
+  it.each([
+    [prompt, ["<bos>", "·Mary", "·John₂", "·and", "·John₄", "John"]],
+    [Array.from({ length: 12 }, (_, i): TokenLabel => ({ text: i === 1 || i === 10 ? "\n" : `w${i}` })), ["w0", "↵₁", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "↵₁₀", "w11"]],
+    [[{ text: "a" }, { text: "", varies: [" x", " y"] }, { text: "", varies: [" z"] }], ["a", "∗₁", "∗₂"]], // prompts differ at both
+    [[{ text: "שלום" }, { text: "שלום" }], ["\u2068שלום\u2069₀", "\u2068שלום\u2069₁"]], // the mark keeps out of what runs the other way
+    [[], []],
+  ] satisfies [TokenLabel[], string[]][])("have their position where the same token stands twice", (tokens, expected) => {
+    const store = new Store();
+    store.tokens.value = tokens;
+    expect(tokens.map((_, i) => store.tokenName(i))).toEqual(expected);
+    expect(store.tokenName(tokens.length)).toBe(String(tokens.length)); // none there yet
   });
 });
 

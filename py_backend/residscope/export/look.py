@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,16 @@ def plotly() -> Any:
 def token(text: str, most: int = 14) -> str:
     """A token as it is drawn: white space visible, a long one cut short, and nothing in it markup."""
     return isolated(plain(cut(text, most).translate(_VISIBLE))) or "∅"
+
+
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def token_names(texts: Sequence[str]) -> list[str]:
+    """A prompt's tokens as they are drawn; what stands twice bears its position: `·John₂` and `·John₁₀`."""
+    drawn = [token(text) for text in texts]
+    count = Counter(drawn)
+    return [text + str(at).translate(_SUBSCRIPT) if count[text] > 1 else text for at, text in enumerate(drawn)]
 
 
 def name(text: str) -> str:

@@ -7,7 +7,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from ..downsampling import Part, down_sampled
-from .look import axis, cells, diverging, figure, limit, plain, sequential, signed, token
+from .look import axis, cells, diverging, figure, limit, plain, sequential, signed, token, token_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +27,8 @@ def attention_figure(attention: Attention) -> Any:
     else:
         end = 1.0 if attention.weighting == "pattern" else limit(values)
         colour = sequential(end, "attention" if attention.weighting == "pattern" else "attention × ‖v W_O‖")
-    places, title = [token(text) for text in attention.tokens], plain(attention.meaning)
-    sources = [token(text) for text in attention.sources or attention.tokens]
+    places, title = token_names(attention.tokens), plain(attention.meaning)
+    sources = token_names(attention.sources or attention.tokens)
     if len(sources) != len(places):
         return _side_by_side(values, attention.heads, places, title, colour, sources)
     step = Part.of(values.shape[-1]).step

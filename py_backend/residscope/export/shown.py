@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ResidscopeError
 from ..result import Attribution, of_prompt
-from .look import token
+from .look import token_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class Shown:
             raise ResidscopeError(
                 "tokens-shape", f"`tokens=` names {len(self.tokens)} tokens, but there are {count} positions."
             )
-        return [token(text) for text in self.tokens]
+        return token_names(self.tokens)
 
 
 def known(result: Attribution, rows: Sequence[str]) -> list[str]:

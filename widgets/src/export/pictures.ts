@@ -10,6 +10,8 @@ export type PictureName = WriteCode["picture"];
 export interface TokenAt {
   text: string;
   shown: string;
+  /** Its position as a subscript, where the same token stands elsewhere, too. */
+  mark: string;
 }
 
 /** What all pictures of a view have in common, in words. */

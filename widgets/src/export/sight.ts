@@ -71,11 +71,11 @@ export function settingOf(store: Store): Setting {
   const destination = store.destination.value;
   const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
   const which = prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
-  const place = destination === null ? "at each prompt’s last token" : `at “${store.tokenText(destination)}” (position ${destination})`;
+  const place = destination === null ? "at each prompt’s last token" : `at “${store.tokenName(destination)}” (position ${destination})`;
   return {
     cache: store.cacheName.value || facts?.name || "cache", quantity: store.quantity.value,
     source: [...(facts?.model ? [shown(facts.model)] : []), ...which], target: targetWords(store), place,
-    tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at) })),
+    tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at), mark: store.tokenMark(at) })),
     destination, layers: facts?.layers ?? 0, prompts,
   };
 }

@@ -173,7 +173,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     if (sentence && (parts.length === 1 || k > q)) return sentence;
     const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN);
     const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
-    return [`${shown.name}: ${quoted(store.tokenText(q))} (destination ${q}) reads ${quoted(store.tokenText(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`];
+    return [`${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`];
   }
   const lock = (position: number): void => void (locked.value = locked.peek() === position ? null : position);
 

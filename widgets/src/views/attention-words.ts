@@ -6,8 +6,8 @@ import type { Sentence, Store, Weighting } from "../store";
 import type { Attention, Maps, Pane } from "./attention-data";
 import { length, written } from "./attention-scale";
 
-const destination = (store: Store, q: number): string => `${quoted(store.tokenText(q))} (destination ${q})`;
-const source = (store: Store, k: number): string => `${quoted(store.tokenText(k))} (source ${k})`;
+const destination = (store: Store, q: number): string => `${quoted(store.tokenName(q))} (destination ${q})`;
+const source = (store: Store, k: number): string => `${quoted(store.tokenName(k))} (source ${k})`;
 
 /** The destination whose row `brings` is: that of the last picture until the new one's has come. */
 export function ownDestination({ locked }: Attention, store: Store): number | null {
@@ -119,16 +119,12 @@ export function strongest(line: Float32Array, most: number): number[] {
 
 /** “·to” reads “·Mary” 0.79, “·John” 0.10, …: the strongest of a line. */
 export function lineWords(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string {
-  const long = line.length > LONG; // the same token stands at many places: they are told
-  const named = (i: number): string => `${quoted(store.tokenText(i))}${long ? ` (${i})` : ""}`;
+  const named = (i: number): string => quoted(store.tokenName(i));
   const listed = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN)}`).join(", ") || "nothing";
   const at = named(token);
   if (weighting === "contribution") return direction === "reads" ? `at ${at} contribute ${listed}` : `${at} contributes at ${listed}`;
   return `${at} ${direction === "reads" ? "reads" : "is read by"} ${listed}`;
 }
-
-/** More positions than this do not stand side by side. */
-export const LONG = 256;
 
 /** The pane of the finest cells that has this one. */
 export function paneAt(panes: Pane[], q: number, k: number): Pane | null {

@@ -100,7 +100,7 @@ export function mountCursor(
     const figures = at && picture && pane ? cellFigures(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
     tip.hidden = figures === null || mark.matches(":hover");
     if (!at || figures === null) return;
-    tip.replaceChildren(element("b", "", {}, `${store.tokenText(at.q)} ← ${store.tokenText(at.k)}`), ` ${figures}`);
+    tip.replaceChildren(element("b", "", {}, `${store.tokenName(at.q)} ← ${store.tokenName(at.k)}`), ` ${figures}`);
     const across = ((at.k - left + 0.5) / span) * 100;
     tip.style.left = `${across}%`;
     tip.style.top = `${((at.q - top) / span) * 100}%`;

@@ -21,6 +21,6 @@ export function axisLabels(store: Store, part: Part, axis: "source" | "destinati
   return html`${labelled({ start, span: part.span }, side, [marked, lit].flatMap((at) => at ?? [])).map((i) => {
     const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
     const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
-    return html`<span class=${classes} style=${place} dir="auto">${store.tokenText(i)}</span>`;
+    return html`<span class=${classes} style=${place} dir="auto">${store.tokenName(i)}</span>`;
   })}`;
 }

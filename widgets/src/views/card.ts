@@ -172,7 +172,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     if (!shown.value) return;
     const limit = tallest.value;
     const most = limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001";
-    const where = read.value === null ? "the last token" : store.tokenText(read.value);
+    const where = read.value === null ? "the last token" : store.tokenName(read.value);
     render(brings.value ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>brings ${most}` : "", barsLabel);
     barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}.`;
   });

@@ -120,7 +120,7 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
       html`<div role="row" aria-rowindex="1" class="rs-lens-head" style="height:${HEAD}px">
           <div role="columnheader" class="rs-lens-corner" style="width:${NAMES}px">point ↓</div>
           ${each(columns, (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}" style="left:${NAMES + column * x}px;width:${x}px"
-            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenText(column)}</span></div>`)}
+            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenName(column)}</span></div>`)}
         </div>
         ${each(rows, (row) => html`<div role="row" aria-rowindex=${row + 2} class="rs-lens-row" style="top:${HEAD + row * TALL}px;height:${TALL}px">
           <div role="rowheader" class="rs-lens-name ${row === at?.row ? "rs-lit" : ""}" style="width:${NAMES}px">${names[row]}</div>

@@ -36,5 +36,5 @@ export function answerWords(store: Store, cell: LensCell): string {
 export function cellSentence(store: Store, cell: LensCell, point: string, position: number): Sentence {
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
-  return [`Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenText(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`];
+  return [`Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`];
 }

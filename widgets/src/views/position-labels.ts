@@ -22,7 +22,7 @@ export function columnLabels(store: Store, columns: number, x: number, hovered: 
   const sure = hovered !== null && destination !== null && Math.abs(hovered - destination) * x < LINE ? [hovered] : [hovered, destination];
   return html`${written(columns, x, sure).map((i) => {
     const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
-    return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenText(i)}</span>`;
+    return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenName(i)}</span>`;
   })}`;
 }
 

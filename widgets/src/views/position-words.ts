@@ -11,7 +11,7 @@ export function layerOf(label: string): number | null {
 }
 
 export function positionSentence(store: Store, { by, reply, values, own }: PositionPicture, { row, column }: { row: number; column: number }): Sentence {
-  const where = `at ${quoted(store.tokenText(column))} (position ${column})`;
+  const where = `at ${quoted(store.tokenName(column))} (position ${column})`;
   const quantity = store.quantity.value;
   if (row < 0) {
     const value = own[column] ?? NaN;

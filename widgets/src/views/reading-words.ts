@@ -31,9 +31,9 @@ export function headClauses(store: Store, name: string, reading: Reading | null,
 
 function readClauses(store: Store, { destination, weights, contributions }: Reading): Sentence[] {
   const sources = strongest(weights, MOST).filter((k) => (weights[k] ?? 0) >= FAINT);
-  const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenText(destination)} `;
+  const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
-    const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenText(k)} ${attention(weights[k] ?? 0)}`;
+    const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
     const added = contributions?.[k];
     if (added === undefined) return [start];
     const figure = { stress: signed(added), sign: added };
@@ -43,8 +43,8 @@ function readClauses(store: Store, { destination, weights, contributions }: Read
 
 /** A source under the pointer: “L23H3 at ·to reads ·John₁₀: attention 0.60, which adds +1.83”. */
 export function sourceSentence(store: Store, { head, destination, weights, contributions }: Reading, at: number): Sentence {
-  const where = destination === null ? "" : ` at ${store.tokenText(destination)}`;
-  const name = store.tokenText(at);
+  const where = destination === null ? "" : ` at ${store.tokenName(destination)}`;
+  const name = store.tokenName(at);
   if (destination !== null && at > destination && !((weights[at] ?? 0) > 0)) return [`${head}${where} cannot see ${name}, which comes later`];
   const start = `${head}${where} reads ${name}: attention ${attention(weights[at] ?? 0)}`;
   const added = contributions?.[at];

@@ -95,7 +95,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const reading = focus.reading.peek();
     store.sentence.value = !token || at === null ? null
       : reading && at < reading.weights.length ? [...sourceSentence(store, reading, at), ` · ${onClick(at)}`]
-      : [`“${store.tokenText(at)}” at position ${at}: ${onClick(at)}`];
+      : [`“${store.tokenName(at)}” at position ${at}: ${onClick(at)}`];
   };
   const onClick = (at: number): string =>
     at === store.locked.peek() ? "the destination; click again to let go"

@@ -105,7 +105,7 @@ export function tokenLabels(tokens: TokenAt[], count: number, room: number, size
     const bold = at === marked;
     const near = marked !== null && !bold && Math.abs(at - marked) < step && step > 1;
     if (!bold && (at % step !== 0 || near)) continue;
-    labels.push({ at, text: cut(tokens[at]?.shown ?? String(at), 10), bold });
+    labels.push({ at, text: cut(tokens[at]?.shown ?? String(at), 10) + (tokens[at]?.mark ?? ""), bold });
   }
   return labels;
 }
