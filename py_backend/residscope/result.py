@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
 from .protocol import By
+from .signed import signed
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -166,7 +167,9 @@ class Attribution:
 
     def __repr__(self) -> str:
         """A summary a person can read."""
-        rows = ", ".join(f"{label} {_figure(value)}" for label, value in self.top(2))
+        top = self.top(2)
+        largest = max((abs(value) for _, value in top), default=0.0)
+        rows = ", ".join(f"{label} {signed(value, largest).replace('−', '-')}" for label, value in top)
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         of = f" of {', '.join(self.heads)}" if self.heads else ""
         return (
@@ -174,11 +177,6 @@ class Attribution:
             f"constant {float(self.constant.mean()):+.3f}, unexplained {float(self.unexplained.mean()):+.1e}; {rows}"
             f"{''.join(f'; note: {note}' for note in self.notes)})"
         )
-
-
-def _figure(value: float) -> str:
-    """A figure to two places, or to its first digit where that is later."""
-    return f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.1g}"
 
 
 def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:

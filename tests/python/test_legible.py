@@ -14,8 +14,11 @@ from residscope.export.page import file_name, title
 from residscope.legible import legible, shown
 from residscope.protocol import Shown, WriteCode
 from residscope.service import Service
+from residscope.signed import signed
 
-CASES = json.loads((Path(__file__).parents[1] / "texts" / "shown.json").read_text())
+TEXTS = Path(__file__).parents[1] / "texts"
+CASES = json.loads((TEXTS / "shown.json").read_text())
+FIGURES = json.loads((TEXTS / "figures.json").read_text())
 HOSTILE = ["\u202egnirts<b>$x$", "x" + "\u0301" * 450, "a\x1b[31m\x00", "\u2067" + "y" * 9999]
 UNFIT = {"\u202e", "\u2067", "\x1b", "\x00"}
 
@@ -24,6 +27,12 @@ UNFIT = {"\u202e", "\u2067", "\x1b", "\x00"}
 def test_a_text_is_shown_as_on_the_page(text, expected):
     assert shown(text) == expected
     assert legible(legible(text)) == legible(text)
+
+
+@pytest.mark.parametrize(("value", "largest", "more", "text"), FIGURES)
+def test_a_figure_is_written_as_on_the_page(value, largest, more, text):
+    value, largest = (float("nan") if number is None else number for number in (value, largest))
+    assert signed(value, largest, more) == text
 
 
 @pytest.mark.parametrize("piece", ["x", "👩‍", "क्", "\u0301", "🇫", "가", "\ud800", "\u202e", "e\u0301\u0302"], ids=ascii)

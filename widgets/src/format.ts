@@ -1,13 +1,54 @@
 // How numbers, tokens and heads are written on screen.
 import { cut, isolated, sign } from "./legible";
 
-/** "+4.62", "−1.47", "−0.003": the sign always shown, with a real minus; to its first digit where that comes late. */
-export function signed(value: number, digits = 2): string {
+// Figures that stand together (a map, a ranking, a chart) are written to the same decimals: as many as the one farthest from
+// zero needs. The kernel's side does the same in `signed.py`; both are held to tests/texts/figures.json.
+
+/** Below, and from here on, decimals would be too many to read: the digits and a power of ten. */
+const [SMALL, LARGE] = [1e-4, 1e7];
+/** So many more decimals are written of a small one among large ones, if that shows its first digit. */
+const LATER = 2;
+
+/** Two decimals of what is usual (0.1 to 100), more of what is smaller, fewer of what is larger. */
+function decimals(largest: number): number {
+  if (largest >= 100) return largest >= 1000 ? 0 : 1;
+  return 2 + (largest > 0 ? [0.1, 0.01, 0.001].filter((bound) => largest < bound).length : 0);
+}
+
+/** How far from zero the figures go, this one included. */
+function reach(value: number, largest: number): number {
+  return Math.max(Math.abs(value), Number.isFinite(largest) ? Math.abs(largest) : 0);
+}
+
+/** A size without its sign: "4.62", "0.0039", "1834"; `more` is further decimals. */
+export function plain(value: number, largest: number, more = 0): string {
   if (!Number.isFinite(value)) return "not known";
-  const size = Math.abs(value);
+  const [size, most] = [Math.abs(value), reach(value, largest)];
+  if (most >= LARGE || (most > 0 && most < SMALL)) return size === 0 ? "0" : size.toExponential(1 + Math.max(0, more)).replace("-", "−");
+  const digits = Math.max(0, decimals(most) + more);
   const rounded = size.toFixed(digits);
-  const text = Number(rounded) !== 0 || size < 5e-5 ? rounded : size.toFixed(Math.ceil(-Math.log10(size)));
-  return (value < 0 && Number(text) !== 0 ? "−" : "+") + text; // what rounds to nothing is not negative
+  if (Number(rounded) !== 0 || size < 0.5 * 10 ** -(digits + LATER)) return digits === 0 ? counted(Number(rounded)) : rounded;
+  return size.toFixed(Math.ceil(-Math.log10(size)));
+}
+
+/**
+ * "+4.62", "−1.47", "−0.003": with a real minus, to the decimals of what stands together with it, whose farthest from zero is
+ * `largest`; a small one to its first digit where that comes a little later. What is written as zero has no sign: "0.00".
+ */
+export function signed(value: number, largest: number, more = 0): string {
+  const text = plain(value, largest, more);
+  return Number.isFinite(value) && /[1-9]/.test(text) ? (value < 0 ? "−" : "+") + text : text;
+}
+
+/** The colour of a figure as it is written: what reads zero has none. */
+export function side(written: string): "rs-plus" | "rs-minus" | "" {
+  return written.startsWith("+") ? "rs-plus" : written.startsWith("−") ? "rs-minus" : "";
+}
+
+/** Whether a figure is nothing beside what stands together with it. */
+export function vanishes(value: number, largest: number, more = 0): boolean {
+  const most = reach(value, largest);
+  return value === 0 || Math.abs(value) < (most < SMALL || most >= LARGE ? most / 1000 : 0.5 * 10 ** -(decimals(most) + more));
 }
 
 export { cut };

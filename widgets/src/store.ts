@@ -2,6 +2,7 @@
 // layer, weighting, presentation, score, tab, padding.
 // Everything else lives in this view only. Views read and write here, and never message each other.
 import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
+import { limitOf } from "./draw/colours";
 import { headName, parseHead, subscript, visible } from "./format";
 import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, ScoresReply, Shown, Target, TokenLabel } from "./protocol.gen";
 import { isSet, NOTHING, quantity } from "./target";
@@ -43,8 +44,8 @@ export interface Neurons {
   values: Float32Array;
   layer: number | null;
 }
-/** A sentence for what is under the pointer: plain text, and numbers to stress. */
-export type Sentence = (string | { stress: string; sign: number })[];
+/** A sentence for what is under the pointer: plain text, and figures to stress, in the colour of their sign. */
+export type Sentence = (string | { stress: string })[];
 
 /** What has become of the cache in view, in place of its facts: words, and what to do about it. */
 export interface Standing {
@@ -183,6 +184,12 @@ export class Store implements Synced {
     if (!isSet(this.target.value)) return problems.get("target") ?? null;
     return problems.get(lane) ?? null;
   }
+
+  /** The head that adds or takes away most: what heads' figures are written beside, wherever they stand. */
+  readonly largest = computed(() => {
+    const { layers = 0, heads = 0 } = this.facts.value ?? {};
+    return limitOf(this.headRows.value?.rows.subarray(0, layers * heads) ?? []);
+  });
 
   /** A head's contribution, if it is known. */
   headValue(name: string): number | null {

@@ -19,12 +19,12 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
   const of = prompt === null ? ((facts?.prompts ?? 1) > 1 ? `the mean of ${facts?.prompts} prompts` : "the prompt") : `prompt ${prompt}`;
   const strongest = (labels ?? []).map((head, i) => ({ head, value: rows[i] ?? NaN }))
     .filter(({ head, value }) => parseHead(head) !== null && !Number.isNaN(value))
-    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, HEADS)
-    .map(({ head, value }) => `<b>${escaped(head)}</b> ${escaped(signed(value))}`);
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, HEADS);
+  const figure = (value: number): string => escaped(signed(value, strongest[0]?.value ?? 0));
   return [
     `<p><b>Residscope</b> · ${escaped(shown(name))}${facts?.model ? ` · ${escaped(shown(facts.model))}` : ""}</p>`,
-    `<p>${escaped(target)} of ${escaped(of)}${typeof measured === "number" ? `: <b>${escaped(signed(measured, 3))}</b>` : ""}</p>`,
-    strongest.length > 0 ? `<p>Strongest heads: ${strongest.join(", ")}</p>` : "",
+    `<p>${escaped(target)} of ${escaped(of)}${typeof measured === "number" ? `: <b>${escaped(signed(measured, measured, 1))}</b>` : ""}</p>`,
+    strongest.length > 0 ? `<p>Strongest heads: ${strongest.map(({ head, value }) => `<b>${escaped(head)}</b> ${figure(value)}`).join(", ")}</p>` : "",
   ].join("\n");
 }
 

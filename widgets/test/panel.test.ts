@@ -14,6 +14,25 @@ describe("panel", () => {
     expect(root.querySelector('[role="status"]')?.textContent).toMatch(/^✓ rows and constant sum to [+−]\d\.\d{3} · the model’s own logit difference$/);
   });
 
+  it.each([[0.0039, "0.0039", "0.0000"], [2.24, "2.24", "0.00"], [1834, "1834", "0"]])("writes figures of up to %s to the digits that they need, and nothing without a sign", async (largest, most, least) => {
+    const plain = fakeKernel(SHAPE);
+    const { root, settled } = await open({ heads: ["L0H0", "L0H1"] }, (ask) => {
+      const answer = plain(ask);
+      const [rows] = "reply" in answer && ask.kind === "attribute" ? (answer.buffers ?? []) : [];
+      if (rows && ask.kind === "attribute" && ask.by === "head") new Float32Array(rows).fill(largest / 4, 0, 6).set([-largest, -largest * 1e-9]);
+      return answer;
+    });
+    await settled();
+    expect(names(all(root, '[role="grid"] [role="gridcell"]')).slice(0, 2)).toEqual([`L0H0 −${most}`, `L0H1 ${least}`]);
+    expect(names(all(root, '[aria-label="Top heads"] button'))).toContain(`L0H0 −${most}`);
+    const [first, second] = all(root, ".rs-card[role=region] .rs-number");
+    expect([text(first), first?.className, text(second), second?.className.trim()]).toEqual([`−${most}`, "rs-number rs-minus", least, "rs-number"]);
+    root.querySelector('[aria-label^="L0H0 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect(text(root.querySelector(".rs-sentence b"))).toBe(`−${most}`);
+    root.querySelector('[aria-label^="L0H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect([text(root.querySelector(".rs-sentence b")), root.querySelector(".rs-sentence b")?.className]).toEqual([least, ""]);
+  });
+
   it("shows tokens as text, whatever they contain", async () => {
     const hostile = "<img src=x onerror=alert(1)>";
     const honest = fakeKernel(SHAPE);

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from ..result import strongest
-from .look import QUIET, axis, colours, figure, signed
+from ..signed import signed
+from .look import QUIET, axis, colours, farthest, figure
 from .shown import Shown, known
 
 _TICKED = 20
@@ -26,6 +27,7 @@ def layers(shown: Shown) -> Any:
         name, half = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}.get(part, ("other", 0.5))
         x = (before.index(label) + 0.5) / len(before) - 1 if label in before else int(layer) + half
         groups[name].append((x, value, label))
+    end = farthest(values)
     patterns = {"attention": "", "MLP": "/", "other": "."}
     traces = [
         {
@@ -35,7 +37,7 @@ def layers(shown: Shown) -> Any:
             "y": [value for _, value, _ in bars],
             "width": [0.42] * len(bars),
             "marker": {"color": colours([value for _, value, _ in bars]), "pattern": {"shape": patterns[name]}},
-            "hovertext": [f"{label}: {signed(value)} logits" for _, value, label in bars],
+            "hovertext": [f"{label}: {signed(value, end)} logits" for _, value, label in bars],
             "hoverinfo": "text",
         }
         for name, bars in groups.items()
@@ -60,14 +62,15 @@ def ranking(shown: Shown) -> Any:
     chosen = strongest(rows, shown.k)
     labels = [shown.result.labels[i] for i in chosen]
     values: list[float] = rows[chosen].tolist()
+    end = farthest(values)
     trace = {
         "type": "bar",
         "orientation": "h",
         "x": values,
         "y": list(range(len(values))),
         "marker": {"color": colours(values)},
-        "text": [signed(value) for value in values],
-        "hovertext": [f"{label}: {signed(value)} logits" for label, value in zip(labels, values, strict=True)],
+        "text": [signed(value, end) for value in values],
+        "hovertext": [f"{label}: {signed(value, end)} logits" for label, value in zip(labels, values, strict=True)],
         "hoverinfo": "text",
     }
     return figure(
@@ -88,7 +91,8 @@ def prompts(shown: Shown) -> Any:
     for n, label in enumerate(labels):
         row = result.values[result.labels.index(label)]
         values = (row + result.constant if lens else row).tolist()
-        hover = [f"{label}, prompt {prompt}: {signed(value)} logits" for prompt, value in enumerate(values)]
+        end = farthest(values)
+        hover = [f"{label}, prompt {prompt}: {signed(value, end)} logits" for prompt, value in enumerate(values)]
         trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
         colour = colours(values) if len(labels) == 1 else _APART[n % len(_APART)]
         traces.append(trace | {"marker": {"color": colour}, "hovertext": hover, "hoverinfo": "text"})

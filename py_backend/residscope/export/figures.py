@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 
 from ..errors import ResidscopeError
 from ..result import Attribution, of_prompt
+from ..signed import signed
 from .bars import layers, prompts, ranking
-from .look import LINE, QUIET, axis, cells, diverging, figure, limit, name, signed
+from .look import LINE, QUIET, axis, cells, diverging, farthest, figure, limit, name
 from .shown import Shown, known
 
 Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
@@ -63,13 +64,14 @@ def _heatmap(shown: Shown) -> Any:
             "figure", f'A heatmap has two axes: `by="head"`, or every position (`position=None`) of `by="{result.by}"`.'
         )
     grid = of_prompt(result, result.grid, shown.prompt)
-    hover = [[f"L{y}H{x}: {signed(v)} logits" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())]
+    end = limit(grid)
+    hover = [[f"L{y}H{x}: {signed(v, end)} logits" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())]
     return figure(
         [cells(grid, hover)],
         shown.title,
         xaxis=axis("head"),
         yaxis=axis("layer", autorange="reversed"),
-        coloraxis=diverging(limit(grid), "logits"),
+        coloraxis=diverging(end, "logits"),
     )
 
 
@@ -78,8 +80,9 @@ def _component_map(shown: Shown) -> Any:
     labels = known(shown.result, every if shown.rows is None else shown.rows)
     rows = shown.values[[every.index(label) for label in labels]]
     places = shown.places(rows.shape[1])
+    end = limit(rows)
     hover = [
-        [f"{label} at {places[x]} (position {x}): {signed(value)} logits" for x, value in enumerate(row)]
+        [f"{label} at {places[x]} (position {x}): {signed(value, end)} logits" for x, value in enumerate(row)]
         for label, row in zip(labels, rows.tolist(), strict=True)
     ]
     return figure(
@@ -87,7 +90,7 @@ def _component_map(shown: Shown) -> Any:
         f"{shown.title}, at every position",
         xaxis=axis("position", places),
         yaxis=axis("component", labels, autorange="reversed"),
-        coloraxis=diverging(limit(rows), "logits"),
+        coloraxis=diverging(end, "logits"),
     )
 
 
@@ -95,8 +98,8 @@ def _lens(shown: Shown) -> Any:
     result = shown.result
     # With the constant each point is the target itself: the last one is the model's own figure.
     points = (shown.values + of_prompt(result, result.constant, shown.prompt)).tolist()
-    x = list(range(len(points)))
-    hover = [f"{label}: {signed(value)} logits" for label, value in zip(result.labels, points, strict=True)]
+    x, end = list(range(len(points))), farthest(points)
+    hover = [f"{label}: {signed(value, end)} logits" for label, value in zip(result.labels, points, strict=True)]
     traces: list[dict[str, Any]] = []
     said = shown.title
     if shown.prompt is None and result.values.shape[1] > 1:
@@ -141,7 +144,7 @@ def _scatter(shown: Shown) -> Any:
         "textposition": "top center",
         "marker": {"color": LINE, "opacity": 0.6},
         "hovertext": [
-            f"{label}: {one} {signed(a)}, {two} {signed(b)} logits"
+            f"{label}: {one} {signed(a, end)}, {two} {signed(b, end)} logits"
             for label, a, b in zip(labels, x.tolist(), y.tolist(), strict=True)
         ],
         "hoverinfo": "text",
@@ -160,8 +163,9 @@ def _scatter(shown: Shown) -> Any:
 def _sources(shown: Shown) -> Any:
     rows, heads = shown.values.T, shown.result.heads
     places = shown.places(rows.shape[1])
+    end = limit(rows)
     hover = [
-        [f"{head} from {places[x]} (source {x}): {signed(value)} logits" for x, value in enumerate(row)]
+        [f"{head} from {places[x]} (source {x}): {signed(value, end)} logits" for x, value in enumerate(row)]
         for head, row in zip(heads, rows.tolist(), strict=True)
     ]
     return figure(
@@ -169,7 +173,7 @@ def _sources(shown: Shown) -> Any:
         shown.title,
         xaxis=axis("from (source)", places),
         yaxis=axis("head", heads, autorange="reversed"),
-        coloraxis=diverging(limit(rows), "logits"),
+        coloraxis=diverging(end, "logits"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -69,17 +70,14 @@ def plain(text: str) -> str:
     return text.translate(_AS_TEXT)
 
 
-def signed(value: float) -> str:
-    """A figure in logits, with its sign: `+1.93`, `−0.004`."""
-    if value != value:
-        return "not known"
-    text = f"{value:+.2f}" if abs(value) >= 0.005 or not value else f"{value:+.1g}"
-    return text.replace("-", "−")
-
-
 def colours(values: Sequence[float]) -> list[str]:
     """Blue for what adds, orange for what takes away."""
     return [BLUE if value >= 0 else ORANGE for value in values]
+
+
+def farthest(values: Sequence[float]) -> float:
+    """The size of the figure farthest from zero, which says to how many decimals all are written."""
+    return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
 def limit(rows: Any) -> float:

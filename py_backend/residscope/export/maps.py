@@ -7,7 +7,8 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from ..downsampling import Part, down_sampled
-from .look import axis, cells, diverging, figure, limit, plain, sequential, signed, token, token_names
+from ..signed import signed
+from .look import axis, cells, diverging, figure, limit, plain, sequential, token, token_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,6 +112,7 @@ def _side_by_side(
     down = -(-len(heads) // across)
     traces: list[dict[str, Any]] = []
     titles: list[dict[str, Any]] = []
+    end = limit(values)
     layout: dict[str, Any] = {"coloraxis": colour, "width": 240 + 310 * across, "height": 90 + 430 * down}
     for n, (head, rows) in enumerate(zip(heads, values, strict=True)):
         row, column = divmod(n, across)
@@ -123,7 +125,7 @@ def _side_by_side(
         named = axis("to (destination)", places) if column == 0 else axis("", [])
         layout[f"yaxis{number}"] = named | {"domain": [bottom, top], "anchor": x, "autorange": "reversed"}
         hover = [
-            [f"{head}: {places[q]} ({q}) reads {sources[k]} ({k}): {signed(v)}" for k, v in enumerate(line)]
+            [f"{head}: {places[q]} ({q}) reads {sources[k]} ({k}): {signed(v, end)}" for k, v in enumerate(line)]
             for q, line in enumerate(rows.tolist())
         ]
         traces.append(cells(rows, hover, xaxis=x, yaxis=y))

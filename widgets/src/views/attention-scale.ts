@@ -26,9 +26,10 @@ export function length(value: number): string {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toPrecision(2);
 }
 
-export function written(weighting: Weighting, value: number): string {
+/** `largest` is what a contribution is written beside. */
+export function written(weighting: Weighting, value: number, largest = 0): string {
   if (!Number.isFinite(value)) return "not known";
-  return weighting === "contribution" ? signed(value) : weighting === "value" ? length(value) : value.toFixed(2);
+  return weighting === "contribution" ? signed(value, largest) : weighting === "value" ? length(value) : value.toFixed(2);
 }
 
 /** Decimals with which values on a scale up to `limit` can be told apart. */

@@ -128,7 +128,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       text.style.backgroundColor = ground ? css(ground) : "";
       text.style.color = ground ? inkOn(ground) : "";
       const said = store.tokens.peek()[i]?.text ?? "";
-      node.setAttribute("aria-label", `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ${seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value)}` : "not seen"}`);
+      node.setAttribute("aria-label", `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ${seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"}`);
       while (bars.childElementCount > lines.length) bars.lastElementChild?.remove();
       while (bars.childElementCount < lines.length) bars.append(element("i"));
       lines.forEach((own, n) => paintBar(bars.children[n] as HTMLElement, own.colour, (own.values[i] ?? 0) / (tallest || 1), weighting === "contribution"));
@@ -171,7 +171,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const attention = shown.parts[0]?.attention;
     const sentence = first && attention ? cellSentence(store, attention, first.pane, shown.weighting, first.head, q, k) : null;
     if (sentence && (parts.length === 1 || k > q)) return sentence;
-    const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN);
+    const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN, store.largest.value);
     const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
     return [`${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`];
   }

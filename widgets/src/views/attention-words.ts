@@ -54,7 +54,7 @@ export function cellSentence(store: Store, attention: Attention, pane: Pane, wei
   const brought = contributionAt(attention, pane, store, q, k);
   if (brought === null) return [start];
   const where = q === store.destination.value ? "" : " there";
-  return [`${start}, contributes `, { stress: signed(brought), sign: brought }, ` to the ${store.quantity.value}${where}`];
+  return [`${start}, contributes `, { stress: signed(brought, store.largest.value) }, ` to the ${store.quantity.value}${where}`];
 }
 
 /** “0.79, +1.93”: a cell's figures alone; null where it is masked. */
@@ -64,7 +64,7 @@ export function cellFigures(store: Store, attention: Attention, pane: Pane, weig
   if (k > q && !(pattern > 0)) return null;
   const value = weighting === "value" && pane.maps.value ? `, ${length(at("value"))}` : "";
   const brought = contributionAt(attention, pane, store, q, k);
-  return `${written("pattern", pattern)}${value}${brought === null ? "" : `, ${signed(brought)}`}`;
+  return `${written("pattern", pattern)}${value}${brought === null ? "" : `, ${signed(brought, store.largest.value)}`}`;
 }
 
 /** “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens” */
@@ -74,7 +74,7 @@ function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: str
   if (columns.start >= rows.stop && !(at("pattern") > 0)) return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
   const kind = store.pool.value === "peak" ? "strongest" : "mean";
   const figures: Sentence = weighting === "contribution"
-    ? [`${kind} contribution to the ${store.quantity.value} `, { stress: written(weighting, at(weighting)), sign: at(weighting) }]
+    ? [`${kind} contribution to the ${store.quantity.value} `, { stress: written(weighting, at(weighting), store.largest.value) }]
     : [`${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`];
   return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
 }
@@ -120,7 +120,7 @@ export function strongest(line: Float32Array, most: number): number[] {
 /** “·to” reads “·Mary” 0.79, “·John” 0.10, …: the strongest of a line. */
 export function lineWords(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string {
   const named = (i: number): string => quoted(store.tokenName(i));
-  const listed = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN)}`).join(", ") || "nothing";
+  const listed = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN, store.largest.value)}`).join(", ") || "nothing";
   const at = named(token);
   if (weighting === "contribution") return direction === "reads" ? `at ${at} contribute ${listed}` : `${at} contributes at ${listed}`;
   return `${at} ${direction === "reads" ? "reads" : "is read by"} ${listed}`;

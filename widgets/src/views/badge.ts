@@ -1,7 +1,7 @@
 // The conservation badge: do all rows add up to what the model really said? The reckoning is a click or a focus away.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { plural, signed } from "../format";
+import { plain, plural, signed, vanishes } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
 import { explanation, lackingIn, missingWords } from "./badge-words";
@@ -26,19 +26,20 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     }
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
-    const rows = Math.abs(data.reply.constant) < 0.0005 ? "rows" : "rows and constant";
+    const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
+    const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
     // What was shown of a cache that is not there any more, or not as it was; or what somebody saved.
     const past = store.standing.value !== null || store.isSaved.value;
     const text =
-      kind === "incomplete" ? `rows not complete: ${missingWords(data.reply.missing ?? [])}${measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, 3)}`}`
-      : kind === "contradicts" ? `${rows} sum to ${signed(sum, 3)}, not to the ${signed(measured, 3)} that came with them`
-      : past && kind === "misses" ? `${rows} summed to ${signed(sum, 3)}, the model’s ${quantity} was ${signed(measured, 3)} · as it was`
-      : past ? `${rows} summed to ${signed(sum, 3)} · as it was`
-      : kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, 3)} · the model’s own ${quantity}`
-      : kind === "agrees" ? `${rows} sum to ${signed(sum, 3)} · not checked against the model’s logits`
-      : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${signed(Math.abs(data.reply.worst ?? 0)).slice(1)} in a prompt`
-      : kind === "misses" ? `rows miss ${signed(unexplained)} of the model’s ${quantity} ${signed(measured)}`
-      : `${rows} sum to ${signed(sum, 3)} · no logits in the cache to compare with`;
+      kind === "incomplete" ? `rows not complete: ${missingWords(data.reply.missing ?? [])}${measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, largest, 1)}`}`
+      : kind === "contradicts" ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
+      : past && kind === "misses" ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ${signed(measured, largest, 1)} · as it was`
+      : past ? `${rows} summed to ${signed(sum, largest, 1)} · as it was`
+      : kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
+      : kind === "agrees" ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
+      : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
+      : kind === "misses" ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ${signed(measured, largest)}`
+      : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
@@ -52,18 +53,19 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { constant, tolerance } = data.reply;
     const { kind, measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
+    const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
     const notes = store.notes.value; // the head rows' own first: where they miss, these say why
     render(
       html`<p class="rs-words">${prose(explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"))}</p>
         ${store.isSaved.value ? html`<p>These figures were saved. Their sum was checked again here; the model’s number was not.</p>` : nothing}
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
         <table><tbody>
-          <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, 4)}</td></tr>
-          <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td class="rs-number">${signed(constant, 4)}</td></tr>
-          ${unexplained !== null ? html`<tr><th scope="row">${kind === "incomplete" ? "not cached" : "unexplained"} <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, 4)}</td></tr>` : nothing}
-          ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${signed(Math.abs(data.reply.worst ?? 0), 4).slice(1)}</td></tr>` : nothing}
+          <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, largest, 2)}</td></tr>
+          <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td class="rs-number">${signed(constant, largest, 2)}</td></tr>
+          ${unexplained !== null ? html`<tr><th scope="row">${kind === "incomplete" ? "not cached" : "unexplained"} <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, largest, 2)}</td></tr>` : nothing}
+          ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${plain(data.reply.worst ?? 0, largest, 2)}</td></tr>` : nothing}
         </tbody>
-        <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, 4) : "not in the cache"}</td></tr></tfoot></table>
+        <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, largest, 2) : "not in the cache"}</td></tr></tfoot></table>
         ${missing.length > 0 ? html`<p>Not in this cache: ${missing.join(", ")}.</p>` : nothing}`,
       more,
     );

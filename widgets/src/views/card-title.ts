@@ -2,7 +2,7 @@
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Part, Zoom } from "../draw/zoom";
-import { signed } from "../format";
+import { side, signed } from "../format";
 import { fitted } from "../legible";
 import { watch } from "../lifetime";
 import type { Pane } from "./attention-data";
@@ -39,7 +39,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
     const hush = (): void => void (store.sentence.value = null);
     render(
       html`<b class="rs-name">${name}</b>
-        ${value === null ? nothing : html`<span class="rs-number ${value < 0 ? "rs-minus" : "rs-plus"}">${signed(value)}</span>`}
+        ${value === null ? nothing : html`<span class="rs-number ${side(signed(value, store.largest.value))}">${signed(value, store.largest.value)}</span>`}
         <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}" @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
         <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large} title="${large ? "Small again." : "Enlarge: takes the whole row."} ${ZOOM_HINT}"
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>

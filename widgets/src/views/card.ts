@@ -7,7 +7,7 @@ import { limitOf } from "../draw/colours";
 import { type Look, paintMatrix } from "../draw/matrix";
 import { covers, cropped, everything, type Plane } from "../draw/plane";
 import { partOf, type Zoom } from "../draw/zoom";
-import { parseHead } from "../format";
+import { parseHead, plain } from "../format";
 import { element, watch } from "../lifetime";
 import { isOutdated } from "../loader";
 import { type Attention, type Pane, whyMissing } from "./attention-data";
@@ -171,7 +171,7 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   watch(signal, () => {
     if (!shown.value) return;
     const limit = tallest.value;
-    const most = limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001";
+    const most = `±${plain(limit, limit)}`;
     const where = read.value === null ? "the last token" : store.tokenName(read.value);
     render(brings.value ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>brings ${most}` : "", barsLabel);
     barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}.`;

@@ -5,6 +5,7 @@ import { computed, type ReadonlySignal, signal as state, untracked } from "@prea
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
 import { along, placeAt } from "../draw/axis";
+import { limitOf } from "../draw/colours";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import { mountTrouble } from "./caption";
@@ -20,6 +21,11 @@ export interface Mark {
   /** What a click or Enter on it does. */
   choose?: () => void;
 }
+/** The mark farthest from zero: what all of a chart’s figures are written beside. */
+export function farthest(marks: Mark[]): number {
+  return limitOf(marks.map(({ value }) => value));
+}
+
 export interface Chart {
   className: string;
   marks: ReadonlySignal<Mark[]>;
@@ -110,7 +116,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
       html`<i class="rs-zero" style="left:${toX(0)}%"></i>${chart.draw(toX)}
         ${mark
           ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
-              <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}" style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value)}</span>`
+              <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}" style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
           : null}`,
       plot,
     );

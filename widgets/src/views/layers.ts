@@ -2,6 +2,7 @@
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, render, svg } from "lit-html";
 import { along, bars } from "../draw/axis";
+import { limitOf } from "../draw/colours";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
@@ -21,6 +22,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i class="rs-key-mlp"></i>MLP</span>`, caption);
   });
 
+  const largest = computed(() => limitOf(values.value));
   const marks = computed<Mark[]>(() =>
     rows.value.map((bar) => {
       const value = values.value[bar.index] ?? 0;
@@ -30,14 +32,14 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       const verb = value < 0 ? "takes" : "adds";
       return {
         name: bar.label, value, at: (bar.from + bar.to) / 2, layer: bar.layer,
-        sentence: [`${bar.label}: ${what} ${verb} `, { stress: signed(value), sign: value }, ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}${more}`],
+        sentence: [`${bar.label}: ${what} ${verb} `, { stress: signed(value, largest.value) }, ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}${more}`],
         ...(mlp === null ? {} : { choose: () => store.toggleLayer(mlp) }),
       };
     }),
   );
   const summary = computed(() => {
     const sorted = [...marks.value].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
-    return `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value)}`).join(", ")}. Arrow keys read the bars, Enter on an MLP lists its neurons.`;
+    return `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow keys read the bars, Enter on an MLP lists its neurons.`;
   });
   const why = computed(() => store.why("layers"));
 

@@ -1,7 +1,7 @@
 // The ledger: the same rows that the badge sums, in a handful of lines that add up to the measured number.
 import { html, type TemplateResult } from "lit-html";
 import { limitOf } from "../draw/colours";
-import { signed } from "../format";
+import { signed, vanishes } from "../format";
 import type { Attribution } from "../store";
 
 export interface Entry {
@@ -24,7 +24,9 @@ export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
     if (!Number.isNaN(value)) sums.set(kind, (sums.get(kind) ?? 0) + value);
   });
   sums.set("constant", reply.constant);
-  return [...sums].map(([name, value]) => ({ name, value })).filter((e) => e.name === "heads" || Math.abs(e.value) >= 0.005);
+  const lines = [...sums].map(([name, value]) => ({ name, value }));
+  const largest = limitOf(lines.map((e) => e.value));
+  return lines.filter((e) => e.name === "heads" || !vanishes(e.value, largest));
 }
 
 export function rowSum({ reply, rows }: Attribution): number {
@@ -68,15 +70,16 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
 /** Lines with bars, and their sum beneath a rule. */
 export function sumTable(title: string, lines: Entry[], total: Entry): TemplateResult {
   const limit = limitOf(lines.map((e) => e.value));
+  const largest = Math.max(limit, limitOf([total.value]));
   return html`<h4>${title}</h4>
     <table>
       <tbody>
         ${lines.map(({ name, value }) => html`<tr>
           <th scope="row">${name}</th>
           <td class="rs-track"><i class=${value < 0 ? "rs-minus" : "rs-plus"} style="width:${limit > 0 ? (Math.abs(value) / limit) * 100 : 0}%"></i></td>
-          <td class="rs-number">${signed(value)}</td>
+          <td class="rs-number">${signed(value, largest)}</td>
         </tr>`)}
       </tbody>
-      <tfoot><tr><th scope="row" colspan="2">${total.name}</th><td class="rs-number">${signed(total.value)}</td></tr></tfoot>
+      <tfoot><tr><th scope="row" colspan="2">${total.name}</th><td class="rs-number">${signed(total.value, largest)}</td></tr></tfoot>
     </table>`;
 }

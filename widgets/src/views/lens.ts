@@ -3,10 +3,11 @@ import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { line } from "d3-shape";
 import { html, render, svg } from "lit-html";
 import { along, lensMeaning, lensX } from "../draw/axis";
+import { limitOf } from "../draw/colours";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Norm, Store } from "../store";
-import { type Mark, mountChart } from "./chart";
+import { farthest, type Mark, mountChart } from "./chart";
 
 const NORMS: [Norm, string, string][] = [
   ["frozen", "norm frozen", "The final norm’s scale held fixed: the steps add up with the layers’ bars."],
@@ -20,13 +21,14 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     const lens = store.lens.value;
     if (!lens) return [];
     const { labels, constant } = lens.reply;
+    const largest = limitOf(lens.rows.map((row) => row + constant));
     return labels.map((name, i) => {
       const value = (lens.rows[i] ?? 0) + constant;
       const at = lensX(name, i, labels.length, layers.value);
       return {
         name, value, at,
         layer: at < layers.value ? Math.floor(at) : null,
-        sentence: [`Logit lens ${lensMeaning(name)} (${name}): ${store.quantity.value} `, { stress: signed(value), sign: value }],
+        sentence: [`Logit lens ${lensMeaning(name)} (${name}): ${store.quantity.value} `, { stress: signed(value, largest) }],
       };
     });
   });
@@ -34,7 +36,8 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     const first = marks.value[0];
     const last = marks.value.at(-1);
     if (!first || !last) return "Logit lens";
-    return `Logit lens: ${store.quantity.value} from ${signed(first.value)} at ${first.name} to ${signed(last.value)} at ${last.name}. Arrow keys read the points.`;
+    const largest = farthest(marks.value);
+    return `Logit lens: ${store.quantity.value} from ${signed(first.value, largest)} at ${first.name} to ${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`;
   });
   const why = computed(() => store.why("lens"));
 

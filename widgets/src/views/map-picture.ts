@@ -1,7 +1,7 @@
 // What the head map shows: what each head adds, or a score of it. The last picture stays until the next one is there.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
-import { parseHead, signed } from "../format";
+import { parseHead, plain, signed } from "../format";
 import type { Score, Store, Theme } from "../store";
 
 /** In the order of the choice; the first word is what the score is called in a sentence. */
@@ -21,6 +21,8 @@ export interface MapPicture {
   values: Float32Array;
   low: number;
   high: number;
+  /** The value farthest from zero. */
+  largest: number;
   /** What the score measures, in a sentence. */
   meaning: string;
 }
@@ -31,7 +33,7 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
     const score = store.score.value;
     const scores = store.scores.value;
     if (score === null) last = added(store);
-    else if (scores?.reply.score === score) last = { score, values: scores.values, low: scores.reply.low, high: scores.reply.high, meaning: scores.reply.meaning };
+    else if (scores?.reply.score === score) last = { score, values: scores.values, low: scores.reply.low, high: scores.reply.high, largest: limitOf(scores.values), meaning: scores.reply.meaning };
     return last;
   });
 }
@@ -42,7 +44,7 @@ function added(store: Store): MapPicture | null {
   if (!rows || !facts) return null;
   const values = rows.subarray(0, facts.layers * facts.heads);
   const limit = limitOf(values);
-  return { score: null, values, low: -limit, high: limit, meaning: "" };
+  return { score: null, values, low: -limit, high: limit, largest: limit, meaning: "" };
 }
 
 /** The scale's two ends lie on either side of zero: blue and orange, else the one colour of attention. */
@@ -62,12 +64,12 @@ export function share({ low, high }: MapPicture, value: number): number {
 
 /** What each head adds has a sign always; a score where it may be negative. */
 export function written(picture: MapPicture, value: number): string {
-  return isDiverging(picture) ? signed(value) : value.toFixed(2);
+  return isDiverging(picture) ? signed(value, picture.largest) : plain(value, picture.largest);
 }
 
 /** "+2.24", "previous-token 0.98": what a cell is called behind its head's name. */
 export function cellWords(picture: MapPicture, value: number): string {
-  return picture.score === null ? signed(value) : `${scoreName(picture.score)} ${Number.isNaN(value) ? "not known" : written(picture, value)}`;
+  return picture.score === null ? signed(value, picture.largest) : `${scoreName(picture.score)} ${Number.isNaN(value) ? "not known" : written(picture, value)}`;
 }
 
 /** "previous-token", "copying". */

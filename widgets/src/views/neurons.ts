@@ -1,7 +1,8 @@
 // The MLP neurons that add most and take away most, of a layer or of all. Beneath them: what all of them come to.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { counted, signed } from "../format";
+import { limitOf } from "../draw/colours";
+import { counted, signed, vanishes } from "../format";
 import { element, watch } from "../lifetime";
 import { NEURONS, type Neurons, type Sentence, type Store } from "../store";
 import { type Entry, sumTable } from "./ledger";
@@ -14,7 +15,7 @@ export function neuronEntries({ reply, layer }: Neurons, layers: number): { line
   const one = layer !== null;
   const lines = [{ name: `${counted(count)} neurons`, value: total }, { name: one ? "bias" : "biases", value: bias }];
   const name = one ? `MLP of layer ${layer}` : reply.layers < layers ? "MLPs that have neurons" : "MLPs of all layers";
-  return { lines: lines.filter((e, i) => i === 0 || Math.abs(e.value) >= 0.005), total: { name, value: total + bias } };
+  return { lines: lines.filter((e, i) => i === 0 || !vanishes(e.value, total)), total: { name, value: total + bias } };
 }
 
 export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -41,13 +42,14 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     const found = ranked.value;
     list.style.setProperty("--k", String(store.topK.value));
     const reach = reachOf(found);
+    const largest = limitOf(found.map(({ value }) => value));
     const start = Math.min(rove.value, Math.max(0, found.length - 1));
     render(
       store.neurons.value === null
         ? html`<p class="rs-waits">adding up the neurons …</p>`
         : found.map((neuron, i) => html`
           <div role="listitem" class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
-            data-at=${i} tabindex=${i === start ? 0 : -1} aria-label="${neuron.name} ${signed(neuron.value)}">${rankLine(neuron, reach)}</div>`),
+            data-at=${i} tabindex=${i === start ? 0 : -1} aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`),
       list,
     );
   });
@@ -67,7 +69,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     untracked(() => {
       if (!neuron && said === null) return;
       if (!neuron && store.sentence.value !== said) return void (said = null); // somebody else speaks
-      said = neuron ? sentence(neuron, quantity) : null;
+      said = neuron ? sentence(neuron, limitOf(ranked.value.map(({ value }) => value)), quantity) : null;
       store.sentence.value = said;
       store.hoveredLayer.value = neuron ? layerOf(neuron.name) : null;
     });
@@ -90,8 +92,8 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   walk(list, "[data-at]", signal);
 }
 
-function sentence({ name, value }: Ranked, quantity: string): Sentence {
-  return [`${name} ${value < 0 ? "takes" : "adds"} `, { stress: signed(value), sign: value }, ` ${value < 0 ? "from" : "to"} the ${quantity}`];
+function sentence({ name, value }: Ranked, largest: number, quantity: string): Sentence {
+  return [`${name} ${value < 0 ? "takes" : "adds"} `, { stress: signed(value, largest) }, ` ${value < 0 ? "from" : "to"} the ${quantity}`];
 }
 
 function layerOf(name: string): number | null {

@@ -32,7 +32,7 @@ export function rowLabels(reply: PositionsReply | null, y: number, hovered: numb
     return html`${labels.map((name, i) => {
       const value = store.headValue(name);
       return html`<button type="button" class="rs-sheet-head ${i === hovered ? "rs-lit" : ""}" data-head=${name} aria-pressed=${store.heads.value.includes(name)}
-        aria-label="${name}${value === null ? "" : ` ${signed(value)} at the destination`}" style="top:${i * y}px;height:${y}px">${parseHead(name) ? name : nothing}</button>`;
+        aria-label="${name}${value === null ? "" : ` ${signed(value, store.largest.value)} at the destination`}" style="top:${i * y}px;height:${y}px">${parseHead(name) ? name : nothing}</button>`;
     })}`;
   }
   return html`${rowTicks(labels, y, hovered).map((i) => html`<span class=${i === hovered ? "rs-lit" : ""} aria-hidden="true" title=${labels[i]} style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]}</span>`)}`;

@@ -15,11 +15,11 @@ export function positionSentence(store: Store, { by, reply, values, own }: Posit
   const quantity = store.quantity.value;
   if (row < 0) {
     const value = own[column] ?? NaN;
-    return [`The model’s own ${quantity} ${where}: `, { stress: signed(value), sign: value }];
+    return [`The model’s own ${quantity} ${where}: `, { stress: signed(value, store.largest.value) }];
   }
   const label = reply.labels[row] ?? "";
   const value = values[row * reply.positions + column] ?? NaN;
-  const stress = { stress: signed(value), sign: value };
+  const stress = { stress: signed(value, store.largest.value) };
   if (Number.isNaN(value)) return [`${label}: not known ${where}`];
   if (by === "accumulated") return [`The stream ${lensMeaning(label)} (${label}): `, stress, ` of the ${quantity} ${where}`];
   return [`${label} ${value < 0 ? "takes" : "adds"} `, stress, ` ${value < 0 ? "from" : "to"} the ${quantity} ${where}`];

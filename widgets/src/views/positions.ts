@@ -76,8 +76,8 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   watch(signal, () => {
     const limit = answered.shown.value?.limit;
     render(
-      html`${limit === undefined ? nothing : html`<div class="rs-scale" role="img" aria-label="colours from ${signed(-limit)} to ${signed(limit)}">${signed(-limit)}<i
-          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${signed(limit)}</div>`}
+      html`${limit === undefined ? nothing : html`<div class="rs-scale" role="img" aria-label="colours from ${signed(-limit, limit)} to ${signed(limit, limit)}">${signed(-limit, limit)}<i
+          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${signed(limit, limit)}</div>`}
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
           ${ROWS.map(([by, text, tip]) => html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
             @click=${() => (store.mapBy.value = by)}>${text}</button>`)}

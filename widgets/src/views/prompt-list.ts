@@ -3,7 +3,7 @@ import { computed, type ReadonlySignal, signal as state, untracked } from "@prea
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
 import { limitOf } from "../draw/colours";
-import { signed } from "../format";
+import { side, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Sentence, Store } from "../store";
 import { quantity } from "../target";
@@ -78,20 +78,20 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
     else list.removeAttribute("aria-activedescendant");
     if (!found?.each) return render(nothing, sheet);
     const { each, mean, std } = found;
-    const digits = limitOf(each) < 0.0995 ? 3 : 2;
+    const largest = limitOf(each);
     const band = Number.isFinite(std) ? html`<b class="rs-prompt-band" style="left:${x(mean - std)}%;width:${x(mean + std) - x(mean - std)}%"></b>` : nothing;
     render(
       prompts.slice(from, to).map((prompt, i) => {
         const value = each[prompt] ?? NaN;
-        const side = value < 0 ? "rs-minus" : "rs-plus";
+        const written = signed(value, largest);
         const open = prompt === store.prompt.value;
         const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
         return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${open} aria-posinset=${from + i + 1} aria-setsize=${prompts.length}
           class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}" style="top:${(from + i) * height}px;height:${height}px">
           <span class="rs-prompt-number"><span class="rs-unseen">prompt </span>${prompt}</span>
           <span class="rs-prompt-track">${band}<b class="rs-origin" style="left:${x(0)}%"></b>
-            ${Number.isFinite(value) ? html`<i class=${side} style="left:${left}%;width:${right - left}%"></i>` : nothing}<b class="rs-prompt-mean" style="left:${x(mean)}%"></b></span>
-          <span class="rs-number ${side}">${signed(value, digits)}</span>
+            ${Number.isFinite(value) ? html`<i class=${value < 0 ? "rs-minus" : "rs-plus"} style="left:${left}%;width:${right - left}%"></i>` : nothing}<b class="rs-prompt-mean" style="left:${x(mean)}%"></b></span>
+          <span class="rs-number ${side(written)}">${written}</span>
           <bdi class="rs-prompt-text" dir="auto" title=${texts.text(prompt) ?? ""}>${texts.text(prompt) ?? "…"}</bdi></div>`;
       }),
       sheet,
@@ -145,8 +145,9 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
 function sentence(store: Store, { head, each, mean, std, prompts }: Figures, prompt: number): Sentence {
   const value = each?.[prompt] ?? NaN;
   const what = quantity(store.target.value, null);
-  const stress = { stress: signed(value), sign: value };
-  const all = ` (mean ${signed(mean)} ${plusMinus(std)} over ${prompts} prompts) · click ${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
+  const largest = limitOf(each ?? [mean]);
+  const stress = { stress: signed(value, largest) };
+  const all = ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
   if (head === null) return [`prompt ${prompt}: ${what} `, stress, all];
   return [`prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `, stress, ` ${value < 0 ? "from" : "to"} the ${what}${all}`];
 }

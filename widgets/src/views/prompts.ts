@@ -2,6 +2,7 @@
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
+import { limitOf } from "../draw/colours";
 import { offer } from "../export/pictures";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
@@ -61,14 +62,20 @@ export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: 
   mountPromptList(picture, store, { figures, order, texts: new PromptTexts(client, signal), inSight }, signal);
 }
 
+/** "+1.73 ± 0.41" */
+function spreadWords({ mean, std, each }: Figures): string {
+  const largest = limitOf(each ?? [mean]);
+  return `${signed(mean, largest)} ${plusMinus(std, largest)}`;
+}
+
 function tooMany(figures: Figures | null): string | null {
   if (!figures || figures.each) return null;
-  return `${figures.prompts} prompts are too many to send what each of them has. Their mean is ${signed(figures.mean)} ${plusMinus(figures.std)}; \`residscope.attribute(…)\` has the figures of all.`;
+  return `${figures.prompts} prompts are too many to send what each of them has. Their mean is ${spreadWords(figures)}; \`residscope.attribute(…)\` has the figures of all.`;
 }
 
 function captionOf(figures: Figures | null, what: string): string {
   if (!figures) return "Adding up the prompts …";
-  const spread = `Line and band: the mean ${signed(figures.mean)} ${plusMinus(figures.std)}, one standard deviation.`;
+  const spread = `Line and band: the mean ${spreadWords(figures)}, one standard deviation.`;
   if (figures.head !== null) return `What ${figures.head} adds to the ${what} in each prompt. ${spread}`;
   return `The ${what} of each prompt, as its final residual stream gives it. Point at a head to see its own. ${spread}`;
 }

@@ -1,7 +1,7 @@
 // One line of a ranking, for heads and neurons alike: its name, a bar, a number; in the mean over prompts a whisker, and a
 // dot for each prompt. And the arrow keys that walk along the list.
 import { html, nothing, svg, type TemplateResult } from "lit-html";
-import { signed } from "../format";
+import { side, signed } from "../format";
 import type { Spread } from "./spread";
 
 export interface Ranked {
@@ -33,18 +33,18 @@ export function reachOf(lines: Ranked[]): Reach {
   return reach;
 }
 
-export function rankLine({ name, value, spread = null }: Ranked, { own, other }: Reach, dots = false): TemplateResult {
-  const side = value < 0 ? "rs-minus" : "rs-plus";
+export function rankLine({ name, value, spread = null }: Ranked, { own, other }: Reach, largest: number, dots = false): TemplateResult {
   const sign = value < 0 ? -1 : 1;
+  const written = signed(value, largest);
   const at = (v: number): number => (own + other > 0 ? ((v * sign + other) / (own + other)) * 100 : 0);
   return html`<span class="rs-name">${name}</span>
     <span class="rs-track ${dots ? "rs-with-dots" : ""}">
-      <i class=${side} style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
+      <i class=${sign < 0 ? "rs-minus" : "rs-plus"} style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
       ${other > 0 ? html`<b class="rs-origin" style="left:${at(0)}%"></b>` : nothing}
       ${spread && Number.isFinite(spread.std) ? html`<b class="rs-whisker" style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>` : nothing}
       ${dots && spread?.each ? dotStrip(spread.each, at) : nothing}
     </span>
-    <span class="rs-number ${side}">${signed(value)}</span>`;
+    <span class="rs-number ${side(written)}">${written}</span>`;
 }
 
 function dotStrip(each: Float32Array, at: (value: number) => number): TemplateResult {

@@ -23,7 +23,7 @@ export function headClauses(store: Store, name: string, reading: Reading | null,
   const scored = picture !== null && picture.score !== null;
   const score = scored ? ` (${cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0))})` : "";
   const own: Sentence = value === null ? [`${name}${score}`]
-    : [`${name}${score} ${value < 0 ? "takes" : "adds"} `, { stress: signed(value), sign: value }, overPrompts(headSpread(store, name))];
+    : [`${name}${score} ${value < 0 ? "takes" : "adds"} `, { stress: signed(value, store.largest.value) }, overPrompts(headSpread(store, name), store.largest.value)];
   const read = reading?.head === name ? readClauses(store, reading) : [];
   const meaning: Sentence[] = scored ? [[picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", "")]] : []; // the score is named already
   return [own, ...read, ...meaning];
@@ -36,7 +36,7 @@ function readClauses(store: Store, { destination, weights, contributions }: Read
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
     const added = contributions?.[k];
     if (added === undefined) return [start];
-    const figure = { stress: signed(added), sign: added };
+    const figure = { stress: signed(added, store.largest.value) };
     return nth === 0 ? [`${start}, which ${added < 0 ? "takes" : "adds"} `, figure] : [`${start} (`, figure, ")"];
   });
 }
@@ -49,5 +49,5 @@ export function sourceSentence(store: Store, { head, destination, weights, contr
   const start = `${head}${where} reads ${name}: attention ${attention(weights[at] ?? 0)}`;
   const added = contributions?.[at];
   if (added === undefined) return [start];
-  return [`${start}, which ${added < 0 ? "takes" : "adds"} `, { stress: signed(added), sign: added }];
+  return [`${start}, which ${added < 0 ? "takes" : "adds"} `, { stress: signed(added, store.largest.value) }];
 }

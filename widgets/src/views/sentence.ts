@@ -1,6 +1,7 @@
 // One sentence for what is under the pointer or the focus, else for the head that was looked at last. Its height is fixed;
 // of a head's clauses those that do not fit are left out whole.
 import { html, render, type TemplateResult } from "lit-html";
+import { side } from "../format";
 import { fitted } from "../legible";
 import { element, watch } from "../lifetime";
 import type { Sentence, Store } from "../store";
@@ -28,4 +29,4 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
 }
 
 const piece = (part: Sentence[number]): TemplateResult =>
-  typeof part === "string" ? html`${fitted(part)}` : html`<b class=${part.sign < 0 ? "rs-minus" : "rs-plus"}>${part.stress}</b>`;
+  typeof part === "string" ? html`${fitted(part)}` : html`<b class=${side(part.stress)}>${part.stress}</b>`;

@@ -1,5 +1,5 @@
 // How a figure spreads over the prompts: its mean, one standard deviation, and what each prompt has.
-import { parseHead, signed } from "../format";
+import { parseHead, plain } from "../format";
 import type { Attribution, Store } from "../store";
 
 export interface Spread {
@@ -26,12 +26,12 @@ export function headSpread(store: Store, name: string): Spread | null {
   return head && head.head < heads ? spreadOf(store.headRows.value, head.layer * heads + head.head) : null;
 }
 
-/** "± 0.41", never with a sign of its own. */
-export function plusMinus(std: number): string {
-  return Number.isFinite(std) ? `± ${signed(std).slice(1)}` : "± not known";
+/** "± 0.41", to the decimals of what it belongs to. */
+export function plusMinus(std: number, largest: number): string {
+  return `± ${plain(std, largest)}`;
 }
 
 /** " ± 0.41 over 8 prompts", or nothing. */
-export function overPrompts(spread: Spread | null): string {
-  return spread ? ` ${plusMinus(spread.std)} over ${spread.prompts} prompts` : "";
+export function overPrompts(spread: Spread | null, largest: number): string {
+  return spread ? ` ${plusMinus(spread.std, largest)} over ${spread.prompts} prompts` : "";
 }

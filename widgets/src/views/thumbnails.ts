@@ -2,7 +2,7 @@
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { paintThumbnail } from "../draw/thumbnail";
-import { headName, parseHead, signed } from "../format";
+import { headName, parseHead, side, signed, vanishes } from "../format";
 import { element, watch } from "../lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, written } from "./attention-scale";
@@ -95,7 +95,7 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
         const thumb = thumbs.get(name);
         if (!thumb) return;
         paintThumbnail(thumb.canvas, cells.subarray(head * side * side, (head + 1) * side * side), side, limit, (value) => colourOf(weighting, value, end(head), theme));
-        thumb.node.setAttribute("aria-label", `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head))}` : store.isAbsent(name) ? "no attention" : "not known"}`);
+        thumb.node.setAttribute("aria-label", `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head), store.largest.value)}` : store.isAbsent(name) ? "no attention" : "not known"}`);
       });
     }
   });
@@ -105,8 +105,9 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
     const stale = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const adds = stale ? null : store.headValue(name);
-      value.dataset["text"] = adds === null ? "" : Math.abs(adds) < 0.005 ? "0.00" : signed(adds);
-      value.className = `rs-number ${adds === null ? "" : adds < 0 ? "rs-minus" : "rs-plus"}`;
+      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value); // little room
+      value.dataset["text"] = written;
+      value.className = `rs-number ${side(written)}`;
       node.toggleAttribute("disabled", store.isAbsent(name));
     }
   });

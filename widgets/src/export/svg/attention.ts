@@ -2,7 +2,7 @@
 import { limitOf } from "../../draw/colours";
 import { isEmpty } from "../../draw/matrix";
 import { blocks, length, within } from "../../draw/plane";
-import { signed } from "../../format";
+import { plain, side, signed } from "../../format";
 import type { Weighting } from "../../store";
 import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
 import { colourOf, type Colours, flatColourBar, tokenLabels, withUnit } from "./axes";
@@ -40,8 +40,9 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
     return weighting === "contribution" ? { kind: "diverging", low: -limit, high: limit } : { kind: "sequential", low: 0, high: limit };
   };
   const tall = 12 + LABELS + SIDE + (maps.some((map) => map.brings) ? BRINGS + 8 : 0) + (ownRange ? 10 : 0) + 8;
+  const largest = limitOf(maps.map(({ value }) => value ?? 0));
   maps.forEach((map, i) => {
-    panel(sheet, MARGIN + (i % across) * PANEL, top + Math.floor(i / across) * tall, map, values(map), coloursOf(map), ownRange, setting);
+    panel(sheet, MARGIN + (i % across) * PANEL, top + Math.floor(i / across) * tall, map, values(map), coloursOf(map), ownRange, largest, setting);
   });
   let end = top + Math.ceil(maps.length / across) * tall;
   if (!ownRange) flatColourBar(sheet, MARGIN, (end += 2), coloursOf(null), weighting === "contribution" ? "contribution" : NAMES[weighting](setting)); // to what, the heading says
@@ -53,11 +54,12 @@ function extent({ rows, columns }: AttentionMap): { wide: number; tall: number }
   return { wide: length(columns) === 1 && length(rows) > 1 ? LINE : SIDE, tall: length(rows) === 1 && length(columns) > 1 ? LINE : SIDE };
 }
 
-function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, setting: Setting): void {
+function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, largest: number, setting: Setting): void {
   const { name, value, rows, columns, brings } = map;
   const { wide, tall } = extent(map);
   sheet.text(x, y, cut(name, NAME), { size: 7.5, bold: true, mono: true });
-  if (value !== null) sheet.text(x + widthOf(name, true) * 7.5 + 5, y, signed(value), { size: 7.5, fill: value < 0 ? MINUS : PLUS });
+  const adds = value === null ? "" : signed(value, largest);
+  if (adds) sheet.text(x + widthOf(name, true) * 7.5 + 5, y, adds, { size: 7.5, fill: { "rs-plus": PLUS, "rs-minus": MINUS, "": MUTED }[side(adds)] });
   sheet.text(x + LABELS + SIDE, y, "from (source)", { anchor: "end", fill: MUTED });
   const [left, top] = [x + LABELS, y + 4 + LABELS];
   const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) }; // of one position
@@ -82,7 +84,7 @@ function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Fl
     bringsBars(sheet, left, below, brings);
     const limit = limitOf(brings);
     sheet.text(left - 3, below + 7.5, "brings", { anchor: "end", size: 6, fill: MUTED });
-    sheet.text(left - 3, below + 14.5, limit >= 0.0005 ? `±${limit.toFixed(limit >= 0.095 ? 2 : 3)}` : "<0.001", { anchor: "end", size: 6, fill: MUTED });
+    sheet.text(left - 3, below + 14.5, `±${plain(limit, limit)}`, { anchor: "end", size: 6, fill: MUTED });
     below += BRINGS + 6;
   }
   if (ownRange) flatColourBar(sheet, left, below + 6, colours, "");

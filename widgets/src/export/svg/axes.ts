@@ -67,7 +67,7 @@ export function colourOf(value: number, { kind, low, high }: Colours): readonly 
 /** The scale's ends as they are written. */
 export function ends({ kind, low, high }: Colours): [string, string] {
   const plain = (value: number): string => number(Number(value.toPrecision(3)));
-  return kind === "diverging" && high > 0 ? [signed(low), signed(high)] : [plain(low), plain(high)];
+  return kind === "diverging" && high > 0 ? [signed(low, high), signed(high, high)] : [plain(low), plain(high)];
 }
 
 /** An upright colour bar with its ends, and what it measures beside it. Takes some 45 points of width. */

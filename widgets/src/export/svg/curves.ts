@@ -1,6 +1,7 @@
 // The logit lens as a curve and the layers as bars, on the same axis of layers. In the mean over prompts with their spread.
 import { line, area } from "d3-shape";
 import { bars, lensX, percent } from "../../draw/axis";
+import { limitOf } from "../../draw/colours";
 import { signed } from "../../format";
 import type { LayersPicture, LensPicture, Setting, Valued } from "../pictures";
 import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
@@ -33,7 +34,7 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
   sheet.path(curve(points) ?? "", `class="curve" fill="none" stroke="${INK}" stroke-width="1" stroke-linejoin="round"`);
   sheet.group("points", () => points.forEach((point, i) => known(point) && sheet.circle(x(point, i), scale(point.value), 0.9, INK)));
   const last = points.at(-1);
-  if (last && known(last)) sheet.text(x(last, points.length - 1) + 4, scale(last.value) + 2.3, signed(last.value), { bold: true });
+  if (last && known(last)) sheet.text(x(last, points.length - 1) + 4, scale(last.value) + 2.3, signed(last.value, limitOf(points.map(({ value }) => value))), { bold: true });
   return sheet.end(box.y + box.height + 24, `Logit lens: ${setting.quantity}`);
 }
 

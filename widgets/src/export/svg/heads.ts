@@ -63,6 +63,7 @@ export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): s
   const reach = (side: 1 | -1): number => Math.max(0, ...rows.map(({ value, std }) => side * value + (std ?? 0)));
   const [low, high] = [-reach(-1), reach(1)];
   const scale = (value: number): number => box.x + ((value - low) / (high - low || 1)) * box.width;
+  const largest = limitOf(rows.map(({ value }) => value));
   sheet.line(scale(0), box.y, scale(0), box.y + box.height, MUTED);
   sheet.group("bars", () => {
     rows.forEach(({ value }, i) => sheet.rect(Math.min(scale(0), scale(value)), box.y + i * LINE + 2.2, Math.abs(scale(value) - scale(0)), LINE - 4.4, value < 0 ? MINUS : PLUS));
@@ -71,7 +72,7 @@ export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): s
     const y = box.y + i * LINE + LINE / 2;
     if (std !== null) sheet.line(scale(value - std), y, scale(value + std), y, INK, 0.5);
     sheet.text(MARGIN, y + 2.2, cut(name, 12), { mono: true });
-    sheet.text(SINGLE - MARGIN, y + 2.2, signed(value), { anchor: "end" });
+    sheet.text(SINGLE - MARGIN, y + 2.2, signed(value, largest), { anchor: "end" });
   });
   sheet.text(SINGLE - MARGIN, box.y + box.height + 9, withUnit(setting.quantity), { anchor: "end", fill: MUTED });
   return sheet.end(box.y + box.height + 15, `Top ${of}: what each adds to the ${setting.quantity}`);
