@@ -2,10 +2,20 @@
 
 const OWN_KEYS = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "PageUp", "PageDown", "Enter", " ", "Escape"]);
 
+const isMac = /mac|iphone|ipad/i.test(globalThis.navigator?.platform ?? "");
+/** What takes back an Esc, as it is called here. */
+export const UNDO = isMac ? "⌘Z" : "Ctrl+Z";
+
+/** Whether it is pressed; in a text field it is the field's own. */
+export function isUndo(event: KeyboardEvent): boolean {
+  const inText = event.target instanceof Element && event.target.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable]") !== null;
+  return event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && !inText;
+}
+
 /** Also plain letters: one that cuts the notebook's cell would take the panel away under its user's hands. */
 function isOwn(event: KeyboardEvent): boolean {
   const modified = event.metaKey || event.altKey || (event.ctrlKey && !/^(Home|End)$/.test(event.key)) || (event.shiftKey && event.key === "Enter");
-  return !modified && (OWN_KEYS.has(event.key) || event.key.length === 1);
+  return isUndo(event) || (!modified && (OWN_KEYS.has(event.key) || event.key.length === 1));
 }
 
 /** Shift+Enter, Ctrl+S and the like stay the notebook's. Call it after the element's own listeners. */

@@ -1,6 +1,6 @@
 // Lays the views out. Knows the store and the client; not who carries the messages.
 import type { Client } from "./client";
-import { keepKeys } from "./keys";
+import { isUndo, keepKeys } from "./keys";
 import { element, watch } from "./lifetime";
 import { load } from "./loader";
 import { IN_PLACE, type Store } from "./store";
@@ -74,6 +74,9 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   root.addEventListener("keydown", (event) => {
     const within = (...places: HTMLElement[]): boolean => places.some((p) => event.target instanceof Node && p.contains(event.target));
     if (event.key === "Escape") store.escape(within(tokens), within(heads, ranking));
+    if (!isUndo(event)) return;
+    event.preventDefault();
+    store.undo();
   }, { signal });
   keepKeys(root, signal);
 

@@ -6,6 +6,7 @@ import { limitOf } from "./draw/colours";
 import { headName, parseHead, subscript, visible } from "./format";
 import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, ScoresReply, Shown, Target, TokenLabel } from "./protocol.gen";
 import { isSet, NOTHING, quantity } from "./target";
+import { Undo } from "./undo";
 
 export type Norm = "frozen" | "recomputed";
 export type Ranking = "heads" | "neurons";
@@ -110,6 +111,7 @@ export class Store implements Synced {
   /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
   readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.ref.value ? "" : this.cacheName.value} ${this.described.value || ""}`);
 
+  readonly #undo = new Undo(this);
   readonly theme = signal<Theme>("light");
   readonly hoveredHead = signal<string | null>(null);
   readonly hoveredToken = signal<number | null>(null);
@@ -282,14 +284,16 @@ export class Store implements Synced {
    * (its chart and the ranking), the layer goes first.
    */
   escape(inTokens: boolean, byLayer = false): void {
-    if (byLayer && this.chosenLayer.value !== null) {
+    const [layer, position] = [this.chosenLayer.value, this.locked.value];
+    if (byLayer && layer !== null) {
       this.layer.value = null;
-      return;
+      return this.#undo.keep({ layer });
     }
-    if (inTokens && this.locked.value !== null) {
+    if (inTokens && position !== null) {
       this.position.value = null;
-      return;
+      return this.#undo.keep({ position });
     }
+    const [heads, preview] = [this.heads.value, this.preview.value];
     batch(() => {
       if (this.heads.value.length > 0) this.heads.value = [];
       this.preview.value = null;
@@ -298,5 +302,11 @@ export class Store implements Synced {
       this.hoveredLayer.value = null;
       this.sentence.value = null;
     });
+    if (heads.length > 0 || preview !== null) this.#undo.keep({ heads, preview });
+  }
+
+  /** What the last Esc let go comes back; again: what the one before did. */
+  undo(): void {
+    this.#undo.back();
   }
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { type Attribution, Store } from "../src/store";
 import { all, key, names, open, SHAPE, text } from "./open";
 
 describe("panel", () => {
@@ -109,6 +110,52 @@ describe("panel", () => {
     expect([model.state.position, option?.getAttribute("aria-selected")]).toEqual([2, "true"]);
     key(option, "Escape");
     expect(model.state.position).toBeNull();
+  });
+
+  it("takes Esc back with Ctrl+Z, step by step, and says what came back; not in a text field", async () => {
+    const { root, model, settled } = await open({ heads: ["L0H1", "L1H0"], position: 2, ranking: "neurons", layer: 1 });
+    await settled();
+    const said = (): string => text(root.querySelector(".rs-sentence"));
+    const [token, line] = [root.querySelector('[data-position="2"]'), root.querySelector(".rs-ranking [data-at]")];
+    const cell = root.querySelector<HTMLElement>('[aria-label^="L2H1 "]');
+    const undo = (from: Element | null, more: KeyboardEventInit = { ctrlKey: true }): boolean | undefined =>
+      from?.dispatchEvent(new KeyboardEvent("keydown", { key: "z", bubbles: true, cancelable: true, ...more }));
+    const state = (): unknown[] => [model.state.heads, model.state.position, model.state.layer, names(all(root, ".rs-card[role=region]"))];
+    const before = state();
+    for (const place of [line, token, cell]) key(place, "Escape");
+    expect(said()).toBe("Let go: L0H1 and L1H0. Ctrl+Z brings them back.");
+    expect(state()).toEqual([[], null, null, []]);
+    cell?.click(); // a head that is pinned meanwhile stays
+    expect(undo(cell, { ctrlKey: true, shiftKey: true })).toBe(true); // nobody’s
+    expect(undo(cell)).toBe(false);
+    expect(said()).toBe("Back: L0H1 and L1H0. Ctrl+Z goes one step further back.");
+    expect(model.state.heads).toEqual(["L0H1", "L1H0", "L2H1"]);
+    cell?.click();
+    undo(cell, { metaKey: true });
+    expect(said()).toBe("Back: position 2, “·John”. Ctrl+Z goes one step further back.");
+    undo(cell);
+    expect([said(), ...state()]).toEqual(["Back: layer 1.", ...before]);
+    undo(cell);
+    expect(said()).toBe("Nothing to bring back: Esc has let nothing go.");
+    key(cell, "Escape");
+    const field = document.createElement("input");
+    root.append(field);
+    expect(undo(field)).toBe(true);
+    expect(model.state.heads).toEqual([]);
+  });
+
+  it("brings back what the cache in view has", async () => {
+    const store = new Store();
+    const facts = { kind: "describe" as const, name: "cache", model: "", layers: 12, heads: 12, prompts: 1, positions: 15, dtype: "", device: "", bytes: 0, missing: [], last: [14], has_tokens: true };
+    store.facts.value = facts;
+    store.headRows.value = { rows: new Float32Array(144) } as Attribution;
+    store.heads.value = ["L9H9", "L0H1"];
+    store.escape(false);
+    store.position.value = 10;
+    store.escape(true);
+    store.facts.value = { ...facts, layers: 1, positions: 8 }; // a smaller one was taken
+    store.undo();
+    expect([store.heads.value, store.position.value, store.sentence.value]).toEqual([["L0H1"], null, ["Back: L0H1."]]);
   });
 
   it("takes Python's naming of the last position for no lock, and asks nothing twice for it", async () => {
