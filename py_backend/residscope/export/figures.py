@@ -9,7 +9,7 @@ from ..errors import ResidscopeError
 from ..result import Attribution, of_prompt
 from ..signed import signed
 from .bars import layers, prompts, ranking
-from .look import LINE, QUIET, axis, cells, diverging, farthest, figure, limit, name
+from .look import LINE, QUIET, axis, beyond, cells, clipped, diverging, farthest, figure, limit, name
 from .shown import Shown, known
 
 Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
@@ -85,12 +85,15 @@ def _component_map(shown: Shown) -> Any:
         [f"{label} at {places[x]} (position {x}): {signed(value, end)} logits" for x, value in enumerate(row)]
         for label, row in zip(labels, rows.tolist(), strict=True)
     ]
+    end = clipped(rows)
+    dots = beyond(rows, end)
+    said = f"{shown.title}, at every position"
     return figure(
-        [cells(rows, hover)],
-        f"{shown.title}, at every position",
+        [cells(rows, hover, **dots)],
+        f"{said}<br><sup>a dot: beyond the colours, which end at ±{signed(end, end)[1:]}</sup>" if dots else said,
         xaxis=axis("position", places),
         yaxis=axis("component", labels, autorange="reversed"),
-        coloraxis=diverging(end, "logits"),
+        coloraxis=diverging(end, "logits", rows),
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from ..errors import ResidscopeError
 from ..legible import cut, isolated, shown
+from ..signed import signed
 
 BLUE, ORANGE, LINE, QUIET = "#3a82bd", "#d06e2b", "#12407f", "#8a8f94"
 # As in the panel (light): blue adds, orange takes away, both told apart by the colour-blind; teal for what has no sign.
@@ -86,9 +88,38 @@ def limit(rows: Any) -> float:
     return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
 
 
-def diverging(end: float, title: str) -> dict[str, Any]:
-    """A colour axis centred at zero."""
-    return {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": _bar(title)}
+def clipped(rows: Any) -> float:
+    """The end of the scale of a map `[component, position]`, so that one outlier does not pale the rest.
+
+    Each position has one say, its largest absolute value. Of these, the first position aside, where models rest, the
+    scale ends at the 99th percentile, and never short of the last position's. If nothing reaches 1.5 times as far, all
+    of it is on the scale. The same rule as `clippedLimit` in the panel.
+    """
+    every = limit(rows)
+    peaks = rows.abs().where(rows.isfinite(), 0).amax(0)
+    others = peaks[1:].sort().values
+    if not len(others):
+        return every
+    end = max(float(others[ceil(0.99 * len(others)) - 1]), float(peaks[-1]))
+    return end if 0 < 1.5 * end < every else every
+
+
+def beyond(rows: Any, end: float) -> dict[str, Any]:
+    """A dot in each cell that lies beyond the colours, as more of `cells`; nothing where none does."""
+    far = rows.isfinite() & (rows.abs() > end)
+    if not bool(far.any()):
+        return {}
+    return {"text": [["•" if dot else "" for dot in row] for row in far.tolist()], "texttemplate": "%{text}"}
+
+
+def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
+    """A colour axis centred at zero. Where some of `rows` lie beyond it, its ends are written "≤ −…" and "≥ +…"."""
+    bar = _bar(title)
+    low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
+    if low or high:
+        ends = [("≤ " if low else "") + signed(-end, end), "0", ("≥ " if high else "") + signed(end, end)]
+        bar |= {"tickvals": [-end, 0, end], "ticktext": ends}
+    return {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": bar}
 
 
 def sequential(end: float, title: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 // Paints a map of cells, row by column: rounded cells with gaps while they are large, plain blocks when they are small.
 import { css, type Rgb } from "./colours";
+import { inkOn } from "./ink";
 
 export interface Grid {
   rows: number;
@@ -20,7 +21,10 @@ export function penOn(canvas: HTMLCanvasElement, width: number, height: number):
   return pen;
 }
 
-export function paintGrid(canvas: HTMLCanvasElement, grid: Grid, cellWidth: number, cellHeight: number, colour: (value: number) => Rgb): void {
+/** What is `marked` has a dot in its middle. */
+export function paintGrid(
+  canvas: HTMLCanvasElement, grid: Grid, cellWidth: number, cellHeight: number, colour: (value: number) => Rgb, marked: (value: number) => boolean = () => false,
+): void {
   const pen = penOn(canvas, grid.columns * cellWidth, grid.rows * cellHeight);
   if (!pen) return;
   const gap = (size: number): number => (size >= 7 ? 1 : size >= 5 ? 0.5 : 0);
@@ -30,9 +34,15 @@ export function paintGrid(canvas: HTMLCanvasElement, grid: Grid, cellWidth: numb
     for (let column = 0; column < grid.columns; column += 1) {
       const value = grid.values[row * grid.columns + column] ?? NaN;
       if (Number.isNaN(value)) continue;
-      pen.fillStyle = css(colour(value));
+      const ground = colour(value);
+      pen.fillStyle = css(ground);
       pen.beginPath();
       pen.roundRect(column * cellWidth + gapX / 2, row * cellHeight + gapY / 2, cellWidth - gapX, cellHeight - gapY, radius);
+      pen.fill();
+      if (!marked(value)) continue;
+      pen.fillStyle = inkOn(ground);
+      pen.beginPath();
+      pen.arc((column + 0.5) * cellWidth, (row + 0.5) * cellHeight, Math.min(2.5, 0.25 * Math.min(cellWidth, cellHeight)), 0, 2 * Math.PI);
       pen.fill();
     }
   }

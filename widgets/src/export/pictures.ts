@@ -53,6 +53,8 @@ export interface HeadsPicture {
   /** [layer × head]; NaN where a layer has no heads. */
   values: Float32Array;
   std: Float32Array | null;
+  /** The colours' ends where they are held, ±; values may lie beyond. */
+  limit?: number;
   /** What colours the map in place of the values. */
   score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
   pinned: string[];
@@ -92,7 +94,7 @@ export interface PositionsPicture {
   values: Float32Array;
   /** The model's own figure at each position; NaN where it is not known. */
   own: Float32Array;
-  /** The colour scale's ends: ±. */
+  /** The colour scale's ends: ±. Values may lie beyond. */
   limit: number;
 }
 export interface TokenLensPicture {

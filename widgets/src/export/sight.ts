@@ -1,8 +1,10 @@
 // What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
+import { limitOf } from "../draw/colours";
 import { parseHead, plural, visible } from "../format";
 import { shown } from "../legible";
 import { type Attribution, NEURONS, SCORES, type Store } from "../store";
 import { inView, label, shared } from "../target";
+import { addedRange } from "../views/map-picture";
 import { rank } from "../views/top-heads";
 import { offered, type Picture, type Setting, type Valued } from "./pictures";
 
@@ -36,6 +38,7 @@ export function inSight(store: Store): Sight[] {
     const score = scores && scores.reply.score === store.score.value ? { ...scores.reply, name: scores.reply.score, values: scores.values } : null;
     sights.push({ title: "Heads", picture: {
       picture: "heads", layers: facts.layers, heads: facts.heads, values: named.rows.slice(0, count), std: named.std?.slice(0, count) ?? null, score, pinned: store.heads.value,
+      limit: addedRange(store, limitOf(named.rows.subarray(0, count))).high,
     } });
   }
   const ranking = store.ranking.value === "heads" ? (named ? topHeads(store, named, facts.heads, count) : null) : kept(NEURONS, neurons(store));

@@ -118,12 +118,18 @@ export function strongest(line: Float32Array, most: number): number[] {
 }
 
 /** “·to” reads “·Mary” 0.79, “·John” 0.10, …: the strongest of a line. */
-export function lineWords(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string {
+export function lineWords(...line: Parameters<typeof lineParts>): string {
+  return lineParts(...line).join("");
+}
+
+/** The same in parts: with the strongest, and one for each other. */
+export function lineParts(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string[] {
   const named = (i: number): string => quoted(store.tokenName(i));
-  const listed = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN, store.largest.value)}`).join(", ") || "nothing";
+  const [first = "nothing", ...others] = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN, store.largest.value)}`);
+  const listed = (start: string): string[] => [`${start} ${first}`, ...others.map((one) => `, ${one}`)];
   const at = named(token);
-  if (weighting === "contribution") return direction === "reads" ? `at ${at} contribute ${listed}` : `${at} contributes at ${listed}`;
-  return `${at} ${direction === "reads" ? "reads" : "is read by"} ${listed}`;
+  if (weighting === "contribution") return listed(direction === "reads" ? `at ${at} contribute` : `${at} contributes at`);
+  return listed(`${at} ${direction === "reads" ? "reads" : "is read by"}`);
 }
 
 /** The pane of the finest cells that has this one. */

@@ -13,7 +13,7 @@ import { isOutdated } from "../loader";
 import { type Attention, type Pane, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, decimals, NAMES, writtenShort } from "./attention-scale";
-import { lineWords, ownDestination, unmasked } from "./attention-words";
+import { lineParts, ownDestination, unmasked } from "./attention-words";
 import { mountCursor, type Seen, type Shown } from "./card-cursor";
 import { refine } from "./card-fine";
 import { axisLabels } from "./card-labels";
@@ -21,6 +21,7 @@ import { readLine } from "./card-line";
 import { mountMiniMap } from "./card-map";
 import { mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
+import { fitWords } from "./fit-words";
 
 /** CSS pixels of the matrix where it cannot be measured. */
 const SIDE = 264;
@@ -177,12 +178,13 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}.`;
   });
 
-  const said = computed(() => {
+  const parts = computed((): string[] => {
     const values = line.value && shown.value ? line.value.maps[shown.value.weighting] : undefined;
-    if (!line.value || !values || !shown.value) return "";
-    return lineWords(store, shown.value.weighting, "reads", line.value.token, unmasked(values, "reads", line.value.token));
+    if (!line.value || !values || !shown.value) return [];
+    return lineParts(store, shown.value.weighting, "reads", line.value.token, unmasked(values, "reads", line.value.token));
   });
-  watch(signal, () => void (reads.textContent = reads.title = said.value));
+  const said = computed(() => parts.value.join(""));
+  watch(signal, () => fitWords(reads, parts.value));
 
   watch(signal, () => {
     render(axisLabels(store, part.value, "source", side.value, store.hoveredToken.value), sources);

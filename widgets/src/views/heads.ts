@@ -9,7 +9,7 @@ import { element, watch } from "../lifetime";
 import { SCORES, type Store } from "../store";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
-import { cellWords, colourOf, levelScale, mapPicture, share, valueIn, written } from "./map-picture";
+import { cellWords, colourOf, endWords, levelScale, liesBeyond, mapPicture, share, valueIn } from "./map-picture";
 import { prose } from "./prose";
 import { mountScoreChoice } from "./score-choice";
 
@@ -110,12 +110,12 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       if (absent) cell.setAttribute("aria-disabled", "true");
       else cell.removeAttribute("aria-disabled");
       cell.style.backgroundColor = absent || unknown || stale ? "" : css(colourOf(shown, value, theme));
+      cell.classList.toggle("rs-beyond", !absent && !stale && liesBeyond(shown, value));
       cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`);
       index += 1;
     }
     colours.style.backgroundImage = levelScale(shown, theme);
-    ends[0].textContent = written(shown, shown.low);
-    ends[1].textContent = written(shown, shown.high);
+    [ends[0].textContent, ends[1].textContent] = endWords(store, shown);
   });
 
   watch(signal, () => {

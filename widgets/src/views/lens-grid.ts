@@ -9,6 +9,7 @@ import { element, watch } from "../lifetime";
 import type { LensCell } from "../protocol.gen";
 import type { Store } from "../store";
 import type { LensTiles, Window } from "./lens-tiles";
+import { nearest } from "./in-sight";
 import { hasRank, probability } from "./lens-words";
 import { measured } from "./measured";
 
@@ -24,12 +25,12 @@ export interface Lens {
   cursor: Signal<At | null>;
 }
 
-/** CSS pixels: of a cell, of the names beside them, of the tokens above; how much of the rows is in view. */
+/** CSS pixels: of a cell, of the names beside them, of the tokens above; and how many rows are in view at most. */
 const TALL = 22;
 const [NARROWEST, USUAL, WIDEST] = [52, 64, 108];
 const NAMES = 76;
 const HEAD = 24;
-const VIEW = 16 * TALL;
+const ROWS = 16;
 /** Up to this rank the answer is marked in the cell. */
 export const MARKED = 10;
 let grids = 0;
@@ -43,12 +44,19 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
 
   const width = measured(scroller, 640, signal);
   const wide = computed(() => {
-    const fitting = Math.floor((width.value - NAMES - 2) / Math.max(1, positions.value));
-    return fitting < NARROWEST ? USUAL : Math.min(WIDEST, fitting);
+    const room = width.value - NAMES;
+    const fitting = Math.floor(room / Math.max(1, positions.value));
+    if (fitting >= NARROWEST) return Math.min(WIDEST, fitting);
+    return Math.floor(room / Math.max(1, Math.floor(room / USUAL))); // so that whole columns are in view
   });
+  /** Whole rows, whatever the scroll bars take: as many as there are, as many as are seen at once at most. */
+  const view = computed(() => Math.min(ROWS, Math.max(1, points.value.length)) * TALL);
   watch(signal, () => {
-    const bar = NAMES + positions.value * wide.value > width.value ? 12 : 0; // room for the scroll bar beneath
-    scroller.style.height = `${HEAD + VIEW + bar}px`;
+    const tall = HEAD + view.value;
+    void [width.value, wide.value, positions.value];
+    if (!lens.inSight.value) return;
+    scroller.style.height = `${tall}px`;
+    queueMicrotask(() => !signal.aborted && (scroller.style.height = `${tall + scroller.offsetHeight - scroller.clientHeight}px`));
   });
   /** Where it stands, and for which shape: before the first look at one, nothing is in view. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
@@ -59,7 +67,7 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
     const clamp = (value: number, count: number): number => Math.max(0, Math.min(count, value));
     const first = (from: number, size: number, count: number): number => clamp(Math.floor(from / size), count);
     return {
-      rows: [first(at.top, TALL, points.value.length), clamp(Math.ceil((at.top + VIEW) / TALL), points.value.length)],
+      rows: [first(at.top, TALL, points.value.length), clamp(Math.ceil((at.top + view.value) / TALL), points.value.length)],
       columns: [first(at.left, wide.value, positions.value), clamp(Math.ceil((at.left + width.value - NAMES) / wide.value), positions.value)],
     };
   });
@@ -67,7 +75,7 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
 
   const scroll = (top: number, left: number): void => {
     const within = (value: number, most: number): number => Math.max(0, Math.min(value, most));
-    const to = { shape: shape.peek(), top: within(top, points.peek().length * TALL - VIEW), left: within(left, positions.peek() * wide.peek() + NAMES - width.peek()) };
+    const to = { shape: shape.peek(), top: within(top, points.peek().length * TALL - view.peek()), left: within(left, positions.peek() * wide.peek() + NAMES - width.peek()) };
     scrolled.value = to;
     scroller.scrollTop = to.top;
     scroller.scrollLeft = to.left;
@@ -75,16 +83,17 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
   scroller.addEventListener("scroll", () => {
     if (lens.inSight.peek() && scroller.clientHeight > 0) scrolled.value = { shape: shape.peek(), top: scroller.scrollTop, left: scroller.scrollLeft };
   }, { signal });
-  // Seen for the first time it stands at the end: the deepest points, and the position that is read.
+  // Seen for the first time it stands at the end: the deepest points. The column that is read is in sight then, and when it,
+  // the prompt or the room for it changes.
   watch(signal, () => {
-    void shape.value;
+    void [shape.value, width.value, wide.value, store.prompt.value, store.source.value];
+    const read = store.destination.value ?? positions.value - 1;
     if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {
       if (signal.aborted) return;
-      const at = scrolled.peek();
-      const read = store.destination.peek() ?? positions.peek() - 1;
-      if (at.shape === shape.peek()) scroll(at.top, at.left); // a box that was hidden has forgotten
-      else scroll(points.peek().length * TALL, (read + 1) * wide.peek() + NAMES - width.peek());
+      const at = scrolled.peek(); // a box that was hidden has forgotten
+      const [top, left] = at.shape === shape.peek() ? [at.top, at.left] : [points.peek().length * TALL, 0];
+      scroll(top, beside(read, left));
     });
   });
 
@@ -147,7 +156,7 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
     if (rows === 0) return;
     const at = cursor.peek();
     const { row, column } = at ?? { row: rows - 1, column: store.destination.peek() ?? columns - 1 };
-    const page = Math.floor(VIEW / TALL);
+    const page = Math.floor(view.peek() / TALL);
     const to: Partial<Record<string, At>> = {
       ArrowUp: { row: row - 1, column }, ArrowDown: { row: row + 1, column }, ArrowLeft: { row, column: column - 1 }, ArrowRight: { row, column: column + 1 },
       Home: { row: event.ctrlKey ? 0 : row, column: 0 }, End: { row: event.ctrlKey ? rows - 1 : row, column: columns - 1 },
@@ -164,9 +173,12 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
   }, { signal });
 
   function reveal({ row, column }: At): void {
-    const within = (from: number, to: number, start: number, room: number): number => (from < start ? from : to > start + room ? to - room : start);
     const { top, left } = scrolled.peek();
-    scroll(within(row * TALL, (row + 1) * TALL, top, VIEW), within(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES));
+    scroll(nearest(row * TALL, (row + 1) * TALL, top, view.peek()), beside(column, left));
+  }
+  /** How far to scroll sideways to have a column in sight. */
+  function beside(column: number, left: number): number {
+    return nearest(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES);
   }
   return window;
 }

@@ -1,8 +1,10 @@
 // What the head map shows: what each head adds, or a score of it. The last picture stays until the next one is there.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
+import { endsOf, isBeyond } from "../draw/clipped";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
 import { parseHead, plain, signed } from "../format";
 import type { Score, Store, Theme } from "../store";
+import { holdOf } from "./hold";
 
 /** In the order of the choice; the first word is what the score is called in a sentence. */
 export const SCORES: [Score, string][] = [
@@ -19,6 +21,7 @@ export interface MapPicture {
   score: Score | null;
   /** [layer × head]; NaN where there is nothing to tell. */
   values: Float32Array;
+  /** The colours' ends; while they are held, values may lie beyond them. */
   low: number;
   high: number;
   /** The value farthest from zero. */
@@ -44,7 +47,24 @@ function added(store: Store): MapPicture | null {
   if (!rows || !facts) return null;
   const values = rows.subarray(0, facts.layers * facts.heads);
   const limit = limitOf(values);
-  return { score: null, values, low: -limit, high: limit, largest: limit, meaning: "" };
+  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "" };
+}
+
+/** The colours' ends of what each head adds: its own largest, unless they are held. */
+export function addedRange(store: Store, limit: number): { low: number; high: number } {
+  return holdOf(store, "heads").range("heads", { low: -limit, high: limit });
+}
+
+/** Whether a value has the colour of an end that it lies beyond. */
+export function liesBeyond(picture: MapPicture, value: number): boolean {
+  return picture.score === null && isBeyond(value, picture);
+}
+
+/** The ends of the scale in words: "≤ −2.24", "+2.24, held". */
+export function endWords(store: Store, picture: MapPicture): [string, string] {
+  if (picture.score !== null) return [written(picture, picture.low), written(picture, picture.high)];
+  const [low, high] = endsOf(picture.values, picture, (value) => signed(value, picture.high));
+  return [low, high + (holdOf(store, "heads").on.value ? ", held" : "")];
 }
 
 /** The scale's two ends lie on either side of zero: blue and orange, else the one colour of attention. */

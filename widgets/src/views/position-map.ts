@@ -2,11 +2,13 @@
 // itself; pointer and arrow keys read it cell by cell.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
+import { isBeyond } from "../draw/clipped";
 import { css, divergingRgb } from "../draw/colours";
 import { paintColumns, paintGrid } from "../draw/heatmap";
 import { parseHead, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
+import { nearest } from "./in-sight";
 import { measured } from "./measured";
 import { columnLabels, rowLabels } from "./position-labels";
 import type { PositionPicture } from "./positions";
@@ -56,7 +58,7 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     if (!shown) return;
     const theme = store.theme.value;
     const { rows, columns, x, y } = size.value;
-    paintGrid(canvas, { rows, columns, values: shown.values }, x, y, (value) => divergingRgb(value, shown.limit, theme));
+    paintGrid(canvas, { rows, columns, values: shown.values }, x, y, (value) => divergingRgb(value, shown.limit, theme), (value) => isBeyond(value, { low: -shown.limit, high: shown.limit }));
     const line = theme === "dark" ? "#4a5158" : "#cfd2d2";
     paintColumns(own, shown.own, x, OWN - 6, (value) => css(divergingRgb(Math.sign(value) * 0.72, 1, theme)), line);
     field.setAttribute("aria-label", `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`);
@@ -76,7 +78,8 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
 
   // Lanes and frames.
   const lit = { row: element("i", "rs-lane"), column: element("i", "rs-lane"), cell: element("i", "rs-frame rs-frame-cell"), destination: element("i", "rs-frame") };
-  overlay.append(lit.row, lit.column, lit.destination, lit.cell);
+  const tip = element("span", "rs-tip rs-sheet-tip", { hidden: "" });
+  overlay.append(lit.row, lit.column, lit.destination, lit.cell, tip);
   const place = (node: HTMLElement, on: boolean, left: number, top: number, w: number, h: number): void => {
     node.hidden = !on;
     Object.assign(node.style, { left: `${left}px`, top: `${top}px`, width: `${w}px`, height: `${h}px` });
@@ -90,6 +93,22 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     place(lit.column, column < columns, column * x, 0, x, rows * y);
     place(lit.cell, at !== null && at.row >= 0, (at?.column ?? 0) * x, (at?.row ?? 0) * y, x, y);
     place(lit.destination, destination < columns, destination * x, 0, x, rows * y);
+  });
+  // The true number at the cell, whatever its colour can say.
+  watch(signal, () => {
+    const at = cursor.value;
+    const shown = picture.value;
+    tip.hidden = !at || at.row < 0 || !shown;
+    if (!at || at.row < 0 || !shown) return;
+    const { rows, columns, x, y } = size.value;
+    const value = shown.values[at.row * columns + at.column] ?? NaN;
+    tip.replaceChildren(element("b", "", {}, shown.reply.labels[at.row] ?? ""), ` ${signed(value, shown.limit)}${isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""}`);
+    // Towards the middle of what is in view, so that the sheet's edges do not cut it.
+    const { scrollLeft, clientWidth } = scroller;
+    tip.classList.toggle("rs-tip-left", (at.column + 0.5) * x + size.value.left > scrollLeft + (clientWidth + size.value.left) / 2);
+    tip.classList.toggle("rs-tip-below", at.row < rows / 2);
+    tip.style.left = `${(at.column + 0.5) * x}px`;
+    tip.style.top = `${at.row < rows / 2 ? (at.row + 1) * y : at.row * y}px`;
   });
 
   // Reading.
@@ -158,11 +177,22 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
   }, { signal });
   names.addEventListener("pointerleave", () => store.hover(null), { signal });
 
+  // The column that is read stays in sight: at opening, and when it, the prompt or the room for it changes.
+  watch(signal, () => {
+    const { columns } = size.value;
+    void [width.value, store.prompt.value, store.source.value];
+    const column = store.destination.value ?? columns - 1;
+    if (store.tab.value !== "positions" || columns === 0) return;
+    queueMicrotask(() => !signal.aborted && show(column));
+  });
+  function show(column: number): void {
+    const { x, left } = size.peek();
+    scroller.scrollLeft = nearest(column * x, (column + 1) * x, scroller.scrollLeft, scroller.clientWidth - left);
+  }
   /** Scrolls the sheet, never the page. */
   function reveal({ row, column }: Place): void {
-    const { x, y } = size.peek();
-    const within = (from: number, to: number, start: number, room: number): number => (from < start ? from : to > start + room ? to - room : start);
-    scroller.scrollLeft = within(column * x, (column + 1) * x, scroller.scrollLeft, scroller.clientWidth - size.peek().left);
-    scroller.scrollTop = within(Math.max(0, row) * y, (row + 1) * y, scroller.scrollTop, scroller.clientHeight - TOKENS - OWN);
+    const { y } = size.peek();
+    show(column);
+    scroller.scrollTop = nearest(Math.max(0, row) * y, (row + 1) * y, scroller.scrollTop, scroller.clientHeight - TOKENS - OWN);
   }
 }

@@ -2,9 +2,10 @@
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { type Client, float32 } from "../client";
-import { divergingGradient, limitOf } from "../draw/colours";
+import { clippedLimit, endsOf, isBeyond } from "../draw/clipped";
+import { divergingGradient } from "../draw/colours";
 import { offer } from "../export/pictures";
-import { signed } from "../format";
+import { plural, signed } from "../format";
 import { element, watch } from "../lifetime";
 import type { MapPositions, PositionsReply } from "../protocol.gen";
 import type { Store } from "../store";
@@ -12,6 +13,7 @@ import { isSet } from "../target";
 import { asking } from "./asking";
 import { missingWords } from "./badge-words";
 import { mountCaption, mountTrouble } from "./caption";
+import { holdOf } from "./hold";
 import { mountPositionMap } from "./position-map";
 import { rank } from "./top-heads";
 
@@ -21,7 +23,7 @@ export interface PositionPicture {
   values: Float32Array;
   /** The model's own figure at each position; NaN where it is not known. */
   own: Float32Array;
-  /** The colour scale's ends: ±. */
+  /** The colour scale's ends: ±. Values may lie beyond it. */
   limit: number;
 }
 
@@ -51,8 +53,15 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   }, ({ reply, buffers }, ask) => {
     const values = float32(buffers[0]);
     const padding = store.tokens.peek().map((token) => token.padding ?? false);
-    return { by: ask.by, reply, values, own: float32(buffers[1]), limit: limitOf(values.filter((_, i) => !padding[i % reply.positions])) };
+    return { by: ask.by, reply, values, own: float32(buffers[1]), limit: clippedLimit(values, reply.positions, store.lastPosition.peek(), (column) => padding[column] ?? false) };
   });
+  const hold = holdOf(store, "positions");
+  hold.follow(store, signal);
+  const shown = computed((): PositionPicture | null => {
+    const found = answered.shown.value;
+    return found && { ...found, limit: hold.range(found.by, { low: -found.limit, high: found.limit }).high };
+  });
+  const beyond = computed(() => (shown.value ? countBeyond(shown.value) : 0));
 
   const caption = element("p", "rs-caption");
   const picture = element("div", "rs-position-map");
@@ -62,22 +71,25 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   mountTrouble(trouble, picture, signal, () => (isSet(store.target.value) ? answered.trouble.value : store.why("positions")));
   watch(signal, () => void picture.classList.toggle("rs-waiting", answered.waiting.value));
   mountCaption(caption, store, signal, () => {
-    const shown = answered.shown.value;
-    const by = shown?.by ?? store.mapBy.value;
+    const by = shown.value?.by ?? store.mapBy.value;
+    const clipped = beyond.value > 0 ? ` ${beyondWords(beyond.value)}` : "";
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
       accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant comes on top" : ""}.`,
-      layer: (shown?.reply.missing ?? []).length > 0 ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown?.reply.missing ?? [])}.`
+      layer: (shown.value?.reply.missing ?? []).length > 0 ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
         : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
       head: "What each head ↓ adds at each position →.",
     }[by];
-    return { words: `${what} Each column is read towards the target at that position.`, notes: shown?.reply.notes ?? [] };
+    return { words: `${what} Each column is read towards the target at that position.${clipped}`, notes: shown.value?.reply.notes ?? [] };
   });
   watch(signal, () => {
-    const limit = answered.shown.value?.limit;
+    const { limit = 0, values = new Float32Array(0) } = shown.value ?? {};
+    const [low, high] = endsOf(values, { low: -limit, high: limit }, (value) => signed(value, limit));
+    const held = hold.on.value;
     render(
-      html`${limit === undefined ? nothing : html`<div class="rs-scale" role="img" aria-label="colours from ${signed(-limit, limit)} to ${signed(limit, limit)}">${signed(-limit, limit)}<i
-          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${signed(limit, limit)}</div>`}
+      html`${shown.value === null ? nothing : html`<div class="rs-scale" role="img" title="${held ? "The colours are held. " : ""}${beyondWords(beyond.value)}"
+          aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""}">${low}<i
+          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`}
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
           ${ROWS.map(([by, text, tip]) => html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
             @click=${() => (store.mapBy.value = by)}>${text}</button>`)}
@@ -87,8 +99,16 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   });
 
   offer(store, "positions", () => {
-    const shown = answered.trouble.value !== null || answered.waiting.peek() ? null : answered.shown.value;
-    return shown && { picture: "positions", by: shown.by, labels: shown.reply.labels, positions: shown.reply.positions, values: shown.values, own: shown.own, limit: shown.limit };
+    const seen = answered.trouble.value !== null || answered.waiting.peek() ? null : shown.value;
+    return seen && { picture: "positions", by: seen.by, labels: seen.reply.labels, positions: seen.reply.positions, values: seen.values, own: seen.own, limit: seen.limit };
   });
-  mountPositionMap(picture, store, computed(() => answered.shown.value), signal);
+  mountPositionMap(picture, store, shown, signal);
+}
+
+function countBeyond({ values, limit }: PositionPicture): number {
+  return values.reduce((count, value) => count + (isBeyond(value, { low: -limit, high: limit }) ? 1 : 0), 0);
+}
+
+function beyondWords(count: number): string {
+  return count === 0 ? "" : `A dot marks what lies beyond the colours: ${plural(count, "cell")}.`;
 }

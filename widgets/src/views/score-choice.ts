@@ -1,10 +1,17 @@
 // What colours the head map: what each head adds, or how much it is of a known kind.
-import { html, render } from "lit-html";
-import { watch } from "../lifetime";
+import { html, nothing, render } from "lit-html";
+import { element, watch } from "../lifetime";
 import type { Score, Store } from "../store";
+import { holdOf } from "./hold";
 import { SCORES } from "./map-picture";
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  // A score's scale is always the same.
+  const hold = holdOf(store, "heads");
+  const held = element("span", "rs-hold-place");
+  parent.before(held);
+  hold.follow(store, signal);
+  watch(signal, () => render(store.score.value === null ? hold.button("the head map") : nothing, held));
   watch(signal, () => {
     const score = store.score.value;
     const { reply } = store.scores.value ?? {};

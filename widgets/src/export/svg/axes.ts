@@ -1,7 +1,9 @@
 // Axes, colour bars and token labels of the figures.
 import { scaleLinear, type ScaleLinear } from "d3-scale";
 import { layerTicks, percent } from "../../draw/axis";
+import { endsOf, isBeyond } from "../../draw/clipped";
 import { divergingRgb, sequentialRgb } from "../../draw/colours";
+import { inkOn } from "../../draw/ink";
 import { signed } from "../../format";
 import type { TokenAt } from "../pictures";
 import { MUTED, RULE, type Sheet } from "./sheet";
@@ -57,6 +59,18 @@ export interface Colours {
   kind: "diverging" | "sequential";
   low: number;
   high: number;
+  /** Which values are drawn; where some lie beyond an end, it is written "≥ …". */
+  values?: Float32Array;
+}
+
+/** What a dot in a cell means, where there is one. */
+export function beyondLine(colours: Colours, values: Float32Array): string[] {
+  return values.some((value) => isBeyond(value, colours)) ? [`a dot: beyond the colours, which end at ±${signed(colours.high, colours.high).slice(1)}`] : [];
+}
+
+/** The dot of a cell whose value lies beyond the colours. */
+export function beyondDot(sheet: Sheet, value: number, colours: Colours, x: number, y: number, width: number, height: number): void {
+  if (isBeyond(value, colours)) sheet.circle(x + width / 2, y + height / 2, Math.round(Math.min(1.6, 0.25 * Math.min(width, height)) * 100) / 100, inkOn(colourOf(value, colours)));
 }
 
 export function colourOf(value: number, { kind, low, high }: Colours): readonly [number, number, number] {
@@ -65,9 +79,9 @@ export function colourOf(value: number, { kind, low, high }: Colours): readonly 
 }
 
 /** The scale's ends as they are written. */
-export function ends({ kind, low, high }: Colours): [string, string] {
+export function ends({ kind, low, high, values = new Float32Array(0) }: Colours): [string, string] {
   const plain = (value: number): string => number(Number(value.toPrecision(3)));
-  return kind === "diverging" && high > 0 ? [signed(low, high), signed(high, high)] : [plain(low), plain(high)];
+  return kind === "diverging" && high > 0 ? endsOf(values, { low, high }, (value) => signed(value, high)) : [plain(low), plain(high)];
 }
 
 /** An upright colour bar with its ends, and what it measures beside it. Takes some 45 points of width. */

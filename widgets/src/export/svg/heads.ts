@@ -3,25 +3,24 @@ import { layerTicks } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
 import { headName, signed } from "../../format";
 import type { HeadsPicture, RankingPicture, Setting } from "../pictures";
-import { axisNames, type Box, colourBar, type Colours, colourOf, withUnit } from "./axes";
+import { axisNames, beyondDot, beyondLine, type Box, colourBar, type Colours, colourOf, withUnit } from "./axes";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
 import { cut } from "./xml";
 
 const LEFT = 32;
 const RIGHT = 52;
 
-export function headsFigure({ layers, heads, values, score, pinned }: HeadsPicture, setting: Setting): string {
+export function headsFigure({ layers, heads, values, score, pinned, limit = limitOf(values.subarray(0, layers * heads)) }: HeadsPicture, setting: Setting): string {
   const shown = score ? score.values : values;
-  const limit = limitOf(values.subarray(0, layers * heads));
   const colours: Colours = score
     ? { kind: score.low < 0 ? "diverging" : "sequential", low: score.low, high: score.high }
-    : { kind: "diverging", low: -limit, high: limit };
+    : { kind: "diverging", low: -limit, high: limit, values: shown.subarray(0, layers * heads) };
   const sheet = new Sheet(SINGLE);
   const what = score ? `${score.name} score` : `what each adds to the ${setting.quantity}`;
   const about = score ? [score.meaning] : [setting.target, setting.place]; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
   const empty = shown.subarray(0, layers * heads).some(Number.isNaN) ? [`empty: ${score ? "cannot be told" : "no attention in this layer"}`] : [];
-  const y = sheet.heading("Heads", what, [...setting.source, ...about, ...marked, ...empty]);
+  const y = sheet.heading("Heads", what, [...setting.source, ...about, ...marked, ...empty, ...(colours.values ? beyondLine(colours, colours.values) : [])]);
   const room = SINGLE - LEFT - RIGHT;
   const tall = Math.min(205 / layers, Math.max(room / heads, 205 / layers / 3), 22);
   const broad = Math.min(room / heads, tall * 3);
@@ -33,7 +32,10 @@ export function headsFigure({ layers, heads, values, score, pinned }: HeadsPictu
       const value = shown[i] ?? NaN;
       const at = place(Math.floor(i / heads), i % heads);
       if (Number.isNaN(value)) sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention in this layer
-      else sheet.rect(...at, hex(colourOf(value, colours)));
+      else {
+        sheet.rect(...at, hex(colourOf(value, colours)));
+        if (colours.values) beyondDot(sheet, value, colours, ...at);
+      }
     }
   });
   sheet.group("pinned", () => {

@@ -1,7 +1,7 @@
 // Maps over positions: what each component adds at each, and the token lens. As wide as they need, up to both columns of a paper.
 import { visible } from "../../format";
 import type { PositionsPicture, PromptsPicture, Setting, TokenLensPicture } from "../pictures";
-import { type Box, colourBar, type Colours, colourOf, number, scaleOf, tokenLabels, withUnit } from "./axes";
+import { beyondDot, beyondLine, type Box, colourBar, type Colours, colourOf, number, scaleOf, tokenLabels, withUnit } from "./axes";
 import { DOUBLE, hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
 import { cut, widthOf } from "./xml";
 
@@ -39,11 +39,11 @@ export function positionsFigure({ by, labels, positions, values, limit }: Positi
   const broad = Math.min(14, Math.max(7, (DOUBLE - left - right) / Math.max(1, positions)), (DOUBLE - left - right) / Math.max(1, positions));
   const width = Math.max(SINGLE, left + broad * positions + right);
   const sheet = new Sheet(width);
-  const top = sheet.heading("Positions", `${BY[by]} ${setting.quantity}`, [...setting.source, setting.target]);
+  const colours: Colours = { kind: "diverging", low: -limit, high: limit, values };
+  const top = sheet.heading("Positions", `${BY[by]} ${setting.quantity}`, [...setting.source, setting.target, ...beyondLine(colours, values)]);
   const tall = Math.min(9, 260 / Math.max(1, labels.length));
   const box: Box = { x: left, y: top, width: (width - left - right), height: tall * labels.length };
   const cell = box.width / Math.max(1, positions);
-  const colours: Colours = { kind: "diverging", low: -limit, high: limit };
   const gap = Math.min(cell, tall) > 4 ? 0.5 : 0;
   sheet.group("cells", () => {
     for (let row = 0; row < labels.length; row += 1)
@@ -51,6 +51,7 @@ export function positionsFigure({ by, labels, positions, values, limit }: Positi
         const value = values[row * positions + at] ?? NaN;
         if (Number.isNaN(value)) continue;
         sheet.rect(box.x + at * cell, box.y + row * tall, cell - gap, tall - gap, hex(colourOf(value, colours)));
+        beyondDot(sheet, value, colours, box.x + at * cell, box.y + row * tall, cell - gap, tall - gap);
       }
   });
   rowLabels(sheet, box, labels);
