@@ -19,6 +19,8 @@ const ROWS = 340;
 const NAMES = { wide: 88, narrow: 58 };
 const TOKENS = 62;
 const OWN = 30;
+/** So far a token leans out of its column. */
+const LEAN = 34;
 /** The row of the model's own figure, above the first. */
 export const OWN_ROW = -1;
 
@@ -47,7 +49,7 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     const [rows, columns] = [reply?.labels.length ?? 0, reply?.positions ?? 0];
     const narrow = width.value < 480;
     const left = narrow ? NAMES.narrow : NAMES.wide;
-    const fitting = Math.floor((width.value - left - 34) / Math.max(1, columns)); // the last token leans out of its column
+    const fitting = Math.floor((width.value - left - LEAN) / Math.max(1, columns));
     const x = Math.max(Math.min(7, 8000 / Math.max(1, columns)), Math.min(68, fitting));
     const y = Math.max(5, Math.min(28, Math.floor((2 * ROWS) / Math.max(1, rows)) / 2));
     return { rows, columns, x, y, left, narrow };
@@ -78,7 +80,7 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
 
   // Lanes and frames.
   const lit = { row: element("i", "rs-lane"), column: element("i", "rs-lane"), cell: element("i", "rs-frame rs-frame-cell"), destination: element("i", "rs-frame") };
-  const tip = element("span", "rs-tip rs-sheet-tip", { hidden: "" });
+  const tip = element("span", "rs-tip", { hidden: "" });
   overlay.append(lit.row, lit.column, lit.destination, lit.cell, tip);
   const place = (node: HTMLElement, on: boolean, left: number, top: number, w: number, h: number): void => {
     node.hidden = !on;
@@ -100,15 +102,15 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     const shown = picture.value;
     tip.hidden = !at || at.row < 0 || !shown;
     if (!at || at.row < 0 || !shown) return;
-    const { rows, columns, x, y } = size.value;
+    const { columns, x, y, left } = size.value;
     const value = shown.values[at.row * columns + at.column] ?? NaN;
     tip.replaceChildren(element("b", "", {}, shown.reply.labels[at.row] ?? ""), ` ${signed(value, shown.limit)}${isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""}`);
-    // Towards the middle of what is in view, so that the sheet's edges do not cut it.
-    const { scrollLeft, clientWidth } = scroller;
-    tip.classList.toggle("rs-tip-left", (at.column + 0.5) * x + size.value.left > scrollLeft + (clientWidth + size.value.left) / 2);
-    tip.classList.toggle("rs-tip-below", at.row < rows / 2);
-    tip.style.left = `${(at.column + 0.5) * x}px`;
-    tip.style.top = `${at.row < rows / 2 ? (at.row + 1) * y : at.row * y}px`;
+    // Within what is in view of the sheet: its edges do not cut it.
+    const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
+    const from = Math.min((at.column + 0.5) * x - tip.offsetWidth / 2, scrollLeft + clientWidth - left - tip.offsetWidth, columns * x - tip.offsetWidth);
+    const upper = (at.row + 0.5) * y - scrollTop < (clientHeight - TOKENS - OWN) / 2;
+    tip.style.left = `${Math.max(scrollLeft, from)}px`;
+    tip.style.top = `${upper ? (at.row + 1) * y + 4 : at.row * y - tip.offsetHeight - 4}px`;
   });
 
   // Reading.
@@ -187,7 +189,7 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
   });
   function show(column: number): void {
     const { x, left } = size.peek();
-    scroller.scrollLeft = nearest(column * x, (column + 1) * x, scroller.scrollLeft, scroller.clientWidth - left);
+    scroller.scrollLeft = nearest(column * x, (column + 1) * x + LEAN, scroller.scrollLeft, scroller.clientWidth - left);
   }
   /** Scrolls the sheet, never the page. */
   function reveal({ row, column }: Place): void {
