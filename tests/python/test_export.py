@@ -109,6 +109,26 @@ def test_the_figures_hold_the_figures(run, prompt):
     assert scatter.layout.yaxis.title.text == "corrupted (logits)"
 
 
+@pytest.mark.parametrize(
+    ("first", "end"),
+    [(80.0, 4.0), (-80.0, 4.0), (5.0, 5.0), (float("nan"), 4.0)],
+    ids=["an outlier", "of either sign", "not far out", "not known"],
+)
+def test_one_outlier_does_not_pale_a_map_of_positions(llama, first, end):
+    found = residscope.attribute(llama.cache, PAIR, by="layer", position=None)
+    values = torch.full_like(found.values, 0.5)
+    values[2, :, 3], values[1, :, 0] = -4, first
+    figure = replace(found, values=values).to_plotly(prompt=0)
+    colours, far = figure.layout.coloraxis, abs(first) > 6
+    assert (colours.cmin, colours.cmax) == (-end, end)
+    assert numbers(figure.data[0].z)[1][0] == pytest.approx(first, nan_ok=True)  # the true number, whatever its colour
+    dots = [[y, x] for y, row in enumerate(figure.data[0].text or []) for x, dot in enumerate(row) if dot]
+    assert dots == ([[1, 0]] if far else [])
+    assert ("a dot: beyond the colours, which end at ±4.00" in figure.layout.title.text) == far
+    ends = ["≤ −4.00" if first < 0 else "−4.00", "0", "≥ +4.00" if first > 0 else "+4.00"]
+    assert list(colours.colorbar.ticktext or []) == (ends if far else [])
+
+
 @pytest.mark.parametrize("weighting", ["pattern", "value", "contribution"])
 def test_attention_side_by_side_with_its_tokens(llama, weighting):
     found = residscope.attention(llama.cache, ["0.1", "2.3"], prompt=1, weighting=weighting, answers=PAIR)

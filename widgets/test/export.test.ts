@@ -204,3 +204,13 @@ describe("the menu", () => {
     await vi.waitFor(() => expect(said()).toBe("This cannot be written as code."));
   });
 });
+
+it("a figure marks what lies beyond its colours, and says where they end", () => {
+  const picture = { picture: "positions", by: "layer", labels: labels.slice(0, 1), positions: 3, values: Float32Array.of(7.5, -4, NaN), own: numbers(3), limit: 4 } as const;
+  const drawn = figure(picture, setting);
+  expect(drawn.match(/<circle/g)).toHaveLength(1);
+  expect(drawn).toContain("a dot: beyond the colours, which end at ±4.00");
+  expect(drawn).toContain("≥ +4.00");
+  expect(drawn).not.toContain("≤");
+  expect(figure({ ...picture, limit: 7.5 }, setting)).not.toMatch(/<circle|beyond/);
+});
