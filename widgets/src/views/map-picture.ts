@@ -60,11 +60,11 @@ export function liesBeyond(picture: MapPicture, value: number): boolean {
   return picture.score === null && isBeyond(value, picture);
 }
 
-/** The ends of the scale in words: "≤ −2.24", "+2.24, held". */
+/** The ends of the scale in words: "≤ −2.24", "+2.24 held". */
 export function endWords(store: Store, picture: MapPicture): [string, string] {
   if (picture.score !== null) return [written(picture, picture.low), written(picture, picture.high)];
   const [low, high] = endsOf(picture.values, picture, (value) => signed(value, picture.high));
-  return [low, high + (holdOf(store, "heads").on.value ? ", held" : "")];
+  return [low, high + (holdOf(store, "heads").on.value ? " held" : "")];
 }
 
 /** The scale's two ends lie on either side of zero: blue and orange, else the one colour of attention. */
