@@ -156,6 +156,18 @@ def variables_of(meant: Callable[[Any], bool]) -> Iterator[str]:
     return (_variable(name) for name, value in zip(names, values, strict=True) if _of_user(name) and meant(value))
 
 
+def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[], str], Any, _T]]:
+    """The user's variables of exactly these classes, with what gives their names, and what was given with the class."""
+    wanted = {id(cls): given for cls, given in classes}  # by address: a metaclass' `__hash__` may be the user's
+    names, values = _variables(None)
+    met = map(wanted.get, map(id, map(type, values)))
+    return (
+        (partial(_variable, name), value, given)
+        for name, value, given in zip(names, values, met, strict=True)
+        if given is not None and _of_user(name)
+    )
+
+
 def leads_to(name: str, value: Any) -> bool:
     """Whether Python, reading this name in the user's notebook, gets this very object, and runs nothing on the way.
 

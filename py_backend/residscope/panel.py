@@ -174,7 +174,12 @@ class Panel(anywidget.AnyWidget):
     def readable_target(self, answers: Any) -> Any:
         """Resolve answers, remember the result, and give it back as a person would write it."""
         targets = self._service.targets()
-        self._resolved = self._service.default_target() if answers is None else targets.resolve(answers)
+        resolved = self._service.default_target() if answers is None else targets.resolve(answers)
+        # Where several traits are set at once, traitlets validates once more, now the readable form, which does not
+        # tell that nobody chose it.
+        if resolved != msgspec.structs.replace(self._resolved, own=False):
+            self._resolved = resolved
+        self._service.choose(self._resolved)
         if not self._resolved.contrasts and self._resolved.direction is None:
             return None
         if self._resolved.direction is not None:

@@ -18,12 +18,18 @@ MOST_OF_ID = 200
 
 _MOST = 1_000_000_000
 
+MOST_OF_NAME = 200
+"""So many characters a name has at most."""
+
+MOST_OF_SIDE = 10_000
+"""So many tokens one side of a contrast has at most."""
+
 Id = Annotated[str, Meta(min_length=1, max_length=MOST_OF_ID)]
 """What a question is known by, to its answer and when it is asked again. Whoever asks makes it up, so that no two
 clients have the same."""
 
-Name = Annotated[str, Meta(max_length=200)]
-"""What a head, a point of the stream, a held direction or a state is called."""
+Name = Annotated[str, Meta(max_length=MOST_OF_NAME)]
+"""What a head, a point of the stream, a held direction, a variable or a state is called."""
 
 Text = Annotated[str, Meta(max_length=20_000)]
 """What a token writes, or a person has typed."""
@@ -61,8 +67,8 @@ class Token(msgspec.Struct, frozen=True):
 class Contrast(msgspec.Struct, frozen=True):
     """Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`)."""
 
-    answer: Annotated[list[Token], Meta(max_length=10_000)]
-    distractor: Annotated[list[Token], Meta(max_length=10_000)]
+    answer: Annotated[list[Token], Meta(max_length=MOST_OF_SIDE)]
+    distractor: Annotated[list[Token], Meta(max_length=MOST_OF_SIDE)]
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -225,6 +231,16 @@ class ChooseTarget(Request, frozen=True, tag="target"):
     """What to attribute where nobody has said: the model's own two top predictions at each prompt's last token."""
 
 
+class FindAnswers(Request, frozen=True, tag="answers"):
+    """What lies in the kernel that fits as a target of this cache: variables, and what an inline panel of it has."""
+
+
+class ResolveAnswers(Request, frozen=True, tag="resolve"):
+    """The target that one of these is: a variable, by the name under which it was listed, or (None) the panel's."""
+
+    name: Name | None = None
+
+
 class Shown(msgspec.Struct, frozen=True):
     """All that is selected in a view: what its pictures are pictures of."""
 
@@ -288,6 +304,8 @@ AnyRequest = (
     | Suggest
     | CheckToken
     | ChooseTarget
+    | FindAnswers
+    | ResolveAnswers
     | WriteCode
     | WritePage
     | ListCaches
@@ -509,6 +527,29 @@ class TargetReply(Reply, frozen=True, tag="target"):
     target: Target
 
 
+class Variable(msgspec.Struct, frozen=True):
+    """A variable that fits as answers, by what one would write to get it; `words` say what it is, `[8, 2] ids`."""
+
+    name: str
+    words: str
+
+
+class AnswersReply(Reply, frozen=True, tag="answers"):
+    """What fits, in the namespace's order; `panel` says in words what an inline panel's target is, if there is one."""
+
+    variables: list[Variable]
+    panel: str | None
+    notes: list[str]
+
+
+class ResolvedReply(Reply, frozen=True, tag="resolve"):
+    """What to attribute, and what a reader should know of how the answers were read."""
+
+    name: str | None
+    target: Target
+    notes: list[str]
+
+
 class CodeReply(Reply, frozen=True, tag="code"):
     """Python code."""
 
@@ -594,6 +635,8 @@ AnyReply = (
     | Suggestions
     | TokenCheck
     | TargetReply
+    | AnswersReply
+    | ResolvedReply
     | CodeReply
     | PageReply
     | CachesReply

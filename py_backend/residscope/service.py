@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import decompositions, padding, pictures, positions
+from . import answers, decompositions, padding, pictures, positions
 from .cache import CacheView
 from .calm import calm
 from .changes import steady
@@ -26,6 +27,7 @@ from .memo import UnknownError, key_of, size_of
 from .namespace import peek
 from .predictions import suggestions, top_two
 from .protocol import (
+    AnswersReply,
     AnyReply,
     AnyRequest,
     Attribute,
@@ -36,6 +38,7 @@ from .protocol import (
     ChooseTarget,
     CodeReply,
     Describe,
+    FindAnswers,
     GivenUp,
     GiveUp,
     ListCaches,
@@ -48,6 +51,8 @@ from .protocol import (
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
+    ResolveAnswers,
+    ResolvedReply,
     ScoreHeads,
     Shown,
     Suggest,
@@ -55,12 +60,13 @@ from .protocol import (
     Target,
     TargetReply,
     TokensReply,
+    Variable,
     Working,
     WriteCode,
     WritePage,
 )
 from .scene import Scene
-from .targets import Targets
+from .targets import Targets, in_words
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -129,6 +135,18 @@ class Service:
             return self._sight.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
         except UnknownError:
             return None
+
+    def choose(self, target: Target) -> None:
+        """Let other views of the cache know what is attributed in this one."""
+        self._sight.kept["panel"] = (weakref.ref(self), target)
+
+    def _panel(self) -> tuple[Service, Target] | None:
+        """The inline panel of the same cache, and what somebody chose there; None where nobody did."""
+        way, target = self._sight.kept.get("panel", (lambda: None, None))
+        panel: Service | None = way()
+        if panel is None or panel is self or target.own or not (target.contrasts or target.direction):
+            return None
+        return (panel, target) if panel.hold.there() else None
 
     def release(self) -> None:
         """Let go of the cache and of everything that belongs to it."""
@@ -244,6 +262,10 @@ class Service:
                 return Vocabulary(view.model).check(ask.text), []
             case ChooseTarget():
                 return TargetReply(top_two(view, self._logits(view))), []
+            case FindAnswers():
+                return self._answers(view), []
+            case ResolveAnswers():
+                return self._resolved(view, ask), []
             case WriteCode():
                 return self._code(view, ask), []
             case WritePage():
@@ -295,6 +317,27 @@ class Service:
         except UnknownError:
             return None
         return "answer", given, msgspec.msgpack.encode(ask)
+
+    def _answers(self, view: CacheView) -> AnswersReply:
+        listed = answers.fitting(view.batch, int(view.cfg.d_model))
+        panel = self._panel()
+        variables = [Variable(name, words) for name, words in listed.variables]
+        return AnswersReply(variables, None if panel is None else in_words(panel[1]), listed.notes)
+
+    def _resolved(self, view: CacheView, ask: ResolveAnswers) -> ResolvedReply:
+        targets = self.targets(view)
+        if ask.name is None:
+            found = self._panel()
+            if found is None:
+                raise ResidscopeError(
+                    "answers", "The panel of this cache is gone, or shows the model's own target now."
+                )
+            panel, target = found
+            given = target if target.direction is None else panel.targets().held(target.direction)
+        else:
+            given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
+        # Once more, since what a view sends is held to more than what Python gives.
+        return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.said))
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from .export.code import Given, code

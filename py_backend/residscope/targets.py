@@ -169,7 +169,8 @@ class Targets:
         """A direction given earlier as a tensor."""
         if key not in self.directions:
             raise ResidscopeError(
-                "direction", "The kernel does not hold that direction any more: set `panel.target` again."
+                "direction",
+                "The kernel does not hold that direction any more: choose it again, or set `panel.target` again.",
             )
         return self.directions[key]
 
@@ -257,10 +258,15 @@ class Targets:
         if not bool(u.isfinite().all()):
             raise ResidscopeError("direction", "The direction holds NaN or infinity.")
         self._check_count(u.shape[0])
-        key = f"direction-{uuid4().hex[:12]}"
-        while len(self.directions) >= _DIRECTIONS_KEPT:
-            self.directions.pop(next(iter(self.directions)))
-        self.directions[key] = u.expand(self.view.batch, -1).to(self.view.like)
+        # A copy: what is written into the user's tensor later is another direction than the one that was chosen.
+        u = u.to(self.view.like, copy=True).expand(self.view.batch, -1)
+        same = (key for key, held in self.directions.items() if held.shape == u.shape and bool((held == u).all()))
+        key = next(same, None)
+        if key is None:
+            key = f"direction-{uuid4().hex[:12]}"
+            while len(self.directions) >= _DIRECTIONS_KEPT:
+                self.directions.pop(next(iter(self.directions)))
+            self.directions[key] = u
         return Target([], key)
 
 
@@ -292,6 +298,21 @@ def explain(text: str, model: Any) -> str:
     if not check.single:
         return check.message
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
+
+
+def in_words(target: Target) -> str:
+    """A target in a few words: `“·Mary” − “·John”`, `8 pairs`."""
+    if target.direction is not None:
+        return "a direction"
+    if len(target.contrasts) > 1:
+        return f"{len(target.contrasts):,} {'pairs' if any(c.distractor for c in target.contrasts) else 'answers'}"
+    sides = [", ".join(quote(cut(token.text)) for token in side[:_NAMED]) + " …" * (len(side) > _NAMED)
+             for side in (target.contrasts[0].answer, target.contrasts[0].distractor) if side]  # fmt: skip
+    return " − ".join(sides)
+
+
+_NAMED = 3
+"""So many tokens of a side are named in words."""
 
 
 def is_array(value: Any) -> bool:

@@ -1,6 +1,6 @@
 // A kernel that makes its numbers up: any shape, always the same for the same shape, rows that add up.
 import { stepOf } from "../src/draw/plane";
-import type { Target, Token, TokenLabel } from "../src/protocol.gen";
+import type { Target, Token, TokenLabel, Variable } from "../src/protocol.gen";
 import { downSampled } from "./down-sampled";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
@@ -56,6 +56,8 @@ export interface Options {
   mixers?: number[];
   /** False: the cache holds positions only. */
   tokens?: boolean;
+  /** What lies in the notebook. */
+  variables?: Variable[];
 }
 
 export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
@@ -109,6 +111,12 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
     }
     if (ask.kind === "presence") return { reply: { kind: "presence" } };
     if (ask.kind === "target") return { reply: { kind: "target", target: demoTarget() } };
+    if (ask.kind === "answers") return { reply: { kind: "answers", variables: options.variables ?? [], panel: null, notes: [] } };
+    if (ask.kind === "resolve") {
+      if (ask.name === "prompts") return { failure: { code: "several-tokens", message: "“When·John” is 2 tokens in this model: “When” + “·John”. A target is a single token; try “When”." } };
+      return { reply: { kind: "resolve", name: ask.name ?? null, target: ask.name === "direction" ? { contrasts: [], direction: "direction-1", own: false } : { contrasts: [{ answer: [token(" Amy")], distractor: [token(" Tom")] }], direction: null, own: false },
+        notes: ask.name === "names" ? ["This model's tokenizer reads “amy” as “·Amy”: that token is taken."] : [] } };
+    }
     if (ask.kind === "caches") return { failure: { code: "protocol", message: "An inline panel lists no caches." } };
     if (ask.kind !== "attribute" && ask.kind !== "neurons" && ask.kind !== "attention") return madeUp(ask, shape);
     const seed = (ask.prompt ?? 77) * 31 + (ask.position ?? 5) * 7 + (ask.target.contrasts[0]?.answer[0]?.id ?? 0);

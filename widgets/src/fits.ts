@@ -2,7 +2,7 @@
 import type { Answer, Question } from "./protocol.gen";
 
 /** What a request asks for and its reply names again, by the same name. */
-const NAMED = ["by", "layer", "head", "score", "pool", "points", "text"] as const;
+const NAMED = ["by", "layer", "head", "score", "pool", "points", "text", "name"] as const;
 
 export function fits(ask: Question["ask"], reply: NonNullable<Answer["reply"]>): boolean {
   if (reply.kind !== ask.kind) return false;

@@ -120,6 +120,15 @@ export const ChooseTarget = v.object({
   kind: v.picklist(["target"]),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const FindAnswers = v.object({
+  kind: v.picklist(["answers"]),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ResolveAnswers = v.object({
+  kind: v.picklist(["resolve"]),
+  name: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const Shown = v.object({
   target: Target,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
@@ -168,7 +177,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, Suggest, CheckToken, ChooseTarget, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
 export const CacheFacts = v.object({
@@ -309,6 +318,22 @@ export const TargetReply = v.object({
   kind: v.picklist(["target"]),
   target: Target,
 });
+export const Variable = v.object({
+  name: v.string(),
+  words: v.string(),
+});
+export const AnswersReply = v.object({
+  kind: v.picklist(["answers"]),
+  variables: v.array(Variable),
+  panel: v.nullable(v.string()),
+  notes: v.array(v.string()),
+});
+export const ResolvedReply = v.object({
+  kind: v.picklist(["resolve"]),
+  name: v.nullable(v.string()),
+  target: Target,
+  notes: v.array(v.string()),
+});
 export const CodeReply = v.object({
   kind: v.picklist(["code"]),
   code: v.string(),
@@ -357,7 +382,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, Suggestions, TokenCheck, TargetReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -412,6 +437,12 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "padding": "found"
   },
   "target": {
+    "padding": "found"
+  },
+  "answers": {
+    "padding": "found"
+  },
+  "resolve": {
     "padding": "found"
   },
   "code": {

@@ -24,6 +24,8 @@ export interface Question {
     | Suggest
     | CheckToken
     | ChooseTarget
+    | FindAnswers
+    | ResolveAnswers
     | WriteCode
     | WritePage
     | ListCaches
@@ -235,6 +237,21 @@ export interface ChooseTarget {
   padding?: "found" | "none";
 }
 /**
+ * What lies in the kernel that fits as a target of this cache: variables, and what an inline panel of it has.
+ */
+export interface FindAnswers {
+  kind: "answers";
+  padding?: "found" | "none";
+}
+/**
+ * The target that one of these is: a variable, by the name under which it was listed, or (None) the panel's.
+ */
+export interface ResolveAnswers {
+  kind: "resolve";
+  name?: string | null;
+  padding?: "found" | "none";
+}
+/**
  * The Python code that gives exactly what one picture shows.
  */
 export interface WriteCode {
@@ -327,6 +344,8 @@ export interface Answer {
         | Suggestions
         | TokenCheck
         | TargetReply
+        | AnswersReply
+        | ResolvedReply
         | CodeReply
         | PageReply
         | CachesReply
@@ -552,6 +571,31 @@ export interface TargetReply {
   target: Target;
 }
 /**
+ * What fits, in the namespace's order; `panel` says in words what an inline panel's target is, if there is one.
+ */
+export interface AnswersReply {
+  kind: "answers";
+  variables: Variable[];
+  panel: string | null;
+  notes: string[];
+}
+/**
+ * A variable that fits as answers, by what one would write to get it; `words` say what it is, `[8, 2] ids`.
+ */
+export interface Variable {
+  name: string;
+  words: string;
+}
+/**
+ * What to attribute, and what a reader should know of how the answers were read.
+ */
+export interface ResolvedReply {
+  kind: "resolve";
+  name: string | null;
+  target: Target;
+  notes: string[];
+}
+/**
  * Python code.
  */
 export interface CodeReply {
@@ -627,4 +671,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "883ecbbdf812";
+export const WIRE = "274fdaca0194";

@@ -107,6 +107,7 @@ function nameOf(ask: Ask, good: Shown): string {
       case "token-lens": return "this part of the token lens";
       case "suggest": return "the model’s predictions";
       case "check": return "the model’s tokens";
+      case "answers": case "resolve": return "the notebook’s variables";
       case "code": return "the code for this";
       case "page": return "a page of this";
       default: return null;

@@ -1,5 +1,5 @@
 // What is attributed, seen and edited from one prompt or from all of them. Pure functions over the wire's Target.
-import { visible } from "./format";
+import { quoted, visible } from "./format";
 import type { Contrast, Target, Token } from "./protocol.gen";
 
 export type Side = "answer" | "distractor";
@@ -40,17 +40,40 @@ export function label(tokens: Token[]): string {
   return tokens.map((t) => visible(t.text)).join(", ");
 }
 
+/** A target that was edited, and what a reader must be told of it, since it does not show. */
+export interface Edited {
+  target: Target;
+  said: string | null;
+}
+
 /**
  * Sets one side. With one contrast per prompt and one prompt in view, only that prompt's changes; in the mean, every
  * prompt's does, and they become one contrast for all as soon as they are equal.
+ *
+ * The model's own second belongs to its own top token. In the mean, where prompts differ in it, it goes with that token:
+ * "·Mary − each prompt's second" is no question that anybody has. What stands there as a token is kept: it is in sight.
  */
-export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Target {
+export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Edited {
   if (target.contrasts.length === 0 || target.direction) {
     const empty: Contrast = { answer: [], distractor: [] };
-    return { contrasts: [{ ...empty, [side]: tokens }], direction: null, own: false };
+    return { target: { contrasts: [{ ...empty, [side]: tokens }], direction: null, own: false }, said: null };
   }
-  const all = prompt === null || target.contrasts.length === 1;
-  return collapse(target.contrasts.map((c, i) => (all || i === prompt ? { ...c, [side]: tokens } : c)), all);
+  const count = target.contrasts.length;
+  const all = prompt === null || count === 1;
+  const other: Side = side === "answer" ? "distractor" : "answer";
+  const mixed = target.own === true && all && shared(target.contrasts, other) === null;
+  const dropped = mixed && side === "answer" ? { distractor: [] } : {};
+  const contrasts = target.contrasts.map((c, i) => (all || i === prompt ? { ...c, ...dropped, [side]: tokens } : c));
+  return { target: collapse(contrasts, all), said: wordsOf() };
+
+  function wordsOf(): string | null {
+    const rest = count - 1;
+    if (target.own && !all) return `Only prompt ${prompt} was changed: the other ${rest === 1 ? "one keeps" : `${rest} keep`} the model’s own top token − its second, and the mean is of both.`;
+    if (!mixed) return null;
+    if (side === "answer") return `Each prompt’s second was dropped, since it belongs to the model’s own top token: this is the plain logit of ${quoted(label(tokens))}.`;
+    const top = "each prompt’s own top token, as it was";
+    return tokens.length > 0 ? `The answer stays ${top}; ${quoted(label(tokens))} is subtracted in every prompt.` : `The answer stays ${top}: this is its plain logit.`;
+  }
 }
 
 export function canSwap(target: Target): boolean {

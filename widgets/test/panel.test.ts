@@ -188,6 +188,46 @@ describe("panel", () => {
     expect(model.state.wire_target.contrasts[0]).not.toEqual(both[0]);
   });
 
+  it("takes a variable of the notebook as the whole target, and says what was read otherwise, or refused", async () => {
+    const listed = ["names", "prompts", "direction", "<b>x", "y1", "y2"].map((name) => ({ name, words: "2 tokens" }));
+    const { root, model, settled } = await open({}, fakeKernel(SHAPE, { variables: listed }));
+    await settled();
+    const rows = (): string[] => all(root, '[role="group"] .rs-option').map(text);
+    const open_ = async (): Promise<HTMLInputElement> => {
+      root.querySelector<HTMLElement>('[data-side="answer"]')?.click();
+      const input = root.querySelector<HTMLInputElement>('input[role="combobox"]');
+      await vi.waitFor(() => expect(rows()).toHaveLength(5));
+      return input ?? expect.fail();
+    };
+    const typed = (input: HTMLInputElement, value: string): void => {
+      input.value = value;
+      input.dispatchEvent(new Event("input"));
+    };
+    let input = await open_();
+    expect(rows()[3]).toBe("<b>x2 tokens");
+    expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type a part of the name.");
+    typed(input, "PROMPT");
+    expect(rows()).toEqual(["prompts2 tokens"]);
+    key(input, "Enter"); // what is typed is a token, and none here: only a hand chooses a variable
+    const before = model.state.wire_target;
+    all(root, '[role="group"] .rs-option')[0]?.click();
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-broken[role=alert]"))).toContain("is 2 tokens in this model"));
+    expect(model.state.wire_target).toBe(before);
+    typed(input, "names");
+    await vi.waitFor(() => expect(rows()).toEqual(["names2 tokens"]));
+    key(input, "ArrowUp");
+    expect(text(root.querySelector('.rs-option[aria-selected="true"]'))).toBe("names2 tokens");
+    key(input, "Enter");
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-target-said"))).toContain("reads “amy” as “·Amy”"));
+    expect(model.state.wire_target.contrasts.map((c) => c.answer[0]?.text)).toEqual([" Amy"]);
+    root.querySelector<HTMLElement>('[aria-label="Understood"]')?.click();
+    expect(root.querySelector<HTMLElement>(".rs-target-said")?.hidden).toBe(true);
+    input = await open_();
+    all(root, '[role="group"] .rs-option')[2]?.click();
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-target-line"))).toContain("value along direction"));
+    expect(model.state.wire_target.direction).toBe("direction-1");
+  });
+
   it("says why each view cannot be drawn in that view’s own place, and never over the controls", async () => {
     const honest = fakeKernel(SHAPE);
     let refuse = false;

@@ -64,20 +64,41 @@ describe("target", () => {
   const each = { contrasts: [contrast(" Mary", " Jo"), contrast(" Jo", " Mary")], direction: null };
 
   it("edits one prompt's contrast when one prompt is in view", () => {
-    const next = edit(each, 1, "answer", [token(" Martha")]);
+    const { target: next } = edit(each, 1, "answer", [token(" Martha")]);
     expect(next.contrasts[0]).toEqual(each.contrasts[0]);
     expect(next.contrasts[1]).toEqual(contrast(" Martha", " Mary"));
   });
 
   it("edits all prompts in the mean, which become one contrast when they are equal", () => {
-    const half = edit(each, null, "answer", [token(" Martha")]);
+    const { target: half } = edit(each, null, "answer", [token(" Martha")]);
     expect(half.contrasts.map((c) => label(c.answer))).toEqual(["·Martha", "·Martha"]);
     expect(shared(half.contrasts, "distractor")).toBeNull();
-    expect(edit(half, null, "distractor", []).contrasts).toEqual([contrast(" Martha")]);
+    expect(edit(half, null, "distractor", []).target.contrasts).toEqual([contrast(" Martha")]);
   });
 
   it("edits the one contrast of all prompts, whichever is in view", () => {
-    expect(edit({ contrasts: [contrast("a", "bb")] }, 5, "distractor", []).contrasts).toEqual([contrast("a")]);
+    expect(edit({ contrasts: [contrast("a", "bb")] }, 5, "distractor", []).target.contrasts).toEqual([contrast("a")]);
+  });
+
+  const two = (prompt: number | null, side: "answer" | "distractor", tokens = [token(" Amy")]) => {
+    const { target, said } = edit({ ...each, own: true }, prompt, side, tokens);
+    return { contrasts: target.contrasts, said: said ?? "", own: target.own };
+  };
+  it("never asks for a chosen token minus each prompt’s second, and says what it does instead", () => {
+    expect(two(null, "answer")).toEqual({ contrasts: [contrast(" Amy")], own: false, said: expect.stringContaining("second was dropped") });
+    expect(two(null, "answer").said).toContain("the plain logit of “·Amy”");
+    expect(two(null, "distractor")).toEqual({ contrasts: [contrast(" Mary", " Amy"), contrast(" Jo", " Amy")], own: false, said: expect.stringContaining("answer stays each prompt’s own top token") });
+    expect(two(null, "distractor", []).said).toContain("its plain logit");
+  });
+
+  it("keeps what is in sight as a token, and says where other prompts keep the model’s own", () => {
+    expect(two(1, "answer")).toEqual({ contrasts: [contrast(" Mary", " Jo"), contrast(" Amy", " Mary")], own: false, said: expect.stringContaining("Only prompt 1 was changed: the other one keeps") });
+    const same = { contrasts: [contrast(" Mary", " Jo"), contrast(" Tom", " Jo")], own: true };
+    expect(edit(same, null, "answer", [token(" Amy")])).toEqual({ target: { contrasts: [contrast(" Amy", " Jo")], direction: null, own: false }, said: null });
+    const alone = { contrasts: [contrast(" Mary", " Jo")], own: true };
+    expect(edit(alone, null, "answer", [token(" Amy")]).said).toBeNull();
+    // Whoever gave each prompt its own distractor keeps it, and sees so.
+    expect(edit(each, null, "answer", [token(" Amy")])).toEqual({ target: { contrasts: [contrast(" Amy", " Jo"), contrast(" Amy", " Mary")], direction: null, own: false }, said: null });
   });
 
   it("swaps all prompts, or nothing when one has no distractor", () => {

@@ -3,16 +3,28 @@ import { batch, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import type { Client } from "../client";
 import { child, element, watch } from "../lifetime";
-import type { Token } from "../protocol.gen";
+import type { Target, Token } from "../protocol.gen";
+import { fitted, shown } from "../legible";
 import type { Store } from "../store";
-import { canSwap, edit, inView, isSet, label, shared, type Side, swap } from "../target";
+import { canSwap, edit, inView, isSet, label, shared, type Side, swap, targetKey } from "../target";
 import { mountCombobox } from "./combobox";
+
+/** Where a target came from, and what must be told of it as long as it is in view. */
+interface Told {
+  key: string;
+  from: string | null;
+  words: string[];
+}
+const MOST_WORDS = 3;
 
 export function mountTarget(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const open = state<Side | null>(null);
   const line = element("div", "rs-target-line");
+  const told = state<Told | null>(null);
+  const said = element("p", "rs-target-said", { "aria-live": "polite" });
   const box = element("div", "rs-popover rs-combobox-place", { hidden: "" });
-  parent.append(line, box);
+  parent.append(line, said, box);
+  const toldOf = (key: string): Told | null => (told.value?.key === key ? told.value : null);
 
   const chip = (side: Side): TemplateResult => {
     const target = store.target.value;
@@ -31,7 +43,9 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const target = store.target.value;
     if (target.direction) {
-      return render(html`<span>value along</span> <span class="rs-chip rs-fixed" title="Set from Python; a new answer replaces it">a direction</span>
+      const from = toldOf(targetKey(target))?.from ?? null;
+      const tip = from === null ? "Set from Python; a new answer replaces it" : "A variable of the notebook, as it was when it was chosen";
+      return render(html`<span>value along</span> <span class="rs-chip rs-fixed" title=${tip}>${from === null ? "a direction" : shown(from)}</span>
         <button type="button" class="rs-quiet" data-side="answer" @click=${() => (open.value = "answer")}>use a token instead</button>`, line);
     }
     const some = inView(target, store.prompt.value).some((c) => c.distractor.length > 0);
@@ -50,11 +64,24 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     );
   });
 
-  const apply = (side: Side, tokens: Token[]): void => {
+  watch(signal, () => {
+    const words = toldOf(targetKey(store.target.value))?.words ?? [];
+    const more = words.length - MOST_WORDS;
+    render(words.length === 0 ? nothing : html`${words.slice(0, MOST_WORDS).map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
+      type="button" class="rs-quiet" aria-label="Understood" title="Take this sentence away" @click=${() => (told.value = null)}>×</button>`, said);
+    said.hidden = words.length === 0;
+  });
+
+  const take = (target: Target, words: string[], from: string | null = null): void => {
     batch(() => {
-      store.target.value = edit(store.target.peek(), store.prompt.peek(), side, tokens);
+      store.target.value = target;
+      told.value = { key: targetKey(target), from, words };
       open.value = null;
     });
+  };
+  const apply = (side: Side, tokens: Token[]): void => {
+    const { target, said } = edit(store.target.peek(), store.prompt.peek(), side, tokens);
+    take(target, said === null ? [] : [said]);
     if (tokens.length === 0) line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
   };
   const close = (refocus: boolean): void => {
@@ -74,6 +101,10 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     mountCombobox(box, side, store, client, end.signal, {
       choose: (token) => {
         apply(side, [token]);
+        line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
+      },
+      take: (target, notes, from) => {
+        take(target, notes, from);
         line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
       },
       close,
