@@ -142,7 +142,7 @@ def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = Tr
         return Fit(f"{count} pair{s}", rows)
     if not all(map(_is_token, rows)):
         return None
-    return Fit(f"{count} {'id' if all(type(row) is int for row in rows) else 'token'}{s}", rows)
+    return Fit(f"{count} {'id' if all(type(row) is int for row in rows) else 'text'}{s}", rows)
 
 
 def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:

@@ -43,7 +43,7 @@ def findings(view: Locator) -> list[str]:
 
 def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
     inspect = "import residscope\npanel = residscope.inspect(cache, heads=['1.1', '2.0'])"
-    lab.open(lab.write_notebook("small.ipynb", TINY, inspect))
+    lab.open(lab.write_notebook("small.ipynb", TINY, "mine = [5, 6, 7]", inspect))
     lab.open_sidebar()
     lab.run_all()
     panel = lab.panel()
@@ -62,4 +62,8 @@ def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
             lab.ready(panel)
             found += [f"{theme} {state}: {finding}" for finding in findings(panel)]
         found += [f"{theme}, sidebar: {finding}" for finding in findings(lab.sidebar)]
+        narrow.get_by_role("button", name="answer:").click()
+        expect(narrow.get_by_role("group", name="From the notebook")).to_be_visible(timeout=FOLLOWS)
+        found += [f"{theme}, the target's menu: {finding}" for finding in findings(lab.sidebar)]
+        lab.page.keyboard.press("Escape")
     assert not found, "\n".join(found)

@@ -270,3 +270,68 @@ def test_heads_are_asked_for_ahead_also_where_the_kernel_was_busy_without_a_cell
     asked = heads_asked(lab)
     cell(view, "L1H1").hover()
     lab.until(asked, lambda heads: {"L1H1", "L0H1", "L2H1", "L1H0", "L1H2"} <= set(heads))
+
+
+# --- the target ------------------------------------------------------------------------------------------------------
+LYING = """
+answer_tokens = torch.tensor([[5, 6], [7, 8], [9, 10]])
+too_many = torch.zeros(4, 2, dtype=torch.long)
+direction = model.W_U[:, 5] - model.W_U[:, 6]
+globals()["<img src=x onerror=alert(1)>"] = globals()["\\u202egnirts"] = [5, 7, 9]
+"""
+CHOSEN = "logits[:, -1].gather(1, answer_tokens).diff(dim=1).neg().mean().item()"
+
+
+def signed(number: float) -> str:
+    return f"{number:+.3f}".replace("-", "−")
+
+
+def test_the_targets_menu_offers_what_lies_in_the_notebook(small: Lab) -> None:
+    small.run_cell(LYING)
+    view = small.inspect("cache")
+    small.start_cell("import time\nwhile True: time.sleep(0.01)")
+    view.get_by_role("button", name="answer:").click()
+    offered = view.get_by_role("group", name="From the notebook").get_by_role("option")
+    expect(offered).to_have_text(
+        [
+            "answer_tokens[3, 2] ids",
+            "direction[24] direction",
+            'globals()["<img src=x onerror…3 ids',
+            'globals()["\\u202egnirts"]3 ids',
+        ],
+        timeout=FOLLOWS,
+    )
+    view.get_by_role("combobox", name="Token for the answer").fill("ANSWER_")
+    expect(offered).to_have_count(1)
+    offered.first.click()
+    expect(view.get_by_role("button", name="answer: each prompt’s answer")).to_be_focused(timeout=FOLLOWS)
+    running = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
+    assert small.page.evaluate(f"() => {running}") == "running"
+    small.interrupt()
+    small.page.wait_for_function(f"() => {running} === 'idle'")
+    expected = small.python(CHOSEN)
+    badge = view.get_by_role("status")
+    expect(badge).to_contain_text(
+        f"✓ rows sum to {signed(expected)} · the model’s own mean logit difference", timeout=FOLLOWS
+    )
+    view.get_by_role("button", name="answer:").click()
+    offered.filter(has_text="direction").click()
+    expect(view.locator(".rs-target-line")).to_contain_text("value along direction")
+    along = "((cache['ln_final.hook_normalized'] * model.ln_final.weight)[:, -1] @ direction).mean().item()"
+    expect(badge).to_contain_text(f"✓ rows sum to {signed(small.python(along))}", timeout=FOLLOWS)
+
+
+def test_a_token_in_place_of_each_prompts_own_is_its_plain_logit_and_said_so(small: Lab) -> None:
+    view = small.inspect("cache")
+    view.get_by_role("button", name="answer: each prompt’s top token").click()
+    view.get_by_role("listbox", name="Tokens").get_by_role("option").nth(1).click()
+    said = view.locator(".rs-target-said")
+    expect(said).to_contain_text("Each prompt’s second was dropped")
+    expect(view.get_by_role("button", name="minus …")).to_be_visible()
+    token = small.python("logits[:, -1].softmax(-1).mean(0).topk(2).indices[1].item()")
+    expected = small.python(f"logits[:, -1, {token}].mean().item()")
+    expect(view.get_by_role("status")).to_contain_text(
+        f"✓ rows sum to {signed(expected)} · the model’s own mean logit", timeout=FOLLOWS
+    )
+    said.get_by_role("button", name="Understood").click()
+    expect(said).to_be_hidden()

@@ -72,6 +72,7 @@ LONGEST: dict[str, tuple[Callable[[int], dict[str, Any]], int, str]] = {
     "heads": (lambda n: positions(["L0H0"] * n), 16_384, "entries"),
     "shown.heads": (lambda n: shown("code", heads=["L0H0"] * n), 16_384, "entries"),
     "shown.heads[0]": (lambda n: shown("code", heads=["x" * n]), 200, "characters"),
+    "name": (lambda n: {"kind": "resolve", "name": "x" * n}, 200, "characters"),
     "id": (lambda n: {"kind": "give-up", "id": "x" * n}, 200, "characters"),
     "view": (lambda n: {"kind": "presence", "view": "x" * n, "state": "shown"}, 200, "characters"),
 }

@@ -136,7 +136,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
           placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input} @keydown=${keys}>
         <div role="listbox" id=${id} aria-label="Tokens">
           ${list.map((o, i) => option(i, visible(o.token.text), o.note, () => act.choose(o.token)))}
-          ${here.length === 0 ? nothing : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><h4 id="${id}-found">From the notebook</h4>
+          ${here.length === 0 ? nothing : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation" class="rs-found-title" id="${id}-found">From the notebook</div>
             ${here.map(({ name, words }, i) => option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () => read(name)))}</div>`}
         </div>
         ${more > 0 ? html`<p>${more} more in the notebook: type a part of the name.</p>` : nothing}
