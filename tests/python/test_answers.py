@@ -221,7 +221,7 @@ def test_what_is_read_otherwise_than_written_bears_a_note(ioi, ask, monkeypatch)
     names = ["Mary", *[" Mary"] * 7]
     target = ask({"names": names}, "resolve", name="names")["reply"]["target"]
     notes = ask({}, "attribute", by="head", target=target)["reply"]["notes"]
-    assert notes == residscope.attribute(ioi.cache, names).notes
+    assert set(residscope.attribute(ioi.cache, names).notes) <= set(notes)
     assert any("“·Mary”" in note for note in notes)
     # A tokenizer that takes another token than was written says so at once: the target does not tell any more.
     mary = int(ioi.answer_tokens[0, 0])
