@@ -69,10 +69,11 @@ def named(name: str, batch: int, d_model: int) -> Any:
     """
     fit = next((fits(value, None) for known, value, fits in _candidates(batch, d_model) if known() == name), None)
     if fit is None:
+        s = "" if batch == 1 else "s"
         raise ResidscopeError(
             "answers",
-            f"`{shown(name).replace('`', 'ˋ')}` is not there any more, or not all that it holds is an answer for {batch} "
-            f"prompt{'' if batch == 1 else 's'}: a token as text or id, or a pair of these, for each.",
+            f"`{shown(name).replace('`', 'ˋ')}` is not there any more, or not all that it holds is an answer for "
+            f"{batch} prompt{s}: a token as text or id, or a pair of these, for each.",
         )
     return fit.answers
 
