@@ -3,7 +3,7 @@ import { batch, computed, type ReadonlySignal, type Signal, signal as state, unt
 import type { Caches } from "./caches";
 import { Client, RequestFailed } from "./client";
 import { shown } from "./legible";
-import { child, watch } from "./lifetime";
+import { child, later, watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import type { CacheRef, CacheRow, Target } from "./protocol.gen";
 import { fitting, select, type Selection, selectionOf } from "./selection";
@@ -12,6 +12,9 @@ import { NOTHING, targetKey } from "./target";
 
 /** What has become of a cache that is in view. */
 export type Fate = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
+
+/** Taking a new cache is done in less, mostly: then nothing need be said of it. */
+const MOMENT_MS = 400;
 
 const WORDS: Record<Exclude<Fate, "same">, () => string> = {
   changed: () => "was changed in place since. The last picture stays.",
@@ -35,6 +38,8 @@ export class Inspection {
   #default = "";
   #wanted: Selection | null;
   readonly #name: Signal<string>;
+  /** Whether taking the new cache of the followed variable takes its time. */
+  readonly #slow = state(false);
 
   constructor(
     parent: HTMLElement,
@@ -51,10 +56,24 @@ export class Inspection {
     watch(this.#end.signal, () => void (this.store.cacheName.value = this.name));
     // Its variable leads to another cache, or nowhere, while it lives on under another name: the view is known by that.
     watch(this.#end.signal, () => {
+      if (this.#coming.value) return; // it stays with its variable
       const row = this.#row.value;
       const now = row && this.caches.kernel.value === this.#kernel ? this.caches.find(row.ref.id) : undefined;
       const [other] = now?.names ?? [];
       if (now && other !== undefined && !now.names.includes(this.name)) this.#name.value = other;
+    });
+    let pause: AbortController | null = null;
+    watch(this.#end.signal, () => {
+      const next = this.#coming.value;
+      pause?.abort();
+      pause = null;
+      untracked(() => {
+        this.#slow.value = false;
+        if (!next) return;
+        pause = child(this.#end.signal);
+        later(MOMENT_MS, pause.signal, () => (this.#slow.value = true));
+        void this.take(next);
+      });
     });
     watch(this.#end.signal, () => {
       if (this.store.outdated.value > 0) untracked(() => void this.caches.refresh());
@@ -95,6 +114,16 @@ export class Inspection {
     return this.caches.named(this.name) ?? (row && this.fate.value !== "restarted" ? this.caches.find(row.ref.id) : null) ?? null;
   });
 
+  /** The new cache of the variable that is followed, on its way into view; null where it is there, or none is followed. */
+  readonly #coming: ReadonlySignal<CacheRow | null> = computed(() => {
+    const variable = this.store.follow.value;
+    const row = this.#row.value;
+    const next = variable === null || !row || this.#client.lost.value ? undefined : this.caches.named(variable);
+    if (!next || next.problem || !row) return null;
+    const isNew = next.ref.id !== row.ref.id || this.caches.kernel.value !== this.#kernel;
+    return isNew ? next : null;
+  });
+
   /** Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays. */
   async take(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
@@ -111,6 +140,8 @@ export class Inspection {
     batch(() => {
       this.#kernel = this.caches.kernel.peek();
       this.#row.value = row;
+      const { follow } = selection;
+      if (follow !== null && row.names.includes(follow)) this.#name.value = follow;
       this.store.ref.value = row.ref;
       this.store.problems.value = new Map(found.trouble ? [["target", found.trouble]] : []);
       select(this.store, { ...selection, target: found.target });
@@ -160,6 +191,7 @@ export class Inspection {
   }
 
   #standing(): Standing | null {
+    if (this.#coming.value) return this.#slow.value ? { words: "is another cache now, which is being read. The last picture stays until then." } : null;
     const fate = this.fate.value;
     if (fate === "same") return null;
     const next = this.successor.value;

@@ -23,6 +23,8 @@ export interface Selection {
   tab: Tab;
   padding: Padding;
   folded: readonly Section[];
+  /** The variable whose new caches the view takes by itself. */
+  follow: string | null;
 }
 
 /** What of a selection makes sense for a cache of this shape. */
@@ -50,7 +52,7 @@ export function selectionOf(store: Store, isDefault: (target: Target) => boolean
     prompt: store.prompt.value, position: store.locked.value, target: isSet(target) && !isDefault(target) ? target : null,
     heads: store.heads.value, norm: store.norm.value, topK: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
     weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
-    padding: store.padding.value, folded: store.folded.value,
+    padding: store.padding.value, folded: store.folded.value, follow: store.follow.value,
   };
 }
 
@@ -70,6 +72,7 @@ export function select(store: Store, selection: Selection): void {
     store.tab.value = selection.tab;
     store.padding.value = selection.padding;
     store.folded.value = selection.folded;
+    store.follow.value = selection.follow;
   });
 }
 
@@ -89,12 +92,14 @@ const SCORES: Score[] = ["previous", "first", "duplicate", "induction", "entropy
 const TABS: Tab[] = ["attention", "positions", "token-lens", "prompts"];
 /** Of a selection from outside no more heads are looked at. */
 const MOST_HEADS = 20_000;
+/** No variable's name is longer: `runs["…"]` included. */
+const LONGEST_NAME = 1000;
 const one = <T>(known: readonly T[], value: unknown): T | undefined => known.find((name) => name === value);
 
 /** A selection that came from outside: anything that is not one becomes null. */
 export function asSelection(value: unknown): Selection | null {
   if (typeof value !== "object" || value === null) return null;
-  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded } = value as Record<string, unknown>;
+  const { prompt, position, target, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded, follow } = value as Record<string, unknown>;
   const whole = (v: unknown): number | null => (typeof v === "number" && Number.isInteger(v) && v >= 0 ? v : null);
   const asked = safeParse(TargetCheck, target);
   const named = Array.isArray(heads) ? heads.slice(0, MOST_HEADS).filter((head): head is string => typeof head === "string" && parseHead(head) !== null) : [];
@@ -105,5 +110,6 @@ export function asSelection(value: unknown): Selection | null {
     score: one(SCORES, score) ?? null, tab: one(TABS, tab) ?? "attention",
     padding: padding === "none" ? padding : "found",
     folded: Array.isArray(folded) ? SECTIONS.filter((name) => folded.includes(name)) : [],
+    follow: typeof follow === "string" && follow !== "" && follow.length <= LONGEST_NAME ? follow : null,
   };
 }

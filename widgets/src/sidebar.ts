@@ -7,7 +7,8 @@ import { child, element, watch } from "./lifetime";
 import type { CacheRow } from "./protocol.gen";
 import type { Selection } from "./selection";
 import { themed } from "./theme";
-import { mountCaches } from "./views/caches";
+import { plural } from "./format";
+import { mountCaches, WHAT } from "./views/caches";
 import { mountKernels, type Places } from "./views/kernels";
 import { mountLinkState } from "./views/link-state";
 
@@ -33,6 +34,8 @@ export interface SidebarHost {
   left?(path: string): void;
 }
 
+let lists = 0;
+
 /** The part of one kernel. */
 class Part {
   readonly node = element("div", "rs-part");
@@ -40,26 +43,46 @@ class Part {
   readonly #left = new Map<string, Selection>();
   readonly end: AbortController;
   readonly #view = element("div", "rs-part-view");
+  readonly #list = element("div", "rs-part-list", { id: `rs-caches-${++lists}` });
+  readonly #demanded = state(false);
+  readonly #chosen = computed(() => Boolean(this.inspection.value?.row.value));
+  /** The list is there until a cache is chosen, then on demand. */
+  readonly #listed = computed(() => !this.#chosen.value || this.#demanded.value);
 
   constructor(
     readonly path: string,
     readonly caches: Caches,
     readonly host: SidebarHost,
+    /** Whether somebody looks at this part. */
+    seen: ReadonlySignal<boolean>,
     parent: AbortSignal,
   ) {
     this.end = child(parent);
     const { signal } = this.end;
     const link = element("div", "rs-link");
-    const list = element("div", "rs-part-list");
-    this.node.append(link, list, this.#view);
+    this.node.append(link, this.#list, this.#view);
     mountLinkState(link, caches.link, signal);
     const { enlarge } = host;
-    mountCaches(list, caches, () => this.inspection.value, {
+    mountCaches(this.#list, caches, () => this.inspection.value, {
+      open: this.#listed, over: this.#chosen, close: (refocus) => this.#close(refocus),
+    }, {
       inspect: (row) => this.inspect(row),
       ...(enlarge ? { enlarge: (row: CacheRow) => this.enlarge(row) } : {}),
     }, signal);
+    const free = state(false);
     void host.remembered(path).then((last) => {
-      if (last && !this.inspection.peek() && !signal.aborted) this.#open(last.name, last.selection).takeWhenListed();
+      if (this.inspection.peek() || signal.aborted) return;
+      if (last) this.#open(last.name, last.selection).takeWhenListed();
+      else free.value = true;
+    });
+    let waited = false;
+    watch(signal, () => {
+      // The only cache there is, is the one that is meant: at once where somebody opens the sidebar; where it comes later, not beside a cell that runs.
+      if (!free.value || this.inspection.value || !seen.value || caches.kernel.value === "") return;
+      const [lone, ...others] = caches.rows.value;
+      const isLone = lone !== undefined && others.length === 0 && !lone.problem;
+      if (isLone && !(waited && caches.link.occupied?.value)) untracked(() => this.inspect(lone));
+      waited = true;
     });
     watch(signal, () => {
       const inspection = this.inspection.value;
@@ -71,6 +94,7 @@ class Part {
   }
 
   inspect(row: CacheRow, name = row.names[0] ?? "cache"): void {
+    this.#demanded.value = false;
     const open = this.inspection.peek();
     // The same variable keeps its view and what is selected in it.
     if (open && open.name === name) {
@@ -78,16 +102,60 @@ class Part {
       if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.take(row);
       return;
     }
-    // Another one starts with what it was left with, or with what is selected now.
-    if (open) this.#left.set(open.name, open.selection.peek());
-    void this.#open(name, this.#left.get(name) ?? open?.selection.peek() ?? null).take(row);
+    // Another one starts with what it was left with, or with what is selected now; each variable is followed by itself.
+    const now = open?.selection.peek();
+    if (open && now) this.#left.set(open.name, now);
+    void this.#open(name, this.#left.get(name) ?? (now ? { ...now, follow: null } : null)).take(row);
   }
 
   #open(name: string, selection: Selection | null): Inspection {
     this.inspection.peek()?.close();
     const inspection = new Inspection(this.#view, this.caches, name, this.end.signal, selection);
+    inspection.store.around.value = {
+      list: {
+        id: this.#list.id,
+        open: this.#listed,
+        count: computed(() => {
+          const { value: rows } = this.caches.rows;
+          const at = rows.findIndex((row) => row.ref.id === inspection.row.value?.ref.id);
+          return at === -1 ? (rows.length > 0 ? plural(rows.length, "other") : "") : rows.length > 1 ? `${at + 1} of ${rows.length}` : "";
+        }),
+        toggle: () => (this.#listed.peek() ? this.#close(true) : this.demand()),
+      },
+      ...(this.host.enlarge ? { enlarge: () => void this.enlargeShown() } : {}),
+    };
     this.inspection.value = inspection;
     return inspection;
+  }
+
+  /** Opens the list over the view, beneath the line of its button. */
+  demand(): void {
+    if (!this.#chosen.peek()) return;
+    const button = this.#button;
+    if (button) this.#list.style.setProperty("--rs-under", `${button.getBoundingClientRect().bottom - this.node.getBoundingClientRect().top + 4}px`);
+    this.#demanded.value = true;
+  }
+
+  #close(refocus: boolean): void {
+    this.#demanded.value = false;
+    if (refocus) this.#button?.focus();
+  }
+
+  get #button(): HTMLElement | null {
+    return this.#view.querySelector<HTMLElement>(".rs-named");
+  }
+
+  /** The cache in view, or the first row. */
+  focus(): boolean {
+    const to = this.#listed.peek() ? this.#list.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main') : this.#button;
+    to?.focus();
+    return to !== null;
+  }
+
+  enlargeShown(): boolean {
+    const row = this.inspection.peek()?.row.peek();
+    if (row) this.enlarge(row);
+    return Boolean(row);
   }
 
   enlarge(row: CacheRow): void {
@@ -107,7 +175,7 @@ export class Sidebar {
     const root = this.#root;
     const head = element("div", "rs-side-head");
     const place = element("div", "rs-side-parts");
-    const nothing = element("p", "rs-side-none", {}, "Open a notebook: the activation caches in its kernel are listed here.");
+    const nothing = element("p", "rs-side-none", {}, `${WHAT}. Open a notebook: the activation caches in its kernel are listed here.`);
     root.append(head, nothing, place);
     parent.append(root);
     themed(root, signal);
@@ -149,28 +217,22 @@ export class Sidebar {
       const rows = part.caches.rows.value;
       const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part.caches.named(name);
       wish.abort();
-      if (row) untracked(() => part.inspect(row, name ?? undefined));
+      untracked(() => (row ? part.inspect(row, name ?? undefined) : part.demand()));
     });
   }
 
   /** The view that is looked at, into a place of its own. */
   enlarge(): boolean {
-    const part = this.#current.peek();
-    const row = part?.inspection.peek()?.row.peek();
-    if (!part || !row) return false;
-    part.enlarge(row);
-    return true;
+    return this.#current.peek()?.enlargeShown() ?? false;
   }
 
   refresh(): void {
     void this.#current.peek()?.caches.refresh();
   }
 
-  /** The first row of the list, or the choice of a kernel. */
+  /** The cache in view, the first row of the list, or the choice of a kernel. */
   focus(): void {
-    const part = this.#current.peek();
-    const first = part?.node.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main');
-    (first ?? this.#root.querySelector<HTMLElement>("select"))?.focus();
+    if (!this.#current.peek()?.focus()) this.#root.querySelector<HTMLElement>("select")?.focus();
   }
 
   /** A notebook was renamed: what was at its old path is looked at anew. */
@@ -185,7 +247,8 @@ export class Sidebar {
   #part(path: string, place: HTMLElement): Part {
     const known = this.#parts.get(path);
     if (known) return known;
-    const part = new Part(path, this.host.caches(path), this.host, this.signal);
+    const seen = computed(() => this.host.visible.value && this.#current.value?.path === path);
+    const part = new Part(path, this.host.caches(path), this.host, seen, this.signal);
     this.#parts.set(path, part);
     place.append(part.node);
     return part;

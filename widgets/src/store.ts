@@ -54,6 +54,14 @@ export interface Standing {
   act?: { label: string; run: () => void };
 }
 
+/** What the place of a view adds to its header. */
+export interface Around {
+  /** The list of caches that is folded away behind the name of the one in view. */
+  list: { id: string; open: ReadonlySignal<boolean>; count: ReadonlySignal<string>; toggle: () => void };
+  /** Opens the view in a place of its own; left out where the host has none. */
+  enlarge?: () => void;
+}
+
 export interface Synced {
   cacheName: Signal<string>;
   prompt: Signal<number | null>;
@@ -100,6 +108,9 @@ export class Store implements Synced {
   /** Which cache of a kernel is in view; null in an inline panel, which has one. */
   readonly ref = signal<CacheRef | null>(null);
   readonly standing = signal<Standing | null>(null);
+  /** The variable whose new caches are taken by themselves; null where none is. */
+  readonly follow = signal<string | null>(null);
+  readonly around = signal<Around | null>(null);
   /** Whether this is a saved picture: nobody can be asked whether its figures are true. */
   readonly isSaved = signal(false);
   /** Counts keys that went to another head: strip, sentence and map are to be in view. */

@@ -1,7 +1,7 @@
 // The badge in words: what is added up, where the model's own figure was read, and what the verdict means.
 import { amount, signed } from "../format";
 import type { Attribution } from "../store";
-import { rowSum, verdict } from "./ledger";
+import { rowSum, type Verdict, verdict } from "./ledger";
 
 const KINDS: Record<string, string> = { hook_attn_out: "attention", hook_mlp_out: "MLPs", "attn.hook_z": "heads", hook_embed: "embeddings" };
 
@@ -14,6 +14,15 @@ export function missingWords(kinds: string[]): string {
 export function lackingIn(missing: string[]): string | null {
   const kinds = missing.flatMap((name) => KINDS[name] ?? []);
   return kinds.length > 0 ? missingWords(kinds) : null;
+}
+
+/** The verdict where there is no room for its sentence; `unexplained` is null where that is too little to be said of the mean. */
+export function brief(kind: Verdict["kind"], sum: number, unexplained: number | null, own: boolean, past: boolean, largest: number): string {
+  if (kind === "incomplete") return "not complete";
+  if (kind === "contradicts") return "does not add up";
+  if (past) return `was ${signed(sum, largest)}`;
+  if (kind === "misses") return unexplained === null ? "a prompt is missed" : `misses ${signed(unexplained, largest)}`;
+  return kind === "agrees" && own ? `✓ adds up: ${signed(sum, largest)}` : `${signed(sum, largest)}, not checked`;
 }
 
 export function explanation(data: Attribution, quantity: string, dtype: string): string {

@@ -4,7 +4,7 @@ import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, vanishes } from "../format";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
-import { explanation, lackingIn, missingWords } from "./badge-words";
+import { brief, explanation, lackingIn, missingWords } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 import { prose } from "./prose";
 
@@ -20,7 +20,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const refused = store.why("heads") !== null;
     if (!data || refused) {
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
-      if (lacking) return render(html`<span class="rs-badge-text rs-misses">rows not complete: ${lacking}</span>`, status);
+      if (lacking) return render(html`<span class="rs-badge-text rs-misses" title=${lacking}>rows not complete<span class="rs-badge-long">: ${lacking}</span></span>`, status);
       const text = refused ? "the rows cannot be added up" : "adding up the rows …";
       return render(html`<span class="rs-badge-text rs-pending">${text}</span>`, status);
     }
@@ -40,10 +40,11 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
       : kind === "misses" ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ${signed(measured, largest)}`
       : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
+    const short = brief(kind, sum, unexplained !== null && Math.abs(unexplained) > data.reply.tolerance ? unexplained : null, data.reply.own === true, past, largest);
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} @click=${() => (open.value = !open.value)}>${text}${mark}</button>`, status);
+    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} data-short=${short} title=${text} @click=${() => (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`, status);
   });
 
   watch(signal, () => {
