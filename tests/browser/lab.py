@@ -186,13 +186,41 @@ class Lab:
 
     @property
     def caches(self) -> Locator:
-        """The rows of the sidebar's list."""
-        return self.sidebar.get_by_role("list", name="Activation caches").get_by_role("listitem")
+        """The rows of the sidebar's list, also while it is folded."""
+        part = self.sidebar.locator(".rs-part:not([hidden])")
+        rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
+        return rows.get_by_role("listitem", include_hidden=True)
+
+    @property
+    def shown(self) -> Locator:
+        """The view in the sidebar."""
+        return self.sidebar.get_by_role("region", name="Residscope", exact=True)
+
+    @property
+    def chosen(self) -> Locator:
+        """The name of the cache in view: the button that opens the list."""
+        return self.shown.locator("button.rs-named")
+
+    def open_list(self) -> Locator:
+        """Open the sidebar's list, if it is folded, and return it."""
+        if self.chosen.is_visible() and self.chosen.get_attribute("aria-expanded") == "false":
+            self.chosen.click()
+        found = self.sidebar.get_by_role("list", name="Activation caches")
+        expect(found).to_be_visible()
+        return found
 
     def inspect(self, name: str) -> Locator:
-        """Click the row of a cache in the sidebar, and return its view once it is drawn."""
-        self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b")).click()
-        return self.ready(self.sidebar.get_by_role("region", name="Residscope", exact=True))
+        """Choose a cache in the sidebar, unless it is in view, and return its view once it is drawn."""
+        row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
+        expect(row).to_have_count(1)
+        # The only one there is opens by itself, in a moment or by now.
+        if self.caches.count() == 1:
+            expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
+        if not self.chosen.is_visible() or self.chosen.inner_text() != name:
+            self.open_list()
+            row.get_by_role("button", name=name).first.click()
+            expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
+        return self.ready(self.shown)
 
     def ready(self, view: Locator, timeout: float = 30_000) -> Locator:
         """A view, once it is ready; its own words when it is in error."""

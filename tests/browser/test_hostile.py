@@ -87,7 +87,7 @@ runs = {"y" + "\\u0e49" * 450: again(), "\\u2067z" + "\\u20dd" * 30: again()}
 panel = residscope.inspect(cache, name="\\u202ep" + "\\u0336\\u0301" * 225)
 del cache
 """
-BESIDE = ".rs-badge, .rs-cache-facts, .rs-controls, .rs-facts span"
+BESIDE = ".rs-badge-text, .rs-cache-facts, .rs-target, .rs-at, .rs-facts .rs-dotted"
 """What stands beside a name."""
 
 
@@ -146,9 +146,10 @@ def test_a_name_covers_nothing_turns_nothing_and_hides_nothing(lab: Lab, page: P
         view = panel
         if nth < 4:
             row = lab.caches.nth(nth)
+            lab.open_list()
             stays_in_its_box(page, row.locator(".rs-cache"), row)
             row.locator(".rs-cache-main").click()
-            expect(row.locator("[aria-current=true]")).to_be_visible()
+            expect(row.locator("[aria-current=true]")).to_have_count(1)
             view = lab.ready(lab.sidebar.get_by_role("region", name="Residscope", exact=True))
         badge = view.locator(".rs-badge")
         expect(badge).to_contain_text("sum to", timeout=FOLLOWS)

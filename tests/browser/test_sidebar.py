@@ -94,6 +94,7 @@ def test_a_second_cache_and_one_level_of_containers(small: Lab) -> None:
     assert names[2].startswith("kept[1] ")
     assert "1 prompt × " in names[2]
     small.inspect("other")
+    small.open_list()
     expect(small.caches.nth(1).get_by_role("button", name=re.compile("^other"))).to_have_attribute(
         "aria-current", "true"
     )
@@ -108,21 +109,21 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.sidebar.get_by_label("Kernel")).to_contain_text("second.ipynb (the one in focus)")
     expect(small.sidebar.get_by_text("No activation cache in this kernel yet")).to_be_visible(timeout=FOLLOWS)
     small.run_all()
-    expect(small.caches.filter(visible=True)).to_have_count(1, timeout=FOLLOWS)
-    expect(small.caches.filter(visible=True)).to_contain_text("second")
+    expect(small.caches).to_have_count(1, timeout=FOLLOWS)
+    expect(small.caches).to_contain_text("second")
 
     # Back by the focus: the picture is as it was left. Then by the choice.
     small.command("docmanager:open", path="small.ipynb")
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible()
     choice = small.sidebar.get_by_role("combobox", name="Kernel")
     choice.select_option("=second.ipynb")
-    expect(small.caches.filter(visible=True)).to_contain_text("second")
+    expect(small.caches).to_contain_text("second")
 
     # A notebook that is closed: its kernel runs on, and so does what is seen of it.
     small.command("docmanager:open", path="second.ipynb")
     small.command("docmanager:save")
     small.command("application:close")
-    expect(small.caches.filter(visible=True)).to_contain_text("second")
+    expect(small.caches).to_contain_text("second")
     small.inspect("second")
 
     small.command("console:create", path="", kernelPreference={"name": "tests"}, activate=True)
@@ -335,3 +336,82 @@ def test_a_token_in_place_of_each_prompts_own_is_its_plain_logit_and_said_so(sma
     )
     said.get_by_role("button", name="Understood").click()
     expect(said).to_be_hidden()
+
+
+# --- many caches, and the list that folds -----------------------------------------------------------------------------
+def test_the_only_cache_is_in_view_once_the_sidebar_is_opened_and_no_sooner(lab: Lab) -> None:
+    lab.open(lab.write_notebook("small.ipynb", TINY))
+    lab.run_all()
+    assert lab.python("'residscope' in __import__('sys').modules") is False
+    lab.open_sidebar()  # the one click
+    expect(lab.shown.get_by_role("grid", name="Head map")).to_be_visible(timeout=FOLLOWS)
+    assert len(cells(lab.ready(lab.shown))) > 0
+    expect(lab.sidebar.get_by_role("list", name="Activation caches")).to_be_hidden()
+
+
+def test_of_two_caches_none_is_opened_and_a_sentence_says_what_this_is(lab: Lab) -> None:
+    lab.open(lab.write_notebook("two.ipynb", TINY, "other = tiny.run(model)[2]"))
+    sidebar = lab.open_sidebar()
+    expect(sidebar.get_by_text("contributes to a model’s prediction")).to_be_visible(timeout=FOLLOWS)
+    lab.run_all()
+    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)
+    expect(sidebar.get_by_role("list", name="Activation caches")).to_be_visible()
+    expect(sidebar.get_by_text("choose a cache")).to_be_visible()
+    expect(lab.shown).to_have_count(0)
+    lab.inspect("other")
+    expect(sidebar.get_by_text("choose a cache")).to_be_hidden()
+
+
+def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: Lab) -> None:
+    small.run_cell("other = tiny.run(model)[2]")
+    view = small.inspect("other")
+    folded = small.sidebar.get_by_role("list", name="Activation caches")
+    expect(folded).to_be_hidden()
+    expect(small.chosen).to_be_focused()  # the row that was clicked is out of sight
+    expect(view.locator(".rs-count")).to_have_text("2 of 2")
+    header = view.locator(".rs-header").bounding_box()
+    assert header
+    assert header["height"] <= 3 * 30
+    before = view.get_by_role("grid", name="Head map").bounding_box()
+    for leave in ("Escape", "elsewhere", "the button"):
+        small.open_list()
+        assert view.get_by_role("grid", name="Head map").bounding_box() == before  # it lies over the view
+        expect(folded.get_by_role("button", name=re.compile("^other"))).to_be_focused()
+        if leave == "Escape":
+            small.page.keyboard.press("Escape")
+        elif leave == "elsewhere":
+            view.get_by_role("heading").first.click()
+        else:
+            small.chosen.click()
+        expect(folded).to_be_hidden()
+    small.open_list()
+    small.page.keyboard.press("ArrowUp")
+    small.page.keyboard.press("Enter")
+    expect(small.chosen).to_have_text("cache", timeout=FOLLOWS)
+    expect(folded).to_be_hidden()
+
+
+def test_thirty_caches_are_a_line_each_and_can_be_filtered(lab: Lab) -> None:
+    runs = "runs = {f'seed {i}': type(cache)(dict(cache.cache_dict), model) for i in range(29)}"
+    lab.open(lab.write_notebook("many.ipynb", TINY, runs))
+    lab.run_all()
+    sidebar = lab.open_sidebar()
+    expect(lab.caches).to_have_count(30, timeout=FOLLOWS)
+    expect(sidebar.get_by_text("30 caches")).to_be_visible()
+    tall = [row.bounding_box() for row in lab.caches.all()]
+    assert all(box and box["height"] < 26 for box in tall)
+    field = sidebar.get_by_role("searchbox", name="Filter the caches")
+    field.fill("seed 2")
+    expect(lab.caches).to_have_count(10)  # 2, 20 to 28
+    expect(sidebar.get_by_text("10 of 30")).to_be_visible()
+    field.press("ArrowDown")
+    lab.page.keyboard.type("7")  # a letter goes into the field
+    expect(lab.caches).to_have_count(1)
+    field.press("Enter")
+    expect(lab.chosen).to_have_text('runs["seed 27"]', timeout=FOLLOWS)
+    lab.ready(lab.shown)
+    lab.open_list()
+    expect(lab.caches).to_have_count(30)
+    expect(lab.caches.filter(has=lab.page.locator("[aria-current=true]"))).to_contain_text("3 × 4 heads")
+    lab.page.keyboard.press("Escape")
+    expect(lab.chosen).to_be_focused()

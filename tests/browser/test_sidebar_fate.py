@@ -7,7 +7,7 @@ import re
 import pytest
 from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing
+from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,52 @@ def test_an_inline_panel_lets_go_of_its_cache_when_its_output_goes(small: Lab) -
     small.command("notebook:clear-all-cell-outputs")
     expect(panel).to_have_count(0)
     small.becomes("gone() is None", True)
+
+
+FOLLOW = re.compile("^Follow")
+
+
+def test_a_variable_that_is_followed_brings_each_new_cache_by_itself(small: Lab) -> None:
+    view = small.inspect("cache")
+    cell(view, "L1H1").click()
+    pin = view.get_by_role("button", name=FOLLOW)
+    expect(pin).to_have_attribute("aria-pressed", "false")
+    pin.click()
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    # Also where the one in view lives on under another name, and where the kernel was started again.
+    for kept in ("", "old = cache\n"):
+        before = cells(view)
+        small.run_cell(f"{kept}logits, cache = model.run_with_cache((tokens + {len(kept) + 1}) % 50)")
+        expected = small.python(worth("L1H1"))
+        small.until(lambda: cells(view)["L1H1"], lambda value, x=expected: abs(value - x) < 5e-3, FOLLOWS / 1000)
+        assert cells(view) != before
+        expect(small.chosen).to_have_text("cache")
+        expect(standing(view)).to_have_count(0)
+        expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")
+    small.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    small.run_all()
+    expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
+    small.ready(view)
+    assert cells(view)["L1H1"] == pytest.approx(small.python(worth("L1H1")), abs=5e-3)
+
+
+def test_following_is_remembered_with_its_variable_only(small: Lab) -> None:
+    view = small.inspect("cache")
+    view.get_by_role("button", name=FOLLOW).click()
+    small.run_cell("other = tiny.run(model)[2]")
+    small.inspect("other")
+    expect(view.get_by_role("button", name=FOLLOW)).to_have_attribute("aria-pressed", "false")
+    small.inspect("cache")
+    expect(view.get_by_role("button", name=FOLLOW)).to_have_attribute("aria-pressed", "true")
+    small.command("docmanager:save-all")
+    small.until(lambda: str(small.server.request("/lab/api/workspaces/default")), lambda text: "residscope" in text)
+    small.page.reload()
+    small.page.wait_for_function("() => window.jupyterapp !== undefined")
+    small.page.evaluate("() => window.jupyterapp.restored")
+    small.open_sidebar()
+    expect(view.get_by_role("button", name=FOLLOW)).to_have_attribute("aria-pressed", "true", timeout=FOLLOWS)
+    small.run_cell("del other\ncache = tiny.run(model)[2]\nhere = id(cache)")
+    expect(small.caches).to_have_count(1, timeout=FOLLOWS)
+    small.ready(view)
+    expect(standing(view)).to_have_count(0)

@@ -249,13 +249,24 @@ class Code:
 
     @property
     def caches(self) -> Locator:
-        """The rows of the sidebar's list."""
-        return self.sidebar.get_by_role("list", name="Activation caches").get_by_role("listitem")
+        """The rows of the sidebar's list, also while it is folded."""
+        part = self.sidebar.locator(".rs-part:not([hidden])")
+        rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
+        return rows.get_by_role("listitem", include_hidden=True)
 
     def inspect(self, name: str) -> Locator:
-        """Click the row of a cache, and return its view once it is drawn."""
-        self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b")).locator(".rs-cache-main").click()
-        return self.drawn(self.sidebar.get_by_role("region", name="Residscope", exact=True))
+        """Choose a cache in the sidebar, unless it is in view, and return its view once it is drawn."""
+        view = self.sidebar.get_by_role("region", name="Residscope", exact=True)
+        chosen = view.locator("button.rs-named")
+        row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
+        expect(row).to_have_count(1)
+        if self.caches.count() == 1:  # the only one there is opens by itself
+            expect(chosen).to_have_attribute("aria-expanded", "false", timeout=FOLLOWS)
+        if not chosen.is_visible() or chosen.inner_text() != name:
+            if chosen.is_visible():
+                chosen.click()
+            row.locator(".rs-cache-main").click()
+        return self.drawn(view)
 
     def drawn(self, view: Locator) -> Locator:
         """A view, once it is ready."""

@@ -44,7 +44,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const count = store.notes.value.length;
     const mark = count === 0 ? nothing
       : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} data-short=${short} title=${text} @click=${() => (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`, status);
+    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace("adds up: ", "")} title=${text} @click=${() => (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`, status);
   });
 
   watch(signal, () => {

@@ -64,7 +64,7 @@ export function mountCaches(
 ): void {
   const first = element("p", "rs-first");
   const finder = element("div", "rs-finder", { hidden: "" });
-  const field = element("input", "", { type: "search", "aria-label": "Filter the caches", spellcheck: "false", autocomplete: "off" });
+  const field = element("input", "", { type: "search", "aria-label": "Filter the caches", placeholder: "Filter by name or model", spellcheck: "false", autocomplete: "off" });
   const found = element("span", "rs-found", { "aria-live": "polite" });
   finder.append(field, found);
   const list = element("div", "rs-caches", { role: "list", "aria-label": "Activation caches" });
@@ -120,7 +120,6 @@ export function mountCaches(
     const fitting = wanted === "" ? rows : rows.filter((row) => matches(row, wanted));
     render([...fitting.map((row) => item(row, false)), ...gone.map((row) => item(row, true))], list);
     finder.hidden = !many;
-    field.placeholder = `Filter ${rows.length} caches by name or model`;
     render(wanted === "" ? plural(rows.length, "cache") : `${fitting.length} of ${rows.length}`, found);
 
     const sentences = [...caches.notes.value, ...(caches.trouble.value ? [caches.trouble.value] : [])];
