@@ -3,7 +3,7 @@ import { computed, type ReadonlySignal, signal as state, untracked } from "@prea
 import { Caches } from "./caches";
 import { Inspection } from "./inspection";
 import { keepKeys } from "./keys";
-import { child, element, watch } from "./lifetime";
+import { child, element, later, watch } from "./lifetime";
 import type { CacheRow } from "./protocol.gen";
 import type { Selection } from "./selection";
 import { themed } from "./theme";
@@ -34,6 +34,8 @@ export interface SidebarHost {
   left?(path: string): void;
 }
 
+/** A kernel that is free for as long has run the cells it was given. */
+const BETWEEN_CELLS_MS = 400;
 let lists = 0;
 
 /** The part of one kernel. */
@@ -76,13 +78,22 @@ class Part {
       else free.value = true;
     });
     let waited = false;
+    let pause: AbortController | null = null;
     watch(signal, () => {
-      // The only cache there is, is the one that is meant: at once where somebody opens the sidebar; where it comes later, not beside a cell that runs.
-      if (!free.value || this.inspection.value || !seen.value || caches.kernel.value === "") return;
+      pause?.abort();
+      pause = null;
+      // The only cache there is, is the one that is meant: at once where somebody turns to it; one that comes later, when its cells have run.
+      if (!seen.value) return void (waited = false);
+      if (!free.value || this.inspection.value || caches.kernel.value === "") return;
       const [lone, ...others] = caches.rows.value;
       const isLone = lone !== undefined && others.length === 0 && !lone.problem;
-      if (isLone && !(waited && caches.link.occupied?.value)) untracked(() => this.inspect(lone));
+      const busy = caches.link.occupied?.value ?? false;
+      const comesLater = waited;
       waited = true;
+      if (!isLone || (comesLater && busy)) return;
+      if (!comesLater) return untracked(() => this.inspect(lone));
+      pause = child(signal);
+      later(BETWEEN_CELLS_MS, pause.signal, () => this.inspect(lone));
     });
     watch(signal, () => {
       const inspection = this.inspection.value;
