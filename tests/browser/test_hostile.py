@@ -120,7 +120,7 @@ def stays_in_its_box(page: Page, name: Locator, around: Locator) -> None:
     assert whole
     assert box["x"] >= whole["x"]
     assert box["x"] + box["width"] <= whole["x"] + whole["width"] + 0.5
-    assert name.evaluate("b => b.scrollWidth <= b.clientWidth && b.scrollHeight <= b.clientHeight + 1")
+    assert name.evaluate(WHOLE_OR_CUT)
     shown = {other: drawn(page, other.bounding_box()) for other in around.locator(BESIDE).all() if other.is_visible()}
     assert shown
     name.evaluate("b => b.style.color = 'transparent'")
@@ -128,6 +128,15 @@ def stays_in_its_box(page: Page, name: Locator, around: Locator) -> None:
         after = drawn(page, other.bounding_box())
         assert page.evaluate(DIFFERENCE, [before, after]) < 64, f"{text!a} is painted over {other}"
     name.evaluate("b => b.style.color = ''")
+
+
+WHOLE_OR_CUT = """b => {
+    const { textWrapMode, textOverflow, overflowX, overflowY } = getComputedStyle(b);
+    const clipped = overflowX === "clip" && overflowY === "clip";
+    const cut = clipped && textWrapMode === "nowrap" && textOverflow === "ellipsis";
+    return cut || (b.scrollWidth <= b.clientWidth && b.scrollHeight <= b.clientHeight + 1);
+}"""
+"""A name that has one line only, that of the narrow header, is cut off with an ellipsis; any other is whole."""
 
 
 AT_ITS_CENTRE = """badge => {

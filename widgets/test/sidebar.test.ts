@@ -143,6 +143,28 @@ it("puts back what was looked at, once its kernel lists it", async () => {
   expect(kept.at(-1)).toMatchObject({ name: "cache", selection: { heads: ["L2H1"], prompt: 1, target: null } });
 });
 
+it("follows a variable: takes each new cache of its name, and leaves the one that lives on under another", async () => {
+  const { link, show, facts, act, panel, root, ready } = open();
+  await show();
+  all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();
+  root.querySelector<HTMLElement>(".rs-follow")?.click();
+  for (const [id, others] of [["c2", []], ["c3", [changed(ROW, { id: "c2" }, { names: ["old"] })]]] as const) {
+    link.cell(...others, changed(ROW, { id }));
+    await vi.waitFor(() => expect(link.asked.at(-1)?.cache?.id).toBe(id));
+    await ready();
+    expect(facts()).toMatch(/^cache /);
+    expect(act()).toBeNull();
+    expect(all(panel() as HTMLElement, '[aria-selected="true"][role="gridcell"]')).toHaveLength(1);
+  }
+  root.querySelector<HTMLElement>(".rs-follow")?.click();
+  link.cell(changed(ROW, { id: "c4" }));
+  await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
+});
+
+it.each([["cache", "cache"], ["", null], [7, null], ["x".repeat(2000), null], [undefined, null]])("remembers that %s is followed as %s", (follow, kept) => {
+  expect(asSelection({ follow })?.follow).toBe(kept);
+});
+
 it("says what is in the way of attaching, with the line to run", async () => {
   const { link, root } = open();
   link.state.value = { kind: "refused", words: "No Residscope here.", line: "%pip install residscope==1" };

@@ -58,7 +58,7 @@ function activate(
       memory.move(from, to);
       views.forEach((view) => {
         if (view.opened.path !== from) return;
-        view.opened = { ...view.opened, path: to };
+        view.moved(to);
         void views.save(view);
       });
       sidebar.sidebar.drop(from);

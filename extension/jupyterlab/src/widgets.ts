@@ -71,10 +71,16 @@ export class ViewWidget extends MainAreaWidget<View> {
     super({ content: new View(caches, opened) });
     this.id = id;
     this.title.label = shown(opened.name);
-    this.title.caption = `${shown(opened.name)} in ${shown(PathExt.basename(opened.path))} · Residscope`;
+    this.moved(opened.path);
     this.title.icon = residscopeIcon;
     this.title.closable = true;
     this.toolbar.hide();
+  }
+
+  /** Its notebook has this path now. */
+  moved(path: string): void {
+    this.opened = { ...this.opened, path };
+    this.title.caption = `${shown(this.opened.name)} in ${shown(PathExt.basename(path))} · Residscope`;
   }
 
   /** What is needed to open it again as it is. */

@@ -67,7 +67,8 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
     const standing = store.standing.value;
     const { list } = store.around.value ?? {};
     const narrow = width.value < ROOM_PX;
-    const name = html`<b class="rs-cache">${shown(store.cacheName.value || f?.name || "cache")}</b>`;
+    const label = shown(store.cacheName.value || f?.name || "cache");
+    const name = html`<b class="rs-cache">${label}</b>`;
     const count = list?.count.value ?? "";
     const isOpen = list ? list.open.value : open.value && narrow;
     const toggle = (): void => (list ? list.toggle() : void (open.value = !open.peek()));
@@ -80,7 +81,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
     render(
       html`<div class="rs-name-line">
           ${list || narrow
-            ? html`<button type="button" class="rs-named" aria-expanded=${isOpen} aria-controls=${list?.id ?? id} title=${list ? "The caches of this kernel" : "What is known of this cache"}
+            ? html`<button type="button" class="rs-named" aria-expanded=${isOpen} aria-controls=${list?.id ?? id} title=${`${label}: ${list ? "the caches of this kernel" : "what is known of this cache"}`}
                 @click=${toggle} @keydown=${keys}>${name}</button>`
             : name}
           ${count ? html`<span class="rs-count">${count}</span>` : nothing}
