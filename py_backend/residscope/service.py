@@ -353,7 +353,7 @@ class Service:
 
         self._check(view, ask.shown)
         held = snapshot(partial(self._reply, view), self.name, ask.shown)
-        return PageReply(file_name(self.name)), [page(held).encode()]
+        return PageReply(file_name(self.name, ask.shown, view.batch)), [page(held).encode()]
 
     def _check(self, view: CacheView, shown: Shown) -> None:
         """Refuse a selection that is not one of this cache, whole: a page has many pictures of it."""

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -63,7 +64,7 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
     expect(menu.get_by_role("rowheader")).to_have_text(PICTURES)
 
     name, data = saved(lab, menu, "Heads: CSV")
-    assert name == "cache-heads.csv"
+    assert name == "cache-Mary-John-prompt0-heads.csv"
     grid = lab.python("residscope.attribute(cache, answers).grid[..., 0].tolist()")
     rows = records(data)
     assert [(int(r["layer"]), int(r["head"])) for r in rows] == [(i, j) for i in range(30) for j in range(9)]
@@ -93,10 +94,15 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
         assert page.locator("parsererror").count() == 0
         page.close()
     name, data = saved(lab, menu, "Heads: PNG")
-    assert (name, data[:8]) == ("cache-heads.png", b"\x89PNG\r\n\x1a\n")
+    assert (name, data[:8]) == ("cache-Mary-John-prompt0-heads.png", b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", data[16:24])
     assert width == pytest.approx(85 / 25.4 * 600, abs=2)  # one column of a paper
     assert width * height <= 16_000_000
+    resolution = data[33:54]  # the chunk behind the first one: dots a metre, across and up
+    assert resolution[:8] == b"\0\0\0\x09pHYs"
+    dots = round(width / 0.085)  # so that a word processor makes it 85 mm wide
+    assert struct.unpack(">IIB", resolution[8:17]) == (dots, dots, 1)
+    assert struct.unpack(">I", resolution[17:])[0] == zlib.crc32(resolution[4:17])
 
     lab.page.keyboard.press("Escape")
     expect(menu).to_be_hidden()
@@ -126,8 +132,42 @@ def test_the_stand_alone_page_is_saved_and_says_so(shown: tuple[Lab, Locator]) -
     lab, panel = shown
     menu = open_menu(panel)
     name, data = saved(lab, menu, "Stand-alone page (.html)")
-    assert re.fullmatch(r"[\w-]+\.html", name)
+    assert name == "cache-Mary-John-prompt0.html"
     assert data.lstrip().lower().startswith(b"<!doctype html>")
+
+
+def test_esc_is_taken_back_in_the_panel_and_not_in_the_notebook(shown: tuple[Lab, Locator]) -> None:
+    lab, panel = shown
+    cells = lab.page.locator(".jp-Notebook .jp-Cell").count()
+    said = panel.locator(".rs-sentence")
+    panel.get_by_role("option").nth(10).click()
+    lab.becomes("panel.position", 10)
+    lab.page.keyboard.press("Escape")  # the token first
+    lab.becomes("panel.position", 14)
+    expect(said).to_have_text("Let go: position 10, “·John₁₀”. Ctrl+Z brings it back.")
+    lab.page.keyboard.press("Escape")
+    lab.becomes("panel.heads", [])
+    lab.page.keyboard.press("Control+z")
+    lab.becomes("panel.heads", ["L23H3", "L29H0"])
+    expect(said).to_have_text("Back: L23H3 and L29H0. Ctrl+Z goes one step further back.")
+    lab.page.keyboard.press("Control+z")
+    lab.becomes("panel.position", 10)
+    lab.page.keyboard.press("Control+z")
+    expect(said).to_have_text("Nothing to bring back: Esc has let nothing go.")
+    assert lab.page.locator(".jp-Notebook .jp-Cell").count() == cells
+
+
+def test_export_is_never_alone_on_a_line(shown: tuple[Lab, Locator]) -> None:
+    _, panel = shown
+    button = panel.get_by_role("button", name="Export", exact=True)
+    beside = panel.locator(".rs-header :is(.rs-target, .rs-prompt, .rs-facts, .rs-name-line)")
+    for width in (560, 600, 680, 760, 900, 1200):
+        panel.evaluate("(panel, width) => (panel.parentElement.style.width = `${width + 2}px`)", width)
+        box = button.bounding_box()
+        assert box
+        middle = box["y"] + box["height"] / 2
+        others = [other for each in beside.all() if (other := each.bounding_box()) and other["width"] > 0]
+        assert any(other["y"] <= middle <= other["y"] + other["height"] for other in others), width
 
 
 def test_code_that_may_not_be_copied_is_shown(lab: Lab) -> None:

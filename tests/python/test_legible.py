@@ -12,7 +12,7 @@ import tiny
 import residscope
 from residscope.export.page import file_name, title
 from residscope.legible import legible, shown
-from residscope.protocol import Shown, WriteCode
+from residscope.protocol import Contrast, Shown, Target, Token, WriteCode
 from residscope.service import Service
 from residscope.signed import signed
 
@@ -35,6 +35,25 @@ def test_a_figure_is_written_as_on_the_page(value, largest, more, text):
     assert signed(value, largest, more) == text
 
 
+MARY, JOHN = Contrast([Token(1, " Mary")], [Token(2, " John")]), Contrast([Token(2, " John")], [Token(1, " Mary")])
+
+
+@pytest.mark.parametrize(
+    ("cache", "target", "prompt", "prompts", "name"),
+    [
+        ("cache", Target([MARY]), None, 1, "cache-Mary-John-prompt0.html"),
+        ("cache", Target([MARY, JOHN]), 1, 2, "cache-John-Mary-prompt1.html"),
+        ("cache", Target([MARY, JOHN]), None, 2, "cache-own-answers-mean-of-2.html"),
+        ('runs["../clean"]', Target([Contrast([Token(3, "…")], [])]), 7, 9, "runs-clean-prompt7.html"),
+        ("кэш\ud800", Target([], direction="d"), 0, 2, "кэш-d-prompt0.html"),
+        ("字" * 99, Target([Contrast([Token(4, "x" * 99)], [])]), 0, 1, f"{'字' * 20}-{'x' * 60}-prompt0.html"),
+    ],
+)
+def test_a_page_is_named_by_cache_target_and_prompt(cache, target, prompt, prompts, name):
+    assert file_name(cache, Shown(target, prompt), prompts) == name
+    assert len(name.encode()) < 255
+
+
 @pytest.mark.parametrize("piece", ["x", "👩‍", "क्", "\u0301", "🇫", "가", "\ud800", "\u202e", "e\u0301\u0302"], ids=ascii)
 def test_a_text_is_not_longer_than_can_be_read(piece):
     assert len(shown(piece * 100_000)) < 1000
@@ -54,7 +73,7 @@ def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
     panel = residscope.inspect(cache, name=name, show=False)
     for text in [
         title(name, Shown(target, 1)),
-        file_name(name),
+        file_name(name, Shown(target, 1), 3),
         figure.layout.xaxis.title.text,
         *tokens.layout.xaxis.ticktext,
         remark,

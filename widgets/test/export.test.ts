@@ -4,17 +4,24 @@ import type { Kernel } from "../dev/fake-model";
 import { everything } from "../src/draw/plane";
 import { csv, shortest } from "../src/export/csv";
 import type { Picture, Setting } from "../src/export/pictures";
-import { pixelSize } from "../src/export/png";
+import { pixelSize, withResolution } from "../src/export/png";
 import { fileName } from "../src/export/save";
+import { fileParts } from "../src/export/sight";
 import { figure } from "../src/export/svg/figure";
 import { cut } from "../src/export/svg/xml";
 import { tableOf } from "../src/export/tables";
+import type { Contrast } from "../src/protocol.gen";
+import { Store } from "../src/store";
 import { all, key, open, SHAPE, text } from "./open";
 
 const HOSTILE = [
   "<img src=x onerror=alert(1)>", "]]><script>alert(1)</script>", "שלום\u202eעולם", "🙂👩‍👩‍👧", "a\nb\r\nc\td", "\u0000\u0001\u001b[31m\u007f\ufffe\ud800", "x".repeat(10_000),
   "e" + "\u0301".repeat(10_000), '=HYPERLINK("http://x")', "@x", "-1", "+1", " =1", "'=1", "'s", '"quoted", "twice"', "", "&amp;",
 ];
+const each = (...sides: string[]): Contrast => {
+  const [answer = [], distractor = []] = sides.map((text) => [{ id: text.charCodeAt(1), text }]);
+  return { answer, distractor };
+};
 const POSITIONS = HOSTILE.length;
 const numbers = (count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** (-(i % 5)));
 const setting: Setting = {
@@ -95,8 +102,30 @@ describe("figures", () => {
   });
 });
 
+it("says in a PNG how large it is", () => {
+  const bytes = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
+  const [header, rest] = ["89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55", "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"];
+  const chunk = "000000097048597300005c4600005c460114944341"; // 23622 dots a metre, as Python’s zlib sums it
+  expect(withResolution(bytes(header + rest), 600)).toEqual(bytes(header + chunk + rest));
+});
+
+it.each([
+  [{ contrasts: [each(" Mary", " John")] }, null, 1, ["cache", "Mary-John", "prompt0"]],
+  [{ contrasts: [each(" Mary", " John"), each(" John", " Mary")] }, 1, 2, ["cache", "John-Mary", "prompt1"]],
+  [{ contrasts: [each(" Mary", " John"), each(" John", " Mary")] }, null, 2, ["cache", "own answers", "mean of 2"]],
+  [{ contrasts: [each(" Mary")] }, 7, 9, ["cache", "Mary", "prompt7"]],
+  [{ contrasts: [], direction: "d" }, 0, 2, ["cache", "d", "prompt0"]],
+])("calls files by cache, target and prompt: %j, prompt %s of %s", (target, prompt, prompts, parts) => {
+  const store = new Store();
+  store.facts.value = { kind: "describe", name: "cache", model: "", layers: 1, heads: 1, prompts, positions: 1, dtype: "", device: "", bytes: 0, missing: [], last: [], has_tokens: true };
+  [store.target.value, store.prompt.value] = [target, prompt];
+  expect(fileParts(store)).toEqual(parts);
+});
+
 it("names files so that every file system takes them, and keeps pictures within 16 megapixels", () => {
   expect([fileName('runs["../clean"]', "heads"), fileName("../..", ""), fileName("кэш", "lens")]).toEqual(["runs-clean-heads", "residscope", "кэш-lens"]);
+  const long = fileName("字".repeat(99), "𝒳".repeat(99), "a".repeat(99), "heads");
+  expect([long, new TextEncoder().encode(long).length < 250]).toEqual([`${"字".repeat(20)}-${"𝒳".repeat(15)}-${"a".repeat(60)}-heads`, true]);
   expect(pixelSize(72, 144)).toEqual({ width: 600, height: 1200 });
   const { width, height } = pixelSize(2000, 1500);
   expect(width * height).toBeLessThanOrEqual(16_000_000);
@@ -135,7 +164,7 @@ describe("the menu", () => {
   it("saves numbers, figures and the page, and says so", async () => {
     const { press, saved, menu, said, root } = await opened();
     press("Heads: CSV");
-    await vi.waitFor(() => expect(said()).toBe("cache-heads.csv saved"));
+    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv saved"));
     const records = parsed((await saved[0]?.blob.text()) ?? "");
     expect(records[0]).toEqual(["layer", "head", "value"]);
     const cells = all(root, '[role="grid"] .rs-cell').map((cell) => cell.getAttribute("aria-label")?.split(" ").at(-1)?.replace("−", "-"));
@@ -144,7 +173,7 @@ describe("the menu", () => {
       expect(Number(value)).toBeCloseTo(Number(cells[i]), 2);
     });
     press("Attention L1H1: SVG");
-    await vi.waitFor(() => expect(said()).toBe("cache-attention.svg saved"));
+    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-attention.svg saved"));
     expect(await saved[1]?.blob.text()).toContain("to (destination)");
     menu?.querySelector<HTMLElement>(".rs-export-page")?.click();
     await vi.waitFor(() => expect(said()).toBe("residscope.html saved"));
@@ -152,20 +181,20 @@ describe("the menu", () => {
   });
 
   it.each([
-    ["positions", "Positions", ["component", "position", "token", "value"], 7 * SHAPE.positions, {}],
-    ["token-lens", "Token lens", ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], null, {}],
+    ["positions", "Positions", ["component", "position", "token", "value"], 7 * SHAPE.positions, { prompt: 0 }],
+    ["token-lens", "Token lens", ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], null, { prompt: 0 }],
     ["prompts", "Prompts", ["prompt", "value"], SHAPE.prompts, { prompt: null, heads: [] }],
   ] as const)("takes what the tab %s shows", async (tab, title, columns, lines, traits) => {
     const { menu, press, saved, said } = await opened(undefined, { tab, ...traits });
     await vi.waitFor(() => expect(all(menu ?? document.body, '[role="rowheader"]').map(text).at(-1)).toBe(title));
     press(`${title}: CSV`);
-    await vi.waitFor(() => expect(said()).toBe(`cache-${tab}.csv saved`));
+    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.csv saved`));
     const [header, ...records] = parsed((await saved[0]?.blob.text()) ?? "");
     expect(header).toEqual(columns);
     if (lines === null) expect(records.length).toBeGreaterThan(0);
     else expect(records).toHaveLength(lines);
     press(`${title}: SVG`);
-    await vi.waitFor(() => expect(said()).toBe(`cache-${tab}.svg saved`));
+    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.svg saved`));
   });
 
   it("copies code, or shows it where the clipboard is closed", async () => {
@@ -194,7 +223,7 @@ describe("the menu", () => {
     model.set("prompt", 0);
     await vi.waitFor(() => expect([root.dataset["state"], root.hasAttribute("data-computing")]).toEqual(["ready", false]));
     press("Heads: CSV");
-    await vi.waitFor(() => expect(said()).toBe("cache-heads.csv saved"));
+    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv saved"));
   });
 
   it("says a refusal in the kernel's words", async () => {

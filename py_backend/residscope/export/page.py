@@ -8,6 +8,7 @@ import hashlib
 import re
 from html import escape
 from pathlib import Path
+from unicodedata import normalize
 
 import msgspec
 
@@ -17,6 +18,8 @@ from ..protocol import Contrast, Shown, Target
 from .snapshot import Snapshot
 
 _STATIC = Path(__file__).parents[1] / "static"
+
+_MOST_BYTES = 60
 
 _STYLE = """
 body { margin: 0 auto; padding: 20px; max-width: 1440px; background: #f3f3f1; color: #1d2023; }
@@ -79,9 +82,25 @@ def title(name: str, shown: Shown) -> str:
     return f"{fit(name)}: {_named(shown.target, shown.prompt)} · Residscope"
 
 
-def file_name(name: str) -> str:
-    """What to call the page's file."""
-    return f"residscope-{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:60].strip('-') or 'cache'}.html"
+def file_name(name: str, shown: Shown, prompts: int) -> str:
+    """What to call the page's file: by the cache, the target and the prompt, as the pictures' files."""
+    target = shown.target
+    several = len(target.contrasts) > 1
+    seen = target.contrasts if shown.prompt is None or not several else [target.contrasts[shown.prompt]]
+    if target.direction is not None:
+        words = target.direction
+    elif any(contrast != seen[0] for contrast in seen):
+        words = "own answers"
+    else:
+        words = "-".join(token.text.strip() for contrast in seen[:1] for token in contrast.answer + contrast.distractor)
+    which = f"mean of {prompts}" if shown.prompt is None and prompts > 1 else f"prompt{shown.prompt or 0}"
+    return "-".join(filter(None, map(_safe, (name, words, which)))) + ".html"
+
+
+def _safe(part: str) -> str:
+    """Letters, digits, - and _, which every file system takes, and so many bytes."""
+    text = re.sub(r"[^\w-]+", "-", normalize("NFC", part)).strip("-")
+    return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip("-")
 
 
 def write(path: str | Path, text: str) -> Path:

@@ -6,8 +6,8 @@ import type { Store } from "../store";
 import { csv } from "./csv";
 import type { Picture, PictureName, Setting } from "./pictures";
 import { png } from "./png";
-import { copy, download, fileName } from "./save";
-import { inSight, settingOf } from "./sight";
+import { copy, download, fileName, safe } from "./save";
+import { fileParts, inSight, settingOf } from "./sight";
 import { figure } from "./svg/figure";
 import { cut } from "./svg/xml";
 import { tableOf } from "./tables";
@@ -28,7 +28,7 @@ export async function take(format: Format, what: PictureName, store: Store, clie
   const picture = inSight(store).find((sight) => sight.picture.picture === what)?.picture; // as it is now
   if (!picture) throw new Error("This picture is not there yet, or not any more.");
   const setting = settingOf(store);
-  const name = `${fileName(setting.cache, picture.picture)}.${format}`;
+  const name = `${fileName(...fileParts(store), picture.picture)}.${format}`;
   return saved(name, await fileOf(format, picture, setting), within);
 }
 
@@ -67,6 +67,6 @@ export async function takePage(store: Store, client: Client, within: HTMLElement
   const { reply, buffers } = await client.ask({ kind: "page", shown: shownOf(store) });
   const [page] = buffers;
   if (!page) throw new Error("The kernel sent no page.");
-  const name = `${fileName(reply.name.replace(/\.html?$/i, ""))}.html`;
+  const name = `${safe(reply.name.replace(/\.html?$/i, ""), 200) || "residscope"}.html`;
   return saved(name, new Blob([new Uint8Array(page.buffer as ArrayBuffer, page.byteOffset, page.byteLength)], { type: "text/html" }), within);
 }

@@ -23,5 +23,35 @@ export async function png(svg: string): Promise<Blob> {
   pen.drawImage(image, 0, 0, size.width, size.height);
   const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!blob) throw new Error("The picture is too large for this browser; take the SVG instead.");
-  return blob;
+  return new Blob([withResolution(new Uint8Array(await blob.arrayBuffer()), size.width / (width / 72))], { type: blob.type });
+}
+
+const HEADER = 8 + 25; // the signature, and the chunk that comes first in every PNG
+
+/** The same picture, which says how large it is: else a word processor takes each pixel for a point. */
+export function withResolution(data: Uint8Array, dpi: number): Uint8Array<ArrayBuffer> {
+  const chunk = new Uint8Array(4 + 4 + 9 + 4);
+  const view = new DataView(chunk.buffer);
+  view.setUint32(0, 9);
+  chunk.set([..."pHYs"].map((letter) => letter.charCodeAt(0)), 4);
+  const perMetre = Math.round(dpi / 0.0254);
+  view.setUint32(8, perMetre);
+  view.setUint32(12, perMetre);
+  chunk[16] = 1; // the metre
+  view.setUint32(17, crc(chunk.subarray(4, 17)));
+  const all = new Uint8Array(data.length + chunk.length);
+  all.set(data.subarray(0, HEADER));
+  all.set(chunk, HEADER);
+  all.set(data.subarray(HEADER), HEADER + chunk.length);
+  return all;
+}
+
+/** The checksum of a PNG’s chunk (ISO 3309). */
+function crc(bytes: Uint8Array): number {
+  let sum = 0xffffffff;
+  for (const byte of bytes) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) sum = sum & 1 ? (sum >>> 1) ^ 0xedb88320 : sum >>> 1;
+  }
+  return (sum ^ 0xffffffff) >>> 0;
 }

@@ -1,9 +1,16 @@
 // Out of the page: a file to download, a text to the clipboard.
 
-/** A name that every file system takes. */
+/** Bytes: of four parts and an ending a file system takes no more than 255. */
+const MOST = 60;
+
+/** A name that every file system takes: letters, digits, - and _ of each part, as many as there is room for. */
 export function fileName(...parts: string[]): string {
-  const safe = parts.map((part) => part.normalize("NFC").replace(/[^\p{L}\p{N}_-]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 60)).filter(Boolean);
-  return safe.join("-") || "residscope";
+  return parts.map((part) => safe(part)).filter(Boolean).join("-") || "residscope";
+}
+
+export function safe(part: string, most = MOST): string {
+  const bytes = new TextEncoder().encode(part.slice(0, 4 * most).normalize("NFC").replace(/[^\p{L}\p{N}_-]+/gu, "-").replace(/^-+/, ""));
+  return new TextDecoder().decode(bytes.subarray(0, most)).replace(/\ufffd+$/, "").replace(/-+$/, ""); // none is cut in two
 }
 
 const KEEP_MS = 60_000;

@@ -83,6 +83,16 @@ export function settingOf(store: Store): Setting {
   };
 }
 
+/** What files are called: the cache, the target, the prompt. */
+export function fileParts(store: Store): string[] {
+  const target = store.target.value;
+  const prompts = store.facts.value?.prompts ?? 1;
+  const contrasts = inView(target, store.prompt.value);
+  const sides = (["answer", "distractor"] as const).map((side) => shared(contrasts, side));
+  const words = target.direction ? [target.direction] : sides.includes(null) ? ["own answers"] : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
+  return [store.cacheName.value || store.facts.value?.name || "cache", words.join("-"), store.isMean.value ? `mean of ${prompts}` : `prompt${store.prompt.value ?? 0}`];
+}
+
 function targetWords(store: Store): string {
   const target = store.target.value;
   if (target.direction) return `direction “${visible(target.direction)}”`;
