@@ -71,9 +71,10 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
+  const layers = (): HTMLElement => heads.querySelector<HTMLElement>(".rs-layers-place") ?? heads;
   root.addEventListener("keydown", (event) => {
     const within = (...places: HTMLElement[]): boolean => places.some((p) => event.target instanceof Node && p.contains(event.target));
-    if (event.key === "Escape") store.escape(within(tokens), within(heads, ranking));
+    if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
     if (!isUndo(event)) return;
     event.preventDefault();
     store.undo();

@@ -150,7 +150,7 @@ it("follows a variable: takes each new cache of its name, and leaves the one tha
   root.querySelector<HTMLElement>(".rs-follow")?.click();
   for (const [id, others] of [["c2", []], ["c3", [changed(ROW, { id: "c2" }, { names: ["old"] })]]] as const) {
     link.cell(...others, changed(ROW, { id }));
-    await vi.waitFor(() => expect(link.asked.at(-1)?.cache?.id).toBe(id));
+    await vi.waitFor(() => expect(link.asked.some(({ cache }) => cache?.id === id)).toBe(true));
     await ready();
     expect(facts()).toMatch(/^cache /);
     expect(act()).toBeNull();
