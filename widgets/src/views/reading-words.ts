@@ -1,6 +1,6 @@
 // The head in focus in words, clause by clause: what it adds, what it reads, what that contributes. A clause that does not
 // fit is left out whole: no number is ever cut.
-import { parseHead, signed } from "../format";
+import { parseHead, plain, signed, vanishes } from "../format";
 import type { Sentence, Store } from "../store";
 import { strongest } from "./attention-words";
 import { cellWords, type MapPicture, valueIn } from "./map-picture";
@@ -9,7 +9,7 @@ import { headSpread, overPrompts } from "./spread";
 
 /** So many sources are named. */
 const MOST = 4;
-/** Attention below this is not worth a word. */
+/** Attention below this is not worth a word, but for the strongest. */
 const FAINT = 0.02;
 
 export const attention = (weight: number): string => weight.toFixed(2);
@@ -30,13 +30,14 @@ export function headClauses(store: Store, name: string, reading: Reading | null,
 }
 
 function readClauses(store: Store, { destination, weights, contributions }: Reading): Sentence[] {
-  const sources = strongest(weights, MOST).filter((k) => (weights[k] ?? 0) >= FAINT);
+  const sources = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
   const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
     const added = contributions?.[k];
     if (added === undefined) return [start];
-    const figure = { stress: signed(added, store.largest.value) };
+    const largest = store.largest.value;
+    const figure = { stress: vanishes(added, largest) ? plain(0, largest) : signed(added, largest) };
     return nth === 0 ? [`${start}, which ${added < 0 ? "takes" : "adds"} `, figure] : [`${start} (`, figure, ")"];
   });
 }

@@ -11,6 +11,9 @@ import { sourceSentence } from "./reading-words";
 import { paintStrip } from "./strip-attention";
 import { mountStretch } from "./stretch";
 
+/** Pixels from line to line of the strip. */
+const LINE = 30;
+
 export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
   const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
   const beside = element("p", "rs-strip-note", { hidden: "" });
@@ -82,7 +85,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // the strip is what it is counted from
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
-      strip.scrollTop = top - strip.clientHeight / 2;
+      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // whole lines, its own the last
   });
 
   const positionOf = (event: Event): number | null => {
