@@ -14,7 +14,7 @@ from .errors import ResidscopeError
 from .heads import name
 from .labels import padding_in_mean, token_texts
 from .predictions import top_two
-from .protocol import Weighting
+from .protocol import Target, Weighting
 from .sources import wanted_heads
 from .spaces import without_space
 from .targets import Targets
@@ -43,6 +43,8 @@ class Attention:
         notes: What a reader of the figures should know, in sentences.
         sources: What stands at each source: the tokens, too; or, behind a key/value cache or a prefix, where there are
             more sources than positions were run, their places.
+        target: Of `"contribution"`: what was attributed, each answer as its tokens.
+        model: The model's name.
     """
 
     values: Float[Tensor, "head destination source"]
@@ -53,6 +55,8 @@ class Attention:
     prompt: int | None = None
     notes: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
 
     def to_frame(self) -> Any:
         """A pandas table: a row for each head and destination, a column for each source.
@@ -178,7 +182,9 @@ def attention(
                     "kept."
                 )
             places = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
-            return Attention(values, names, texts, weighting, MEANINGS[weighting], whose, notes, places)
+            asked = None if goal is None else goal.target
+            meaning = MEANINGS[weighting]
+            return Attention(values, names, texts, weighting, meaning, whose, notes, places, asked, view.model_name)
 
     return steadily(cache, model, looked, work)
 

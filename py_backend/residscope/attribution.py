@@ -191,7 +191,8 @@ def decompose(
     constant = readout.functional.constant + measured.bent
     if by == "source":
         brought = _sources(readout, heads, None if measured.value is None else measured.value - constant, checked)
-        return replace(brought, notes=brought.notes + without_space(targets, target, where, logits))
+        said = brought.notes + without_space(targets, target, where, logits)
+        return replace(brought, notes=said, target=target, model=view.model_name)
     wanted = components.wanted_layers(view, layers) if by == "neuron" else []
     own = None if measured.value is None else measured.value - constant
     if by == "accumulated":
@@ -230,6 +231,8 @@ def decompose(
         notes=said,
         axes=("component", "batch", "pos") if where is None else ("component", "batch"),
         missing=list(rows.missing),
+        target=target,
+        model=view.model_name,
         _parts=rows.parts,
         _grid=(view.n_layers, view.n_heads) if by == "head" else None,
     )

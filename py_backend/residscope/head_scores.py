@@ -58,6 +58,7 @@ class Scores:
         high: The upper end.
         prompt: The prompt; None for the mean of the prompts' scores.
         notes: What a reader of the figures should know, in sentences.
+        model: The model's name.
     """
 
     values: Float[Tensor, "layer head"]
@@ -68,6 +69,7 @@ class Scores:
     high: float
     prompt: int | None = None
     notes: list[str] = field(default_factory=list[str])
+    model: str = ""
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The k heads whose scores are farthest from zero: name and score, the farthest first."""
@@ -164,7 +166,8 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     labels = [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     if score == "copying":
         values, notes = copying.copying(view)
-        return Scores(values, labels, score, MEANINGS[score], -1.0, 1.0, prompt, weights_changed(view) + notes)
+        notes = weights_changed(view) + notes
+        return Scores(values, labels, score, MEANINGS[score], -1.0, 1.0, prompt, notes, view.model_name)
     prompts = range(view.batch) if prompt is None else range(prompt, prompt + 1)
     first, last = positions.first(view), positions.last(view)
     spans = {at: range(first[at], last[at] + 1) for at in prompts}
@@ -178,7 +181,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
     notes += padding.notes(view)
-    return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes)
+    return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes, view.model_name)
 
 
 def _without_attention(view: CacheView) -> list[int]:

@@ -67,6 +67,8 @@ class TokenLens:
     rank: Int[Tensor, "point position"] | None
     norm: Norm
     notes: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
 
     def to_frame(self) -> Any:
         """A pandas table of the likeliest tokens' texts: a row for each point, a column for each position.
@@ -215,7 +217,9 @@ def lens(
     answer, rank = (None, None) if answers is None else (whole("answer"), whole("rank"))
     if "final_post" in points:
         notes += read.differs(positions[-1])
-    return TokenLens(list(points), list(positions), texts, ids, probabilities, answer, rank, norm, notes)
+    return TokenLens(
+        list(points), list(positions), texts, ids, probabilities, answer, rank, norm, notes, target, view.model_name
+    )
 
 
 @dataclass(frozen=True)

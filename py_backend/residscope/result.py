@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
-from .protocol import By
+from .protocol import By, Target
 from .signed import signed
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Attribution:
         heads: For `by="source"`, the heads along its second-last axis: `["L9H9", …]`.
         missing: Activations that were not cached, and whose rows are left out: then the rows are exact, each by itself,
             but not complete, and `unexplained` holds what the others add. For `by="accumulated"` the points left out.
+        target: What was attributed, each answer as its tokens; None where items of several targets are put together.
+        model: The model's name.
     """
 
     values: Float[Tensor, "component batch"]
@@ -56,6 +58,8 @@ class Attribution:
     axes: tuple[str, ...] = ("component", "batch")
     heads: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
     _parts: int | None = None
     _grid: tuple[int, int] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -160,6 +161,34 @@ def test_a_token_that_stands_twice_bears_its_position(llama, tokens, drawn):
     assert f"{drawn[4]} (4) reads {drawn[2]} (2)" in figure.data[0].hovertext[4][2]
 
 
+EACH = [("w5", "w9"), ("w9", "w5"), ("w5", "w9")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "prompt", "target"),
+    [
+        (PAIR, None, "“w5” minus “w9”"),
+        ("w5", 1, "“w5”"),
+        ((["w9", "w5"], "w3"), 0, "“w9, w5” minus “w3”"),
+        (EACH, None, "each prompt’s own answer"),
+        (EACH, 1, "“w9” minus “w5”"),
+    ],
+)
+def test_titles_say_of_which_target_and_model(llama, answers, prompt, target):
+    model = "llama"  # not the folder that it was loaded from
+    heads, lens = (residscope.attribute(llama.cache, answers, by=by) for by in ("head", "accumulated"))
+    found = residscope.attention(llama.cache, ["0.1"], prompt=prompt, weighting="contribution", answers=answers)
+    for figure in (
+        heads.to_plotly(prompt=prompt),
+        lens.to_plotly(prompt=prompt),
+        heads.to_plotly("ranking", prompt),
+        found.to_plotly(),
+    ):
+        assert f">{target} · {model}<" in figure.layout.title.text
+    assert model in residscope.scores(llama.cache, "first").to_plotly().layout.title.text
+    assert model in residscope.attention(llama.cache, ["0.1"]).to_plotly().layout.title.text
+
+
 def test_the_token_lens_as_a_figure(llama):
     found = residscope.token_lens(llama.cache, "w5", prompt=1)
     figure = found.to_plotly()
@@ -184,6 +213,7 @@ def test_a_token_is_text_in_a_figure_whatever_is_in_it(llama):
     ]
     for figure in figures:
         found = texts(json.loads(figure.to_json())["layout"] | {"data": json.loads(figure.to_json())["data"]})
+        found = [re.sub('<br><span style="font-size:12px">(.*)</span>$', r"\1", text) for text in found]  # the title's
         assert not [text for text in found if "<" in text or ">" in text or "$" in text]
         assert "&lt;b&gt;x&lt;/b&gt;" in figure.layout.xaxis.ticktext
         assert "&amp;lt;" in figure.layout.xaxis.ticktext

@@ -49,7 +49,7 @@ def layers(shown: Shown) -> Any:
     ticks: dict[str, Any] = {"tickvals": [n + 0.5 for n in layers], "ticktext": [str(n) for n in layers]}
     return figure(
         traces,
-        shown.title,
+        shown.titled(),
         barmode="overlay",
         xaxis=axis("layer", **ticks),
         yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
@@ -75,7 +75,7 @@ def ranking(shown: Shown) -> Any:
     }
     return figure(
         [trace],
-        f"{shown.title}: the strongest {shown.k} each way",
+        shown.titled(f": the strongest {shown.k} each way"),
         xaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
         yaxis=axis("", labels, autorange="reversed"),
     )
@@ -98,7 +98,7 @@ def prompts(shown: Shown) -> Any:
         traces.append(trace | {"marker": {"color": colour}, "hovertext": hover, "hoverinfo": "text"})
     return figure(
         traces,
-        f"{' and '.join(labels)}, prompt by prompt",
+        shown.titled(what=f"{' and '.join(labels)}, prompt by prompt"),
         showlegend=len(labels) > 1,
         xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _TICKED else None),
         yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),

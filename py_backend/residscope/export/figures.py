@@ -9,7 +9,21 @@ from ..errors import ResidscopeError
 from ..result import Attribution, of_prompt
 from ..signed import signed
 from .bars import layers, prompts, ranking
-from .look import LINE, QUIET, axis, beyond, cells, clipped, diverging, farthest, figure, limit, name
+from .look import (
+    LINE,
+    QUIET,
+    axis,
+    beyond,
+    cells,
+    clipped,
+    diverging,
+    farthest,
+    figure,
+    limit,
+    name,
+    target_words,
+    titled,
+)
 from .shown import Shown, known
 
 Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
@@ -56,7 +70,7 @@ def _heatmap(shown: Shown) -> Any:
     if result.by == "source":
         from .maps import source_maps
 
-        return source_maps(shown.values, result.heads, shown.places, shown.title)
+        return source_maps(shown.values, result.heads, shown.places, shown.titled())
     if "pos" in result.axes:
         return _component_map(shown)
     if result.by != "head":
@@ -68,7 +82,7 @@ def _heatmap(shown: Shown) -> Any:
     hover = [[f"L{y}H{x}: {signed(v, end)} logits" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())]
     return figure(
         [cells(grid, hover)],
-        shown.title,
+        shown.titled(),
         xaxis=axis("head"),
         yaxis=axis("layer", autorange="reversed"),
         coloraxis=diverging(end, "logits"),
@@ -87,10 +101,10 @@ def _component_map(shown: Shown) -> Any:
     ]
     end = clipped(rows)
     dots = beyond(rows, end)
-    said = f"{shown.title}, at every position"
+    note = f"a dot: beyond the colours, which end at ±{signed(end, end)[1:]}" if dots else ""
     return figure(
         [cells(rows, hover, **dots)],
-        f"{said}<br><sup>a dot: beyond the colours, which end at ±{signed(end, end)[1:]}</sup>" if dots else said,
+        shown.titled(", at every position", note=note),
         xaxis=axis("position", places),
         yaxis=axis("component", labels, autorange="reversed"),
         coloraxis=diverging(end, "logits", rows),
@@ -104,19 +118,19 @@ def _lens(shown: Shown) -> Any:
     x, end = list(range(len(points))), farthest(points)
     hover = [f"{label}: {signed(value, end)} logits" for label, value in zip(result.labels, points, strict=True)]
     traces: list[dict[str, Any]] = []
-    said = shown.title
+    spreads = ""
     if shown.prompt is None and result.values.shape[1] > 1:
         spread = (result.values + result.constant).std(1).tolist()
         upper = [value + sd for value, sd in zip(points, spread, strict=True)]
         lower = [value - sd for value, sd in zip(points, spread, strict=True)]
         band = {"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself"}
         traces.append(band | {"fillcolor": "#e4edf2", "line": {"width": 0}, "hoverinfo": "skip"})
-        said = f"{shown.title} ± standard deviation"
+        spreads = " ± standard deviation"
     line = {"type": "scatter", "mode": "lines+markers", "x": x, "y": points, "hovertext": hover, "hoverinfo": "text"}
     traces.append(line | {"line": {"color": LINE}, "marker": {"size": 5}})
     return figure(
         traces,
-        said,
+        shown.titled(spreads),
         showlegend=False,
         xaxis=axis("point of the residual stream", result.labels),
         yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
@@ -138,6 +152,8 @@ def _scatter(shown: Shown) -> Any:
     labels = shown.result.labels
     end = max(limit(x), limit(y)) * 1.05
     one, two = map(name, shown.names)
+    targets = [target_words(each.target, shown.prompt) for each in (shown.result, other)]
+    models = [name(each.model) for each in (shown.result, other)]
     points = {
         "type": "scatter",
         "mode": "markers+text",
@@ -156,7 +172,7 @@ def _scatter(shown: Shown) -> Any:
     same |= {"line": {"color": QUIET, "dash": "dot", "width": 1}}
     return figure(
         [same, points],
-        shown.title,
+        titled(shown.title, " against ".join(dict.fromkeys(targets)), " against ".join(dict.fromkeys(models))),
         showlegend=False,
         xaxis=axis(f"{one} (logits)", zeroline=True, zerolinecolor=QUIET),
         yaxis=axis(f"{two} (logits)", zeroline=True, zerolinecolor=QUIET),
@@ -173,7 +189,7 @@ def _sources(shown: Shown) -> Any:
     ]
     return figure(
         [cells(rows, hover)],
-        shown.title,
+        shown.titled(),
         xaxis=axis("from (source)", places),
         yaxis=axis("head", heads, autorange="reversed"),
         coloraxis=diverging(end, "logits"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ResidscopeError
 from ..legible import cut, isolated, shown
+from ..protocol import Target
 from ..signed import signed
 
 BLUE, ORANGE, LINE, QUIET = "#3a82bd", "#d06e2b", "#12407f", "#8a8f94"
@@ -30,6 +31,8 @@ _VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u0
 # plotly draws a part of HTML in every text, and LaTeX between dollar signs where the page has MathJax.
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
 _TICKS = 40
+_ANSWERS = 4
+"""So many tokens of an answer stand in a title."""
 
 
 def plotly() -> Any:
@@ -140,6 +143,24 @@ def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[st
         every = -(-len(names) // _TICKS) or 1
         plain |= {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
     return plain | more
+
+
+def target_words(target: Target | None, prompt: int | None) -> str:
+    """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; nothing where that is not known."""
+    if target is None or target.direction is not None:
+        return "" if target is None else "a direction"
+    seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]
+    if any(contrast != seen[0] for contrast in seen):
+        return "each prompt’s own answer"
+    sides = [side for contrast in seen[:1] for side in (contrast.answer, contrast.distractor) if side]
+    named = [", ".join(token(one.text) for one in side[:_ANSWERS]) + ", …" * (len(side) > _ANSWERS) for side in sides]
+    return " minus ".join(f"“{side}”" for side in named)
+
+
+def titled(what: str, *more: str) -> str:
+    """A title, and beneath it in small what it is of: the target, the model."""
+    beneath = " · ".join(filter(None, more))
+    return f'{what}<br><span style="font-size:12px">{beneath}</span>' if beneath else what
 
 
 def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..downsampling import Part, down_sampled
 from ..signed import signed
-from .look import axis, cells, diverging, figure, limit, plain, sequential, token, token_names
+from .look import (
+    axis,
+    cells,
+    diverging,
+    figure,
+    limit,
+    name,
+    plain,
+    sequential,
+    target_words,
+    titled,
+    token,
+    token_names,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,21 +41,29 @@ def attention_figure(attention: Attention) -> Any:
     else:
         end = 1.0 if attention.weighting == "pattern" else limit(values)
         colour = sequential(end, "attention" if attention.weighting == "pattern" else "attention × ‖v W_O‖")
-    places, title = token_names(attention.tokens), plain(attention.meaning)
+    whose = "mean over prompts" if attention.prompt is None else f"prompt {attention.prompt}"
+    target = target_words(attention.target, attention.prompt)
+
+    def title(more: str = "") -> str:
+        return titled(f"{plain(attention.meaning)}, {whose}{more}", target, name(attention.model))
+
+    places = token_names(attention.tokens)
     sources = token_names(attention.sources or attention.tokens)
     if len(sources) != len(places):
-        return _side_by_side(values, attention.heads, places, title, colour, sources)
+        return _side_by_side(values, attention.heads, places, title(), colour, sources)
     step = Part.of(values.shape[-1]).step
+    more = ""
     if step > 1:  # as in the panel: a browser would hang on so many cells
         ends = [(start, min(start + step, len(places)) - 1) for start in range(0, len(places), step)]
         places = [f"{start}–{end}" if end > start else str(start) for start, end in ends]
-        values, title = down_sampled(values, step), f"{title}: of {step} × {step} cells the one farthest from zero"
-    return _side_by_side(values, attention.heads, places, title, colour)
+        values, more = down_sampled(values, step), f": of {step} × {step} cells the one farthest from zero"
+    return _side_by_side(values, attention.heads, places, title(more), colour)
 
 
 def token_lens_figure(lens: TokenLens) -> Any:
     """See `TokenLens.to_plotly`."""
     likeliest = lens.probabilities[..., 0]
+    norm = "recomputed at each point" if lens.norm == "recomputed" else "held fixed"
     drawn = [[token(cell[0], 8) for cell in row] for row in lens.tokens]
     hover = [
         [
@@ -56,7 +77,7 @@ def token_lens_figure(lens: TokenLens) -> Any:
     size = {"width": 220 + 70 * len(lens.positions), "height": 180 + 24 * len(lens.points)}
     return figure(
         [cells(likeliest, hover, text=drawn, texttemplate="%{text}")],
-        f"The likeliest tokens, the norm {'recomputed at each point' if lens.norm == 'recomputed' else 'held fixed'}",
+        titled(f"The likeliest tokens, the norm {norm}", target_words(lens.target, None), name(lens.model)),
         xaxis=axis("position", [str(position) for position in lens.positions]),
         yaxis=axis("point of the residual stream", lens.points, autorange="reversed"),
         coloraxis=sequential(1.0, "probability"),
@@ -77,7 +98,7 @@ def scores_figure(scores: Scores) -> Any:
     ]
     return figure(
         [cells(scores.values, hover)],
-        f"Head scores: {scores.score}",
+        titled(f"Head scores: {scores.score}", name(scores.model)),
         xaxis=axis("head", [str(head) for head in range(heads)]),
         yaxis=axis("layer", [str(layer) for layer in range(layers)]),
         coloraxis=diverging(1.0, unit) if scores.low < 0 else sequential(scores.high, unit),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ResidscopeError
 from ..result import Attribution, of_prompt
-from .look import token_names
+from .look import name, target_words, titled, token_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,11 @@ class Shown:
     def values(self) -> Tensor:
         """The rows, without the axis of the prompts."""
         return of_prompt(self.result, self.result.values, self.prompt)
+
+    def titled(self, more: str = "", what: str | None = None, note: str = "") -> str:
+        """What is shown, and of which prompts; beneath it the target and the model."""
+        target = target_words(self.result.target, self.prompt)
+        return titled((self.title if what is None else what) + more, target, name(self.result.model), note)
 
     @property
     def title(self) -> str:
