@@ -22,10 +22,12 @@ describe("head scores", () => {
     await vi.waitFor(() => expect(cells(root)[0]).toMatch(/^L0H0 previous-token \d\.\d\d$/));
     expect(model.state.score).toBe("previous");
     expect(names(all(root, '[aria-label="Top heads"] button'))).toEqual(ranking);
+    expect(text(root.querySelector(".rs-ranked-by"))).toBe("by contribution; the map shows previous-token");
     expect(text(root.querySelector(".rs-bar-scale"))).toBe("0.001.00");
     root.querySelector('[aria-label^="L2H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1 \(previous-token \d\.\d\d\) (adds|takes) [+−]\d\.\d+;.*How much/);
     choose(root, "");
+    expect(root.querySelector<HTMLElement>(".rs-ranked-by")?.hidden).toBe(true);
     expect(cells(root)[0]).toMatch(/^L0H0 [+−]\d\.\d+$/);
   });
 

@@ -5,6 +5,7 @@ import { plural } from "../format";
 import { element, watch } from "../lifetime";
 import type { Ranking, Store } from "../store";
 import { layerChoice } from "./layer-choice";
+import { scoreName } from "./map-picture";
 import { mountNeurons } from "./neurons";
 import { mountTopHeads } from "./top-heads";
 
@@ -19,7 +20,9 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
   const choice = element("div", "rs-rank-choice");
   // Both lie in one place, so that the box is as high with the one as with the other.
   const views = { heads: element("div", "rs-rank-view"), neurons: element("div", "rs-rank-view") };
-  parent.append(title, choice, element("div", "rs-rank-views", {}, views.heads, views.neurons));
+  // A score colours the map alone.
+  const by = element("p", "rs-ranked-by", { hidden: "" });
+  parent.append(title, choice, by, element("div", "rs-rank-views", {}, views.heads, views.neurons));
 
   watch(signal, () => {
     const ranking = store.ranking.value;
@@ -31,6 +34,12 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
         </div>`,
       title,
     );
+  });
+
+  watch(signal, () => {
+    const score = store.score.value;
+    by.hidden = score === null;
+    by.textContent = score === null ? "" : `by contribution; the map shows ${scoreName(score)}`;
   });
 
   watch(signal, () => {
