@@ -383,7 +383,7 @@ def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: La
         if leave == "Escape":
             small.page.keyboard.press("Escape")
         elif leave == "elsewhere":
-            view.locator(".rs-footer").click()
+            view.locator(".rs-rank h3").click()
         else:
             small.chosen.click()
         expect(folded).to_be_hidden()
