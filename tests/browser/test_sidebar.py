@@ -124,7 +124,8 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     small.command("docmanager:save")
     small.command("application:close")
     expect(small.caches).to_contain_text("second")
-    small.inspect("second")
+    expect(small.chosen).to_have_text("second")
+    expect(small.shown).to_have_attribute("data-state", "ready", timeout=FOLLOWS)  # over a connection of its own
 
     small.command("console:create", path="", kernelPreference={"name": "tests"}, activate=True)
     choice.select_option("")
