@@ -116,3 +116,16 @@ def test_in_the_notebook_and_in_the_main_area(ioi: Lab, size: str, place: str) -
         reads(ioi, view, head)
         seen: dict[str, Any] = all_in_sight(view)
         assert min(seen.values()) >= 0.98, (head, seen)
+
+
+def test_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
+    """From the notebook to the third head read: nothing is scrolled, nothing else is clicked."""
+    ioi.page.set_viewport_size({"width": 1280, "height": 720})
+    ioi.page.evaluate(
+        "() => { window.scrolled = 0; document.addEventListener('scroll', () => { window.scrolled += 1; }, true); }"
+    )
+    ioi.open_sidebar()
+    view = ioi.ready(ioi.sidebar.get_by_role("region", name="Residscope", exact=True))
+    for head in HEADS:
+        reads(ioi, view, head)
+    assert ioi.page.evaluate("() => window.scrolled") == 0
