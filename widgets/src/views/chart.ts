@@ -9,6 +9,7 @@ import { limitOf } from "../draw/colours";
 import { signed } from "../format";
 import { element, watch } from "../lifetime";
 import { mountTrouble } from "./caption";
+import { holdOf } from "./hold";
 import type { Sentence, Store } from "../store";
 
 export interface Mark {
@@ -50,12 +51,14 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   mountTrouble(trouble, host, signal, () => chart.why.value);
 
   const cursor = state<number | null>(null);
+  const hold = holdOf(store, "heads"); // with the map’s colours
   const scale = computed(() => {
     const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
     const low = values.reduce((least, value) => Math.min(least, value), 0);
     const high = values.reduce((most, value) => Math.max(most, value), 0);
-    const room = (high - low) * 0.04;
-    return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([0, 100]);
+    const range = hold.range(chart.className, { low, high });
+    const room = (range.high - range.low) * 0.04;
+    return scaleLinear().domain(range.low === range.high ? [-1, 1] : [range.low - room, range.high + room]).range([0, 100]);
   });
 
   let said: Sentence | null = null;
