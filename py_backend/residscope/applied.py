@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, working
 from .errors import ResidscopeError
+from .layers import asking
 from .longer import step
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
         return Applied(matrix, None if bias is None else figures(module, "bias", bias))
     try:
         _check_can_be_asked(layer)
-        with torch.no_grad():
+        with torch.no_grad(), asking(layer):
             return _asked(layer, view, getattr(layer, "in_features", None) or width)
     except _UnreadError as error:
         raise _refused(module, str(error)) from None
@@ -172,7 +173,7 @@ def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "tok
         return figures(module, "weight", weight)
     try:
         _check_can_be_asked(layer)
-        with torch.no_grad():
+        with torch.no_grad(), asking(layer):
             ids = torch.arange(count, device=_device(layer, view))
             return torch.cat([_answer(layer, some[None])[0] for some in ids.split(4096)])
     except _UnreadError as error:
@@ -282,29 +283,6 @@ def _tensors(layer: Any) -> list[Any]:
 
 def _device(layer: Any, view: CacheView) -> Any:
     return next((tensor.device for tensor in _tensors(layer)), view.stream.device)
-
-
-def state_of(module: Any) -> tuple[object, ...]:
-    """What tells whether a layer still applies the same map, beside its parameters: which adapter is on, its scale."""
-    layer = wrapped(module)
-    if not hasattr(layer, "modules"):
-        return ()
-    found: list[object] = []
-    for inner in layer.modules():
-        own = {key: value for key, value in vars(inner).items() if not key.startswith("_") or key in _SWITCHES}
-        found.append((id(inner), repr([(key, value) for key, value in own.items() if _simple(value)])))
-    return *found, *((id(buffer), -1 if buffer.is_inference() else buffer._version) for buffer in layer.buffers())
-
-
-_SWITCHES = ("_disable_adapters", "_active_adapter")
-
-
-def _simple(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_simple, value.values()))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    if isinstance(value, list | tuple | set):
-        return all(map(_simple, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _offloaded(owner: Any, name: str) -> Tensor | None:

@@ -5,6 +5,7 @@ And whether they stay as they are while figures are worked out: no figures are p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,8 +19,8 @@ T = TypeVar("T")
 
 CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
 WEIGHTS_CHANGED = (
-    "The model's weights were changed after this cache was first seen: its activations are the old model's, the "
-    "weights the new one's."
+    "The model's weights were changed after this cache was first seen (their figures, or what a layer, an adapter or a "
+    "setting makes of them): its activations are the old model's, the weights the new one's."
 )
 OTHER_MODEL = (
     "This cache was first seen with another model than this one: where their weights differ, the activations are not "
@@ -56,26 +57,32 @@ def weights_changed(view: CacheView) -> list[str]:
     return [WEIGHTS_CHANGED] * view.seen.weights_changed + [OTHER_MODEL] * view.seen.other_model
 
 
-def steady(look: Callable[[], Sight], make: Callable[[], T], looked: Sight | None = None) -> T:
+_MOMENT = 0.05
+"""Behind work of fewer seconds the counters alone are compared again: samples would take as long as the work."""
+
+
+def steady(look: Callable[[bool], Sight], make: Callable[[], T], looked: Sight | None = None) -> T:
     """What `make` makes of a cache that stays as it is meanwhile; where it does not, it is made anew.
 
     Args:
-        look: Compares the cache, and its model's weights, with what they were.
+        look: Compares the cache, and its model's weights, with what they were; by their counters alone where it is told
+            that only a moment has gone by.
         make: Works out figures of the cache as it is.
         looked: What it gave, where that was done just now.
 
     Raises:
         ResidscopeError: If they never stay as they are; or what `make` raises.
     """
-    before, what = (looked or look()).now, ""
+    before, what = (looked or look(False)).now, ""
     for _ in range(_TIMES):
+        start = time.monotonic()
         try:
             made = make()
         except Exception:
-            if (now := look().now) == before:
+            if (now := look(time.monotonic() - start < _MOMENT).now) == before:
                 raise
         else:
-            if (now := look().now) == before:
+            if (now := look(time.monotonic() - start < _MOMENT).now) == before:
                 return made
         what, before = _what(before, now), now
     raise ResidscopeError("unsteady", UNSTEADY.format(what))
@@ -86,7 +93,7 @@ def steadily(cache: Any, model: Any, looked: Sight | None, make: Callable[[], T]
     if looked is None and not isinstance(cache, dict):
         return make()
     known = looked or sight(cache, model)
-    return steady(lambda: known.look(cache, model), make, known)
+    return steady(lambda quick: known.look(cache, model, quick=quick), make, known)
 
 
 def _what(before: tuple[object, ...], now: tuple[object, ...]) -> str:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from .applied import applied, applied_rows, figures, is_plain, state_of, unusable, wrapped
+from .applied import applied, applied_rows, figures, is_plain, unusable, wrapped
 from .cache import CacheView, working
 from .errors import ResidscopeError
-from .identity import settings_of, weights_of
 from .logits import Output, unembedding, vocabulary_size
 from .longer import step
-from .memo import UnknownError
 from .norms import Norm, norms_outputs, output_norm, tensor_of, weight_of
 from .reads import is_gated
 from .structure import named_layers, out_weight, why_unread
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROWS = 8192  # of the vocabulary at a time
-_known: WeakKeyDictionary[Any, tuple[object, Any]] = WeakKeyDictionary()
 
 
 def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
@@ -42,25 +38,9 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     Raises:
         ResidscopeError: If the model has no such weights.
     """
-    try:
-        settings = settings_of(view.model)
-        weights = weights_of(view.model)
-    except UnknownError:
-        settings = weights = None
     # A cache helps to read the weights, and one that was filtered may help less.
-    attentions = [getattr(block, "attn", None) for block in view.model.blocks]
-    read = [getattr(attention, name, None) for attention in attentions for name in ("o", "v")]
-    switches = [
-        state_of(layer) for layer in (*(getattr(view.model, name, None) for name in ("unembed", "embed")), *read)
-    ]
-    held = [view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers)]
-    state = weights, settings, norms_outputs(view), held, switches
-    known = _known.get(view.model) if weights is not None else None
-    if known is None or known[0] != state:
-        known = (state, _copying(view))
-        if weights is not None:
-            _known[view.model] = known
-    values, notes = known[1]
+    held = tuple(view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers))
+    values, notes = view.facts.once(("copying", norms_outputs(view), held), lambda: _copying(view))
     return values.clone(), list(notes)
 
 

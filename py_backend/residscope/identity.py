@@ -1,9 +1,9 @@
 """Which cache is which, and whether it or its model's weights were changed since Residscope first saw it.
 
-Told by metadata alone: which tensors there are, and how often PyTorch says that each was written to. What is written
-past PyTorch's count (`weight.data[0] = 0`, a numpy view of a tensor, a tensor made in inference mode) leaves no mark
-here. Nothing is kept alive: tensors are known by their addresses, and a weak reference tells when one goes, since its
-address may be another's a moment later.
+Activations are told by metadata alone: which tensors there are, and how often PyTorch says that each was written to.
+Weights also by some figures of each (`samples`), since optimizers write past PyTorch's count; and by what the layers
+make of them (`layers`). Nothing is kept alive: tensors are known by their addresses, and a weak reference tells when
+one goes, since its address may be another's a moment later.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from .memo import CACHES, Memo, Store, UnknownError
+from .layers import SCALARS, Figures, Layers, attributes, differ
+from .memo import CACHES, Memo, Store, UnknownError, number_of
 from .namespace import peek
+from .samples import Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,42 +72,58 @@ class _Snapshot:
 
 
 class _Weights:
-    """A model's weights as they were last seen. `state` counts how often they were found changed.
+    """A model's weights, and what its layers make of them, as they were last seen.
 
-    `facts` is what was read off the modules; it may refer to weights, and goes with the first that goes or changes.
+    `written` counts how often the weights were found changed, `state` how often these or the layers were. `facts` is
+    what was read off the modules; it may refer to weights, and goes with the first that goes or changes.
     """
 
     def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
         self.model = weakref.ref(model, forget)
         self.id = _new_id()
-        self.state = 0
+        self.state = self.written = 0
+        self.layers: Figures = {}
+        self._training: tuple[bool, ...] = ()
         self._tree: _Tree | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
+        self._samples, self._read = Samples([]), ()
 
-    def look(self, model: Any) -> int:
-        """Look again."""
+    def look(self, model: Any, quick: bool = False) -> int:
+        """Look again; quickly: at the counters alone."""
         tensors = None if self._tree is None else self._tree.weights()
         if tensors is None:
             self._tree = _Tree(_modules(model))
             tensors = self._tree.weights() or []
             self.facts = Memo()  # another module may have the same weights, or none
-        key = _key(tensors, where=True)
+        key, first = _key(tensors, where=True), self._last is None
         if self._last is None or not self._last.holds(key):
-            self.state += self._last is not None
-            self.facts = Memo()
             self._last = _Snapshot(tensors, key, lost=partial(_let_go, weakref.ref(self)))
+            self._samples = Samples(tensors)
+            read, written = self._samples.read(tensors), True
+        elif quick:
+            return self.state
+        else:
+            read = self._samples.read(tensors)
+            written = read != self._read
+        layers, self._training = ({}, ()) if self._tree is None else self._tree.layers.figures(model)
+        otherwise = differ(layers, self.layers)
+        self._read, self.layers = read, layers
+        if written or otherwise:
+            self.facts = Memo()
+            self.written += written and not first
+            self.state += not first
         if not self._last.counted:
             self.facts = Memo()
         return self.state
 
     def settings(self) -> tuple[object, ...]:
-        """What else of the model answers depend on (see `settings_of`), with what its modules hold beside weights.
+        """What else of the model answers depend on (see `settings_of`), and which of its layers are in training.
 
         Raises:
             UnknownError: If that cannot be told.
         """
-        return (() if self._tree is None else self._tree.figures()), settings_of(self.model())
+        return self._training, settings_of(self.model())
 
     @property
     def counted(self) -> bool:
@@ -128,7 +146,8 @@ class Sight:
         since: When it was first seen, on `time.monotonic`'s clock.
         state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
         changed: Whether an activation was replaced, written to or taken out since then. One more is no change.
-        weights_changed: Whether the weights of the model that it is now looked at with were changed since it first was.
+        weights_changed: Whether the weights of the model that it is now looked at with, or what its layers make of
+            them, are not those that it was first looked at with.
         other_model: Whether that is another model than the one that it was first looked at with.
         kept: What others keep with the cache, to go with it.
     """
@@ -144,7 +163,7 @@ class Sight:
     _last: _Snapshot | None = None
     _count: int = 0
     _added: int = 0
-    _met: dict[str, int] = field(default_factory=dict[str, int])
+    _met: dict[str, tuple[int, Figures]] = field(default_factory=dict[str, tuple[int, Figures]])
     _weights: Callable[[], _Weights | None] | None = None
     _own: tuple[object, Memo] = ("", Memo())
 
@@ -192,23 +211,25 @@ class Sight:
         """Seconds since it was first seen."""
         return time.monotonic() - self.since
 
-    def look(self, cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> Sight:
+    def look(self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False) -> Sight:
         """Compare with what is there now.
 
         Args:
             cache: The cache.
             model: The model, where `cache.model` is not it.
             seen: Looks at models that count for this one, too: one list of caches looks at each model once.
+            quick: Whether what PyTorch does not count was compared a moment ago.
         """
         with _lock:
             changes = self.changes(cache)
             model = peek(cache, "model") if model is None else model
-            weights = _look_at(model, {} if seen is None else seen)
+            weights = _look_at(model, {} if seen is None else seen, quick)
             known = _models.get(id(model))
             self._weights = None if known is None else weakref.ref(known)
-            if weights is not None:  # a model that is gone says nothing of its weights
-                which, number = weights
-                self.weights_changed = self._met.setdefault(which, number) != number
+            if weights is not None and known is not None:  # a model that is gone says nothing of its weights
+                which, _ = weights
+                written, layers = self._met.setdefault(which, (known.written, known.layers))
+                self.weights_changed = written != known.written or differ(layers, known.layers)
                 self.other_model = next(iter(self._met)) != which
             state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
             if state != self.state:
@@ -245,13 +266,6 @@ def sight(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> 
         return known.look(cache, model, seen)
 
 
-def weights_of(model: Any) -> tuple[str, int] | None:
-    """What tells a model's weights from others and from themselves after a change; None where that cannot be told."""
-    with _lock:
-        return _look_at(model, {})
-
-
-_SCALARS = (int, float, bool, str, type(None))
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
 
 
@@ -272,33 +286,16 @@ def settings_of(model: Any) -> tuple[object, ...]:
     except Exception as error:  # it is the user's code
         raise UnknownError from error
     modes = tuple(getattr(part, "training", None) is True for part in (model, getattr(model, "original_model", None)))
-    return _number_of(tokenizer), words, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+    return number_of(tokenizer), words, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
 def _scalars(config: Any) -> tuple[object, ...]:
     held = getattr(config, "__dict__", {})
-    return tuple((name, type(value), value) for name, value in list(held.items()) if type(value) in _SCALARS)
+    return tuple((name, type(value), value) for name, value in list(held.items()) if type(value) in SCALARS)
 
 
 def _plain(value: Any) -> object:
-    return value if type(value) in _SCALARS else str(value)
-
-
-_things: dict[int, tuple[Callable[[], object], str]] = {}
-
-
-def _number_of(thing: Any) -> str:
-    """What tells a thing from any other that was ever seen, as an address does not."""
-    if thing is None:
-        return ""
-    known = _things.get(id(thing))
-    if known is None or known[0]() is not thing:
-        try:
-            known = weakref.ref(thing, partial(_forget, _things, id(thing))), _new_id()
-        except TypeError as error:  # it knows no weak references
-            raise UnknownError from error
-        _things[id(thing)] = known
-    return known[1]
+    return value if type(value) in SCALARS else str(value)
 
 
 def known(id: str) -> Sight | None:
@@ -339,7 +336,7 @@ def _activations(cache: Any) -> dict[str, Tensor] | None:
     return None if any(held[name] is not found[name] for name in list(found)[:1]) else found
 
 
-def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:
+def _look_at(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str, int] | None:
     """Which model, and the state of its weights; None where there is none, or it cannot be followed."""
     key = id(model)
     weights = _models.get(key)
@@ -348,14 +345,8 @@ def _look_at(model: Any, seen: dict[int, int]) -> tuple[str, int] | None:
             return None
         weights = _models[key] = _Weights(model, partial(_forget, _models, key))
     if key not in seen:
-        seen[key] = weights.look(model)
+        seen[key] = weights.look(model, quick)
     return weights.id, seen[key]
-
-
-_FIGURES = (
-    "eps", "variance_epsilon", "uses_weight_offset", "logit_scale", "layer_scalar", "attn_out_multiplier",
-    "down_multiplier",
-)  # fmt: skip
 
 
 class _Tree:
@@ -364,55 +355,41 @@ class _Tree:
     They are held weakly: some refer to the model, which must be free to go.
     """
 
-    def __init__(self, modules: list[Any]) -> None:
+    def __init__(self, found: list[tuple[str, Any]]) -> None:
+        modules = [module for _, module in found]
         self._modules = list(map(weakref.ref, modules))
-        attributes = list(map(_attributes(), modules))
-        self._inner = _ids(_entries(attributes, "_modules"))
-        self._figures = [
-            (weakref.ref(module), name)
-            for module, own in zip(modules, attributes, strict=True)
-            for name in _FIGURES
-            if name in own or name in (own.get("_buffers") or {})
-        ]
+        held = list(map(attributes(), modules))
+        self._inner = _ids(_entries(held, "_modules"))
+        self.layers = Layers(found)
 
     def weights(self) -> list[Tensor] | None:
         """All parameters; None where there are other modules now."""
         try:
-            attributes = list(map(_attributes(), map(weakref.ref.__call__, self._modules)))
+            held = list(map(attributes(), map(weakref.ref.__call__, self._modules)))
         except TypeError:  # one of them is gone
             return None
-        if _ids(_entries(attributes, "_modules")) != self._inner:
+        if _ids(_entries(held, "_modules")) != self._inner:
             return None
-        found = {id(weight): weight for weight in _entries(attributes, "_parameters")}
+        found = {id(weight): weight for weight in _entries(held, "_parameters")}
         found.pop(id(None), None)
         return list(found.values())
 
-    def figures(self) -> tuple[object, ...]:
-        """What modules hold beside their weights and answers depend on: numbers, and buffers by their state."""
-        found: list[object] = []
-        for there, name in self._figures:
-            own: dict[str, Any] = {} if (module := there()) is None else _attributes()(module)
-            value: Any = own.get(name, (own.get("_buffers") or {}).get(name))
-            found.append(value if type(value) in _SCALARS else _key([value]))
-        return tuple(found)
 
-
-def _modules(model: Any) -> list[Any]:
-    """All modules of a model, level by level through their own dictionaries: none of its code is run."""
+def _modules(model: Any) -> list[tuple[str, Any]]:
+    """All modules of a model with their places, level by level through their own dictionaries: no code is run."""
     hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)  # most modules, without weights
-    met: dict[int, Any] = {}
-    level: list[Any] = [model]
+    met: dict[int, tuple[str, Any]] = {id(model): ("", model)}
+    level: list[tuple[str, Any]] = [("", model)]
     while level:
-        met.update(zip(map(id, level), level, strict=True))
-        inner = {id(module): module for module in _entries(list(map(_attributes(), level)), "_modules")}
-        level = [module for key, module in inner.items() if key not in met and type(module) not in (hook, type(None))]
+        held = list(map(attributes(), (module for _, module in level)))
+        inner: dict[int, tuple[str, Any]] = {}
+        for (place, _), own in zip(level, held, strict=True):
+            for name, module in list(own["_modules"].items()):
+                if id(module) not in met and type(module) not in (hook, type(None)):
+                    inner.setdefault(id(module), (f"{place}.{name}", module))
+        met.update(inner)
+        level = list(inner.values())
     return list(met.values())
-
-
-def _attributes() -> Callable[[Any], dict[str, Any]]:
-    from torch.nn import Module
-
-    return Module.__dict__["__dict__"].__get__
 
 
 def _entries(attributes: list[dict[str, Any]], name: str) -> list[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .applied import applied, figures, is_plain, state_of, wrapped
+from .applied import applied, figures, is_plain, wrapped
 from .cache import CacheView, working
 from .errors import ResidscopeError
 from .norms import Norm, parameter, weight_of
@@ -128,8 +128,9 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
     """
     module = getattr(view.model, "unembed", None)
     plain = view.facts.once(("plain", "unembed"), lambda: (is_plain(_inner(module)),))[0]
-    key = ("unembedding", () if plain else state_of(module))
-    return view.facts.once(key, lambda: _unembedding(view, None if plain else module), lambda kept: kept[2])[:2]
+    return view.facts.once(
+        ("unembedding",), lambda: _unembedding(view, None if plain else module), lambda kept: kept[2]
+    )[:2]
 
 
 def _inner(module: Any) -> Any:

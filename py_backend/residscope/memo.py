@@ -7,7 +7,9 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
+from uuid import uuid4
 
 T = TypeVar("T")
 Key = tuple[Hashable, ...]
@@ -117,6 +119,31 @@ class _Same:
             return False
         one = self._tensor()
         return one is not None and one is other._tensor() and self._version == other._version
+
+
+_things: dict[int, tuple[Callable[[], object], str]] = {}
+
+
+def number_of(thing: Any) -> str:
+    """What tells a thing from any other that was ever seen, as an address does not.
+
+    Raises:
+        UnknownError: If it knows no weak references.
+    """
+    if thing is None:
+        return ""
+    known = _things.get(id(thing))
+    if known is None or known[0]() is not thing:
+        try:
+            known = weakref.ref(thing, partial(_forget, id(thing))), uuid4().hex[:12]
+        except TypeError as error:
+            raise UnknownError from error
+        _things[id(thing)] = known
+    return known[1]
+
+
+def _forget(key: int, _gone: object) -> None:
+    _things.pop(key, None)
 
 
 _SMALL = 10_000

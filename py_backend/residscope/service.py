@@ -205,9 +205,9 @@ class Service:
                 return made if self._sight.now == before else {}  # else its parts are of different states
         return {}
 
-    def _look(self) -> Sight:
+    def _look(self, quick: bool = False) -> Sight:
         held = self.hold.get()
-        return self._sight.look(held.cache, held.model)
+        return self._sight.look(held.cache, held.model, quick=quick)
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
         seen = self._sight if looked else self._look()

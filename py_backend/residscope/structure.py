@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from .applied import applied, figures, is_plain, state_of
+from .applied import applied, figures, is_plain
 from .cache import CacheView
 from .errors import ResidscopeError
 from .norms import tensor_of
@@ -275,7 +275,7 @@ def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Writt
     sublayer = getattr(view.model.blocks[layer], part, None)
     module = getattr(sublayer, {"attn": "o", "mlp": "out"}[part], None)
     plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
-    key = ("writes", layer, part, shape, () if plain else state_of(module))
+    key = ("writes", layer, part, shape)
     odd = None if plain else module
     return view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[-1])
 

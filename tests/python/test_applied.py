@@ -194,7 +194,9 @@ def test_an_adapter_that_is_turned_up_is_read_again():
     torch.testing.assert_close(value(cache), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
     before = value(cache)
     odd.blocks[1].attn.o.original_component.scaling = 1.0
-    assert (value(cache) - before).abs().max() > 0.1
+    after = residscope.attention(cache, "1.1", weighting="value")
+    assert (after.values - before).abs().max() > 0.1
+    assert any("weights were changed after this cache" in note for note in after.notes)
 
 
 class DTensor(torch.Tensor):

@@ -9,10 +9,14 @@ import msgspec
 import pytest
 import tiny
 import torch
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM
 
 import residscope
 from residscope.export.snapshot import snapshot
 from residscope.protocol import Answer, WriteCode
+from residscope.samples import MOST, samples
 from residscope.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -57,6 +61,144 @@ WITHOUT_WEIGHTS = {
 def run():
     model = copy.deepcopy(tiny.boot("llama"))
     return model, tiny.run(model)[2]
+
+
+def _fused(model):
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.SGD(model.parameters(), lr=0.01, fused=True).step()
+
+
+def _in_inference_mode(model):
+    with torch.inference_mode():
+        for weight in model.parameters():
+            weight.mul_(1.1)
+
+
+def _output(model):
+    return model.blocks[1].attn.o.original_component
+
+
+class Gained(nn.Linear):
+    """An odd layer: its kind is not known, and its weight alone does not tell its map."""
+
+    def forward(self, x):
+        return super().forward(x) * self._gain * self.tensor * self.buffer
+
+    @classmethod
+    def of(cls, plain):
+        layer = cls(plain.in_features, plain.out_features, bias=False)
+        layer.weight, layer._gain, layer.tensor = plain.weight, 1.0, torch.tensor(1.0)
+        layer.register_buffer("buffer", torch.ones(plain.out_features))
+        return layer
+
+
+class Negated(nn.Linear):
+    def forward(self, x):
+        return -super().forward(x)
+
+
+def _forward(model):
+    layer = _output(model)
+    layer.forward = lambda x: 3 * type(layer).forward(layer, x)
+
+
+PAST_THE_COUNT = {
+    "fused optimizer": _fused,
+    ".data": lambda model: _output(model).weight.data.mul_(3),
+    "a head by .data": lambda model: _output(model).weight.data[:, 6:12].zero_(),
+    "numpy": lambda model: _output(model).weight.detach().numpy().__imul__(3),
+    "inference mode": _in_inference_mode,
+    "foreach on .data": lambda model: torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1),
+    "forward": _forward,
+    "class": lambda model: setattr(_output(model), "__class__", Negated),
+}
+OF_AN_ODD_LAYER = {
+    "private attribute": lambda model: setattr(_output(model), "_gain", 5.0),
+    "tensor attribute": lambda model: setattr(_output(model), "tensor", torch.tensor(5.0)),
+    "tensor attribute by .data": lambda model: _output(model).tensor.data.fill_(5),
+    "buffer": lambda model: _output(model).buffer.fill_(5),
+    "buffer by .data": lambda model: _output(model).buffer.data.fill_(5),
+}
+
+
+@pytest.mark.parametrize("edit", PAST_THE_COUNT | OF_AN_ODD_LAYER)
+def test_a_change_that_pytorch_does_not_count_is_seen(edit):
+    """Truth: the same model in a copy, of which nothing can be remembered."""
+    path = str(tiny.folder("llama"))
+    with torch.inference_mode(edit == "inference mode"):  # then its weights are tensors that are never counted
+        inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+        if edit in OF_AN_ODD_LAYER:
+            inner.model.layers[1].self_attn.o_proj = Gained.of(inner.model.layers[1].self_attn.o_proj)
+        if edit == "inference mode":
+            inner.load_state_dict({name: held.clone() for name, held in inner.state_dict().items()}, assign=True)
+            assert all(weight.is_inference() for weight in inner.parameters())
+        model = TransformerBridge.boot_transformers(path, hf_model=inner)
+    keep = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale")  # nothing to hold what is read against
+    tokens = torch.tensor([[3, 4, 5, 6, 7]])
+
+    def made(of):
+        with torch.no_grad():
+            return of.run_with_cache(tokens, names_filter=lambda name: name.endswith(keep))[1]
+
+    figures = {
+        "value": lambda cache: residscope.attention(cache, "1.1", weighting="value"),
+        "source": lambda cache: residscope.attribute(cache, (11, 12), by="source", heads="1.1"),
+        "copying": lambda cache: residscope.scores(cache, "copying"),
+    }
+    old = made(model)
+    for figure in figures.values():
+        assert not any(SAID in note for note in figure(old).notes)
+    (PAST_THE_COUNT | OF_AN_ODD_LAYER)[edit](model)
+    new = made(model)
+    truth = made(copy.deepcopy(model))
+    for name, figure in figures.items():
+        torch.testing.assert_close(
+            figure(new).values, figure(truth).values, equal_nan=True, msg=lambda said, name=name: name + said
+        )
+        assert not any(SAID in note for note in figure(new).notes)
+        assert any(SAID in note for note in figure(old).notes), name
+
+
+def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_change():
+    class Counting(Gained):
+        calls, last = 0, None
+
+        def forward(self, x):
+            self.calls, self.last = self.calls + 1, x
+            return super().forward(x)
+
+    model = copy.deepcopy(tiny.boot("llama"))
+    layer = Counting.of(_output(model))
+    model.blocks[1].attn.o.set_original_component(layer)
+    cache = tiny.run(model)[2]
+    value = PYTHON["value"]
+    assert not any(SAID in note for note in value(cache))
+    tiny.run(model)
+    assert not any(SAID in note for note in value(cache))
+    layer._gain = 2.0
+    assert any(SAID in note for note in value(cache))
+    layer._gain = 1.0
+    assert not any(SAID in note for note in value(cache))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3,), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_sample_reaches_all_along_every_dimension(shape, turned):
+    held = torch.arange(torch.Size(shape).numel()).reshape(shape)
+    held = held.transpose(0, -1) if turned else held
+    read = torch.frombuffer(bytearray(samples([held])[0]), dtype=held.dtype)
+    assert len(read) <= MOST
+    places = [(held == at).nonzero()[0] for at in read] if held.numel() <= MOST else None
+    if places is not None:
+        assert sorted(read.tolist()) == sorted(held.flatten().tolist())
+        return
+    places = torch.stack(torch.unravel_index(read, shape))
+    for place, length in zip(places, shape, strict=True):
+        found = torch.cat([torch.tensor([-1]), place.unique(), torch.tensor([length])])
+        assert found.diff().max() <= max(2, length / 3)
 
 
 CHANGES = {

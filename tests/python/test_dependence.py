@@ -55,6 +55,12 @@ def at(logits: torch.Tensor, ends: tuple[int, int], answer: int, other: int | No
     return (rows[:, answer] - (0 if other is None else rows[:, other])).tolist()
 
 
+def says_changed(looked: SimpleNamespace) -> bool:
+    """Whether figures of the old cache bear the note of a changed model."""
+    notes = residscope.attribute(looked.cache, (11, 12), by="layer").notes
+    return any("weights were changed after this cache was first seen" in note for note in notes)
+
+
 @pytest.mark.parametrize("question", [(11, 12), (13, 14)], ids=["asked before", "new"])
 def test_a_padding_token_that_is_set_after_the_first_look_is_known(question):
     looked = first_look()
@@ -131,11 +137,14 @@ def test_a_token_that_is_added_is_known():
 def test_a_configuration_that_is_changed_is_known():
     looked = first_look("gemma2")
     written = looked.cache["unembed.hook_out"]
+    first = looked.model.cfg.output_logits_soft_cap
+    assert not says_changed(looked)
     for cap in (None, 2.0, 5.0):
         looked.model.cfg.output_logits_soft_cap = cap
         expected = written if cap is None else cap * (written / cap).tanh()
         for answers in ((11, 12), (13, 14)):
             assert ask(looked, answers) == pytest.approx(at(expected, ENDS, *answers), abs=1e-4)
+        assert says_changed(looked) == (cap != first)
 
 
 def test_a_figure_of_a_module_is_known():
@@ -150,6 +159,17 @@ def test_a_figure_of_a_module_is_known():
         normal = stream / (stream.pow(2).mean(-1, keepdim=True) + eps).sqrt() * norm.weight.detach().double()
         expected = normal @ looked.model.W_U.detach().double()
         assert ask(looked, (11, 12)) == pytest.approx(at(expected, ENDS, 11, 12), abs=1e-4)
+        assert says_changed(looked) == (eps != 1e-6)  # and at 1e-6 it is what it was at first
+
+
+@pytest.mark.parametrize("write", [lambda held: held.fill_(3.0), lambda held: held.data.fill_(3.0)], ids=["", ".data"])
+def test_a_buffer_of_a_module_is_known(write):
+    looked = first_look("gemma4_text")
+    assert not says_changed(looked)
+    write(looked.model.blocks[1].original_component.layer_scalar)
+    assert says_changed(looked)
+    fresh = ActivationCache(dict(looked.cache.cache_dict), looked.model)
+    assert torch.equal(*(residscope.attribute(one, (11, 12)).values for one in (looked.cache, fresh)))
 
 
 def test_what_is_given_with_the_question_is_known():
