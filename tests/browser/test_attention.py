@@ -23,6 +23,7 @@ SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'],
 # its height, and by how much it is narrower than its host.
 WATCH = """(box) => new Promise((resolve) => {
     const host = box.closest(".residscope").parentElement;
+    const column = box.closest(".rs-lower");
     const before = host.style.cssText;
     const width = host.clientWidth;
     const seen = new Set();
@@ -34,7 +35,7 @@ WATCH = """(box) => new Promise((resolve) => {
         host.style.height = `${host.firstElementChild.getBoundingClientRect().height + (frame % 5) - 2}px`;
         window.dispatchEvent(new Event("resize"));
         const { width: across, height } = box.getBoundingClientRect();
-        seen.add(`${height} ${(host.getBoundingClientRect().width - across).toFixed(2)}`);
+        seen.add(`${height} ${(column.getBoundingClientRect().width - across).toFixed(2)}`);
         if (performance.now() - start < 10_000) return requestAnimationFrame(step);
         host.style.cssText = before;
         resolve({ frames: frame, seen: [...seen] });
