@@ -25,7 +25,7 @@ describe("head scores", () => {
     expect(text(root.querySelector(".rs-ranked-by"))).toBe("by contribution; the map shows previous-token");
     expect(text(root.querySelector(".rs-bar-scale"))).toBe("0.001.00");
     root.querySelector('[aria-label^="L2H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1 \(previous-token \d\.\d\d\) (adds|takes) [+−]\d\.\d+;.*How much/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1 adds [+−][\d.]+;.*previous-token \d\.\d\d: how much/);
     choose(root, "");
     expect(root.querySelector<HTMLElement>(".rs-ranked-by")?.hidden).toBe(true);
     expect(cells(root)[0]).toMatch(/^L0H0 [+−]\d\.\d+$/);
@@ -65,7 +65,7 @@ describe("the ranking in the mean", () => {
     line?.dispatchEvent(new Event("focusin", { bubbles: true }));
     expect(all(root, ".rs-dots")).toHaveLength(1);
     expect(root.querySelector(".rs-dots path")?.getAttribute("d")?.match(/M/g)).toHaveLength(2);
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L\dH\d (adds|takes) [+−]\d\.\d+ ± \d\.\d+ over 2 prompts/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L\dH\d adds [+−][\d.]+ ± [\d.]+/);
   });
 
   it("has room for every dot on either side of zero", () => {

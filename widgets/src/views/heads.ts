@@ -115,7 +115,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       index += 1;
     }
     colours.style.backgroundImage = levelScale(shown, theme);
-    [ends[0].textContent, ends[1].textContent] = endWords(store, shown);
+    [ends[0].textContent, ends[1].textContent] = endWords(shown);
   });
 
   watch(signal, () => {

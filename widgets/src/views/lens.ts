@@ -57,7 +57,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
   mountChart(parent, store, signal, {
     className: "rs-lens", marks, summary, layers, row, why, caption,
     draw: (x) => {
-      const path = line<Mark>().x((m) => x(m.value)).y((m) => along(m.at, row.value)).defined((m) => Number.isFinite(m.value));
+      const path = line<Mark>().x((m) => Math.max(0, Math.min(100, x(m.value)))).y((m) => along(m.at, row.value)).defined((m) => Number.isFinite(m.value));
       const last = marks.value.at(-1);
       return html`<svg viewBox="0 0 100 ${along(layers.value, row.value)}" preserveAspectRatio="none" aria-hidden="true">
           ${svg`<path class="rs-line" d=${path(marks.value) ?? ""} vector-effect="non-scaling-stroke"></path>`}

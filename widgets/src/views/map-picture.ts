@@ -61,10 +61,10 @@ export function liesBeyond(picture: MapPicture, value: number): boolean {
 }
 
 /** The ends of the scale in words: "≤ −2.24", "+2.24 held". */
-export function endWords(store: Store, picture: MapPicture): [string, string] {
+export function endWords(picture: MapPicture): [string, string] {
   if (picture.score !== null) return [written(picture, picture.low), written(picture, picture.high)];
   const [low, high] = endsOf(picture.values, picture, (value) => signed(value, picture.high));
-  return [low, high + (holdOf(store, "heads").on.value ? " held" : "")];
+  return [low, high]; // that they are held, the button says
 }
 
 /** The scale's two ends lie on either side of zero: blue and orange, else the one colour of attention. */

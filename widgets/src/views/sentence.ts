@@ -1,6 +1,6 @@
 // One sentence for what is under the pointer or the focus, else for the head that was looked at last. Its height is fixed;
 // of a head's clauses those that do not fit are left out whole.
-import { html, render, type TemplateResult } from "lit-html";
+import { html, nothing, render, type TemplateResult } from "lit-html";
 import { side } from "../format";
 import { fitted } from "../legible";
 import { element, watch } from "../lifetime";
@@ -9,7 +9,7 @@ import { mapPicture } from "./map-picture";
 import type { Focus } from "./reading";
 import { headClauses } from "./reading-words";
 
-const HINT: Sentence = ["Point at a head: the tokens above show what it reads. Click keeps it; click a token to read the model there."];
+const HINT: Sentence = ["Point at a head to see which tokens it reads. Click to pin it."];
 
 export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
   const line = element("p", "rs-sentence", { "aria-live": "polite", "data-part": "sentence" });
@@ -19,12 +19,14 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     const own = store.sentence.value;
     const name = store.hoveredHead.value ?? focus.head.value;
     const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
+    const refused = name === null ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? null) : null;
+    if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     if (!own && focus.trouble.value !== null && name === focus.head.value) clauses.push([focus.trouble.value]);
     const words = clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")).join("; ");
     line.classList.toggle("rs-hint", clauses[0] === HINT);
     line.classList.toggle("rs-clauses", clauses.length > 1);
     line.title = fitted(words);
-    render(clauses.map((clause, i) => html`<span>${clause.map(piece)}${i < clauses.length - 1 ? ";" : ""}</span> `), line);
+    render(clauses.map((clause, i) => html`<span>${i > 0 ? html`<i>; </i>` : nothing}${clause.map(piece)}</span>`), line);
   });
 }
 

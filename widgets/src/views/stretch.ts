@@ -44,7 +44,7 @@ export function mountStretch(parent: HTMLElement, store: Store, what: string, si
     render(place.hidden ? nothing : html`<button type="button" class="rs-quiet" ?disabled=${start === 0} aria-label="earlier ${what}" @click=${to(start - STRETCH)}>‹</button>
       <input type="range" aria-label="which ${what} are shown" aria-valuetext=${words} min="0" max=${all - STRETCH} step="1" .value=${String(start)}
         @input=${(event: Event) => to(Number((event.target as HTMLInputElement).value))()}>
-      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${what}" @click=${to(start + STRETCH)}>›</button><span>${words}</span>`, place);
+      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${what}" @click=${to(start + STRETCH)}>›</button><span title=${words}>${start}–${stop - 1} of ${all}</span>`, place);
   });
   return { shown, reveal };
 }

@@ -32,7 +32,7 @@ export function paintStrip(strip: HTMLElement, store: Store, { head, reading }: 
       const added = found.contributions?.[at] ?? 0;
       const colour = sequentialRgb(weight, theme);
       option.dataset["attention"] = weight.toFixed(4);
-      option.setAttribute("aria-description", `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, store.largest.value)}` : ""}`);
+      option.setAttribute("aria-description", `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, tallest)}` : ""}`);
       const share = tallest > 0 ? Math.abs(added) / tallest : 0;
       const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
       option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;

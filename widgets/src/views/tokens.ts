@@ -1,6 +1,6 @@
 // Token strip: the destination position, and what the head in focus reads there. Hover lights a token's row and column up,
 // click reads the model there, again or Esc lets go.
-import { signal as state, untracked } from "@preact/signals-core";
+import { batch, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, spoken, visible } from "../format";
 import { element, watch } from "../lifetime";
@@ -92,17 +92,24 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const at = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-position]")?.dataset["position"] : undefined;
     return at === undefined ? null : Number(at);
   };
-  const light = (at: number | null): void => {
-    store.hoveredToken.value = at;
-    const token = at === null ? undefined : store.tokens.peek()[at];
-    const reading = focus.reading.peek();
-    store.sentence.value = !token || at === null ? null
-      : reading && at < reading.weights.length ? [...sourceSentence(store, reading, at), ` · ${onClick(at)}`]
-      : [`“${store.tokenName(at)}” at position ${at}: ${onClick(at)}`];
-  };
   const onClick = (at: number): string =>
-    at === store.locked.peek() ? "the destination; click again to let go"
-    : at === store.destination.peek() ? "the destination, the last token" : "click to read the model here";
+    at === store.locked.value ? "the destination; click again to go back to the last token"
+    : at === store.destination.value ? "the destination, the last token" : "click to read the model here";
+  const pointed = state<number | null>(null);
+  const light = (at: number | null): void => {
+    batch(() => (pointed.value = store.hoveredToken.value = at));
+    if (at === null) store.sentence.value = null;
+  };
+  // What it says changes with the destination, and with the head in focus.
+  watch(signal, () => {
+    const at = pointed.value;
+    const token = at === null ? undefined : store.tokens.value[at];
+    if (!token || at === null) return;
+    const reading = focus.reading.value;
+    const words = reading && at < reading.weights.length ? sourceSentence(store, reading, at) : [`“${store.tokenName(at)}” at position ${at}`];
+    const click = onClick(at);
+    untracked(() => (store.sentence.value = [...words, ` · ${click}`]));
+  });
   strip.addEventListener("pointerover", (event) => light(positionOf(event)), { signal });
   strip.addEventListener("pointerleave", () => light(null), { signal });
   strip.addEventListener("focusin", (event) => {
