@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .cache import CacheView, ending, not_cached
 from .errors import ResidscopeError
@@ -91,10 +91,12 @@ def absent(structure: Structure, by: By, rows: Rows) -> list[str]:
             f"The row `{start}` is all that was written before layer {start.split('_')[0]}: its parts, the embeddings "
             "among them, are not in this cache."
         )
-    if by == "head" and (layers := [layer for layer in range(view.n_layers) if _unchecked(view, layer)]):
+    part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"
+    of, writes = ("heads", "attention") if by == "head" else ("neurons", "the MLP")
+    if by in ("head", "neuron") and (layers := _unchecked(view, rows, part)):
         said.append(
-            f"That the heads of {named_layers(layers)} add up to what attention writes was not checked: "
-            "`hook_attn_out` is not in this cache."
+            f"That the {of} of {named_layers(layers)} add up to what {writes} writes was not checked: "
+            f"`hook_{part}_out` is not in this cache."
         )
     return said
 
@@ -112,6 +114,8 @@ def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
     ]
 
 
-def _unchecked(view: CacheView, layer: int) -> bool:
-    """Whether nothing tells what the attention of a layer, whose heads are told apart, writes in all."""
-    return view.has(f"blocks.{layer}.attn.hook_z") and not view.has(f"blocks.{layer}.hook_attn_out")
+def _unchecked(view: CacheView, rows: Rows, part: Literal["attn", "mlp"]) -> list[int]:
+    """The layers that are told apart, and nothing tells what they write there in all."""
+    letter = {"attn": "H", "mlp": "N"}[part]
+    apart = {int(label[1:].partition(letter)[0]) for label in rows.labels[: rows.parts or 0]}
+    return sorted(layer for layer in apart if not view.has(f"blocks.{layer}.hook_{part}_out"))

@@ -2,16 +2,21 @@
 
 An adapter (LoRA) adds to it, a quantised layer keeps whole numbers and scales, an offloaded one keeps it elsewhere.
 Where a layer is not one that is known to be x @ weight + bias, its answer to the identity is its map, and its answers
-to a few other vectors show whether it is one. Its `forward` is called by itself, so that no hook on it hears of this.
+to a few other vectors show whether it is one. A copy of it is asked: some layers count, observe or keep what they read,
+and the user's own are to stay as they are. Its `forward` is called by itself, so that no hook on it hears of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from .cache import CacheView, working
+from .cache import CacheView, step_of, working
 from .errors import ResidscopeError
 from .layers import asking
 from .longer import step
@@ -35,6 +40,12 @@ input, too, is farther off."""
 
 _ROWS = 64
 """So many vectors a layer is tried on: as in a prompt, since some layers compute otherwise for a single one."""
+
+_LARGE = 32
+"""A layer is tried on vectors so many times as long, too: some bound what they read."""
+
+_COPIED = 4_000_000_000
+"""A layer of more bytes is not copied, and so not tried."""
 
 
 @dataclass(frozen=True)
@@ -143,18 +154,15 @@ def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
     """
     import torch
 
-    layer = wrapped(module)
-    weight = getattr(layer, "weight", None)
-    conv = _known()[-1]
-    if type(layer) in _known() and weight is not None and weight.is_meta:
-        found = figures(module, "weight", weight)  # as accelerate keeps it: read, and not loaded into the layer
+    layer, conv = wrapped(module), _known()[-1]
+    if _elsewhere(layer):
+        found = figures(module, "weight", layer.weight)  # as accelerate keeps it: read, and not loaded into the layer
         bias = getattr(layer, "bias", None)
         matrix = found if type(layer) is conv and conv is not torch.nn.Linear else found.T
         return Applied(matrix, None if bias is None else figures(module, "bias", bias))
     try:
-        _check_can_be_asked(layer)
-        with torch.no_grad(), asking(layer):
-            return _asked(layer, view, getattr(layer, "in_features", None) or width)
+        with _copy_of(layer) as own:
+            return _asked(own, layer, view, getattr(layer, "in_features", None) or width)
     except _UnreadError as error:
         raise _refused(module, str(error)) from None
 
@@ -168,19 +176,136 @@ def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "tok
     import torch
 
     layer = wrapped(module)
-    weight = getattr(layer, "weight", None)
-    if type(layer) in _known() and weight is not None and weight.is_meta:
-        return figures(module, "weight", weight)
+    if _elsewhere(layer):
+        return figures(module, "weight", layer.weight)
     try:
-        _check_can_be_asked(layer)
-        with torch.no_grad(), asking(layer):
-            ids = torch.arange(count, device=_device(layer, view))
-            return torch.cat([_answer(layer, some[None])[0] for some in ids.split(4096)])
+        with _copy_of(layer) as own:
+            ids = torch.arange(count, device=_device(own, view))
+            return torch.cat([_answer(own, some[None])[0] for some in ids.split(4096)])
     except _UnreadError as error:
         raise _refused(module, str(error)) from None
 
 
-def _asked(layer: Any, view: CacheView, width: Any) -> Applied:
+def _elsewhere(layer: Any) -> bool:
+    """Whether a layer is a plain one whose weight is kept elsewhere between runs."""
+    weight = getattr(layer, "weight", None)
+    return type(layer) in _known() and weight is not None and weight.is_meta
+
+
+def not_so(module: Any, view: CacheView, found: Applied, rows: Float[Tensor, "row input"]) -> str | None:
+    """Why a layer that was asked for its map does not apply it to what it read in a run, in a sentence; None if it does.
+
+    Args:
+        module: The layer, or the bridge's component for it.
+        view: The cache.
+        found: Its map.
+        rows: What it read.
+    """
+    import torch
+
+    long, layer = rows.abs().amax(-1), wrapped(module)
+    if _elsewhere(layer):
+        return None
+    # The longest, which are what a layer may bound, and some others.
+    some = torch.cat([long.topk(min(_ROWS // 2, len(rows))).indices, _spread(len(rows), long.device)])
+    try:
+        with _copy_of(layer) as own:
+            rows = rows[some].to(_device(own, view))
+            off = _off(_asker(own, view, rows.shape[-1], rows.device), found.matrix, found.bias, rows)
+    except _UnreadError as error:
+        return str(_refused(module, str(error)))
+    why = f"is not the linear map that it was on a trial (off by {off:.2g} of it on what it read in this run)"
+    return None if off <= _COARSEST else str(_refused(module, why))
+
+
+def _spread(count: int, device: Any) -> Tensor:
+    """Half of the rows that are asked, evenly spread."""
+    import torch
+
+    return torch.linspace(0, count - 1, min(_ROWS // 2, count), device=device).round().long()
+
+
+@contextmanager
+def _copy_of(layer: Any) -> Generator[Any, None, None]:
+    """A copy of a layer, to be asked: whatever it draws or keeps is nobody's.
+
+    Raises:
+        _UnreadError: If it may not be asked, or cannot be copied.
+    """
+    import torch
+
+    _check_can_be_asked(layer)
+    device = next((tensor.device for tensor in _tensors(layer)), torch.device("cpu"))
+    with torch.no_grad(), nothing_drawn(device):
+        own = _copy(layer)
+        with asking(own, layer):
+            yield own
+
+
+def _copy(layer: Any) -> Any:
+    """A copy of a layer without the hooks on it.
+
+    Raises:
+        _UnreadError: If there is none.
+    """
+    import torch
+
+    memo = _Copied()
+    for inner in layer.modules():
+        for name, value in [*vars(inner).items(), *inner.named_buffers(recurse=False)]:
+            if name.endswith("_hooks") and isinstance(value, dict):
+                memo[id(value)] = OrderedDict[int, Any]()  # hooks may refer to the whole model
+            elif isinstance(value, torch.Tensor) and not value.is_leaf:  # which refuses to be copied
+                memo[id(value)] = value.detach().clone()
+            elif isinstance(value, FunctionType) and name == "forward":
+                raise _UnreadError(
+                    "cannot be told: its `forward` was replaced by a function, which cannot be tried on a copy"
+                )
+    try:
+        return deepcopy(layer, memo)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".strip(": ")
+        raise _UnreadError(f"cannot be told: it is tried on a copy, and none can be made ({why})") from None
+
+
+class _Copied(dict[int, Any]):
+    """What was copied already, for `deepcopy`; it ends what grows too large."""
+
+    size = 0
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.size += int(getattr(value, "nbytes", 0)) if hasattr(value, "untyped_storage") else 0
+        if self.size > _COPIED:
+            raise MemoryError(f"it holds more than {_COPIED // 10**9} GB")
+
+
+@contextmanager
+def nothing_drawn(device: Any) -> Generator[None, None, None]:
+    """Give every random generator its state back afterwards: PyTorch's, Python's and NumPy's."""
+    import random
+    import sys
+
+    import torch
+
+    numpy = sys.modules.get("numpy")
+    states: list[tuple[Callable[[Any], Any], Any]] = [(random.setstate, random.getstate())]
+    if numpy is not None:
+        states.append((numpy.random.set_state, numpy.random.get_state()))
+    if device.type == "mps":
+        states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    forked = device.type if device.type in ("cuda", "xpu") else "cpu"
+    with ExitStack() as stack:
+        for give_back, state in states:
+            stack.callback(give_back, state)
+        if forked == "cpu":
+            stack.enter_context(torch.random.fork_rng([]))
+        else:
+            stack.enter_context(torch.random.fork_rng([device], device_type=forked))
+        yield
+
+
+def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> Applied:
     import torch
 
     if not isinstance(width, int):
@@ -193,23 +318,30 @@ def _asked(layer: Any, view: CacheView, width: Any) -> Applied:
     each = max(1, _FIGURES // max(width, bias.shape[-1]))
     blocks = [ask(rows) - bias for rows in _identity(width, each, device)]
     matrix = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
-    generator = torch.Generator(device="cpu").manual_seed(0)  # the user's own stays as it is
+    generator = torch.Generator(device="cpu").manual_seed(0)
     some = torch.randn(_ROWS, width, generator=generator, device="cpu").to(device)
-    drawn = torch.get_rng_state()
-    answer, again = ask(some), ask(some)
-    if not torch.equal(answer, again):
-        torch.set_rng_state(drawn)
+    if not torch.equal(ask(some), ask(some)):
         raise _UnreadError("cannot be told: it answers the same question differently each time")
-    expected = working(some.to(answer.dtype)) @ working(matrix) + working(bias)
-    off = float((expected - working(answer)).norm() / working(answer - bias).norm().clamp(min=1e-30))
+    off = max(_off(ask, matrix, bias, rows) for rows in (some, some * _LARGE))
     if not off <= _COARSEST:
         raise _UnreadError(f"is no linear map of what it reads (off by {off:.2g} of it on a trial)")
-    own = getattr(layer, "weight", None)
+    own = getattr(original, "weight", None)
     if own is not None and type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype:
         for same in (own.detach().T, own.detach()):
             if same.shape == matrix.shape and torch.equal(same, matrix):
                 return Applied(same, bias if bool(bias.any()) else None, made=False)
     return Applied(matrix, bias if bool(bias.any()) else None, coarse=off)
+
+
+def _off(ask: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tensor | None, rows: Tensor) -> float:
+    """How far a layer's answers are from a map's, relatively to what the map makes of these rows."""
+    answer = ask(rows)
+    expected, rounded = working(rows.to(answer.dtype)) @ working(matrix), 0.0
+    off = expected - working(answer)
+    if bias is not None:
+        off = off + working(bias)
+        rounded = step_of(answer.dtype) * float(bias.norm()) * len(rows) ** 0.5  # of a bias that is far larger
+    return max(float(off.norm()) - rounded, 0.0) / max(float(expected.norm()), 1e-30)
 
 
 def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
@@ -274,7 +406,7 @@ def _check_can_be_asked(layer: Any) -> None:
     spies: Any = torch.nn.modules.module
     everywhere = spies._global_forward_hooks or spies._global_forward_pre_hooks
     if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (everywhere and inner[1:]):
-        raise _UnreadError("cannot be tried: there are hooks inside it, which would hear of it. Remove them")
+        raise _UnreadError("cannot be told: there are hooks inside it, which may change what it does. Remove them")
 
 
 def _tensors(layer: Any) -> list[Any]:
@@ -303,5 +435,18 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
 def _refused(module: Any, why: str) -> ResidscopeError:
     name = getattr(getattr(module, "hook_out", None), "name", None)  # TransformerLens names its hooks by their place
     what = f"`{name.removesuffix('.hook_out')}` (`{type(wrapped(module)).__name__}`)" if isinstance(name, str) else ""
-    hint = "" if ": " in why or ". " in why else " Merge its adapters (`merge_and_unload()`), or load it unquantised."
-    return ResidscopeError("weights", f"What {what or f'`{type(wrapped(module)).__name__}`'} does {why}.{hint}")
+    return ResidscopeError(
+        "weights", f"What {what or f'`{type(wrapped(module)).__name__}`'} does {why}.{_hint(module, why)}"
+    )
+
+
+def _hint(module: Any, why: str) -> str:
+    """What would help, where the layer shows what makes it odd and the reason does not say it already."""
+    layer = wrapped(module)
+    if ": " in why or ". " in why or not hasattr(layer, "modules"):
+        return ""
+    if any(hasattr(inner, "base_layer") or hasattr(inner, "merge") for inner in layer.modules()):
+        return " Merge its adapters (`merge_and_unload()`)."
+    if any(not tensor.is_floating_point() or tensor.element_size() < 2 for tensor in _tensors(layer)):
+        return " Load it unquantised."
+    return ""

@@ -31,7 +31,7 @@ from .reads import gated, read_names
 from .result import Attribution
 from .sources import not_by_reading, rounding_in, sources, wanted_heads
 from .spaces import without_space
-from .split import Checked, check_split
+from .split import Checked, check_split, unchecked
 from .structure import Structure, named_layers, neuron_weight, out_weight, why_unread
 from .targets import Targets
 from .vectors import read_rows
@@ -248,7 +248,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # a figure that is none leaves none in its sum
     tolerance = rounding_in(view.rounding_step(*(name for at in layers for name in read_names(view, at))), values, 0)
-    said += gated(view, layers)
+    said += gated(view, layers) + unchecked(view, layers)
     if bool((unexplained.abs() > tolerance).any()):
         said.append(not_by_reading(float(unexplained.abs().max())))
     if readout.positions is not None:

@@ -143,6 +143,11 @@ class CacheView:
         part.memo = self.memo.part(prompts.start, prompts.stop)
         return part
 
+    @property
+    def root(self) -> CacheView:
+        """The view of all prompts."""
+        return self if self.part_of is None else self.part_of[0].root
+
     def first(self, *names: str) -> str | None:
         """The first of `names` that the cache holds."""
         return next((name for name in names if name in self.activations), None)

@@ -101,20 +101,25 @@ class Layers:
 
 
 @contextmanager
-def asking(layer: Any) -> Generator[None, None, None]:
-    """While a layer is asked by Residscope: what it then changes itself is no change of what it does."""
-    inner: list[Any] = list(layer.modules()) if hasattr(layer, "modules") else []
-    before = list(map(_held, inner))
+def asking(copied: Any, layer: Any) -> Generator[None, None, None]:
+    """While a copy of a layer is asked by Residscope: what it then changes itself is no change of what the layer does.
+
+    Args:
+        copied: The copy.
+        layer: The layer.
+    """
+    inner: list[tuple[Any, Any]] = list(zip(copied.modules(), layer.modules(), strict=True))
+    before = [_held(module) for module, _ in inner]
     try:
         yield
     finally:
-        for module, then in zip(inner, before, strict=True):
+        for (module, of), then in zip(inner, before, strict=True):
             now = _held(module)
             moved = {
                 name for place, name in then.keys() | now.keys() if then.get((place, name)) != now.get((place, name))
             }
             if moved:
-                _restless.setdefault(module, set()).update(moved)
+                _restless.setdefault(of, set()).update(moved)
 
 
 def _held(module: Any) -> Figures:

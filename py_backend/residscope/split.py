@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from . import components
-from .cache import CacheView
+from .cache import CacheView, working
 from .errors import ResidscopeError
-from .fit import fit, heads_add_up, reasons, stream_goal
+from .fit import fit, heads_add_up, other_structure, reasons, stream_goal
 from .readout import Readout
-from .structure import Structure, named_layers, out_weight
+from .structure import Structure, coarse, named_layers, out_bias, out_weight, output_factor
 from .vectors import read_rows
 
 if TYPE_CHECKING:
@@ -68,6 +68,66 @@ def check_split(
             "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
         )
     return list(checked.notes)
+
+
+def adds_up(view: CacheView, layer: int) -> bool | None:
+    """Whether a layer's heads and bias are what its attention writes, at some positions; None where that is not known.
+
+    There is no target here: the vectors themselves are compared.
+    """
+    run = view.root
+    return run.memo.once(("adds up", layer), lambda: (_adds_up(run, layer),))[0]
+
+
+_SOME = 8
+"""So many prompts, and positions of them, tell whether heads add up."""
+
+
+def _adds_up(view: CacheView, layer: int) -> bool | None:
+    import torch
+
+    z, out = f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_attn_out"
+    W_O = out_weight(view, layer)
+    if W_O is None or not (view.has(z) and view.has(out)):
+        return None
+    view = view.only(range(min(view.batch, _SOME)))
+    try:
+        for at in sorted({*range(0, view.n_pos, -(-view.n_pos // _SOME)), view.n_pos - 1}):
+            where = torch.full((view.batch,), at)
+            nothing = view.like.new_zeros(view.batch, int(view.cfg.d_model))
+            readout = Readout(view, where, nothing, nothing[:, 0], held=False)
+            way = readout.way(layer, "attn")
+            read = working(components.head_outputs(view, where, layer, tuple(W_O.shape[:2])))[:, 0].flatten(1)
+            written = read @ W_O.flatten(0, 1).to(read)
+            bias = out_bias(view, layer, "attn")
+            written = way.push((written if bias is None else written + bias.to(written))[None])[0]
+            if way.norm is not None and way.norm[0].bias is not None:
+                written = written + way.norm[0].bias
+            factor = readout.structure.carries[layer] * output_factor(view, layer, "attn")
+            step = max(view.rounding_step(z, out), coarse(view, layer, "attn"))
+            added = view.rows(out, where)[:, 0] * factor
+            if added.shape != written.shape or other_structure(added, written.to(added), 0.0, step):
+                return False
+    except ResidscopeError as error:
+        if error.code != "missing-activation":  # a norm behind attention whose scale was not cached
+            raise
+        return None
+    return True
+
+
+def unchecked(view: CacheView, layers: Iterable[int]) -> list[str]:
+    """A note on layers of which nothing in the cache tells whether heads add up to what attention writes."""
+    open_ = [layer for layer in layers if out_weight(view, layer) is not None and adds_up(view, layer) is None]
+    if not open_:
+        return []
+    lacks = [
+        name for name in ("attn.hook_z", "hook_attn_out") if not all(view.has(f"blocks.{at}.{name}") for at in open_)
+    ]
+    listed = " and ".join(f"`{name}`" for name in lacks) or "the scale of the norm behind attention"
+    return [
+        f"That the heads of {named_layers(open_)} add up to what attention writes was not checked: "
+        f"{listed} {'is' if len(lacks) < 2 else 'are'} not in this cache."
+    ]
 
 
 def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> None:

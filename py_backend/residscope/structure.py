@@ -7,14 +7,14 @@ There the residual stream itself says what was added: the difference of two of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from .applied import applied, figures, is_plain
-from .cache import CacheView
+from .applied import Applied, applied, figures, is_plain, not_so
+from .cache import CacheView, working
 from .errors import ResidscopeError
 from .norms import tensor_of
 
@@ -224,6 +224,11 @@ def float8(view: CacheView, layers: Iterable[int]) -> str:
     )
 
 
+def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
+    """What to say of layers whose heads do not add up to what attention writes."""
+    return " ".join(Structure(view, unsplit_attn=frozenset(layers)).notes())
+
+
 def _scalar(block: Any) -> Any:
     return getattr(getattr(block, "original_component", None), "layer_scalar", None)
 
@@ -277,7 +282,22 @@ def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Writt
     plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
     key = ("writes", layer, part, shape)
     odd = None if plain else module
-    return view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[-1])
+    found = view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[-1])
+    if found[0] is None or not found[4]:
+        return found
+    # What a layer does to vectors that are made up, it need not do to those that it read in this run.
+    run, matrix = view.root, found[0].flatten(0, -2)
+    tried = ("tried", *key)
+    why = run.memo.once(tried, lambda: (_tried(run, layer, part, odd, Applied(matrix, found[1])),))[0]
+    return found if why is None else (None, None, why, 0.0, 0)
+
+
+def _tried(view: CacheView, layer: int, part: Literal["attn", "mlp"], odd: Any, found: Applied) -> str | None:
+    name = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
+    read = view.activations.get(name)
+    if read is None or read.numel() == 0 or read.numel() % found.matrix.shape[0]:
+        return None
+    return not_so(odd, view, found, working(read.detach()).reshape(-1, found.matrix.shape[0]))
 
 
 def _read(

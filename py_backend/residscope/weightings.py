@@ -29,8 +29,8 @@ from .protocol import Pool, Target, Weighting
 from .readout import Readout
 from .reads import ALL, Reads, gated, read_names, reads, some_pattern, sources_of
 from .sources import Bringing, bringing_by, not_by_reading, rounding_in
-from .split import Checked, check_split
-from .structure import out_weight, why_unread
+from .split import Checked, adds_up, check_split, unchecked
+from .structure import out_weight, unsplit_heads, why_unread
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -178,8 +178,13 @@ class Maps:
         self._note(cache_changed(self.view))
         if self.weighting != "pattern":
             self._note(weights_changed(self.view))
+            self._note(unchecked(self.view, [layer]))
         if self.weighting == "contribution":
             self._note(self._goal.check(layer))
+        if self.weighting == "value" and adds_up(self.view, layer) is False:
+            raise ResidscopeError(
+                "no-heads", f"How long what heads write is cannot be told by their weights. {unsplit_heads(self.view, [layer])}"
+            )
         if self.weighting != "pattern":
             self._note(gated(self.view, [layer]))
         cells = len(part.rows) * len(part.columns)
@@ -227,6 +232,7 @@ class Maps:
     def brings(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """What a head brings from each source to one destination of each prompt, in logits."""
         self._note(changed(self.view))
+        self._note(unchecked(self.view, [layer]))
         self._note(self._goal.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -77,7 +80,7 @@ class Scaled(nn.Linear):
     @classmethod
     def of(cls, base):
         layer = cls(base.in_features, base.out_features, bias=base.bias is not None)
-        layer.load_state_dict(base.state_dict())
+        layer.load_state_dict(base.state_dict(), strict=False)
         return layer
 
     def merged(self):
@@ -171,6 +174,109 @@ def test_what_is_no_linear_map_or_random_is_refused_and_nothing_is_changed(monke
         assert torch.equal(before, torch.get_rng_state())
         assert residscope.attention(cache, "1.1").values.isfinite().all()
     assert not heard
+
+
+class Watched(Scaled):
+    """Counts, keeps, observes and draws at each call, as layers that are calibrated or noisy do."""
+
+    calls, kept = 0, None
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("seen", torch.zeros(()))
+        self.started = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        self.calls, self.kept = self.calls + 1, x
+        self.seen += x.abs().max()
+        with torch.no_grad():
+            self.started.add_(1)
+        torch.rand(3), np.random.rand(), random.random()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01], ids=["linear", "noisy"])
+def test_the_trial_leaves_the_layer_and_every_random_generator_as_they_were(monkeypatch, noise):
+    def forward(layer, x):
+        answer = watched(layer, x)
+        return answer + noise * torch.randn(answer.shape)
+
+    watched = Watched.forward
+    monkeypatch.setattr(Watched, "forward", forward)
+    monkeypatch.setitem(KINDS, "watched", Watched.of)
+    model = _pair("watched", "o_proj")[0]
+    layer, cache = model.blocks[1].attn.o.original_component, model.run_with_cache(TOKENS)[1]
+
+    def state():
+        own = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+        drawn = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+        return layer.calls, id(layer.kept), {name: tensor.tolist() for name, tensor in own.items()}, drawn
+
+    before = state()
+    if noise:
+        with pytest.raises(ResidscopeError, match="differently each time"):
+            FIGURES["value"](cache)
+    else:
+        assert FIGURES["value"](cache).max() > 0
+        assert FIGURES["head"](cache).isfinite().all()
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda layer: setattr(layer, "kept", torch.empty(5_000_000_000, dtype=torch.uint8, device="meta")),
+        lambda layer: setattr(layer, "lock", threading.Lock()),
+        lambda layer: setattr(layer, "forward", lambda x: 3 * nn.Linear.forward(layer, x)),
+    ],
+    ids=["too large", "without a copy", "a function of its own"],
+)
+def test_a_layer_that_cannot_be_copied_is_not_tried(make):
+    model = _pair("an unknown kind", "o_proj")[0]
+    cache, layer = model.run_with_cache(TOKENS)[1], model.blocks[1].attn.o.original_component
+    make(layer)
+    with pytest.raises(ResidscopeError, match=r"`blocks.1.attn.o` \(`Scaled`\).*copy"):
+        FIGURES["value"](cache)
+    assert "1_attn_out" in residscope.attribute(cache, ANSWERS).labels
+
+
+class Bent(Scaled):
+    """Nearly linear: a part of its answers is not."""
+
+    part = 0.0
+
+    def forward(self, x):
+        return super().forward(x) + self.part * x.abs().mean(-1, keepdim=True)
+
+
+class Bounded(Scaled):
+    """Linear on what is short."""
+
+    def forward(self, x):
+        return super().forward(x.clamp(-200, 200))
+
+
+def test_what_is_nearly_linear_is_not_linear(monkeypatch):
+    monkeypatch.setattr(Bent, "part", 0.2)
+    monkeypatch.setitem(KINDS, "bent", Bent.of)
+    model = _pair("bent", "o_proj")[0]
+    cache = model.run_with_cache(TOKENS)[1]
+    with pytest.raises(ResidscopeError, match=r"no linear map of what it reads \(off by 0\.0[1-9]") as error:
+        FIGURES["value"](cache)
+    assert "Merge" not in str(error.value)  # there is nothing to merge
+    assert "unquantised" not in str(error.value)
+
+
+def test_a_layer_is_tried_on_what_it_read_in_the_run_too(monkeypatch):
+    monkeypatch.setitem(KINDS, "bounded", Bounded.of)
+    model = _pair("bounded", "o_proj")[0]
+    with torch.no_grad():
+        model.blocks[1].attn.v.original_component.weight.mul_(1000)
+    cache = model.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1]
+    for name in ("source", "value", "contribution"):
+        with pytest.raises(ResidscopeError, match="what it read in this run"):
+            FIGURES[name](cache)
+    assert residscope.attention(cache, "0.1", weighting="value").values.max() > 0
 
 
 def test_hooks_do_not_hear_of_the_trial():
