@@ -193,7 +193,7 @@ def _elsewhere(layer: Any) -> bool:
 
 
 def not_so(module: Any, view: CacheView, found: Applied, rows: Float[Tensor, "row input"]) -> str | None:
-    """Why a layer that was asked for its map does not apply it to what it read in a run, in a sentence; None if it does.
+    """Why a layer that was asked for its map does not apply it to what it read in a run; None if it does.
 
     Args:
         module: The layer, or the bridge's component for it.

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from .applied import applied, applied_rows, figures, is_plain, unusable, wrapped
 from .cache import CacheView, working
 from .errors import ResidscopeError
+from .fit import other_structure
 from .logits import Output, unembedding, vocabulary_size
 from .longer import step
 from .norms import Norm, norms_outputs, output_norm, tensor_of, weight_of
 from .reads import is_gated
+from .split import adds_up
 from .structure import named_layers, out_weight, why_unread
 
 if TYPE_CHECKING:
@@ -41,7 +43,68 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     # A cache helps to read the weights, and one that was filtered may help less.
     held = tuple(view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers))
     values, notes = view.facts.once(("copying", norms_outputs(view), held), lambda: _copying(view))
-    return values.clone(), list(notes)
+    return values.clone(), [*notes, *view.root.memo.once(("circuit",), lambda: tuple(_not_so(view.root)))]
+
+
+def _not_so(view: CacheView) -> list[str]:
+    """Notes, where this run did something else than the weights say: a hook, or weights that are not its own any more."""
+    layers = range(view.n_layers)
+    odd = {
+        "write (`hook_attn_out` is not z @ W_O and the bias)": [at for at in layers if adds_up(view, at) is False],
+        "read (`hook_v` is not `attn.v.hook_in` @ W_V and the bias)": [at for at in layers if not _reads_so(view, at)],
+    }
+    said = [
+        f"What heads in {named_layers(found)} {what} is not by their weights alone: the model does more there, a hook "
+        "changed it, or the weights are not those of the cache any more. The score is that of the weights."
+        for what, found in odd.items()
+        if found
+    ]
+    if not _embeds_so(view):
+        said.append(
+            "`hook_embed` is not, up to a positive factor, what `W_E` has for these tokens: the model does more there, "
+            "a hook changed it, or the weights are not those of the cache any more. The score is that of the weights."
+        )
+    return said
+
+
+_SOME = 64
+"""So many vectors of a run are held against the weights."""
+
+
+def _reads_so(view: CacheView, layer: int) -> bool:
+    """Whether a layer's values are what its weights make of what they read; also where that is not known."""
+    name, out = f"blocks.{layer}.attn.v.hook_in", f"blocks.{layer}.attn.hook_v"
+    try:
+        W_V = _values(view, getattr(view.model.blocks[layer], "attn", None))
+    except ResidscopeError:
+        return True
+    if W_V is None or W_V.ndim != 3 or not (view.has(name) and view.has(out)):
+        return True
+    read, v = (_rows(view.get(one), count) for one, count in ((name, 2), (out, 2)))
+    if read.shape[-1] != W_V.shape[1] or v.shape[-1] != W_V.shape[0] * W_V.shape[2]:
+        return True
+    given = read @ W_V.transpose(0, 1).flatten(1).to(read)
+    # The bias is the same for all, and goes with the first of them.
+    return not other_structure(v - v[:1], given - given[:1], 0.0, view.rounding_step(name, out))
+
+
+def _embeds_so(view: CacheView) -> bool:
+    """Whether what is embedded has the directions of the weights; also where that is not known."""
+    ids, held = view.activations.get("embed.hook_in"), view.activations.get("hook_embed")
+    W_E = _embedding(view)
+    if W_E is None or ids is None or held is None or ids.is_floating_point() or ids.numel() * W_E.shape[1] != held.numel():
+        return True
+    own = _rows(view.get("hook_embed"), 2)
+    rows = working(W_E[_rows(view.get("embed.hook_in"), 2)[..., 0].long()]).to(own)
+    factor = ((own * rows).sum() / rows.pow(2).sum().clamp(min=1e-30)).clamp(min=0)
+    return not other_structure(own, rows * factor, 0.0, view.rounding_step("hook_embed"))
+
+
+def _rows(tensor: Tensor, axes: int) -> Float[Tensor, "row width"]:
+    """Some of a tensor's vectors, evenly spread over prompts and positions."""
+    flat = tensor.flatten(axes) if tensor.ndim > axes else tensor[..., None]
+    flat = flat.flatten(0, axes - 1)
+    return working(flat[:: max(1, len(flat) // _SOME)])
 
 
 def _copying(view: CacheView) -> tuple[Tensor, list[str]]:

@@ -76,17 +76,23 @@ def adds_up(view: CacheView, layer: int) -> bool | None:
     There is no target here: the vectors themselves are compared.
     """
     run = view.root
-    return run.memo.once(("adds up", layer), lambda: (_adds_up(run, layer),))[0]
+    return run.memo.once(("adds up", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.hook_attn_out"),))[0]
+
+
+def projects(view: CacheView, layer: int) -> bool | None:
+    """The same of what attention's own projection gives, before a norm, or what else the block does to it."""
+    run = view.root
+    return run.memo.once(("projects", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.attn.o.hook_out"),))[0]
 
 
 _SOME = 8
 """So many prompts, and positions of them, tell whether heads add up."""
 
 
-def _adds_up(view: CacheView, layer: int) -> bool | None:
+def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
     import torch
 
-    z, out = f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_attn_out"
+    z = f"blocks.{layer}.attn.hook_z"
     W_O = out_weight(view, layer)
     if W_O is None or not (view.has(z) and view.has(out)):
         return None
@@ -94,18 +100,13 @@ def _adds_up(view: CacheView, layer: int) -> bool | None:
     try:
         for at in sorted({*range(0, view.n_pos, -(-view.n_pos // _SOME)), view.n_pos - 1}):
             where = torch.full((view.batch,), at)
-            nothing = view.like.new_zeros(view.batch, int(view.cfg.d_model))
-            readout = Readout(view, where, nothing, nothing[:, 0], held=False)
-            way = readout.way(layer, "attn")
             read = working(components.head_outputs(view, where, layer, tuple(W_O.shape[:2])))[:, 0].flatten(1)
             written = read @ W_O.flatten(0, 1).to(read)
-            bias = out_bias(view, layer, "attn")
-            written = way.push((written if bias is None else written + bias.to(written))[None])[0]
-            if way.norm is not None and way.norm[0].bias is not None:
-                written = written + way.norm[0].bias
-            factor = readout.structure.carries[layer] * output_factor(view, layer, "attn")
+            bias, added = out_bias(view, layer, "attn"), view.rows(out, where)[:, 0]
+            written = written if bias is None else written + bias.to(written)
+            if out.endswith("hook_attn_out"):
+                written, added = _in_stream(view, where, layer, written, added)
             step = max(view.rounding_step(z, out), coarse(view, layer, "attn"))
-            added = view.rows(out, where)[:, 0] * factor
             if added.shape != written.shape or other_structure(added, written.to(added), 0.0, step):
                 return False
     except ResidscopeError as error:
@@ -113,6 +114,19 @@ def _adds_up(view: CacheView, layer: int) -> bool | None:
             raise
         return None
     return True
+
+
+def _in_stream(
+    view: CacheView, where: Tensor, layer: int, written: Tensor, added: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What attention writes, and `hook_attn_out`, as they are added to the stream."""
+    nothing = view.like.new_zeros(view.batch, int(view.cfg.d_model))
+    readout = Readout(view, where, nothing, nothing[:, 0], held=False)
+    way = readout.way(layer, "attn")
+    written = way.push(written[None])[0]
+    if way.norm is not None and way.norm[0].bias is not None:
+        written = written + way.norm[0].bias
+    return written, added * readout.structure.carries[layer] * output_factor(view, layer, "attn")
 
 
 def unchecked(view: CacheView, layers: Iterable[int]) -> list[str]:

@@ -29,7 +29,7 @@ from .protocol import Pool, Target, Weighting
 from .readout import Readout
 from .reads import ALL, Reads, gated, read_names, reads, some_pattern, sources_of
 from .sources import Bringing, bringing_by, not_by_reading, rounding_in
-from .split import Checked, adds_up, check_split, unchecked
+from .split import Checked, adds_up, check_split, projects, unchecked
 from .structure import out_weight, unsplit_heads, why_unread
 from .targets import Targets
 
@@ -182,9 +182,12 @@ class Maps:
         if self.weighting == "contribution":
             self._note(self._goal.check(layer))
         if self.weighting == "value" and adds_up(self.view, layer) is False:
-            raise ResidscopeError(
-                "no-heads", f"How long what heads write is cannot be told by their weights. {unsplit_heads(self.view, [layer])}"
-            )
+            said = unsplit_heads(self.view, [layer])
+            if not projects(self.view, layer):
+                raise ResidscopeError(
+                    "no-heads", f"How long what heads write is cannot be told by their weights. {said}"
+                )
+            self._note([said])
         if self.weighting != "pattern":
             self._note(gated(self.view, [layer]))
         cells = len(part.rows) * len(part.columns)
