@@ -186,6 +186,21 @@ def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "tok
         raise _refused(module, str(error)) from None
 
 
+def asked(module: Any, view: CacheView, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
+    """What a layer, linear or not, gives for some vectors.
+
+    Raises:
+        ResidscopeError: If it cannot be asked.
+    """
+    layer = wrapped(module)
+    try:
+        with _copy_of(layer) as own:
+            rows = rows.to(_device(own, view))
+            return _asker(own, view, rows.shape[-1], rows.device)(rows)
+    except _UnreadError as error:
+        raise _refused(module, str(error)) from None
+
+
 def _elsewhere(layer: Any) -> bool:
     """Whether a layer is a plain one whose weight is kept elsewhere between runs."""
     weight = getattr(layer, "weight", None)

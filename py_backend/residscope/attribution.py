@@ -24,6 +24,7 @@ from .fit import fit, gap, reasons, rounding, stream_goal
 from .heads import name
 from .measure import measure, notes
 from .memo import UnknownError, key_of
+from .norms import odd_final_norm
 from .positions import Position
 from .protocol import By, Norm, Target
 from .readout import Readout
@@ -248,7 +249,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked 
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # a figure that is none leaves none in its sum
     tolerance = rounding_in(view.rounding_step(*(name for at in layers for name in read_names(view, at))), values, 0)
-    said += gated(view, layers) + unchecked(view, layers)
+    said += gated(view, layers) + unchecked(view, layers) + odd_final_norm(view)
     if bool((unexplained.abs() > tolerance).any()):
         said.append(not_by_reading(float(unexplained.abs().max())))
     if readout.positions is not None:

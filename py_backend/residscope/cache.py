@@ -129,6 +129,13 @@ class CacheView:
             raise not_cached(name)
         tensor = self.activations[name].detach()
         tensor = tensor if self.has_batch_dim else tensor.unsqueeze(0)
+        whole, kind = self.root.batch, _kind(name)
+        if kind is not None and kind.order != _OTHER and tensor.shape[0] != whole:
+            raise ResidscopeError(
+                "prompts",
+                f"`{name}` holds {tensor.shape[0]} prompts, and this cache {whole}: keep the same prompts of every "
+                "activation.",
+            )
         if self._prompts is None or tensor.shape[0] == 1:
             return tensor
         return tensor[self._prompts.start : self._prompts.stop]
@@ -371,7 +378,23 @@ class CacheView:
                 kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
         # Integers and float8 are how a weight is stored: with its scale it is finer than that.
         fit = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
-        return max([step_of(self.like.dtype), *fit])
+        return max([step_of(self.like.dtype), self._kept_step(), *fit])
+
+    def _kept_step(self) -> float:
+        """The step of the precision in which the stream was kept, where it was widened afterwards: its figures tell."""
+        import torch
+
+        points = [t for name, t in self.activations.items() if name.endswith(("hook_resid_post", "hook_z"))]
+        steps: list[float] = []
+        for tensor in [points[0], points[-1]] if points else []:
+            flat = tensor.detach().flatten()
+            some = flat[:: max(1, len(flat) // 1024)]
+            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few say nothing
+                return 0.0
+            kinds = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)
+            fit = (step_of(kind) for kind in kinds if bool((some.to(kind).to(some.dtype) == some).all()))
+            steps.append(next(fit, 0.0))
+        return min(steps, default=0.0)
 
     def before(self, layer: int) -> str:
         """The activation that is the stream before a layer: its `hook_resid_pre`, else what the layer before left.

@@ -47,7 +47,7 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
 
 
 def _not_so(view: CacheView) -> list[str]:
-    """Notes, where this run did something else than the weights say: a hook, or weights that are not its own any more."""
+    """Notes, where this run did something else than the weights say: a hook, or weights that are not its own."""
     layers = range(view.n_layers)
     odd = {
         "write (`hook_attn_out` is not z @ W_O and the bias)": [at for at in layers if adds_up(view, at) is False],
@@ -92,7 +92,13 @@ def _embeds_so(view: CacheView) -> bool:
     """Whether what is embedded has the directions of the weights; also where that is not known."""
     ids, held = view.activations.get("embed.hook_in"), view.activations.get("hook_embed")
     W_E = _embedding(view)
-    if W_E is None or ids is None or held is None or ids.is_floating_point() or ids.numel() * W_E.shape[1] != held.numel():
+    if (
+        W_E is None
+        or ids is None
+        or held is None
+        or ids.is_floating_point()
+        or ids.numel() * W_E.shape[1] != held.numel()
+    ):
         return True
     own = _rows(view.get("hook_embed"), 2)
     rows = working(W_E[_rows(view.get("embed.hook_in"), 2)[..., 0].long()]).to(own)

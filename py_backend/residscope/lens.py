@@ -19,6 +19,7 @@ from .finite import check_finite
 from .labels import padding_in_mean
 from .logits import Output, unembedding_of_stream
 from .norms import Norm as FinalNorm
+from .norms import odd_final_norm
 from .positions import assumed, resolve
 from .predictions import top_two
 from .protocol import Norm, Target
@@ -197,7 +198,7 @@ def lens(
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
-    notes = changed(view) + assumed(view)
+    notes = changed(view) + odd_final_norm(view) + assumed(view)
     notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
@@ -295,7 +296,10 @@ class Reader:
         """A note, where the end of the stream does not give what the model itself said (seen in the first prompt)."""
         name = self.view.first("unembed.hook_out", "hook_unembed")
         if name is None:
-            return []
+            return [
+                "The cache holds no logits: that the last row is what the model itself said was not checked (a hook on "
+                "the final norm or the unembedding, or what the model does to its logits, would not be in it)."
+            ]
         own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
         gap = float((self(["final_post"], [position], range(1)).flatten().softmax(-1).to(own) - own).abs().max())
         if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):

@@ -40,9 +40,25 @@ class Output:
     @classmethod
     def of(cls, model: Any) -> Output:
         """Read it off the model: as its TransformerLens adapter declares it, else as the model itself holds it."""
-        cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
         declared = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
-        return cls(_slope(declared) if declared else _held_scale(model), max(cap, 0.0))
+        scale = _slope(declared) if declared else _held_scale(model)
+        cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
+        # What was declared when the bridge was made, the Hugging Face model may hold otherwise by now, and reads.
+        inner = getattr(model, "original_model", None)
+        config = getattr(inner, "config", None)
+        for name in ("final_logit_softcapping", "logits_soft_cap"):
+            held = getattr(config, name, None)
+            if hasattr(config, name) and (held is None or _is_number(held)):
+                cap = float(held or 0.0)
+        if _is_number(getattr(inner, "logit_scale", None)):
+            scale = float(getattr(inner, "logit_scale", 1.0))
+        elif _is_number(getattr(config, "logits_scaling", None)):
+            scale = 1 / float(getattr(config, "logits_scaling", None) or 1.0)
+        return cls(scale, max(cap, 0.0))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _slope(transform: Callable[[Tensor], Tensor]) -> float:
@@ -142,7 +158,7 @@ def _unembedding(view: CacheView, odd: Any) -> tuple[Tensor, Tensor | None, int]
     """Both, and the bytes that keeping them takes."""
     model = view.model
     if odd is not None:
-        found = applied(odd, view)
+        found = applied(odd, view, int(view.cfg.d_model))
         return found.matrix, None if found.bias is None else working(found.bias), found.size
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is None:
@@ -158,6 +174,9 @@ def vocabulary_size(model: Any) -> int:
     if isinstance(said, int):
         return said
     W_U = weight_of(model, "unembed", "W_U")
-    if W_U is None:
-        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
-    return int(W_U.shape[-1])
+    if W_U is not None:
+        return int(W_U.shape[-1])
+    said = getattr(model.cfg, "d_vocab", None)
+    if isinstance(said, int) and said > 0:
+        return said
+    raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")

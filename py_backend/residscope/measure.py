@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ResidscopeError
 from .logits import READ_BY_UNEMBEDDING, final_vectors, unembedding
+from .norms import odd_final_norm
 from .products import dots
 from .protocol import Target
 from .readout import Readout
@@ -99,7 +100,7 @@ def written(
 
 def notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
     """What a reader of the figures should know about this model's way from the stream to its logits."""
-    said: list[str] = []
+    said = odd_final_norm(targets.view)
     if measured.value is None:
         said.append(
             "There is nothing to measure against: the cache holds neither logits nor the final residual stream. Pass "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .applied import figures
+from .applied import asked, figures
 from .cache import CacheView, working
+from .errors import ResidscopeError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -82,18 +84,89 @@ def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, be
 
 
 def norms_outputs(view: CacheView) -> bool:
-    """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so."""
+    """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so.
+
+    The modules' names tell; else what `ln1` read, which before attention is the stream itself; else what was added.
+
+    Raises:
+        ResidscopeError: If only figures in float8 could tell.
+    """
     block = view.model.blocks[0]
+    if hasattr(block, "ln1_post") or not hasattr(block, "ln1"):
+        return False
+    place = str(getattr(block.ln1, "name", None) or "")
+    if place.startswith("input_") or "post_att" in place or ".output." in place:
+        return not place.startswith("input_")
+    read, stream = (view.activations.get(f"blocks.0.{name}") for name in ("ln1.hook_in", "hook_resid_pre"))
+    if read is not None and stream is not None and read.shape == stream.shape and read.dtype == stream.dtype:
+        same = working(read.detach()[-1]) == working(stream.detach()[-1])
+        if bool(same.all()):
+            return False
     known = [f"blocks.0.{name}" for name in ("ln1.hook_normalized", "hook_attn_out")]
-    if hasattr(block, "ln1_post") or not hasattr(block, "ln1") or not all(map(view.has, known)):
+    if not all(map(view.has, known)):
         return False
     # Behind attention, what the norm gives is what is added to the stream.
     normalized, added = (working(view.get(name)[0, -1]) for name in known)
     norm = Norm.of(block.ln1, view)
     given = normalized if norm.weight is None else normalized * norm.weight
     given = given if norm.bias is None else given + norm.bias
-    near = view.rounding_step(*known) * 8 * given.abs().max()
-    return given.shape == added.shape and bool(((given - added).abs() <= near).all())
+    if given.shape != added.shape:
+        return False
+    off = float((given - added).abs().max() / given.abs().max().clamp(min=1e-30))
+    near = 8 * view.rounding_step(*known)
+    if near > _NEAR and off <= near:
+        raise ResidscopeError(
+            "precision",
+            "This cache is too coarse (float8) to tell whether the norms of this model's layers stand before attention "
+            "or behind it: cache `blocks.0.ln1.hook_in` and `blocks.0.hook_resid_pre`, too, or in a finer precision.",
+        )
+    return off <= near
+
+
+_NEAR = 0.1
+"""What is off by more is not nearly the same."""
+
+
+def odd_final_norm(view: CacheView) -> list[str]:
+    """A note, where the final norm does not do what its parameters say, on a trial with the end of the stream."""
+    run = view.root
+    return list(run.memo.once(("final norm",), lambda: tuple(_odd_final_norm(run))))
+
+
+def _odd_final_norm(view: CacheView) -> list[str]:
+    import torch
+
+    module = getattr(view.model, "ln_final", None)
+    layer = getattr(module, "original_component", None)
+    # A bridge asks the layer that it stands for, or computes by itself what is computed here.
+    own = not getattr(module, "use_native_layernorm_autograd", True) and not getattr(
+        getattr(module, "config", None), "layer_norm_folding", False
+    )
+    if layer is None or own or isinstance(layer, torch.nn.Identity | torch.nn.LayerNorm):
+        return []
+    norm, width = Norm.of(module, view), int(view.cfg.d_model)
+    stream = view.activations.get(f"blocks.{view.n_layers - 1}.hook_resid_post")
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    rows = torch.randn(64, width, generator=generator, device="cpu").to(view.like)
+    if stream is not None and stream.shape[-1] == width:
+        flat = working(stream.detach()).reshape(-1, width)
+        rows = flat[:: max(1, len(flat) // 64)]
+    try:
+        given = asked(module, view, rows)
+    except ResidscopeError:  # it takes more than vectors
+        return []
+    expected = norm.centre(rows) / norm.scale(rows)[:, None]
+    expected = expected if norm.weight is None else expected * norm.weight
+    expected = expected if norm.bias is None else expected + norm.bias
+    if given.shape != expected.shape:
+        return []
+    off = float((working(given).to(expected) - expected).norm() / expected.norm().clamp(min=1e-30))
+    if off <= 2**-6:
+        return []
+    return [
+        f"The final norm (`ln_final`, `{type(layer).__name__}`) does more than its weight, bias and scale say: on a "
+        f"trial its output was off by {off:.2g} of that. What follows it is told as if it did not."
+    ]
 
 
 def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
@@ -108,7 +181,12 @@ def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
 def weight_of(model: Any, part: str, name: str) -> Tensor | None:
     """A weight that the model names itself, or one of its parts does: `model.W_U`, `model.unembed.W_U`."""
     owners = (model, getattr(model, part, None))
-    return next((t for t in (tensor_of(getattr(owner, name, None)) for owner in owners) if t is not None), None)
+    for owner in owners:
+        with suppress(Exception):  # a bridge refuses it where its layer has no `weight`
+            found = tensor_of(getattr(owner, name, None))
+            if found is not None:
+                return found
+    return None
 
 
 def tensor_of(value: Any) -> Tensor | None:

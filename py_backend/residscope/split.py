@@ -116,9 +116,7 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
     return True
 
 
-def _in_stream(
-    view: CacheView, where: Tensor, layer: int, written: Tensor, added: Tensor
-) -> tuple[Tensor, Tensor]:
+def _in_stream(view: CacheView, where: Tensor, layer: int, written: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
     """What attention writes, and `hook_attn_out`, as they are added to the stream."""
     nothing = view.like.new_zeros(view.batch, int(view.cfg.d_model))
     readout = Readout(view, where, nothing, nothing[:, 0], held=False)

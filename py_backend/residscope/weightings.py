@@ -25,6 +25,7 @@ from .heads import name
 from .longer import step
 from .measure import measure
 from .memo import Memo, size_of
+from .norms import odd_final_norm
 from .protocol import Pool, Target, Weighting
 from .readout import Readout
 from .reads import ALL, Reads, gated, read_names, reads, some_pattern, sources_of
@@ -180,7 +181,7 @@ class Maps:
             self._note(weights_changed(self.view))
             self._note(unchecked(self.view, [layer]))
         if self.weighting == "contribution":
-            self._note(self._goal.check(layer))
+            self._note(self._goal.check(layer) + odd_final_norm(self.view))
         if self.weighting == "value" and adds_up(self.view, layer) is False:
             said = unsplit_heads(self.view, [layer])
             if not projects(self.view, layer):

@@ -1,0 +1,184 @@
+"""Figures by weights are held against what the run itself wrote: refused, or a note, where it did something else."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import tiny
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import ResidscopeError
+from residscope.cache import CacheView
+from residscope.norms import norms_outputs
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+WEIGHTED = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale", "mlp.hook_post", "embed.hook_in")
+
+
+def _run(model, ends=("",)):
+    with torch.no_grad():
+        tokens = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
+        return model.run_with_cache(tokens, names_filter=lambda name: name.endswith(ends))
+
+
+def _weights(model):
+    with torch.no_grad():
+        model.blocks[1].attn.o.original_component.weight.mul_(3)
+
+
+ODD = {
+    "a hook on the layer": lambda m: m.blocks[1].attn.o.original_component.register_forward_hook(lambda *a: 3 * a[-1]),
+    "a hook on the component": lambda m: m.blocks[1].attn.o.register_forward_hook(lambda *a: 3 * a[-1]),
+    "a hook before": lambda m: m.blocks[1].attn.o.original_component.register_forward_pre_hook(
+        lambda _, x: (3 * x[0],)
+    ),
+    "other weights": lambda _: None,
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says_so(odd):
+    model = deepcopy(tiny.boot("llama"))
+    ODD[odd](model)
+    cache = _run(model)[1]
+    if odd == "other weights":
+        _weights(model)
+    try:
+        found = residscope.attention(cache, "1.1", weighting="value")
+    except ResidscopeError as error:
+        assert "not all of `hook_attn_out`" in str(error)  # noqa: PT017
+    else:  # the projection itself is as it should be, and something behind it is not
+        assert any("not all of `hook_attn_out`" in note for note in found.notes)
+    assert residscope.attention(cache, "0.1", weighting="value").notes == []
+    assert any("heads in layer 1 write" in note for note in residscope.scores(cache, "copying").notes)
+
+
+@pytest.mark.parametrize(("place", "said"), [("v", "heads in layer 1 read"), ("embed", "`hook_embed` is not")])
+def test_copying_says_where_values_or_embeddings_are_not_by_the_weights(place, said):
+    model = deepcopy(tiny.boot("llama"))
+    assert residscope.scores(_run(model)[1], "copying").notes == []
+    module = model.embed if place == "embed" else model.blocks[1].attn.v
+    module.original_component.register_forward_hook(lambda *a: -a[-1])
+    assert any(said in note for note in residscope.scores(_run(model)[1], "copying").notes)
+
+
+def test_what_a_filtered_cache_cannot_check_is_said_of_every_figure():
+    model = tiny.boot("llama")
+    cache = _run(model, WEIGHTED)[1]
+    answers = [
+        residscope.attribute(cache, ANSWERS),
+        residscope.attribute(cache, ANSWERS, by="neuron"),
+        residscope.attribute(cache, ANSWERS, by="source", heads="1.1"),
+        residscope.attention(cache, "1.1", weighting="value"),
+        residscope.attention(cache, "1.1", weighting="contribution", answers=ANSWERS),
+    ]
+    assert all(any("was not checked" in note for note in answer.notes) for answer in answers)
+    held = {name: tensor for name, tensor in cache.items() if name != "blocks.1.attn.hook_z"}
+    notes = residscope.attribute(ActivationCache(held, model), ANSWERS).notes
+    assert any("heads of the layers 0, 2 add up" in note for note in notes)  # layer 1 has none
+
+
+def test_a_final_norm_that_does_more_is_said():
+    model = deepcopy(tiny.boot("llama"))
+    norm = model.ln_final.original_component
+    plain = type(norm)
+    norm.__class__ = type("Doubled", (plain,), {"forward": lambda self, x: 2 * plain.forward(self, x)})
+    stream = _run(model, ("hook_resid_post",))[1]
+    for found in (residscope.token_lens(stream, 5), residscope.attribute(stream, ANSWERS, by="accumulated")):
+        assert any("`Doubled`) does more" in note for note in found.notes)
+
+
+def test_the_last_row_of_a_lens_without_logits_is_not_checked():
+    model = tiny.boot("llama")
+    assert residscope.token_lens(_run(model)[1], 5).notes == []
+    assert any("not checked" in note for note in residscope.token_lens(_run(model, ("hook_resid_post",))[1], 5).notes)
+
+
+CHANGED = {
+    "gemma2-cap-5": lambda inner: setattr(inner.config, "final_logit_softcapping", 50.0),
+    "gemma2": lambda inner: setattr(inner.config, "final_logit_softcapping", None),
+    "cohere": lambda inner: setattr(inner, "logit_scale", 3.0),
+    "granite": lambda inner: setattr(inner.config, "logits_scaling", 1.0),
+}
+
+
+@pytest.mark.parametrize("family", CHANGED)
+def test_what_the_model_does_to_its_logits_is_read_where_it_reads_it(family):
+    model = deepcopy(tiny.boot(family))
+    CHANGED[family](model.original_model)
+    logits, cache = _run(model, ("hook_resid_post",))
+    found = residscope.token_lens(cache, 5, prompt=0, points="final_post")
+    true = logits[0].softmax(-1).topk(5).values
+    torch.testing.assert_close(found.probabilities[0], true, atol=1e-5, rtol=1e-3)
+
+
+def test_a_head_that_is_wrapped_without_a_weight_is_asked():
+    class Wrap(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    model = deepcopy(tiny.boot("llama"))
+    true = residscope.attribute(_run(model)[1], ANSWERS).values
+    model.unembed.set_original_component(Wrap(model.unembed.original_component))
+    torch.testing.assert_close(residscope.attribute(_run(model)[1], ANSWERS).values, true, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("widened", [False, True])
+def test_a_coarse_cache_has_the_figures_of_its_own_tensors(family, kind, widened):
+    model = tiny.boot(family)
+    cache = _run(model)[1]
+    coarse = {name: t.to(kind) if t.is_floating_point() else t for name, t in cache.items()}
+    wide = {name: t.float() if t.is_floating_point() else t for name, t in coarse.items()}
+    held = ActivationCache(wide if widened else coarse, model)
+    assert not norms_outputs(CacheView(held))
+    found = residscope.attribute(held, ANSWERS)
+    W_U = model.W_U.detach()
+    weight = model.ln_final.original_component.weight.detach()
+    u = ((W_U[:, ANSWERS[:, 0]] - W_U[:, ANSWERS[:, 1]]).T * weight) @ (
+        torch.eye(24) - (1 / 24 if family == "gpt2" else 0)
+    )
+    z = wide["blocks.1.attn.hook_z"][:, -1, 1]
+    true = ((z @ model.W_O[1, 1].detach()) * u).sum(-1) / wide["ln_final.hook_scale"][:, -1, 0]
+    torch.testing.assert_close(found.values[found.labels.index("L1H1")], true, atol=1e-5, rtol=1e-4)
+    copied = residscope.scores(held, "copying").values
+    torch.testing.assert_close(copied, residscope.scores(cache, "copying").values, atol=1e-6, rtol=1e-5)
+    assert not any("scales them" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("factor", "kind", "behind"), [(1.0, None, True), (1.15, None, False), (1.15, "float8", None)])
+def test_norms_that_no_name_places_are_placed_by_nothing_coarse(factor, kind, behind):
+    model = tiny.boot("gpt2")
+    cache = _run(model)[1]
+    norm = model.blocks[0].ln1.original_component
+    normalized = cache["blocks.0.ln1.hook_normalized"]
+    added = (normalized * norm.weight + norm.bias).detach() * factor
+    held = {"blocks.0.ln1.hook_normalized": normalized, "blocks.0.hook_attn_out": added}
+    if kind is not None:
+        held = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in held.items()}
+    view = CacheView(ActivationCache(held, model))
+    if behind is None:
+        with pytest.raises(ResidscopeError, match="too coarse"):
+            norms_outputs(view)
+    else:
+        assert norms_outputs(view) == behind
+
+
+@pytest.mark.parametrize("ask", [
+    lambda cache: residscope.attention(cache, "1.1", prompt=1),
+    lambda cache: residscope.scores(cache, "entropy"),
+    lambda cache: residscope.scores(cache, "first", prompt=1),
+])  # fmt: skip
+def test_patterns_of_fewer_prompts_than_the_cache_are_refused(ask):
+    model = tiny.boot("llama")
+    held = {name: t[:1] if name.endswith("hook_pattern") else t for name, t in _run(model)[1].items()}
+    with pytest.raises(ResidscopeError, match="holds 1 prompts, and this cache 3"):
+        ask(ActivationCache(held, model))
