@@ -176,7 +176,7 @@ def vocabulary_size(model: Any) -> int:
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is not None:
         return int(W_U.shape[-1])
-    said = getattr(model.cfg, "d_vocab", None)
+    said = getattr(getattr(model, "cfg", None), "d_vocab", None)
     if isinstance(said, int) and said > 0:
         return said
     raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
