@@ -226,7 +226,10 @@ def float8(view: CacheView, layers: Iterable[int]) -> str:
 
 def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
     """What to say of layers whose heads do not add up to what attention writes."""
-    return " ".join(Structure(view, unsplit_attn=frozenset(layers)).notes())
+    where, rough = f"In {named_layers(layers)} the heads (z @ W_O) and the bias", float8(view, layers)
+    if rough:
+        return f"{rough} {where} do not add up to `hook_attn_out`."
+    return f"{where} are not all of `hook_attn_out`{_PERHAPS}"
 
 
 def _scalar(block: Any) -> Any:
