@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView, step_of, working
@@ -272,15 +272,27 @@ def _copy(layer: Any) -> Any:
                 memo[id(value)] = OrderedDict[int, Any]()  # hooks may refer to the whole model
             elif isinstance(value, torch.Tensor) and not value.is_leaf:  # which refuses to be copied
                 memo[id(value)] = value.detach().clone()
-            elif isinstance(value, FunctionType) and name == "forward":
-                raise _UnreadError(
-                    "cannot be told: its `forward` was replaced by a function, which cannot be tried on a copy"
-                )
     try:
-        return deepcopy(layer, memo)
+        own = deepcopy(layer, memo)
+        for inner, copied in zip(layer.modules(), own.modules(), strict=True):
+            replaced = vars(inner).get("forward")
+            if isinstance(replaced, FunctionType):  # which `deepcopy` leaves as it is, with the layer inside it
+                copied.forward = _copied_function(replaced, memo)
+        return own
     except Exception as error:
         why = f"{type(error).__name__}: {error}".strip(": ")
         raise _UnreadError(f"cannot be told: it is tried on a copy, and none can be made ({why})") from None
+
+
+def _copied_function(function: FunctionType, memo: _Copied) -> FunctionType:
+    """A function that reaches the copies of what it reached."""
+    import torch
+
+    named = map(function.__globals__.get, function.__code__.co_names)
+    if any(isinstance(value, torch.nn.Module) for value in named):
+        raise TypeError("its `forward` is a function that reads a module by its name")
+    cells = tuple(CellType(deepcopy(cell.cell_contents, memo)) for cell in function.__closure__ or ())
+    return FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
 
 
 class _Copied(dict[int, Any]):

@@ -222,14 +222,17 @@ def test_the_trial_leaves_the_layer_and_every_random_generator_as_they_were(monk
     assert state() == before
 
 
+NAMED = nn.Identity()
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda layer: setattr(layer, "kept", torch.empty(5_000_000_000, dtype=torch.uint8, device="meta")),
         lambda layer: setattr(layer, "lock", threading.Lock()),
-        lambda layer: setattr(layer, "forward", lambda x: 3 * nn.Linear.forward(layer, x)),
+        lambda layer: setattr(layer, "forward", lambda x: NAMED(x) + layer.weight.sum()),
     ],
-    ids=["too large", "without a copy", "a function of its own"],
+    ids=["too large", "without a copy", "a function that names a module"],
 )
 def test_a_layer_that_cannot_be_copied_is_not_tried(make):
     model = _pair("an unknown kind", "o_proj")[0]
@@ -238,6 +241,23 @@ def test_a_layer_that_cannot_be_copied_is_not_tried(make):
     with pytest.raises(ResidscopeError, match=r"`blocks.1.attn.o` \(`Scaled`\).*copy"):
         FIGURES["value"](cache)
     assert "1_attn_out" in residscope.attribute(cache, ANSWERS).labels
+
+
+def test_a_function_in_the_place_of_forward_is_tried_on_the_copy(monkeypatch):
+    monkeypatch.setitem(KINDS, "watched", Watched.of)
+    model, truth = _pair("watched", "o_proj")
+    layer = model.blocks[1].attn.o.original_component
+
+    def closed(layer):
+        return lambda x: Watched.forward(layer, x)
+
+    layer.forward = closed(layer)
+    cache = model.run_with_cache(TOKENS)[1]
+    calls = layer.calls
+    torch.testing.assert_close(
+        FIGURES["value"](cache), FIGURES["value"](truth.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4
+    )
+    assert layer.calls == calls
 
 
 class Bent(Scaled):

@@ -316,8 +316,8 @@ def test_what_python_is_given_is_of_one_state(cache, what, monkeypatch):
 
     monkeypatch.setattr(owner, name, work)
     found = outcome(call, cache)
-    assert len(calls) > after
     expected = outcome(call, type(cache)(dict(cache.cache_dict), cache.model))
+    assert len(calls) > after or isinstance(expected, str)  # refused before it is computed again
     if isinstance(expected, str):  # no layer's heads are what its attention wrote any more
         assert found == expected
     else:
