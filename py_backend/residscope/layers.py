@@ -30,6 +30,8 @@ _SETTINGS = (
     "output_logits_soft_cap", "residual_multiplier", "eps", "normalization_type", "final_rms", "rmsnorm_uses_offset",
     "attn_only", "positional_embedding_type",
 )  # fmt: skip
+_WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scaling")
+"""Of the Hugging Face model's own configuration, which it reads when it runs."""
 _READ = (
     "o", "v", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post", "ln_final", "v_norm",
 )  # fmt: skip
@@ -93,10 +95,15 @@ class Layers:
                 buffers: dict[str, Any] = held.get("_buffers") or {}
                 for name in names:
                     found.put((place, name), held.get(name, buffers.get(name)))
-        settings = getattr(getattr(model, "cfg", None), "__dict__", {})
-        for name in _SETTINGS:
-            value = settings.get(name)
-            found.put(("cfg", name), value if type(value) in SCALARS else None)
+        wrapped = getattr(getattr(model, "original_model", None), "config", None)
+        for place, owner, names in (
+            ("cfg", getattr(model, "cfg", None), _SETTINGS),
+            ("config", wrapped, _WRAPPED_SETTINGS),
+        ):
+            settings = getattr(owner, "__dict__", {})
+            for name in names:
+                value = settings.get(name)
+                found.put((place, name), value if type(value) in SCALARS else None)
         return found.all(), tuple(training)
 
 

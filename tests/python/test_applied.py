@@ -316,13 +316,15 @@ def test_hooks_do_not_hear_of_the_trial():
 
 def test_an_adapter_that_is_turned_up_is_read_again():
     odd, plain = _pair("adapter", "o_proj")
-    cache, value = odd.run_with_cache(TOKENS)[1], FIGURES["value"]
-    torch.testing.assert_close(value(cache), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
+    whole, value = odd.run_with_cache(TOKENS)[1], FIGURES["value"]
+    cache = odd.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1]
     before = value(cache)
+    for one in (cache, whole):
+        torch.testing.assert_close(value(one), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
     odd.blocks[1].attn.o.original_component.scaling = 1.0
-    after = residscope.attention(cache, "1.1", weighting="value")
-    assert (after.values - before).abs().max() > 0.1
-    assert any("weights were changed after this cache" in note for note in after.notes)
+    assert (value(cache) - before).abs().max() > 0.1
+    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # which tells that it was another map
+        value(whole)
 
 
 class DTensor(torch.Tensor):

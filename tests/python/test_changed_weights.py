@@ -172,6 +172,7 @@ def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_ch
     layer = Counting.of(_output(model))
     model.blocks[1].attn.o.set_original_component(layer)
     cache = tiny.run(model)[2]
+    del cache.cache_dict["blocks.1.hook_attn_out"]  # where it is there, another map is refused
     value = PYTHON["value"]
     assert not any(SAID in note for note in value(cache))
     tiny.run(model)

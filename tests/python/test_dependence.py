@@ -137,10 +137,11 @@ def test_a_token_that_is_added_is_known():
 def test_a_configuration_that_is_changed_is_known():
     looked = first_look("gemma2")
     written = looked.cache["unembed.hook_out"]
-    first = looked.model.cfg.output_logits_soft_cap
+    config = looked.model.original_model.config  # which the model reads when it runs
+    first = config.final_logit_softcapping
     assert not says_changed(looked)
     for cap in (None, 2.0, 5.0):
-        looked.model.cfg.output_logits_soft_cap = cap
+        config.final_logit_softcapping = cap
         expected = written if cap is None else cap * (written / cap).tanh()
         for answers in ((11, 12), (13, 14)):
             assert ask(looked, answers) == pytest.approx(at(expected, ENDS, *answers), abs=1e-4)
@@ -192,7 +193,7 @@ def test_what_is_given_with_the_question_is_known():
 def test_copying_is_computed_again_where_the_configuration_changed():
     looked = first_look("gemma2")
     for cap in (0.0, 5.0, 0.0):
-        looked.model.cfg.output_logits_soft_cap = cap
+        looked.model.original_model.config.final_logit_softcapping = cap or None
         found = residscope.scores(looked.cache, "copying").values
         torch.testing.assert_close(found.double(), circuits(looked, capped=cap > 0), atol=1e-4, rtol=1e-4)
 
