@@ -12,7 +12,7 @@ from .calm import calm
 from .changes import seen, steadily
 from .errors import ResidscopeError
 from .heads import name
-from .labels import padding_in_mean, token_texts
+from .labels import mean_of_padded, token_texts
 from .predictions import top_two
 from .protocol import Target, Weighting
 from .sources import wanted_heads
@@ -173,7 +173,7 @@ def attention(
                 said = targets.said + without_space(targets, target, goal.where, logits)
             maps = Maps(view, weighting, whose, goal)
             values = _in_order(maps, wanted)
-            notes = said + maps.notes + padding_in_mean(view, whose)
+            notes = said + maps.notes + mean_of_padded(view, whose)
             names, texts, sources = [name(*head) for head in wanted], token_texts(view, whose), values.shape[-1]
             if sources != view.n_pos:
                 notes.append(

@@ -109,7 +109,7 @@ def attribute(
             output = None if logits is None else view.whole_logits(logits)
             result = decompose(view, targets, targets.resolve(answers), by, where, output, norm, layers, heads)
             by_padding = position is None or isinstance(position, str)
-            assumed = positions.assumed(view) if by_padding else []
+            assumed = positions.assumed(view) if by_padding else positions.on_padding(view, position)
             result = replace(result, notes=targets.said + result.notes + assumed)
             size = result.values.numel() * result.values.element_size()
             if asked is not None and size <= _KEPT:

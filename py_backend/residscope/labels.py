@@ -30,6 +30,13 @@ def token_texts(view: CacheView, prompt: int | None) -> list[str]:
     return [_VARIES if label.varies and not label.text else label.text for label in token_labels(view, prompt)]
 
 
+def mean_of_padded(view: CacheView, prompt: int | None) -> list[str]:
+    """Notes on a mean over prompts at each position: padding in it, or what could be padding, or that none can tell."""
+    if prompt is not None or view.batch == 1:
+        return []
+    return padding_in_mean(view, prompt) or positions.assumed(view)
+
+
 def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
     """A note where a mean over prompts takes in positions that are some prompts' padding."""
     if prompt is not None or view.batch == 1:

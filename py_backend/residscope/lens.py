@@ -20,7 +20,7 @@ from .labels import padding_in_mean
 from .logits import Output, unembedding_of_stream
 from .norms import Norm as FinalNorm
 from .norms import odd_final_norm
-from .positions import assumed, resolve
+from .positions import assumed, on_padding, resolve
 from .predictions import top_two
 from .protocol import Norm, Target
 from .readout import final_scale
@@ -170,7 +170,7 @@ def token_lens(
             chosen = all_points(view) if points is None else [points] if isinstance(points, str) else list(points)
             found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
             said = targets.said + without_space(targets, target, None, given) + said
-            return replace(found, notes=said + found.notes)
+            return replace(found, notes=said + found.notes + _from_the_end(view, positions))
 
     return steadily(cache, model, looked, work)
 
@@ -352,6 +352,13 @@ def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
     rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
     width = max(map(len, rows))
     return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu").expand(batch, -1)
+
+
+def _from_the_end(view: CacheView, wanted: Any) -> list[str]:
+    """Notes on positions that were counted from the end, and lie on padding."""
+    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
+    return [note for at in listed for note in on_padding(view, at)]
 
 
 def _whole(view: CacheView, wanted: Any) -> list[int]:

@@ -4,11 +4,14 @@ Everything that asks for a prompt's last token, its first one, or its real posit
 
 1. `attention_mask=`, where it was given. It is final. A row is real from its first 1 to its last 1; zeros between them
    are counted as real, and a note says so.
-2. The mask that the cached pattern shows. A masked token is read by nobody, in no layer and no head: the first real
-   token reads exactly 0 from the token before it, and the first token behind the end reads exactly 0 from itself while
-   it reads the last real one. Only neighbours are looked at, so that a sliding window is no mask; and what is cut off
-   must be one token again and again (where ids are known), so that packed texts are not padding. Where one prompt of
-   the batch shows a mask, there was one for all: the other prompts are real from end to end.
+2. The mask that the cached pattern shows. A masked token is read by nobody, in no layer and no head: no real token
+   reads what stands before the first real one, and no token behind the end reads itself or another one there, while
+   the first of them reads the last real one. Neighbours tell where that may be, so that a sliding window is no mask;
+   and before the first real token there is one token again and again, or rows that read everything alike or nothing,
+   so that packed texts are not padding. Sharp attention rounds to exactly 0, too: of each layer and head it is counted
+   how often it does so among the real tokens. Where that many zeros could be chance, they are no evidence, and a note
+   says that they could be either. Where one prompt of the batch shows a mask, there was one for all: the other prompts
+   are real from end to end.
 3. Runs of the padding token at an end, and ids. A padding token that is neither end of text nor BOS is padding. Where
    it is the end of text, too: if some prompt ends without it, no prompt has one of its own, and all of it is padding;
    if one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding,
@@ -31,8 +34,9 @@ The tokenizer is read each time: its padding token may be set after a first look
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView
@@ -141,17 +145,19 @@ def _id(tokenizer: Any, name: str) -> int | None:
 
 
 def _found(view: CacheView, special: _Special) -> Padding:
-    mask = view.attention_mask
-    if mask is not None:
-        spans, holes = _of_mask(mask)
-        return _made(view, spans, _holes(holes, view.batch))
-    tokens = view.tokens
+    mask, tokens = view.attention_mask, view.tokens
     rows: list[list[int]] | None = None if tokens is None else tokens.tolist()
     shown = _shown(view, rows)
-    if shown is not None and any(span != (0, view.n_pos - 1) for span in shown):
-        return _made(view, shown, _taken(view, rows, shown, "", "") + _nothing_else(view, rows, special))
+    if mask is not None:
+        spans, holes = _of_mask(mask)
+        return _made(view, spans, _holes(holes, view.batch) + _contradicted(view, spans, shown))
+    masked = shown is not None and any(span != _whole(view) for span in shown.spans)
+    if shown is not None and masked and shown.sure:
+        return _made(view, shown.spans, _taken(view, rows, shown.spans, "", "") + _nothing_else(view, rows, special))
+    unread = shown.spans if shown is not None and masked else None
     if rows is None:
-        return _made(view, [(0, view.n_pos - 1)] * view.batch)
+        spans = [_whole(view)] * view.batch
+        return _made(view, spans, ([_UNKNOWN] if view.batch > 1 else []) + _unread(view, spans, unread))
     text = Vocabulary(view.model).text if special.known else None
     starts = _starts(rows, special, text)
     ends = _ends(rows, special, text, padded_left=any(cut > 0 for cut in starts.cut))
@@ -159,9 +165,20 @@ def _found(view: CacheView, special: _Special) -> Padding:
     for before, behind in zip(starts.cut, ends.cut, strict=True):
         first, last = before, view.n_pos - 1 - behind
         spans.append((first, last) if first <= last else (0, view.n_pos - 1))
-    said = _taken(view, rows, spans, starts.doubt, ends.doubt, read=shown is not None and any(starts.cut))
+    read = shown is not None and not masked
+    said = _taken(view, rows, spans, starts.doubt, ends.doubt, read=read) + _unread(view, spans, unread)
     could = _could(view, rows, ends, "end", spans) + _could(view, rows, starts, "begin", spans)
     return _made(view, spans, said + could + _nothing_else(view, rows, special))
+
+
+_UNKNOWN = (
+    "The cache holds no token ids, so padding cannot be told: each prompt counts as real from its first position to "
+    "the last. Pass `tokens=` or `attention_mask=`."
+)
+
+
+def _whole(view: CacheView) -> tuple[int, int]:
+    return 0, view.n_pos - 1
 
 
 def _made(view: CacheView, spans: Spans, said: Sequence[str] = ()) -> Padding:
@@ -190,47 +207,105 @@ def _holes(count: int, batch: int) -> list[str]:
 
 
 # --- the mask that the pattern shows ---------------------------------------------------------------------------------
-def _shown(view: CacheView, rows: list[list[int]] | None) -> Spans | None:
-    """Where the cached attention says that prompts begin and end; None where no pattern was cached."""
+@dataclass(frozen=True)
+class _Shown:
+    """What the cached attention shows.
+
+    Attributes:
+        spans: Where it says that prompts begin and end.
+        sure: Whether that is a mask: that attention rounds to 0 there by chance can be ruled out.
+    """
+
+    spans: Spans
+    sure: bool
+
+
+_CHANCE = 1e-4
+"""Zeros that come together more often than that may be chance."""
+
+
+def _shown(view: CacheView, rows: list[list[int]] | None) -> _Shown | None:
+    """What the cached attention shows; None where no pattern was cached."""
     import torch
 
+    patterns = list(_patterns(view))
     itself = before = None
-    for layer in range(view.n_layers):
-        name = f"blocks.{layer}.attn.hook_pattern"
-        if not view.has(name):
-            continue
-        pattern = view.get(name)
-        if pattern.ndim != 4 or tuple(pattern.shape[-2:]) != (view.n_pos, view.n_pos) or len(pattern) != view.batch:
-            continue
+    for pattern in patterns:
         own = (pattern.diagonal(dim1=-2, dim2=-1) != 0).any(1).cpu()
         near = (pattern.diagonal(offset=-1, dim1=-2, dim2=-1) != 0).any(1).cpu()
         itself = own if itself is None else itself | own
         before = near if before is None else before | near
         if bool(itself.all()) and bool(before.all()):  # nothing is masked
-            break
+            return _Shown([_whole(view)] * view.batch, sure=True)
     if itself is None or before is None:
         return None
     unread = torch.ones(view.batch, 1, dtype=torch.bool, device="cpu")
     flags = zip(itself.tolist(), torch.cat([unread, before], dim=1).tolist(), strict=True)
-    return [_span(own, near, None if rows is None else rows[at]) for at, (own, near) in enumerate(flags)]
+    spans = [
+        _span([pattern[at] for pattern in patterns], own, near, None if rows is None else rows[at])
+        for at, (own, near) in enumerate(flags)
+    ]
+    return _Shown(spans, _by_chance(patterns, spans, itself.tolist()) < _CHANCE)
 
 
-def _span(itself: list[bool], before: list[bool], row: list[int] | None) -> tuple[int, int]:
-    """One prompt, from which tokens read themselves, and which read the token before them."""
+def _patterns(view: CacheView) -> Iterator[Tensor]:
+    """The attention `[batch, head, pos, pos]` of each layer that has it."""
+    for layer in range(view.n_layers):
+        name = f"blocks.{layer}.attn.hook_pattern"
+        pattern = view.get(name) if view.has(name) else None
+        if pattern is not None and tuple(pattern.shape[:1] + pattern.shape[2:]) == (view.batch, view.n_pos, view.n_pos):
+            yield pattern
+
+
+def _span(patterns: list[Tensor], itself: list[bool], before: list[bool], row: list[int] | None) -> tuple[int, int]:
+    """One prompt, from its attention, from which tokens read themselves, and which read the token before them."""
     size = len(itself)
     first = next((at for at in range(1, size) if itself[at] and not before[at]), 0)
-    if row is not None and not _one_token(row[:first]):
-        first = 0
+    if first:
+        known = row is None or _one_token(row[:first]) or all(bool(_alike(p[:, 1:first]).all()) for p in patterns)
+        if not known or any(bool(pattern[:, first:, :first].any()) for pattern in patterns):
+            first = 0
     if not itself[first]:
         return 0, size - 1
-    behind = next((at for at in range(first + 1, size) if not itself[at]), size)
-    if behind < size and (not before[behind] or (row is not None and not _one_token(row[behind:]))):
-        behind = size
+    ends = (at for at in range(first + 1, size) if before[at] and not itself[at])
+    behind = next((at for at in ends if all(_nobody_reads(pattern, at) for pattern in patterns)), size)
     return first, behind - 1
+
+
+def _nobody_reads(pattern: Tensor, end: int) -> bool:
+    """Whether no row reads `end` or what is behind it; a row of which all is masked may read everything alike."""
+    rows = pattern[:, end:]
+    return bool((~rows[:, :, end:].any(-1) | _alike(rows)).all())
+
+
+def _alike(rows: Tensor) -> Tensor:
+    """Which rows `[head, row, pos]` read everything that they read alike, or nothing: as those do that are masked."""
+    most, read = rows.amax(-1), rows != 0
+    return (((most[..., None] - rows).abs() <= 0.01 * most[..., None]) | ~read).all(-1) & (read.sum(-1) != 1)
 
 
 def _one_token(ids: list[int]) -> bool:
     return len(set(ids)) <= 1
+
+
+def _by_chance(patterns: list[Tensor], spans: Spans, itself: list[list[bool]]) -> float:
+    """How likely it is that attention alone reads exactly 0 where these spans have it masked.
+
+    Each head is taken at the share of real tokens that it reads exactly 0 from itself (or from the token before). One
+    more zero is counted than there is: of few tokens little is known. Heads may round together: a real token that no
+    head reads from itself counts for all.
+    """
+    places = [(at, q) for at, (first, last) in enumerate(spans) for q in range(first + 1, last + 1)]
+    prompts, queries = [at for at, _ in places], [q for _, q in places]
+    trailing, leading = any(last < len(itself[0]) - 1 for _, last in spans), any(first for first, _ in spans)
+    chances = [0.0]
+    for back in [0] * trailing + [1] * leading:
+        chance = 1.0
+        for pattern in patterns:
+            zeros: list[int] = (pattern[prompts, :, queries, [q - back for q in queries]] == 0).sum(0).tolist()
+            chance *= prod((zero + 1) / (len(places) + 2) for zero in zeros)
+        chances.append(max(chance, sum(not itself[at][q] for at, q in places) / max(len(places), 1)))
+    return max(chances)
 
 
 # --- ids -------------------------------------------------------------------------------------------------------------
@@ -264,7 +339,7 @@ def _ends(rows: list[list[int]], special: _Special, text: _Text, *, padded_left:
     size, inwards = len(rows[0]), [row[::-1] for row in rows]
     runs = [_run(row) for row in inwards]
     some = [token for token, count in runs if count < size]
-    filling = _filling(inwards, runs, special)
+    filling = _filling(inwards, runs, special, at_end=True)
     if not any(filling.cut) and not any(filling.could):
         filling = _single(inwards, special, text, at_end=True)
     if special.pad is not None and special.pad in some:
@@ -305,7 +380,7 @@ def _starts(rows: list[list[int]], special: _Special, text: _Text) -> _Cut:
         token = bos
     else:
         before = _before_bos(rows, runs, bos)
-        filling = _Cut(before) if any(before) else _filling(rows, runs, special)
+        filling = _Cut(before) if any(before) else _filling(rows, runs, special, at_end=False)
         unknown = not any(filling.cut) and not any(filling.could)
         return _single(rows, special, text, at_end=False) if unknown else filling
     lengths = _lengths(runs, token, size)
@@ -326,11 +401,11 @@ def _starts(rows: list[list[int]], special: _Special, text: _Text) -> _Cut:
     return _Cut([max(length - 1, 0) for length in lengths], _NOT_OWN_BOS)
 
 
-def _filling(inwards: list[list[int]], runs: list[tuple[int, int]], special: _Special) -> _Cut:
+def _filling(inwards: list[list[int]], runs: list[tuple[int, int]], special: _Special, *, at_end: bool) -> _Cut:
     """Runs of a token that nobody calls padding, two or more; `inwards` are the rows from this end on."""
     size, none = len(inwards[0]), [0] * len(inwards)
     longest = max((run for run in runs if 1 < run[1] < size), key=lambda run: run[1], default=None)
-    if longest is None or longest[0] == special.bos:
+    if longest is None or (longest[0] == special.bos and not at_end):
         return _Cut(none)
     token, most = longest
     lengths = _lengths(runs, token, size)
@@ -338,7 +413,7 @@ def _filling(inwards: list[list[int]], runs: list[tuple[int, int]], special: _Sp
     differ = len(set(lengths)) > 1
     if differ and not elsewhere and most >= (2 if token == 0 else 3):
         return _Cut(lengths)
-    if differ or most > 2 or token == 0:
+    if differ or most > 2 or token in (0, special.bos):
         least = 1 if differ and not elsewhere else 2
         could = tuple(length if length >= least else 0 for length in lengths)
         return _Cut(none, "", could, "one token again and again")
@@ -371,7 +446,7 @@ def _single(inwards: list[list[int]], special: _Special, text: _Text, *, at_end:
     def could(token: int, why: str) -> _Cut:
         return _Cut([0] * len(inwards), "", tuple(int(end == token) for end in ends), why)
 
-    named = {special.pad, special.eos, *special.others, *([] if at_end else [special.bos])}
+    named = {special.pad, special.eos, special.bos, *special.others}
     if 0 in counts and 0 not in (special.bos, special.eos):
         return could(0, "with which `pad_sequence` fills")
     often = [token for token, _ in counts.most_common()]
@@ -425,7 +500,11 @@ def _taken(
     before = {at: first for at, (first, _) in enumerate(spans) if first}
     behind = {at: size - 1 - last for at, (_, last) in enumerate(spans) if last < size - 1}
     if behind:
-        what = _tokens(list(behind.values()), "trailing", _named(view, rows, [(at, size - 1) for at in behind]))
+        what = _tokens(
+            list(behind.values()),
+            "trailing",
+            _named(view, rows, [(at, p) for at in behind for p in range(spans[at][1] + 1, size)]),
+        )
         whom, where = _of(len(behind), view.batch, capital=True), _places([spans[at][1] for at in behind])
         was, read_at = ("was", "it is") if len(behind) == 1 else ("were", "they are")
         said.append(
@@ -433,7 +512,11 @@ def _taken(
             f"real, {CHANGE}."
         )
     if before:
-        what = _tokens(list(before.values()), "leading", _named(view, rows, [(at, 0) for at in before]))
+        what = _tokens(
+            list(before.values()),
+            "leading",
+            _named(view, rows, [(at, p) for at, count in before.items() for p in range(count)]),
+        )
         whom, where = _of(len(before), view.batch, capital=True), _places([spans[at][0] for at in before])
         was, begin = ("was", "it begins") if len(before) == 1 else ("were", "they begin")
         said.append(
@@ -441,11 +524,47 @@ def _taken(
             "pass `attention_mask=`."
         )
         if read:
-            said.append(
-                "The model was run without a mask over the leading padding, and has read it: the figures are those of "
-                "this run, not of the prompts alone."
-            )
+            said.append(_WAS_READ)
     return said
+
+
+def _unread(view: CacheView, spans: Spans, shown: Spans | None) -> list[str]:
+    """What the cached attention does not read, and what may still be real."""
+    whose = [at for at, span in enumerate(shown or []) if span != spans[at]]
+    if shown is None or not whose:
+        return []
+    counts = [view.n_pos - 1 - (shown[at][1] - shown[at][0]) for at in whose]
+    one = len(whose) == 1
+    return [
+        f"In {_of(len(whose), view.batch)} nobody reads {_each(counts, 'tokens at the ends')}, in no head of the "
+        "attention that was cached. That may be a mask, or attention so sharp that it is rounded to 0: it was taken "
+        f"for attention, and {'it is' if one else 'they are'} read at {_places([spans[at][1] for at in whose])}. "
+        f"If it is padding, {CHANGE}."
+    ]
+
+
+def _contradicted(view: CacheView, spans: Spans, shown: _Shown | None) -> list[str]:
+    """Where the given mask is not the one that the cached attention shows."""
+    if shown is None or not shown.sure:
+        return []
+    if all(span == _whole(view) for span in shown.spans):
+        return [_WAS_READ] if any(first for first, _ in spans) else []
+    whose = [at for at, span in enumerate(shown.spans) if span != spans[at]]
+    if not whose:
+        return []
+    at = whose[0]
+    (first, last), (begin, end) = spans[at], shown.spans[at]
+    return [
+        f"`attention_mask=` is not the mask that the cached attention shows, in {_of(len(whose), view.batch)}: it has "
+        f"prompt {at} from position {first} to {last}, and the model was run with {begin} to {end}. What was given was "
+        "taken."
+    ]
+
+
+_WAS_READ = (
+    "The model was run without a mask over the leading padding, and has read it: the figures are those of this run, "
+    "not of the prompts alone."
+)
 
 
 def _nothing_else(view: CacheView, rows: list[list[int]] | None, special: _Special) -> list[str]:

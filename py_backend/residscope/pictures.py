@@ -13,7 +13,7 @@ from .downsampling import Part, down_sampled, is_triangle, triangle
 from .envelope import Buffers, float16, float32, int8, scaled
 from .errors import ResidscopeError
 from .head_scores import score_heads
-from .labels import padding_in_mean
+from .labels import mean_of_padded
 from .lens import lens
 from .position_map import position_map
 from .protocol import (
@@ -57,7 +57,7 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
     part = Part.of(view.n_pos, ask.rows, ask.columns)
     parts: list[AttentionBuffer] = []
     buffers: Buffers = []
-    notes = cache_changed(view) + padding_in_mean(view, prompt)
+    notes = cache_changed(view) + mean_of_padded(view, prompt)
 
     def add(weighting: Weighting, values: Tensor) -> None:
         with alone():
@@ -149,7 +149,7 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
                     limits[head], cells[head] = int8(small)
     except ResidscopeError as error:
         refused = [str(error)]
-    notes = refused + maps.notes + padding_in_mean(view, maps.prompt)
+    notes = refused + maps.notes + mean_of_padded(view, maps.prompt)
     return ThumbnailsReply(layer, side, view.n_pos, limits, notes), [cells.numpy().tobytes()]
 
 
@@ -171,7 +171,7 @@ def blend(scene: Scene, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
         total, count = total + own, count + _count(view, layer)
     if not count and refusals:
         raise next(iter(refusals.values()))
-    notes = maps.notes + padding_in_mean(view, maps.prompt)
+    notes = maps.notes + mean_of_padded(view, maps.prompt)
     if refusals:
         notes.append(f"Without {named_layers(refusals)}: {next(iter(refusals.values()))}")
     if ask.weighting != "contribution":

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView
 from .errors import ResidscopeError
-from .padding import notes, padding
+from .padding import notes as assumed
+from .padding import padding
 
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
+
+__all__ = ["Position", "assumed", "first", "last", "on_padding", "resolve"]
 
 Position = int | Sequence[int] | Literal["last"] | None
 
@@ -57,14 +60,19 @@ def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None
     return torch.tensor([p % view.n_pos for p in wanted], device="cpu")
 
 
-def assumed(view: CacheView) -> list[str]:
-    """What was assumed, for those who ask for the last positions: of padding, or that there is none."""
-    known = view.tokens is not None or view.attention_mask is not None or view.padding_is_real
-    if view.batch == 1 or known or padding(view).count:
-        return notes(view)
+def on_padding(view: CacheView, position: Any) -> list[str]:
+    """A note where a position that was counted from the end lies on what was taken for padding."""
+    if position is None or isinstance(position, str):
+        return []
+    given = _whole_numbers(position, view.batch)
+    ends = zip(given, first(view), last(view), strict=True)
+    lost = [at for at, (p, begin, end) in enumerate(ends) if p < 0 and not begin <= p + view.n_pos <= end]
+    if not lost:
+        return []
+    numbers = " and ".join(dict.fromkeys(f"−{-given[at]}" for at in lost[:4]))
     return [
-        "The cache holds no token ids, so padding cannot be told: each prompt is read at the last position. Pass "
-        "`tokens=`, `attention_mask=` or `position=`."
+        f"`position={numbers}` lies on what was taken for padding in {len(lost)} of {view.batch} prompts: counted "
+        'from the end of the row. `"last"` is each prompt\'s last real token.'
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import padded
 import pytest
@@ -88,6 +90,8 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 8], [1, 9, 6, 8, 30], [1, 10, 6, 8, 30]], 2, [4] * 3, "2 of 3 prompts end with 1 `w30` each"),
         ([[1, 5, 6, 7], [1, 9, 10, 30], [1, 11, 12, 30]], 2, [3] * 3, "2 of 3 prompts end with 1 `w30` each"),
         ([[1, 5, 6, 7, 8], [1, 9, 10, 30, 30], [1, 9, 5, 6, 30]], 2, [4] * 3, "2 of 3 prompts end with 2 and 1 `w30`"),
+        ([[1, 5, 6, 7, 8], [1, 9, 10, 1, 1]], 0, [4, 4], "1 of 2 prompts ends with 2 `<s>`"),
+        ([[1, 5, 6, 7], [1, 9, 10, 1]], 0, [3, 3], "1 of 2 prompts ends with 1 `<s>`"),
         # … and what everyday prompts of one length end with
         ([[1, 5, 6, 31], [1, 9, 10, 31]], 2, [3, 3], None),
         ([[1, 5, 6, 31], [1, 9, 10, 33]], 2, [3, 3], None),
@@ -172,6 +176,83 @@ def test_a_cached_mask_is_read_exactly_and_a_window_is_no_mask(family, blind):
     assert padding(CacheView(plain)).count == 0
 
 
+@pytest.mark.parametrize(
+    ("row", "mask", "ends", "said"),
+    [
+        ([1, 5, 6, 33, 34, 35], [1, 1, 1, 0, 0, 0], (0, 2), "3 trailing tokens … read at position 2."),
+        ([33, 34, 35, 1, 5, 6], [0, 0, 0, 1, 1, 1], (3, 5), "3 leading tokens … begins at position 3."),
+        ([0, 0, 2, 1, 5, 6], [0, 0, 0, 1, 1, 1], (3, 5), "3 leading tokens … begins at position 3."),
+    ],
+)  # fmt: skip
+def test_a_cached_mask_is_read_whatever_was_masked(model, row, mask, ends, said):
+    rows, masks = [row, [1, 9, 10, 11, 12, 13]], torch.tensor([mask, [1] * 6])
+    cache = run(model, rows, attention_mask=masks)[1]
+    alone = run(model, [row[ends[0] : ends[1] + 1]])
+    result = residscope.attribute(cache, (21, 22), by="layer")
+    assert float(result.measured[0]) == pytest.approx(float(alone[0][0, -1, 21] - alone[0][0, -1, 22]), abs=1e-4)
+    [note] = result.notes
+    assert all(part in note for part in said.split(" … "))
+    wanted = residscope.scores(alone[1], "first").values
+    torch.testing.assert_close(residscope.scores(cache, "first", 0).values, wanted, atol=1e-5, rtol=0)
+    [other] = residscope.attribute(cache, 5, by="layer", attention_mask=torch.ones(2, 6)).notes
+    assert f"from position 0 to 5, and the model was run with {ends[0]} to {ends[1]}" in other
+
+
+@pytest.mark.parametrize("held", ["all", "a layer", "a head"])
+def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
+    model = copy.deepcopy(tiny.boot("native-attention-only"))
+    with torch.no_grad():
+        for block in model.blocks:
+            for weight in (*block.attn.q.parameters(), *block.attn.k.parameters()):
+                weight.mul_(60)
+    either = 0
+    for seed in range(30):
+        cache = run(model, torch.randint(3, 64, (2, 6), generator=torch.Generator().manual_seed(seed)).tolist())[1]
+        for name in [name for name in cache.cache_dict if name.endswith("hook_pattern")]:
+            if held != "all" and ".0." not in name:
+                del cache.cache_dict[name]
+            elif held == "a head":
+                cache.cache_dict[name] = cache.cache_dict[name][:, :1]
+        found = padding(CacheView(cache))
+        assert found.count == 0
+        either += any("That may be a mask, or attention so sharp" in note for note in found.notes)
+    assert either > 0
+
+
+def test_without_ids_every_mean_over_prompts_says_that_padding_cannot_be_told(model):
+    tokens = torch.tensor([[1, 5, 6, 0, 0], [1, 9, 10, 11, 12]])
+    cache = run(model, tokens.tolist(), names_filter=lambda name: name.endswith("hook_pattern"))[1]
+    service = Service(cache)
+    shown = [
+        residscope.scores(cache, "first").notes,
+        residscope.attention(cache, "1.1").notes,
+        *(
+            service.answer({"id": "1", "ask": ask})[0]["reply"]["notes"]
+            for ask in (
+                {"kind": "scores", "score": "first"},
+                {"kind": "attention", "layer": 1, "head": 1, "prompt": None, "target": TARGET},
+                {"kind": "thumbnails", "layer": 1, "side": 8, "prompt": None, "target": TARGET},
+                {"kind": "blend", "layer": 1, "prompt": None, "target": TARGET},
+            )
+        ),
+    ]
+    assert all("padding cannot be told" in " ".join(notes) for notes in shown), shown
+    assert residscope.scores(cache, "first", tokens=tokens[1:].repeat(2, 1)).notes == []
+
+
+@pytest.mark.parametrize("position", [-1, [-1, -1], [2, -1]])
+def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
+    cache = run(model, [[1, 5, 6, 7, 8], [1, 9, 10, 0, 0]])[1]
+    found = [
+        residscope.attribute(cache, 11, by="layer", position=position),
+        residscope.attribute_many([(cache, 11)], by="layer", position=position, progress=False),
+        *([residscope.token_lens(cache, 11, positions=[position])] if position == -1 else []),
+    ]
+    assert all("−1` lies on what was taken for padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
+    for fits in (3, -3, [-1, 2], [-1, -3]):
+        assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
+
+
 @pytest.mark.parametrize("kind", ["list", "numpy", "bool", "batch"])
 def test_a_mask_is_taken_as_people_hold_it(model, kind):
     logits, cache = run(model, [[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -181,7 +262,8 @@ def test_a_mask_is_taken_as_people_hold_it(model, kind):
     result = residscope.attribute(cache, (21, 22), by="layer", attention_mask=mask)
     wanted = [logits[at, end, 21] - logits[at, end, 22] for at, end in enumerate([2, 3])]
     torch.testing.assert_close(result.measured, torch.stack(wanted))
-    assert result.notes == []
+    [note] = result.notes
+    assert "was run without a mask over the leading padding" in note
     many = residscope.attribute_many([(cache, (21, 22), {"attention_mask": mask})], by="layer", progress=False)
     torch.testing.assert_close(many.measured, result.measured)
     marked = [label.padding for label in token_labels(CacheView(cache, attention_mask=mask), 1)]

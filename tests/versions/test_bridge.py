@@ -79,5 +79,5 @@ def test_the_panel_is_answered_and_nothing_is_changed(small):
         assert "failure" not in answer, answer
         if request["kind"] == "attention":
             head = residscope.attribute(cache, ANSWERS).grid[1, 2, 0]
-            assert np.frombuffer(buffers[1], np.float32).sum() == pytest.approx(float(head), rel=1e-3, abs=1e-4)
+            assert np.frombuffer(buffers[2], np.float32).sum() == pytest.approx(float(head), rel=1e-3, abs=1e-4)
     assert before == {name: (id(tensor), tensor._version) for name, tensor in cache.items()}
