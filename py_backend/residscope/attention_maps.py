@@ -154,7 +154,7 @@ def attention(
     Source: TransformerLens' `hook_pattern`, `hook_v` and `W_O`; Kobayashi et al. (2020); "A Mathematical Framework for
     Transformer Circuits".
     """
-    if weighting not in MEANINGS:
+    if not isinstance(weighting, str) or weighting not in MEANINGS:  # pyright: ignore[reportUnnecessaryIsInstance]
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')
     looked = seen(cache, model)

@@ -14,7 +14,7 @@ from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .arrays import tensor_of
+from .arrays import kind_of, tensor_of, unreadable
 from .errors import ResidscopeError
 from .legible import whole
 from .memo import Memo
@@ -69,6 +69,13 @@ class CacheView:
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
         self.activations, self._others = _tensors(held)
+        for name in self._others:
+            if name in held and _kind(name) is not None and (kind := unreadable(held[name])) is not None:
+                raise ResidscopeError(
+                    "unreadable",
+                    f"`{name}` is a {kind}: Residscope reads plain tensors. Put one in its place, or run the model "
+                    "again.",
+                )
         if not self.activations:
             name, kind = next(iter(self._others.items()), ("", "nothing"))
             raise ResidscopeError(
@@ -105,6 +112,7 @@ class CacheView:
         self.part_of: tuple[CacheView, range] | None = None
         self._prompts: range | None = None
         self.batch, self.n_pos = self._extent()
+        self._check_shapes()
 
     # --- activations -------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
@@ -197,7 +205,7 @@ class CacheView:
         try:
             logits = tensor_of(logits).detach()
         except (TypeError, ValueError, RuntimeError):
-            kind = type(logits).__name__
+            kind = kind_of(logits)
             raise ResidscopeError(
                 "logits-shape", f"`logits=` takes the model's output [batch, pos, d_vocab], but was given a {kind}."
             ) from None
@@ -254,6 +262,41 @@ class CacheView:
             '`names_filter=lambda name: name.endswith("hook_resid_post")`.',
         )
 
+    def _check_shapes(self) -> None:
+        """Refuse a cache of no prompts or positions, and one that was put together from runs of different lengths.
+
+        Only activations whose axes are always the same are looked at.
+        """
+        if not self.batch or not self.n_pos:
+            raise ResidscopeError(
+                "empty-cache",
+                f"This cache holds {self.batch} prompts of {self.n_pos} positions: nothing to read.",
+            )
+        widths: dict[int, str] = {}
+        for name, tensor in self.activations.items():
+            kind, stream = _kind(name), ".hook_resid_" in name
+            if kind is None or not (stream or name.endswith("hook_pattern")):
+                continue
+            shape = tuple(tensor.shape) if self.has_batch_dim else (1, *tensor.shape)
+            if len(shape) != kind.axes:
+                raise ResidscopeError(
+                    "shape", f"`{name}` has the shape {list(tensor.shape)} in this cache: an axis too few, or too many."
+                )
+            if shape[kind.position] != self.n_pos:
+                raise ResidscopeError(
+                    "shape",
+                    f"`{name}` has {shape[kind.position]} positions, and other activations in this cache have "
+                    f"{self.n_pos}: they are of different runs.",
+                )
+            if stream:
+                widths.setdefault(shape[-1], name)
+            if len(widths) > 1:
+                wide, other = list(widths)[:2]
+                raise ResidscopeError(
+                    "shape",
+                    f"`{widths[wide]}` is {wide} wide, and `{widths[other]}` {other}: they are of different models.",
+                )
+
     @property
     def given_tokens(self) -> bool:
         """Whether the token ids were given, and are no part of the cache."""
@@ -266,7 +309,7 @@ class CacheView:
             try:
                 self._tokens = tensor_of(self._tokens)
             except (TypeError, ValueError, RuntimeError):
-                kind = type(self._tokens).__name__
+                kind = kind_of(self._tokens)
                 raise ResidscopeError(
                     "tokens-shape", f"`tokens=` takes token ids [batch, pos], but was given a {kind}."
                 ) from None
@@ -286,6 +329,16 @@ class CacheView:
         if held is None or held.is_floating_point() or tuple(held.shape) != extent:
             held = None if embed is None else matched(embed, self.model)
         return held if held is None or self.has_batch_dim else held.unsqueeze(0)
+
+    @property
+    def other_tokens(self) -> bool:
+        """Whether the token ids that were given are not those that the cache holds."""
+        held = self.activations.get("embed.hook_in")
+        if self._tokens is None or held is None or held.is_floating_point():
+            return False
+        held, given = held if self.has_batch_dim else held.unsqueeze(0), self.tokens
+        run = slice(None) if self._prompts is None else slice(self._prompts.start, self._prompts.stop)
+        return given is not None and held[run].shape == given.shape and bool((held[run].cpu() != given.cpu()).any())
 
     @property
     def attention_mask(self) -> Int[Tensor, "batch pos"] | None:
@@ -488,7 +541,7 @@ def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
     try:
         mask = tensor_of(given).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
-        kind = type(given).__name__
+        kind = kind_of(given)
         raise ResidscopeError(
             "attention-mask", f"`attention_mask=` takes zeros and ones [batch, pos], but was given a {kind}."
         ) from None
@@ -518,7 +571,7 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     for name, value in held.items():
         tensor = _tensor(value) if isinstance(name, str) else None
         if tensor is None:
-            others[str(name)] = type(value).__name__
+            others[str(name)] = kind_of(value)
         else:
             found[name] = tensor
     return found, others
@@ -532,7 +585,7 @@ def _tensor(value: Any) -> Tensor | None:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return value
+        return None if unreadable(value) else value
     if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "fiu":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of arrays that nobody may write to: nobody does

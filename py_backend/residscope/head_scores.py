@@ -148,7 +148,7 @@ def scores(
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
     "Efficient Streaming Language Models with Attention Sinks" (2023).
     """
-    if score not in MEANINGS:
+    if not isinstance(score, str) or score not in MEANINGS:  # pyright: ignore[reportUnnecessaryIsInstance]
         known = ", ".join(f'"{one}"' for one in MEANINGS)
         raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
     looked = seen(cache, model)

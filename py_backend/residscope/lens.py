@@ -167,7 +167,7 @@ def token_lens(
                     raise
                 # What stands in the middle can be read all the same.
                 target, said = Target([]), [_NO_ANSWER]
-            chosen = all_points(view) if points is None else [points] if isinstance(points, str) else list(points)
+            chosen = all_points(view) if points is None else _named_points(points)
             found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
             said = targets.said + without_space(targets, target, None, given) + said
             return replace(found, notes=said + found.notes + _from_the_end(view, positions))
@@ -196,6 +196,8 @@ def lens(
     view = targets.view
     if norm not in ("frozen", "recomputed"):
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
+    if not is_count(k):
+        raise ResidscopeError("k", f"`k={k!r}` is no number of tokens: give a whole number.")
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
     notes = changed(view) + odd_final_norm(view) + assumed(view)
@@ -352,6 +354,18 @@ def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
     rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
     width = max(map(len, rows))
     return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu").expand(batch, -1)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, as Python or an array holds it."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _named_points(wanted: Any) -> list[str]:
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(wanted, Iterable):
+        raise ResidscopeError("points", f'`points={wanted!r}` names no point: give names, such as `["3_pre"]`.')
+    return list(wanted)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def _from_the_end(view: CacheView, wanted: Any) -> list[str]:

@@ -164,7 +164,10 @@ def key_of(value: Any) -> Hashable:
     if type(value).__module__.partition(".")[0] in ("torch", "numpy") and hasattr(value, "tolist"):
         count = value.numel() if hasattr(value, "numel") else value.size
         if count <= _SMALL:
-            return str(value.dtype), tuple(value.shape), tuple(value.reshape(-1).tolist())
+            try:
+                return str(value.dtype), tuple(value.shape), tuple(value.reshape(-1).tolist())
+            except (RuntimeError, NotImplementedError) as error:  # on `meta`, or sparse
+                raise UnknownError from error
         if hasattr(value, "_version"):
             try:
                 return _Same(value)

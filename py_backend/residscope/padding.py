@@ -37,10 +37,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from .cache import CacheView
 from .memo import UnknownError, key_of
+from .tokenizing import attribute
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -107,8 +109,12 @@ def found(view: CacheView) -> Padding:
 
 
 def notes(view: CacheView) -> list[str]:
-    """What was assumed."""
-    return list(padding(view).notes)
+    """What was assumed, and whether it was by ids that are not the cache's own."""
+    whole = view if view.part_of is None else view.part_of[0]
+    return list(padding(view).notes) + [_OTHER_TOKENS] * whole.other_tokens
+
+
+_OTHER_TOKENS = "`tokens=` are not the ids that this cache holds: those that were given were taken."
 
 
 @dataclass(frozen=True)
@@ -130,18 +136,23 @@ class _Special:
     def of(cls, view: CacheView) -> _Special:
         tokenizer = getattr(view.model, "tokenizer", None)
         pad, bos, eos = (_id(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id"))
-        added = getattr(tokenizer, "added_tokens_decoder", None)
+        added = attribute(tokenizer, "added_tokens_decoder")
         ordinary = isinstance(added, dict) and pad is not None and pad not in (*added, bos, eos)
-        adds_eos = getattr(tokenizer, "add_eos_token", False) is True
+        adds_eos = attribute(tokenizer, "add_eos_token") is True
         adds_bos = getattr(view.cfg, "default_prepend_bos", True) is not False
-        left = getattr(tokenizer, "padding_side", None) == "left"
+        left = attribute(tokenizer, "padding_side") == "left"
         others = frozenset(added) - {pad, bos, eos} if isinstance(added, dict) else frozenset()
         return cls(pad, bos, eos, ordinary, adds_eos, adds_bos, tokenizer is not None, left, others)
 
 
 def _id(tokenizer: Any, name: str) -> int | None:
-    value = getattr(tokenizer, name, None)
-    return value if isinstance(value, int) else None
+    value = attribute(tokenizer, name)
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)
+    except (TypeError, RuntimeError):
+        return None
 
 
 def _found(view: CacheView, special: _Special) -> Padding:

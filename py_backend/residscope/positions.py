@@ -78,10 +78,13 @@ def on_padding(view: CacheView, position: Any) -> list[str]:
 
 def _whole_numbers(position: Any, count: int) -> list[int]:
     """One whole number for all prompts, or one each."""
-    values = position.tolist() if hasattr(position, "tolist") else position
     try:
-        return [index(value) for value in values] if isinstance(values, Iterable) else [index(values)] * count
-    except TypeError:
+        values = position.tolist() if hasattr(position, "tolist") else position
+        listed = list(values) if isinstance(values, Iterable) else [values] * count
+        if any(isinstance(value, bool) for value in listed):
+            raise TypeError
+        return [index(value) for value in listed]
+    except (TypeError, RuntimeError):  # of PyTorch, where there are no figures
         raise ResidscopeError(
             "position", f'`position={position!r}` is not known: give a number, one per prompt, "last" or None.'
         ) from None

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from .arrays import tensor_of
+from .arrays import tensor_of, unreadable
 from .cache import CacheView, working
 from .errors import ResidscopeError
 from .legible import cut
@@ -83,6 +83,10 @@ class Targets:
             return self._checked(answers)
         answers = _unpacked(answers)
         if is_array(answers):
+            if (kind := unreadable(answers)) is not None:
+                raise ResidscopeError("answers", f"The answers were given as a {kind}: give plain numbers.")
+            if (kind := unreadable(answers)) is not None:
+                raise ResidscopeError("answers", f"The answers were given as a {kind}: give plain numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
                 return self._direction(answers.detach())

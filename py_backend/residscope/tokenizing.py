@@ -24,7 +24,7 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
     Raises:
         ResidscopeError: If the tokenizer cannot tell.
     """
-    encode = getattr(tokenizer, "encode", None)
+    encode = attribute(tokenizer, "encode")
     if encode is None:
         raise ResidscopeError(
             "no-tokenizer",
@@ -32,14 +32,38 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
             "give token ids instead.",
         )
     try:
-        found = _called(encode, text, add_special_tokens=False)
-        return [int(id) for id in getattr(found, "ids", found)]
+        return _ids(encode, text)[len(_always_first(tokenizer, encode, text)) :]
     except Exception as error:  # it is the user's code
         raise ResidscopeError(
             "tokenizer",
             f"This model's tokenizer ({type(tokenizer).__name__}) fails on “{text}”, with {type(error).__name__}: "
             f"{error}. Give token ids instead.",
         ) from error
+
+
+def _ids(encode: Callable[..., Any], text: str) -> list[int]:
+    found = _called(encode, text, add_special_tokens=False)
+    return [int(id) for id in getattr(found, "ids", found)]
+
+
+def _always_first(tokenizer: Any, encode: Callable[..., Any], text: str) -> list[int]:
+    """The BOS that a tokenizer of the user's own puts before every text, even an empty one."""
+    if not text:
+        return []
+    try:
+        empty = _ids(encode, "")[:2]
+    except Exception:  # it is the user's code, and need not take an empty text
+        return []
+    bos = empty[:1] if empty[:1] == [attribute(tokenizer, "bos_token_id")] else []
+    return bos if bos and _ids(encode, text)[: len(bos)] == bos else []
+
+
+def attribute(tokenizer: Any, name: str) -> Any:
+    """One attribute of a tokenizer; None where it has none, or raises: it is the user's code."""
+    try:
+        return getattr(tokenizer, name, None)
+    except Exception:
+        return None
 
 
 def decoded(tokenizer: Any, id: int) -> str:
@@ -53,7 +77,7 @@ def decoded(tokenizer: Any, id: int) -> str:
 
 def names_tokens(tokenizer: Any) -> bool:
     """Whether the tokenizer has a name for each token, beside what it writes."""
-    return any(hasattr(tokenizer, way) for way in _NAMES)
+    return any(attribute(tokenizer, way) is not None for way in _NAMES)
 
 
 def named(tokenizer: Any, id: int) -> str | None:
@@ -94,17 +118,17 @@ def of_bytes(tokenizer: Any, data: bytes) -> list[int]:
 
 def unknown(tokenizer: Any) -> int | None:
     """The token that stands for what the tokenizer does not know, where it says which."""
-    id = getattr(tokenizer, "unk_token_id", None)
+    id = attribute(tokenizer, "unk_token_id")
     if isinstance(id, int):
         return id
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    backend = attribute(tokenizer, "backend_tokenizer") or tokenizer
     name = getattr(getattr(backend, "model", None), "unk_token", None)
     return with_name(tokenizer, name) if isinstance(name, str) else None
 
 
 def _first(tokenizer: Any, ways: tuple[str, ...], value: Any) -> Any:
     """What the first of some methods gives that the tokenizer has; None where it has none, or it fails."""
-    way = next((found for name in ways if (found := getattr(tokenizer, name, None)) is not None), None)
+    way = next((found for name in ways if (found := attribute(tokenizer, name)) is not None), None)
     try:
         return None if way is None else way(value)
     except Exception:  # it is the user's code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy
 import pytest
 import tiny
@@ -130,7 +132,7 @@ def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype
             assert residscope.attribute(huge, ANSWERS, by=by, model=half, **options).values.isfinite().all()
 
 
-def test_a_cache_on_another_device_than_the_model(llama, run):
+def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     """On tensors without memory, whose device is checked in every operation: the rows stay where the cache is."""
     from residscope import components, positions
     from residscope.measure import measure
@@ -139,6 +141,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run):
     from residscope.structure import Structure
     from residscope.targets import Targets
 
+    monkeypatch.setattr("residscope.cache.unreadable", lambda _: None)  # tensors without figures are refused
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():
@@ -365,3 +368,100 @@ def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
         before = drawn.diagonal(-1).sum() / drawn.sum()
         found = residscope.scores(held, "previous", model=model).values[1, 1]
         torch.testing.assert_close(found, before, atol=1e-6, rtol=1e-5)
+
+
+CHANGES = {
+    "meta": ("", lambda tensor: tensor.to("meta"), "on the `meta` device, which holds no figures"),
+    "meta z": ("hook_z", lambda tensor: tensor.to("meta"), "`blocks.0.attn.hook_z` is a tensor on the `meta` device"),
+    "sparse z": ("hook_z", lambda tensor: tensor.to_sparse(), "`blocks.0.attn.hook_z` is a sparse tensor"),
+    "no prompts": ("", lambda tensor: tensor[:0], "holds 0 prompts"),
+    "two lengths": ("1.attn.hook_pattern", lambda tensor: tensor[:, :, :5, :5], "has 5 positions"),
+    "no axes": ("1.hook_resid_post", lambda tensor: tensor.sum(), "an axis too few"),
+    "two widths": ("1.hook_resid_post", lambda tensor: tensor[..., :20], "they are of different models"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_activations_that_cannot_be_read_are_refused_in_a_sentence(llama, change):
+    which, make, said = CHANGES[change]
+    cache = tiny.run(llama)[2]
+    cache.cache_dict = {n: make(t) if which in n else t for n, t in cache.cache_dict.items()}
+    for ask in (
+        lambda: residscope.attribute(cache, (5, 6)),
+        lambda: residscope.attribute(cache, (5, 6), by="source", heads="1.1"),
+        lambda: residscope.attention(cache, "1.1"),
+        lambda: residscope.scores(cache, "first"),
+        lambda: residscope.token_lens(cache, 5),
+    ):
+        with pytest.raises(ResidscopeError) as error:
+            ask()
+        assert said in str(error.value)
+
+
+META = torch.ones(2, 3, dtype=torch.long, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda cache: residscope.attribute(cache, 5, logits=META.float()), "`meta` device"),
+        (lambda cache: residscope.attribute(cache, 5, tokens=META), "`meta` device"),
+        (lambda cache: residscope.attribute(cache, 5, tokens=torch.eye(2).to_sparse()), "a sparse tensor"),
+        (lambda cache: residscope.attribute(cache, 5, attention_mask=META), "`meta` device"),
+        (lambda cache: residscope.attribute(cache, META[:, 0]), "`meta` device"),
+        (lambda cache: residscope.attribute(cache, torch.empty(24, device="meta")), "`meta` device"),
+        (lambda cache: residscope.attribute(cache, 5, position=META[:, 0]), "is not known"),
+        (lambda cache: residscope.attribute(cache, 5, position=True), "`position=True` is not known"),
+        (lambda cache: residscope.token_lens(cache, 5, k=2.5), "`k=2.5` is no number of tokens"),
+        (lambda cache: residscope.token_lens(cache, 5, points=3), "`points=3` names no point"),
+        (lambda cache: residscope.scores(cache, ["first"]), "There is no score"),
+        (lambda cache: residscope.attention(cache, "1.1", weighting=["value"]), "is not known"),
+    ],
+)
+def test_what_was_given_and_cannot_be_read_is_refused_in_a_sentence(llama, ask, said):
+    with pytest.raises(ResidscopeError) as error:
+        ask(tiny.run(llama)[2])
+    assert said in str(error.value)
+
+
+class Raises:
+    """A tokenizer that raises whatever is asked."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+class PutsBOS:
+    """A tokenizer of the user's own that puts BOS before every text, and whose ids are numpy's."""
+
+    pad_token_id, bos_token_id = numpy.int64(3), 1
+
+    def encode(self, text):
+        return [1, *(int(word[1:]) for word in text.split())]
+
+    def decode(self, ids):
+        return " ".join(f"w{id}" for id in ids)
+
+
+def test_tokenizers_of_the_users_own():
+    model = copy.deepcopy(tiny.boot("llama"))
+    rows = torch.tensor([[1, 5, 6, 7, 3, 3], [1, 5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(rows)
+    model.__dict__["_tokenizer"] = Raises()
+    torch.testing.assert_close(
+        residscope.attribute(cache, (20, 21), position=3, model=model).measured[0], logits[0, 3, 20] - logits[0, 3, 21]
+    )
+    model._tokenizer = PutsBOS()
+    found = residscope.attribute(cache, ("w20", "w21"), model=model)
+    torch.testing.assert_close(found.measured[0], logits[0, 3, 20] - logits[0, 3, 21])
+    assert "2 trailing `w3` were left out" in found.notes[0]
+
+
+def test_tokens_that_are_not_the_caches_own_are_noted(run):
+    tokens, _, cache = run
+    assert residscope.attribute(cache, 5, tokens=tokens).notes == []
+    other = tokens.clone()
+    other[0, 2] += 1
+    for found in (residscope.attribute(cache, 5, tokens=other), residscope.scores(cache, "induction", tokens=other)):
+        assert any("not the ids that this cache holds" in note for note in found.notes)
