@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -86,31 +87,54 @@ def prompts(way: Way) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
 
 
 @cache
-def measured(way: Way, *, given: bool = False) -> list[tuple[str, bool, list[str]]]:
+def measured(
+    way: Way, *, given: bool = False, blind: bool = False, one: bool = False
+) -> list[tuple[str, bool, list[str]]]:
     """Each figure: whether it is that of the prompts alone, and what was said of it.
 
     Args:
         way: How the prompts are padded.
         given: Whether Residscope is given the mask.
+        blind: Whether the cache holds no token ids.
+        one: Whether only the second prompt was run.
     """
-    return list(_measured(way, given))
+    return list(_measured(way, given, blind, one))
 
 
-def _measured(way: Way, given: bool) -> Iterator[tuple[str, bool, list[str]]]:
+def named(way: Way, notes: list[str], *, one: bool = False) -> bool:
+    """Whether notes say how many tokens of each prompt are padding, and where it is read (or begins)."""
+    _, _, mask = prompts(way)
+    mask = mask[1:2] if one else mask
+    said = {int(number) for number in re.findall(r"\d+", " ".join(notes))}
+    wanted: set[int] = set()
+    for row in mask.tolist():
+        if 0 in row:
+            wanted |= {row.count(0), row.index(1) if way.side == "left" else sum(row) - 1}
+    return wanted <= said
+
+
+def _measured(way: Way, given: bool, blind: bool, one: bool) -> Iterator[tuple[str, bool, list[str]]]:
     model = _model()
     pad, bos, eos = SPECIAL[way.special]
     model.tokenizer.pad_token_id, model.tokenizer.bos_token_id, model.tokenizer.eos_token_id = pad, bos, eos
     model.tokenizer.padding_side = way.side
     alone, tokens, mask = prompts(way)
+    if one:
+        alone, tokens, mask = alone[1:2], tokens[1:2], mask[1:2]
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, **({"attention_mask": mask} if way.masked else {}))
-    options = {"attention_mask": mask} if given else {}
+    options: dict[str, Any] = {"attention_mask": mask} if given else {}
+    if blind:
+        cache = {name: held for name, held in cache.items() if name not in ("embed.hook_in", "hook_embed")}
+        options["model"] = model
     truths = [_alone(tuple(prompt)) for prompt in alone]
     ends = [(mask.shape[1] - 1 - row.flip(0).argmax()).item() for row in mask]
     result = residscope.attribute(cache, ANSWERS, by="layer", **options)
     yield "last position", last(CacheView(cache, **options)) == ends, result.notes
     yield "logits", _same(result.measured, torch.stack([logits for logits, _ in truths])), result.notes
     for score in SCORES:
+        if blind and score in ("duplicate", "induction"):
+            continue  # they need ids
         found = residscope.scores(cache, score, **options)  # the mean of the prompts' scores
         right = _same(found.values, torch.stack([scores[score] for _, scores in truths]).mean(0))
         yield score, right, found.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import padded
@@ -21,16 +22,43 @@ from residscope.service import Service
 
 def test_no_figure_of_padded_prompts_is_silently_wrong():
     ways = padded.WAYS + padded.ONE
-    silent = [(way, figure) for way in ways for figure, right, notes in padded.measured(way) if not right and not notes]
+    silent = [
+        (way, figure) for way in ways for figure, right, notes in padded.measured(way) if not (right or told(notes))
+    ]
     assert silent == []
+
+
+def told(notes):
+    """Whether notes say how many tokens of what stand where, and what to pass."""
+    said = re.search(r"\d+ (trailing|leading|`)", " ".join(notes))
+    return said is not None and "pass `attention_mask=`" in " ".join(notes)
 
 
 def test_with_a_mask_that_was_given_or_cached_every_figure_is_right():
     for way in padded.WAYS + padded.ONE:
         if way.masked:
-            assert all(right for _, right, _ in padded.measured(way)), way
+            assert all(right and padded.named(way, notes) for _, right, notes in padded.measured(way)), way
         elif way.side == "right":  # a mask changes nothing for the tokens before it
             assert all(right for _, right, _ in padded.measured(way, given=True)), way
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "not masked"])
+@pytest.mark.parametrize("held", ["no ids", "one prompt"])
+def test_without_ids_or_of_one_prompt_no_figure_is_silently_wrong(side, masked, held):
+    one = held == "one prompt"
+    for way in padded.WAYS + padded.ONE:
+        if (way.side, way.masked, way.special, way.filling) != (side, masked, "pad = eos", "pad"):
+            continue
+        for figure, right, notes in padded.measured(way, blind=not one, one=one):
+            told_all = (
+                padded.named(way, notes, one=one) if masked else right or told(notes) or UNKNOWN in " ".join(notes)
+            )
+            assert told_all, (way, figure, notes)
+            assert right or not masked, (way, figure)
+
+
+UNKNOWN = "padding cannot be told"
 
 
 def test_the_demo_model_padded_to_24_by_its_own_tokenizer(ioi):
