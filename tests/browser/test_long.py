@@ -66,5 +66,6 @@ def test_a_long_prompt_loses_no_peak_and_is_exact_where_it_is_zoomed(lab: Lab) -
     lab.page.mouse.move(0, 0)
     best = lab.python("[[int(i), round(float(v), 2)] for v, i in zip(*cache['pattern', 0][0, 1, 1023].topk(2))]")
     for at, value in best:
-        expect(card.locator(".rs-reads")).to_contain_text(f"({at}) {value:.2f}", timeout=FOLLOWS)
+        place = str(at).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+        expect(card.locator(".rs-reads")).to_contain_text(f"{place}” {value:.2f}", timeout=FOLLOWS)
     assert panel.locator(".rs-tokens .rs-token").count() == 256

@@ -89,7 +89,7 @@ def spread(lab: Lab, panel: Locator) -> None:
     expect(line).to_have_attribute("aria-label", f"L23H3 {signed(mean)} ± {std:.2f} over 8 prompts")
     cell(panel, "L23H3").hover()
     expect(line.locator(".rs-dots path")).to_have_attribute("d", re.compile(r"^(M[\d.]+ 5h0){8}$"))
-    says(panel, "L23H3: head 3 of layer 23 adds ", mean, f" ± {std:.2f} over 8 prompts to the mean logit difference")
+    says(panel, "L23H3 adds ", mean, f" ± {std:.2f}")
 
 
 def scores(lab: Lab, panel: Locator) -> None:
@@ -108,7 +108,8 @@ def scores(lab: Lab, panel: Locator) -> None:
     best = max(range(270), key=flat.__getitem__)
     head = f"L{best // 9}H{best % 9}"
     cell(panel, head).hover()
-    expect(sentence(panel)).to_contain_text(f"{head}: previous-token {shown[best].rsplit(' ', 1)[1]}; ")
+    expect(sentence(panel)).to_contain_text(f"previous-token {shown[best].rsplit(' ', 1)[1]}: how much")
+    expect(sentence(panel)).to_contain_text(f"{head} adds ")
     expect(sentence(panel)).to_contain_text("goes to the token just before")
     expect(panel.get_by_role("list", name="Top heads").get_by_role("button").first).to_contain_text("L23H3")
     lab.python("0", before="panel.score = None")
