@@ -41,17 +41,21 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
-    const added = contribution(reading, k);
+    const added = contribution(store, reading, k);
     if (added === null) return [start];
     return nth === 0 ? [`${start}, which adds `, added] : [`${start} (`, added, ")"];
   });
 }
 
-/** What goes through a source, written beside what goes through the others. */
-function contribution({ contributions }: Reading, at: number): Sentence[number] | null {
+/** What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the largest head. */
+export function tallest(store: Store, contributions: Float32Array | null): number {
+  return contributions ? Math.max(limitOf(contributions), store.largest.value / 100) : 0;
+}
+
+function contribution(store: Store, { contributions }: Reading, at: number): Sentence[number] | null {
   const added = contributions?.[at];
   if (added === undefined || !contributions) return null;
-  const largest = limitOf(contributions);
+  const largest = tallest(store, contributions);
   return vanishes(added, largest) ? "≈ 0" : { stress: signed(added, largest) };
 }
 
@@ -62,6 +66,6 @@ export function sourceSentence(store: Store, reading: Reading, at: number): Sent
   const name = store.tokenName(at);
   if (destination !== null && at > destination && !((weights[at] ?? 0) > 0)) return [`${head}${where} cannot see ${name}, which comes later`];
   const start = `${head}${where} reads ${name}: attention ${attention(weights[at] ?? 0)}`;
-  const added = contribution(reading, at);
+  const added = contribution(store, reading, at);
   return added === null ? [start] : [`${start}, which adds `, added];
 }

@@ -1,13 +1,13 @@
 // The token strip as an attention view: a token's tint is how much of it the destination reads through the head in focus,
 // the bar below it what that contributes. Only styles and attributes of elements that are there: it follows every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
-import { css, divergingRgb, limitOf, sequentialRgb } from "../draw/colours";
+import { css, divergingRgb, sequentialRgb } from "../draw/colours";
 import { inkOn } from "../draw/ink";
 import { signed } from "../format";
 import { watch } from "../lifetime";
 import type { Store } from "../store";
 import type { Focus } from "./reading";
-import { attention } from "./reading-words";
+import { attention, tallest } from "./reading-words";
 
 /** Pixels of the tallest bar. */
 const TALLEST = 6;
@@ -17,7 +17,7 @@ export function paintStrip(strip: HTMLElement, store: Store, { head, reading }: 
     void drawn.value;
     const found = reading.value;
     const theme = store.theme.value;
-    const tallest = found?.contributions ? limitOf(found.contributions) : 0;
+    const most = tallest(store, found?.contributions ?? null);
     strip.classList.toggle("rs-painted", found !== null);
     strip.dataset["head"] = found?.head ?? "";
     for (const option of strip.querySelectorAll<HTMLElement>("[data-position]")) {
@@ -32,8 +32,8 @@ export function paintStrip(strip: HTMLElement, store: Store, { head, reading }: 
       const added = found.contributions?.[at] ?? 0;
       const colour = sequentialRgb(weight, theme);
       option.dataset["attention"] = weight.toFixed(4);
-      option.setAttribute("aria-description", `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, tallest)}` : ""}`);
-      const share = tallest > 0 ? Math.abs(added) / tallest : 0;
+      option.setAttribute("aria-description", `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`);
+      const share = most > 0 ? Math.abs(added) / most : 0;
       const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
       option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
     }
