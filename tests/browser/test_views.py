@@ -108,7 +108,7 @@ def scores(lab: Lab, panel: Locator) -> None:
     best = max(range(270), key=flat.__getitem__)
     head = f"L{best // 9}H{best % 9}"
     cell(panel, head).hover()
-    expect(sentence(panel)).to_contain_text(f"previous-token {shown[best].rsplit(' ', 1)[1]}: the share of a head's attention")
+    expect(sentence(panel)).to_contain_text(f"previous-token {shown[best].rsplit(' ', 1)[1]}: the share")
     expect(sentence(panel)).to_contain_text(f"{head} adds ")
     expect(sentence(panel)).to_contain_text("goes to the token just before")
     expect(panel.get_by_role("list", name="Top heads").get_by_role("button").first).to_contain_text("L23H3")
