@@ -36,9 +36,7 @@ def unreadable(value: Any) -> str | None:
         return "nested tensor"
     if value.layout != torch.strided:
         return "sparse tensor"
-    if value.is_quantized:
-        return "quantized tensor"
-    return "tensor of complex numbers" if value.is_complex() else None
+    return "quantized tensor" if value.is_quantized else None
 
 
 def kind_of(value: Any) -> str:

@@ -70,7 +70,7 @@ class CacheView:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
         self.activations, self._others = _tensors(held)
         for name in self._others:
-            if name in held and _kind(name) is not None and (kind := unreadable(held[name])) is not None:
+            if name in held and _kind(name) is not None and (kind := _unreadable(held[name])) is not None:
                 raise ResidscopeError(
                     "unreadable",
                     f"`{name}` is a {kind}: Residscope reads plain tensors. Put one in its place, or run the model "
@@ -274,7 +274,7 @@ class CacheView:
             )
         widths: dict[int, str] = {}
         for name, tensor in self.activations.items():
-            kind, stream = _kind(name), ".hook_resid_" in name
+            kind, stream = _kind(name), name.rpartition(".")[2].startswith("hook_resid_")
             if kind is None or not (stream or name.endswith("hook_pattern")):
                 continue
             shape = tuple(tensor.shape) if self.has_batch_dim else (1, *tensor.shape)
@@ -577,6 +577,12 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     return found, others
 
 
+def _unreadable(value: Any) -> str | None:
+    """What kind of tensor it is, where it cannot be an activation that is summed; else None."""
+    complex_ = getattr(value, "is_complex", None)
+    return unreadable(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
+
+
 def _tensor(value: Any) -> Tensor | None:
     """What a cache holds under a name, as a tensor; None where it is something else (a prompt, a loss, a note).
 
@@ -585,7 +591,7 @@ def _tensor(value: Any) -> Tensor | None:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return None if unreadable(value) else value
+        return None if _unreadable(value) else value
     if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "fiu":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of arrays that nobody may write to: nobody does
