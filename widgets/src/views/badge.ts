@@ -22,7 +22,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
       if (lacking) return render(html`<span class="rs-badge-text rs-misses" title=${lacking}>rows not complete<span class="rs-badge-long">: ${lacking}</span></span>`, status);
       const text = refused ? "the rows cannot be added up" : "adding up the rows …";
-      return render(html`<span class="rs-badge-text rs-pending">${text}</span>`, status);
+      const short = refused ? "no sum" : "adding up …";
+      return render(html`<span class="rs-badge-text rs-pending" data-short=${short} data-figure=${short} title=${text}><span class="rs-badge-long">${text}</span></span>`, status);
     }
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);

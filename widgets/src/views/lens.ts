@@ -47,7 +47,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     const choose = (event: Event): void => void (store.norm.value = (event.target as HTMLSelectElement).value === "recomputed" ? "recomputed" : "frozen");
     caption.classList.toggle("rs-recomputed", norm === "recomputed");
     render(
-      html`<h3 title="${store.quantity.value} after each sublayer">Logit lens</h3>
+      html`<h3 title="Logit lens: the ${store.quantity.value} after each sublayer">Lens</h3>
         <span class="rs-choice rs-norm"><select aria-label="Norm of the logit lens" title=${tip} .value=${norm} @change=${choose}>
           ${NORMS.map(([name, text]) => html`<option value=${name} ?selected=${name === norm}>${text}</option>`)}</select></span>`,
       caption,

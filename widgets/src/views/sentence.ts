@@ -26,7 +26,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     line.classList.toggle("rs-hint", clauses[0] === HINT);
     line.classList.toggle("rs-clauses", clauses.length > 1);
     line.title = fitted(words);
-    render(clauses.map((clause, i) => html`<span>${i > 0 ? html`<i>; </i>` : nothing}${clause.map(piece)}</span>`), line);
+    render(clauses.map((clause, i) => html`<span>${clause.map(piece)}${i < clauses.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `), line);
   });
 }
 
