@@ -212,7 +212,9 @@ def test_the_panel_is_answered(structure, given):
 
     heads = residscope.attribute(cache, hooked.ANSWERS).grid
     for layer, head in ((0, 0), (1, 3), (2, 1)):
-        reply, (pattern, _, brings, *_) = ask(service, kind="attention", layer=layer, head=head, target=TARGET, prompt=2)
+        reply, (pattern, _, brings, *_) = ask(
+            service, kind="attention", layer=layer, head=head, target=TARGET, prompt=2
+        )
         own = cache[f"blocks.{layer}.attn.hook_pattern"][2, head]
         below = np.tril_indices(own.shape[0])  # what is above the diagonal does not travel
         np.testing.assert_allclose(np.frombuffer(pattern, np.float32), own.numpy()[below], atol=1e-6)
