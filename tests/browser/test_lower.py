@@ -183,7 +183,9 @@ def test_an_outlier_is_marked_and_does_not_pale_the_rest(lab: Lab) -> None:
     ends = r"[+−][\d.]+"
     after = panel.locator(".rs-bar-scale").inner_text()
     assert re.findall(ends, after) == re.findall(ends, before)
-    assert "held" in after
+    expect(panel.get_by_role("button", name="hold the colours of the head map")).to_have_attribute(
+        "aria-pressed", "true"
+    )
     lab.python("0", before="panel.target = answers[0][0]")
     expect(scale).not_to_have_attribute("aria-label", re.compile("held"), timeout=FOLLOWS)
     expect(panel.get_by_role("button", name="hold the colours of the head map")).to_have_attribute(

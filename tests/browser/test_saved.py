@@ -114,7 +114,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     panel.get_by_label("Prompt number").press("Enter")
     panel.get_by_role("listbox", name="Destination position").get_by_role("option").nth(10).click()
     expect(panel.get_by_role("option", name="Mary, position 4")).to_be_visible()
-    panel.get_by_role("button", name="recomputed").click()
+    panel.get_by_role("combobox", name="Norm of the logit lens").select_option("recomputed")
     assert cells(panel) == grid(run, 0, 10)
 
     # What is not there: said, taken back, and no error.
@@ -145,7 +145,7 @@ def test_every_view_finds_what_it_asks_for_on_a_saved_page(offline: Open) -> Non
         cell(panel, head).hover()
         expect(attention(panel, head)).to_be_visible()
         found()
-    scores = panel.locator(".rs-heads select")
+    scores = panel.get_by_role("combobox", name="What colours the head map")
     for score in scores.locator("option").evaluate_all("options => options.map(option => option.value)"):
         scores.select_option(score)
         found()

@@ -4,7 +4,7 @@ import { batch, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, spoken, visible } from "../format";
 import { element, watch } from "../lifetime";
-import type { Store } from "../store";
+import type { Sentence, Store } from "../store";
 import { prose } from "./prose";
 import type { Focus } from "./reading";
 import { sourceSentence } from "./reading-words";
@@ -100,15 +100,21 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     batch(() => (pointed.value = store.hoveredToken.value = at));
     if (at === null) store.sentence.value = null;
   };
-  // What it says changes with the destination, and with the head in focus.
+  // What it says changes with the destination, and with the head in focus; what somebody else has said since stays.
+  let said: { at: number; words: Sentence } | null = null;
   watch(signal, () => {
     const at = pointed.value;
+    if (at === null) said = null;
     const token = at === null ? undefined : store.tokens.value[at];
     if (!token || at === null) return;
     const reading = focus.reading.value;
     const words = reading && at < reading.weights.length ? sourceSentence(store, reading, at) : [`“${store.tokenName(at)}” at position ${at}`];
     const click = onClick(at);
-    untracked(() => (store.sentence.value = [...words, ` · ${click}`]));
+    untracked(() => {
+      if (said?.at === at && store.sentence.value !== said.words) return;
+      said = { at, words: [...words, ` · ${click}`] };
+      store.sentence.value = said.words;
+    });
   });
   strip.addEventListener("pointerover", (event) => light(positionOf(event)), { signal });
   strip.addEventListener("pointerleave", () => light(null), { signal });
