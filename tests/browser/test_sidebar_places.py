@@ -78,7 +78,7 @@ def test_the_settings_move_the_sidebar_and_poll(small: Lab) -> None:
         small.start("small.ipynb")
         small.wait_for_notebook("small.ipynb")
         small.open_sidebar()
-        expect(small.caches.first).to_be_visible(timeout=FOLLOWS)
+        expect(small.caches.first).to_be_attached(timeout=FOLLOWS)
 
     def left_of_the_notebook() -> bool:
         side, notebook = small.sidebar.bounding_box(), small.page.locator(".jp-NotebookPanel").bounding_box()

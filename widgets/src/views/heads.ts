@@ -10,6 +10,7 @@ import { SCORES, type Store } from "../store";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { cellWords, colourOf, endWords, levelScale, liesBeyond, mapPicture, share, valueIn } from "./map-picture";
+import { whenPointedAt } from "./pointer";
 import { prose } from "./prose";
 import { mountScoreChoice } from "./score-choice";
 
@@ -157,10 +158,10 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
 
   const headOf = (event: Event): string | null =>
     (event.target instanceof Element ? event.target.closest<HTMLElement>(".rs-cell")?.dataset["head"] : null) ?? null;
-  grid.addEventListener("pointerover", (event) => {
+  whenPointedAt(grid, (event) => {
     const head = headOf(event);
     if (head) store.hover(head);
-  }, { signal });
+  }, signal);
   grid.addEventListener("pointerleave", () => store.hover(null), { signal });
   grid.addEventListener("focusin", (event) => {
     const head = headOf(event);

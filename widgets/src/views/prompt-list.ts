@@ -10,6 +10,7 @@ import { quantity } from "../target";
 import { measured } from "./measured";
 import type { Figures } from "./prompt-figures";
 import type { PromptTexts } from "./prompt-texts";
+import { whenPointedAt } from "./pointer";
 import { plusMinus } from "./spread";
 
 export interface PromptList {
@@ -121,7 +122,7 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
     if (prompt !== undefined) store.prompt.value = prompt === store.prompt.peek() ? null : prompt;
   };
   list.addEventListener("scroll", () => (top.value = list.scrollTop), { signal });
-  list.addEventListener("pointerover", (event) => read(under(event)), { signal });
+  whenPointedAt(list, (event) => read(under(event)), signal);
   list.addEventListener("pointerleave", () => read(null), { signal });
   list.addEventListener("blur", () => read(null), { signal });
   list.addEventListener("click", (event) => open(under(event)), { signal });
