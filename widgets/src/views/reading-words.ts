@@ -19,7 +19,10 @@ export const attention = (weight: number): string => weight.toFixed(2);
 export function headClauses(store: Store, name: string, reading: Reading | null, picture: MapPicture | null): Sentence[] {
   const head = parseHead(name);
   if (!head) return [];
-  if (store.isAbsent(name)) return [[`${name}: layer ${head.layer} has no attention heads`]];
+  if (store.isAbsent(name)) {
+    const filtered = store.facts.value?.missing.includes("attn.hook_pattern") ?? false;
+    return [[filtered ? `${name}: its attention is not in this cache` : `${name}: layer ${head.layer} has no attention heads`]];
+  }
   const value = store.headValue(name);
   const spread = headSpread(store, name);
   const own: Sentence = value === null ? [name]
