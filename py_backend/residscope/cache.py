@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
+from functools import lru_cache
 from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,8 +69,15 @@ class CacheView:
         held: dict[Any, Any] = dict(activations)
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
-        self.activations, self._others = _tensors(held)
-        for name in self._others:
+        # Names and shapes are looked at once for each state of the cache: there may be thousands, and requests are many.
+        known: _Read | None = None if seen is None else seen.memo[0].get("names and shapes")
+        if known is not None and known.names != tuple(held):
+            known = None
+        if known is None:
+            self.activations, self._others = _tensors(held)
+        else:
+            self.activations, self._others = _again(held, known), known.others
+        for name in () if known is not None else self._others:
             if name in held and _kind(name) is not None and (kind := _unreadable(held[name])) is not None:
                 raise ResidscopeError(
                     "unreadable",
@@ -83,7 +91,8 @@ class CacheView:
                 f"This dictionary holds no activations by name: `{name}` is a {kind}. Residscope needs an "
                 "ActivationCache, or a dictionary of tensors under TransformerLens' names.",
             )
-        self.activations |= _behind_saes(self.activations)
+        if known is None or known.behind_saes:
+            self.activations |= _behind_saes(self.activations)
         found = model if model is not None else getattr(cache, "model", None)
         if found is None:
             raise ResidscopeError(
@@ -99,7 +108,8 @@ class CacheView:
             )
         self.model: Any = found
         self.cfg: Any = found.cfg
-        self.has_batch_dim = bool(getattr(cache, "has_batch_dim", _has_batch_dim(self.activations, self.cfg)))
+        said = getattr(cache, "has_batch_dim", None) if known is None else known.has_batch_dim
+        self.has_batch_dim = bool(_has_batch_dim(self.activations, self.cfg) if said is None else said)
         if not hasattr(found, "blocks"):
             raise ResidscopeError("no-blocks", _no_blocks(found))
         self.seen = seen
@@ -111,8 +121,18 @@ class CacheView:
         self.padding_is_real = False
         self.part_of: tuple[CacheView, range] | None = None
         self._prompts: range | None = None
+        if known is not None:
+            self.batch, self.n_pos = known.extent
+            return
         self.batch, self.n_pos = self._extent()
         self._check_shapes()
+        if seen is not None:
+            self.memo.put("names and shapes", value=self._read(held))
+
+    def _read(self, held: Mapping[Any, Any]) -> _Read:
+        arrays = tuple(name for name in self.activations if type(held.get(name)).__module__ == "numpy")
+        spliced = len(self.activations) + len(self._others) > len(held)
+        return _Read(tuple(held), self._others, arrays, spliced, self.has_batch_dim, (self.batch, self.n_pos))
 
     # --- activations -------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
@@ -577,6 +597,32 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     return found, others
 
 
+class _Read(NamedTuple):
+    """What was read off a cache's names and shapes. It holds no activation.
+
+    Attributes:
+        names: All that it holds.
+        others: What of it is no tensor, with its kind.
+        arrays: What of it is an array.
+        behind_saes: Whether SAEs stand in it.
+        has_batch_dim: Whether activations have an axis of prompts.
+        extent: How many prompts and positions there are.
+    """
+
+    names: tuple[Any, ...]
+    others: dict[str, str]
+    arrays: tuple[str, ...]
+    behind_saes: bool
+    has_batch_dim: bool
+    extent: tuple[int, int]
+
+
+def _again(held: dict[Any, Any], known: _Read) -> dict[str, Tensor]:
+    """The tensors of a dictionary that was read before, and holds the same."""
+    found = {name: value for name, value in held.items() if name not in known.others} if known.others else held
+    return {**found, **{name: tensor_of(found[name]) for name in known.arrays}}
+
+
 def _unreadable(value: Any) -> str | None:
     """What kind of tensor it is, where it cannot be an activation that is summed; else None."""
     complex_ = getattr(value, "is_complex", None)
@@ -631,6 +677,7 @@ class _Kind(NamedTuple):
     position: int
 
 
+@lru_cache(16_384)
 def _kind(name: str) -> _Kind | None:
     """What is known of an activation's shape by its name; None where nothing is."""
     ending = name.rpartition(".")[2]

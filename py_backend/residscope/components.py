@@ -252,19 +252,26 @@ def worth_of(readout: Readout, worth: Worth, pieces: Pieces, before: int = 0) ->
 
 def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
     """The same rows, with the precision of what each was read from."""
+    key = ("steps", plan.part, plan.split, tuple(plan.pieces.items()), len(rows.labels))
+    steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.labels))))
+    if len(steps) == 1:
+        return replace(rows, step=steps[0])
+    return replace(rows, step=rows.values.new_tensor(steps)[:, None, None])
+
+
+def _steps(view: CacheView, plan: Plan, count: int) -> list[float]:
+    """The relative rounding step of each of so many rows; one for all where they have the same, as in most caches."""
     name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
     split = {
         layer: max(view.rounding_step(f"blocks.{layer}.{name}"), coarse(view, layer, plan.part)) for layer in plan.split
     }
     pieces = [view.rounding_step(*(name for name, _ in terms)) for terms in plan.pieces.values()]
-    steps = {*split.values(), *pieces}
-    if len(steps) == 1:  # as it is in most caches
-        return replace(rows, step=steps.pop())
+    if len(steps := {*split.values(), *pieces}) == 1:
+        return [*steps]
     weights = {layer: (out_weight if plan.part == "attn" else neuron_weight)(view, layer) for layer in split}
     of_parts = [step for layer, step in split.items() for _ in weights[layer]]  # pyright: ignore[reportOptionalIterable]
-    biases = len(rows.labels) - len(of_parts) - len(pieces)  # a bias is exact, or as coarse as the model's weights
-    each = [*of_parts, *[view.rounding_step()] * biases, *pieces]
-    return replace(rows, step=rows.values.new_tensor(each)[:, None, None])
+    biases = count - len(of_parts) - len(pieces)  # a bias is exact, or as coarse as the model's weights
+    return [*of_parts, *[view.rounding_step()] * biases, *pieces]
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

@@ -54,7 +54,8 @@ class Desk:
             if error.code == "unsteady":
                 _in_state(seen, question.cache)
             raise
-        _in_state(seen, question.cache)  # a running cell may have changed it while this was computed
+        # A running cell may have changed it while this was computed: whoever computed it has looked again (`steady`).
+        _check_state(seen.state, question.cache)
         return reply
 
 
@@ -94,8 +95,11 @@ def _in_state(seen: Sight, ref: CacheRef, *, weights: bool = False) -> None:
     cache = seen.cache
     if cache is None:
         raise ResidscopeError("gone", GONE)
-    changes = seen.look(cache).state.split(".")[0] if weights else str(seen.changes(cache))
-    if changes != ref.state.split(".")[0]:
+    _check_state(seen.look(cache, quick=seen.is_fresh).state if weights else str(seen.changes(cache)), ref)
+
+
+def _check_state(state: str, ref: CacheRef) -> None:
+    if state.split(".")[0] != ref.state.split(".")[0]:
         raise ResidscopeError("changed", _CHANGED)
 
 

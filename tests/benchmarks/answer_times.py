@@ -94,7 +94,10 @@ MEASURE = f"""async ({{ cold, ways }}) => {{
         cellOf(name).click();
         return took(start, drawn(name));
     }};
-    const point = (name, type) => cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true }}));
+    const point = (name, type) => {{
+        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // a pointer that does not move points at nothing
+        cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true, clientX, clientY }}));
+    }};
     const times = {{ cold: [], hand: [], empty: [] }};
     // The strongest heads may have been asked for ahead.
     const strong = new Set([...side.querySelectorAll(".rs-rank-line")].map(line => line.dataset.head));

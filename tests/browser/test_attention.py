@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -84,6 +85,15 @@ def point_at(panel: Locator, head: str, q: int, k: int, positions: int = 15) -> 
     canvas.hover(position={"x": x, "y": y})
 
 
+def painted(strip: Locator) -> list[float]:
+    """How much of each token is read, as the strip says."""
+    return strip.get_by_role("option").evaluate_all("all => all.map(one => Number(one.dataset.attention))")
+
+
+def near(true: list[float], shown: list[float]) -> bool:
+    return shown == pytest.approx(true, abs=6e-5)
+
+
 def figure(lab: Lab, expression: str, *at: int) -> float:
     return lab.python(f"float({expression.format(*at)})")
 
@@ -123,6 +133,16 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
     assert number(said, r"contributes ([+−][\d.]+)") == pytest.approx(figure(lab, SOURCES, 29, 0, 14, 14), abs=0.006)
     point_at(panel, "L23H3", 8, 2)
     expect(card(panel, "L29H0").locator(".rs-reads")).to_contain_text("“·shops” reads ")
+    # The strip shows that row of that head; once the pointer has left, the pinned head's own again.
+    strip_of_tokens = panel.get_by_role("listbox", name="Destination position")
+    for layer, head, q in ((23, 3, 8), (29, 0, 11), (29, 0, 14)):
+        if q < 14:
+            point_at(panel, f"L{layer}H{head}", q, 2)
+        else:
+            sentence(panel).hover()
+        true = lab.python(f"cache['pattern', {layer}][0, {head}, {q}].tolist()")
+        expect(strip_of_tokens).to_have_attribute("data-head", f"L{layer}H{head}")
+        lab.until(lambda: painted(strip_of_tokens), partial(near, true))
 
 
 def test_a_card_is_enlarged_zoomed_and_told_with_its_own_scale(opened: tuple[Lab, Locator]) -> None:

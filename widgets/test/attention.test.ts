@@ -192,6 +192,21 @@ describe("the attention tab", () => {
     expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "blend", layer: null, weighting: "contribution" });
   });
 
+  it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
+    const { root, model, settled } = await open({ heads: [] }, fakeKernel(SHAPE), () => 15);
+    await settled();
+    model.asked.length = 0;
+    const way = ["L0H1", "L1H0", "L2H1"];
+    for (const head of way) {
+      root.querySelector(`[role=gridcell][data-head=${head}]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+      await new Promise((done) => setTimeout(done, 5));
+    }
+    await vi.waitFor(() => expect(root.querySelector<HTMLElement>("[role=listbox]")?.dataset["head"]).toBe("L2H1"));
+    await vi.waitFor(() => expect(root.querySelector(".rs-card.rs-waiting")).toBe(null));
+    const asked = model.asked.flatMap(({ ask }) => (ask.kind === "attention" ? [`L${ask.layer}H${ask.head}`] : []));
+    expect(way.map((head) => asked.filter((one) => one === head).length)).toEqual([1, expect.toBeOneOf([0, 1]), 1]);
+  });
+
   it("keeps the last picture until that of another weighting is there", async () => {
     const honest = fakeKernel(SHAPE);
     let wait = 0;

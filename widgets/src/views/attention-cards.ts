@@ -19,7 +19,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
   const placeholder = element("div", "rs-card rs-placeholder", {},
     element("div", "rs-placeholder-box", {},
       element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
-      element("p", "rs-placeholder-line", {}, "Hover over another head to see where it looks."),
+      element("p", "rs-placeholder-line", {}, "Hover over another head to compare it."),
       element("p", "rs-placeholder-more", {},
         "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
   row.append(placeholder);

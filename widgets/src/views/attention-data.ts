@@ -39,6 +39,8 @@ export class AttentionStore {
   readonly #lines = new Map<string, Maps>();
   readonly #refused = new Map<string, RequestFailed>();
   readonly #pending = new Map<string, { lane: string; answer: Promise<Attention | null> }>();
+  /** What each lane asked last. */
+  readonly #asked = new Map<string, string>();
   #cells = 0;
 
   constructor(
@@ -71,10 +73,12 @@ export class AttentionStore {
     if (refused) throw refused;
     const question = `${key} ${weighting}`;
     const under = this.#pending.get(question);
+    this.#asked.set(lane, question);
     if (under && under.lane !== lane) {
       this.client.leave(lane); // what it waited for before is overtaken
       const found = await under.answer;
-      if (found || lane === READING) return found; // overtaken: what is in focus now has been asked for
+      // Overtaken: what is in focus now has been asked for; and this lane may itself have turned to something else.
+      if (found || lane === READING || this.#asked.get(lane) !== question) return found;
     }
     const answer = this.#read(lane, head, key, weighting);
     const entry = { lane, answer };

@@ -4,12 +4,15 @@ import type { Client } from "../client";
 import type { Presentation, Store } from "../store";
 import { AttentionStore } from "./attention-data";
 import { Limits } from "./attention-scale";
+import type { Reading } from "./reading";
 
 export class AttentionRoom {
   readonly data: AttentionStore;
   readonly limits: Limits;
   /** The destination under the pointer, in a matrix or beside it. */
   readonly pointed = state<number | null>(null);
+  /** What the row under the pointer of a card reads: the strip shows that, for as long. */
+  readonly followed = state<Reading | null>(null);
   /** The destination that is read out: pointed at, or a token hovered elsewhere, or the panel's own. */
   readonly row: ReadonlySignal<number | null>;
 

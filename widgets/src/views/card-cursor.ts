@@ -21,7 +21,8 @@ export interface Shown {
 export interface Seen extends Shown {
   pane: Pane;
 }
-interface Cell {
+/** Destination q, source k. */
+export interface Cell {
   q: number;
   k: number;
 }
@@ -36,7 +37,7 @@ export interface Places {
 export function mountCursor(
   { matrix, overlay, bars, mark }: Places, room: AttentionRoom, shown: ReadonlySignal<Shown | null>, panes: ReadonlySignal<Pane[]>,
   part: ReadonlySignal<Part>, zoom: Signal<Zoom | null>, signal: AbortSignal,
-): void {
+): ReadonlySignal<Cell | null> {
   const { store, pointed } = room;
   const cursor = state<Cell | null>(null);
   let said: Sentence | null = null;
@@ -161,4 +162,5 @@ export function mountCursor(
     event.preventDefault();
     go({ q, k: cursor.peek() === null && event.key.startsWith("Arrow") ? k : to });
   }, { signal });
+  return cursor;
 }

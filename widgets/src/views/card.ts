@@ -22,6 +22,7 @@ import { mountMiniMap } from "./card-map";
 import { mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
 import { fitWords } from "./fit-words";
+import type { Reading } from "./reading";
 
 /** CSS pixels of the matrix where it cannot be measured. */
 const SIDE = 264;
@@ -210,7 +211,25 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   }, { signal });
 
   mountZoom(matrix, zoom, size, signal);
-  mountCursor({ matrix, overlay, bars, mark }, room, shown, panes, part, zoom, signal);
+  const cursor = mountCursor({ matrix, overlay, bars, mark }, room, shown, panes, part, zoom, signal);
+
+  // The strip follows the row under the pointer.
+  let followed: Reading | null = null;
+  const unfollow = (): void => {
+    if (followed !== null && room.followed.peek() === followed) room.followed.value = null;
+    followed = null;
+  };
+  watch(signal, () => {
+    const pointedAt = cursor.value !== null || labelled.value;
+    const weights = line.value?.maps.pattern;
+    if (!pointedAt || !shown.value) return untracked(unfollow);
+    if (!line.value || !weights || line.value.token !== room.row.value) return; // on its way: the last one stays, and is dimmed
+    const { token, maps } = line.value;
+    const own = token === asked.value;
+    followed = { head: shown.value.head, destination: token, weights, contributions: (own ? shown.value.attention.brings : null) ?? maps.contribution ?? null };
+    untracked(() => (room.followed.value = followed));
+  });
+  signal.addEventListener("abort", unfollow, { once: true });
 
   const seen = (): Seen | null => {
     const [picture, pane] = [shown.peek(), inView.peek()];

@@ -23,6 +23,10 @@ export interface Focus {
   head: ReadonlySignal<string | null>;
   /** What it reads; the last one stays until the next has come. */
   reading: ReadonlySignal<Reading | null>;
+  /** What the strip shows: a card's row while it is pointed at, else the reading. */
+  strip: ReadonlySignal<Reading | null>;
+  /** Whether that is still another head's or another row's. */
+  waiting: ReadonlySignal<boolean>;
   /** Why there is none, in a sentence. */
   trouble: ReadonlySignal<string | null>;
 }
@@ -63,7 +67,13 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
       );
     });
   });
-  return { head, reading: computed(() => reading.value), trouble: computed(() => trouble.value) };
+  const strip = computed(() => room.followed.value ?? reading.value);
+  const waiting = computed(() => {
+    const followed = room.followed.value;
+    if (followed) return followed.destination !== room.row.value;
+    return reading.value !== null && reading.value.head !== head.value;
+  });
+  return { head, reading: computed(() => reading.value), strip, waiting, trouble: computed(() => trouble.value) };
 }
 
 /** Whichever of pointing and pinning came last. */

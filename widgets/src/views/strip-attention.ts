@@ -12,10 +12,10 @@ import { attention, tallest } from "./reading-words";
 /** Pixels of the tallest bar. */
 const TALLEST = 6;
 
-export function paintStrip(strip: HTMLElement, store: Store, { head, reading }: Focus, drawn: ReadonlySignal<number>, signal: AbortSignal): void {
+export function paintStrip(strip: HTMLElement, store: Store, { strip: shown, waiting }: Focus, drawn: ReadonlySignal<number>, signal: AbortSignal): void {
   watch(signal, () => {
     void drawn.value;
-    const found = reading.value;
+    const found = shown.value;
     const theme = store.theme.value;
     const most = tallest(store, found?.contributions ?? null);
     strip.classList.toggle("rs-painted", found !== null);
@@ -39,5 +39,5 @@ export function paintStrip(strip: HTMLElement, store: Store, { head, reading }: 
     }
   });
   // Another head is in focus, and its figures are not there yet.
-  watch(signal, () => void strip.classList.toggle("rs-waiting", reading.value !== null && reading.value.head !== head.value));
+  watch(signal, () => void strip.classList.toggle("rs-waiting", waiting.value));
 }
