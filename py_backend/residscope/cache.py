@@ -69,7 +69,7 @@ class CacheView:
         held: dict[Any, Any] = dict(activations)
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
-        # Names and shapes are looked at once for each state of the cache: there may be thousands, and requests are many.
+        # Names and shapes are looked at once for each state of the cache: there may be thousands.
         known: _Read | None = None if seen is None else seen.memo[0].get("names and shapes")
         if known is not None and known.names != tuple(held):
             known = None

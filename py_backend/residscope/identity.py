@@ -212,7 +212,7 @@ class Sight:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether what PyTorch does not count was compared a moment ago: gestures ask faster than it is worth reading."""
+        """Whether what PyTorch does not count was compared a moment ago: gestures ask faster than that is read."""
         return time.monotonic() - self._looked < _MOMENT
 
     @property

@@ -95,7 +95,7 @@ MEASURE = f"""async ({{ cold, ways }}) => {{
         return took(start, drawn(name));
     }};
     const point = (name, type) => {{
-        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // a pointer that does not move points at nothing
+        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // one that rests points at nothing
         cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true, clientX, clientY }}));
     }};
     const times = {{ cold: [], hand: [], empty: [] }};
