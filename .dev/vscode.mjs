@@ -37,8 +37,9 @@ export function packageExtension() {
 }
 
 async function packageStub() {
-  const common = { bundle: true, platform: "node", format: "cjs", target: "node18", external: ["vscode"], logLevel: "warning" };
-  await build({ ...common, entryPoints: [join(stub, "extension.ts")], outfile: join(stub, "dist", "extension.js") });
+  const common = { bundle: true, logLevel: "warning", outdir: join(stub, "dist") };
+  await build({ ...common, entryPoints: [join(stub, "extension.ts")], platform: "node", format: "cjs", target: "node18", external: ["vscode"] });
+  await build({ ...common, entryPoints: [join(stub, "output-page.ts")], format: "esm", target: "chrome111" });
   step("Stand-in for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
 }
 

@@ -78,6 +78,7 @@ class CodeServer:
     url: str
     root: Path
     runtime: Path
+    user: Path
     log: Path
 
     @classmethod
@@ -102,13 +103,14 @@ class CodeServer:
             "--disable-update-check",
             "--disable-workspace-trust",
             "--disable-getting-started-override",
+            "--enable-proposed-api=ms-toolsai.jupyter",  # where the real one may show what extensions ask
         ]
         command = [*program, *folders, "--auth=none", f"--bind-addr=127.0.0.1:{port}", *quiet, str(root)]
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
-        server = cls(f"http://127.0.0.1:{port}", root, Path(environment["JUPYTER_RUNTIME_DIR"]), log)
+        server = cls(f"http://127.0.0.1:{port}", root, Path(environment["JUPYTER_RUNTIME_DIR"]), user, log)
         try:
             server._wait(process)
             yield server
@@ -131,6 +133,10 @@ class CodeServer:
         write_notebook(self.root / name, cells, kernel)
         return name
 
+    def pictures(self) -> list[str]:
+        """The pictures that Residscope keeps over a reload, as they are written."""
+        return [file.read_text() for file in self.user.glob("User/workspaceStorage/*/residscope.residscope/pictures/*")]
+
 
 class Runs(NamedTuple):
     """Cells of all notebooks of a window."""
@@ -138,6 +144,8 @@ class Runs(NamedTuple):
     running: int = 0
     succeeded: int = 0
     failed: int = 0
+    requests: int = 0
+    """What extensions have asked: for each the toolbar goes to Interrupt and back."""
 
     @property
     def ended(self) -> int:
@@ -207,7 +215,7 @@ class Code:
     def runs(self) -> Runs:
         """How many cells run or wait and how many have ended, as the stand-in for the Jupyter extension says."""
         for text in self.page.locator(".statusbar-item").all_inner_texts():
-            if found := re.search(r"Stand-in: (\d+) running, (\d+) succeeded, (\d+) failed", text):
+            if found := re.search(r"Stand-in: (\d+) running, (\d+) succeeded, (\d+) failed, (\d+) requests", text):
                 return Runs(*map(int, found.groups()))
         return Runs()  # it has not come up yet
 
@@ -226,6 +234,11 @@ class Code:
     def tab_view(self) -> Locator:
         """The view in an editor tab."""
         return self._frame(".rs-view-link").get_by_role("region", name="Residscope", exact=True)
+
+    @property
+    def tab_page(self) -> Locator:
+        """All of the page in an editor tab."""
+        return self._frame(".rs-view-link").locator("main")
 
     @property
     def output_view(self) -> Locator:

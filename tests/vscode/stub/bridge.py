@@ -40,6 +40,7 @@ def main() -> None:
                 manager.interrupt_kernel()
             case "restart":
                 manager.restart_kernel(now=True)
+                client.wait_for_ready(timeout=120)
                 say(type="restarted")
             case "kill":
                 manager.shutdown_kernel(now=True)

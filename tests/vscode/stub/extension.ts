@@ -1,30 +1,37 @@
 // Stands in for the Jupyter extension, which the machines that test cannot get: its id, its kernel API, its rules (a kernel
-// only once the user has run a cell, a modal question, cells before extensions, silence where access is denied), over a
-// real ipykernel. What it does not have: kernel pickers, servers, widgets.
+// only once a cell of the user's has ended, a modal question, cells before extensions, the toolbar that shows what extensions
+// ask), its order of events, over a real ipykernel. What it does not have: kernel pickers, servers, widgets.
 import { join } from "node:path";
 import type { Jupyter, Kernel, Output } from "@vscode/jupyter-extension";
 import {
-  type CancellationToken, commands, type ExtensionContext, type NotebookCell, NotebookCellOutput, NotebookCellOutputItem, type NotebookDocument,
+  commands, type ExtensionContext, type NotebookCell, type NotebookController, NotebookCellOutput, NotebookCellOutputItem, type NotebookDocument,
   notebooks, type Uri, window, workspace,
 } from "vscode";
+import { Access } from "./access";
 import { outputOf, RunningKernel } from "./kernel";
 
-const ASKER = "Residscope";
+/** VS Code's proposal "notebookExecution": something runs for a notebook that is none of its cells. The toolbar shows it. */
+interface WithExecutions extends NotebookController {
+  createNotebookExecution(notebook: NotebookDocument): { start(): void; end(): void };
+}
+/** A kernel is idle this long before its cell has ended for VS Code. */
+const END_MS = 30;
 
 export function activate(context: ExtensionContext): Jupyter {
   const python = process.env["STAND_IN_PYTHON"] ?? "python3";
   const kernels = new Map<string, RunningKernel>();
   const shown = new WeakMap<RunningKernel, Kernel>();
-  let access: Promise<boolean> | null = null;
+  const access = new Access();
   let order = 0;
   // What tests wait for: the cells' icons are VS Code's to draw, which once showed two at a time.
   const bar = window.createStatusBarItem("runs");
-  const runs = { running: 0, succeeded: 0, failed: 0 };
+  const runs = { running: 0, succeeded: 0, failed: 0, requests: 0 };
   const say = (): void => void (bar.text = `Stand-in: ${Object.entries(runs).map(([what, many]) => `${String(many)} ${what}`).join(", ")}`);
 
   function kernelOf(notebook: NotebookDocument): RunningKernel {
     const key = notebook.uri.toString();
     const known = kernels.get(key);
+    // One that is being restarted is called dead for a moment, and is none the less this notebook's.
     if (known && known.status !== "dead") return known;
     const { kernelspec } = (notebook.metadata["metadata"] ?? {}) as { kernelspec?: { name?: string } };
     const made = new RunningKernel(python, join(context.extensionPath, "bridge.py"), kernelspec?.name ?? "tests");
@@ -32,7 +39,7 @@ export function activate(context: ExtensionContext): Jupyter {
     return made;
   }
 
-  const controller = notebooks.createNotebookController("stand-in", "jupyter-notebook", "Stand-in Python");
+  const controller = notebooks.createNotebookController("stand-in", "jupyter-notebook", "Stand-in Python") as WithExecutions;
   controller.supportsExecutionOrder = true;
   controller.supportedLanguages = ["python"];
   controller.interruptHandler = (notebook) => kernelOf(notebook).interrupt();
@@ -41,60 +48,66 @@ export function activate(context: ExtensionContext): Jupyter {
     runs.running += cells.length;
     say();
     for (const cell of cells) {
-      void kernel.enqueue(true, () => runCell(kernel, cell)).finally(() => {
+      const execution = controller.createNotebookCellExecution(cell);
+      void kernel.enqueue(true, () => runCell(kernel, cell, execution)).then((ran) => {
+        if (!ran) {
+          execution.start();
+          execution.end(undefined);
+        }
         runs.running -= 1;
         say();
       });
     }
   };
 
-  async function runCell(kernel: RunningKernel, cell: NotebookCell): Promise<void> {
-    const execution = controller.createNotebookCellExecution(cell);
-    kernel.used = true;
-    execution.executionOrder = ++order;
+  async function runCell(kernel: RunningKernel, cell: NotebookCell, execution: ReturnType<NotebookController["createNotebookCellExecution"]>): Promise<void> {
     execution.start(Date.now());
     await execution.clearOutput();
     const reply = await kernel.execute(cell.document.getText(), { silent: false, store_history: true }, (message) => {
+      if (message.type === "execute_input") execution.executionOrder = ++order;
       const output = outputOf(message);
       if (output) void execution.appendOutput(new NotebookCellOutput(output.items.map(({ mime, data }) => new NotebookCellOutputItem(data, mime))));
     });
+    await new Promise((resolve) => setTimeout(resolve, END_MS));
     const succeeded = reply ? reply.content["status"] === "ok" : undefined; // neither, where the kernel went away
     if (succeeded !== undefined) runs[succeeded ? "succeeded" : "failed"] += 1;
+    kernel.used ||= reply !== null;
     execution.end(succeeded, Date.now());
   }
 
-  async function allowed(): Promise<boolean> {
-    access ??= Promise.resolve(
-      window.showInformationMessage(`Do you want to grant Kernel access to the extension ${ASKER}?`, { modal: true }, "Allow", "Deny"),
-    ).then((answer) => answer === "Allow");
-    return access;
-  }
-
-  async function* executeCode(kernel: RunningKernel, code: string, _token: CancellationToken): AsyncGenerator<Output> {
+  async function* executeCode(kernel: RunningKernel, notebook: NotebookDocument, code: string): AsyncGenerator<Output> {
     const found: Output[] = [];
     let wake: () => void = () => undefined;
     let ended = false;
-    let refused = false;
-    const denied = (): void => void (refused = true);
+    let trouble: unknown = null;
     void kernel.enqueue(false, async () => {
-      if (!(await allowed())) return denied();
-      await kernel.execute(code, { silent: false, store_history: false }, (message) => {
-        const output = outputOf(message);
-        if (output) found.push(output);
-        wake();
-      });
+      try {
+        await access.check(kernel);
+        runs.requests += 1;
+        say();
+        const execution = controller.createNotebookExecution(notebook);
+        execution.start();
+        await kernel.execute(code, { silent: false, store_history: false }, (message) => {
+          const output = outputOf(message);
+          if (output) found.push(output);
+          wake();
+        }).finally(() => execution.end());
+      } catch (error) {
+        trouble = error;
+      }
     }).then(() => {
-      ended = !refused; // the real one neither ends nor fails where access is denied
+      ended = true;
       wake();
     });
     while (true) {
       while (found.length > 0) yield found.shift() as Output;
+      if (trouble) throw trouble;
       if (ended) return;
       await new Promise<void>((resolve) => (wake = resolve));
     }
   }
 
-  function apiOf(kernel: RunningKernel): Kernel {
+  function apiOf(kernel: RunningKernel, notebook: NotebookDocument): Kernel {
     const known = shown.get(kernel);
     if (known) return known;
     const made: Kernel = {
@@ -103,36 +116,42 @@ export function activate(context: ExtensionContext): Jupyter {
         return kernel.status;
       },
       onDidChangeStatus: kernel.statusChanged.event,
-      executeCode: (code, token) => executeCode(kernel, code, token),
+      executeCode: (code) => executeCode(kernel, notebook, code),
     };
     shown.set(kernel, made);
     return made;
   }
 
-  const focused = (): RunningKernel | undefined => kernels.get(window.activeNotebookEditor?.notebook.uri.toString() ?? "");
-  const command = (name: string, act: () => unknown): void => void context.subscriptions.push(commands.registerCommand(`stand-in.${name}`, act));
-  command("restart", () => focused()?.restart());
-  command("interrupt", () => focused()?.interrupt());
-  command("kill", () => focused()?.kill());
-  command("allow", () => (access = Promise.resolve(true)));
-  command("revoke", () => (access = Promise.resolve(false)));
+  const end = (key: string): void => {
+    const kernel = kernels.get(key);
+    kernels.delete(key);
+    kernel?.dispose();
+  };
+  const inFocus = (): string => window.activeNotebookEditor?.notebook.uri.toString() ?? "";
+  const focused = (): RunningKernel | undefined => kernels.get(inFocus());
+  const command = (name: string, act: () => unknown): void => void context.subscriptions.push(commands.registerCommand(name, act));
+  command("stand-in.restart", () => focused()?.restart());
+  command("stand-in.interrupt", () => focused()?.interrupt());
+  command("stand-in.kill", () => focused()?.kill());
+  command("stand-in.another", () => end(inFocus()));
+  command("stand-in.allow", () => access.set(true));
+  command("stand-in.revoke", () => access.set(false));
+  command("jupyter.manageAccessToKernels", () => access.manage());
   say();
   bar.show();
   context.subscriptions.push(
     controller,
     bar,
-    workspace.onDidCloseNotebookDocument(({ uri }) => {
-      kernels.get(uri.toString())?.dispose();
-      kernels.delete(uri.toString());
-    }),
-    { dispose: () => kernels.forEach((kernel) => kernel.dispose()) },
+    workspace.onDidCloseNotebookDocument(({ uri }) => end(uri.toString())),
+    { dispose: () => kernels.forEach((kernel) => kernel.dispose()) }, // a local kernel ends with its window
   );
 
   return {
     kernels: {
       async getKernel(uri: Uri) {
         const kernel = kernels.get(uri.toString());
-        return kernel?.used ? apiOf(kernel) : undefined; // also a dead one
+        const notebook = workspace.notebookDocuments.find((one) => one.uri.toString() === uri.toString());
+        return kernel?.used && notebook ? apiOf(kernel, notebook) : undefined; // also a dead one
       },
     },
   };

@@ -17,15 +17,20 @@ interface Work {
   drop: () => void;
 }
 
+/** As with the real one: a kernel that is restarted is said to be dead after this, and to be there again after that. */
+const DEAD_MS = 100;
+const AGAIN_MS = 1000;
+const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
 export class RunningKernel {
   status: KernelStatus = "starting";
-  /** Whether the user has run a cell in it: no extension gets a kernel before. */
+  /** Whether a cell has ended in it since it was started: no extension gets a kernel before. */
   used = false;
   readonly statusChanged = new EventEmitter<KernelStatus>();
   readonly #bridge: ChildProcessWithoutNullStreams;
   readonly #heard = new Map<string, (message: Message | null) => void>();
   readonly #ready: Promise<void>;
-  #restarted: () => void = () => undefined;
+  #restarted: (() => void) | null = null;
   #queue: Work[] = [];
   #working = false;
 
@@ -39,11 +44,15 @@ export class RunningKernel {
       if (message.type === "ready") {
         this.#become("idle");
         ready();
-      } else if (message.type === "restarted") this.#restarted();
-      // A killed kernel may have something left to say, and is dead all the same.
-      else if (message.type === "status" && this.status !== "dead") this.#become(message.content["execution_state"] as KernelStatus);
+      } else if (message.type === "restarted") this.#restarted?.();
+      // A killed kernel may have something left to say, and one that is restarted has, too.
+      else if (message.type === "status" && !this.isGone && !this.#restarted) this.#become(message.content["execution_state"] as KernelStatus);
       if (message.parent) this.#heard.get(message.parent)?.(message);
     });
+  }
+
+  get isGone(): boolean {
+    return ["dead", "terminating", "unknown"].includes(this.status);
   }
 
   /** Runs code; its messages until it has ended. */
@@ -68,26 +77,31 @@ export class RunningKernel {
     });
   }
 
-  enqueue(cell: boolean, run: () => Promise<void>): Promise<void> {
+  /** Whether it was run, and not dropped before its turn. */
+  enqueue(cell: boolean, run: () => Promise<void>): Promise<boolean> {
     return new Promise((resolve) => {
-      this.#queue.push({ cell, run: () => run().finally(resolve), drop: resolve });
+      this.#queue.push({ cell, run: () => run().finally(() => resolve(true)), drop: () => resolve(false) });
       void this.#work();
     });
   }
 
   async restart(): Promise<void> {
-    this.used = false;
+    const restarted = new Promise<void>((resolve) => (this.#restarted = resolve));
     this.#become("restarting");
     this.#dropAll();
-    await new Promise<void>((resolve) => {
-      this.#restarted = resolve;
-      this.#say({ do: "restart" });
-    });
+    this.#say({ do: "restart" });
+    await wait(DEAD_MS);
+    this.#become("dead");
+    await Promise.all([restarted, wait(AGAIN_MS - DEAD_MS)]);
+    this.#restarted = null;
+    this.used = false;
+    this.#become("busy");
     this.#become("idle");
   }
 
+  /** All that waits is given up, and what runs is interrupted: a cell, or what an extension asked. */
   interrupt(): void {
-    for (const work of this.#queue.splice(0)) work.drop(); // as the real one does: all that waits is given up
+    for (const work of this.#queue.splice(0)) work.drop();
     this.#say({ do: "interrupt" });
   }
 
@@ -97,10 +111,12 @@ export class RunningKernel {
     this.#dropAll();
   }
 
+  /** Its notebook was closed, or another kernel was chosen for it. */
   dispose(): void {
+    this.#become("terminating");
     this.#dropAll();
     this.#bridge.stdin.end();
-    this.#become("dead");
+    this.#become("unknown");
   }
 
   #dropAll(): void {
