@@ -31,7 +31,7 @@ def saved(lab: Lab, menu: Locator, button: str) -> tuple[str, bytes]:
     with lab.page.expect_download() as download:
         menu.get_by_role("button", name=button, exact=True).click()
     name = download.value.suggested_filename
-    expect(menu.get_by_role("status")).to_have_text(f"{name} saved", timeout=FOLLOWS)
+    expect(menu.get_by_role("status")).to_have_text(f"{name} given to the browser to save", timeout=FOLLOWS)
     return name, Path(download.value.path()).read_bytes()
 
 

@@ -212,7 +212,7 @@ def test_a_kernel_without_subshells_says_that_it_waits(lab: Lab, old_kernel: str
     assert lab.python("__import__('ipykernel').__version__") == "6.31.0"
     lab.start_cell("import time\nfor _ in range(60): time.sleep(0.1)")
     sidebar = lab.open_sidebar()
-    expect(sidebar.get_by_text("Waiting for the running cell")).to_be_visible(timeout=FOLLOWS)
+    expect(sidebar.get_by_text("Waiting for the cell that runs")).to_be_visible(timeout=FOLLOWS)
     expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
     view = lab.inspect("cache")
     lab.start_cell("for _ in range(40): time.sleep(0.1)")

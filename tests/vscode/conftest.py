@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
-from window import FLAGS, Code, CodeServer, kernels
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from window import FLAGS, FOLLOWS, Code, CodeServer, kernels
+
+from sidebar import TINY  # isort: skip (found by the one before)
 
 PICTURES = Path("test-results")
 VSIX = Path(os.environ.get("RESIDSCOPE_VSIX", "dist"))
@@ -70,3 +72,16 @@ def code(page: Page, server: CodeServer) -> Code:
     for left in server.root.iterdir():
         left.unlink()
     return Code(page, server)
+
+
+@pytest.fixture
+def small(code: Code) -> Code:
+    """A notebook whose kernel holds one cache, the access allowed, and the sidebar beside it."""
+    code.server.write_notebook("small.ipynb", TINY)
+    code.start()
+    code.open("small.ipynb")
+    code.command("Stand-in: Allow Access")
+    code.run_all()
+    code.open_sidebar()
+    expect(code.caches).to_have_count(1, timeout=FOLLOWS)
+    return code

@@ -14,19 +14,6 @@ NAMES = "sorted(name for name in globals() if not name.startswith('_') and name 
 STATE = f"[{NAMES}, get_ipython().execution_count, len(In), list(Out)]"
 
 
-@pytest.fixture
-def small(code: Code) -> Code:
-    """A notebook whose kernel holds one cache, the access allowed, and the sidebar beside it."""
-    code.server.write_notebook("small.ipynb", TINY)
-    code.start()
-    code.open("small.ipynb")
-    code.command("Stand-in: Allow Access")
-    code.run_all()
-    code.open_sidebar()
-    expect(code.caches).to_have_count(1, timeout=FOLLOWS)
-    return code
-
-
 def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> None:
     code.server.write_notebook("first.ipynb", TINY, "1 + 1")
     code.start()
@@ -58,7 +45,7 @@ def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> No
 def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
     view = small.inspect("cache")
     small.command("Stand-in: Restart Kernel")
-    expect(small.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
+    expect(small.sidebar).to_contain_text("was restarted, and has run no cell", timeout=FOLLOWS)
     small.run_all()
     expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
     view.get_by_role("button", name="Show the new one").click()
@@ -190,6 +177,9 @@ def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
         }"""
     )
     assert len(sizes) == 1
+    # As in the real output page: JupyterLab's colours are the light theme's.
+    fixed = view.evaluate("() => getComputedStyle(document.documentElement).getPropertyValue('--jp-layout-color1')")
+    assert fixed == "white"
     colours = view.evaluate(
         """node => [getComputedStyle(node.querySelector(".rs-box")).backgroundColor,
             getComputedStyle(document.documentElement).getPropertyValue("--vscode-editor-background")]"""

@@ -13,6 +13,8 @@ export class Caches {
   /** When they were listed, in milliseconds. */
   readonly listed = state(0);
   readonly trouble = state<string | null>(null);
+  /** Whether the rows are of the kernel that answers now: not those of one that went, until they are listed again. */
+  readonly fresh = state(false);
   readonly #client: Client;
 
   constructor(
@@ -20,6 +22,7 @@ export class Caches {
     signal: AbortSignal,
   ) {
     this.#client = new Client(link, signal);
+    link.onLost?.(() => (this.fresh.value = false), signal);
     watch(signal, () => {
       void link.cells.value;
       if (link.state.value.kind === "ready") untracked(() => void this.refresh());
@@ -38,6 +41,7 @@ export class Caches {
         this.kernel.value = kernel;
         this.notes.value = notes;
         this.trouble.value = null;
+        this.fresh.value = true;
         this.rows.value = caches;
       });
     } catch (error) {

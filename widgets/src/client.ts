@@ -26,6 +26,8 @@ export interface Transport {
   onRenewed?(listener: () => void, signal: AbortSignal): void;
   /** Whether the kernel has the user's work to do, where that can be told. */
   readonly occupied?: ReadonlySignal<boolean>;
+  /** Whether the user sees each exchange with the kernel: then little is asked ahead, and in one go. */
+  readonly thrifty?: boolean;
 }
 
 /** The kernel's refusal, with its stable code and a sentence that names the remedy. */
@@ -113,11 +115,17 @@ export class Client {
 
   /** A request that nobody waits for, sent once it is in nobody's way: null where `signal` ended before that, and where it failed. */
   async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
+    return (await this.spareAll([ask], signal))[0] ?? null;
+  }
+
+  /** Several of them in one go; each null where it failed, and none where `signal` ended before. */
+  async spareAll<K extends Kind>(asks: Extract<Ask, { kind: K }>[], signal: AbortSignal): Promise<(Result<K> | null)[]> {
     const wanted = AbortSignal.any([signal, this.signal]);
     while (!wanted.aborted && !this.#idle.peek()) await until(this.#idle, wanted);
-    if (wanted.aborted) return null;
+    if (wanted.aborted) return [];
     this.#spare.value = true;
-    return this.#send(ask, () => (this.#spare.value = false)).catch(() => null);
+    const answers = asks.map((ask) => this.#send(ask, () => undefined).catch(() => null));
+    return Promise.all(answers).finally(() => (this.#spare.value = false));
   }
 
   #id(): string {

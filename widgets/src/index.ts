@@ -3,6 +3,7 @@ export { signal, untracked, type ReadonlySignal, type Signal } from "@preact/sig
 export { Caches } from "./caches";
 export { saveWith } from "./export/save";
 export { Inspection } from "./inspection";
+export type { Pictures } from "./last-picture";
 export { shown } from "./legible";
 export { child, watch } from "./lifetime";
 export type { Link, LinkState } from "./link";

@@ -6,6 +6,8 @@ import { shown } from "./legible";
 import { child, later, watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import type { CacheRef, CacheRow, Target } from "./protocol.gen";
+import { Recorder } from "./recorder";
+import type { Snapshot } from "./snapshot";
 import { fitting, select, type Selection, selectionOf } from "./selection";
 import { type Standing, Store } from "./store";
 import { NOTHING, targetKey } from "./target";
@@ -30,6 +32,7 @@ export class Inspection {
   readonly #row = state<CacheRow | null>(null);
   readonly #end: AbortController;
   readonly #client: Client;
+  readonly #recorder: Recorder | null;
   readonly #parent: HTMLElement;
   #mounted = false;
   #taking = false;
@@ -47,9 +50,12 @@ export class Inspection {
     name: string,
     signal: AbortSignal,
     selection: Selection | null = null,
+    /** Whether its picture is wanted. */
+    records = false,
   ) {
     this.#end = child(signal);
-    this.#client = new Client(caches.link, this.#end.signal, () => this.#ref);
+    this.#recorder = records ? new Recorder(caches.link, this.store, this.#end.signal) : null;
+    this.#client = new Client(this.#recorder ?? caches.link, this.#end.signal, () => this.#ref);
     this.#parent = parent;
     this.#wanted = selection;
     this.#name = state(name);
@@ -96,11 +102,14 @@ export class Inspection {
 
   readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#default));
 
+  /** Whether nobody answers, or nobody has said since what caches there are: the rows may be of a kernel that is gone. */
+  readonly #isAway = computed(() => this.#client.lost.value || !this.caches.fresh.value);
+
   readonly fate: ReadonlySignal<Fate> = computed(() => {
     const row = this.#row.value;
     if (!row) return "same";
     if (this.caches.kernel.value !== this.#kernel) return "restarted";
-    if (this.#client.lost.value) return "waiting"; // of a kernel that does not answer nothing else is known
+    if (this.#isAway.value) return "waiting"; // of a kernel that does not answer, or was not asked yet, nothing else is known
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     const [then, is] = [row.ref.state.split("."), now.ref.state.split(".")];
@@ -118,7 +127,7 @@ export class Inspection {
   readonly #coming: ReadonlySignal<CacheRow | null> = computed(() => {
     const variable = this.store.follow.value;
     const row = this.#row.value;
-    const next = variable === null || !row || this.#client.lost.value ? undefined : this.caches.named(variable);
+    const next = variable === null || !row || this.#isAway.value ? undefined : this.caches.named(variable);
     if (!next || next.problem || !row) return null;
     const isNew = next.ref.id !== row.ref.id || this.caches.kernel.value !== this.#kernel;
     return isNew ? next : null;
@@ -180,10 +189,18 @@ export class Inspection {
     const waiting = child(this.#end.signal);
     watch(waiting.signal, () => {
       const row = this.caches.named(this.name);
-      if (!row || this.#client.lost.value || waiting.signal.aborted) return;
+      if (!row || this.#isAway.value || waiting.signal.aborted) return;
       waiting.abort();
       untracked(() => void this.take(row));
     });
+  }
+
+  /** Changes with what is on screen. */
+  readonly settled: ReadonlySignal<unknown> = computed(() => [this.#client.heard.value, this.selection.value, this.store.preview.value, this.fate.value]);
+
+  /** What is on screen; null while it is not whole, or not the cache's. */
+  picture(): Snapshot | null {
+    return this.fate.peek() === "same" && this.#client.inFlight.peek() === 0 ? (this.#recorder?.picture() ?? null) : null;
   }
 
   close(): void {

@@ -1,7 +1,7 @@
 // Remembers the last answers of a live panel, so that a host can keep what is on screen when the notebook is saved.
 import type { Ask, Transport } from "./client";
 import { targetKey } from "./target";
-import type { Answer, Question } from "./protocol.gen";
+import type { Answer, CacheRef, Question } from "./protocol.gen";
 import { Relay } from "./relay";
 import { shownOf } from "./selection";
 import { CHARTS, chartOf, type Entry, isRecorded, packed, PINNED, type Snapshot } from "./snapshot";
@@ -15,6 +15,8 @@ export interface SnapshotRequest {
 
 interface Kept {
   ask: Ask;
+  /** Which cache it was asked of, where a kernel has several. */
+  cache: string;
   reply: NonNullable<Answer["reply"]>;
   buffers: DataView[];
   size: number;
@@ -24,7 +26,7 @@ const REMEMBERED = 4_000_000;
 const MOST = 1_000_000;
 /** A transport that remembers what came over another one. */
 export class Recorder extends Relay {
-  readonly #asked = new Map<string, Ask>();
+  readonly #asked = new Map<string, { ask: Ask; cache: string }>();
   readonly #kept = new Map<string, Kept>();
   #size = 0;
 
@@ -38,7 +40,7 @@ export class Recorder extends Relay {
   }
 
   override send(question: Question, buffers?: ArrayBuffer[]): void {
-    if (isRecorded(question.ask.kind)) this.#asked.set(question.id, question.ask);
+    if (isRecorded(question.ask.kind)) this.#asked.set(question.id, { ask: question.ask, cache: nameOf(question.cache) });
     super.send(question, buffers);
   }
 
@@ -47,7 +49,7 @@ export class Recorder extends Relay {
     const { heads = [], ...rest } = shownOf(this.store);
     const selection = { ...rest, heads: heads.slice(0, PINNED) };
     const lacks = heads.length > PINNED ? [`${heads.length - PINNED} of its ${heads.length} pinned heads`] : [];
-    const shown = [...this.#kept.values()].reverse().filter(({ ask }) => this.#isShown(ask));
+    const shown = [...this.#kept.values()].reverse().filter((kept) => this.#isShown(kept));
     const charts = CHARTS.map((what) => shown.find(({ ask }) => what === chartOf(ask) && (!("prompt" in ask) || (ask.prompt ?? null) === selection.prompt)));
     if (charts.includes(undefined)) return null;
     let room = MOST;
@@ -61,20 +63,21 @@ export class Recorder extends Relay {
   }
 
   #note({ id, reply }: Answer, buffers: DataView[]): void {
-    const ask = this.#asked.get(id);
-    if (!ask || reply?.kind === "working") return;
+    const asked = this.#asked.get(id);
+    if (!asked || reply?.kind === "working") return;
     this.#asked.delete(id);
     if (!reply) return;
-    const key = JSON.stringify(ask);
+    const { ask, cache } = asked;
+    const key = JSON.stringify([ask, cache]);
     // As base64 and JSON; labels of a few letters are most of it.
     const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);
     this.#drop(key);
     if (size > MOST) return;
-    this.#kept.set(key, { ask, reply, buffers, size });
+    this.#kept.set(key, { ask, cache, reply, buffers, size });
     this.#size += size;
     for (const [old, kept] of this.#kept) {
       if (this.#size <= REMEMBERED) break;
-      if (!this.#isShown(kept.ask)) this.#drop(old);
+      if (!this.#isShown(kept)) this.#drop(old);
     }
   }
 
@@ -84,7 +87,8 @@ export class Recorder extends Relay {
   }
 
   /** Whether the views show this now. */
-  #isShown(ask: Ask): boolean {
+  #isShown({ ask, cache }: Kept): boolean {
+    if (cache !== nameOf(this.store.ref.peek())) return false;
     if ((ask.padding ?? "found") !== this.store.padding.peek()) return false;
     const { prompt, position, target, weighting, presentation, tab, score, ranking, layer, norm, heads, preview, mapBy, destination } = shownNow(this.store);
     // The view of all prompts has the mean's figures, and the tokens of all.
@@ -106,6 +110,8 @@ export class Recorder extends Relay {
     }
   }
 }
+
+const nameOf = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} ${ref.state}` : "");
 
 function shownNow(store: Store) {
   return {

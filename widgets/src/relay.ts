@@ -5,9 +5,11 @@ import type { Question } from "./protocol.gen";
 
 export class Relay implements Transport {
   readonly occupied: ReadonlySignal<boolean>;
+  readonly thrifty: boolean;
 
   constructor(readonly transport: Transport) {
     this.occupied = transport.occupied ?? state(false);
+    this.thrifty = transport.thrifty ?? false;
   }
 
   send(question: Question, buffers?: ArrayBuffer[]): void {

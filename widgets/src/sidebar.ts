@@ -3,6 +3,7 @@ import { computed, type ReadonlySignal, signal as state, untracked } from "@prea
 import { Caches } from "./caches";
 import { Inspection } from "./inspection";
 import { keepKeys } from "./keys";
+import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { child, element, later, watch } from "./lifetime";
 import type { CacheRow } from "./protocol.gen";
 import type { Selection } from "./selection";
@@ -30,6 +31,8 @@ export interface SidebarHost {
   /** What was looked at here when the page was left. */
   remembered(path: string): Promise<Opened | null>;
   remember(opened: Opened): void;
+  /** Where the last pictures are kept over a reload; left out where a page outlives no kernel. */
+  pictures?: Pictures;
   /** Told when the sidebar looks elsewhere. */
   left?(path: string): void;
 }
@@ -44,6 +47,8 @@ class Part {
   readonly inspection = state<Inspection | null>(null);
   readonly #left = new Map<string, Selection>();
   readonly end: AbortController;
+  /** Ends with the view that is open. */
+  #shown: AbortController;
   readonly #view = element("div", "rs-part-view");
   readonly #list = element("div", "rs-part-list", { id: `rs-caches-${++lists}` });
   readonly #demanded = state(false);
@@ -60,6 +65,7 @@ class Part {
     parent: AbortSignal,
   ) {
     this.end = child(parent);
+    this.#shown = child(this.end.signal);
     const { signal } = this.end;
     const link = element("div", "rs-link");
     this.node.append(link, this.#list, this.#view);
@@ -74,8 +80,10 @@ class Part {
     const free = state(false);
     void host.remembered(path).then((last) => {
       if (this.inspection.peek() || signal.aborted) return;
-      if (last) this.#open(last.name, last.selection).takeWhenListed();
-      else free.value = true;
+      if (!last) return void (free.value = true);
+      const inspection = this.#open(last.name, last.selection);
+      inspection.takeWhenListed();
+      if (host.pictures) void showLastPicture(path, this.#view, inspection, host.pictures, this.#shown.signal);
     });
     let waited = false;
     let pause: AbortController | null = null;
@@ -121,7 +129,11 @@ class Part {
 
   #open(name: string, selection: Selection | null): Inspection {
     this.inspection.peek()?.close();
-    const inspection = new Inspection(this.#view, this.caches, name, this.end.signal, selection);
+    this.#shown.abort();
+    const { signal } = (this.#shown = child(this.end.signal));
+    const { pictures } = this.host;
+    const inspection = new Inspection(this.#view, this.caches, name, signal, selection, Boolean(pictures));
+    if (pictures) keepPicture(this.path, inspection, pictures, signal);
     inspection.store.around.value = {
       list: {
         id: this.#list.id,
@@ -179,6 +191,7 @@ class Part {
 export class Sidebar {
   readonly #parts = new Map<string, Part>();
   readonly #current = state<Part | null>(null);
+  readonly #dropped = state(0);
   readonly #root = element("div", "residscope rs-sidebar");
   #wish: AbortController | null = null;
 
@@ -193,6 +206,7 @@ export class Sidebar {
     mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
+      void this.#dropped.value; // what was looked at may have to be made again
       if (!host.visible.value) return;
       const now = path.value;
       untracked(() => {
@@ -253,6 +267,7 @@ export class Sidebar {
     this.#parts.delete(path);
     part.end.abort();
     if (this.#current.peek() === part) this.#current.value = null;
+    this.#dropped.value += 1;
   }
 
   #part(path: string, place: HTMLElement): Part {

@@ -164,7 +164,7 @@ describe("the menu", () => {
   it("saves numbers, figures and the page, and says so", async () => {
     const { press, saved, menu, said, root } = await opened();
     press("Heads: CSV");
-    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv saved"));
+    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
     const records = parsed((await saved[0]?.blob.text()) ?? "");
     expect(records[0]).toEqual(["layer", "head", "value"]);
     const cells = all(root, '[role="grid"] .rs-cell').map((cell) => cell.getAttribute("aria-label")?.split(" ").at(-1)?.replace("−", "-"));
@@ -173,10 +173,10 @@ describe("the menu", () => {
       expect(Number(value)).toBeCloseTo(Number(cells[i]), 2);
     });
     press("Attention L1H1: SVG");
-    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-attention.svg saved"));
+    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-attention.svg given to the browser to save"));
     expect(await saved[1]?.blob.text()).toContain("to (destination)");
     menu?.querySelector<HTMLElement>(".rs-export-page")?.click();
-    await vi.waitFor(() => expect(said()).toBe("residscope.html saved"));
+    await vi.waitFor(() => expect(said()).toBe("residscope.html given to the browser to save"));
     expect(await saved[2]?.blob.text()).toContain("<!doctype html>");
   });
 
@@ -188,13 +188,13 @@ describe("the menu", () => {
     const { menu, press, saved, said } = await opened(undefined, { tab, ...traits });
     await vi.waitFor(() => expect(all(menu ?? document.body, '[role="rowheader"]').map(text).at(-1)).toBe(title));
     press(`${title}: CSV`);
-    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.csv saved`));
+    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.csv given to the browser to save`));
     const [header, ...records] = parsed((await saved[0]?.blob.text()) ?? "");
     expect(header).toEqual(columns);
     if (lines === null) expect(records.length).toBeGreaterThan(0);
     else expect(records).toHaveLength(lines);
     press(`${title}: SVG`);
-    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.svg saved`));
+    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.svg given to the browser to save`));
   });
 
   it("copies code, or shows it where the clipboard is closed", async () => {
@@ -223,7 +223,7 @@ describe("the menu", () => {
     model.set("prompt", 0);
     await vi.waitFor(() => expect([root.dataset["state"], root.hasAttribute("data-computing")]).toEqual(["ready", false]));
     press("Heads: CSV");
-    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv saved"));
+    await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
   });
 
   it("says a refusal in the kernel's words", async () => {

@@ -2,9 +2,13 @@ import { afterEach, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import { FakeLink, ROW } from "../dev/fake-link";
 import { Caches } from "../src/caches";
+import type { Pictures } from "../src/last-picture";
+import type { LinkState } from "../src/link";
 import type { CacheRow, Question } from "../src/protocol.gen";
 import { asSelection, fitting } from "../src/selection";
 import { type Opened, Sidebar } from "../src/sidebar";
+import type { Snapshot } from "../src/snapshot";
+import { mountView } from "../src/view";
 import type { Place } from "../src/views/kernels";
 import { signal as state } from "@preact/signals-core";
 import { all, SHAPE, text } from "./open";
@@ -12,14 +16,16 @@ import { all, SHAPE, text } from "./open";
 let end = new AbortController();
 afterEach(() => end.abort());
 
-function open(remembered: Opened | null = null) {
+function open(remembered: Opened | null = null, pictures?: Pictures, standing?: LinkState) {
   end = new AbortController();
   const link = new FakeLink(fakeKernel(SHAPE));
+  if (standing) link.state.value = standing;
   const caches = new Caches(link, end.signal);
   const kept: Opened[] = [];
   const places = { focused: state<Place | null>({ path: "a.ipynb", label: "a.ipynb" }), running: state<Place[]>([]), picked: state<string | null>(null) };
   const sidebar = new Sidebar(document.body, {
     places, visible: state(true), caches: () => caches, remembered: () => Promise.resolve(remembered), remember: (opened) => kept.push(opened),
+    ...(pictures ? { pictures } : {}),
   }, end.signal);
   const root = document.querySelector<HTMLElement>(".rs-sidebar");
   if (!root) throw new Error("nothing was drawn");
@@ -107,6 +113,58 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   act()?.click();
   await vi.waitFor(() => expect(facts()).not.toContain("went with"));
   await ready();
+});
+
+it("claims nothing of a kernel that answers again, and was not asked yet what it holds", async () => {
+  const { link, show, facts, panel } = open();
+  await show();
+  link.restart();
+  link.silent = true;
+  link.back();
+  await new Promise((done) => setTimeout(done)); // the list is on its way
+  expect(facts()).toContain("its kernel does not answer");
+  expect(text(panel()?.querySelector('[role="status"]'))).not.toContain("✓");
+});
+
+it("says in a place of its own that its kernel has no cache of this name, and which it has", async () => {
+  end = new AbortController();
+  const link = new FakeLink(fakeKernel(SHAPE));
+  link.caches = [{ ...ROW, names: ["second"] }];
+  const { signal } = end;
+  mountView(document.body, new Caches(link, signal), { path: "a.ipynb", name: "cache", selection: null }, signal);
+  const said = (): string => text(document.querySelector(".rs-absent"));
+  await vi.waitFor(() => expect(said()).toMatch(/no cache named cache\. Run the cell that makes it.*holds second/));
+  link.cell(ROW);
+  await vi.waitFor(() => expect(document.querySelector("[data-state=ready]")).not.toBeNull());
+  expect(said()).toBe("");
+});
+
+it("keeps the picture of a view, and draws it again until the cache is there; another kernel's answers are not in it", async () => {
+  const kept: Snapshot[] = [];
+  const pictures = (stored: unknown): Pictures => ({ get: async () => stored, put: (_, __, picture) => kept.push(picture) });
+  const first = open(null, pictures(null));
+  first.link.caches = [ROW, { ...ROW, ref: { id: "c7", state: "1.1" }, names: ["other"] }];
+  first.link.cell(...first.link.caches);
+  await first.show();
+  const drawn = all(first.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"));
+  await vi.waitFor(() => expect(kept).toHaveLength(1), { timeout: 4000 });
+  first.root.querySelector<HTMLElement>(".rs-named")?.click();
+  await first.show("other");
+  await vi.waitFor(() => expect(kept).toHaveLength(2), { timeout: 4000 });
+  expect(kept.map(({ name }) => name)).toEqual(["cache", "other"]);
+  expect(kept[1]?.entries.length).toBeLessThanOrEqual((kept[0]?.entries.length ?? 0) + 1);
+  end.abort();
+  const again = open({ path: "a.ipynb", name: "cache", selection: null }, pictures(JSON.parse(JSON.stringify(kept[0]))), { kind: "none", words: "It ended." });
+  await again.ready();
+  expect(all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"))).toEqual(drawn);
+  expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
+  again.link.back();
+  await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
+  await again.ready();
+  end.abort();
+  const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), { kind: "none", words: "It ended." });
+  await new Promise((done) => setTimeout(done, 50));
+  expect(forged.panel()).toBeNull();
 });
 
 it("asks again what was not answered when the link is renewed", async () => {

@@ -11,6 +11,8 @@ export class HostLink implements Link {
   readonly state = state<LinkState>({ kind: "attaching", busy: false });
   readonly cells = state(0);
   readonly occupied = state(true);
+  /** The notebook's toolbar shows each request. */
+  readonly thrifty = true;
   /** Whether somebody answers; told a moment before the state says so. */
   #there = false;
   #outbox: Question[] = [];
@@ -51,6 +53,10 @@ export class HostLink implements Link {
 
   retry(): void {
     this.host.post({ say: "retry", path: this.path });
+  }
+
+  act(): void {
+    this.host.post({ say: "act", path: this.path });
   }
 
   #mine<S extends Told["say"]>(say: S, listener: (message: Extract<Told, { say: S }>) => void, signal = this.signal): void {

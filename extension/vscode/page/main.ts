@@ -5,6 +5,7 @@ import {
 import type { Command } from "../src/messages";
 import { Host } from "./host";
 import { HostLink } from "./link";
+import { picturesWith } from "./pictures";
 
 const life = new AbortController();
 const host = new Host(life.signal);
@@ -13,6 +14,7 @@ const visible = state(false);
 const focused = state<Place | null>(null);
 const running = state<Place[]>([]);
 const all = new Map<string, Caches>();
+const pictures = picturesWith(host);
 
 function cachesOf(path: string): Caches {
   const known = all.get(path);
@@ -25,13 +27,13 @@ function cachesOf(path: string): Caches {
 /** What was kept may come from another version. */
 const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
 
-function obey(inspection: () => Inspection | null, more: Partial<Record<Command, (name: string | null) => void>>): void {
+function obey(inspection: () => Inspection | null, more: Partial<Record<Command, (name: string | null) => void>>, signal = life.signal): void {
   const known: Partial<Record<Command, (name: string | null) => void>> = {
     next: () => inspection()?.store.step(1),
     previous: () => inspection()?.store.step(-1),
     ...more,
   };
-  host.hear("command", ({ command, name }) => known[command]?.(name));
+  host.hear("command", ({ command, name }) => known[command]?.(name), signal);
 }
 
 host.hear("visible", (message) => (visible.value = message.visible));
@@ -49,8 +51,18 @@ host.hear("sidebar", ({ remembered }) => {
     caches: cachesOf,
     enlarge: (opened) => host.post({ say: "enlarge", opened }),
     remembered: async (path) => before.get(path) ?? null,
-    remember: (opened) => host.post({ say: "remember", opened }),
+    remember: (opened) => {
+      before.set(opened.path, opened);
+      host.post({ say: "remember", opened });
+    },
+    pictures,
   }, life.signal);
+  host.hear("moved", ({ from, to }) => {
+    const opened = before.get(from);
+    before.delete(from);
+    if (opened) before.set(to, { ...opened, path: to });
+    for (const path of [from, to]) sidebar.drop(path); // whichever it looks at already
+  });
   obey(() => sidebar.inspection, {
     inspect: (name) => {
       sidebar.inspect(name);
@@ -61,17 +73,22 @@ host.hear("sidebar", ({ remembered }) => {
   });
 });
 
+let view = child(life.signal);
+let told: string | null = null;
 host.hear("view", ({ opened: first }) => {
-  // A page that VS Code makes anew (in a window of its own) goes on where it was.
+  // A page that VS Code makes anew (in a window of its own), or whose notebook has another name now, goes on where it was.
   const kept = host.kept as Partial<Opened> | undefined;
-  const opened = kept?.path === first.path && kept.name === first.name ? { ...first, selection: kept.selection ?? null } : first;
-  const { signal } = child(life.signal);
-  const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal);
+  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === told);
+  const opened = isSame ? { ...first, selection: kept.selection ?? null } : first;
+  told = first.path;
+  view.abort();
+  const { signal } = (view = child(life.signal));
+  const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal, pictures);
   watch(signal, () => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));
   });
-  obey(() => inspection, {});
+  obey(() => inspection, {}, signal);
 });
 
 for (const turned of ["focusin", "pointerdown"]) window.addEventListener(turned, () => host.post({ say: "looked" }), { signal: life.signal });

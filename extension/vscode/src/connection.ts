@@ -6,8 +6,9 @@ import { asWho, child, judge } from "@residscope/widgets/pageless";
 import type { Uri } from "vscode";
 
 import { version } from "../package.json";
+import { absent, type Past } from "./absence";
 import { asking, greeting, newToken } from "./expressions";
-import { DENIED, DIED, isKernel, kernelOf } from "./jupyter";
+import { ASKED, DENIED, DIED, isDead, isKernel, isRestarting, kernelOf, manageAccess, maySoonBeThere } from "./jupyter";
 import { listen } from "./listen";
 import { whenIdleFor } from "./patience";
 import { Pieces } from "./pieces";
@@ -17,6 +18,8 @@ import { Refused, run } from "./run";
 const MOMENT_MS = 600;
 /** As long as this a kernel may be idle, and leave a request lying: then VS Code does not hand it over. */
 const PATIENCE_MS = 5000;
+/** As long as this a kernel may be on its way back: after a restart, and where it only looks dead or may be another one. */
+const BACK_MS = { restart: 15_000, death: 2_000 };
 const CLOSED = "This notebook is not open. Open it, and run its cells: the last picture stays.";
 const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
 
@@ -48,14 +51,21 @@ export class Connection {
   #failed = false;
   /** Whether only the user can do something about it. */
   #denied = false;
-  #cells = 0;
+  #cells: number;
+  /** A kernel that went, and may come back; ends when it does, or when it is known that it does not. */
+  #going: AbortSignal | null = null;
 
   constructor(
     readonly notebook: Uri,
     readonly tell: Listener,
     readonly signal: AbortSignal,
+    /** What has become of the kernel that there was. */
+    public past: Past = { what: "none" },
+    /** The cells that run there already. */
+    cells = 0,
   ) {
     this.#attached = child(signal);
+    this.#cells = cells;
   }
 
   /** Attaches to the kernel that is there now. */
@@ -65,7 +75,7 @@ export class Connection {
     const attempt = (this.#attached = child(this.signal));
     const { signal } = attempt;
     const waits = child(signal);
-    this.#kernel = null;
+    this.#kernel = this.#going = null;
     this.#denied = false;
     this.#set({ kind: "attaching", busy: false });
     // Nothing but a cell, or a question of VS Code's own, makes it wait: both are the user's to answer.
@@ -75,18 +85,22 @@ export class Connection {
     try {
       const found = await kernelOf(this.notebook);
       if (signal.aborted) return;
-      if (isKernel(found)) {
+      if (isKernel(found) && isRestarting(found.status)) return this.#leave(found, BACK_MS.restart);
+      if (isKernel(found) && isDead(found.status)) {
+        this.#await(found, signal);
+        outcome = DIED;
+      } else if (isKernel(found)) {
         this.#hear(found, signal);
         // It goes on: whoever allows it later need not try again.
-        whenIdleFor(PATIENCE_MS, () => this.#idle(found), waits.signal, () => this.#deny());
+        whenIdleFor(PATIENCE_MS, () => this.#idle(found), waits.signal, () => this.#set(ASKED));
         outcome = await greet(found, signal);
-      } else outcome = found;
+      } else outcome = found ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : absent(this.past));
     } catch (error) {
       outcome = refusal(error);
     }
     waits.abort();
     if (signal.aborted) return;
-    this.#denied = "words" in outcome && outcome.words === DENIED;
+    this.#denied = outcome === DENIED;
     if (outcome.kind === "ready") {
       this.#waiting = []; // all of it is asked again
       this.tell.renewed(); // first: whoever hears that it is ready asks at once
@@ -97,23 +111,36 @@ export class Connection {
   /** Asks a question; it is answered, or the kernel is lost and the question is asked again when it is found. */
   ask(question: Question, deliver: Deliver): void {
     this.#waiting.push({ question, deliver });
-    void this.#run();
+    queueMicrotask(() => void this.#run()); // what a page asks in one go is one request
   }
 
   /** A cell of the notebook has started, or ended. */
   cell(started: boolean): void {
     this.#cells = Math.max(0, this.#cells + (started ? 1 : -1));
     this.#occupy();
-    if (!started) void this.#look();
+    // A kernel is to be had when its first cell has ended; until then it is that cell which is waited for.
+    if (started && maySoonBeThere(this.state)) this.#set({ kind: "attaching", busy: true });
+    void this.#look(!started);
   }
 
-  /** The notebook was closed, or opened again. */
-  close(open = false): void {
+  /** The notebook was closed, or opened again; `name`: the cache that was looked at before. */
+  close(open = false, name: string | null = null): void {
     if (open === this.#open) return;
     this.#open = open;
     this.#cells = 0;
+    this.past = name === null ? { what: "none" } : { what: "notebook", name };
     if (open) void this.attach();
     else this.#lose({ kind: "none", words: CLOSED });
+  }
+
+  /** Lets the user say who may use kernels, and tries again. */
+  async act(): Promise<void> {
+    try {
+      await manageAccess();
+    } catch (error) {
+      return this.#set(refusal(error));
+    }
+    await this.attach();
   }
 
   // --- asking -------------------------------------------------------------------------------------------------------
@@ -170,12 +197,10 @@ export class Connection {
     void this.attach();
   }
 
-  /** VS Code leaves requests lying. Where that was on the way, it may still come. */
+  /** VS Code does not let us any more, or leaves a request lying. */
   #deny(): void {
-    const now: LinkState = { kind: "refused", words: DENIED };
     this.#denied = true;
-    if (this.state.kind === "ready") this.#lose(now);
-    else this.#set(now);
+    this.#lose(DENIED);
   }
 
   #idle(kernel: Kernel): boolean {
@@ -190,14 +215,17 @@ export class Connection {
   }
 
   // --- the kernel ---------------------------------------------------------------------------------------------------
-  /** After a cell: the user may have chosen another kernel, started the first, or installed what was missing. */
-  async #look(): Promise<void> {
-    const found = await kernelOf(this.notebook).catch(() => null);
-    if (found === null || this.signal.aborted) return;
+  /** With a cell the user may have chosen another kernel, or started the first; when it has ended, installed what was missing. */
+  async #look(ended: boolean): Promise<void> {
+    const found = await kernelOf(this.notebook).catch(() => undefined);
+    if (found === undefined || this.signal.aborted || !this.#open) return;
     const { kind } = this.state;
-    const same = isKernel(found) && found === this.#kernel;
-    if (same && (kind === "ready" || kind === "attaching" || this.#denied)) return;
-    if (!isKernel(found) && kind !== "ready") return;
+    if (isKernel(found)) {
+      if (isRestarting(found.status) || isDead(found.status)) return; // of these we hear
+      const same = found === this.#kernel;
+      if (this.#denied && (same || this.#kernel === null)) return; // the user's to change
+      if (same && (!ended || kind === "ready" || kind === "attaching")) return;
+    } else if (kind !== "ready" && (kind !== "attaching" || this.#kernel || this.#going || !ended)) return;
     if (kind === "ready") this.#lose({ kind: "attaching", busy: false });
     await this.attach();
   }
@@ -205,11 +233,8 @@ export class Connection {
   #hear(kernel: Kernel, signal: AbortSignal): void {
     this.#kernel = kernel;
     listen(kernel.onDidChangeStatus, (status) => {
-      if (status === "restarting" || status === "autorestarting") {
-        this.#cells = 0;
-        this.#lose({ kind: "attaching", busy: false });
-        void this.attach();
-      } else if (status === "dead" || status === "terminating") this.#lose({ kind: "none", words: DIED });
+      if (isRestarting(status)) this.#leave(kernel, BACK_MS.restart);
+      else if (isDead(status)) this.#leave(kernel, BACK_MS.death);
       else if (status === "idle") {
         this.#cells = 0; // also cells that were given up, or deleted while they ran
         this.#occupy();
@@ -217,10 +242,29 @@ export class Connection {
     }, signal);
   }
 
+  /** A kernel goes: one that is restarted, and is called dead on the way; or for good, or for another one. Which, is told when it is known. */
+  #leave(kernel: Kernel, patience: number): void {
+    this.#cells = 0;
+    this.past = { what: patience === BACK_MS.restart ? "restarted" : "another" };
+    this.#lose({ kind: "attaching", busy: false });
+    const { signal } = (this.#attached = child(this.signal));
+    this.#going = signal;
+    this.#await(kernel, signal);
+    const given = setTimeout(() => void this.attach(), patience);
+    signal.addEventListener("abort", () => clearTimeout(given), { once: true });
+  }
+
+  /** Attaches once this kernel runs again. */
+  #await(kernel: Kernel, signal: AbortSignal): void {
+    listen(kernel.onDidChangeStatus, (status) => {
+      if (status === "idle" || status === "busy") void this.attach();
+    }, signal);
+  }
+
   /** What was attached is gone. */
   #lose(now: LinkState): void {
     this.#attached.abort();
-    this.#kernel = null;
+    this.#kernel = this.#going = null;
     this.#asking = null;
     this.#waiting = [];
     this.tell.lost();
@@ -241,10 +285,10 @@ async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
     const token = newToken();
     for await (const { who } of run(kernel, greeting(token), token)) return judge(asWho(who), version, "reload the window");
   }
-  return { kind: "refused", words: DENIED };
+  return DENIED;
 }
 
 function refusal(error: unknown): LinkState {
-  if (error instanceof Refused) return { kind: "refused", words: DENIED };
+  if (error instanceof Refused) return DENIED;
   return { kind: "refused", words: `Residscope could not ask this kernel: ${error instanceof Error ? error.message : String(error)}` };
 }

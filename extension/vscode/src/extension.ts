@@ -12,6 +12,7 @@ import { asOpened, Memory } from "./memory";
 import type { Command, ToPage } from "./messages";
 import { nameOf } from "./notebooks";
 import { Page } from "./page";
+import { Pictures } from "./pictures";
 
 const VIEW = "residscope.caches";
 const TAB = "residscope.view";
@@ -20,7 +21,8 @@ export function activate(context: ExtensionContext): void {
   const life = new AbortController();
   const assets = Uri.joinPath(context.extensionUri, "dist");
   const icon = Uri.joinPath(context.extensionUri, "media", "icon.png");
-  const hub = new Hub(assets, new Memory(context.workspaceState), (opened) => openTab(opened), life.signal);
+  const pictures = new Pictures(Uri.joinPath(context.storageUri ?? context.globalStorageUri, "pictures"));
+  const hub = new Hub(assets, new Memory(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
   /** The page that was last looked at: where "next head" goes. */
   let current: Page | null = null;
   let sidebar: Page | null = null;
@@ -60,10 +62,18 @@ export function activate(context: ExtensionContext): void {
     fillTab(panel, opened);
   }
 
-  function fillTab(panel: WebviewPanel, opened: Opened): void {
+  function fillTab(panel: WebviewPanel, of: Opened): void {
     const end = new AbortController();
-    panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`;
+    let opened = of;
+    const entitle = (): void => void (panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`);
+    entitle();
     panel.iconPath = icon;
+    listen(hub.renamed.event, ({ from, to }) => {
+      if (opened.path !== from) return;
+      opened = { ...opened, path: to };
+      entitle();
+      page.post({ say: "view", opened });
+    }, end.signal);
     const page: Page = new Page(panel.webview, hub, () => ({ say: "view", opened }), () => (current = page), end.signal);
     hub.enter(page);
     if (panel.active) current = page;

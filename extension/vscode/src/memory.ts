@@ -21,6 +21,13 @@ export class Memory {
     const others = this.all.filter(({ path }) => path !== opened.path);
     await this.state.update(KEY, [...others, opened].slice(-MOST));
   }
+
+  /** A notebook has another name. */
+  move(from: string, to: string): void {
+    const opened = this.all.find(({ path }) => path === from);
+    if (!opened) return;
+    void this.state.update(KEY, [...this.all.filter(({ path }) => path !== from && path !== to), { ...opened, path: to }]);
+  }
 }
 
 /** What was looked at, as it was stored; null where that cannot be read any more. */

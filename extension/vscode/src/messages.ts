@@ -12,8 +12,11 @@ export type ToHost =
   /** Wants to know how things stand with the kernel of a notebook, from now on. */
   | { say: "attach"; path: string }
   | { say: "ask"; path: string; questions: Question[] }
-  | { say: "retry"; path: string }
+  | { say: "retry" | "act"; path: string }
   | { say: "remember"; opened: Opened }
+  /** A view's last picture, as JSON, to be kept over a reload; and what was kept of one, please. */
+  | { say: "keep"; path: string; name: string; picture: string }
+  | { say: "recall"; path: string; name: string }
   | { say: "enlarge"; opened: Opened }
   | { say: "save"; number: number; name: string; bytes: ArrayBuffer };
 
@@ -29,4 +32,7 @@ export type ToPage =
   | { say: "occupied"; path: string; occupied: boolean }
   | { say: "answer"; path: string; answer: Answer; buffers: ArrayBuffer[] }
   | { say: "saved"; number: number; saved: boolean }
+  | { say: "recalled"; path: string; name: string; picture: string | null }
+  /** A notebook has another name. */
+  | { say: "moved"; from: string; to: string }
   | { say: "command"; command: Command; name: string | null };

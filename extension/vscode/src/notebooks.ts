@@ -12,11 +12,13 @@ export interface Told {
   places(): void;
   cell(path: string, started: boolean): void;
   opened(path: string, open: boolean): void;
+  /** A notebook has another name, or lies in a folder that has one. */
+  moved(from: string, to: string): void;
 }
 
 export class Notebooks {
   focused: Place | null = null;
-  readonly #running = new WeakSet<NotebookCell>();
+  readonly #running = new Set<NotebookCell>();
 
   constructor(
     readonly told: Told,
@@ -27,6 +29,9 @@ export class Notebooks {
     }
     listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
     listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
+    listen(workspace.onDidRenameFiles, ({ files }) => {
+      for (const { oldUri, newUri } of files) told.moved(oldUri.toString(), newUri.toString());
+    }, signal);
     listen(workspace.onDidChangeNotebookDocument, ({ notebook, cellChanges }) => {
       if (!TYPES.has(notebook.notebookType)) return;
       for (const { cell, executionSummary: now } of cellChanges) if (now && (now.executionOrder !== undefined || this.#running.has(cell))) this.#cell(cell, runs(now));
@@ -40,6 +45,11 @@ export class Notebooks {
 
   isOpen(path: string): boolean {
     return this.running.some((place) => place.path === path);
+  }
+
+  /** How many cells run there. */
+  cells(path: string): number {
+    return [...this.#running].filter(({ notebook }) => notebook.uri.toString() === path).length;
   }
 
   /** Whether another notebook is looked at now. */
@@ -57,6 +67,7 @@ export class Notebooks {
   #list(notebook: NotebookDocument, open: boolean): void {
     if (!TYPES.has(notebook.notebookType)) return;
     const { path } = placeOf(notebook);
+    for (const cell of [...this.#running]) if (cell.notebook === notebook) this.#running.delete(cell);
     this.told.opened(path, open);
     if (!open && this.focused?.path === path) this.focused = this.running[0] ?? null;
     this.told.places();

@@ -86,8 +86,16 @@ export class Page {
         return;
       case "retry":
         return this.hub.connection(message.path).attach();
+      case "act":
+        return this.hub.connection(message.path).act();
       case "remember":
         return this.hub.memory.set(message.opened);
+      case "keep":
+        return this.hub.pictures.put(message.path, message.name, message.picture);
+      case "recall": {
+        const { path, name } = message;
+        return this.post({ say: "recalled", path, name, picture: await this.hub.pictures.get(path, name) });
+      }
       case "enlarge":
         return this.hub.enlarge(message.opened);
       case "save":

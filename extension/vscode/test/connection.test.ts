@@ -1,7 +1,8 @@
 import type { Answer, LinkState, Question } from "@residscope/widgets";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { Past } from "../src/absence";
 import { Connection } from "../src/connection";
-import { installed, Uri, workspace } from "./fake-vscode";
+import { installed, ran, Uri, workspace } from "./fake-vscode";
 import { FakeKernel, jupyterWith, output, pieces, raw, US } from "./kernel";
 
 let end: AbortController;
@@ -15,13 +16,14 @@ const settled = async (): Promise<void> => {
   for (let turn = 0; turn < 200; turn += 1) await Promise.resolve();
 };
 
-function connect(): void {
+function connect(...more: unknown[]): void {
+  const [past, cells] = more as [Past?, number?];
   connection = new Connection(Uri.parse("file:///n.ipynb") as never, {
     state: (now: LinkState) => events.push(now.kind),
     lost: () => events.push("lost"),
     renewed: () => events.push("renewed"),
     occupied: () => undefined,
-  }, end.signal);
+  }, end.signal, past, cells);
 }
 
 const ask = (...ids: string[]): void => {
@@ -107,7 +109,7 @@ describe("on the way", () => {
     kernel.gate = new Promise((resolve) => (allow = resolve));
     void connection.attach();
     await vi.advanceTimersByTimeAsync(7000);
-    expect(connection.state).toEqual(say(/Manage Access/));
+    expect(connection.state).toMatchObject({ kind: "attaching", act: "Manage access", words: expect.stringMatching(/^VS Code asks .*Manage Access/) as string });
     allow();
     await vi.advanceTimersByTimeAsync(10);
     expect(connection.state.kind).toBe("ready");
@@ -137,7 +139,9 @@ describe("on the way", () => {
     void connection.attach();
     await settled();
     kernel.gate = Promise.resolve();
-    kernel.statusChanged.fire("restarting");
+    kernel.become("restarting");
+    expect(connection.state.kind).toBe("attaching");
+    kernel.become("dead", "busy", "idle");
     await settled();
     expect(connection.state.kind).toBe("ready");
   });
@@ -162,11 +166,13 @@ describe("asking", () => {
   beforeEach(() => connection.attach());
 
   it("takes all that waits in one request, and the next behind it", async () => {
-    ask("a");
-    ask("b", "c");
+    ask("a", "b"); // what a page asks in one go
+    await Promise.resolve();
+    ask("c");
+    ask("d");
     await settled();
-    expect(kernel.asked.map((batch) => batch.map(({ id }) => id))).toEqual([["a"], ["b", "c"]]);
-    expect([...answers.keys()]).toEqual(["a", "b", "c"]);
+    expect(kernel.asked.map((batch) => batch.map(({ id }) => id))).toEqual([["a", "b"], ["c", "d"]]);
+    expect([...answers.keys()]).toEqual(["a", "b", "c", "d"]);
     expect(kernel.cancelled).toBe(false);
   });
 
@@ -274,29 +280,51 @@ describe("the kernel", () => {
     events.length = 0;
   });
 
-  it("is attached to again after a restart", async () => {
-    kernel.statusChanged.fire("restarting");
+  it("is attached to again after a restart, on the way of which it is called dead", async () => {
+    kernel.become("restarting");
+    connection.cell(false); // one that the restart has ended
+    await settled();
+    kernel.become("dead");
+    await settled();
+    kernel.become("busy", "idle");
     await settled();
     expect(events).toEqual(["lost", "attaching", "renewed", "ready"]);
     expect(kernel.greeted).toBe(2);
   });
 
   it("waits for a cell where a restart left no kernel to be had", async () => {
-    jupyterWith(() => undefined);
-    kernel.statusChanged.fire("restarting");
+    kernel.become("restarting", "dead");
     await settled();
-    expect(connection.state.kind).toBe("none");
-    jupyterWith(() => kernel);
+    jupyterWith(() => undefined);
+    kernel.become("idle");
+    await settled();
+    expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/was restarted, and has run no cell/) as string });
     connection.cell(true);
+    expect(connection.state).toEqual({ kind: "attaching", busy: true });
+    jupyterWith(() => kernel);
     connection.cell(false);
     await settled();
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("says that it died", async () => {
-    kernel.statusChanged.fire("dead");
-    expect(events).toEqual(["lost", "none"]);
-    expect(connection.state).toMatchObject({ words: expect.stringMatching(/died/) as string });
+  it("says that it died when it has been dead for a moment, and is there again when it runs", async () => {
+    vi.useFakeTimers();
+    kernel.become("dead");
+    expect(connection.state.kind).toBe("attaching");
+    await vi.advanceTimersByTimeAsync(3000);
+    expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/died/) as string });
+    kernel.become("restarting", "dead", "idle");
+    await vi.advanceTimersByTimeAsync(10);
+    expect(connection.state.kind).toBe("ready");
+  });
+
+  it("is not called dead where another one was chosen", async () => {
+    vi.useFakeTimers();
+    jupyterWith(() => undefined);
+    kernel.become("terminating", "dead");
+    await vi.advanceTimersByTimeAsync(3000);
+    expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/another one now/) as string });
+    expect(events).toEqual(["lost", "attaching", "none"]);
   });
 
   it("may be another one after a cell", async () => {
@@ -306,6 +334,16 @@ describe("the kernel", () => {
     await settled();
     expect(other.greeted).toBe(1);
     expect(kernel.statusChanged.listeners).toBe(0);
+  });
+
+  it("is a guest of whom the user decides: a button opens the list, then it is tried again", async () => {
+    kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })];
+    ask("a");
+    await settled();
+    expect(connection.state).toMatchObject({ kind: "refused", act: "Manage access" });
+    await connection.act();
+    expect(ran).toEqual(["jupyter.manageAccessToKernels"]);
+    expect(connection.state.kind).toBe("ready");
   });
 
   it("goes with its notebook, and comes with it", async () => {
@@ -319,5 +357,24 @@ describe("the kernel", () => {
   it("is let go when the extension ends", () => {
     end.abort();
     expect(kernel.statusChanged.listeners).toBe(0);
+  });
+});
+
+describe("before there is a kernel", () => {
+  it.each<[string, Past, number, object]>([
+    ["a cell runs", { what: "none" }, 1, { kind: "attaching", busy: true }],
+    ["the window was loaded again", { what: "window", name: "cache" }, 0, { kind: "none", words: "The kernel ended with the window. Run the cell that makes `cache` again." }],
+    ["the notebook was closed", { what: "notebook", name: "a`b" }, 0, { kind: "none", words: "The kernel ended when this notebook was closed. Run the cell that makes `aˋb` again." }],
+  ])("says what is waited for: %s", async (_, past, cells, now) => {
+    jupyterWith(() => undefined);
+    connect(past, cells);
+    await connection.attach();
+    expect(connection.state).toEqual(now);
+    connection.cell(true);
+    expect(connection.state).toEqual({ kind: "attaching", busy: true });
+    jupyterWith(() => kernel);
+    connection.cell(false);
+    await settled();
+    expect(connection.state.kind).toBe("ready");
   });
 });

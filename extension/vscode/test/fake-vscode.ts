@@ -22,6 +22,9 @@ export class Uri {
     if (strict && !/^\w[\w.+-]*:/.test(text)) throw new Error(`[UriError]: Scheme is missing: ${text}`);
     return new Uri(text);
   }
+  static joinPath(base: Uri, ...names: string[]): Uri {
+    return new Uri([base.text, ...names].join("/"));
+  }
   get path(): string {
     return decodeURIComponent(new URL(this.text).pathname);
   }
@@ -36,16 +39,36 @@ export const told = {
   changed: new EventEmitter<real.NotebookDocumentChangeEvent>(),
   active: new EventEmitter<real.NotebookEditor | undefined>(),
   visible: new EventEmitter<readonly real.NotebookEditor[]>(),
+  renamed: new EventEmitter<real.FileRenameEvent>(),
 };
+
+/** A file system, in the order in which files were written; their times are their places in it. */
+export const files = new Map<string, Uint8Array>();
+const found = (uri: Uri): Uint8Array => {
+  const bytes = files.get(uri.text);
+  if (!bytes) throw new Error("EntryNotFound");
+  return bytes;
+};
+const fs = {
+  stat: async (uri: Uri) => ({ size: found(uri).length, mtime: [...files.keys()].indexOf(uri.text) }),
+  readFile: async (uri: Uri) => found(uri),
+  writeFile: async (uri: Uri, bytes: Uint8Array) => void (files.delete(uri.text), files.set(uri.text, bytes)),
+  readDirectory: async (uri: Uri) => [...files.keys()].filter((name) => name.startsWith(`${uri.text}/`)).map((name) => [name.slice(uri.text.length + 1), FileType.File]),
+  delete: async (uri: Uri) => void files.delete(uri.text),
+  rename: async (from: Uri, to: Uri) => void (files.set(to.text, found(from)), files.delete(from.text)),
+};
+export enum FileType { File = 1 }
 
 export const settings: Record<string, unknown> = {};
 
 export const workspace = {
   isTrusted: true,
+  fs,
   notebookDocuments: [] as real.NotebookDocument[],
   onDidOpenNotebookDocument: told.opened.event,
   onDidCloseNotebookDocument: told.closed.event,
   onDidChangeNotebookDocument: told.changed.event,
+  onDidRenameFiles: told.renamed.event,
   getConfiguration: () => ({ get: (name: string, otherwise: unknown) => settings[name] ?? otherwise }),
 };
 
@@ -58,4 +81,7 @@ export const window = {
 
 /** What `getExtension` finds. */
 export const installed = new Map<string, Pick<real.Extension<unknown>, "isActive" | "exports" | "activate">>();
+/** The commands that were run; a test may say what comes of them. */
+export const ran: string[] = [];
+export const commands = { executeCommand: async (name: string) => void ran.push(name) };
 export const extensions = { getExtension: (id: string) => installed.get(id) };

@@ -23,6 +23,14 @@ export class FakeKernel implements Kernel {
   status: KernelStatus = "idle";
   readonly statusChanged = new EventEmitter<KernelStatus>();
   readonly onDidChangeStatus = this.statusChanged.event;
+
+  /** Goes through these one after the other; each is told once it is so. */
+  become(...statuses: KernelStatus[]): void {
+    for (const status of statuses) {
+      this.status = status;
+      this.statusChanged.fire(status);
+    }
+  }
   readonly asked: Question[][] = [];
   greeted = 0;
   cancelled = false;

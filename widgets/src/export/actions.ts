@@ -39,7 +39,10 @@ async function fileOf(format: Exclude<Format, "code">, picture: Picture, setting
 }
 
 async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Outcome> {
-  return { said: (await download(name, blob, within)) ? `${name} saved` : `${name} was not saved` };
+  const done = await download(name, blob, within);
+  // Nobody tells what became of it: a browser may ask where to, VS Code does, and the answer may be "Cancel".
+  const whom = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
+  return { said: done === "offered" ? `${name} given to ${whom} to save` : done ? `${name} saved` : `${name} was not saved` };
 }
 
 /** The heads that a picture shows, which need not be those that are pinned: a preview, the ranking's, one in focus. */

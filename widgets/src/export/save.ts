@@ -23,8 +23,8 @@ export function saveWith(own: Saver): void {
   saver = own;
 }
 
-/** Whether the file is, or will be, where the user wants it. */
-export async function download(name: string, blob: Blob, within: HTMLElement): Promise<boolean> {
+/** Whether the file is where the user wants it; "offered": the browser, or the host around this page, has it, and may ask where to. */
+export async function download(name: string, blob: Blob, within: HTMLElement): Promise<boolean | "offered"> {
   if (saver) return saver(name, blob);
   const address = URL.createObjectURL(blob);
   const link = document.createElement("a");
@@ -35,7 +35,7 @@ export async function download(name: string, blob: Blob, within: HTMLElement): P
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(address), KEEP_MS); // a browser that asks where to put it reads it later
-  return true;
+  return "offered";
 }
 
 /** Whether the text is in the clipboard now. It may come later: a browser that wants a click for it counts the one before. */

@@ -71,6 +71,9 @@ export class AttentionStore {
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
+    // Where each request is seen, what is there is not asked for again: whether the cache has changed is seen after each cell.
+    const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
+    if (kept) return kept;
     const question = `${key} ${weighting}`;
     const under = this.#pending.get(question);
     this.#asked.set(lane, question);
@@ -103,15 +106,20 @@ export class AttentionStore {
     throw error;
   }
 
-  /** Asks ahead of need, once nothing else is asked; whether it came. It drives nothing out: where there is no more room, it is not kept. */
-  async readAhead(head: string, weighting: Weighting, signal: AbortSignal): Promise<boolean> {
-    const key = this.key(head);
-    const ask = this.#ask(head, weighting);
-    const result = ask && (await this.client.spare(ask, signal));
-    if (!result) return false;
-    const fresh = attentionOf(result, ask.position ?? null);
-    if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
-    return true;
+  /** Asks ahead of need, in one go, once nothing else is asked; whether it came. It drives nothing out: where there is no more room, it is not kept. */
+  async readAhead(heads: string[], weighting: Weighting, signal: AbortSignal): Promise<boolean> {
+    const wanted = heads.flatMap((head) => {
+      const ask = this.#ask(head, weighting);
+      return ask ? [{ key: this.key(head), ask }] : [];
+    });
+    const results = await this.client.spareAll(wanted.map(({ ask }) => ask), signal);
+    wanted.forEach(({ key, ask }, i) => {
+      const result = results[i];
+      if (!result) return;
+      const fresh = attentionOf(result, ask.position ?? null);
+      if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
+    });
+    return results.length > 0 && results.every((result) => result !== null);
   }
 
   /** A part of the maps. */

@@ -30,14 +30,17 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
       await navigator.clipboard.writeText(line);
       copied.value = true;
     };
+    const act = (label: string) => html`<button type="button" class="rs-act" @click=${() => link.act?.()}>${label}</button>`;
     render(
       now.kind === "none" ? html`<p>${prose(now.words)}</p>`
+      : now.kind === "attaching" && now.words
+        ? html`<p role="status">${prose(now.words)}</p>${now.act ? html`<p>${act(now.act)}</p>` : nothing}`
       : now.kind === "attaching" && slow.value
-        ? html`<p>${now.busy ? "Waiting for the running cell: this kernel answers between cells only." : "Attaching to the kernel …"}</p>`
+        ? html`<p>${now.busy ? "Waiting for the cell that runs: this kernel answers between cells only." : "Attaching to the kernel …"}</p>`
       : now.kind !== "attaching" && now.words
         ? html`<p role="alert">${prose(now.words)}</p>
           ${now.line ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet" @click=${copy(now.line)}>${copied.value ? "copied" : "copy"}</button></p>` : nothing}
-          ${now.kind === "refused" ? html`<p><button type="button" class="rs-act" @click=${() => link.retry()}>Try again</button></p>` : nothing}`
+          ${now.kind === "refused" ? html`<p>${now.act ? html`${act(now.act)} ` : nothing}<button type="button" class="rs-act" @click=${() => link.retry()}>Try again</button></p>` : nothing}`
       : nothing,
       parent,
     );

@@ -8,6 +8,8 @@ import { rank } from "./top-heads";
 
 /** A pointer that moves on within this time needs the kernel for where it goes. */
 const REST_MS = 40;
+/** The same where the user sees each request: who rests as long looks, and does not just pass. Then so many heads, in one. */
+const THRIFTY = { restMs: 400, heads: 4 };
 /** So many of the strongest heads, besides the neighbours. */
 const STRONGEST = 4;
 /** Pictures of longer prompts are large, and dear to make. */
@@ -16,6 +18,7 @@ const LONGEST = 256;
 /** Reads ahead while a head is pointed at or has the focus, and its card is in sight. */
 export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): void {
   const { store, client, data } = room;
+  const thrifty = client.transport.thrifty ?? false;
   const head = computed(() => (inSight.value && (store.facts.value?.positions ?? 0) <= LONGEST ? store.hoveredHead.value : null));
   let now = child(signal);
 
@@ -27,12 +30,12 @@ export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<bool
     const weighting = store.weighting.value;
     const { signal: while_ } = (now = child(signal));
     untracked(() => {
-      const wanted = nextTo(store, at).filter((name) => !data.has(name, weighting));
+      const wanted = nextTo(store, at).slice(0, thrifty ? THRIFTY.heads : undefined).filter((name) => !data.has(name, weighting));
       const next = async (): Promise<void> => {
-        const name = wanted.shift();
-        if (name !== undefined && (await data.readAhead(name, weighting, while_))) await next();
+        const names = wanted.splice(0, thrifty ? THRIFTY.heads : 1);
+        if (names.length > 0 && (await data.readAhead(names, weighting, while_))) await next();
       };
-      if (wanted.length > 0) later(REST_MS, while_, () => void next());
+      if (wanted.length > 0) later(thrifty ? THRIFTY.restMs : REST_MS, while_, () => void next());
     });
   });
 }
