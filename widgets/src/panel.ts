@@ -4,7 +4,7 @@ import { isUndo, keepKeys } from "./keys";
 import { element, watch } from "./lifetime";
 import { load } from "./loader";
 import { IN_PLACE, type Store } from "./store";
-import { followTheme } from "./theme";
+import { dress } from "./theme";
 import { AttentionRoom } from "./views/attention-room";
 import { mountFold } from "./views/fold";
 import { freeHeight } from "./views/free-height";
@@ -33,10 +33,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const charts = element("div", "rs-charts", {}, heads, lower, ranking, notice);
   root.append(element("div", "rs-box", {}, header, sight, charts));
 
-  followTheme(store, signal);
-  watch(signal, () => {
-    root.dataset["theme"] = store.theme.value;
-  });
+  dress(root, signal, store);
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
     const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && !IN_PLACE.has(lane));

@@ -7,7 +7,7 @@ import type { Shown } from "./protocol.gen";
 import { asSelection, select, shownOf } from "./selection";
 import { Replay, type Snapshot } from "./snapshot";
 import { Store } from "./store";
-import { themed } from "./theme";
+import { dress } from "./theme";
 
 /** How a host speaks of its snapshot. */
 export interface Words {
@@ -65,7 +65,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
 
   const line = element("p", "rs-saved", { role: "status" });
   const top = element("div", "residscope", {}, line);
-  themed(top, signal);
+  dress(top, signal);
   watch(signal, () => {
     line.textContent = line.title = missing.value ?? words.quiet;
     line.classList.toggle("rs-missing", missing.value !== null);

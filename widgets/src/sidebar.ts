@@ -7,7 +7,7 @@ import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { child, element, later, watch } from "./lifetime";
 import type { CacheRow } from "./protocol.gen";
 import type { Selection } from "./selection";
-import { themed } from "./theme";
+import { dress } from "./theme";
 import { plural } from "./format";
 import { mountCaches, WHAT } from "./views/caches";
 import { mountKernels, type Places } from "./views/kernels";
@@ -202,7 +202,7 @@ export class Sidebar {
     const nothing = element("p", "rs-side-none", {}, `${WHAT}. Open a notebook: the activation caches in its kernel are listed here.`);
     root.append(head, nothing, place);
     parent.append(root);
-    themed(root, signal);
+    dress(root, signal);
     mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {

@@ -4,7 +4,7 @@ import { Inspection } from "./inspection";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { element } from "./lifetime";
 import type { Opened } from "./sidebar";
-import { themed } from "./theme";
+import { dress } from "./theme";
 import { mountAbsent } from "./views/absent";
 import { mountLinkState } from "./views/link-state";
 
@@ -15,7 +15,7 @@ export function mountView(parent: HTMLElement, caches: Caches, opened: Opened, s
   const place = element("div", "rs-view");
   parent.append(link, place);
   signal.addEventListener("abort", () => [link, place].forEach((node) => node.remove()), { once: true });
-  themed(link, signal);
+  dress(link, signal);
   mountLinkState(state, caches.link, signal);
   const inspection = new Inspection(place, caches, opened.name, signal, opened.selection, Boolean(pictures));
   mountAbsent(absent, caches, inspection, signal);
