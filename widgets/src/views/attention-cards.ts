@@ -5,6 +5,7 @@ import { child, element, watch } from "../lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Card, createCard } from "./card";
 import type { Seen } from "./card-cursor";
+import { mountSlots } from "./card-slots";
 
 interface Held extends Card {
   end: AbortController;
@@ -24,9 +25,11 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
         "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
   row.append(placeholder);
   row.tabIndex = -1;
+  const lay = mountSlots(row, store, signal);
 
   const pinned = new Map<string, Held>();
   let preview: Held | null = null;
+  let laid: HTMLElement[] = [];
 
   const create = (head: string): Held => {
     const end = child(signal);
@@ -73,6 +76,10 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
       if (at !== node) row.insertBefore(node, at ?? null);
     });
     if (row.lastElementChild !== placeholder) row.append(placeholder);
+    const now = [...order, ...(preview ? [] : [placeholder])];
+    const same = now.length === laid.length && now.every((node, i) => node === laid[i]);
+    laid = now;
+    if (!same || heads.includes(store.preview.peek() ?? "")) lay();
   }
 
   return () => [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap((card) => card.seen() ?? []);
