@@ -4,6 +4,7 @@ import type { AnyModel, RenderProps } from "@anywidget/types";
 import { Client, type Transport } from "./client";
 import { watch } from "./lifetime";
 import { Opened, type Opening } from "./opening";
+import { followKernel } from "./inline-standing";
 import { mountPanel } from "./panel";
 import { tellPresence } from "./presence";
 import type { CacheFacts, Target } from "./protocol.gen";
@@ -44,6 +45,8 @@ function listen(model: Model, event: string, listener: (...args: never[]) => voi
 export function transportOver(model: Model, el: HTMLElement): Transport {
   return {
     send: (message, buffers) => model.send(message, undefined, buffers),
+    // JupyterLab and Notebook tell of their own restarts, not of another page's; VS Code tells of none.
+    isSilenceLoss: () => !isRunning(el),
     onMessage: (listener, signal) =>
       listen(model, "msg:custom", (message: unknown, buffers?: DataView[]) => listener(message, buffers ?? []), signal),
     // The model is hidden behind anywidget's proxy; but events are called on the view, which knows it.
@@ -52,6 +55,12 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
         if (isDead(this) || el.closest(".jupyter-widgets-disconnected")) listener();
       }, signal),
   };
+}
+
+/** Whether a cell of this notebook runs, where its page is JupyterLab's or Notebook's: its prompt says so. */
+function isRunning(el: HTMLElement): boolean {
+  const prompts = el.closest(".jp-Notebook")?.querySelectorAll(".jp-InputPrompt, .jp-InputArea-prompt") ?? [];
+  return [...prompts].some((prompt) => prompt.textContent?.includes("[*]"));
 }
 
 function isDead(view: unknown): boolean {
@@ -121,9 +130,11 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
   listen(model, "change:opening", open, life);
   const transport = new Recorder(opened, store, life);
   connect(model, store, life);
-  mountPanel(el, store, new Client(transport, life), life);
+  const client = new Client(transport, life);
+  const view = tellPresence(transport, life);
+  followKernel(el, store, client, view, life);
+  mountPanel(el, store, client, life);
   answerForPictures(el, transport, life);
-  tellPresence(transport, life);
   return () => end.abort();
 }
 

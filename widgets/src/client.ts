@@ -3,7 +3,7 @@ import { computed, signal as state, type ReadonlySignal } from "@preact/signals-
 import { fits } from "./fits";
 import { randomId } from "./ids";
 import { legible } from "./legible";
-import { until } from "./lifetime";
+import { child, later, until } from "./lifetime";
 import type { Answer, CacheRef, Failure, Question, Shown } from "./protocol.gen";
 
 export type Ask = Question["ask"];
@@ -28,6 +28,8 @@ export interface Transport {
   readonly occupied?: ReadonlySignal<boolean>;
   /** Whether the user sees each exchange with the kernel: then little is asked ahead, and in one go. */
   readonly thrifty?: boolean;
+  /** Whether, as far as can be told now, its silence means that the kernel is gone: where nobody else may say so. */
+  isSilenceLoss?(): boolean;
 }
 
 /** The kernel's refusal, with its stable code and a sentence that names the remedy. */
@@ -60,6 +62,8 @@ interface Lane {
 
 /** A lane stuck for this long (a lost message) lets the next request through. */
 const PATIENCE_MS = 30_000;
+/** What nobody has answered for as long is asked again, once; after as long again it is said that nobody answers. */
+export const SILENCE_MS = 10_000;
 
 export class Client {
   readonly #prefix = randomId();
@@ -69,6 +73,8 @@ export class Client {
   readonly #lost = state(false);
   readonly #heard = state(0);
   readonly #progress = state<Progress | null>(null);
+  readonly #unanswered = state(false);
+  #silence: AbortController | null = null;
   #count = 0;
   /** What the views count as real: every request says so. */
   padding: () => NonNullable<Shown["padding"]> = () => "found";
@@ -95,6 +101,10 @@ export class Client {
   /** Whether the kernel side is gone. */
   get lost(): ReadonlySignal<boolean> {
     return this.#lost;
+  }
+  /** Whether nobody has answered for long, and nobody would tell that the kernel is gone. An answer ends it. */
+  get unanswered(): ReadonlySignal<boolean> {
+    return this.#unanswered;
   }
   /** Counts answers: changes whenever the kernel spoke. */
   get heard(): ReadonlySignal<number> {
@@ -152,6 +162,21 @@ export class Client {
         },
       });
       this.#transmit(question);
+      if (!this.#silence) this.#listen();
+    });
+  }
+
+  /** Counts the time without an answer while there is something to answer. */
+  #listen(asked = 1): void {
+    this.#silence?.abort();
+    this.#silence = null;
+    if (!this.transport.isSilenceLoss || this.#waiting.size === 0 || this.signal.aborted) return;
+    this.#silence = child(this.signal);
+    later(SILENCE_MS, this.#silence.signal, () => {
+      if (!this.transport.isSilenceLoss?.()) return this.#listen(asked);
+      if (asked > 1) return void (this.#unanswered.value = true);
+      for (const { question } of [...this.#waiting.values()]) this.#transmit(question);
+      this.#listen(asked + 1);
     });
   }
 
@@ -205,14 +230,17 @@ export class Client {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return; // another view's answer, or one that came too late
     this.#heard.value += 1;
+    this.#unanswered.value = false;
     const { reply, failure } = message;
     if (reply?.kind === "working") {
       waiting.long = true;
       this.#progress.value = { done: reply.done, total: reply.total };
       this.#transmit(waiting.question);
+      this.#listen();
       return;
     }
     this.#waiting.delete(message.id);
+    this.#listen();
     if (reply && fits(waiting.question.ask, reply)) waiting.settle({ reply: labelled(reply), buffers });
     else waiting.settle(asError(failure));
   }
@@ -228,6 +256,7 @@ export class Client {
   #lose(): void {
     if (this.#lost.peek()) return;
     this.#lost.value = true;
+    this.#unanswered.value = false;
     this.#fail("lost", "The kernel side of this view is gone.");
   }
 
@@ -240,6 +269,8 @@ export class Client {
   #fail(code: string, message: string): void {
     const all = [...this.#waiting.values()];
     this.#waiting.clear();
+    this.#silence?.abort();
+    this.#silence = null;
     for (const waiting of all) waiting.settle(new RequestFailed(code, message));
   }
 }

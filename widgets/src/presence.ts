@@ -3,7 +3,8 @@ import type { Transport } from "./client";
 import { randomId } from "./ids";
 import type { Presence } from "./protocol.gen";
 
-export function tellPresence(transport: Transport, signal: AbortSignal): void {
+/** Its name for this view. */
+export function tellPresence(transport: Transport, signal: AbortSignal): string {
   const view = `view-${randomId()}`;
   const tell = (state: Presence["state"]): void => {
     try {
@@ -17,4 +18,5 @@ export function tellPresence(transport: Transport, signal: AbortSignal): void {
   window.addEventListener("pagehide", () => tell("away"), { signal });
   window.addEventListener("pageshow", (event) => event.persisted && tell("shown"), { signal });
   signal.addEventListener("abort", () => tell("hidden"), { once: true });
+  return view;
 }

@@ -24,4 +24,7 @@ export class Relay implements Transport {
   onRenewed(listener: () => void, signal: AbortSignal): void {
     this.transport.onRenewed?.(listener, signal);
   }
+  isSilenceLoss(): boolean {
+    return this.transport.isSilenceLoss?.() ?? false;
+  }
 }

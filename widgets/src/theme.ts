@@ -23,6 +23,10 @@ function kindOf(body: HTMLElement): string | null {
   return body.getAttribute("data-vscode-theme-kind") ?? kinds.find((kind) => body.classList.contains(kind)) ?? null;
 }
 
+export function hostOf(body = document.body): Host {
+  return kindOf(body) !== null ? "vscode" : body.hasAttribute("data-jp-theme-light") ? "jupyter" : "other";
+}
+
 function read(node: HTMLElement, system: MediaQueryList): Look {
   const body = document.body;
   const kind = kindOf(body);
