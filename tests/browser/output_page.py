@@ -1,6 +1,6 @@
-"""A page as a notebook's output is one, with a panel in it: its model is a stand-in, and this process answers as kernel.
+"""A page as a notebook's output is one, with a panel in it: a stand-in for its model, and this process as the kernel.
 
-What a real host does with outputs is told in `OUTPUTS`; what it cannot be made to do in a test (no answer, ever) this can.
+It can do what a real host cannot be made to do in a test: never answer, refuse anything, have any theme.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from residscope.envelope import answered
 from residscope.panel import STATIC
 
 ORIGIN = "http://output.test"
+MIMES = {"js": "text/javascript", "css": "text/css"}
 THEMES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vscode_themes.json").read_text())
 """What VS Code 1.139 sets in a notebook's output page, for each of its own themes."""
 
@@ -58,9 +59,9 @@ class OutputPage:
 
     def open(self, around: Callable[[str], str] = "<main>{}</main>".format) -> Locator:
         """Load the page and show the panel; `around` puts its element into what stands around it."""
-        files = {"/panel.js": (STATIC / "panel.js", "text/javascript"), "/panel.css": (STATIC / "panel.css", "text/css")}
+        files = {f"/panel.{kind}": (STATIC / f"panel.{kind}", mime) for kind, mime in MIMES.items()}
         body = around("<div id=output></div>")
-        html = f"<!doctype html><html lang=en><meta charset=utf-8><title>output</title>{self.head}<body {self.attributes}>{body}"
+        html = f"<!doctype html><meta charset=utf-8><title>output</title>{self.head}<body {self.attributes}>{body}"
 
         def serve(route: Route) -> None:
             path = route.request.url.removeprefix(ORIGIN).partition("?")[0]
@@ -99,7 +100,8 @@ class OutputPage:
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         if sentence := self.refused.get(question["ask"]["kind"]):
-            return {"content": {"id": question["id"], "failure": {"code": "refused", "message": sentence}}, "buffers": []}
+            failure = {"code": "refused", "message": sentence}
+            return {"content": {"id": question["id"], "failure": failure}, "buffers": []}
         content, buffers = answered(question, self.panel._reply)
         return {"content": content, "buffers": [base64.b64encode(bytes(buffer)).decode() for buffer in buffers]}
 
@@ -134,9 +136,12 @@ MOUNT = """async state => {
     const { default: entry } = await import("/panel.js");
     const el = document.getElementById("output");
     window.shown = [];
+    // After each frame, as it was painted.
     const look = () => {
-        const root = el.querySelector(".residscope");
-        if (root) window.shown.push([root.getBoundingClientRect().height, root.dataset.state]);
+        setTimeout(() => {
+            const root = el.querySelector(".residscope");
+            if (root) window.shown.push([root.getBoundingClientRect().height, root.dataset.state]);
+        });
         requestAnimationFrame(look);
     };
     requestAnimationFrame(look);

@@ -129,3 +129,33 @@ def test_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
     for head in HEADS:
         reads(ioi, view, head)
     assert ioi.page.evaluate("() => window.scrolled") == 0
+
+
+@pytest.mark.parametrize("place", ["inline", "sidebar", "wide"])
+def test_what_is_the_matter_is_in_sight_wherever_the_view_is_scrolled(ioi: Lab, place: str) -> None:
+    ioi.page.set_viewport_size({"width": 1280, "height": 620})
+    if place == "inline":
+        ioi.run_cell("import residscope\npanel = residscope.inspect(cache)\npanel")
+        view = ioi.panel()
+    else:
+        ioi.open_sidebar()
+        view = ioi.inspect("cache")
+        if place == "wide":
+            ioi.sidebar.get_by_role("button", name="Open cache in the main area").click()
+            view = ioi.ready(ioi.page.locator(".rs-view").get_by_role("region", name="Residscope", exact=True))
+        else:
+            widen(ioi, 330)
+    sentence = view.locator("[data-part=sentence]")
+    lowest = view.get_by_role("list", name="Top heads").get_by_role("button").last
+    lowest.evaluate("node => node.scrollIntoView({ block: 'end' })")
+    assert view.get_by_role("status").evaluate(SEEN) == 0
+    assert sentence.evaluate(SEEN) >= 0.98
+    ioi.page.evaluate(
+        """() => {
+            const notebook = [...window.jupyterapp.shell.widgets("main")].find(widget => widget.sessionContext);
+            return notebook.sessionContext.restartKernel();
+        }"""
+    )
+    gone = view.locator(".rs-alert p")
+    expect(gone).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    assert gone.evaluate(SEEN) >= 0.98

@@ -1,6 +1,6 @@
 """An inline panel in a notebook's output, wherever that is: its colours are the page's, and its room is kept.
 
-Truth: WCAG's contrast of the colours that the browser computed, the values of VS Code's own themes, and boxes frame by frame.
+Truth: WCAG's contrast of the colours that the browser computed, VS Code's own themes, and boxes frame by frame.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from output_page import THEMES, WIDGETS, OutputPage, as_output, in_vscode
 from playwright.sync_api import Locator, Page, expect
-from sidebar import FOLLOWS, cell
+from sidebar import FOLLOWS, cell, standing
+from test_in_sight import SEEN
 
 import residscope
 
@@ -28,7 +29,8 @@ CONTRASTS = """view => {
     };
     const over = ([r, g, b, a], [x, y, z]) => [r * a + x * (1 - a), g * a + y * (1 - a), b * a + z * (1 - a)];
     const light = colour => {
-        const [r, g, b] = colour.map(byte => byte / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+        const [r, g, b] = colour.map(byte => linear(byte / 255));
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const painted = node => {
@@ -41,7 +43,8 @@ CONTRASTS = """view => {
     };
     const found = [];
     for (const node of view.querySelectorAll("*")) {
-        const own = [...node.childNodes].filter(child => child.nodeType === 3).map(child => child.textContent.trim()).join(" ");
+        const texts = [...node.childNodes].filter(child => child.nodeType === 3);
+        const own = texts.map(child => child.textContent.trim()).join(" ");
         if (own.trim() === "" || !node.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
         if (node.closest(":disabled, [inert], .rs-padding, .rs-unseen, option")) continue;
         const style = getComputedStyle(node);
@@ -55,8 +58,9 @@ CONTRASTS = """view => {
 GROUNDS = """view => {
     const box = getComputedStyle(view.querySelector(".rs-box"));
     const around = document.querySelector(".cell-output-ipywidget-background");
+    const { color, fontFamily } = getComputedStyle(view);
     return {
-        ground: box.backgroundColor, ink: getComputedStyle(view).color, font: getComputedStyle(view).fontFamily, rule: box.borderTopColor,
+        ground: box.backgroundColor, ink: color, font: fontFamily, rule: box.borderTopColor,
         around: around && getComputedStyle(around).backgroundColor, theme: view.dataset.theme,
         cell: getComputedStyle(view.querySelector("[role=gridcell]")).backgroundColor,
     };
@@ -134,7 +138,8 @@ def test_another_theme_is_followed_while_the_panel_is_open(output: OutputPage) -
     dark = THEMES["Dark 2026"]
     output.page.evaluate(
         """({ colours, kind, ...look }) => {
-            for (const [name, value] of Object.entries(colours)) document.documentElement.style.setProperty(name, value);
+            const { style } = document.documentElement;
+            for (const [name, value] of Object.entries(colours)) style.setProperty(name, value);
             document.body.className = look.class;
             document.body.dataset.vscodeThemeKind = kind;
         }""",
@@ -149,7 +154,7 @@ def test_another_theme_is_followed_while_the_panel_is_open(output: OutputPage) -
 def test_beside_widgets_that_were_drawn_for_white_the_white_stays(output: OutputPage) -> None:
     for name, value in in_vscode("Dark 2026").items():
         setattr(output, name, value)
-    slider = '<div class="lm-Widget jupyter-widgets widget-box">{}<div class="jupyter-widgets widget-slider">x</div></div>'
+    slider = '<div class="jupyter-widgets widget-box">{}<div class="jupyter-widgets widget-slider">x</div></div>'
     output.open(lambda element: as_output(slider.format(element)))
     found = output.ready().evaluate(GROUNDS)
     assert found["around"] == "rgb(255, 255, 255)"
@@ -157,20 +162,31 @@ def test_beside_widgets_that_were_drawn_for_white_the_white_stays(output: Output
     readable(output.view)
 
 
-DARK = "--jp-content-font-color1: #eee; --jp-content-font-color2: #bbb; --jp-layout-color1: #111; --jp-border-color2: #555"
-OTHERS = {
-    "JupyterLab, dark": (f"<style>{WIDGETS} body {{ {DARK}; background: #111; }}</style>", 'data-jp-theme-light="false"', "light", "dark", "rgb(17, 17, 17)"),
-    "JupyterLab, light, of a dark system": (f"<style>{WIDGETS}</style>", 'data-jp-theme-light="true"', "dark", "light", "rgb(255, 255, 255)"),
-    "a dark document with ipywidgets' bundle": (f"<style>{WIDGETS} html {{ background: #1f1f1f; }}</style>", "", "light", "dark", None),
-    "a light document on a dark system": (f"<style>{WIDGETS} body {{ background: #fff; }}</style>", "", "dark", "light", None),
-    "a document without a ground on a dark system": (f"<style>{WIDGETS}</style>", "", "dark", "light", None),
-    "a document that follows a dark system": ("<style>html { color-scheme: light dark; }</style>", "", "dark", "dark", None),
-}  # fmt: skip
+DARK = """--jp-content-font-color1: #eee; --jp-content-font-color2: #bbb; --jp-layout-color1: #111;
+    --jp-border-color2: #555; background: #111"""
+JUPYTER = "data-jp-theme-light"
+# Styles; what JupyterLab says of its theme; the system's; what is expected, and the ground where it is known.
+OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
+    "JupyterLab, dark": (f"{WIDGETS} body {{ {DARK}; }}", "false", "light", "dark", "rgb(17, 17, 17)"),
+    "JupyterLab, light, of a dark system": (WIDGETS, "true", "dark", "light", "rgb(255, 255, 255)"),
+    "a dark document with ipywidgets' bundle": (
+        f"{WIDGETS} html {{ background: #1f1f1f; }}",
+        "",
+        "light",
+        "dark",
+        None,
+    ),
+    "a light document on a dark system": (f"{WIDGETS} body {{ background: #fff; }}", "", "dark", "light", None),
+    "a document without a ground on a dark system": (WIDGETS, "", "dark", "light", None),
+    "a document that follows a dark system": ("html { color-scheme: light dark; }", "", "dark", "dark", None),
+}
 
 
 @pytest.mark.parametrize("host", OTHERS)
-def test_in_other_pages_what_is_written_is_read_and_light_and_dark_are_the_pages_own(output: OutputPage, host: str) -> None:
-    output.head, output.attributes, system, theme, ground = OTHERS[host]
+def test_in_other_pages_what_is_written_is_read_and_light_or_dark_is_the_pages(output: OutputPage, host: str) -> None:
+    styles, jupyter, system, theme, ground = OTHERS[host]
+    output.head = f"<style>{styles}</style>"
+    output.attributes = f'{JUPYTER}="{jupyter}"' if jupyter else ""
     output.page.emulate_media(color_scheme="dark" if system == "dark" else "light")
     output.open()
     view = output.ready()
@@ -180,3 +196,172 @@ def test_in_other_pages_what_is_written_is_read_and_light_and_dark_are_the_pages
     if ground:
         assert found["ground"] == ground
     readable(view)
+
+
+# --- its room ---------------------------------------------------------------------------------------------------------
+HEADS = ["L0H1", "L1H1", "L2H1", "L0H2", "L1H2", "L2H2", "L0H3"]
+
+
+@pytest.mark.parametrize("width", [1400, 1180, 1000, 700])
+def test_the_box_is_as_high_when_it_is_ready_as_at_first_and_with_any_number_of_pinned_heads(
+    output: OutputPage, width: int
+) -> None:
+    output.page.set_viewport_size({"width": width, "height": 1200})
+    output.silent = True
+    view = output.open()
+    expect(view).to_have_attribute("data-state", "loading")
+    output.page.wait_for_function("() => window.shown.length > 2")
+    output.answer()
+    output.ready()
+    for count, head in enumerate(HEADS, 1):
+        cell(view, head).click()
+        expect(view.get_by_role("gridcell", selected=True)).to_have_count(count)
+        pinned = view.get_by_role("region", name=f"Attention {head}", exact=True)
+        expect(pinned).to_be_visible(timeout=FOLLOWS)
+        expect(view).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
+        # The one that was pinned just now is seen, and so is what is pointed at beside it.
+        assert pinned.evaluate(SEEN) >= 0.98, head
+    cell(view, "L2H0").hover()
+    preview = view.get_by_role("region", name="Attention L2H0", exact=True)
+    expect(preview).to_be_visible(timeout=FOLLOWS)
+    assert preview.evaluate(SEEN) >= 0.98
+    cell(view, HEADS[0]).hover()  # a pinned one: it is brought into view
+    expect(preview).to_have_count(0)
+    assert view.get_by_role("region", name=f"Attention {HEADS[0]}", exact=True).evaluate(SEEN) >= 0.98
+    heights = {round(height, 1) for height, _ in output.page.evaluate("() => window.shown")}
+    assert len(heights) == 1, heights
+
+
+# --- what is said while it is scrolled --------------------------------------------------------------------------------
+# Where each control is, and which of them are on top of what is drawn there.
+CONTROLS = """view => {
+    const found = {};
+    const all = "button, select, input, [role=tab], [role=option], [role=gridcell], canvas";
+    [...view.querySelectorAll(all)].forEach((node, nth) => {
+        const { left, top, width, height } = node.getBoundingClientRect();
+        const at = document.elementFromPoint(left + width / 2, top + height / 2);
+        found[nth] = [...[left, top, width, height].map(Math.round), Boolean(at && node.contains(at))];
+    });
+    return found;
+}"""
+REFUSAL = (
+    "This cache holds no residual stream at blocks.3. Run the model again with run_with_cache and no names_filter."
+)
+
+
+def scrolled(page: Page, share: float) -> None:
+    page.evaluate("share => window.scrollTo(0, share * (document.body.scrollHeight - window.innerHeight))", share)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.mark.parametrize("what", ["waiting", "error"])
+@pytest.mark.parametrize("width", [330, 700, 1400])
+def test_a_notice_is_in_sight_wherever_the_panel_is_scrolled_and_moves_and_covers_nothing(
+    output: OutputPage, width: int, what: str
+) -> None:
+    output.page.set_viewport_size({"width": width, "height": 420})
+    output.open()
+    view = output.ready()
+    notice = view.locator(".rs-notice p")
+    for share in (0.0, 0.3, 0.6, 1.0):
+        output.page.mouse.move(1, 1)
+        scrolled(output.page, share)
+        before = view.evaluate(CONTROLS)
+        if what == "waiting":
+            output.silent = True
+        else:
+            output.refused["tokens"] = REFUSAL
+        # As where Python has described the cache anew: all is asked again, and nobody has touched a control.
+        output.page.evaluate("() => window.emit('change:facts')")
+        expect(notice).to_have_count(1, timeout=FOLLOWS)
+        expect(notice).to_contain_text("Waiting for the kernel" if what == "waiting" else "holds no residual stream")
+        assert notice.evaluate(SEEN) >= 0.98, share
+        assert notice.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
+        assert view.evaluate(CONTROLS) == before
+        output.refused.clear()
+        output.answer()
+        if what == "error":
+            output.page.evaluate("() => window.emit('change:facts')")
+        output.ready()
+        expect(notice).to_have_count(0)
+
+
+@pytest.mark.parametrize("above", [0, 300, 600])
+def test_a_notice_is_in_sight_in_an_output_that_is_moved_from_outside_its_page(output: OutputPage, above: int) -> None:
+    for name, value in in_vscode("Dark 2026").items():
+        setattr(output, name, value)
+    output.page.set_viewport_size({"width": 1000, "height": 420})
+    output.open(as_output)
+    view = output.ready()
+    height = view.evaluate("node => node.getBoundingClientRect().height")
+    move = "above => { document.getElementById('container').style.transform = `translateY(-${above}px)`; }"
+    output.page.evaluate(move, above)
+    output.silent = True
+    output.page.evaluate("() => window.model.set('prompt', 1)")
+    notice = view.locator(".rs-notice p")
+    expect(notice).to_contain_text("Waiting for the kernel", timeout=FOLLOWS)
+    output.page.wait_for_function(f"node => ({SEEN})(node) >= 0.98", arg=notice.element_handle())
+    assert view.evaluate("node => node.getBoundingClientRect().height") == height
+    output.answer()
+    expect(notice).to_have_count(0)
+    assert view.locator(".rs-says").evaluate("node => node.style.translate") == ""
+
+
+# --- a kernel that does not answer ------------------------------------------------------------------------------------
+def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: OutputPage) -> None:
+    for name, value in in_vscode("Light 2026").items():
+        setattr(output, name, value)
+    output.page.clock.install()
+    output.open(as_output)
+    view = output.ready()
+    expect(view.get_by_role("status")).to_contain_text("✓")
+    output.silent = True
+    view.get_by_role("button", name="Next prompt").click()
+    output.page.clock.run_for(2000)
+    expect(view.get_by_text("Waiting for the kernel")).to_be_visible(timeout=FOLLOWS)
+    asked = [question["id"] for question in output.held]
+    output.page.clock.run_for(10_000)
+    assert [question["id"] for question in output.held] == asked * 2  # once more
+    expect(standing(view)).to_have_count(0)
+    output.page.clock.run_for(10_000)
+    expect(standing(view)).to_contain_text("its kernel was restarted, or runs a long cell")
+    expect(standing(view)).to_contain_text("run the cell again")
+    expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
+    expect(view.get_by_role("status")).not_to_contain_text("✓")
+    expect(view).to_have_attribute("data-state", "error")
+    # It was a long cell: the kernel answers after all.
+    output.answer()
+    output.page.clock.run_for(1000)
+    output.ready()
+    expect(standing(view)).to_have_count(0)
+    expect(view.get_by_role("status")).to_contain_text("✓")
+
+
+def test_who_turns_to_a_panel_whose_kernel_is_gone_is_told_without_asking(output: OutputPage) -> None:
+    for name, value in in_vscode("Light 2026").items():
+        setattr(output, name, value)
+    output.page.clock.install()
+    output.page.mouse.move(1, 1)
+    output.open(as_output)
+    view = output.ready()
+    output.silent = True
+    output.page.clock.run_for(15_000)
+    view.locator(".rs-rank").hover()
+    output.page.clock.run_for(25_000)
+    expect(standing(view)).to_contain_text("run the cell again")
+    expect(view.get_by_role("status")).not_to_contain_text("✓")
+
+
+def test_while_a_cell_is_seen_to_run_its_end_is_waited_for(output: OutputPage) -> None:
+    output.attributes = 'data-jp-theme-light="true"'
+    output.page.clock.install()
+    output.open('<div class="jp-Notebook"><div class="jp-InputArea-prompt">[*]:</div>{}</div>'.format)
+    view = output.ready()
+    output.silent = True
+    view.get_by_role("button", name="Next prompt").click()
+    output.page.clock.run_for(120_000)
+    expect(view.get_by_text("Waiting for the kernel")).to_be_visible()
+    expect(standing(view)).to_have_count(0)
+    output.page.locator(".jp-InputArea-prompt").evaluate("node => { node.textContent = '[1]:'; }")
+    output.page.clock.run_for(25_000)
+    expect(standing(view)).to_contain_text("run the cell again")

@@ -8,6 +8,7 @@ import { dress } from "./theme";
 import { AttentionRoom } from "./views/attention-room";
 import { mountFold } from "./views/fold";
 import { freeHeight } from "./views/free-height";
+import { keepInSight } from "./views/keep-in-sight";
 import { mountHeader } from "./views/header";
 import { mountHeads } from "./views/heads";
 import { mountLower } from "./views/lower";
@@ -25,18 +26,18 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const header = element("header", "rs-header");
   const tokens = area("strip");
   const says = element("div", "rs-says");
-  const sight = element("div", "rs-sight", {}, tokens, says);
+  const sight = element("div", "rs-sight", {}, tokens);
   const heads = area("heads");
   const ranking = area("rank");
   const lower = area("lower");
   const notice = element("div", "rs-notices");
-  const charts = element("div", "rs-charts", {}, heads, lower, ranking, notice);
-  root.append(element("div", "rs-box", {}, header, sight, charts));
+  const charts = element("div", "rs-charts", {}, heads, lower, ranking);
+  root.append(element("div", "rs-box", {}, header, sight, says, charts));
 
   dress(root, signal, store);
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
-    const failed = client.lost.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && !IN_PLACE.has(lane));
+    const failed = client.lost.value || client.unanswered.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && !IN_PLACE.has(lane));
     root.dataset["state"] = failed ? "error" : loading ? "loading" : "ready";
     root.setAttribute("aria-busy", String(loading));
   });
@@ -55,11 +56,13 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const focus = mountReading(room, signal);
   mountTokens(tokens, store, focus, signal);
   mountSentence(says, store, focus, signal);
+  says.append(notice);
   mountHeads(heads, store, row, signal);
   mountRanking(ranking, store, client, signal);
   mountFold(ranking, "ranking", "Ranking", store, signal);
   mountFold(lower, "views", "Views", store, signal);
-  mountNotice(notice, store, client, signal);
+  mountNotice(notice, header, store, client, signal);
+  keepInSight(says, root, signal);
   load(store, client, signal);
 
   // A key that went to another head: the map, then what is read, as far as both are in view.

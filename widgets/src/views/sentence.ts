@@ -19,7 +19,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     const own = store.sentence.value;
     const name = store.hoveredHead.value ?? focus.head.value;
     const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
-    const refused = name === null ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? null) : null;
+    const refused = name === null ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? store.why("layers") ?? store.why("lens")) : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     if (!own && focus.trouble.value !== null && name === focus.head.value) clauses.push([focus.trouble.value]);
     const words = clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")).join("; ");
