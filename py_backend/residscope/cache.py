@@ -132,7 +132,8 @@ class CacheView:
     def _read(self, held: Mapping[Any, Any]) -> _Read:
         arrays = tuple(name for name in self.activations if type(held.get(name)).__module__ == "numpy")
         spliced = len(self.activations) + len(self._others) > len(held)
-        return _Read(tuple(held), self._others, arrays, spliced, self.has_batch_dim, (self.batch, self.n_pos))
+        left_out = frozenset(name for name in held if not isinstance(name, str) or name not in self.activations)
+        return _Read(tuple(held), left_out, self._others, arrays, spliced, self.has_batch_dim, (self.batch, self.n_pos))
 
     # --- activations -------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
@@ -602,7 +603,8 @@ class _Read(NamedTuple):
 
     Attributes:
         names: All that it holds.
-        others: What of it is no tensor, with its kind.
+        left_out: What of it is no tensor, or has no name.
+        others: The same as it is called, with its kind.
         arrays: What of it is an array.
         behind_saes: Whether SAEs stand in it.
         has_batch_dim: Whether activations have an axis of prompts.
@@ -610,6 +612,7 @@ class _Read(NamedTuple):
     """
 
     names: tuple[Any, ...]
+    left_out: frozenset[Any]
     others: dict[str, str]
     arrays: tuple[str, ...]
     behind_saes: bool
@@ -619,7 +622,7 @@ class _Read(NamedTuple):
 
 def _again(held: dict[Any, Any], known: _Read) -> dict[str, Tensor]:
     """The tensors of a dictionary that was read before, and holds the same."""
-    found = {name: value for name, value in held.items() if name not in known.others} if known.others else held
+    found = {name: value for name, value in held.items() if name not in known.left_out} if known.left_out else held
     return {**found, **{name: tensor_of(found[name]) for name in known.arrays}}
 
 
