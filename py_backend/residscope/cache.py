@@ -6,16 +6,15 @@ Nothing here adds to, moves or changes the user's cache.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
-from functools import lru_cache
 from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .arrays import kind_of, tensor_of, unreadable
+from .activations import Layout, holds_every_prompt, layout_of, split
+from .arrays import kind_of, tensor_of
 from .errors import ResidscopeError
 from .legible import whole
 from .memo import Memo
@@ -69,30 +68,10 @@ class CacheView:
         held: dict[Any, Any] = dict(activations)
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
-        # Names and shapes are looked at once for each state of the cache: there may be thousands.
-        known: _Read | None = None if seen is None else seen.memo[0].get("names and shapes")
-        if known is not None and known.names != tuple(held):
-            known = None
-        if known is None:
-            self.activations, self._others = _tensors(held)
-        else:
-            self.activations, self._others = _again(held, known), known.others
-        for name in () if known is not None else self._others:
-            if name in held and _kind(name) is not None and (kind := _unreadable(held[name])) is not None:
-                raise ResidscopeError(
-                    "unreadable",
-                    f"`{name}` is a {kind}: Residscope reads plain tensors. Put one in its place, or run the model "
-                    "again.",
-                )
-        if not self.activations:
-            name, kind = next(iter(self._others.items()), ("", "nothing"))
-            raise ResidscopeError(
-                "no-cache",
-                f"This dictionary holds no activations by name: `{name}` is a {kind}. Residscope needs an "
-                "ActivationCache, or a dictionary of tensors under TransformerLens' names.",
-            )
-        if known is None or known.behind_saes:
-            self.activations |= _behind_saes(self.activations)
+        layout: Layout | None = None if seen is None else seen.memo[0].get("layout")
+        if layout is not None and layout.names != tuple(held):
+            layout = None
+        self.activations, self._others = split(held) if layout is None else (layout.again(held), layout.others)
         found = model if model is not None else getattr(cache, "model", None)
         if found is None:
             raise ResidscopeError(
@@ -108,8 +87,6 @@ class CacheView:
             )
         self.model: Any = found
         self.cfg: Any = found.cfg
-        said = getattr(cache, "has_batch_dim", None) if known is None else known.has_batch_dim
-        self.has_batch_dim = bool(_has_batch_dim(self.activations, self.cfg) if said is None else said)
         if not hasattr(found, "blocks"):
             raise ResidscopeError("no-blocks", _no_blocks(found))
         self.seen = seen
@@ -121,19 +98,10 @@ class CacheView:
         self.padding_is_real = False
         self.part_of: tuple[CacheView, range] | None = None
         self._prompts: range | None = None
-        if known is not None:
-            self.batch, self.n_pos = known.extent
-            return
-        self.batch, self.n_pos = self._extent()
-        self._check_shapes()
-        if seen is not None:
-            self.memo.put("names and shapes", value=self._read(held))
-
-    def _read(self, held: Mapping[Any, Any]) -> _Read:
-        arrays = tuple(name for name in self.activations if type(held.get(name)).__module__ == "numpy")
-        spliced = len(self.activations) + len(self._others) > len(held)
-        left_out = frozenset(name for name in held if not isinstance(name, str) or name not in self.activations)
-        return _Read(tuple(held), left_out, self._others, arrays, spliced, self.has_batch_dim, (self.batch, self.n_pos))
+        if layout is None:
+            layout = layout_of(held, self.activations, self._others, getattr(cache, "has_batch_dim", None), self.cfg)
+            self.memo.put("layout", value=layout)
+        self.has_batch_dim, (self.batch, self.n_pos) = layout.has_batch_dim, layout.extent
 
     # --- activations -------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:
@@ -158,8 +126,8 @@ class CacheView:
             raise not_cached(name)
         tensor = self.activations[name].detach()
         tensor = tensor if self.has_batch_dim else tensor.unsqueeze(0)
-        whole, kind = self.root.batch, _kind(name)
-        if kind is not None and kind.order != _OTHER and tensor.shape[0] != whole:
+        whole = self.root.batch
+        if holds_every_prompt(name) and tensor.shape[0] != whole:
             raise ResidscopeError(
                 "prompts",
                 f"`{name}` holds {tensor.shape[0]} prompts, and this cache {whole}: keep the same prompts of every "
@@ -266,57 +234,6 @@ class CacheView:
         """The number of heads; where layers differ in it, the largest."""
         patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
         return max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
-
-    def _extent(self) -> tuple[int, int]:
-        """The number of prompts and of positions, read off whatever is there."""
-        known = {name: kind for name, kind in ((name, _kind(name)) for name in self.activations) if kind is not None}
-        for name, kind in sorted(known.items(), key=lambda known: known[1].order):
-            tensor = self.activations[name]
-            shape = tuple(tensor.shape) if self.has_batch_dim else (1, *tensor.shape)
-            if len(shape) > max(kind.position, 1):
-                return int(shape[0]), int(shape[kind.position])
-        names = ", ".join(f"`{name}`" for name in list(self.activations)[:3])
-        raise ResidscopeError(
-            "no-positions",
-            f"This cache holds only {names}{', …' if len(self.activations) > 3 else ''}: nothing in it tells how many "
-            "prompts and positions were run. Cache at least one activation of a layer, such as "
-            '`names_filter=lambda name: name.endswith("hook_resid_post")`.',
-        )
-
-    def _check_shapes(self) -> None:
-        """Refuse a cache of no prompts or positions, and one that was put together from runs of different lengths.
-
-        Only activations whose axes are always the same are looked at.
-        """
-        if not self.batch or not self.n_pos:
-            raise ResidscopeError(
-                "empty-cache",
-                f"This cache holds {self.batch} prompts of {self.n_pos} positions: nothing to read.",
-            )
-        widths: dict[int, str] = {}
-        for name, tensor in self.activations.items():
-            kind, stream = _kind(name), name.rpartition(".")[2].startswith("hook_resid_")
-            if kind is None or not (stream or name.endswith("hook_pattern")):
-                continue
-            shape = tuple(tensor.shape) if self.has_batch_dim else (1, *tensor.shape)
-            if len(shape) != kind.axes:
-                raise ResidscopeError(
-                    "shape", f"`{name}` has the shape {list(tensor.shape)} in this cache: an axis too few, or too many."
-                )
-            if shape[kind.position] != self.n_pos:
-                raise ResidscopeError(
-                    "shape",
-                    f"`{name}` has {shape[kind.position]} positions, and other activations in this cache have "
-                    f"{self.n_pos}: they are of different runs.",
-                )
-            if stream:
-                widths.setdefault(shape[-1], name)
-            if len(widths) > 1:
-                wide, other = list(widths)[:2]
-                raise ResidscopeError(
-                    "shape",
-                    f"`{widths[wide]}` is {wide} wide, and `{widths[other]}` {other}: they are of different models.",
-                )
 
     @property
     def given_tokens(self) -> bool:
@@ -585,70 +502,6 @@ def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
     return (mask == 1).long()
 
 
-def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a dictionary by their names (arrays as tensors), and what else it holds, by the kinds of it."""
-    found: dict[str, Tensor] = {}
-    others: dict[str, str] = {}
-    for name, value in held.items():
-        tensor = _tensor(value) if isinstance(name, str) else None
-        if tensor is None:
-            others[str(name)] = kind_of(value)
-        else:
-            found[name] = tensor
-    return found, others
-
-
-class _Read(NamedTuple):
-    """What was read off a cache's names and shapes. It holds no activation.
-
-    Attributes:
-        names: All that it holds.
-        left_out: What of it is no tensor, or has no name.
-        others: The same as it is called, with its kind.
-        arrays: What of it is an array.
-        behind_saes: Whether SAEs stand in it.
-        has_batch_dim: Whether activations have an axis of prompts.
-        extent: How many prompts and positions there are.
-    """
-
-    names: tuple[Any, ...]
-    left_out: frozenset[Any]
-    others: dict[str, str]
-    arrays: tuple[str, ...]
-    behind_saes: bool
-    has_batch_dim: bool
-    extent: tuple[int, int]
-
-
-def _again(held: dict[Any, Any], known: _Read) -> dict[str, Tensor]:
-    """The tensors of a dictionary that was read before, and holds the same."""
-    found = {name: value for name, value in held.items() if name not in known.left_out} if known.left_out else held
-    return {**found, **{name: tensor_of(found[name]) for name in known.arrays}}
-
-
-def _unreadable(value: Any) -> str | None:
-    """What kind of tensor it is, where it cannot be an activation that is summed; else None."""
-    complex_ = getattr(value, "is_complex", None)
-    return unreadable(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
-
-
-def _tensor(value: Any) -> Tensor | None:
-    """What a cache holds under a name, as a tensor; None where it is something else (a prompt, a loss, a note).
-
-    Arrays are read where they are: nothing is copied.
-    """
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return None if _unreadable(value) else value
-    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "fiu":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of arrays that nobody may write to: nobody does
-            with suppress(TypeError):
-                return tensor_of(value)
-    return None
-
-
 def not_cached(*names: str) -> ResidscopeError:
     """The refusal of what needs these activations: it names them, and the `names_filter` that would have them."""
     endings: dict[str, list[str]] = {}
@@ -664,67 +517,6 @@ def not_cached(*names: str) -> ResidscopeError:
         f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter`, or let it accept "
         f"`name.endswith({wanted})`. Where nothing was filtered out, this model has no such activation{many}.",
     )
-
-
-class _Kind(NamedTuple):
-    """How activations with names of one ending are shaped.
-
-    Attributes:
-        order: The lower, the sooner it is believed where activations differ.
-        axes: How many axes they have, with the prompts' axis; None where that is not always the same.
-        position: The axis of positions.
-    """
-
-    order: int
-    axes: int | None
-    position: int
-
-
-@lru_cache(16_384)
-def _kind(name: str) -> _Kind | None:
-    """What is known of an activation's shape by its name; None where nothing is."""
-    ending = name.rpartition(".")[2]
-    if ending in ("hook_pattern", "hook_attn_scores"):
-        return _Kind(_PATTERN, 4, 2)  # [batch, head, destination, source]
-    if name.startswith(("hook_pos_embed", "encoder")) or ending in ("hook_cos", "hook_sin"):
-        return None  # may have one row for all prompts
-    if ending.startswith("hook_resid_") or ending in ("hook_attn_out", "hook_mlp_out", "hook_embed"):
-        return _Kind(_STREAM, 3, 1)
-    if ending == "hook_scale":
-        return _Kind(_SCALE, None if ".attn." in name else 3, 1)  # a norm on queries and keys has one for each head
-    if ending == "hook_z":
-        return _Kind(_Z, None, 1)
-    if ending in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k"):
-        return _Kind(_QKV, None, 1)
-    if ending.startswith("hook_") and name.startswith(("blocks.", "ln_final.", "embed.", "unembed.", "hook_unembed")):
-        return _Kind(_OTHER, None, 1)
-    return None
-
-
-_STREAM, _SCALE, _Z, _PATTERN, _QKV, _OTHER = range(6)
-"""Kinds of activations, the most regular ones first."""
-
-
-def _behind_saes(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Activations where an SAE stands: it keeps what goes on through the model as `NAME.hook_sae_output`."""
-    spliced = ((name.removesuffix(_SAE), tensor) for name, tensor in activations.items() if name.endswith(_SAE))
-    return {name: tensor for name, tensor in spliced if name not in activations}
-
-
-_SAE = ".hook_sae_output"
-
-
-def _has_batch_dim(activations: Mapping[str, Tensor], cfg: Any) -> bool:
-    """Whether a plain dictionary of activations has one, as the number of their axes tells."""
-    known = [(kind, tensor) for name, tensor in activations.items() if (kind := _kind(name)) is not None]
-    for kind, tensor in known:
-        if kind.axes is not None:
-            return tensor.ndim >= kind.axes
-    for kind, tensor in known:
-        if kind.order in (_Z, _QKV):  # heads stand apart, or side by side in the last axis
-            apart = tensor.shape[-1] == getattr(cfg, "d_head", None)
-            return tensor.ndim > (3 if apart else 2)
-    return True
 
 
 def step_of(kind: Any) -> float:

@@ -95,7 +95,7 @@ def _in_state(seen: Sight, ref: CacheRef, *, weights: bool = False) -> None:
     cache = seen.cache
     if cache is None:
         raise ResidscopeError("gone", GONE)
-    _check_state(seen.look(cache, quick=seen.is_fresh).state if weights else str(seen.changes(cache)), ref)
+    _check_state(seen.look(cache).state if weights else str(seen.changes(cache)), ref)
 
 
 def _check_state(state: str, ref: CacheRef) -> None:

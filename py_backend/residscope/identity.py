@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 _Key = tuple[tuple[object, ...], ...]
 
-_MOMENT = 0.25
-"""Seconds. What a sidebar draws may be so late in noticing a write that PyTorch does not count; then it is noted."""
-
 _lock = threading.RLock()
 _sights: dict[int, Sight] = {}
 _models: dict[int, _Weights] = {}
@@ -165,7 +162,6 @@ class Sight:
     _cache: Callable[[], Any] = lambda: None
     _last: _Snapshot | None = None
     _count: int = 0
-    _looked: float = 0.0
     _added: int = 0
     _met: dict[str, tuple[int, Figures]] = field(default_factory=dict[str, tuple[int, Figures]])
     _weights: Callable[[], _Weights | None] | None = None
@@ -211,11 +207,6 @@ class Sight:
         return activations, of, settings
 
     @property
-    def is_fresh(self) -> bool:
-        """Whether what PyTorch does not count was compared a moment ago: gestures ask faster than that is read."""
-        return time.monotonic() - self._looked < _MOMENT
-
-    @property
     def age(self) -> float:
         """Seconds since it was first seen."""
         return time.monotonic() - self.since
@@ -244,8 +235,6 @@ class Sight:
             if state != self.state:
                 CACHES.drop(self.id)
             self.state = state
-            if not quick:
-                self._looked = time.monotonic()
         return self
 
     def changes(self, cache: Any) -> int:

@@ -141,7 +141,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.structure import Structure
     from residscope.targets import Targets
 
-    monkeypatch.setattr("residscope.cache.unreadable", lambda _: None)  # tensors without figures are refused
+    monkeypatch.setattr("residscope.activations.unreadable", lambda _: None)  # tensors without figures are refused
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():

@@ -9,7 +9,7 @@ export { child, watch } from "./lifetime";
 export type { Link, LinkState } from "./link";
 export type { Answer, Question } from "./protocol.gen";
 export { SNAPSHOT_EVENT, type SnapshotRequest } from "./recorder";
-export { mountSnapshot, type Words } from "./saved";
+export { mountSnapshot, type Words, wordsOf } from "./saved";
 export { asSelection } from "./selection";
 export { type Opened, Sidebar, type SidebarHost } from "./sidebar";
 export type { Snapshot } from "./snapshot";

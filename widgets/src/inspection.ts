@@ -2,7 +2,7 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import type { Caches } from "./caches";
 import { Client, RequestFailed } from "./client";
-import { shown } from "./legible";
+import { coded } from "./legible";
 import { child, later, watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import type { CacheRef, CacheRow, Target } from "./protocol.gen";
@@ -213,7 +213,7 @@ export class Inspection {
     if (fate === "same") return null;
     const next = this.successor.value;
     const words = WORDS[fate]();
-    if (!next || next.problem) return { words: fate === "restarted" ? `${words} Run the cell that makes \`${shown(this.name).replaceAll("`", "ˋ")}\` again.` : words };
+    if (!next || next.problem) return { words: fate === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
     const label = fate === "changed" || fate === "weights" ? "Read it anew" : "Show the new one";
     return { words, act: { label, run: () => void this.take(next) } };
   }

@@ -1,9 +1,8 @@
-// The last picture of a view over a reload of its page: kept by the host, and drawn until the cache itself is there again.
+// The last picture of a view: the host keeps it while the page is loaded again, and it is drawn until the cache itself is there.
 import { untracked } from "@preact/signals-core";
 import type { Inspection } from "./inspection";
-import { shown } from "./legible";
 import { child, element, later, watch } from "./lifetime";
-import { mountSnapshot, type Words } from "./saved";
+import { mountSnapshot, wordsOf } from "./saved";
 import type { Snapshot } from "./snapshot";
 import { checkSnapshot } from "./snapshot-check";
 
@@ -50,13 +49,4 @@ export async function showLastPicture(path: string, live: HTMLElement, inspectio
     place.remove();
     live.classList.remove("rs-arriving");
   }, { once: true });
-}
-
-function wordsOf({ saved, lacks }: Snapshot): Words {
-  const date = new Date(saved).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-  const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
-  return {
-    quiet: `Saved picture of ${date}${without}; run the cell again to ask more.`,
-    refusal: (what) => `This picture was saved without ${what}; run the cell again to ask for it.`,
-  };
 }

@@ -106,3 +106,8 @@ const ENDS: Record<string, string> = { "\n": "↵", "\r": "␍", "\t": "⇥" };
 export function shown(text: string, most = 60): string {
   return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => ENDS[c] ?? c));
 }
+
+/** A name in a sentence, set as code where the sentence is shown (views/prose.ts). */
+export function coded(name: string): string {
+  return `\`${shown(name).replaceAll("`", "ˋ")}\``;
+}

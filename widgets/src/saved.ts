@@ -1,6 +1,7 @@
 // The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
 import { batch, computed, signal as state, untracked } from "@preact/signals-core";
 import { type Ask, Client } from "./client";
+import { shown } from "./legible";
 import { element, watch } from "./lifetime";
 import { mountPanel } from "./panel";
 import type { Shown } from "./protocol.gen";
@@ -15,6 +16,16 @@ export interface Words {
   quiet: string;
   /** That something is not held, given what; and what to do. */
   refusal: (what: string) => string;
+}
+
+/** Of a picture that was kept where running the cell again makes another. */
+export function wordsOf({ saved, lacks }: Snapshot): Words {
+  const date = new Date(saved).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
+  const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
+  return {
+    quiet: `Saved picture of ${date}${without}; run the cell again to ask more.`,
+    refusal: (what) => `This picture was saved without ${what}; run the cell again to ask for it.`,
+  };
 }
 
 /** What a view falls back from: without it there would be figures on screen that are not of what is selected. */

@@ -1,5 +1,6 @@
 // How the page around looks: whose variables are true there, light or dark, and whether its contrast is high.
 import { signal as state } from "@preact/signals-core";
+import { parentOf } from "./ancestors";
 import { watch } from "./lifetime";
 import type { Store, Theme } from "./store";
 
@@ -46,11 +47,6 @@ function isDark(node: HTMLElement, system: boolean): boolean {
   const scheme = getComputedStyle(document.documentElement).colorScheme ?? "";
   if (scheme.includes("dark")) return system || !scheme.includes("light");
   return system && window.parent !== window;
-}
-
-function parentOf(node: HTMLElement): HTMLElement | null {
-  const root = node.getRootNode();
-  return node.parentElement ?? (root instanceof ShadowRoot && root.host instanceof HTMLElement ? root.host : null);
 }
 
 /** Dresses an element as the page around it is, and follows that. */

@@ -9,7 +9,7 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 import { Panel, Widget } from "@lumino/widgets";
-import { type Checked, checkSnapshot, child, mountSnapshot, shown, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, type Words } from "@residscope/widgets";
+import { type Checked, checkSnapshot, child, mountSnapshot, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, wordsOf } from "@residscope/widgets";
 
 import { listen } from "./listen";
 
@@ -191,15 +191,6 @@ function contentOf(snapshot: Snapshot): string {
 function sentenceFor(checked: Checked | null, trusted: boolean): string {
   const why = checked?.trouble ? `The picture kept here is not drawn: ${checked.trouble}.` : "No picture of it was kept here.";
   return `A Residscope panel. ${why} It is made again when its cell runs.${trusted ? "" : " A live panel is not shown while this notebook is not trusted."}`;
-}
-
-function wordsOf({ saved, lacks }: Snapshot): Words {
-  const date = new Date(saved).toLocaleDateString(undefined, { dateStyle: "long" });
-  const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
-  return {
-    quiet: `Saved picture of ${date}${without}; run the cell again to ask more.`,
-    refusal: (what) => `This picture was saved without ${what}; run the cell again to ask for it.`,
-  };
 }
 
 /** Once the notebook has its kernel, and everybody who waits for that has had a turn. */

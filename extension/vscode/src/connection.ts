@@ -19,7 +19,7 @@ const MOMENT_MS = 600;
 /** As long as this a kernel may be idle, and leave a request lying: then VS Code does not hand it over. */
 const PATIENCE_MS = 5000;
 /** As long as this a kernel may be on its way back: after a restart, and where it only looks dead or may be another one. */
-const BACK_MS = { restart: 15_000, death: 2_000 };
+const BACK_MS = { restarted: 15_000, another: 2_000 };
 const CLOSED = "This notebook is not open. Open it, and run its cells: the last picture stays.";
 const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
 
@@ -85,7 +85,7 @@ export class Connection {
     try {
       const found = await kernelOf(this.notebook);
       if (signal.aborted) return;
-      if (isKernel(found) && isRestarting(found.status)) return this.#leave(found, BACK_MS.restart);
+      if (isKernel(found) && isRestarting(found.status)) return this.#leave(found, "restarted");
       if (isKernel(found) && isDead(found.status)) {
         this.#await(found, signal);
         outcome = DIED;
@@ -233,8 +233,8 @@ export class Connection {
   #hear(kernel: Kernel, signal: AbortSignal): void {
     this.#kernel = kernel;
     listen(kernel.onDidChangeStatus, (status) => {
-      if (isRestarting(status)) this.#leave(kernel, BACK_MS.restart);
-      else if (isDead(status)) this.#leave(kernel, BACK_MS.death);
+      if (isRestarting(status)) this.#leave(kernel, "restarted");
+      else if (isDead(status)) this.#leave(kernel, "another");
       else if (status === "idle") {
         this.#cells = 0; // also cells that were given up, or deleted while they ran
         this.#occupy();
@@ -243,14 +243,14 @@ export class Connection {
   }
 
   /** A kernel goes: one that is restarted, and is called dead on the way; or for good, or for another one. Which, is told when it is known. */
-  #leave(kernel: Kernel, patience: number): void {
+  #leave(kernel: Kernel, what: keyof typeof BACK_MS): void {
     this.#cells = 0;
-    this.past = { what: patience === BACK_MS.restart ? "restarted" : "another" };
+    this.past = { what };
     this.#lose({ kind: "attaching", busy: false });
     const { signal } = (this.#attached = child(this.signal));
     this.#going = signal;
     this.#await(kernel, signal);
-    const given = setTimeout(() => void this.attach(), patience);
+    const given = setTimeout(() => void this.attach(), BACK_MS[what]);
     signal.addEventListener("abort", () => clearTimeout(given), { once: true });
   }
 

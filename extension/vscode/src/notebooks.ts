@@ -49,7 +49,7 @@ export class Notebooks {
 
   /** How many cells run there. */
   cells(path: string): number {
-    return [...this.#running].filter(({ notebook }) => notebook.uri.toString() === path).length;
+    return [...this.#running].filter(({ notebook, index }) => index >= 0 && notebook.uri.toString() === path).length; // −1: deleted
   }
 
   /** Whether another notebook is looked at now. */

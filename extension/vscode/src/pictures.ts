@@ -1,9 +1,9 @@
-/** The last pictures of views, over a reload of the window: a file each, so many and so large at most. What lies there may be anything. */
+/** Keeps the last pictures of views while the window is loaded again: a file each. What lies there may be anything. */
 
 import { createHash } from "node:crypto";
 import { FileType, Uri, workspace } from "vscode";
 
-/** So many are kept, the latest. */
+/** The latest are kept, at most so many. */
 const MOST = 20;
 /** Bytes of one; views give no larger ones away. */
 const LONGEST = 3_000_000;

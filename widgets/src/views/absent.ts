@@ -2,7 +2,7 @@
 import { html, nothing, render } from "lit-html";
 import type { Caches } from "../caches";
 import type { Inspection } from "../inspection";
-import { shown } from "../legible";
+import { coded } from "../legible";
 import { watch } from "../lifetime";
 import { prose } from "./prose";
 
@@ -13,13 +13,11 @@ export function mountAbsent(parent: HTMLElement, caches: Caches, inspection: Ins
   watch(signal, () => {
     const trouble = caches.trouble.value;
     const isAbsent = inspection.row.value === null && caches.fresh.value && !caches.named(inspection.name);
-    const others = caches.rows.value.flatMap(({ names: [name] }) => (name === undefined ? [] : [code(name)]));
+    const others = caches.rows.value.flatMap(({ names: [name] }) => (name === undefined ? [] : [coded(name)]));
     const more = others.length > MOST ? ` and ${others.length - MOST} more` : "";
     const words = !isAbsent || trouble ? null
-      : `This kernel has no cache named ${code(inspection.name)}. Run the cell that makes it, and it is shown here.`;
+      : `This kernel has no cache named ${coded(inspection.name)}. Run the cell that makes it, and it is shown here.`;
     const instead = others.length === 0 ? "" : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
     render(trouble ? html`<p role="alert">${prose(trouble)}</p>` : words ? html`<p role="alert">${prose(words + instead)}</p>` : nothing, parent);
   });
 }
-
-const code = (name: string): string => `\`${shown(name).replaceAll("`", "ˋ")}\``;

@@ -70,7 +70,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     const ahead = cards[pinned] !== undefined && !cards[pinned].classList.contains("rs-placeholder");
     // One column more than is filled: what the preview covers can be moved out from beneath it.
     const all = more ? (place(pinned - 1, slots).page + 1) * columns + (ahead ? 1 : 0) : columns;
-    for (const [name, value] of Object.entries({ columns: all, across: columns, rows, side: `${side}px` })) row.style.setProperty(`--slot-${name}`, String(value));
+    for (const [name, value] of Object.entries({ columns: all, across: columns, rows, side: `${side}px`, line: `${side + AROUND.y}px` })) row.style.setProperty(`--slot-${name}`, String(value));
     cards.forEach((card, nth) => {
       const { column, row: at } = place(nth, { columns, rows });
       // The preview is in view wherever the row is moved to: it may be anywhere in its line.

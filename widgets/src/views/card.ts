@@ -224,9 +224,8 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     const weights = line.value?.maps.pattern;
     if (!pointedAt || !shown.value) return untracked(unfollow);
     if (!line.value || !weights || line.value.token !== room.row.value) return; // on its way: the last one stays, and is dimmed
-    const { token, maps } = line.value;
-    const own = token === asked.value;
-    followed = { head: shown.value.head, destination: token, weights, contributions: (own ? shown.value.attention.brings : null) ?? maps.contribution ?? null };
+    const { token } = line.value;
+    followed = { head: shown.value.head, destination: token, weights, contributions: read.value === token ? brings.value : null };
     untracked(() => (room.followed.value = followed));
   });
   signal.addEventListener("abort", unfollow, { once: true });

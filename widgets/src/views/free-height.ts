@@ -1,6 +1,7 @@
 // How high a view may be: what of the page can be seen at once where the panel stands. Rows of the head map, and cards, are
 // no higher than that leaves them; the strip, the sentence and the map are in view together.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
+import { parentOf } from "../ancestors";
 
 export interface Free {
   /** Pixels of the window that the panel is seen through. */
@@ -40,9 +41,4 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
   const above = (node: HTMLElement): number =>
     node.getBoundingClientRect().top - (root.closest<HTMLElement>(".rs-sidebar") ?? root).getBoundingClientRect().top;
   return { height, above };
-}
-
-function parentOf(node: HTMLElement): HTMLElement | null {
-  const root = node.getRootNode();
-  return node.parentElement ?? (root instanceof ShadowRoot && root.host instanceof HTMLElement ? root.host : null);
 }

@@ -3,7 +3,7 @@
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
-import { fitted, shown } from "../legible";
+import { coded, fitted } from "../legible";
 import { child, element, later, watch } from "../lifetime";
 import { IN_PLACE, type Store } from "../store";
 import { prose } from "./prose";
@@ -44,7 +44,7 @@ export function mountNotice(parent: HTMLElement, header: HTMLElement, store: Sto
     const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (IN_PLACE.has(lane) ? [] : said)))];
     // Where the header says what has become of the cache, it need not be said twice, while that is in view.
     const standing = store.standing.value;
-    if (standing && !seen.value) sentences.unshift(`\`${shown(store.cacheName.value || "cache").replaceAll("`", "ˋ")}\` ${standing.words}`);
+    if (standing && !seen.value) sentences.unshift(`${coded(store.cacheName.value || "cache")} ${standing.words}`);
     alert.title = fitted(sentences.join(" "));
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
     const line = standing ? null : client.lost.value ? GONE : silent.value ? WAITING : working.value;
