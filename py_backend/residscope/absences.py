@@ -116,6 +116,4 @@ def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
 
 def _unchecked(view: CacheView, rows: Rows, part: Literal["attn", "mlp"]) -> list[int]:
     """The layers that are told apart, and nothing tells what they write there in all."""
-    letter = {"attn": "H", "mlp": "N"}[part]
-    apart = {int(label[1:].partition(letter)[0]) for label in rows.labels[: rows.parts or 0]}
-    return sorted(layer for layer in apart if not view.has(f"blocks.{layer}.hook_{part}_out"))
+    return [layer for layer in rows.split if not view.has(f"blocks.{layer}.hook_{part}_out")]

@@ -96,7 +96,7 @@ def attribute(
     """
     looked = seen(cache, model)
     of = model if model is not None else getattr(cache, "model", None)
-    asked = _key(of, by, position, norm, layers, heads, answers, logits, tokens, attention_mask)
+    asked = _key(of, answers, by, position, norm, layers, heads, logits, tokens, attention_mask)
     known = None if looked is None or asked is None else looked.memo[0].get(*asked)
     if known is not None:
         return _copy(known)
@@ -123,14 +123,14 @@ _KEPT = 16_000_000
 """A result of more bytes is not kept."""
 
 
-def _key(model: Any, *question: Any) -> tuple[Hashable, ...] | None:
+def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None:
     """What stands for a question; None where nothing does.
 
-    Words stand for what the tokenizer makes of them now.
+    Answers in words stand for what the tokenizer makes of them now.
     """
     try:
-        key = tuple(map(key_of, question))
-        words = words_in(question)
+        key = tuple(map(key_of, (answers, *options)))
+        words = words_in(answers)
         if not words:
             return "attribute", *key
         vocabulary = Vocabulary(model)

@@ -36,6 +36,8 @@ class Rows:
     step: Float[Tensor, "component 1 1"] | float = 0.0
     """The relative rounding step of each row, by the precision of what it was read from; 0 where it was not asked."""
     missing: tuple[str, ...] = ()
+    split: tuple[int, ...] = ()
+    """The layers whose parts were told apart."""
 
     def sum(self, *prefixes: str) -> Float[Tensor, "batch pos"]:
         """The rows whose labels begin so, added up."""

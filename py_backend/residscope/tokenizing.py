@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from inspect import Parameter, signature
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .errors import ResidscopeError
 
@@ -137,12 +138,29 @@ def _first(tokenizer: Any, ways: tuple[str, ...], value: Any) -> Any:
 
 def _called(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
     """Call with those options that the function takes."""
+    own = getattr(function, "__func__", function)
+    try:
+        takes = _takes.get(own)
+        if takes is None:
+            takes = _takes[own] = _taken(function)
+    except TypeError:  # it knows no weak references, or no hash
+        takes = _taken(function)
+    return function(*given, **{name: value for name, value in options.items() if _EVERY in takes or name in takes})
+
+
+_EVERY = "**"
+
+_takes: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+"""The options of functions that were called before: to read a signature takes longer than to encode a word."""
+
+
+def _taken(function: Callable[..., Any]) -> frozenset[str]:
     try:
         parameters = signature(function).parameters
     except (TypeError, ValueError):  # one that is not written in Python need not say
-        return function(*given)
+        return frozenset()
     every = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return function(*given, **{name: value for name, value in options.items() if every or name in parameters})
+    return frozenset([_EVERY]) if every else frozenset(parameters)
 
 
 @cache

@@ -42,7 +42,7 @@ class Vectors:
 def read_rows(readout: Readout, plan: Plan) -> Rows:
     """The rows of a plan, from vectors that are kept, or from the activations."""
     found = known_rows(readout, plan) or rows_of(readout, plan)
-    return with_steps(readout.view, plan, replace(found, missing=plan.missing))
+    return with_steps(readout.view, plan, replace(found, missing=plan.missing, split=plan.split))
 
 
 def known_rows(readout: Readout, plan: Plan) -> Rows | None:
