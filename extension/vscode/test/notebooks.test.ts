@@ -68,7 +68,7 @@ describe("the notebook that is looked at", () => {
 });
 
 it("tells when cells start and end", () => {
-  const cell = { notebook: notebook("a.ipynb") } as NotebookCell;
+  const cell = { notebook: notebook("a.ipynb"), index: 0 } as NotebookCell;
   const change = (executionSummary: NotebookCell["executionSummary"]) =>
     told.changed.fire({ notebook: cell.notebook, metadata: undefined, contentChanges: [], cellChanges: [{ cell, executionSummary, document: undefined, metadata: undefined, outputs: undefined }] });
   change({ executionOrder: 1 });
