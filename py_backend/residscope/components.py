@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .cache import CacheView, not_cached
 from .errors import ResidscopeError
 from .longer import step
+from .memo import size_of
 from .norms import Norm
 from .products import distinct, dots, project
 from .readout import Functional, Readout
@@ -220,8 +221,16 @@ def head_directions(
     if W_O is None:
         why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
         raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
-    direction = project(W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
+    direction = _projected(view, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
+
+
+def _projected(view: CacheView, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
+    """`project`, kept: what a target makes of a layer's heads is the same at every position."""
+    if vector.device.type != "cpu":  # to look at it would take longer
+        return project(weight, vector)
+    key = ("projected", layer, vector.dtype, tuple(vector.shape), distinct(vector).contiguous().numpy().tobytes())
+    return view.root.memo.once(key, lambda: project(weight, vector), size_of)
 
 
 def neuron_directions(
@@ -280,6 +289,15 @@ def sum_of(terms: Iterable[Tensor]) -> Tensor:
     """Their sum."""
     first, *others = terms
     return sum(others, start=first)
+
+
+def _steps(view: CacheView, plan: Plan) -> tuple[dict[int, float], list[float]]:
+    """The steps of what is split, by layer, and of the pieces."""
+    name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
+    split = {
+        layer: max(view.rounding_step(f"blocks.{layer}.{name}"), coarse(view, layer, plan.part)) for layer in plan.split
+    }
+    return split, [view.rounding_step(*(name for name, _ in terms)) for terms in plan.pieces.values()]
 
 
 def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
