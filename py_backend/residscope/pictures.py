@@ -143,8 +143,8 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
     try:
         found = maps.small(layer, range(_count(view, layer)), Part.of(view.n_pos), step)
         every = [(head, small) for heads, values in found for head, small in zip(heads, values, strict=True)]
-        for head, limit, small in alone(lambda: [(head, *int8(small)) for head, small in every]):
-            limits[head], cells[head] = limit, small
+        for at, limit, figures in alone(lambda: [(head, *int8(small)) for head, small in every]):
+            limits[at], cells[at] = limit, figures
     except ResidscopeError as error:
         refused = [str(error)]
     notes = refused + maps.notes + mean_of_padded(view, maps.prompt)

@@ -1,4 +1,4 @@
-"""An interrupt is the user's: it ends what is worked on at once, goes on to whom it is meant for, and leaves nothing."""
+"""An interrupt is the user's: it ends what is worked on at once, goes on to its owner, and leaves nothing."""
 
 from __future__ import annotations
 

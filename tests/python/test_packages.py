@@ -24,7 +24,7 @@ class Failing(importlib.abc.MetaPathFinder):
     def __init__(self, package: str, error: Exception) -> None:
         self.package, self.error = package, error
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
         if name.partition(".")[0] == self.package:
             raise self.error
 
