@@ -8,7 +8,7 @@ from typing import Any
 from .longer import Progress
 
 AFTER = 1.0
-"""Seconds after which the bar is shown."""
+"""Seconds after which the bar is shown, where as many more are to come; after twice as many in any case."""
 
 
 class LateBar:
@@ -21,7 +21,7 @@ class LateBar:
 
     def __init__(self, name: str, *, shown: bool) -> None:
         self._name, self._shown = name, shown
-        self._from = time.monotonic() + AFTER
+        self._start = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> LateBar:
@@ -33,7 +33,7 @@ class LateBar:
 
     def told(self, progress: Progress) -> None:
         """So far it is."""
-        if not self._shown or not progress.total or time.monotonic() < self._from:
+        if not self._shown or not progress.total or (self._bar is None and self._is_soon(progress)):
             return
         if self._bar is None:
             from tqdm.auto import tqdm
@@ -41,3 +41,9 @@ class LateBar:
             self._bar = tqdm(total=progress.total, initial=progress.done, desc=self._name, unit=" answers", leave=False)
         self._bar.total = progress.total
         self._bar.update(progress.done - self._bar.n)
+
+    def _is_soon(self, progress: Progress) -> bool:
+        """Whether nobody would look yet, or it seems to end in a moment: in a notebook a bar takes half a second."""
+        taken = time.monotonic() - self._start
+        ends = taken * (progress.total - progress.done) < AFTER * progress.done
+        return taken < AFTER or (ends and taken < 2 * AFTER)

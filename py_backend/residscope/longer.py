@@ -111,7 +111,7 @@ class Task:
         self._over = threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="residscope-work", daemon=True)
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="residscope-work", daemon=True)
         self._thread.start()
 
     def wait(self) -> bool:
@@ -137,7 +137,9 @@ class Task:
     def end(self) -> None:
         """Give it up, and wait until it has ended; not for long, since it cannot be told when its next step comes."""
         self._given_up = True
-        self._thread.join(LAST)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(LAST)
 
     def step(self, done: int | None, total: int) -> None:
         """See `step`."""
@@ -201,8 +203,8 @@ class Work:
             return _result(tasks[0], "This was closed while it was worked on.")
         finally:
             self.give_up(id)
-            for task in tasks:
-                task.end()
+            while tasks:  # the traceback of an interrupt holds this list, and is garbage in a ring later on: a thread
+                tasks.pop().end()  # in it would be collected by a call of Python code, which swallows an interrupt
 
     def known(self, id: str) -> bool:
         """Whether a question is being worked on."""
