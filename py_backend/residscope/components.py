@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView, not_cached
@@ -229,7 +230,9 @@ def _projected(view: CacheView, layer: int, weight: Tensor, vector: Tensor) -> T
     """`project`, kept: what a target makes of a layer's heads is the same at every position."""
     if vector.device.type != "cpu":  # to look at it would take longer
         return project(weight, vector)
-    key = ("projected", layer, vector.dtype, tuple(vector.shape), distinct(vector).contiguous().numpy().tobytes())
+    # A digest: the vectors of many prompts are many bytes, and a key is kept beside what it stands for.
+    digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
+    key = ("projected", layer, vector.dtype, tuple(vector.shape), digest)
     return view.root.memo.once(key, lambda: project(weight, vector), size_of)
 
 
@@ -289,15 +292,6 @@ def sum_of(terms: Iterable[Tensor]) -> Tensor:
     """Their sum."""
     first, *others = terms
     return sum(others, start=first)
-
-
-def _steps(view: CacheView, plan: Plan) -> tuple[dict[int, float], list[float]]:
-    """The steps of what is split, by layer, and of the pieces."""
-    name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
-    split = {
-        layer: max(view.rounding_step(f"blocks.{layer}.{name}"), coarse(view, layer, plan.part)) for layer in plan.split
-    }
-    return split, [view.rounding_step(*(name for name, _ in terms)) for terms in plan.pieces.values()]
 
 
 def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
