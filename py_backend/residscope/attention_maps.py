@@ -13,6 +13,7 @@ from .changes import seen, steadily
 from .errors import ResidscopeError
 from .heads import name
 from .labels import mean_of_padded, token_texts
+from .packages import needed
 from .predictions import top_two
 from .protocol import Target, Weighting
 from .sources import wanted_heads
@@ -62,12 +63,10 @@ class Attention:
         """A pandas table: a row for each head and destination, a column for each source.
 
         Raises:
-            ResidscopeError: If pandas is not installed.
+            ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        try:
+        with needed("pandas", "A table", "`pip install pandas`"):
             import pandas as pd
-        except ImportError as error:
-            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
         _, destinations, sources = self.values.shape
         index = pd.MultiIndex.from_product([self.heads, range(destinations)], names=["head", "destination"])
         columns: Any = pd.RangeIndex(sources, name="source")
@@ -161,7 +160,8 @@ def attention(
 
     def work() -> Attention:
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
-        with calm(view.stream.device):
+
+        def found() -> Attention:
             whose, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
             whose = 0 if view.batch == 1 else whose
             goal, said = None, list[str]()
@@ -185,6 +185,8 @@ def attention(
             asked = None if goal is None else goal.target
             meaning = MEANINGS[weighting]
             return Attention(values, names, texts, weighting, meaning, whose, notes, places, asked, view.model_name)
+
+        return calm(view.stream.device, found)
 
     return steadily(cache, model, looked, work)
 

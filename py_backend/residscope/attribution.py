@@ -103,7 +103,8 @@ def attribute(
 
     def work() -> Attribution:
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
-        with calm(view.stream.device):
+
+        def found() -> Attribution:
             targets = Targets.of(view)
             where = positions.resolve(view, position)
             output = None if logits is None else view.whole_logits(logits)
@@ -115,6 +116,8 @@ def attribute(
             if asked is not None and size <= _KEPT:
                 view.memo.put(*asked, value=_copy(result), size=size)
             return result
+
+        return calm(view.stream.device, found)
 
     return steadily(cache, model, looked, work)
 

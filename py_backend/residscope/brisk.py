@@ -13,8 +13,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 TURN = 0.00001
 """Seconds after which Python asks a running thread to let another one go on, while a request is answered."""
@@ -26,16 +28,18 @@ LINGER = 2.0
 """Seconds that this moment lasts."""
 
 _lock = threading.Lock()
-_answering = 0
+_answering: set[object] = set()
 _until = 0.0
 _usual: float | None = None
 _ours = 0.0
+_restorer: threading.Thread | None = None
 
 
 def _in_child() -> None:
     """A forked process has none of our threads: nobody else would give it the usual interval back."""
-    global _lock, _answering, _usual
-    _lock, _answering = threading.Lock(), 0
+    global _lock, _usual, _restorer
+    _lock, _restorer = threading.Lock(), None
+    _answering.clear()
     if _usual is not None:
         sys.setswitchinterval(_usual)
         _usual = None
@@ -45,24 +49,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
-@contextmanager
-def brisk() -> Generator[None, None, None]:
+def brisk(work: Callable[[], T]) -> T:
     """Shorten Python's switch interval meanwhile and for a moment after it. One that the user sets meanwhile stays."""
-    global _answering, _until, _usual, _ours
+    global _until
+    me = object()
+    try:
+        _begin(me)
+        return work()
+    finally:  # first what an interrupt cannot come before: then `_restore` does the rest in any case
+        _answering.discard(me)
+        with _lock:
+            _until = time.monotonic() + LINGER
+            if not _answering and _usual is not None:
+                _set(min(_usual, AFTER))
+
+
+def _begin(me: object) -> None:
+    global _usual, _ours, _restorer
     with _lock:
-        _answering += 1
+        _answering.add(me)
+        if _restorer is None:
+            restorer = threading.Thread(target=_restore, name="residscope-brisk", daemon=True)
+            restorer.start()  # first: nothing is changed that nobody would change back
+            _restorer = restorer
         if _usual is None:
             _usual = _ours = sys.getswitchinterval()
-            threading.Thread(target=_restore, name="residscope-brisk", daemon=True).start()
         _set(min(_usual, TURN))
-    try:
-        yield
-    finally:
-        with _lock:
-            _answering -= 1
-            _until = time.monotonic() + LINGER
-            if not _answering:
-                _set(min(_usual, AFTER))
 
 
 def _set(seconds: float) -> None:
@@ -73,12 +85,12 @@ def _set(seconds: float) -> None:
 
 
 def _restore() -> None:
-    global _usual
+    global _usual, _restorer
     while True:
         time.sleep(LINGER / 4)
         with _lock:
             if not _answering and time.monotonic() >= _until:
                 if _usual is not None:
                     _set(_usual)
-                _usual = None
+                _usual = _restorer = None
                 return

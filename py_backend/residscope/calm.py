@@ -1,33 +1,57 @@
-"""How Residscope computes, whatever the user's code has switched on around it."""
+"""How Residscope computes, whatever the user's code has switched on around it.
+
+What is switched is given back in a `finally` of the very frame that notes what it was, by functions that are not
+Python's own: between these an interrupt cannot come. With a context manager it could, and would leave the user's thread
+without gradients.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
 
-@contextmanager
-def calm(device: torch.device) -> Generator[None, None, None]:
+
+def calm(device: torch.device, work: Callable[[], T]) -> T:
     """Without gradients, and in the precision that was asked for: an `autocast` around the call would round the sums.
 
     Both are properties of the thread, and the user's are back afterwards.
     """
     import torch
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        for kind in {"cpu", device.type}:
-            with suppress(RuntimeError):  # a device that knows no autocast
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
+    kinds = sorted({"cpu", device.type})
+    grad, cast = torch.is_grad_enabled(), [torch.is_autocast_enabled(kind) for kind in kinds if _casts(kind)]
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            for kind in kinds:
+                with suppress(RuntimeError):  # a device that knows no autocast
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            return work()
+    finally:
+        torch._C._set_grad_enabled(grad)  # pyright: ignore[reportPrivateUsage]
+        for kind, enabled in zip(filter(_casts, kinds), cast, strict=True):
+            torch.set_autocast_enabled(kind, enabled)
 
 
-@contextmanager
-def alone() -> Generator[None, None, None]:
+def without_gradients(work: Callable[[], T]) -> T:
+    """Without gradients alone."""
+    import torch
+
+    before = torch.is_grad_enabled()
+    try:
+        with torch.no_grad():
+            return work()
+    finally:
+        torch._C._set_grad_enabled(before)  # pyright: ignore[reportPrivateUsage]
+
+
+def alone(work: Callable[[], T]) -> T:
     """Run what is many small steps on this thread alone.
 
     Torch would spread each step over all cores and wait for the last of them: beside a cell that keeps them busy that
@@ -37,8 +61,19 @@ def alone() -> Generator[None, None, None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        yield
+        torch.set_num_threads(1)
+        return work()
     finally:
         torch.set_num_threads(before)
+
+
+def _casts(kind: str) -> bool:
+    """Whether a kind of device knows `autocast`."""
+    import torch
+
+    try:
+        torch.is_autocast_enabled(kind)
+    except (RuntimeError, TypeError):  # PyTorch before 2.4 takes no name of one
+        return False
+    return True

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import __version__, protocol
 from .desk import Desk
+from .envelope import deliver
 
 TARGET = "residscope"
 VERSION = __version__
@@ -52,8 +53,7 @@ def _open(comm: Any, _message: Any) -> None:
 
 
 def _answer(comm: Any, message: dict[str, Any]) -> None:
-    answer, buffers = _desk.answer(message["content"].get("data"))
-    comm.send(answer, buffers=buffers)
+    deliver(message["content"].get("data"), _desk.answer, lambda said, buffers: comm.send(said, buffers=buffers))
 
 
 def _close(comm: Any, _message: Any) -> None:

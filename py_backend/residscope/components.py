@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cache import CacheView, not_cached
 from .errors import ResidscopeError
 from .longer import step
+from .memo import size_of
 from .norms import Norm
 from .products import distinct, dots, project
 from .readout import Functional, Readout
@@ -220,8 +222,18 @@ def head_directions(
     if W_O is None:
         why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
         raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
-    direction = project(W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
+    direction = _projected(view, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
+
+
+def _projected(view: CacheView, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
+    """`project`, kept: what a target makes of a layer's heads is the same at every position."""
+    if vector.device.type != "cpu":  # to look at it would take longer
+        return project(weight, vector)
+    # A digest: the vectors of many prompts are many bytes, and a key is kept beside what it stands for.
+    digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
+    key = ("projected", layer, vector.dtype, tuple(vector.shape), digest)
+    return view.root.memo.once(key, lambda: project(weight, vector), size_of)
 
 
 def neuron_directions(

@@ -9,7 +9,6 @@ import msgspec
 
 from . import positions
 from .absences import lacking
-from .attribution import decompose
 from .cache import CacheView
 from .envelope import Buffers, float32, number
 from .errors import ResidscopeError
@@ -29,19 +28,19 @@ def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers
     """A decomposition."""
     import torch
 
-    view, targets, logits = scene.view, scene.targets, scene.logits
+    view, targets = scene.view, scene.targets
     prompt = view.check_prompt(ask.prompt)
     where = positions.resolve(view, "last" if ask.position is None else ask.position)
     norm = ask.norm if ask.by == "accumulated" else "frozen"
     target, refusal = targets.resolve(ask.target), None
     try:
-        result = decompose(view, targets, target, ask.by, where, logits, norm)
+        result = scene.decomposed(target, ask.by, where, norm)
     except ResidscopeError as error:
         if ask.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
         # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
         try:
-            result, refusal = decompose(view, targets, target, "layer", where, logits), str(error)
+            result, refusal = scene.decomposed(target, "layer", where), str(error)
         except ResidscopeError:
             raise error from None
 
@@ -92,15 +91,15 @@ def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
     prompt = view.check_prompt(ask.prompt)
     where = positions.resolve(view, "last" if ask.position is None else ask.position)
     target = targets.resolve(ask.target)
-    result = decompose(view, targets, target, "neuron", where, scene.logits, layers=ask.layer)
+    result = scene.decomposed(target, "neuron", where, layers=ask.layer)
     rows = _shown(result.values, prompt)
     own = rows[: result.parts]
     chosen = strongest(own, min(max(ask.k, 1), 50))
-    biases = [i for i, label in enumerate(result.labels) if label.endswith("_mlp_bias")]
+    biases = [i for i, label in enumerate(result.labels[result.parts :], result.parts) if label.endswith("_mlp_bias")]
     reply = NeuronsReply(
         labels=[result.labels[i] for i in chosen],
         count=result.parts,
-        layers=len({label.split("N")[0] for label in result.labels[: result.parts]}),
+        layers=1 if ask.layer is not None else len({label.split("N")[0] for label in result.labels[: result.parts]}),
         total=float(own.sum()),
         bias=float(rows[biases].sum()),
         notes=result.notes + (positions.assumed(view) if ask.position is None else []),

@@ -32,7 +32,7 @@ class Desk:
             message: A `protocol.Question` as plain objects.
 
         Returns:
-            A `protocol.Answer` as plain objects, and its buffers. Never raises.
+            A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
         """
         # The list is also asked for when a notebook was only opened, and the user has run nothing. A question about a
         # cache comes after the user's cells: a tokenizer of their own may import from the notebook's folder only now.

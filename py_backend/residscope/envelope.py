@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Buffers = list[bytes]
+Reply = tuple[dict[str, Any], Buffers]
+"""A `protocol.Answer` as plain objects, and its buffers."""
 
 _NO_ID = (
     f"The kernel cannot tell which answer this would be: a request's id is a text of 1 to {MOST_OF_ID} characters. "
@@ -27,11 +29,13 @@ _NO_ID = (
 
 _HALF = "A text of this request holds half a character (a lone surrogate), which cannot be sent on: leave it out."
 
+_INTERRUPTED = "The kernel was interrupted while it worked this out. Ask again."
+
 _reading = threading.Lock()
 """msgspec works out at first use how a structure is read; two threads that do so at once end the process (in 0.22)."""
 
 
-def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> tuple[dict[str, Any], Buffers]:
+def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> Reply:
     """Answer a message, whatever happens.
 
     Args:
@@ -39,17 +43,15 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         reply: Answers the question, or raises.
 
     Returns:
-        A `protocol.Answer` as plain objects, and its buffers. Never raises.
+        A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
     """
-    id = message.get("id") if isinstance(message, dict) else None
-    id = whole(id) if isinstance(id, str) else ""
+    id = _id(message)
     try:
         if not 1 <= len(id) <= MOST_OF_ID or id != message["id"]:
             raise ResidscopeError("protocol", _NO_ID)
         with _reading:
             question = msgspec.convert(message, Question)
-        with brisk():
-            said, buffers = reply(question)
+        said, buffers = brisk(lambda: reply(question))
         # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
         return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
     except ResidscopeError as error:
@@ -58,11 +60,39 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         failure = refusal(error, message)
     except UnicodeEncodeError:
         failure = Failure("protocol", _HALF)
-    except (Exception, KeyboardInterrupt) as error:  # every request is answered, whatever happens
+    except Exception as error:  # every request is answered, whatever happens
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
     # What was sent may be in the sentence, half characters and all.
     failure = Failure(failure.code, whole(failure.message))
     return msgspec.to_builtins(Answer(id, failure=failure)), []
+
+
+def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[str, Any], Buffers], None]) -> None:
+    """Answer a message, and send the answer.
+
+    An interrupt is the user's, whatever it comes into: whoever asked is told, and then it goes on to whom it is meant
+    for (ipykernel writes it down; a cell ends with it).
+
+    Args:
+        message: As in `answered`.
+        answer: Answers it, as `answered` does.
+        send: Sends the answer.
+    """
+    try:
+        send(*answer(message))
+    except KeyboardInterrupt:
+        send(*interrupted(message))
+        raise
+
+
+def interrupted(message: Any) -> Reply:
+    """What to answer to a message that was being answered when the user interrupted the kernel."""
+    return msgspec.to_builtins(Answer(_id(message), failure=Failure("interrupted", _INTERRUPTED))), []
+
+
+def _id(message: Any) -> str:
+    id = message.get("id") if isinstance(message, dict) else None
+    return whole(id) if isinstance(id, str) else ""
 
 
 def number(value: Tensor) -> float | None:

@@ -12,7 +12,7 @@ from base64 import b64encode
 from typing import Any
 
 from .desk import Desk
-from .envelope import Buffers
+from .envelope import Buffers, interrupted
 
 MIME = "application/vnd.residscope+json"
 
@@ -31,10 +31,20 @@ def answer(questions: str, token: str) -> None:
     Args:
         questions: A list of `protocol.Question`, as JSON; nonsense is answered as one that nobody understands.
         token: What each output bears.
+
+    Raises:
+        KeyboardInterrupt: The user's. That it came is answered to all questions that are left.
     """
-    for question in _each(questions):
-        said, buffers = _desk.answer(question)
-        _publish(said, buffers, token)
+    left = _each(questions)
+    try:
+        while left:
+            said, buffers = _desk.answer(left[0])
+            _publish(said, buffers, token)
+            del left[0]
+    except KeyboardInterrupt:
+        for question in left:
+            _publish(*interrupted(question), token)
+        raise
 
 
 def _each(questions: str) -> list[Any]:

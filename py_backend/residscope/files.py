@@ -22,8 +22,8 @@ def in_place_of(path: Path) -> Generator[IO[bytes]]:
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    number = os.open(beside, flags, 0o666)
     try:
+        number = os.open(beside, flags, 0o666)
         with os.fdopen(number, "wb") as file:
             yield file
             file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from .changes import cache_changed, seen, steadily, weights_changed
 from .errors import ResidscopeError
 from .heads import name
 from .longer import step
+from .memo import size_of
+from .packages import needed
 from .products import dots
 from .protocol import Score
 from .reads import whole_pattern
@@ -82,12 +85,10 @@ class Scores:
         """A pandas table: a row for each layer, a column for each head.
 
         Raises:
-            ResidscopeError: If pandas is not installed.
+            ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        try:
+        with needed("pandas", "A table", "`pip install pandas`"):
             import pandas as pd
-        except ImportError as error:
-            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
         layers, heads = self.values.shape
         index, columns = pd.RangeIndex(layers, name="layer"), pd.RangeIndex(heads, name="head")
         return pd.DataFrame(self.values.cpu().numpy(), index=index, columns=columns)
@@ -155,8 +156,7 @@ def scores(
 
     def work() -> Scores:
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
-        with calm(view.stream.device):
-            return score_heads(view, score, view.check_prompt(prompt))
+        return calm(view.stream.device, lambda: score_heads(view, score, view.check_prompt(prompt)))
 
     return steadily(cache, model, looked, work)
 
@@ -168,15 +168,13 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
         values, notes = copying.copying(view)
         notes = weights_changed(view) + notes
         return Scores(values, labels, score, MEANINGS[score], -1.0, 1.0, prompt, notes, view.model_name)
-    prompts = range(view.batch) if prompt is None else range(prompt, prompt + 1)
-    first, last = positions.first(view), positions.last(view)
-    spans = {at: range(first[at], last[at] + 1) for at in prompts}
+    spans = _spans(view, score)
+    if prompt is not None:
+        spans = {at: span for at, span in spans.items() if at == prompt}
     without = _without_attention(view)
-    if score in ("first", "entropy"):  # the first destination has no choice
-        spans = {at: span for at, span in spans.items() if len(span) > 1}
-        if not spans:
-            raise ResidscopeError("too-short", "A prompt of one token leaves attention no choice: there is no score.")
-    values = _measured(view, score, spans, without)
+    if not spans:
+        raise ResidscopeError("too-short", "A prompt of one token leaves attention no choice: there is no score.")
+    values = _each(view, score, spans, without).mean(0)
     notes = cache_changed(view)
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
@@ -192,12 +190,36 @@ def _without_attention(view: CacheView) -> list[int]:
     return list(without)
 
 
-def _measured(view: CacheView, score: Score, spans: dict[int, range], without: list[int]) -> Tensor:
-    """The mean of the prompts' scores; NaN in layers without attention.
+def _spans(view: CacheView, score: Score) -> dict[int, range]:
+    """Each prompt's real positions, of prompts that have a score."""
+    ends = zip(positions.first(view), positions.last(view), strict=True)
+    spans = {at: range(first, last + 1) for at, (first, last) in enumerate(ends)}
+    # The first destination has no choice.
+    return {at: span for at, span in spans.items() if len(span) > 1 or score not in ("first", "entropy")}
+
+
+def _each(
+    view: CacheView, score: Score, spans: dict[int, range], without: list[int]
+) -> Float[Tensor, "prompt layer head"]:
+    """The prompts' scores; those of short ones are worked out for all at once, and kept."""
+    every = _spans(view, score)
+    if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
+        key = ("scores", score, *((at, span.start, span.stop) for at, span in every.items()))
+        with suppress(ResidscopeError):  # one of the others may be the reason
+            values = view.memo.once(key, lambda: _measured(view, score, every, without), size_of)
+            return values[[number for number, at in enumerate(every) if at in spans]]
+    return _measured(view, score, spans, without)
+
+
+def _measured(
+    view: CacheView, score: Score, spans: dict[int, range], without: list[int]
+) -> Float[Tensor, "prompt layer head"]:
+    """The prompts' scores; NaN in layers without attention.
 
     Prompts that begin and end at the same positions are taken together, as many as fit the budget.
     """
-    total = view.like.new_zeros(view.n_layers, view.n_heads)
+    place = {prompt: number for number, prompt in enumerate(spans)}
+    values = view.like.new_full((len(spans), view.n_layers, view.n_heads), math.nan)
     for span in dict.fromkeys(spans.values()):
         own = [prompt for prompt, of in spans.items() if of == span]
         for prompts in blocks(own, CELLS // (view.n_heads * view.n_pos**2)):
@@ -210,10 +232,8 @@ def _measured(view: CacheView, score: Score, spans: dict[int, range], without: l
                 figures = _of_layer(real, measure)
                 if not bool(figures.isfinite().all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
-                total[layer, : figures.shape[1]] += figures.sum(0)
-                total[layer, figures.shape[1] :] = math.nan
-    total[without] = math.nan
-    return total / len(spans)
+                values[[place[prompt] for prompt in prompts], layer, : figures.shape[1]] = figures.to(values)
+    return values
 
 
 def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) -> Float[Tensor, "prompt head"]:

@@ -20,6 +20,7 @@ from .labels import padding_in_mean
 from .logits import Output, unembedding_of_stream
 from .norms import Norm as FinalNorm
 from .norms import odd_final_norm
+from .packages import needed
 from .positions import assumed, on_padding, resolve
 from .predictions import top_two
 from .protocol import Norm, Target
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenLens", "lens", "token_lens"]
 
-_FIGURES = 16_000_000  # so many logits at once: 64 MB
+_FIGURES = 6_000_000  # so many logits at once: 24 MB, and a moment's work
 _POINT = re.compile(r"(\d+)_(pre|mid)")
 
 
@@ -75,12 +76,10 @@ class TokenLens:
         """A pandas table of the likeliest tokens' texts: a row for each point, a column for each position.
 
         Raises:
-            ResidscopeError: If pandas is not installed.
+            ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        try:
+        with needed("pandas", "A table", "`pip install pandas`"):
             import pandas as pd
-        except ImportError as error:
-            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
         columns: Any = pd.Index(self.positions, name="position")
         rows = [[tokens[0] for tokens in row] for row in self.tokens]
         return pd.DataFrame(rows, index=pd.Index(self.points, name="point"), columns=columns)
@@ -156,7 +155,8 @@ def token_lens(
 
     def work() -> TokenLens:
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
-        with calm(view.stream.device):
+
+        def found() -> TokenLens:
             targets, which = Targets.of(view), view.check_prompt(prompt)
             given = None if logits is None else view.whole_logits(logits)
             said = []
@@ -171,6 +171,8 @@ def token_lens(
             found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
             said = targets.said + without_space(targets, target, None, given) + said
             return replace(found, notes=said + found.notes + _from_the_end(view, positions))
+
+        return calm(view.stream.device, found)
 
     return steadily(cache, model, looked, work)
 
@@ -207,12 +209,10 @@ def lens(
     read = Reader(targets.view, norm)
     has_answer = target.direction is None and bool(target.contrasts)
     answers = _answers(target, targets.view.batch) if has_answer else None
-    columns: list[list[_Cells]] = []
-    for block in blocks(positions, read.rows):
-        columns.append([_cells(read, some, block, answers, k) for some in blocks(points, read.rows // len(block))])
+    columns = [_column(read, points, block, answers, k) for block in blocks(positions, read.rows)]
 
     def whole(name: str) -> Tensor:
-        return torch.cat([torch.cat([getattr(cells, name) for cells in column]) for column in columns], dim=1)
+        return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
 
     ids, probabilities = whole("ids"), whole("probabilities")
     named = {id: targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
@@ -229,10 +229,30 @@ def lens(
 class _Cells:
     """Some cells of the lens."""
 
-    ids: Int[Tensor, "point position k"]
-    probabilities: Float[Tensor, "point position k"]
-    answer: Float[Tensor, "point position"] | None
-    rank: Int[Tensor, "point position"] | None
+    ids: Int[Tensor, "*point position k"]
+    probabilities: Float[Tensor, "*point position k"]
+    answer: Float[Tensor, "*point position"] | None
+    rank: Int[Tensor, "*point position"] | None
+
+    def __getitem__(self, point: int) -> _Cells:
+        """Those of one point."""
+        answer, rank = (None if part is None else part[point] for part in (self.answer, self.rank))
+        return _Cells(self.ids[point], self.probabilities[point], answer, rank)
+
+
+def _column(
+    read: Reader, points: Sequence[str], positions: Sequence[int], answers: Tensor | None, k: int
+) -> list[_Cells]:
+    """The cells of each point. They are kept: a view asks for other points beside those that it has."""
+    asked = ("lens", read.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
+    memo = read.view.memo.part(*asked)
+    found: dict[str, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
+    for some in blocks([point for point in points if point not in found], read.rows // len(positions)):
+        cells = _cells(read, some, positions, answers, k)
+        for number, point in enumerate(some):
+            found[point] = cells[number]
+            memo.put(point, value=cells[number], size=16 * len(positions) * (k + 1))
+    return [found[point] for point in points]
 
 
 def _cells(read: Reader, points: Sequence[str], positions: Sequence[int], answers: Tensor | None, k: int) -> _Cells:
@@ -245,13 +265,15 @@ def _cells(read: Reader, points: Sequence[str], positions: Sequence[int], answer
     ranks: list[Tensor] = []
     for prompts in blocks(range(batch), read.rows // (len(points) * len(positions))):
         logits = read(points, positions, range(prompts[0], prompts[-1] + 1))
-        everything = logits.logsumexp(-1)
+        shares = logits.softmax(-1)
         if answers is not None:
             ids = answers[prompts[0] : prompts[-1] + 1].to(logits.device)
-            best = logits.gather(-1, ids[:, None, None].expand(*logits.shape[:3], -1)).amax(-1)
-            said.append((best - everything).exp())
-            ranks.append(1 + (logits > best[..., None]).sum(-1))
-        part = logits.sub_(everything[..., None]).exp_().sum(0)
+            ids = ids[:, None, None].expand(*logits.shape[:3], -1)
+            said.append(shares.gather(-1, ids).amax(-1))
+            best = logits.gather(-1, ids).amax(-1)
+            # Counted in 32 bits, and read off the logits: shares far below the first one's are 0 alike.
+            ranks.append(1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long())
+        part = shares[0] if len(prompts) == 1 else shares.sum(0)
         total = part if total is None else total.add_(part)
     if total is None or not bool(total.isfinite().all()):
         check_finite(read.view, total)
@@ -269,11 +291,13 @@ class Reader:
         norm: Whether the final norm's scale is held or recomputed.
 
     Attributes:
+        view: The cache.
+        norm: Whether the scale is held.
         rows: So many rows of logits fit the budget.
     """
 
     def __init__(self, view: CacheView, norm: Norm) -> None:
-        self.view, self._frozen = view, norm == "frozen"
+        self.view, self.norm, self._frozen = view, norm, norm == "frozen"
         self._W_U, self._b_U = unembedding_of_stream(view)
         self._output = Output.of(view.model)
         self._norm = FinalNorm.of(getattr(view.model, "ln_final", None), view)

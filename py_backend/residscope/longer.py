@@ -2,16 +2,20 @@
 
 It runs in a thread of its own, and the code that does it calls `step` now and then. Whoever asked is told after a
 moment how far it is, and asks again with the same question; who does not want it any more says so, or never asks again.
+
+An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread. So no line of it may leave
+something behind that only the next line would undo: a lock is held by `with`, and what is counted is taken off in a
+`finally` that stands around its being counted.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Hashable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 from .brisk import brisk
 from .errors import ResidscopeError
@@ -26,6 +30,9 @@ MOST = 64
 
 PATIENCE = 5.0
 """Seconds after which work is given up that nobody asks about."""
+
+LAST = 0.15
+"""Seconds that an interrupted caller waits for its work to end, before it goes on."""
 
 _here = threading.local()
 
@@ -42,7 +49,17 @@ def step(done: int | None = None, total: int = 0) -> None:
     """
     task: Task | None = getattr(_here, "task", None)
     if task is not None:
-        task.step(done, total)
+        task.step(None if getattr(_here, "silent", False) else done, total)
+
+
+@contextmanager
+def silent() -> Generator[None, None, None]:
+    """What is done meanwhile is a part of the work: how far it is itself is told to nobody."""
+    before, _here.silent = getattr(_here, "silent", False), True
+    try:
+        yield
+    finally:
+        _here.silent = before
 
 
 class Turns:
@@ -50,28 +67,25 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[None] = deque()
+        self._waiting: set[object] = set()
 
-    @contextmanager
-    def mine(self) -> Generator[None, None, None]:
-        """Wait for the turn, and have it."""
-        self._take()
+    def mine(self, work: Callable[[], T]) -> T:
+        """Wait for the turn, and do this in it."""
+        me = object()
         try:
-            yield
+            self._waiting.add(me)
+            with self._lock:
+                self._waiting.discard(me)
+                return work()
         finally:
-            self._lock.release()
+            self._waiting.discard(me)
 
     def between(self) -> None:
-        """Whoever has the turn lets the others go first."""
+        """Whoever has the turn lets the others go first; never called on the main thread."""
         if self._waiting:
             self._lock.release()
             time.sleep(0.0005)  # or else this thread takes the lock again before they can
-            self._take()
-
-    def _take(self) -> None:
-        self._waiting.append(None)
-        self._lock.acquire()
-        self._waiting.pop()
+            self._lock.acquire()
 
 
 class Task:
@@ -97,7 +111,8 @@ class Task:
         self._over = threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="residscope-work", daemon=True).start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="residscope-work", daemon=True)
+        self._thread.start()
 
     def wait(self) -> bool:
         """Wait a moment; whether it is over."""
@@ -119,6 +134,13 @@ class Task:
         """At its next step it ends."""
         self._given_up = True
 
+    def end(self) -> None:
+        """Give it up, and wait until it has ended; not for long, since it cannot be told when its next step comes."""
+        self._given_up = True
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(LAST)
+
     def step(self, done: int | None, total: int) -> None:
         """See `step`."""
         if done is not None:
@@ -130,8 +152,7 @@ class Task:
     def _run(self) -> None:
         _here.task = self
         try:
-            with brisk(), self._turns.mine():
-                self._result = self._work()
+            self._result = brisk(lambda: self._turns.mine(self._work))
         except BaseException as error:  # it is raised where the result is asked for
             self._error = error.with_traceback(None)  # its frames hold what was worked on
         finally:
@@ -159,9 +180,31 @@ class Work:
         self._tasks: dict[str, Task] = {}
         self._lock = threading.Lock()  # questions come in on several threads
 
-    def short(self) -> AbstractContextManager[None]:
-        """For what takes a moment: wait for the turn, and have it."""
-        return self._turns.mine()
+    def short(self, work: Callable[[], T]) -> T:
+        """For what takes a moment: wait for the turn, and do it."""
+        return self._turns.mine(work)
+
+    def whole(self, work: Callable[[], T], told: Callable[[Progress], None]) -> T:
+        """What takes long, to its end, for who waits here: an interrupt, or `give_up_all`, ends it.
+
+        Args:
+            work: Finds the answer.
+            told: Is told now and then how far it is.
+
+        Raises:
+            ResidscopeError: If it was given up; or what the work raised.
+        """
+        id, tasks = uuid4().hex, list[Task]()
+        try:
+            # In the list first: an interrupt before the name is bound would leave the work to itself.
+            tasks.append(self._task(id, None, work))
+            while not tasks[0].wait():
+                told(Progress(tasks[0].done, tasks[0].total))
+            return _result(tasks[0], "This was closed while it was worked on.")
+        finally:
+            self.give_up(id)
+            while tasks:  # the traceback of an interrupt holds this list, and is garbage in a ring later on: a thread
+                tasks.pop().end()  # in it would be collected by a call of Python code, which swallows an interrupt
 
     def known(self, id: str) -> bool:
         """Whether a question is being worked on."""
@@ -180,16 +223,16 @@ class Work:
                 what the work raised.
         """
         task = self._task(id, question, work)
-        if not task.wait():
-            return Progress(task.done, task.total)
+        try:
+            if not task.wait():
+                return Progress(task.done, task.total)
+        except KeyboardInterrupt:  # who interrupts what waits for it does not want it
+            self.give_up(id)
+            raise
         with self._lock:
             if self._tasks.get(id) is task:
                 del self._tasks[id]
-        try:
-            return task.result()
-        except GivenUpError:
-            said = "This was given up: nobody asked for it for a while. Ask again."
-            raise ResidscopeError("given-up", said) from None
+        return _result(task, "This was given up: nobody asked for it for a while. Ask again.")
 
     def _task(self, id: str, question: Hashable, work: Callable[[], Any]) -> Task:
         with self._lock:
@@ -216,3 +259,10 @@ class Work:
         """No answer is."""
         for id in list(self._tasks):
             self.give_up(id)
+
+
+def _result(task: Task, otherwise: str) -> Any:
+    try:
+        return task.result()
+    except GivenUpError:
+        raise ResidscopeError("given-up", otherwise) from None

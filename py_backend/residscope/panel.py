@@ -18,16 +18,18 @@ import msgspec
 import traitlets
 
 from . import positions
-from .envelope import Buffers, answered
+from .envelope import Buffers, answered, deliver
 from .errors import ResidscopeError
 from .heads import name as head_name
 from .heads import parse as parse_head
+from .late_bar import LateBar
 from .legible import shown
 from .namespace import name_of
 from .presence import Views
 from .protocol import (
     AnyReply,
     Describe,
+    Holds,
     Padding,
     Presence,
     PresenceReply,
@@ -205,8 +207,7 @@ class Panel(anywidget.AnyWidget):
 
     # --- requests ----------------------------------------------------------------------------------------------------
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
-        answer, buffers = answered(message, self._reply)
-        self.send(answer, buffers)
+        deliver(message, lambda asked: answered(asked, self._reply), self.send)
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, Presence):
@@ -228,32 +229,45 @@ class Panel(anywidget.AnyWidget):
         fields |= {"target": self._resolved, "position": position}
         return Shown(**fields)
 
-    def to_html(self) -> str:
+    def to_html(self, *, holds: Holds = "heads", progress: bool = True) -> str:
         """What is shown as a stand-alone HTML page, with what is one gesture away, as far as there is room.
 
-        It works offline, without a kernel and without any other file, and sends nothing anywhere.
+        It works offline, without a kernel and without any other file, and sends nothing anywhere. Interrupted, it ends
+        at once, and leaves nothing.
+
+        Args:
+            holds: How much of what is one gesture away. `"view"`: the charts and the tab in view, with the heads that
+                are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole token
+                lens, the head scores and each layer's neurons, which takes about twice as long.
+            progress: Whether to show a progress bar (tqdm) where it takes more than a second.
 
         Raises:
-            ResidscopeError: If the cache is gone.
+            ResidscopeError: If `holds` is none of these, the cache is gone, or the panel is closed meanwhile.
         """
-        _, [text] = self._service.reply(WritePage(self.shown))
+        if holds not in get_args(Holds):
+            known = ", ".join(f'"{one}"' for one in get_args(Holds))
+            raise ResidscopeError("holds", f"`holds={holds!r}` is not known: use {known}.")
+        with LateBar("to_html", shown=progress) as bar:
+            _, [text] = self._service.finish(WritePage(self.shown, holds), bar.told)
         return text.decode()
 
-    def save(self, path: str | Path) -> Path:
-        """Write `to_html()` to a file, UTF-8.
+    def save(self, path: str | Path, *, holds: Holds = "heads", progress: bool = True) -> Path:
+        """Write `to_html()` to a file, UTF-8. Interrupted, it leaves the file that was there, if one was.
 
         Args:
             path: Where to. A file that is there is replaced.
+            holds: See `to_html`.
+            progress: See `to_html`.
 
         Returns:
             Where it is.
 
         Raises:
-            ResidscopeError: If there can be no file at `path`.
+            ResidscopeError: If there can be no file at `path`; or as `to_html`.
         """
         from .export.page import write
 
-        return write(path, self.to_html())
+        return write(path, self.to_html(holds=holds, progress=progress))
 
     def __repr__(self) -> str:
         """Which panel this is, in a line."""

@@ -60,13 +60,12 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
     notes = cache_changed(view) + mean_of_padded(view, prompt)
 
     def add(weighting: Weighting, values: Tensor) -> None:
-        with alone():
-            what, buffer = _packed(weighting, values)
+        what, buffer = alone(lambda: _packed(weighting, values))
         parts.append(what)
         buffers.append(buffer)
 
     def read(maps: Maps) -> Tensor:
-        return maps.small(ask.layer, [ask.head], part, part.step, ask.pool)[0][1][0]
+        return maps.one(ask.layer, ask.head, part, ask.pool)
 
     patterns, whole_prompt = Maps(view, "pattern", prompt), ask.rows is None and ask.columns is None
     add("pattern", read(patterns))
@@ -143,10 +142,9 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
     refused: list[str] = []
     try:
         found = maps.small(layer, range(_count(view, layer)), Part.of(view.n_pos), step)
-        with alone():
-            for heads, values in found:
-                for head, small in zip(heads, values, strict=True):
-                    limits[head], cells[head] = int8(small)
+        every = [(head, small) for heads, values in found for head, small in zip(heads, values, strict=True)]
+        for at, limit, figures in alone(lambda: [(head, *int8(small)) for head, small in every]):
+            limits[at], cells[at] = limit, figures
     except ResidscopeError as error:
         refused = [str(error)]
     notes = refused + maps.notes + mean_of_padded(view, maps.prompt)

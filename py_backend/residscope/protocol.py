@@ -54,6 +54,7 @@ Padding = Literal["found", "none"]
 """Whether what was taken for padding is left out, or counts as real."""
 
 Tab = Literal["attention", "positions", "token-lens", "prompts"]
+Holds = Literal["view", "heads", "all"]
 Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
 
 
@@ -271,6 +272,7 @@ class WritePage(Request, frozen=True, tag="page"):
     """The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8."""
 
     shown: Shown
+    holds: Holds = "heads"
 
 
 class ListCaches(Request, frozen=True, tag="caches"):

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
+from .packages import needed
 from .protocol import By, Target
 from .signed import signed
 
@@ -92,12 +93,10 @@ class Attribution:
         """A pandas table in logits: the rows by label, a column per prompt (and per position or head, where there are).
 
         Raises:
-            ResidscopeError: If pandas is not installed.
+            ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        try:
+        with needed("pandas", "A table", "`pip install pandas`"):
             import pandas as pd
-        except ImportError as error:
-            raise ResidscopeError("pandas", "A table needs pandas: `pip install pandas`.") from error
         values = self.values.cpu()
         said = {"batch": "prompt", "pos": "position"}
         names = [said.get(axis, axis) for axis in self.axes[1:]]
@@ -117,7 +116,7 @@ class Attribution:
             path: Where to write it; by default the text is returned.
 
         Raises:
-            ResidscopeError: If pandas is not installed.
+            ResidscopeError: If pandas is not installed, or cannot be imported.
         """
         return self.to_frame().to_csv(path)
 

@@ -11,6 +11,8 @@ import random
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .calm import without_gradients
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,29 +45,35 @@ class Samples:
         import torch
 
         # No user's code: of subclasses and modes. `as_strided` refuses what lies outside of the memory.
-        with torch.no_grad(), torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            return tuple(_read(tensors, list(kinds.values())) for kinds in self._groups.values())
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            groups = self._groups.values()
+            return without_gradients(lambda: tuple(_read(tensors, list(kinds.values())) for kinds in groups))
 
 
 def samples(tensors: list[Tensor]) -> list[bytes | None]:
     """The elements of each of a few tensors; None for what cannot be read."""
     import torch
 
-    found: list[bytes | None] = [None] * len(tensors)
     by_device: dict[Any, list[int]] = {}
     for index, tensor in enumerate(tensors):
         if _is_readable(tensor):
             by_device.setdefault(tensor.device, []).append(index)
-    with torch.no_grad(), torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        for indices in by_device.values():
-            paths = [[(i, *_path(tuple(tensors[i].shape), tensors[i].stride()))] for i in indices]
-            whole, start = _read(tensors, paths), 0
-            for index, [(_, size, _stride)] in zip(indices, paths, strict=True):
-                count = tensors[index].element_size()
-                for length in size:
-                    count *= length
-                found[index] = None if whole is None else whole[start : start + count]
-                start += count
+    with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+        return without_gradients(lambda: _of_each(tensors, by_device))
+
+
+def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[bytes | None]:
+    """The elements of each, where they can be read."""
+    found: list[bytes | None] = [None] * len(tensors)
+    for indices in by_device.values():
+        paths = [[(i, *_path(tuple(tensors[i].shape), tensors[i].stride()))] for i in indices]
+        whole, start = _read(tensors, paths), 0
+        for index, [(_, size, _stride)] in zip(indices, paths, strict=True):
+            count = tensors[index].element_size()
+            for length in size:
+                count *= length
+            found[index] = None if whole is None else whole[start : start + count]
+            start += count
     return found
 
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from . import positions
+from .attribution import decompose
 from .cache import CacheView
-from .protocol import Target, Weighting
+from .memo import UnknownError, key_of, size_of
+from .protocol import By, Norm, Target, Weighting
+from .result import Attribution
 from .targets import Targets
 from .weightings import Goal, Maps
 
 if TYPE_CHECKING:
+    from jaxtyping import Int
     from torch import Tensor
+
+_KEPT = 16_000_000
+"""A decomposition of more bytes is not kept."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,29 @@ class Scene:
         """The way to a target; layers are held against the stream at this position (None: each prompt's last)."""
         where = positions.resolve(self.view, "last" if position is None else position)
         return Goal(self.targets, self.targets.resolve(target), where)
+
+    def decomposed(
+        self,
+        target: Target,
+        by: By,
+        where: Int[Tensor, " batch"] | None,
+        norm: Norm = "frozen",
+        layers: int | None = None,
+    ) -> Attribution:
+        """`decompose`, of all prompts at once and kept: the next prompt's figures are there already."""
+        try:
+            given = key_of(self.logits)
+        except UnknownError:
+            return decompose(self.view, self.targets, target, by, where, self.logits, norm, layers=layers)
+        at = None if where is None else tuple(where.tolist())
+        key = ("decomposed", by, msgspec.msgpack.encode(target), at, norm, layers, given)
+        found: Attribution | None = self.view.memo.get(*key)
+        if found is None:
+            found = decompose(self.view, self.targets, target, by, where, self.logits, norm, layers=layers)
+            size = size_of(found.values)
+            if size <= _KEPT:
+                self.view.memo.put(*key, value=found, size=size)
+        return found
 
     def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> Maps:
         """Attention, weighted one way."""

@@ -162,7 +162,7 @@ class Service:
             message: A `protocol.Question` as plain objects.
 
         Returns:
-            A `protocol.Answer` as plain objects, and its buffers. Never raises.
+            A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
         """
         return answered(message, lambda question: self.reply(question.ask, question.id))
 
@@ -183,12 +183,23 @@ class Service:
         if isinstance(ask, GiveUp):
             self._work.give_up(ask.id)
             return GivenUp(), []
-        if id and (self._work.known(id) or (isinstance(ask, _MAY_TAKE_LONG) and self._large())):
+        if id and (self._work.known(id) or self._takes_long(ask)):
             question = msgspec.msgpack.encode((ask, about))
             found = self._work.long(id, question, partial(self._answer, ask, looked))
             return (Working(found.done, found.total), []) if isinstance(found, Progress) else found
-        with self._work.short():
-            return self._answer(ask, looked)
+        return self._work.short(partial(self._answer, ask, looked))
+
+    def finish(self, ask: AnyRequest, told: Callable[[Progress], None]) -> tuple[AnyReply, Buffers]:
+        """Answer one request that takes long, to its end; an interrupt, or `release`, ends it.
+
+        Args:
+            ask: The request.
+            told: Is told now and then how far it is.
+
+        Raises:
+            ResidscopeError: If it cannot be answered; the sentence says why.
+        """
+        return self._work.whole(partial(self._answer, ask, False), told)
 
     def ahead(self, shown: Shown) -> dict[str, Any]:
         """What a view of this selection asks first, and the answers; nothing where that may take long.
@@ -221,8 +232,10 @@ class Service:
         view = CacheView(held.cache, model=held.model, seen=self._sight, **given)
         del held  # long work must not keep the cache alive
         # Grad mode and autocast are the thread's: a subshell's thread has its own.
-        with calm(view.stream.device):
-            return self._reply(view, ask)
+        return calm(view.stream.device, lambda: self._reply(view, ask))
+
+    def _takes_long(self, ask: AnyRequest) -> bool:
+        return isinstance(ask, WritePage) or (isinstance(ask, _MAY_TAKE_LONG) and self._large())
 
     def _large(self) -> bool:
         """Whether a request may have to read so much that it takes longer than a moment."""
@@ -352,7 +365,7 @@ class Service:
         from .export.snapshot import snapshot
 
         self._check(view, ask.shown)
-        held = snapshot(partial(self._reply, view), self.name, ask.shown)
+        held = snapshot(partial(self._reply, view), self.name, ask.shown, ask.holds)
         return PageReply(file_name(self.name, ask.shown, view.batch)), [page(held).encode()]
 
     def _check(self, view: CacheView, shown: Shown) -> None:
@@ -378,13 +391,5 @@ _REMEMBERED = Attribute | ReadAttention
 """A pointer comes back to a head that it has passed, and two views may show the same."""
 
 _MAY_TAKE_LONG = (
-    Attribute
-    | RankNeurons
-    | MapPositions
-    | ReadTokenLens
-    | ScoreHeads
-    | BlendAttention
-    | ReadThumbnails
-    | WriteCode
-    | WritePage
+    Attribute | RankNeurons | MapPositions | ReadTokenLens | ScoreHeads | BlendAttention | ReadThumbnails | WriteCode
 )

@@ -7,7 +7,7 @@ Transformer Circuits" (2021).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -69,6 +69,11 @@ class Goal:
     @cached_property
     def _memo(self) -> Memo:
         return self.targets.view.memo.part("goal", msgspec.msgpack.encode(self.target))
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What tells it from others in the same cache."""
+        return msgspec.msgpack.encode(self.target), None if self.where is None else tuple(self.where.tolist())
 
     @property
     def way(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
@@ -158,11 +163,42 @@ class Maps:
         """The same down-sampled: the whole maps are never there, only a strip of them at a time."""
         import torch
 
-        with alone():
-            return [
+        return alone(
+            lambda: [
                 (some, torch.cat([down_sampled(strip, step, pool) for strip in strips], dim=1))
                 for some, strips in self._strips(layer, heads, part, STRIP, step)
             ]
+        )
+
+    def one(self, layer: int, head: int, part: Part, pool: Pool = "peak") -> Float[Tensor, "row column"]:
+        """The map of one head, or a part of it, as it travels. Small ones are worked out with all of their layer."""
+        self.view.check_head(layer, head)
+        if part.whole and part.step == 1 and len(part.rows) == self.view.n_pos:
+            together = self._together(layer, part)
+            if together is not None:
+                self._note(together[1])
+                return together[0][head]
+        return self.small(layer, [head], part, part.step, pool)[0][1][0]
+
+    def _together(self, layer: int, part: Part) -> tuple[Tensor, list[str]] | None:
+        """The whole maps of a layer's heads, kept, and their notes; None where each must be looked at by itself."""
+        import torch
+
+        heads = range(self.view.n_heads)
+        if len(heads) * len(self.prompts) * len(part.rows) ** 2 > STRIP:
+            return None
+        goal = None if self.goal is None else self.goal.key
+        memo = self.view.memo.part("maps", self.weighting, self.prompt, goal)
+        found: tuple[Tensor, list[str]] | tuple[()] | None = memo.get(layer)
+        if found is None:
+            every = Maps(self.view, self.weighting, self.prompt, self.goal)
+            try:
+                maps = torch.cat([some for _, some in every.small(layer, heads, part, 1)])
+                found = () if every._left else (maps, every.notes)  # what is left over is told of a head, not of all
+            except ResidscopeError:  # one of the others may be the reason
+                found = ()
+            memo.put(layer, value=found, size=size_of(found[0]) if found else 0)
+        return found or None
 
     def all(self, layer: int, heads: Sequence[int]) -> Float[Tensor, "head destination source"]:
         """Maps of heads of one layer, all at once."""

@@ -41,7 +41,7 @@ def offline(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     wrong: list[str] = []
 
     def opened(panel: residscope.Panel) -> Page:
-        url = panel.save(tmp_path / "ein Bild.html").as_uri()
+        url = panel.save(tmp_path / "ein Bild.html", holds="all").as_uri()
         page = context.new_page()
         page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
         page.on("console", lambda message: wrong.append(message.text))

@@ -30,44 +30,47 @@ def wait():
 
 
 def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
-    with brisk():
+    def meanwhile() -> None:
         assert sys.getswitchinterval() == pytest.approx(TURN)
-        with brisk():
-            pass
-        assert sys.getswitchinterval() == pytest.approx(TURN)
+
+    def twice() -> None:
+        meanwhile()
+        brisk(lambda: None)
+        meanwhile()
+
+    brisk(twice)
     assert sys.getswitchinterval() == pytest.approx(AFTER)
-    with brisk():
-        assert sys.getswitchinterval() == pytest.approx(TURN)
+    brisk(meanwhile)
     wait()
     assert sys.getswitchinterval() == usual
 
 
 def test_after_a_failure_too(usual):
-    with pytest.raises(KeyError), brisk():
-        raise KeyError
+    with pytest.raises(ZeroDivisionError):
+        brisk(lambda: 1 / 0)
     wait()
     assert sys.getswitchinterval() == usual
 
 
 def test_the_users_own_stays():
-    with brisk():
-        sys.setswitchinterval(0.25)
+    brisk(lambda: sys.setswitchinterval(0.25))
     wait()
     assert sys.getswitchinterval() == 0.25
 
 
 def test_a_shorter_one_is_left():
     sys.setswitchinterval(1e-6)
-    with brisk():
-        assert sys.getswitchinterval() == pytest.approx(1e-6)
+    assert brisk(sys.getswitchinterval) == pytest.approx(1e-6)
     wait()
     assert sys.getswitchinterval() == pytest.approx(1e-6)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_the_usual_one(usual):
-    with brisk():
+    def fork() -> int:
         child = os.fork()
         if child == 0:
             os._exit(0 if sys.getswitchinterval() == usual else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        return child
+
+    assert os.waitpid(brisk(fork), 0)[1] == 0

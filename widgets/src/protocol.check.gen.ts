@@ -154,6 +154,7 @@ export const WriteCode = v.object({
 export const WritePage = v.object({
   kind: v.picklist(["page"]),
   shown: Shown,
+  holds: v.exactOptional(v.picklist(["all","heads","view"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ListCaches = v.object({
@@ -449,6 +450,7 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "padding": "found"
   },
   "page": {
+    "holds": "heads",
     "padding": "found"
   },
   "caches": {

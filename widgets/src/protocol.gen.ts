@@ -288,6 +288,7 @@ export interface Shown {
 export interface WritePage {
   kind: "page";
   shown: Shown;
+  holds?: "all" | "heads" | "view";
   padding?: "found" | "none";
 }
 /**
@@ -671,4 +672,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "274fdaca0194";
+export const WIRE = "c8ec2f48dc21";

@@ -10,8 +10,3 @@ class DemoError(ResidscopeError):
 
     def __init__(self, message: str) -> None:
         super().__init__("demo", message)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message, to be quoted within a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -7,13 +7,16 @@ as the giver, and the sentence asks for the other one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .errors import DemoError, first_line
+from ..packages import because, first_line, is_missing
+from .errors import DemoError
 from .model import demo_model_folder, quiet_transformers
 
 if TYPE_CHECKING:
@@ -75,15 +78,12 @@ def load(model: str | None = None) -> TransformerBridge:
     """
     name = model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
     folder = demo_model_folder() if name is None else local_folder(name)
-    with _quiet_boot(folder is not None):
-        try:
+    try:
+        with _quiet_boot(folder is not None):
             from transformer_lens.model_bridge import TransformerBridge
-        except ImportError:
-            raise DemoError(
-                "The demo needs TransformerLens 3.9 or later (`pip install -U transformer-lens`). Residscope itself "
-                "reads this version's caches: `residscope.inspect(cache, answers)`."
-            ) from None
-
+    except Exception as error:  # an environment whose packages do not fit each other raises anything
+        raise DemoError(_unusable(error)) from error
+    with _quiet_boot(folder is not None):
         try:
             bridge = cast("Any", TransformerBridge).boot_transformers(str(folder or name))
         except Exception as error:
@@ -156,9 +156,38 @@ def _one_token(model: TransformerBridge, name: str) -> int:
     return int(ids[0])
 
 
+_OURS = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
+
+
+def _unusable(error: Exception) -> str:
+    """Why TransformerLens' bridge cannot be had: none is installed, it is too old, or something that it needs fails."""
+    try:
+        there = version("transformer-lens")
+    except PackageNotFoundError:
+        there = ""
+    if not there and is_missing(error, "transformer_lens"):
+        return "The demo needs TransformerLens 3.9 or later, which is not installed: `pip install transformer-lens`."
+    numbers = tuple(int(part) for part in re.findall(r"\d+", there)[:2])
+    if is_missing(error, "transformer_lens") or (numbers and numbers < (3, 9)):
+        found = f" (this is {there})" if there else ""
+        said = f"The demo needs TransformerLens 3.9 or later{found}: `pip install -U transformer-lens`."
+        return f"{said} {_OURS}"
+    return (
+        f"TransformerLens {there} is installed here and cannot be imported ({because(error)}): two packages of this "
+        "environment do not fit each other, or one is not whole. Mend what is named (torch and torchvision must be of "
+        "releases that belong together), or use a fresh environment."
+    )
+
+
 def _why(name: str, local: bool, error: Exception) -> str:
     """Why a model could not be booted, in one sentence."""
     reason = first_line(error)
+    if isinstance(error, ImportError):  # transformers imports a model's code only now
+        return (
+            f"The model in {name} could not be opened, since a package that it needs cannot be imported "
+            f"({because(error)}). Mend what is named (torch and torchvision must be of releases that belong together), "
+            "or use a fresh environment."
+        )
     if local:
         return f"The model in {name} could not be opened ({reason}); check that TransformerLens knows its architecture."
     unreachable = ("connect", "connection", "offline", "resolve", "timed out", "max retries")

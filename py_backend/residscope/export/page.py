@@ -13,6 +13,7 @@ from unicodedata import normalize
 import msgspec
 
 from ..errors import ResidscopeError
+from ..files import in_place_of
 from ..legible import shown as fit
 from ..protocol import Contrast, Shown, Target
 from .snapshot import Snapshot
@@ -66,7 +67,7 @@ def page(snapshot: Snapshot) -> str:
         f"default-src 'none'; script-src 'sha256-{known}'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-    zipped = gzip.compress(msgspec.json.encode(snapshot), 9, mtime=0)
+    zipped = gzip.compress(msgspec.json.encode(snapshot), 6, mtime=0)
     return _PAGE.format(
         policy=policy,
         title=escape(title(snapshot.name, snapshot.selection)),
@@ -104,14 +105,15 @@ def _safe(part: str) -> str:
 
 
 def write(path: str | Path, text: str) -> Path:
-    """Write a page, UTF-8, and say where it is.
+    """Write a page, UTF-8, whole or not at all, and say where it is.
 
     Raises:
         ResidscopeError: If there can be no file at `path`.
     """
     file = Path(path).expanduser()
     try:
-        file.write_text(text, encoding="utf-8", newline="\n")
+        with in_place_of(file.resolve()) as whole:  # what a link leads to is written, as by any program
+            whole.write(text.encode())
     except OSError as error:
         why = "it is a folder: name a file in it" if file.is_dir() else (error.strerror or str(error)).lower()
         raise ResidscopeError("path", f"The page cannot be written to `{file}`: {why}.") from error

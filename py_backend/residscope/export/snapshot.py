@@ -17,8 +17,9 @@ import msgspec
 from ..envelope import Buffers, answered
 from ..errors import ResidscopeError
 from ..heads import name
-from ..protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Shown
-from .asks import Asks, Views, at_once, on_screen, wanted
+from ..longer import silent, step
+from ..protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Holds, ReadTokenLens, Shown
+from .asks import Asks, Group, Views, at_once, on_screen, wanted
 
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 
@@ -62,7 +63,13 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def snapshot(
-    answer: Answering, cache_name: str, shown: Shown, *, budget: int | None = None, patience: float | None = None
+    answer: Answering,
+    cache_name: str,
+    shown: Shown,
+    holds: Holds = "all",
+    *,
+    budget: int | None = None,
+    patience: float | None = None,
 ) -> Snapshot:
     """Ask what the views would ask: first what is on screen, then what is one gesture away, while there is room.
 
@@ -70,6 +77,7 @@ def snapshot(
         answer: Answers one request.
         cache_name: The cache's name.
         shown: What is selected.
+        holds: How much of what is one gesture away.
         budget: Bytes that there is room for, `BUDGET` by default.
         patience: Seconds after which nothing more is asked than what is on screen, `PATIENCE` by default.
     """
@@ -77,11 +85,20 @@ def snapshot(
     facts, _ = answer(Describe())
     assert isinstance(facts, CacheFacts)
     views = Views(shown, facts)
-    record.take(None, on_screen(views))
+    with silent():
+        record.take(None, on_screen(views))
     heads, lens = record.entries[2], record.entries[4]
     points: list[str] = (lens.reply or {}).get("labels", [])
-    for what, asks in wanted(views, *_strongest(heads.buffers, views), points):
-        record.take(what, asks)
+    groups = list(wanted(views, *_strongest(heads.buffers, views), points, holds))
+    done, total = 0, sum(len(asks) for _, asks in groups)
+    together = _lens_in_one(groups)
+    for what, asks in groups:
+        step(done, total)
+        with silent():
+            if together and asks and isinstance(asks[0], ReadTokenLens):
+                record.warm(together.pop(), what)
+            record.take(what, asks)
+        done += len(asks)
     return Snapshot(cache_name, shown, _now(), _defaults(), record.lacks, record.entries)
 
 
@@ -120,6 +137,9 @@ class _Record:
         """Ask these, and take all their answers or none: then `what` is said to lack. Without it they are needed."""
         if what in self.lacks:
             return
+        if what and not asks:
+            self.lacks.append(what)
+            return
         taken: dict[bytes, Entry] = {}
         for ask in (_counted(ask, self._shown) for ask in asks):
             key = msgspec.json.encode(ask)
@@ -128,6 +148,7 @@ class _Record:
             if what and time.monotonic() > self._until:
                 self.lacks.append(what)
                 return
+            step()
             taken[key] = self.ask(ask)
         size = sum(len(msgspec.json.encode(entry)) for entry in taken.values())
         if what and size > self._room:
@@ -137,12 +158,31 @@ class _Record:
         self._asked.update(taken)
         self.entries.extend(taken.values())
 
+    def warm(self, ask: AnyRequest, what: str | None) -> None:
+        """Have the parts of some answers worked out together: they are kept for a moment, and this answer is not."""
+        if what not in self.lacks and time.monotonic() < self._until:
+            self.ask(_counted(ask, self._shown))
+
     def ask(self, ask: AnyRequest) -> Entry:
         """One question and its answer; a refusal is an answer, too."""
         asked = {"id": "snapshot", "ask": msgspec.to_builtins(ask)}
         said, buffers = answered(asked, lambda question: self._answer(question.ask))
         failure = msgspec.convert(said["failure"], Failure) if said.get("failure") else None
         return Entry(_plain(ask, self._target), said.get("reply"), failure, buffers)
+
+
+_FEW = 100
+"""Rows of the token lens: fewer of them take nearly as long."""
+
+
+def _lens_in_one(groups: list[Group]) -> list[AnyRequest]:
+    """The one request that has all of the token lens, where its tiles are small."""
+    tiles = [ask for _, asks in groups for ask in asks if isinstance(ask, ReadTokenLens)]
+    if not tiles or {(tile.start, tile.stop) for tile in tiles} != {(tiles[0].start, tiles[0].stop)}:
+        return []
+    few = max(len(tile.points) for tile in tiles) * (tiles[0].stop - tiles[0].start) < _FEW
+    points = list(dict.fromkeys(point for tile in tiles for point in tile.points))
+    return [msgspec.structs.replace(tiles[0], points=points)] if few else []
 
 
 def _counted(ask: AnyRequest, shown: Shown) -> AnyRequest:

@@ -55,6 +55,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     if (!open.value) return render(nothing, box);
     const sights = inSight(store);
     const what = outcome.value;
+    const far = busy.value ? client.progress.value : null;
     const line = (sight: Sight, row: number) => html`<div role="row" class="rs-export-line">
       <span role="rowheader" title=${sight.title}>${sight.title}</span>
       ${FORMATS.map(([format, name, tip], column) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column} tabindex=${row + column === 0 ? 0 : -1}
@@ -63,8 +64,8 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     render(
       html`${sights.length > 0 ? html`<div role="grid" aria-label="Pictures in sight">${sights.map(line)}</div>` : html`<p>Nothing is drawn yet.</p>`}
         <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
-          title="Save the view as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
-        <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}</p>
+          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
+        <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}${far !== null && far.total > 0 ? html`<span aria-hidden="true"> ${far.done} of ${far.total}</span>` : nothing}</p>
         ${what?.byHand === undefined ? nothing : html`<textarea class="rs-export-code" readonly rows="6" aria-label="Code to copy" .value=${what.byHand} @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`}`,
       box,
     );

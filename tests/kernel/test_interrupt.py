@@ -1,0 +1,174 @@
+"""An interrupt is the user's: it ends what is worked on at once, goes on to its owner, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from queue import Empty
+from uuid import uuid4
+
+import pytest
+from as_vscode import expression
+from beside import value
+from jupyter_client.manager import start_new_kernel
+from test_kernel import SETUP, run
+
+from residscope.executed import MIME
+
+SLOW = """
+import threading, time
+from residscope.longer import step
+from residscope.protocol import Describe, WritePage
+from residscope.service import Service
+_usual, slow = Service._reply, threading.Event()
+def _slowly(self, view, ask):
+    while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page is made of others
+        time.sleep(0.01)
+        step()
+    return _usual(self, view, ask)
+Service._reply = _slowly
+
+import logging
+said = []
+class Heard(logging.Handler):
+    def emit(self, record): said.append(record.getMessage())
+get_ipython().kernel.log.addHandler(Heard())
+"""
+STATE = (
+    "[torch.is_grad_enabled(), torch.is_autocast_enabled('cpu'), torch.get_num_threads(), repr(signal.getsignal(2)),"
+    " sorted(t.name for t in threading.enumerate() if t.name == 'residscope-work')]"
+)
+TARGET = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+HEADS = {"kind": "attribute", "by": "head", "target": TARGET}
+
+
+@pytest.fixture(scope="module")
+def started():
+    manager, client = start_new_kernel(kernel_name="python3")
+    run(client, SETUP + SLOW + "import signal\npanel = residscope.inspect(my_cache, 5)\n")
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def replied(client, id: str) -> dict:
+    while True:
+        reply = client.get_shell_msg(timeout=60)
+        if reply["parent_header"].get("msg_id") == id:
+            return reply["content"]
+
+
+def heard(client, wanted) -> dict:
+    while True:
+        try:
+            message = client.get_iopub_msg(timeout=20)
+        except Empty:
+            pytest.fail("the kernel did not answer")
+        if wanted(message):
+            return message
+
+
+def ask(client, ask: dict) -> str:
+    """A panel's request, which the main thread answers."""
+    id = uuid4().hex
+    data = {"method": "custom", "content": {"id": id, "ask": ask}}
+    content = {"comm_id": value(client, "panel.comm.comm_id"), "data": data}
+    client.shell_channel.send(client.session.msg("comm_msg", content))
+    return id
+
+
+def answer(client, id: str) -> dict:
+    def is_it(message: dict) -> bool:
+        content = message["content"].get("data", {}).get("content", {}) if message["msg_type"] == "comm_msg" else {}
+        return isinstance(content, dict) and content.get("id") == id
+
+    return heard(client, is_it)["content"]["data"]["content"]
+
+
+def interrupted(manager, after: float = 0.3) -> float:
+    time.sleep(after)
+    manager.interrupt_kernel()
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("call", ["panel.to_html()", "panel.save('page.html')"])
+def test_a_page_that_is_being_made_ends_at_once_and_leaves_nothing(started, tmp_path, call, capsys):
+    manager, client = started
+    run(client, f"import os; os.chdir({str(tmp_path)!r})")
+    (tmp_path / "page.html").write_text("as it was")
+    before = value(client, STATE)
+    run(client, "slow.set()")
+    id = client.execute(f"page = {call}")
+    start = interrupted(manager)
+    reply = replied(client, id)
+    taken = time.monotonic() - start
+    assert value(client, STATE) == before
+    run(client, "slow.clear()")
+    assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
+    assert taken < 1
+    assert value(client, "'page' in globals()") is False
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert (tmp_path / "page.html").read_text() == "as it was"
+    run(client, "panel.save('page.html')")  # and the next one is made
+    assert (tmp_path / "page.html").read_text().endswith("</html>\n")
+    with capsys.disabled():
+        print(f" [back after {taken:.3f} s]", end="")
+
+
+def test_a_panels_question_is_answered_and_the_interrupt_goes_on_to_the_kernel(started):
+    manager, client = started
+    before = value(client, STATE)
+    run(client, "slow.set(); said.clear()")
+    id = ask(client, HEADS)
+    start = interrupted(manager)
+    failure = answer(client, id)["failure"]
+    assert time.monotonic() - start < 1
+    run(client, "slow.clear()")
+    assert failure["code"] == "interrupted"
+    assert "interrupted" in failure["message"]
+    assert any("KeyboardInterrupt" in line for line in value(client, "said"))  # ipykernel's own words
+    assert value(client, STATE) == before
+    assert answer(client, ask(client, HEADS))["reply"]["kind"] == "attribute"
+
+
+def test_a_panels_page_holds_no_cell_up_and_says_how_far_it_is(started):
+    _, client = started
+    run(client, "slow.set()")
+    page = {"kind": "page", "shown": {"target": TARGET}}
+    id = ask(client, page)
+    assert answer(client, id)["reply"]["kind"] == "working"
+    run(client, "slow.clear()")  # the main thread is free for it
+    for _ in range(200):
+        data = {"method": "custom", "content": {"id": id, "ask": page}}
+        content = {"comm_id": value(client, "panel.comm.comm_id"), "data": data}
+        client.shell_channel.send(client.session.msg("comm_msg", content))
+        reply = answer(client, id)["reply"]
+        if reply["kind"] == "page":
+            return
+        assert reply["kind"] == "working"
+    pytest.fail("the page was never there")
+
+
+def test_code_that_asks_ends_with_the_interrupt_and_all_questions_are_answered(started):
+    manager, client = started
+    token = "0123456789abcdef0123456789abcdef"
+    run(client, expression(token))
+    run(client, "import residscope.desk as desk\nusual_rows = desk._rows")
+    code = expression(token, [{"id": "a", "ask": {"kind": "caches"}}, {"id": "b", "ask": {"kind": "caches"}}])
+    run(client, "desk._rows = lambda found: time.sleep(20)")
+    id = client.execute(code, store_history=False, stop_on_error=False)
+    interrupted(manager, 0.5)
+    answers: dict[str, str] = {}
+
+    def ended(message: dict) -> bool:
+        if message["parent_header"].get("msg_id") != id:
+            return False
+        if message["msg_type"] == "display_data":
+            piece = message["content"]["data"][MIME]
+            answers[piece["id"]] = json.loads(piece["text"])["answer"]["failure"]["code"]
+        return message["msg_type"] == "error"
+
+    assert heard(client, ended)["content"]["ename"] == "KeyboardInterrupt"
+    assert answers == {"a": "interrupted", "b": "interrupted"}
+    assert replied(client, id)["status"] == "error"
+    run(client, "desk._rows = usual_rows")

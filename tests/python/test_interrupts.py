@@ -1,0 +1,125 @@
+"""Whenever an interrupt comes, it is raised, and everything is as it was: nothing swallowed, nothing left behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope import brisk, late_bar
+from residscope.errors import ResidscopeError
+from residscope.service import Service
+
+TARGET = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+ASKS = [
+    {"kind": "attribute", "by": "head", "target": TARGET},
+    {"kind": "attention", "layer": 1, "head": 2, "target": TARGET},
+    {"kind": "scores", "score": "entropy"},
+    {"kind": "token-lens", "points": ["0_pre", "final_post"], "start": 0, "stop": 5, "target": TARGET},
+    {"kind": "describe"},
+]
+
+
+@pytest.fixture(scope="module")
+def cache():
+    return tiny.run(tiny.boot("llama"))[2]
+
+
+def state() -> list[object]:
+    return [
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_num_threads(),
+        [thread.name for thread in threading.enumerate() if thread.name == "residscope-work"],
+    ]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts here")
+def test_an_interrupt_at_any_moment_is_raised_and_leaves_everything_as_it_was(cache, monkeypatch):
+    monkeypatch.setattr(brisk, "LINGER", 0.1)
+    dice = random.Random(7)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # A timer's signal does to the main thread what Ctrl-C does.
+    usual, interval = signal.signal(signal.SIGALRM, interrupt), sys.getswitchinterval()
+    before, raised, answered = state(), 0, 0
+    try:
+        for turn in range(300):
+            served = Service(cache)
+            question = {"id": str(turn), "ask": ASKS[turn % len(ASKS)]}
+            start = time.perf_counter()
+            served.answer(question)
+            taken = time.perf_counter() - start
+            try:
+                signal.setitimer(signal.ITIMER_REAL, max(1e-5, dice.random() * taken))
+                fresh = Service(cache)
+                fresh.answer(question)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                answered += 1
+            except KeyboardInterrupt:
+                raised += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert state() == before
+            served.answer(question)  # nothing is locked
+            fresh = None
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    assert raised > 100
+    end = time.monotonic() + 10
+    while sys.getswitchinterval() != interval and time.monotonic() < end:
+        time.sleep(0.05)
+    assert sys.getswitchinterval() == interval
+
+
+def test_a_panel_that_is_closed_ends_its_page(cache, monkeypatch):
+    panel = residscope.inspect(cache, 5, show=False)
+    held, reached = threading.Event(), threading.Event()
+    usual = Service._answer_once
+
+    def slowly(self: Service, ask: object) -> object:
+        reached.set()
+        assert held.wait(20)
+        return usual(self, ask)  # type: ignore[arg-type] (one of the requests)
+
+    monkeypatch.setattr(Service, "_answer_once", slowly)
+
+    def close() -> None:
+        assert reached.wait(20)
+        panel.close()
+        held.set()
+
+    threading.Thread(target=close).start()
+    with pytest.raises(ResidscopeError, match="closed"):
+        panel.to_html()
+
+
+def test_progress_is_shown_where_it_takes_longer(cache, monkeypatch, capsys):
+    panel = residscope.inspect(cache, 5, show=False)
+    monkeypatch.setattr(late_bar, "AFTER", 60.0)
+    panel.to_html(holds="all")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(late_bar, "AFTER", 0.0)
+    monkeypatch.setattr("residscope.longer.MOMENT", 0.001)
+    panel.to_html(holds="all", progress=False)
+    assert capsys.readouterr().err == ""
+    panel.to_html(holds="all")
+    assert "to_html" in capsys.readouterr().err
+
+
+def test_how_much_a_page_holds_is_said_and_refused_in_a_sentence(cache):
+    panel = residscope.inspect(cache, 5, show=False)
+    sizes = [len(panel.to_html(holds=holds)) for holds in ("view", "heads", "all")]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2]
+    with pytest.raises(ResidscopeError, match='use "view", "heads", "all"'):
+        panel.to_html(holds="everything")
