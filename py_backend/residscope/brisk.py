@@ -31,7 +31,8 @@ _lock = threading.Lock()
 _answering: set[object] = set()
 _until = 0.0
 _usual: float | None = None
-_ours = 0.0
+_ours: set[int] = set()
+"""The intervals that were set here since, in microseconds, as Python keeps them."""
 _restorer: threading.Thread | None = None
 
 
@@ -65,7 +66,7 @@ def brisk(work: Callable[[], T]) -> T:
 
 
 def _begin(me: object) -> None:
-    global _usual, _ours, _restorer
+    global _usual, _restorer
     with _lock:
         _answering.add(me)
         if _restorer is None:
@@ -73,15 +74,20 @@ def _begin(me: object) -> None:
             restorer.start()  # first: nothing is changed that nobody would change back
             _restorer = restorer
         if _usual is None:
-            _usual = _ours = sys.getswitchinterval()
+            _ours.clear()
+            _usual = sys.getswitchinterval()
         _set(min(_usual, TURN))
 
 
 def _set(seconds: float) -> None:
-    global _ours
-    if sys.getswitchinterval() == _ours:
+    now = _micros(sys.getswitchinterval())
+    if now in _ours or not _ours:
+        _ours.update((now, _micros(seconds)))  # first: an interrupt may come as soon as it is set
         sys.setswitchinterval(seconds)
-        _ours = sys.getswitchinterval()
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * 1e6)
 
 
 def _restore() -> None:

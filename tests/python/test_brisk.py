@@ -52,6 +52,23 @@ def test_after_a_failure_too(usual):
     assert sys.getswitchinterval() == usual
 
 
+@pytest.mark.parametrize("nth", [1, 2])
+def test_after_an_interrupt_as_soon_as_it_is_set(usual, monkeypatch, nth):
+    real, calls = sys.setswitchinterval, []
+
+    def interrupted(seconds: float) -> None:
+        real(seconds)
+        calls.append(seconds)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "setswitchinterval", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        brisk(lambda: None)
+    wait()
+    assert sys.getswitchinterval() == usual
+
+
 def test_the_users_own_stays():
     brisk(lambda: sys.setswitchinterval(0.25))
     wait()
