@@ -84,6 +84,7 @@ class _Weights:
         self.state = self.written = 0
         self.layers: Figures = {}
         self._training: tuple[bool, ...] = ()
+        self._settings: tuple[object, ...] | None = None
         self._tree: _Tree | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
@@ -91,6 +92,7 @@ class _Weights:
 
     def look(self, model: Any, quick: bool = False) -> int:
         """Look again; quickly: at the counters alone."""
+        self._settings = None
         tensors = None if self._tree is None else self._tree.weights()
         if tensors is None:
             self._tree = _Tree(_modules(model))
@@ -120,10 +122,14 @@ class _Weights:
     def settings(self) -> tuple[object, ...]:
         """What else of the model answers depend on (see `settings_of`), and which of its layers are in training.
 
+        As it was when it was first asked for after the last look.
+
         Raises:
             UnknownError: If that cannot be told.
         """
-        return self._training, settings_of(self.model())
+        if self._settings is None:
+            self._settings = self._training, settings_of(self.model())
+        return self._settings
 
     @property
     def counted(self) -> bool:
@@ -370,7 +376,8 @@ class _Tree:
             return None
         if _ids(_entries(held, "_modules")) != self._inner:
             return None
-        found = {id(weight): weight for weight in _entries(held, "_parameters")}
+        weights = _entries(held, "_parameters")
+        found = dict(zip(_ids(weights), weights, strict=True))
         found.pop(id(None), None)
         return list(found.values())
 
