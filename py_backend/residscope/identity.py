@@ -93,7 +93,7 @@ class _Weights:
     def look(self, model: Any, quick: bool = False) -> int:
         """Look again; quickly: at the counters alone."""
         self._settings = None
-        tensors = None if self._tree is None else self._tree.weights()
+        tensors = None if self._tree is None else self._tree.weights(quick=quick)
         if tensors is None:
             self._tree = _Tree(_modules(model))
             tensors = self._tree.weights() or []
@@ -355,6 +355,9 @@ def _look_at(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str
     return weights.id, seen[key]
 
 
+_PARAMETERS = "_parameters"
+
+
 class _Tree:
     """A model's modules as they were found, so that they need not be searched for at every look.
 
@@ -366,17 +369,22 @@ class _Tree:
         self._modules = list(map(weakref.ref, modules))
         held = list(map(attributes(), modules))
         self._inner = _ids(_entries(held, "_modules"))
+        self._bearing = [
+            module
+            for module, own in zip(self._modules, held, strict=True)
+            if any(weight is not None for weight in _entries([own], _PARAMETERS))
+        ]
         self.layers = Layers(found)
 
-    def weights(self) -> list[Tensor] | None:
-        """All parameters; None where there are other modules now."""
+    def weights(self, quick: bool = False) -> list[Tensor] | None:
+        """All parameters; None where there are other modules now: quickly, where one of those that had some is gone."""
         try:
-            held = list(map(attributes(), map(weakref.ref.__call__, self._modules)))
+            held = list(map(attributes(), map(weakref.ref.__call__, self._bearing if quick else self._modules)))
         except TypeError:  # one of them is gone
             return None
-        if _ids(_entries(held, "_modules")) != self._inner:
+        if not quick and _ids(_entries(held, "_modules")) != self._inner:
             return None
-        weights = _entries(held, "_parameters")
+        weights = _entries(held, _PARAMETERS)
         found = dict(zip(_ids(weights), weights, strict=True))
         found.pop(id(None), None)
         return list(found.values())

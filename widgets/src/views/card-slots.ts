@@ -42,12 +42,13 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
   const charts = row.closest<HTMLElement>(".rs-charts");
   const panel = row.closest<HTMLElement>(".residscope");
   const beside = [".rs-heads", ".rs-rank"].flatMap((name) => charts?.querySelector<HTMLElement>(name) ?? []);
+  let room: Slots | null = null;
   let slots: Slots | null = null;
   let known = new Set(store.heads.peek());
 
   const measure = (): Slots | null => {
-    if (row.clientWidth === 0) return slots; // not in sight: as it was
-    if (!panel || panel.clientWidth < BESIDE_PX || row.querySelector(":scope > .rs-large")) return null;
+    if (row.clientWidth === 0) return room; // not in sight: as it was
+    if (!panel || panel.clientWidth < BESIDE_PX) return null;
     const style = getComputedStyle(row);
     const bottom = Math.max(...beside.map((node) => node.getBoundingClientRect().bottom));
     const free = parseFloat(style.getPropertyValue("--free")) || window.innerHeight;
@@ -55,7 +56,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
   };
 
   const lay = (): void => {
-    slots = measure();
+    slots = row.querySelector(":scope > .rs-large") ? null : room;
     const cards = [...row.children].filter((node): node is HTMLElement => node instanceof HTMLElement && !node.hidden);
     const pinned = store.heads.peek().length;
     const more = slots !== null && pinned + 1 > slots.columns * slots.rows;
@@ -88,7 +89,11 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     row.scrollLeft = place(nth, slots).page * (row.clientWidth - parseFloat(getComputedStyle(row).paddingRight) + GAP.x);
   };
 
-  const observer = new ResizeObserver(lay);
+  // Measured when sizes change, and not with each card: to ask for a size makes the browser lay everything out at once.
+  const observer = new ResizeObserver(() => {
+    room = measure();
+    lay();
+  });
   for (const node of [row, ...beside]) observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   return () => {
