@@ -52,6 +52,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     button.setAttribute("aria-expanded", String(open.value));
     box.hidden = !open.value;
     box.setAttribute("aria-busy", String(busy.value));
+    box.classList.toggle("rs-busy", busy.value); // a style by the attribute would have the browser look at every button of the panel
     if (!open.value) return render(nothing, box);
     const sights = inSight(store);
     const what = outcome.value;

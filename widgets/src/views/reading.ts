@@ -33,7 +33,7 @@ export interface Focus {
 
 export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
   const { store, data } = room;
-  const head = focus(store, signal);
+  const { head, fallsBack } = focus(store, signal);
   const reading = state<Reading | null>(null);
   const trouble = state<string | null>(null);
   const put = (found: Reading | null, why: string | null = null): void => {
@@ -54,6 +54,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
       };
       const kept = data.kept(key, weighting);
       if (kept) show(kept);
+      if (kept && fallsBack()) return; // nobody asked for this one anew
       data.read(READING, name, key, weighting).then(
         (attention) => {
           if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
@@ -76,19 +77,21 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
   return { head, reading: computed(() => reading.value), strip, waiting, trouble: computed(() => trouble.value) };
 }
 
-/** Whichever of pointing and pinning came last. */
-function focus(store: Store, signal: AbortSignal): ReadonlySignal<string | null> {
+/** Whichever of pointing and pinning came last; and whether it is what was left when another was let go. */
+function focus(store: Store, signal: AbortSignal): { head: ReadonlySignal<string | null>; fallsBack: () => boolean } {
   const head = state<string | null>(null);
-  let pinned: readonly string[] = [];
+  let [pinned, back]: [readonly string[], boolean] = [[], false];
   watch(signal, () => {
     const heads = store.heads.value;
     const added = heads.findLast((name) => !pinned.includes(name));
+    back = added === undefined && heads.length < pinned.length;
     pinned = heads;
     head.value = added ?? store.preview.peek() ?? heads.at(-1) ?? null;
   });
   watch(signal, () => {
     const preview = store.preview.value;
+    back = false;
     head.value = preview ?? untracked(() => store.heads.value.at(-1)) ?? null;
   });
-  return head;
+  return { head, fallsBack: () => back };
 }

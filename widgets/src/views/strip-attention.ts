@@ -4,13 +4,14 @@ import type { ReadonlySignal } from "@preact/signals-core";
 import { css, divergingRgb, sequentialRgb } from "../draw/colours";
 import { inkOn } from "../draw/ink";
 import { signed } from "../format";
-import { watch } from "../lifetime";
+import { child, later, watch } from "../lifetime";
 import type { Store } from "../store";
 import type { Focus } from "./reading";
 import { attention, tallest } from "./reading-words";
 
 /** Pixels of the tallest bar. */
 const TALLEST = 6;
+const MOMENT_MS = 150;
 
 export function paintStrip(strip: HTMLElement, store: Store, { strip: shown, waiting }: Focus, drawn: ReadonlySignal<number>, signal: AbortSignal): void {
   watch(signal, () => {
@@ -38,6 +39,12 @@ export function paintStrip(strip: HTMLElement, store: Store, { strip: shown, wai
       option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
     }
   });
-  // Another head is in focus, and its figures are not there yet.
-  watch(signal, () => void strip.classList.toggle("rs-waiting", waiting.value));
+  // Another head is in focus, and its figures are not there yet: mostly they are in a moment.
+  let pause: AbortController | null = null;
+  watch(signal, () => {
+    pause?.abort();
+    if (!waiting.value) return strip.classList.remove("rs-waiting");
+    pause = child(signal);
+    later(MOMENT_MS, pause.signal, () => strip.classList.add("rs-waiting"));
+  });
 }
