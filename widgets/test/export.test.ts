@@ -226,6 +226,19 @@ describe("the menu", () => {
     await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
   });
 
+  it("stops a page that takes long, and says that there is none", async () => {
+    const honest = fakeKernel(SHAPE);
+    let rounds = 0;
+    const { menu, said, saved, model } = await opened((ask) =>
+      ask.kind === "page" && rounds++ < 500 ? { reply: { kind: "working", done: 3, total: 9 }, buffers: [] } : honest(ask));
+    menu?.querySelector<HTMLElement>(".rs-export-page")?.click();
+    await vi.waitFor(() => expect(said()).toContain("3 of 9"));
+    menu?.querySelector<HTMLElement>(".rs-export-said button")?.click();
+    await vi.waitFor(() => expect(said()).toBe("Stopped: no page was made."));
+    expect(model.asked.filter(({ ask }) => ask.kind === "give-up")).toHaveLength(1);
+    expect(saved).toEqual([]);
+  });
+
   it("says a refusal in the kernel's words", async () => {
     const honest = fakeKernel(SHAPE);
     const { press, said } = await opened((ask) => (ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask)));

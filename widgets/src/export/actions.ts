@@ -66,8 +66,16 @@ async function copyCode(picture: PictureName, store: Store, client: Client, with
   return { said: `Code copied: ${cut(telling, 60)}${lines.length > 1 ? " …" : ""}` };
 }
 
+const PAGE = "page";
+const STOPPED = "Stopped: no page was made.";
+
+/** Lets go of a page that is being made. */
+export const stopPage = (client: Client): void => client.leave(PAGE);
+
 export async function takePage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
-  const { reply, buffers } = await client.ask({ kind: "page", shown: shownOf(store) });
+  const result = await client.latest(PAGE, { kind: "page", shown: shownOf(store) });
+  if (!result) return { said: STOPPED };
+  const { reply, buffers } = result;
   const [page] = buffers;
   if (!page) throw new Error("The kernel sent no page.");
   const name = `${safe(reply.name.replace(/\.html?$/i, ""), 200) || "residscope"}.html`;

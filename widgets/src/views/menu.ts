@@ -2,7 +2,7 @@
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import type { Client } from "../client";
-import { type Format, type Outcome, take, takePage } from "../export/actions";
+import { type Format, type Outcome, stopPage, take, takePage } from "../export/actions";
 import { inSight, type Sight } from "../export/sight";
 import { element, watch } from "../lifetime";
 import type { Store } from "../store";
@@ -66,7 +66,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
       html`${sights.length > 0 ? html`<div role="grid" aria-label="Pictures in sight">${sights.map(line)}</div>` : html`<p>Nothing is drawn yet.</p>`}
         <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
           title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
-        <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}${far !== null && far.total > 0 ? html`<span aria-hidden="true"> ${far.done} of ${far.total}</span>` : nothing}</p>
+        <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}${far !== null && far.total > 0 ? html`<span aria-hidden="true"> ${far.done} of ${far.total}</span> <button type="button" class="rs-act" @click=${() => stopPage(client)}>Stop</button>` : nothing}</p>
         ${what?.byHand === undefined ? nothing : html`<textarea class="rs-export-code" readonly rows="6" aria-label="Code to copy" .value=${what.byHand} @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`}`,
       box,
     );
