@@ -13,7 +13,7 @@ from .changes import seen, steadily
 from .errors import ResidscopeError
 from .heads import name
 from .labels import mean_of_padded, token_texts
-from .packages import needed
+from .packages import pandas
 from .predictions import top_two
 from .protocol import Target, Weighting
 from .sources import wanted_heads
@@ -65,8 +65,7 @@ class Attention:
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        with needed("pandas", "A table", "`pip install pandas`"):
-            import pandas as pd
+        pd = pandas()
         _, destinations, sources = self.values.shape
         index = pd.MultiIndex.from_product([self.heads, range(destinations)], names=["head", "destination"])
         columns: Any = pd.RangeIndex(sources, name="source")

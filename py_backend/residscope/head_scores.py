@@ -15,8 +15,8 @@ from .changes import cache_changed, seen, steadily, weights_changed
 from .errors import ResidscopeError
 from .heads import name
 from .longer import step
-from .memo import size_of
-from .packages import needed
+from .memo import UnknownError, key_of, size_of
+from .packages import pandas
 from .products import dots
 from .protocol import Score
 from .reads import whole_pattern
@@ -87,8 +87,7 @@ class Scores:
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        with needed("pandas", "A table", "`pip install pandas`"):
-            import pandas as pd
+        pd = pandas()
         layers, heads = self.values.shape
         index, columns = pd.RangeIndex(layers, name="layer"), pd.RangeIndex(heads, name="head")
         return pd.DataFrame(self.values.cpu().numpy(), index=index, columns=columns)
@@ -204,8 +203,9 @@ def _each(
     """The prompts' scores; those of short ones are worked out for all at once, and kept."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        key = ("scores", score, *((at, span.start, span.stop) for at, span in every.items()))
-        with suppress(ResidscopeError):  # one of the others may be the reason
+        with suppress(ResidscopeError, UnknownError):  # one of the others may be the reason; or tokens of no kind known
+            tokens = key_of(view.tokens if view.given_tokens else None)
+            key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
             values = view.memo.once(key, lambda: _measured(view, score, every, without), size_of)
             return values[[number for number, at in enumerate(every) if at in spans]]
     return _measured(view, score, spans, without)

@@ -32,6 +32,7 @@ _SETTINGS = (
 )  # fmt: skip
 _WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scaling")
 """Of the Hugging Face model's own configuration, which it reads when it runs."""
+_TRANSFORM = "apply_output_logits_transform"
 _READ = (
     "o", "v", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post", "ln_final", "v_norm",
 )  # fmt: skip
@@ -95,7 +96,11 @@ class Layers:
                 buffers: dict[str, Any] = held.get("_buffers") or {}
                 for name in names:
                     found.put((place, name), held.get(name, buffers.get(name)))
-        wrapped = getattr(getattr(model, "original_model", None), "config", None)
+        inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
+        wrapped = getattr(inner, "config", None)
+        # What the model does to its logits (logits.py); the Hugging Face model is no module of a bridge.
+        for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
+            found.put((place, name), getattr(owner, "__dict__", {}).get(name))
         for place, owner, names in (
             ("cfg", getattr(model, "cfg", None), _SETTINGS),
             ("config", wrapped, _WRAPPED_SETTINGS),

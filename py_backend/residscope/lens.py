@@ -20,7 +20,7 @@ from .labels import padding_in_mean
 from .logits import Output, unembedding_of_stream
 from .norms import Norm as FinalNorm
 from .norms import odd_final_norm
-from .packages import needed
+from .packages import pandas
 from .positions import assumed, on_padding, resolve
 from .predictions import top_two
 from .protocol import Norm, Target
@@ -78,8 +78,7 @@ class TokenLens:
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        with needed("pandas", "A table", "`pip install pandas`"):
-            import pandas as pd
+        pd = pandas()
         columns: Any = pd.Index(self.positions, name="position")
         rows = [[tokens[0] for tokens in row] for row in self.tokens]
         return pd.DataFrame(rows, index=pd.Index(self.points, name="point"), columns=columns)

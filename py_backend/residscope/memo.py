@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from .samples import samples
+
 T = TypeVar("T")
 Key = tuple[Hashable, ...]
 
@@ -170,7 +172,7 @@ def key_of(value: Any) -> Hashable:
                 raise UnknownError from error
         if hasattr(value, "_version"):
             try:
-                return _Same(value)
+                return _Same(value), *samples([value])
             except RuntimeError:  # made in inference mode: PyTorch does not count what is written to it
                 pass
     raise UnknownError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from .errors import ResidscopeError
 
@@ -29,14 +30,28 @@ def needed(package: str, what: str, install: str) -> Generator[None, None, None]
         raise ResidscopeError(
             code,
             f"{what} needs {package}, which is installed here and cannot be imported ({because(error)}): two packages "
-            f"do not fit each other, or one is not whole. Mend what is named, or install {package} afresh: {install}.",
+            "do not fit each other, one is not whole or too old, or another file bears its name. Mend what is named, "
+            f"or install {package} afresh: `pip install --force-reinstall {code}`.",
         ) from error
 
 
 def is_missing(error: BaseException, package: str) -> bool:
-    """Whether an import failed since this package, or that part of it, is not there; and not for what it needs."""
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
-    return name is not None and name.partition(".")[0] == package.lower()
+    """Whether an import failed since this package is not there; not for a part of it, or for what it needs."""
+    return isinstance(error, ModuleNotFoundError) and error.name == package.lower()
+
+
+def pandas() -> Any:
+    """`pandas`.
+
+    Raises:
+        ResidscopeError: If it is not installed, or cannot be imported.
+    """
+    with needed("pandas", "A table", "`pip install pandas`"):
+        import pandas as pd
+        from pandas import DataFrame, MultiIndex
+
+        del DataFrame, MultiIndex  # a file of the user's that bears the name has none
+    return pd
 
 
 def because(error: BaseException) -> str:

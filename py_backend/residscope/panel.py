@@ -238,7 +238,7 @@ class Panel(anywidget.AnyWidget):
         Args:
             holds: How much of what is one gesture away. `"view"`: the charts and the tab in view, with the heads that
                 are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole token
-                lens, the head scores and each layer's neurons, which takes about twice as long.
+                lens, the head scores and each layer's neurons, which takes several times as long.
             progress: Whether to show a progress bar (tqdm) where it takes more than a second.
 
         Raises:

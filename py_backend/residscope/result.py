@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .errors import ResidscopeError
-from .packages import needed
+from .packages import pandas
 from .protocol import By, Target
 from .signed import signed
 
@@ -95,8 +95,7 @@ class Attribution:
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
-        with needed("pandas", "A table", "`pip install pandas`"):
-            import pandas as pd
+        pd = pandas()
         values = self.values.cpu()
         said = {"batch": "prompt", "pos": "position"}
         names = [said.get(axis, axis) for axis in self.axes[1:]]

@@ -235,3 +235,44 @@ def test_the_process_default_device_changes_nothing(device):
             assert {found.values.device.type, found.measured.device.type} == {"cpu"}
     finally:
         torch.set_default_device(None)
+
+
+def test_scores_depend_on_the_tokens_that_are_given():
+    looked = first_look()
+    others = PADDED.clone()
+    others[:, 3] = others[:, 1]
+    for score in ("duplicate", "induction"):
+        fresh = ActivationCache(dict(looked.cache.cache_dict), looked.model)
+        true = residscope.scores(fresh, score, tokens=others).values
+        own = residscope.scores(looked.cache, score).values
+        assert not torch.equal(own, true)
+        assert torch.equal(residscope.scores(looked.cache, score, tokens=others).values, true)
+        assert torch.equal(residscope.scores(looked.cache, score).values, own)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.original_model, "logit_scale", 4.0),
+        lambda model: setattr(model.adapter, "apply_output_logits_transform", lambda logits: 4.0 * logits),
+    ],
+    ids=["the model's own factor", "what its adapter declares"],
+)
+def test_what_the_model_does_to_its_logits_is_known(change):
+    looked = first_look()
+    before = residscope.attribute(looked.cache, (11, 12), by="layer", position=2).values
+    lens = residscope.token_lens(looked.cache).probabilities
+    change(looked.model)
+    assert torch.allclose(residscope.attribute(looked.cache, (11, 12), by="layer", position=2).values, 4 * before)
+    assert not torch.allclose(residscope.token_lens(looked.cache).probabilities, lens)
+    assert says_changed(looked)
+
+
+def test_logits_that_are_written_to_past_pytorchs_count_are_others(monkeypatch):
+    monkeypatch.setattr("residscope.memo._SMALL", 10)  # as if they were of a whole vocabulary
+    looked = first_look()
+    given = looked.logits.clone()
+    asked = {"by": "layer", "position": 2, "logits": given}
+    before = residscope.attribute(looked.cache, 11, **asked).measured
+    given.data.mul_(2)
+    assert torch.allclose(residscope.attribute(looked.cache, 11, **asked).measured, 2 * before)

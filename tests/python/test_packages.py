@@ -61,6 +61,7 @@ def test_a_missing_package_is_said_to_be_installed(cache, monkeypatch, package):
     "error",
     [
         ModuleNotFoundError("No module named 'narwhals'", name="narwhals"),
+        ModuleNotFoundError("No module named 'plotly.x'; 'plotly' is not a package", name="plotly.x"),
         ImportError("numpy.core.multiarray failed to import"),
         RuntimeError(NMS),
     ],
@@ -72,7 +73,17 @@ def test_a_broken_package_is_said_to_be_broken_with_the_cause(cache, monkeypatch
     with pytest.raises(ResidscopeError, match="installed here and cannot be imported") as failure:
         USES[package](cache)
     assert f"{type(error).__name__}: {error}" in str(failure.value)
+    assert f"--force-reinstall {package}`" in str(failure.value)
     assert failure.value.__cause__ is error
+
+
+def test_a_file_that_bears_a_packages_name_is_named(cache, monkeypatch, tmp_path):
+    (tmp_path / "pandas.py").write_text("")
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ResidscopeError, match="installed here and cannot be imported") as failure:
+        USES["pandas"](cache)
+    assert str(tmp_path / "pandas.py") in str(failure.value)
 
 
 def no_release(_name: str) -> str:
@@ -84,6 +95,8 @@ def no_release(_name: str) -> str:
     [
         (None, ModuleNotFoundError("No module named 'x'", name="transformer_lens"), "is not installed", "cannot be"),
         ("2.18.0", ModuleNotFoundError("No module", name="transformer_lens.model_bridge"), "this is 2.18.0", "cannot"),
+        ("4.3.0", ModuleNotFoundError("No module named 'x'", name="transformer_lens"), "is installed here", "needs"),
+        ("4.3.0", ModuleNotFoundError("No module", name="transformer_lens.model_bridge"), "is installed here", "needs"),
         ("4.3.0", ModuleNotFoundError("No module named 'x'", name="beartype"), "ModuleNotFoundError: No mod", "needs"),
         ("4.3.0", ImportError("cannot import name 'a' from 'b'"), "ImportError: cannot import name 'a'", "needs"),
         ("4.3.0", RuntimeError(NMS), f"RuntimeError: {NMS}", "needs Tr"),

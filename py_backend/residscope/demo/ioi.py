@@ -165,13 +165,13 @@ def _unusable(error: Exception) -> str:
         there = version("transformer-lens")
     except PackageNotFoundError:
         there = ""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", there)[:2])
     if not there and is_missing(error, "transformer_lens"):
         return "The demo needs TransformerLens 3.9 or later, which is not installed: `pip install transformer-lens`."
-    numbers = tuple(int(part) for part in re.findall(r"\d+", there)[:2])
-    if is_missing(error, "transformer_lens") or (numbers and numbers < (3, 9)):
-        found = f" (this is {there})" if there else ""
-        said = f"The demo needs TransformerLens 3.9 or later{found}: `pip install -U transformer-lens`."
-        return f"{said} {_OURS}"
+    if numbers and numbers < (3, 9):
+        return (
+            f"The demo needs TransformerLens 3.9 or later (this is {there}): `pip install -U transformer-lens`. {_OURS}"
+        )
     return (
         f"TransformerLens {there} is installed here and cannot be imported ({because(error)}): two packages of this "
         "environment do not fit each other, or one is not whole. Mend what is named (torch and torchvision must be of "
