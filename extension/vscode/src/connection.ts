@@ -167,6 +167,7 @@ export class Connection {
     try {
       for await (const output of run(kernel, asking(token, waiting.map(({ question }) => question)), token)) {
         if (signal.aborted) return; // lost meanwhile, which was told
+        waits.abort(); // who may not run code hears nothing; a large answer may travel for long
         const whole = pieces.take(output);
         if (!whole) continue;
         asked.get(whole.answer.id)?.deliver(whole.answer, whole.buffers);

@@ -17,6 +17,8 @@ export class Hub {
   readonly renamed = new EventEmitter<{ from: string; to: string }>();
   readonly #pages = new Set<Page>();
   readonly #connections = new Map<string, Connection>();
+  /** Names that notebooks were given in this window: their kernels did not end with another one. */
+  readonly #given = new Set<string>();
 
   constructor(
     /** Where the page's scripts and styles lie. */
@@ -59,7 +61,7 @@ export class Hub {
       lost: () => this.#tell({ say: "lost", path }, path),
       renewed: () => this.#tell({ say: "renewed", path }, path),
       occupied: (occupied) => this.#tell({ say: "occupied", path, occupied }, path),
-    }, this.signal, name === null ? { what: "none" } : { what: "window", name }, this.notebooks.cells(path));
+    }, this.signal, name === null || this.#given.has(path) ? { what: "none" } : { what: "window", name }, this.notebooks.cells(path));
     this.#connections.set(path, made);
     if (this.notebooks.isOpen(path)) void made.attach();
     else made.close();
@@ -81,6 +83,7 @@ export class Hub {
     for (const { path } of this.memory.all) {
       if (path !== from && !path.startsWith(`${from}/`)) continue;
       const now = to + path.slice(from.length);
+      this.#given.add(now);
       this.memory.move(path, now);
       this.pictures.move(path, now);
       this.renamed.fire({ from: path, to: now });

@@ -266,6 +266,20 @@ describe("asking", () => {
     expect(answers.has("b")).toBe(true);
   });
 
+  it("calls nothing refused while a long answer travels", async () => {
+    vi.useFakeTimers();
+    await connection.attach();
+    kernel.answers = ({ id }) => pieces({ id, reply: { kind: "working", done: 0, total: 0 } }, [], 2);
+    let arrives = (): void => undefined;
+    kernel.travels = new Promise((done) => (arrives = done));
+    ask("a");
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(connection.state.kind).toBe("ready");
+    arrives();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(answers.get("a")?.answer.reply).toBeDefined();
+  });
+
   it("is refused when access is taken away in between", async () => {
     kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })];
     ask("a");

@@ -39,6 +39,8 @@ export class FakeKernel implements Kernel {
   who: unknown = US;
   /** While it is set requests wait for it, as behind a running cell. */
   gate: Promise<void> = Promise.resolve();
+  /** While it is set what follows a piece of an answer is on its way. */
+  travels: Promise<void> = Promise.resolve();
   answers = (question: Question): Output[] => pieces({ id: question.id, reply: { kind: "working", done: 0, total: 0 } });
 
   /** What other code in the kernel shows meanwhile. */
@@ -60,7 +62,12 @@ export class FakeKernel implements Kernel {
     }
     const parsed = JSON.parse(JSON.parse(asJson(questions)) as string) as Question[];
     this.asked.push(parsed);
-    for (const question of parsed) for (const shown of this.answers(question)) yield stamped(shown, ours);
+    for (const question of parsed) {
+      for (const shown of this.answers(question)) {
+        yield stamped(shown, ours);
+        await this.travels;
+      }
+    }
   }
 }
 
