@@ -4,6 +4,8 @@
  * `npm test -- python browser` runs the steps of these names only. What is `beside` another step starts with it.
  */
 
+import { availableParallelism } from "node:os";
+
 import { findChromium } from "./chromium.mjs";
 import { begin, environment, Failure, inRoot, main, npm, python, run, step, stepEnd, summary } from "./lib.mjs";
 import { setUp } from "./setup.mjs";
@@ -30,7 +32,11 @@ const steps = [
 function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
-  run(python, ["-m", "pytest", "--durations=12", "tests/browser"], { env: environment({ RESIDSCOPE_CHROMIUM: chromium }) });
+  const env = environment({ RESIDSCOPE_CHROMIUM: chromium });
+  // A page that loads keeps one core busy: two workers, each with a JupyterLab of its own, take two thirds of the time.
+  const workers = Math.min(2, availableParallelism());
+  run(python, ["-m", "pytest", "-n", String(workers), "-m", "not alone", "--durations=12", "tests/browser"], { env });
+  run(python, ["-m", "pytest", "-m", "alone", "tests/browser"], { env });
 }
 
 function choose(words) {

@@ -14,6 +14,7 @@ from nbformat.sign import NotebookNotary
 from playwright.sync_api import Page, expect
 from sidebar import FOLLOWS
 
+pytestmark = pytest.mark.alone
 ANSWERS_WITHIN = 2_000  # milliseconds
 
 # Opens a notebook on a kernel that is there, and reports what came of it once its output is drawn.
