@@ -236,7 +236,7 @@ def test_what_a_figure_cannot_show_is_a_sentence(llama, monkeypatch):
     ]:
         with pytest.raises(ResidscopeError, match=said):
             draw()
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(ResidscopeError, match=r'pip install "residscope\[figures\]"'):
         heads.to_plotly()
 
@@ -305,7 +305,9 @@ def test_no_token_breaks_out_of_circuitsvis_page(llama, monkeypatch, view):
 
 
 def test_without_circuitsvis_it_says_what_to_install(llama, monkeypatch):
-    monkeypatch.setitem(sys.modules, "circuitsvis.utils.render", None)
+    for name in [name for name in sys.modules if name.startswith("circuitsvis.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "circuitsvis", None)
     with pytest.raises(ResidscopeError, match=r'pip install "residscope\[figures\]"'):
         residscope.to_circuitsvis(llama.cache, ["0.1"])
 
