@@ -239,6 +239,7 @@ export class Store implements Synced {
 
   /** A token that can be told from all others: "·Mary", "·John₁₀". What axes and sentences call it. */
   tokenName(position: number): string {
+    if (this.facts.value?.has_tokens === false) return `#${position}`; // a bare number beside figures would be taken for one
     return this.tokenText(position) + this.tokenMark(position);
   }
 

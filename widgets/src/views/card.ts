@@ -173,10 +173,10 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   watch(signal, () => {
     if (!shown.value) return;
     const limit = tallest.value;
-    const most = `±${plain(limit, limit)}`;
+    const most = plain(limit, limit);
     const where = read.value === null ? "the last token" : store.tokenName(read.value);
-    render(brings.value ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>brings ${most}` : "", barsLabel);
-    barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}.`;
+    render(brings.value ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>gains, at most ${most}` : "", barsLabel);
+    barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, up or down.`;
   });
 
   const parts = computed((): string[] => {

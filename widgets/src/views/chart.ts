@@ -127,7 +127,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   watch(signal, () => {
     // The zero line's own, and the end that is farther from it.
     const [low = 0, high = 0] = scale.value.domain();
-    const far = chart.marks.value.length === 0 ? [] : scale.value.ticks(2).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
+    const beyond = (count: number): number[] => scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
+    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []); // a scale needs two figures
     const shown = chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
     render(html`${shown.map((tick) => html`<span style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`)}`, ticks);
   });

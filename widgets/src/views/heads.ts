@@ -146,7 +146,8 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;
-    tip.classList.toggle("rs-tip-left", left > 60);
+    tip.classList.toggle("rs-tip-left", left > 70);
+    tip.classList.toggle("rs-tip-right", left < 30);
     tip.classList.toggle("rs-tip-below", head.layer / facts.layers < 0.12);
     marker.style.left = `${share(shown, value) * 100}%`;
   });

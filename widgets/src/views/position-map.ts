@@ -72,7 +72,7 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     const shown = picture.value;
     const tallest = (shown?.own ?? new Float32Array(0)).reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
     sheet.style.gridTemplate = `${TOKENS}px ${OWN}px auto / ${left}px auto`;
-    render(html`${narrow ? "own" : "model’s own"}<br>${shown ? signed(tallest, tallest, -1) : ""}`, ownLabel);
+    render(html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${shown ? signed(tallest, tallest, -1) : ""}`, ownLabel);
     ownLabel.title = `The model’s own ${store.quantity.value} at each position; the tallest bar is ${signed(tallest, tallest)}.`;
     render(columnLabels(store, size.value.columns, x, at?.column ?? store.hoveredToken.value), tokens);
     render(html`${rowLabels(shown?.reply ?? null, y, at?.row ?? null, narrow, store)}`, names);

@@ -38,7 +38,7 @@ export function rankLine({ name, value, spread = null }: Ranked, { own, other }:
   const written = signed(value, largest);
   const at = (v: number): number => (own + other > 0 ? ((v * sign + other) / (own + other)) * 100 : 0);
   return html`<span class="rs-name">${name}</span>
-    <span class="rs-track ${dots ? "rs-with-dots" : ""}">
+    <span class="rs-track ${dots && spread?.each ? "rs-with-dots" : ""}">
       <i class=${sign < 0 ? "rs-minus" : "rs-plus"} style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
       ${other > 0 ? html`<b class="rs-origin" style="left:${at(0)}%"></b>` : nothing}
       ${spread && Number.isFinite(spread.std) ? html`<b class="rs-whisker" style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>` : nothing}

@@ -40,7 +40,9 @@ function scoreClause(store: Store, name: string, picture: MapPicture): Sentence 
 
 function readClauses(store: Store, reading: Reading): Sentence[] {
   const { destination, weights } = reading;
-  const sources = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
+  const read = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
+  const most = contributesMost(reading);
+  const sources = most === null || most === read[0] ? read : [read[0] ?? most, most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
   const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
@@ -48,6 +50,12 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
     if (added === null) return [start];
     return nth === 0 ? [`${start}, which adds `, added] : [`${start} (`, added, ")"];
   });
+}
+
+/** The source through which most is contributed: it may be read little. */
+function contributesMost({ contributions }: Reading): number | null {
+  if (!contributions || contributions.length === 0) return null;
+  return contributions.reduce((best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best), 0);
 }
 
 /** What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the largest head. */

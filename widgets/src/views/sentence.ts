@@ -7,6 +7,7 @@ import { element, watch } from "../lifetime";
 import type { Sentence, Store } from "../store";
 import { mapPicture } from "./map-picture";
 import type { Focus } from "./reading";
+import { prose } from "./prose";
 import { headClauses } from "./reading-words";
 
 const HINT: Sentence = ["Point at a head to see which tokens it reads. Click to pin it."];
@@ -21,12 +22,14 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
     const refused = name === null ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? store.why("layers") ?? store.why("lens")) : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
-    if (!own && focus.trouble.value !== null && name === focus.head.value) clauses.push([focus.trouble.value]);
-    const words = clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")).join("; ");
+    const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
+    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // it says the same, and more
+    const words = [...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")), ...(why === null ? [] : [why])].join("; ");
     line.classList.toggle("rs-hint", clauses[0] === HINT);
-    line.classList.toggle("rs-clauses", clauses.length > 1);
+    line.classList.toggle("rs-clauses", clauses.length > 1 || why !== null);
     line.title = fitted(words);
-    render(clauses.map((clause, i) => html`<span>${clause.map(piece)}${i < clauses.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `), line);
+    const said = [...clauses.map((clause) => html`${clause.map(piece)}`), ...(why === null ? [] : [prose(why)])];
+    render(said.map((clause, i) => html`<span>${clause}${i < said.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `), line);
   });
 }
 

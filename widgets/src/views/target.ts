@@ -31,13 +31,14 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     const contrasts = inView(target, store.prompt.value);
     const tokens = shared(contrasts, side);
     const mixed = tokens === null;
-    const own = side === "answer" ? "each prompt’s top token" : "its second";
-    const text = mixed ? (target.own ? own : `each prompt’s ${side}`) : tokens.length > 0 ? label(tokens) : "choose …";
+    // Whose it is stands where there is room, and "mean of 8" beside it.
+    const [whose, what] = !target.own ? ["each prompt’s ", side] : side === "answer" ? ["each prompt’s ", "top token"] : ["its ", "second"];
+    const text = mixed ? whose + what : tokens.length > 0 ? label(tokens) : "choose …";
     const all = contrasts.map((c, i) => `prompt ${i}: ${label(c[side]) || "none"}`);
     const tip = mixed ? [...all.slice(0, 24), ...(all.length > 24 ? [`… ${all.length - 24} more`] : [])].join("\n") : `Change the ${side}`;
     return html`<button type="button" class="rs-chip ${mixed || tokens.length === 0 ? "rs-mixed" : ""}" aria-label="${side}: ${text}"
       aria-haspopup="listbox" aria-expanded=${open.value === side} title=${tip} data-side=${side}
-      @click=${() => (open.value = open.peek() === side ? null : side)}>${text}</button>`;
+      @click=${() => (open.value = open.peek() === side ? null : side)}>${mixed ? html`<span class="rs-whose">${whose}</span>${what}` : text}</button>`;
   };
 
   watch(signal, () => {
