@@ -304,14 +304,6 @@ def test_no_token_breaks_out_of_circuitsvis_page(llama, monkeypatch, view):
         assert "<" not in source[source.rindex("render(") :].removesuffix("</script>")
 
 
-def test_without_circuitsvis_it_says_what_to_install(llama, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("circuitsvis.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "circuitsvis", None)
-    with pytest.raises(ResidscopeError, match=r'pip install "residscope\[figures\]"'):
-        residscope.to_circuitsvis(llama.cache, ["0.1"])
-
-
 # --- the code for what is shown --------------------------------------------------------------------------------------
 TARGETS = {
     "pair": ("w5", "w9"),
