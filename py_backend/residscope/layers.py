@@ -98,7 +98,7 @@ class Layers:
                     found.put((place, name), held.get(name, buffers.get(name)))
         inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
         wrapped = getattr(inner, "config", None)
-        # What the model does to its logits (logits.py); the Hugging Face model is no module of a bridge.
+        # What the model does to its logits (logits.py). A bridge does not list the Hugging Face model as a module.
         for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
             found.put((place, name), getattr(owner, "__dict__", {}).get(name))
         for place, owner, names in (

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenLens", "lens", "token_lens"]
 
-_FIGURES = 6_000_000  # so many logits at once: 24 MB, and a moment's work
+_FIGURES = 6_000_000  # logits at once: 24 MB, so that each step of the work is short
 _POINT = re.compile(r"(\d+)_(pre|mid)")
 
 

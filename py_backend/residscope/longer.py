@@ -54,7 +54,7 @@ def step(done: int | None = None, total: int = 0) -> None:
 
 @contextmanager
 def silent() -> Generator[None, None, None]:
-    """What is done meanwhile is a part of the work: how far it is itself is told to nobody."""
+    """Within this, steps are parts of a larger step: their own progress is not told."""
     before, _here.silent = getattr(_here, "silent", False), True
     try:
         yield

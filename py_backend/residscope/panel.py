@@ -242,7 +242,7 @@ class Panel(anywidget.AnyWidget):
             progress: Whether to show a progress bar (tqdm) where it takes more than a second.
 
         Raises:
-            ResidscopeError: If `holds` is none of these, the cache is gone, or the panel is closed meanwhile.
+            ResidscopeError: If `holds` is none of these, the cache is gone, or the panel is closed before it is done.
         """
         if holds not in get_args(Holds):
             known = ", ".join(f'"{one}"' for one in get_args(Holds))

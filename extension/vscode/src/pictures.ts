@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { FileType, Uri, workspace } from "vscode";
 
-/** The latest are kept, at most so many. */
+/** So many are kept: the ones that were taken last. */
 const MOST = 20;
 /** Bytes of one; views give no larger ones away. */
 const LONGEST = 3_000_000;
