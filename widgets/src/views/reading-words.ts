@@ -41,7 +41,7 @@ function scoreClause(store: Store, name: string, picture: MapPicture): Sentence 
 function readClauses(store: Store, reading: Reading): Sentence[] {
   const { destination, weights } = reading;
   const read = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
-  const most = contributesMost(reading);
+  const most = contributesMost(reading, tallest(store, reading.contributions));
   const sources = most === null || most === read[0] ? read : [read[0] ?? most, most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
   const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
@@ -53,9 +53,10 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
 }
 
 /** The source through which most is contributed: it may be read little. */
-function contributesMost({ contributions }: Reading): number | null {
+function contributesMost({ contributions }: Reading, largest: number): number | null {
   if (!contributions || contributions.length === 0) return null;
-  return contributions.reduce((best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best), 0);
+  const most = contributions.reduce((best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best), 0);
+  return vanishes(contributions[most] ?? 0, largest) ? null : most;
 }
 
 /** What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the largest head. */

@@ -53,8 +53,9 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
         put(reads && { head: name, destination, weights: reads, contributions: brings });
       };
       const kept = data.kept(key, weighting);
+      const left = fallsBack();
       if (kept) show(kept);
-      if (kept && fallsBack()) return; // nobody asked for this one anew
+      if (kept && left) return; // nobody asked for this one anew
       data.read(READING, name, key, weighting).then(
         (attention) => {
           if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
@@ -93,5 +94,10 @@ function focus(store: Store, signal: AbortSignal): { head: ReadonlySignal<string
     back = false;
     head.value = preview ?? untracked(() => store.heads.value.at(-1)) ?? null;
   });
-  return { head, fallsBack: () => back };
+  const fallsBack = (): boolean => {
+    const was = back;
+    back = false; // another prompt or position is asked for
+    return was;
+  };
+  return { head, fallsBack };
 }
