@@ -47,6 +47,7 @@ SETTINGS = {
     "extensions.ignoreRecommendations": True,
     "workbench.enableExperiments": False,
     "window.commandCenter": False,
+    "workbench.activityBar.iconClickBehavior": "focus",  # a click on a view that is open (again) must not close it
     "notebook.experimental.remoteSave": False,
     "files.simpleDialog.enable": True,
     "git.enabled": False,
@@ -221,7 +222,7 @@ class Code:
 
     # --- Residscope ---------------------------------------------------------------------------------------------------
     def open_sidebar(self) -> Locator:
-        """Open the view in the activity bar, and return what is in it."""
+        """Open the view in the activity bar, unless it is open, and return what is in it."""
         self.page.locator(".activitybar .action-label[aria-label^=Residscope]").first.click()
         return self.sidebar
 
