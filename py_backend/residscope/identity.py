@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from .layers import SCALARS, Figures, Layers, attributes, differ
+from .layers import SCALARS, Figures, Layers, attributes, differ, is_read
 from .memo import CACHES, Memo, Store, UnknownError, number_of
 from .namespace import peek
 from .samples import Samples
@@ -84,7 +84,8 @@ class _Weights:
         self.state = self.written = 0
         self.layers: Figures = {}
         self._training: tuple[bool, ...] = ()
-        self._settings: tuple[object, ...] | None = None
+        self._settings: int | None = None
+        self._numbers: dict[tuple[object, ...], int] = {}
         self._tree: _Tree | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
@@ -101,7 +102,7 @@ class _Weights:
         key, first = _key(tensors, where=True), self._last is None
         if self._last is None or not self._last.holds(key):
             self._last = _Snapshot(tensors, key, lost=partial(_let_go, weakref.ref(self)))
-            self._samples = Samples(tensors)
+            self._samples = Samples(tensors, [] if self._tree is None else self._tree.read_among(tensors))
             read, written = self._samples.read(tensors), True
         elif quick:
             return self.state
@@ -110,7 +111,9 @@ class _Weights:
             written = read != self._read
         layers, self._training = ({}, ()) if self._tree is None else self._tree.layers.figures(model)
         otherwise = differ(layers, self.layers)
-        self._read, self.layers = read, layers
+        self._read = read
+        if layers != self.layers:  # what is the very same need not be compared again
+            self.layers = layers
         if written or otherwise:
             self.facts = Memo()
             self.written += written and not first
@@ -119,16 +122,17 @@ class _Weights:
             self.facts = Memo()
         return self.state
 
-    def settings(self) -> tuple[object, ...]:
+    def settings(self) -> int:
         """What else of the model answers depend on (see `settings_of`), and which of its layers are in training.
 
-        As it was when it was first asked for after the last look.
+        As it was when it was first asked for after the last look: a number, the same for the same.
 
         Raises:
             UnknownError: If that cannot be told.
         """
         if self._settings is None:
-            self._settings = self._training, settings_of(self.model())
+            now = self._training, settings_of(self.model())
+            self._settings = self._numbers.setdefault(now, len(self._numbers))
         return self._settings
 
     @property
@@ -206,9 +210,9 @@ class Sight:
         """What answers depend on, as it was when last looked at: activations, weights, and settings of the model."""
         weights = None if self._weights is None else self._weights()
         try:
-            settings = () if weights is None else weights.settings()
+            settings = None if weights is None else weights.settings()
         except UnknownError:
-            settings = ()
+            settings = None
         activations, of, _ = self.state.split(".")  # what was added changes nothing
         return activations, of, settings
 
@@ -297,7 +301,7 @@ def settings_of(model: Any) -> tuple[object, ...]:
 
 def _scalars(config: Any) -> tuple[object, ...]:
     held = getattr(config, "__dict__", {})
-    return tuple((name, type(value), value) for name, value in list(held.items()) if type(value) in SCALARS)
+    return tuple([(name, type(value), value) for name, value in list(held.items()) if type(value) in SCALARS])
 
 
 def _plain(value: Any) -> object:
@@ -374,7 +378,21 @@ class _Tree:
             for module, own in zip(self._modules, held, strict=True)
             if any(weight is not None for weight in _entries([own], _PARAMETERS))
         ]
+        self._read = [
+            (there, [name for name in own[_PARAMETERS] if is_read(place, name)])
+            for (place, _), there, own in zip(found, self._modules, held, strict=True)
+            if own.get(_PARAMETERS)
+        ]
         self.layers = Layers(found)
+
+    def read_among(self, weights: list[Tensor]) -> list[int]:
+        """The places of those weights that answers may read."""
+        own, read = attributes(), set[int]()
+        for there, names in self._read:
+            module = there()
+            if module is not None:
+                read.update(id(own(module)[_PARAMETERS].get(name)) for name in names)
+        return [index for index, weight in enumerate(weights) if id(weight) in read]
 
     def weights(self, quick: bool = False) -> list[Tensor] | None:
         """All parameters; None where there are other modules now: quickly, where one of those that had some is gone."""

@@ -38,6 +38,12 @@ _READ = (
 )  # fmt: skip
 """As TransformerLens names the layers whose map, or norm, answers depend on."""
 
+_BEFORE = frozenset(
+    ("q", "k", "qkv", "in", "gate", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_in", "W_gate", "b_in",
+     "b_gate", "W_pos")
+)  # fmt: skip
+"""Layers and weights that no answer reads: what they make lies in the cache, and answers go on from there."""
+
 _WRAPPED = ("_original_component", "original_component")
 _DEEP, _LONG = 4, 64
 """Containers are read so deep, where they hold so many at most; of others the number of what they hold counts."""
@@ -46,6 +52,16 @@ RESTLESS: Any = object()
 """Stands for what changes whenever the layer is asked, such as a count of its calls: it tells nothing."""
 
 _restless: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+
+
+def is_read(place: str, name: str) -> bool:
+    """Whether answers may read a weight.
+
+    Args:
+        place: Its module's, such as `.blocks.0.attn.q`.
+        name: Its name there.
+    """
+    return name not in _BEFORE and _BEFORE.isdisjoint(place.split("."))
 
 
 def differ(one: Figures, other: Figures) -> bool:
@@ -80,7 +96,7 @@ class Layers:
     def figures(self, model: Any) -> tuple[Figures, tuple[bool, ...]]:
         """What they hold now, beside their weights, and the model's settings; and which of them are in training."""
         own, plain = attributes(), _plain()
-        found, training = _Held(), list[bool]()
+        found, training = _Held(own), list[bool]()
         for there, place, whole, names in self._watched:
             module = there()
             if module is None:
@@ -135,13 +151,13 @@ def asking(copied: Any, layer: Any) -> Generator[None, None, None]:
 
 
 def _held(module: Any) -> Figures:
-    found = _Held()
+    found = _Held(attributes())
     _put_all(found, "", module)
     return found.all()
 
 
 def _put_all(found: _Held, place: str, module: Any) -> None:
-    held, restless = attributes()(module), _restless.get(module, ())
+    held, restless = found.own(module), _restless.get(module, ()) if _restless else ()
     buffers: dict[str, Any] = held.get("_buffers") or {}
     for name in [*(held.keys() - _usual()), *buffers]:
         if name in restless:
@@ -153,8 +169,12 @@ def _put_all(found: _Held, place: str, module: Any) -> None:
 class _Held:
     """What is held where; tensors among it are read together, at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[Any], dict[str, Any]]) -> None:
+        from torch import Tensor, device, dtype
+
+        self.own = own
         self.known: Figures = {}
+        self._kinds = Tensor, (dtype, device)
         self._tensors: list[Tensor] = []
         self._of: list[tuple[str, str]] = []
 
@@ -168,16 +188,15 @@ class _Held:
         return self.known
 
     def _frozen(self, key: tuple[str, str], value: Any, depth: int) -> object:
-        from torch import Tensor, device, dtype
-
         kind: Any = type(value)
+        tensor, named = self._kinds
         if kind in SCALARS:
             return kind, value
-        if issubclass(kind, Tensor):
+        if issubclass(kind, tensor):
             self._tensors.append(value)
             self._of.append(key)
             return "tensor"
-        if issubclass(kind, dtype | device):
+        if issubclass(kind, named):
             return str(value)
         if kind.__module__ == "numpy" and hasattr(kind, "nbytes") and value.nbytes <= 8 * MOST:
             return str(value.dtype), value.tobytes()
@@ -255,7 +274,11 @@ def _usual() -> frozenset[str]:
     return _names[0]
 
 
-def _plain() -> tuple[type, ...]:
+def _plain() -> frozenset[type]:
+    """Classes of which `_FIGURES` and the weights tell everything."""
+    from torch import nn
+
     from .applied import _known  # pyright: ignore[reportPrivateUsage]
 
-    return _known()
+    norms = (nn.LayerNorm, *(norm for norm in (getattr(nn, "RMSNorm", None),) if norm is not None))
+    return frozenset((*_known(), *norms))

@@ -8,6 +8,7 @@ device. A change of a few elements beside them is not seen.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +23,35 @@ MOST = 64
 _TENSORS = 2048
 """Of so many tensors, at most: of more, some are drawn once and for all, so that looking stays quick."""
 
+_SHORT = 1024
+"""A vector of no more elements is read whole: many of them in one piece are quicker than a few elements of each."""
+
 _FEW = 8
 """A dimension of so few places (experts, LoRA's rank) is read at each of them."""
 
 
-class Samples:
-    """Which elements of which tensors are read. It holds for these tensors while they lie where they lie."""
+_Path = tuple[int, tuple[int, ...], tuple[int, ...]]
+"""A tensor's place, and size and stride of the view through it that is read; a vector that is read whole has none."""
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        drawn = range(len(tensors))
-        if len(tensors) > _TENSORS:
+
+class Samples:
+    """Which elements of which tensors are read. It holds for these tensors while they lie where they lie.
+
+    Args:
+        tensors: All of them.
+        drawn: The places of those that are read; by default all.
+    """
+
+    def __init__(self, tensors: list[Tensor], drawn: Sequence[int] | None = None) -> None:
+        drawn = range(len(tensors)) if drawn is None else drawn
+        if len(drawn) > _TENSORS:
             drawn = sorted(random.Random(0).sample(drawn, _TENSORS))
-        self._groups: dict[Any, dict[Any, list[tuple[int, tuple[int, ...], tuple[int, ...]]]]] = {}
+        self._groups: dict[Any, dict[Any, list[_Path]]] = {}
         for index in drawn:
             tensor = tensors[index]
             if _is_readable(tensor):
-                path = _path(tuple(tensor.shape), tensor.stride())
+                whole = tensor.ndim == 1 and tensor.stride() == (1,) and tensor.numel() <= _SHORT
+                path = ((), ()) if whole else _path(tuple(tensor.shape), tensor.stride())
                 self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, *path))
 
     def read(self, tensors: list[Tensor]) -> tuple[bytes | None, ...]:
@@ -77,14 +91,14 @@ def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[byt
     return found
 
 
-def _read(tensors: list[Tensor], kinds: list[list[tuple[int, tuple[int, ...], tuple[int, ...]]]]) -> bytes | None:
+def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
     """Some elements of tensors of one device, of one dtype after another."""
     import torch
 
     strided, pieces = torch.Tensor.as_strided, list[Any]()
     try:
         for kind in kinds:
-            some = [strided(tensors[index], size, stride) for index, size, stride in kind]
+            some = [strided(tensors[index], size, stride) if size else tensors[index] for index, size, stride in kind]
             flat = [one if one.ndim == 1 else one.reshape(-1) for one in some]
             # Bits: NaN is the same as NaN; and what has one byte (float8) knows no `cat` of its own.
             bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat

@@ -7,6 +7,7 @@ space exists, and the model itself, where the target is read, holds it for much 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import positions
@@ -39,24 +40,15 @@ def without_space(
     """
     if target.own or target.direction is not None:
         return []
-    pairs = _pairs(targets, target)
-    if not pairs:
-        return []
     where = positions.resolve(targets.view, "last") if where is None else where
-    try:
-        figures = _logits(targets, [token for pair in pairs.values() for token in pair], where, logits)
-    except ResidscopeError:  # what the model predicts there is not known
-        return []
-    at = {id: 2 * column for column, id in enumerate(pairs)}
-    shared = len(target.contrasts) == 1
-    differences: list[Tensor] = []
-    for prompt in range(min(len(figures), _MOST)):
-        contrast = target.contrasts[0 if shared else prompt]
-        columns = [at[token.id] for token in (*contrast.answer, *contrast.distractor) if token.id in at]
-        differences += [figures[prompt, column + 1] - figures[prompt, column] for column in columns]
-    more = float(sum(differences)) / len(differences) if differences else 0.0
-    if not more > math.log(_TIMES):
-        return []
+    vocabulary, pairs, more = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0
+    for spaced in (vocabulary.perhaps_spaced, lambda tokens: list(map(vocabulary.spaced, tokens))):
+        again, pairs = pairs, _pairs(targets, target, spaced)
+        if not pairs:
+            return []
+        more = more if again == pairs else _likelier(targets, target, pairs, where, logits)
+        if not more > math.log(_TIMES):
+            return []
     named = " and ".join(quote(bare.text) for bare, _ in list(pairs.values())[:2])
     bare, spaced = next(iter(pairs.values()))
     times = "" if more > 700 else f", on average {math.exp(more):.2g} times likelier"
@@ -67,18 +59,39 @@ def without_space(
     ]
 
 
-def _pairs(targets: Targets, target: Target) -> dict[int, tuple[Token, Token]]:
+def _likelier(
+    targets: Targets,
+    target: Target,
+    pairs: dict[int, tuple[Token, Token]],
+    where: Int[Tensor, " batch"] | None,
+    logits: Tensor | None,
+) -> float:
+    """By how much the words with a space are likelier than those without, in logits; 0 where it is not known."""
+    try:
+        asked = [token for pair in pairs.values() for token in pair]
+        figures: list[list[float]] = _logits(targets, asked, where, logits)[:_MOST].tolist()
+    except ResidscopeError:  # what the model predicts there is not known
+        return 0.0
+    at = {id: 2 * column for column, id in enumerate(pairs)}
+    shared = len(target.contrasts) == 1
+    differences: list[float] = []
+    for prompt, figure in enumerate(figures):
+        contrast = target.contrasts[0 if shared else prompt]
+        columns = [at[token.id] for token in (*contrast.answer, *contrast.distractor) if token.id in at]
+        differences += [figure[column + 1] - figure[column] for column in columns]
+    return sum(differences) / len(differences) if differences else 0.0
+
+
+def _pairs(
+    targets: Targets, target: Target, spaced: Callable[[list[Token]], list[Token | None]]
+) -> dict[int, tuple[Token, Token]]:
     """The answers that begin a word without a space, each with the token that has one."""
-    vocabulary, found = targets.vocabulary, dict[int, tuple[Token, Token]]()
+    vocabulary = targets.vocabulary
     if vocabulary.tokenizer is None:
-        return found
+        return {}
     ids = (t.id for contrast in target.contrasts[:_MOST] for t in (*contrast.answer, *contrast.distractor))
-    for id in list(dict.fromkeys(ids))[:_MOST]:
-        token = vocabulary.token(id)
-        spaced = vocabulary.spaced(token)
-        if spaced is not None:
-            found[id] = token, spaced
-    return found
+    bare = [vocabulary.token(id) for id in list(dict.fromkeys(ids))[:_MOST]]
+    return {one.id: (one, other) for one, other in zip(bare, spaced(bare), strict=True) if other is not None}
 
 
 def _logits(
