@@ -51,8 +51,8 @@ class Samples:
             tensor = tensors[index]
             if _is_readable(tensor):
                 whole = tensor.ndim == 1 and tensor.stride() == (1,) and tensor.numel() <= _SHORT
-                path = ((), ()) if whole else _path(tuple(tensor.shape), tensor.stride())
-                self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, *path))
+                size, stride = ((), ()) if whole else _path(tuple(tensor.shape), tensor.stride())
+                self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, size, stride))
 
     def read(self, tensors: list[Tensor]) -> tuple[bytes | None, ...]:
         """The elements, as one piece for each device; None for what cannot be read."""

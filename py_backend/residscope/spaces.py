@@ -42,7 +42,7 @@ def without_space(
         return []
     where = positions.resolve(targets.view, "last") if where is None else where
     vocabulary, pairs, more = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0
-    for spaced in (vocabulary.perhaps_spaced, lambda tokens: list(map(vocabulary.spaced, tokens))):
+    for spaced in (vocabulary.perhaps_spaced, vocabulary.each_spaced):
         again, pairs = pairs, _pairs(targets, target, spaced)
         if not pairs:
             return []

@@ -128,20 +128,21 @@ class Vocabulary:
         """The token of the same word with a space before it, for one that begins a word without; else None."""
         return self.writes(f" {token.text}") if token.text[:1].isalnum() else None
 
-    def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """The same for several, by the names of tokens where these bear a mark for a space.
+    def each_spaced(self, tokens: list[Token]) -> list[Token | None]:
+        """The same for several."""
+        return [self.spaced(token) for token in tokens]
 
-        That is quicker, and nearly always the same.
-        """
+    def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
+        """The same by the names of tokens, where these bear a mark for a space: quicker, and nearly always the same."""
         if not self._mark:
-            return [self.spaced(token) for token in tokens]
+            return self.each_spaced(tokens)
         bare = [token for token in tokens if token.text[:1].isalnum()]
         names = ((token, named(self.tokenizer, token.id)) for token in bare)
         found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
-        nothing = (None, unknown(self.tokenizer))
+        strange = unknown(self.tokenizer)
         ids = [found.get(token.id) for token in tokens]
         return [
-            None if id in nothing or id is None else Token(id, f" {token.text}")
+            None if id is None or id == strange else Token(id, f" {token.text}")
             for token, id in zip(tokens, ids, strict=True)
         ]
 
