@@ -1,0 +1,39 @@
+/**
+ * `npm run mutants`: mistakes are put into the code, one at a time, and the tests must fail; a sample, in half an hour.
+ *
+ * `npm run mutants -- python`, `npm run mutants -- typescript`: one of them. What follows goes to tests/mutants/run.py, and
+ * to .dev/mutants-typescript.mjs: `--all` for all mistakes that can be made, which takes a night.
+ */
+
+import { rmSync } from "node:fs";
+
+import { ask, environment, Failure, fingerprint, inRoot, main, python, run, step, stepIfChanged } from "./lib.mjs";
+import { setUp } from "./setup.mjs";
+
+const pins = ".dev/versions/mutants.txt";
+const folder = inRoot(".mutants", "python");
+
+const languages = {
+  python(words) {
+    stepIfChanged("Cosmic Ray, installed", "mutants", () => fingerprint([pins], ask(python, ["-VV"])), [folder], () => {
+      rmSync(folder, { recursive: true, force: true });
+      run(python, ["-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", folder, "-r", pins]);
+    });
+    const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1" });
+    step("Mutants of the Python part", () => run(python, [inRoot("tests", "mutants", "run.py"), ...words], { env }));
+  },
+  typescript(words) {
+    step("Mutants of the views", () => run(process.execPath, [inRoot(".dev", "mutants-typescript.mjs"), ...words]));
+  },
+};
+
+main(() => {
+  const [first, ...rest] = process.argv.slice(2);
+  const isOne = first !== undefined && first in languages;
+  if (!isOne && rest.some((word) => !word.startsWith("--"))) {
+    throw new Failure(`Say which first: ${Object.keys(languages).join(", ")}.`);
+  }
+  setUp({ model: true });
+  const words = isOne ? rest : process.argv.slice(2);
+  for (const language of isOne ? [first] : Object.keys(languages)) languages[language](words);
+});

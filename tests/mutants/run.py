@@ -1,0 +1,367 @@
+"""Put mistakes into Residscope, one at a time, and see whether its tests notice.
+
+Cosmic Ray makes the mistakes ("mutants"). Of each module a sample is drawn with a seed: first a place, then one of the
+mistakes that can be made there, so that what can be got wrong in many ways does not fill the sample. The tests that
+stand beside the module in `modules.py` run on each, up to the first that fails, in a process that is forked from one
+that has loaded torch and what else takes long.
+
+    npm run mutants -- python                    8 mutants of each module
+    npm run mutants -- python --each 20 lens fit
+    npm run mutants -- python --all              all, overnight
+    npm run mutants -- python --tests REVISION   the tests as they were then
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+from modules import MODULES
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "py_backend" / "residscope"
+RESULTS = ROOT / "test-results" / "mutants-python.json"
+SLOW = (
+    "torch", "transformers", "transformer_lens", "transformer_lens.model_bridge", "numpy", "pandas", "plotly.io",
+    "plotly.graph_objects", "hypothesis", "anywidget", "ipywidgets", "IPython", "jaxtyping", "einops", "msgspec",
+    "pytest",
+)  # fmt: skip
+
+
+_THE_SAME = {f"core/ReplaceComparisonOperator_{one}" for one in ("Eq_Is", "Is_Eq", "NotEq_IsNot", "IsNot_NotEq")}
+"""Of words, small numbers and None, with which these are used, they make what it was."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake."""
+
+    module: str
+    line: int
+    column: int
+    operator: str
+    occurrence: int
+    diff: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the tests made of a mutant; without one: of the code as it is.
+
+    Attributes:
+        name: The mutant's, or the test file's.
+        mutant: What was tried.
+        outcome: "killed", "survived" or "too slow".
+        seconds: How long they took.
+        said: The test that failed.
+    """
+
+    name: str
+    mutant: Mutant | None
+    outcome: str
+    seconds: float
+    said: str = ""
+
+
+def main() -> int:
+    """Run, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("modules", nargs="*", help="such as `fit` or `export/code`; by default all of modules.py")
+    parser.add_argument("--each", type=int, default=8, help="so many mutants of each module")
+    parser.add_argument("--all", action="store_true", help="all mutants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tests", metavar="REVISION", help="with the tests of another revision")
+    parser.add_argument("--list", action="store_true", help="only say which mutants there are")
+    given = parser.parse_args()
+    unknown = [name for name in given.modules if name not in MODULES]
+    if unknown:
+        parser.error(f"{unknown[0]} is not in modules.py; there are: {', '.join(MODULES)}")
+    names = given.modules or list(MODULES)
+    works = {name: sampled(name, None if given.all else given.each, given.seed) for name in names}
+    if given.list:
+        for mutant in (mutant for several in works.values() for mutant in several):
+            print(f"{mutant.module}:{mutant.line} {mutant.operator}\n{mutant.diff}")
+        return 0
+    results = list(tested(works, given.workers, given.tests))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(result) for result in results], indent=1))
+    print(table(results))
+    return 0
+
+
+# --- the mutants -----------------------------------------------------------------------------------------------------
+def sampled(module: str, each: int | None, seed: int) -> list[Mutant]:
+    """Mutants of a module, in the order of their lines."""
+    found = list(possible(SOURCE / f"{module}.py", module))
+    if each is None:
+        return found
+    drawn = random.Random(f"{seed} {module}")
+    places = [list(several) for _, several in groupby(sorted(found, key=_place), _place)]
+    chosen = [drawn.choice(several) for several in drawn.sample(places, min(each, len(places)))]
+    return sorted(chosen, key=_place)
+
+
+def _place(mutant: Mutant) -> tuple[int, int]:
+    return mutant.line, mutant.column
+
+
+def possible(file: Path, module: str) -> Iterator[Mutant]:
+    """All mistakes that Cosmic Ray can make in a file, but for those in what never runs."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    source = file.read_text()
+    parsed = ast.parse(source)
+    tree, idle, limits = get_ast(source), list(_idle(parsed)), list(_limits(parsed))
+    for name in operator_names():
+        kind = get_operator(name)
+        if kind.arguments():
+            continue
+        if name in _THE_SAME:
+            continue
+        operator = kind()
+        positions = (at for node in ast_nodes(tree) for at, _ in operator.mutation_positions(node))
+        for occurrence, (line, column) in enumerate(positions):
+            skipped = [*idle, *limits] if name == "core/NumberReplacer" else idle
+            if any(start <= (line, column) < end for start, end in skipped):
+                continue
+            text = mutate_code(source, operator, occurrence)
+            if text is not None and text != source and _compiles(text):
+                yield Mutant(module, line, column, name.removeprefix("core/"), occurrence, _diff(source, text), text)
+
+
+def _compiles(text: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(text, "mutant", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Annotations, what is under `if TYPE_CHECKING`, and the names of types: a mistake there changes nothing."""
+    for node in ast.walk(tree):
+        idle: list[ast.AST | None] = []
+        match node:
+            case ast.arg(annotation=found):
+                idle = [found]
+            case ast.AnnAssign(annotation=found):
+                idle = [found]
+            case ast.FunctionDef(returns=found) | ast.AsyncFunctionDef(returns=found):
+                idle = [found]
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                idle = [node]
+            case ast.Call(func=ast.Name(id="cast" | "TypeVar"), args=[found, *_]):
+                idle = [found]
+            case ast.keyword(arg="strict"):  # of `zip`: refuses what never comes
+                idle = [node.value]
+            case ast.Assign(value=ast.BinOp(op=ast.BitOr()) | ast.Subscript() as found):  # the name of a type
+                idle = [found] if node.col_offset == 0 else []
+            case _:
+                pass
+        for one in idle:
+            if isinstance(one, ast.expr | ast.stmt):
+                end = (one.end_lineno or 0, one.end_col_offset or 0)
+                yield (one.lineno, one.col_offset), end
+
+
+def _limits(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Constants of a module: a limit of one more or one less is no mistake."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            yield (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)
+
+
+def _diff(source: str, text: str) -> str:
+    """The lines that are not the same."""
+    pairs = zip(source.splitlines(), text.splitlines(), strict=False)
+    changed = [(old, new) for old, new in pairs if old != new][:2]
+    return "\n".join(f"- {old.strip()}\n+ {new.strip()}" for old, new in changed)
+
+
+# --- the tests -------------------------------------------------------------------------------------------------------
+def tested(works: dict[str, list[Mutant]], workers: int, revision: str | None) -> Iterator[Result]:
+    """What the tests make of each mutant, as it comes; of each module first without any."""
+    there = multiprocessing.get_context("spawn")
+    todo: Queue[Any] = there.Queue()
+    done: Queue[Any] = there.Queue()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        running = [
+            there.Process(target=work, args=(Path(folder) / str(number), todo, done, revision))
+            for number in range(workers)
+        ]
+        for process in running:
+            process.start()
+
+        def ended(tasks: list[Any]) -> Iterator[Result]:
+            began = time.monotonic()
+            for task in tasks:
+                todo.put(task)
+            for number in range(len(tasks)):
+                result = _next(done, running)
+                minutes = (time.monotonic() - began) / 60
+                print(
+                    f"{number + 1:4}/{len(tasks)} {minutes:5.1f} min  {result.name}: {result.outcome} "
+                    f"({result.seconds:.1f} s) {result.said.splitlines()[0] if result.said else ''}",
+                    flush=True,
+                )
+                yield result
+
+        try:
+            took: dict[str, float] = {}
+            files = dict.fromkeys(file for module in works for file in MODULES[module])
+            for result in ended([(None, [file], 1800.0) for file in files]):
+                if result.outcome == "survived":
+                    took[result.name] = result.seconds
+                elif result.outcome != "absent":
+                    raise SystemExit(f"test_{result.name}.py fails without any mutant:\n{result.said}")
+            tasks: list[Any] = []
+            for module, mutants in works.items():
+                own = sorted((file for file in MODULES[module] if file in took), key=took.__getitem__)
+                tasks += [(mutant, own, 4 * sum(map(took.__getitem__, own)) + 30) for mutant in mutants]
+            yield from ended(tasks)
+        finally:
+            for process in running:
+                process.terminate()
+
+
+def _next(done: Queue[Any], running: list[Any]) -> Result:
+    while True:
+        with suppress(queue.Empty):
+            return done.get(timeout=5)
+        if not any(process.is_alive() for process in running):
+            raise RuntimeError("The workers ended before their work did.")
+
+
+def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None) -> None:
+    """One after another, in a tree of its own."""
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "py_backend")}
+    shutil.copytree(SOURCE, folder / "py_backend" / "residscope", ignore=shutil.ignore_patterns("__pycache__"))
+    if revision is None:
+        shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        packed = subprocess.run(["git", "archive", revision, "tests"], cwd=ROOT, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(folder, filter="data")
+    for name in ("pyproject.toml", "widgets", "README.md", "extension", "package.json", ".dev"):
+        (folder / name).symlink_to(ROOT / name)
+    os.chdir(folder)
+    for name in SLOW:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        mutant, names, limit = todo.get()
+        files = [f"tests/python/test_{name}.py" for name in names]
+        files = [file for file in files if Path(file).exists()]
+        if not files:
+            done.put(Result(names[0], None, "absent", 0.0))
+            continue
+        if mutant is None:
+            code, took, said = forked(files, limit)
+            done.put(Result(names[0], None, _OUTCOMES.get(code, "killed"), took, said if code else ""))
+            continue
+        target = folder / "py_backend" / "residscope" / f"{mutant.module}.py"
+        before = target.read_text()
+        target.write_text(mutant.text)
+        try:
+            code, took, said = forked(files, limit)
+        finally:
+            target.write_text(before)
+        outcome = _OUTCOMES.get(code, "killed")
+        name = f"{mutant.module}:{mutant.line} {mutant.operator}"
+        done.put(Result(name, mutant, outcome, took, _failed(said) if outcome == "killed" else ""))
+
+
+_OUTCOMES = {0: "survived", None: "too slow"}
+
+
+def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
+    """Run test files in a process that has everything slow; its exit status (None: it took too long), time and words.
+
+    The first that fails ends it.
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as out:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            sys.path[:0] = [str(Path("py_backend").resolve())]
+            code = 99
+            try:
+                import pytest
+
+                quiet = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-rfE"]
+                code = int(pytest.main([*quiet, *files]))
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+        status = _waited(child, start + limit)
+        out.seek(0)
+        return status, time.monotonic() - start, out.read().decode(errors="replace")[-2000:]
+
+
+def _waited(child: int, until: float) -> int | None:
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _failed(said: str) -> str:
+    """The test that failed."""
+    line = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+    return line.partition(" - ")[0]
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+def table(results: list[Result]) -> str:
+    """Scores by module, and what survived."""
+    rows = ["| module | mutants | killed | too slow | survived | score |", "|---|---|---|---|---|---|"]
+    tried = [(result.mutant.module, result) for result in results if result.mutant is not None]
+    groups = {module: [result for of, result in tried if of == module] for module, _ in tried}
+    for module, some in [*groups.items(), ("all", [result for _, result in tried])]:
+        killed, slow, left = (sum(one.outcome == way for one in some) for way in ("killed", "too slow", "survived"))
+        score = (killed + slow) / max(len(some), 1)
+        rows.append(f"| {module} | {len(some)} | {killed} | {slow} | {left} | {score:.0%} |")
+    left = [f"{one.name}\n{one.mutant.diff}" for _, one in tried if one.outcome == "survived" and one.mutant]
+    return "\n".join(["", *rows, "", *left])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
