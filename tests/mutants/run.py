@@ -116,43 +116,49 @@ def main() -> int:
 # --- the mutants -----------------------------------------------------------------------------------------------------
 def sampled(module: str, each: int | None, seed: int) -> list[Mutant]:
     """Mutants of a module, in the order of their lines."""
-    found = list(possible(SOURCE / f"{module}.py", module))
-    if each is None:
-        return found
+    source = (SOURCE / f"{module}.py").read_text()
     drawn = random.Random(f"{seed} {module}")
-    places = [list(several) for _, several in groupby(sorted(found, key=_place), _place)]
-    chosen = [drawn.choice(several) for several in drawn.sample(places, min(each, len(places)))]
-    return sorted(chosen, key=_place)
+    places = [list(several) for _, several in groupby(sorted(possible(source)), lambda change: change[:2])]
+    drawn.shuffle(places)
+    found: list[Mutant] = []
+    for several in places:
+        if each is not None and len(found) >= each:
+            break
+        drawn.shuffle(several)
+        made = (_mutant(module, source, *change) for change in several)
+        chosen = (mutant for mutant in made if mutant is not None)
+        found += chosen if each is None else [mutant for mutant in (next(chosen, None),) if mutant is not None]
+    return sorted(found, key=lambda mutant: (mutant.line, mutant.column, mutant.operator))
 
 
-def _place(mutant: Mutant) -> tuple[int, int]:
-    return mutant.line, mutant.column
-
-
-def possible(file: Path, module: str) -> Iterator[Mutant]:
-    """All mistakes that Cosmic Ray can make in a file, but for those in what never runs."""
-    from cosmic_ray.ast import ast_nodes, get_ast
+def _mutant(module: str, source: str, line: int, column: int, name: str, occurrence: int) -> Mutant | None:
+    """A mistake, made; None where it changes nothing, or is no Python."""
     from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    text = mutate_code(source, get_operator(name)(), occurrence)
+    if text is None or text == source or not _compiles(text):
+        return None
+    return Mutant(module, line, column, name.removeprefix("core/"), occurrence, _diff(source, text), text)
+
+
+def possible(source: str) -> Iterator[tuple[int, int, str, int]]:
+    """All mistakes that Cosmic Ray can make, but for those in what never runs: line, column, which, and its number."""
+    from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
-    source = file.read_text()
     parsed = ast.parse(source)
-    tree, idle, limits = get_ast(source), list(_idle(parsed)), list(_limits(parsed))
+    nodes, idle, limits = list(ast_nodes(get_ast(source))), list(_idle(parsed)), list(_limits(parsed))
     for name in operator_names():
         kind = get_operator(name)
-        if kind.arguments():
-            continue
-        if name in _THE_SAME:
+        if kind.arguments() or name in _THE_SAME:
             continue
         operator = kind()
-        positions = (at for node in ast_nodes(tree) for at, _ in operator.mutation_positions(node))
+        skipped = [*idle, *limits] if name == "core/NumberReplacer" else idle
+        positions = (at for node in nodes for at, _ in operator.mutation_positions(node))
         for occurrence, (line, column) in enumerate(positions):
-            skipped = [*idle, *limits] if name == "core/NumberReplacer" else idle
-            if any(start <= (line, column) < end for start, end in skipped):
-                continue
-            text = mutate_code(source, operator, occurrence)
-            if text is not None and text != source and _compiles(text):
-                yield Mutant(module, line, column, name.removeprefix("core/"), occurrence, _diff(source, text), text)
+            if not any(start <= (line, column) < end for start, end in skipped):
+                yield line, column, name, occurrence
 
 
 def _compiles(text: str) -> bool:

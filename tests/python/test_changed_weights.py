@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Mapping
 
 import msgspec
@@ -158,6 +159,36 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
         )
         assert not any(SAID in note for note in figure(new).notes)
         assert any(SAID in note for note in figure(old).notes), name
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_each_weight_is_compared_or_no_figure_reads_it(family):
+    """Truth: the same activations with the changed model, in a cache that was never seen before."""
+    figures = {
+        "head": lambda cache: residscope.attribute(cache, ANSWERS),
+        "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron"),
+        "accumulated": lambda cache: residscope.attribute(cache, ANSWERS, by="accumulated", norm="recomputed"),
+        "source": lambda cache: residscope.attribute(cache, ANSWERS, by="source", heads="1.1"),
+        "value": lambda cache: residscope.attention(cache, "1.1", weighting="value"),
+        "token lens": lambda cache: residscope.token_lens(cache, 5),
+        "copying": lambda cache: residscope.scores(cache, "copying"),
+    }
+    model = copy.deepcopy(tiny.boot(family))
+    silent = set()
+    for name, weight in model.named_parameters():
+        cache = tiny.run(model)[2]
+        for figure in figures.values():
+            figure(cache)
+        weight.data.mul_(1.5)  # past PyTorch's count
+        fresh = type(cache)(dict(cache.cache_dict), model)
+        for kind, figure in figures.items():
+            found = figure(cache)
+            if not any(SAID in note for note in found.notes):
+                silent.add(name)
+                of = operator.attrgetter("probabilities" if kind == "token lens" else "values")
+                torch.testing.assert_close(of(found), of(figure(fresh)), equal_nan=True, msg=f"{name}, {kind}")
+    assert silent
+    assert not [name for name in silent if ".o." in name or "out." in name or "embed" in name.split(".")]
 
 
 def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_change():
