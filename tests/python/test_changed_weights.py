@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 import residscope
+from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.protocol import Answer, WriteCode
 from residscope.samples import MOST, samples
@@ -174,19 +175,24 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
         "copying": lambda cache: residscope.scores(cache, "copying"),
     }
     model = copy.deepcopy(tiny.boot(family))
+    held = tiny.run(model)[2]
     silent = set()
-    for name, weight in model.named_parameters():
-        cache = tiny.run(model)[2]
+    weights = [(name, weight) for name, weight in model.named_parameters() if ".1." in name or "blocks" not in name]
+    for name, weight in weights:
+        cache, fresh = (type(held)(dict(held.cache_dict), model) for _ in range(2))
         for figure in figures.values():
             figure(cache)
         weight.data.mul_(1.5)  # past PyTorch's count
-        fresh = type(cache)(dict(cache.cache_dict), model)
         for kind, figure in figures.items():
-            found = figure(cache)
+            try:
+                found = figure(cache)
+            except ResidscopeError:  # a refusal is not silent
+                continue
             if not any(SAID in note for note in found.notes):
                 silent.add(name)
                 of = operator.attrgetter("probabilities" if kind == "token lens" else "values")
                 torch.testing.assert_close(of(found), of(figure(fresh)), equal_nan=True, msg=f"{name}, {kind}")
+        weight.data.div_(1.5)
     assert silent
     assert not [name for name in silent if ".o." in name or "out." in name or "embed" in name.split(".")]
 
