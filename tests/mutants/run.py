@@ -246,8 +246,8 @@ def tested(works: dict[str, list[Mutant]], workers: int, revision: str | None) -
             for result in ended([(None, [file], 1800.0) for file in files]):
                 if result.outcome == "survived":
                     took[result.name] = result.seconds
-                elif result.outcome != "absent":
-                    raise SystemExit(f"test_{result.name}.py fails without any mutant:\n{result.said}")
+                elif result.outcome != "absent":  # it says nothing of a mutant
+                    print(f"test_{result.name}.py is left out: it fails without any mutant.\n{result.said}")
             tasks: list[Any] = []
             for module, mutants in works.items():
                 own = sorted((file for file in MODULES[module] if file in took), key=took.__getitem__)
@@ -276,7 +276,7 @@ def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None)
         packed = subprocess.run(["git", "archive", revision, "tests"], cwd=ROOT, capture_output=True, check=True).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(folder, filter="data")
-    for name in ("pyproject.toml", "widgets", "README.md", "extension", "package.json", ".dev"):
+    for name in ("pyproject.toml", "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
         (folder / name).symlink_to(ROOT / name)
     os.chdir(folder)
     for name in SLOW:
@@ -287,7 +287,7 @@ def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None)
     torch.set_num_threads(1)
     while True:
         mutant, names, limit = todo.get()
-        files = [f"tests/python/test_{name}.py" for name in names]
+        files = [f"tests/python/test_{file}.py" for file in names]
         files = [file for file in files if Path(file).exists()]
         if not files:
             done.put(Result(names[0], None, "absent", 0.0))
