@@ -1,0 +1,307 @@
+"""Prompts, positions, layers and heads at their edges: the first, the last, one alone, several in falling order.
+
+The truth is another run of the model, of one prompt alone or of a prompt cut short, or what the cache holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope.protocol import (
+    Attribute,
+    BlendAttention,
+    MapPositions,
+    RankNeurons,
+    ReadAttention,
+    ReadThumbnails,
+    ReadTokenLens,
+    ReadTokens,
+    ScoreHeads,
+    Shown,
+    Span,
+    Suggest,
+    WriteCode,
+)
+from residscope.service import Service
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+WEIGHTINGS = ("pattern", "value", "contribution")
+FALLING = ["L2H3", "L2H0", "L1H2", "L0H3", "L0H1"]
+PLACES = ([2, 2, 1, 0, 0], [3, 0, 2, 3, 1])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.boot("llama")
+
+
+@pytest.fixture(scope="module")
+def run(model):
+    return tiny.run(model)
+
+
+@pytest.fixture(scope="module")
+def cut(model, run):
+    """The cache of some prompts, cut short; once for each."""
+    caches: dict[Any, Any] = {}
+
+    def cut(prompts: slice, length: int = 7) -> Any:
+        key = (prompts.start, prompts.stop, length)
+        if key not in caches:
+            with torch.no_grad():
+                caches[key] = model.run_with_cache(run[0][prompts, :length])[1]
+        return caches[key]
+
+    return cut
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+# --- the first prompt and the last -----------------------------------------------------------------------------------
+def of_prompts(target, prompt: int | None) -> dict[str, Any]:
+    """A request of each kind that takes a prompt."""
+    points = ["0_pre", "2_mid", "final_post"]
+    return {
+        **{by: Attribute(by, target, prompt) for by in ("head", "layer")},
+        "lens": Attribute("accumulated", target, prompt, None, "recomputed"),
+        **{f"attention by {of}": ReadAttention(0, 0, target, prompt, None, of) for of in WEIGHTINGS},
+        **{f"thumbnails by {of}": ReadThumbnails(0, target, prompt, of) for of in WEIGHTINGS},
+        **{f"a layer in one by {of}": BlendAttention(0, target, prompt, of) for of in WEIGHTINGS},
+        **{f"{score} score": ScoreHeads(score, prompt) for score in ("first", "entropy", "previous")},
+        **{f"positions by {by}": MapPositions(by, target, prompt) for by in ("layer", "accumulated")},
+        "positions of heads": MapPositions("head", target, prompt, heads=FALLING),
+        "token lens": ReadTokenLens(points, 0, 7, target, 3, prompt),
+        "neurons": RankNeurons(target, 0, 4, prompt),
+        "predictions": Suggest(prompt),
+        "tokens": ReadTokens(prompt),
+    }
+
+
+KINDS = list(of_prompts(None, None))
+_RUNS_OWN = {"tolerance", "worst", "unexplained"}  # rounding, and how much of it there may be
+
+
+def same(one: Any, other: Any, name: str = "") -> None:
+    """Two replies, but for rounding."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one.keys() - _RUNS_OWN:
+            same(one[key], other[key], key)
+    elif isinstance(one, list) and isinstance(other, list):
+        assert len(one) == len(other), name
+        for a, b in zip(one, other, strict=True):
+            same(a, b, name)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=2e-5, rel=1e-4), name
+    else:
+        assert one == other, name
+
+
+@pytest.mark.parametrize("prompt", [0, 2, -1, -3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_in_view_is_that_prompt_run_alone(run, cut, kind, prompt):
+    whole, alone = Service(run[2]), Service(cut(slice(prompt % 3, prompt % 3 + 1)))
+    targets = whole.targets().resolve(ANSWERS), alone.targets().resolve(ANSWERS[[prompt]])
+    (found, figures), (true, expected) = (
+        service.reply(of_prompts(target, which)[kind])
+        for service, target, which in zip((whole, alone), targets, (prompt, None), strict=True)
+    )
+    same(msgspec.to_builtins(found), msgspec.to_builtins(true))
+    small = kind.startswith("thumbnails")  # in 127ths: what is rounded may differ by one
+    for one, other in zip(figures, expected, strict=True):
+        one, other = (np.frombuffer(buffer, np.int8 if small else np.float32).astype(float) for buffer in (one, other))
+        np.testing.assert_allclose(one, other, atol=1 if small else 2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [0, 2])
+def test_python_gives_the_prompt_run_alone_too(run, cut, prompt):
+    whole, alone, answers = run[2], cut(slice(prompt, prompt + 1)), ANSWERS[[prompt]]
+    for weighting in WEIGHTINGS:
+        found = residscope.attention(whole, FALLING, prompt=prompt, weighting=weighting, answers=ANSWERS)
+        true = residscope.attention(alone, FALLING, weighting=weighting, answers=answers)
+        close(found.values, true.values)
+        assert (found.tokens, found.prompt) == (true.tokens, prompt)
+        assert f"prompt {prompt}" in repr(found)
+    for score in ("first", "entropy", "induction"):
+        found = residscope.scores(whole, score, prompt)
+        close(found.values, residscope.scores(alone, score).values)
+        assert f"prompt {prompt}" in repr(found)
+    found, true = (
+        residscope.token_lens(cache, given, prompt=which, norm="frozen")
+        for cache, given, which in ((whole, ANSWERS, prompt), (alone, answers, None))
+    )
+    close(found.probabilities, true.probabilities)
+    assert torch.equal(found.rank, true.rank)
+    for by in ("head", "layer", "accumulated", "neuron"):
+        found, true = residscope.attribute(whole, ANSWERS, by=by), residscope.attribute(alone, answers, by=by)
+        close(found.values[:, prompt], true.values[:, 0])
+        assert [label for label, _ in found.top(3, prompt)] == [label for label, _ in true.top(3)]
+
+
+# --- the first position and the last ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("prompt", [None, 0])
+@pytest.mark.parametrize("position", [0, 3, 6, -1, -7])
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neurons", "predictions"])
+def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, position, prompt):
+    """Nothing that stands behind is read: the models are causal."""
+    whole, short = Service(run[2]), Service(cut(slice(0, 3), position % 7 + 1))
+    target = whole.targets().resolve(ANSWERS)
+
+    def ask(at: int | None) -> Any:
+        match by:
+            case "neurons":
+                return RankNeurons(target, None, 4, prompt, at)
+            case "predictions":
+                return Suggest(prompt, at)
+            case _:
+                return Attribute(by, target, prompt, at)
+
+    (found, figures), (true, expected) = whole.reply(ask(position)), short.reply(ask(None))
+    same(msgspec.to_builtins(found), msgspec.to_builtins(true))
+    for one, other in zip(figures, expected, strict=True):
+        np.testing.assert_allclose(np.frombuffer(one, "f4"), np.frombuffer(other, "f4"), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 2])
+@pytest.mark.parametrize("position", [0, 5, -7])
+def test_what_is_read_at_a_position_is_the_row_of_the_cached_pattern(run, position, prompt):
+    service, cache = Service(run[2]), run[2]
+    target = service.targets().resolve(ANSWERS)
+    reply, buffers = service.reply(ReadAttention(0, 3, target, prompt, position))
+    rows = {part.what: np.frombuffer(buffer, "f4") for part, buffer in zip(reply.parts, buffers, strict=True)}
+    pattern = cache["pattern", 0][:, 3, position]
+    np.testing.assert_allclose(rows["reads"], pattern.mean(0) if prompt is None else pattern[prompt], atol=1e-6)
+    worth = residscope.attribute(cache, ANSWERS, position=position).grid[0, 3]
+    worth = worth.mean() if prompt is None else worth[prompt]
+    assert rows["brings"].sum() == pytest.approx(float(worth), abs=1e-5)
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neuron", "source"])
+@pytest.mark.parametrize(
+    "position", [0, -7, torch.tensor(0), [0, 0, 0], [6, 3, 0], torch.tensor([-1, -4, -7]), (0, 6, 3)], ids=str
+)
+def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
+    options = {"heads": FALLING} if by == "source" else {}
+    found = residscope.attribute(run[2], ANSWERS, by=by, position=position, **options)
+    given = torch.as_tensor(position).expand(3).tolist()
+    for prompt, at in enumerate(given):
+        at %= 7
+        alone = cut(slice(prompt, prompt + 1), at + 1)
+        true = residscope.attribute(alone, ANSWERS[[prompt]], by=by, **options)
+        values = found.values[: at + 1] if by == "source" else found.values
+        close(values[..., prompt], true.values[..., 0])
+        close(found.measured[..., prompt], true.measured[..., 0])
+
+
+# --- heads and layers ------------------------------------------------------------------------------------------------
+def test_heads_stand_in_the_order_in_which_they_are_named(run):
+    cache = run[2]
+    grid = residscope.attribute(cache, ANSWERS, position=None).grid[PLACES]  # [head, batch, position], by `hook_z`
+    patterns = torch.stack([cache["pattern", layer][:, head].mean(0) for layer, head in zip(*PLACES, strict=True)])
+    for heads in (FALLING, [tuple(place) for place in zip(*PLACES, strict=True)]):
+        last = residscope.attribute(cache, ANSWERS, by="source", heads=heads)
+        every = residscope.attribute(cache, ANSWERS, by="source", heads=heads, position=None)
+        assert last.heads == every.heads == FALLING
+        close(last.values.sum(0), grid[..., -1])
+        close(every.values.sum(0), grid.permute(2, 0, 1))
+        many = residscope.attribute_many([(cache, ANSWERS)] * 2, by="source", heads=heads, progress=False)
+        assert many.heads == FALLING
+        close(many.values, torch.cat([last.values] * 2, -1))
+        frame = last.to_frame()
+        assert frame[(FALLING[1], 2)].sum() == pytest.approx(float(grid[1, 2, -1]), abs=1e-4)
+        close(residscope.attention(cache, heads).values, patterns)
+        brought = residscope.attention(cache, heads, weighting="contribution", answers=ANSWERS)
+        close(brought.values.sum(-1), grid.mean(1))
+        for n, name in enumerate(FALLING):
+            lengths = residscope.attention(cache, heads, weighting="value")
+            close(lengths.values[n], residscope.attention(cache, name, weighting="value").values[0])
+
+
+@pytest.mark.parametrize("family", ["llama-multi-query", "gemma2", "qwen3_5_text"])
+def test_heads_of_one_layer_from_the_last_to_the_first(family):
+    """With fewer keys than heads, norms on what is written, and gates on what was read."""
+    cache = tiny.run(tiny.boot(family))[2]
+    heads = [f"L1H{head}" for head in (3, 2, 1, 0)]
+    grid = residscope.attribute(cache, ANSWERS).grid[1].flip(0)
+    close(residscope.attribute(cache, ANSWERS, by="source", heads=heads).values.sum(0), grid)
+    brought = residscope.attention(cache, heads, weighting="contribution", answers=ANSWERS).values
+    close(brought[:, -1].sum(-1), grid.mean(1))
+    lengths = residscope.attention(cache, heads, weighting="value").values
+    close(lengths, residscope.attention(cache, heads[::-1], weighting="value").values.flip(0))
+
+
+@pytest.mark.parametrize("prompt", [None, 0])
+def test_a_view_gets_heads_in_the_order_in_which_it_asks(run, prompt):
+    service, cache = Service(run[2]), run[2]
+    target = service.targets().resolve(ANSWERS)
+    grid = residscope.attribute(cache, ANSWERS, position=None).grid[PLACES]
+    grid = grid.mean(1) if prompt is None else grid[:, prompt]
+    reply, [rows, _] = service.reply(MapPositions("head", target, prompt, heads=FALLING))
+    assert reply.labels == FALLING
+    np.testing.assert_allclose(np.frombuffer(rows, "f4").reshape(5, 7), grid, atol=2e-5, rtol=1e-4)
+    for layer in (0, 2):
+        patterns = cache["pattern", layer]
+        patterns = patterns.mean(0) if prompt is None else patterns[prompt]
+        small, [cells] = service.reply(ReadThumbnails(layer, target, prompt))
+        seen = np.frombuffer(cells, np.int8).reshape(4, 7, 7) * np.array(small.limits)[:, None, None] / 127
+        np.testing.assert_allclose(seen, patterns, atol=1 / 127)
+        whole, [buffer] = service.reply(BlendAttention(layer, target, prompt))
+        blend = np.zeros((7, 7))
+        blend[np.tril_indices(7)] = np.frombuffer(buffer, "f4")
+        assert whole.heads == 4
+        np.testing.assert_allclose(blend, patterns.mean(0), atol=1e-6)
+
+
+def test_the_first_layer_is_a_layer(run):
+    service = Service(run[2])
+    target = service.targets().resolve(ANSWERS)
+    reply, [values] = service.reply(RankNeurons(target, 0, 50))
+    assert {label[:3] for label in reply.labels} == {"L0N"}
+    assert (reply.layers, reply.count) == (1, 40)
+    assert np.frombuffer(values, "f4").sum() == pytest.approx(reply.total, abs=1e-4)
+    code = service.reply(WriteCode("ranking", Shown(target, ranking="neurons", layer=0)))[0].code
+    assert "layers=0" in code
+    panel = residscope.inspect(run[2], ANSWERS, show=False)
+    panel.prompt, panel.position, panel.layer = 0, 0, 0
+    assert (panel.shown.prompt, panel.shown.position, panel.shown.layer) == (0, 0, 0)
+    panel.close()
+
+
+# --- the last row of a part ------------------------------------------------------------------------------------------
+SPANS = [Span(5, 7), Span(6, 7), Span(0, 1), Span(0, 6), Span(1, 7), Span(4, 99), Span(-5, 2)]
+
+
+@pytest.mark.parametrize("span", SPANS, ids=lambda span: f"{span.start}-{span.stop}")
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_part_of_a_map_ends_with_its_last_row_and_column(run, span, weighting):
+    service = Service(run[2])
+    target = service.targets().resolve(ANSWERS)
+    heads = [(layer, head) for layer in range(3) for head in range(4)]
+    maps = residscope.attention(run[2], heads, prompt=1, weighting=weighting, answers=ANSWERS).values.numpy()
+    part = slice(max(span.start, 0), min(span.stop, 7))
+    for rows, columns in ((span, None), (None, span), (span, span)):
+        down, across = (slice(0, 7) if one is None else part for one in (rows, columns))
+        reply, buffers = service.reply(ReadAttention(2, 3, target, 1, None, weighting, rows=rows, columns=columns))
+        one, [buffer] = service.reply(BlendAttention(2, target, 1, weighting, rows=rows, columns=columns))
+        every = maps[8:, down, across]
+        expected = {"one": maps[11, down, across], "all": every.sum(0)}
+        expected["all"] /= 1 if weighting == "contribution" else 4
+        told = [None if asked is None else Span(part.start, part.stop) for asked in (rows, columns)]
+        assert [reply.rows, reply.columns] == [one.rows, one.columns] == told
+        [own] = [(what, held) for what, held in zip(reply.parts, buffers, strict=True) if what.what == weighting]
+        for (what, held), true in ((own, expected["one"]), ((one.part, buffer), expected["all"])):
+            found = np.zeros(true.shape)
+            sent = np.frombuffer(held, "f4")
+            found[np.tril_indices(len(true)) if what.triangle else ...] = (
+                sent if what.triangle else sent.reshape(true.shape)
+            )
+            np.testing.assert_allclose(found, true, atol=1e-5, rtol=1e-4)
