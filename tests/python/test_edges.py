@@ -14,9 +14,12 @@ import tiny
 import torch
 
 import residscope
+from residscope.export.asks import Views
+from residscope.export.page import file_name, title
 from residscope.protocol import (
     Attribute,
     BlendAttention,
+    Describe,
     MapPositions,
     RankNeurons,
     ReadAttention,
@@ -200,6 +203,86 @@ def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
         values = found.values[: at + 1] if by == "source" else found.values
         close(values[..., prompt], true.values[..., 0])
         close(found.measured[..., prompt], true.measured[..., 0])
+
+
+# --- prompts that end apart ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def apart(model):
+    """A cache of prompts that end at 2, 6 and 4, and its panel."""
+    rows = torch.tensor([[1, 5, 6, 0, 0, 0, 0], [1, 7, 8, 9, 10, 11, 12], [1, 13, 14, 15, 16, 0, 0]])
+    with torch.no_grad():
+        cache = model.run_with_cache(rows)[1]
+    panel = residscope.inspect(cache, ANSWERS, show=False)
+    yield cache, panel
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "position", "asked", "read"),
+    [
+        (None, None, None, None),  # each at its own end
+        (None, 6, 6, 6),
+        (None, 0, 0, 0),
+        (0, None, None, 2),
+        (0, 2, None, 2),  # there it ends
+        (0, 6, 6, 6),
+        (0, 0, 0, 0),
+        (1, 6, None, 6),
+        (2, 4, None, 4),
+        (2, 2, 2, 2),
+    ],
+)
+def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, asked, read):
+    """`asked`: the position that a view names; `read`: the row that is drawn of a long map."""
+    cache, panel = apart
+    service = panel._service
+    views = Views(Shown(service.targets().resolve(ANSWERS), prompt, position), service.reply(Describe())[0])
+    assert views.place(prompt, position) == (prompt, asked)
+    assert views._destination(prompt) == read
+    panel.prompt, panel.position = prompt, position
+    assert (panel.shown.prompt, panel.shown.position) == (prompt, asked)
+    code = service.reply(WriteCode("layers", panel.shown))[0].code
+    assert ("position=" in code) == (asked is not None)
+    names = {"cache": cache}
+    exec(compile(code, "cell", "exec"), names)
+    at = read if read is not None else [2, 6, 4]
+    true = residscope.attribute(cache, ANSWERS, by="layer", position=at)
+    close(names["values"], true.mean() if prompt is None else true.values[:, prompt])
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 2])
+def test_tokens_of_padded_prompts_are_marked_in_the_prompt_in_view(apart, prompt):
+    labels = apart[1]._service.reply(ReadTokens(prompt))[0].tokens
+    if prompt is None:
+        assert [label.text for label in labels] == ["<s>", *[""] * 6]
+        assert [len(label.varies) for label in labels] == [0, *[3] * 2, *[3] * 2, 2, 2]
+    else:
+        assert [label.padding for label in labels] == [at > (2, 6, 4)[prompt] for at in range(7)]
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 1, 2])
+def test_names_of_pages_are_of_the_prompt_in_view(apart, prompt):
+    service = apart[1]._service
+    shown = Shown(service.targets().resolve(ANSWERS), prompt)
+    words = "own-answers-mean-of-3" if prompt is None else f"w{5 + 2 * prompt}-w{6 + 2 * prompt}-prompt{prompt}"
+    assert file_name("cache", shown, 3) == f"cache-{words}.html"
+    said = (
+        "each prompt's logit difference"
+        if prompt is None
+        else f"logit of “w{5 + 2 * prompt}” minus “w{6 + 2 * prompt}”"
+    )
+    assert title("cache", shown) == f"cache: {said} · Residscope"
+
+
+@pytest.mark.parametrize("prompt", [0, 1])
+def test_what_is_unexplained_is_of_the_prompt_in_view(run, prompt):
+    _, logits, cache = run
+    off = logits.clone()
+    off[1, -1, ANSWERS[1, 0]] += 3
+    service = Service(cache, logits=off)
+    reply, _ = service.reply(Attribute("layer", service.targets().resolve(ANSWERS), prompt))
+    assert abs(reply.worst) == pytest.approx(3.0 * prompt, abs=1e-4)
+    assert reply.unexplained == pytest.approx(3.0 * prompt, abs=1e-4)
 
 
 # --- heads and layers ------------------------------------------------------------------------------------------------
