@@ -138,6 +138,24 @@ def test_sources_add_up_to_their_heads(odd):
     grid = residscope.attribute(cache, ANSWERS).grid[[2, 0], [1, 3]]
     found = residscope.attribute(cache, ANSWERS, by="source", heads=heads)
     torch.testing.assert_close(found.values.sum(0), grid, atol=2e-5, rtol=1e-4)
+    assert not any("add up" in note or "not all of" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
+def test_heads_behind_a_norm_with_a_bias_are_known_to_add_up(family):
+    """Also where the layer multiplies what was added, the bias with it."""
+    model = deepcopy(tiny.boot(family))
+    biased_norms(model)
+    _, logits, cache = tiny.run(model)
+    assert residscope.attention(cache, ["L0H3", "L2H1"], weighting="value").notes == []
+    found = residscope.attribute(cache, ANSWERS)
+    assert {f"{layer}_attn_bias" for layer in range(3)} < set(found.labels)
+    torch.testing.assert_close(found.measured, own(logits[:, -1]))
+    layers = residscope.attribute(cache, ANSWERS, by="layer")
+    for layer in range(3):
+        total = found.grid[layer].sum(0) + found.values[found.labels.index(f"{layer}_attn_bias")]
+        attention = layers.values[layers.labels.index(f"{layer}_attn_out")]
+        torch.testing.assert_close(total, attention, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["frozen", "recomputed"])
