@@ -19,6 +19,8 @@ from torch import nn
 from transformer_lens import ActivationCache
 
 import residscope
+from residscope.protocol import Suggest
+from residscope.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 CAP = 0.5
@@ -176,9 +178,28 @@ def test_without_cached_logits_the_figure_is_the_same(odd, held):
     found = residscope.attribute(some, ANSWERS, by="accumulated")
     torch.testing.assert_close(found.measured, own(logits[:, -1]), atol=5e-5, rtol=1e-4)
     torch.testing.assert_close(found.values[-1] + found.constant, found.measured, atol=5e-5, rtol=1e-4)
+    for prompt in (0, 2):
+        predicted = Service(some).reply(Suggest(prompt, k=5))[0].predictions
+        true = logits[prompt, -1].softmax(-1).topk(5)
+        assert [one.token.id for one in predicted] == true.indices.tolist()
+        assert [one.probability for one in predicted] == pytest.approx(true.values.tolist(), abs=2e-5)
     given = residscope.attribute(some, ANSWERS, by="accumulated", logits=logits)
     torch.testing.assert_close(given.measured, own(logits[:, -1]), atol=1e-6, rtol=0)
     torch.testing.assert_close(given.values[-1] + given.constant, given.measured, atol=1e-4, rtol=1e-4)
+
+
+def test_logits_that_are_given_where_no_end_of_the_stream_was_cached(odd):
+    """What the cap changes is told by them alone."""
+    _, model, logits, cache, _ = odd
+    ends = ("blocks.2.hook_resid_post", "ln_final.hook_in", "ln_final.hook_out", "ln_final.hook_normalized")
+    some = {name: t for name, t in cache.items() if not name.startswith((*ends, "unembed", "hook_unembed"))}
+    whole, found = (
+        residscope.attribute(held, ANSWERS, by="layer", logits=logits) for held in (cache, ActivationCache(some, model))
+    )
+    torch.testing.assert_close(found.measured, own(logits[:, -1]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.constant, whole.constant, atol=5e-5, rtol=1e-3)
+    torch.testing.assert_close(found.values, whole.values, atol=2e-5, rtol=1e-4)
+    assert found.unexplained.abs().max() < 1e-3
 
 
 # --- layers that scale the stream ------------------------------------------------------------------------------------
