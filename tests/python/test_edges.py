@@ -241,8 +241,9 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
     assert views._destination(prompt) == read
     panel.prompt, panel.position = prompt, position
     assert (panel.shown.prompt, panel.shown.position) == (prompt, asked)
-    code = service.reply(WriteCode("layers", panel.shown))[0].code
-    assert ("position=" in code) == (asked is not None)
+    code, of_each = (service.reply(WriteCode(picture, views.shown))[0].code for picture in ("layers", "prompts"))
+    assert (f"position={position}" in code) == (asked is not None)
+    assert (f"position={position}" in of_each) == (position is not None)  # there all prompts are shown
     names = {"cache": cache}
     exec(compile(code, "cell", "exec"), names)
     at = read if read is not None else [2, 6, 4]
