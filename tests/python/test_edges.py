@@ -251,6 +251,24 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
     close(names["values"], true.mean() if prompt is None else true.values[:, prompt])
 
 
+@pytest.mark.parametrize("position", [0, 3, None])
+def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(position):
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7, 0], [1, 8, 9, 9, 9]]))[1]
+    panel = residscope.inspect(cache, (5, 6), position=position, show=False)
+    assert panel.facts["last"] == [3, 4]
+    panel.padding = "none"
+    assert panel.position == (4 if position is None else position)  # the end of both, counted so
+    panel.padding = "found"
+    assert panel.position == position
+    model.tokenizer.pad_token_id = 9  # the ends are elsewhere now
+    panel.follow()
+    assert panel.facts["last"] == [4, 1]
+    assert panel.position == position
+    panel.close()
+
+
 @pytest.mark.parametrize("prompt", [None, 0, 2])
 def test_tokens_of_padded_prompts_are_marked_in_the_prompt_in_view(apart, prompt):
     labels = apart[1]._service.reply(ReadTokens(prompt))[0].tokens

@@ -172,6 +172,7 @@ EACH = [("w5", "w9"), ("w9", "w5"), ("w5", "w9")]
         ((["w9", "w5"], "w3"), 0, "“w9, w5” minus “w3”"),
         (EACH, None, "each prompt’s own answer"),
         (EACH, 1, "“w9” minus “w5”"),
+        (EACH, 0, "“w5” minus “w9”"),
     ],
 )
 def test_titles_say_of_which_target_and_model(llama, answers, prompt, target):
