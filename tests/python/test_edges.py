@@ -205,6 +205,38 @@ def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
         close(found.measured[..., prompt], true.measured[..., 0])
 
 
+@pytest.mark.parametrize("prompt", [None, 0, -1])
+@pytest.mark.parametrize("position", [None, 0, -1])
+def test_one_prompt_of_one_token(model, prompt, position):
+    """The first prompt and position are the last, too; only scores that need a choice are refused."""
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(torch.tensor([[5]]))
+    service = Service(cache)
+    target = service.targets().resolve((6, 7))
+    own = float(logits[0, 0, 6] - logits[0, 0, 7])
+    for kind, ask in of_prompts(target, prompt).items():
+        ask = msgspec.structs.replace(ask, position=position) if hasattr(ask, "position") else ask
+        if kind in ("first score", "entropy score"):
+            with pytest.raises(residscope.ResidscopeError, match="leaves attention no choice"):
+                service.reply(ask)
+            continue
+        reply, buffers = service.reply(ask)
+        if isinstance(ask, Attribute):
+            rows = np.frombuffer(buffers[0], "f4")
+            total = rows[-1] if kind == "lens" else rows.sum()
+            assert len(buffers) == 1
+            assert reply.measured == pytest.approx(own, abs=1e-5)
+            assert total + reply.constant == pytest.approx(own, abs=1e-4)
+        if isinstance(ask, ReadAttention):
+            figures = {part.what: np.frombuffer(b, "f4") for part, b in zip(reply.parts, buffers, strict=True)}
+            assert figures["pattern"].tolist() == figures["reads"].tolist() == [1]
+            assert figures["brings"] == pytest.approx(figures["contribution"])
+        if isinstance(ask, Suggest):
+            assert reply.predictions[0].token.id == int(logits[0, 0].argmax())
+    for kind in ("heatmap", "ranking", "prompts"):
+        assert residscope.attribute(cache, (6, 7)).to_plotly(kind, prompt).to_json()
+
+
 # --- prompts that end apart ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def apart(model):
