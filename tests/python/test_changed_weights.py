@@ -171,20 +171,21 @@ def test_of_weights_that_are_never_counted_nothing_is_remembered():
     weight = _output(model).weight
     assert weight.is_inference()
 
-    def figures(of):
-        held = {name: tensor for name, tensor in cache.items() if not name.endswith(("attn_out", "resid_mid"))}
-        one = type(cache)(held, of)
+    held = {name: tensor for name, tensor in cache.items() if not name.endswith(("attn_out", "resid_mid"))}
+
+    def figures(one):
         return [
             residscope.attention(one, "1.1", weighting="value").values,
             residscope.attribute(one, ANSWERS, by="source", heads="1.1").values,
             residscope.scores(one, "copying").values,
         ]
 
-    before, seen = figures(model), samples([weight])
+    cache = type(cache)(held, model)
+    before, seen = figures(cache), samples([weight])
     with torch.inference_mode():
         weight[3, 7] += 40
     assert samples([weight]) == seen
-    after, truth = figures(model), figures(copy.deepcopy(model))
+    after, truth = figures(cache), figures(type(cache)(held, copy.deepcopy(model)))
     for old, new, true in zip(before, after, truth, strict=True):
         torch.testing.assert_close(new, true, equal_nan=True)
         assert not torch.allclose(old, new, equal_nan=True)
