@@ -405,6 +405,15 @@ def test_the_document_runs(model, monkeypatch, tmp_path):
     close(names["result"].values, residscope.attribute(model.run_with_cache(prompts)[1], answers).values)
 
 
+def test_a_file_says_what_was_left_out(pairs, tmp_path):
+    from residscope.many.file import read
+
+    path = tmp_path / "kept.npz"
+    found = many([pairs[0], (pairs[1][0], "no word"), pairs[2]], on_error="skip", resume=path)
+    assert list(found.skipped) == [1]
+    assert read(path, {}).skipped == found.skipped
+
+
 @pytest.mark.parametrize("keep", ["values", "summary"])
 def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, monkeypatch):
     """Two processes, one after the other here: the second has what the first has done."""
