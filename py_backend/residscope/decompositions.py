@@ -65,7 +65,7 @@ def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers
         notes=([refusal] if refusal else [])
         + [note for note in result.notes if note not in (refusal or "")]
         + (positions.assumed(view) if ask.position is None else [])
-        + (_past_the_end(view, ask.position) if prompt is None else []),
+        + (_on_padding(view, ask.position) if prompt is None else []),
         refusal=refusal,
         missing=lacking(result.by, result.missing),
     )
@@ -107,12 +107,18 @@ def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
     return reply, [float32(own[chosen])]
 
 
-def _past_the_end(view: CacheView, position: int | None) -> list[str]:
-    """A note where the mean takes in positions that are some prompts' padding."""
-    past = 0 if position is None else sum(position % view.n_pos > last for last in positions.last(view))
-    if not past:
+def _on_padding(view: CacheView, position: int | None) -> list[str]:
+    """Notes where the mean takes in positions that are some prompts' padding."""
+    if position is None:
         return []
-    return [f"Position {position} lies behind the end of {past} of {view.batch} prompts: their padding is in the mean."]
+    at = position % view.n_pos
+    before, behind = sum(at < first for first in positions.first(view)), sum(at > end for end in positions.last(view))
+    said = ((before, "before the beginning"), (behind, "behind the end"))
+    return [
+        f"Position {position} lies {where} of {count} of {view.batch} prompts: their padding is in the mean."
+        for count, where in said
+        if count
+    ]
 
 
 def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:

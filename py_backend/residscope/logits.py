@@ -41,7 +41,7 @@ class Output:
     def of(cls, model: Any) -> Output:
         """Read it off the model: as its TransformerLens adapter declares it, else as the model itself holds it."""
         declared = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
-        scale = _slope(declared) if declared else _held_scale(model)
+        scale = _slope(declared) if declared else 1.0
         cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
         # What was declared when the bridge was made, the Hugging Face model may hold otherwise by now, and reads.
         inner = getattr(model, "original_model", None)
@@ -68,14 +68,6 @@ def _slope(transform: Callable[[Tensor], Tensor]) -> float:
     step = torch.tensor([2.0**-20], dtype=torch.float64, device="cpu")
     slope = float(transform(step)) / float(step)
     return 1.0 if abs(slope - 1) < 1e-9 else slope
-
-
-def _held_scale(model: Any) -> float:
-    """The factor that an older bridge's Hugging Face model applies by itself."""
-    inner = getattr(model, "original_model", None)
-    multiplied = getattr(inner, "logit_scale", None)
-    divided = getattr(getattr(inner, "config", None), "logits_scaling", None)
-    return float(multiplied if isinstance(multiplied, int | float) else 1.0) / float(divided or 1.0)
 
 
 READ_BY_UNEMBEDDING = "unembed.hook_in"

@@ -123,7 +123,7 @@ def _in_stream(view: CacheView, where: Tensor, layer: int, written: Tensor, adde
     way = readout.way(layer, "attn")
     written = way.push(written[None])[0]
     if way.norm is not None and way.norm[0].bias is not None:
-        written = written + way.norm[0].bias
+        written = written + way.factor * way.norm[0].bias
     return written, added * readout.structure.carries[layer] * output_factor(view, layer, "attn")
 
 

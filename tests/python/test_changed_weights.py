@@ -197,6 +197,37 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
     assert not [name for name in silent if ".o." in name or "out." in name or "embed" in name.split(".")]
 
 
+def test_of_weights_that_are_never_counted_nothing_is_remembered():
+    """A change of one figure that is not among those that are looked at."""
+    path = str(tiny.folder("llama"))
+    with torch.inference_mode():
+        inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+        inner.load_state_dict({name: held.clone() for name, held in inner.state_dict().items()}, assign=True)
+        model = TransformerBridge.boot_transformers(path, hf_model=inner)
+    cache = tiny.run(model)[2]
+    weight = _output(model).weight
+    assert weight.is_inference()
+
+    held = {name: tensor for name, tensor in cache.items() if not name.endswith(("attn_out", "resid_mid"))}
+
+    def figures(one):
+        return [
+            residscope.attention(one, "1.1", weighting="value").values,
+            residscope.attribute(one, ANSWERS, by="source", heads="1.1").values,
+            residscope.scores(one, "copying").values,
+        ]
+
+    cache = type(cache)(held, model)
+    before, seen = figures(cache), samples([weight])
+    with torch.inference_mode():
+        weight[3, 7] += 40
+    assert samples([weight]) == seen
+    after, truth = figures(cache), figures(type(cache)(held, copy.deepcopy(model)))
+    for old, new, true in zip(before, after, truth, strict=True):
+        torch.testing.assert_close(new, true, equal_nan=True)
+        assert not torch.allclose(old, new, equal_nan=True)
+
+
 def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_change():
     class Counting(Gained):
         calls, last = 0, None

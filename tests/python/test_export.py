@@ -172,6 +172,7 @@ EACH = [("w5", "w9"), ("w9", "w5"), ("w5", "w9")]
         ((["w9", "w5"], "w3"), 0, "“w9, w5” minus “w3”"),
         (EACH, None, "each prompt’s own answer"),
         (EACH, 1, "“w9” minus “w5”"),
+        (EACH, 0, "“w5” minus “w9”"),
     ],
 )
 def test_titles_say_of_which_target_and_model(llama, answers, prompt, target):
@@ -319,6 +320,13 @@ def written(service: Service, picture: str, shown: Shown) -> str:
     return service.reply(WriteCode(picture, shown))[0].code
 
 
+def drawn(figure) -> np.ndarray:
+    """All figures that marks stand for."""
+    marks = [trace for trace in figure.data if trace.hoverinfo != "skip"]
+    held = [mark.z if mark.type == "heatmap" else mark.x if mark.orientation == "h" else mark.y for mark in marks]
+    return np.concatenate([numbers(values).ravel() for values in held])
+
+
 def ran(code: str, **namespace):
     """The array that a code makes in a fresh cell where `namespace` is known."""
     assert code.splitlines()[-1] == "figure"
@@ -327,7 +335,12 @@ def ran(code: str, **namespace):
     added = set(namespace) - names - {"__builtins__", "residscope", "px"}
     assert added <= {"attribution", "values", "figure"}
     assert namespace["figure"].to_json()
-    return np.asarray(namespace["values"])
+    values = np.asarray(namespace["values"])
+    # Of each cell of the token lens one token is drawn; and a text lays heads over each other that are drawn apart.
+    shown = values[..., 0] if "attribution.probabilities" in code else values
+    if "the sum over heads" not in code and "the mean over heads" not in code:
+        np.testing.assert_allclose(np.sort(drawn(namespace["figure"])), np.sort(shown, None), atol=1e-5, rtol=1e-5)
+    return values
 
 
 def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
@@ -394,7 +407,7 @@ def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.n
     return np.array(maps), np.array(steps)
 
 
-@pytest.mark.parametrize(("prompt", "position"), [(None, None), (None, 3), (1, None), (1, 3)])
+@pytest.mark.parametrize(("prompt", "position"), [(None, None), (None, 3), (0, None), (1, 0), (2, 3)])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("picture", PICTURES)
 def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, position):
@@ -411,7 +424,7 @@ def test_it_does_with_biases_too(picture):
 OPTIONS = {
     "lens": [{"norm": "recomputed"}, {}],
     "heads": [{"score": "induction"}, {"score": "copying"}, {}],
-    "ranking": [{"ranking": "neurons"}, {"ranking": "neurons", "layer": 1}, {}],
+    "ranking": [{"ranking": "neurons"}, {"ranking": "neurons", "layer": 0}, {}],
     "attention": [
         {"weighting": weighting, "presentation": presentation}
         for weighting in ("pattern", "value", "contribution")
@@ -433,7 +446,9 @@ def check(cache, picture, answers, prompt, position, options):
         shown = Shown(target, **selection)
         code = written(service, picture, shown)
         elsewhere = picture in ("lens", "layers", "heads", "ranking", "prompts") and not shown.score
-        assert ("position=3" in code) == (elsewhere and position == 3)
+        assert bool(re.search(rf"position={position}\b", code.replace("position=None", ""))) == (
+            elsewhere and position is not None
+        )
         values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)

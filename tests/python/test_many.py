@@ -405,6 +405,42 @@ def test_the_document_runs(model, monkeypatch, tmp_path):
     close(names["result"].values, residscope.attribute(model.run_with_cache(prompts)[1], answers).values)
 
 
+def test_a_file_says_what_was_left_out(pairs, tmp_path):
+    from residscope.many.file import read
+
+    path = tmp_path / "kept.npz"
+    found = many([pairs[0], (pairs[1][0], "no word"), pairs[2]], on_error="skip", resume=path)
+    assert list(found.skipped) == [1]
+    assert read(path, {}).skipped == found.skipped
+
+
+@pytest.mark.parametrize("keep", ["values", "summary"])
+def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, monkeypatch):
+    """Two processes, one after the other here: the second has what the first has done."""
+    from residscope.many.processes import Processes
+
+    done: list[Any] = []
+
+    def together(_, work):
+        done.append(work())
+        return list(done)
+
+    monkeypatch.setattr(Processes, "together", together)
+    bad = [(pairs[0][0], "no word"), (pairs[1][0], "nothing"), (pairs[2][0], "none")]
+    items = [pairs[0], bad[0], bad[1], pairs[2], pairs[4], bad[2]]
+    for rank in range(2):
+        accelerator = SimpleNamespace(num_processes=2, process_index=rank)
+        whole = many(items, accelerator=accelerator, on_error="skip", keep=keep)
+    alone = many(items, on_error="skip", keep=keep)
+    assert whole.items == alone.items == [0, 3, 3, 3, 4, 4]
+    assert whole.skipped == alone.skipped
+    assert list(whole.skipped) == [1, 2, 5]
+    assert "“no·word” is not in this model's vocabulary" in whole.skipped[1]
+    assert whole.notes == alone.notes
+    close(whole.mean(), alone.mean())
+    close(whole.std(), alone.std())
+
+
 def test_two_processes(model, tmp_path):
     """`accelerate`'s own launcher, two processes on the CPU (`--multi_gpu` is its name for several processes)."""
     options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"

@@ -248,6 +248,25 @@ def test_classes_are_not_kept_alive():
     assert key not in namespace._kinds
 
 
+@pytest.mark.parametrize("place", [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 99_998])
+@pytest.mark.parametrize("kind", [list, tuple, deque, dict])
+def test_a_cache_is_found_at_every_place_of_a_long_container(place, kind):
+    """As far as a search looks at all: to the last of 100,000 elements."""
+    held = [0] * place + [cache()] + [0] * (99_999 - place)
+    runs = dict(enumerate(held)) if kind is dict else kind(held)
+    found = search({"runs": runs})
+    assert ([f.names for f in found.found], found.notes) == ([[f"runs[{place}]"]], [])
+
+
+@pytest.mark.parametrize("place", [0, 1_000, 1_999])
+def test_so_are_containers_in_a_container(place):
+    plain, own = [{} for _ in range(2_000)], cache()
+    plain[place] = {"run": own}
+    assert [f.names for f in search({"runs": plain}).found] == [[f'runs[{place}]["run"]']]
+    long = [0] * 3_000 + [own]
+    assert [f.names for f in search({"runs": {"clean": long}}).found] == [['runs["clean"][3000]']]
+
+
 def test_what_is_too_much_is_said():
     found = search({"long": [0] * 3_000_000, "short": [cache()], "late": [0] * 200_000 + [cache()]})
     assert [f.names for f in found.found] == [["short[0]"]]

@@ -10,10 +10,12 @@ import padded
 import pytest
 import tiny
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import models
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, positions
 from residscope.cache import CacheView
 from residscope.labels import token_labels
 from residscope.padding import padding
@@ -186,6 +188,80 @@ def test_runs_at_the_start(model, rows, special, side, first, said):
     assert padding(CacheView(cache)).first == first
     for found in (residscope.scores(cache, "first"), residscope.attribute(cache, 11)):
         assert (said in " ".join(found.notes)) if said else found.notes == []
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("special", padded.SPECIAL)
+def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special, side):
+    """Neither has an end of text or a BOS of its own, so all of it is padding, whatever token that is."""
+    tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
+    pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
+    tokenizer.pad_token_id, tokenizer.padding_side = pad, side
+    for count, turn in ((1, 1), (1, -1), (2, 1), (4, -1)):
+        short, fill = [11, 12, 13, 14, 15][: 6 - count], [pad] * count
+        rows = [full, [*short, *fill] if side == "right" else [*fill, *short]][::turn]
+        ends = [(0, 5), (0, 5 - count) if side == "right" else (count, 5)][::turn]
+        logits, cache = run(model, rows)
+        found = padding(CacheView(cache))
+        assert list(zip(found.first, found.last, strict=True)) == ends
+        result = residscope.attribute(cache, (21, 22), by="layer")
+        true = torch.stack([logits[at, end, 21] - logits[at, end, 22] for at, (_, end) in enumerate(ends)])
+        torch.testing.assert_close(result.measured, true, atol=1e-5, rtol=1e-5)
+        for at, (first, last) in enumerate(ends):
+            real = cache["pattern", 1][at, :, first : last + 1, first : last + 1]
+            found = residscope.scores(cache, "first", at).values[1]
+            torch.testing.assert_close(found, real[:, 1:, 0].mean(-1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("special", ["pad = bos", "pad = bos = eos", "bos = eos", "all differ"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_first_token_is_the_prompts_own_bos(model, special, side):
+    """Of prompts that all begin with BOS; one of them may be padded on the right."""
+    tokenizer = model.tokenizer
+    pad, bos, tokenizer.eos_token_id = padded.SPECIAL[special]
+    tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.padding_side = pad, bos, side
+    for more in (0, 1, 3):
+        cache = run(model, [[bos, 5, 6, 7, 8, 9], [bos, 10, 11, 12, 13, 14][: 6 - more] + [pad] * more])[1]
+        assert padding(CacheView(cache)).first == [0, 0]
+        for at, last in enumerate([5, 5 - more]):
+            true = cache["pattern", 2][at, :, 1 : last + 1, 0].mean(-1)
+            torch.testing.assert_close(residscope.scores(cache, "first", at).values[2], true, atol=1e-6, rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_mask_that_was_given_tells_first_and_last_exactly(model, data):
+    batch, width = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7))
+    row = st.lists(st.integers(0, 1), min_size=width, max_size=width).filter(any)
+    mask = data.draw(st.lists(row, min_size=batch, max_size=batch))
+    tokens = [[data.draw(st.sampled_from([0, 1, 2, 30, 31])) for _ in range(width)] for _ in range(batch)]
+    logits, cache = run(model, tokens)
+    view = CacheView(cache, attention_mask=mask)
+    ends = [width - 1 - real[::-1].index(1) for real in mask]
+    assert (positions.first(view), positions.last(view)) == ([real.index(1) for real in mask], ends)
+    result = residscope.attribute(cache, (21, 22), by="layer", attention_mask=mask)
+    true = torch.stack([logits[at, end, 21] - logits[at, end, 22] for at, end in enumerate(ends)])
+    torch.testing.assert_close(result.measured, true, atol=1e-5, rtol=1e-5)
+    holes = any(0 in real[real.index(1) : end + 1] for real, end in zip(mask, ends, strict=True))
+    assert any("zeros between ones" in note for note in result.notes) == holes
+
+
+@pytest.mark.parametrize(
+    ("position", "said"),
+    [
+        *((at, "before the beginning of 1 of 3") for at in (0, 1, -6)),
+        *((at, None) for at in (2, 3, -3)),
+        *((at, "behind the end of 1 of 3") for at in (4, 5, -1)),
+    ],
+)
+def test_a_view_says_where_a_mean_at_one_position_takes_in_padding(model, position, said):
+    cache = run(model, [[1, 5, 6, 7, 8, 9], [0, 0, 1, 9, 10, 11], [1, 12, 13, 14, 0, 0]])[1]
+    service = Service(cache)
+    for by in ("head", "layer", "accumulated"):
+        ask = {"kind": "attribute", "by": by, "target": TARGET, "position": position}
+        notes = service.answer({"id": "1", "ask": ask})[0]["reply"]["notes"]
+        assert [f"lies {said}" in note for note in notes] == [True] * bool(said)
+        assert service.answer({"id": "1", "ask": ask | {"prompt": 0}})[0]["reply"]["notes"] == []
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2", "gpt_oss", "native", "falcon-alibi"])

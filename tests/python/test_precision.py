@@ -64,6 +64,30 @@ def test_neither_does_it_among_the_sources_of_a_head(llama, stray):
     assert any("before `W_O`" in note for note in valued.notes)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("position", ["last", None])
+def test_what_sources_leave_over_is_told_from_rounding_in_each_precision(llama, dtype, position):
+    """As much as rounding explains is allowed, and a fifth of what a source brings is not."""
+    model, cache = llama
+    held = {name: t.to(dtype) if t.is_floating_point() else t for name, t in cache.items()}
+    heads = ["L1H1", "L0H0"]
+    whole = residscope.attribute(ActivationCache(held, model), ANSWERS, by="source", heads=heads, position=position)
+    exact = residscope.attribute(cache, ANSWERS, by="source", heads=heads, position=position)
+    brought = exact.values.norm(dim=0).max()
+    assert whole.unexplained.abs().max() <= whole.tolerance <= max(1e-4, 2.1 * torch.finfo(dtype).eps * brought)
+    assert not any("is not pattern @ v" in note for note in whole.notes)
+    at = exact.values[..., 0, :].abs().amax(tuple(range(1, exact.values[..., 0, :].ndim))).argmax()
+    edited = held["blocks.1.attn.hook_v"].clone()
+    edited[:, at] *= 1.2
+    del held["blocks.1.hook_attn_out"]
+    broken = ActivationCache(held | {"blocks.1.attn.hook_v": edited}, model)
+    found = residscope.attribute(broken, ANSWERS, by="source", heads=heads, position=position)
+    missing = 0.2 * exact.values[at, ..., 0, :]
+    torch.testing.assert_close(found.unexplained[..., 0, :], -missing, atol=2 * whole.tolerance, rtol=0.1)
+    assert found.unexplained.abs().max() > found.tolerance
+    assert any("is not pattern @ v" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
 def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
     model, cache = llama

@@ -130,6 +130,28 @@ def test_a_prompt_is_worth_the_same_in_any_order_and_alone(run, data):
         close(residscope.attribute(alone, answers[[one]], by=by, **options).values, whole[..., [one]], size)
 
 
+@often
+@given(runs(), st.data())
+def test_heads_in_any_order_keep_their_figures(run, data):
+    """Named once, or several times: the sum over sources is the head's row, the pattern the cached one."""
+    model, tokens, _, cache, answers = run
+    every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(4)]
+    heads = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6))
+    places = [list(place) for place in zip(*heads, strict=True)]
+    grid = residscope.attribute(cache, answers, position=None).grid[places]  # [head, batch, position]
+    size, names = grid.abs().max(), [f"L{layer}H{head}" for layer, head in heads]
+    found = residscope.attribute(cache, answers, by="source", heads=heads, position=None)
+    assert found.heads == names
+    close(found.values.sum(0), grid.permute(2, 0, 1), size)
+    prompt = data.draw(st.sampled_from([None, *range(len(tokens))]))
+    brought = residscope.attention(cache, heads, prompt=prompt, weighting="contribution", answers=answers)
+    close(brought.values.sum(-1), grid.mean(1) if prompt is None else grid[:, prompt], size)
+    patterns = torch.stack([cache["pattern", layer][:, head] for layer, head in heads])
+    seen = residscope.attention(cache, heads, prompt=prompt)
+    close(seen.values, patterns.mean(1) if prompt is None else patterns[:, prompt])
+    assert brought.heads == seen.heads == names
+
+
 class Tokenizer:
     """As much of a tokenizer as tells padding and spells answers."""
 

@@ -100,7 +100,7 @@ def scores_figure(scores: Scores) -> Any:
         [cells(scores.values, hover)],
         titled(f"Head scores: {scores.score}", name(scores.model)),
         xaxis=axis("head", [str(head) for head in range(heads)]),
-        yaxis=axis("layer", [str(layer) for layer in range(layers)]),
+        yaxis=axis("layer", [str(layer) for layer in range(layers)], autorange="reversed"),
         coloraxis=diverging(1.0, unit) if scores.low < 0 else sequential(scores.high, unit),
         width=260 + 34 * heads,
         height=200 + 24 * layers,

@@ -1,0 +1,441 @@
+"""Prompts, positions, layers and heads at their edges: the first, the last, one alone, several in falling order.
+
+The truth is another run of the model, of one prompt alone or of a prompt cut short, or what the cache holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import residscope
+from residscope.export.asks import Views
+from residscope.export.page import file_name, title
+from residscope.protocol import (
+    Attribute,
+    BlendAttention,
+    Describe,
+    MapPositions,
+    RankNeurons,
+    ReadAttention,
+    ReadThumbnails,
+    ReadTokenLens,
+    ReadTokens,
+    ScoreHeads,
+    Shown,
+    Span,
+    Suggest,
+    WriteCode,
+)
+from residscope.service import Service
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+WEIGHTINGS = ("pattern", "value", "contribution")
+FALLING = ["L2H3", "L2H0", "L1H2", "L0H3", "L0H1"]
+PLACES = ([2, 2, 1, 0, 0], [3, 0, 2, 3, 1])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.boot("llama")
+
+
+@pytest.fixture(scope="module")
+def run(model):
+    return tiny.run(model)
+
+
+@pytest.fixture(scope="module")
+def cut(model, run):
+    """The cache of some prompts, cut short; once for each."""
+    caches: dict[Any, Any] = {}
+
+    def cut(prompts: slice, length: int = 7) -> Any:
+        key = (prompts.start, prompts.stop, length)
+        if key not in caches:
+            with torch.no_grad():
+                caches[key] = model.run_with_cache(run[0][prompts, :length])[1]
+        return caches[key]
+
+    return cut
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+# --- the first prompt and the last -----------------------------------------------------------------------------------
+def of_prompts(target, prompt: int | None) -> dict[str, Any]:
+    """A request of each kind that takes a prompt."""
+    points = ["0_pre", "2_mid", "final_post"]
+    return {
+        **{by: Attribute(by, target, prompt) for by in ("head", "layer")},
+        "lens": Attribute("accumulated", target, prompt, None, "recomputed"),
+        **{f"attention by {of}": ReadAttention(0, 0, target, prompt, None, of) for of in WEIGHTINGS},
+        **{f"thumbnails by {of}": ReadThumbnails(0, target, prompt, of) for of in WEIGHTINGS},
+        **{f"a layer in one by {of}": BlendAttention(0, target, prompt, of) for of in WEIGHTINGS},
+        **{f"{score} score": ScoreHeads(score, prompt) for score in ("first", "entropy", "previous")},
+        **{f"positions by {by}": MapPositions(by, target, prompt) for by in ("layer", "accumulated")},
+        "positions of heads": MapPositions("head", target, prompt, heads=FALLING),
+        "token lens": ReadTokenLens(points, 0, 7, target, 3, prompt),
+        "neurons": RankNeurons(target, 0, 4, prompt),
+        "predictions": Suggest(prompt),
+        "tokens": ReadTokens(prompt),
+    }
+
+
+KINDS = list(of_prompts(None, None))
+_RUNS_OWN = {"tolerance", "worst", "unexplained"}  # rounding, and how much of it there may be
+
+
+def same(one: Any, other: Any, name: str = "") -> None:
+    """Two replies, but for rounding."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one.keys() - _RUNS_OWN:
+            same(one[key], other[key], key)
+    elif isinstance(one, list) and isinstance(other, list):
+        assert len(one) == len(other), name
+        for a, b in zip(one, other, strict=True):
+            same(a, b, name)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=2e-5, rel=1e-4), name
+    else:
+        assert one == other, name
+
+
+@pytest.mark.parametrize("prompt", [0, 2, -1, -3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_in_view_is_that_prompt_run_alone(run, cut, kind, prompt):
+    whole, alone = Service(run[2]), Service(cut(slice(prompt % 3, prompt % 3 + 1)))
+    targets = whole.targets().resolve(ANSWERS), alone.targets().resolve(ANSWERS[[prompt]])
+    (found, figures), (true, expected) = (
+        service.reply(of_prompts(target, which)[kind])
+        for service, target, which in zip((whole, alone), targets, (prompt, None), strict=True)
+    )
+    same(msgspec.to_builtins(found), msgspec.to_builtins(true))
+    small = kind.startswith("thumbnails")  # in 127ths: what is rounded may differ by one
+    for one, other in zip(figures, expected, strict=True):
+        one, other = (np.frombuffer(buffer, np.int8 if small else np.float32).astype(float) for buffer in (one, other))
+        np.testing.assert_allclose(one, other, atol=1 if small else 2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [0, 2])
+def test_python_gives_the_prompt_run_alone_too(run, cut, prompt):
+    whole, alone, answers = run[2], cut(slice(prompt, prompt + 1)), ANSWERS[[prompt]]
+    for weighting in WEIGHTINGS:
+        found = residscope.attention(whole, FALLING, prompt=prompt, weighting=weighting, answers=ANSWERS)
+        true = residscope.attention(alone, FALLING, weighting=weighting, answers=answers)
+        close(found.values, true.values)
+        assert (found.tokens, found.prompt) == (true.tokens, prompt)
+        assert f"prompt {prompt}" in repr(found)
+    for score in ("first", "entropy", "induction"):
+        found = residscope.scores(whole, score, prompt)
+        close(found.values, residscope.scores(alone, score).values)
+        assert f"prompt {prompt}" in repr(found)
+    found, true = (
+        residscope.token_lens(cache, given, prompt=which, norm="frozen")
+        for cache, given, which in ((whole, ANSWERS, prompt), (alone, answers, None))
+    )
+    close(found.probabilities, true.probabilities)
+    assert torch.equal(found.rank, true.rank)
+    for by in ("head", "layer", "accumulated", "neuron"):
+        found, true = residscope.attribute(whole, ANSWERS, by=by), residscope.attribute(alone, answers, by=by)
+        close(found.values[:, prompt], true.values[:, 0])
+        assert [label for label, _ in found.top(3, prompt)] == [label for label, _ in true.top(3)]
+
+
+# --- the first position and the last ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("prompt", [None, 0])
+@pytest.mark.parametrize("position", [0, 3, 6, -1, -7])
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neurons", "predictions"])
+def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, position, prompt):
+    """Nothing that stands behind is read: the models are causal."""
+    whole, short = Service(run[2]), Service(cut(slice(0, 3), position % 7 + 1))
+    target = whole.targets().resolve(ANSWERS)
+
+    def ask(at: int | None) -> Any:
+        match by:
+            case "neurons":
+                return RankNeurons(target, None, 4, prompt, at)
+            case "predictions":
+                return Suggest(prompt, at)
+            case _:
+                return Attribute(by, target, prompt, at)
+
+    (found, figures), (true, expected) = whole.reply(ask(position)), short.reply(ask(None))
+    same(msgspec.to_builtins(found), msgspec.to_builtins(true))
+    for one, other in zip(figures, expected, strict=True):
+        np.testing.assert_allclose(np.frombuffer(one, "f4"), np.frombuffer(other, "f4"), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 2])
+@pytest.mark.parametrize("position", [0, 5, -7])
+def test_what_is_read_at_a_position_is_the_row_of_the_cached_pattern(run, position, prompt):
+    service, cache = Service(run[2]), run[2]
+    target = service.targets().resolve(ANSWERS)
+    reply, buffers = service.reply(ReadAttention(0, 3, target, prompt, position))
+    rows = {part.what: np.frombuffer(buffer, "f4") for part, buffer in zip(reply.parts, buffers, strict=True)}
+    pattern = cache["pattern", 0][:, 3, position]
+    np.testing.assert_allclose(rows["reads"], pattern.mean(0) if prompt is None else pattern[prompt], atol=1e-6)
+    worth = residscope.attribute(cache, ANSWERS, position=position).grid[0, 3]
+    worth = worth.mean() if prompt is None else worth[prompt]
+    assert rows["brings"].sum() == pytest.approx(float(worth), abs=1e-5)
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neuron", "source"])
+@pytest.mark.parametrize(
+    "position", [0, -7, torch.tensor(0), [0, 0, 0], [6, 3, 0], torch.tensor([-1, -4, -7]), (0, 6, 3)], ids=str
+)
+def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
+    options = {"heads": FALLING} if by == "source" else {}
+    found = residscope.attribute(run[2], ANSWERS, by=by, position=position, **options)
+    given = torch.as_tensor(position).expand(3).tolist()
+    for prompt, at in enumerate(given):
+        at %= 7
+        alone = cut(slice(prompt, prompt + 1), at + 1)
+        true = residscope.attribute(alone, ANSWERS[[prompt]], by=by, **options)
+        values = found.values[: at + 1] if by == "source" else found.values
+        close(values[..., prompt], true.values[..., 0])
+        close(found.measured[..., prompt], true.measured[..., 0])
+
+
+@pytest.mark.parametrize("prompt", [None, 0, -1])
+@pytest.mark.parametrize("position", [None, 0, -1])
+def test_one_prompt_of_one_token(model, prompt, position):
+    """The first prompt and position are the last, too; only scores that need a choice are refused."""
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(torch.tensor([[5]]))
+    service = Service(cache)
+    target = service.targets().resolve((6, 7))
+    own = float(logits[0, 0, 6] - logits[0, 0, 7])
+    for kind, ask in of_prompts(target, prompt).items():
+        ask = msgspec.structs.replace(ask, position=position) if hasattr(ask, "position") else ask
+        if kind in ("first score", "entropy score"):
+            with pytest.raises(residscope.ResidscopeError, match="leaves attention no choice"):
+                service.reply(ask)
+            continue
+        reply, buffers = service.reply(ask)
+        if isinstance(ask, Attribute):
+            rows = np.frombuffer(buffers[0], "f4")
+            total = rows[-1] if kind == "lens" else rows.sum()
+            assert len(buffers) == 1
+            assert reply.measured == pytest.approx(own, abs=1e-5)
+            assert total + reply.constant == pytest.approx(own, abs=1e-4)
+        if isinstance(ask, ReadAttention):
+            figures = {part.what: np.frombuffer(b, "f4") for part, b in zip(reply.parts, buffers, strict=True)}
+            assert figures["pattern"].tolist() == figures["reads"].tolist() == [1]
+            assert figures["brings"] == pytest.approx(figures["contribution"])
+        if isinstance(ask, Suggest):
+            assert reply.predictions[0].token.id == int(logits[0, 0].argmax())
+    for kind in ("heatmap", "ranking", "prompts"):
+        assert residscope.attribute(cache, (6, 7)).to_plotly(kind, prompt).to_json()
+
+
+# --- prompts that end apart ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def apart(model):
+    """A cache of prompts that end at 2, 6 and 4, and its panel."""
+    rows = torch.tensor([[1, 5, 6, 0, 0, 0, 0], [1, 7, 8, 9, 10, 11, 12], [1, 13, 14, 15, 16, 0, 0]])
+    with torch.no_grad():
+        cache = model.run_with_cache(rows)[1]
+    panel = residscope.inspect(cache, ANSWERS, show=False)
+    yield cache, panel
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "position", "asked", "read"),
+    [
+        (None, None, None, None),  # each at its own end
+        (None, 6, 6, 6),
+        (None, 0, 0, 0),
+        (0, None, None, 2),
+        (0, 2, None, 2),  # there it ends
+        (0, 6, 6, 6),
+        (0, 0, 0, 0),
+        (1, 6, None, 6),
+        (2, 4, None, 4),
+        (2, 2, 2, 2),
+    ],
+)
+def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, asked, read):
+    """`asked`: the position that a view names; `read`: the row that is drawn of a long map."""
+    cache, panel = apart
+    service = panel._service
+    views = Views(Shown(service.targets().resolve(ANSWERS), prompt, position), service.reply(Describe())[0])
+    assert views.place(prompt, position) == (prompt, asked)
+    assert views._destination(prompt) == read
+    panel.prompt, panel.position = prompt, position
+    assert (panel.shown.prompt, panel.shown.position) == (prompt, asked)
+    code, of_each = (service.reply(WriteCode(picture, views.shown))[0].code for picture in ("layers", "prompts"))
+    assert (f"position={position}" in code) == (asked is not None)
+    assert (f"position={position}" in of_each) == (position is not None)  # there all prompts are shown
+    names = {"cache": cache}
+    exec(compile(code, "cell", "exec"), names)
+    at = read if read is not None else [2, 6, 4]
+    true = residscope.attribute(cache, ANSWERS, by="layer", position=at)
+    close(names["values"], true.mean() if prompt is None else true.values[:, prompt])
+
+
+@pytest.mark.parametrize("position", [0, 3, None])
+def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(position):
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7, 0], [1, 8, 9, 9, 9]]))[1]
+    panel = residscope.inspect(cache, (5, 6), position=position, show=False)
+    assert panel.facts["last"] == [3, 4]
+    panel.padding = "none"
+    assert panel.position == (4 if position is None else position)  # the end of both, counted so
+    panel.padding = "found"
+    assert panel.position == position
+    model.tokenizer.pad_token_id = 9  # the ends are elsewhere now
+    panel.follow()
+    assert panel.facts["last"] == [4, 1]
+    assert panel.position == position
+    panel.close()
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 2])
+def test_tokens_of_padded_prompts_are_marked_in_the_prompt_in_view(apart, prompt):
+    labels = apart[1]._service.reply(ReadTokens(prompt))[0].tokens
+    if prompt is None:
+        assert [label.text for label in labels] == ["<s>", *[""] * 6]
+        assert [len(label.varies) for label in labels] == [0, *[3] * 2, *[3] * 2, 2, 2]
+    else:
+        assert [label.padding for label in labels] == [at > (2, 6, 4)[prompt] for at in range(7)]
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 1, 2])
+def test_names_of_pages_are_of_the_prompt_in_view(apart, prompt):
+    service = apart[1]._service
+    shown = Shown(service.targets().resolve(ANSWERS), prompt)
+    words = "own-answers-mean-of-3" if prompt is None else f"w{5 + 2 * prompt}-w{6 + 2 * prompt}-prompt{prompt}"
+    assert file_name("cache", shown, 3) == f"cache-{words}.html"
+    said = (
+        "each prompt's logit difference"
+        if prompt is None
+        else f"logit of “w{5 + 2 * prompt}” minus “w{6 + 2 * prompt}”"
+    )
+    assert title("cache", shown) == f"cache: {said} · Residscope"
+
+
+@pytest.mark.parametrize("prompt", [0, 1])
+def test_what_is_unexplained_is_of_the_prompt_in_view(run, prompt):
+    _, logits, cache = run
+    off = logits.clone()
+    off[1, -1, ANSWERS[1, 0]] += 3
+    service = Service(cache, logits=off)
+    reply, _ = service.reply(Attribute("layer", service.targets().resolve(ANSWERS), prompt))
+    assert abs(reply.worst) == pytest.approx(3.0 * prompt, abs=1e-4)
+    assert reply.unexplained == pytest.approx(3.0 * prompt, abs=1e-4)
+
+
+# --- heads and layers ------------------------------------------------------------------------------------------------
+def test_heads_stand_in_the_order_in_which_they_are_named(run):
+    cache = run[2]
+    grid = residscope.attribute(cache, ANSWERS, position=None).grid[PLACES]  # [head, batch, position], by `hook_z`
+    patterns = torch.stack([cache["pattern", layer][:, head].mean(0) for layer, head in zip(*PLACES, strict=True)])
+    for heads in (FALLING, [tuple(place) for place in zip(*PLACES, strict=True)]):
+        last = residscope.attribute(cache, ANSWERS, by="source", heads=heads)
+        every = residscope.attribute(cache, ANSWERS, by="source", heads=heads, position=None)
+        assert last.heads == every.heads == FALLING
+        close(last.values.sum(0), grid[..., -1])
+        close(every.values.sum(0), grid.permute(2, 0, 1))
+        many = residscope.attribute_many([(cache, ANSWERS)] * 2, by="source", heads=heads, progress=False)
+        assert many.heads == FALLING
+        close(many.values, torch.cat([last.values] * 2, -1))
+        frame = last.to_frame()
+        assert frame[(FALLING[1], 2)].sum() == pytest.approx(float(grid[1, 2, -1]), abs=1e-4)
+        close(residscope.attention(cache, heads).values, patterns)
+        brought = residscope.attention(cache, heads, weighting="contribution", answers=ANSWERS)
+        close(brought.values.sum(-1), grid.mean(1))
+        for n, name in enumerate(FALLING):
+            lengths = residscope.attention(cache, heads, weighting="value")
+            close(lengths.values[n], residscope.attention(cache, name, weighting="value").values[0])
+
+
+@pytest.mark.parametrize("family", ["llama-multi-query", "gemma2", "qwen3_5_text"])
+def test_heads_of_one_layer_from_the_last_to_the_first(family):
+    """With fewer keys than heads, norms on what is written, and gates on what was read."""
+    cache = tiny.run(tiny.boot(family))[2]
+    heads = [f"L1H{head}" for head in (3, 2, 1, 0)]
+    grid = residscope.attribute(cache, ANSWERS).grid[1].flip(0)
+    close(residscope.attribute(cache, ANSWERS, by="source", heads=heads).values.sum(0), grid)
+    brought = residscope.attention(cache, heads, weighting="contribution", answers=ANSWERS).values
+    close(brought[:, -1].sum(-1), grid.mean(1))
+    lengths = residscope.attention(cache, heads, weighting="value").values
+    close(lengths, residscope.attention(cache, heads[::-1], weighting="value").values.flip(0))
+
+
+@pytest.mark.parametrize("prompt", [None, 0])
+def test_a_view_gets_heads_in_the_order_in_which_it_asks(run, prompt):
+    service, cache = Service(run[2]), run[2]
+    target = service.targets().resolve(ANSWERS)
+    grid = residscope.attribute(cache, ANSWERS, position=None).grid[PLACES]
+    grid = grid.mean(1) if prompt is None else grid[:, prompt]
+    reply, [rows, _] = service.reply(MapPositions("head", target, prompt, heads=FALLING))
+    assert reply.labels == FALLING
+    np.testing.assert_allclose(np.frombuffer(rows, "f4").reshape(5, 7), grid, atol=2e-5, rtol=1e-4)
+    for layer in (0, 2):
+        patterns = cache["pattern", layer]
+        patterns = patterns.mean(0) if prompt is None else patterns[prompt]
+        small, [cells] = service.reply(ReadThumbnails(layer, target, prompt))
+        seen = np.frombuffer(cells, np.int8).reshape(4, 7, 7) * np.array(small.limits)[:, None, None] / 127
+        np.testing.assert_allclose(seen, patterns, atol=1 / 127)
+        whole, [buffer] = service.reply(BlendAttention(layer, target, prompt))
+        blend = np.zeros((7, 7))
+        blend[np.tril_indices(7)] = np.frombuffer(buffer, "f4")
+        assert whole.heads == 4
+        np.testing.assert_allclose(blend, patterns.mean(0), atol=1e-6)
+
+
+def test_the_first_layer_is_a_layer(run):
+    service = Service(run[2])
+    target = service.targets().resolve(ANSWERS)
+    reply, [values] = service.reply(RankNeurons(target, 0, 50))
+    assert {label[:3] for label in reply.labels} == {"L0N"}
+    assert (reply.layers, reply.count) == (1, 40)
+    assert np.frombuffer(values, "f4").sum() == pytest.approx(reply.total, abs=1e-4)
+    code = service.reply(WriteCode("ranking", Shown(target, ranking="neurons", layer=0)))[0].code
+    assert "layers=0" in code
+    panel = residscope.inspect(run[2], ANSWERS, show=False)
+    panel.prompt, panel.position, panel.layer = 0, 0, 0
+    assert (panel.shown.prompt, panel.shown.position, panel.shown.layer) == (0, 0, 0)
+    panel.close()
+
+
+# --- the last row of a part ------------------------------------------------------------------------------------------
+SPANS = [Span(5, 7), Span(6, 7), Span(0, 1), Span(0, 6), Span(1, 7), Span(4, 99), Span(-5, 2)]
+
+
+@pytest.mark.parametrize("span", SPANS, ids=lambda span: f"{span.start}-{span.stop}")
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_part_of_a_map_ends_with_its_last_row_and_column(run, span, weighting):
+    service = Service(run[2])
+    target = service.targets().resolve(ANSWERS)
+    heads = [(layer, head) for layer in range(3) for head in range(4)]
+    maps = residscope.attention(run[2], heads, prompt=1, weighting=weighting, answers=ANSWERS).values.numpy()
+    part = slice(max(span.start, 0), min(span.stop, 7))
+    for rows, columns in ((span, None), (None, span), (span, span)):
+        down, across = (slice(0, 7) if one is None else part for one in (rows, columns))
+        reply, buffers = service.reply(ReadAttention(2, 3, target, 1, None, weighting, rows=rows, columns=columns))
+        one, [buffer] = service.reply(BlendAttention(2, target, 1, weighting, rows=rows, columns=columns))
+        every = maps[8:, down, across]
+        expected = {"one": maps[11, down, across], "all": every.sum(0)}
+        expected["all"] /= 1 if weighting == "contribution" else 4
+        told = [None if asked is None else Span(part.start, part.stop) for asked in (rows, columns)]
+        assert [reply.rows, reply.columns] == [one.rows, one.columns] == told
+        [own] = [(what, held) for what, held in zip(reply.parts, buffers, strict=True) if what.what == weighting]
+        for (what, held), true in ((own, expected["one"]), ((one.part, buffer), expected["all"])):
+            found = np.zeros(true.shape)
+            sent = np.frombuffer(held, "f4")
+            found[np.tril_indices(len(true)) if what.triangle else ...] = (
+                sent if what.triangle else sent.reshape(true.shape)
+            )
+            np.testing.assert_allclose(found, true, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,279 @@
+"""What few models have at their outputs, and none of the tiny families: made here, and held against their own logits.
+
+A norm with a bias on what a layer writes; logits that are multiplied and capped, too; a bias of the unembedding that is
+multiplied with them; a scale that only the Hugging Face configuration knows; layers that scale the whole stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from brute import Brute
+from torch import nn
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope.protocol import Suggest
+from residscope.service import Service
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+CAP = 0.5
+
+
+def biased_norms(model: Any) -> float:
+    """Each norm on an output adds a bias of its own."""
+    generator = torch.Generator().manual_seed(5)
+    for block in model.blocks:
+        for name in ("ln1_post", "ln2_post"):
+            norm = getattr(block, name).original_component
+            plain = type(norm)
+            norm.__class__ = type(
+                "BiasedRMSNorm", (plain,), {"forward": lambda self, x, p=plain: p.forward(self, x) + self.bias}
+            )
+            norm.bias = nn.Parameter(torch.randn(24, generator=generator))
+    return 1.0
+
+
+def capped(model: Any) -> float:
+    """What the Hugging Face model has multiplied, it caps."""
+    inner, forward = model.original_model, type(model.original_model).forward
+
+    def cap(*args: Any, **options: Any) -> Any:
+        found = forward(inner, *args, **options)
+        found.logits = CAP * (found.logits / CAP).tanh()
+        return found
+
+    inner.forward, inner.config.final_logit_softcapping = cap, CAP
+    return 0.3 if hasattr(inner, "logit_scale") else 1 / 3
+
+
+def biased_unembedding(model: Any) -> float:
+    layer = model.unembed.original_component
+    layer.bias = nn.Parameter(torch.randn(tiny.VOCAB, generator=torch.Generator().manual_seed(6)))
+    return 0.3 if hasattr(model.original_model, "logit_scale") else 1 / 3
+
+
+def all_of_it(model: Any) -> float:
+    biased_unembedding(model)
+    return capped(model)
+
+
+def untold(model: Any) -> float:
+    """As an older bridge: only the Hugging Face model knows the scale."""
+    model.adapter = SimpleNamespace()
+    return 1 / 3
+
+
+ODD: dict[str, tuple[str, Callable[[Any], float]]] = {
+    "norms with a bias on outputs": ("gemma2", biased_norms),
+    "a scale and a cap": ("cohere", capped),
+    "a divisor and a cap": ("granite", capped),
+    "a bias and a scale": ("cohere", biased_unembedding),
+    "a bias and a divisor": ("granite", biased_unembedding),
+    "a bias, a scale and a cap": ("cohere", all_of_it),
+    "a divisor that no adapter tells": ("granite", untold),
+}
+
+
+@pytest.fixture(scope="module", params=ODD)
+def odd(request):
+    """Its name, the model, its logits and cache, and what it multiplies its logits by."""
+    family, make = ODD[request.param]
+    torch.manual_seed(0)
+    model = deepcopy(tiny.boot(family))
+    whole = deepcopy(model)
+    scale = make(model)
+    _, logits, cache = tiny.run(whole if make is untold else model)
+    if make is untold:
+        cache = ActivationCache(dict(cache.items()), model)
+    return request.param, model, logits, cache, scale
+
+
+def own(logits: torch.Tensor) -> torch.Tensor:
+    said = logits.gather(-1, ANSWERS.reshape(3, *[1] * (logits.ndim - 2), 2).expand(*logits.shape[:-1], 2))
+    return said[..., 0] - said[..., 1]
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "neuron", "accumulated"])
+@pytest.mark.parametrize("position", ["last", 0, None])
+def test_rows_add_up_to_the_models_own_logits(odd, by, position):
+    _, _, logits, cache, _ = odd
+    found = residscope.attribute(cache, ANSWERS, by=by, position=position)
+    total = found.values[-1] if by == "accumulated" else found.values.sum(0)
+    true = own(logits if position is None else logits[:, -1 if position == "last" else 0])
+    torch.testing.assert_close(found.measured, true, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(total + found.constant, true, atol=5e-5, rtol=1e-4)
+    assert found.unexplained.abs().max() <= found.tolerance
+    assert not any("arises" in note or "as a whole" in note for note in found.notes)
+
+
+def test_every_row_and_the_constant_is_brute_force(odd):
+    name, model, logits, cache, scale = odd
+    truth = Brute(model, cache, ANSWERS, 6, scale)
+    rows = truth.rows()
+    for layer in range(3):
+        post = getattr(model.blocks[layer], "ln1_post", None)
+        bias = None if post is None else getattr(post.original_component, "bias", None)
+        if bias is not None:
+            rows[f"{layer}_attn_bias"] = truth.worth(bias.detach().expand(3, -1))
+    for by in ("head", "layer"):
+        found = residscope.attribute(cache, ANSWERS, by=by)
+        for label, row in zip(found.labels, found.values, strict=True):
+            torch.testing.assert_close(row.double(), rows[label], atol=2e-5, rtol=1e-4, msg=label)
+    written = cache["unembed.hook_out"][:, -1].double() * scale
+    bent = own(logits[:, -1]) - own(written)
+    torch.testing.assert_close(found.constant.double(), truth.constant + bent, atol=5e-5, rtol=1e-4)
+    assert (bent.abs().max() > 0.05) == ("cap" in name)  # Gemma 2's own cap bends less
+    assert any("soft-caps" in note for note in found.notes) == ("cap" in name or "norms" in name)
+    assert any(f"multiplies its logits by {scale:.4g}" in note for note in found.notes) == (scale != 1)
+
+
+def test_sources_add_up_to_their_heads(odd):
+    _, _, _, cache, _ = odd
+    heads = ["L2H1", "L0H3"]
+    grid = residscope.attribute(cache, ANSWERS).grid[[2, 0], [1, 3]]
+    found = residscope.attribute(cache, ANSWERS, by="source", heads=heads)
+    torch.testing.assert_close(found.values.sum(0), grid, atol=2e-5, rtol=1e-4)
+    assert not any("add up" in note or "not all of" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
+def test_heads_behind_a_norm_with_a_bias_are_known_to_add_up(family):
+    """Also where the layer multiplies what was added, the bias with it."""
+    model = deepcopy(tiny.boot(family))
+    biased_norms(model)
+    _, logits, cache = tiny.run(model)
+    assert residscope.attention(cache, ["L0H3", "L2H1"], weighting="value").notes == []
+    found = residscope.attribute(cache, ANSWERS)
+    assert {f"{layer}_attn_bias" for layer in range(3)} < set(found.labels)
+    torch.testing.assert_close(found.measured, own(logits[:, -1]))
+    layers = residscope.attribute(cache, ANSWERS, by="layer")
+    for layer in range(3):
+        total = found.grid[layer].sum(0) + found.values[found.labels.index(f"{layer}_attn_bias")]
+        attention = layers.values[layers.labels.index(f"{layer}_attn_out")]
+        torch.testing.assert_close(total, attention, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "recomputed"])
+def test_the_end_of_the_token_lens_is_the_models_softmax(odd, norm):
+    _, _, logits, cache, _ = odd
+    for prompt in (0, 2):
+        found = residscope.token_lens(cache, ANSWERS, prompt=prompt, points="final_post", norm=norm, k=9)
+        true = logits[prompt].softmax(-1).topk(9)
+        torch.testing.assert_close(found.probabilities[0], true.values, atol=2e-5, rtol=1e-3)
+        assert not any("differ" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("held", ["stream", "norm"])
+def test_without_cached_logits_the_figure_is_the_same(odd, held):
+    _, model, logits, cache, _ = odd
+    ends = ("hook_resid_post",) if held == "stream" else ("unembed.hook_in", "hook_resid_post", "ln_final.hook_scale")
+    some = ActivationCache({name: t for name, t in cache.items() if name.endswith(ends)}, model)
+    found = residscope.attribute(some, ANSWERS, by="accumulated")
+    torch.testing.assert_close(found.measured, own(logits[:, -1]), atol=5e-5, rtol=1e-4)
+    torch.testing.assert_close(found.values[-1] + found.constant, found.measured, atol=5e-5, rtol=1e-4)
+    for prompt in (0, 2):
+        predicted = Service(some).reply(Suggest(prompt, k=5))[0].predictions
+        true = logits[prompt, -1].softmax(-1).topk(5)
+        assert [one.token.id for one in predicted] == true.indices.tolist()
+        assert [one.probability for one in predicted] == pytest.approx(true.values.tolist(), abs=2e-5)
+    given = residscope.attribute(some, ANSWERS, by="accumulated", logits=logits)
+    torch.testing.assert_close(given.measured, own(logits[:, -1]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(given.values[-1] + given.constant, given.measured, atol=1e-4, rtol=1e-4)
+
+
+def test_logits_that_are_given_where_no_end_of_the_stream_was_cached(odd):
+    """What the cap changes is told by them alone."""
+    _, model, logits, cache, _ = odd
+    ends = ("blocks.2.hook_resid_post", "ln_final.hook_in", "ln_final.hook_out", "ln_final.hook_normalized")
+    some = {name: t for name, t in cache.items() if not name.startswith((*ends, "unembed", "hook_unembed"))}
+    whole, found = (
+        residscope.attribute(held, ANSWERS, by="layer", logits=logits) for held in (cache, ActivationCache(some, model))
+    )
+    torch.testing.assert_close(found.measured, own(logits[:, -1]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.constant, whole.constant, atol=5e-5, rtol=1e-3)
+    torch.testing.assert_close(found.values, whole.values, atol=2e-5, rtol=1e-4)
+    assert found.unexplained.abs().max() < 1e-3
+
+
+# --- layers that scale the stream ------------------------------------------------------------------------------------
+SCALARS = (0.5, -1.5, 0.8)
+
+
+@pytest.fixture(scope="module")
+def scaled():
+    """Each layer multiplies the whole stream by a factor of its own."""
+    model = deepcopy(tiny.boot("gemma4_text"))
+    for block, scalar in zip(model.blocks, SCALARS, strict=True):
+        block.original_component.layer_scalar.fill_(scalar)
+    return model, *tiny.run(model)
+
+
+def without_the_rest(model: Any, tokens: torch.Tensor, layer: int, *, mid: bool) -> torch.Tensor:
+    """The end of the stream where what comes behind a point adds nothing."""
+    parts = ("hook_attn_out", "hook_mlp_out", "post_per_layer_input_norm.hook_out")
+    behind = [f"blocks.{at}.{part}" for at in range(layer, 3) for part in parts][mid:]
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:  # noqa: ARG001
+        kept["end"] = tensor.clone()
+
+    hooks = [(name, lambda tensor, hook: tensor * 0) for name in behind]  # noqa: ARG005
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=[*hooks, ("blocks.2.hook_resid_post", keep)])
+    return kept["end"].double()
+
+
+def held_norm(cache: Any) -> torch.Tensor:
+    """What the final norm, an RMSNorm, multiplied each figure of the stream by in this run."""
+    return cache["ln_final.hook_out"].double() / cache["blocks.2.hook_resid_post"].double()
+
+
+@pytest.mark.parametrize("point", ["0_pre", "1_pre", "1_mid", "2_pre", "2_mid"])
+def test_an_inner_point_of_the_frozen_lens_is_the_end_of_the_stream_with_nothing_behind_it(scaled, point):
+    model, tokens, _, cache = scaled
+    end = without_the_rest(model, tokens, int(point[0]), mid=point.endswith("mid"))
+    said = (end * held_norm(cache)) @ model.W_U.detach().double()
+    curve = residscope.attribute(cache, ANSWERS, by="accumulated")
+    value = curve.values[curve.labels.index(point)].double()
+    torch.testing.assert_close(value, own(said[:, -1]), atol=2e-5, rtol=1e-4)
+    shares = said.softmax(-1)
+    for prompt in (0, 1):
+        found = residscope.token_lens(cache, ANSWERS, prompt=prompt, points=point, norm="frozen")
+        true = shares[prompt].topk(5).values
+        torch.testing.assert_close(found.probabilities[0].double(), true, atol=2e-5, rtol=1e-3)
+        said = shares[prompt].gather(-1, ANSWERS[prompt, :1].expand(7, 1))[:, 0]
+        torch.testing.assert_close(found.answer_probability[0].double(), said, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("point", ["0_pre", "1_mid", "2_pre"])
+def test_recomputed_no_factor_of_a_later_layer_counts(scaled, point):
+    model, _, _, cache = scaled
+    stream = cache[f"blocks.{point[0]}.hook_resid_{point[2:]}"]
+    with torch.no_grad():
+        logits = model.unembed(model.ln_final(stream))
+    curve = residscope.attribute(cache, ANSWERS, by="accumulated", norm="recomputed")
+    torch.testing.assert_close(curve.values[curve.labels.index(point)], own(logits[:, -1]), atol=5e-5, rtol=1e-3)
+    found = residscope.token_lens(cache, prompt=0, points=point)
+    torch.testing.assert_close(found.probabilities[0], logits[0].softmax(-1).topk(5).values, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "neuron"])
+def test_rows_of_a_scaled_layer_bear_its_factor_and_those_behind_it(scaled, by):
+    model, _, logits, cache = scaled
+    found = residscope.attribute(cache, ANSWERS, by=by)
+    torch.testing.assert_close(found.values.sum(0) + found.constant, own(logits[:, -1]), atol=5e-5, rtol=1e-4)
+    for layer in range(3):
+        factor = float(torch.tensor(SCALARS[layer:]).prod())
+        for part, letter in (("attn", "H"), ("mlp", "N")):
+            own_rows = [label.startswith((f"L{layer}{letter}", f"{layer}_{part}_")) for label in found.labels]
+            written = cache[f"blocks.{layer}.hook_{part}_out"].double() * factor * held_norm(cache)
+            true = own((written @ model.W_U.detach().double())[:, -1])
+            total = found.values[torch.tensor(own_rows)].sum(0).double()
+            torch.testing.assert_close(total, true, atol=2e-5, rtol=1e-4)
