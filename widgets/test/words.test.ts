@@ -209,6 +209,7 @@ describe("the head in focus", () => {
     ["with what that adds", readingOf([0.1, 0.6, 0.3, 0, 0], [0, 1.83, -0.33, 0, 0]), ["L1H0 adds *+1.50*", "reads ·Mary 0.60, which adds *+1.83*", "·John 0.30 (*−0.33*)", "<bos> 0.10 (≈ 0)"]],
     ["what contributes most stands second", readingOf([0.6, 0.3, 0.1, 0, 0], [0, 0.5, -3, 0, 0]), ["L1H0 adds *+1.50*", "reads <bos> 0.60, which adds ≈ 0", "·John 0.10 (*−3.00*)", "·Mary 0.30 (*+0.50*)"]],
     ["though it is hardly read", readingOf([0.5, 0.3, 0.1, 0.1, 0], [0, 0, 0, 0, 2]), ["L1H0 adds *+1.50*", "reads <bos> 0.50, which adds ≈ 0", "·to 0.00 (*+2.00*)", "·Mary 0.30 (≈ 0)", "·John 0.10 (≈ 0)"]],
+    ["nothing read, but contributed", readingOf([0, 0, 0, 0, 0], [0, 0, 2, 0, 0]), ["L1H0 adds *+1.50*", "reads ·John 0.00, which adds *+2.00*"]],
     ["nothing contributed", readingOf([1, 0, 0, 0, 0], [0, 0, 0, 0, 0]), ["L1H0 adds *+1.50*", "reads <bos> 1.00, which adds ≈ 0"]],
     ["contributions of no source", readingOf([1], []), ["L1H0 adds *+1.50*", "reads <bos> 1.00"]],
   ])("%s", (_, reading, expected) => expect(clauses(reading)).toEqual(expected));

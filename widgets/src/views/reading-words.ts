@@ -42,7 +42,7 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   const { destination, weights } = reading;
   const read = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
   const most = contributesMost(reading, tallest(store, reading.contributions));
-  const sources = most === null || most === read[0] ? read : [read[0] ?? most, most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
+  const sources = most === null || most === read[0] ? read : [...read.slice(0, 1), most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
   const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
