@@ -107,6 +107,19 @@ describe("a figure's legends and axes", () => {
     expect([Number(top) < Number(middle), Number(middle) < Number(bottom)]).toEqual([true, true]);
   });
 
+  it.each<[string, Parameters<typeof map>[0], string[]]>([
+    ["all of it", { ...everything(3), maps: { pattern: new Float32Array(9).fill(1) } }, []],
+    ["its last rows", { rows: { start: 1, stop: 3 }, columns: { start: 0, stop: 3 }, maps: { pattern: new Float32Array(6).fill(1) } }, ["destinations 1–2, sources 0–2"]],
+    ["one row", { rows: { start: 2, stop: 3 }, columns: { start: 0, stop: 3 }, maps: { pattern: new Float32Array(3).fill(1) } }, ["destinations 2–2, sources 0–2"]],
+    ["blocks", { ...everything(3), step: 2, maps: { pattern: new Float32Array(4).fill(1) } }, ["down-sampled: each cell is the strongest of 2 × 2"]],
+  ])("say which part they show, and draw each mark of it: %s", (_, part, words) => {
+    const svg = drawn(attention("peak", map(part)));
+    expect(texts(svg).flatMap((node) => (/destinations|down-sampled/.test(node.textContent ?? "") ? [node.textContent?.replace(/^[ ·]+/, "")] : []))).toEqual(words);
+    expect(svg.querySelectorAll(".cells > rect")).toHaveLength(part?.maps?.pattern?.length ?? NaN);
+    const [top = 0, bottom = 0] = [0, -1].map((at) => Number([...svg.querySelectorAll(".cells > rect")].at(at)?.getAttribute("y")));
+    expect(bottom > top).toBe((part?.rows?.stop ?? 0) - (part?.rows?.start ?? 0) > 1);
+  });
+
   it("have little at the left and much at the right where they lie down", () => {
     const svg = drawn(attention("peak", map()));
     const bar = svg.querySelector("linearGradient");
