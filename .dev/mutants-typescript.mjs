@@ -58,16 +58,20 @@ async function mutantsOf(files) {
   return files.flatMap((file) => described(file, sources.get(file), mutants.filter(({ fileName }) => fileName === inRoot(file))));
 }
 
-/** Each with its own text, and a name that it keeps while neither that nor what is like it before it changes. */
+/**
+ * Each with its own text, and a name that it keeps while neither that nor what is like it before it changes. `nth`: of those
+ * that cannot be told apart by their text and that of the line they begin in.
+ */
 function described(file, source, mutants) {
   const lines = source.split("\n");
   const seen = new Map();
   return mutants.map((mutant) => {
     const { start, end } = mutant.location;
     const original = lines.slice(start.line, end.line + 1).map((line, i, { length }) => line.slice(i === 0 ? start.column : 0, i === length - 1 ? end.column : undefined)).join("\n");
-    const name = JSON.stringify([file, mutant.mutatorName, lines[start.line].trim(), original, mutant.replacement]);
-    seen.set(name, (seen.get(name) ?? 0) + 1);
-    return { file, line: start.line + 1, original, replacement: mutant.replacement, mutator: mutant.mutatorName, key: keyOf(mutant), name: `${name} ${seen.get(name)}` };
+    const text = JSON.stringify([file, mutant.mutatorName, lines[start.line].trim(), original, mutant.replacement]);
+    const nth = (seen.get(text) ?? 0) + 1;
+    seen.set(text, nth);
+    return { file, in: lines[start.line].trim(), line: start.line + 1, original, replacement: mutant.replacement, mutator: mutant.mutatorName, nth, key: keyOf(mutant), name: `${text} ${nth}` };
   });
 }
 
@@ -95,7 +99,7 @@ function statuses() {
 /** Whether no test can tell it from the code: said in the list, with the reason. */
 function knownEquivalent() {
   const list = existsSync(EQUIVALENT) ? JSON.parse(readFileSync(EQUIVALENT, "utf8")) : [];
-  const same = (entry, mutant) => ["file", "mutator", "original", "replacement"].every((field) => entry[field] === mutant[field]) && (entry.in === undefined || mutant.name.includes(JSON.stringify(entry.in).slice(1, -1)));
+  const same = (entry, mutant) => ["file", "in", "mutator", "original", "replacement", "nth"].every((field) => entry[field] === mutant[field]);
   return (mutant) => list.some((entry) => same(entry, mutant));
 }
 

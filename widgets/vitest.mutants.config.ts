@@ -4,9 +4,11 @@ import { defineConfig, mergeConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import tests from "./vitest.config";
 
+/** What is made once and kept, a table of colours, is covered by the test that comes first: it must be the one that looks. */
+const FIRST = /\/colours\.test\.ts$/;
 const cost = ({ moduleId }: TestSpecification): number => {
   const text = readFileSync(moduleId, "utf8");
-  return text.length + (text.includes('from "./open"') ? 1e6 : 0);
+  return FIRST.test(moduleId) ? 0 : text.length + (text.includes('from "./open"') ? 1e6 : 0);
 };
 
 class QuickestFirst extends BaseSequencer {
