@@ -251,13 +251,14 @@ describe("the head in focus", () => {
     ["of the first position", 1, readingOf([1, 0, 0, 0, 0], null, 0), "L1H0 at <bos> cannot see ·Mary, which comes later"],
     ["at each prompt's own", 4, readingOf([0, 0, 0, 0, 0.5], null, null), "L1H0 reads ·to: attention 0.50"],
     ["no weight there", 9, readingOf([1], null, null), "L1H0 reads 9: attention 0.00"],
+    ["a weight that is no number", 1, readingOf([0.5, NaN, 0, 0, 0]), "L1H0 at ·to reads ·Mary: attention not known"],
   ])("a source: %s", (_, at, reading, words) => expect(flat(sourceSentence(storeOf(FIVE, [0, 0, 1.5, -2]), reading, at))).toBe(words));
 
   it("writes a source beside the largest of its head, unless that is nothing beside the largest head", () => {
     const store = storeOf(FIVE, [200, 0, 0, 0]);
     const found = [null, [], [0.5, -3], [0.001]].map((values) => tallest(store, values && Float32Array.from(values)));
     expect(found).toEqual([0, 2, 3, 2]);
-    expect([0, 0.5, 1].map(weightWords)).toEqual(["0.00", "0.50", "1.00"]);
+    expect([0, 0.5, 1, NaN].map(weightWords)).toEqual(["0.00", "0.50", "1.00", "not known"]);
     expect(flat(sourceSentence(store, readingOf([1, 0, 0, 0, 0], [0.001, 0, 0, 0, 0]), 0))).toBe("L1H0 at ·to reads <bos>: attention 1.00, which adds ≈ 0");
   });
 });

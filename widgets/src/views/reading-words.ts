@@ -3,6 +3,7 @@
 import { limitOf } from "../draw/colours";
 import { parseHead, signed, vanishes } from "../format";
 import type { Sentence, Store } from "../store";
+import { written } from "./attention-scale";
 import { strongest } from "./attention-words";
 import { cellWords, type MapPicture, valueIn } from "./map-picture";
 import type { Reading } from "./reading";
@@ -13,7 +14,7 @@ const MOST = 4;
 /** Attention below this is not worth a word, but for the strongest. */
 const FAINT = 0.02;
 
-export const attention = (weight: number): string => weight.toFixed(2);
+export const attention = (weight: number): string => written("pattern", weight);
 
 /** “L23H3 adds +1.73;” “reads ·John₁₀ 0.60, which adds +1.83;” “<|im_start|> 0.22 (−0.03);” … */
 export function headClauses(store: Store, name: string, reading: Reading | null, picture: MapPicture | null): Sentence[] {
