@@ -499,6 +499,22 @@ describe("a question", () => {
   });
 });
 
+it("what cannot be sent again, when the kernel is said to be there again, is refused, and the kernel is gone", async () => {
+  const sent: string[] = [];
+  let broken = false;
+  const { client, renew } = setup({
+    send: ({ id }) => {
+      if (broken) throw new Error("Cannot send");
+      sent.push(id);
+    },
+  });
+  const asked = [client.ask({ kind: "describe" }), client.ask({ kind: "check", text: "a" })];
+  broken = true;
+  renew();
+  for (const one of asked) await expect(one).rejects.toMatchObject({ code: "lost" });
+  expect([client.lost.value, sent.length]).toEqual([true, 2]);
+});
+
 describe("buffers", () => {
   it("that are not there are empty, and a number that is cut off is none", () => {
     expect([float32(undefined), words16(undefined)]).toEqual([new Float32Array(0), new Uint16Array(0)]);
