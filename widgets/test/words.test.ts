@@ -240,6 +240,12 @@ describe("the head in focus", () => {
     expect(clauses(null, "L1H0", undefined, picture)).toEqual(expected);
   });
 
+  it("says a score though nothing is known of the cache yet", () => {
+    const store = storeOf(FIVE);
+    store.facts.value = null;
+    expect(clauses(null, "L0H0", store, { score: "first", values: Float32Array.of(0.5), low: 0, high: 1, largest: 0.5, meaning: "" })).toEqual(["L0H0", "first-token 0.50"]);
+  });
+
   it.each<[string, number, Reading, string]>([
     ["the strongest", 1, readingOf([0.1, 0.6, 0.3, 0, 0], [0, 1.83, -0.33, 0, 0]), "L1H0 at ·to reads ·Mary: attention 0.60, which adds *+1.83*"],
     ["one that adds nothing", 0, readingOf([0.1, 0.6, 0.3, 0, 0], [0, 1.83, -0.33, 0, 0]), "L1H0 at ·to reads <bos>: attention 0.10, which adds ≈ 0"],
