@@ -263,7 +263,7 @@ export class Client {
   /** What was asked and not answered is asked again: it changes nothing, so twice does no harm. */
   #renew(): void {
     this.#lost.value = false;
-    for (const { question } of [...this.#waiting.values()]) this.transport.send(question);
+    for (const { question } of [...this.#waiting.values()]) this.#transmit(question);
   }
 
   #fail(code: string, message: string): void {

@@ -192,6 +192,19 @@ describe("the attention tab", () => {
     expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "blend", layer: null, weighting: "contribution" });
   });
 
+  it("names its axes: sources run across, destinations down, and the one that is read is marked among these", async () => {
+    const { root, settled } = await open({ heads: ["L0H0"] });
+    await settled();
+    const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]') ?? document.body;
+    expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual(["from (source) →", "to (destination)"]);
+    const labels = (axis: string): string[][] => all(card, `${axis} > span`).map((label) => [text(label), label.getAttribute("style")?.replace(/:.*/, "") ?? "", label.className.trim()]);
+    const [sources, destinations] = [labels(".rs-sources"), labels(".rs-destinations")];
+    expect([sources.length, destinations.length]).toEqual([SHAPE.positions, SHAPE.positions]);
+    expect(new Set(sources.map(([, place]) => place))).toEqual(new Set(["left"]));
+    expect(new Set(destinations.map(([, place]) => place))).toEqual(new Set(["top"]));
+    expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([["", "", "", "", "", ""], ["", "", "", "", "", "rs-marked"]]);
+  });
+
   it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
     const { root, model, settled } = await open({ heads: [] }, fakeKernel(SHAPE), () => 15);
     await settled();

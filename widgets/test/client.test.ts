@@ -1,15 +1,18 @@
+import { signal as state } from "@preact/signals-core";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { type Ask, Client, float32, RequestFailed, type Transport, words16 } from "../src/client";
+import { type Ask, Client, float32, RequestFailed, SILENCE_MS, type Transport, words16 } from "../src/client";
 import type { CacheRef, Question } from "../src/protocol.gen";
 
-function setup() {
+function setup(more: Partial<Transport> = {}) {
   const sent: Question[] = [];
   let deliver: (message: unknown, buffers: DataView[]) => void = () => {};
-  let lose = (): void => {};
+  let [lose, renew] = [(): void => {}, (): void => {}];
   const transport: Transport = {
     send: (message) => sent.push(message),
     onMessage: (listener) => (deliver = listener),
     onLost: (listener) => (lose = listener),
+    onRenewed: (listener) => (renew = listener),
+    ...more,
   };
   const end = new AbortController();
   const about: { cache: CacheRef | null } = { cache: null };
@@ -17,7 +20,15 @@ function setup() {
   const reply = (index: number, text = ""): void =>
     deliver({ id: sent[index]?.id, reply: { kind: "check", text, tokens: [], single: false, message: "", suggestions: [] } }, []);
   const check = (text: string) => client.latest("box", { kind: "check", text });
-  return { sent, client, about, reply, check, end, deliver: (m: unknown) => deliver(m, []), lose: () => lose() };
+  return { sent, client, about, reply, check, end, deliver: (m: unknown) => deliver(m, []), lose: () => lose(), renew: () => renew() };
+}
+type Sent = ReturnType<typeof setup>;
+const flush = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
+/** What has become of a promise by now. */
+function fate(promise: Promise<unknown>): () => string {
+  let now = "waits";
+  promise.then((found) => (now = found === null ? "null" : "there"), (error: unknown) => (now = error instanceof RequestFailed ? error.code : String(error)));
+  return () => now;
 }
 const texts = (sent: Question[]): string[] => sent.map(({ ask }) => (ask.kind === "check" ? ask.text : ask.kind));
 
@@ -200,7 +211,321 @@ describe("ask", () => {
   });
 });
 
+describe("the newest of a view", () => {
+  it.each([[30_000, ["a"]], [30_001, ["a", "b"]]])("waits for a lost answer no longer than half a minute: after %i ms", (ms, expected) => {
+    vi.useFakeTimers();
+    const { sent, check } = setup();
+    void check("a");
+    vi.advanceTimersByTime(ms);
+    void check("b");
+    expect(texts(sent)).toEqual(expected);
+  });
+
+  it("is there, whatever comes of the one that it did not wait for", async () => {
+    vi.useFakeTimers();
+    const { sent, check, reply, deliver } = setup();
+    const a = fate(check("a"));
+    vi.advanceTimersByTime(31_000);
+    const b = fate(check("b"));
+    const c = fate(check("c"));
+    deliver({ id: sent[0]?.id, failure: { code: "late", message: "" } });
+    await flush();
+    expect([a(), b(), c(), texts(sent)]).toEqual(["null", "waits", "waits", ["a", "b"]]);
+    reply(1, "b");
+    await flush();
+    expect([b(), texts(sent)]).toEqual(["null", ["a", "b", "c"]]);
+    reply(2, "c");
+    await flush();
+    expect(c()).toBe("there");
+    void check("d"); // nothing is under way any more
+    expect(texts(sent)).toEqual(["a", "b", "c", "d"]);
+  });
+
+  it("is asked for after one that was overtaken and failed, and that failure is nobody's", async () => {
+    vi.useFakeTimers();
+    const { sent, check, deliver } = setup();
+    const [a, b] = [fate(check("a")), fate(check("b"))];
+    deliver({ id: sent[0]?.id, failure: { code: "x", message: "" } });
+    await flush();
+    expect([a(), b(), texts(sent)]).toEqual(["null", "waits", ["a", "b"]]);
+  });
+
+  it("is dropped when its view is left while something long is under way, and another view's is not", async () => {
+    vi.useFakeTimers();
+    const { sent, client, check, deliver } = setup();
+    client.leave("box"); // nothing is under way
+    const [a, other] = [fate(check("a")), fate(client.latest("other", { kind: "check", text: "o" }))];
+    client.leave("box"); // not known to be long
+    for (const index of [0, 1]) deliver({ id: sent[index]?.id, reply: { kind: "working", done: 1, total: 0 } });
+    client.leave("box");
+    await flush();
+    expect([a(), other(), texts(sent).slice(4), client.progress.value]).toEqual(["null", "waits", ["give-up"], { done: 1, total: 0 }]);
+    client.leave("nobody");
+    expect(sent.length).toBe(5);
+    void check("b"); // at once
+    expect(texts(sent).at(-1)).toBe("b");
+  });
+});
+
+describe("requests that nobody waits for", () => {
+  const spare = (made: Sent, signal = new AbortController().signal) => fate(made.client.spare({ kind: "check", text: "s" }, signal));
+
+  it("are sent once nothing is under way, one after the other, and are not counted", async () => {
+    vi.useFakeTimers();
+    const made = setup();
+    const { sent, client, reply } = made;
+    void client.ask({ kind: "check", text: "a" });
+    const [one, two] = [spare(made), spare(made)];
+    await flush();
+    expect([texts(sent), client.inFlight.value]).toEqual([["a"], 1]);
+    reply(0, "a");
+    await vi.advanceTimersByTimeAsync(1);
+    expect([texts(sent), client.inFlight.value]).toEqual([["a", "s"], 0]);
+    reply(1, "s");
+    await flush();
+    expect([one(), two(), texts(sent)]).toEqual(["there", "waits", ["a", "s", "s"]]);
+    reply(2, "s");
+    await flush();
+    expect(two()).toBe("there");
+  });
+
+  it("wait for a kernel that has the user's work to do, and for one that is there again", async () => {
+    vi.useFakeTimers();
+    const occupied = state(true);
+    const made = setup({ occupied });
+    made.lose();
+    const one = spare(made);
+    occupied.value = false;
+    await flush();
+    expect([one(), made.sent]).toEqual(["waits", []]);
+    made.renew();
+    await flush();
+    expect(texts(made.sent)).toEqual(["s"]);
+  });
+
+  it("come to nothing where they fail, and where nobody wants them any more", async () => {
+    vi.useFakeTimers();
+    const made = setup();
+    const one = spare(made);
+    await flush();
+    made.deliver({ id: made.sent[0]?.id, failure: { code: "x", message: "" } });
+    await flush();
+    expect(one()).toBe("null");
+    const [ended, closed] = [new AbortController(), new AbortController()];
+    fate(made.client.ask({ kind: "describe" }));
+    const [two, three] = [spare(made, ended.signal), made.client.spareAll([{ kind: "check", text: "t" }], closed.signal)];
+    ended.abort();
+    made.end.abort();
+    await flush();
+    expect([two(), await three, await made.client.spare({ kind: "describe" }, new AbortController().signal)]).toEqual(["null", [], null]);
+    expect(texts(made.sent)).toEqual(["s", "describe"]);
+  });
+
+  it("go several at a time, each with its own answer", async () => {
+    vi.useFakeTimers();
+    const { sent, client, reply, deliver } = setup();
+    const asked = client.spareAll([{ kind: "check", text: "a" }, { kind: "check", text: "b" }, { kind: "check", text: "c" }], new AbortController().signal);
+    await flush();
+    expect(texts(sent)).toEqual(["a", "b", "c"]);
+    reply(2, "c");
+    deliver({ id: sent[1]?.id, failure: { code: "x", message: "" } });
+    reply(0, "a");
+    expect((await asked).map((one) => one?.reply.text ?? null)).toEqual(["a", null, "c"]);
+  });
+});
+
+describe("silence", () => {
+  const silent = (isLoss: () => boolean = () => true) => {
+    vi.useFakeTimers();
+    return setup({ isSilenceLoss: isLoss });
+  };
+
+  it("has what was asked asked again, once; after as long again it is said, and an answer ends it", async () => {
+    const { sent, client, reply } = silent();
+    const [a, b] = [fate(client.ask({ kind: "check", text: "a" })), fate(client.ask({ kind: "check", text: "b" }))];
+    vi.advanceTimersByTime(SILENCE_MS - 1);
+    expect(texts(sent)).toEqual(["a", "b"]);
+    vi.advanceTimersByTime(1);
+    expect([texts(sent), sent[2]?.id === sent[0]?.id, client.unanswered.value]).toEqual([["a", "b", "a", "b"], true, false]);
+    vi.advanceTimersByTime(SILENCE_MS - 1);
+    expect(client.unanswered.value).toBe(false);
+    vi.advanceTimersByTime(1);
+    expect([sent.length, client.unanswered.value, client.lost.value, client.heard.value]).toEqual([4, true, false, 0]);
+    reply(0, "a");
+    await flush();
+    expect([a(), b(), client.unanswered.value, client.heard.value]).toEqual(["there", "waits", false, 1]);
+    vi.advanceTimersByTime(SILENCE_MS); // of the other one, counted anew
+    expect(texts(sent).slice(4)).toEqual(["b"]);
+    reply(1, "b");
+    vi.advanceTimersByTime(3 * SILENCE_MS);
+    expect([sent.length, client.unanswered.value]).toEqual([5, false]);
+  });
+
+  it("is counted from the first question, and anew from each word of the kernel", () => {
+    const { sent, client, deliver } = silent();
+    void client.ask({ kind: "check", text: "a" });
+    vi.advanceTimersByTime(SILENCE_MS / 2);
+    void client.ask({ kind: "check", text: "b" });
+    vi.advanceTimersByTime(SILENCE_MS / 2 - 1);
+    deliver({ id: sent[0]?.id, reply: { kind: "working", done: 0, total: 0 } });
+    expect(texts(sent)).toEqual(["a", "b", "a"]);
+    vi.advanceTimersByTime(SILENCE_MS - 1);
+    expect(sent.length).toBe(3);
+    vi.advanceTimersByTime(1);
+    expect(texts(sent)).toEqual(["a", "b", "a", "a", "b"]);
+  });
+
+  it("says nothing while it is no sign of loss, where others tell of losses, once the view is closed, and once all is lost", async () => {
+    let isLoss = false;
+    const { sent, client } = silent(() => isLoss);
+    void client.ask({ kind: "check", text: "a" });
+    vi.advanceTimersByTime(5 * SILENCE_MS);
+    expect([sent.length, client.unanswered.value]).toEqual([1, false]);
+    isLoss = true;
+    vi.advanceTimersByTime(2 * SILENCE_MS);
+    expect([sent.length, client.unanswered.value]).toEqual([2, true]);
+    const told = setup();
+    void told.client.ask({ kind: "describe" });
+    const [closed, lost] = [silent(), silent()];
+    const fates = [closed, lost].map((made) => fate(made.client.ask({ kind: "describe" })));
+    closed.end.abort();
+    lost.lose();
+    await vi.advanceTimersByTimeAsync(5 * SILENCE_MS);
+    expect([told, closed, lost].map((made) => [made.sent.length, made.client.unanswered.value])).toEqual([[1, false], [1, false], [1, false]]);
+    expect(fates.map((one) => one())).toEqual(["closed", "lost"]);
+  });
+
+  it("that was said is not said beside a loss", () => {
+    const { client, lose } = silent();
+    client.ask({ kind: "describe" }).catch(() => undefined);
+    vi.advanceTimersByTime(2 * SILENCE_MS);
+    expect(client.unanswered.value).toBe(true);
+    lose();
+    expect([client.unanswered.value, client.lost.value]).toEqual([false, true]);
+  });
+});
+
+describe("a question", () => {
+  it("says which cache it is about and what counts as real, where that is not as usual; giving up says neither of padding", async () => {
+    const { sent, client, about, deliver } = setup();
+    client.ask({ kind: "describe" }).catch(() => undefined);
+    about.cache = { id: "one", state: "1" };
+    client.padding = () => "none";
+    client.latest("box", { kind: "check", text: "a" }).catch(() => undefined);
+    deliver({ id: sent[1]?.id, reply: { kind: "working", done: 1, total: 2 } });
+    client.leave("box");
+    const [plain, check, again, givenUp] = sent;
+    expect(plain).toEqual({ id: plain?.id, ask: { kind: "describe" } });
+    expect(check).toEqual({ id: check?.id, ask: { kind: "check", text: "a", padding: "none" }, cache: { id: "one", state: "1" } });
+    expect([again, givenUp]).toEqual([check, { id: givenUp?.id, ask: { kind: "give-up", id: check?.id }, cache: { id: "one", state: "1" } }]);
+    expect(sent.map(({ id }) => id.split("-")[1])).toEqual(["1", "2", "2", "3"]);
+  });
+
+  it("that takes long is told of until the last of them is there", async () => {
+    const { sent, client, reply, deliver } = setup();
+    const [a, b] = [client.ask({ kind: "check", text: "a" }), client.ask({ kind: "check", text: "b" })];
+    const working = (index: number, done: number): void => deliver({ id: sent[index]?.id, reply: { kind: "working", done, total: 9 } });
+    expect(client.progress.value).toBeNull();
+    working(0, 1);
+    working(1, 4);
+    reply(0, "a");
+    await a;
+    expect(client.progress.value).toEqual({ done: 4, total: 9 });
+    reply(1, "b");
+    await b;
+    expect([client.progress.value, client.heard.value]).toEqual([null, 4]);
+  });
+
+  it.each([null, undefined, 1, "x", [], {}, { id: 1 }, { id: null }, { reply: { kind: "tokens" } }])("is not answered by %j", (message) => {
+    const { client, deliver } = setup();
+    client.ask({ kind: "describe" }).catch(() => undefined);
+    deliver(message);
+    expect(client.heard.value).toBe(0);
+  });
+
+  it("is answered once: what comes again, or too late, is nobody's", async () => {
+    const { client, reply, sent } = setup();
+    const asked = client.ask({ kind: "check", text: "a" });
+    reply(0, "a");
+    reply(0, "b");
+    expect([(await asked).reply.text, client.heard.value, sent.length]).toEqual(["a", 1, 1]);
+  });
+
+  it("is refused in words that hide nothing, and its rows have names that hide nothing", async () => {
+    const { sent, client, deliver } = setup();
+    const refused = client.ask({ kind: "describe" });
+    deliver({ id: sent[0]?.id, failure: { code: "x", message: "a\u202eb" } });
+    await expect(refused).rejects.toMatchObject({ name: "RequestFailed", code: "x", message: "a‹U+202E›b" });
+    const odd = client.ask({ kind: "describe" });
+    deliver({ id: sent[1]?.id, reply: { kind: "tokens", tokens: [] } });
+    await expect(odd).rejects.toMatchObject({ code: "bad-answer", message: "The kernel answered with something else than what was asked. Are its versions mixed?" });
+    const empty = client.ask({ kind: "describe" });
+    deliver({ id: sent[2]?.id });
+    await expect(empty).rejects.toMatchObject({ code: "bad-answer" });
+    const named = client.ask({ kind: "attribute", by: "layer", target: { contrasts: [] } });
+    deliver({ id: sent[3]?.id, reply: { kind: "attribute", by: "layer", labels: ["embed", "a\u200bb"], notes: ["n"] } });
+    expect((await named).reply).toEqual({ kind: "attribute", by: "layer", labels: ["embed", "a‹U+200B›b"], notes: ["n"] });
+  });
+
+  it.each<[string, (made: Sent) => void, string, string]>([
+    ["the kernel is gone", ({ lose }) => lose(), "lost", "The kernel side of this view is gone."], ["the view is closed", ({ end }) => end.abort(), "closed", "The view was closed."],
+  ])("is refused where %s", async (_, happen, code, message) => {
+    vi.useFakeTimers();
+    const made = setup();
+    const asked = [made.client.ask({ kind: "describe" }), made.client.ask({ kind: "check", text: "a" })];
+    happen(made);
+    for (const one of asked) await expect(one).rejects.toMatchObject({ code, message });
+    await vi.advanceTimersByTimeAsync(1);
+    expect([made.client.inFlight.value, made.client.lost.value]).toEqual([0, code === "lost"]);
+    made.reply(0); // too late
+    expect(made.client.heard.value).toBe(0);
+  });
+
+  it("is sent again when the kernel is there again, and asked as before", async () => {
+    vi.useFakeTimers();
+    const made = setup();
+    made.lose();
+    const refused = made.client.ask({ kind: "describe" });
+    await expect(refused).rejects.toMatchObject({ code: "lost", message: "The kernel side of this view is gone." });
+    await vi.advanceTimersByTimeAsync(1);
+    expect([made.client.inFlight.value, made.sent]).toEqual([0, []]);
+    made.renew();
+    expect(made.client.lost.value).toBe(false);
+    const asked = made.client.ask({ kind: "check", text: "a" });
+    made.renew(); // by another way
+    expect([texts(made.sent), made.sent[0]?.id === made.sent[1]?.id]).toEqual([["a", "a"], true]);
+    made.reply(0, "a");
+    expect((await asked).reply.text).toBe("a");
+  });
+});
+
+it("what cannot be sent again, when the kernel is said to be there again, is refused, and the kernel is gone", async () => {
+  const sent: string[] = [];
+  let broken = false;
+  const { client, renew } = setup({
+    send: ({ id }) => {
+      if (broken) throw new Error("Cannot send");
+      sent.push(id);
+    },
+  });
+  const asked = [client.ask({ kind: "describe" }), client.ask({ kind: "check", text: "a" })];
+  broken = true;
+  renew();
+  for (const one of asked) await expect(one).rejects.toMatchObject({ code: "lost" });
+  expect([client.lost.value, sent.length]).toEqual([true, 2]);
+});
+
 describe("buffers", () => {
+  it("that are not there are empty, and a number that is cut off is none", () => {
+    expect([float32(undefined), words16(undefined)]).toEqual([new Float32Array(0), new Uint16Array(0)]);
+    const bytes = Uint8Array.of(9, 1, 0, 2, 0, 3, 0, 4, 0);
+    const [even, odd] = [new DataView(bytes.buffer, 0, 5), new DataView(bytes.buffer, 1, 7)];
+    expect([float32(even).length, float32(odd).length, words16(even).length, [...words16(odd)]]).toEqual([1, 1, 2, [1, 2, 3]]);
+    const aligned = new DataView(new Uint16Array([7, 8, 9]).buffer, 2, 4);
+    expect([[...words16(aligned)], words16(aligned).buffer === aligned.buffer]).toEqual([[8, 9], true]); // not copied
+    const four = new DataView(Float32Array.of(1, 2).buffer, 4);
+    expect([[...float32(four)], float32(four).buffer === four.buffer]).toEqual([[2], true]);
+  });
   it.each([0, 1, 2, 3, 4])("reads numbers at offset %i", (offset) => {
     const bytes = new Uint8Array(offset + 8);
     bytes.set(new Uint8Array(new Float32Array([1.5, -2]).buffer), offset);

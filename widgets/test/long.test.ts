@@ -33,6 +33,15 @@ describe("planes", () => {
     const map = Float32Array.from({ length: side * side }, (_, i) => i);
     expect([...take(map)]).toEqual([4, 5, 6].flatMap((row) => [2, 3, 4].map((column) => row * side + column)));
   });
+  it.each([
+    ["the end of both", { left: 25, top: 25, span: 5 }, [24, 30], [24, 30], [6, 7], [6, 7]], ["the end of the rows", { left: 0, top: 25, span: 5 }, [24, 30], [0, 8], [6, 7], [0, 1]], ["the last cell", { left: 29, top: 29, span: 1 }, [28, 30], [28, 30], [7], [7]],
+    ["the first cell", { left: 0, top: 0, span: 1 }, [0, 4], [0, 4], [0], [0]], ["one block", { left: 4, top: 8, span: 4 }, [8, 12], [4, 8], [2], [1]], ["all", { left: 0, top: 0, span: 30 }, [0, 30], [0, 30], [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]],
+  ])("give %s", (_, part, rows, columns, down, across) => {
+    const { frame, take } = cropped({ ...everything(30), step: 4 }, part);
+    expect(frame).toEqual({ rows: { start: rows[0], stop: rows[1] }, columns: { start: columns[0], stop: columns[1] }, step: 4 });
+    expect([...take(Float32Array.from({ length: 64 }, (_, i) => i))]).toEqual(down.flatMap((row) => across.map((column) => row * 8 + column)));
+    expect(covers({ ...frame }, part)).toBe(true);
+  });
   it("are refined where that is of use, with what is around", () => {
     expect(finer({ left: 0, top: 0, span: 4096 }, 4096, 8)).toBeNull();
     expect(finer({ left: 0, top: 0, span: 100 }, 400, 1)).toBeNull();

@@ -18,8 +18,8 @@ const KEEP_MS = 60_000;
 type Saver = (name: string, blob: Blob) => Promise<boolean>;
 let saver: Saver | null = null;
 
-/** For a host whose pages cannot download: it saves files itself, and tells whether it did. */
-export function saveWith(own: Saver): void {
+/** For a host whose pages cannot download: it saves files itself, and tells whether it did. Null: the browser does again. */
+export function saveWith(own: Saver | null): void {
   saver = own;
 }
 

@@ -3,6 +3,7 @@
 import { limitOf } from "../draw/colours";
 import { parseHead, signed, vanishes } from "../format";
 import type { Sentence, Store } from "../store";
+import { written } from "./attention-scale";
 import { strongest } from "./attention-words";
 import { cellWords, type MapPicture, valueIn } from "./map-picture";
 import type { Reading } from "./reading";
@@ -13,7 +14,7 @@ const MOST = 4;
 /** Attention below this is not worth a word, but for the strongest. */
 const FAINT = 0.02;
 
-export const attention = (weight: number): string => weight.toFixed(2);
+export const attention = (weight: number): string => written("pattern", weight);
 
 /** “L23H3 adds +1.73;” “reads ·John₁₀ 0.60, which adds +1.83;” “<|im_start|> 0.22 (−0.03);” … */
 export function headClauses(store: Store, name: string, reading: Reading | null, picture: MapPicture | null): Sentence[] {
@@ -42,7 +43,7 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   const { destination, weights } = reading;
   const read = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
   const most = contributesMost(reading, tallest(store, reading.contributions));
-  const sources = most === null || most === read[0] ? read : [read[0] ?? most, most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
+  const sources = most === null || most === read[0] ? read : [...read.slice(0, 1), most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
   const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;

@@ -1,0 +1,27 @@
+// Mutation testing of what decides a number, a word or a file: Stryker puts a mistake into the code, and a test must fail.
+// Run by .dev/mutants-typescript.mjs, in the folder of the repository (tests read tests/texts/, beside this workspace).
+
+/** What is mutated; the paths are the repository's. */
+export const FILES = [
+  "widgets/src/draw/colours.ts", "widgets/src/format.ts", "widgets/src/client.ts", "widgets/src/store.ts",
+  "widgets/src/views/*-words.ts", "widgets/src/export/*.ts",
+];
+export const REPORT = "test-results/mutants/typescript.json";
+
+/** @type {import("@stryker-mutator/api/core").PartialStrykerOptions} */
+export default {
+  mutate: FILES,
+  ignorePatterns: ["/*", "!/widgets", "/widgets/lib", "/widgets/pictures", "!/tests", "/tests/*", "!/tests/texts"],
+  testRunner: "vitest",
+  plugins: ["@stryker-mutator/vitest-runner", "./widgets/stryker.sample.mjs"],
+  vitest: { configFile: "widgets/vitest.mutants.config.ts", dir: "widgets", related: false },
+  checkers: ["sample"],
+  coverageAnalysis: "perTest",
+  disableTypeChecks: true,
+  concurrency: 2,
+  timeoutMS: 20_000,
+  dryRunTimeoutMinutes: 10,
+  tempDirName: ".stryker",
+  reporters: ["json", "progress-append-only"],
+  jsonReporter: { fileName: REPORT },
+};
