@@ -357,15 +357,25 @@ def _failed(said: str) -> str:
 
 # --- the table -------------------------------------------------------------------------------------------------------
 def table(results: list[Result]) -> str:
-    """Scores by module, and what survived."""
-    rows = ["| module | mutants | killed | too slow | survived | score |", "|---|---|---|---|---|---|"]
-    tried = [(result.mutant.module, result) for result in results if result.mutant is not None]
-    groups = {module: [result for of, result in tried if of == module] for module, _ in tried}
-    for module, some in [*groups.items(), ("all", [result for _, result in tried])]:
-        killed, slow, left = (sum(one.outcome == way for one in some) for way in ("killed", "too slow", "survived"))
-        score = (killed + slow) / max(len(some), 1)
-        rows.append(f"| {module} | {len(some)} | {killed} | {slow} | {left} | {score:.0%} |")
-    left = [f"{one.name}\n{one.mutant.diff}" for _, one in tried if one.outcome == "survived" and one.mutant]
+    """Scores by module, and what survived. What no test can tell from the code stands in python.json."""
+    same = {(one["module"], one["diff"]) for one in json.loads(Path(__file__).with_name("python.json").read_text())}
+    rows = [
+        "| module | mutants | killed | too slow | survived | equivalent | score |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    tried = [(result.mutant, result.outcome) for result in results if result.mutant is not None]
+    outcomes = [
+        (one, "equivalent" if outcome == "survived" and (one.module, one.diff) in same else outcome)
+        for one, outcome in tried
+    ]
+    modules = dict.fromkeys(one.module for one, _ in outcomes)
+    for module in [*modules, "all"]:
+        some = [outcome for one, outcome in outcomes if module in (one.module, "all")]
+        counts = [some.count(way) for way in ("killed", "too slow", "survived", "equivalent")]
+        killed, slow, _, without = counts
+        score = (killed + slow) / max(len(some) - without, 1)
+        rows.append(f"| {module} | {len(some)} | {' | '.join(map(str, counts))} | {score:.0%} |")
+    left = [f"{one.module}:{one.line} {one.operator}\n{one.diff}" for one, outcome in outcomes if outcome == "survived"]
     return "\n".join(["", *rows, "", *left])
 
 
