@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-ATTRIBUTION = ["precision", "attribution", "partial", "families"]
+ATTRIBUTION = ["precision", "output", "attribution", "partial", "edges", "families"]
 MANY = ["many"]
-EXPORT = ["export", "names_in_code", "legible"]
+EXPORT = ["export", "figures", "names_in_code", "legible"]
 
 MODULES: dict[str, list[str]] = {
-    "positions": ["attribution", "partial", "padding"],
+    "positions": ["edges", "attribution", "partial", "padding"],
     "padding": ["padding", "tokenizers"],
     "targets": ["targets", "answers", "attribution", "tokenizers"],
     "readout": ATTRIBUTION,
     "components": ATTRIBUTION,
     "fit": [*ATTRIBUTION, "held_against_the_run", "applied"],
-    "weightings": ["attention", "families", "applied"],
-    "sources": ["attention", "attribution", "families", "applied"],
-    "reads": ["attention", "applied", "families", "held_against_the_run"],
-    "head_scores": ["scores", "families"],
-    "lens": ["token_lens", "families", "attribution"],
-    "position_map": ["long", "attribution", "panel"],
-    "downsampling": ["long", "attention", "panel"],
+    "weightings": ["edges", "attention", "families", "applied"],
+    "sources": ["edges", "precision", "attention", "attribution", "families", "applied"],
+    "reads": ["edges", "output", "attention", "applied", "families", "held_against_the_run"],
+    "head_scores": ["edges", "scores", "families"],
+    "lens": ["output", "edges", "token_lens", "families", "attribution"],
+    "position_map": ["edges", "long", "attribution", "panel"],
+    "downsampling": ["edges", "figures", "long", "attention", "panel"],
     "identity": ["identity", "changed_weights", "dependence", "memo"],
     "memo": ["memo", "identity", "dependence"],
     "samples": ["changed_weights", "identity"],
-    "service": ["kept", "panel", "questions", "changed_weights", "long"],
+    "service": ["edges", "kept", "panel", "questions", "changed_weights", "long"],
     "namespace": ["namespace", "misleading"],
     "many/file": MANY,
     "many/items": MANY,

@@ -439,3 +439,30 @@ def test_a_part_of_a_map_ends_with_its_last_row_and_column(run, span, weighting)
                 sent if what.triangle else sent.reshape(true.shape)
             )
             np.testing.assert_allclose(found, true, atol=1e-5, rtol=1e-4)
+
+
+def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
+    cache, name = run[2], "blocks.0.attn.hook_pattern"
+    half = type(cache)(dict(cache.cache_dict) | {name: cache.cache_dict[name] / 2}, cache.model)
+    worth = residscope.attribute(half, ANSWERS).grid[0, 3]
+    for one, expected in ((cache, None), (half, f"{float(worth.abs().max()) / 2:.2g} of a head's worth is not")):
+        service = Service(one)
+        target = service.targets().resolve(ANSWERS)
+        notes = [
+            residscope.attribute(one, ANSWERS, by="source", heads="0.3").notes,
+            residscope.attention(one, "0.3", answers=ANSWERS, weighting="contribution").notes,
+            service.reply(ReadAttention(0, 3, target, None, -1))[0].notes,
+        ]
+        for said in notes:
+            found = [note for note in said if "of a head's worth is not pattern @ v" in note]
+            assert bool(found) == (expected is not None), said
+        assert expected is None or any(note.startswith(expected) for note in notes[0])
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"), [([1], "The MLP of layer 1 cannot be split"), (None, "No layer of this model can be split")]
+)
+def test_experts_have_no_neurons(layers, said):
+    _, _, cache = tiny.run(tiny.boot("mixtral"))
+    with pytest.raises(residscope.ResidscopeError, match=said):
+        residscope.attribute(cache, ANSWERS, by="neuron", layers=layers)
