@@ -446,12 +446,15 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
     half = type(cache)(dict(cache.cache_dict) | {name: cache.cache_dict[name] / 2}, cache.model)
     worth = residscope.attribute(half, ANSWERS).grid[0, 3]
     for one, expected in ((cache, None), (half, f"{float(worth.abs().max()) / 2:.2g} of a head's worth is not")):
-        service = Service(one)
+        mask = torch.ones(3, 7, dtype=torch.long)
+        mask[1, 5:] = 0  # prompts that end apart are read one by one
+        panel = residscope.inspect(one, ANSWERS, attention_mask=mask, show=False)
+        service = panel._service
         target = service.targets().resolve(ANSWERS)
         notes = [
             residscope.attribute(one, ANSWERS, by="source", heads="0.3").notes,
             residscope.attention(one, "0.3", answers=ANSWERS, weighting="contribution").notes,
-            service.reply(ReadAttention(0, 3, target, None, -1))[0].notes,
+            *(service.reply(ReadAttention(0, 3, target, None, at))[0].notes for at in (-1, None)),
         ]
         for said in notes:
             found = [note for note in said if "of a head's worth is not pattern @ v" in note]
