@@ -469,3 +469,12 @@ def test_experts_have_no_neurons(layers, said):
     _, _, cache = tiny.run(tiny.boot("mixtral"))
     with pytest.raises(residscope.ResidscopeError, match=said):
         residscope.attribute(cache, ANSWERS, by="neuron", layers=layers)
+
+
+def test_where_one_layer_cannot_be_compared_the_others_are(run):
+    cache, name = run[2], "blocks.2.hook_mlp_out"
+    held = dict(cache.cache_dict) | {name: cache.cache_dict[name] * 1.001}
+    del held["blocks.0.hook_resid_post"]
+    result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
+    assert result.unexplained.abs().max() > result.tolerance
+    assert any("arises in layer 2: a little more is added" in note for note in result.notes), result.notes
