@@ -478,3 +478,24 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
     assert result.unexplained.abs().max() > result.tolerance
     assert any("arises in layer 2: a little more is added" in note for note in result.notes), result.notes
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 2])
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_beside_a_position_map_stands_the_models_own_figure_at_each_position(run, by, prompt):
+    _, logits, cache = run
+    service = Service(cache)
+    ask = MapPositions(by, service.targets().resolve(ANSWERS), prompt, heads=FALLING if by == "head" else [])
+    own = np.frombuffer(service.reply(ask)[1][1], "f4")
+    first, second = (logits[torch.arange(3), :, ANSWERS[:, which]] for which in (0, 1))
+    expected = (first - second).mean(0) if prompt is None else (first - second)[prompt]
+    np.testing.assert_allclose(own, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["L0H4", "L0H99", "L3H0"])
+def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
+    service = Service(run[2])
+    with pytest.raises(
+        residscope.ResidscopeError, match=f"no head {head}: it has the layers 0 to 2 with the heads 0 to 3"
+    ):
+        service.reply(MapPositions("head", service.targets().resolve(ANSWERS), None, heads=["L0H0", head]))

@@ -14,7 +14,7 @@ from tiny import boot, run
 import residscope
 from residscope import attribution, identity, vectors
 from residscope.errors import ResidscopeError
-from residscope.memo import CACHES, Store, UnknownError, key_of
+from residscope.memo import CACHES, Store, UnknownError, key_of, number_of
 from residscope.service import Service
 
 # Norms and factors on what sublayers write, and their biases; parallel blocks, grouped queries, hybrids.
@@ -224,3 +224,19 @@ def test_keys_tell_questions_apart():
     assert key_of(tensor) != before
     with pytest.raises(UnknownError):
         key_of(object())
+
+
+def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
+    class Thing:
+        pass
+
+    thing, other = Thing(), Thing()
+    of = number_of(thing)
+    assert of == number_of(thing) != number_of(other)
+    assert number_of(None) == "" != of
+    with pytest.raises(UnknownError):
+        number_of(1)
+    del thing
+    gc.collect()
+    later = [Thing() for _ in range(100)]  # one of them may lie where it lay
+    assert of not in {number_of(one) for one in later}
