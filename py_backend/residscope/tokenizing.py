@@ -33,7 +33,8 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
             "give token ids instead.",
         )
     try:
-        return _ids(encode, text)[len(_always_first(tokenizer, encode, text)) :]
+        ids = _ids(encode, text)
+        return ids[1:] if text and _is_always_first(tokenizer, encode, ids[:1]) else ids
     except Exception as error:  # it is the user's code
         raise ResidscopeError(
             "tokenizer",
@@ -47,16 +48,14 @@ def _ids(encode: Callable[..., Any], text: str) -> list[int]:
     return [int(id) for id in getattr(found, "ids", found)]
 
 
-def _always_first(tokenizer: Any, encode: Callable[..., Any], text: str) -> list[int]:
-    """The BOS that a tokenizer of the user's own puts before every text, even an empty one."""
-    if not text:
-        return []
+def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int]) -> bool:
+    """Whether a text's first token is the BOS that a tokenizer of the user's own puts before every text, even none."""
+    if not first or first != [attribute(tokenizer, "bos_token_id")]:
+        return False
     try:
-        empty = _ids(encode, "")[:2]
+        return _ids(encode, "")[:1] == first
     except Exception:  # it is the user's code, and need not take an empty text
-        return []
-    bos = empty[:1] if empty[:1] == [attribute(tokenizer, "bos_token_id")] else []
-    return bos if bos and _ids(encode, text)[: len(bos)] == bos else []
+        return False
 
 
 def attribute(tokenizer: Any, name: str) -> Any:
