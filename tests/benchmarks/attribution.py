@@ -142,9 +142,8 @@ def _heads_last() -> list[Row]:
         f"{spoken(first)}, {theirs / first:.1f} × faster"
     )
     return [
-        # Each question reads some figures of each weight: optimizers write past PyTorch's count (samples.py).
-        _row(f"{name}: a new target", _THEIRS, new, theirs, 3, note),
-        _row(f"{name}: a target asked before", _THEIRS, again, theirs, 15),
+        _row(f"{name}: a new target", _THEIRS, new, theirs, 6, note),
+        _row(f"{name}: a target asked before", _THEIRS, again, theirs, 40),
     ]
 
 
