@@ -1,6 +1,6 @@
 /**
  * Mutation testing of the TypeScript: how many of the mistakes that Stryker puts into the code, one at a time, make a test
- * fail. What is mutated stands in widgets/stryker.config.mjs. It is no part of `npm test`: a mistake that no test notices
+ * fail. What is mutated stands in widgets/stryker.config.mjs. It is not part of `npm test`: a mistake that no test notices
  * costs a run of all tests that touch its line.
  *
  *   node .dev/mutants-typescript.mjs                     a sample: 12 of each file

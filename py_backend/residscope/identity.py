@@ -84,8 +84,9 @@ class _Weights:
         self.state = self.written = 0
         self.layers: Figures = {}
         self._training: tuple[bool, ...] = ()
-        self._settings: int | None = None
-        self._numbers: dict[tuple[object, ...], int] = {}
+        self._settings: tuple[object, ...] | None = None
+        self._number = 0
+        self._looked = False
         self._tree: _Tree | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
@@ -93,23 +94,24 @@ class _Weights:
 
     def look(self, model: Any, quick: bool = False) -> int:
         """Look again; quickly: at the counters alone."""
-        self._settings = None
-        tensors = None if self._tree is None else self._tree.weights(quick=quick)
-        if tensors is None:
-            self._tree = _Tree(_modules(model))
-            tensors = self._tree.weights() or []
+        self._looked = False
+        tree = self._tree
+        tensors = None if tree is None else tree.weights(quick=quick)
+        if tree is None or tensors is None:
+            tree = self._tree = _Tree(_modules(model))
+            tensors = tree.weights() or []
             self.facts = Memo()  # another module may have the same weights, or none
         key, first = _key(tensors, where=True), self._last is None
         if self._last is None or not self._last.holds(key):
             self._last = _Snapshot(tensors, key, lost=partial(_let_go, weakref.ref(self)))
-            self._samples = Samples(tensors, [] if self._tree is None else self._tree.read_among(tensors))
+            self._samples = Samples(tensors, tree.read_among(tensors))
             read, written = self._samples.read(tensors), True
         elif quick:
             return self.state
         else:
             read = self._samples.read(tensors)
             written = read != self._read
-        layers, self._training = ({}, ()) if self._tree is None else self._tree.layers.figures(model)
+        layers, self._training = tree.layers.figures(model)
         otherwise = differ(layers, self.layers)
         self._read = read
         if layers != self.layers:  # what is the very same need not be compared again
@@ -125,15 +127,17 @@ class _Weights:
     def settings(self) -> int:
         """What else of the model answers depend on (see `settings_of`), and which of its layers are in training.
 
-        As it was when it was first asked for after the last look: a number, the same for the same.
+        As it was when it was first asked for after the last look: a number, which is another once something changed.
 
         Raises:
             UnknownError: If that cannot be told.
         """
-        if self._settings is None:
+        if not self._looked:
             now = self._training, settings_of(self.model())
-            self._settings = self._numbers.setdefault(now, len(self._numbers))
-        return self._settings
+            if now != self._settings:
+                self._settings, self._number = now, self._number + 1
+            self._looked = True
+        return self._number
 
     @property
     def counted(self) -> bool:

@@ -42,7 +42,10 @@ _BEFORE = frozenset(
     ("q", "k", "qkv", "in", "gate", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_in", "W_gate", "b_in",
      "b_gate", "W_pos")
 )  # fmt: skip
-"""Layers and weights that no answer reads: what they make lies in the cache, and answers go on from there."""
+"""Layers and weights that no answer reads: what they make lies in the cache, and answers go on from there.
+
+What is neither here nor in `_READ` counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` holds this.
+"""
 
 _WRAPPED = ("_original_component", "original_component")
 _DEEP, _LONG = 4, 64
@@ -157,7 +160,7 @@ def _held(module: Any) -> Figures:
 
 
 def _put_all(found: _Held, place: str, module: Any) -> None:
-    held, restless = found.own(module), _restless.get(module, ()) if _restless else ()
+    held, restless = found.own(module), _restless.get(module, ())
     buffers: dict[str, Any] = held.get("_buffers") or {}
     for name in [*(held.keys() - _usual()), *buffers]:
         if name in restless:

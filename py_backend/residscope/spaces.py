@@ -42,8 +42,8 @@ def without_space(
         return []
     where = positions.resolve(targets.view, "last") if where is None else where
     vocabulary, pairs, more = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0
-    for spaced in (vocabulary.perhaps_spaced, vocabulary.each_spaced):
-        again, pairs = pairs, _pairs(targets, target, spaced)
+    for way in (vocabulary.perhaps_spaced, vocabulary.each_spaced):  # exactly only where there is something to say
+        again, pairs = pairs, _pairs(targets, target, way)
         if not pairs:
             return []
         more = more if again == pairs else _likelier(targets, target, pairs, where, logits)

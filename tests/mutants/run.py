@@ -90,7 +90,7 @@ def main() -> int:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", help="such as `fit` or `export/code`; by default all of modules.py")
-    parser.add_argument("--each", type=int, default=8, help="so many mutants of each module")
+    parser.add_argument("--each", type=int, default=8, help="how many mutants of each module")
     parser.add_argument("--all", action="store_true", help="all mutants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
@@ -132,7 +132,7 @@ def sampled(module: str, each: int | None, seed: int) -> list[Mutant]:
 
 
 def _mutant(module: str, source: str, line: int, column: int, name: str, occurrence: int) -> Mutant | None:
-    """A mistake, made; None where it changes nothing, or is no Python."""
+    """The mutant; None where nothing changes, or where the result is not valid Python."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
@@ -199,7 +199,7 @@ def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def _limits(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Constants of a module: a limit of one more or one less is no mistake."""
+    """Constants of a module: it is not a mistake when a limit is one larger or one smaller."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
             yield (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)

@@ -162,7 +162,7 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
         assert any(SAID in note for note in figure(old).notes), name
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_each_weight_is_compared_or_no_figure_reads_it(family):
     """Truth: the same activations with the changed model, in a cache that was never seen before."""
     figures = {
