@@ -13,7 +13,7 @@ export function checks(schema) {
     written.set(name, `export const ${name} = ${text};\n`);
   };
   for (const name of Object.keys(definitions)) write(name);
-  return `// Generated from py_backend/residscope/protocol.py by \`npm run protocol\`. Do not edit.
+  return `// Generated from py_backend/residscope/wire/protocol.py by \`npm run protocol\`. Do not edit.
 // What does not fit is refused, and what the schema does not name is left out.
 import * as v from "valibot";
 

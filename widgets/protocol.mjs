@@ -1,5 +1,5 @@
 // Writes src/protocol.gen.ts (types) and src/protocol.check.gen.ts (checks of what comes from outside) from the one schema,
-// py_backend/residscope/protocol.py. With --check: says whether both are current.
+// py_backend/residscope/wire/protocol.py. With --check: says whether both are current.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -13,19 +13,19 @@ const venv = join(repo, ".venv", "bin", "python");
 const python = process.env.RESIDSCOPE_PYTHON ?? (existsSync(venv) ? venv : "python3");
 
 const schema = JSON.parse(
-  execFileSync(python, ["-m", "residscope.protocol"], {
+  execFileSync(python, ["-m", "residscope.wire.protocol"], {
     encoding: "utf8",
     env: { ...process.env, PYTHONPATH: join(repo, "py_backend") },
   }),
 );
 const types = await compile(schema, "Wire", {
   additionalProperties: false,
-  bannerComment: "// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.",
+  bannerComment: "// Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.",
   unreachableDefinitions: true,
   ignoreMinAndMaxItems: true, // or else short lists become tuples
   style: { printWidth: 120 },
 }) + `
-/** What tells one wire from another: \`residscope.protocol.wire()\` of the kernel that understands this. */
+/** What tells one wire from another: \`residscope.wire.protocol.wire()\` of the kernel that understands this. */
 export const WIRE = "${schema.$comment}";
 `;
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ResidscopeError
+from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
-    from . import demo as demo
-    from . import targets as targets
-    from .attention_maps import Attention, attention
-    from .attribution import Attribution, attribute
-    from .export.circuitsvis_views import to_circuitsvis
-    from .head_scores import Scores, scores
-    from .lens import TokenLens, token_lens
-    from .many.result import AttributionSummary, ManyAttribution
-    from .many.run import attribute_many
-    from .namespace import caches
-    from .panel import Panel, inspect
+    from residscope import demo as demo
+    from residscope.attribution import targets as targets
+    from residscope.attribution.attribute import Attribution, attribute
+    from residscope.attribution.token_lens import TokenLens, token_lens
+    from residscope.export.circuitsvis_views import to_circuitsvis
+    from residscope.hosts.panel import Panel, inspect
+    from residscope.many.result import AttributionSummary, ManyAttribution
+    from residscope.many.run import attribute_many
+    from residscope.patterns.maps import Attention, attention
+    from residscope.patterns.scores import Scores, scores
+    from residscope.session.discovery import caches
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,34 +44,35 @@ __all__ = [
     "token_lens",
 ]
 
-_ROOMS = {
-    "Attention": "attention_maps",
-    "Attribution": "attribution",
+_PLACES = {
+    "Attention": "patterns.maps",
+    "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
     "ManyAttribution": "many.result",
-    "Panel": "panel",
-    "Scores": "head_scores",
-    "TokenLens": "lens",
-    "attention": "attention_maps",
-    "attribute": "attribution",
+    "Panel": "hosts.panel",
+    "Scores": "patterns.scores",
+    "TokenLens": "attribution.token_lens",
+    "attention": "patterns.maps",
+    "attribute": "attribution.attribute",
     "attribute_many": "many.run",
-    "caches": "namespace",
-    "inspect": "panel",
-    "scores": "head_scores",
-    "token_lens": "lens",
+    "caches": "session.discovery",
+    "inspect": "hosts.panel",
+    "scores": "patterns.scores",
     "to_circuitsvis": "export.circuitsvis_views",
+    "token_lens": "attribution.token_lens",
 }
+_MODULES = {"demo": "demo", "targets": "attribution.targets"}
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name in ("demo", "targets"):
-        return import_module(f".{name}", __name__)
-    if name in _ROOMS:
-        return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f"residscope.{_MODULES[name]}")
+    if name in _PLACES:
+        return getattr(import_module(f"residscope.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

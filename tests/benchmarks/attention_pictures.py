@@ -222,7 +222,7 @@ def service(positions: int, layers: int, heads: int) -> Any:
     import tiny
     from transformer_lens.model_bridge import TransformerBridge
 
-    from residscope.service import Service
+    from residscope.serving.service import Service
 
     settings = {
         "d_model": heads * 16,

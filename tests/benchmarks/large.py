@@ -59,7 +59,7 @@ def figures() -> dict[str, Any]:
     """What each piece of work takes, by time and memory, and how soon it is given up."""
     import shapes
 
-    from residscope.service import Service
+    from residscope.serving.service import Service
 
     model = shapes.llama3_8b()
     cache = shapes.llama3_cache(model, 2048, PATTERNS)

@@ -68,7 +68,7 @@ def _replies() -> list[Row]:
     import msgspec
 
     from residscope import demo
-    from residscope.service import Service
+    from residscope.serving.service import Service
 
     run = demo.ioi()
     service = Service(run.cache)

@@ -15,8 +15,8 @@ from typing import Any
 from playwright.sync_api import Locator, Page, Route, expect
 
 import residscope
-from residscope.envelope import answered
-from residscope.panel import STATIC
+from residscope.hosts.panel import STATIC
+from residscope.wire.envelope import answered
 
 ORIGIN = "http://output.test"
 MIMES = {"js": "text/javascript", "css": "text/css"}

@@ -6,7 +6,14 @@ from lab import Lab
 from playwright.sync_api import expect
 from sidebar import FOLLOWS
 
-TRAPS = ("residscope/__init__.py", "residscope/comm.py", "residscope/attach.py", "msgspec.py", "usercustomize.py")
+TRAPS = (
+    "residscope/__init__.py",
+    "residscope/hosts/__init__.py",
+    "residscope/hosts/comm.py",
+    "residscope/hosts/attach.py",
+    "msgspec.py",
+    "usercustomize.py",
+)
 
 
 def test_opening_a_notebook_runs_nothing_that_lies_beside_it(lab: Lab) -> None:

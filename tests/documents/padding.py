@@ -65,7 +65,7 @@ def head(verdicts: list[str]) -> list[str]:
     return [
         "# Padding",
         "",
-        "Where each prompt begins and ends is decided in one place (`residscope/padding.py`, which has the rules), from the",
+        "Where each prompt begins and ends is decided in one place (`residscope/cache/padding.py`, which has the rules), from the",
         "evidence in this order: `attention_mask=`, the mask that the cached attention shows, runs of the padding token, ids.",
         "Wherever something was taken for padding, or could be, the notes of the result say how many tokens that are, and where",
         "each prompt is read. To change it, pass `attention_mask=` (a tensor, an",

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 from jupyter_client.blocking.client import BlockingKernelClient
 
-import residscope.attach
+import residscope.hosts.attach
 
-ATTACH = f'exec({Path(residscope.attach.__file__).read_text("utf-8")!r}, {{"__name__": "residscope-attach"}})'
+ATTACH = f'exec({Path(residscope.hosts.attach.__file__).read_text("utf-8")!r}, {{"__name__": "residscope-attach"}})'
 WHO = """__import__("IPython.display", fromlist=["_"]).JSON({
   "python": __import__("sys").executable,
   "version": getattr(__import__("sys").modules.get("residscope"), "__version__", None),
-  "wire": getattr(__import__("sys").modules.get("residscope.comm"), "WIRE", None)})"""
+  "wire": getattr(__import__("sys").modules.get("residscope.hosts.comm"), "WIRE", None)})"""
 
 
 class Beside:

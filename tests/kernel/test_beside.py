@@ -12,7 +12,7 @@ from beside import Beside, busy, value
 from jupyter_client.manager import KernelManager, start_new_kernel
 from test_kernel import SETUP, run
 
-from residscope import protocol
+from residscope.wire import protocol
 
 PROBE = """
 import gc, os, sys, psutil, threading
@@ -120,7 +120,7 @@ def test_callbacks_that_come_and_go_while_it_attaches_are_kept(kernel):
         kernel,
         """
 import threading
-from residscope.attach import Unheard, EVENT
+from residscope.hosts.attach import Unheard, EVENT
 events, seen = get_ipython().events, []
 def one(): seen.append("one")
 def two(): seen.append("two")
@@ -220,14 +220,14 @@ def test_a_thousand_clicks_and_a_hundred_sidebars_leave_nothing(kernel, capsys):
         {},
         {"residscope/notes.txt": ""},  # a folder of that name
         {"residscope.py": "raise RuntimeError"},
-        {"residscope/__init__.py": "", "residscope/comm.py": "raise SystemError"},
-        {"residscope/__init__.py": "", "residscope/comm.py": "attach = None"},
+        {"residscope/__init__.py": "", "residscope/hosts/comm.py": "raise SystemError"},
+        {"residscope/__init__.py": "", "residscope/hosts/comm.py": "attach = None"},
     ],
 )
 def test_a_kernel_without_residscope_says_so(files, tmp_path):
     """Or with something else of that name."""
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     start = tmp_path / "start.py"
     start.write_text(

@@ -13,8 +13,9 @@ from jupyter_client.manager import start_new_kernel
 from test_beside import TRACES
 from test_kernel import SETUP, run
 
-from residscope import executed, protocol
-from residscope.executed import MIME
+from residscope.hosts import execute
+from residscope.hosts.execute import MIME
+from residscope.wire import protocol
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -72,7 +73,7 @@ def test_questions_are_answered_in_turn_without_a_trace(kernel) -> None:
 
 
 def test_a_long_answer_comes_in_pieces(kernel) -> None:
-    run(kernel, "import residscope.executed as _e; _e._PIECE = 100; del _e")
+    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE = 100; del _e")
     pieces = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     assert len(pieces) > 3
     assert all(piece["id"] == "a" for piece in pieces)
@@ -80,7 +81,7 @@ def test_a_long_answer_comes_in_pieces(kernel) -> None:
 
 
 def test_an_answer_beyond_all_measure_is_a_failure_that_says_so(kernel) -> None:
-    run(kernel, "import residscope.executed as _e; _e._PIECE, _e._LONGEST = 500_000, 100; del _e")
+    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE, _e._LONGEST = 500_000, 100; del _e")
     [piece] = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     failure = whole([piece])["answer"]["failure"]
     assert failure["code"] == "too-long"
@@ -105,7 +106,7 @@ def test_a_kernel_that_was_not_attached_to_loads_nothing_and_raises_nothing(tmp_
 
 def test_the_expression_asks_what_was_asked_whatever_its_characters(monkeypatch) -> None:
     heard: list[tuple[list, str]] = []
-    monkeypatch.setattr(executed, "answer", lambda questions, token: heard.append((json.loads(questions), token)))
+    monkeypatch.setattr(execute, "answer", lambda questions, token: heard.append((json.loads(questions), token)))
     texts = ["é", "\u2028\u2029", "🙂", "\ud800", "\udc00 \ud800", "\"'`\\", "\n\r\t\x00\x7f", "{0} %s ${x}", "\\u0041"]
     questions = [
         {"id": text, "ask": {"kind": "caches"}, "cache": {"id": " ".join(texts), "state": text}} for text in texts

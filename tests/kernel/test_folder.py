@@ -16,9 +16,9 @@ from beside import Beside, busy, value
 from jupyter_client.manager import start_new_kernel
 from test_kernel import run
 
-import residscope.attach
-from residscope import protocol
-from residscope.executed import MIME
+import residscope.hosts.attach
+from residscope.hosts.execute import MIME
+from residscope.wire import protocol
 
 # Loaded by a kernel at its start; attaching has to look for them again. msgspec does without the second.
 AGAIN = ("uuid", "typing_extensions")
@@ -174,7 +174,7 @@ while go():
 
 def test_the_text_begins_with_what_every_kernel_has_loaded() -> None:
     """Before the imports are safe, an import of anything else could come from the notebook's folder."""
-    tree = ast.parse(Path(residscope.attach.__file__).read_text("utf-8"))
+    tree = ast.parse(Path(residscope.hosts.attach.__file__).read_text("utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports]
     assert names

@@ -13,13 +13,13 @@ from beside import value
 from jupyter_client.manager import start_new_kernel
 from test_kernel import SETUP, run
 
-from residscope.executed import MIME
+from residscope.hosts.execute import MIME
 
 SLOW = """
 import threading, time
-from residscope.longer import step
-from residscope.protocol import Describe, WritePage
-from residscope.service import Service
+from residscope.serving.jobs import step
+from residscope.wire.protocol import Describe, WritePage
+from residscope.serving.service import Service
 _usual, slow = Service._reply, threading.Event()
 def _slowly(self, view, ask):
     while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page is made of others
@@ -153,7 +153,7 @@ def test_code_that_asks_ends_with_the_interrupt_and_all_questions_are_answered(s
     manager, client = started
     token = "0123456789abcdef0123456789abcdef"
     run(client, expression(token))
-    run(client, "import residscope.desk as desk\nusual_rows = desk._rows")
+    run(client, "import residscope.serving.dispatcher as desk\nusual_rows = desk._rows")
     code = expression(token, [{"id": "a", "ask": {"kind": "caches"}}, {"id": "b", "ask": {"kind": "caches"}}])
     run(client, "desk._rows = lambda found: time.sleep(20)")
     id = client.execute(code, store_history=False, stop_on_error=False)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from residscope import components, longer, service
+from residscope.attribution import components
+from residscope.serving import jobs, service
 
 
 class Gate:
@@ -23,7 +24,7 @@ class Gate:
             return heads(*given)
 
         monkeypatch.setattr(components, "layer_heads", slow)
-        monkeypatch.setattr(longer, "MOMENT", 0.01)
+        monkeypatch.setattr(jobs, "MOMENT", 0.01)
         monkeypatch.setattr(service, "_LARGE", 0)
 
     def reached(self) -> None:

@@ -14,8 +14,8 @@ import torch
 from tokenizers import models
 
 import residscope
-from residscope.cache import CacheView
-from residscope.positions import last
+from residscope.cache.positions import last
+from residscope.cache.view import CacheView
 
 PROMPTS = [[5, 6, 7, 5, 6], [9, 10, 9], [11, 12, 11, 12]]
 BY_ONE = [[5, 6, 7, 5, 6], [9, 10, 9, 10], [11, 12, 11, 12]]

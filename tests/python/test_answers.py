@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import residscope
-from residscope import answers
-from residscope.desk import Desk
+from residscope.serving.dispatcher import Desk
+from residscope.session import answers
 
 Ask = Any
 

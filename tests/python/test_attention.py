@@ -11,19 +11,20 @@ from brute import Brute, logit_scale
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope import ResidscopeError, weightings
-from residscope.protocol import (
+from residscope import ResidscopeError
+from residscope.patterns import weighting as weightings
+from residscope.serving.service import Service
+from residscope.terms import Score
+from residscope.wire.protocol import (
     BlendAttention,
     ChooseTarget,
     MapPositions,
     ReadAttention,
     ReadThumbnails,
     ReadTokenLens,
-    Score,
     ScoreHeads,
     Suggest,
 )
-from residscope.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 GATES = {"qwen3_5_text": torch.sigmoid, "laguna": torch.nn.functional.softplus, "afmoe": torch.sigmoid}

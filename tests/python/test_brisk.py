@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from residscope import brisk as room
-from residscope.brisk import AFTER, TURN, brisk
+from residscope.compute import switch_interval as room
+from residscope.compute.switch_interval import AFTER, TURN, brisk
 
 
 @pytest.fixture(autouse=True)

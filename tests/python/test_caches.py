@@ -12,8 +12,8 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
-from residscope.cache import CacheView
-from residscope.facts import basics
+from residscope.cache.view import CacheView
+from residscope.session.cache_summary import basics
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WAYS = [("head", {}), ("layer", {}), ("accumulated", {}), ("neuron", {}), ("source", {"heads": ["1.1", "2.0"]})]
@@ -134,14 +134,15 @@ def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype
 
 def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     """On tensors without memory, whose device is checked in every operation: the rows stay where the cache is."""
-    from residscope import components, positions
-    from residscope.measure import measure
-    from residscope.readout import Readout
-    from residscope.sources import sources
-    from residscope.structure import Structure
-    from residscope.targets import Targets
+    from residscope.attribution import components
+    from residscope.attribution.model_value import measure
+    from residscope.attribution.readout import Readout
+    from residscope.attribution.sources import sources
+    from residscope.attribution.targets import Targets
+    from residscope.cache.structure import Structure
+    from residscope.cache.view import positions
 
-    monkeypatch.setattr("residscope.activations.unreadable", lambda _: None)  # tensors without figures are refused
+    monkeypatch.setattr("residscope.cache.layout.unreadable", lambda _: None)  # tensors without figures are refused
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():

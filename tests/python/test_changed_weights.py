@@ -15,11 +15,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 import residscope
+from residscope.compute.samples import MOST, samples
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
-from residscope.protocol import Answer, WriteCode
-from residscope.samples import MOST, samples
-from residscope.service import Service
+from residscope.serving.service import Service
+from residscope.wire.protocol import Answer, WriteCode
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"

@@ -19,7 +19,7 @@ from tokenizers import models
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope.service import Service
+from residscope.serving.service import Service
 
 PADDED = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])  # padded with w3, id 3, if anyone says so
 ENDS, PADDED_ENDS = (4, 4), (4, 2)
@@ -269,7 +269,7 @@ def test_what_the_model_does_to_its_logits_is_known(change):
 
 
 def test_logits_that_are_written_to_past_pytorchs_count_are_others(monkeypatch):
-    monkeypatch.setattr("residscope.memo._SMALL", 10)  # as if they were of a whole vocabulary
+    monkeypatch.setattr("residscope.compute.memo._SMALL", 10)  # as if they were of a whole vocabulary
     looked = first_look()
     given = looked.logits.clone()
     asked = {"by": "layer", "position": 2, "logits": given}

@@ -19,9 +19,9 @@ import torch
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope import identity
-from residscope.desk import Desk
-from residscope.protocol import Answer
+from residscope.serving.dispatcher import Desk
+from residscope.session import change_tracking
+from residscope.wire.protocol import Answer
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_an_activation_that_was_added_refuses_nothing(variables, ask):
 def test_a_change_while_it_is_computed_is_refused(variables, ask, monkeypatch):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
-    from residscope.service import Service
+    from residscope.serving.service import Service
 
     real = Service._facts
 
@@ -197,7 +197,7 @@ def test_two_names_share_a_service_and_two_caches_do_not(variables, ask):
     assert [row["names"] for row in rows(ask)] == [["a", "b"], ["c"]]
     for row in rows(ask):
         assert ask("describe", row["ref"])[0]["name"] == row["names"][0]
-    services = [identity.known(row["ref"]["id"]).kept["service"] for row in rows(ask)]
+    services = [change_tracking.known(row["ref"]["id"]).kept["service"] for row in rows(ask)]
     assert len(set(map(id, services))) == 2
 
 
@@ -223,16 +223,19 @@ def test_many_threads_may_ask(variables, ask):
 
 def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(variables, ask, monkeypatch):
     model, _, _, variables["mine"] = boot()
-    from residscope import pictures, split
+    from residscope.attribution import head_split
+    from residscope.serving import answer_views
 
     fitted = []
-    monkeypatch.setattr(split, "fit", lambda *args, real=split.fit: fitted.append(1) or real(*args))
+    monkeypatch.setattr(head_split, "fit", lambda *args, real=head_split.fit: fitted.append(1) or real(*args))
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
     other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
     results = {}
     drawn = []
-    monkeypatch.setattr(pictures, "attention", lambda *args, real=pictures.attention: drawn.append(1) or real(*args))
+    monkeypatch.setattr(
+        answer_views, "attention", lambda *args, real=answer_views.attention: drawn.append(1) or real(*args)
+    )
     for layer, head in [(0, 0), (1, 3), (0, 1), (1, 3)]:
         reply, buffers = ask("attention", ref, layer=layer, head=head, target=target)
         results.setdefault((layer, head), (reply, buffers))
@@ -259,7 +262,7 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
 RACE = """
 import sys, threading
 sys.setswitchinterval(1e-5)
-from residscope.envelope import answered
+from residscope.wire.envelope import answered
 asks = [{"kind": kind, "layer": 0, "head": 1, "target": {"contrasts": []}, "score": "first", "by": "head"}
         for kind in ("describe", "attention", "thumbnails", "blend", "scores", "attribute")]
 start = threading.Barrier(len(asks))

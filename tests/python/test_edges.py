@@ -14,9 +14,11 @@ import tiny
 import torch
 
 import residscope
-from residscope.export.asks import Views
 from residscope.export.page import file_name, title
-from residscope.protocol import (
+from residscope.export.view_requests import Views
+from residscope.serving.service import Service
+from residscope.terms import Span
+from residscope.wire.protocol import (
     Attribute,
     BlendAttention,
     Describe,
@@ -28,11 +30,9 @@ from residscope.protocol import (
     ReadTokens,
     ScoreHeads,
     Shown,
-    Span,
     Suggest,
     WriteCode,
 )
-from residscope.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTINGS = ("pattern", "value", "contribution")

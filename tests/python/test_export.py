@@ -18,7 +18,8 @@ import torch
 
 import residscope
 from residscope import ResidscopeError
-from residscope.protocol import (
+from residscope.serving.service import Service
+from residscope.wire.protocol import (
     Attribute,
     MapPositions,
     RankNeurons,
@@ -28,7 +29,6 @@ from residscope.protocol import (
     Shown,
     WriteCode,
 )
-from residscope.service import Service
 
 MARKUP = ["<img src=x onerror=alert(1)>", "<b>x</b>", "</script><script>alert(1)</script>", "$x$", "a\nb", "&lt;", ""]
 
@@ -298,7 +298,7 @@ def test_circuitsvis_gets_signed_contributions_with_their_scale(llama):
 
 @pytest.mark.parametrize("view", ["patterns", "heads"])
 def test_no_token_breaks_out_of_circuitsvis_page(llama, monkeypatch, view):
-    monkeypatch.setattr("residscope.attention_maps.token_texts", lambda *_: MARKUP)
+    monkeypatch.setattr("residscope.patterns.maps.token_texts", lambda *_: MARKUP)
     page = residscope.to_circuitsvis(llama.cache, ["0.1"], view=view)
     for source in (page.local_src, page.cdn_src):
         assert properties(source)["tokens"] == MARKUP

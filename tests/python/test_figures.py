@@ -304,7 +304,7 @@ def test_long_attention_is_drawn_to_its_last_token(length):
     at = torch.arange(length, dtype=torch.float32)
     values = (at[:, None] + 1) / length * (at[None] == at[:, None])
     names = [str(n) for n in range(length)]
-    found = residscope.attention_maps.Attention(values[None], ["L0H0"], names, "pattern", "attention", 0)
+    found = residscope.patterns.maps.Attention(values[None], ["L0H0"], names, "pattern", "attention", 0)
     figure = found.to_plotly()
     z = np.array(figure.data[0].z)
     assert z.shape == (257, 257)

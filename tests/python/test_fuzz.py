@@ -14,8 +14,9 @@ import pytest
 import tiny
 import torch
 
-from residscope.protocol import AnyRequest, CacheRef, Contrast, Target, Token, WriteCode, WritePage
-from residscope.service import Service
+from residscope.serving.service import Service
+from residscope.terms import Contrast, Target, Token
+from residscope.wire.protocol import AnyRequest, CacheRef, WriteCode, WritePage
 
 REQUESTS = 10_000
 SECONDS = 2.0

@@ -11,8 +11,8 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
-from residscope.cache import CacheView
-from residscope.norms import norms_outputs
+from residscope.cache.norms import norms_outputs
+from residscope.cache.view import CacheView
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTED = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale", "mlp.hook_post", "embed.hook_in")

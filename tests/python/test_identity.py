@@ -12,8 +12,8 @@ import tiny
 import torch
 from transformer_lens import ActivationCache
 
-from residscope import identity
-from residscope.identity import sight
+from residscope.session import change_tracking
+from residscope.session.change_tracking import sight
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_looking_changes_nothing_and_a_cache_keeps_its_id(cache):
     cache["resid_post", 0].sum()
     assert sight(cache) is first
     assert (first.state, first.changed, first.weights_changed) == (state, False, False)
-    assert identity.known(first.id) is first
+    assert change_tracking.known(first.id) is first
 
 
 def remove_batch_dim(cache):
@@ -170,7 +170,7 @@ def test_nothing_is_kept_alive():
     try:
         del cache
         assert alive[0]() is None is alive[2]()  # at once, and not at a collection
-        assert identity.known(seen.id) is None is seen.cache
+        assert change_tracking.known(seen.id) is None is seen.cache
     finally:
         gc.enable()
     del model

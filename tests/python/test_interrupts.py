@@ -13,9 +13,10 @@ import tiny
 import torch
 
 import residscope
-from residscope import brisk, late_bar
+from residscope.compute import switch_interval
 from residscope.errors import ResidscopeError
-from residscope.service import Service
+from residscope.serving import progress_bar
+from residscope.serving.service import Service
 
 TARGET = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
 ASKS = [
@@ -43,7 +44,7 @@ def state() -> list[object]:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts here")
 def test_an_interrupt_at_any_moment_is_raised_and_leaves_everything_as_it_was(cache, monkeypatch):
-    monkeypatch.setattr(brisk, "LINGER", 0.1)
+    monkeypatch.setattr(switch_interval, "LINGER", 0.1)
     dice = random.Random(7)
 
     def interrupt(*_: object) -> None:
@@ -105,11 +106,11 @@ def test_a_panel_that_is_closed_ends_its_page(cache, monkeypatch):
 
 def test_progress_is_shown_where_it_takes_longer(cache, monkeypatch, capsys):
     panel = residscope.inspect(cache, 5, show=False)
-    monkeypatch.setattr(late_bar, "AFTER", 60.0)
+    monkeypatch.setattr(progress_bar, "AFTER", 60.0)
     panel.to_html(holds="all")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(late_bar, "AFTER", 0.0)
-    monkeypatch.setattr("residscope.longer.MOMENT", 0.001)
+    monkeypatch.setattr(progress_bar, "AFTER", 0.0)
+    monkeypatch.setattr("residscope.serving.jobs.MOMENT", 0.001)
     panel.to_html(holds="all", progress=False)
     assert capsys.readouterr().err == ""
     panel.to_html(holds="all")

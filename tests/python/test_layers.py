@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 import residscope
 from residscope import ResidscopeError
-from residscope.facts import row
-from residscope.identity import sight
+from residscope.session.cache_summary import row
+from residscope.session.change_tracking import sight
 
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])

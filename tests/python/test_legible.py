@@ -10,11 +10,12 @@ import pytest
 import tiny
 
 import residscope
+from residscope.base.legible import legible, shown
+from residscope.base.signed import signed
 from residscope.export.page import file_name, title
-from residscope.legible import legible, shown
-from residscope.protocol import Contrast, Shown, Target, Token, WriteCode
-from residscope.service import Service
-from residscope.signed import signed
+from residscope.serving.service import Service
+from residscope.terms import Contrast, Target, Token
+from residscope.wire.protocol import Shown, WriteCode
 
 TEXTS = Path(__file__).parents[1] / "texts"
 CASES = json.loads((TEXTS / "shown.json").read_text())
@@ -92,7 +93,7 @@ def test_a_page_of_a_cache_by_such_a_name_is_of_utf_8(monkeypatch):
     cache = tiny.run(model)[2]
     space = SimpleNamespace(user_ns={"\ud800": cache})
     monkeypatch.setattr(IPython.core.getipython, "get_ipython", lambda: space)
-    [found] = residscope.namespace.search().found
+    [found] = residscope.session.discovery.search().found
     assert found.names == ['globals()["\\ud800"]']
     panel = residscope.inspect(cache, name="\ud800<b>", show=False)
     page = panel.to_html()

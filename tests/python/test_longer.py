@@ -12,8 +12,8 @@ from gate import Gate, workers
 from tiny import boot, run
 
 import residscope
-from residscope import longer, service
-from residscope.service import Service
+from residscope.serving import jobs, service
+from residscope.serving.service import Service
 
 HEADS = {
     "kind": "attribute",
@@ -87,7 +87,7 @@ def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch)
     (worker,) = workers()
     match way:
         case "nobody asks":
-            monkeypatch.setattr(longer, "PATIENCE", -1.0)
+            monkeypatch.setattr(jobs, "PATIENCE", -1.0)
         case "closed":
             served.release()
         case _:

@@ -24,7 +24,7 @@ from tokenizers.models import WordLevel
 
 import residscope
 from residscope import ResidscopeError, demo
-from residscope.many.tally import Spread
+from residscope.many.accumulator import Spread
 
 ANSWERS = many_worker.ANSWERS
 many = partial(residscope.attribute_many, progress=False)
@@ -406,7 +406,7 @@ def test_the_document_runs(model, monkeypatch, tmp_path):
 
 
 def test_a_file_says_what_was_left_out(pairs, tmp_path):
-    from residscope.many.file import read
+    from residscope.many.checkpoint import read
 
     path = tmp_path / "kept.npz"
     found = many([pairs[0], (pairs[1][0], "no word"), pairs[2]], on_error="skip", resume=path)

@@ -12,10 +12,11 @@ import torch
 from tiny import boot, run
 
 import residscope
-from residscope import attribution, identity, vectors
+from residscope.attribution.attribute import attribute, component_vectors
+from residscope.compute.memo import CACHES, Store, UnknownError, key_of, number_of
 from residscope.errors import ResidscopeError
-from residscope.memo import CACHES, Store, UnknownError, key_of, number_of
-from residscope.service import Service
+from residscope.serving.service import Service
+from residscope.session import change_tracking
 
 # Norms and factors on what sublayers write, and their biases; parallel blocks, grouped queries, hybrids.
 FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]
@@ -41,7 +42,7 @@ def test_a_new_target_is_read_off_kept_vectors_as_off_the_activations(family: st
         for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second on vectors are kept
             found = residscope.attribute(cache, answers, **question)
         with monkeypatch.context() as patch:
-            patch.setattr(vectors, "LARGEST", 0)
+            patch.setattr(component_vectors, "LARGEST", 0)
             fresh = type(cache)(dict(cache.cache_dict), model)
             fresh.has_batch_dim = cache.has_batch_dim
             expected = residscope.attribute(fresh, answers, **question)
@@ -56,9 +57,9 @@ def test_what_was_asked_before_is_not_computed_again_and_is_the_askers_own(monke
     model = boot("gpt2")
     _, logits, cache = run(model)
     asked: list[object] = []
-    decompose = attribution.decompose
+    decompose = attribute.decompose
     monkeypatch.setattr(
-        attribution, "decompose", lambda *given, **named: asked.append(given) or decompose(*given, **named)
+        attribute, "decompose", lambda *given, **named: asked.append(given) or decompose(*given, **named)
     )
 
     def ask(**more: Any) -> Any:
@@ -118,7 +119,7 @@ def test_it_goes_with_the_cache_and_keeps_nothing_alive():
     _, _, cache = run(model)
     for answers in (5, 6, 7):
         residscope.attribute(cache, answers)
-    id = identity.sight(cache).id
+    id = change_tracking.sight(cache).id
     assert any(key[0] == id for key in CACHES._kept)
     z, weight = (
         weakref.ref(cache["blocks.0.attn.hook_z"]),

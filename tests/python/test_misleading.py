@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import residscope
 from residscope import ResidscopeError
-from residscope.facts import row
-from residscope.identity import sight
+from residscope.session.cache_summary import row
+from residscope.session.change_tracking import sight
 
 _SIZES = {
     "t5": {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}

@@ -12,10 +12,10 @@ import tiny
 import torch
 
 import residscope
-from residscope.export.writing import leads_somewhere, literal
-from residscope.namespace import search
-from residscope.protocol import Shown, WriteCode
-from residscope.service import Service
+from residscope.export.python_source import leads_somewhere, literal
+from residscope.serving.service import Service
+from residscope.session.discovery import search
+from residscope.wire.protocol import Shown, WriteCode
 
 PAIR = ("w5", "w9")
 

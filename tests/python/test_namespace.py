@@ -16,8 +16,8 @@ import torch
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope import namespace
-from residscope.namespace import search
+from residscope.session import discovery
+from residscope.session.discovery import search
 
 
 def cache(**extra) -> ActivationCache:
@@ -241,11 +241,11 @@ def test_containers_may_change_meanwhile():
 def test_classes_are_not_kept_alive():
     kind = type("Passing", (), {})
     assert names(value=kind()) == []
-    assert id(kind) in namespace._kinds
+    assert id(kind) in discovery._kinds
     key = id(kind)
     del kind
     gc.collect()
-    assert key not in namespace._kinds
+    assert key not in discovery._kinds
 
 
 @pytest.mark.parametrize("place", [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 99_998])
@@ -306,8 +306,8 @@ def test_two_levels_are_looked_at_as_quickly(variables, capsys):
 )
 def test_a_way_of_two_steps_is_written_where_python_would_take_it(variables, name, monkeypatch):
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
-    assert namespace.leads_to(name, "C")
-    assert not namespace.leads_to(name, "another")
+    assert discovery.leads_to(name, "C")
+    assert not discovery.leads_to(name, "another")
 
 
 def test_ten_thousand_variables(capsys):
@@ -331,14 +331,14 @@ def test_the_users_namespace_is_searched(monkeypatch):
     variables = {"runs": {"clean": clean}, "_": clean}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
     assert residscope.caches() == {'runs["clean"]': clean}
-    assert namespace.name_of(clean) == 'runs["clean"]'
+    assert discovery.name_of(clean) == 'runs["clean"]'
     variables["mine"] = clean
-    assert namespace.name_of(clean) == "mine"
-    assert namespace.name_of(cache()) == "cache"
+    assert discovery.name_of(clean) == "mine"
+    assert discovery.name_of(cache()) == "cache"
 
 
 def test_a_name_is_found_for_a_plain_dictionary_too(monkeypatch):
     _, _, made = tiny.run(tiny.boot("llama"))
     variables = {"plain": dict(made.cache_dict)}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
-    assert namespace.name_of(variables["plain"]) == "plain"
+    assert discovery.name_of(variables["plain"]) == "plain"

@@ -19,8 +19,8 @@ from torch import nn
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope.protocol import Suggest
-from residscope.service import Service
+from residscope.serving.service import Service
+from residscope.wire.protocol import Suggest
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 CAP = 0.5

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tokenizers import models
 
 import residscope
-from residscope import ResidscopeError, positions
-from residscope.cache import CacheView
-from residscope.labels import token_labels
-from residscope.padding import padding
-from residscope.service import Service
+from residscope import ResidscopeError
+from residscope.cache.padding import padding
+from residscope.cache.token_labels import token_labels
+from residscope.cache.view import CacheView, positions
+from residscope.serving.service import Service
 
 
 def test_no_figure_of_padded_prompts_is_silently_wrong():
@@ -478,7 +478,7 @@ def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_
     assert ask(kind="describe", padding="none")["padding"] == 8
     labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
     assert not any(label["padding"] for label in labels)
-    from residscope.protocol import WriteCode
+    from residscope.wire.protocol import WriteCode
 
     for picture in ("layers", "heads"):
         code = service.reply(WriteCode(picture, panel.shown))[0].code

@@ -16,9 +16,9 @@ import traitlets
 
 import residscope
 from residscope import ResidscopeError
-from residscope.hold import Hold
-from residscope.protocol import Answer
-from residscope.service import Service
+from residscope.serving.service import Service
+from residscope.session.cache_reference import Hold
+from residscope.wire.protocol import Answer
 
 
 @pytest.fixture
@@ -353,14 +353,14 @@ def test_what_a_view_asks_first_goes_along_once(panel, ask, selection):
 def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
     panel = residscope.inspect(ioi.cache, ioi.answers, show=False)
     with monkeypatch.context() as patch:
-        patch.setattr("residscope.service._LARGE", 1)
+        patch.setattr("residscope.serving.service._LARGE", 1)
         panel.prepare()
         assert panel.opening == {}
     with monkeypatch.context() as patch:
         patch.setattr("residscope.export.snapshot.OPENING", 0)
         panel.prepare()
         assert [entry["ask"]["kind"] for entry in panel.opening["entries"]] == ["describe", "tokens"]
-    monkeypatch.setattr("residscope.presence.Views.fresh", 0.05)
+    monkeypatch.setattr("residscope.hosts.visibility.Views.fresh", 0.05)
     panel.prepare()
     until = time.monotonic() + 5
     while panel.opening and time.monotonic() < until:

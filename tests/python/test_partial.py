@@ -12,8 +12,8 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
-from residscope.facts import row
-from residscope.identity import sight
+from residscope.session.cache_summary import row
+from residscope.session.change_tracking import sight
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 FILTERS = {

@@ -18,21 +18,13 @@ from comm.base_comm import BaseComm
 from gate import Gate, workers
 
 import residscope
-from residscope import (
-    comm,
-    components,
-    copying,
-    decompositions,
-    executed,
-    head_scores,
-    lens,
-    longer,
-    service,
-    weightings,
-)
-from residscope.desk import Desk
-from residscope.protocol import AnyRequest
-from residscope.service import Service
+from residscope.attribution.attribute import components, token_lens
+from residscope.hosts import comm, execute
+from residscope.patterns import copying, scores, weighting
+from residscope.serving import answer_charts, jobs, service
+from residscope.serving.dispatcher import Desk
+from residscope.serving.service import Service
+from residscope.wire.protocol import AnyRequest
 
 Answer = tuple[dict[str, Any], list[bytes]]
 Tell = Callable[[Any], Answer]
@@ -96,8 +88,8 @@ def by_comm(sidebar: Any, message: Any) -> Answer:
 
 def by_code(message: Any, monkeypatch: pytest.MonkeyPatch) -> Answer:
     pieces: list[dict[str, Any]] = []
-    monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: pieces.append(data[executed.MIME]))
-    executed.answer(json.dumps([message]), "token")
+    monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: pieces.append(data[execute.MIME]))
+    execute.answer(json.dumps([message]), "token")
     whole = json.loads("".join(piece["text"] for piece in pieces))
     return whole["answer"], [base64.b64decode(buffer) for buffer in whole["buffers"]]
 
@@ -278,11 +270,11 @@ def test_an_answer_that_is_never_of_one_state_is_refused(tell, cache, monkeypatc
 
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
     "attribute": (components, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
-    "token lens": (lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
-    "previous": (head_scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
+    "token lens": (token_lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
+    "previous": (scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
     "copying": (copying, "step", 3, lambda cache: residscope.scores(cache, "copying").values),
     "attention": (
-        weightings.Maps,
+        weighting.Maps,
         "_weighted",
         1,
         lambda cache: residscope.attention(cache, ["0.0", "1.0"], weighting="value").values,
@@ -336,7 +328,7 @@ def test_what_a_panel_is_opened_with_is_of_one_state(cache, monkeypatch):
     assert panel._service.ahead(panel.shown)
     panel.close()
     panel = residscope.inspect(cache, 5, show=False)
-    lensed, left = decompositions.attribution, [1]
+    lensed, left = answer_charts.attribution, [1]
 
     def work(scene: Any, question: Any) -> Any:
         if question.by == "layer" and left:
@@ -345,7 +337,7 @@ def test_what_a_panel_is_opened_with_is_of_one_state(cache, monkeypatch):
                 z_changes(cache)
         return lensed(scene, question)
 
-    monkeypatch.setattr(decompositions, "attribution", work)
+    monkeypatch.setattr(answer_charts, "attribution", work)
     with torch.no_grad():
         cache["blocks.0.hook_resid_mid"].mul_(1)  # nothing is remembered
     assert panel._service.ahead(panel.shown) == {}  # the view asks for itself
@@ -390,7 +382,7 @@ def test_what_python_asks_is_done_to_its_end_however_large_the_cache(cache, monk
     panel = residscope.inspect(cache, (5, 6), show=False)
     small = panel.to_html()
     monkeypatch.setattr(service, "_LARGE", 0)
-    monkeypatch.setattr(longer, "MOMENT", moment)
+    monkeypatch.setattr(jobs, "MOMENT", moment)
     large = panel.to_html()
     assert large.endswith("</html>\n")
     assert contents(large) == contents(small)

@@ -25,9 +25,9 @@ sys.dont_write_bytecode = True
 sys.addaudithook(hook)
 
 import residscope
-from residscope.desk import Desk
-from residscope.protocol import Shown, WriteCode
-from residscope.service import Service
+from residscope.serving.dispatcher import Desk
+from residscope.wire.protocol import Shown, WriteCode
+from residscope.serving.service import Service
 
 pair = ("w5", "w9")
 for by in ("accumulated", "layer", "head", "neuron"):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from residscope.attach import SafeImports
-from residscope.desk import Desk
+from residscope.hosts.attach import SafeImports
+from residscope.serving.dispatcher import Desk
 
 NAME = "beside_the_notebook"
 
@@ -134,7 +134,7 @@ def test_only_a_question_about_a_cache_may_load_what_lies_beside_the_notebook(mo
     """As a tokenizer of the user's own may do at its first use."""
     monkeypatch.syspath_prepend("")
     for name in ("search", "_seen"):
-        monkeypatch.setattr(f"residscope.desk.{name}", lambda *_: importlib.import_module(NAME))
+        monkeypatch.setattr(f"residscope.serving.dispatcher.{name}", lambda *_: importlib.import_module(NAME))
     kind = "describe" if cache else "caches"
     Desk().answer({"id": "1", "ask": {"kind": kind}, "cache": cache})
     assert (NAME in sys.modules) is loaded

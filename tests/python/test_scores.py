@@ -11,7 +11,8 @@ import torch
 from transformer_lens import ActivationCache, FactoredMatrix, head_detector
 
 import residscope
-from residscope import ResidscopeError, copying, detection, head_scores, weightings
+from residscope import ResidscopeError
+from residscope.patterns import copying, detection, scores, weighting
 
 NAMES = {"previous": "previous_token", "duplicate": "duplicate_token", "induction": "induction"}
 PADDED = torch.tensor([[1, 5, 6, 5, 6, 5], [1, 8, 9, 8, 0, 0], [0, 0, 1, 7, 3, 7], [1, 5, 6, 7, 5, 0]])
@@ -43,9 +44,9 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("score", ["previous", "duplicate", "induction", "first", "entropy"])
-@pytest.mark.parametrize("cells", [weightings.CELLS, 40])
+@pytest.mark.parametrize("cells", [weighting.CELLS, 40])
 def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
-    monkeypatch.setattr(head_scores, "CELLS", cells)
+    monkeypatch.setattr(scores, "CELLS", cells)
     expected = torch.zeros(4, 3, 4)
     for prompt, span in enumerate(SPANS):
         tokens = PADDED[prompt, span.start : span.stop]

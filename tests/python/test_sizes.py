@@ -11,8 +11,8 @@ import pytest
 import tiny
 
 import residscope
-from residscope import executed
-from residscope.desk import Desk
+from residscope.hosts import execute
+from residscope.serving.dispatcher import Desk
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 TOKEN = {"id": 5, "text": ""}
@@ -158,7 +158,7 @@ def test_what_this_model_does_not_have_is_refused_for_its_own_reason(ask, questi
 
 
 def test_what_is_too_much_together_is_refused(ask, monkeypatch):
-    monkeypatch.setattr("residscope.pictures.LENS_TOKENS", 23)
+    monkeypatch.setattr("residscope.serving.answer_views.LENS_TOKENS", 23)
     failure = ask(lens(points=["0_pre", "1_pre"], k=3))
     assert (failure["code"], failure["message"]) == (
         "too-large",
@@ -199,8 +199,8 @@ def test_deep_nesting_is_answered(message):
 @pytest.mark.parametrize("text", ["[" * 100_000, '[{"id": ' * 50_000, "{", "5", "", '"ab"', "[null]"])
 def test_nonsense_in_place_of_questions_is_answered(text, monkeypatch):
     sent: list[Any] = []
-    monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: sent.append(data[executed.MIME]))
-    executed.answer(text, "token")
+    monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: sent.append(data[execute.MIME]))
+    execute.answer(text, "token")
     (piece,) = sent
     assert json.loads(piece["text"])["answer"]["failure"]["code"] == "protocol"
 
@@ -215,7 +215,7 @@ def test_a_target_that_no_view_could_send_is_refused_where_it_is_set():
 
 
 def test_the_bounds_stand_in_the_schema():
-    from residscope.protocol import schema
+    from residscope.wire.protocol import schema
 
     definitions: Any = schema()["$defs"]
     assert definitions["ReadTokenLens"]["properties"]["k"] == {

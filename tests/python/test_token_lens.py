@@ -11,8 +11,9 @@ import torch
 from brute import logit_scale
 
 import residscope
-from residscope import ResidscopeError, lens
-from residscope.service import Service
+from residscope import ResidscopeError
+from residscope.attribution import token_lens
+from residscope.serving.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 FAMILIES = ["gpt2", "gptj", "gpt_neox", "llama", "qwen2", "cohere", "granite", "gemma2", "gemma2-cap-5", "olmo2",
@@ -97,8 +98,8 @@ def test_it_is_transformer_lens_own_logit_lens(small):
 def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypatch):
     _, _, _, _, cache = small
     every = [residscope.token_lens(cache, ANSWERS, prompt=prompt, k=64) for prompt in range(3)]
-    for figures in (lens._FIGURES, 1, 64 * 4, 64 * 20):  # row by row, a few prompts or points at a time
-        monkeypatch.setattr(lens, "_FIGURES", figures)
+    for figures in (token_lens._FIGURES, 1, 64 * 4, 64 * 20):  # row by row, a few prompts or points at a time
+        monkeypatch.setattr(token_lens, "_FIGURES", figures)
         mean = residscope.token_lens(cache, ANSWERS, k=64)
         total = torch.zeros(*mean.ids.shape[:2], 64)
         for one in every:
@@ -129,14 +130,16 @@ def test_weights_in_half_precision_are_widened_some_columns_at_a_time(monkeypatc
     torch.testing.assert_close(
         whole.probabilities[0], logits.float().softmax(-1).mean(0).topk(5).values, atol=0.02, rtol=0.05
     )
-    monkeypatch.setattr(lens, "_FIGURES", 24 * 10)
+    monkeypatch.setattr(token_lens, "_FIGURES", 24 * 10)
     torch.testing.assert_close(residscope.token_lens(cache, 5, points="final_post").probabilities, whole.probabilities)
 
 
 def test_a_view_gets_the_window_it_asks_for_and_nothing_else_is_computed(ioi, monkeypatch):
     made = []
-    real = lens.Reader._unembedded
-    monkeypatch.setattr(lens.Reader, "_unembedded", lambda self, rows: made.append(rows.shape) or real(self, rows))
+    real = token_lens.Reader._unembedded
+    monkeypatch.setattr(
+        token_lens.Reader, "_unembedded", lambda self, rows: made.append(rows.shape) or real(self, rows)
+    )
     service = Service(ioi.cache)
     target = {
         "contrasts": [{"answer": [{"id": a, "text": ""}], "distractor": []} for a, _ in ioi.answer_tokens.tolist()]

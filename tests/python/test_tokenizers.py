@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 import residscope
 from residscope import ResidscopeError
-from residscope.service import Service
-from residscope.vocabulary import Vocabulary
+from residscope.cache.vocabulary import Vocabulary
+from residscope.serving.service import Service
 
 
 def run_with(tokenizer):

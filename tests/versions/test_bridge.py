@@ -9,8 +9,8 @@ import tiny
 import torch
 
 import residscope
-from residscope.cache import CacheView
-from residscope.service import Service
+from residscope.cache.view import CacheView
+from residscope.serving.service import Service
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 CASES = [

@@ -13,8 +13,8 @@ from transformer_lens import ActivationCache, HookedTransformer, HookedTransform
 
 import residscope
 from residscope import ResidscopeError
-from residscope.cache import CacheView
-from residscope.service import Service
+from residscope.cache.view import CacheView
+from residscope.serving.service import Service
 
 BOTH = pytest.mark.parametrize("structure", ["LN", "LN-folded", "gated-grouped", "gemma2"])
 BY = ("head", "layer", "accumulated")

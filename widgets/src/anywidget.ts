@@ -12,7 +12,7 @@ import { answerForPictures, Recorder } from "./recorder";
 import { type Norm, type Padding, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "./store";
 import { isSet } from "./target";
 
-/** The traits of py_backend/residscope/panel.py that are shared with the views. */
+/** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
 export interface Traits {
   cache_name: string;
   prompt: number | null;

@@ -2,7 +2,7 @@
 import { cut, isolated, sign } from "./legible";
 
 // Figures that stand together (a map, a ranking, a chart) are written to the same decimals: as many as the one farthest from
-// zero needs. The kernel's side does the same in `signed.py`; both are held to tests/texts/figures.json.
+// zero needs. The kernel's side does the same in `base/signed.py`; both are held to tests/texts/figures.json.
 
 /** Below, and from here on, decimals would be too many to read: the digits and a power of ten. */
 const [SMALL, LARGE] = [1e-4, 1e7];

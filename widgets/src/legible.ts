@@ -1,5 +1,5 @@
 // Text from outside (names, tokens, the kernel's sentences), made fit to be shown: it hides nothing, covers nothing and turns
-// nothing around it. The kernel's side does the same in `legible.py`; both are held to tests/texts/shown.json.
+// nothing around it. The kernel's side does the same in `base/legible.py`; both are held to tests/texts/shown.json.
 
 /** What draws nothing, or turns what stands beside it. Some of it is needed: see `isNeeded`. */
 const UNSEEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;

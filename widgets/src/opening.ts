@@ -4,7 +4,7 @@ import type { Question } from "./protocol.gen";
 import { Relay } from "./relay";
 import { type Entry, isRecorded, keyOf, type Snapshot } from "./snapshot";
 
-/** What py_backend/residscope/panel.py sends along; empty once a view is there. */
+/** What py_backend/residscope/hosts/panel.py sends along; empty once a view is there. */
 export type Opening = Partial<Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }>;
 
 type Listener = (message: unknown, buffers: DataView[]) => void;

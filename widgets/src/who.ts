@@ -9,7 +9,7 @@ export { WIRE };
 export const WHO = `{
   "python": __import__("sys").executable,
   "version": getattr(__import__("sys").modules.get("residscope"), "__version__", None),
-  "wire": getattr(__import__("sys").modules.get("residscope.comm"), "WIRE", None)}`;
+  "wire": getattr(__import__("sys").modules.get("residscope.hosts.comm"), "WIRE", None)}`;
 
 export interface Who {
   python?: string;
@@ -17,7 +17,7 @@ export interface Who {
   wire?: string | null;
 }
 
-/** How a host sends the text of `attach.py`: run in a namespace of its own, so that the user's gets no name. */
+/** How a host sends the text of `hosts/attach.py`: run in a namespace of its own, so that the user's gets no name. */
 export const attaching = (code: string): string => `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
 
 /** What a kernel says of itself, as far as it is of the right types: a module of that name may hold anything. */
@@ -35,7 +35,7 @@ export function judge(who: Who, version: string, reload: string): LinkState {
     return { kind: "refused", words, line };
   }
   if (!who.wire) {
-    return { kind: "refused", words: `This kernel has Residscope ${who.version}, which could not be started there. Why, this line tells:`, line: "import residscope.comm" };
+    return { kind: "refused", words: `This kernel has Residscope ${who.version}, which could not be started there. Why, this line tells:`, line: "import residscope.hosts.comm" };
   }
   if (who.version === version) {
     if (who.wire === WIRE) return { kind: "ready" };

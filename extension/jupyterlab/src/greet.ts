@@ -3,7 +3,7 @@
 import type { Kernel } from "@jupyterlab/services";
 import { asWho, attaching, judge, type LinkState, WHO } from "@residscope/widgets";
 
-import attachCode from "../../../py_backend/residscope/attach.py";
+import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 import { version } from "../package.json";
 import { execute } from "./subshell";
 

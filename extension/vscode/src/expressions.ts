@@ -4,9 +4,9 @@ import { randomBytes } from "node:crypto";
 import type { Question } from "@residscope/widgets";
 import { attaching, pythonText, WHO } from "@residscope/widgets/pageless";
 
-import attachCode from "../../../py_backend/residscope/attach.py";
+import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 
-/** What only we write and read; as in `residscope.executed`. */
+/** What only we write and read; as in `residscope.hosts.execute`. */
 export const MIME = "application/vnd.residscope+json";
 
 /** What an answer bears, so that it is known from what other code shows meanwhile; another one for each request. */
@@ -23,4 +23,4 @@ export const greeting = (token: string): string => {
  * folder. There nothing is answered, and nothing is raised.
  */
 export const asking = (token: string, questions: Question[]): string =>
-  `getattr(__import__("sys").modules.get("residscope.executed"), "answer", lambda *_: None)(${pythonText(JSON.stringify(questions))}, "${token}")`;
+  `getattr(__import__("sys").modules.get("residscope.hosts.execute"), "answer", lambda *_: None)(${pythonText(JSON.stringify(questions))}, "${token}")`;

@@ -4,7 +4,7 @@ import type { Answer } from "@residscope/widgets";
 
 import type { Carried } from "./run";
 
-/** What is held at most; as in `residscope.executed`, which sends no longer answers. */
+/** What is held at most; as in `residscope.hosts.execute`, which sends no longer answers. */
 export const LIMITS = {
   /** Characters of one answer. */
   length: 128_000_000,

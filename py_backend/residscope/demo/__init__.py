@@ -5,8 +5,8 @@ Importing this package loads neither torch nor transformer_lens; calling `ioi` o
 
 from __future__ import annotations
 
-from .errors import DemoError
-from .ioi import Ioi, ioi, load
-from .model import demo_model_folder
+from residscope.demo.errors import DemoError
+from residscope.demo.ioi import Ioi, ioi, load
+from residscope.demo.model import demo_model_folder
 
 __all__ = ["DemoError", "Ioi", "demo_model_folder", "ioi", "load"]

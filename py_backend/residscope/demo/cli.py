@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__
-from ..files import in_place_of
-from .errors import DemoError
-from .ioi import load, local_folder
-from .model import demo_model_folder
+from residscope import __version__
+from residscope.base.files import in_place_of
+from residscope.demo.errors import DemoError
+from residscope.demo.ioi import load, local_folder
+from residscope.demo.model import demo_model_folder
 
 NOTEBOOK = "example.ipynb"
 

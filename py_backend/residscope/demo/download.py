@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
-from .errors import DemoError
+from residscope.demo.errors import DemoError
 
 _PIP = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; runpy.run_module('pip', run_name='__main__')"

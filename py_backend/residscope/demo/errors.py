@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ResidscopeError
+from residscope.errors import ResidscopeError
 
 
 class DemoError(ResidscopeError):

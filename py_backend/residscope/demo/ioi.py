@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..packages import because, first_line, is_missing
-from .errors import DemoError
-from .model import demo_model_folder, quiet_transformers
+from residscope.base.packages import because, first_line, is_missing
+from residscope.demo.errors import DemoError
+from residscope.demo.model import demo_model_folder, quiet_transformers
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

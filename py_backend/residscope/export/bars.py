@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..result import strongest
-from ..signed import signed
-from .look import QUIET, axis, colours, farthest, figure
-from .shown import Shown, known
+from residscope.attribution.result import strongest
+from residscope.base.signed import signed
+from residscope.export.figure_data import Shown, known
+from residscope.export.palette import QUIET, axis, colours, farthest, figure
 
 _TICKED = 20
 """Up to here each prompt has its number at the axis."""

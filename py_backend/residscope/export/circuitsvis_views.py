@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import ResidscopeError
-from ..packages import needed
-from .look import BLUE, ORANGE, limit
+from residscope.base.packages import needed
+from residscope.errors import ResidscopeError
+from residscope.export.palette import BLUE, ORANGE, limit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..protocol import Weighting
+    from residscope.terms import Weighting
 
 View = Literal["patterns", "heads"]
 
@@ -63,7 +63,7 @@ def to_circuitsvis(
             "CircuitsVis' `attention_patterns` knows no sign, and contributions take away, too: use "
             '`view="heads"` (or `residscope.attention(…).to_plotly()`).',
         )
-    from ..attention_maps import attention
+    from residscope.patterns.maps import attention
 
     found = attention(cache, heads, prompt=prompt, weighting=weighting, answers=answers, **given)
     values, tokens = found.values.float(), list(found.tokens)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..cache import CacheView
-from ..changes import changed
-from ..downsampling import Part
-from ..errors import ResidscopeError
-from ..heads import name, parse
-from ..protocol import Picture, Shown, WriteCode
-from ..targets import Targets
-from .script import Given, Script
-from .writing import call, literal
+from residscope.attribution.targets import Targets
+from residscope.cache.head_names import name, parse
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+from residscope.export.python_source import call, literal
+from residscope.export.script import Given, Script
+from residscope.patterns.downsampling import Part
+from residscope.session.change_notes import changed
+from residscope.wire.protocol import Picture, Shown, WriteCode
 
 __all__ = ["Given", "code"]
 

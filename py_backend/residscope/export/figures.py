@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-from ..errors import ResidscopeError
-from ..result import Attribution, of_prompt
-from ..signed import signed
-from .bars import layers, prompts, ranking
-from .look import (
+from residscope.attribution.result import Attribution, of_prompt
+from residscope.base.signed import signed
+from residscope.errors import ResidscopeError
+from residscope.export.bars import layers, prompts, ranking
+from residscope.export.figure_data import Shown, known
+from residscope.export.palette import (
     LINE,
     QUIET,
     axis,
@@ -24,7 +25,6 @@ from .look import (
     target_words,
     titled,
 )
-from .shown import Shown, known
 
 Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
 
@@ -68,7 +68,7 @@ def attribution_figure(
 def _heatmap(shown: Shown) -> Any:
     result = shown.result
     if result.by == "source":
-        from .maps import source_maps
+        from residscope.export.maps import source_maps
 
         return source_maps(shown.values, result.heads, shown.places, shown.titled())
     if "pos" in result.axes:

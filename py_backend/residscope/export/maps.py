@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from ..downsampling import Part, down_sampled
-from ..signed import signed
-from .look import (
+from residscope.base.signed import signed
+from residscope.export.palette import (
     axis,
     cells,
     diverging,
@@ -22,13 +21,14 @@ from .look import (
     token,
     token_names,
 )
+from residscope.patterns.downsampling import Part, down_sampled
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..attention_maps import Attention
-    from ..head_scores import Scores
-    from ..lens import TokenLens
+    from residscope.attribution.token_lens import TokenLens
+    from residscope.patterns.maps import Attention
+    from residscope.patterns.scores import Scores
 
 _ACROSS = 4
 

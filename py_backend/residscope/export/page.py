@@ -12,11 +12,12 @@ from unicodedata import normalize
 
 import msgspec
 
-from ..errors import ResidscopeError
-from ..files import in_place_of
-from ..legible import shown as fit
-from ..protocol import Contrast, Shown, Target
-from .snapshot import Snapshot
+from residscope.base.files import in_place_of
+from residscope.base.legible import shown as fit
+from residscope.errors import ResidscopeError
+from residscope.export.snapshot import Snapshot
+from residscope.terms import Contrast, Target
+from residscope.wire.protocol import Shown
 
 _STATIC = Path(__file__).parents[1] / "static"
 

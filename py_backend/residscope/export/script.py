@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-from .. import positions
-from ..cache import CacheView
-from ..legible import cut, legible
-from ..namespace import is_taken, leads_to, variables_of, ways_to
-from ..paths import parsed
-from ..protocol import WriteCode
-from ..targets import Targets, friendly
-from .writing import call, leads_somewhere, literal
+from residscope.attribution.targets import Targets, friendly
+from residscope.base.expressions import parsed
+from residscope.base.legible import cut, legible
+from residscope.cache import positions
+from residscope.cache.view import CacheView
+from residscope.export.python_source import call, leads_somewhere, literal
+from residscope.session.discovery import is_taken, leads_to, variables_of, ways_to
+from residscope.wire.protocol import WriteCode
 
 if TYPE_CHECKING:
     from torch import Tensor

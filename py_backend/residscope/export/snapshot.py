@@ -14,12 +14,12 @@ from typing import Any, get_args
 
 import msgspec
 
-from ..envelope import Buffers, answered
-from ..errors import ResidscopeError
-from ..heads import name
-from ..longer import silent, step
-from ..protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Holds, ReadTokenLens, Shown
-from .asks import Asks, Group, Views, at_once, on_screen, wanted
+from residscope.cache.head_names import name
+from residscope.compute.progress import report_progress, silent
+from residscope.errors import ResidscopeError
+from residscope.export.view_requests import Asks, Group, Views, at_once, on_screen, wanted
+from residscope.wire.envelope import Buffers, answered
+from residscope.wire.protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Holds, ReadTokenLens, Shown
 
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 
@@ -93,7 +93,7 @@ def snapshot(
     done, total = 0, sum(len(asks) for _, asks in groups)
     together = _lens_in_one(groups)
     for what, asks in groups:
-        step(done, total)
+        report_progress(done, total)
         with silent():
             if together and asks and isinstance(asks[0], ReadTokenLens):
                 record.warm(together.pop(), what)
@@ -148,7 +148,7 @@ class _Record:
             if what and time.monotonic() > self._until:
                 self.lacks.append(what)
                 return
-            step()
+            report_progress()
             taken[key] = self.ask(ask)
         size = sum(len(msgspec.json.encode(entry)) for entry in taken.values())
         if what and size > self._room:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import length_hint
 from typing import Any
 
-from ..errors import ResidscopeError
+from residscope.errors import ResidscopeError
 
 END: Any = object()
 """Stands for: there are no more items."""

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ..protocol import By
-from .tally import Frame, Told
+from residscope.many.accumulator import Frame, Told
+from residscope.terms import By
 
 FORM = "residscope attribute_many 1"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ResidscopeError
+from residscope.errors import ResidscopeError
 
 T = TypeVar("T")
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ResidscopeError
-from ..protocol import By
-from ..result import Attribution
-from .tally import Frame, Part, Tally
+from residscope.attribution.result import Attribution
+from residscope.errors import ResidscopeError
+from residscope.many.accumulator import Frame, Part, Tally
+from residscope.terms import By
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from ..export.figures import Kind
+    from residscope.export.figures import Kind
 
 _NOTES_SHOWN = 10
 

@@ -12,19 +12,19 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..attribution import attribute
-from ..errors import ResidscopeError
-from ..positions import Position
-from ..protocol import By, Norm
-from .file import Store, check_question, read
-from .items import END, Items, opened
-from .processes import Processes, left_by_processes
-from .question import mark, question, tokenizer_mark, what_differs
-from .result import AttributionSummary, ManyAttribution, result_of
-from .tally import Frame, Part, Tally, Told
+from residscope.attribution.attribute import attribute
+from residscope.cache.positions import Position
+from residscope.errors import ResidscopeError
+from residscope.many.accumulator import Frame, Part, Tally, Told
+from residscope.many.checkpoint import Store, check_question, read
+from residscope.many.fingerprint import mark, question, tokenizer_mark, what_differs
+from residscope.many.items import END, Items, opened
+from residscope.many.processes import Processes, left_by_processes
+from residscope.many.result import AttributionSummary, ManyAttribution, result_of
+from residscope.terms import By, NormConvention
 
 if TYPE_CHECKING:
-    from ..result import Attribution
+    from residscope.attribution.result import Attribution
 
 Resume = str | PathLike[str] | ManyAttribution | AttributionSummary | None
 _NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")  # what is wrong with the question is wrong with every item
@@ -37,7 +37,7 @@ def attribute_many(
     *,
     by: By = "head",
     position: Position = "last",
-    norm: Norm = "frozen",
+    norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
     model: Any = None,
@@ -58,7 +58,7 @@ def attribute_many(
     *,
     by: By = "head",
     position: Position = "last",
-    norm: Norm = "frozen",
+    norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
     model: Any = None,
@@ -78,7 +78,7 @@ def attribute_many(
     *,
     by: By = "head",
     position: Position = "last",
-    norm: Norm = "frozen",
+    norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
     model: Any = None,

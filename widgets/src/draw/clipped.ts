@@ -12,7 +12,7 @@ const FAR = 1.5;
  * peaks the scale ends at the 99th percentile (so up to 100 columns nothing but the first is left out), and never short of
  * the column `last`, which is what is asked about. Cells would be the wrong voters: where only the last position has an
  * answer, what matters is less than a hundredth of them. If nothing reaches 1.5 times as far, all of it is on the scale.
- * The same rule as `clipped` in export/look.py.
+ * The same rule as `clipped` in export/palette.py.
  */
 export function clippedLimit(values: Float32Array, columns: number, last: number | null, left: (column: number) => boolean = () => false): number {
   const peaks = Array.from({ length: columns }, () => 0);

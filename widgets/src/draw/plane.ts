@@ -17,7 +17,7 @@ export interface Plane extends Frame {
   values: Float32Array;
 }
 
-/** The most figures of a map that the kernel sends; see py_backend/residscope/downsampling.py. */
+/** The most figures of a map that the kernel sends; see py_backend/residscope/patterns/downsampling.py. */
 const SENT = 512 * 512;
 
 export const length = ({ start, stop }: Span): number => stop - start;

@@ -1,0 +1,233 @@
+"""How the heads of a layer read: their pattern, the values there are to read, and what gates them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from residscope.attribution.components import head_outputs
+from residscope.cache.structure import named_layers
+from residscope.cache.view import CacheView
+from residscope.compute.precision import working
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What some heads of one layer read: z = gate · (pattern @ v).
+
+    Attributes:
+        pattern: How much each destination reads from each source, as it was cached: it is large, and not all of it may
+            be wanted. `part` has it in the working precision.
+        v: What stands at each source (in grouped-query models several heads have one `v`).
+        z: What the head has read in all; None where it was not cached.
+        gate: What multiplies it at each destination; None where nothing does, or nothing known fits.
+    """
+
+    pattern: Float[Tensor, "batch head destination source"]
+    v: Float[Tensor, "batch head source d_head"]
+    z: Float[Tensor, "batch head destination d_head"] | None
+    gate: Float[Tensor, "batch head destination d_head"] | None
+
+    def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
+        """Some heads, destinations and sources of the pattern."""
+        return working(self.pattern[:, heads, rows, columns])
+
+    def left(self) -> float:
+        """How far `z` is from what the sources give, beside the largest `z`; 0 where it was not cached.
+
+        Of a long prompt some destinations, evenly spread, stand for all.
+        """
+        if self.z is None or self.z.numel() == 0:
+            return 0.0
+        some = spread(self.z.shape[2])
+        z, read = self.z[:, :, some], self.part(ALL, some, ALL) @ self.v
+        read = read if self.gate is None else read * self.gate[:, :, some]
+        return float((read - z).abs().max() / z.abs().max().clamp(min=1e-30))
+
+
+ALL = slice(None)
+"""All heads, destinations, or sources."""
+
+SAMPLE = 128
+"""So many destinations tell how a layer reads."""
+
+
+def spread(size: int) -> slice:
+    """Some of so many destinations, evenly spread; all of few."""
+    step = -(-size // SAMPLE)
+    return slice((size - 1) % step, None, step)
+
+
+def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
+    """The activations that tell how a layer reads."""
+    endings = ("hook_pattern", "hook_v", "v_norm.hook_out", "hook_z")
+    names = tuple(f"blocks.{layer}.attn.{ending}" for ending in endings)
+    gate = _gate_name(view, layer)
+    return names if gate is None else (*names, gate)
+
+
+def sources_of(view: CacheView, layer: int) -> int:
+    """How many sources a layer's patterns have: more than positions were run behind a key/value cache or a prefix."""
+    return int(view.get(f"blocks.{layer}.attn.hook_pattern").shape[-1])
+
+
+def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
+    """All patterns of a layer, where they have the same destinations and sources.
+
+    Raises:
+        ResidscopeError: If they were not cached, or only for some positions (`pos_slice`).
+    """
+    patterns = view.get(f"blocks.{layer}.attn.hook_pattern")
+    if tuple(patterns.shape[-2:]) != (view.n_pos, view.n_pos):
+        raise ResidscopeError(
+            "pos-slice",
+            f"The attention in this cache has {patterns.shape[-2]} destinations and {patterns.shape[-1]} sources, but "
+            f"{view.n_pos} positions were cached. `residscope.attention(cache, …)` has these patterns as they are; for "
+            "the rest cache all positions: leave out `pos_slice` in `run_with_cache`, and run the whole prompt at "
+            "once, not behind past keys or a prefix.",
+        )
+    return patterns
+
+
+def some_pattern(
+    view: CacheView,
+    positions: Int[Tensor, " batch"] | None,
+    layer: int,
+    heads: Sequence[int],
+    *,
+    square: bool = True,
+) -> Float[Tensor, "batch head destination source"]:
+    """The patterns of some heads at one destination of each prompt, or at all, as they were cached.
+
+    Unless they need not be `square`, they have the same destinations and sources.
+
+    Where the heads stand side by side nothing is copied.
+
+    Raises:
+        ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
+    """
+    patterns = whole_pattern(view, layer) if square else view.get(f"blocks.{layer}.attn.hook_pattern")
+    check_heads(layer, heads, patterns.shape[1])
+    picked = view.pick(patterns.transpose(1, 2), positions)  # [batch, destination, head, source]
+    return _some(picked, heads).transpose(1, 2)
+
+
+def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
+    """Some of the heads; where they stand in a row nothing is copied."""
+    start = heads[0] if heads else 0
+    if list(heads) == list(range(start, start + len(heads))):
+        return tensor[:, :, start : start + len(heads)]
+    return tensor[:, :, list(heads)]
+
+
+def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
+    """Refuse heads that a layer does not have, where layers differ in their number of heads."""
+    if any(head >= count for head in heads):
+        raise ResidscopeError("head", f"Layer {layer} of this model has only {count} heads.")
+
+
+def reads(
+    view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int], cut: tuple[int, int]
+) -> Reads:
+    """What some heads of a layer read.
+
+    Args:
+        view: The cache.
+        positions: One destination per prompt, or None for all.
+        layer: The layer.
+        heads: The heads' indices.
+        cut: The number and the width of the layer's heads, by the weights they write with.
+
+    Raises:
+        ResidscopeError: If there is no such head, or `pattern` or `v` was not cached for all positions, or, where heads
+            gate what they have read, the gate or `z` was not.
+    """
+    check_heads(layer, heads, cut[0])
+    pattern = some_pattern(view, positions, layer, heads)
+    v = _values(view, layer, heads, cut)
+    z = None
+    if view.has(f"blocks.{layer}.attn.hook_z"):
+        z = working(_some(head_outputs(view, positions, layer, cut), heads)).transpose(1, 2)
+    name = _gate_name(view, layer)
+    if name is None:
+        return Reads(pattern, v, z, None)
+    if z is None:  # without it nothing tells how the gate is applied
+        z = view.get(f"blocks.{layer}.attn.hook_z")
+    raw = view.rows(name, positions).flatten(2)  # a figure for each unit, or one for each head
+    if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
+        return Reads(pattern, v, z, None)
+    raw = _some(raw.unflatten(-1, (cut[0], -1)), heads).transpose(1, 2)
+    some = spread(raw.shape[2])
+    rounding = view.rounding_step(*read_names(view, layer))
+    gate = _gate(raw[:, :, some], working(pattern[:, :, some]) @ v, z[:, :, some], rounding)
+    return Reads(pattern, v, z, None if gate is None else gate(raw))
+
+
+def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
+    """A note on heads whose output is gated after they have read."""
+    names = {layer: name for layer in sorted(set(layers)) if (name := _gate_name(view, layer))}
+    if not names:
+        return []
+    return [
+        f"The heads in {named_layers(names)} gate what they have read (`{next(iter(names.values()))}`): each source's "
+        "part passes the gate as it stood."
+    ]
+
+
+def is_gated(view: CacheView, layer: int) -> bool:
+    """Whether this layer's heads gate what they have read."""
+    return _gate_name(view, layer) is not None
+
+
+def _gate_name(view: CacheView, layer: int) -> str | None:
+    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one.
+
+    A cache that was filtered may lack it, so the module is asked, too.
+    """
+    attention = getattr(view.model.blocks[layer], "attn", None)
+    names = {name: f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")}
+    held = view.first(*names.values())
+    return held or next((names[name] for name in names if hasattr(attention, name.split(".")[0])), None)
+
+
+def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Callable[[Tensor], Tensor] | None:
+    """What makes the gate, that multiplies what a head has read, of what was cached; None where nothing known fits.
+
+    The cache holds the gate before its activation function. Which function it is, the head's own output tells: the one
+    for which gate · (pattern @ v) is `hook_z`.
+    """
+    import torch
+    from torch.nn.functional import silu, softplus
+
+    def as_it_is(x: Tensor) -> Tensor:
+        return x
+
+    gates: list[Callable[[Tensor], Tensor]] = [torch.sigmoid, softplus, silu, torch.tanh, as_it_is]
+    errors = [float((gate(raw) * read - z).abs().max()) for gate in gates]
+    best = errors.index(min(errors))
+    near = max(1e-4, 8 * step) * float(z.abs().max())
+    return gates[best] if errors[best] <= near else None
+
+
+def _values(
+    view: CacheView, layer: int, heads: Sequence[int], cut: tuple[int, int]
+) -> Float[Tensor, "batch head source d_head"]:
+    """What heads read at each source: their group's `v`, after a norm on it where the model has one."""
+    name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
+    v = view.get(name)  # [batch, source, group, d_head]
+    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):
+        v = v.transpose(1, 2)  # latent attention keeps [batch, head, source, d_head]
+    if v.ndim != 4 or v.shape[-1] != cut[1] or cut[0] % v.shape[2]:
+        raise ResidscopeError(
+            "values",
+            f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {cut[1]}]: what each source brings cannot "
+            "be told for this kind of attention.",
+        )
+    groups = [head * v.shape[2] // cut[0] for head in heads]
+    return working(_some(v, groups)).transpose(1, 2)

@@ -1,0 +1,102 @@
+"""What each component adds at each position: a map component × position, towards the target at that position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from residscope.attribution.attribute import decompose
+from residscope.attribution.components import layer_heads
+from residscope.attribution.missing import lacking
+from residscope.attribution.model_value import measure
+from residscope.attribution.sources import wanted_heads
+from residscope.attribution.targets import Targets
+from residscope.cache.finite import check_finite
+from residscope.cache.head_names import name
+from residscope.cache.positions import assumed
+from residscope.cache.token_labels import padding_in_mean
+from residscope.errors import ResidscopeError
+from residscope.patterns.weighting import Goal
+from residscope.session.change_notes import changed
+from residscope.terms import NormConvention, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PositionMap:
+    """Rows by label, in logits; `own` is the model's own figure at each position, NaN where it is not known.
+
+    Of `by="layer"` rows + constant = own; of `by="accumulated"` the last row + constant.
+    """
+
+    labels: list[str]
+    values: Float[Tensor, "component position"]
+    own: Float[Tensor, " position"]
+    notes: list[str]
+    missing: list[str] = field(default_factory=list)
+
+
+def position_map(
+    targets: Targets,
+    target: Target,
+    by: Literal["accumulated", "layer", "head"],
+    prompt: int | None,
+    logits: Tensor | None = None,
+    norm: NormConvention = "frozen",
+    heads: Sequence[str] = (),
+) -> PositionMap:
+    """What each component adds at each position.
+
+    Args:
+        targets: Resolves the target.
+        target: The target; it is the same at all positions.
+        by: `"layer"`, `"accumulated"`, or the named heads.
+        prompt: The prompt, or None for the mean over prompts.
+        logits: The model's output, where it was given.
+        norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.
+        heads: For `"head"`: their names, one row each.
+
+    Raises:
+        ResidscopeError: As `attribute`.
+    """
+    notes = assumed(targets.view) + padding_in_mean(targets.view, prompt)
+    if prompt is not None:  # the others need not be computed
+        targets, target = targets.only(target, range(prompt, prompt + 1))
+        logits = None if logits is None else logits[prompt : prompt + 1]
+    if by == "head":
+        return _heads(targets, target, heads, logits, notes)
+    norm = norm if by == "accumulated" else "frozen"
+    found = decompose(targets.view, targets, target, by, None, logits, norm)
+    own = found.measured.mean(0)
+    return PositionMap(found.labels, found.values.mean(1), own, found.notes + notes, lacking(by, found.missing))
+
+
+def _heads(
+    targets: Targets, target: Target, heads: Sequence[str], logits: Tensor | None, notes: list[str]
+) -> PositionMap:
+    import torch
+
+    view, every = targets.view, range(targets.view.batch)
+    goal = Goal(targets, target, None)
+    readout = goal.readout(every)
+    measured = measure(readout, targets, target, logits).value
+    own = view.like.new_full((view.n_pos,), float("nan")) if measured is None else measured.mean(0)
+    notes = changed(view) + notes
+    if not heads:
+        return PositionMap([], own.new_zeros(0, view.n_pos), own, notes)
+    wanted = wanted_heads(view, list(heads))
+    rows: dict[tuple[int, int], Tensor] = {}
+    for layer in sorted({layer for layer, _ in wanted}):
+        notes = notes + [note for note in goal.check(layer) if note not in notes]
+        worth, _ = layer_heads(readout, layer)
+        for head in [head for of, head in wanted if of == layer]:
+            if head >= len(worth):
+                raise ResidscopeError("head", f"Layer {layer} of this model has only {len(worth)} heads.")
+            rows[layer, head] = worth[head].mean(0)
+    values = torch.stack([rows[head] for head in wanted])
+    check_finite(view, values)
+    return PositionMap([name(*head) for head in wanted], values, own, notes)

@@ -1,0 +1,49 @@
+"""What the model predicts, and the target where nobody has said one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residscope.cache import positions
+from residscope.cache.unembedding import Output, written_logits
+from residscope.cache.view import CacheView
+from residscope.cache.vocabulary import Vocabulary
+from residscope.errors import ResidscopeError
+from residscope.terms import Contrast, Prediction, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+def predicted(view: CacheView, position: int | None, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
+    """All logits at one position of each prompt (None: its last): the given ones, else the cache's, else the stream's.
+
+    Args:
+        view: The cache.
+        position: The position.
+        given: The model's output, where the user gave it: `[batch, pos, d_vocab]`.
+    """
+    where = positions.resolve(view, "last" if position is None else position)
+    logits = view.take(given, where) if given is not None else Output.of(view.model)(written_logits(view, where))
+    return logits.squeeze(1)
+
+
+def suggestions(
+    view: CacheView, prompt: int | None, position: int | None, k: int, given: Tensor | None
+) -> list[Prediction]:
+    """The model's top predictions, likeliest first; in the mean over prompts probabilities are averaged."""
+    logits = predicted(view, position, given)
+    row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
+    if not bool(row.isfinite().all()):
+        raise ResidscopeError("not-finite", "The logits hold NaN or infinity: the model predicts nothing here.")
+    top = row.topk(min(max(k, 1), 100, row.shape[0]))
+    token = Vocabulary(view.model).token
+    return [Prediction(token(id), p) for id, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+
+
+def top_two(view: CacheView, given: Tensor | None = None) -> Target:
+    """The model's own two top predictions, for each prompt, at its last real token."""
+    top = predicted(view, None, given).topk(2, dim=-1).indices.tolist()
+    token = Vocabulary(view.model).token
+    return Target([Contrast([token(first)], [token(second)]) for first, second in top], own=True)

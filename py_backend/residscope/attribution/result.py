@@ -1,0 +1,204 @@
+"""`Attribution`: one decomposition, with what it adds up to and what a reader should know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from residscope.base.packages import pandas
+from residscope.base.signed import signed
+from residscope.errors import ResidscopeError
+from residscope.terms import By, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from residscope.export.figures import Kind
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """One decomposition of a logit, a logit difference or a direction. All figures are logits.
+
+    With `position=None` every tensor has one more axis, the position (`axes` says where).
+
+    Attributes:
+        values: `[component, batch]`, the worth of each row in each prompt; for `by="source"` `[source, head, batch]`.
+        labels: The names along the first axis, TransformerLens' own: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`,
+            `0_mlp_out`, `0_pre`, …; for `by="source"` the positions.
+        measured: `[batch]`, the model's own figure; NaN where there is nothing to read it from. For `by="source"`
+            `[head, batch]`, what each head is worth by its `hook_z`.
+        constant: `[batch]`, what the final norm's bias, the unembedding's bias and a soft-cap add.
+        unexplained: `[batch]`, what is left over: measured − Σ rows − constant.
+        by: The decomposition.
+        measured_from: Where `measured` was read, in words.
+        tolerance: Up to here `unexplained` is rounding, for this cache's precision.
+        notes: What a reader of the figures should know, in sentences; also why something is unexplained.
+        own: Whether `measured` is the model's own output; else it is only what the final stream in the cache gives.
+        axes: The names of the axes of `values`.
+        heads: For `by="source"`, the heads along its second-last axis: `["L9H9", …]`.
+        missing: Activations that were not cached, and whose rows are left out: then the rows are exact, each by itself,
+            but not complete, and `unexplained` holds what the others add. For `by="accumulated"` the points left out.
+        target: What was attributed, each answer as its tokens; None where items of several targets are put together.
+        model: The model's name.
+    """
+
+    values: Float[Tensor, "component batch"]
+    labels: list[str]
+    measured: Float[Tensor, " batch"]
+    constant: Float[Tensor, " batch"]
+    unexplained: Float[Tensor, " batch"]
+    by: By
+    measured_from: str
+    tolerance: float
+    notes: list[str] = field(default_factory=list)
+    own: bool = True
+    axes: tuple[str, ...] = ("component", "batch")
+    heads: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
+    _parts: int | None = None
+    _grid: tuple[int, int] | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many of the first rows are what was asked for (heads, neurons); the others are the rest of the model."""
+        return len(self.labels) if self._parts is None else self._parts
+
+    @property
+    def grid(self) -> Float[Tensor, "layer head batch"]:
+        """The head rows as `[layer, head, batch]`; NaN in a layer that has no attention heads."""
+        if self._grid is None:
+            raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
+        layers, heads = self._grid
+        places = [[int(part) for part in label[1:].split("H")] for label in self.labels[: self.parts]]
+        grid = self.values.new_full((layers * heads, *self.values.shape[1:]), float("nan"))
+        grid[[layer * heads + head for layer, head in places]] = self.values[: self.parts]
+        return grid.unflatten(0, self._grid)
+
+    def mean(self) -> Float[Tensor, " component"]:
+        """The rows averaged over prompts, in logits."""
+        return self.values.mean(self.axes.index("batch"))
+
+    def std(self) -> Float[Tensor, " component"]:
+        """How far the rows spread over prompts: the standard deviation, in logits (0 for a single prompt)."""
+        axis = self.axes.index("batch")
+        return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
+
+    def to_frame(self) -> Any:
+        """A pandas table in logits: the rows by label, a column per prompt (and per position or head, where there are).
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        pd = pandas()
+        values = self.values.cpu()
+        said = {"batch": "prompt", "pos": "position"}
+        names = [said.get(axis, axis) for axis in self.axes[1:]]
+        entries: list[Any] = [
+            self.heads if axis == "head" else range(size)
+            for axis, size in zip(self.axes[1:], values.shape[1:], strict=True)
+        ]
+        many = pd.MultiIndex.from_product(entries, names=names)
+        columns: Any = pd.RangeIndex(values.shape[1], name=names[0]) if len(names) == 1 else many
+        index = pd.Index(self.labels, name=self.axes[0])
+        return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
+
+    def to_csv(self, path: str | PathLike[str] | None = None) -> str | None:
+        """The table of `to_frame` as CSV, in logits.
+
+        Args:
+            path: Where to write it; by default the text is returned.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        return self.to_frame().to_csv(path)
+
+    def to_plotly(
+        self,
+        kind: Kind | None = None,
+        prompt: int | None = None,
+        *,
+        other: Attribution | None = None,
+        k: int = 5,
+        tokens: Sequence[str] | None = None,
+        rows: Sequence[str] | None = None,
+        names: tuple[str, str] = ("this", "other"),
+    ) -> Any:
+        """A plotly figure, in logits: blue adds, orange takes away.
+
+        Args:
+            kind: `"heatmap"` (layer × head of `by="head"`; with `position=None` component × position, or, of sources,
+                destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
+                `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt), or
+                `"scatter"` (against `other`). By default what suits `by`.
+            prompt: The prompt; None is the mean over prompts.
+            other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run.
+            k: For `"ranking"`: so many rows of each sign.
+            tokens: Texts of the prompt's tokens, to name positions with. They are drawn as text, whatever is in them.
+            rows: For a heatmap component × position, and for `"prompts"`: the labels of the rows that are drawn; by
+                default all, and the strongest (of the lens the last).
+            names: For `"scatter"`: what the two axes are called.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed, or the kind does not suit this decomposition.
+        """
+        from residscope.export.figures import attribution_figure
+
+        return attribution_figure(self, kind, prompt, other=other, k=k, tokens=tokens, rows=rows, names=names)
+
+    def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
+        """The k most positive and the k most negative rows, strongest first.
+
+        With `by="head"` only heads are ranked, with `by="neuron"` only neurons.
+
+        Args:
+            k: How many of each sign.
+            prompt: The prompt; None is the mean over prompts. Positions and heads are always averaged over.
+        """
+        means = of_prompt(self, self.values[: self.parts], prompt).reshape(self.parts, -1).mean(1)
+        return [(self.labels[i], float(means[i])) for i in strongest(means, k)]
+
+    def __repr__(self) -> str:
+        """A summary a person can read."""
+        top = self.top(2)
+        largest = max((abs(value) for _, value in top), default=0.0)
+        rows = ", ".join(f"{label} {signed(value, largest).replace('−', '-')}" for label, value in top)
+        shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
+        of = f" of {', '.join(self.heads)}" if self.heads else ""
+        return (
+            f'Attribution(by="{self.by}"{of}, {shape}; measured {float(self.measured.mean()):+.3f}, '
+            f"constant {float(self.constant.mean()):+.3f}, unexplained {float(self.unexplained.mean()):+.1e}; {rows}"
+            f"{''.join(f'; note: {note}' for note in self.notes)})"
+        )
+
+
+def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
+    """Figures of one prompt, or their mean over prompts; `values` has the axes of the result, but for the first ones.
+
+    Raises:
+        ResidscopeError: If there is no such prompt.
+    """
+    at = result.axes.index("batch") - (result.values.ndim - values.ndim)
+    count = values.shape[at]
+    if prompt is None:
+        return values.mean(at)
+    if not -count <= prompt < count:
+        raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+    return values.select(at, prompt)
+
+
+def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:
+    """The rows of the k largest positive values, then those of the k largest negative ones, strongest first."""
+    k = min(max(k, 0), len(values))
+    best, worst = values.topk(k), values.topk(k, largest=False)
+    rows = [i for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True) if value > 0]
+    return rows + [i for i, value in zip(worst.indices.tolist(), worst.values.tolist(), strict=True) if value < 0]

@@ -1,0 +1,409 @@
+"""`token_lens`: what the model would predict if it stopped at a point of the residual stream, by position.
+
+Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); TransformerLens' `accumulated_resid(apply_ln=True)`,
+made exact for norms that are not folded, and with what the model does to its logits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.predictions import top_two
+from residscope.attribution.readout import final_scale
+from residscope.attribution.targets import Targets
+from residscope.attribution.word_spaces import without_space
+from residscope.base.packages import pandas
+from residscope.cache.finite import check_finite
+from residscope.cache.norms import Norm, odd_final_norm
+from residscope.cache.positions import assumed, on_padding, resolve
+from residscope.cache.structure import Structure
+from residscope.cache.token_labels import padding_in_mean
+from residscope.cache.unembedding import Output, unembedding_of_stream
+from residscope.cache.view import CacheView, not_cached
+from residscope.compute.precision import working
+from residscope.compute.torch_context import calm
+from residscope.errors import ResidscopeError
+from residscope.patterns.weighting import blocks
+from residscope.session.change_notes import changed, seen, steadily
+from residscope.terms import NormConvention, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+__all__ = ["TokenLens", "lens", "token_lens"]
+
+_FIGURES = 6_000_000  # logits at once: 24 MB, so that each step of the work is short
+_POINT = re.compile(r"(\d+)_(pre|mid)")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLens:
+    """The likeliest tokens at points of the residual stream.
+
+    In the mean over prompts probabilities are averaged over them.
+
+    Attributes:
+        points: The points, `"3_pre"`, `"3_mid"`, `"final_post"`: the first axis.
+        positions: The positions: the second axis.
+        tokens: The texts of the likeliest tokens, likeliest first: `tokens[point][position][k]`.
+        ids: `[point, position, k]`, their ids.
+        probabilities: `[point, position, k]`, 0 to 1.
+        answer_probability: `[point, position]`, that of the answer (of the likeliest, where a prompt has several);
+            None where there is no answer token (a direction).
+        rank: `[point, position]`, the answer's rank, 1 being the likeliest token; in the mean over prompts the median
+            of the prompts' ranks (of two the better one).
+        norm: Whether the final norm's scale is held (`"frozen"`) or `"recomputed"` at each point.
+        notes: What a reader of the figures should know, in sentences.
+    """
+
+    points: list[str]
+    positions: list[int]
+    tokens: list[list[list[str]]]
+    ids: Int[Tensor, "point position k"]
+    probabilities: Float[Tensor, "point position k"]
+    answer_probability: Float[Tensor, "point position"] | None
+    rank: Int[Tensor, "point position"] | None
+    norm: NormConvention
+    notes: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
+
+    def to_frame(self) -> Any:
+        """A pandas table of the likeliest tokens' texts: a row for each point, a column for each position.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        pd = pandas()
+        columns: Any = pd.Index(self.positions, name="position")
+        rows = [[tokens[0] for tokens in row] for row in self.tokens]
+        return pd.DataFrame(rows, index=pd.Index(self.points, name="point"), columns=columns)
+
+    def to_plotly(self) -> Any:
+        """A plotly figure: the likeliest token in each cell, coloured by its probability.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed.
+        """
+        from residscope.export.maps import token_lens_figure
+
+        return token_lens_figure(self)
+
+    def __repr__(self) -> str:
+        """A summary a person can read."""
+        last = self.tokens[-1][-1][0], float(self.probabilities[-1, -1, 0])
+        answer = ""
+        if self.answer_probability is not None and self.rank is not None:
+            answer = f", the answer {float(self.answer_probability[-1, -1]):.3f} (rank {int(self.rank[-1, -1])})"
+        return (
+            f'TokenLens({len(self.points)} points × {len(self.positions)} positions, norm="{self.norm}"; '
+            f"at {self.points[-1]}, position {self.positions[-1]}: {last[0]!r} {last[1]:.3f}{answer}"
+            f"{''.join(f'; note: {note}' for note in self.notes)})"
+        )
+
+
+def token_lens(
+    cache: Any,
+    answers: Any = None,
+    *,
+    prompt: int | None = None,
+    k: int = 5,
+    points: Sequence[str] | str | None = None,
+    positions: Sequence[int] | int | None = None,
+    norm: NormConvention = "recomputed",
+    logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+) -> TokenLens:
+    """What the model would predict if it stopped at points of the residual stream (logit lens).
+
+    Final norm, unembedding, logit scale and soft-cap are the model's own.
+
+    Args:
+        cache: An `ActivationCache`.
+        answers: Whose probability and rank are told, as in `attribute` (of a pair, the answer's); by default the
+            model's own top prediction at each prompt's last token.
+        prompt: The prompt, or None for the mean over prompts of the probabilities.
+        k: So many tokens for each cell.
+        points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all.
+        positions: Positions, or None for all.
+        norm: The final norm's scale `"recomputed"` at each point (what the model would say there), or held `"frozen"`
+            at the value that it had at the end.
+        logits: The model's output, where the cache does not hold it and no answers are given.
+        tokens: Token ids, where the cache does not hold them; used to tell padding.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
+        model: The model, where `cache.model` is gone.
+
+    Returns:
+        The likeliest tokens, their probabilities, and the answer's probability and rank.
+
+    Raises:
+        ResidscopeError: With a sentence that says what is wrong and what to do.
+
+    Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
+    """
+    looked = seen(cache, model)
+
+    def work() -> TokenLens:
+        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+
+        def found() -> TokenLens:
+            targets, which = Targets.of(view), view.check_prompt(prompt)
+            given = None if logits is None else view.whole_logits(logits)
+            said = []
+            try:
+                target = top_two(view, given) if answers is None else targets.resolve(answers)
+            except ResidscopeError as error:
+                if error.code != "no-logits":
+                    raise
+                # What stands in the middle can be read all the same.
+                target, said = Target([]), [_NO_ANSWER]
+            chosen = all_points(view) if points is None else _named_points(points)
+            found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
+            said = targets.said + without_space(targets, target, None, given) + said
+            return replace(found, notes=said + found.notes + _from_the_end(view, positions))
+
+        return calm(view.stream.device, found)
+
+    return steadily(cache, model, looked, work)
+
+
+_NO_ANSWER = (
+    "No answer was given, and the cache holds neither logits nor the final residual stream that would tell the model's "
+    "own: pass `answers=` or `logits=` for its probability and rank."
+)
+
+
+def lens(
+    targets: Targets,
+    target: Target,
+    points: Sequence[str],
+    positions: Sequence[int],
+    prompt: int | None,
+    k: int,
+    norm: NormConvention,
+) -> TokenLens:
+    """`token_lens` for callers who hold the parts already (the service): `positions` are counted from the start."""
+    import torch
+
+    view = targets.view
+    if norm not in ("frozen", "recomputed"):
+        raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
+    if not is_count(k):
+        raise ResidscopeError("k", f"`k={k!r}` is no number of tokens: give a whole number.")
+    if not points or not positions:
+        raise ResidscopeError("points", "The token lens needs one point and one position at least.")
+    notes = changed(view) + odd_final_norm(view) + assumed(view)
+    notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
+    if prompt is not None:
+        targets, target = targets.only(target, range(prompt, prompt + 1))
+    read = Reader(targets.view, norm)
+    has_answer = target.direction is None and bool(target.contrasts)
+    answers = _answers(target, targets.view.batch) if has_answer else None
+    columns = [_column(read, points, block, answers, k) for block in blocks(positions, read.rows)]
+
+    def whole(name: str) -> Tensor:
+        return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
+
+    ids, probabilities = whole("ids"), whole("probabilities")
+    named = {id: targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
+    texts = [[[named[id] for id in cell] for cell in row] for row in ids.tolist()]
+    answer, rank = (None, None) if answers is None else (whole("answer"), whole("rank"))
+    if "final_post" in points:
+        notes += read.differs(positions[-1])
+    return TokenLens(
+        list(points), list(positions), texts, ids, probabilities, answer, rank, norm, notes, target, view.model_name
+    )
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Some cells of the lens."""
+
+    ids: Int[Tensor, "*point position k"]
+    probabilities: Float[Tensor, "*point position k"]
+    answer: Float[Tensor, "*point position"] | None
+    rank: Int[Tensor, "*point position"] | None
+
+    def __getitem__(self, point: int) -> _Cells:
+        """Those of one point."""
+        answer, rank = (None if part is None else part[point] for part in (self.answer, self.rank))
+        return _Cells(self.ids[point], self.probabilities[point], answer, rank)
+
+
+def _column(
+    read: Reader, points: Sequence[str], positions: Sequence[int], answers: Tensor | None, k: int
+) -> list[_Cells]:
+    """The cells of each point. They are kept: a view asks for other points beside those that it has."""
+    asked = ("lens", read.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
+    memo = read.view.memo.part(*asked)
+    found: dict[str, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
+    for some in blocks([point for point in points if point not in found], read.rows // len(positions)):
+        cells = _cells(read, some, positions, answers, k)
+        for number, point in enumerate(some):
+            found[point] = cells[number]
+            memo.put(point, value=cells[number], size=16 * len(positions) * (k + 1))
+    return [found[point] for point in points]
+
+
+def _cells(read: Reader, points: Sequence[str], positions: Sequence[int], answers: Tensor | None, k: int) -> _Cells:
+    """Cells of some points and positions; prompts are added up, as many at a time as fit the budget."""
+    import torch
+
+    batch = read.view.batch
+    total: Tensor | None = None
+    said: list[Tensor] = []
+    ranks: list[Tensor] = []
+    for prompts in blocks(range(batch), read.rows // (len(points) * len(positions))):
+        logits = read(points, positions, range(prompts[0], prompts[-1] + 1))
+        shares = logits.softmax(-1)
+        if answers is not None:
+            ids = answers[prompts[0] : prompts[-1] + 1].to(logits.device)
+            ids = ids[:, None, None].expand(*logits.shape[:3], -1)
+            said.append(shares.gather(-1, ids).amax(-1))
+            best = logits.gather(-1, ids).amax(-1)
+            # Counted in 32 bits, and read off the logits: shares far below the first one's are 0 alike.
+            ranks.append(1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long())
+        part = shares[0] if len(prompts) == 1 else shares.sum(0)
+        total = part if total is None else total.add_(part)
+    if total is None or not bool(total.isfinite().all()):
+        check_finite(read.view, total)
+        raise ResidscopeError("no-residual", "This cache holds no prompt.")
+    top = total.topk(min(max(k, 1), total.shape[-1]))
+    answer, rank = (torch.cat(said).mean(0), torch.cat(ranks).median(0).values) if said else (None, None)
+    return _Cells(top.indices, top.values / batch, answer, rank)
+
+
+class Reader:
+    """From points of the stream to logits.
+
+    Args:
+        view: The cache.
+        norm: Whether the final norm's scale is held or recomputed.
+
+    Attributes:
+        view: The cache.
+        norm: Whether the scale is held.
+        rows: So many rows of logits fit the budget.
+    """
+
+    def __init__(self, view: CacheView, norm: NormConvention) -> None:
+        self.view, self.norm, self._frozen = view, norm, norm == "frozen"
+        self._W_U, self._b_U = unembedding_of_stream(view)
+        self._output = Output.of(view.model)
+        self._norm = Norm.of(getattr(view.model, "ln_final", None), view)
+        self._carries = Structure(view).carries
+        self.rows = max(1, _FIGURES // self._W_U.shape[1])
+
+    def __call__(
+        self, points: Sequence[str], positions: Sequence[int], prompts: range
+    ) -> Float[Tensor, "prompt point position d_vocab"]:
+        """The logits at some points, positions and prompts."""
+        import torch
+
+        part, at = self.view.only(prompts), list(positions)
+        stream = torch.stack([self._stream(part, point)[:, at] for point in points], dim=1)
+        divisor = final_scale(part, self._norm, None)[:, None, at] if self._frozen else self._norm.scale(stream)
+        rows = self._norm.centre(stream) / divisor[..., None]
+        rows = rows if self._norm.weight is None else rows * self._norm.weight
+        rows = rows if self._norm.bias is None else rows + self._norm.bias
+        return self._output(self._unembedded(rows.to(self._W_U.device)))
+
+    def differs(self, position: int) -> list[str]:
+        """A note, where the end of the stream does not give what the model itself said (seen in the first prompt)."""
+        name = self.view.first("unembed.hook_out", "hook_unembed")
+        if name is None:
+            return [
+                "The cache holds no logits: that the last row is what the model itself said was not checked (a hook on "
+                "the final norm or the unembedding, or what the model does to its logits, would not be in it)."
+            ]
+        own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
+        gap = float((self(["final_post"], [position], range(1)).flatten().softmax(-1).to(own) - own).abs().max())
+        if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):
+            return []
+        return [
+            "The last row is what the final norm and the unembedding make of the stream; the model's own probabilities "
+            f"differ by up to {gap:.2g}: it does more between, or its weights were changed since the cache was made."
+        ]
+
+    def _stream(self, part: CacheView, point: str) -> Float[Tensor, "batch pos d_model"]:
+        if point == "final_post":
+            return part.rows(f"blocks.{part.n_layers - 1}.hook_resid_post", None)
+        match = _POINT.fullmatch(str(point))
+        if match is None:
+            raise ResidscopeError(
+                "points", f'There is no point "{point}" in the stream: write "3_pre", "3_mid" or "final_post".'
+            )
+        layer = part.check_layer(int(match[1]))
+        name = part.before(layer) if match[2] == "pre" else f"blocks.{layer}.hook_resid_mid"
+        stream = part.rows(name, None)
+        # As in the curve: held, the factors by which later layers multiply the stream are held, too.
+        return stream * self._carries[layer] if self._frozen else stream
+
+    def _unembedded(self, rows: Tensor) -> Tensor:
+        """Rows @ W_U + b_U in the working precision; a weight in half precision is widened some columns at a time."""
+        import torch
+
+        W_U, b_U = self._W_U, self._b_U
+        rows = working(rows)
+        if W_U.dtype == rows.dtype:
+            logits = rows @ W_U
+        else:
+            width = max(1, _FIGURES // W_U.shape[0])
+            logits = torch.cat([rows @ W_U[:, i : i + width].to(rows) for i in range(0, W_U.shape[1], width)], dim=-1)
+        return logits if b_U is None else logits + b_U.to(logits)
+
+
+def all_points(view: CacheView) -> list[str]:
+    """Every point of the stream that the cache holds, in order."""
+    points = view.points()
+    if not points:
+        raise not_cached(f"blocks.{view.n_layers - 1}.hook_resid_post")
+    return points
+
+
+def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
+    """The ids of each prompt's answers (of a contrast, not the distractors)."""
+    import torch
+
+    rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
+    width = max(map(len, rows))
+    return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu").expand(batch, -1)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, as Python or an array holds it."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _named_points(wanted: Any) -> list[str]:
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(wanted, Iterable):
+        raise ResidscopeError("points", f'`points={wanted!r}` names no point: give names, such as `["3_pre"]`.')
+    return list(wanted)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _from_the_end(view: CacheView, wanted: Any) -> list[str]:
+    """Notes on positions that were counted from the end, and lie on padding."""
+    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
+    return [note for at in listed for note in on_padding(view, at)]
+
+
+def _whole(view: CacheView, wanted: Any) -> list[int]:
+    """Positions, counted from the start."""
+    if wanted is None:
+        return list(range(view.n_pos))
+    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    wanted = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
+    if any(isinstance(at, str) for at in wanted):  # "last" is not the same in every prompt
+        raise ResidscopeError("position", "The token lens' positions are numbers, such as `positions=[0, 1]` or −1.")
+    return [int(found[0]) for at in wanted if (found := resolve(view, at)) is not None]

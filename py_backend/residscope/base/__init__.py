@@ -1,0 +1,1 @@
+"""Small parts that know no word of the domain: texts, files, optional packages, arrays."""

@@ -1,0 +1,286 @@
+"""What the layers of a model make of their weights: their kind, what they hold beside weights, and its settings.
+
+An adapter that is switched off, a scale that is set or a `forward` that is exchanged change no weight, and what the
+model does. Read from the modules' own dictionaries: none of the user's code is run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from residscope.cache.weights import known_layers
+from residscope.compute.memo import UnknownError, number_of
+from residscope.compute.samples import MOST, samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Figures = dict[tuple[str, str], object]
+"""What is held where, by the module's place and the name there, as something that can be compared."""
+
+SCALARS = (int, float, bool, str, type(None))
+
+_FIGURES = (
+    "eps", "variance_epsilon", "uses_weight_offset", "logit_scale", "layer_scalar", "attn_out_multiplier",
+    "down_multiplier",
+)  # fmt: skip
+_SETTINGS = (
+    "output_logits_soft_cap", "residual_multiplier", "eps", "normalization_type", "final_rms", "rmsnorm_uses_offset",
+    "attn_only", "positional_embedding_type",
+)  # fmt: skip
+_WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scaling")
+"""Of the Hugging Face model's own configuration, which it reads when it runs."""
+_TRANSFORM = "apply_output_logits_transform"
+_READ = (
+    "o", "v", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post", "ln_final", "v_norm",
+)  # fmt: skip
+"""As TransformerLens names the layers whose map, or norm, answers depend on."""
+
+_BEFORE = frozenset(
+    ("q", "k", "qkv", "in", "gate", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_in", "W_gate", "b_in",
+     "b_gate", "W_pos")
+)  # fmt: skip
+"""Layers and weights that no answer reads: what they make lies in the cache, and answers go on from there.
+
+What is neither here nor in `_READ` counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` holds this.
+"""
+
+_WRAPPED = ("_original_component", "original_component")
+_DEEP, _LONG = 4, 64
+"""Containers are read so deep, where they hold so many at most; of others the number of what they hold counts."""
+
+RESTLESS: Any = object()
+"""Stands for what changes whenever the layer is asked, such as a count of its calls: it tells nothing."""
+
+_restless: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+
+
+def is_read(place: str, name: str) -> bool:
+    """Whether answers may read a weight.
+
+    Args:
+        place: Its module's, such as `.blocks.0.attn.q`.
+        name: Its name there.
+    """
+    return name not in _BEFORE and _BEFORE.isdisjoint(place.split("."))
+
+
+def differ(one: Figures, other: Figures) -> bool:
+    """Whether something is not the same in both."""
+    if one is other or one == other:
+        return False
+    pairs = [(one.get(key), other.get(key)) for key in one.keys() | other.keys()]
+    return any(then != now and then is not RESTLESS and now is not RESTLESS for then, now in pairs)
+
+
+class Layers:
+    """Those of a model's modules that answers depend on by more than their weights; held weakly."""
+
+    def __init__(self, modules: list[tuple[str, Any]]) -> None:
+        own = attributes()
+        inner: dict[int, list[tuple[str, Any]]] = {id(module): list(own(module)["_modules"].items())
+                                                   for _, module in modules}  # fmt: skip
+        places = {id(module): place for place, module in modules}
+        read: set[int] = set()
+        for _, module in modules:
+            for name, child in inner[id(module)]:
+                if name in _READ and id(child) in inner:
+                    _gather(_wrapped(child, inner), inner, read)
+        self._watched: list[tuple[Callable[[], Any], str, bool, tuple[str, ...]]] = []
+        for _, module in modules:
+            held = own(module)
+            names = tuple(name for name in _FIGURES if name in held or name in (held.get("_buffers") or {}))
+            whole = id(module) in read
+            if whole or names or any(weight is not None for weight in list((held.get("_parameters") or {}).values())):
+                self._watched.append((weakref.ref(module), places[id(module)], whole, names))
+
+    def figures(self, model: Any) -> tuple[Figures, tuple[bool, ...]]:
+        """What they hold now, beside their weights, and the model's settings; and which of them are in training."""
+        own, plain = attributes(), _plain()
+        found, training = _Held(own), list[bool]()
+        for there, place, whole, names in self._watched:
+            module = there()
+            if module is None:
+                continue
+            held, kind = own(module), type(module)
+            found.known[place, "its kind"] = number_of(kind)
+            if "forward" in held:
+                found.put((place, "forward"), held["forward"])
+            if whole and kind not in plain:
+                training.append(held.get("training") is True)
+                _put_all(found, place, module)
+            elif names:
+                buffers: dict[str, Any] = held.get("_buffers") or {}
+                for name in names:
+                    found.put((place, name), held.get(name, buffers.get(name)))
+        inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
+        wrapped = getattr(inner, "config", None)
+        # What the model does to its logits (logits.py). A bridge does not list the Hugging Face model as a module.
+        for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
+            found.put((place, name), getattr(owner, "__dict__", {}).get(name))
+        for place, owner, names in (
+            ("cfg", getattr(model, "cfg", None), _SETTINGS),
+            ("config", wrapped, _WRAPPED_SETTINGS),
+        ):
+            settings = getattr(owner, "__dict__", {})
+            for name in names:
+                value = settings.get(name)
+                found.put((place, name), value if type(value) in SCALARS else None)
+        return found.all(), tuple(training)
+
+
+@contextmanager
+def asking(copied: Any, layer: Any) -> Generator[None, None, None]:
+    """While a copy of a layer is asked by Residscope: what it then changes itself is no change of what the layer does.
+
+    Args:
+        copied: The copy.
+        layer: The layer.
+    """
+    inner: list[tuple[Any, Any]] = list(zip(copied.modules(), layer.modules(), strict=True))
+    before = [_held(module) for module, _ in inner]
+    try:
+        yield
+    finally:
+        for (module, of), then in zip(inner, before, strict=True):
+            now = _held(module)
+            moved = {
+                name for place, name in then.keys() | now.keys() if then.get((place, name)) != now.get((place, name))
+            }
+            if moved:
+                _restless.setdefault(of, set()).update(moved)
+
+
+def _held(module: Any) -> Figures:
+    found = _Held(attributes())
+    _put_all(found, "", module)
+    return found.all()
+
+
+def _put_all(found: _Held, place: str, module: Any) -> None:
+    held, restless = found.own(module), _restless.get(module, ())
+    buffers: dict[str, Any] = held.get("_buffers") or {}
+    for name in [*(held.keys() - _usual()), *buffers]:
+        if name in restless:
+            found.known[place, name] = RESTLESS
+        else:
+            found.put((place, name), held.get(name, buffers.get(name)))
+
+
+class _Held:
+    """What is held where; tensors among it are read together, at the end."""
+
+    def __init__(self, own: Callable[[Any], dict[str, Any]]) -> None:
+        from torch import Tensor, device, dtype
+
+        self.own = own
+        self.known: Figures = {}
+        self._kinds = Tensor, (dtype, device)
+        self._tensors: list[Tensor] = []
+        self._of: list[tuple[str, str]] = []
+
+    def put(self, key: tuple[str, str], value: Any) -> None:
+        kind = type(value)
+        self.known[key] = (kind, value) if kind in SCALARS else self._frozen(key, value, _DEEP)
+
+    def all(self) -> Figures:
+        for key, tensor, sample in zip(self._of, self._tensors, samples(self._tensors), strict=True):
+            self.known[key] = self.known[key], _state(tensor, sample)
+        return self.known
+
+    def _frozen(self, key: tuple[str, str], value: Any, depth: int) -> object:
+        kind: Any = type(value)
+        tensor, named = self._kinds
+        if kind in SCALARS:
+            return kind, value
+        if issubclass(kind, tensor):
+            self._tensors.append(value)
+            self._of.append(key)
+            return "tensor"
+        if issubclass(kind, named):
+            return str(value)
+        if kind.__module__ == "numpy" and hasattr(kind, "nbytes") and value.nbytes <= 8 * MOST:
+            return str(value.dtype), value.tobytes()
+        each = _entries(kind, value)
+        if each is not None and (len(each) > _LONG or not depth):
+            return kind.__name__, len(each)
+        if each is not None:
+            frozen = [self._frozen(key, one, depth - 1) for one in each]
+            return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
+        try:
+            return number_of(value)
+        except UnknownError:  # it knows no weak references; while it is held, its address is its own
+            return id(value)
+
+
+def _entries(kind: Any, value: Any) -> list[Any] | None:
+    """What a container holds, by its own dictionary or list; None where it is none."""
+    if issubclass(kind, dict):
+        return list(dict.items(cast("dict[Any, Any]", value)))
+    for known in (tuple, list, set, frozenset):
+        if issubclass(kind, known):
+            return list(cast("Any", known).__iter__(value))
+    return None
+
+
+def _state(tensor: Tensor, sample: bytes | None) -> object:
+    """What tells a tensor from others and from itself after a change; a small one by all of its figures."""
+    import torch
+
+    with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+        what = tuple(tensor.shape), tensor.dtype, tensor.device
+        if sample is not None and tensor.numel() <= MOST:
+            return what, sample
+        return what, sample, id(tensor), -1 if tensor.is_inference() else tensor._version
+
+
+def _wrapped(module: Any, inner: dict[int, list[tuple[str, Any]]]) -> Any:
+    """The layer that a bridge's component stands for, or the module itself."""
+    for _ in range(8):
+        within = next((child for name, child in inner[id(module)] if name in _WRAPPED and id(child) in inner), None)
+        if within is None:
+            break
+        module = within
+    return module
+
+
+def _gather(module: Any, inner: dict[int, list[tuple[str, Any]]], found: set[int]) -> None:
+    """A module and all in it."""
+    if id(module) in found or id(module) not in inner:
+        return
+    found.add(id(module))
+    for _, child in inner[id(module)]:
+        _gather(child, inner, found)
+
+
+def attributes() -> Callable[[Any], dict[str, Any]]:
+    """What reads a module's own dictionary."""
+    from torch.nn import Module
+
+    return Module.__dict__["__dict__"].__get__
+
+
+_names: list[frozenset[str]] = []
+
+
+def _usual() -> frozenset[str]:
+    """What every module has, and TransformerLens and accelerate add to it."""
+    if not _names:
+        from torch.nn import Module
+
+        _names.append(
+            frozenset(vars(Module()))
+            | {"hook_dict", "mod_dict", "_hf_hook", "_is_hf_initialized", "_old_forward", "cfg", "config", "forward"}
+        )
+    return _names[0]
+
+
+def _plain() -> frozenset[type]:
+    """Classes of which `_FIGURES` and the weights tell everything."""
+    from torch import nn
+
+    norms = (nn.LayerNorm, *(norm for norm in (getattr(nn, "RMSNorm", None),) if norm is not None))
+    return frozenset((*known_layers(), *norms))

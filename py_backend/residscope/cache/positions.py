@@ -1,0 +1,90 @@
+"""Where prompts begin and end (`padding` decides), and which positions are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import index
+from typing import TYPE_CHECKING, Any, Literal
+
+from residscope.cache.padding import notes as assumed
+from residscope.cache.padding import padding
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+__all__ = ["Position", "assumed", "first", "last", "on_padding", "resolve"]
+
+Position = int | Sequence[int] | Literal["last"] | None
+
+
+def last(view: CacheView) -> list[int]:
+    """The last real token of each prompt."""
+    return list(padding(view).last)
+
+
+def first(view: CacheView) -> list[int]:
+    """The first real token of each prompt."""
+    return list(padding(view).first)
+
+
+def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None:
+    """Resolve a position: `"last"`, one for all prompts, one per prompt, or None for every position.
+
+    Raises:
+        ResidscopeError: If a position lies outside the prompt, or their number is not the batch's.
+    """
+    import torch
+
+    if position is None:
+        return None
+    if isinstance(position, str):
+        if position != "last":
+            raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
+        wanted = last(view)
+    else:
+        wanted = _whole_numbers(position, view.batch)
+    if len(wanted) != view.batch:
+        raise ResidscopeError(
+            "position", f"{len(wanted)} positions were given for {view.batch} prompts: give one, or one per prompt."
+        )
+    for p in wanted:
+        if not -view.n_pos <= p < view.n_pos:
+            raise ResidscopeError(
+                "position",
+                f"Position {p} is outside the prompt: it has {view.n_pos} positions, 0 to {view.n_pos - 1} "
+                f"(or −{view.n_pos} to −1 from the end).",
+            )
+    return torch.tensor([p % view.n_pos for p in wanted], device="cpu")
+
+
+def on_padding(view: CacheView, position: Any) -> list[str]:
+    """A note where a position that was counted from the end lies on what was taken for padding."""
+    if position is None or isinstance(position, str):
+        return []
+    given = _whole_numbers(position, view.batch)
+    ends = zip(given, first(view), last(view), strict=True)
+    lost = [at for at, (p, begin, end) in enumerate(ends) if p < 0 and not begin <= p + view.n_pos <= end]
+    if not lost:
+        return []
+    numbers = " and ".join(dict.fromkeys(f"−{-given[at]}" for at in lost[:4]))
+    return [
+        f"`position={numbers}` lies on what was taken for padding in {len(lost)} of {view.batch} prompts: counted "
+        'from the end of the row. `"last"` is each prompt\'s last real token.'
+    ]
+
+
+def _whole_numbers(position: Any, count: int) -> list[int]:
+    """One whole number for all prompts, or one each."""
+    try:
+        values = position.tolist() if hasattr(position, "tolist") else position
+        listed = list(values) if isinstance(values, Iterable) else [values] * count
+        if any(isinstance(value, bool) for value in listed):
+            raise TypeError
+        return [index(value) for value in listed]
+    except (TypeError, RuntimeError):  # of PyTorch, where there are no figures
+        raise ResidscopeError(
+            "position", f'`position={position!r}` is not known: give a number, one per prompt, "last" or None.'
+        ) from None

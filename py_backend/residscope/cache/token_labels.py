@@ -1,0 +1,57 @@
+"""What stands at each position of a prompt, or of all prompts together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from residscope.cache import positions
+from residscope.cache.view import CacheView
+from residscope.cache.vocabulary import Vocabulary
+from residscope.terms import TokenLabel
+
+_VARIES = "∗"
+
+
+def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
+    """The tokens of one prompt, or what all prompts have in common."""
+    tokens = view.tokens
+    if tokens is None:
+        return [TokenLabel(str(position)) for position in range(view.n_pos)]
+    text = Vocabulary(view.model).text
+    if prompt is None and view.batch > 1:
+        return [_common(column, text) for column in tokens.T.tolist()]
+    row, at = tokens[prompt or 0].tolist(), prompt or 0
+    real = range(positions.first(view)[at], positions.last(view)[at] + 1)
+    return [TokenLabel(text(id), id, padding=position not in real) for position, id in enumerate(row)]
+
+
+def token_texts(view: CacheView, prompt: int | None) -> list[str]:
+    """The same as plain strings; where prompts differ, an asterisk, as in the panel."""
+    return [_VARIES if label.varies and not label.text else label.text for label in token_labels(view, prompt)]
+
+
+def mean_of_padded(view: CacheView, prompt: int | None) -> list[str]:
+    """Notes on a mean over prompts at each position: padding in it, or what could be padding, or that none can tell."""
+    if prompt is not None or view.batch == 1:
+        return []
+    return padding_in_mean(view, prompt) or positions.assumed(view)
+
+
+def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
+    """A note where a mean over prompts takes in positions that are some prompts' padding."""
+    if prompt is not None or view.batch == 1:
+        return []
+    window = window or range(view.n_pos)
+    ends = zip(positions.first(view), positions.last(view), strict=True)
+    padded = sum(window.start < first or window.stop - 1 > last for first, last in ends)
+    if not padded:
+        return []
+    return [f"{padded} of {view.batch} prompts are padded: at some positions their padding is in the mean."]
+
+
+def _common(column: list[int], text: Callable[[int], str]) -> TokenLabel:
+    """What stands at one position in all prompts: the token, or what varies."""
+    different = list(dict.fromkeys(column))
+    if len(different) == 1:
+        return TokenLabel(text(different[0]), different[0])
+    return TokenLabel("", varies=[text(id) for id in different[:12]])

@@ -1,0 +1,176 @@
+"""The model's logits: the final norm's output, the unembedding, and what the model does to its result.
+
+Some models multiply what the unembedding writes (Cohere, Granite) or soft-cap it (Gemma 2). In a bridge's cache
+`unembed.hook_out` is what stands *before* that, so the model's own logits are a function of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.linear_maps import applied
+from residscope.cache.norms import Norm
+from residscope.cache.view import CacheView
+from residscope.cache.weights import figures, is_plain, parameter, weight_of, wrapped
+from residscope.compute.precision import working
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """What becomes of y @ W_U + b_U: a factor, and perhaps a soft-cap, cap · tanh(x / cap).
+
+    Attributes:
+        scale: The factor; 1 for most models.
+        cap: The soft-cap's limit, in logits; 0 where there is none.
+    """
+
+    scale: float = 1.0
+    cap: float = 0.0
+
+    def __call__(self, written: Tensor) -> Tensor:
+        """The model's logits, from what its unembedding writes."""
+        scaled = written if self.scale == 1 else written * self.scale
+        return self.cap * (scaled / self.cap).tanh() if self.cap > 0 else scaled
+
+    @classmethod
+    def of(cls, model: Any) -> Output:
+        """Read it off the model: as its TransformerLens adapter declares it, else as the model itself holds it."""
+        declared = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
+        scale = _slope(declared) if declared else 1.0
+        cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
+        # What was declared when the bridge was made, the Hugging Face model may hold otherwise by now, and reads.
+        inner = getattr(model, "original_model", None)
+        config = getattr(inner, "config", None)
+        for name in ("final_logit_softcapping", "logits_soft_cap"):
+            held = getattr(config, name, None)
+            if hasattr(config, name) and (held is None or _is_number(held)):
+                cap = float(held or 0.0)
+        if _is_number(getattr(inner, "logit_scale", None)):
+            scale = float(getattr(inner, "logit_scale", 1.0))
+        elif _is_number(getattr(config, "logits_scaling", None)):
+            scale = 1 / float(getattr(config, "logits_scaling", None) or 1.0)
+        return cls(scale, max(cap, 0.0))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _slope(transform: Callable[[Tensor], Tensor]) -> float:
+    """The factor of a transform of logits: its slope at zero, where no soft-cap bends it."""
+    import torch
+
+    step = torch.tensor([2.0**-20], dtype=torch.float64, device="cpu")
+    slope = float(transform(step)) / float(step)
+    return 1.0 if abs(slope - 1) < 1e-9 else slope
+
+
+READ_BY_UNEMBEDDING = "unembed.hook_in"
+
+
+def final_vectors(
+    view: CacheView, positions: Int[Tensor, " batch"] | None
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
+    module = getattr(view.model, "ln_final", None)
+    name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
+    # A HookedTransformer's, after its weight and bias; but the RMSNorm of version 2 has its weight behind that hook.
+    if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
+        name = view.first("ln_final.hook_normalized")
+    if name is not None:
+        return view.rows(name, positions)
+    final = f"blocks.{view.n_layers - 1}.hook_resid_post"
+    if not view.has(final):
+        return None
+    norm = Norm.of(module, view)
+    stream = view.rows(final, positions)
+    output = norm.centre(stream) / norm.scale(stream)[..., None]
+    output = output if norm.weight is None else output * norm.weight
+    return output if norm.bias is None else output + norm.bias
+
+
+def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
+    """What the unembedding writes at the wanted positions: cached, or unembedded from the stream."""
+    name = view.first("unembed.hook_out", "hook_unembed")
+    if name is not None:
+        return view.rows(name, positions)
+    W_U, b_U = unembedding(view)
+    vectors = final_vectors(view, positions)
+    if vectors is None:
+        raise ResidscopeError(
+            "no-logits",
+            "The cache holds neither logits nor the final residual stream, so the model's predictions are not known. "
+            "Pass `logits=` (the model's output), or say `answers=`.",
+        )
+    weight = working(W_U)
+    logits = vectors.to(weight) @ weight
+    return logits if b_U is None else logits + b_U
+
+
+def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
+    """The same, where it reads the residual stream behind the final norm.
+
+    Raises:
+        ResidscopeError: If it reads something of another width.
+    """
+    W_U, b_U = unembedding(view)
+    if W_U.shape[0] != view.cfg.d_model:
+        raise ResidscopeError(
+            "unembedding",
+            f"This model's unembedding reads {W_U.shape[0]} figures and its stream has {view.cfg.d_model}: it "
+            "projects the stream in between, which Residscope does not follow.",
+        )
+    return W_U, b_U
+
+
+def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
+    """The weight and the bias that the model unembeds with, detached.
+
+    Raises:
+        ResidscopeError: If the model has none, or what it applies cannot be read.
+    """
+    module = getattr(view.model, "unembed", None)
+    plain = view.facts.once(("plain", "unembed"), lambda: (is_plain(_inner(module)),))[0]
+    return view.facts.once(
+        ("unembedding",), lambda: _unembedding(view, None if plain else module), lambda kept: kept[2]
+    )[:2]
+
+
+def _inner(module: Any) -> Any:
+    """The layer that a bridge's unembedding stands for; a `HookedTransformer`'s own has its weight as `W_U`."""
+    return module if hasattr(module, "original_component") else None
+
+
+def _unembedding(view: CacheView, odd: Any) -> tuple[Tensor, Tensor | None, int]:
+    """Both, and the bytes that keeping them takes."""
+    model = view.model
+    if odd is not None:
+        found = applied(odd, view, int(view.cfg.d_model))
+        return found.matrix, None if found.bias is None else working(found.bias), found.size
+    W_U = weight_of(model, "unembed", "W_U")
+    if W_U is None:
+        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
+    figures(getattr(model, "unembed", None), "W_U", W_U)
+    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U"), 0
+
+
+def vocabulary_size(model: Any) -> int:
+    """How many tokens there are logits for."""
+    layer = wrapped(getattr(model, "unembed", None))
+    said = getattr(layer, "out_features", None)
+    if isinstance(said, int):
+        return said
+    W_U = weight_of(model, "unembed", "W_U")
+    if W_U is not None:
+        return int(W_U.shape[-1])
+    said = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    if isinstance(said, int) and said > 0:
+        return said
+    raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")

@@ -1,0 +1,525 @@
+"""A read-only view of one `ActivationCache`: names, shapes, positions, what is missing.
+
+Duck-typed on purpose: TransformerLens 4 removed `HookedTransformer`, but the names of activations and weights stayed.
+Nothing here adds to, moves or changes the user's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import copy
+from operator import index
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from residscope.base.arrays import kind_of, tensor_of
+from residscope.base.legible import whole
+from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
+from residscope.compute.memo import Memo
+from residscope.compute.precision import step_of, working
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from residscope.session.change_tracking import Sight
+
+
+class CacheView:
+    """What Residscope knows of one cache.
+
+    Args:
+        cache: A TransformerLens `ActivationCache` (or anything with its `cache_dict`, `model` and `has_batch_dim`).
+        model: The model that made it; by default `cache.model`.
+        tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
+        seen: What is known of the cache, when it was just looked at: what was computed of it before need not be again.
+
+    Attributes:
+        seen: What is known of the cache, where it was just looked at.
+        memo: What was computed of this cache as it is.
+        facts: What was read off the model's modules as they are.
+        padding_is_real: Whether what looks like padding is to be counted as real.
+        part_of: The view that this one is a part of, and its prompts there.
+
+    Raises:
+        ResidscopeError: If `cache` is no activation cache, is empty, or its model is gone.
+    """
+
+    def __init__(
+        self,
+        cache: Any,
+        model: Any = None,
+        tokens: Int[Tensor, "batch pos"] | None = None,
+        seen: Sight | None = None,
+        attention_mask: Any = None,
+    ) -> None:
+        activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)
+        if not isinstance(activations, Mapping):
+            kind = type(cache).__name__
+            hint = "`run_with_cache` returns a pair" if isinstance(cache, tuple) else "Make one"
+            raise ResidscopeError(
+                "no-cache",
+                f"Residscope needs an ActivationCache, but was given a {kind}. {hint}: "
+                "`logits, cache = model.run_with_cache(tokens)`; then pass `cache`.",
+            )
+        # A snapshot of the names: the user's cell may change the dictionary while we read.
+        held: dict[Any, Any] = dict(activations)
+        if not held:
+            raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
+        layout: Layout | None = None if seen is None else seen.memo[0].get("layout")
+        if layout is not None and layout.names != tuple(held):
+            layout = None
+        self.activations, self._others = split(held) if layout is None else (layout.again(held), layout.others)
+        found = model if model is not None else getattr(cache, "model", None)
+        if found is None:
+            raise ResidscopeError(
+                "no-model",
+                "This cache has no model any more (`cache.model` is None), and attribution needs its weights. "
+                "Pass it: `model=…`.",
+            )
+        if not hasattr(found, "cfg"):
+            raise ResidscopeError(
+                "no-model",
+                f"`model=` takes the TransformerLens model itself, but was given {type(found).__name__}"
+                f"{_inside(found)}.",
+            )
+        self.model: Any = found
+        self.cfg: Any = found.cfg
+        if not hasattr(found, "blocks"):
+            raise ResidscopeError("no-blocks", _no_blocks(found))
+        self.seen = seen
+        self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
+        self.n_layers = self.memo.once(("layers",), self._layers)
+        self.n_heads = self.memo.once(("heads",), self._widest)
+        self._tokens = tokens
+        self._mask = attention_mask
+        self.padding_is_real = False
+        self.part_of: tuple[CacheView, range] | None = None
+        self._prompts: range | None = None
+        if layout is None:
+            layout = layout_of(held, self.activations, self._others, getattr(cache, "has_batch_dim", None), self.cfg)
+            self.memo.put("layout", value=layout)
+        self.has_batch_dim, (self.batch, self.n_pos) = layout.has_batch_dim, layout.extent
+
+    # --- activations -------------------------------------------------------------------------------------------------
+    def has(self, name: str) -> bool:
+        """Whether the cache holds the activation `name`."""
+        return name in self.activations
+
+    def get(self, name: str) -> Float[Tensor, "batch ..."]:
+        """One activation, detached, with a batch dimension.
+
+        Args:
+            name: Its full name, such as `"blocks.3.attn.hook_z"`.
+
+        Raises:
+            ResidscopeError: If it was not cached; the sentence names it and the `names_filter` that would have it.
+        """
+        if name in self._others:
+            raise ResidscopeError(
+                "missing-activation",
+                f"`{name}` is a {self._others[name]} in this cache, not a tensor: put the tensor alone in its place.",
+            )
+        if name not in self.activations:
+            raise not_cached(name)
+        tensor = self.activations[name].detach()
+        tensor = tensor if self.has_batch_dim else tensor.unsqueeze(0)
+        whole = self.root.batch
+        if holds_every_prompt(name) and tensor.shape[0] != whole:
+            raise ResidscopeError(
+                "prompts",
+                f"`{name}` holds {tensor.shape[0]} prompts, and this cache {whole}: keep the same prompts of every "
+                "activation.",
+            )
+        if self._prompts is None or tensor.shape[0] == 1:
+            return tensor
+        return tensor[self._prompts.start : self._prompts.stop]
+
+    def only(self, prompts: range) -> CacheView:
+        """The same cache, of a run of its prompts alone: what is computed from it costs as much as they do."""
+        tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
+        part = copy(self)
+        part.part_of = self, prompts
+        part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
+        part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
+        part.memo = self.memo.part(prompts.start, prompts.stop)
+        return part
+
+    @property
+    def root(self) -> CacheView:
+        """The view of all prompts."""
+        return self if self.part_of is None else self.part_of[0].root
+
+    def first(self, *names: str) -> str | None:
+        """The first of `names` that the cache holds."""
+        return next((name for name in names if name in self.activations), None)
+
+    def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+        """One activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
+
+        The result is in the working precision: float32, or float64 where the cache is float64.
+        """
+        return self.take(self.get(name), positions)
+
+    def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+        """The same as it is, for what takes it in its own precision (`products.dots`)."""
+        return self.pick(self.get(name), positions)
+
+    def take(
+        self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch pos ..."]:
+        """The rows of `tensor` at `positions` (see `rows`), in the working precision."""
+        return working(self.pick(tensor, positions))
+
+    def pick(self, tensor: Tensor, positions: Int[Tensor, " batch"] | None) -> Tensor:
+        """The rows of `tensor` at `positions`, as they are."""
+        import torch
+
+        if positions is not None:
+            places: list[int] = positions.tolist()
+            if min(places) == max(places):
+                return tensor[:, places[0] : places[0] + 1]
+            prompts = torch.arange(tensor.shape[0], device=tensor.device)
+            tensor = tensor[prompts, positions.to(tensor.device)].unsqueeze(1)
+        return tensor
+
+    def whole_logits(self, logits: Tensor) -> Float[Tensor, "batch pos d_vocab"]:
+        """The model's output as the user gave it, detached.
+
+        Raises:
+            ResidscopeError: If it does not have this cache's prompts and positions.
+        """
+        try:
+            logits = tensor_of(logits).detach()
+        except (TypeError, ValueError, RuntimeError):
+            kind = kind_of(logits)
+            raise ResidscopeError(
+                "logits-shape", f"`logits=` takes the model's output [batch, pos, d_vocab], but was given a {kind}."
+            ) from None
+        if not logits.is_floating_point():
+            kind = str(logits.dtype).removeprefix("torch.")
+            raise ResidscopeError("logits-shape", f"`logits=` takes the model's output, but was given {kind} figures.")
+        logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
+        if tuple(logits.shape[:2]) != (self.batch, self.n_pos):
+            raise ResidscopeError(
+                "logits-shape",
+                f"`logits` has the shape {list(logits.shape)}, but the cache holds {self.batch} prompts of "
+                f"{self.n_pos} positions: pass the model's whole output.",
+            )
+        return logits
+
+    def _layers(self) -> int:
+        """How many layers there are: those of the model, of which some may have been taken out after its configuration.
+
+        Raises:
+            ResidscopeError: If the cache holds one that the model has not.
+        """
+        blocks = self.model.blocks
+        count = len(blocks) if hasattr(blocks, "__len__") else int(self.cfg.n_layers)
+        numbers = (name.split(".", 2)[1] for name in self.activations if name.startswith("blocks."))
+        beyond = sorted({int(number) for number in numbers if number.isdecimal() and int(number) >= count})
+        if beyond:
+            raise ResidscopeError(
+                "layers",
+                f"This cache holds activations of layer {beyond[-1]}, but the model has only {count} layers now: some "
+                "were taken out after it was cached, or it is another model's cache. Run the model again, or pass the "
+                "model that made the cache: `model=…`.",
+            )
+        return count
+
+    # --- shape and tokens --------------------------------------------------------------------------------------------
+    def _widest(self) -> int:
+        """The number of heads; where layers differ in it, the largest."""
+        patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
+        return max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
+
+    @property
+    def given_tokens(self) -> bool:
+        """Whether the token ids were given, and are no part of the cache."""
+        return self._tokens is not None
+
+    @property
+    def tokens(self) -> Int[Tensor, "batch pos"] | None:
+        """The token ids: given, held by a bridge's cache, or told by the rows of `hook_embed`; else None."""
+        if self._tokens is not None:
+            try:
+                self._tokens = tensor_of(self._tokens)
+            except (TypeError, ValueError, RuntimeError):
+                kind = kind_of(self._tokens)
+                raise ResidscopeError(
+                    "tokens-shape", f"`tokens=` takes token ids [batch, pos], but was given a {kind}."
+                ) from None
+            tokens = self._tokens if self._tokens.ndim == 2 else self._tokens.unsqueeze(0)
+            if tuple(tokens.shape) != (self.batch, self.n_pos):
+                raise ResidscopeError(
+                    "tokens-shape",
+                    f"`tokens` has the shape {list(tokens.shape)}, but the cache holds {self.batch} prompts of "
+                    f"{self.n_pos} positions.",
+                )
+            return tokens
+        from residscope.cache.token_ids import matched
+
+        held, embed = self.activations.get("embed.hook_in"), self.activations.get("hook_embed")
+        extent = (self.batch, self.n_pos) if self.has_batch_dim else (self.n_pos,)
+        # With `pos_slice` the ids may be those of the whole prompt: which of them were kept is not in the cache.
+        if held is None or held.is_floating_point() or tuple(held.shape) != extent:
+            held = None if embed is None else matched(embed, self.model)
+        return held if held is None or self.has_batch_dim else held.unsqueeze(0)
+
+    @property
+    def other_tokens(self) -> bool:
+        """Whether the token ids that were given are not those that the cache holds."""
+        held = self.activations.get("embed.hook_in")
+        if self._tokens is None or held is None or held.is_floating_point():
+            return False
+        held, given = held if self.has_batch_dim else held.unsqueeze(0), self.tokens
+        run = slice(None) if self._prompts is None else slice(self._prompts.start, self._prompts.stop)
+        return given is not None and held[run].shape == given.shape and bool((held[run].cpu() != given.cpu()).any())
+
+    @property
+    def attention_mask(self) -> Int[Tensor, "batch pos"] | None:
+        """The attention mask that was given, as zeros and ones on the CPU.
+
+        Raises:
+            ResidscopeError: If it is no mask for this cache.
+        """
+        if self._mask is not None and not isinstance(self._mask, _Checked):
+            self._mask = _Checked(_mask(self._mask, self.batch, self.n_pos))
+        return None if self._mask is None else self._mask.mask
+
+    def check_prompt(self, prompt: int | None) -> int | None:
+        """The prompt's index, from the start; None (the mean) stays None."""
+        if prompt is None:
+            return None
+        try:
+            prompt = index(prompt)
+        except TypeError:
+            raise ResidscopeError("prompt", f"`prompt={prompt!r}` is no prompt: give a number, or None.") from None
+        if not -self.batch <= prompt < self.batch:
+            raise ResidscopeError(
+                "prompt", f"There is no prompt {prompt}: the cache holds {self.batch}, 0 to {self.batch - 1}."
+            )
+        return prompt % self.batch
+
+    def check_head(self, layer: int, head: int) -> None:
+        """Refuse a head that the model does not have."""
+        if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
+            raise ResidscopeError(
+                "head",
+                f"This model has no head L{layer}H{head}: it has the layers 0 to {self.n_layers - 1} "
+                f"with the heads 0 to {self.n_heads - 1} each.",
+            )
+
+    def check_layer(self, layer: Any) -> int:
+        """The layer's index, from the start; refuses one that the model does not have."""
+        try:
+            number = index(layer)
+        except TypeError:
+            raise ResidscopeError("layer", f"{layer!r} is no layer: give a number.") from None
+        if not -self.n_layers <= number < self.n_layers:
+            raise ResidscopeError("layer", f"There is no layer {number}: the model has 0 to {self.n_layers - 1}.")
+        return number % self.n_layers
+
+    # --- facts -------------------------------------------------------------------------------------------------------
+    @property
+    def model_name(self) -> str:
+        """The model's name, without the folders before it."""
+        return whole(PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the cache holds; tensors that share memory count once."""
+        storages = (tensor.untyped_storage() for tensor in self.activations.values())
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    @property
+    def stream(self) -> Tensor:
+        """One floating-point activation that stands for the cache's dtype and device."""
+        name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
+        floats = (t for t in self.activations.values() if t.is_floating_point() and t.ndim > 1)
+        return self.activations[name] if name else next(floats)
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor with the device and the precision in which this cache is summed, for `tensor.to(…)`."""
+        import torch
+
+        stream = self.stream
+        exact = stream.dtype == torch.float64
+        return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
+
+    def rounding_step(self, *names: str) -> float:
+        """The relative rounding step of what a sum is made of (under autocast there are several).
+
+        A cache that was widened afterwards is as coarse as the model that made it, so the model's weights count, too.
+
+        Args:
+            names: The activations in the sum; those that the cache does not hold count for nothing.
+        """
+        found = (self.activations.get(name) for name in names)
+        kinds = {tensor.dtype for tensor in found if tensor is not None}
+        return max([self.memo.once(("rounding step",), self._model_step), *map(step_of, kinds)])
+
+    def _model_step(self) -> float:
+        kinds: list[Any] = []
+        for name in ("W_E", "W_U"):
+            with suppress(Exception):  # a model may refuse to show a weight
+                kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
+        # Integers and float8 are how a weight is stored: with its scale it is finer than that.
+        fit = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
+        return max([step_of(self.like.dtype), self._kept_step(), *fit])
+
+    def _kept_step(self) -> float:
+        """The step of the precision in which the stream was kept, where it was widened afterwards: its figures tell."""
+        import torch
+
+        points = [t for name, t in self.activations.items() if name.endswith(("hook_resid_post", "hook_z"))]
+        steps: list[float] = []
+        for tensor in [points[0], points[-1]] if points else []:
+            flat = tensor.detach().flatten()
+            some = flat[:: max(1, len(flat) // 1024)]
+            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few say nothing
+                return 0.0
+            kinds = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)
+            fit = (step_of(kind) for kind in kinds if bool((some.to(kind).to(some.dtype) == some).all()))
+            steps.append(next(fit, 0.0))
+        return min(steps, default=0.0)
+
+    def before(self, layer: int) -> str:
+        """The activation that is the stream before a layer: its `hook_resid_pre`, else what the layer before left.
+
+        Where neither was cached, it is the name that would have it.
+        """
+        own = f"blocks.{layer}.hook_resid_pre"
+        return self.first(own, f"blocks.{layer - 1}.hook_resid_post") or own
+
+    def after(self, layer: int) -> str:
+        """The activation that is the stream after a layer: its `hook_resid_post`, else what the next one is given."""
+        own = f"blocks.{layer}.hook_resid_post"
+        return self.first(own, f"blocks.{layer + 1}.hook_resid_pre") or own
+
+    def points(self) -> list[str]:
+        """The points of the residual stream that the cache holds, in order: `0_pre`, `0_mid`, …, `final_post`."""
+        found: list[str] = []
+        for layer in range(self.n_layers):
+            found += [f"{layer}_pre"] * self.has(self.before(layer))
+            found += [f"{layer}_mid"] * self.has(f"blocks.{layer}.hook_resid_mid")
+        return found + ["final_post"] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
+
+    def cut(self) -> str | None:
+        """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""
+        name = next((name for name in self.activations if name.endswith("attn.hook_pattern")), None)
+        sources = self.n_pos if name is None else int(self.activations[name].shape[-1])
+        if sources == self.n_pos:
+            return None
+        return (
+            f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`, or past "
+            "keys): they are counted anew."
+        )
+
+    def missing(self) -> list[str]:
+        """Kinds of activations that Residscope uses and the cache does not hold for every layer."""
+        kinds = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "attn.hook_pattern", "attn.hook_v"]
+        if getattr(self.cfg, "attn_only", False):
+            kinds.remove("hook_mlp_out")
+        every = range(self.n_layers)
+        gaps = [kind for kind in kinds if not all(self.has(f"blocks.{layer}.{kind}") for layer in every)]
+        return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
+
+    def first_not_finite(self) -> str | None:
+        """Where the cache first holds NaN or infinity, in words; None where it is finite."""
+        for name, tensor in self.activations.items():
+            # Attention scores are −inf above the diagonal by design; every other infinity is a fault.
+            if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
+                continue
+            bad = ~tensor.isfinite()
+            if bad.any():
+                where = bad.nonzero()[0].tolist()
+                place = f"prompt {where[0]}, position {where[1]}" if self.has_batch_dim and len(where) > 2 else where
+                return f"`{name}` ({place})"
+        return None
+
+
+def _inside(model: Any) -> str:
+    """Which part of a module is the TransformerLens model, where one is, for the end of a sentence."""
+    parts: dict[str, Any] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
+    name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
+    return "" if name is None else f", which holds it: pass `model.{name}`"
+
+
+def _no_blocks(model: Any) -> str:
+    """What to say of a model whose layers are not in `blocks`."""
+    kind = type(model).__name__
+    inside = _inside(model)
+    if inside:
+        return f"Residscope needs the TransformerLens model itself, but this is a {kind}{inside}."
+    stacks = [f"`{name}`" for name in ("encoder_blocks", "decoder_blocks") if hasattr(model, name)]
+    name = whole(PurePath(str(getattr(model.cfg, "model_name", "") or kind)).name)
+    if len(stacks) == 2:
+        return (
+            f"“{name}” is an encoder-decoder model: its layers are in {stacks[0]} and {stacks[1]}, and the decoder "
+            "reads the encoder in between. Residscope reads models with one row of layers (`blocks`), such as "
+            "decoder-only ones."
+        )
+    return f"This {kind} has no `blocks`: Residscope reads models whose layers stand in one row."
+
+
+class _Checked(NamedTuple):
+    """A mask that was found to fit."""
+
+    mask: Any
+
+
+def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
+    """A mask as a person gives it, as zeros and ones."""
+    if isinstance(given, Mapping) and "attention_mask" in given:  # what a tokenizer returns
+        given = given["attention_mask"]
+    try:
+        mask = tensor_of(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        kind = kind_of(given)
+        raise ResidscopeError(
+            "attention-mask", f"`attention_mask=` takes zeros and ones [batch, pos], but was given a {kind}."
+        ) from None
+    mask = mask if mask.ndim == 2 else mask.unsqueeze(0)
+    if tuple(mask.shape) != (batch, n_pos):
+        raise ResidscopeError(
+            "attention-mask",
+            f"`attention_mask` has the shape {list(mask.shape)}, but the cache holds {batch} prompts of {n_pos} "
+            "positions: pass the mask of the tokens that were run.",
+        )
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ResidscopeError(
+            "attention-mask", "`attention_mask` takes 1 for each real token and 0 for padding, and nothing else."
+        )
+    empty: list[int] = (~(mask == 1).any(-1)).nonzero().flatten().tolist()
+    if empty:
+        raise ResidscopeError(
+            "attention-mask", f"`attention_mask` leaves nothing of prompt {empty[0]}: it needs a 1 in each row."
+        )
+    return (mask == 1).long()
+
+
+def not_cached(*names: str) -> ResidscopeError:
+    """The refusal of what needs these activations: it names them, and the `names_filter` that would have them."""
+    endings: dict[str, list[str]] = {}
+    for name in names:
+        endings.setdefault(ending(name), []).append(name)
+    are, them, many = ("is", "it", "") if len(endings) == 1 else ("are", "them", "s")
+    listed = " and ".join(f"`{own[0] if len(own) == 1 else kind}`" for kind, own in endings.items())
+    listed = listed.replace(" and ", ", ", max(len(endings) - 2, 0))
+    quoted = ", ".join(f'"{one}"' for one in endings)
+    wanted = quoted if len(endings) == 1 else f"({quoted})"
+    return ResidscopeError(
+        "missing-activation",
+        f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter`, or let it accept "
+        f"`name.endswith({wanted})`. Where nothing was filtered out, this model has no such activation{many}.",
+    )
+
+
+def ending(name: str) -> str:
+    """The part of an activation's name that is the same in every layer: `blocks.3.attn.hook_z` → `attn.hook_z`."""
+    return name.split(".", 2)[2] if name.startswith("blocks.") else name

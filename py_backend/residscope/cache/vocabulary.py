@@ -1,0 +1,198 @@
+"""The model's tokens: ids ↔ text, and what to say of a text that is not one of them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cached_property
+from typing import Any
+
+from residscope.cache.tokenizer import bytes_of, decoded, encoded, named, names_tokens, of_bytes, unknown, with_name
+from residscope.cache.unembedding import vocabulary_size
+from residscope.errors import ResidscopeError
+from residscope.terms import Token
+from residscope.wire.protocol import TokenCheck
+
+_BYTES = re.compile(r"⟨((?:[0-9A-F]{2} ?)+)⟩")
+
+
+class Vocabulary:
+    """The model's tokens: ids ↔ text, with leading spaces kept and parts of characters shown as bytes, `⟨E4 BD⟩`."""
+
+    def __init__(self, model: Any) -> None:
+        self.tokenizer = getattr(model, "tokenizer", None)
+        self.size = vocabulary_size(model)
+        self._tokens: dict[int, Token] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without any special token added."""
+        if self.tokenizer is None:
+            raise ResidscopeError(
+                "no-tokenizer", f"This model has no tokenizer, so “{text}” cannot be looked up: give token ids instead."
+            )
+        return encoded(self.tokenizer, text)
+
+    def token(self, id: int) -> Token:
+        """The token with this id.
+
+        Raises:
+            ResidscopeError: If the vocabulary has no such id.
+        """
+        self.check_id(id)
+        known = self._tokens.get(id)
+        if known is None:
+            known = self._tokens[id] = Token(id, self.text(id))
+        return known
+
+    def check_id(self, id: int) -> None:
+        """Refuse an id that the vocabulary does not have."""
+        if not 0 <= id < self.size:
+            raise ResidscopeError("token-id", f"Token id {id} is outside the vocabulary (0 to {self.size - 1}).")
+
+    def text(self, id: int) -> str:
+        """What this token writes; a sentence piece's mark is shown as the space it is."""
+        if self.tokenizer is None:
+            return f"#{id}"
+        name = named(self.tokenizer, id)
+        if name is None and names_tokens(self.tokenizer):  # rows of W_U beyond the tokenizer's own vocabulary
+            return f"#{id}"
+        if name is not None and name.startswith("▁"):
+            return name.replace("▁", " ")
+        text = decoded(self.tokenizer, id)
+        if text and "�" not in text:
+            return text
+        data = bytes_of(self.tokenizer, id)
+        return _shown(data) if text and data else name or text or f"#{id}"
+
+    def writes(self, text: str) -> Token | None:
+        """The one token that writes exactly `text`, or None."""
+        try:
+            ids = self.encode(text)
+        except ResidscopeError:  # a guess of ours, such as a word with a space, that the tokenizer does not take
+            ids = []
+        if len(ids) == 1 and self.token(ids[0]).text == text:
+            return self.token(ids[0])
+        # A tokenizer that puts a space before every text never finds the token of a word with one; its name does.
+        found = of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
+        found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
+        wanted = text.replace("▁", " ")
+        return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
+
+    def check(self, text: str) -> TokenCheck:
+        """How `text` is tokenised, and what could be meant where it is not one token."""
+        tokens = [self.token(id) for id in self.encode(text)]
+        strange = unknown(self.tokenizer)
+        single = len(tokens) == 1
+        if single and (
+            tokens[0].text == text or (tokens[0].id != strange and _folded(tokens[0].text) == _folded(text))
+        ):
+            return self._single(text, tokens[0])
+        exact = self.writes(text)
+        if exact is not None:
+            return self._single(text, exact)
+        if single or any(token.id == strange for token in tokens):
+            written = " + ".join(quote(token.text) for token in tokens)
+            return TokenCheck(
+                text,
+                tokens,
+                False,
+                f"{quote(text)} is not in this model's vocabulary: its tokenizer reads it as {written}.",
+                [],
+            )
+        if not tokens:
+            return TokenCheck(text, [], False, "Nothing typed: a target needs one token.", [])
+        return self._several(text, tokens)
+
+    def _single(self, text: str, token: Token) -> TokenCheck:
+        """What to say of a text that is one token."""
+        if token.text != text.replace("▁", " "):
+            said = f"This model's tokenizer reads {quote(text)} as {quote(token.text)}: that token is taken."
+            return TokenCheck(text, [token], True, said, [])
+        near = self.spaced(token)
+        if near is None:
+            return TokenCheck(text, [token], True, "", [])
+        said = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
+        return TokenCheck(text, [token], True, said, [near])
+
+    def _several(self, text: str, tokens: list[Token]) -> TokenCheck:
+        """What to say of a text that is several tokens."""
+        other = self.writes(text[1:] if text.startswith(" ") else f" {text}") if text.strip() else None
+        near = [] if other is None else [other]
+        parts = " + ".join(quote(token.text) for token in tokens)
+        # A first token that is a part of a character's bytes is nothing to suggest.
+        suggestions = [*near, tokens[0]] if tokens[0].text.strip() and text.startswith(tokens[0].text) else near
+        hint = " or ".join(dict.fromkeys(quote(token.text) for token in suggestions))
+        message = f"{quote(text)} is {len(tokens)} tokens in this model: {parts}. A target is a single token"
+        return TokenCheck(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
+
+    def spaced(self, token: Token) -> Token | None:
+        """The token of the same word with a space before it, for one that begins a word without; else None."""
+        return self.writes(f" {token.text}") if token.text[:1].isalnum() else None
+
+    def each_spaced(self, tokens: list[Token]) -> list[Token | None]:
+        """The same for several."""
+        return [self.spaced(token) for token in tokens]
+
+    def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
+        """The same by the names of tokens, where these bear a mark for a space: quicker, and nearly always the same."""
+        if not self._mark:
+            return self.each_spaced(tokens)
+        bare = [token for token in tokens if token.text[:1].isalnum()]
+        names = ((token, named(self.tokenizer, token.id)) for token in bare)
+        found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
+        strange = unknown(self.tokenizer)
+        ids = [found.get(token.id) for token in tokens]
+        return [
+            None if id is None or id == strange else Token(id, f" {token.text}")
+            for token, id in zip(tokens, ids, strict=True)
+        ]
+
+    @cached_property
+    def _mark(self) -> str:
+        """What stands for a space in the names of this vocabulary; nothing where none does."""
+        names = (mark + word for mark in "Ġ▁" for word in ("the", "a", "I", "de", "1"))
+        found = ((name, with_name(self.tokenizer, name)) for name in names)
+        return next((name[0] for name, id in found if id is not None and named(self.tokenizer, id) == name), "")
+
+    def require(self, text: str) -> TokenCheck:
+        """The one token that `text` is, and what to say of it.
+
+        Raises:
+            ResidscopeError: If it is several, or none that the model knows; the sentence shows them and suggests.
+        """
+        check = self.check(text)
+        if not check.single:
+            raise ResidscopeError("several-tokens", check.message)
+        return check
+
+
+def quote(text: str) -> str:
+    """Text between quotation marks, its spaces and line breaks made visible."""
+    return f"“{text.replace(' ', '·').replace(chr(10), '↵')}”"
+
+
+def _folded(text: str) -> str:
+    """A text without what tokenizers change in words: capitals, accents, ligatures, spaces."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in plain if not unicodedata.combining(letter) and not letter.isspace())
+
+
+def _data(text: str) -> bytes:
+    """The bytes of a text in which some stand in brackets."""
+    parts = _BYTES.split(text)
+    return b"".join(bytes.fromhex(part) if at % 2 else part.encode(errors="replace") for at, part in enumerate(parts))
+
+
+def _shown(data: bytes) -> str:
+    """Bytes as the characters that they are, and what is only a part of one as `⟨E4 BD⟩`."""
+    text = ""
+    while data:
+        try:
+            return text + data.decode()
+        except UnicodeDecodeError as error:
+            part = data[error.start : error.end].hex(" ").upper()
+            before = text + data[: error.start].decode()
+            # A run of such bytes stands in one pair of brackets.
+            text = f"{before[:-1]} {part}⟩" if before.endswith("⟩") and not error.start else f"{before}⟨{part}⟩"
+            data = data[error.end :]
+    return text

@@ -1,0 +1,74 @@
+"""One decomposition as a figure shows it: for one prompt or in the mean, with names for its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from residscope.attribution.result import Attribution, of_prompt
+from residscope.errors import ResidscopeError
+from residscope.export.palette import name, target_words, titled, token_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TITLES = {
+    "accumulated": "Logit lens",
+    "layer": "What each layer adds",
+    "head": "What each attention head adds",
+    "neuron": "What each MLP neuron adds",
+    "source": "What each source token brings",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One decomposition, for one prompt or in the mean over prompts."""
+
+    result: Attribution
+    prompt: int | None
+    tokens: Sequence[str] | None
+    k: int
+    other: Attribution | None
+    rows: Sequence[str] | None
+    names: tuple[str, str]
+
+    @property
+    def values(self) -> Tensor:
+        """The rows, without the axis of the prompts."""
+        return of_prompt(self.result, self.result.values, self.prompt)
+
+    def titled(self, more: str = "", what: str | None = None, note: str = "") -> str:
+        """What is shown, and of which prompts; beneath it the target and the model."""
+        target = target_words(self.result.target, self.prompt)
+        return titled((self.title if what is None else what) + more, target, name(self.result.model), note)
+
+    @property
+    def title(self) -> str:
+        """What is shown, and of which prompts."""
+        count = self.result.values.shape[self.result.axes.index("batch")]
+        which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
+        return _TITLES[self.result.by] + (f", {which}" if count > 1 else "")
+
+    def places(self, count: int) -> list[str]:
+        """What stands at each position: its token, else its number."""
+        if self.tokens is None:
+            return [str(position) for position in range(count)]
+        if len(self.tokens) != count:
+            raise ResidscopeError(
+                "tokens-shape", f"`tokens=` names {len(self.tokens)} tokens, but there are {count} positions."
+            )
+        return token_names(self.tokens)
+
+
+def known(result: Attribution, rows: Sequence[str]) -> list[str]:
+    """The labels of some rows, which must be there.
+
+    Raises:
+        ResidscopeError: If there is no such row.
+    """
+    unknown = [label for label in rows if label not in result.labels]
+    if unknown:
+        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
+    return list(rows)

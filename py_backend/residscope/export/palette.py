@@ -1,0 +1,174 @@
+"""How figures look: the panel's colours, and texts that plotly cannot take for markup."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+from residscope.base.legible import cut, isolated, shown
+from residscope.base.packages import needed
+from residscope.base.signed import signed
+from residscope.terms import Target
+
+BLUE, ORANGE, LINE, QUIET = "#3a82bd", "#d06e2b", "#12407f", "#8a8f94"
+# As in the panel (light): blue adds, orange takes away, both told apart by the colour-blind; teal for what has no sign.
+_MIDDLE = "#f5f5f2"
+_PLUS = [(0.04, "#e4edf2"), (0.12, "#cde0eb"), (0.3, "#9cc4dd"), (0.6, BLUE), (1.0, LINE)]
+_MINUS = [(0.04, "#f7e9dd"), (0.12, "#f4d6bd"), (0.3, "#ecb185"), (0.6, ORANGE), (1.0, "#9c3f05")]
+DIVERGING = [
+    *([0.5 - at / 2, colour] for at, colour in reversed(_MINUS)),
+    [0.5, _MIDDLE],
+    *([0.5 + at / 2, colour] for at, colour in _PLUS),
+]
+SEQUENTIAL = [
+    [0.0, "#f2f4f2"], [0.03, "#e4eeea"], [0.12, "#c8e0d8"], [0.35, "#8cc1b3"], [0.65, "#2f8779"], [1.0, "#0a4844"],
+]  # fmt: skip
+
+_VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
+# plotly draws a part of HTML in every text, and LaTeX between dollar signs where the page has MathJax.
+_AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
+_TICKS = 40
+_ANSWERS = 4
+"""So many tokens of an answer stand in a title."""
+
+
+def plotly() -> Any:
+    """`plotly.graph_objects`.
+
+    Raises:
+        ResidscopeError: If it is not installed, or cannot be imported.
+    """
+    with needed("plotly", "A figure", '`pip install "residscope[figures]"` (or `pip install plotly`)'):
+        import plotly.graph_objects as go
+    return go
+
+
+def token(text: str, most: int = 14) -> str:
+    """A token as it is drawn: white space visible, a long one cut short, and nothing in it markup."""
+    return isolated(plain(cut(text, most).translate(_VISIBLE))) or "∅"
+
+
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def token_names(texts: Sequence[str]) -> list[str]:
+    """A prompt's tokens as they are drawn; what stands twice bears its position: `·John₂` and `·John₁₀`."""
+    drawn = [token(text) for text in texts]
+    count = Counter(drawn)
+    return [text + str(at).translate(_SUBSCRIPT) if count[text] > 1 else text for at, text in enumerate(drawn)]
+
+
+def name(text: str) -> str:
+    """A name of the user's as it is drawn: fit to be read, and nothing in it markup."""
+    return plain(shown(text))
+
+
+def plain(text: str) -> str:
+    """A text as it is, with nothing in it markup."""
+    return text.translate(_AS_TEXT)
+
+
+def colours(values: Sequence[float]) -> list[str]:
+    """Blue for what adds, orange for what takes away."""
+    return [BLUE if value >= 0 else ORANGE for value in values]
+
+
+def farthest(values: Sequence[float]) -> float:
+    """The size of the figure farthest from zero, which says to how many decimals all are written."""
+    return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+
+
+def limit(rows: Any) -> float:
+    """The end of a scale that is symmetric about zero: the largest absolute value that is a number."""
+    finite = rows[rows.isfinite()]
+    return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
+
+
+def clipped(rows: Any) -> float:
+    """The end of the scale of a map `[component, position]`, so that one outlier does not pale the rest.
+
+    Each position has one say, its largest absolute value. Of these, the first position aside, where models rest, the
+    scale ends at the 99th percentile, and never short of the last position's. If nothing reaches 1.5 times as far, all
+    of it is on the scale. The same rule as `clippedLimit` in the panel.
+    """
+    every = limit(rows)
+    peaks = rows.abs().where(rows.isfinite(), 0).amax(0)
+    others = peaks[1:].sort().values
+    if not len(others):
+        return every
+    end = max(float(others[ceil(0.99 * len(others)) - 1]), float(peaks[-1]))
+    return end if 0 < 1.5 * end < every else every
+
+
+def beyond(rows: Any, end: float) -> dict[str, Any]:
+    """A dot in each cell that lies beyond the colours, as more of `cells`; nothing where none does."""
+    far = rows.isfinite() & (rows.abs() > end)
+    if not bool(far.any()):
+        return {}
+    return {"text": [["•" if dot else "" for dot in row] for row in far.tolist()], "texttemplate": "%{text}"}
+
+
+def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
+    """A colour axis centred at zero. Where some of `rows` lie beyond it, its ends are written "≤ −…" and "≥ +…"."""
+    bar = _bar(title)
+    low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
+    if low or high:
+        ends = [("≤ " if low else "") + signed(-end, end), "0", ("≥ " if high else "") + signed(end, end)]
+        bar |= {"tickvals": [-end, 0, end], "ticktext": ends}
+    return {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": bar}
+
+
+def sequential(end: float, title: str) -> dict[str, Any]:
+    """A colour axis from zero."""
+    return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": _bar(title)}
+
+
+def cells(rows: Any, hover: list[list[str]], **more: Any) -> dict[str, Any]:
+    """A heatmap of a matrix, top row first; cells that hold no number stay empty."""
+    z = [[None if value != value else value for value in row] for row in rows.tolist()]
+    return {"type": "heatmap", "z": z, "hovertext": hover, "hoverinfo": "text", "coloraxis": "coloraxis"} | more
+
+
+def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+    """An axis with its title; `names` are written at 0, 1, 2, …, thinned out where they are many."""
+    plain: dict[str, Any] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
+    if names is not None:
+        every = -(-len(names) // _TICKS) or 1
+        plain |= {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
+    return plain | more
+
+
+def target_words(target: Target | None, prompt: int | None) -> str:
+    """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; nothing where that is not known."""
+    if target is None or target.direction is not None:
+        return "" if target is None else "a direction"
+    seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]
+    if any(contrast != seen[0] for contrast in seen):
+        return "each prompt’s own answer"
+    sides = [side for contrast in seen[:1] for side in (contrast.answer, contrast.distractor) if side]
+    named = [", ".join(token(one.text) for one in side[:_ANSWERS]) + ", …" * (len(side) > _ANSWERS) for side in sides]
+    return " minus ".join(f"“{side}”" for side in named)
+
+
+def titled(what: str, *more: str) -> str:
+    """A title, and beneath it in small what it is of: the target, the model."""
+    beneath = " · ".join(filter(None, more))
+    return f'{what}<br><span style="font-size:12px">{beneath}</span>' if beneath else what
+
+
+def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
+    """A plotly figure with the look that all share."""
+    base = {
+        "title": {"text": title},
+        "template": "simple_white",
+        "hoverlabel": {"align": "left"},
+        "margin": {"l": 70, "r": 30, "t": 70, "b": 70},
+    }
+    return plotly().Figure({"data": traces, "layout": base | layout})
+
+
+def _bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "top"}, "outlinewidth": 0}

@@ -1,0 +1,1 @@
+"""How a host reaches the kernel: a widget, a comm, executed code. No mathematics."""

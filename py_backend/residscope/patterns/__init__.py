@@ -1,0 +1,1 @@
+"""Attention patterns: weighted, scored, made small."""

@@ -1,0 +1,76 @@
+"""What attention of a known kind looks like: TransformerLens' detection patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+from residscope.terms import Score
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+def patterns(
+    score: Score, view: CacheView, prompts: Sequence[int], span: range
+) -> Float[Tensor, "prompt destination source"]:
+    """The cells that a head of this kind looks at, between the first and the last real token of some prompts.
+
+    Args:
+        score: `"previous"`, `"duplicate"` or `"induction"`.
+        view: The cache.
+        prompts: The prompts.
+        span: Their real positions, the same for all.
+
+    Raises:
+        ResidscopeError: If tokens are compared, and the cache holds no token ids.
+
+    Source: TransformerLens' `head_detector.get_previous_token_head_detection_pattern` and its fellows.
+    """
+    import torch
+
+    tokens = view.tokens
+    if tokens is None and score != "previous":
+        raise ResidscopeError(
+            "no-tokens", "This score compares tokens, and the cache holds no token ids: pass `tokens=` [batch, pos]."
+        )
+    if tokens is None:
+        tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long, device="cpu")
+    rows = tokens[list(prompts), span.start : span.stop].cpu()
+    detect = _known(score)
+    with torch.device("cpu"):  # where the tokens are, whatever the user's default is
+        wanted = torch.stack([detect(row[None]) for row in rows])
+    return wanted.to(view.like)
+
+
+def _known(score: Score) -> Any:
+    """TransformerLens' own function; where a release has none, the same definition."""
+    try:
+        from transformer_lens import head_detector
+
+        names = {"previous": "previous_token", "duplicate": "duplicate_token", "induction": "induction"}
+        return getattr(head_detector, f"get_{names[score]}_head_detection_pattern")
+    except (ImportError, AttributeError):
+        return {"previous": previous, "duplicate": duplicate, "induction": induction}[score]
+
+
+def previous(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
+    """The token just before."""
+    import torch
+
+    return torch.ones(tokens.shape[-1] - 1).diag(-1) if tokens.shape[-1] > 1 else torch.zeros(1, 1)
+
+
+def duplicate(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
+    """Earlier occurrences of the same token."""
+    return (tokens == tokens.T).float().tril(-1)
+
+
+def induction(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
+    """The token after an earlier occurrence of the same token."""
+    shifted = duplicate(tokens).roll(1, dims=1)
+    shifted[:, 0] = 0
+    return shifted.tril()

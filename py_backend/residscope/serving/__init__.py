@@ -1,0 +1,1 @@
+"""From a question to one answer: dispatch, jobs, progress, failures."""

@@ -1,0 +1,75 @@
+"""A cache as it is now, with what every answer about it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from residscope.attribution.attribute import decompose
+from residscope.attribution.result import Attribution
+from residscope.attribution.targets import Targets
+from residscope.cache import positions
+from residscope.cache.view import CacheView
+from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.patterns.weighting import Goal, Maps
+from residscope.terms import By, NormConvention, Target, Weighting
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+_KEPT = 16_000_000
+"""A decomposition of more bytes is not kept."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A cache as it is now, and what answers about it need.
+
+    Attributes:
+        targets: Resolves targets for it.
+        logits: The model's output, where it was given.
+    """
+
+    targets: Targets
+    logits: Tensor | None
+
+    @property
+    def view(self) -> CacheView:
+        """The cache."""
+        return self.targets.view
+
+    def goal(self, target: Target, position: int | None = None) -> Goal:
+        """The way to a target; layers are held against the stream at this position (None: each prompt's last)."""
+        where = positions.resolve(self.view, "last" if position is None else position)
+        return Goal(self.targets, self.targets.resolve(target), where)
+
+    def decomposed(
+        self,
+        target: Target,
+        by: By,
+        where: Int[Tensor, " batch"] | None,
+        norm: NormConvention = "frozen",
+        layers: int | None = None,
+    ) -> Attribution:
+        """`decompose`, of all prompts at once and kept: the next prompt's figures are there already."""
+        try:
+            given = key_of(self.logits)
+        except UnknownError:
+            return decompose(self.view, self.targets, target, by, where, self.logits, norm, layers=layers)
+        at = None if where is None else tuple(where.tolist())
+        key = ("decomposed", by, msgspec.msgpack.encode(target), at, norm, layers, given)
+        found: Attribution | None = self.view.memo.get(*key)
+        if found is None:
+            found = decompose(self.view, self.targets, target, by, where, self.logits, norm, layers=layers)
+            size = size_of(found.values)
+            if size <= _KEPT:
+                self.view.memo.put(*key, value=found, size=size)
+        return found
+
+    def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> Maps:
+        """Attention, weighted one way."""
+        goal = self.goal(target) if weighting == "contribution" else None
+        return Maps(self.view, weighting, self.view.check_prompt(prompt), goal)

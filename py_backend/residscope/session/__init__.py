@@ -1,0 +1,1 @@
+"""Caches in the user's namespace, and what has become of each."""

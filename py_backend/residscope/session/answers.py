@@ -1,0 +1,171 @@
+"""The user's variables that fit as answers about a cache, told by class and shape: the menu of the target lists them.
+
+Nothing of the user's is run (see `namespace`). Only objects of exactly Python's, torch's and numpy's own classes are
+looked at, since one that is made from them may have a say in how it is read; and of what they hold only texts, whole
+numbers, and pairs and sets of these.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+from residscope.base.legible import shown
+from residscope.errors import ResidscopeError
+from residscope.session import discovery
+from residscope.terms import MOST_OF_NAME, MOST_OF_SIDE
+
+LISTED = 200
+"""So many variables are listed."""
+
+LOOKED_AT = 5_000
+"""So many lists, tuples, arrays and tensors are looked at, to find those."""
+
+_FIRST = 4
+"""So many entries of each, and of their sides, are looked at for the list; all of them when it is chosen."""
+
+_LONGEST = 64
+"""A list with longer texts holds prompts, not tokens."""
+
+_INTEGERS = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+class Fit(NamedTuple):
+    """A variable that fits: what to say of it, `[8, 2] ids`, and its answers as `Targets.resolve` takes them."""
+
+    words: str
+    answers: Any
+
+
+class Listed(NamedTuple):
+    """The variables that fit, each by what one would write to get it and its words; `notes` say what was left out."""
+
+    variables: list[tuple[str, str]]
+    notes: list[str]
+
+
+def fitting(batch: int, d_model: int) -> Listed:
+    """The user's variables that may be answers for so many prompts, in the namespace's order."""
+    found: list[tuple[str, str]] = []
+    for looked, (name, value, fits) in enumerate(_candidates(batch, d_model)):
+        if len(found) == LISTED or looked == LOOKED_AT:
+            return Listed(found, [f"Only the first {looked:,} lists, tuples, arrays and tensors were looked at."])
+        fit = fits(value, _FIRST)
+        # A name that is cut short leads nowhere, nor does one that no request can hold.
+        if fit is not None and len(written := name()) <= MOST_OF_NAME and "…" not in written:
+            found.append((written, fit.words))
+    return Listed(found, [])
+
+
+def named(name: str, batch: int, d_model: int) -> Any:
+    """The answers that a variable holds now, by the name it is listed under.
+
+    Raises:
+        ResidscopeError: If there is no such variable, or it does not fit.
+    """
+    fit = next((fits(value, None) for known, value, fits in _candidates(batch, d_model) if known() == name), None)
+    if fit is None:
+        s = "" if batch == 1 else "s"
+        raise ResidscopeError(
+            "answers",
+            f"`{shown(name).replace('`', 'ˋ')}` is not there any more, or not all that it holds is an answer for "
+            f"{batch} prompt{s}: a token as text or id, or a pair of these, for each.",
+        )
+    return fit.answers
+
+
+_Fits = Callable[[Any, int | None], Fit | None]
+"""Tells what an object of a class is, from the first so many of its entries (None: from all)."""
+
+
+def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], Any, _Fits]]:
+    """The variables of the classes that are looked at, each with what gives its name and what tells whether it fits."""
+    fit = partial(_fit_of_array, batch=batch, d_model=d_model)
+    classes: list[tuple[type, _Fits]] = [(list, partial(_fit_of_list, batch=batch)), (tuple, _fit_of_tuple)]
+    if "numpy" in sys.modules:
+        classes.append((sys.modules["numpy"].ndarray, fit))
+    if "torch" in sys.modules:
+        torch: Any = sys.modules["torch"]
+        classes += [(torch.Tensor, fit), (torch.nn.Parameter, fit)]
+    return discovery.of_classes(classes)
+
+
+def _fit_of_list(value: list[Any], most: int | None, batch: int) -> Fit | None:
+    if len(value) != batch:
+        return None
+    return _rows(list(islice(value, most)), most, str(batch), plural=batch != 1)
+
+
+def _fit_of_tuple(value: tuple[Any, ...], _most: int | None) -> Fit | None:
+    """One pair for all prompts; of numbers, it may be anything."""
+    is_pair = len(value) == 2 and all(type(side) is str and _is_token(side) for side in value)
+    return Fit("a pair for all prompts", value) if is_pair else None
+
+
+def _fit_of_array(value: Any, most: int | None, batch: int, d_model: int) -> Fit | None:
+    kind = _kind(value)
+    shape = [] if kind is None else list(value.shape)
+    if kind == "floats" and shape in ([d_model], [batch, d_model]):
+        return Fit(f"{shape} direction", value)
+    if shape not in ([batch], [batch, 2]):
+        return None
+    if kind == "ids":
+        return Fit(f"{shape} ids", value)
+    if kind == "texts":
+        rows = value[:most].tolist()
+        return _rows([tuple(row) for row in rows] if len(shape) == 2 else rows, most, str(shape))
+    return None
+
+
+def _kind(array: Any) -> str | None:
+    """What a tensor or an array holds; None where it is of no use."""
+    kind = getattr(array.dtype, "kind", None)
+    if kind is not None:  # numpy's
+        return {"i": "ids", "u": "ids", "f": "floats", "U": "texts", "T": "texts", "O": "texts"}.get(kind)
+    import torch
+
+    # A nested one has no shape, and one of another layout or on `meta` no figures to be read.
+    if array.is_nested or array.layout is not torch.strided or array.is_meta:
+        return None
+    dtype = str(array.dtype).removeprefix("torch.")
+    return "ids" if dtype in _INTEGERS else "floats" if dtype in _FLOATS else None
+
+
+def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = True) -> Fit | None:
+    """One answer for each prompt."""
+    rows = [_copy(entry, most) if type(entry) is tuple else entry for entry in entries]
+    s = "s" if plural else ""
+    if all(type(row) is tuple and _is_pair(row) for row in rows):
+        return Fit(f"{count} pair{s}", rows)
+    if not all(map(_is_token, rows)):
+        return None
+    return Fit(f"{count} {'id' if all(type(row) is int for row in rows) else 'text'}{s}", rows)
+
+
+def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
+    """A pair that nobody else can change between the look at it and its use."""
+    most = MOST_OF_SIDE + 1 if most is None else most
+    return tuple(list(islice(side, most)) if _is_some(side) else side for side in pair[:3])
+
+
+def _is_some(side: Any) -> bool:
+    return type(side) is list or type(side) is set or type(side) is frozenset  # by `is`: `==` is the metaclass'
+
+
+def _is_pair(value: tuple[Any, ...]) -> bool:
+    return len(value) == 2 and all(map(_is_side, value))
+
+
+def _is_side(value: Any) -> bool:
+    """Whether this is a token, or some tokens of which the mean is taken."""
+    if type(value) is list:
+        return 0 < len(value) <= MOST_OF_SIDE and all(map(_is_token, value))
+    return _is_token(value)
+
+
+def _is_token(value: Any) -> bool:
+    return (type(value) is str and len(value) <= _LONGEST) or (type(value) is int and value.bit_length() < 63)

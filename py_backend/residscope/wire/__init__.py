@@ -1,0 +1,1 @@
+"""The messages between a view and the kernel, and their envelope."""
