@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from residscope.many.run import attribute_many
     from residscope.patterns.maps import Attention, attention
     from residscope.patterns.scores import Scores, scores
-    from residscope.session.discovery import caches
+    from residscope.session.caches import caches
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,7 +55,7 @@ _PLACES = {
     "attention": "patterns.maps",
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",
-    "caches": "session.discovery",
+    "caches": "session.caches",
     "inspect": "hosts.panel",
     "scores": "patterns.scores",
     "to_circuitsvis": "export.circuitsvis_views",

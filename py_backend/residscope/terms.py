@@ -34,6 +34,9 @@ Decomposition = Literal["accumulated", "layer", "head"]
 NormConvention = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
+FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
+"""How a decomposition is drawn, as a figure of plotly."""
+
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
 """Whether what was taken for padding is left out, or counts as real."""

@@ -153,9 +153,9 @@ def test_code_that_asks_ends_with_the_interrupt_and_all_questions_are_answered(s
     manager, client = started
     token = "0123456789abcdef0123456789abcdef"
     run(client, expression(token))
-    run(client, "import residscope.serving.dispatcher as desk\nusual_rows = desk._rows")
+    run(client, "import residscope.serving.dispatcher as dispatcher\nusual_rows = dispatcher._rows")
     code = expression(token, [{"id": "a", "ask": {"kind": "caches"}}, {"id": "b", "ask": {"kind": "caches"}}])
-    run(client, "desk._rows = lambda found: time.sleep(20)")
+    run(client, "dispatcher._rows = lambda found: time.sleep(20)")
     id = client.execute(code, store_history=False, stop_on_error=False)
     interrupted(manager, 0.5)
     answers: dict[str, str] = {}
@@ -171,4 +171,4 @@ def test_code_that_asks_ends_with_the_interrupt_and_all_questions_are_answered(s
     assert heard(client, ended)["content"]["ename"] == "KeyboardInterrupt"
     assert answers == {"a": "interrupted", "b": "interrupted"}
     assert replied(client, id)["status"] == "error"
-    run(client, "desk._rows = usual_rows")
+    run(client, "dispatcher._rows = usual_rows")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import residscope
-from residscope.serving.dispatcher import Desk
+from residscope.serving.dispatcher import Dispatcher
 from residscope.session import answers
 
 Ask = Any
@@ -20,14 +20,14 @@ Ask = Any
 
 @pytest.fixture
 def ask(ioi, monkeypatch):
-    """Asks a sidebar's desk about the demo's cache, in a notebook that holds `variables`."""
+    """Asks a sidebar's dispatcher about the demo's cache, in a notebook that holds `variables`."""
 
     def asked(variables: dict[Any, Any], kind: str, **fields: Any) -> dict[str, Any]:
         shell = types.SimpleNamespace(user_ns={"cache": ioi.cache} | variables)
         monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
-        desk = Desk()
-        (row,) = desk.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
-        return desk.answer({"id": "1", "ask": {"kind": kind} | fields, "cache": row["ref"]})[0]
+        dispatcher = Dispatcher()
+        (row,) = dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
+        return dispatcher.answer({"id": "1", "ask": {"kind": kind} | fields, "cache": row["ref"]})[0]
 
     return asked
 

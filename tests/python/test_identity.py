@@ -13,7 +13,7 @@ import torch
 from transformer_lens import ActivationCache
 
 from residscope.session import change_tracking
-from residscope.session.change_tracking import sight
+from residscope.session.change_tracking import track
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def cache(model):
 
 
 def test_looking_changes_nothing_and_a_cache_keeps_its_id(cache):
-    first = sight(cache)
+    first = track(cache)
     state = first.state
     cache["resid_post", 0].sum()
-    assert sight(cache) is first
+    assert track(cache) is first
     assert (first.state, first.changed, first.weights_changed) == (state, False, False)
     assert change_tracking.known(first.id) is first
 
@@ -62,9 +62,9 @@ def take_one_out(cache):
     "edit", [remove_batch_dim, replace_an_activation, replace_it_twice, write_to_an_activation, take_one_out]
 )
 def test_a_changed_cache_is_told(cache, edit):
-    before = sight(cache).state
+    before = track(cache).state
     edit(cache)
-    after = sight(cache)
+    after = track(cache)
     assert after.changed
     assert not after.weights_changed
     assert after.state.split(".")[0] != before.split(".")[0]
@@ -72,20 +72,20 @@ def test_a_changed_cache_is_told(cache, edit):
 
 
 def test_one_more_activation_is_another_state_and_no_change_of_what_was_seen(cache):
-    before = sight(cache).state
+    before = track(cache).state
     cache.stack_head_results()  # TransformerLens adds `hook_result` to the cache
-    assert sight(cache).state != before
-    assert not sight(cache).changed
+    assert track(cache).state != before
+    assert not track(cache).changed
 
 
 def test_addresses_that_are_used_again_deceive_nobody():
     """A new tensor may get the address of the one that it replaces: one of these is bound to."""
     held = ActivationCache({"hook_embed": torch.zeros(3)}, None)
     for _ in range(50):
-        before, address = sight(held).state, id(held.cache_dict["hook_embed"])
+        before, address = track(held).state, id(held.cache_dict["hook_embed"])
         del held.cache_dict["hook_embed"]
         held.cache_dict["hook_embed"] = torch.zeros(3)
-        assert sight(held).state != before
+        assert track(held).state != before
         if id(held.cache_dict["hook_embed"]) == address:
             return
     pytest.skip("no address was used again")
@@ -128,25 +128,25 @@ def load_weights(model):
     ],
 )
 def test_changed_weights_are_told(model, cache, edit):
-    before = sight(cache).state
+    before = track(cache).state
     edit(model)
-    after = sight(cache)
+    after = track(cache)
     assert (after.changed, after.weights_changed) == (False, True)
     assert after.state.split(".")[0] == before.split(".")[0]
     assert after.state != before
     later = tiny.run(model)[2]
-    assert not sight(later).weights_changed  # it is the new weights' own
+    assert not track(later).weights_changed  # it is the new weights' own
 
 
 def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
     with torch.inference_mode():
         cache = model.run_with_cache(torch.tensor([[3, 4, 5]]))[1]
-    before = sight(cache).state
+    before = track(cache).state
     cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
-    assert sight(cache).state != before
-    before = sight(cache).state
+    assert track(cache).state != before
+    before = track(cache).state
     cache.model = None
-    assert sight(cache).state != before
+    assert track(cache).state != before
 
 
 def test_a_users_tensors_are_not_asked(cache):
@@ -156,14 +156,14 @@ def test_a_users_tensors_are_not_asked(cache):
             raise RuntimeError("a tensor was asked")
 
     cache.cache_dict["hook_embed"] = torch.zeros(2).as_subclass(Loud)
-    before = sight(cache).state
-    assert sight(cache).state == before
+    before = track(cache).state
+    assert track(cache).state == before
 
 
 def test_nothing_is_kept_alive():
     model = copy.deepcopy(tiny.boot("llama"))
     cache = tiny.run(model)[2]
-    seen = sight(cache)
+    seen = track(cache)
     alive = [weakref.ref(cache), weakref.ref(model), weakref.ref(cache.cache_dict["hook_embed"])]
     alive += [weakref.ref(weight) for weight in model.parameters()]
     gc.disable()
@@ -182,7 +182,7 @@ def test_an_id_is_never_used_again():
     ids = []
     for _ in range(50):
         cache = ActivationCache({"hook_embed": torch.zeros(1)}, None)
-        ids.append(sight(cache).id)
+        ids.append(track(cache).id)
         del cache
     assert len(set(ids)) == 50
 
@@ -191,8 +191,8 @@ def test_on_the_demo_model(ioi, capsys):
     times = []
     for _ in range(50):
         start = time.perf_counter()
-        state = sight(ioi.cache).state
+        state = track(ioi.cache).state
         times.append(time.perf_counter() - start)
-    assert sight(ioi.cache).state == state
+    assert track(ioi.cache).state == state
     with capsys.disabled():
         print(f" [one look: {sorted(times)[25] * 1e3:.1f} ms]", end="")

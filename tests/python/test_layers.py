@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
-from residscope.session.change_tracking import sight
+from residscope.session.change_tracking import track
 
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -37,7 +37,7 @@ def test_the_layers_that_are_there_are_all_there_are(inner):
         torch.testing.assert_close(total + result.constant, truth, atol=1e-4, rtol=1e-4)
     assert residscope.scores(cache, "copying").values.shape == (2, 4)
     assert residscope.token_lens(cache, 5).points[-2:] == ["1_mid", "final_post"]
-    assert row(cache, ["cache"], sight(cache)).layers == 2
+    assert row(cache, ["cache"], track(cache)).layers == 2
 
 
 def test_layers_taken_out_after_caching_are_a_sentence(inner):
@@ -46,4 +46,4 @@ def test_layers_taken_out_after_caching_are_a_sentence(inner):
     model.blocks = model.blocks[:2]
     with pytest.raises(ResidscopeError, match="only 2 layers"):
         residscope.attribute(cache, ANSWERS)
-    assert "only 2 layers" in row(cache, ["cache"], sight(cache)).problem
+    assert "only 2 layers" in row(cache, ["cache"], track(cache)).problem

@@ -119,7 +119,7 @@ def test_it_goes_with_the_cache_and_keeps_nothing_alive():
     _, _, cache = run(model)
     for answers in (5, 6, 7):
         residscope.attribute(cache, answers)
-    id = change_tracking.sight(cache).id
+    id = change_tracking.track(cache).id
     assert any(key[0] == id for key in CACHES._kept)
     z, weight = (
         weakref.ref(cache["blocks.0.attn.hook_z"]),

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
-from residscope.session.change_tracking import sight
+from residscope.session.change_tracking import track
 
 _SIZES = {
     "t5": {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
@@ -42,7 +42,7 @@ def test_an_encoder_decoder_model_is_called_that(kind, tmp_path):
     cache = ActivationCache({"decoder_blocks.0.hook_resid_pre": torch.zeros(1, 3, 24)}, model)
     with pytest.raises(ResidscopeError, match=r"is an encoder-decoder model: .*`encoder_blocks` and `decoder_blocks`"):
         residscope.attribute(cache, 5)
-    assert "encoder-decoder" in (row(cache, ["cache"], sight(cache)).problem or "")
+    assert "encoder-decoder" in (row(cache, ["cache"], track(cache)).problem or "")
 
 
 class Owner(torch.nn.Module):

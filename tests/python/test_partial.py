@@ -13,7 +13,7 @@ from transformer_lens import ActivationCache
 import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
-from residscope.session.change_tracking import sight
+from residscope.session.change_tracking import track
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 FILTERS = {
@@ -226,7 +226,7 @@ def test_where_an_sae_stands_its_output_is_the_activation(run, name):
 @pytest.mark.parametrize("kept", FILTERS)
 def test_it_is_listed_and_opened_without_a_target(run, kept):
     some = part(run, FILTERS[kept])
-    listed = row(some, ["some"], sight(some))
+    listed = row(some, ["some"], track(some))
     assert (listed.problem, listed.prompts, listed.positions) == (None, 3, 7)
     panel = residscope.inspect(some)
     assert (panel.facts["prompts"], panel.facts["positions"]) == (3, 7)

@@ -22,7 +22,7 @@ from residscope.attribution.attribute import components, token_lens
 from residscope.hosts import comm, execute
 from residscope.patterns import copying, scores, weighting
 from residscope.serving import answer_charts, jobs, service
-from residscope.serving.dispatcher import Desk
+from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.wire.protocol import AnyRequest
 
@@ -68,7 +68,7 @@ def tell(request: pytest.FixtureRequest, cache: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
     )
-    (row,) = Desk().answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
+    (row,) = Dispatcher().answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
     if request.param == "comm":
         sidebar = Sidebar()
         comm._open(sidebar, {})
@@ -194,14 +194,14 @@ def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, mo
     monkeypatch.setattr(
         "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
     )
-    desk, question = Desk(), attribution("head")
+    dispatcher, question = Dispatcher(), attribution("head")
 
     def listed() -> Any:
-        return desk.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"][0]["ref"]
+        return dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"][0]["ref"]
 
     before = {"id": "a", "ask": question, "cache": listed()}
     gate = Gate(monkeypatch)
-    assert desk.answer(before)[0]["reply"]["kind"] == "working"
+    assert dispatcher.answer(before)[0]["reply"]["kind"] == "working"
     gate.reached()
     with torch.no_grad():
         cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
@@ -209,11 +209,11 @@ def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, mo
     gate.on(99)
     (worker,) = workers()
     worker.join(20)
-    answer, _ = desk.answer(after)
+    answer, _ = dispatcher.answer(after)
     assert answer["failure"]["code"] == "protocol"
-    assert desk.answer(before)[0]["failure"]["code"] == "changed"
+    assert dispatcher.answer(before)[0]["failure"]["code"] == "changed"
     figures = expected(cache, question)
-    agrees(until(lambda message: desk.answer(after | message), "b", question), question, figures)
+    agrees(until(lambda message: dispatcher.answer(after | message), "b", question), question, figures)
 
 
 def z_changes(cache: Any) -> None:
@@ -349,15 +349,15 @@ def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monk
     monkeypatch.setattr(
         "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
     )
-    desk = Desk()
-    ref = desk.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"][0]["ref"]
+    dispatcher = Dispatcher()
+    ref = dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})[0]["reply"]["caches"][0]["ref"]
     gate = Gate(monkeypatch)
-    desk.answer({"id": "a", "ask": attribution("head"), "cache": ref})
+    dispatcher.answer({"id": "a", "ask": attribution("head"), "cache": ref})
     gate.reached()
     (worker,) = workers()
     with torch.no_grad():
         cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
-    answer, _ = desk.answer({"id": "c", "ask": {"kind": "give-up", "id": "a"}, "cache": ref})
+    answer, _ = dispatcher.answer({"id": "c", "ask": {"kind": "give-up", "id": "a"}, "cache": ref})
     assert answer["reply"]["kind"] == "give-up"
     gate.on()
     worker.join(20)

@@ -25,7 +25,8 @@ sys.dont_write_bytecode = True
 sys.addaudithook(hook)
 
 import residscope
-from residscope.serving.dispatcher import Desk
+from residscope.hosts.attach import SafeImports
+from residscope.serving.dispatcher import Dispatcher
 from residscope.wire.protocol import Shown, WriteCode
 from residscope.serving.service import Service
 
@@ -40,7 +41,7 @@ panel = residscope.inspect(cache, pair, heads=["1.1"], show=False)
 panel.to_html()
 service = Service(cache)
 service.reply(WriteCode("heads", Shown(service.targets().resolve(pair))))
-Desk().answer({"id": "1", "ask": {"kind": "caches"}})
+Dispatcher(SafeImports).answer({"id": "1", "ask": {"kind": "caches"}})
 assert not seen, seen
 panel.save(sys.argv[2])
 assert [event for event, _ in seen] == ["open"], seen

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from residscope.hosts.attach import SafeImports
-from residscope.serving.dispatcher import Desk
+from residscope.serving.dispatcher import Dispatcher
 
 NAME = "beside_the_notebook"
 
@@ -136,5 +136,5 @@ def test_only_a_question_about_a_cache_may_load_what_lies_beside_the_notebook(mo
     for name in ("search", "_seen"):
         monkeypatch.setattr(f"residscope.serving.dispatcher.{name}", lambda *_: importlib.import_module(NAME))
     kind = "describe" if cache else "caches"
-    Desk().answer({"id": "1", "ask": {"kind": kind}, "cache": cache})
+    Dispatcher(SafeImports).answer({"id": "1", "ask": {"kind": kind}, "cache": cache})
     assert (NAME in sys.modules) is loaded

@@ -12,7 +12,7 @@ import tiny
 
 import residscope
 from residscope.hosts import execute
-from residscope.serving.dispatcher import Desk
+from residscope.serving.dispatcher import Dispatcher
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 TOKEN = {"id": 5, "text": ""}
@@ -21,15 +21,15 @@ TARGET = {"contrasts": [{"answer": [TOKEN], "distractor": []}]}
 
 @pytest.fixture
 def ask(monkeypatch) -> Ask:
-    """Asks a sidebar's desk about a tiny cache; the reply, or the failure."""
+    """Asks a sidebar's dispatcher about a tiny cache; the reply, or the failure."""
     cache = tiny.run(tiny.boot("gpt2"), batch=2)[2]
     shell = types.SimpleNamespace(user_ns={"mine": cache})
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
-    desk = Desk()
-    (row,) = desk.answer({"id": "1", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
+    dispatcher = Dispatcher()
+    (row,) = dispatcher.answer({"id": "1", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
 
     def ask(question: dict[str, Any]) -> dict[str, Any]:
-        answer, _ = desk.answer({"id": "2", "ask": question, "cache": row["ref"]})
+        answer, _ = dispatcher.answer({"id": "2", "ask": question, "cache": row["ref"]})
         return answer.get("reply") or answer["failure"]
 
     return ask
@@ -192,7 +192,7 @@ for _ in range(100_000):
     ids=["all", "id", "ask", "kind", "prompt", "contrasts", "cache"],
 )
 def test_deep_nesting_is_answered(message):
-    answer, buffers = Desk().answer(message)
+    answer, buffers = Dispatcher().answer(message)
     assert (answer["failure"]["code"], buffers) == ("protocol", [])
 
 

@@ -1,4 +1,4 @@
-// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.
+// Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.
 // What does not fit is refused, and what the schema does not name is left out.
 import * as v from "valibot";
 

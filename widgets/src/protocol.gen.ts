@@ -1,4 +1,4 @@
-// Generated from py_backend/residscope/protocol.py by `npm run protocol`. Do not edit.
+// Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.
 
 export type Wire = Question | Answer;
 
@@ -671,5 +671,5 @@ export interface Failure {
   message: string;
 }
 
-/** What tells one wire from another: `residscope.protocol.wire()` of the kernel that understands this. */
+/** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
 export const WIRE = "c8ec2f48dc21";

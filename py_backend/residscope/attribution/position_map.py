@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.attribution.attribute import decompose
 from residscope.attribution.components import layer_heads
+from residscope.attribution.goal import Goal
 from residscope.attribution.missing import lacking
 from residscope.attribution.model_value import measure
 from residscope.attribution.sources import wanted_heads
@@ -17,7 +18,6 @@ from residscope.cache.head_names import name
 from residscope.cache.positions import assumed
 from residscope.cache.token_labels import padding_in_mean
 from residscope.errors import ResidscopeError
-from residscope.patterns.weighting import Goal
 from residscope.session.change_notes import changed
 from residscope.terms import NormConvention, Target
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from residscope.base.packages import pandas
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
-from residscope.terms import By, Target
+from residscope.terms import By, FigureKind, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-    from residscope.export.figures import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +119,7 @@ class Attribution:
 
     def to_plotly(
         self,
-        kind: Kind | None = None,
+        kind: FigureKind | None = None,
         prompt: int | None = None,
         *,
         other: Attribution | None = None,

@@ -23,10 +23,10 @@ from residscope.cache.structure import Structure
 from residscope.cache.token_labels import padding_in_mean
 from residscope.cache.unembedding import Output, unembedding_of_stream
 from residscope.cache.view import CacheView, not_cached
+from residscope.compute.batching import blocks
 from residscope.compute.precision import working
 from residscope.compute.torch_context import calm
 from residscope.errors import ResidscopeError
-from residscope.patterns.weighting import blocks
 from residscope.session.change_notes import changed, seen, steadily
 from residscope.terms import NormConvention, Target
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from copy import copy
 from operator import index
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from residscope.base.arrays import kind_of, tensor_of
 from residscope.base.legible import whole
@@ -24,7 +24,24 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from residscope.session.change_tracking import Sight
+
+class Seen(Protocol):
+    """What is known of a cache that was just looked at.
+
+    Attributes:
+        changed: Whether an activation was changed since it was first seen.
+        weights_changed: Whether its model's weights, or what layers make of them, were.
+        other_model: Whether that is another model than the one it was first seen with.
+    """
+
+    changed: bool
+    weights_changed: bool
+    other_model: bool
+
+    @property
+    def memo(self) -> tuple[Memo, Memo]:
+        """What was computed of the cache as it is, and what was read off the model's modules."""
+        ...
 
 
 class CacheView:
@@ -53,7 +70,7 @@ class CacheView:
         cache: Any,
         model: Any = None,
         tokens: Int[Tensor, "batch pos"] | None = None,
-        seen: Sight | None = None,
+        seen: Seen | None = None,
         attention_mask: Any = None,
     ) -> None:
         activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +12,27 @@ from residscope.cache.tokenizer import bytes_of, decoded, encoded, named, names_
 from residscope.cache.unembedding import vocabulary_size
 from residscope.errors import ResidscopeError
 from residscope.terms import Token
-from residscope.wire.protocol import TokenCheck
 
 _BYTES = re.compile(r"⟨((?:[0-9A-F]{2} ?)+)⟩")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text is tokenised.
+
+    Attributes:
+        text: The text.
+        tokens: What the tokenizer reads it as.
+        single: Whether it is exactly one token.
+        message: What to say of it: else, why it is not.
+        suggestions: Tokens that could be meant.
+    """
+
+    text: str
+    tokens: list[Token]
+    single: bool
+    message: str
+    suggestions: list[Token]
 
 
 class Vocabulary:
@@ -78,7 +97,7 @@ class Vocabulary:
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
-    def check(self, text: str) -> TokenCheck:
+    def check(self, text: str) -> Reading:
         """How `text` is tokenised, and what could be meant where it is not one token."""
         tokens = [self.token(id) for id in self.encode(text)]
         strange = unknown(self.tokenizer)
@@ -92,7 +111,7 @@ class Vocabulary:
             return self._single(text, exact)
         if single or any(token.id == strange for token in tokens):
             written = " + ".join(quote(token.text) for token in tokens)
-            return TokenCheck(
+            return Reading(
                 text,
                 tokens,
                 False,
@@ -100,21 +119,21 @@ class Vocabulary:
                 [],
             )
         if not tokens:
-            return TokenCheck(text, [], False, "Nothing typed: a target needs one token.", [])
+            return Reading(text, [], False, "Nothing typed: a target needs one token.", [])
         return self._several(text, tokens)
 
-    def _single(self, text: str, token: Token) -> TokenCheck:
+    def _single(self, text: str, token: Token) -> Reading:
         """What to say of a text that is one token."""
         if token.text != text.replace("▁", " "):
             said = f"This model's tokenizer reads {quote(text)} as {quote(token.text)}: that token is taken."
-            return TokenCheck(text, [token], True, said, [])
+            return Reading(text, [token], True, said, [])
         near = self.spaced(token)
         if near is None:
-            return TokenCheck(text, [token], True, "", [])
+            return Reading(text, [token], True, "", [])
         said = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
-        return TokenCheck(text, [token], True, said, [near])
+        return Reading(text, [token], True, said, [near])
 
-    def _several(self, text: str, tokens: list[Token]) -> TokenCheck:
+    def _several(self, text: str, tokens: list[Token]) -> Reading:
         """What to say of a text that is several tokens."""
         other = self.writes(text[1:] if text.startswith(" ") else f" {text}") if text.strip() else None
         near = [] if other is None else [other]
@@ -123,7 +142,7 @@ class Vocabulary:
         suggestions = [*near, tokens[0]] if tokens[0].text.strip() and text.startswith(tokens[0].text) else near
         hint = " or ".join(dict.fromkeys(quote(token.text) for token in suggestions))
         message = f"{quote(text)} is {len(tokens)} tokens in this model: {parts}. A target is a single token"
-        return TokenCheck(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
+        return Reading(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
 
     def spaced(self, token: Token) -> Token | None:
         """The token of the same word with a space before it, for one that begins a word without; else None."""
@@ -154,7 +173,7 @@ class Vocabulary:
         found = ((name, with_name(self.tokenizer, name)) for name in names)
         return next((name[0] for name, id in found if id is not None and named(self.tokenizer, id) == name), "")
 
-    def require(self, text: str) -> TokenCheck:
+    def require(self, text: str) -> Reading:
         """The one token that `text` is, and what to say of it.
 
         Raises:

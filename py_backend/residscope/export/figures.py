@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from residscope.attribution.result import Attribution, of_prompt
 from residscope.base.signed import signed
@@ -25,10 +25,9 @@ from residscope.export.palette import (
     target_words,
     titled,
 )
+from residscope.terms import FigureKind
 
-Kind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
-
-_DEFAULT: dict[str, Kind] = {
+_DEFAULT: dict[str, FigureKind] = {
     "accumulated": "lens", "layer": "layers", "head": "heatmap", "neuron": "ranking", "source": "sources",
 }  # fmt: skip
 _NAMED = 8
@@ -37,7 +36,7 @@ _NAMED = 8
 
 def attribution_figure(
     result: Attribution,
-    kind: Kind | None = None,
+    kind: FigureKind | None = None,
     prompt: int | None = None,
     *,
     other: Attribution | None = None,
@@ -49,8 +48,8 @@ def attribution_figure(
     """See `Attribution.to_plotly`."""
     over = [name for name in ("pos", "destination") if name in result.axes]
     kind = kind or ("heatmap" if over else _DEFAULT[result.by])
-    if kind not in get_args(Kind):
-        every = ", ".join(f'"{name}"' for name in get_args(Kind))
+    if kind not in get_args(FigureKind):
+        every = ", ".join(f'"{name}"' for name in get_args(FigureKind))
         raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
     if over and kind != "heatmap":
         raise ResidscopeError(
@@ -196,7 +195,7 @@ def _sources(shown: Shown) -> Any:
     )
 
 
-_DRAW: dict[Kind, Callable[[Shown], Any]] = {
+_DRAW: dict[FigureKind, Callable[[Shown], Any]] = {
     "heatmap": _heatmap, "lens": _lens, "layers": layers, "ranking": ranking, "scatter": _scatter,
     "sources": _sources, "prompts": prompts,
 }  # fmt: skip

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from residscope import __version__
-from residscope.serving.dispatcher import Desk
+from residscope.hosts.attach import SafeImports
+from residscope.serving.dispatcher import Dispatcher
 from residscope.wire import protocol
 from residscope.wire.envelope import deliver
 
@@ -18,7 +19,7 @@ TARGET = "residscope"
 VERSION = __version__
 WIRE = protocol.wire()
 
-_desk = Desk()
+_dispatcher = Dispatcher(SafeImports)
 
 
 def attach() -> None:
@@ -54,7 +55,7 @@ def _open(comm: Any, _message: Any) -> None:
 
 
 def _answer(comm: Any, message: dict[str, Any]) -> None:
-    deliver(message["content"].get("data"), _desk.answer, lambda said, buffers: comm.send(said, buffers=buffers))
+    deliver(message["content"].get("data"), _dispatcher.answer, lambda said, buffers: comm.send(said, buffers=buffers))
 
 
 def _close(comm: Any, _message: Any) -> None:

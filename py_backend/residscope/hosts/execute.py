@@ -11,7 +11,8 @@ import json
 from base64 import b64encode
 from typing import Any
 
-from residscope.serving.dispatcher import Desk
+from residscope.hosts.attach import SafeImports
+from residscope.serving.dispatcher import Dispatcher
 from residscope.wire.envelope import Buffers, interrupted
 
 MIME = "application/vnd.residscope+json"
@@ -22,7 +23,7 @@ _PIECE = 500_000
 _LONGEST = 128_000_000
 """So many characters has the longest answer that is sent; a host takes no longer ones."""
 
-_desk = Desk()
+_dispatcher = Dispatcher(SafeImports)
 
 
 def answer(questions: str, token: str) -> None:
@@ -38,7 +39,7 @@ def answer(questions: str, token: str) -> None:
     left = _each(questions)
     try:
         while left:
-            said, buffers = _desk.answer(left[0])
+            said, buffers = _dispatcher.answer(left[0])
             _publish(said, buffers, token)
             del left[0]
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ from residscope.hosts.traits import Answers, Facts, Heads, Position
 from residscope.hosts.visibility import Views
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.service import Service
-from residscope.session.discovery import name_of
+from residscope.session.caches import name_of
 from residscope.terms import Padding, Score, Target, Weighting
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (

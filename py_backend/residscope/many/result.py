@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from residscope.attribution.result import Attribution
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Frame, Part, Tally
-from residscope.terms import By
+from residscope.terms import By, FigureKind
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-    from residscope.export.figures import Kind
 
 _NOTES_SHOWN = 10
 
@@ -116,7 +114,7 @@ class AttributionSummary:
 
     def to_plotly(
         self,
-        kind: Kind | None = None,
+        kind: FigureKind | None = None,
         *,
         k: int = 5,
         tokens: Sequence[str] | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.goal import Goal
 from residscope.attribution.predictions import top_two
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.targets import Targets
@@ -17,7 +18,7 @@ from residscope.cache.token_labels import mean_of_padded, token_texts
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import calm
 from residscope.errors import ResidscopeError
-from residscope.patterns.weighting import MEANINGS, Goal, Maps
+from residscope.patterns.weighting import MEANINGS, Maps
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import Target, Weighting
 

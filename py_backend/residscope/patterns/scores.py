@@ -14,6 +14,7 @@ from residscope.cache import padding, positions
 from residscope.cache.head_names import name
 from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView
+from residscope.compute.batching import blocks
 from residscope.compute.memo import UnknownError, key_of, size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
@@ -21,7 +22,7 @@ from residscope.compute.projection import dots
 from residscope.compute.torch_context import calm
 from residscope.errors import ResidscopeError
 from residscope.patterns import copying, detection
-from residscope.patterns.weighting import CELLS, blocks
+from residscope.patterns.weighting import CELLS
 from residscope.session.change_notes import cache_changed, seen, steadily, weights_changed
 from residscope.terms import Score
 

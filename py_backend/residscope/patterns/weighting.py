@@ -7,33 +7,28 @@ Transformer Circuits" (2021).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
-from residscope.attribution.components import head_directions
+from residscope.attribution.goal import Goal
 from residscope.attribution.head_inputs import ALL, Reads, gated, read_names, reads, some_pattern, sources_of
-from residscope.attribution.head_split import Checked, adds_up, check_split, projects, unchecked
-from residscope.attribution.model_value import measure
-from residscope.attribution.readout import Readout
+from residscope.attribution.head_split import adds_up, projects, unchecked
 from residscope.attribution.sources import Bringing, bringing_by, not_by_reading, rounding_in
-from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.head_names import name
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.structure import out_weight, unsplit_heads, why_unread
 from residscope.cache.view import CacheView
-from residscope.compute.memo import Memo, size_of
+from residscope.compute.batching import blocks
+from residscope.compute.memo import size_of
 from residscope.compute.precision import working
-from residscope.compute.progress import report_progress
 from residscope.compute.torch_context import alone
 from residscope.errors import ResidscopeError
 from residscope.patterns.downsampling import Part, down_sampled
 from residscope.session.change_notes import cache_changed, changed, weights_changed
-from residscope.terms import Pool, Target, Weighting
+from residscope.terms import Pool, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -51,63 +46,6 @@ CELLS = 4_000_000
 STRIP = 250_000
 """So many where they are made small: they stay in the processor's own memory."""
 Weighted = Callable[[slice, slice], "Tensor"]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """The target of contributions, and the way to it. What is found out on it stays with the cache.
-
-    Attributes:
-        targets: Resolves the target.
-        target: The target.
-        where: A position of each prompt, at which layers are held against the stream; None for all.
-    """
-
-    targets: Targets
-    target: Target
-    where: Int[Tensor, " batch"] | None
-
-    @cached_property
-    def _memo(self) -> Memo:
-        return self.targets.view.memo.part("goal", msgspec.msgpack.encode(self.target))
-
-    @property
-    def key(self) -> tuple[Hashable, ...]:
-        """What tells it from others in the same cache."""
-        return msgspec.msgpack.encode(self.target), None if self.where is None else tuple(self.where.tolist())
-
-    @property
-    def way(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
-        """The target's functional of the final norm's output."""
-        return self._memo.once(("way",), lambda: self.targets.functional(self.target), size_of)
-
-    def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
-        """The way from the stream of some prompts to the target, at one position of each, or at all."""
-        directions, offset = (part[prompts.start : prompts.stop] for part in self.way)
-        return Readout(self.targets.view.only(prompts), where, directions, offset)
-
-    def writes(
-        self, prompts: range, layer: int, where: Int[Tensor, " batch"] | None = None
-    ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
-        """What each unit of a layer's `z` is worth, and what to divide by."""
-        key = ("writes", prompts, layer, None if where is None else tuple(where.tolist()))
-        return self._memo.once(key, lambda: head_directions(self.readout(prompts, where), layer)[:2], size_of)
-
-    def check(self, layer: int) -> list[str]:
-        """Refuse a layer whose heads do not add up to what it writes."""
-        where = None if self.where is None else tuple(self.where.tolist())
-        checked = self._memo.once(
-            ("checked", where), Checked
-        )  # it grows: from head to head the layers are looked at once
-        return check_split(self.targets.view, [layer], checked, lambda: self._own)
-
-    @cached_property
-    def _own(self) -> tuple[Readout, Tensor | None]:
-        """The way to the target, and the model's own figure less the constant."""
-        readout = Readout(self.targets.view, self.where, *self.way)
-        measured = measure(readout, self.targets, self.target, None)
-        own = None if measured.value is None else measured.value - measured.bent - readout.functional.constant
-        return readout, own
 
 
 @dataclass
@@ -398,11 +336,3 @@ class Lengths:
 
     def _length(self, x: Tensor, gram: Tensor) -> Float[Tensor, "batch head pos"]:
         return ((x @ gram) * x).sum(-1).clamp(min=0).sqrt().to(self.read.v.dtype)
-
-
-def blocks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Runs of items, of this size at most, and of one at least."""
-    size = max(size, 1)
-    for start in range(0, len(items), size):
-        report_progress()
-        yield items[start : start + size]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from uuid import uuid4
 
 from residscope.errors import ResidscopeError
-from residscope.hosts.attach import SafeImports
 from residscope.serving.service import Service
 from residscope.session.cache_reference import GONE
 from residscope.session.cache_summary import row
-from residscope.session.change_tracking import Sight, known, sight
-from residscope.session.discovery import Search, name_of, search
+from residscope.session.caches import name_of
+from residscope.session.change_tracking import TrackedCache, known, track
+from residscope.session.discovery import Search, search
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import AnyReply, CacheRef, CacheRow, CachesReply, GiveUp, ListCaches, Question
 
@@ -22,8 +23,16 @@ KERNEL = uuid4().hex[:12]
 _CHANGED = "This cache was changed since this picture was made, which shows what it was: read it anew."
 
 
-class Desk:
-    """Answers questions about the caches in the user's namespace, whoever carries them."""
+class Dispatcher:
+    """Answers questions about the caches in the user's namespace, whoever carries them.
+
+    Args:
+        guard: What stands around answering the list of caches. It is also asked for when a notebook was only opened,
+            and the user has run nothing: nothing may be imported from the notebook's folder meanwhile.
+    """
+
+    def __init__(self, guard: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self._guard = guard
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message.
@@ -34,9 +43,8 @@ class Desk:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
         """
-        # The list is also asked for when a notebook was only opened, and the user has run nothing. A question about a
-        # cache comes after the user's cells: a tokenizer of their own may import from the notebook's folder only now.
-        with nullcontext() if _about_a_cache(message) else SafeImports():
+        # A question about a cache comes after the user's cells: a tokenizer of theirs may import from the folder now.
+        with nullcontext() if _about_a_cache(message) else self._guard():
             return answered(message, self._reply)
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
@@ -73,20 +81,20 @@ def _rows(searched: Search) -> CachesReply:
     notes = list(searched.notes)
     for found in searched.found:
         try:
-            rows.append(row(found.cache, found.names, sight(found.cache, seen=looks)))
+            rows.append(row(found.cache, found.names, track(found.cache, seen=looks)))
         except Exception as error:  # an odd one, or one that a cell is changing, must not hide the others
             notes.append(f"`{found.names[0]}` could not be read ({type(error).__name__}: {error}).")
     return CachesReply(KERNEL, rows, notes)
 
 
-def _seen(ref: CacheRef) -> Sight:
+def _seen(ref: CacheRef) -> TrackedCache:
     seen = known(ref.id)
     if seen is None:
         raise ResidscopeError("gone", GONE)
     return seen
 
 
-def _in_state(seen: Sight, ref: CacheRef, *, weights: bool = False) -> None:
+def _in_state(seen: TrackedCache, ref: CacheRef, *, weights: bool = False) -> None:
     """Look at the cache that a question is about, and at its model's weights where that is wanted, which takes longer.
 
     Raises:
@@ -103,7 +111,7 @@ def _check_state(state: str, ref: CacheRef) -> None:
         raise ResidscopeError("changed", _CHANGED)
 
 
-def _service(seen: Sight) -> Service:
+def _service(seen: TrackedCache) -> Service:
     """The service for a cache, made when it is first asked about; it goes with the cache."""
     if "service" not in seen.kept:
         cache = seen.cache

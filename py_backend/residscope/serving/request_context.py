@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from residscope.attribution.attribute import decompose
+from residscope.attribution.goal import Goal
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.compute.memo import UnknownError, key_of, size_of
-from residscope.patterns.weighting import Goal, Maps
+from residscope.patterns.weighting import Maps
 from residscope.terms import By, NormConvention, Target, Weighting
 
 if TYPE_CHECKING:

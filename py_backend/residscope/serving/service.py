@@ -29,7 +29,7 @@ from residscope.session import answers
 from residscope.session.cache_reference import Hold
 from residscope.session.cache_summary import basics
 from residscope.session.change_notes import steady
-from residscope.session.change_tracking import Sight, settings_of, sight
+from residscope.session.change_tracking import TrackedCache, settings_of, track
 from residscope.session.discovery import peek
 from residscope.terms import Padding, Target
 from residscope.wire.envelope import Buffers, answered
@@ -64,6 +64,7 @@ from residscope.wire.protocol import (
     Suggest,
     Suggestions,
     TargetReply,
+    TokenCheck,
     TokensReply,
     Variable,
     Working,
@@ -111,7 +112,7 @@ class Service:
         self._logits(view)  # refuses what is not this cache's
         _ = view.attention_mask
         self._directions: dict[str, Any] = {}
-        self._sight = sight(cache, model)
+        self._tracked = track(cache, model)
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
         self._work = Work(self.hold.there)
         self._size: tuple[str | None, int] = (None, 0)  # bytes to read at most, in a state of the cache
@@ -134,17 +135,17 @@ class Service:
         """
         held = self.hold.get()
         try:
-            return self._sight.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
+            return self._tracked.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
         except UnknownError:
             return None
 
     def choose(self, target: Target) -> None:
         """Let other views of the cache know what is attributed in this one."""
-        self._sight.kept["panel"] = (weakref.ref(self), target)
+        self._tracked.kept["panel"] = (weakref.ref(self), target)
 
     def _panel(self) -> tuple[Service, Target] | None:
         """The inline panel of the same cache, and what somebody chose there; None where nobody did."""
-        way, target = self._sight.kept.get("panel", (lambda: None, None))
+        way, target = self._tracked.kept.get("panel", (lambda: None, None))
         panel: Service | None = way()
         if panel is None or panel is self or target.own or not (target.contrasts or target.direction):
             return None
@@ -215,15 +216,15 @@ class Service:
             before = self._look().now
             if not self._large():
                 made = opening(partial(self.reply, looked=True), self.name, shown)
-                return made if self._sight.now == before else {}  # else its parts are of different states
+                return made if self._tracked.now == before else {}  # else its parts are of different states
         return {}
 
-    def _look(self, quick: bool = False) -> Sight:
+    def _look(self, quick: bool = False) -> TrackedCache:
         held = self.hold.get()
-        return self._sight.look(held.cache, held.model, quick=quick)
+        return self._tracked.look(held.cache, held.model, quick=quick)
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
-        seen = self._sight if looked else self._look()
+        seen = self._tracked if looked else self._look()
         key = self._key(ask) if isinstance(ask, _REMEMBERED) else None
         known = None if key is None else seen.memo[0].get(*key)
         return steady(self._look, partial(self._answer_once, ask), seen) if known is None else known
@@ -231,7 +232,7 @@ class Service:
     def _answer_once(self, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         held = self.hold.get()
         given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
-        view = CacheView(held.cache, model=held.model, seen=self._sight, **given)
+        view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
         del held  # long work must not keep the cache alive
         # Grad mode and autocast are the thread's: a subshell's thread has its own.
         return calm(view.stream.device, lambda: self._reply(view, ask))
@@ -241,7 +242,7 @@ class Service:
 
     def _large(self) -> bool:
         """Whether a request may have to read so much that it takes longer than a moment."""
-        state = self._sight.state
+        state = self._tracked.state
         if self._size[0] != state:
             view = self.view()
             self._size = state, view.nbytes + 12 * view.n_layers * int(view.cfg.d_model) ** 2 * view.stream.itemsize
@@ -274,7 +275,8 @@ class Service:
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
             case CheckToken():
-                return Vocabulary(view.model).check(ask.text), []
+                read = Vocabulary(view.model).check(ask.text)
+                return TokenCheck(read.text, read.tokens, read.single, read.message, read.suggestions), []
             case ChooseTarget():
                 return TargetReply(top_two(view, self._logits(view))), []
             case FindAnswers():

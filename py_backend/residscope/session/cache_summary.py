@@ -10,7 +10,7 @@ import msgspec
 from residscope.base.legible import whole
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.session.change_tracking import Sight
+from residscope.session.change_tracking import TrackedCache
 from residscope.session.discovery import peek
 from residscope.wire.protocol import CacheRef, CacheRow
 
@@ -32,25 +32,25 @@ def basics(view: CacheView) -> dict[str, Any]:
     }
 
 
-def row(cache: Any, names: list[str], sight: Sight) -> CacheRow:
+def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
     """One row of the list; what cannot be read is said in `problem`.
 
     Args:
         cache: The cache.
         names: The ways to it.
-        sight: What was just seen of it.
+        tracked: What was just seen of it.
     """
-    state, facts = sight.kept.get("facts", ("", None))
-    if state != sight.state:
+    state, facts = tracked.kept.get("facts", ("", None))
+    if state != tracked.state:
         facts = _facts(cache)
-        sight.kept["facts"] = sight.state, facts
+        tracked.kept["facts"] = tracked.state, facts
     return msgspec.structs.replace(
         facts,
-        ref=CacheRef(sight.id, sight.state),
+        ref=CacheRef(tracked.id, tracked.state),
         names=names,
-        age=sight.age,
-        changed=sight.changed,
-        weights_changed=sight.weights_changed or sight.other_model,
+        age=tracked.age,
+        changed=tracked.changed,
+        weights_changed=tracked.weights_changed or tracked.other_model,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from residscope.errors import ResidscopeError
-from residscope.session.change_tracking import Sight, sight
+from residscope.session.change_tracking import TrackedCache, track
 
 if TYPE_CHECKING:
     from residscope.cache.view import CacheView
@@ -35,9 +35,9 @@ _TIMES = 3
 """So many times an answer is begun."""
 
 
-def seen(cache: Any, model: Any = None) -> Sight | None:
+def seen(cache: Any, model: Any = None) -> TrackedCache | None:
     """What is known of an `ActivationCache`, compared with what is there now; None for other mappings."""
-    return sight(cache, model) if isinstance(getattr(cache, "cache_dict", None), Mapping) else None
+    return track(cache, model) if isinstance(getattr(cache, "cache_dict", None), Mapping) else None
 
 
 def changed(view: CacheView) -> list[str]:
@@ -61,7 +61,7 @@ _MOMENT = 0.05
 """Behind work of fewer seconds the counters alone are compared again: samples would take as long as the work."""
 
 
-def steady(look: Callable[[bool], Sight], make: Callable[[], T], looked: Sight | None = None) -> T:
+def steady(look: Callable[[bool], TrackedCache], make: Callable[[], T], looked: TrackedCache | None = None) -> T:
     """What `make` makes of a cache that stays as it is meanwhile; where it does not, it is made anew.
 
     Args:
@@ -88,11 +88,11 @@ def steady(look: Callable[[bool], Sight], make: Callable[[], T], looked: Sight |
     raise ResidscopeError("unsteady", UNSTEADY.format(what))
 
 
-def steadily(cache: Any, model: Any, looked: Sight | None, make: Callable[[], T]) -> T:
+def steadily(cache: Any, model: Any, looked: TrackedCache | None, make: Callable[[], T]) -> T:
     """The same for a function that is given a cache, and perhaps the model, and has just `seen` them."""
     if looked is None and not isinstance(cache, dict):
         return make()
-    known = looked or sight(cache, model)
+    known = looked or track(cache, model)
     return steady(lambda quick: known.look(cache, model, quick=quick), make, known)
 
 

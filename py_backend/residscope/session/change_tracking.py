@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _Key = tuple[tuple[object, ...], ...]
 
 _lock = threading.RLock()
-_sights: dict[int, Sight] = {}
+_tracked: dict[int, TrackedCache] = {}
 _models: dict[int, _Weights] = {}
 
 
@@ -152,7 +152,7 @@ def _let_go(weights: Callable[[], _Weights | None]) -> None:
 
 
 @dataclass(eq=False)
-class Sight:
+class TrackedCache:
     """A cache as Residscope first saw it. It goes with the cache.
 
     Attributes:
@@ -225,7 +225,9 @@ class Sight:
         """Seconds since it was first seen."""
         return time.monotonic() - self.since
 
-    def look(self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False) -> Sight:
+    def look(
+        self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False
+    ) -> TrackedCache:
         """Compare with what is there now.
 
         Args:
@@ -271,10 +273,10 @@ class Sight:
             return self._count
 
 
-def sight(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> Sight:
-    """What is known of a cache, compared with what is there now (see `Sight.look`)."""
+def track(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> TrackedCache:
+    """What is known of a cache, compared with what is there now (see `TrackedCache.look`)."""
     with _lock:
-        known = _sights.get(id(cache))
+        known = _tracked.get(id(cache))
         if known is None:
             known = _first(cache)
         return known.look(cache, model, seen)
@@ -312,16 +314,16 @@ def _plain(value: Any) -> object:
     return value if type(value) in SCALARS else str(value)
 
 
-def known(id: str) -> Sight | None:
+def known(id: str) -> TrackedCache | None:
     """The cache with this id, as long as it is in memory."""
-    return next((sight for sight in list(_sights.values()) if sight.id == id), None)
+    return next((tracked for tracked in list(_tracked.values()) if tracked.id == id), None)
 
 
-def _first(cache: Any) -> Sight:
-    made, key = Sight(), id(cache)
+def _first(cache: Any) -> TrackedCache:
+    made, key = TrackedCache(), id(cache)
     try:
-        made._cache = weakref.ref(cache, partial(_lose, _sights, CACHES, key, made.id))  # pyright: ignore[reportPrivateUsage]
-        _sights[key] = made
+        made._cache = weakref.ref(cache, partial(_lose, _tracked, CACHES, key, made.id))  # pyright: ignore[reportPrivateUsage]
+        _tracked[key] = made
     except TypeError:  # a plain dictionary of activations: known to whoever asked, and to no one else
         pass
     return made

@@ -21,7 +21,6 @@ from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, TypeVar
 
 from residscope.base import expressions
-from residscope.base.legible import legible
 
 ELEMENTS = 100_000
 """So many elements of containers are looked at in one search, on either level."""
@@ -109,34 +108,6 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
             known.names.append(name if place_among == 1 else f"{name} ({place_among})")
     place = {id(cache): place for _, place, _, cache in sorted(ways, key=lambda way: -way[1])}
     return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_LEFT_OUT] * full)
-
-
-def caches() -> dict[str, Any]:
-    """Every `ActivationCache` in the user's namespace, by its name.
-
-    Variables, and two levels into lists, tuples, deques, dicts and objects: `{"cache": …, 'runs["clean"]': …}`. A cache
-    with several names stands under the first. Nothing is computed, and no property of any object is run.
-    """
-    return _Caches({found.names[0]: found for found in search().found})
-
-
-class _Caches(dict[str, Any]):
-    """Caches by name; printed, each is a line with all its names and its shape, not with thousands of activations."""
-
-    def __init__(self, found: dict[str, Any]) -> None:
-        super().__init__({name: one.cache for name, one in found.items()})
-        self._names = {name: one.names for name, one in found.items()}
-
-    def __repr__(self) -> str:
-        from residscope.session.cache_summary import said
-
-        lines = [f"{legible(' = '.join(self._names.get(name, [name])))}: {said(cache)}" for name, cache in self.items()]
-        return "\n".join(lines) or "no activation caches"
-
-
-def name_of(cache: Any) -> str:
-    """The name by which the user knows `cache`; "cache" where it has none (or there is no notebook)."""
-    return known_as(cache) or "cache"
 
 
 def known_as(cache: Any) -> str | None:

@@ -19,7 +19,7 @@ import torch
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope.serving.dispatcher import Desk
+from residscope.serving.dispatcher import Dispatcher
 from residscope.session import change_tracking
 from residscope.wire.protocol import Answer
 
@@ -34,11 +34,11 @@ def variables(monkeypatch):
 
 @pytest.fixture
 def ask():
-    desk = Desk()
+    dispatcher = Dispatcher()
 
     def ask(kind, ref=None, **fields):
         message = {"id": "7", "ask": {"kind": kind, **fields}} | ({"cache": ref} if ref else {})
-        answer, buffers = desk.answer(message)
+        answer, buffers = dispatcher.answer(message)
         assert answer["id"] == "7"
         msgspec.convert(answer, Answer)
         json.dumps(answer, allow_nan=False)
@@ -100,7 +100,7 @@ def test_what_cannot_be_inspected_says_why(variables, ask):
     "message", [None, 5, "text", {}, {"id": "7"}, {"id": "7", "ask": {"kind": "no such"}}, {"id": 7, "ask": {}}]
 )
 def test_nonsense_is_answered(message):
-    answer, buffers = Desk().answer(message)
+    answer, buffers = Dispatcher().answer(message)
     assert (answer["failure"]["code"], buffers) == ("protocol", [])
 
 
