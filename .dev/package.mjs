@@ -68,7 +68,7 @@ function checkContents() {
     "sdist",
     names(inSdist, sdist),
     {
-      "The source of the views": called("widgets/src/anywidget.ts"),
+      "The source of the views": called("widgets/src/entry/anywidget.ts"),
       "The source of the JupyterLab extension": called("extension/jupyterlab/src/index.ts"),
       "The lock file": called("package-lock.json"),
       "The bundle of views": called("py_backend/residscope/static/panel.js"),

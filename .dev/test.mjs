@@ -17,6 +17,7 @@ const steps = [
   { name: "ruff", work: () => inPython("ruff", "check", ".") },
   { name: "format", work: () => inPython("ruff", "format", "--check", ".") },
   { name: "imports", work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]) },
+  { name: "imports widgets", work: () => npm("run", "imports", "--workspace", "widgets") },
   { name: "protocol", work: () => npm("run", "protocol", "--workspace", "widgets", "--", "--check") },
   { name: "tsc widgets", work: typecheck("widgets") },
   { name: "tsc jupyterlab", work: typecheck("extension/jupyterlab") },

@@ -24,23 +24,23 @@ const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
 const styles = join(out, "panel.css");
 const library = join(here, "lib", "index.js");
-const pageless = join(here, "lib", "pageless.js"); // for a host that runs outside of a page
-const [inPanel, inPage, , inLibrary, inPageless] = await Promise.all([
-  build({ ...common, entryPoints: [join(here, "src", "anywidget.ts")], format: "iife", globalName: "made", write: false }).then((made) => {
+const inNode = join(here, "lib", "node.js"); // for a host that runs outside of a page
+const [inPanel, inPage, , inLibrary, inNodeMade] = await Promise.all([
+  build({ ...common, entryPoints: [join(here, "src", "entry", "anywidget.ts")], format: "iife", globalName: "made", write: false }).then((made) => {
     writeFileSync(panel, once(made.outputFiles[0].text));
     return made;
   }),
-  build({ ...common, entryPoints: [join(here, "src", "standalone.ts")], format: "esm", outfile: standalone }),
+  build({ ...common, entryPoints: [join(here, "src", "entry", "standalone.ts")], format: "esm", outfile: standalone }),
   build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles }),
-  build({ ...common, entryPoints: [join(here, "src", "index.ts")], format: "esm", outfile: library }),
-  build({ ...common, entryPoints: [join(here, "src", "pageless.ts")], format: "esm", outfile: pageless }),
+  build({ ...common, entryPoints: [join(here, "src", "entry", "index.ts")], format: "esm", outfile: library }),
+  build({ ...common, entryPoints: [join(here, "src", "entry", "node.ts")], format: "esm", outfile: inNode }),
 ]);
 copyFileSync(styles, join(here, "lib", "panel.css"));
 
 const of = (...made) => licencesOf(made.map(({ metafile }) => metafile), here);
 writeFileSync(join(out, "THIRD-PARTY-LICENSES.txt"), noticeOf(of(inPanel, inPage)));
 copyFileSync(join(here, "..", "LICENSE"), join(out, "LICENSE"));
-writeFileSync(join(here, "lib", RECORD), JSON.stringify({ "index.js": of(inLibrary), "pageless.js": of(inPageless) }));
+writeFileSync(join(here, "lib", RECORD), JSON.stringify({ "index.js": of(inLibrary), "node.js": of(inNodeMade) }));
 for (const file of [panel, standalone, styles, library]) {
   const bytes = readFileSync(file);
   console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} gzipped`);

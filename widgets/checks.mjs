@@ -3,7 +3,7 @@
 
 const COMMENTS = new Set(["title", "description", "default", "discriminator"]);
 
-/** The text of src/protocol.check.gen.ts. */
+/** The text of src/wire/protocol.check.gen.ts. */
 export function checks(schema) {
   const definitions = schema.$defs;
   const written = new Map();

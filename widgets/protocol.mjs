@@ -1,4 +1,4 @@
-// Writes src/protocol.gen.ts (types) and src/protocol.check.gen.ts (checks of what comes from outside) from the one schema,
+// Writes src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks of what comes from outside) from the one schema,
 // py_backend/residscope/wire/protocol.py. With --check: says whether both are current.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -30,11 +30,11 @@ export const WIRE = "${schema.$comment}";
 `;
 
 for (const [name, text] of [["protocol.gen.ts", types], ["protocol.check.gen.ts", checks(schema)]]) {
-  const file = join(here, "src", name);
+  const file = join(here, "src", "wire", name);
   const current = existsSync(file) ? readFileSync(file, "utf8") : "";
   if (current === text) continue;
   if (process.argv.includes("--check")) {
-    console.error(`widgets/src/${name} is not what the schema gives: run \`npm run protocol\`.`);
+    console.error(`widgets/src/wire/${name} is not what the schema gives: run \`npm run protocol\`.`);
     process.exitCode = 1;
   } else writeFileSync(file, text);
 }

@@ -3,8 +3,8 @@
 
 /** What is mutated; the paths are the repository's. */
 export const FILES = [
-  "widgets/src/draw/colours.ts", "widgets/src/format.ts", "widgets/src/client.ts", "widgets/src/store.ts",
-  "widgets/src/views/*-words.ts", "widgets/src/export/*.ts",
+  "widgets/src/draw/colours.ts", "widgets/src/base/format.ts", "widgets/src/wire/client.ts", "widgets/src/state/store.ts",
+  "widgets/src/**/*-words.ts", "widgets/src/export/*.ts",
 ];
 export const REPORT = "test-results/mutants/typescript.json";
 

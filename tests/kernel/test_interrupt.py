@@ -17,14 +17,14 @@ from residscope.hosts.execute import MIME
 
 SLOW = """
 import threading, time
-from residscope.serving.jobs import step
+from residscope.compute.progress import report_progress
 from residscope.wire.protocol import Describe, WritePage
 from residscope.serving.service import Service
 _usual, slow = Service._reply, threading.Event()
 def _slowly(self, view, ask):
     while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page is made of others
         time.sleep(0.01)
-        step()
+        report_progress()
     return _usual(self, view, ask)
 Service._reply = _slowly
 

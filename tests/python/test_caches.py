@@ -139,8 +139,8 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.attribution.readout import Readout
     from residscope.attribution.sources import sources
     from residscope.attribution.targets import Targets
+    from residscope.cache import positions
     from residscope.cache.structure import Structure
-    from residscope.cache.view import positions
 
     monkeypatch.setattr("residscope.cache.layout.unreadable", lambda _: None)  # tensors without figures are refused
     _, _, cache = run

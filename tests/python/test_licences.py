@@ -17,9 +17,9 @@ import residscope
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(str(files("residscope")))
 BUNDLES = {
-    "panel": "widgets/src/anywidget.ts",
-    "page": "widgets/src/standalone.ts",
-    "library": "widgets/src/index.ts",
+    "panel": "widgets/src/entry/anywidget.ts",
+    "page": "widgets/src/entry/standalone.ts",
+    "library": "widgets/src/entry/index.ts",
     "VS Code": "extension/vscode/src/extension.ts",
     "VS Code's page": "extension/vscode/page/main.ts",
 }
@@ -28,7 +28,7 @@ import { build } from "esbuild";
 const { metafile } = await build({
   entryPoints: [process.argv[1]], bundle: true, write: false, outdir: "/out", metafile: true, logLevel: "error",
   platform: "node", external: ["vscode"], loader: { ".py": "text" }, alias: {
-    "@residscope/widgets": "./widgets/src/index.ts", "@residscope/widgets/pageless": "./widgets/src/pageless.ts",
+    "@residscope/widgets": "./widgets/src/entry/index.ts", "@residscope/widgets/node": "./widgets/src/entry/node.ts",
   },
 });
 const outputs = Object.values(metafile.outputs).flatMap(({ inputs }) => Object.entries(inputs));

@@ -12,7 +12,7 @@ import torch
 from tiny import boot, run
 
 import residscope
-from residscope.attribution.attribute import attribute, component_vectors
+from residscope.attribution import attribute, component_vectors
 from residscope.compute.memo import CACHES, Store, UnknownError, key_of, number_of
 from residscope.errors import ResidscopeError
 from residscope.serving.service import Service

@@ -17,6 +17,7 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope.session import discovery
+from residscope.session.caches import name_of
 from residscope.session.discovery import search
 
 
@@ -331,14 +332,14 @@ def test_the_users_namespace_is_searched(monkeypatch):
     variables = {"runs": {"clean": clean}, "_": clean}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
     assert residscope.caches() == {'runs["clean"]': clean}
-    assert discovery.name_of(clean) == 'runs["clean"]'
+    assert name_of(clean) == 'runs["clean"]'
     variables["mine"] = clean
-    assert discovery.name_of(clean) == "mine"
-    assert discovery.name_of(cache()) == "cache"
+    assert name_of(clean) == "mine"
+    assert name_of(cache()) == "cache"
 
 
 def test_a_name_is_found_for_a_plain_dictionary_too(monkeypatch):
     _, _, made = tiny.run(tiny.boot("llama"))
     variables = {"plain": dict(made.cache_dict)}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
-    assert discovery.name_of(variables["plain"]) == "plain"
+    assert name_of(variables["plain"]) == "plain"

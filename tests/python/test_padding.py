@@ -16,9 +16,10 @@ from tokenizers import models
 
 import residscope
 from residscope import ResidscopeError
+from residscope.cache import positions
 from residscope.cache.padding import padding
 from residscope.cache.token_labels import token_labels
-from residscope.cache.view import CacheView, positions
+from residscope.cache.view import CacheView
 from residscope.serving.service import Service
 
 

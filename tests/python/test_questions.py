@@ -18,7 +18,7 @@ from comm.base_comm import BaseComm
 from gate import Gate, workers
 
 import residscope
-from residscope.attribution.attribute import components, token_lens
+from residscope.attribution import components, token_lens
 from residscope.hosts import comm, execute
 from residscope.patterns import copying, scores, weighting
 from residscope.serving import answer_charts, jobs, service
@@ -272,7 +272,7 @@ SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
     "attribute": (components, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
     "token lens": (token_lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
     "previous": (scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
-    "copying": (copying, "step", 3, lambda cache: residscope.scores(cache, "copying").values),
+    "copying": (copying, "report_progress", 3, lambda cache: residscope.scores(cache, "copying").values),
     "attention": (
         weighting.Maps,
         "_weighted",

@@ -181,7 +181,8 @@ def test_padding_at_the_end_is_not_the_last_token():
     ],
 )
 def test_where_a_prompt_ends(tokens, eos, last):
-    from residscope.cache.view import CacheView, positions
+    from residscope.cache import positions
+    from residscope.cache.view import CacheView
 
     model = tiny.boot("llama")
     model.tokenizer.eos_token_id = eos

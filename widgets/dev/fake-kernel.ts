@@ -1,6 +1,6 @@
 // A kernel that makes its numbers up: any shape, always the same for the same shape, rows that add up.
 import { stepOf } from "../src/draw/plane";
-import type { Target, Token, TokenLabel, Variable } from "../src/protocol.gen";
+import type { Target, Token, TokenLabel, Variable } from "../src/wire/protocol.gen";
 import { downSampled } from "./down-sampled";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";

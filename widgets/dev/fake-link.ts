@@ -1,7 +1,7 @@
 // A kernel's link in the page: caches that can be bound, changed and deleted, and a kernel that can be restarted. Not shipped.
 import { signal as state } from "@preact/signals-core";
-import type { Link, LinkState } from "../src/link";
-import type { Answer, CacheRow, Question } from "../src/protocol.gen";
+import type { Link, LinkState } from "../src/hosts/link";
+import type { Answer, CacheRow, Question } from "../src/wire/protocol.gen";
 import type { Kernel } from "./fake-model";
 
 type Outcome = ReturnType<Kernel>;

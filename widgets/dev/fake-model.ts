@@ -1,7 +1,7 @@
 // A model as anywidget gives it, over a kernel that lives in the page. For the harness and the tests; not shipped.
 import type { AnyModel } from "@anywidget/types";
-import type { Traits } from "../src/anywidget";
-import type { Answer, Question } from "../src/protocol.gen";
+import type { Traits } from "../src/entry/anywidget";
+import type { Answer, Question } from "../src/wire/protocol.gen";
 
 export type Kernel = (ask: Question["ask"]) => { reply: NonNullable<Answer["reply"]>; buffers?: ArrayBuffer[] } | { failure: { code: string; message: string } };
 type Listener = (...args: unknown[]) => void;

@@ -1,6 +1,6 @@
 // A kernel over true numbers, dumped to a JSON file beside the harness (never committed).
-import type { Target } from "../src/protocol.gen";
-import { halves } from "../src/draw/half";
+import type { Target } from "../src/wire/protocol.gen";
+import { halves } from "../src/wire/half";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
 

@@ -1,6 +1,6 @@
 // Opens the panel over a kernel in the page: ?layers=&heads=&positions=&prompts=&dark&measured=misses,
 // &ranking=neurons&layer=29&experts=3,4&mixers=1,2&positions-only&notes; or ?fixture for true numbers.
-import entry, { type Traits } from "../src/anywidget";
+import entry, { type Traits } from "../src/entry/anywidget";
 import { demoTarget, fakeKernel } from "./fake-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
 import { type Fixture, fixtureKernel, fixtureTarget } from "./fixture-kernel";

@@ -1,5 +1,5 @@
 // Neurons of MLPs whose worth is given: numbers made up so that they add up to it.
-import type { RankNeurons } from "../src/protocol.gen";
+import type { RankNeurons } from "../src/wire/protocol.gen";
 import type { Kernel } from "./fake-model";
 
 export const WIDTH = 1536;

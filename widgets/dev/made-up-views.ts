@@ -1,6 +1,6 @@
 // Made-up answers for the views below the charts, the head scores and the exports.
-import type { Ask } from "../src/client";
-import type { LensCell } from "../src/protocol.gen";
+import type { Ask } from "../src/wire/client";
+import type { LensCell } from "../src/wire/protocol.gen";
 import { random, type Shape, toHalf } from "./fake-kernel";
 import { downSampled } from "./down-sampled";
 import type { Kernel } from "./fake-model";

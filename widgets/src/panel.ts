@@ -1,23 +1,23 @@
 // Lays the views out. Knows the store and the client; not who carries the messages.
-import type { Client } from "./client";
-import { isUndo, keepKeys } from "./keys";
-import { element, watch } from "./lifetime";
-import { load } from "./loader";
-import { IN_PLACE, type Store } from "./store";
-import { dress } from "./theme";
-import { AttentionRoom } from "./views/attention-room";
-import { mountFold } from "./views/fold";
-import { freeHeight } from "./views/free-height";
-import { keepInSight } from "./views/keep-in-sight";
-import { mountHeader } from "./views/header";
-import { mountHeads } from "./views/heads";
-import { mountLower } from "./views/lower";
-import { mountNotice } from "./views/notice";
-import { mountRanking } from "./views/ranking";
-import { mountReading } from "./views/reading";
-import { rowHeight } from "./views/row-height";
-import { mountSentence } from "./views/sentence";
-import { mountTokens } from "./views/tokens";
+import type { Client } from "./wire/client";
+import { isUndo, keepKeys } from "./base/keys";
+import { element, watch } from "./base/lifetime";
+import { load } from "./state/loader";
+import { IN_PLACE, type Store } from "./state/store";
+import { dress } from "./ui/theme";
+import { AttentionRoom } from "./views/attention/attention-room";
+import { mountFold } from "./ui/fold";
+import { freeHeight } from "./ui/free-height";
+import { keepInSight } from "./ui/keep-in-sight";
+import { mountHeader } from "./views/header/header";
+import { mountHeads } from "./views/heads/heads";
+import { mountLower } from "./views/tabs";
+import { mountNotice } from "./views/header/notice";
+import { mountRanking } from "./views/heads/ranking";
+import { mountReading } from "./views/strip/reading";
+import { rowHeight } from "./ui/row-height";
+import { mountSentence } from "./views/strip/sentence";
+import { mountTokens } from "./views/strip/tokens";
 
 export function mountPanel(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   client.padding = () => store.padding.peek();

@@ -4,13 +4,13 @@ import type { Kernel } from "../dev/fake-model";
 import { everything } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { signal as state } from "@preact/signals-core";
-import { Client } from "../src/client";
-import { Store } from "../src/store";
-import { Limits, decimals, length, writtenShort } from "../src/views/attention-scale";
-import { cellSentence, lineOf, lineWords } from "../src/views/attention-words";
-import { nameOf, superpose } from "../src/views/text-picture";
-import { AttentionRoom } from "../src/views/attention-room";
-import { ThumbnailStore } from "../src/views/thumbnail-data";
+import { Client } from "../src/wire/client";
+import { Store } from "../src/state/store";
+import { Limits, decimals, length, writtenShort } from "../src/views/attention/attention-scale";
+import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
+import { nameOf, superpose } from "../src/views/attention/text-picture";
+import { AttentionRoom } from "../src/views/attention/attention-room";
+import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.

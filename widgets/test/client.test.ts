@@ -1,7 +1,7 @@
 import { signal as state } from "@preact/signals-core";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { type Ask, Client, float32, RequestFailed, SILENCE_MS, type Transport, words16 } from "../src/client";
-import type { CacheRef, Question } from "../src/protocol.gen";
+import { type Ask, Client, float32, RequestFailed, SILENCE_MS, type Transport, words16 } from "../src/wire/client";
+import type { CacheRef, Question } from "../src/wire/protocol.gen";
 
 function setup(more: Partial<Transport> = {}) {
   const sent: Question[] = [];

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { Target } from "../src/protocol.gen";
+import type { Target } from "../src/wire/protocol.gen";
 import { clippedLimit, endsOf } from "../src/draw/clipped";
-import { Hold } from "../src/views/hold";
-import { fitWords } from "../src/views/fit-words";
+import { Hold } from "../src/state/held-scale";
+import { fitWords } from "../src/ui/fit-words";
 import { all, open } from "./open";
 
 /** [row, column] with these peaks, in the second of two rows. */

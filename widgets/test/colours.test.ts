@@ -1,8 +1,8 @@
 // The scales as the colour-blind see them: simulated after Machado, Oliveira and Fernandes (2009), severity 1, and measured in CIELAB.
 import { describe, expect, it } from "vitest";
 import { css, divergingGradient, divergingRgb, limitOf, type Rgb, sequentialGradient, sequentialRgb } from "../src/draw/colours";
-import { gradient } from "../src/views/attention-scale";
-import { levelScale, type MapPicture } from "../src/views/map-picture";
+import { gradient } from "../src/views/attention/attention-scale";
+import { levelScale, type MapPicture } from "../src/state/map-picture";
 
 type Matrix = readonly [readonly [number, number, number], readonly [number, number, number], readonly [number, number, number]];
 const SIGHT: Record<string, Matrix> = {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { bars, lensX, percent } from "../src/draw/axis";
 import { divergingRgb, limitOf, sequentialRgb } from "../src/draw/colours";
-import { half } from "../src/draw/half";
-import { visible } from "../src/format";
+import { half } from "../src/wire/half";
+import { visible } from "../src/base/format";
 
 describe("half floats", () => {
   it.each([

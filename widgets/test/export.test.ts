@@ -10,8 +10,8 @@ import { fileParts } from "../src/export/sight";
 import { figure } from "../src/export/svg/figure";
 import { cut } from "../src/export/svg/xml";
 import { tableOf } from "../src/export/tables";
-import type { Contrast } from "../src/protocol.gen";
-import { Store } from "../src/store";
+import type { Contrast } from "../src/wire/protocol.gen";
+import { Store } from "../src/state/store";
 import { all, key, open, SHAPE, text } from "./open";
 
 const HOSTILE = [

@@ -1,10 +1,10 @@
 // What the panel says about its figures: the badge, its notes, and what a cache does not hold.
 import { describe, expect, it } from "vitest";
 import { fakeKernel, type Options } from "../dev/fake-kernel";
-import type { Traits } from "../src/anywidget";
-import type { AttributionReply } from "../src/protocol.gen";
-import { explanation } from "../src/views/badge-words";
-import { entries, rowSum } from "../src/views/ledger";
+import type { Traits } from "../src/entry/anywidget";
+import type { AttributionReply } from "../src/wire/protocol.gen";
+import { explanation } from "../src/views/header/badge-words";
+import { entries, rowSum } from "../src/views/header/ledger";
 import { all, names, open, SHAPE, text } from "./open";
 
 const over = (options: Options) => open({}, fakeKernel(SHAPE, options));

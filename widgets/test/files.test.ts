@@ -7,7 +7,7 @@ import { pixelSize, png, withResolution } from "../src/export/png";
 import { copy, download, fileName, safe, saveWith } from "../src/export/save";
 import { figure } from "../src/export/svg/figure";
 import { tableOf } from "../src/export/tables";
-import { Store } from "../src/store";
+import { Store } from "../src/state/store";
 
 afterEach(() => {
   saveWith(null);

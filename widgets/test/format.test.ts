@@ -1,7 +1,7 @@
 // Figures as they are written. The kernel's side is held to the same texts: tests/python/test_legible.py.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/texts/figures.json";
-import { amount, bytes, counted, headName, parseHead, plain, plural, quoted, side, signed, spoken, subscript, vanishes, visible } from "../src/format";
+import { amount, bytes, counted, headName, parseHead, plain, plural, quoted, side, signed, spoken, subscript, vanishes, visible } from "../src/base/format";
 
 const TEXTS = cases as [number | null, number | null, number, string][];
 

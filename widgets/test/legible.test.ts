@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/texts/shown.json";
-import { cut, quoted, spoken, visible } from "../src/format";
-import { legible, shown } from "../src/legible";
+import { cut, quoted, spoken, visible } from "../src/base/format";
+import { legible, shown } from "../src/base/legible";
 
 const TOWER = `x${"\u0301".repeat(450)}`;
 

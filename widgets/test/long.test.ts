@@ -5,11 +5,11 @@ import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "..
 import { inSight, settingOf } from "../src/export/sight";
 import { figure } from "../src/export/svg/figure";
 import { tableOf } from "../src/export/tables";
-import { unpacked } from "../src/views/attention-data";
-import { strongest } from "../src/views/attention-words";
-import { labelled } from "../src/views/card-labels";
-import { Store } from "../src/store";
-import type { Traits } from "../src/anywidget";
+import { unpacked } from "../src/views/attention/attention-data";
+import { strongest } from "../src/views/attention/attention-words";
+import { labelled } from "../src/views/attention/card-labels";
+import { Store } from "../src/state/store";
+import type { Traits } from "../src/entry/anywidget";
 import { all, key, open, text } from "./open";
 
 const POSITIONS = 520;

@@ -1,6 +1,7 @@
 // Stores and replies made by hand, for the tests that need no panel.
-import type { AttributionReply, CacheFacts } from "../src/protocol.gen";
-import { type Attribution, type Sentence, Store } from "../src/store";
+import type { AttributionReply, CacheFacts } from "../src/wire/protocol.gen";
+import type { Sentence } from "../src/base/sentence";
+import { type Attribution, Store } from "../src/state/store";
 
 export function factsOf(given: Partial<CacheFacts> = {}): CacheFacts {
   return { kind: "describe", name: "cache", model: "m", layers: 2, heads: 2, prompts: 1, positions: 3, dtype: "float32", device: "cpu", bytes: 1, missing: [], last: [2], has_tokens: true, ...given };

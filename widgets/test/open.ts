@@ -2,7 +2,7 @@
 import { afterEach, expect, vi } from "vitest";
 import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import { FakeModel, type Kernel } from "../dev/fake-model";
-import entry, { type Traits } from "../src/anywidget";
+import entry, { type Traits } from "../src/entry/anywidget";
 
 export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
 let end = new AbortController();

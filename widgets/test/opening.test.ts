@@ -1,7 +1,7 @@
 // What the kernel sends along with a panel is drawn without asking, once.
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget, fakeKernel } from "../dev/fake-kernel";
-import type { Opening } from "../src/opening";
+import type { Opening } from "../src/snapshot/prefetched";
 import { all, names, open, SHAPE } from "./open";
 
 const kernel = fakeKernel(SHAPE);

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
-import { type Attribution, Store } from "../src/store";
+import { type Attribution, Store } from "../src/state/store";
 import { all, key, names, open, SHAPE, text } from "./open";
 
 describe("panel", () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
-import { quoted, visible } from "../src/format";
-import { rowTicks, written } from "../src/views/position-labels";
+import { quoted, visible } from "../src/base/format";
+import { rowTicks, written } from "../src/views/positions/position-labels";
 import { all, key, open, text } from "./open";
 
 const field = (root: HTMLElement): HTMLElement | null => root.querySelector(".rs-sheet-field");

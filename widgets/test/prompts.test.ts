@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
-import { textOf } from "../src/views/prompt-texts";
+import { textOf } from "../src/views/prompts/prompt-texts";
 import { all, key, open, text } from "./open";
 
 const SHAPE = { layers: 2, heads: 2, positions: 3, prompts: 200 };

@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import type { Question } from "../src/protocol.gen";
+import type { Question } from "../src/wire/protocol.gen";
 import { all, open } from "./open";
 
 const asked = (questions: Question[]): string[] => questions.flatMap(({ ask }) => (ask.kind === "attention" ? [`L${ask.layer}H${ask.head}`] : []));

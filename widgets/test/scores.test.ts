@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
-import { reachOf } from "../src/views/rank-line";
+import { reachOf } from "../src/views/heads/rank-line";
 import { all, names, open, SHAPE, text } from "./open";
 
 const cells = (root: HTMLElement): (string | null)[] => names(all(root, '[role="grid"][aria-label="Head map"] [role="gridcell"]'));

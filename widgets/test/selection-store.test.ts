@@ -1,7 +1,7 @@
 // The store at its edges: no facts yet, the first and the last, none known, one that is not there.
 import { describe, expect, it } from "vitest";
-import type { CacheFacts, Target } from "../src/protocol.gen";
-import { Store } from "../src/store";
+import type { CacheFacts, Target } from "../src/wire/protocol.gen";
+import { Store } from "../src/state/store";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
 
 const FOUR = ["a", "b", "c", "d"];

@@ -1,15 +1,15 @@
 import { afterEach, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import { FakeLink, ROW } from "../dev/fake-link";
-import { Caches } from "../src/caches";
-import type { Pictures } from "../src/last-picture";
-import type { LinkState } from "../src/link";
-import type { CacheRow, Question } from "../src/protocol.gen";
-import { asSelection, fitting } from "../src/selection";
-import { type Opened, Sidebar } from "../src/sidebar";
-import type { Snapshot } from "../src/snapshot";
-import { mountView } from "../src/view";
-import type { Place } from "../src/views/kernels";
+import { Caches } from "../src/hosts/caches";
+import type { Pictures } from "../src/hosts/last-picture";
+import type { LinkState } from "../src/hosts/link";
+import type { CacheRow, Question } from "../src/wire/protocol.gen";
+import { asSelection, fitting } from "../src/state/selection";
+import { type Opened, Sidebar } from "../src/hosts/sidebar";
+import type { Snapshot } from "../src/snapshot/snapshot";
+import { mountView } from "../src/hosts/view";
+import type { Place } from "../src/hosts/kernels";
 import { signal as state } from "@preact/signals-core";
 import { all, SHAPE, text } from "./open";
 

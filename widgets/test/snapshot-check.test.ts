@@ -1,8 +1,8 @@
 // A snapshot from outside: what is not one, or could not be drawn in a moment, is refused before anything is laid out.
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { SNAPSHOT_EVENT } from "../src/recorder";
-import { packed, type Snapshot } from "../src/snapshot";
-import { checkSnapshot } from "../src/snapshot-check";
+import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
+import { packed, type Snapshot } from "../src/snapshot/snapshot";
+import { checkSnapshot } from "../src/snapshot/snapshot-check";
 import { open } from "./open";
 
 type Json = null | boolean | number | string | Json[] | { [name: string]: Json };

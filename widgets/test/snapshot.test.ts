@@ -1,12 +1,12 @@
 // A panel's picture as plain data, and the views over it.
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget } from "../dev/fake-kernel";
-import type { Ask } from "../src/client";
-import { SNAPSHOT_EVENT } from "../src/recorder";
-import { mountSnapshot } from "../src/saved";
-import { keyOf, type Snapshot } from "../src/snapshot";
-import { checkSnapshot } from "../src/snapshot-check";
-import { summaryOf } from "../src/summary";
+import type { Ask } from "../src/wire/client";
+import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
+import { mountSnapshot } from "../src/snapshot/snapshot-view";
+import { keyOf, type Snapshot } from "../src/snapshot/snapshot";
+import { checkSnapshot } from "../src/snapshot/snapshot-check";
+import { summaryOf } from "../src/snapshot/summary";
 import { all, names, open, text } from "./open";
 
 const WORDS = { quiet: "As it was.", refusal: (what: string) => `Saved without ${what}.` };

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { CacheFacts, Contrast, Token, TokenLabel } from "../src/protocol.gen";
-import { Store } from "../src/store";
-import { edit, label, quantity, shared, swap, inView } from "../src/target";
+import type { CacheFacts, Contrast, Token, TokenLabel } from "../src/wire/protocol.gen";
+import { Store } from "../src/state/store";
+import { edit, label, quantity, shared, swap, inView } from "../src/state/target";
 
 const token = (text: string, id = text.length): Token => ({ id, text });
 const contrast = (answer: string, distractor?: string): Contrast => ({ answer: [token(answer)], distractor: distractor === undefined ? [] : [token(distractor)] });

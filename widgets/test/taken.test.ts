@@ -1,14 +1,14 @@
 // What is in sight, what a caption says of it, and what the menu does with it and says afterwards.
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { Client } from "../src/client";
+import { Client } from "../src/wire/client";
 import { everything } from "../src/draw/plane";
 import { type Format, stopPage, take, takePage } from "../src/export/actions";
 import { offer, type Offers, type PictureName } from "../src/export/pictures";
 import { saveWith } from "../src/export/save";
 import { fileParts, inSight, settingOf } from "../src/export/sight";
-import type { CacheFacts, Contrast, Question, Target } from "../src/protocol.gen";
-import { NEURONS, SCORES, Store, type Tab } from "../src/store";
-import { holdOf } from "../src/views/hold";
+import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
+import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
+import { holdOf } from "../src/state/held-scale";
 import { attributionOf, factsOf, storeOf } from "./made";
 
 const TOKENS = ["a", " b", "a"];

@@ -1,9 +1,9 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
-import type { Ask } from "../src/client";
+import type { Ask } from "../src/wire/client";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../src/draw/colours";
 import { inkOn, luminance } from "../src/draw/ink";
-import { extent, tilesIn } from "../src/views/lens-tiles";
+import { extent, tilesIn } from "../src/views/token-lens/lens-tiles";
 import { all, key, open, text } from "./open";
 
 type Tile = Extract<Ask, { kind: "token-lens" }>;

@@ -1,17 +1,18 @@
 // What is said of what is under the pointer, word by word.
 import { describe, expect, it } from "vitest";
 import { everything } from "../src/draw/plane";
-import type { LensCell, PositionsReply, Target, Token } from "../src/protocol.gen";
-import type { Store, Weighting } from "../src/store";
-import type { Attention, Pane } from "../src/views/attention-data";
-import { cellFigures, cellSentence, contributionAt, type Direction, lineIn, lineOf, lineParts, lineWords, ownDestination, paneAt, poolWords, strongest, unmasked } from "../src/views/attention-words";
-import { brief, explanation, lackingIn, missingWords } from "../src/views/badge-words";
-import { fitWords } from "../src/views/fit-words";
-import { answerName, answerWords, cellSentence as lensSentence, hasRank, probability } from "../src/views/lens-words";
-import type { MapPicture } from "../src/views/map-picture";
-import { layerOf, positionSentence } from "../src/views/position-words";
-import type { Reading } from "../src/views/reading";
-import { attention as weightWords, headClauses, sourceSentence, tallest } from "../src/views/reading-words";
+import type { LensCell, PositionsReply, Target, Token } from "../src/wire/protocol.gen";
+import type { Store, Weighting } from "../src/state/store";
+import type { Attention, Pane } from "../src/views/attention/attention-data";
+import type { Direction } from "../src/views/attention/attention-data";
+import { cellFigures, cellSentence, contributionAt, lineIn, lineOf, lineParts, lineWords, ownDestination, paneAt, poolWords, strongest, unmasked } from "../src/views/attention/attention-words";
+import { brief, explanation, lackingIn, missingWords } from "../src/views/header/badge-words";
+import { fitWords } from "../src/ui/fit-words";
+import { answerName, answerWords, cellSentence as lensSentence, hasRank, probability } from "../src/views/token-lens/lens-words";
+import type { MapPicture } from "../src/state/map-picture";
+import { layerOf, positionSentence } from "../src/views/positions/position-words";
+import type { Reading } from "../src/state/reading";
+import { attention as weightWords, headClauses, sourceSentence, tallest } from "../src/views/strip/reading-words";
 import { attributionOf, flat, storeOf } from "./made";
 
 const TOKENS = ["<bos>", " Mary", " to"];

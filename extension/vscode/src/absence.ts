@@ -1,7 +1,7 @@
 /** Why a notebook has no kernel that can be asked, in words. */
 
 import type { LinkState } from "@residscope/widgets";
-import { coded } from "@residscope/widgets/pageless";
+import { coded } from "@residscope/widgets/node";
 
 /** What has become of the kernel that there was, as far as it is known. */
 export type Past =

@@ -2,7 +2,7 @@
 
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Answer, LinkState, Question } from "@residscope/widgets";
-import { asWho, child, judge } from "@residscope/widgets/pageless";
+import { asWho, child, judge } from "@residscope/widgets/node";
 import type { Uri } from "vscode";
 
 import { version } from "../package.json";

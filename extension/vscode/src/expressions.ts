@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import type { Question } from "@residscope/widgets";
-import { attaching, pythonText, WHO } from "@residscope/widgets/pageless";
+import { attaching, pythonText, WHO } from "@residscope/widgets/node";
 
 import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 

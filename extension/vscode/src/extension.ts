@@ -1,7 +1,7 @@
 /** Residscope in VS Code: a view in the activity bar, views in editor tabs, and their commands. */
 
 import type { Opened } from "@residscope/widgets";
-import { shown } from "@residscope/widgets/pageless";
+import { shown } from "@residscope/widgets/node";
 import {
   commands, type ExtensionContext, extensions, Uri, ViewColumn, type WebviewPanel, type WebviewView, window, workspace,
 } from "vscode";

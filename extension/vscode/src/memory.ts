@@ -1,7 +1,7 @@
 /** What was looked at in each notebook, over a reload of the window. What was stored may be anything. */
 
 import type { Opened } from "@residscope/widgets";
-import { asSelection } from "@residscope/widgets/pageless";
+import { asSelection } from "@residscope/widgets/node";
 import { type Memento, Uri } from "vscode";
 
 const KEY = "residscope.opened";

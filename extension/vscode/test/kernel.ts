@@ -1,7 +1,7 @@
 // A kernel as the Jupyter extension shows it, whose answers a test gives.
 import type { Jupyter, Kernel, KernelStatus, Output } from "@vscode/jupyter-extension";
 import type { Answer, Question } from "@residscope/widgets";
-import { WIRE } from "@residscope/widgets/pageless";
+import { WIRE } from "@residscope/widgets/node";
 import { version } from "../package.json";
 import { MIME } from "../src/expressions";
 import { EventEmitter, installed } from "./fake-vscode";

@@ -1,8 +1,8 @@
 // Colour scales. Diverging: blue adds, orange takes away, centred at zero, told apart by the colour-blind.
 // Sequential: teal, 0 to 1. Both go through a 256-entry table, so a canvas can be painted from it.
-import type { Theme } from "../store";
 
 type Stop = readonly [at: number, hex: string];
+export type Theme = "light" | "dark";
 export type Rgb = readonly [number, number, number];
 
 const DIVERGING: Record<Theme, { middle: string; plus: Stop[]; minus: Stop[] }> = {

@@ -1,8 +1,8 @@
 // What the menu does, and what is said of it afterwards.
-import type { Client } from "../client";
-import type { Shown } from "../protocol.gen";
-import { shownOf } from "../selection";
-import type { Store } from "../store";
+import type { Client } from "../wire/client";
+import type { Shown } from "../wire/protocol.gen";
+import { shownOf } from "../state/selection";
+import type { Store } from "../state/store";
 import { csv } from "./csv";
 import type { Picture, PictureName, Setting } from "./pictures";
 import { png } from "./png";

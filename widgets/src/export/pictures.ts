@@ -1,8 +1,8 @@
 // What can be exported: the data of each picture, as plain values. A view whose data live only inside it offers them here;
 // sight.ts gathers what is in sight.
 import type { Frame } from "../draw/plane";
-import type { LensCell, MapPositions, WriteCode } from "../protocol.gen";
-import type { Store, Weighting } from "../store";
+import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
+import type { Store, Weighting } from "../state/store";
 
 export type PictureName = WriteCode["picture"];
 

@@ -1,11 +1,11 @@
 // What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
 import { limitOf } from "../draw/colours";
-import { parseHead, plural, visible } from "../format";
-import { shown } from "../legible";
-import { type Attribution, NEURONS, SCORES, type Store } from "../store";
-import { inView, label, shared } from "../target";
-import { addedRange } from "../views/map-picture";
-import { rank } from "../views/top-heads";
+import { parseHead, plural, visible } from "../base/format";
+import { shown } from "../base/legible";
+import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
+import { inView, label, shared } from "../state/target";
+import { addedRange } from "../state/map-picture";
+import { rank } from "../state/ranked";
 import { offered, type Picture, type Setting, type Valued } from "./pictures";
 
 /** A picture, and what the menu calls it. */

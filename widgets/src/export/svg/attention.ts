@@ -2,8 +2,8 @@
 import { limitOf } from "../../draw/colours";
 import { isEmpty } from "../../draw/matrix";
 import { blocks, length, within } from "../../draw/plane";
-import { plain, side, signed } from "../../format";
-import type { Weighting } from "../../store";
+import { plain, side, signed } from "../../base/format";
+import type { Weighting } from "../../state/store";
 import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
 import { colourOf, type Colours, flatColourBar, tokenLabels, withUnit } from "./axes";
 import { pixels } from "./pixels";

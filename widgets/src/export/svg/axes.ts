@@ -4,7 +4,7 @@ import { layerTicks, percent } from "../../draw/axis";
 import { endsOf, isBeyond } from "../../draw/clipped";
 import { divergingRgb, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
-import { signed } from "../../format";
+import { signed } from "../../base/format";
 import type { TokenAt } from "../pictures";
 import { MUTED, RULE, type Sheet } from "./sheet";
 import { cut, widthOf } from "./xml";

@@ -2,7 +2,7 @@
 import { line, area } from "d3-shape";
 import { bars, lensX, percent } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
-import { signed } from "../../format";
+import { signed } from "../../base/format";
 import type { LayersPicture, LensPicture, Setting, Valued } from "../pictures";
 import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
 import { GREY, INK, MINUS, MUTED, PLUS, Sheet, SINGLE } from "./sheet";

@@ -1,7 +1,7 @@
 // The head map, layer × head, coloured by what each head adds or by a score; and the ranking as bars.
 import { layerTicks } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
-import { headName, signed } from "../../format";
+import { headName, signed } from "../../base/format";
 import type { HeadsPicture, RankingPicture, Setting } from "../pictures";
 import { axisNames, beyondDot, beyondLine, type Box, colourBar, type Colours, colourOf, withUnit } from "./axes";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";

@@ -1,5 +1,5 @@
 // Maps over positions: what each component adds at each, and the token lens. As wide as they need, up to both columns of a paper.
-import { visible } from "../../format";
+import { visible } from "../../base/format";
 import type { PositionsPicture, PromptsPicture, Setting, TokenLensPicture } from "../pictures";
 import { beyondDot, beyondLine, type Box, colourBar, type Colours, colourOf, number, scaleOf, tokenLabels, withUnit } from "./axes";
 import { DOUBLE, hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";

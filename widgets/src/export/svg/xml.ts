@@ -1,5 +1,5 @@
 // Text into XML, whatever it holds: what XML forbids, or a reader would not see, becomes a visible sign; long texts are cut.
-import { legible, sign } from "../../legible";
+import { legible, sign } from "../../base/legible";
 
 /** Each text is in an element of its own, which isolates it: the characters that do the same elsewhere go. */
 function legibleIn(text: string): string {

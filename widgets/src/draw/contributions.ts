@@ -1,0 +1,35 @@
+// What each source brings, as bars about a zero line, in the matrix' columns. Where there are more bars than pixels, of
+// those that fall on one the tallest stands for all.
+import type { Theme } from "./colours";
+import { penOf } from "./canvas";
+import { css, divergingRgb } from "./colours";
+
+export function paintBrings(canvas: HTMLCanvasElement, brings: Float32Array, limit: number, width: number, height: number, theme: Theme): void {
+  const pen = penOf(canvas, width, height);
+  if (!pen || brings.length === 0) return;
+  const bars = brings.length > canvas.width ? tallest(brings, canvas.width) : brings;
+  const cell = width / bars.length;
+  const gap = cell >= 9 ? 1 : cell >= 4 ? 0.5 : 0;
+  const middle = height / 2;
+  const [plus, minus] = [css(divergingRgb(0.72, 1, theme)), css(divergingRgb(-0.72, 1, theme))];
+  pen.fillStyle = theme === "dark" ? "#4a5158" : "#cfd2d2";
+  pen.fillRect(0, middle - 0.5, width, 1);
+  for (let k = 0; k < bars.length; k += 1) {
+    const value = bars[k] ?? 0;
+    if (!Number.isFinite(value) || limit === 0) continue;
+    const size = (Math.abs(value) / limit) * (middle - 1);
+    if (size < 0.4) continue;
+    pen.fillStyle = value < 0 ? minus : plus;
+    pen.fillRect(k * cell + gap / 2, value > 0 ? middle - size : middle, Math.max(0.5, cell - gap), size);
+  }
+}
+
+function tallest(values: Float32Array, count: number): Float32Array {
+  const out = new Float32Array(count);
+  for (let i = 0; i < values.length; i += 1) {
+    const at = Math.floor((i * count) / values.length);
+    const value = values[i] ?? 0;
+    if (Math.abs(value) > Math.abs(out[at] ?? 0)) out[at] = value;
+  }
+  return out;
+}

@@ -1,0 +1,20 @@
+// What hosts of the sidebar (JupyterLab, VS Code) build upon. The inline panel's entry is anywidget.ts.
+export { signal, untracked, type ReadonlySignal, type Signal } from "@preact/signals-core";
+export { Caches } from "../hosts/caches";
+export { saveWith } from "../export/save";
+export { Inspection } from "../hosts/cache-view";
+export type { Pictures } from "../hosts/last-picture";
+export { shown } from "../base/legible";
+export { child, watch } from "../base/lifetime";
+export type { Link, LinkState } from "../hosts/link";
+export type { Answer, Question } from "../wire/protocol.gen";
+export { SNAPSHOT_EVENT, type SnapshotRequest } from "../snapshot/recorder";
+export { mountSnapshot, type Words, wordsOf } from "../snapshot/snapshot-view";
+export { asSelection } from "../state/selection";
+export { type Opened, Sidebar, type SidebarHost } from "../hosts/sidebar";
+export type { Snapshot } from "../snapshot/snapshot";
+export { type Checked, checkSnapshot } from "../snapshot/snapshot-check";
+export { summaryOf } from "../snapshot/summary";
+export type { Place, Places } from "../hosts/kernels";
+export { mountView } from "../hosts/view";
+export { asWho, attaching, judge, WHO } from "../hosts/handshake";

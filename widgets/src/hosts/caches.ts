@@ -1,0 +1,61 @@
+// The caches of one kernel, listed anew when a cell has ended.
+import { batch, signal as state, untracked } from "@preact/signals-core";
+import { Client, RequestFailed } from "../wire/client";
+import { watch } from "../base/lifetime";
+import type { Link } from "./link";
+import type { CacheRow } from "../wire/protocol.gen";
+
+export class Caches {
+  readonly rows = state<CacheRow[]>([]);
+  readonly notes = state<string[]>([]);
+  /** Which run of the kernel the rows are of; empty until they were listed once. */
+  readonly kernel = state("");
+  /** When they were listed, in milliseconds. */
+  readonly listed = state(0);
+  readonly trouble = state<string | null>(null);
+  /** Whether the rows are of the kernel that answers now: not those of one that went, until they are listed again. */
+  readonly fresh = state(false);
+  readonly #client: Client;
+
+  constructor(
+    readonly link: Link,
+    signal: AbortSignal,
+  ) {
+    this.#client = new Client(link, signal);
+    link.onLost?.(() => (this.fresh.value = false), signal);
+    watch(signal, () => {
+      void link.cells.value;
+      if (link.state.value.kind === "ready") untracked(() => void this.refresh());
+    });
+  }
+
+  /** While one list is under way, however many are asked for make one more. */
+  async refresh(): Promise<void> {
+    if (this.link.state.peek().kind !== "ready") return;
+    try {
+      const result = await this.#client.latest("caches", { kind: "caches" });
+      if (!result) return;
+      const { caches, kernel, notes } = result.reply;
+      batch(() => {
+        this.listed.value = Date.now();
+        this.kernel.value = kernel;
+        this.notes.value = notes;
+        this.trouble.value = null;
+        this.fresh.value = true;
+        this.rows.value = caches;
+      });
+    } catch (error) {
+      if (error instanceof RequestFailed && (error.code === "lost" || error.code === "closed")) return;
+      this.trouble.value = error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  find(id: string): CacheRow | undefined {
+    return this.rows.value.find((row) => row.ref.id === id);
+  }
+
+  /** By any of its names. */
+  named(name: string): CacheRow | undefined {
+    return this.rows.value.find((row) => row.names.includes(name));
+  }
+}

@@ -1,0 +1,42 @@
+// Whose caches are listed: the focused notebook's, or a running kernel's that is picked.
+import { html, render } from "lit-html";
+import type { ReadonlySignal, Signal } from "@preact/signals-core";
+import { shown } from "../base/legible";
+import { watch } from "../base/lifetime";
+
+export interface Place {
+  /** What tells it from the others: a notebook's or a console's path. */
+  path: string;
+  label: string;
+}
+
+export interface Places {
+  /** The notebook or console that has, or last had, the focus. */
+  focused: ReadonlySignal<Place | null>;
+  /** All that have a running kernel. */
+  running: ReadonlySignal<Place[]>;
+  /** The path that was picked; null follows the focus. */
+  picked: Signal<string | null>;
+}
+
+export function mountKernels(parent: HTMLElement, places: Places, refresh: () => void, signal: AbortSignal): void {
+  watch(signal, () => {
+    const focused = places.focused.value;
+    const picked = places.picked.value;
+    const running = places.running.value;
+    const known = picked === null || running.some(({ path }) => path === picked);
+    const choose = (event: Event): void => {
+      const select = event.target as HTMLSelectElement;
+      places.picked.value = select.value === "" ? null : select.value.slice(1);
+    };
+    render(
+      html`<select aria-label="Kernel" title="Whose caches are listed" @change=${choose}>
+          <option value="" .selected=${picked === null}>${focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"}</option>
+          ${running.map(({ path, label }) => html`<option value=${`=${path}`} .selected=${path === picked}>${shown(label)}</option>`)}
+          ${known ? null : html`<option value=${`=${picked}`} .selected=${true}>${shown(picked ?? "")} (not running)</option>`}
+        </select>
+        <button type="button" class="rs-quiet" aria-label="List the caches again" title="List the caches again" @click=${refresh}>⟳</button>`,
+      parent,
+    );
+  });
+}

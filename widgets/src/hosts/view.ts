@@ -1,0 +1,28 @@
+// One view in a place of its own: how things stand with its kernel, and the cache that is looked at.
+import type { Caches } from "./caches";
+import { Inspection } from "./cache-view";
+import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
+import { element } from "../base/lifetime";
+import type { Opened } from "./sidebar";
+import { dress } from "../ui/theme";
+import { mountAbsent } from "./absent";
+import { mountLinkState } from "./link-state";
+
+export function mountView(parent: HTMLElement, caches: Caches, opened: Opened, signal: AbortSignal, pictures?: Pictures): Inspection {
+  const state = element("div", "rs-link");
+  const absent = element("div", "rs-link rs-absent");
+  const link = element("div", "residscope rs-sidebar rs-view-link", {}, state, absent);
+  const place = element("div", "rs-view");
+  parent.append(link, place);
+  signal.addEventListener("abort", () => [link, place].forEach((node) => node.remove()), { once: true });
+  dress(link, signal);
+  mountLinkState(state, caches.link, signal);
+  const inspection = new Inspection(place, caches, opened.name, signal, opened.selection, Boolean(pictures));
+  mountAbsent(absent, caches, inspection, signal);
+  inspection.takeWhenListed();
+  if (pictures) {
+    keepPicture(opened.path, inspection, pictures, signal);
+    void showLastPicture(opened.path, place, inspection, pictures, signal);
+  }
+  return inspection;
+}

@@ -1,0 +1,54 @@
+// What a panel asks first the kernel answers unasked, while the page is still making the view.
+import type { Transport } from "../wire/client";
+import type { Question } from "../wire/protocol.gen";
+import { Relay } from "../wire/relay";
+import { type Entry, isRecorded, keyOf, type Snapshot } from "./snapshot";
+
+/** What py_backend/residscope/hosts/panel.py sends along; empty once a view is there. */
+export type Opening = Partial<Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }>;
+
+type Listener = (message: unknown, buffers: DataView[]) => void;
+
+/** A transport that has been told the answers to some questions: each is given once, and then it is the kernel's turn. */
+export class Opened extends Relay {
+  readonly #asked = new Map<string, Question>();
+  readonly #listeners = new Set<Listener>();
+  #opening: Opening = {};
+
+  constructor(transport: Transport, signal: AbortSignal) {
+    super(transport);
+    transport.onMessage((message) => this.#asked.delete((message as { id: string }).id), signal);
+  }
+
+  /** Answers what was asked already, too: the kernel may be busy with something else. */
+  put(opening: Opening): void {
+    this.#opening = opening;
+    for (const question of [...this.#asked.values()]) if (this.#tell(question)) this.#asked.delete(question.id);
+  }
+
+  override send(question: Question, buffers?: ArrayBuffer[]): void {
+    if (this.#tell(question)) return;
+    this.#asked.set(question.id, question);
+    super.send(question, buffers);
+  }
+  override onMessage(listener: Listener, signal: AbortSignal): void {
+    super.onMessage(listener, signal);
+    this.#listeners.add(listener);
+    signal.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
+  }
+
+  #tell({ id, ask }: Question): boolean {
+    const { selection, defaults = {}, entries = [] } = this.#opening;
+    if (!selection || !isRecorded(ask.kind)) return false; // a notebook may hold it, too: figures only
+    const of = { selection, defaults };
+    const wanted = keyOf(ask, of);
+    const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, of) === wanted);
+    if (!entry?.reply) return false;
+    this.#opening = { ...this.#opening, entries: entries.filter((other) => other !== entry) };
+    const { reply, buffers = [] } = entry;
+    queueMicrotask(() => {
+      for (const listener of [...this.#listeners]) listener({ id, reply }, buffers);
+    });
+    return true;
+  }
+}

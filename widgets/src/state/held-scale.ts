@@ -1,0 +1,59 @@
+// Hold: colours keep the range that they have while prompts, positions and caches change, so that pictures can be compared.
+// Another target measures something else, and lets go.
+import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { html, type TemplateResult } from "lit-html";
+import { watch } from "../base/lifetime";
+import type { Store } from "./store";
+import { targetKey } from "./target";
+
+export interface Range {
+  low: number;
+  high: number;
+}
+
+export class Hold {
+  readonly #on = state(false);
+  readonly #kept = new Map<string, Range>();
+  readonly on: ReadonlySignal<boolean> = this.#on;
+
+  /** The range to draw in: its own, or while held the first that a picture of this name had. */
+  range(picture: string, own: Range): Range {
+    if (!this.#on.value || !(own.high > own.low)) return own;
+    const kept = this.#kept.get(picture) ?? own;
+    this.#kept.set(picture, kept);
+    return kept;
+  }
+
+  toggle(): void {
+    this.#kept.clear();
+    this.#on.value = !this.#on.value;
+  }
+
+  /** Lets go with another target. */
+  follow(store: Store, signal: AbortSignal): void {
+    let before: string | null = null;
+    watch(signal, () => {
+      const key = targetKey(store.target.value);
+      untracked(() => {
+        if (before !== null && before !== key && this.#on.value) this.toggle();
+        before = key;
+      });
+    });
+  }
+
+  button(what: string): TemplateResult {
+    const on = this.on.value;
+    return html`<button type="button" class="rs-quiet rs-hold" aria-pressed=${on} aria-label="hold the colours of ${what}"
+      title=${on ? "The colours keep their range while prompts and positions change. Click to let go; another target does, too." : "Keep this colour range while prompts and positions change, so that pictures can be compared"}
+      @click=${() => this.toggle()}>hold</button>`;
+  }
+}
+
+type View = "heads" | "positions";
+const holds = new WeakMap<Store, Record<View, Hold>>();
+
+export function holdOf(store: Store, view: View): Hold {
+  let found = holds.get(store);
+  if (!found) holds.set(store, (found = { heads: new Hold(), positions: new Hold() }));
+  return found[view];
+}

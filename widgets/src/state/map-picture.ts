@@ -1,0 +1,112 @@
+// What the head map shows: what each head adds, or a score of it. The last picture stays until the next one is there.
+import { computed, type ReadonlySignal } from "@preact/signals-core";
+import { endsOf, isBeyond } from "../draw/clipped";
+import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
+import { parseHead, plain, signed } from "../base/format";
+import type { Theme } from "../draw/colours";
+import type { Score, Store } from "./store";
+import { holdOf } from "./held-scale";
+
+/** In the order of the choice; the first word is what the score is called in a sentence. */
+export const SCORES: [Score, string][] = [
+  ["previous", "previous-token"],
+  ["first", "first-token (sink)"],
+  ["duplicate", "duplicate-token"],
+  ["induction", "induction"],
+  ["entropy", "entropy (bits)"],
+  ["copying", "copying (OV)"],
+];
+
+export interface MapPicture {
+  /** Null is what each head adds. */
+  score: Score | null;
+  /** [layer × head]; NaN where there is nothing to tell. */
+  values: Float32Array;
+  /** The colours' ends; while they are held, values may lie beyond them. */
+  low: number;
+  high: number;
+  /** The value farthest from zero. */
+  largest: number;
+  /** What the score measures, in a sentence. */
+  meaning: string;
+}
+
+export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
+  let last: MapPicture | null = null;
+  return computed(() => {
+    const score = store.score.value;
+    const scores = store.scores.value;
+    if (score === null) last = added(store);
+    else if (scores?.reply.score === score) last = { score, values: scores.values, low: scores.reply.low, high: scores.reply.high, largest: limitOf(scores.values), meaning: scores.reply.meaning };
+    return last;
+  });
+}
+
+function added(store: Store): MapPicture | null {
+  const rows = store.headRows.value?.rows;
+  const facts = store.facts.value;
+  if (!rows || !facts) return null;
+  const values = rows.subarray(0, facts.layers * facts.heads);
+  const limit = limitOf(values);
+  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "" };
+}
+
+/** The colours' ends of what each head adds: its own largest, unless they are held. */
+export function addedRange(store: Store, limit: number): { low: number; high: number } {
+  return holdOf(store, "heads").range("heads", { low: -limit, high: limit });
+}
+
+/** Whether a value has the colour of an end that it lies beyond. */
+export function liesBeyond(picture: MapPicture, value: number): boolean {
+  return picture.score === null && isBeyond(value, picture);
+}
+
+/** The ends of the scale in words: "≤ −2.24", "+2.24 held". */
+export function endWords(picture: MapPicture): [string, string] {
+  if (picture.score !== null) return [written(picture, picture.low), written(picture, picture.high)];
+  const [low, high] = endsOf(picture.values, picture, (value) => signed(value, picture.high));
+  return [low, high]; // that they are held, the button says
+}
+
+/** The scale's two ends lie on either side of zero: blue and orange, else the one colour of attention. */
+export function isDiverging({ low }: MapPicture): boolean {
+  return low < 0;
+}
+
+export function colourOf(picture: MapPicture, value: number, theme: Theme): Rgb {
+  if (isDiverging(picture)) return divergingRgb(value, picture.high, theme);
+  return sequentialRgb(share(picture, value), theme);
+}
+
+/** Where a value stands between the ends, 0 to 1. */
+export function share({ low, high }: MapPicture, value: number): number {
+  return high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5;
+}
+
+/** What each head adds has a sign always; a score where it may be negative. */
+export function written(picture: MapPicture, value: number): string {
+  return isDiverging(picture) ? signed(value, picture.largest) : plain(value, picture.largest);
+}
+
+/** "+2.24", "previous-token 0.98": what a cell is called behind its head's name. */
+export function cellWords(picture: MapPicture, value: number): string {
+  return picture.score === null ? signed(value, picture.largest) : `${scoreName(picture.score)} ${Number.isNaN(value) ? "not known" : written(picture, value)}`;
+}
+
+/** "previous-token", "copying". */
+export function scoreName(score: Score): string {
+  return (SCORES.find(([name]) => name === score)?.[1] ?? score).replace(/ \(.*/, "");
+}
+
+/** A head's value in the picture. */
+export function valueIn(picture: MapPicture, name: string, heads: number): number {
+  const head = parseHead(name);
+  return head ? (picture.values[head.layer * heads + head.head] ?? NaN) : NaN;
+}
+
+/** The scale as a CSS gradient, its low end at the left. */
+export function levelScale(picture: MapPicture, theme: Theme): string {
+  const { low, high } = picture;
+  const colours = Array.from({ length: 49 }, (_, i) => css(colourOf(picture, low + ((high - low || 1) * i) / 48, theme)));
+  return `linear-gradient(to right, ${colours.join(", ")})`;
+}

@@ -1,0 +1,11 @@
+// One row of a head: what it reads at a destination, and what it contributes through each source.
+
+export interface Reading {
+  head: string;
+  /** Null in the mean over prompts that end at different positions: each is read at its own. */
+  destination: number | null;
+  /** Attention to each source, 0 to 1. */
+  weights: Float32Array;
+  /** What each source contributes to the target; null where that cannot be told. */
+  contributions: Float32Array | null;
+}

@@ -1,0 +1,93 @@
+// What is attributed, seen and edited from one prompt or from all of them. Pure functions over the wire's Target.
+import { quoted, visible } from "../base/format";
+import type { Contrast, Target, Token } from "../wire/protocol.gen";
+
+export type Side = "answer" | "distractor";
+
+export const NOTHING: Target = { contrasts: [], direction: null, own: false };
+
+export function isSet(target: Target): boolean {
+  return target.contrasts.length > 0 || !!target.direction;
+}
+
+export function targetKey(target: Target): string {
+  const ids = (tokens: Token[]): string => tokens.map((t) => t.id).join(",");
+  return `${target.direction ?? ""}|${target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";")}`;
+}
+
+/** The contrasts that count for the prompt shown: one, or all of them in the mean. */
+export function inView(target: Target, prompt: number | null): Contrast[] {
+  if (target.contrasts.length <= 1 || prompt === null) return target.contrasts;
+  const own = target.contrasts[prompt];
+  return own ? [own] : [];
+}
+
+/** The tokens of one side if all contrasts in view share them, else null. */
+export function shared(contrasts: Contrast[], side: Side): Token[] | null {
+  const first = contrasts[0];
+  if (!first) return [];
+  const key = (c: Contrast): string => c[side].map((t) => t.id).join(",");
+  return contrasts.every((c) => key(c) === key(first)) ? first[side] : null;
+}
+
+/** "logit difference" when something is subtracted, else "logit". */
+export function quantity(target: Target, prompt: number | null): string {
+  if (target.direction) return "value along the direction";
+  return inView(target, prompt).some((c) => c.distractor.length > 0) ? "logit difference" : "logit";
+}
+
+export function label(tokens: Token[]): string {
+  return tokens.map((t) => visible(t.text)).join(", ");
+}
+
+/** A target that was edited, and what a reader must be told of it, since it does not show. */
+export interface Edited {
+  target: Target;
+  said: string | null;
+}
+
+/**
+ * Sets one side. With one contrast per prompt and one prompt in view, only that prompt's changes; in the mean, every
+ * prompt's does, and they become one contrast for all as soon as they are equal.
+ *
+ * The model's own second belongs to its own top token. In the mean, where prompts differ in it, it goes with that token:
+ * "·Mary − each prompt's second" is no question that anybody has. What stands there as a token is kept: it is in sight.
+ */
+export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Edited {
+  if (target.contrasts.length === 0 || target.direction) {
+    const empty: Contrast = { answer: [], distractor: [] };
+    return { target: { contrasts: [{ ...empty, [side]: tokens }], direction: null, own: false }, said: null };
+  }
+  const count = target.contrasts.length;
+  const all = prompt === null || count === 1;
+  const other: Side = side === "answer" ? "distractor" : "answer";
+  const mixed = target.own === true && all && shared(target.contrasts, other) === null;
+  const dropped = mixed && side === "answer" ? { distractor: [] } : {};
+  const contrasts = target.contrasts.map((c, i) => (all || i === prompt ? { ...c, ...dropped, [side]: tokens } : c));
+  return { target: collapse(contrasts, all), said: wordsOf() };
+
+  function wordsOf(): string | null {
+    const rest = count - 1;
+    if (target.own && !all) return `Only prompt ${prompt} was changed: the other ${rest === 1 ? "one keeps" : `${rest} keep`} the model’s own top token − its second, and the mean is of both.`;
+    if (!mixed) return null;
+    if (side === "answer") return `Each prompt’s second was dropped, since it belongs to the model’s own top token: this is the plain logit of ${quoted(label(tokens))}.`;
+    const top = "each prompt’s own top token, as it was";
+    return tokens.length > 0 ? `The answer stays ${top}; ${quoted(label(tokens))} is subtracted in every prompt.` : `The answer stays ${top}: this is its plain logit.`;
+  }
+}
+
+export function canSwap(target: Target): boolean {
+  return target.contrasts.length > 0 && target.contrasts.every((c) => c.distractor.length > 0);
+}
+
+/** Answer and distractor change places, in all prompts. */
+export function swap(target: Target): Target {
+  if (!canSwap(target)) return target;
+  return { contrasts: target.contrasts.map((c) => ({ answer: c.distractor, distractor: c.answer })), direction: null, own: false };
+}
+
+function collapse(contrasts: Contrast[], all: boolean): Target {
+  const first = contrasts[0];
+  const equal = all && first && shared(contrasts, "answer") && shared(contrasts, "distractor");
+  return { contrasts: equal ? [first] : contrasts, direction: null, own: false };
+}

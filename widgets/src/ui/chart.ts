@@ -1,0 +1,136 @@
+// The frame that the lens and the layers' bars share: the layers' axis runs down, row by row beside the head map
+// (draw/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from mark
+// to mark. Across, places are percentages: nothing measures its own box.
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { scaleLinear } from "d3-scale";
+import { html, render, type TemplateResult } from "lit-html";
+import { along, placeAt } from "../draw/axis";
+import { limitOf } from "../draw/colours";
+import { signed } from "../base/format";
+import { element, watch } from "../base/lifetime";
+import { mountTrouble } from "./caption";
+import { holdOf } from "../state/held-scale";
+import type { Sentence } from "../base/sentence";
+import type { Store } from "../state/store";
+
+export interface Mark {
+  name: string;
+  value: number;
+  /** In layers, see draw/axis.ts. */
+  at: number;
+  layer: number | null;
+  sentence: Sentence;
+  /** What a click or Enter on it does. */
+  choose?: () => void;
+}
+/** The mark farthest from zero: what all of a chart’s figures are written beside. */
+export function farthest(marks: Mark[]): number {
+  return limitOf(marks.map(({ value }) => value));
+}
+
+export interface Chart {
+  className: string;
+  marks: ReadonlySignal<Mark[]>;
+  summary: ReadonlySignal<string>;
+  layers: ReadonlySignal<number>;
+  /** The height of a layer, in pixels: that of a row of the head map. */
+  row: ReadonlySignal<number>;
+  /** Why it is not drawn, below it. */
+  why: ReadonlySignal<string | null>;
+  /** What stands in the plot; `x` maps a value to percent from the left. */
+  draw: (x: (value: number) => number) => TemplateResult;
+  /** Its name, below the axis. */
+  caption: HTMLElement;
+}
+
+export function mountChart(parent: HTMLElement, store: Store, signal: AbortSignal, chart: Chart): void {
+  const plot = element("div", "rs-plot", { tabindex: "0", role: "application", "aria-roledescription": "chart" });
+  const ticks = element("div", "rs-ticks", { "aria-hidden": "true" });
+  const host = element("div", `rs-chart ${chart.className}`, {}, plot, ticks, chart.caption);
+  const trouble = element("p", "rs-view-trouble", { role: "note" });
+  parent.append(host, trouble);
+  mountTrouble(trouble, host, signal, () => chart.why.value);
+
+  const cursor = state<number | null>(null);
+  const hold = holdOf(store, "heads"); // with the map’s colours
+  const scale = computed(() => {
+    const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
+    const low = values.reduce((least, value) => Math.min(least, value), 0);
+    const high = values.reduce((most, value) => Math.max(most, value), 0);
+    const range = hold.range(chart.className, { low, high });
+    const room = (range.high - range.low) * 0.04;
+    return scaleLinear().domain(range.low === range.high ? [-1, 1] : [range.low - room, range.high + room]).range([0, 100]);
+  });
+
+  let said: Sentence | null = null;
+  const select = (index: number | null): void => {
+    const mark = index === null ? undefined : chart.marks.peek()[index];
+    cursor.value = mark ? index : null;
+    store.hoveredLayer.value = mark?.layer ?? null;
+    store.sentence.value = said = mark?.sentence ?? null;
+  };
+  // What a mark says changes while it is read: new numbers, another layer chosen.
+  watch(signal, () => {
+    const marks = chart.marks.value;
+    const index = cursor.peek();
+    if (index !== null && said !== null && untracked(() => store.sentence.value) === said) select(marks[index] ? index : null);
+  });
+  plot.addEventListener("pointermove", (event) => select(nearest(event)), { signal });
+  plot.addEventListener("pointerleave", () => select(null), { signal });
+  plot.addEventListener("blur", () => select(null), { signal });
+  const choose = (index: number | null): void => {
+    if (index === null) return;
+    select(index);
+    chart.marks.peek()[index]?.choose?.();
+  };
+  plot.addEventListener("click", (event) => choose(nearest(event)), { signal });
+  plot.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      return choose(cursor.peek());
+    }
+    const last = chart.marks.peek().length - 1;
+    const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
+    const from = cursor.peek() ?? (back ? last + 1 : -1);
+    const to = { ArrowDown: from + 1, ArrowRight: from + 1, ArrowUp: from - 1, ArrowLeft: from - 1, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    select(Math.max(0, Math.min(last, to)));
+  }, { signal });
+
+  function nearest(event: MouseEvent): number | null {
+    const at = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
+    let best: number | null = null;
+    let distance = Infinity;
+    chart.marks.peek().forEach((mark, index) => {
+      if (Math.abs(mark.at - at) < distance) [best, distance] = [index, Math.abs(mark.at - at)];
+    });
+    return best;
+  }
+
+  watch(signal, () => {
+    const row = chart.row.value;
+    const toX = (value: number): number => scale.value(value);
+    const index = cursor.value;
+    const mark = index === null ? undefined : chart.marks.value[index];
+    plot.setAttribute("aria-label", chart.summary.value);
+    plot.classList.toggle("rs-choosable", mark?.choose !== undefined);
+    plot.style.height = `${along(chart.layers.value, row)}px`;
+    render(
+      html`<i class="rs-zero" style="left:${toX(0)}%"></i>${chart.draw(toX)}
+        ${mark
+          ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
+              <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}" style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
+          : null}`,
+      plot,
+    );
+  });
+  watch(signal, () => {
+    // The zero line's own, and the end that is farther from it.
+    const [low = 0, high = 0] = scale.value.domain();
+    const beyond = (count: number): number[] => scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
+    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []); // a scale needs two figures
+    const shown = chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
+    render(html`${shown.map((tick) => html`<span style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`)}`, ticks);
+  });
+}

@@ -1,0 +1,50 @@
+// A long prompt's tokens are not all in the page at once, which would be slow: a stretch of them is, and a slider moves it.
+import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import type { Span } from "../draw/plane";
+import { element, watch } from "../base/lifetime";
+import type { Store } from "../state/store";
+
+/** Prompts of so many tokens are there whole; of longer ones, so many tokens. */
+const WHOLE = 512;
+const STRETCH = 256;
+
+export interface Stretch {
+  shown: ReadonlySignal<Span>;
+  /** Moved no farther than needed to have a position in it. */
+  reveal: (at: number) => void;
+}
+
+export function mountStretch(parent: HTMLElement, store: Store, what: string, signal: AbortSignal): Stretch {
+  const from = state(0);
+  const size = computed(() => store.tokens.value.length);
+  const shown = computed((): Span => {
+    if (size.value <= WHOLE) return { start: 0, stop: size.value };
+    const start = Math.max(0, Math.min(size.value - STRETCH, from.value));
+    return { start, stop: start + STRETCH };
+  });
+  const reveal = (at: number): void => {
+    const { start, stop } = shown.peek();
+    if (size.peek() <= WHOLE || (at >= start && at < stop)) return;
+    from.value = Math.max(0, Math.min(size.peek() - STRETCH, at - STRETCH / 2));
+  };
+  watch(signal, () => {
+    const at = store.destination.value;
+    if (size.value > 0 && at !== null) reveal(at);
+  });
+
+  const place = element("div", "rs-stretch");
+  parent.append(place);
+  watch(signal, () => {
+    const { start, stop } = shown.value;
+    const all = size.value;
+    place.hidden = stop - start === all;
+    const to = (next: number) => (): void => void (from.value = Math.max(0, Math.min(all - STRETCH, next)));
+    const words = `positions ${start} to ${stop - 1} of ${all}`;
+    render(place.hidden ? nothing : html`<button type="button" class="rs-quiet" ?disabled=${start === 0} aria-label="earlier ${what}" @click=${to(start - STRETCH)}>‹</button>
+      <input type="range" aria-label="which ${what} are shown" aria-valuetext=${words} min="0" max=${all - STRETCH} step="1" .value=${String(start)}
+        @input=${(event: Event) => to(Number((event.target as HTMLInputElement).value))()}>
+      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${what}" @click=${to(start + STRETCH)}>›</button><span title=${words}>${start}–${stop - 1} of ${all}</span>`, place);
+  });
+  return { shown, reveal };
+}

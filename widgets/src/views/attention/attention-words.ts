@@ -1,0 +1,139 @@
+// Attention in words: a cell, or a block of cells, and a destination's (or a source's) strongest few.
+import { isEmpty } from "../../draw/matrix";
+import { blockOf, indexOf, length as many, type Span } from "../../draw/plane";
+import { quoted, signed } from "../../base/format";
+import type { Sentence } from "../../base/sentence";
+import type { Store, Weighting } from "../../state/store";
+import type { Attention, Direction, Maps, Pane } from "./attention-data";
+import { length, written } from "./attention-scale";
+
+const destination = (store: Store, q: number): string => `${quoted(store.tokenName(q))} (destination ${q})`;
+const source = (store: Store, k: number): string => `${quoted(store.tokenName(k))} (source ${k})`;
+
+/** The destination whose row `brings` is: that of the last picture until the new one's has come. */
+export function ownDestination({ locked }: Attention, store: Store): number | null {
+  return locked ?? store.lastPosition.value;
+}
+
+/** What source k brings at destination q: in float32 where that is the destination that was asked for. */
+export function contributionAt(attention: Attention, pane: Pane, store: Store, q: number, k: number): number | null {
+  const { brings } = attention;
+  if (brings && q === ownDestination(attention, store)) return brings[k] ?? null;
+  return pane.step > 1 ? null : (pane.maps.contribution?.[indexOf(pane, q, k)] ?? null);
+}
+
+/** A row of what the cards draw: what a destination reads, cell by cell. */
+export interface Line {
+  token: number;
+  maps: Maps;
+}
+
+/** The line of a map that is there cell by cell; null where it is not. */
+export function lineIn(pane: Pane, direction: Direction, token: number): Line | null {
+  if (pane.step > 1) return null;
+  const maps: Maps = {};
+  for (const name of ["pattern", "value", "contribution"] as const) {
+    const map = pane.maps[name];
+    if (map) maps[name] = direction === "reads" ? map.subarray(indexOf(pane, token, 0), indexOf(pane, token, 0) + many(pane.columns)) : column(map, pane, token);
+  }
+  return { token, maps };
+}
+
+function column(map: Float32Array, { rows, columns }: Pane, token: number): Float32Array {
+  const wide = many(columns);
+  return Float32Array.from({ length: many(rows) }, (_, q) => map[q * wide + token] ?? NaN);
+}
+
+/** “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to the logit difference” */
+export function cellSentence(store: Store, attention: Attention, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
+  if (pane.step > 1) return blockSentence(store, pane, weighting, head, q, k);
+  const at = (map: Float32Array | undefined): number => map?.[indexOf(pane, q, k)] ?? NaN;
+  const pattern = at(pane.maps.pattern);
+  if (k > q && !(pattern > 0)) return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
+  const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
+  const start = `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ${written("pattern", pattern)}${value}`;
+  const brought = contributionAt(attention, pane, store, q, k);
+  if (brought === null) return [start];
+  const where = q === store.destination.value ? "" : " there";
+  return [`${start}, contributes `, { stress: signed(brought, store.largest.value) }, ` to the ${store.quantity.value}${where}`];
+}
+
+/** “0.79, +1.93”: a cell's figures alone; null where it is masked. */
+export function cellFigures(store: Store, attention: Attention, pane: Pane, weighting: Weighting, q: number, k: number): string | null {
+  const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
+  const pattern = at("pattern");
+  if (k > q && !(pattern > 0)) return null;
+  const value = weighting === "value" && pane.maps.value ? `, ${length(at("value"))}` : "";
+  const brought = contributionAt(attention, pane, store, q, k);
+  return `${written("pattern", pattern)}${value}${brought === null ? "" : `, ${signed(brought, store.largest.value)}`}`;
+}
+
+/** “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens” */
+function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
+  const { rows, columns } = blockOf(pane, q, k);
+  const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
+  if (columns.start >= rows.stop && !(at("pattern") > 0)) return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
+  const kind = store.pool.value === "peak" ? "strongest" : "mean";
+  const figures: Sentence = weighting === "contribution"
+    ? [`${kind} contribution to the ${store.quantity.value} `, { stress: written(weighting, at(weighting), store.largest.value) }]
+    : [`${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`];
+  return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
+}
+
+const spanWords = (span: Span): string => (many(span) === 1 ? String(span.start) : `${span.start}–${span.stop - 1}`);
+const positions = (span: Span): string => `position${many(span) === 1 ? "" : "s"} ${spanWords(span)}`;
+
+/** “strongest of 8 × 8”; "" where each cell is one. */
+export function poolWords(pool: "peak" | "mean", { step }: Pane): string {
+  return step === 1 ? "" : `${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`;
+}
+
+
+/** A row of a map (what a destination reads), or a column (what reads a source); NaN where there is nothing. */
+export function lineOf(values: Float32Array, size: number, direction: Direction, token: number): Float32Array {
+  return Float32Array.from({ length: size }, (_, i) => {
+    const [q, k] = direction === "reads" ? [token, i] : [i, token];
+    const value = values[q * size + k] ?? NaN;
+    return isEmpty(value, q, k) ? NaN : value;
+  });
+}
+
+/** The same of a line that is there: what is masked is nothing. */
+export function unmasked(line: Float32Array, direction: Direction, token: number): Float32Array {
+  return line.map((value, i) => (isEmpty(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value));
+}
+
+/** The places of the values that are farthest from zero, the farthest first. */
+export function strongest(line: Float32Array, most: number): number[] {
+  const best: number[] = [];
+  const size = (i: number | undefined): number => (i === undefined ? 0 : Math.abs(line[i] ?? 0));
+  for (let i = 0; i < line.length; i += 1) {
+    if (!(size(i) > (best.length < most ? 0 : size(best.at(-1))))) continue;
+    let place = best.length;
+    while (place > 0 && size(best[place - 1]) < size(i)) place -= 1;
+    best.splice(place, 0, i);
+    if (best.length > most) best.pop();
+  }
+  return best;
+}
+
+/** “·to” reads “·Mary” 0.79, “·John” 0.10, …: the strongest of a line. */
+export function lineWords(...line: Parameters<typeof lineParts>): string {
+  return lineParts(...line).join("");
+}
+
+/** The same in parts: with the strongest, and one for each other. */
+export function lineParts(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string[] {
+  const named = (i: number): string => quoted(store.tokenName(i));
+  const [first = "nothing", ...others] = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN, store.largest.value)}`);
+  const listed = (start: string): string[] => [`${start} ${first}`, ...others.map((one) => `, ${one}`)];
+  const at = named(token);
+  if (weighting === "contribution") return listed(direction === "reads" ? `at ${at} contribute` : `${at} contributes at`);
+  return listed(`${at} ${direction === "reads" ? "reads" : "is read by"}`);
+}
+
+/** The pane of the finest cells that has this one. */
+export function paneAt(panes: Pane[], q: number, k: number): Pane | null {
+  return panes.findLast((pane) => indexOf(pane, q, k) >= 0) ?? null;
+}
+

@@ -1,0 +1,74 @@
+// A card's picture of a long prompt, refined: where it is zoomed, the part in view is asked for in finer cells. What was
+// there stays until they come, and is drawn beneath them at the edges.
+import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { covers, finer, type Frame, length, stepOf } from "../../draw/plane";
+import type { Part } from "../../draw/zoom";
+import { watch } from "../../base/lifetime";
+import { isOutdated } from "../../state/loader";
+import type { Weighting } from "../../state/store";
+import type { Attention, Pane } from "./attention-data";
+import type { AttentionRoom } from "./attention-room";
+import type { Shown } from "./card-cursor";
+
+interface Fine {
+  /** What it is a part of. */
+  of: string;
+  pane: Pane;
+}
+
+export interface Refined {
+  /** The finer part that belongs to what is shown. */
+  pane: ReadonlySignal<Pane | null>;
+  /** Gets the part in view before another picture is put, so that no coarse one comes between. */
+  ahead: (head: string, key: string, weighting: Weighting) => Promise<void>;
+}
+
+export function refine(
+  room: AttentionRoom, lane: string, shown: ReadonlySignal<Shown | null>, part: ReadonlySignal<Part>, inSight: ReadonlySignal<boolean>,
+  trouble: (said: string) => void, signal: AbortSignal,
+): Refined {
+  const { store, data } = room;
+  const fine = state<Fine | null>(null);
+  const pane = state<Pane | null>(null);
+  /** What is under way. */
+  let coming: { of: string; frame: Frame } | null = null;
+  const name = (key: string, weighting: Weighting): string => `${key} ${weighting}`;
+
+  watch(signal, () => {
+    const picture = shown.value;
+    pane.value = picture && fine.value?.of === name(picture.key, picture.weighting) ? fine.value.pane : null;
+  });
+  const ask = async (head: string, key: string, weighting: Weighting, size: number, step: number): Promise<void> => {
+    const wanted = finer(part.peek(), size, step);
+    if (!wanted) return;
+    const asked = { of: name(key, weighting), frame: { ...wanted, step: stepOf(length(wanted.rows), length(wanted.columns)) } };
+    coming = asked;
+    try {
+      const found = await data.part(`${lane} part`, head, weighting, wanted.rows, wanted.columns);
+      if (found && !signal.aborted) fine.value = { of: name(key, weighting), pane: found };
+    } catch (error) {
+      if (!signal.aborted && !isOutdated(error, store)) trouble(error instanceof Error ? error.message : String(error));
+    } finally {
+      if (coming === asked) coming = null;
+    }
+  };
+  watch(signal, () => {
+    const picture = shown.value;
+    const now = part.value;
+    if (!picture || !inSight.value || picture.attention.step === 1) return;
+    const { head, key, weighting, attention } = picture;
+    const enough = (frame: Frame): boolean => covers(frame, now) && frame.step <= stepOf(now.span, now.span);
+    const of = name(key, weighting);
+    if (fine.value?.of === of && enough(fine.value.pane)) return;
+    if (coming?.of === of && enough(coming.frame)) return;
+    untracked(() => void ask(head, key, weighting, attention.size, attention.step));
+  });
+
+  return {
+    pane,
+    ahead: async (head, key, weighting) => {
+      const before: Attention | undefined = shown.peek()?.attention;
+      if (before && before.step > 1) await ask(head, key, weighting, before.size, before.step);
+    },
+  };
+}

@@ -1,0 +1,32 @@
+// What the destination that is read out reads, cell by cell: off the map where that is there, else asked for. What was read
+// before stays until it comes.
+import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { watch } from "../../base/lifetime";
+import type { AttentionRoom } from "./attention-room";
+import { type Line, lineIn } from "./attention-words";
+import type { Shown } from "./card-cursor";
+
+export function readLine(room: AttentionRoom, lane: string, shown: ReadonlySignal<Shown | null>, inSight: ReadonlySignal<boolean>, signal: AbortSignal): ReadonlySignal<Line | null> {
+  const { data } = room;
+  const line = state<Line | null>(null);
+  watch(signal, () => {
+    const picture = shown.value;
+    const row = room.row.value;
+    if (!picture || row === null || row >= picture.attention.size) return void (line.value = null);
+    const { attention, head, key, weighting } = picture;
+    const there = lineIn(attention, "reads", row);
+    if (there) return void (line.value = there);
+    if (!inSight.value || data.key(head) !== key) return; // another picture is on its way
+    untracked(() => {
+      const kept = data.keptLine(head, weighting, "reads", row);
+      if (kept) return void (line.value = { token: row, maps: kept });
+      data.line(`${lane} row`, head, weighting, "reads", row).then(
+        (maps) => {
+          if (maps && !signal.aborted && shown.peek() === picture) line.value = { token: row, maps };
+        },
+        () => undefined, // the picture's own refusal says it
+      );
+    });
+  });
+  return line;
+}

@@ -1,0 +1,147 @@
+// What the text view shades: some heads' maps superposed, or the kernel's blend of a layer's or all heads.
+import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
+import { limitOf } from "../../draw/colours";
+import { frameOf, stepOf } from "../../draw/plane";
+import { headName } from "../../base/format";
+import { watch } from "../../base/lifetime";
+import { isOutdated } from "../../state/loader";
+import type { Weighting } from "../../state/store";
+import { type Attention, unpacked, whyMissing } from "./attention-data";
+import type { AttentionRoom } from "./attention-room";
+
+/** Heads by name, or all of a layer (null: of the model). */
+export type Wanted = { heads: string[] } | { layer: number | null };
+
+export interface TextPicture {
+  /** "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
+  name: string;
+  /** Those that are in it. */
+  heads: string[];
+  weighting: Weighting;
+  size: number;
+  /** Of a long prompt there are blocks of so many cells a side, and lines are asked for one by one. */
+  step: number;
+  /** Of a blend: whose heads; null is all. */
+  layer: number | null;
+  /** The superposition, [destination, source]. */
+  values: Float32Array;
+  /** Its largest value. */
+  limit: number;
+  parts: { head: string; attention: Attention; values: Float32Array }[];
+  notes: string[];
+}
+
+/** The mean; of contributions, which add up, the sum. */
+export function superpose(maps: Float32Array[], weighting: Weighting): Float32Array {
+  const [first] = maps;
+  if (!first) return new Float32Array(0);
+  if (maps.length === 1) return first;
+  const share = weighting === "contribution" ? 1 : 1 / maps.length;
+  const sum = new Float32Array(first.length);
+  for (const map of maps) for (let i = 0; i < sum.length; i += 1) sum[i] = (sum[i] ?? 0) + (map[i] ?? NaN) * share;
+  return sum;
+}
+
+const how = (weighting: Weighting): string => (weighting === "contribution" ? "sum" : "mean");
+
+export function nameOf(wanted: Wanted, weighting: Weighting, heads: number): string {
+  if ("heads" in wanted) {
+    const [only] = wanted.heads;
+    return wanted.heads.length <= 1 ? (only ?? "") : `${how(weighting)} of ${wanted.heads.slice(0, -1).join(", ")} and ${wanted.heads.at(-1) ?? ""}`;
+  }
+  return `${how(weighting)} of all ${heads} heads${wanted.layer === null ? "" : ` of layer ${wanted.layer}`}`;
+}
+
+export interface TextState {
+  picture: ReadonlySignal<TextPicture | null>;
+  trouble: Signal<string | null>;
+  waiting: ReadonlySignal<boolean>;
+}
+
+export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, inSight: ReadonlySignal<boolean>, signal: AbortSignal): TextState {
+  const { store, data, client } = room;
+  const picture = state<TextPicture | null>(null);
+  const trouble = state<string | null>(null);
+  const waiting = state(false);
+  const wantedKey = computed(() => JSON.stringify(wanted.value)); // the same heads again are not asked for again
+  let asked = 0;
+
+  watch(signal, () => {
+    if (!inSight.value) return;
+    const weighting = store.weighting.value;
+    const key = data.key(wantedKey.value);
+    untracked(() => ask(wanted.peek(), weighting, key));
+  });
+
+  function ask(what: Wanted, weighting: Weighting, key: string): void {
+    const turn = (asked += 1);
+    const current = (): boolean => turn === asked && !signal.aborted && data.key(wantedKey.peek()) === key;
+    const put = (next: TextPicture | null): void => {
+      if (!current()) return;
+      picture.value = next;
+      trouble.value = null;
+      waiting.value = false;
+    };
+    if ("heads" in what && what.heads.length === 0) return put(null);
+    const kept = "heads" in what ? what.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
+    const there = kept.flatMap((attention) => attention ?? []);
+    if ("heads" in what && there.length === kept.length) put(ofHeads(what.heads, there, weighting));
+    else waiting.value = true;
+    const reply = "heads" in what ? readHeads(what.heads, weighting) : readBlend(what, weighting);
+    reply.then(
+      (next) => {
+        if (next) put(next); // null: overtaken
+      },
+      (error: unknown) => {
+        if (!current()) return;
+        waiting.value = false;
+        if (isOutdated(error, store)) return;
+        trouble.value = error instanceof Error ? error.message : String(error);
+        picture.value = null; // what was refused is not what was there before
+      },
+    );
+  }
+
+  function ofHeads(heads: string[], all: Attention[], weighting: Weighting): TextPicture {
+    const parts = all.map((attention, i) => {
+      const values = attention.maps[weighting];
+      if (!values) throw new Error(whyMissing(attention));
+      return { head: heads[i] ?? "", attention, values };
+    });
+    const size = parts[0]?.attention.size ?? 0;
+    const values = superpose(parts.map((part) => part.values), weighting);
+    const notes = [...new Set(parts.flatMap((part) => part.attention.notes))];
+    return { name: nameOf({ heads }, weighting, heads.length), heads, weighting, size, step: parts[0]?.attention.step ?? 1, layer: null, values, parts, notes, limit: limitOf(values) };
+  }
+
+  async function readHeads(heads: string[], weighting: Weighting): Promise<TextPicture | null> {
+    const all = await Promise.all(heads.map((head) => data.read(`text ${head}`, head, data.key(head), weighting)));
+    const there = all.flatMap((attention) => attention ?? []);
+    return there.length === all.length ? ofHeads(heads, there, weighting) : null;
+  }
+
+  async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
+    const target = store.target.peek();
+    if (!store.settled.peek()) return null;
+    // Of a long prompt one line tells what a picture of all would: how many heads there are, and what is to be said.
+    const at = store.destination.peek() ?? 0;
+    const long = stepOf(store.tokens.peek().length, store.tokens.peek().length) > 1;
+    const part = long ? { rows: { start: at, stop: at + 1 } } : {};
+    const result = await client.latest("text blend", { kind: "blend", ...what, target, prompt: store.prompt.peek(), weighting, ...part });
+    if (!result) return null;
+    const { positions, heads, notes } = result.reply;
+    const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
+    return {
+      name: nameOf(what, weighting, heads), heads: namesOf(what.layer), weighting, size: positions, step: stepOf(positions, positions), layer: what.layer,
+      values, parts: [], notes, limit: limitOf(values),
+    };
+  }
+
+  function namesOf(layer: number | null): string[] {
+    const { layers = 0, heads = 0 } = store.facts.peek() ?? {};
+    const every = Array.from({ length: layers }, (_, l) => Array.from({ length: heads }, (_, h) => headName(l, h)));
+    return every.flatMap((names, l) => (layer === null || l === layer ? names : [])).filter((name) => !store.isAbsent(name));
+  }
+
+  return { picture, trouble, waiting };
+}

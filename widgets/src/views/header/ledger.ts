@@ -1,0 +1,85 @@
+// The ledger: the same rows that the badge sums, in a handful of lines that add up to the measured number.
+import { html, type TemplateResult } from "lit-html";
+import { limitOf } from "../../draw/colours";
+import { signed, vanishes } from "../../base/format";
+import type { Attribution } from "../../state/store";
+
+export interface Entry {
+  name: string;
+  value: number;
+}
+
+/** Heads, attention biases, MLPs, embeddings, others: only those that occur. NaN is a head that is not there. */
+export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
+  const sums = new Map<string, number>(rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : []);
+  rows.forEach((value, i) => {
+    const label = reply.labels[i] ?? "";
+    const kind =
+      i < heads ? "heads"
+      : /mlp/.test(label) ? "MLPs"
+      : /attn_bias/.test(label) ? "attention biases"
+      : /^\d+_.+_out$/.test(label) ? "other sublayers"
+      : /embed/.test(label) ? "embeddings"
+      : label;
+    if (!Number.isNaN(value)) sums.set(kind, (sums.get(kind) ?? 0) + value);
+  });
+  sums.set("constant", reply.constant);
+  const lines = [...sums].map(([name, value]) => ({ name, value }));
+  const largest = limitOf(lines.map((e) => e.value));
+  return lines.filter((e) => e.name === "heads" || !vanishes(e.value, largest));
+}
+
+export function rowSum({ reply, rows }: Attribution): number {
+  return rows.reduce((sum, value) => (Number.isNaN(value) ? sum : sum + value), 0) + reply.constant;
+}
+
+export type Verdict =
+  /** `contradicts`: the rows do not even sum to what their own reply says of them. */
+  | { kind: "agrees" | "misses" | "contradicts"; measured: number; unexplained: number }
+  /** Rows were not cached: what there is adds up to nobody’s figure. */
+  | { kind: "incomplete"; measured: number | null; unexplained: number | null }
+  | { kind: "unmeasured"; measured: null; unexplained: null };
+
+/** What float32 rounds in a sum, and what any precision does, in parts of what is summed. */
+const SUMMED = 1e-4;
+const LOOSEST = 0.02;
+
+/** Can the rows be compared with the model's own number, and do they agree? The sum is taken here, from the rows that came. */
+export function verdict(data: Attribution): Verdict {
+  const { measured, unexplained, worst, tolerance, constant } = data.reply;
+  if ((data.reply.missing ?? []).length > 0) return { kind: "incomplete", measured, unexplained };
+  if (measured === null || unexplained === null || worst === null) return { kind: "unmeasured", measured: null, unexplained: null };
+  const size = data.rows.reduce((sum, value) => (Number.isNaN(value) ? sum : sum + Math.abs(value)), Math.abs(constant) + Math.abs(measured));
+  const left = measured - rowSum(data);
+  if (!(Math.abs(left - unexplained) <= SUMMED * size + 1e-6)) return { kind: "contradicts", measured, unexplained: left };
+  // In the mean over prompts gaps of opposite signs cancel: the worst prompt is judged.
+  return { kind: Math.abs(worst) <= Math.min(tolerance, LOOSEST * size) ? "agrees" : "misses", measured, unexplained };
+}
+
+export function ledger(data: Attribution, heads: number, quantity: string): TemplateResult {
+  const lines = entries(data, heads);
+  const { kind, measured, unexplained } = verdict(data);
+  if (kind === "misses" || kind === "contradicts") lines.push({ name: "unexplained", value: unexplained });
+  if (kind === "incomplete") {
+    if (unexplained !== null) lines.push({ name: "not cached", value: unexplained });
+    return sumTable("Rows that were cached", lines, { name: measured === null ? "these rows alone" : quantity, value: measured ?? rowSum(data) });
+  }
+  return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
+}
+
+/** Lines with bars, and their sum beneath a rule. */
+export function sumTable(title: string, lines: Entry[], total: Entry): TemplateResult {
+  const limit = limitOf(lines.map((e) => e.value));
+  const largest = Math.max(limit, limitOf([total.value]));
+  return html`<h4>${title}</h4>
+    <table>
+      <tbody>
+        ${lines.map(({ name, value }) => html`<tr>
+          <th scope="row">${name}</th>
+          <td class="rs-track"><i class=${value < 0 ? "rs-minus" : "rs-plus"} style="width:${limit > 0 ? (Math.abs(value) / limit) * 100 : 0}%"></i></td>
+          <td class="rs-number">${signed(value, largest)}</td>
+        </tr>`)}
+      </tbody>
+      <tfoot><tr><th scope="row" colspan="2">${total.name}</th><td class="rs-number">${signed(total.value, largest)}</td></tr></tfoot>
+    </table>`;
+}

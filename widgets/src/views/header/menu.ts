@@ -1,0 +1,134 @@
+// The export menu: a line a picture in sight, as code, numbers, or a figure; and the whole view as a page.
+import { signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import type { Client } from "../../wire/client";
+import { type Format, type Outcome, stopPage, take, takePage } from "../../export/actions";
+import { inSight, type Sight } from "../../export/sight";
+import { element, watch } from "../../base/lifetime";
+import type { Store } from "../../state/store";
+
+const FORMATS: [Format, string, string][] = [
+  ["code", "Code", "Copy the Python code that gives exactly these numbers"],
+  ["csv", "CSV", "Save the numbers as a table"],
+  ["svg", "SVG", "Save a figure at print size, as lines and text"],
+  ["png", "PNG", "Save a figure at print size, as 600 dots an inch"],
+];
+let menus = 0;
+
+export function mountMenu(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const id = `rs-export-${++menus}`;
+  const open = state(false);
+  const busy = state(false);
+  const outcome = state<Outcome | null>(null);
+  const button = element("button", "rs-quiet rs-export", { type: "button", "aria-haspopup": "dialog", "aria-controls": id }, "Export");
+  const box = element("div", "rs-popover rs-export-menu", { id, role: "dialog", "aria-label": "Export", hidden: "" });
+  parent.append(button, box);
+
+  const close = (): void => {
+    open.value = false;
+    outcome.value = null;
+  };
+  const act = async (work: () => Promise<Outcome>): Promise<void> => {
+    if (busy.peek()) return;
+    busy.value = true;
+    outcome.value = null;
+    try {
+      say(await work());
+    } catch (error) {
+      say({ said: error instanceof Error ? error.message : String(error) });
+    } finally {
+      busy.value = false;
+    }
+  };
+  // In the menu while it is open, else where all sentences stand.
+  const say = (what: Outcome): void => {
+    if (signal.aborted) return;
+    if (!open.peek()) return void (store.sentence.value = [what.said]);
+    outcome.value = what;
+    box.querySelector<HTMLElement>(".rs-export-code")?.focus(); // selected at once
+  };
+
+  watch(signal, () => {
+    button.setAttribute("aria-expanded", String(open.value));
+    box.hidden = !open.value;
+    box.setAttribute("aria-busy", String(busy.value));
+    box.classList.toggle("rs-busy", busy.value); // a style by the attribute would have the browser look at every button of the panel
+    if (!open.value) return render(nothing, box);
+    const sights = inSight(store);
+    const what = outcome.value;
+    const far = busy.value ? client.progress.value : null;
+    const line = (sight: Sight, row: number) => html`<div role="row" class="rs-export-line">
+      <span role="rowheader" title=${sight.title}>${sight.title}</span>
+      ${FORMATS.map(([format, name, tip], column) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column} tabindex=${row + column === 0 ? 0 : -1}
+        aria-label="${sight.title}: ${name}" title=${tip} @click=${() => act(() => take(format, sight.picture.picture, store, client, box))}>${name}</button></span>`)}
+    </div>`;
+    render(
+      html`${sights.length > 0 ? html`<div role="grid" aria-label="Pictures in sight">${sights.map(line)}</div>` : html`<p>Nothing is drawn yet.</p>`}
+        <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
+          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
+        <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}${far !== null && far.total > 0 ? html`<span aria-hidden="true"> ${far.done} of ${far.total}</span> <button type="button" class="rs-act" @click=${() => stopPage(client)}>Stop</button>` : nothing}</p>
+        ${what?.byHand === undefined ? nothing : html`<textarea class="rs-export-code" readonly rows="6" aria-label="Code to copy" .value=${what.byHand} @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`}`,
+      box,
+    );
+  });
+
+  button.addEventListener("click", () => {
+    if (open.peek()) return close();
+    open.value = true;
+    place(box, button);
+    box.querySelector<HTMLElement>('[tabindex="0"], .rs-export-page')?.focus();
+  }, { signal });
+
+  parent.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && open.peek()) {
+      event.stopPropagation();
+      close();
+      button.focus();
+      return;
+    }
+    if (event.target === button && event.key === "ArrowDown" && !open.peek()) {
+      event.preventDefault();
+      return button.click();
+    }
+    walk(event, box);
+  }, { signal });
+  parent.addEventListener("focusout", (event) => {
+    // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
+    if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
+  }, { signal });
+  parent.ownerDocument.addEventListener("pointerdown", (event) => {
+    if (open.peek() && !(event.target instanceof Node && event.composedPath().includes(parent))) close();
+  }, { signal });
+}
+
+/** Beneath its button, and not past the left edge of the panel, which may be narrow. */
+function place(box: HTMLElement, button: HTMLElement): void {
+  const header = button.closest<HTMLElement>(".rs-header");
+  if (!header) return;
+  const [own, whole] = [button.getBoundingClientRect(), header.getBoundingClientRect()];
+  box.style.top = `${own.bottom - whole.top + 4}px`;
+  box.style.right = `${Math.max(0, Math.min(whole.right - own.right, whole.width - box.offsetWidth))}px`;
+}
+
+/** The arrow keys move among the buttons, which stand in rows and columns. */
+function walk(event: KeyboardEvent, box: HTMLElement): void {
+  const at = event.target instanceof HTMLElement ? event.target : null;
+  if (!at || at.dataset["row"] === undefined) return;
+  const [row, column] = [Number(at.dataset["row"]), Number(at.dataset["column"])];
+  const find = (r: number, c: number): HTMLElement | null => box.querySelector(`[data-row="${r}"][data-column="${c}"]`);
+  const last = Math.max(...[...box.querySelectorAll<HTMLElement>("[data-row]")].map((one) => Number(one.dataset["row"])));
+  const to = {
+    ArrowDown: () => find(row + 1, column) ?? find(row + 1, 0), ArrowUp: () => find(row - 1, column) ?? find(row - 1, 0),
+    ArrowRight: () => find(row, column + 1), ArrowLeft: () => find(row, column - 1), Home: () => find(0, 0), End: () => find(last, 0),
+  }[event.key];
+  if (!to) return;
+  event.preventDefault();
+  const next = to();
+  if (!next) return;
+  // The grid is one stop of the Tab key, the page's button the next.
+  if (next.closest('[role="grid"]')) {
+    box.querySelector<HTMLElement>('[role="grid"] [tabindex="0"]')?.setAttribute("tabindex", "-1");
+    next.tabIndex = 0;
+  }
+  next.focus();
+}

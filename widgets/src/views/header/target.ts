@@ -1,0 +1,121 @@
+// Target editor: "logit of [·Mary] minus [·John] ⇄". Tokens are buttons; each opens a combobox in place.
+import { batch, signal as state } from "@preact/signals-core";
+import { html, nothing, render, type TemplateResult } from "lit-html";
+import type { Client } from "../../wire/client";
+import { child, element, watch } from "../../base/lifetime";
+import type { Target, Token } from "../../wire/protocol.gen";
+import { fitted, shown } from "../../base/legible";
+import type { Store } from "../../state/store";
+import { canSwap, edit, inView, isSet, label, shared, type Side, swap, targetKey } from "../../state/target";
+import { mountCombobox } from "../../ui/combobox";
+
+/** Where a target came from, and what must be told of it as long as it is in view. */
+interface Told {
+  key: string;
+  from: string | null;
+  words: string[];
+}
+const MOST_WORDS = 3;
+
+export function mountTarget(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const open = state<Side | null>(null);
+  const line = element("div", "rs-target-line");
+  const told = state<Told | null>(null);
+  const said = element("p", "rs-target-said", { "aria-live": "polite" });
+  const box = element("div", "rs-popover rs-combobox-place", { hidden: "" });
+  parent.append(line, said, box);
+  const toldOf = (key: string): Told | null => (told.value?.key === key ? told.value : null);
+
+  const chip = (side: Side): TemplateResult => {
+    const target = store.target.value;
+    const contrasts = inView(target, store.prompt.value);
+    const tokens = shared(contrasts, side);
+    const mixed = tokens === null;
+    // Whose it is stands where there is room, and "mean of 8" beside it.
+    const [whose, what] = !target.own ? ["each prompt’s ", side] : side === "answer" ? ["each prompt’s ", "top token"] : ["its ", "second"];
+    const text = mixed ? whose + what : tokens.length > 0 ? label(tokens) : "choose …";
+    const all = contrasts.map((c, i) => `prompt ${i}: ${label(c[side]) || "none"}`);
+    const tip = mixed ? [...all.slice(0, 24), ...(all.length > 24 ? [`… ${all.length - 24} more`] : [])].join("\n") : `Change the ${side}`;
+    return html`<button type="button" class="rs-chip ${mixed || tokens.length === 0 ? "rs-mixed" : ""}" aria-label="${side}: ${text}"
+      aria-haspopup="listbox" aria-expanded=${open.value === side} title=${tip} data-side=${side}
+      @click=${() => (open.value = open.peek() === side ? null : side)}>${mixed ? html`<span class="rs-whose">${whose}</span>${what}` : text}</button>`;
+  };
+
+  watch(signal, () => {
+    const target = store.target.value;
+    if (target.direction) {
+      const from = toldOf(targetKey(target))?.from ?? null;
+      const tip = from === null ? "Set from Python; a new answer replaces it" : "A variable of the notebook, as it was when it was chosen";
+      return render(html`<span>value along</span> <span class="rs-chip rs-fixed" title=${tip}>${from === null ? "a direction" : shown(from)}</span>
+        <button type="button" class="rs-quiet" data-side="answer" @click=${() => (open.value = "answer")}>use a token instead</button>`, line);
+    }
+    const some = inView(target, store.prompt.value).some((c) => c.distractor.length > 0);
+    const minus = some || open.value === "distractor";
+    render(
+      html`<span>logit of</span> ${chip("answer")}
+        ${minus
+          ? html`<span>minus</span> ${chip("distractor")}
+              ${some ? html`<button type="button" class="rs-quiet rs-remove" aria-label="Remove the distractor" title="Remove the distractor: attribute the plain logit"
+                  @click=${() => apply("distractor", [])}>×</button>` : nothing}
+              <button type="button" class="rs-quiet rs-swap" aria-label="Swap answer and distractor" title="Swap answer and distractor in all prompts"
+                ?disabled=${!canSwap(target)} @click=${() => (store.target.value = swap(store.target.peek()))}>⇄</button>`
+          : html`<button type="button" class="rs-quiet" data-side="distractor" title="Subtract another token’s logit" ?disabled=${!isSet(target)}
+              @click=${() => (open.value = "distractor")}>minus …</button>`}`,
+      line,
+    );
+  });
+
+  watch(signal, () => {
+    const words = toldOf(targetKey(store.target.value))?.words ?? [];
+    const more = words.length - MOST_WORDS;
+    render(words.length === 0 ? nothing : html`${words.slice(0, MOST_WORDS).map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
+      type="button" class="rs-quiet" aria-label="Understood" title="Take this sentence away" @click=${() => (told.value = null)}>×</button>`, said);
+    said.hidden = words.length === 0;
+  });
+
+  const take = (target: Target, words: string[], from: string | null = null): void => {
+    batch(() => {
+      store.target.value = target;
+      told.value = { key: targetKey(target), from, words };
+      open.value = null;
+    });
+  };
+  const apply = (side: Side, tokens: Token[]): void => {
+    const { target, said } = edit(store.target.peek(), store.prompt.peek(), side, tokens);
+    take(target, said === null ? [] : [said]);
+    if (tokens.length === 0) line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
+  };
+  const close = (refocus: boolean): void => {
+    const side = open.peek();
+    open.value = null;
+    if (refocus && side) line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
+  };
+
+  let end: AbortController | null = null;
+  watch(signal, () => {
+    const side = open.value;
+    end?.abort();
+    end = null;
+    box.hidden = side === null;
+    if (side === null) return;
+    end = child(signal);
+    mountCombobox(box, side, store, client, end.signal, {
+      choose: (token) => {
+        apply(side, [token]);
+        line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
+      },
+      take: (target, notes, from) => {
+        take(target, notes, from);
+        line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
+      },
+      close,
+    });
+  });
+  parent.addEventListener("focusout", (event) => {
+    if (open.peek() !== null && event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close(false);
+  }, { signal });
+  // Pressing anywhere else closes it, also where nothing takes the focus.
+  document.addEventListener("pointerdown", (event) => {
+    if (open.peek() !== null && !event.composedPath().includes(parent)) close(false);
+  }, { signal, capture: true });
+}

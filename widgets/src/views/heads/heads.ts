@@ -1,0 +1,214 @@
+// Head map: layer × head, one cell a head, and beside it on the same axis the layers' bars and the lens. The cells are
+// elements, built once for a model's shape; hovering touches two of them. What colours them is map-picture.ts' matter.
+import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
+import { nothing, render } from "lit-html";
+import { bandAbove, layerTicks } from "../../draw/axis";
+import { css } from "../../draw/colours";
+import { headName, parseHead } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import { SCORES, type Store } from "../../state/store";
+import { mountLayers } from "./layers";
+import { mountLens } from "./lens";
+import { cellWords, colourOf, endWords, levelScale, liesBeyond, mapPicture, share, valueIn } from "../../state/map-picture";
+import { whenPointedAt } from "../../ui/pointer";
+import { prose } from "../../ui/prose";
+import { mountScoreChoice } from "./score-choice";
+
+export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
+  const choice = element("div", "rs-choice");
+  const title = element("div", "rs-title", {}, element("h3", "", {}, "Heads ", element("span", "", {}, "layer ↓ × head →")), choice);
+  const map = element("div", "rs-headmap");
+  const rowLabels = element("div", "rs-map-rows", { "aria-hidden": "true" });
+  const columnLabels = element("div", "rs-map-columns", { "aria-hidden": "true" });
+  const grid = element("div", "rs-grid", { role: "grid", "aria-label": "Head map", "aria-multiselectable": "true" });
+  const bar = element("div", "rs-bar-scale", { "aria-hidden": "true" });
+  const marker = element("i", "rs-bar-marker");
+  const colours = element("div", "rs-bar-colours", {}, marker);
+  const ends = [element("span"), element("span")] as const;
+  const tip = element("span", "rs-tip rs-map-tip", { hidden: "" });
+  bar.append(ends[0], colours, ends[1]);
+  map.append(rowLabels, grid, columnLabels, bar);
+  grid.append(tip);
+  const refusal = element("p", "rs-map-refusal", { role: "note" });
+  const place = element("div", "rs-map-place", {}, map, refusal);
+  const layers = element("div", "rs-layers-place");
+  const lens = element("div", "rs-lens-place");
+  const axes = element("div", "rs-axes", {}, place, layers, lens);
+  parent.append(title, axes);
+  mountScoreChoice(choice, store, signal);
+  mountLayers(layers, store, row, signal);
+  mountLens(lens, store, row, signal);
+  watch(signal, () => {
+    const height = row.value;
+    axes.style.setProperty("--cell", `${height}px`);
+    axes.style.setProperty("--above", `${bandAbove(height)}px`);
+    axes.style.setProperty("--gap", height > 7 ? "1px" : height > 4.5 ? "0.5px" : "0px");
+  });
+
+  const cells = new Map<string, HTMLElement>();
+  let rove: HTMLElement | null = null;
+  const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
+
+  const picture = mapPicture(store);
+  watch(signal, () => {
+    const added = store.score.value === null;
+    const why = added ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined) : (store.problems.value.get(SCORES) ?? undefined);
+    // Where heads’ attention was cached, the map is still the way to it: its cells stay, without a colour.
+    const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
+    refusal.hidden = why === undefined;
+    map.toggleAttribute("inert", why !== undefined && !neutral);
+    place.classList.toggle("rs-neutral", neutral);
+    place.classList.toggle("rs-recount", store.computingScores.value > 0);
+    render(why === undefined ? nothing : prose(why), refusal);
+  });
+
+  watch(signal, () => {
+    const [layers = 0, heads = 0] = shape.value.split("x").map(Number);
+    untracked(() => build(layers, heads));
+  });
+
+  function build(layers: number, heads: number): void {
+    cells.clear();
+    grid.replaceChildren();
+    if (layers === 0) return;
+    axes.style.setProperty("--rows", String(layers));
+    axes.style.setProperty("--columns", String(heads));
+    for (let layer = 0; layer < layers; layer += 1) {
+      const row = element("div", "rs-row", { role: "row" });
+      for (let head = 0; head < heads; head += 1) {
+        const name = headName(layer, head);
+        const cell = element("div", "rs-cell", { role: "gridcell", tabindex: "-1", "aria-selected": "false", "aria-label": name });
+        cell.dataset["head"] = name;
+        cells.set(name, cell);
+        row.append(cell);
+      }
+      grid.append(row);
+    }
+    grid.append(tip);
+    setRove(cells.get("L0H0") ?? null);
+    const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
+      const span = element("span", "", {}, String(at));
+      span.style[side] = `${((at + 0.5) / count) * 100}%`;
+      return span;
+    };
+    rowLabels.replaceChildren(...layerTicks(layers, 10).map((l) => label(l, layers, "top")));
+    columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
+  }
+
+  // Colours and names, when the numbers or the theme change.
+  watch(signal, () => {
+    void shape.value;
+    const theme = store.theme.value;
+    const shown = picture.value;
+    const stale = shown?.score === null && store.why("heads") !== null;
+    if (!shown) return;
+    let index = 0;
+    for (const [name, cell] of cells) {
+      const value = shown.values[index] ?? NaN;
+      const absent = store.isAbsent(name);
+      const unknown = Number.isNaN(value);
+      cell.classList.toggle("rs-absent", absent || unknown);
+      if (absent) cell.setAttribute("aria-disabled", "true");
+      else cell.removeAttribute("aria-disabled");
+      cell.style.backgroundColor = absent || unknown || stale ? "" : css(colourOf(shown, value, theme));
+      cell.classList.toggle("rs-beyond", !absent && !stale && liesBeyond(shown, value));
+      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`);
+      index += 1;
+    }
+    colours.style.backgroundImage = levelScale(shown, theme);
+    [ends[0].textContent, ends[1].textContent] = endWords(shown);
+  });
+
+  watch(signal, () => {
+    void shape.value;
+    const pinned = new Set(store.heads.value);
+    for (const [name, cell] of cells) {
+      const on = pinned.has(name);
+      if ((cell.getAttribute("aria-selected") === "true") !== on) cell.setAttribute("aria-selected", String(on));
+    }
+  });
+
+  // The hovered cell, its value beside it and on the colour bar.
+  let lit: HTMLElement | null = null;
+  watch(signal, () => {
+    const name = store.hoveredHead.value;
+    const cell = name === null ? null : (cells.get(name) ?? null);
+    lit?.classList.remove("rs-hover");
+    cell?.classList.add("rs-hover");
+    lit = cell;
+    const head = name === null ? null : parseHead(name);
+    const facts = store.facts.value;
+    const shown = picture.value;
+    const value = name === null || !facts || !shown || store.isAbsent(name) ? NaN : valueIn(shown, name, facts.heads);
+    tip.hidden = marker.hidden = !cell || Number.isNaN(value);
+    if (!head || !facts || !shown || Number.isNaN(value)) return;
+    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${cellWords(shown, value)}`);
+    const left = ((head.head + 0.5) / facts.heads) * 100;
+    tip.style.left = `${left}%`;
+    tip.style.top = `${(head.layer / facts.layers) * 100}%`;
+    tip.classList.toggle("rs-tip-left", left > 70);
+    tip.classList.toggle("rs-tip-right", left < 30);
+    tip.classList.toggle("rs-tip-below", head.layer / facts.layers < 0.12);
+    marker.style.left = `${share(shown, value) * 100}%`;
+  });
+  watch(signal, () => {
+    const layer = store.activeLayer.value;
+    axes.classList.toggle("rs-has-active", layer !== null);
+    axes.style.setProperty("--active", String(layer ?? 0));
+  });
+
+  const headOf = (event: Event): string | null =>
+    (event.target instanceof Element ? event.target.closest<HTMLElement>(".rs-cell")?.dataset["head"] : null) ?? null;
+  whenPointedAt(grid, (event) => {
+    const head = headOf(event);
+    if (head) store.hover(head);
+  }, signal);
+  grid.addEventListener("pointerleave", () => store.hover(null), { signal });
+  grid.addEventListener("focusin", (event) => {
+    const head = headOf(event);
+    if (!head) return;
+    setRove(cells.get(head) ?? null);
+    store.hover(head);
+  }, { signal });
+  grid.addEventListener("focusout", () => store.hover(null), { signal });
+  grid.addEventListener("click", (event) => {
+    const head = headOf(event);
+    if (head) store.togglePin(head);
+  }, { signal });
+  grid.addEventListener("keydown", (event) => {
+    const at = parseHead(headOf(event) ?? "");
+    const facts = store.facts.peek();
+    if (!at || !facts) return;
+    const name = headName(at.layer, at.head);
+    if (event.key === "Enter" || event.key === " ") store.togglePin(name);
+    else {
+      const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
+      if (!to) return;
+      cells.get(headName(...to))?.focus({ preventScroll: true });
+      store.sought.value += 1;
+    }
+    event.preventDefault();
+  }, { signal });
+
+  function setRove(cell: HTMLElement | null): void {
+    rove?.setAttribute("tabindex", "-1");
+    cell?.setAttribute("tabindex", "0");
+    rove = cell;
+  }
+}
+
+/** Home and End move along the row; with Ctrl to the first and last cell, as grids do. */
+function move(event: KeyboardEvent, layer: number, head: number, lastLayer: number, lastHead: number): [number, number] | null {
+  const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
+  switch (event.key) {
+    case "ArrowUp": return [clamp(layer - 1, lastLayer), head];
+    case "ArrowDown": return [clamp(layer + 1, lastLayer), head];
+    case "ArrowLeft": return [layer, clamp(head - 1, lastHead)];
+    case "ArrowRight": return [layer, clamp(head + 1, lastHead)];
+    case "Home": return [event.ctrlKey ? 0 : layer, 0];
+    case "End": return [event.ctrlKey ? lastLayer : layer, lastHead];
+    case "PageUp": return [0, head];
+    case "PageDown": return [lastLayer, head];
+    default: return null;
+  }
+}

@@ -1,0 +1,103 @@
+// The MLP neurons that add most and take away most, of a layer or of all. Beneath them: what all of them come to.
+import { computed, signal as state, untracked } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { limitOf } from "../../draw/colours";
+import { counted, signed, vanishes } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import type { Sentence } from "../../base/sentence";
+import { NEURONS, type Neurons, type Store } from "../../state/store";
+import { type Entry, sumTable } from "../header/ledger";
+import { prose } from "../../ui/prose";
+import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
+
+/** Neurons and bias, and the MLPs that they add up to. */
+export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
+  const { count, total, bias } = reply;
+  const one = layer !== null;
+  const lines = [{ name: `${counted(count)} neurons`, value: total }, { name: one ? "bias" : "biases", value: bias }];
+  const name = one ? `MLP of layer ${layer}` : reply.layers < layers ? "MLPs that have neurons" : "MLPs of all layers";
+  return { lines: lines.filter((e, i) => i === 0 || !vanishes(e.value, total)), total: { name, value: total + bias } };
+}
+
+export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  const list = element("div", "rs-ranking rs-neurons", { role: "list", "aria-label": "Top neurons" });
+  const sum = element("div", "rs-ledger");
+  const refusal = element("p", "rs-refusal", { role: "status" });
+  parent.append(list, sum, refusal);
+
+  const ranked = computed<Ranked[]>(() => {
+    const data = store.neurons.value;
+    return (data?.reply.labels ?? []).map((name, i) => ({ name, value: data?.values[i] ?? NaN }));
+  });
+  const problem = computed(() => store.why(NEURONS));
+  const cursor = state<number | null>(null);
+  const rove = state(0);
+
+  watch(signal, () => {
+    list.hidden = sum.hidden = problem.value !== null;
+    refusal.hidden = problem.value === null;
+    render(problem.value === null ? nothing : prose(problem.value), refusal);
+  });
+
+  watch(signal, () => {
+    const found = ranked.value;
+    list.style.setProperty("--k", String(store.topK.value));
+    const reach = reachOf(found);
+    const largest = limitOf(found.map(({ value }) => value));
+    const start = Math.min(rove.value, Math.max(0, found.length - 1));
+    render(
+      store.neurons.value === null
+        ? html`<p class="rs-waits">adding up the neurons …</p>`
+        : found.map((neuron, i) => html`
+          <div role="listitem" class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
+            data-at=${i} tabindex=${i === start ? 0 : -1} aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`),
+      list,
+    );
+  });
+
+  watch(signal, () => {
+    const data = store.neurons.value;
+    if (!data) return render(nothing, sum);
+    const { lines, total } = neuronEntries(data, store.facts.value?.layers ?? 0);
+    render(sumTable("Sum of all neurons", lines, total), sum);
+  });
+
+  // What is under the pointer or the focus: a sentence, and its layer in the charts.
+  let said: Sentence | null = null;
+  watch(signal, () => {
+    const neuron = cursor.value === null || store.ranking.value !== "neurons" ? undefined : ranked.value[cursor.value];
+    const quantity = store.quantity.value;
+    untracked(() => {
+      if (!neuron && said === null) return;
+      if (!neuron && store.sentence.value !== said) return void (said = null); // somebody else speaks
+      said = neuron ? sentence(neuron, limitOf(ranked.value.map(({ value }) => value)), quantity) : null;
+      store.sentence.value = said;
+      store.hoveredLayer.value = neuron ? layerOf(neuron.name) : null;
+    });
+  });
+
+  const at = (event: Event): number | null => {
+    const line = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-at]") : null;
+    return line ? Number(line.dataset["at"]) : null;
+  };
+  const leave = (): void => void (cursor.value = null);
+  list.addEventListener("pointerover", (event) => {
+    cursor.value = at(event) ?? cursor.peek();
+  }, { signal });
+  list.addEventListener("focusin", (event) => {
+    const to = at(event);
+    if (to !== null) rove.value = cursor.value = to;
+  }, { signal });
+  list.addEventListener("pointerleave", leave, { signal });
+  list.addEventListener("focusout", leave, { signal });
+  walk(list, "[data-at]", signal);
+}
+
+function sentence({ name, value }: Ranked, largest: number, quantity: string): Sentence {
+  return [`${name} ${value < 0 ? "takes" : "adds"} `, { stress: signed(value, largest) }, ` ${value < 0 ? "from" : "to"} the ${quantity}`];
+}
+
+function layerOf(name: string): number | null {
+  const match = /^L(\d+)N/.exec(name);
+  return match ? Number(match[1]) : null;
+}

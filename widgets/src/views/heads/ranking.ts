@@ -1,0 +1,71 @@
+// Ranking: what adds most and takes away most, heads or neurons; the switch between them, and how many are listed.
+import { html, render } from "lit-html";
+import type { Client } from "../../wire/client";
+import { plural } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import type { Ranking, Store } from "../../state/store";
+import { layerChoice } from "./layer-choice";
+import { scoreName } from "../../state/map-picture";
+import { mountNeurons } from "./neurons";
+import { mountTopHeads } from "./top-heads";
+
+const RANKINGS: [Ranking, string, string][] = [
+  ["heads", "Heads", "The attention heads that add most and take away most"],
+  ["neurons", "Neurons", "The MLP neurons that add most and take away most, of a layer or of all"],
+];
+const MOST = 20;
+
+export function mountRanking(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
+  const title = element("div", "rs-title");
+  const choice = element("div", "rs-rank-choice");
+  // Both lie in one place, so that the box is as high with the one as with the other.
+  const views = { heads: element("div", "rs-rank-view"), neurons: element("div", "rs-rank-view") };
+  // A score colours the map alone.
+  const by = element("p", "rs-ranked-by", { hidden: "" });
+  parent.append(title, choice, by, element("div", "rs-rank-views", {}, views.heads, views.neurons));
+
+  watch(signal, () => {
+    const ranking = store.ranking.value;
+    render(
+      html`<h3>Top ${ranking}</h3>
+        <div class="rs-switch" role="group" aria-label="What is ranked">
+          ${RANKINGS.map(([name, text, tip]) => html`<button type="button" aria-pressed=${ranking === name} title=${tip}
+            @click=${() => (store.ranking.value = name)}>${text}</button>`)}
+        </div>`,
+      title,
+    );
+  });
+
+  watch(signal, () => {
+    const score = store.score.value;
+    by.hidden = score === null;
+    by.textContent = score === null ? "" : `by contribution; the map shows ${scoreName(score)}`;
+  });
+
+  watch(signal, () => {
+    const k = store.topK.value;
+    const what = store.ranking.value;
+    const facts = store.facts.value;
+    const step = (by: number) => () => (store.topK.value = Math.max(1, Math.min(MOST, k + by)));
+    render(
+      html`${what === "neurons" ? layerChoice(store) :
+        store.headRows.value?.std ? html`<span title="The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard deviation to either side. Hover over a line for a dot a prompt."><i
+            class="rs-key-whisker" aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
+        : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`}
+        <div class="rs-stepper" role="group" aria-label="How many ${what} each way">
+          <button type="button" aria-label="Fewer ${what}" ?disabled=${k <= 1} @click=${step(-1)}>−</button>
+          <span>${k} each way</span>
+          <button type="button" aria-label="More ${what}" ?disabled=${k >= MOST} @click=${step(1)}>+</button>
+        </div>`,
+      choice,
+    );
+  });
+
+  watch(signal, () => {
+    for (const [name] of RANKINGS) views[name].toggleAttribute("inert", store.ranking.value !== name);
+    views.neurons.classList.toggle("rs-recount", store.computingNeurons.value > 0);
+  });
+
+  mountTopHeads(views.heads, store, signal);
+  mountNeurons(views.neurons, store, signal);
+}

@@ -1,0 +1,56 @@
+// What stands along the position map: tokens above the columns, components beside the rows; thinned out when they are many.
+import { html, nothing, type TemplateResult } from "lit-html";
+import { layerTicks } from "../../draw/axis";
+import { parseHead, signed } from "../../base/format";
+import type { PositionsReply } from "../../wire/protocol.gen";
+import type { Store } from "../../state/store";
+import { layerOf } from "./position-words";
+
+const LINE = 12;
+
+/** Which of `count` things `size` apart are written, so that lines do not touch: every so many, the marked ones for sure. */
+export function written(count: number, size: number, marked: (number | null)[]): number[] {
+  const step = Math.max(1, Math.ceil(LINE / size));
+  const sure = [...new Set(marked)].filter((m) => m !== null && m >= 0 && m < count) as number[];
+  const free = (i: number): boolean => sure.every((m) => Math.abs(m - i) * size >= LINE);
+  return Array.from({ length: count }, (_, i) => i).filter((i) => sure.includes(i) || (i % step === 0 && free(i)));
+}
+
+export function columnLabels(store: Store, columns: number, x: number, hovered: number | null): TemplateResult {
+  const destination = store.destination.value;
+  const tokens = store.tokens.value;
+  const sure = hovered !== null && destination !== null && Math.abs(hovered - destination) * x < LINE ? [hovered] : [hovered, destination];
+  return html`${written(columns, x, sure).map((i) => {
+    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
+    return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenName(i)}</span>`;
+  })}`;
+}
+
+export function rowLabels(reply: PositionsReply | null, y: number, hovered: number | null, narrow: boolean, store: Store): TemplateResult {
+  const labels = reply?.labels ?? [];
+  if (reply?.by === "head") {
+    return html`${labels.map((name, i) => {
+      const value = store.headValue(name);
+      return html`<button type="button" class="rs-sheet-head ${i === hovered ? "rs-lit" : ""}" data-head=${name} aria-pressed=${store.heads.value.includes(name)}
+        aria-label="${name}${value === null ? "" : ` ${signed(value, store.largest.value)} at the destination`}" style="top:${i * y}px;height:${y}px">${parseHead(name) ? name : nothing}</button>`;
+    })}`;
+  }
+  return html`${rowTicks(labels, y, hovered).map((i) => html`<span class=${i === hovered ? "rs-lit" : ""} aria-hidden="true" title=${labels[i]} style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]}</span>`)}`;
+}
+
+/** All rows where there is room; else the first row of every so many layers, and the one that is read. */
+export function rowTicks(labels: string[], y: number, hovered: number | null): number[] {
+  if (y >= LINE) return labels.map((_, i) => i);
+  const layers = new Set(labels.map(layerOf).filter((l) => l !== null)).size;
+  const room = (labels.length * y) / (LINE + 2);
+  const ticks = new Set(layerTicks(layers, Math.max(1, Math.floor(room))));
+  const seen = new Set<number>();
+  const rows = labels.flatMap((label, i) => {
+    const layer = layerOf(label);
+    if (layer === null || seen.has(layer)) return [];
+    seen.add(layer);
+    return ticks.has(layer) ? [i] : [];
+  });
+  if (hovered === null || hovered < 0) return rows;
+  return [...rows.filter((i) => i !== hovered && Math.abs(i - hovered) * y >= LINE), hovered];
+}

@@ -1,0 +1,81 @@
+// Spread over the prompts: one bar a prompt, of the head in focus or of the whole; a click opens that prompt.
+import { computed, signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import type { Client } from "../../wire/client";
+import { limitOf } from "../../draw/colours";
+import { offer } from "../../export/pictures";
+import { signed } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import type { Store } from "../../state/store";
+import { quantity } from "../../state/target";
+import { mountCaption, mountTrouble } from "../../ui/caption";
+import { type Figures, promptFigures } from "./prompt-figures";
+import { mountPromptList } from "./prompt-list";
+import { PromptTexts } from "./prompt-texts";
+import { plusMinus } from "../heads/spread";
+
+export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  /** Whether the whole stays in view though a head is in focus. */
+  const whole = state(false);
+  const sorted = state(false);
+  const head = computed(() => (whole.value ? null : store.preview.value));
+  const { figures, trouble, waiting } = promptFigures(store, client, head, signal);
+  const inSight = computed(() => store.tab.value === "prompts");
+
+  const caption = element("p", "rs-caption");
+  const picture = element("div", "rs-prompt-view");
+  const refusal = element("p", "rs-view-trouble", { role: "note" });
+  parent.append(caption, element("div", "rs-view-place", {}, picture, refusal));
+  mountTrouble(refusal, picture, signal, () => trouble.value ?? tooMany(figures.value));
+  watch(signal, () => void picture.classList.toggle("rs-waiting", waiting.value));
+  mountCaption(caption, store, signal, () => ({ words: captionOf(figures.value, quantity(store.target.value, null)), notes: [] }));
+
+  watch(signal, () => {
+    const focus = store.preview.value;
+    const what = quantity(store.target.value, null);
+    render(
+      html`<div class="rs-switch" role="group" aria-label="Whose figures">
+          <button type="button" aria-pressed=${head.value === null} @click=${() => (whole.value = true)}>${what}</button>
+          ${focus === null ? nothing : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null} title="The head in focus: the last one pointed at" @click=${() => (whole.value = false)}>${focus}</button>`}
+        </div>
+        <div class="rs-switch" role="group" aria-label="Order of the prompts">
+          ${[false, true].map((on) => html`<button type="button" aria-pressed=${sorted.value === on} @click=${() => (sorted.value = on)}>${on ? "by value" : "in order"}</button>`)}
+        </div>`,
+      controls,
+    );
+  });
+
+  /** Prompt numbers, first to last row. */
+  const order = computed(() => {
+    const each = figures.value?.each ?? new Float32Array(0);
+    const prompts = [...each.keys()];
+    const value = (prompt: number): number => each[prompt] ?? NaN;
+    return sorted.value ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b)))) : prompts;
+  });
+  offer(store, "prompts", () => {
+    const shown = trouble.value !== null || waiting.peek() ? null : figures.value;
+    const each = shown?.each;
+    if (!shown || !each) return null;
+    const rows = order.value.map((prompt) => ({ prompt, value: each[prompt] ?? NaN }));
+    return { picture: "prompts", head: shown.head, quantity: quantity(store.target.value, null), mean: shown.mean, std: shown.std, rows };
+  });
+  mountPromptList(picture, store, { figures, order, texts: new PromptTexts(client, signal), inSight }, signal);
+}
+
+/** "+1.73 ± 0.41" */
+function spreadWords({ mean, std, each }: Figures): string {
+  const largest = limitOf(each ?? [mean]);
+  return `${signed(mean, largest)} ${plusMinus(std, largest)}`;
+}
+
+function tooMany(figures: Figures | null): string | null {
+  if (!figures || figures.each) return null;
+  return `${figures.prompts} prompts are too many to send what each of them has. Their mean is ${spreadWords(figures)}; \`residscope.attribute(…)\` has the figures of all.`;
+}
+
+function captionOf(figures: Figures | null, what: string): string {
+  if (!figures) return "Adding up the prompts …";
+  const spread = `Line and band: the mean ${spreadWords(figures)}, one standard deviation.`;
+  if (figures.head !== null) return `What ${figures.head} adds to the ${what} in each prompt. ${spread}`;
+  return `The ${what} of each prompt, as its final residual stream gives it. Point at a head to see its own. ${spread}`;
+}

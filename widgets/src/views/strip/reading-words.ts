@@ -1,0 +1,85 @@
+// The head in focus in words, clause by clause: what it adds, what it reads, what that contributes. A clause that does not
+// fit is left out whole: no number is ever cut.
+import { limitOf } from "../../draw/colours";
+import { parseHead, signed, vanishes } from "../../base/format";
+import type { Sentence } from "../../base/sentence";
+import type { Store } from "../../state/store";
+import { written } from "../attention/attention-scale";
+import { strongest } from "../attention/attention-words";
+import { cellWords, type MapPicture, valueIn } from "../../state/map-picture";
+import type { Reading } from "../../state/reading";
+import { headSpread, plusMinus } from "../heads/spread";
+
+/** So many sources are named. */
+const MOST = 4;
+/** Attention below this is not worth a word, but for the strongest. */
+const FAINT = 0.02;
+
+export const attention = (weight: number): string => written("pattern", weight);
+
+/** “L23H3 adds +1.73;” “reads ·John₁₀ 0.60, which adds +1.83;” “<|im_start|> 0.22 (−0.03);” … */
+export function headClauses(store: Store, name: string, reading: Reading | null, picture: MapPicture | null): Sentence[] {
+  const head = parseHead(name);
+  if (!head) return [];
+  if (store.isAbsent(name)) {
+    const filtered = store.facts.value?.missing.includes("attn.hook_pattern") ?? false;
+    return [[filtered ? `${name}: its attention is not in this cache` : `${name}: layer ${head.layer} has no attention heads`]];
+  }
+  const value = store.headValue(name);
+  const spread = headSpread(store, name);
+  const own: Sentence = value === null ? [name]
+    : [`${name} adds `, { stress: signed(value, store.largest.value) }, spread ? ` ${plusMinus(spread.std, store.largest.value)}` : ""];
+  const read = reading?.head === name ? readClauses(store, reading) : [];
+  return [own, ...read, ...(picture !== null && picture.score !== null ? [scoreClause(store, name, picture)] : [])];
+}
+
+/** “previous-token 0.87: how much attention goes to the token just before” */
+function scoreClause(store: Store, name: string, picture: MapPicture): Sentence {
+  const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", ""); // the score is named already
+  const words = cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0));
+  return [`${words}${meaning === "" ? "" : `: ${meaning.charAt(0).toLowerCase()}${meaning.slice(1)}`}`];
+}
+
+function readClauses(store: Store, reading: Reading): Sentence[] {
+  const { destination, weights } = reading;
+  const read = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
+  const most = contributesMost(reading, tallest(store, reading.contributions));
+  const sources = most === null || most === read[0] ? read : [...read.slice(0, 1), most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
+  const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
+  return sources.map((k, nth): Sentence => {
+    const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
+    const added = contribution(store, reading, k);
+    if (added === null) return [start];
+    return nth === 0 ? [`${start}, which adds `, added] : [`${start} (`, added, ")"];
+  });
+}
+
+/** The source through which most is contributed: it may be read little. */
+function contributesMost({ contributions }: Reading, largest: number): number | null {
+  if (!contributions || contributions.length === 0) return null;
+  const most = contributions.reduce((best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best), 0);
+  return vanishes(contributions[most] ?? 0, largest) ? null : most;
+}
+
+/** What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the largest head. */
+export function tallest(store: Store, contributions: Float32Array | null): number {
+  return contributions ? Math.max(limitOf(contributions), store.largest.value / 100) : 0;
+}
+
+function contribution(store: Store, { contributions }: Reading, at: number): Sentence[number] | null {
+  const added = contributions?.[at];
+  if (added === undefined || !contributions) return null;
+  const largest = tallest(store, contributions);
+  return vanishes(added, largest) ? "≈ 0" : { stress: signed(added, largest) };
+}
+
+/** A source under the pointer: “L23H3 at ·to reads ·John₁₀: attention 0.60, which adds +1.83”. */
+export function sourceSentence(store: Store, reading: Reading, at: number): Sentence {
+  const { head, destination, weights } = reading;
+  const where = destination === null ? "" : ` at ${store.tokenName(destination)}`;
+  const name = store.tokenName(at);
+  if (destination !== null && at > destination && !((weights[at] ?? 0) > 0)) return [`${head}${where} cannot see ${name}, which comes later`];
+  const start = `${head}${where} reads ${name}: attention ${attention(weights[at] ?? 0)}`;
+  const added = contribution(store, reading, at);
+  return added === null ? [start] : [`${start}, which adds `, added];
+}

@@ -1,0 +1,94 @@
+// What the head in focus reads at the destination, and what it contributes through each source: the token strip and the
+// sentence show it, in whichever view below the head is looked at.
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import { watch } from "../../base/lifetime";
+import { isOutdated } from "../../state/loader";
+import type { Store } from "../../state/store";
+import { READING } from "../attention/attention-data";
+import type { AttentionRoom } from "../attention/attention-room";
+import type { Reading } from "../../state/reading";
+import { ownDestination } from "../attention/attention-words";
+
+export interface Focus {
+  /** The head that was pointed at or pinned last. */
+  head: ReadonlySignal<string | null>;
+  /** What it reads; the last one stays until the next has come. */
+  reading: ReadonlySignal<Reading | null>;
+  /** What the strip shows: a card's row while it is pointed at, else the reading. */
+  strip: ReadonlySignal<Reading | null>;
+  /** Whether that is still another head's or another row's. */
+  waiting: ReadonlySignal<boolean>;
+  /** Why there is none, in a sentence. */
+  trouble: ReadonlySignal<string | null>;
+}
+
+export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
+  const { store, data } = room;
+  const { head, fallsBack } = focus(store, signal);
+  const reading = state<Reading | null>(null);
+  const trouble = state<string | null>(null);
+  const put = (found: Reading | null, why: string | null = null): void => {
+    reading.value = found;
+    trouble.value = why;
+  };
+
+  watch(signal, () => {
+    const name = head.value;
+    if (name === null) return untracked(() => put(null));
+    const key = data.key(name);
+    const weighting = store.weighting.value;
+    untracked(() => {
+      const show = (attention: Parameters<typeof ownDestination>[0]): void => {
+        const { reads, brings } = attention;
+        const destination = ownDestination(attention, store);
+        put(reads && { head: name, destination, weights: reads, contributions: brings });
+      };
+      const kept = data.kept(key, weighting);
+      const left = fallsBack();
+      if (kept) show(kept);
+      if (kept && left) return; // nobody asked for this one anew
+      data.read(READING, name, key, weighting).then(
+        (attention) => {
+          if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
+        },
+        (error: unknown) => {
+          if (signal.aborted || head.peek() !== name) return;
+          const another = reading.peek()?.head !== name;
+          if (!isOutdated(error, store)) put(null, error instanceof Error ? error.message : String(error));
+          else if (another) put(null); // another head's picture must not stand under this one's name
+        },
+      );
+    });
+  });
+  const strip = computed(() => room.followed.value ?? reading.value);
+  const waiting = computed(() => {
+    const followed = room.followed.value;
+    if (followed) return followed.destination !== room.row.value;
+    return reading.value !== null && reading.value.head !== head.value;
+  });
+  return { head, reading: computed(() => reading.value), strip, waiting, trouble: computed(() => trouble.value) };
+}
+
+/** Whichever of pointing and pinning came last; and whether it is what was left when another was let go. */
+function focus(store: Store, signal: AbortSignal): { head: ReadonlySignal<string | null>; fallsBack: () => boolean } {
+  const head = state<string | null>(null);
+  let [pinned, back]: [readonly string[], boolean] = [[], false];
+  watch(signal, () => {
+    const heads = store.heads.value;
+    const added = heads.findLast((name) => !pinned.includes(name));
+    back = added === undefined && heads.length < pinned.length;
+    pinned = heads;
+    head.value = added ?? store.preview.peek() ?? heads.at(-1) ?? null;
+  });
+  watch(signal, () => {
+    const preview = store.preview.value;
+    back = false;
+    head.value = preview ?? untracked(() => store.heads.value.at(-1)) ?? null;
+  });
+  const fallsBack = (): boolean => {
+    const was = back;
+    back = false; // another prompt or position is asked for
+    return was;
+  };
+  return { head, fallsBack };
+}

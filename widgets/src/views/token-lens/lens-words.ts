@@ -1,0 +1,41 @@
+// The token lens in words.
+import { lensMeaning } from "../../draw/axis";
+import { quoted, visible } from "../../base/format";
+import type { LensCell } from "../../wire/protocol.gen";
+import type { Sentence } from "../../base/sentence";
+import type { Store } from "../../state/store";
+import { inView, label, shared } from "../../state/target";
+
+/** "0.43", "0.004", "2e-5". */
+export function probability(p: number): string {
+  if (!Number.isFinite(p)) return "not known";
+  return p >= 0.0995 ? p.toFixed(2) : p >= 0.00095 ? p.toFixed(3) : p === 0 ? "0" : p.toExponential(0);
+}
+
+/** The answer's tokens, where the target has one that all prompts in view share; else what to call it. */
+export function answerName(store: Store): string | null {
+  const target = store.target.value;
+  if (target.direction) return null;
+  const contrasts = inView(target, store.prompt.value);
+  const tokens = shared(contrasts, "answer");
+  if (contrasts.length === 0 || tokens?.length === 0) return null;
+  return tokens ? label(tokens) : "each prompt’s answer";
+}
+
+export function hasRank(cell: LensCell): cell is LensCell & { rank: number; answer: number } {
+  return typeof cell.rank === "number" && typeof cell.answer === "number";
+}
+
+/** "answer “·Mary” 0.43, rank 2". */
+export function answerWords(store: Store, cell: LensCell): string {
+  const name = answerName(store);
+  if (!hasRank(cell) || name === null) return "";
+  const tokens = shared(inView(store.target.value, store.prompt.value), "answer");
+  return `${tokens ? `the answer ${quoted(name)}` : name} ${probability(cell.answer)}, rank ${cell.rank}`;
+}
+
+export function cellSentence(store: Store, cell: LensCell, point: string, position: number): Sentence {
+  const answer = answerWords(store, cell);
+  const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
+  return [`Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`];
+}
