@@ -10,6 +10,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 import residscope
+from residscope.patterns import weighting as weightings
 from residscope.patterns.downsampling import SENT, Part, down_sampled
 from residscope.serving.service import Service
 from residscope.terms import Span
@@ -96,7 +97,7 @@ def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prom
     def ask(**part: object) -> tuple[AttentionReply, list[bytes]]:
         return service.reply(ReadAttention(layer, head, target, prompt, None, weighting, **part))  # type: ignore[return-value] (of the union of replies)
 
-    monkeypatch.setattr(weighting, "STRIP", 20_000)  # many strips
+    monkeypatch.setattr(weightings, "STRIP", 20_000)  # many strips
     for pool in ("peak", "mean"):
         reply, buffers = ask(pool=pool)
         assert (reply.step, reply.rows, reply.columns, reply.positions) == (2, None, None, LONG)
@@ -168,7 +169,7 @@ def test_only_what_is_asked_for_is_computed(long, monkeypatch):
             service.reply(msgspec.structs.replace(ask, **part))
             monkeypatch.setattr(torch.Tensor, "__mul__", multiply)
             factors = LONG * 64  # what stands at each source, for a head
-            assert max(sizes, default=0) <= (max(weighting.STRIP, factors) if not part else factors)
+            assert max(sizes, default=0) <= (max(weightings.STRIP, factors) if not part else factors)
 
 
 @pytest.mark.parametrize("span", [Span(520, 800), Span(5, 5), Span(9, 3)])

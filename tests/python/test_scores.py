@@ -12,7 +12,8 @@ from transformer_lens import ActivationCache, FactoredMatrix, head_detector
 
 import residscope
 from residscope import ResidscopeError
-from residscope.patterns import copying, detection, scores, weighting
+from residscope.patterns import copying, detection, scores
+from residscope.patterns import weighting as weightings
 
 NAMES = {"previous": "previous_token", "duplicate": "duplicate_token", "induction": "induction"}
 PADDED = torch.tensor([[1, 5, 6, 5, 6, 5], [1, 8, 9, 8, 0, 0], [0, 0, 1, 7, 3, 7], [1, 5, 6, 7, 5, 0]])
@@ -44,7 +45,7 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("score", ["previous", "duplicate", "induction", "first", "entropy"])
-@pytest.mark.parametrize("cells", [weighting.CELLS, 40])
+@pytest.mark.parametrize("cells", [weightings.CELLS, 40])
 def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
     monkeypatch.setattr(scores, "CELLS", cells)
     expected = torch.zeros(4, 3, 4)
