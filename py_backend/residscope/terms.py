@@ -29,6 +29,9 @@ Text = Annotated[str, Meta(max_length=20_000)]
 Number = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
 """Which prompt, position, layer, head or token."""
 
+Position = Number | Literal["last"]
+"""Where a target is read: an index, or each prompt's last real token."""
+
 By = Literal["accumulated", "layer", "head", "neuron", "source"]
 Decomposition = Literal["accumulated", "layer", "head"]
 NormConvention = Literal["frozen", "recomputed"]

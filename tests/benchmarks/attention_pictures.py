@@ -181,7 +181,8 @@ class Bench:
         """The page with a panel."""
         target = msgspec.to_builtins(self.service.targets().resolve((5, 6)))
         traits = {
-            "cache_name": "cache", "prompt": 0, "position": None, "heads": [], "norm": "frozen", "wire_target": target,
+            "cache_name": "cache", "prompt": 0, "position": "last",
+            "heads": [], "norm": "frozen", "wire_target": target,
             "top_k": 5, "ranking": "heads", "layer": None, "weighting": "pattern", "presentation": "matrix",
             "score": None, "tab": "attention",
         }  # fmt: skip

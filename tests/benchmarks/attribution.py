@@ -74,9 +74,9 @@ def case(name: str) -> Case:
     every, one = name == "heads-all", name == "neurons"
     where: dict[str, Any] = {} if every else {"pos_slice": -1}
     asked = [tuple(answers[0].tolist()) if one else answers]
-    options: dict[str, Any] = {"by": "neuron"} if one else {"by": "head", "position": None if every else "last"}
+    options: dict[str, Any] = {"by": "neuron"} if one else {"by": "head", "position": "all" if every else "last"}
     if name == "sources":
-        options = {"by": "source", "heads": [(9, head) for head in range(12)], "position": None}
+        options = {"by": "source", "heads": [(9, head) for head in range(12)], "position": "all"}
 
     def attribute(target: Any) -> Any:
         found = residscope.attribute(cache, target, **options)

@@ -18,7 +18,7 @@ CELLS = [(14, 10), (14, 4), (8, 2), (3, 3)]
 LENGTH = (
     "(cache['pattern', {0}][0, {1}, {2}, {3}] * (cache['v', {0}][0, {3}, {1} // 3] @ run.model.W_O[{0}, {1}]).norm())"
 )
-SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'], position=None).values[{3}, {2}, 0, 0]"
+SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'], position='all').values[{3}, {2}, 0, 0]"
 # Keeps changing the size of what the panel stands in, a little every frame, for ten seconds: its width, and its height,
 # which a host such as VS Code takes from the content it has just measured. Says which sizes the box was seen to have:
 # its height, and by how much it is narrower than its host.
@@ -178,7 +178,7 @@ def test_a_card_is_enlarged_zoomed_and_told_with_its_own_scale(opened: tuple[Lab
     expect(one.locator(".rs-own")).to_have_text("0 … 1.00")
     switch(panel, "Weighting", "Contribution")
     largest = lab.python(
-        "float(residscope.attribute(cache, answers, by='source', heads=['29.0'], position=None)"
+        "float(residscope.attribute(cache, answers, by='source', heads=['29.0'], position='all')"
         ".values[:, :, 0, 0].abs().max())"
     )
     expect(card(panel, "L29H0").locator(".rs-own")).to_have_text(f"−{largest:.2f} … +{largest:.2f}", timeout=FOLLOWS)
@@ -258,7 +258,7 @@ def test_thumbnails_are_named_enlarged_and_pinned(opened: tuple[Lab, Locator]) -
     maps = {
         "Attention": "cache['pattern', 23][0, 1]",
         "Value-weighted": "cache['pattern', 23][0, 1] * (cache['v', 23][0, :, 0] @ run.model.W_O[23, 1]).norm(dim=-1)",
-        "Contribution": "residscope.attribute(cache, answers, by='source', heads=[(23, 1)], position=None)"
+        "Contribution": "residscope.attribute(cache, answers, by='source', heads=[(23, 1)], position='all')"
         ".values[..., 0]",
     }
     for label, values in maps.items():

@@ -26,7 +26,7 @@ panel.save("page.html")
 for view in ("patterns", "heads"):
     Path(view + ".html").write_text(residscope.to_circuitsvis(cache, heads, view=view).local_src)
 residscope.attention(cache, heads, prompt=0).to_plotly().write_html("attention.html")
-for by, more in (("head", {"position": None}), ("source", {"heads": heads})):
+for by, more in (("head", {"position": "all"}), ("source", {"heads": heads})):
     attribution = residscope.attribute(cache, answers, by=by, **more)
     attribution.to_plotly(prompt=0, tokens=hostile.TOKENS).write_html(by + ".html")
 """

@@ -144,7 +144,7 @@ def test_the_view_follows_python(opened: tuple[Lab, Locator]) -> None:
     expect(panel.get_by_role("status")).to_contain_text(f"{expected:+.3f}".replace("-", "−"), timeout=FOLLOWS)
     strip = panel.get_by_role("listbox", name="Destination position")
     expect(strip.get_by_role("option", selected=True)).to_have_attribute("aria-label", "gave, position 11")
-    lab.python("0", before="panel.prompt = None; panel.target = answers; panel.position = None")
+    lab.python("0", before="panel.prompt = None; panel.target = answers; panel.position = 'last'")
     expect(panel.get_by_role("status")).to_contain_text("rows sum to +4.724", timeout=FOLLOWS)
 
 

@@ -158,7 +158,7 @@ def positions(lab: Lab, panel: Locator) -> None:
     lab.ready(panel)
     found = lab.python(
         "[rows.labels, rows.values[:, 0].tolist()]",
-        before="rows = residscope.attribute(cache, answers, by='layer', position=None)",
+        before="rows = residscope.attribute(cache, answers, by='layer', position='all')",
     )
     labels, values = found
     names = token_names(lab.python("model.to_str_tokens(run.tokens[0])"))

@@ -115,9 +115,9 @@ def test_a_few_cells_at_a_time_give_the_same(ioi, monkeypatch, weighting):
 def test_contributions_are_the_sources_of_attribute_and_sum_to_the_head(ioi):
     heads = ["L23H3", "L29H0"]
     maps = residscope.attention(ioi.cache, heads, prompt=3, weighting="contribution", answers=ioi.answers)
-    brought = residscope.attribute(ioi.cache, ioi.answers, by="source", heads=heads, position=None).values[..., 3]
+    brought = residscope.attribute(ioi.cache, ioi.answers, by="source", heads=heads, position="all").values[..., 3]
     torch.testing.assert_close(maps.values, brought.permute(2, 1, 0), atol=1e-5, rtol=0)
-    grid = residscope.attribute(ioi.cache, ioi.answers, position=None).grid[..., 3, :]
+    grid = residscope.attribute(ioi.cache, ioi.answers, position="all").grid[..., 3, :]
     torch.testing.assert_close(maps.values.sum(-1), torch.stack([grid[23, 3], grid[29, 0]]), atol=1e-4, rtol=0)
 
 
@@ -225,9 +225,9 @@ def test_the_users_default_device_is_no_matter():
         service = Service(cache)
         target = service.targets().resolve((5, 6))
         asks = [
-            ReadAttention(1, 0, target, None, None, "contribution"), ReadThumbnails(1, target, None, "value"),
+            ReadAttention(1, 0, target, None, "last", "contribution"), ReadThumbnails(1, target, None, "value"),
             BlendAttention(None, target, 1, "contribution"), MapPositions("layer", target, None),
-            ReadTokenLens(["1_pre", "final_post"], 0, 7, target), Suggest(None, None, 5), ChooseTarget(),
+            ReadTokenLens(["1_pre", "final_post"], 0, 7, target), Suggest(None, "last", 5), ChooseTarget(),
             *(ScoreHeads(score, None) for score in get_args(Score)),
         ]  # fmt: skip
         return [service.reply(ask) for ask in asks]

@@ -22,15 +22,28 @@ def small(request):
 
 
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
-@pytest.mark.parametrize("position", ["last", 2, [1, 4, 6], None], ids=str)
+@pytest.mark.parametrize("position", ["last", 2, [1, 4, 6], "all"], ids=str)
 def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, position):
     _model, _, logits, cache, answers = small
     result = residscope.attribute(cache, answers, by=by, position=position)
     assert result.unexplained.abs().max() < 2e-5 * result.values.abs().sum(0).max()
     difference = logits[torch.arange(3), :, answers[:, 0]] - logits[torch.arange(3), :, answers[:, 1]]
     at = {"last": [6] * 3, 2: [2] * 3}.get(position, position) if not isinstance(position, list) else position
-    expected = difference if at is None else difference[torch.arange(3), at]
+    expected = difference if at == "all" else difference[torch.arange(3), at]
     torch.testing.assert_close(result.measured, expected)
+
+
+@pytest.mark.parametrize("position", [None, "first", 1.5, True, ["last"]], ids=str)
+def test_what_is_not_a_position_is_refused_with_what_is(small, position):
+    """None would be taken for "all" by some and for "last" by others."""
+    cache, answers = small[3:]
+    wanted = (
+        r'give an index, one for each prompt, "last" \(each prompt\'s last real token\) or "all" \(every position\)'
+    )
+    with pytest.raises(residscope.ResidscopeError, match=wanted):
+        residscope.attribute(cache, answers, position=position)
+    with pytest.raises(residscope.ResidscopeError, match=wanted):
+        residscope.inspect(cache, answers, position=position, show=False)
 
 
 def test_every_row_agrees_with_float64_brute_force(small):
@@ -143,13 +156,13 @@ def test_neurons_and_bias_of_a_layer_are_its_mlp_row(small):
 def test_what_each_source_brings_sums_to_the_head(small):
     _model, _, _, cache, answers = small
     heads = ["0.0", "L1H3", (2, 1)]
-    grid = residscope.attribute(cache, answers, by="head", position=None).grid
+    grid = residscope.attribute(cache, answers, by="head", position="all").grid
     own = torch.stack([grid[0, 0], grid[1, 3], grid[2, 1]])  # [head, batch, destination]
     last = residscope.attribute(cache, answers, by="source", heads=heads)
     assert last.values.shape == (7, 3, 3)
     assert last.heads == ["L0H0", "L1H3", "L2H1"]
     torch.testing.assert_close(last.values.sum(0), own[:, :, -1], atol=1e-4, rtol=1e-4)
-    every = residscope.attribute(cache, answers, by="source", heads=heads, position=None)
+    every = residscope.attribute(cache, answers, by="source", heads=heads, position="all")
     assert every.values.shape == (7, 7, 3, 3)  # source, destination, head, batch
     torch.testing.assert_close(every.values[:, -1], last.values)
     torch.testing.assert_close(every.values.sum(0), own.permute(2, 0, 1), atol=1e-4, rtol=1e-4)
@@ -175,7 +188,7 @@ def test_logits_given_by_the_user_are_measured_against(ioi):
     torch.testing.assert_close(single.unexplained, torch.ones(8), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("position", ["last", None])
+@pytest.mark.parametrize("position", ["last", "all"])
 def test_spread_and_table(ioi, position):
     result = residscope.attribute(ioi.cache, ioi.answers, by="layer", position=position)
     frame = result.to_frame()

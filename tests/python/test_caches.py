@@ -45,8 +45,8 @@ def test_a_cache_without_batch_dimension_is_one_prompt(llama, run, by, options):
 def test_a_cut_cache_is_read_at_the_positions_it_has(llama, run, cut, kept, by, options):
     tokens, _, cache = run
     _, some = llama.run_with_cache(tokens, pos_slice=cut)
-    whole = residscope.attribute(cache, ANSWERS, by=by, position=None, **options)
-    result = residscope.attribute(some, ANSWERS, by=by, position=None, **options)
+    whole = residscope.attribute(cache, ANSWERS, by=by, position="all", **options)
+    result = residscope.attribute(some, ANSWERS, by=by, position="all", **options)
     torch.testing.assert_close(result.values, whole.values[..., kept], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(CacheView(some).tokens, tokens[:, kept])
     assert any("pos_slice" in note and f"{len(kept)} of the prompt's 7 positions" in note for note in result.notes)
@@ -156,7 +156,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
             components.heads(structure),
             components.neurons(structure, [0, 1, 2]),
         ]
-        for position in (None, 3):
+        for position in ("all", 3):
             readout = Readout(view, positions.resolve(view, position), *targets.functional(target))
             rows = [
                 *(components.rows_of(readout, plan).values for plan in plans),
@@ -204,7 +204,7 @@ GATED = ["qwen3_next", "qwen3_5_text", "afmoe", "laguna"]
 def test_the_gate_of_a_head_is_the_models_own_and_a_changed_output_is_not_explained_away(family):
     model = tiny.boot(family)
     _, _, cache = tiny.run(model)
-    options = {"by": "source", "heads": ["1.0", "1.1"], "position": None}
+    options = {"by": "source", "heads": ["1.0", "1.1"], "position": "all"}
     exact = residscope.attribute(cache, ANSWERS, **options)
     assert exact.unexplained.abs().max() <= exact.tolerance
     rounded = {n: t.bfloat16() if t.is_floating_point() else t for n, t in cache.items()}
@@ -411,8 +411,8 @@ META = torch.ones(2, 3, dtype=torch.long, device="meta")
         (lambda cache: residscope.attribute(cache, 5, attention_mask=META), "`meta` device"),
         (lambda cache: residscope.attribute(cache, META[:, 0]), "`meta` device"),
         (lambda cache: residscope.attribute(cache, torch.empty(24, device="meta")), "`meta` device"),
-        (lambda cache: residscope.attribute(cache, 5, position=META[:, 0]), "is not known"),
-        (lambda cache: residscope.attribute(cache, 5, position=True), "`position=True` is not known"),
+        (lambda cache: residscope.attribute(cache, 5, position=META[:, 0]), "is not a position"),
+        (lambda cache: residscope.attribute(cache, 5, position=True), "`position=True` is not a position"),
         (lambda cache: residscope.token_lens(cache, 5, k=2.5), "`k=2.5` is no number of tokens"),
         (lambda cache: residscope.token_lens(cache, 5, points=3), "`points=3` names no point"),
         (lambda cache: residscope.scores(cache, ["first"]), "There is no score"),

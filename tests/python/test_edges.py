@@ -17,7 +17,7 @@ import residscope
 from residscope.export.page import file_name, title
 from residscope.export.view_requests import Views
 from residscope.serving.service import Service
-from residscope.terms import Span
+from residscope.terms import Position, Span
 from residscope.wire.protocol import (
     Attribute,
     BlendAttention,
@@ -75,8 +75,8 @@ def of_prompts(target, prompt: int | None) -> dict[str, Any]:
     points = ["0_pre", "2_mid", "final_post"]
     return {
         **{by: Attribute(by, target, prompt) for by in ("head", "layer")},
-        "lens": Attribute("accumulated", target, prompt, None, "recomputed"),
-        **{f"attention by {of}": ReadAttention(0, 0, target, prompt, None, of) for of in WEIGHTINGS},
+        "lens": Attribute("accumulated", target, prompt, "last", "recomputed"),
+        **{f"attention by {of}": ReadAttention(0, 0, target, prompt, "last", of) for of in WEIGHTINGS},
         **{f"thumbnails by {of}": ReadThumbnails(0, target, prompt, of) for of in WEIGHTINGS},
         **{f"a layer in one by {of}": BlendAttention(0, target, prompt, of) for of in WEIGHTINGS},
         **{f"{score} score": ScoreHeads(score, prompt) for score in ("first", "entropy", "previous")},
@@ -159,7 +159,7 @@ def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, po
     whole, short = Service(run[2]), Service(cut(slice(0, 3), position % 7 + 1))
     target = whole.targets().resolve(ANSWERS)
 
-    def ask(at: int | None) -> Any:
+    def ask(at: Position) -> Any:
         match by:
             case "neurons":
                 return RankNeurons(target, None, 4, prompt, at)
@@ -168,7 +168,7 @@ def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, po
             case _:
                 return Attribute(by, target, prompt, at)
 
-    (found, figures), (true, expected) = whole.reply(ask(position)), short.reply(ask(None))
+    (found, figures), (true, expected) = whole.reply(ask(position)), short.reply(ask("last"))
     same(msgspec.to_builtins(found), msgspec.to_builtins(true))
     for one, other in zip(figures, expected, strict=True):
         np.testing.assert_allclose(np.frombuffer(one, "f4"), np.frombuffer(other, "f4"), atol=2e-5, rtol=1e-4)
@@ -206,7 +206,7 @@ def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
 
 
 @pytest.mark.parametrize("prompt", [None, 0, -1])
-@pytest.mark.parametrize("position", [None, 0, -1])
+@pytest.mark.parametrize("position", ["last", 0, -1])
 def test_one_prompt_of_one_token(model, prompt, position):
     """The first prompt and position are the last, too; only scores that need a choice are refused."""
     with torch.no_grad():
@@ -252,15 +252,15 @@ def apart(model):
 @pytest.mark.parametrize(
     ("prompt", "position", "asked", "read"),
     [
-        (None, None, None, None),  # each at its own end
+        (None, "last", "last", None),  # each at its own end
         (None, 6, 6, 6),
         (None, 0, 0, 0),
-        (0, None, None, 2),
-        (0, 2, None, 2),  # there it ends
+        (0, "last", "last", 2),
+        (0, 2, "last", 2),  # there it ends
         (0, 6, 6, 6),
         (0, 0, 0, 0),
-        (1, 6, None, 6),
-        (2, 4, None, 4),
+        (1, 6, "last", 6),
+        (2, 4, "last", 4),
         (2, 2, 2, 2),
     ],
 )
@@ -274,8 +274,8 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
     panel.prompt, panel.position = prompt, position
     assert (panel.shown.prompt, panel.shown.position) == (prompt, asked)
     code, of_each = (service.reply(WriteCode(picture, views.shown))[0].code for picture in ("layers", "prompts"))
-    assert (f"position={position}" in code) == (asked is not None)
-    assert (f"position={position}" in of_each) == (position is not None)  # there all prompts are shown
+    assert (f"position={position}" in code) == (asked != "last")
+    assert (f"position={position}" in of_each) == (position != "last")  # there all prompts are shown
     names = {"cache": cache}
     exec(compile(code, "cell", "exec"), names)
     at = read if read is not None else [2, 6, 4]
@@ -283,7 +283,7 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
     close(names["values"], true.mean() if prompt is None else true.values[:, prompt])
 
 
-@pytest.mark.parametrize("position", [0, 3, None])
+@pytest.mark.parametrize("position", [0, 3, "last"])
 def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(position):
     model = tiny.boot("llama")
     with torch.no_grad():
@@ -291,7 +291,7 @@ def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(positi
     panel = residscope.inspect(cache, (5, 6), position=position, show=False)
     assert panel.facts["last"] == [3, 4]
     panel.padding = "none"
-    assert panel.position == (4 if position is None else position)  # the end of both, counted so
+    assert panel.position == (4 if position == "last" else position)  # the end of both, counted so
     panel.padding = "found"
     assert panel.position == position
     model.tokenizer.pad_token_id = 9  # the ends are elsewhere now
@@ -339,11 +339,11 @@ def test_what_is_unexplained_is_of_the_prompt_in_view(run, prompt):
 # --- heads and layers ------------------------------------------------------------------------------------------------
 def test_heads_stand_in_the_order_in_which_they_are_named(run):
     cache = run[2]
-    grid = residscope.attribute(cache, ANSWERS, position=None).grid[PLACES]  # [head, batch, position], by `hook_z`
+    grid = residscope.attribute(cache, ANSWERS, position="all").grid[PLACES]  # [head, batch, position], by `hook_z`
     patterns = torch.stack([cache["pattern", layer][:, head].mean(0) for layer, head in zip(*PLACES, strict=True)])
     for heads in (FALLING, [tuple(place) for place in zip(*PLACES, strict=True)]):
         last = residscope.attribute(cache, ANSWERS, by="source", heads=heads)
-        every = residscope.attribute(cache, ANSWERS, by="source", heads=heads, position=None)
+        every = residscope.attribute(cache, ANSWERS, by="source", heads=heads, position="all")
         assert last.heads == every.heads == FALLING
         close(last.values.sum(0), grid[..., -1])
         close(every.values.sum(0), grid.permute(2, 0, 1))
@@ -377,7 +377,7 @@ def test_heads_of_one_layer_from_the_last_to_the_first(family):
 def test_a_view_gets_heads_in_the_order_in_which_it_asks(run, prompt):
     service, cache = Service(run[2]), run[2]
     target = service.targets().resolve(ANSWERS)
-    grid = residscope.attribute(cache, ANSWERS, position=None).grid[PLACES]
+    grid = residscope.attribute(cache, ANSWERS, position="all").grid[PLACES]
     grid = grid.mean(1) if prompt is None else grid[:, prompt]
     reply, [rows, _] = service.reply(MapPositions("head", target, prompt, heads=FALLING))
     assert reply.labels == FALLING
@@ -424,7 +424,7 @@ def test_a_part_of_a_map_ends_with_its_last_row_and_column(run, span, weighting)
     part = slice(max(span.start, 0), min(span.stop, 7))
     for rows, columns in ((span, None), (None, span), (span, span)):
         down, across = (slice(0, 7) if one is None else part for one in (rows, columns))
-        reply, buffers = service.reply(ReadAttention(2, 3, target, 1, None, weighting, rows=rows, columns=columns))
+        reply, buffers = service.reply(ReadAttention(2, 3, target, 1, "last", weighting, rows=rows, columns=columns))
         one, [buffer] = service.reply(BlendAttention(2, target, 1, weighting, rows=rows, columns=columns))
         every = maps[8:, down, across]
         expected = {"one": maps[11, down, across], "all": every.sum(0)}
@@ -454,7 +454,7 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
         notes = [
             residscope.attribute(one, ANSWERS, by="source", heads="0.3").notes,
             residscope.attention(one, "0.3", answers=ANSWERS, weighting="contribution").notes,
-            *(service.reply(ReadAttention(0, 3, target, None, at))[0].notes for at in (-1, None)),
+            *(service.reply(ReadAttention(0, 3, target, None, at))[0].notes for at in (-1, "last")),
         ]
         for said in notes:
             found = [note for note in said if "of a head's worth is not pattern @ v" in note]

@@ -85,13 +85,13 @@ def test_the_figures_hold_the_figures(run, prompt):
     for trace in bars:
         assert [colour == "#3a82bd" for colour in trace.marker.color] == [y >= 0 for y in trace.y]
 
-    everywhere = residscope.attribute(run.cache, PAIR, by="layer", position=None)
+    everywhere = residscope.attribute(run.cache, PAIR, by="layer", position="all")
     every = everywhere.to_plotly(prompt=prompt)
     np.testing.assert_allclose(numbers(every.data[0].z), of(everywhere.values, 1), rtol=1e-6)
 
     sources = residscope.attribute(run.cache, PAIR, by="source", heads=["0.1", "2.3"])
     np.testing.assert_allclose(numbers(sources.to_plotly(prompt=prompt).data[0].z), of(sources.values).T, rtol=1e-6)
-    everywhere = residscope.attribute(run.cache, PAIR, by="source", heads=["0.1", "2.3"], position=None)
+    everywhere = residscope.attribute(run.cache, PAIR, by="source", heads=["0.1", "2.3"], position="all")
     maps = everywhere.to_plotly(prompt=prompt).data
     for n, head in enumerate(maps):
         np.testing.assert_allclose(numbers(head.z), of(everywhere.values)[..., n].T, rtol=1e-6)
@@ -116,7 +116,7 @@ def test_the_figures_hold_the_figures(run, prompt):
     ids=["an outlier", "of either sign", "not far out", "not known"],
 )
 def test_one_outlier_does_not_pale_a_map_of_positions(llama, first, end):
-    found = residscope.attribute(llama.cache, PAIR, by="layer", position=None)
+    found = residscope.attribute(llama.cache, PAIR, by="layer", position="all")
     values = torch.full_like(found.values, 0.5)
     values[2, :, 3], values[1, :, 0] = -4, first
     figure = replace(found, values=values).to_plotly(prompt=0)
@@ -206,9 +206,9 @@ def texts(part) -> list[str]:
 
 
 def test_a_token_is_text_in_a_figure_whatever_is_in_it(llama):
-    over = {"heads": ["0.1"], "by": "source", "position": None}
+    over = {"heads": ["0.1"], "by": "source", "position": "all"}
     figures = [
-        residscope.attribute(llama.cache, PAIR, by="layer", position=None).to_plotly(tokens=MARKUP),
+        residscope.attribute(llama.cache, PAIR, by="layer", position="all").to_plotly(tokens=MARKUP),
         residscope.attribute(llama.cache, PAIR, by="source", heads=["0.1"]).to_plotly(tokens=MARKUP),
         residscope.attribute(llama.cache, PAIR, **over).to_plotly(tokens=MARKUP),
     ]
@@ -233,7 +233,7 @@ def test_what_a_figure_cannot_show_is_a_sentence(llama, monkeypatch):
         (lambda: heads.to_plotly(prompt=3), "no prompt 3"),
         (lambda: heads.top(prompt=-4), "no prompt -4"),
         (lambda: heads.to_plotly("prompts", rows=["L9H9"]), "no row 'L9H9'"),
-        (lambda: residscope.attribute(llama.cache, PAIR, position=None).to_plotly("ranking"), "one position"),
+        (lambda: residscope.attribute(llama.cache, PAIR, position="all").to_plotly("ranking"), "one position"),
     ]:
         with pytest.raises(ResidscopeError, match=said):
             draw()
@@ -407,7 +407,7 @@ def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.n
     return np.array(maps), np.array(steps)
 
 
-@pytest.mark.parametrize(("prompt", "position"), [(None, None), (None, 3), (0, None), (1, 0), (2, 3)])
+@pytest.mark.parametrize(("prompt", "position"), [(None, "last"), (None, 3), (0, "last"), (1, 0), (2, 3)])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("picture", PICTURES)
 def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, position):
@@ -418,7 +418,7 @@ def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, 
 @pytest.mark.parametrize("picture", PICTURES)
 def test_it_does_with_biases_too(picture):
     _, _, cache = tiny.run(tiny.boot("gpt2"))
-    check(cache, picture, TARGETS["per prompt"], None, None, OPTIONS.get(picture, [{}]))
+    check(cache, picture, TARGETS["per prompt"], None, "last", OPTIONS.get(picture, [{}]))
 
 
 OPTIONS = {
@@ -446,9 +446,7 @@ def check(cache, picture, answers, prompt, position, options):
         shown = Shown(target, **selection)
         code = written(service, picture, shown)
         elsewhere = picture in ("lens", "layers", "heads", "ranking", "prompts") and not shown.score
-        assert bool(re.search(rf"position={position}\b", code.replace("position=None", ""))) == (
-            elsewhere and position is not None
-        )
+        assert bool(re.search(rf"position={position}\b", code)) == (elsewhere and position != "last")
         values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)
@@ -556,4 +554,4 @@ def test_what_the_demo_shows_as_code(ioi, picture, prompt):
     service = Service(ioi.cache)
     shown = Shown(service.targets().resolve(ioi.answers), prompt, heads=["L23H3", "L29H0"], weighting="contribution")
     assert '(" Mary", " John"),' in written(service, picture, shown)
-    check(ioi.cache, picture, ioi.answers, prompt, None, [{"heads": shown.heads, "weighting": shown.weighting}])
+    check(ioi.cache, picture, ioi.answers, prompt, "last", [{"heads": shown.heads, "weighting": shown.weighting}])

@@ -94,7 +94,7 @@ def test_the_head_map(result, prompt):
 @pytest.mark.parametrize("prompt", [None, 0])
 @pytest.mark.parametrize("rows", [None, ["2_mlp_out", "0_attn_out"]])
 def test_a_map_of_components_by_position(result, prompt, rows):
-    layers = result("layer", position=None)
+    layers = result("layer", position="all")
     figure = layers.to_plotly(prompt=prompt, rows=rows, tokens=TOKENS)
     labels = layers.labels if rows is None else rows
     values = layers.values[[layers.labels.index(label) for label in labels]]
@@ -235,7 +235,7 @@ def side_by_side(figure: Any, heads: list[str], maps: Any, tokens: list[str]) ->
 
 @pytest.mark.parametrize("prompt", [None, 0])
 def test_sources_at_every_destination(result, prompt):
-    sources = result("source", heads=FALLING, position=None)
+    sources = result("source", heads=FALLING, position="all")
     values = sources.values.mean(-1) if prompt is None else sources.values[..., prompt]
     figure = sources.to_plotly(prompt=prompt, tokens=TOKENS)
     side_by_side(figure, FALLING, values.permute(2, 1, 0), TOKENS)

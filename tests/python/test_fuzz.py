@@ -41,7 +41,7 @@ TEXTS = [
     "a" * 300,
 ]
 OTHERS = [None, True, 1.5, float("nan"), -3, "text", [], {}, [[]], {"kind": "x"}, [None], "1", b"x".decode()]
-USUAL = {"prompt": [None, 0, 1, 2], "position": [None, 0, 3, 6], "layer": [None, 0, 1, 2], "head": [0, 1, 3]}
+USUAL = {"prompt": [None, 0, 1, 2], "position": ["last", 0, 3, 6], "layer": [None, 0, 1, 2], "head": [0, 1, 3]}
 
 
 class Maker:

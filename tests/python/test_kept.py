@@ -31,8 +31,8 @@ NEVER: Any = [lambda: pytest.fail("it was made")] * 3
 QUESTIONS = {
     "values": {},
     "summary": {"keep": "summary"},
-    "positions": {"position": None, "by": "layer"},
-    "sources": {"by": "source", "heads": ["0.0", "2.1"], "position": None},
+    "positions": {"position": "all", "by": "layer"},
+    "sources": {"by": "source", "heads": ["0.0", "2.1"], "position": "all"},
 }
 
 

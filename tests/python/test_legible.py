@@ -70,7 +70,7 @@ def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
     figure = heads.to_plotly("scatter", other=heads, names=(name, name))
     code = service.reply(WriteCode("heads", Shown(target, 1)))[0].code
     [remark] = [line for line in code.splitlines() if "stands for" in line]
-    tokens = residscope.attribute(cache, ("w5", "w9"), by="layer", position=None).to_plotly(tokens=[name] * 7)
+    tokens = residscope.attribute(cache, ("w5", "w9"), by="layer", position="all").to_plotly(tokens=[name] * 7)
     panel = residscope.inspect(cache, name=name, show=False)
     for text in [
         title(name, Shown(target, 1)),

@@ -95,7 +95,7 @@ def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prom
     largest = float(whole.abs().max())
 
     def ask(**part: object) -> tuple[AttentionReply, list[bytes]]:
-        return service.reply(ReadAttention(layer, head, target, prompt, None, weighting, **part))  # type: ignore[return-value] (of the union of replies)
+        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # type: ignore[return-value] (of the union of replies)
 
     monkeypatch.setattr(weightings, "STRIP", 20_000)  # many strips
     for pool in ("peak", "mean"):
@@ -161,7 +161,7 @@ def test_only_what_is_asked_for_is_computed(long, monkeypatch):
         return found
 
     for weighting in WEIGHTINGS:
-        ask = ReadAttention(layer, head, target, 0, None, weighting)
+        ask = ReadAttention(layer, head, target, 0, "last", weighting)
         service.reply(ask)  # the layer's own check is done
         for part in ({}, {"rows": Span(9, 10)}, {"rows": Span(0, 50), "columns": Span(0, 50)}):
             sizes.clear()

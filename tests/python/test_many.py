@@ -50,9 +50,9 @@ QUESTIONS = {
     "layer": {"by": "layer"},
     "lens": {"by": "accumulated", "norm": "recomputed"},
     "neuron": {"by": "neuron", "layers": [0, 2]},
-    "positions": {"position": None},
+    "positions": {"position": "all"},
     "source": {"by": "source", "heads": ["0.0", "2.1"]},
-    "sources": {"by": "source", "heads": ["0.0", "2.1"], "position": None},
+    "sources": {"by": "source", "heads": ["0.0", "2.1"], "position": "all"},
 }
 
 
@@ -360,7 +360,7 @@ def test_prompts_of_other_lengths(model):
 
     items = [cut(0, 7), cut(1, 5)]
     assert torch.equal(many(items, ANSWERS).values[:, 2:], residscope.attribute(items[1], ANSWERS).values)
-    for question in ({"position": None}, QUESTIONS["source"]):
+    for question in ({"position": "all"}, QUESTIONS["source"]):
         with pytest.raises(ResidscopeError, match=r"^Item 1: It has 5 positions, .* have 7"):
             many(items, ANSWERS, **question)
 

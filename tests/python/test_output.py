@@ -101,12 +101,12 @@ def own(logits: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("by", ["head", "layer", "neuron", "accumulated"])
-@pytest.mark.parametrize("position", ["last", 0, None])
+@pytest.mark.parametrize("position", ["last", 0, "all"])
 def test_rows_add_up_to_the_models_own_logits(odd, by, position):
     _, _, logits, cache, _ = odd
     found = residscope.attribute(cache, ANSWERS, by=by, position=position)
     total = found.values[-1] if by == "accumulated" else found.values.sum(0)
-    true = own(logits if position is None else logits[:, -1 if position == "last" else 0])
+    true = own(logits if position == "all" else logits[:, -1 if position == "last" else 0])
     torch.testing.assert_close(found.measured, true, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(total + found.constant, true, atol=5e-5, rtol=1e-4)
     assert found.unexplained.abs().max() <= found.tolerance

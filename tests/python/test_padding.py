@@ -470,7 +470,7 @@ def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_
         return float(torch.stack([logits[at, end, 21] - logits[at, end, 22] for at, end in enumerate(ends)]).mean())
 
     facts = ask(kind="describe")
-    assert (facts["last"], facts["padding"], panel.position) == ([4, 2], 8, None)
+    assert (facts["last"], facts["padding"], panel.position) == ([4, 2], 8, "last")
     assert measured() == pytest.approx(true([4, 2]), abs=1e-5)
     panel.padding = "none"
     assert panel.position == 7
@@ -488,6 +488,6 @@ def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_
         exec(compile(code, "cell", "exec"), names)
         assert float(names["attribution"].measured.mean()) == pytest.approx(true([7, 7]), abs=1e-5)
     panel.padding = "found"
-    assert panel.position is None
+    assert panel.position == "last"
     assert "attention_mask" not in service.reply(WriteCode("layers", panel.shown))[0].code
     panel.close()

@@ -254,11 +254,11 @@ def test_traits_take_what_a_person_writes_and_hold_one_form(panel):
     assert (panel.position, panel.prompt) == (14, None)
     panel.position = -5
     assert panel.position == 10
-    panel.position = None
+    panel.position = "last"
     assert panel.position == 14
     seen = []
     panel.observe(lambda change: seen.append(change.new), "position")
-    panel.position = None
+    panel.position = "last"
     panel.position = "last"
     assert seen == []
     panel.target = None  # the model's own predictions again

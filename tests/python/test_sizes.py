@@ -166,7 +166,7 @@ def test_what_is_too_much_together_is_refused(ask, monkeypatch):
         "points or positions at once.",
     )
     assert ask(lens(points=["0_pre", "1_pre"], k=2))["kind"] == "token-lens"
-    monkeypatch.setattr("residscope.targets.TARGET_CELLS", 5)
+    monkeypatch.setattr("residscope.attribution.targets.TARGET_CELLS", 5)
     two = {"contrasts": [{"answer": [TOKEN] * 3, "distractor": []}, {"answer": [TOKEN], "distractor": []}]}
     failure = ask(attribute(two))
     assert failure["code"] == "too-large"

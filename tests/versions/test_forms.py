@@ -48,8 +48,8 @@ def test_some_positions_of_it(structure, pos_slice):
         logits, some = model.run_with_cache(hooked.tokens(), pos_slice=pos_slice)
     kept = range(hooked.POSITIONS)[slice(-1, None) if pos_slice == -1 else slice(*pos_slice)]
     for by in BY:
-        expected = residscope.attribute(cache, hooked.ANSWERS, by=by, position=None).values[..., kept]
-        result = residscope.attribute(some, hooked.ANSWERS, by=by, position=None)
+        expected = residscope.attribute(cache, hooked.ANSWERS, by=by, position="all").values[..., kept]
+        result = residscope.attribute(some, hooked.ANSWERS, by=by, position="all")
         torch.testing.assert_close(result.values, expected, atol=1e-5, rtol=1e-5)
         assert result.unexplained.abs().max() < result.tolerance
     with pytest.raises(ResidscopeError, match="positions"):  # the whole output is not this cache's

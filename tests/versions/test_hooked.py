@@ -47,11 +47,11 @@ def test_every_row_is_what_the_models_own_norm_and_unembedding_say(structure):
     capped, uncapped = hooked.own_difference(structure)
     neurons = ("neuron",) if "L0N0" in expected else ()
     for by in ("head", "layer", "accumulated", *neurons):
-        result = residscope.attribute(cache, hooked.ANSWERS, by=by, position=None)
+        result = residscope.attribute(cache, hooked.ANSWERS, by=by, position="all")
         for label, row in zip(result.labels, result.values, strict=True):
             close(row, expected[label], label)
         close(result.constant, expected["constant"] + capped - uncapped, "constant")
-    lens = residscope.attribute(cache, hooked.ANSWERS, by="accumulated", norm="recomputed", position=None)
+    lens = residscope.attribute(cache, hooked.ANSWERS, by="accumulated", norm="recomputed", position="all")
     for layer in range(3):
         said = expected[f"recomputed {layer}_pre"] - expected["constant"]
         close(lens.values[lens.labels.index(f"{layer}_pre")], said, f"recomputed {layer}_pre")

@@ -119,7 +119,7 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
     }
     if (ask.kind === "caches") return { failure: { code: "protocol", message: "An inline panel lists no caches." } };
     if (ask.kind !== "attribute" && ask.kind !== "neurons" && ask.kind !== "attention") return madeUp(ask, shape);
-    const seed = (ask.prompt ?? 77) * 31 + (ask.position ?? 5) * 7 + (ask.target.contrasts[0]?.answer[0]?.id ?? 0);
+    const seed = (ask.prompt ?? 77) * 31 + (typeof ask.position === "number" ? ask.position : 5) * 7 + (ask.target.contrasts[0]?.answer[0]?.id ?? 0);
     const parts = components(seed);
     if (ask.kind === "attribute") {
       const constant = 0.25;

@@ -16,7 +16,7 @@ const NOTES = [
 ];
 
 const traits: Traits = {
-  cache_name: "cache", prompt: query.has("mean") ? null : 0, position: null, norm: "frozen", top_k: 5,
+  cache_name: "cache", prompt: query.has("mean") ? null : 0, position: "last", norm: "frozen", top_k: 5,
   heads: (query.get("pins") ?? "").split(",").filter(Boolean), wire_target: demoTarget(),
   ranking: query.get("ranking") === "neurons" ? "neurons" : "heads", layer: query.has("layer") ? number("layer", 0) : null,
   weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"], presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"], padding: "found",

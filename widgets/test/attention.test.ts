@@ -56,7 +56,7 @@ describe("words", () => {
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
     expect(flat(cellSentence(store, { ...bare, locked: 1 }, bare, "pattern", "L9H9", 1, 1))).toContain("contributes +1.93");
-    store.position.value = null;
+    store.position.value = "last";
   });
 
   it("tell what a token reads and what reads it, strongest first", () => {

@@ -204,7 +204,7 @@ describe("the menu", () => {
     await vi.waitFor(() => expect(menu?.querySelector("textarea")?.value).toContain("import residscope"));
     expect(said()).toContain("Copy the code by hand");
     expect(document.activeElement).toBe(menu?.querySelector("textarea"));
-    expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "code", picture: "heads", shown: { heads: ["L1H1"], prompt: 0, position: null } });
+    expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "code", picture: "heads", shown: { heads: ["L1H1"], prompt: 0, position: "last" } });
     const write = vi.fn(async (items: ClipboardItem[]) => void (await items[0]?.getType("text/plain")));
     vi.stubGlobal("ClipboardItem", class { constructor(readonly items: Record<string, Promise<Blob>>) {} getType(type: string): Promise<Blob> | undefined { return this.items[type]; } });
     vi.stubGlobal("navigator", { clipboard: { write } });

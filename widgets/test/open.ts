@@ -10,7 +10,7 @@ let end = new AbortController();
 export async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKernel(SHAPE), delay = (): number => 0) {
   end = new AbortController();
   const state: Traits = {
-    cache_name: "cache", prompt: 0, position: null, heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ranking: "heads", layer: null,
+    cache_name: "cache", prompt: 0, position: "last", heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ranking: "heads", layer: null,
     weighting: "pattern", presentation: "matrix", score: null, tab: "attention", padding: "found", ...traits,
   };
   const model = new FakeModel(state, kernel, delay);

@@ -20,7 +20,7 @@ describe("the position that is read", () => {
     [store.prompt.value, store.padding.value] = [prompt, padding];
     expect([store.lastPosition.value, store.locked.value, store.destination.value]).toEqual([at, null, at]);
   });
-  it.each([[null, null, 2], [0, 0, 0], [1, 1, 1], [2, null, 2]])("or the one that is locked: %s", (position, locked, destination) => {
+  it.each([["last", null, 2], [0, 0, 0], [1, 1, 1], [2, null, 2]] as const)("or the one that is locked: %s", (position, locked, destination) => {
     const store = storeOf(["a", "b", "c"]);
     store.position.value = position;
     expect([store.locked.value, store.destination.value]).toEqual([locked, destination]);
@@ -31,16 +31,16 @@ describe("the position that is read", () => {
       store.togglePosition(position);
       return store.position.value;
     });
-    expect(after).toEqual([0, null, 1, null, null, 0, 1, null]);
+    expect(after).toEqual([0, "last", 1, "last", "last", 0, 1, "last"]);
   });
   it("stays where it is locked when padding counts as real, and goes with the last where it was that", () => {
     const store = storeOf(FOUR, [], { last: [2] });
-    const after = [2, 1, null, 2, 0].map((position) => {
+    const after = ([2, 1, "last", 2, 0] as const).map((position) => {
       [store.position.value, store.padding.value] = [position, "found"];
       store.togglePadding();
       return [store.position.value, store.padding.value, store.destination.value];
     });
-    expect(after).toEqual([[null, "none", 3], [1, "none", 1], [null, "none", 3], [null, "none", 3], [0, "none", 0]]);
+    expect(after).toEqual([["last", "none", 3], [1, "none", 1], ["last", "none", 3], ["last", "none", 3], [0, "none", 0]]);
     store.togglePadding();
     expect(store.padding.value).toBe("found");
   });
@@ -188,7 +188,7 @@ describe("Esc", () => {
     store.togglePosition(0);
     store.togglePin("L0H0");
     store.escape(true);
-    expect([store.position.value, store.heads.value]).toEqual([null, ["L0H0"]]);
+    expect([store.position.value, store.heads.value]).toEqual(["last", ["L0H0"]]);
     store.escape(true);
     expect(store.heads.value).toEqual([]);
     store.undo();
@@ -225,5 +225,5 @@ describe("Esc", () => {
 it("a store begins with nothing chosen", () => {
   const { cacheName, prompt, position, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded, ownRange, pool, mapBy, theme, computing, computingNeurons, computingScores, sought, outdated, described, isSaved } = new Store();
   expect([cacheName, prompt, position, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded, ownRange, pool, mapBy, theme, computing, computingNeurons, computingScores, sought, outdated, described, isSaved].map((signal) => signal.value))
-    .toEqual(["", null, null, [], "frozen", 5, "heads", null, "pattern", "matrix", null, "attention", "found", [], false, "peak", "layer", "light", 0, 0, 0, 0, 0, 0, false]);
+    .toEqual(["", null, "last", [], "frozen", 5, "heads", null, "pattern", "matrix", null, "attention", "found", [], false, "peak", "layer", "light", 0, 0, 0, 0, 0, 0, false]);
 });

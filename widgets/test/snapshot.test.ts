@@ -90,12 +90,12 @@ describe("a panel's picture", () => {
 
 describe("a record", () => {
   const target = demoTarget();
-  const record = { selection: { target }, defaults: { attribute: { norm: "frozen" }, neurons: { k: 5 } } };
+  const record = { selection: { target }, defaults: { attribute: { norm: "frozen", position: "last" }, neurons: { k: 5 } } };
   const key = (ask: Ask): string => keyOf(ask, record);
 
   it("knows a request however much of it is spelled out", () => {
     const short = key({ kind: "attribute", by: "head", target });
-    expect(key({ norm: "frozen", position: null, prompt: null, target: structuredClone(target), by: "head", kind: "attribute" })).toBe(short);
+    expect(key({ norm: "frozen", position: "last", prompt: null, target: structuredClone(target), by: "head", kind: "attribute" })).toBe(short);
     expect(keyOf({ kind: "attribute", by: "head" } as unknown as Ask, record)).toBe(short);
   });
 

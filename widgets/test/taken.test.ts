@@ -120,7 +120,7 @@ describe("a caption", () => {
   ])("says where it is from: %s", (_, facts, prompt, position, expected) => {
     const store = storeOf(TOKENS, [], facts ?? {});
     if (facts === null) store.facts.value = null;
-    [store.prompt.value, store.position.value] = [prompt, position];
+    [store.prompt.value, store.position.value] = [prompt, position ?? "last"];
     expect(settingOf(store)).toMatchObject(expected);
     expect(settingOf(store).tokens).toEqual([{ text: "a", shown: "a", mark: "₀" }, { text: " b", shown: "·b", mark: "" }, { text: "a", shown: "a", mark: "₂" }]);
   });
@@ -221,7 +221,7 @@ describe("the menu", () => {
     const { take, asked, answer } = taking(store);
     vi.stubGlobal("navigator", {});
     const done = take("code", picture);
-    expect(asked.map(({ ask }) => ask)).toEqual([{ kind: "code", picture, shown: expect.objectContaining({ heads, prompt: null, position: null, norm: "frozen" }) }]);
+    expect(asked.map(({ ask }) => ask)).toEqual([{ kind: "code", picture, shown: expect.objectContaining({ heads, prompt: null, position: "last", norm: "frozen" }) }]);
     answer({ kind: "code", code: "x = 1" });
     expect(await done).toEqual({ said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: "x = 1" });
   });

@@ -79,7 +79,7 @@ describe("a cell of attention", () => {
     ["of a block", {}, { step: 2 }, null, 1, 1, null], ["of a block's destination", {}, { step: 2 }, null, 2, 1, Math.fround(1.93)], ["outside of the part", {}, { rows: { start: 0, stop: 1 } }, null, 1, 0, null],
   ])("contributes %s", (_, given, part, position, q, k, value) => {
     const [store, attention] = [storeOf(TOKENS), attentionOf(given)];
-    store.position.value = position;
+    store.position.value = position ?? "last";
     expect(contributionAt(attention, { ...attention, ...part }, store, q, k)).toBe(value);
     expect(ownDestination(attention, store)).toBe(given.locked ?? 2);
   });

@@ -29,7 +29,7 @@ from residscope.cache import positions
 from residscope.cache.finite import check_finite
 from residscope.cache.head_names import name
 from residscope.cache.norms import odd_final_norm
-from residscope.cache.positions import Position
+from residscope.cache.positions import Positions
 from residscope.cache.structure import Structure, named_layers, neuron_weight, out_weight, why_unread
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
@@ -51,7 +51,7 @@ def attribute(
     answers: Any,
     *,
     by: By = "head",
-    position: Position = "last",
+    position: Positions = "last",
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
@@ -73,7 +73,7 @@ def attribute(
             embeddings. `"accumulated"`: the residual stream up to each point (the logit lens). `"neuron"`: every MLP
             neuron of `layers`, MLP biases, attention, embeddings. `"source"`: what each source token brings through
             each of `heads`.
-        position: `"last"` (each prompt's last real token), one position, one per prompt, or None for every position.
+        position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
         logits: The model's output, where the cache does not hold it, to measure against.
         norm: For `"accumulated"`: the final norm's scale held `"frozen"` (the steps are the layer rows), or
             `"recomputed"` at each point (what the model would say if it stopped there).
@@ -85,7 +85,7 @@ def attribute(
 
     Returns:
         The decomposition; rows + constant + unexplained = measured, in logits. `.values` is `[component, batch]`, with
-        `position=None` `[component, batch, pos]`; for `"source"` `[source, head, batch]`, with `position=None`
+        `position="all"` `[component, batch, pos]`; for `"source"` `[source, head, batch]`, with `position="all"`
         `[source, destination, head, batch]`, and the sum over sources is the head's own value.
 
     Raises:
@@ -110,8 +110,7 @@ def attribute(
             where = positions.resolve(view, position)
             output = None if logits is None else view.whole_logits(logits)
             result = decompose(view, targets, targets.resolve(answers), by, where, output, norm, layers, heads)
-            by_padding = position is None or isinstance(position, str)
-            assumed = positions.assumed(view) if by_padding else positions.on_padding(view, position)
+            assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
             result = replace(result, notes=targets.said + result.notes + assumed)
             size = result.values.numel() * result.values.element_size()
             if asked is not None and size <= _KEPT:

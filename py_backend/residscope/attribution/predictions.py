@@ -9,28 +9,28 @@ from residscope.cache.unembedding import Output, written_logits
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
 from residscope.errors import ResidscopeError
-from residscope.terms import Contrast, Prediction, Target
+from residscope.terms import Contrast, Position, Prediction, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
 
-def predicted(view: CacheView, position: int | None, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
-    """All logits at one position of each prompt (None: its last): the given ones, else the cache's, else the stream's.
+def predicted(view: CacheView, position: Position, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
+    """All logits at one position of each prompt: the given ones, else the cache's, else the stream's.
 
     Args:
         view: The cache.
         position: The position.
         given: The model's output, where the user gave it: `[batch, pos, d_vocab]`.
     """
-    where = positions.resolve(view, "last" if position is None else position)
+    where = positions.resolve(view, position)
     logits = view.take(given, where) if given is not None else Output.of(view.model)(written_logits(view, where))
     return logits.squeeze(1)
 
 
 def suggestions(
-    view: CacheView, prompt: int | None, position: int | None, k: int, given: Tensor | None
+    view: CacheView, prompt: int | None, position: Position, k: int, given: Tensor | None
 ) -> list[Prediction]:
     """The model's top predictions, likeliest first; in the mean over prompts probabilities are averaged."""
     logits = predicted(view, position, given)
@@ -44,6 +44,6 @@ def suggestions(
 
 def top_two(view: CacheView, given: Tensor | None = None) -> Target:
     """The model's own two top predictions, for each prompt, at its last real token."""
-    top = predicted(view, None, given).topk(2, dim=-1).indices.tolist()
+    top = predicted(view, "last", given).topk(2, dim=-1).indices.tolist()
     token = Vocabulary(view.model).token
     return Target([Contrast([token(first)], [token(second)]) for first, second in top], own=True)

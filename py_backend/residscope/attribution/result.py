@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Attribution:
     """One decomposition of a logit, a logit difference or a direction. All figures are logits.
 
-    With `position=None` every tensor has one more axis, the position (`axes` says where).
+    With `position="all"` every tensor has one more axis, the position (`axes` says where).
 
     Attributes:
         values: `[component, batch]`, the worth of each row in each prompt; for `by="source"` `[source, head, batch]`.
@@ -131,7 +131,7 @@ class Attribution:
         """A plotly figure, in logits: blue adds, orange takes away.
 
         Args:
-            kind: `"heatmap"` (layer × head of `by="head"`; with `position=None` component × position, or, of sources,
+            kind: `"heatmap"` (layer × head of `by="head"`; with `position="all"` component × position, or, of sources,
                 destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
                 `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt), or
                 `"scatter"` (against `other`). By default what suits `by`.

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-__all__ = ["Position", "assumed", "first", "last", "on_padding", "resolve"]
+__all__ = ["Positions", "assumed", "first", "last", "on_padding", "resolve"]
 
-Position = int | Sequence[int] | Literal["last"] | None
+Positions = int | Sequence[int] | Literal["last", "all"]
+"""An index, one for each prompt, each prompt's last real token, or every position."""
+
+_KNOWN = 'give an index, one for each prompt, "last" (each prompt\'s last real token) or "all" (every position).'
 
 
 def last(view: CacheView) -> list[int]:
@@ -30,19 +33,19 @@ def first(view: CacheView) -> list[int]:
     return list(padding(view).first)
 
 
-def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None:
-    """Resolve a position: `"last"`, one for all prompts, one per prompt, or None for every position.
+def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | None:
+    """Resolve a position: one for all prompts, one for each, `"last"`, or `"all"`, of which the result is None.
 
     Raises:
         ResidscopeError: If a position lies outside the prompt, or their number is not the batch's.
     """
     import torch
 
-    if position is None:
-        return None
     if isinstance(position, str):
+        if position == "all":
+            return None
         if position != "last":
-            raise ResidscopeError("position", f'`position="{position}"` is not known: give a number or "last".')
+            raise ResidscopeError("position", f'`position="{position}"` is not known: {_KNOWN}')
         wanted = last(view)
     else:
         wanted = _whole_numbers(position, view.batch)
@@ -62,7 +65,7 @@ def resolve(view: CacheView, position: Position) -> Int[Tensor, " batch"] | None
 
 def on_padding(view: CacheView, position: Any) -> list[str]:
     """A note where a position that was counted from the end lies on what was taken for padding."""
-    if position is None or isinstance(position, str):
+    if isinstance(position, str):
         return []
     given = _whole_numbers(position, view.batch)
     ends = zip(given, first(view), last(view), strict=True)
@@ -85,6 +88,4 @@ def _whole_numbers(position: Any, count: int) -> list[int]:
             raise TypeError
         return [index(value) for value in listed]
     except (TypeError, RuntimeError):  # of PyTorch, where there are no figures
-        raise ResidscopeError(
-            "position", f'`position={position!r}` is not known: give a number, one per prompt, "last" or None.'
-        ) from None
+        raise ResidscopeError("position", f"`position={position!r}` is not a position: {_KNOWN}") from None

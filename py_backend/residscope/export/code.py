@@ -129,7 +129,7 @@ def _positions(script: Script) -> list[str]:
         which += f"[[attribution.labels.index(name) for name in {heads}]]"
         rows = [f"rows={heads}"]
     return [
-        script.attribute(shown.by, position="None", **norm),
+        script.attribute(shown.by, position='"all"', **norm),
         f"values = {which}  # [component, position], logits, {script.said}",
         script.figure(*rows),
     ]

@@ -53,7 +53,7 @@ def attribution_figure(
         raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
     if over and kind != "heatmap":
         raise ResidscopeError(
-            "figure", f'A figure of the kind "{kind}" shows one position: leave out `position=None` in `attribute`.'
+            "figure", f'A figure of the kind "{kind}" shows one position: leave out `position="all"` in `attribute`.'
         )
     fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
     if fitting != result.by:
@@ -74,7 +74,8 @@ def _heatmap(shown: Shown) -> Any:
         return _component_map(shown)
     if result.by != "head":
         raise ResidscopeError(
-            "figure", f'A heatmap has two axes: `by="head"`, or every position (`position=None`) of `by="{result.by}"`.'
+            "figure",
+            f'A heatmap has two axes: `by="head"`, or every position (`position="all"`) of `by="{result.by}"`.',
         )
     grid = of_prompt(result, result.grid, shown.prompt)
     end = limit(grid)

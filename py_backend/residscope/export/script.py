@@ -78,13 +78,13 @@ class Script:
         """The destination position, where it is not each prompt's last token."""
         at, last, prompt = self.ask.shown.position, positions.last(self.view), self.prompt
         usual = set(last) if prompt is None else {last[prompt]}
-        return {} if at is None or usual == {at % self.view.n_pos} else {"position": str(at)}
+        return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
 
     @property
     def for_all_prompts(self) -> dict[str, str]:
         """The position, where all prompts are shown at once."""
         at = self.ask.shown.position
-        return {} if at is None or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
+        return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
 
     @property
     def prompt(self) -> int | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from residscope.cache.head_names import parse
 from residscope.patterns.downsampling import Part
-from residscope.terms import Decomposition, NormConvention, Score, Span, Weighting
+from residscope.terms import Decomposition, NormConvention, Position, Score, Span, Weighting
 from residscope.wire.protocol import (
     AnyRequest,
     Attribute,
@@ -53,10 +53,10 @@ class Views:
         found = self.facts.last
         return found if self.shown.padding == "found" else [self.facts.positions - 1] * len(found)
 
-    def place(self, prompt: int | None, position: int | None) -> tuple[int | None, int | None]:
-        """Prompt and position as requests name them: no position where it is the last one."""
+    def place(self, prompt: int | None, position: Position) -> tuple[int | None, Position]:
+        """Prompt and position as requests name them: "last" where it is that one."""
         last = set(self.last) if prompt is None else {self.last[prompt]}
-        return prompt, None if last == {position} else position
+        return prompt, "last" if last == {position} else position
 
     @property
     def prompts(self) -> list[int | None]:
@@ -66,7 +66,7 @@ class Views:
         return sorted(every, key=lambda prompt: prompt != self.shown.prompt)
 
     def figures(
-        self, prompt: int | None, position: int | None, norms: Sequence[NormConvention] = get_args(NormConvention)
+        self, prompt: int | None, position: Position, norms: Sequence[NormConvention] = get_args(NormConvention)
     ) -> Asks:
         """What the charts show, the lens by each of these conventions."""
         target, at = self.shown.target, self.place(prompt, position)
@@ -91,7 +91,7 @@ class Views:
     def _destination(self, prompt: int | None) -> int | None:
         """The position that is read, where that is one."""
         last = set(self.last) if prompt is None else {self.last[prompt]}
-        if self.shown.position is not None:
+        if self.shown.position != "last":
             return self.shown.position % self.facts.positions
         return last.pop() if len(last) == 1 else None
 

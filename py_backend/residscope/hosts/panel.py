@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import anywidget
 import msgspec
@@ -64,7 +64,7 @@ class Panel(anywidget.AnyWidget):
     Attributes:
         heads: The pinned heads, such as `["L23H3"]`; also takes `"23.3"` and `(23, 3)`.
         prompt: The prompt that is shown, or None for the mean of all.
-        position: The destination position. None where prompts end at different positions: each one's last real token.
+        position: The destination position; `"last"`, each prompt's last real token, where these are not the same one.
         target: What is attributed: `" Mary"`, `(" Mary", " John")`, or a list of these, one per prompt. Takes whatever
             `residscope.attribute` takes as `answers`.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
@@ -130,12 +130,12 @@ class Panel(anywidget.AnyWidget):
     def _check_prompt(self, proposal: Any) -> int | None:
         return self._service.view().check_prompt(proposal.value)
 
-    def whole_position(self, position: Any) -> int | None:
-        """A position counted from the start; None where it is each prompt's last real token, and these differ."""
+    def whole_position(self, position: Any) -> int | Literal["last"]:
+        """A position counted from the start; "last" where prompts end at different ones."""
         view = self._service.view(self.padding)
-        if position is None or position == "last":
+        if position == "last":
             last = set(positions.last(view))
-            return last.pop() if len(last) == 1 else None
+            return last.pop() if len(last) == 1 else "last"
         at = positions.resolve(view, position)
         if at is None or len(set(at.tolist())) > 1:
             raise ResidscopeError("position", "The panel shows one position at a time: give one number.")
@@ -145,8 +145,8 @@ class Panel(anywidget.AnyWidget):
     def _count_padding(self, change: Any) -> None:
         """A panel that stood at the last tokens stands at what are the last ones now."""
         ends = set(positions.last(self._service.view(change.old)))
-        if self.position is None or ends == {self.position}:
-            self.position = None
+        if self.position == "last" or ends == {self.position}:
+            self.position = "last"
 
     def follow(self) -> None:
         """Describe the cache again, where something has changed that its description depends on.
@@ -166,9 +166,9 @@ class Panel(anywidget.AnyWidget):
             elif facts != before:
                 with self.hold_sync():
                     self.set_trait("facts", facts)
-                    stood = self.position is None or {self.position} == set(before["last"])
+                    stood = self.position == "last" or {self.position} == set(before["last"])
                     if facts["last"] != before["last"] and stood and self.padding == "found":
-                        self.position = None
+                        self.position = "last"
 
     def readable_target(self, answers: Any) -> Any:
         """Resolve answers, remember the result, and give it back as a person would write it."""
@@ -218,11 +218,11 @@ class Panel(anywidget.AnyWidget):
     # --- what leaves the panel ---------------------------------------------------------------------------------------
     @property
     def shown(self) -> Shown:
-        """All that is selected, as a view tells it: no position where it is the last one."""
+        """All that is selected, as a view tells it: "last" where the position is that one."""
         last = positions.last(self._service.view(self.padding))
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
-        position = None if set(end) == {self.position} else self.position
+        position = "last" if set(end) == {self.position} else self.position
         fields |= {"target": self._resolved, "position": position}
         return Shown(**fields)
 
@@ -315,7 +315,7 @@ def inspect(
     answers: Any = None,
     *,
     prompt: int | None = None,
-    position: Any = None,
+    position: int | Literal["last"] = "last",
     heads: Any = (),
     logits: Any = None,
     tokens: Any = None,
@@ -330,7 +330,7 @@ def inspect(
         cache: An `ActivationCache` that is already in memory. Nothing is run again, nothing in it is changed.
         answers: What to attribute, as in `residscope.attribute`; by default the model's own two top predictions.
         prompt: The prompt to show first; None is the mean of all.
-        position: The destination position; None is each prompt's last real token.
+        position: The destination position; `"last"` is each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
         logits: The model's output `[batch, pos, d_vocab]`, where the cache does not hold it, to measure against.
         tokens: Token ids `[batch, pos]`, where the cache does not hold them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import traitlets
 
@@ -10,11 +10,11 @@ from residscope.errors import ResidscopeError
 
 
 class Position(traitlets.TraitType[Any, Any]):
-    """A destination position. None becomes the last real token's, where all prompts end at the same one."""
+    """A destination position. `"last"` becomes a number where all prompts end at the same position."""
 
-    default_value = None
+    default_value = "last"
 
-    def validate(self, obj: Any, value: Any) -> int | None:
+    def validate(self, obj: Any, value: Any) -> int | Literal["last"]:
         """Refuse what lies outside the prompt; count from the start."""
         return obj.whole_position(value)
 

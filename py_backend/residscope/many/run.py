@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from residscope.attribution.attribute import attribute
-from residscope.cache.positions import Position
+from residscope.cache.positions import Positions
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Frame, Part, Tally, Told
 from residscope.many.checkpoint import Store, check_question, read
@@ -36,7 +36,7 @@ def attribute_many(
     answers: Any = None,
     *,
     by: By = "head",
-    position: Position = "last",
+    position: Positions = "last",
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
@@ -57,7 +57,7 @@ def attribute_many(
     answers: Any = None,
     *,
     by: By = "head",
-    position: Position = "last",
+    position: Positions = "last",
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
@@ -77,7 +77,7 @@ def attribute_many(
     answers: Any = None,
     *,
     by: By = "head",
-    position: Position = "last",
+    position: Positions = "last",
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
@@ -99,7 +99,7 @@ def attribute_many(
             called only when the item's turn has come, and never for an item that is done or another process's.
         answers: The answers of items that bring none (see `attribute`).
         by: The decomposition (see `attribute`).
-        position: The position (see `attribute`); with None all prompts must have the same length.
+        position: The position (see `attribute`); with `"all"` all prompts must have the same length.
         norm: See `attribute`.
         layers: See `attribute`.
         heads: See `attribute`.

@@ -136,7 +136,7 @@ def attention(
             a Weight"), before what some blocks do to their whole output (a norm, a multiplier); where a head gates what
             it has read, with the gate as it stood at the destination. `"contribution"`: what that vector is worth for
             the target at that destination, in logits, with its sign: pattern[q, k] · (v[k] · W_O g) / s[q], the rows
-            of `attribute(…, by="source", position=None)`.
+            of `attribute(…, by="source", position="all")`.
         answers: For `"contribution"`: the target, as in `attribute`; by default the model's own two top predictions
             at each prompt's last token, as in the panel.
         tokens: Token ids, where the cache does not hold them.

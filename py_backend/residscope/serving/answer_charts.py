@@ -14,6 +14,7 @@ from residscope.cache.head_names import name
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import Scene
+from residscope.terms import Position
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 
@@ -30,7 +31,7 @@ def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers
 
     view, targets = scene.view, scene.targets
     prompt = view.check_prompt(ask.prompt)
-    where = positions.resolve(view, "last" if ask.position is None else ask.position)
+    where = positions.resolve(view, ask.position)
     norm = ask.norm if ask.by == "accumulated" else "frozen"
     target, refusal = targets.resolve(ask.target), None
     try:
@@ -64,7 +65,7 @@ def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers
         prompts=view.batch if prompt is None else 1,
         notes=([refusal] if refusal else [])
         + [note for note in result.notes if note not in (refusal or "")]
-        + (positions.assumed(view) if ask.position is None else [])
+        + (positions.assumed(view) if ask.position == "last" else [])
         + (_on_padding(view, ask.position) if prompt is None else []),
         refusal=refusal,
         missing=lacking(result.by, result.missing),
@@ -89,7 +90,7 @@ def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
     """The strongest neurons of a layer, or of all."""
     view, targets = scene.view, scene.targets
     prompt = view.check_prompt(ask.prompt)
-    where = positions.resolve(view, "last" if ask.position is None else ask.position)
+    where = positions.resolve(view, ask.position)
     target = targets.resolve(ask.target)
     result = scene.decomposed(target, "neuron", where, layers=ask.layer)
     rows = _shown(result.values, prompt)
@@ -102,14 +103,14 @@ def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
         layers=1 if ask.layer is not None else len({label.split("N")[0] for label in result.labels[: result.parts]}),
         total=float(own.sum()),
         bias=float(rows[biases].sum()),
-        notes=result.notes + (positions.assumed(view) if ask.position is None else []),
+        notes=result.notes + (positions.assumed(view) if ask.position == "last" else []),
     )
     return reply, [float32(own[chosen])]
 
 
-def _on_padding(view: CacheView, position: int | None) -> list[str]:
+def _on_padding(view: CacheView, position: Position) -> list[str]:
     """Notes where the mean takes in positions that are some prompts' padding."""
-    if position is None:
+    if position == "last":
         return []
     at = position % view.n_pos
     before, behind = sum(at < first for first in positions.first(view)), sum(at > end for end in positions.last(view))

@@ -69,7 +69,7 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
     patterns, whole_prompt = Maps(view, "pattern", prompt), ask.rows is None and ask.columns is None
     add("pattern", read(patterns))
     if whole_prompt:
-        where = positions.resolve(view, "last" if ask.position is None else ask.position)
+        where = positions.resolve(view, ask.position)
         if where is not None:
             parts.append(AttentionBuffer("reads"))
             buffers.append(float32(patterns.reads(ask.layer, ask.head, where)))

@@ -15,7 +15,7 @@ from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.compute.memo import UnknownError, key_of, size_of
 from residscope.patterns.weighting import Maps
-from residscope.terms import By, NormConvention, Target, Weighting
+from residscope.terms import By, NormConvention, Position, Target, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -42,9 +42,9 @@ class Scene:
         """The cache."""
         return self.targets.view
 
-    def goal(self, target: Target, position: int | None = None) -> Goal:
-        """The way to a target; layers are held against the stream at this position (None: each prompt's last)."""
-        where = positions.resolve(self.view, "last" if position is None else position)
+    def goal(self, target: Target, position: Position = "last") -> Goal:
+        """The way to a target; layers are held against the stream at this position."""
+        where = positions.resolve(self.view, position)
         return Goal(self.targets, self.targets.resolve(target), where)
 
     def decomposed(

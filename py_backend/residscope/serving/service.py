@@ -376,7 +376,7 @@ class Service:
         """Refuse a selection that is not one of this cache, whole: a page has many pictures of it."""
         self.targets(view).resolve(shown.target)
         view.check_prompt(shown.prompt)
-        positions.resolve(view, "last" if shown.position is None else shown.position)
+        positions.resolve(view, shown.position)
         for head in shown.heads:
             view.check_head(*parse(head))
         if shown.layer is not None:

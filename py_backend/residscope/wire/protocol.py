@@ -19,6 +19,7 @@ from residscope.terms import (
     Number,
     Padding,
     Pool,
+    Position,
     Prediction,
     Score,
     Span,
@@ -52,7 +53,7 @@ Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions"
 
 # --- requests -------------------------------------------------------------------------------------------------------
 class Request(msgspec.Struct, frozen=True, tag_field="kind", kw_only=True):
-    """What a view may ask. `prompt=None` is the mean over prompts, `position=None` each prompt's last real token."""
+    """What a view may ask. `prompt=None` is the mean over prompts."""
 
     padding: Padding = "found"
 
@@ -78,7 +79,7 @@ class Attribute(Request, frozen=True, tag="attribute"):
     by: Decomposition
     target: Target
     prompt: Number | None = None
-    position: Number | None = None
+    position: Position = "last"
     norm: NormConvention = "frozen"
 
 
@@ -95,7 +96,7 @@ class ReadAttention(Request, frozen=True, tag="attention"):
     head: Number
     target: Target
     prompt: Number | None = None
-    position: Number | None = None
+    position: Position = "last"
     weighting: Weighting = "pattern"
     rows: Span | None = None
     columns: Span | None = None
@@ -171,14 +172,14 @@ class RankNeurons(Request, frozen=True, tag="neurons"):
     layer: Number | None = None
     k: Listed = 5
     prompt: Number | None = None
-    position: Number | None = None
+    position: Position = "last"
 
 
 class Suggest(Request, frozen=True, tag="suggest"):
     """The model's own top predictions at a position."""
 
     prompt: Number | None = None
-    position: Number | None = None
+    position: Position = "last"
     k: Annotated[int, Meta(ge=1, le=100)] = 8
 
 
@@ -207,7 +208,7 @@ class Shown(msgspec.Struct, frozen=True):
 
     target: Target
     prompt: Number | None = None
-    position: Number | None = None
+    position: Position = "last"
     heads: HeadNames = []
     norm: NormConvention = "frozen"
     top_k: Listed = 5

@@ -16,7 +16,7 @@ import { isSet } from "../state/target";
 export interface Traits {
   cache_name: string;
   prompt: number | null;
-  position: number | null;
+  position: number | "last";
   heads: string[];
   norm: Norm;
   wire_target: Target;

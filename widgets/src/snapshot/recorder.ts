@@ -94,7 +94,7 @@ export class Recorder extends Relay {
     // The view of all prompts has the mean's figures, and the tokens of all.
     const spread = tab === "prompts" && (ask.kind === "tokens" || (ask.kind === "attribute" && ask.prompt === null));
     if ("prompt" in ask && (ask.prompt ?? null) !== prompt && !spread) return false;
-    if ("position" in ask && (ask.position ?? null) !== position) return false;
+    if ("position" in ask && (ask.position ?? "last") !== position) return false;
     if ("weighting" in ask && ask.weighting !== weighting) return false;
     if ("target" in ask && targetKey(ask.target) !== targetKey(target)) return false;
     switch (ask.kind) {
@@ -115,7 +115,7 @@ const nameOf = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} $
 
 function shownNow(store: Store) {
   return {
-    prompt: store.prompt.peek(), position: store.locked.peek(), target: store.target.peek(), weighting: store.weighting.peek(),
+    prompt: store.prompt.peek(), position: store.chosenPosition.peek(), target: store.target.peek(), weighting: store.weighting.peek(),
     presentation: store.presentation.peek(), tab: store.tab.peek(), score: store.score.peek(), ranking: store.ranking.peek(),
     layer: store.layer.peek(), norm: store.norm.peek(), heads: store.heads.peek(), preview: store.preview.peek(), mapBy: store.mapBy.peek(),
     destination: store.destination.peek(),

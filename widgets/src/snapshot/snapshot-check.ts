@@ -82,10 +82,13 @@ function read(value: unknown): Snapshot {
   return { name, selection, preview, saved, defaults: wire.DEFAULTS, lacks, entries: replied.map(({ entry }) => entry) };
 }
 
+/** Whether there is such a position; the last is always there. */
+const isPosition = (at: number | "last", positions: number): boolean => at === "last" || isIndex(at, positions);
+
 /** Whether a request is about what is selected. */
-function isOf(ask: Entry["ask"], { prompt = null, position = null, norm = "frozen", padding = "found" }: Snapshot["selection"]): boolean {
+function isOf(ask: Entry["ask"], { prompt = null, position = "last", norm = "frozen", padding = "found" }: Snapshot["selection"]): boolean {
   const same = (name: string, selected: unknown, usual: unknown): boolean => !(name in ask) || ((ask as Record<string, unknown>)[name] ?? usual) === selected;
-  return ((ask as { padding?: string }).padding ?? "found") === padding && same("prompt", prompt, null) && same("position", position, null) && (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"));
+  return ((ask as { padding?: string }).padding ?? "found") === padding && same("prompt", prompt, null) && same("position", position, "last") && (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"));
 }
 
 // --- each in itself ---------------------------------------------------------------------------------------------------
@@ -99,13 +102,13 @@ function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): vo
 }
 
 function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "preview">, { layers, heads, prompts, positions }: CacheFacts): void {
-  const { prompt = null, position = null, layer = null, target, top_k = 5, heads: pinned = [] } = selection;
+  const { prompt = null, position = "last", layer = null, target, top_k = 5, heads: pinned = [] } = selection;
   const optional = (at: number | null, count: number): boolean => at === null || isIndex(at, count);
   const isHead = (name: string): boolean => {
     const at = parseHead(name);
     return at !== null && isIndex(at.layer, layers) && isIndex(at.head, heads);
   };
-  demand(optional(prompt, prompts) && optional(position, positions) && optional(layer, layers), "what is selected in it is not in its cache");
+  demand(optional(prompt, prompts) && isPosition(position, positions) && optional(layer, layers), "what is selected in it is not in its cache");
   counts("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
   demand([0, 1, prompts].includes(target.contrasts.length), "it has another number of targets than of prompts");
   counts("rows of the ranking", top_k, 1, MOST.topK);
@@ -125,7 +128,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
   const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry answers another request`);
   answers(isReplyTo(ask as Ask, reply as Reply));
   if ("prompt" in ask) answers(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
-  if ("position" in ask) answers(ask.position === null || ask.position === undefined || isIndex(ask.position, positions));
+  if ("position" in ask) answers(isPosition(ask.position ?? "last", positions));
   switch (kind) {
     case "describe": return matches(bytes.length === 0 && reply.missing.length <= MOST.texts && (reply.points ?? []).length <= MOST.texts * 4);
     case "tokens": return matches(reply.tokens.every(({ varies = [] }) => varies.length <= 32) && reply.tokens.length === positions && bytes.length === 0);

@@ -100,7 +100,7 @@ function nameOf(ask: Ask, good: Shown): string {
   const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a ?? null) !== JSON.stringify(b ?? null);
   const place = "prompt" in ask && differs(ask.prompt, good.prompt) ? (ask.prompt == null ? "the mean over the prompts" : `prompt ${ask.prompt}`)
     : "target" in ask && differs(ask.target, good.target) ? "this target"
-    : "position" in ask && differs(ask.position, good.position) ? (ask.position == null ? "the last position" : `position ${ask.position}`)
+    : "position" in ask && differs(ask.position ?? "last", good.position ?? "last") ? ((ask.position ?? "last") === "last" ? "the last position" : `position ${ask.position}`)
     : null;
   const what = viewOf();
   if (place === null) return what ?? "these figures";

@@ -72,7 +72,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       void asked.value; // the same target sent back by Python is not asked for again
       const target = store.target.peek();
       const prompt = store.prompt.value;
-      const position = store.locked.value;
+      const position = store.chosenPosition.value;
       const norm = usesNorm ? store.norm.value : "frozen";
       if (!isSet(target)) return;
       now(() =>
@@ -99,7 +99,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     void store.source.value;
     void asked.value;
     const target = store.target.peek();
-    const [layer, k, prompt, position] = [store.layer.value, store.topK.value, store.prompt.value, store.locked.value];
+    const [layer, k, prompt, position] = [store.layer.value, store.topK.value, store.prompt.value, store.chosenPosition.value];
     if (!isSet(target)) return;
     now(() =>
       run(

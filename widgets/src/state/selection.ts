@@ -3,13 +3,13 @@ import { batch } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { Target as TargetCheck } from "../wire/protocol.check.gen";
 import type { CacheRow, Shown, Target } from "../wire/protocol.gen";
-import { type Norm, type Padding, type Presentation, type Ranking, type Score, type Section, SECTIONS, type Store, type Tab, type Weighting } from "./store";
+import { type Norm, type Padding, type Position, type Presentation, type Ranking, type Score, type Section, SECTIONS, type Store, type Tab, type Weighting } from "./store";
 import { parseHead } from "../base/format";
 import { isSet, NOTHING } from "./target";
 
 export interface Selection {
   prompt: number | null;
-  position: number | null;
+  position: Position;
   /** Null where it is the model's own two top predictions. */
   target: Target | null;
   heads: string[];
@@ -35,7 +35,7 @@ export function fitting(selection: Selection, row: Pick<CacheRow, "layers" | "he
   return {
     ...selection,
     prompt: within(selection.prompt, row.prompts),
-    position: within(selection.position, row.positions),
+    position: (selection.position === "last" ? null : within(selection.position, row.positions)) ?? "last",
     layer: within(selection.layer, row.layers),
     heads: selection.heads.filter((name) => {
       const head = parseHead(name);
@@ -49,7 +49,7 @@ export function fitting(selection: Selection, row: Pick<CacheRow, "layers" | "he
 export function selectionOf(store: Store, isDefault: (target: Target) => boolean): Selection {
   const target = store.target.value;
   return {
-    prompt: store.prompt.value, position: store.locked.value, target: isSet(target) && !isDefault(target) ? target : null,
+    prompt: store.prompt.value, position: store.chosenPosition.value, target: isSet(target) && !isDefault(target) ? target : null,
     heads: store.heads.value, norm: store.norm.value, topK: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
     weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
     padding: store.padding.value, folded: store.folded.value, follow: store.follow.value,
@@ -79,7 +79,7 @@ export function select(store: Store, selection: Selection): void {
 /** The same, and what the view shows of it, as the kernel is told. */
 export function shownOf(store: Store): Shown {
   return {
-    target: store.target.value, prompt: store.prompt.value, position: store.locked.value, heads: store.heads.value,
+    target: store.target.value, prompt: store.prompt.value, position: store.chosenPosition.value, heads: store.heads.value,
     norm: store.norm.value, top_k: store.topK.value, ranking: store.ranking.value, layer: store.layer.value,
     weighting: store.weighting.value, presentation: store.presentation.value, score: store.score.value, tab: store.tab.value,
     by: store.mapBy.value, padding: store.padding.value,
@@ -104,7 +104,7 @@ export function asSelection(value: unknown): Selection | null {
   const asked = safeParse(TargetCheck, target);
   const named = Array.isArray(heads) ? heads.slice(0, MOST_HEADS).filter((head): head is string => typeof head === "string" && parseHead(head) !== null) : [];
   return {
-    prompt: whole(prompt), position: whole(position), layer: whole(layer), target: asked.success ? asked.output : null, heads: [...new Set(named)],
+    prompt: whole(prompt), position: whole(position) ?? "last", layer: whole(layer), target: asked.success ? asked.output : null, heads: [...new Set(named)],
     norm: norm === "recomputed" ? norm : "frozen", ranking: ranking === "neurons" ? ranking : "heads", topK: Math.min(50, Math.max(1, whole(topK) ?? 5)),
     weighting: one(WEIGHTINGS, weighting) ?? "pattern", presentation: one(PRESENTATIONS, presentation) ?? "matrix",
     score: one(SCORES, score) ?? null, tab: one(TABS, tab) ?? "attention",

@@ -17,6 +17,8 @@ export type Tab = NonNullable<Shown["tab"]>;
 /** What folds in the narrow layout. */
 export const SECTIONS = ["ranking", "views"] as const;
 export type Section = (typeof SECTIONS)[number];
+/** Where a target is read: an index, or each prompt's last real token. */
+export type Position = NonNullable<Shown["position"]>;
 export type Padding = NonNullable<Shown["padding"]>;
 export type Score = ScoresReply["score"];
 /** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
@@ -63,7 +65,7 @@ export interface Around {
 export interface Synced {
   cacheName: Signal<string>;
   prompt: Signal<number | null>;
-  position: Signal<number | null>;
+  position: Signal<Position>;
   target: Signal<Target>;
   heads: Signal<string[]>;
   norm: Signal<Norm>;
@@ -80,7 +82,7 @@ export interface Synced {
 export class Store implements Synced {
   readonly cacheName = signal("");
   readonly prompt = signal<number | null>(null);
-  readonly position = signal<number | null>(null);
+  readonly position = signal<Position>("last");
   readonly target = signal<Target>(NOTHING);
   readonly heads = signal<string[]>([]);
   readonly norm = signal<Norm>("frozen");
@@ -152,8 +154,10 @@ export class Store implements Synced {
     if (prompt !== null) return last[prompt] ?? null;
     return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
   });
-  /** Python names the last position where it can; a lock is any other one. Also what requests carry: null is the last. */
-  readonly locked = computed(() => (this.position.value === this.lastPosition.value ? null : this.position.value));
+  /** Python names the last position where it can; a lock is any other one. */
+  readonly locked = computed(() => (this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value));
+  /** What requests and selections carry. */
+  readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
   /** The position that is read. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
@@ -270,13 +274,13 @@ export class Store implements Synced {
   }
 
   togglePosition(position: number): void {
-    this.position.value = position === this.locked.value || position === this.lastPosition.value ? null : position;
+    this.position.value = position === this.locked.value || position === this.lastPosition.value ? "last" : position;
   }
 
   /** Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again. */
   togglePadding(): void {
     batch(() => {
-      if (this.locked.value === null) this.position.value = null;
+      if (this.locked.value === null) this.position.value = "last";
       this.padding.value = this.padding.value === "found" ? "none" : "found";
     });
   }
@@ -300,7 +304,7 @@ export class Store implements Synced {
       return this.#undo.keep({ layer });
     }
     if (inTokens && position !== null) {
-      this.position.value = null;
+      this.position.value = "last";
       return this.#undo.keep({ position });
     }
     const [heads, preview] = [this.heads.value, this.preview.value];

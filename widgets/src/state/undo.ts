@@ -15,7 +15,7 @@ interface LetGo {
 interface Selected {
   readonly heads: Signal<string[]>;
   readonly preview: Signal<string | null>;
-  readonly position: Signal<number | null>;
+  readonly position: Signal<number | "last">;
   readonly layer: Signal<number | null>;
   readonly ranking: Signal<"heads" | "neurons">;
   readonly sentence: Signal<Sentence | null>;

@@ -50,7 +50,7 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
     refused.value = isOutdated(error, store) ? "This cache cannot be asked any more: what has become of it is said above." : error instanceof Error ? error.message : String(error);
   };
 
-  client.latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.locked.peek(), k: 24 })
+  client.latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.chosenPosition.peek(), k: 24 })
     .then((result) => result && (predictions.value = result.reply.predictions), quiet);
 
   if (side === "answer" && !store.isSaved.peek()) client.latest("answers", { kind: "answers" }).then((result) => result && (lying.value = result.reply), quiet);

@@ -29,7 +29,7 @@ export const Attribute = v.object({
   by: v.picklist(["accumulated","head","layer"]),
   target: Target,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -43,7 +43,7 @@ export const ReadAttention = v.object({
   head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   target: Target,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   rows: v.exactOptional(v.nullable(Span)),
   columns: v.exactOptional(v.nullable(Span)),
@@ -101,13 +101,13 @@ export const RankNeurons = v.object({
   layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Suggest = v.object({
   kind: v.picklist(["suggest"]),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(100))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -132,7 +132,7 @@ export const ResolveAnswers = v.object({
 export const Shown = v.object({
   target: Target,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
-  position: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   heads: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(16384))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   top_k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
@@ -396,10 +396,12 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "padding": "found"
   },
   "attribute": {
+    "position": "last",
     "norm": "frozen",
     "padding": "found"
   },
   "attention": {
+    "position": "last",
     "weighting": "pattern",
     "pool": "peak",
     "padding": "found"
@@ -428,9 +430,11 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   },
   "neurons": {
     "k": 5,
+    "position": "last",
     "padding": "found"
   },
   "suggest": {
+    "position": "last",
     "k": 8,
     "padding": "found"
   },

@@ -60,7 +60,7 @@ export interface Attribute {
   by: "accumulated" | "head" | "layer";
   target: Target;
   prompt?: number | null;
-  position?: number | null;
+  position?: number | "last";
   norm?: "frozen" | "recomputed";
   padding?: "found" | "none";
 }
@@ -111,7 +111,7 @@ export interface ReadAttention {
   head: number;
   target: Target;
   prompt?: number | null;
-  position?: number | null;
+  position?: number | "last";
   weighting?: "contribution" | "pattern" | "value";
   rows?: Span | null;
   columns?: Span | null;
@@ -208,7 +208,7 @@ export interface RankNeurons {
   layer?: number | null;
   k?: number;
   prompt?: number | null;
-  position?: number | null;
+  position?: number | "last";
   padding?: "found" | "none";
 }
 /**
@@ -217,7 +217,7 @@ export interface RankNeurons {
 export interface Suggest {
   kind: "suggest";
   prompt?: number | null;
-  position?: number | null;
+  position?: number | "last";
   k?: number;
   padding?: "found" | "none";
 }
@@ -266,7 +266,7 @@ export interface WriteCode {
 export interface Shown {
   target: Target;
   prompt?: number | null;
-  position?: number | null;
+  position?: number | "last";
   /**
    * @maxItems 16384
    */
@@ -672,4 +672,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "c8ec2f48dc21";
+export const WIRE = "2eb0af83acb7";

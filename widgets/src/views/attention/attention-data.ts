@@ -5,7 +5,7 @@ import { halves } from "../../wire/half";
 import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
 import { parseHead } from "../../base/format";
 import type { AttentionBuffer, ReadAttention } from "../../wire/protocol.gen";
-import type { Store, Weighting } from "../../state/store";
+import type { Position, Store, Weighting } from "../../state/store";
 import { targetKey } from "../../state/target";
 
 export type Pool = "peak" | "mean";
@@ -95,7 +95,7 @@ export class AttentionStore {
   async #read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const ask = this.#ask(head, weighting);
     const result = ask && (await this.client.latest(lane, ask).catch((error: unknown) => this.#refuse(key, weighting, error)));
-    return result ? this.#keep(key, attentionOf(result, ask.position ?? null), weighting) : null;
+    return result ? this.#keep(key, attentionOf(result, ask.position), weighting) : null;
   }
 
   /** What was not cached will not be there a moment later, either: it is not asked for again. */
@@ -117,7 +117,7 @@ export class AttentionStore {
     wanted.forEach(({ key, ask }, i) => {
       const result = results[i];
       if (!result) return;
-      const fresh = attentionOf(result, ask.position ?? null);
+      const fresh = attentionOf(result, ask.position);
       if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
     });
     return results.length > 0 && results.every((result) => result !== null);
@@ -159,10 +159,10 @@ export class AttentionStore {
 
   #ask(head: string, weighting: Weighting, part: { rows?: Span; columns?: Span } = {}): ReadAttention | null {
     const at = parseHead(head);
-    const { target, prompt, locked, pool, settled } = this.store;
+    const { target, prompt, chosenPosition, pool, settled } = this.store;
     if (!at || !settled.peek()) return null;
     const coarse = pool.peek() === "mean" ? { pool: "mean" as const } : {};
-    return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: locked.peek(), weighting, ...coarse, ...part };
+    return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: chosenPosition.peek(), weighting, ...coarse, ...part };
   }
 
   /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
@@ -194,13 +194,13 @@ function paneOf({ reply, buffers }: Result<"attention">): Pane {
   return pane;
 }
 
-function attentionOf(result: Result<"attention">, locked: number | null): Attention {
+function attentionOf(result: Result<"attention">, position: Position = "last"): Attention {
   const { parts, positions, notes } = result.reply;
   const row = (name: "reads" | "brings"): Float32Array | null => {
     const at = parts.findIndex(({ what }) => what === name);
     return at < 0 ? null : float32(result.buffers[at]);
   };
-  return { ...paneOf(result), size: positions, reads: row("reads"), brings: row("brings"), locked, notes };
+  return { ...paneOf(result), size: positions, reads: row("reads"), brings: row("brings"), locked: position === "last" ? null : position, notes };
 }
 
 /** Why a map that was asked for did not come. */

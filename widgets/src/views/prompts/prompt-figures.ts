@@ -21,7 +21,7 @@ export interface PromptFigures {
 export function promptFigures(store: Store, client: Client, head: ReadonlySignal<string | null>, signal: AbortSignal): PromptFigures {
   const by = computed(() => (head.value === null ? "accumulated" : "head"));
   const asked = asking<"attribute", Attribution>("prompts", store, client, signal, () => {
-    const [target, position] = [store.target.value, store.locked.value];
+    const [target, position] = [store.target.value, store.chosenPosition.value];
     const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
     return here && isSet(target) ? { kind: "attribute", by: by.value, target, prompt: null, position, norm: "frozen" } : null;
   }, attributionOf);
