@@ -35,7 +35,7 @@ function test({ name, packages, tests }, chromium, pytest) {
   step(`${name}, tested`, () => {
     link(folder);
     const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_CHROMIUM: chromium };
-    run(python, ["-m", "pytest", ...tests, ...pytest], { env: environment(host) });
+    run(python, ["-m", "pytest", "-W", "default", ...tests, ...pytest], { env: environment(host) });
   });
 }
 

@@ -60,7 +60,7 @@ function test({ release, also = [] }, [command, ...args], pytest) {
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
     const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
-    run(own, ["-m", "pytest", "tests/versions", ...also, ...pytest], { env: { ...env, ...source, ...calm } });
+    run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], { env: { ...env, ...source, ...calm } });
   });
 }
 
@@ -75,7 +75,7 @@ function testAdapters(pytest) {
   });
   step("peft and bitsandbytes, tested", () => {
     const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" });
-    run(python, ["-m", "pytest", "tests/adapters", ...pytest], { env });
+    run(python, ["-m", "pytest", "-W", "default", "tests/adapters", ...pytest], { env });
   });
 }
 

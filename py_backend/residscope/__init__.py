@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from residscope.errors import ResidscopeError
@@ -43,6 +44,8 @@ __all__ = [
     "to_circuitsvis",
     "token_lens",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the user's output is left alone
 
 _PLACES = {
     "Attention": "patterns.maps",

@@ -56,6 +56,22 @@ def boot(family="llama", **sizes):
     return (model, *tiny.run(model, **sizes))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of order"), residscope.ResidscopeError("head", "not a head")])
+def test_a_failure_is_logged_with_its_traceback(ask, monkeypatch, caplog, capfd, error):
+    """For whoever asks Python's `logging` for it; nothing is printed beside the user's own output."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("residscope.serving.dispatcher.search", fail)
+    with caplog.at_level("INFO", logger="residscope"):
+        ask("caches")
+    (record,) = [record for record in caplog.records if record.name == "residscope"]
+    assert record.exc_info[1] is error
+    assert record.exc_info[2] is not None
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_row_has_the_facts_of_the_cache(variables, ask):
     _, _, _, variables["mine"] = boot()
     variables["runs"] = {"clean": variables["mine"]}

@@ -35,6 +35,34 @@ def test_the_bundles_are_there() -> None:
         assert package.joinpath(path).is_file(), f"{path} is missing: run `npm run setup`"
 
 
+def test_there_is_one_version_number() -> None:
+    """`residscope.__version__`; a release changes it, and what this test then names."""
+    import residscope
+
+    folders = (".", "widgets", "extension/jupyterlab", "extension/vscode")
+    packages = {folder: json.loads((ROOT / folder / "package.json").read_text("utf-8")) for folder in folders}
+    locked = json.loads((ROOT / "package-lock.json").read_text("utf-8"))
+    said = {f"{folder}/package.json": package["version"] for folder, package in packages.items()}
+    said |= {
+        f"{folder}/package.json, of the views": package["dependencies"]["@residscope/widgets"]
+        for folder, package in packages.items()
+        if "@residscope/widgets" in package.get("dependencies", {})
+    }
+    said |= {"package-lock.json": locked["version"]}
+    said |= {f"package-lock.json, {name}": locked["packages"][name]["version"] for name in ("", *folders[1:])}
+    assert said == dict.fromkeys(said, residscope.__version__)
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"\n## {residscope.__version__}\n" in changelog
+
+
+def test_only_public_names_are_listed() -> None:
+    import residscope
+    import residscope.serving.service
+
+    assert {name for name in dir(residscope) if not name.startswith("__")} == set(residscope.__all__)
+    assert all(getattr(residscope, name) is not None for name in residscope.__all__)
+
+
 def test_the_command_is_installed() -> None:
     (command,) = entry_points(group="console_scripts", name="residscope")
     assert command.value == "residscope.demo.cli:main"

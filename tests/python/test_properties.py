@@ -138,7 +138,7 @@ def test_heads_in_any_order_keep_their_figures(run, data):
     every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(4)]
     heads = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6))
     places = [list(place) for place in zip(*heads, strict=True)]
-    grid = residscope.attribute(cache, answers, position="all").grid[places]  # [head, batch, position]
+    grid = residscope.attribute(cache, answers, position="all").grid[tuple(places)]  # [head, batch, position]
     size, names = grid.abs().max(), [f"L{layer}H{head}" for layer, head in heads]
     found = residscope.attribute(cache, answers, by="source", heads=heads, position="all")
     assert found.heads == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -31,6 +32,8 @@ _HALF = "A text of this request holds half a character (a lone surrogate), which
 
 _INTERRUPTED = "The kernel was interrupted while it worked this out. Ask again."
 
+_log = logging.getLogger("residscope")
+
 _reading = threading.Lock()
 """msgspec works out at first use how a structure is read; two threads that do so at once end the process (in 0.22)."""
 
@@ -55,12 +58,14 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
         return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
     except ResidscopeError as error:
+        _log.info("A request was refused (%s): %.1000r", error.code, message, exc_info=True)
         failure = Failure(error.code, str(error))
     except msgspec.ValidationError as error:
         failure = refusal(error, message)
     except UnicodeEncodeError:
         failure = Failure("protocol", _HALF)
     except Exception as error:  # every request is answered, whatever happens
+        _log.exception("A request failed: %.1000r", message)
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
     # What was sent may be in the sentence, half characters and all.
     failure = Failure(failure.code, whole(failure.message))
