@@ -24,8 +24,16 @@ const bundles = [
   {
     name: "JupyterLab extension",
     stamp: "labextension",
-    inputs: ["extension/jupyterlab", "widgets", "py_backend/residscope/demo/example.ipynb", "py_backend/residscope/hosts/attach.py", ...shared],
-    results: ["package.json", join("static", "third-party-licenses.json")].map((name) => join(outputs.labextension, name)),
+    inputs: [
+      "extension/jupyterlab",
+      "widgets",
+      "py_backend/residscope/demo/example.ipynb",
+      "py_backend/residscope/hosts/attach.py",
+      ...shared,
+    ],
+    results: ["package.json", join("static", "third-party-licenses.json")].map((name) =>
+      join(outputs.labextension, name),
+    ),
     build: () => npm("run", "build", "--workspace", "extension/jupyterlab"),
   },
 ];

@@ -1,6 +1,7 @@
 /**
- * `npm run test:hosts`: the sidebar in other releases of JupyterLab, each in an environment of its own under `.venv-hosts/`:
- * that release of JupyterLab, and nothing of Residscope but the built extension. The kernels are this checkout's.
+ * `npm run test:hosts`: the sidebar in other releases of JupyterLab, each in an environment of its own under
+ * `.venv-hosts/`: that release of JupyterLab, and nothing of Residscope but the built extension. The kernels are this
+ * checkout's.
  *
  * `npm run test:hosts -- 4.4` takes the hosts whose names contain that; what follows `--` goes to pytest.
  */
@@ -8,7 +9,22 @@
 import { mkdirSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { findChromium } from "./chromium.mjs";
-import { ask, environment, Failure, fingerprint, inRoot, isScript, main, outputs, python, pythonOf, run, step, stepIfChanged, summary } from "./lib.mjs";
+import {
+  ask,
+  environment,
+  Failure,
+  fingerprint,
+  inRoot,
+  isScript,
+  main,
+  outputs,
+  python,
+  pythonOf,
+  run,
+  step,
+  stepIfChanged,
+  summary,
+} from "./lib.mjs";
 import { setUp } from "./setup.mjs";
 
 const sidebar = ["", "_fate", "_places"].map((part) => `tests/browser/test_sidebar${part}.py`);
@@ -28,10 +44,16 @@ function test({ name, packages, tests }, chromium, pytest) {
   const folder = inRoot(".venv-hosts", name);
   const own = pythonOf(folder);
   const env = environment({ VIRTUAL_ENV: folder, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
-  stepIfChanged(`${name}, installed`, `hosts-${name}`, () => fingerprint([], packages, ask(python, ["-VV"])), [own], () => {
-    run(python, ["-m", "venv", "--clear", folder]);
-    run(own, ["-m", "pip", "install", "--quiet", "--no-compile", ...packages], { env });
-  });
+  stepIfChanged(
+    `${name}, installed`,
+    `hosts-${name}`,
+    () => fingerprint([], packages, ask(python, ["-VV"])),
+    [own],
+    () => {
+      run(python, ["-m", "venv", "--clear", folder]);
+      run(own, ["-m", "pip", "install", "--quiet", "--no-compile", ...packages], { env });
+    },
+  );
   step(`${name}, tested`, () => {
     link(folder);
     const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_CHROMIUM: chromium };
@@ -43,9 +65,11 @@ export function testHosts(words) {
   const end = words.includes("--") ? words.indexOf("--") : words.length;
   const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
   const unknown = wanted.find((word) => !hosts.some(({ name }) => name.includes(word)));
-  if (unknown !== undefined) throw new Failure(`There is no host "${unknown}" here; there are: ${hosts.map(({ name }) => name).join(", ")}.`);
+  if (unknown !== undefined)
+    throw new Failure(`There is no host "${unknown}" here; there are: ${hosts.map(({ name }) => name).join(", ")}.`);
   const chromium = findChromium();
-  for (const host of hosts) if (wanted.length === 0 || wanted.some((word) => host.name.includes(word))) test(host, chromium, pytest);
+  for (const host of hosts)
+    if (wanted.length === 0 || wanted.some((word) => host.name.includes(word))) test(host, chromium, pytest);
 }
 
 if (isScript(import.meta)) {

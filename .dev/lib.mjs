@@ -2,7 +2,18 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -35,7 +46,11 @@ export function environment(extra = {}) {
 }
 
 /** Run a program in the repository and show its output; fail unless it exits with 0. */
-export function run(command, args, { env = environment(), cwd = root, shell = false, called = `${command} ${args.join(" ")}` } = {}) {
+export function run(
+  command,
+  args,
+  { env = environment(), cwd = root, shell = false, called = `${command} ${args.join(" ")}` } = {},
+) {
   const result = spawnSync(command, args, { cwd, env, shell, stdio: "inherit" });
   if (result.error) throw new Failure(`"${called}" could not be started: ${result.error.message}`);
   if (result.status !== 0) {
@@ -43,14 +58,19 @@ export function run(command, args, { env = environment(), cwd = root, shell = fa
   }
 }
 
-/** Start a program beside what follows; the returned function waits for its end, shows its output, and fails as `run` does. */
+/**
+ * Start a program beside what follows; the returned function waits for its end, shows its output, and fails as `run`
+ * does.
+ */
 export function begin(command, args, { env = environment(), cwd = root } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));
   const output = openSync(join(folder, "output"), "w"); // a file: nobody reads a pipe while `run` waits
   const child = spawn(command, args, { cwd, env, detached: !windows, stdio: ["ignore", output, output] });
   const ended = new Promise((resolve) => {
     child.on("error", ({ message }) => resolve(`could not be started: ${message}`));
-    child.on("exit", (status, signal) => resolve(status === 0 ? "" : `ended with ${signal ?? `exit status ${status}`}`));
+    child.on("exit", (status, signal) =>
+      resolve(status === 0 ? "" : `ended with ${signal ?? `exit status ${status}`}`),
+    );
   });
   const clear = () => {
     if (child.exitCode === null && child.signalCode === null) stop(child);

@@ -1,7 +1,7 @@
 /**
- * Mutation testing of the TypeScript: how many of the mistakes that Stryker puts into the code, one at a time, make a test
- * fail. What is mutated stands in widgets/stryker.config.mjs. It is not part of `npm test`: a mistake that no test notices
- * costs a run of all tests that touch its line.
+ * Mutation testing of the TypeScript: how many of the mistakes that Stryker puts into the code, one at a time, make a
+ * test fail. What is mutated stands in widgets/stryker.config.mjs. It is not part of `npm test`: a mistake that no test
+ * notices costs a run of all tests that touch its line.
  *
  *   node .dev/mutants-typescript.mjs                     a sample: 12 of each file
  *   node .dev/mutants-typescript.mjs --each 30 --seed 1  a larger one, other ones
@@ -10,9 +10,9 @@
  *   … --list                                             what would be tried, and nothing else
  *   … --survivors                                        only what was not caught when it was last tried
  *
- * Which ones are drawn depends on the seed and on the mutants alone (their file, their text and what becomes of it): a line
- * that is added elsewhere changes nothing. Those that no test can tell from the code stand in tests/mutants/typescript.json,
- * each with the reason, and do not count. The report goes to test-results/mutants/.
+ * Which ones are drawn depends on the seed and on the mutants alone (their file, their text and what becomes of it): a
+ * line that is added elsewhere changes nothing. Those that no test can tell from the code stand in
+ * tests/mutants/typescript.json, each with the reason, and do not count. The report goes to test-results/mutants/.
  */
 
 import { createHash } from "node:crypto";
@@ -38,8 +38,16 @@ const EQUIVALENT = inRoot("tests", "mutants", "typescript.json");
 function filesOf(patterns) {
   return patterns.flatMap((pattern) => {
     const folder = dirname(pattern);
-    const name = new RegExp(`^${pattern.slice(folder.length + 1).replaceAll(".", "\\.").replaceAll("*", ".*")}$`);
-    return readdirSync(inRoot(folder)).filter((file) => name.test(file)).sort().map((file) => `${folder}/${file}`);
+    const name = new RegExp(
+      `^${pattern
+        .slice(folder.length + 1)
+        .replaceAll(".", "\\.")
+        .replaceAll("*", ".*")}$`,
+    );
+    return readdirSync(inRoot(folder))
+      .filter((file) => name.test(file))
+      .sort()
+      .map((file) => `${folder}/${file}`);
   });
 }
 
@@ -47,31 +55,58 @@ function filesOf(patterns) {
 async function mutantsOf(files) {
   const core = createRequire(createRequire(inRoot("widgets", "package.json")).resolve("@stryker-mutator/core"));
   const load = (name) => import(pathToFileURL(core.resolve(name)).href);
-  const [{ createInstrumenter }, { createInjector }] = await Promise.all([load("@stryker-mutator/instrumenter"), load("typed-inject")]);
-  const silent = Object.fromEntries(["trace", "debug", "info", "warn", "error", "fatal"].flatMap((level) => [[level, () => {}], [`is${level[0].toUpperCase()}${level.slice(1)}Enabled`, () => false]]));
+  const [{ createInstrumenter }, { createInjector }] = await Promise.all([
+    load("@stryker-mutator/instrumenter"),
+    load("typed-inject"),
+  ]);
+  const silent = Object.fromEntries(
+    ["trace", "debug", "info", "warn", "error", "fatal"].flatMap((level) => [
+      [level, () => {}],
+      [`is${level[0].toUpperCase()}${level.slice(1)}Enabled`, () => false],
+    ]),
+  );
   const instrumenter = createInjector().provideValue("logger", silent).injectFunction(createInstrumenter);
   const sources = new Map(files.map((file) => [file, readFileSync(inRoot(file), "utf8")]));
   const { mutants } = await instrumenter.instrument(
     files.map((file) => ({ name: inRoot(file), mutate: true, content: sources.get(file) })),
     { plugins: null, excludedMutations: [], ignorers: [], noHeader: true },
   );
-  return files.flatMap((file) => described(file, sources.get(file), mutants.filter(({ fileName }) => fileName === inRoot(file))));
+  return files.flatMap((file) =>
+    described(
+      file,
+      sources.get(file),
+      mutants.filter(({ fileName }) => fileName === inRoot(file)),
+    ),
+  );
 }
 
 /**
- * Each with its own text, and a name that it keeps while neither that nor what is like it before it changes. `nth`: of those
- * that cannot be told apart by their text and that of the line they begin in.
+ * Each with its own text, and a name that it keeps while neither that nor what is like it before it changes. `nth`: of
+ * those that cannot be told apart by their text and that of the line they begin in.
  */
 function described(file, source, mutants) {
   const lines = source.split("\n");
   const seen = new Map();
   return mutants.map((mutant) => {
     const { start, end } = mutant.location;
-    const original = lines.slice(start.line, end.line + 1).map((line, i, { length }) => line.slice(i === 0 ? start.column : 0, i === length - 1 ? end.column : undefined)).join("\n");
+    const original = lines
+      .slice(start.line, end.line + 1)
+      .map((line, i, { length }) => line.slice(i === 0 ? start.column : 0, i === length - 1 ? end.column : undefined))
+      .join("\n");
     const text = JSON.stringify([file, mutant.mutatorName, lines[start.line].trim(), original, mutant.replacement]);
     const nth = (seen.get(text) ?? 0) + 1;
     seen.set(text, nth);
-    return { file, in: lines[start.line].trim(), line: start.line + 1, original, replacement: mutant.replacement, mutator: mutant.mutatorName, nth, key: keyOf(mutant), name: `${text} ${nth}` };
+    return {
+      file,
+      in: lines[start.line].trim(),
+      line: start.line + 1,
+      original,
+      replacement: mutant.replacement,
+      mutator: mutant.mutatorName,
+      nth,
+      key: keyOf(mutant),
+      name: `${text} ${nth}`,
+    };
   });
 }
 
@@ -90,16 +125,24 @@ function sampled(mutants, seed, each) {
 function statuses() {
   const { files } = JSON.parse(readFileSync(inRoot(REPORT), "utf8"));
   const minusOne = ({ line, column }) => ({ line: line - 1, column: column - 1 });
-  return new Map(Object.entries(files).flatMap(([fileName, { mutants }]) => mutants.map((mutant) => {
-    const { start, end } = mutant.location;
-    return [keyOf({ ...mutant, fileName: inRoot(fileName), location: { start: minusOne(start), end: minusOne(end) } }), mutant.status];
-  })));
+  return new Map(
+    Object.entries(files).flatMap(([fileName, { mutants }]) =>
+      mutants.map((mutant) => {
+        const { start, end } = mutant.location;
+        return [
+          keyOf({ ...mutant, fileName: inRoot(fileName), location: { start: minusOne(start), end: minusOne(end) } }),
+          mutant.status,
+        ];
+      }),
+    ),
+  );
 }
 
 /** Whether no test can tell it from the code: said in the list, with the reason. */
 function knownEquivalent() {
   const list = existsSync(EQUIVALENT) ? JSON.parse(readFileSync(EQUIVALENT, "utf8")) : [];
-  const same = (entry, mutant) => ["file", "in", "mutator", "original", "replacement", "nth"].every((field) => entry[field] === mutant[field]);
+  const same = (entry, mutant) =>
+    ["file", "in", "mutator", "original", "replacement", "nth"].every((field) => entry[field] === mutant[field]);
   return (mutant) => list.some((entry) => same(entry, mutant));
 }
 
@@ -111,12 +154,31 @@ function table(mutants) {
   const row = (name, of) => {
     const count = (...wanted) => of.filter(({ status }) => wanted.includes(status)).length;
     const [killed, timeout] = [count("Killed", "RuntimeError"), count("Timeout")];
-    return [name, of.length, killed, count("Survived"), count("NoCoverage"), timeout, count("equivalent"), percent(killed + timeout, of.length - count("equivalent"))];
+    return [
+      name,
+      of.length,
+      killed,
+      count("Survived"),
+      count("NoCoverage"),
+      timeout,
+      count("equivalent"),
+      percent(killed + timeout, of.length - count("equivalent")),
+    ];
   };
   const files = [...new Set(mutants.map(({ file }) => file))].sort();
-  const rows = [columns, ...files.map((file) => row(file.replace("widgets/src/", ""), mutants.filter((mutant) => mutant.file === file))), row("all", mutants)];
+  const rows = [
+    columns,
+    ...files.map((file) =>
+      row(
+        file.replace("widgets/src/", ""),
+        mutants.filter((mutant) => mutant.file === file),
+      ),
+    ),
+    row("all", mutants),
+  ];
   const widths = columns.map((_, i) => Math.max(...rows.map((cells) => String(cells[i]).length)));
-  const line = (cells) => `| ${cells.map((cell, i) => (i === 0 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join(" | ")} |`;
+  const line = (cells) =>
+    `| ${cells.map((cell, i) => (i === 0 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join(" | ")} |`;
   const rule = `|${widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`)).join("|")}|`;
   return [line(rows[0]), rule, ...rows.slice(1).map(line)].join("\n");
 }
@@ -124,8 +186,17 @@ function table(mutants) {
 const oneLine = (text) => text.replace(/\s+/g, " ");
 
 /** A sample (or all, or what the last run let through) is tried; what came of each, with its status. */
-export async function tryMutants({ all = false, seed = "0", each = 12, only = [], survivors = false, list = false } = {}) {
-  const files = filesOf(FILES).filter((file) => only.length === 0 || only.some((name) => file === name || file.endsWith(`/${name}`)));
+export async function tryMutants({
+  all = false,
+  seed = "0",
+  each = 12,
+  only = [],
+  survivors = false,
+  list = false,
+} = {}) {
+  const files = filesOf(FILES).filter(
+    (file) => only.length === 0 || only.some((name) => file === name || file.endsWith(`/${name}`)),
+  );
   if (files.length === 0) throw new Failure(`None of the files that are mutated is called ${only.join(" or ")}.`);
   const equivalent = knownEquivalent();
   const mutants = await mutantsOf(files);
@@ -135,22 +206,39 @@ export async function tryMutants({ all = false, seed = "0", each = 12, only = []
   if (list) return chosen.map((mutant) => ({ ...mutant, status: equivalent(mutant) ? "equivalent" : "" }));
   mkdirSync(dirname(CHOSEN), { recursive: true });
   writeFileSync(CHOSEN, JSON.stringify(tried.map(({ key }) => key)));
-  const stryker = join(dirname(createRequire(inRoot("widgets", "package.json")).resolve("@stryker-mutator/core/package.json")), "bin", "stryker.js");
+  const stryker = join(
+    dirname(createRequire(inRoot("widgets", "package.json")).resolve("@stryker-mutator/core/package.json")),
+    "bin",
+    "stryker.js",
+  );
   const touched = [...new Set(tried.map(({ file }) => file))];
   const workers = String(Math.min(2, availableParallelism()));
   if (touched.length > 0)
-    run(process.execPath, [stryker, "run", "widgets/stryker.config.mjs", "--mutate", touched.join(","), "--concurrency", workers], { cwd: root, env: { ...process.env, RESIDSCOPE_MUTANTS: CHOSEN }, called: "stryker run" });
+    run(
+      process.execPath,
+      [stryker, "run", "widgets/stryker.config.mjs", "--mutate", touched.join(","), "--concurrency", workers],
+      { cwd: root, env: { ...process.env, RESIDSCOPE_MUTANTS: CHOSEN }, called: "stryker run" },
+    );
   const found = touched.length > 0 ? statuses() : new Map();
   for (const { key, name } of tried) before[name] = found.get(key);
   writeFileSync(KNOWN, JSON.stringify(before, null, 1));
-  return chosen.map((mutant) => ({ ...mutant, status: equivalent(mutant) ? "equivalent" : (before[mutant.name] ?? "not tried") }));
+  return chosen.map((mutant) => ({
+    ...mutant,
+    status: equivalent(mutant) ? "equivalent" : (before[mutant.name] ?? "not tried"),
+  }));
 }
 
 if (isScript(import.meta)) {
   main(async () => {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
-      options: { all: { type: "boolean" }, survivors: { type: "boolean" }, list: { type: "boolean" }, seed: { type: "string", default: "0" }, each: { type: "string", default: "12" } },
+      options: {
+        all: { type: "boolean" },
+        survivors: { type: "boolean" },
+        list: { type: "boolean" },
+        seed: { type: "string", default: "0" },
+        each: { type: "string", default: "12" },
+      },
     });
     const each = Number(values.each);
     if (!Number.isInteger(each) || each < 1) throw new Failure("--each takes a whole number, how many of each file.");

@@ -1,8 +1,8 @@
 /**
  * `npm run mutants`: mistakes are put into the code, one at a time, and the tests must fail; a sample, in half an hour.
  *
- * `npm run mutants -- python`, `npm run mutants -- typescript`: one of them. What follows goes to tests/mutants/run.py, and
- * to .dev/mutants-typescript.mjs: `--all` for all mistakes that can be made, which takes a night.
+ * `npm run mutants -- python`, `npm run mutants -- typescript`: one of them. What follows goes to tests/mutants/run.py,
+ * and to .dev/mutants-typescript.mjs: `--all` for all mistakes that can be made, which takes a night.
  */
 
 import { rmSync } from "node:fs";
@@ -15,10 +15,16 @@ const folder = inRoot(".mutants", "python");
 
 const languages = {
   python(words) {
-    stepIfChanged("Cosmic Ray, installed", "mutants", () => fingerprint([pins], ask(python, ["-VV"])), [folder], () => {
-      rmSync(folder, { recursive: true, force: true });
-      run(python, ["-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", folder, "-r", pins]);
-    });
+    stepIfChanged(
+      "Cosmic Ray, installed",
+      "mutants",
+      () => fingerprint([pins], ask(python, ["-VV"])),
+      [folder],
+      () => {
+        rmSync(folder, { recursive: true, force: true });
+        run(python, ["-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", folder, "-r", pins]);
+      },
+    );
     const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1" });
     step("Mutants of the Python part", () => run(python, [inRoot("tests", "mutants", "run.py"), ...words], { env }));
   },

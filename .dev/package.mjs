@@ -8,7 +8,21 @@
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ask, binOf, environment, Failure, inRoot, main, outputs, python, pythonOf, run, step, summary, windows } from "./lib.mjs";
+import {
+  ask,
+  binOf,
+  environment,
+  Failure,
+  inRoot,
+  main,
+  outputs,
+  python,
+  pythonOf,
+  run,
+  step,
+  summary,
+  windows,
+} from "./lib.mjs";
 import { setUp } from "./setup.mjs";
 
 const dist = inRoot("dist");
@@ -42,7 +56,8 @@ function check(archive, names, expected, stray) {
 function checkContents() {
   const [wheel, sdist] = [only(".whl"), only(".tar.gz")];
   const inWheel = "import sys, zipfile; print('\\n'.join(zipfile.ZipFile(sys.argv[1]).namelist()))";
-  const inSdist = "import sys, tarfile; print('\\n'.join(n.split('/', 1)[-1] for n in tarfile.open(sys.argv[1]).getnames()))";
+  const inSdist =
+    "import sys, tarfile; print('\\n'.join(n.split('/', 1)[-1] for n in tarfile.open(sys.argv[1]).getnames()))";
   const names = (script, path) => ask(python, ["-c", script, path]).split(/\r?\n/);
   const called = (path) => (name) => name === path;
 
@@ -90,7 +105,8 @@ function tryWheel() {
     const clean = pythonOf(folder);
     const path = windows ? [binOf(folder), join(process.env.SystemRoot, "System32")].join(";") : binOf(folder);
     const options = { cwd: folder, env: environment({ VIRTUAL_ENV: folder, PATH: path }) };
-    const pip = (...args) => run(clean, ["-m", "pip", "install", "--quiet", "-c", inRoot(".dev", "constraints.txt"), ...args], options);
+    const pip = (...args) =>
+      run(clean, ["-m", "pip", "install", "--quiet", "-c", inRoot(".dev", "constraints.txt"), ...args], options);
 
     const requirements =
       "import email, sys, zipfile; wheel = zipfile.ZipFile(sys.argv[1]); " +
@@ -106,11 +122,17 @@ function tryWheel() {
     run(clean, ["-m", "residscope.demo.cli", "--help"], options);
 
     // jupyter writes its list to standard error
-    const list = "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'jupyter', 'labextension', 'list'], capture_output=True, text=True).stderr)";
+    const list =
+      "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'jupyter', 'labextension', 'list'], capture_output=True, text=True).stderr)";
     const listing = (ask(clean, ["-c", list], options) ?? "").replace(/\x1b\[[0-9;]*m/g, "");
-    const line = listing.split("\n").find((entry) => entry.includes(extension))?.trim() ?? "nothing";
+    const line =
+      listing
+        .split("\n")
+        .find((entry) => entry.includes(extension))
+        ?.trim() ?? "nothing";
     console.log(line);
-    if (!/enabled\s+OK/.test(line)) throw new Failure(`"jupyter labextension list" should call ${extension} enabled and OK; it says: ${line}`);
+    if (!/enabled\s+OK/.test(line))
+      throw new Failure(`"jupyter labextension list" should call ${extension} enabled and OK; it says: ${line}`);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -3,7 +3,20 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { unlinkLabextension } from "./build.mjs";
-import { ask, binOf, environment, Failure, fingerprint, outputs, python, run, step, stepIfChanged, venv, windows } from "./lib.mjs";
+import {
+  ask,
+  binOf,
+  environment,
+  Failure,
+  fingerprint,
+  outputs,
+  python,
+  run,
+  step,
+  stepIfChanged,
+  venv,
+  windows,
+} from "./lib.mjs";
 
 const oldest = [3, 10];
 const tellVersion = ["-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"];
@@ -21,14 +34,21 @@ function isRecent(version) {
 function findPython() {
   const candidates = process.env.PYTHON
     ? [[process.env.PYTHON]]
-    : [["python3"], ["python"], ...(windows ? [["py", "-3"]] : []), ...[14, 13, 12, 11, 10].map((n) => [`python3.${n}`])];
+    : [
+        ["python3"],
+        ["python"],
+        ...(windows ? [["py", "-3"]] : []),
+        ...[14, 13, 12, 11, 10].map((n) => [`python3.${n}`]),
+      ];
   const seen = [];
   for (const [command, ...args] of candidates) {
     const version = versionOf(command, args);
     if (version && isRecent(version)) return { command, args, version };
     if (version) seen.push(`${command} is ${version}`);
   }
-  const found = process.env.PYTHON ? `PYTHON is set to "${process.env.PYTHON}", which is none` : seen.join(", ") || "none was found";
+  const found = process.env.PYTHON
+    ? `PYTHON is set to "${process.env.PYTHON}", which is none`
+    : seen.join(", ") || "none was found";
   throw new Failure(
     `Residscope needs Python ${oldest.join(".")} or newer (${found}). Install one from python.org or your system's ` +
       "package manager, or name one in the environment variable PYTHON.",

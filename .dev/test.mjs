@@ -16,15 +16,26 @@ const typecheck = (workspace) => () => npm("run", "typecheck", "--workspace", wo
 const steps = [
   { name: "ruff", work: () => inPython("ruff", "check", ".") },
   { name: "format", work: () => inPython("ruff", "format", "--check", ".") },
-  { name: "imports", work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]) },
+  {
+    name: "imports",
+    work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]),
+  },
   { name: "imports widgets", work: () => npm("run", "imports", "--workspace", "widgets") },
+  {
+    name: "biome",
+    work: () => run(process.execPath, [inRoot("node_modules", "@biomejs", "biome", "bin", "biome"), "check"]),
+  },
   { name: "protocol", work: () => npm("run", "protocol", "--workspace", "widgets", "--", "--check") },
   { name: "tsc widgets", work: typecheck("widgets") },
   { name: "tsc jupyterlab", work: typecheck("extension/jupyterlab") },
   { name: "tsc vscode", work: typecheck("extension/vscode") },
   { name: "vitest widgets", work: () => npm("run", "test", "--workspace", "widgets") },
   { name: "vitest vscode", work: () => npm("run", "test", "--workspace", "extension/vscode") },
-  { name: "pyright", beside: "protocol", begin: () => begin(process.execPath, [inRoot("node_modules", "pyright", "index.js")]) },
+  {
+    name: "pyright",
+    beside: "protocol",
+    begin: () => begin(process.execPath, [inRoot("node_modules", "pyright", "index.js")]),
+  },
   { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
   { name: "versions", beside: "python", begin: () => begin(process.execPath, [inRoot(".dev", "versions.mjs")]) },
   { name: "browser", model: true, work: testInBrowser },

@@ -5,13 +5,27 @@
  * And tests/adapters with peft and bitsandbytes, which lie in a folder beside what `.venv` has.
  *
  * `npm run test:versions -- 2.18 adapters` takes what begins so; what follows `--` goes to pytest.
- * A release is added by its entry below and a file of pins, .dev/versions/RELEASE.txt: install it here without pins, and
- * list what `pip freeze` says.
+ * A release is added by its entry below and a file of pins, .dev/versions/RELEASE.txt: install it here without pins,
+ * and list what `pip freeze` says.
  */
 
 import { rmSync } from "node:fs";
 
-import { ask, environment, Failure, fingerprint, inRoot, main, python, pythonOf, run, step, stepIfChanged, summary, windows } from "./lib.mjs";
+import {
+  ask,
+  environment,
+  Failure,
+  fingerprint,
+  inRoot,
+  main,
+  python,
+  pythonOf,
+  run,
+  step,
+  stepIfChanged,
+  summary,
+  windows,
+} from "./lib.mjs";
 import { setUpPython } from "./python.mjs";
 
 const releases = [
@@ -23,7 +37,10 @@ const computesWith = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];
 const oldestPython = 10;
 
 const minorOf = (command) => {
-  const [major, minor] = ask(command[0], [...command.slice(1), "-c", "import sys; print(*sys.version_info[:2])"])?.split(" ").map(Number) ?? [];
+  const [major, minor] =
+    ask(command[0], [...command.slice(1), "-c", "import sys; print(*sys.version_info[:2])"])
+      ?.split(" ")
+      .map(Number) ?? [];
   return major === 3 ? minor : undefined;
 };
 
@@ -54,13 +71,17 @@ function test({ release, also = [] }, [command, ...args], pytest) {
     () => {
       run(command, [...args, "-m", "venv", "--clear", folder]);
       // Not compiled: what is imported is, when it is; all of it takes twice the time and a quarter more of the disk.
-      run(own, ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...computesWith], { env });
+      run(own, ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...computesWith], {
+        env,
+      });
     },
   );
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
     const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
-    run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], { env: { ...env, ...source, ...calm } });
+    run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], {
+      env: { ...env, ...source, ...calm },
+    });
   });
 }
 
@@ -69,10 +90,18 @@ function testAdapters(pytest) {
   const folder = inRoot(".venv-versions", adapters);
   const pins = `.dev/versions/${adapters}.txt`;
   const quiet = environment({ PIP_DISABLE_PIP_VERSION_CHECK: "1" });
-  stepIfChanged("peft and bitsandbytes, installed", `versions-${adapters}`, () => fingerprint([pins], ask(python, ["-VV"])), [folder], () => {
-    rmSync(folder, { recursive: true, force: true });
-    run(python, ["-m", "pip", "install", "--no-compile", "--no-deps", "--target", folder, "-r", pins], { env: quiet });
-  });
+  stepIfChanged(
+    "peft and bitsandbytes, installed",
+    `versions-${adapters}`,
+    () => fingerprint([pins], ask(python, ["-VV"])),
+    [folder],
+    () => {
+      rmSync(folder, { recursive: true, force: true });
+      run(python, ["-m", "pip", "install", "--no-compile", "--no-deps", "--target", folder, "-r", pins], {
+        env: quiet,
+      });
+    },
+  );
   step("peft and bitsandbytes, tested", () => {
     const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" });
     run(python, ["-m", "pytest", "-W", "default", "tests/adapters", ...pytest], { env });

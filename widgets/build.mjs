@@ -1,5 +1,5 @@
-// Bundles the views: for the inline panel one minified ESM and one stylesheet, into the Python package; for the hosts of the
-// sidebar the same as a library, in lib/.
+// Bundles the views: for the inline panel one minified ESM and one stylesheet, into the Python package; for the hosts
+// of the sidebar the same as a library, in lib/.
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -19,14 +19,29 @@ function once(code) {
 }
 
 const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
-const common = { bundle: true, minify: true, target: browsers, logLevel: "warning", legalComments: "none", charset: "utf8", metafile: true, absWorkingDir: here };
+const common = {
+  bundle: true,
+  minify: true,
+  target: browsers,
+  logLevel: "warning",
+  legalComments: "none",
+  charset: "utf8",
+  metafile: true,
+  absWorkingDir: here,
+};
 const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
 const styles = join(out, "panel.css");
 const library = join(here, "lib", "index.js");
 const inNode = join(here, "lib", "node.js"); // for a host that runs outside of a page
 const [inPanel, inPage, , inLibrary, inNodeMade] = await Promise.all([
-  build({ ...common, entryPoints: [join(here, "src", "entry", "anywidget.ts")], format: "iife", globalName: "made", write: false }).then((made) => {
+  build({
+    ...common,
+    entryPoints: [join(here, "src", "entry", "anywidget.ts")],
+    format: "iife",
+    globalName: "made",
+    write: false,
+  }).then((made) => {
     writeFileSync(panel, once(made.outputFiles[0].text));
     return made;
   }),
@@ -37,7 +52,11 @@ const [inPanel, inPage, , inLibrary, inNodeMade] = await Promise.all([
 ]);
 copyFileSync(styles, join(here, "lib", "panel.css"));
 
-const of = (...made) => licencesOf(made.map(({ metafile }) => metafile), here);
+const of = (...made) =>
+  licencesOf(
+    made.map(({ metafile }) => metafile),
+    here,
+  );
 writeFileSync(join(out, "THIRD-PARTY-LICENSES.txt"), noticeOf(of(inPanel, inPage)));
 copyFileSync(join(here, "..", "LICENSE"), join(out, "LICENSE"));
 writeFileSync(join(here, "lib", RECORD), JSON.stringify({ "index.js": of(inLibrary), "node.js": of(inNodeMade) }));

@@ -1,5 +1,5 @@
-// From the JSON schema of the wire to valibot's checks, in TypeScript. Only the words that msgspec writes are known; another
-// one is an error, never passed over.
+// From the JSON schema of the wire to valibot's checks, in TypeScript. Only the words that msgspec writes are known;
+// another one is an error, never passed over.
 
 const COMMENTS = new Set(["title", "description", "default", "discriminator"]);
 
@@ -25,10 +25,19 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = ${JSON.stringif
 
 function defaults(definitions) {
   const requests = definitions.Question.properties.ask.discriminator.mapping;
-  return Object.fromEntries(Object.entries(requests).map(([kind, ref]) => {
-    const fields = Object.entries(definitions[ref.split("/").at(-1)].properties);
-    return [kind, Object.fromEntries(fields.flatMap(([name, field]) => (name !== "kind" && field.default !== undefined && field.default !== null ? [[name, field.default]] : [])))];
-  }));
+  return Object.fromEntries(
+    Object.entries(requests).map(([kind, ref]) => {
+      const fields = Object.entries(definitions[ref.split("/").at(-1)].properties);
+      return [
+        kind,
+        Object.fromEntries(
+          fields.flatMap(([name, field]) =>
+            name !== "kind" && field.default !== undefined && field.default !== null ? [[name, field.default]] : [],
+          ),
+        ),
+      ];
+    }),
+  );
 }
 
 function expression(schema, named) {
@@ -36,24 +45,42 @@ function expression(schema, named) {
   const bounds = [];
   for (const [word, value] of Object.entries(rest)) {
     if (COMMENTS.has(word)) continue;
-    const bound = { minimum: "minValue", maximum: "maxValue", minItems: "minLength", maxItems: "maxLength", minLength: "minLength", maxLength: "maxLength" }[word];
+    const bound = {
+      minimum: "minValue",
+      maximum: "maxValue",
+      minItems: "minLength",
+      maxItems: "maxLength",
+      minLength: "minLength",
+      maxLength: "maxLength",
+    }[word];
     if (!bound) throw new Error(`checks.mjs does not know "${word}" of a JSON schema.`);
     bounds.push(`v.${bound}(${JSON.stringify(value)})`);
   }
-  const bounded = (check, ...more) => (more.length + bounds.length > 0 ? `v.pipe(${[check, ...more, ...bounds].join(", ")})` : check);
+  const bounded = (check, ...more) =>
+    more.length + bounds.length > 0 ? `v.pipe(${[check, ...more, ...bounds].join(", ")})` : check;
   if ($ref) return named($ref.split("/").at(-1));
   if (anyOf) {
     const others = anyOf.filter(({ type }) => type !== "null").map((one) => expression(one, named));
-    const one = others.length === 1 ? others[0] : schema.discriminator ? `v.variant("${schema.discriminator.propertyName}", [${others.join(", ")}])` : `v.union([${others.join(", ")}])`;
+    const one =
+      others.length === 1
+        ? others[0]
+        : schema.discriminator
+          ? `v.variant("${schema.discriminator.propertyName}", [${others.join(", ")}])`
+          : `v.union([${others.join(", ")}])`;
     return others.length < anyOf.length ? `v.nullable(${one})` : one;
   }
   if (values) return `v.picklist(${JSON.stringify(values)})`;
   switch (type) {
-    case "string": return bounded("v.string()");
-    case "boolean": return "v.boolean()";
-    case "number": return bounded("v.number()", "v.finite()");
-    case "integer": return bounded("v.number()", "v.safeInteger()");
-    case "array": return bounded(`v.array(${expression(items, named)})`);
+    case "string":
+      return bounded("v.string()");
+    case "boolean":
+      return "v.boolean()";
+    case "number":
+      return bounded("v.number()", "v.finite()");
+    case "integer":
+      return bounded("v.number()", "v.safeInteger()");
+    case "array":
+      return bounded(`v.array(${expression(items, named)})`);
     case "object": {
       const fields = Object.entries(properties ?? {}).map(([name, of]) => {
         const check = expression(of, named);
@@ -61,6 +88,7 @@ function expression(schema, named) {
       });
       return `v.object({\n${fields.join("")}})`;
     }
-    default: throw new Error(`checks.mjs does not know the type "${type}" of a JSON schema.`);
+    default:
+      throw new Error(`checks.mjs does not know the type "${type}" of a JSON schema.`);
   }
 }

@@ -1,5 +1,5 @@
-// The import rule of src/, for dependency-cruiser: a folder imports only from folders below it, and nothing in a circle.
-// What only a type needs counts, too.
+// The import rule of src/, for dependency-cruiser: a folder imports only from folders below it, and nothing in a
+// circle. What only a type needs counts, too.
 
 /** From top to bottom; those in one row know nothing of each other. */
 const FLOORS = [
@@ -32,7 +32,16 @@ module.exports = {
         };
       }),
     ),
-    { name: "on-a-floor", severity: "error", from: {}, to: { path: "^src/", pathNot: `^src/(${FLOORS.flat().join("|")})(/|$)` } },
+    {
+      name: "on-a-floor",
+      severity: "error",
+      from: {},
+      to: { path: "^src/", pathNot: `^src/(${FLOORS.flat().join("|")})(/|$)` },
+    },
   ],
-  options: { tsPreCompilationDeps: true, tsConfig: { fileName: "tsconfig.json" }, doNotFollow: { path: "node_modules" } },
+  options: {
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: "tsconfig.json" },
+    doNotFollow: { path: "node_modules" },
+  },
 };

@@ -1,4 +1,5 @@
-// The licences of others' code, as far as it really is in a bundle: read off what esbuild says of it. For both build scripts.
+// The licences of others' code, as far as it really is in a bundle: read off what esbuild says of it. For both build
+// scripts.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 
@@ -16,8 +17,12 @@ const PACKAGE = /^.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+(?=[\\/])/;
 export function licencesOf(metafiles, folder) {
   const found = new Map();
   const add = (licence) => found.set(`${licence.name} ${licence.version}`, licence);
-  const inputs = metafiles.flatMap(({ outputs }) => Object.values(outputs)).flatMap(({ inputs }) => Object.entries(inputs));
-  for (const path of new Set(inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([path]) => resolve(folder, path)))) {
+  const inputs = metafiles
+    .flatMap(({ outputs }) => Object.values(outputs))
+    .flatMap(({ inputs }) => Object.entries(inputs));
+  for (const path of new Set(
+    inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([path]) => resolve(folder, path)),
+  )) {
     const [of] = PACKAGE.exec(path) ?? [];
     if (of) add(licenceOf(of));
     const record = join(dirname(path), RECORD);
@@ -28,13 +33,19 @@ export function licencesOf(metafiles, folder) {
 
 function licenceOf(folder) {
   const { name, version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  const text = readdirSync(folder).filter((file) => LICENCE.test(file)).sort().map((file) => readFileSync(join(folder, file), "utf8").trim()).join("\n\n");
+  const text = readdirSync(folder)
+    .filter((file) => LICENCE.test(file))
+    .sort()
+    .map((file) => readFileSync(join(folder, file), "utf8").trim())
+    .join("\n\n");
   return checked({ name, version, licence: typeof license === "string" ? license : "", text });
 }
 
 function checked(licence) {
   if (licence.text.trim() !== "") return licence;
-  throw new Error(`${licence.name} ${licence.version} is bundled, and has no licence text in its folder: use another package, or one that has.`);
+  throw new Error(
+    `${licence.name} ${licence.version} is bundled, and has no licence text in its folder: use another package, or one that has.`,
+  );
 }
 
 /** All of them as one text; packages of the same licence text share it. */
@@ -46,7 +57,9 @@ export function noticeOf(licences) {
     same.names.push(`${name} ${version}`);
     texts.set(key, same);
   }
-  const parts = [...texts.values()].map(({ names, licence, text }) => `${names.join(", ")}${licence && ` (${licence})`}\n\n${text}\n`);
+  const parts = [...texts.values()].map(
+    ({ names, licence, text }) => `${names.join(", ")}${licence && ` (${licence})`}\n\n${text}\n`,
+  );
   return ["Residscope holds code of these packages, under their licences.\n", ...parts].join(`\n${"-".repeat(80)}\n`);
 }
 
@@ -57,7 +70,12 @@ export function noticeOf(licences) {
  */
 export function completed({ packages }, own, inside) {
   const ours = { name: own.name, versionInfo: own.version, licenseId: "MIT", extractedText: own.text };
-  const others = inside.map(({ name, version, licence, text }) => ({ name, versionInfo: version, licenseId: licence, extractedText: text }));
+  const others = inside.map(({ name, version, licence, text }) => ({
+    name,
+    versionInfo: version,
+    licenseId: licence,
+    extractedText: text,
+  }));
   const known = new Set([ours, ...others].map(({ name }) => name));
   const all = [ours, ...packages.filter(({ name }) => !known.has(name)), ...others];
   for (const { name, versionInfo: version, extractedText: text } of all) checked({ name, version, text: text ?? "" });

@@ -1,5 +1,5 @@
-// Writes src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks of what comes from outside) from the one schema,
-// py_backend/residscope/wire/protocol.py. With --check: says whether both are current.
+// Writes src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks of what comes from outside) from
+// the one schema, py_backend/residscope/wire/protocol.py. With --check: says whether both are current.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -18,18 +18,23 @@ const schema = JSON.parse(
     env: { ...process.env, PYTHONPATH: join(repo, "py_backend") },
   }),
 );
-const types = await compile(schema, "Wire", {
-  additionalProperties: false,
-  bannerComment: "// Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.",
-  unreachableDefinitions: true,
-  ignoreMinAndMaxItems: true, // or else short lists become tuples
-  style: { printWidth: 120 },
-}) + `
+const types =
+  (await compile(schema, "Wire", {
+    additionalProperties: false,
+    bannerComment: "// Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.",
+    unreachableDefinitions: true,
+    ignoreMinAndMaxItems: true, // or else short lists become tuples
+    style: { printWidth: 120 },
+  })) +
+  `
 /** What tells one wire from another: \`residscope.wire.protocol.wire()\` of the kernel that understands this. */
 export const WIRE = "${schema.$comment}";
 `;
 
-for (const [name, text] of [["protocol.gen.ts", types], ["protocol.check.gen.ts", checks(schema)]]) {
+for (const [name, text] of [
+  ["protocol.gen.ts", types],
+  ["protocol.check.gen.ts", checks(schema)],
+]) {
   const file = join(here, "src", "wire", name);
   const current = existsSync(file) ? readFileSync(file, "utf8") : "";
   if (current === text) continue;

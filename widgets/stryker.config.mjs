@@ -1,10 +1,15 @@
-// Mutation testing of what decides a number, a word or a file: Stryker puts a mistake into the code, and a test must fail.
-// Run by .dev/mutants-typescript.mjs, in the folder of the repository (tests read tests/texts/, beside this workspace).
+// Mutation testing of what decides a number, a word or a file: Stryker puts a mistake into the code, and a test must
+// fail. Run by .dev/mutants-typescript.mjs, in the folder of the repository (tests read tests/texts/, beside this
+// workspace).
 
 /** What is mutated; the paths are the repository's. */
 export const FILES = [
-  "widgets/src/draw/colours.ts", "widgets/src/base/format.ts", "widgets/src/wire/client.ts", "widgets/src/state/store.ts",
-  "widgets/src/**/*-words.ts", "widgets/src/export/*.ts",
+  "widgets/src/draw/colours.ts",
+  "widgets/src/base/format.ts",
+  "widgets/src/wire/client.ts",
+  "widgets/src/state/store.ts",
+  "widgets/src/**/*-words.ts",
+  "widgets/src/export/*.ts",
 ];
 export const REPORT = "test-results/mutants/typescript.json";
 

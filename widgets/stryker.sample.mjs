@@ -1,5 +1,5 @@
-// Stryker tries every mutant of a file. This plugin of it, a checker, passes those over that are not in the sample: the list
-// of keys in the file that RESIDSCOPE_MUTANTS names; without it all are tried.
+// Stryker tries every mutant of a file. This plugin of it, a checker, passes those over that are not in the sample: the
+// list of keys in the file that RESIDSCOPE_MUTANTS names; without it all are tried.
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { declareClassPlugin, PluginKind } from "@stryker-mutator/api/plugin";
@@ -21,7 +21,10 @@ class Sample {
   }
 
   async check(mutants) {
-    const answer = (mutant) => (!this.chosen || this.chosen.has(keyOf(mutant)) ? { status: "passed" } : { status: "compileError", reason: "not in the sample" });
+    const answer = (mutant) =>
+      !this.chosen || this.chosen.has(keyOf(mutant))
+        ? { status: "passed" }
+        : { status: "compileError", reason: "not in the sample" };
     return Object.fromEntries(mutants.map((mutant) => [mutant.id, answer(mutant)]));
   }
 }

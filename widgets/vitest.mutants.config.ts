@@ -4,7 +4,10 @@ import { defineConfig, mergeConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import tests from "./vitest.config";
 
-/** What is made once and kept, a table of colours, is covered by the test that comes first: it must be the one that looks. */
+/**
+ * What is made once and kept, a table of colours, is covered by the test that comes first: it must be the one that
+ * looks.
+ */
 const FIRST = /\/colours\.test\.ts$/;
 const cost = ({ moduleId }: TestSpecification): number => {
   const text = readFileSync(moduleId, "utf8");

@@ -10,15 +10,46 @@ import { licencesOf, noticeOf } from "../../widgets/licences.mjs";
 const here = dirname(fileURLToPath(import.meta.url));
 const dist = join(here, "dist");
 mkdirSync(dist, { recursive: true });
-const common = { bundle: true, minify: true, logLevel: "warning", legalComments: "none", charset: "utf8", loader: { ".py": "text" }, metafile: true, absWorkingDir: here };
+const common = {
+  bundle: true,
+  minify: true,
+  logLevel: "warning",
+  legalComments: "none",
+  charset: "utf8",
+  loader: { ".py": "text" },
+  metafile: true,
+  absWorkingDir: here,
+};
 const extension = join(dist, "extension.js");
 const page = join(dist, "page.js");
 const made = await Promise.all([
-  build({ ...common, entryPoints: [join(here, "src", "extension.ts")], outfile: extension, platform: "node", format: "cjs", target: "node18", external: ["vscode"] }),
-  build({ ...common, entryPoints: [join(here, "page", "main.ts")], outfile: page, format: "iife", target: "chrome111" }),
+  build({
+    ...common,
+    entryPoints: [join(here, "src", "extension.ts")],
+    outfile: extension,
+    platform: "node",
+    format: "cjs",
+    target: "node18",
+    external: ["vscode"],
+  }),
+  build({
+    ...common,
+    entryPoints: [join(here, "page", "main.ts")],
+    outfile: page,
+    format: "iife",
+    target: "chrome111",
+  }),
 ]);
 copyFileSync(createRequire(import.meta.url).resolve("@residscope/widgets/panel.css"), join(dist, "panel.css"));
-writeFileSync(join(dist, "THIRD-PARTY-LICENSES.txt"), noticeOf(licencesOf(made.map(({ metafile }) => metafile), here)));
+writeFileSync(
+  join(dist, "THIRD-PARTY-LICENSES.txt"),
+  noticeOf(
+    licencesOf(
+      made.map(({ metafile }) => metafile),
+      here,
+    ),
+  ),
+);
 copyFileSync(join(here, "..", "..", "LICENSE"), join(here, "LICENSE"));
 for (const file of [extension, page]) {
   const bytes = readFileSync(file);

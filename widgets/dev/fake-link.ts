@@ -1,4 +1,5 @@
-// A kernel's link in the page: caches that can be bound, changed and deleted, and a kernel that can be restarted. Not shipped.
+// A kernel's link in the page: caches that can be bound, changed and deleted, and a kernel that can be restarted. Not
+// shipped.
 import { signal as state } from "@preact/signals-core";
 import type { Link, LinkState } from "../src/hosts/link";
 import type { Answer, CacheRow, Question } from "../src/wire/protocol.gen";
@@ -7,8 +8,18 @@ import type { Kernel } from "./fake-model";
 type Outcome = ReturnType<Kernel>;
 
 export const ROW: CacheRow = {
-  ref: { id: "c1", state: "1.1" }, names: ["cache"], model: "tiny", layers: 3, heads: 2, prompts: 2, positions: 6, dtype: "float32", device: "cpu",
-  bytes: 41_300_000, missing: [], age: 0,
+  ref: { id: "c1", state: "1.1" },
+  names: ["cache"],
+  model: "tiny",
+  layers: 3,
+  heads: 2,
+  prompts: 2,
+  positions: 6,
+  dtype: "float32",
+  device: "cpu",
+  bytes: 41_300_000,
+  missing: [],
+  age: 0,
 };
 
 export class FakeLink implements Link {
@@ -31,7 +42,10 @@ export class FakeLink implements Link {
     if (this.silent) return;
     queueMicrotask(() => {
       const outcome = this.#answer(question);
-      const answer: Answer = "failure" in outcome ? { id: question.id, failure: outcome.failure } : { id: question.id, reply: outcome.reply };
+      const answer: Answer =
+        "failure" in outcome
+          ? { id: question.id, failure: outcome.failure }
+          : { id: question.id, reply: outcome.reply };
       const buffers = "failure" in outcome ? [] : (outcome.buffers ?? []).map((buffer) => new DataView(buffer));
       for (const listener of [...this.#listeners]) listener(answer, buffers);
     });
@@ -73,7 +87,8 @@ export class FakeLink implements Link {
     if (ask.kind === "caches") return { reply: { kind: "caches", kernel: this.run, caches: this.caches, notes: [] } };
     const row = this.caches.find(({ ref }) => ref.id === cache?.id);
     if (!row) return { failure: { code: "gone", message: "This cache is not in memory any more." } };
-    if (row.ref.state.split(".")[0] !== cache?.state.split(".")[0]) return { failure: { code: "changed", message: "This cache was changed." } };
+    if (row.ref.state.split(".")[0] !== cache?.state.split(".")[0])
+      return { failure: { code: "changed", message: "This cache was changed." } };
     return this.kernel(ask);
   }
   #keep<T>(all: Set<T>, one: T, signal: AbortSignal): void {

@@ -3,7 +3,9 @@ import type { AnyModel } from "@anywidget/types";
 import type { Traits } from "../src/entry/anywidget";
 import type { Answer, Question } from "../src/wire/protocol.gen";
 
-export type Kernel = (ask: Question["ask"]) => { reply: NonNullable<Answer["reply"]>; buffers?: ArrayBuffer[] } | { failure: { code: string; message: string } };
+export type Kernel = (
+  ask: Question["ask"],
+) => { reply: NonNullable<Answer["reply"]>; buffers?: ArrayBuffer[] } | { failure: { code: string; message: string } };
 type Listener = (...args: unknown[]) => void;
 
 export class FakeModel {

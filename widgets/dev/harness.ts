@@ -16,11 +16,20 @@ const NOTES = [
 ];
 
 const traits: Traits = {
-  cache_name: "cache", prompt: query.has("mean") ? null : 0, position: "last", norm: "frozen", top_k: 5,
-  heads: (query.get("pins") ?? "").split(",").filter(Boolean), wire_target: demoTarget(),
-  ranking: query.get("ranking") === "neurons" ? "neurons" : "heads", layer: query.has("layer") ? number("layer", 0) : null,
-  weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"], presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"], padding: "found",
-  score: (query.get("score") ?? null) as Traits["score"], tab: (query.get("tab") ?? "attention") as Traits["tab"],
+  cache_name: "cache",
+  prompt: query.has("mean") ? null : 0,
+  position: "last",
+  norm: "frozen",
+  top_k: 5,
+  heads: (query.get("pins") ?? "").split(",").filter(Boolean),
+  wire_target: demoTarget(),
+  ranking: query.get("ranking") === "neurons" ? "neurons" : "heads",
+  layer: query.has("layer") ? number("layer", 0) : null,
+  weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"],
+  presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"],
+  padding: "found",
+  score: (query.get("score") ?? null) as Traits["score"],
+  tab: (query.get("tab") ?? "attention") as Traits["tab"],
 };
 let kernel: Kernel;
 if (query.has("fixture")) {
@@ -29,13 +38,34 @@ if (query.has("fixture")) {
   traits.wire_target = fixtureTarget(fixture);
 } else {
   kernel = fakeKernel(
-    { layers: number("layers", 30), heads: number("heads", 9), positions: number("positions", 15), prompts: number("prompts", 8) },
-    { notes: query.has("notes") ? NOTES : [], experts: layersIn("experts"), mixers: layersIn("mixers"), tokens: !query.has("positions-only"), measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown" },
+    {
+      layers: number("layers", 30),
+      heads: number("heads", 9),
+      positions: number("positions", 15),
+      prompts: number("prompts", 8),
+    },
+    {
+      notes: query.has("notes") ? NOTES : [],
+      experts: layersIn("experts"),
+      mixers: layersIn("mixers"),
+      tokens: !query.has("positions-only"),
+      measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown",
+    },
   );
 }
-const refused: Kernel = () => ({ failure: { code: "refused", message: "This cache holds no residual stream at blocks.3. Run the model again with run_with_cache and no names_filter." } });
+const refused: Kernel = () => ({
+  failure: {
+    code: "refused",
+    message:
+      "This cache holds no residual stream at blocks.3. Run the model again with run_with_cache and no names_filter.",
+  },
+});
 let delay = number("delay", 30);
-const model = new FakeModel(traits, (ask) => (query.has("refuse") && ask.kind === "attribute" ? refused(ask) : kernel(ask)), () => delay);
+const model = new FakeModel(
+  traits,
+  (ask) => (query.has("refuse") && ask.kind === "attribute" ? refused(ask) : kernel(ask)),
+  () => delay,
+);
 Object.assign(window, { model, setDelay: (ms: number) => (delay = ms) });
 
 const el = document.getElementById("root");

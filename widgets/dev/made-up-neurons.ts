@@ -20,9 +20,23 @@ export function neuronsReply(ask: RankNeurons, mlps: number[], bias: number): Re
   const { layer = null, k = 5 } = ask;
   const wanted = layer === null ? mlps.map((_, l) => l) : [layer];
   const all = wanted.flatMap((l) => layerOf(l, mlps[l] ?? 0, bias)).sort((a, b) => b.value - a.value);
-  const chosen = [...all.slice(0, k).filter((n) => n.value > 0), ...all.slice(-k).reverse().filter((n) => n.value < 0)];
+  const chosen = [
+    ...all.slice(0, k).filter((n) => n.value > 0),
+    ...all
+      .slice(-k)
+      .reverse()
+      .filter((n) => n.value < 0),
+  ];
   return {
-    reply: { kind: "neurons", labels: chosen.map((n) => n.name), count: all.length, layers: wanted.length, total: all.reduce((a, n) => a + n.value, 0), bias: bias * wanted.length, notes: [] },
+    reply: {
+      kind: "neurons",
+      labels: chosen.map((n) => n.name),
+      count: all.length,
+      layers: wanted.length,
+      total: all.reduce((a, n) => a + n.value, 0),
+      bias: bias * wanted.length,
+      notes: [],
+    },
     buffers: [new Float32Array(chosen.map((n) => n.value)).buffer as ArrayBuffer],
   };
 }

@@ -12,7 +12,11 @@ mkdirSync(out, { recursive: true });
 const common = { bundle: true, target: ["es2022", "chrome111"], logLevel: "warning", sourcemap: "inline" };
 async function rebuild() {
   await build({ ...common, entryPoints: [join(here, "harness.ts")], format: "esm", outfile: join(out, "harness.js") });
-  await build({ ...common, entryPoints: [join(here, "..", "src", "styles", "panel.css")], outfile: join(out, "panel.css") });
+  await build({
+    ...common,
+    entryPoints: [join(here, "..", "src", "styles", "panel.css")],
+    outfile: join(out, "panel.css"),
+  });
   copyFileSync(join(here, "index.html"), join(out, "index.html"));
 }
 const fixture = process.argv[3];
@@ -23,5 +27,9 @@ createServer(async (request, response) => {
   if (name === "index.html") await rebuild();
   const file = join(out, name);
   if (name.includes("/") || !existsSync(file)) return response.writeHead(404).end();
-  response.writeHead(200, { "content-type": types[extname(name)] ?? "text/plain", "cache-control": "no-store" }).end(readFileSync(file));
-}).listen(Number(process.argv[2] ?? 8123), "127.0.0.1", () => console.log("http://127.0.0.1:" + (process.argv[2] ?? 8123)));
+  response
+    .writeHead(200, { "content-type": types[extname(name)] ?? "text/plain", "cache-control": "no-store" })
+    .end(readFileSync(file));
+}).listen(Number(process.argv[2] ?? 8123), "127.0.0.1", () =>
+  console.log(`http://127.0.0.1:${process.argv[2] ?? 8123}`),
+);

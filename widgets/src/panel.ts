@@ -1,23 +1,24 @@
 // Lays the views out. Knows the store and the client; not who carries the messages.
-import type { Client } from "./wire/client";
+
 import { isUndo, keepKeys } from "./base/keys";
 import { element, watch } from "./base/lifetime";
 import { load } from "./state/loader";
 import { IN_PLACE, type Store } from "./state/store";
-import { dress } from "./ui/theme";
-import { AttentionRoom } from "./views/attention/attention-room";
 import { mountFold } from "./ui/fold";
 import { freeHeight } from "./ui/free-height";
 import { keepInSight } from "./ui/keep-in-sight";
+import { rowHeight } from "./ui/row-height";
+import { dress } from "./ui/theme";
+import { AttentionRoom } from "./views/attention/attention-room";
 import { mountHeader } from "./views/header/header";
-import { mountHeads } from "./views/heads/heads";
-import { mountLower } from "./views/tabs";
 import { mountNotice } from "./views/header/notice";
+import { mountHeads } from "./views/heads/heads";
 import { mountRanking } from "./views/heads/ranking";
 import { mountReading } from "./views/strip/reading";
-import { rowHeight } from "./ui/row-height";
 import { mountSentence } from "./views/strip/sentence";
 import { mountTokens } from "./views/strip/tokens";
+import { mountLower } from "./views/tabs";
+import type { Client } from "./wire/client";
 
 export function mountPanel(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   client.padding = () => store.padding.peek();
@@ -37,7 +38,10 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   dress(root, signal, store);
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
-    const failed = client.lost.value || client.unanswered.value || [...store.problems.value.keys()].some((lane) => lane !== "tokens" && !IN_PLACE.has(lane));
+    const failed =
+      client.lost.value ||
+      client.unanswered.value ||
+      [...store.problems.value.keys()].some((lane) => lane !== "tokens" && !IN_PLACE.has(lane));
     root.dataset["state"] = failed ? "error" : loading ? "loading" : "ready";
     root.setAttribute("aria-busy", String(loading));
   });
@@ -72,13 +76,18 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   });
 
   const layers = (): HTMLElement => heads.querySelector<HTMLElement>(".rs-layers-place") ?? heads;
-  root.addEventListener("keydown", (event) => {
-    const within = (...places: HTMLElement[]): boolean => places.some((p) => event.target instanceof Node && p.contains(event.target));
-    if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
-    if (!isUndo(event)) return;
-    event.preventDefault();
-    store.undo();
-  }, { signal });
+  root.addEventListener(
+    "keydown",
+    (event) => {
+      const within = (...places: HTMLElement[]): boolean =>
+        places.some((p) => event.target instanceof Node && p.contains(event.target));
+      if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
+      if (!isUndo(event)) return;
+      event.preventDefault();
+      store.undo();
+    },
+    { signal },
+  );
   keepKeys(root, signal);
 
   parent.append(root);

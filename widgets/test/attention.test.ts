@@ -1,16 +1,16 @@
+import { signal as state } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
 import { everything } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
-import { signal as state } from "@preact/signals-core";
-import { Client } from "../src/wire/client";
 import { Store } from "../src/state/store";
-import { Limits, decimals, length, writtenShort } from "../src/views/attention/attention-scale";
+import { AttentionRoom } from "../src/views/attention/attention-room";
+import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
 import { nameOf, superpose } from "../src/views/attention/text-picture";
-import { AttentionRoom } from "../src/views/attention/attention-room";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
+import { Client } from "../src/wire/client";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -29,47 +29,100 @@ const ATTENTION = {
 function storeOf(...texts: string[]): Store {
   const store = new Store();
   store.tokens.value = texts.map((t) => ({ text: t }));
-  store.facts.value = { kind: "describe", name: "cache", model: "m", layers: 1, heads: 1, prompts: 1, positions: texts.length, dtype: "float32", device: "cpu", bytes: 1, missing: [], last: [texts.length - 1], has_tokens: true };
+  store.facts.value = {
+    kind: "describe",
+    name: "cache",
+    model: "m",
+    layers: 1,
+    heads: 1,
+    prompts: 1,
+    positions: texts.length,
+    dtype: "float32",
+    device: "cpu",
+    bytes: 1,
+    missing: [],
+    last: [texts.length - 1],
+    has_tokens: true,
+  };
   store.target.value = { contrasts: [{ answer: [{ id: 1, text: "a" }], distractor: [{ id: 2, text: "b" }] }] };
   return store;
 }
-const flat = (sentence: ReturnType<typeof cellSentence>): string => sentence.map((part) => (typeof part === "string" ? part : part.stress)).join("");
+const flat = (sentence: ReturnType<typeof cellSentence>): string =>
+  sentence.map((part) => (typeof part === "string" ? part : part.stress)).join("");
 
 describe("words", () => {
   const store = storeOf("<bos>", " Mary", " to");
   it.each([
-    ["pattern", 2, 1, "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, contributes +1.93 to the logit difference"],
-    ["value", 2, 1, "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, value-weighted 3.2, contributes +1.93 to the logit difference"],
-    ["contribution", 1, 0, "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25, contributes −0.25 to the logit difference there"],
+    [
+      "pattern",
+      2,
+      1,
+      "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, contributes +1.93 to the logit difference",
+    ],
+    [
+      "value",
+      2,
+      1,
+      "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, value-weighted 3.2, contributes +1.93 to the logit difference",
+    ],
+    [
+      "contribution",
+      1,
+      0,
+      "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25, contributes −0.25 to the logit difference there",
+    ],
     ["pattern", 0, 2, "L9H9: “<bos>” (destination 0) cannot see “·to” (source 2), which comes later"],
-  ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) => expect(flat(cellSentence(store, ATTENTION, ATTENTION, weighting, "L9H9", q, k))).toBe(words));
+  ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) =>
+    expect(flat(cellSentence(store, ATTENTION, ATTENTION, weighting, "L9H9", q, k))).toBe(words),
+  );
 
   it("tell only attention where nothing more is known, and other destinations nothing of this one's", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
-    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
+    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe(
+      "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25",
+    );
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
   });
 
   it("tell the destination that was asked for, until another one's figures are there", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
     store.position.value = 1;
-    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe("L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25");
+    expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe(
+      "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25",
+    );
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
-    expect(flat(cellSentence(store, { ...bare, locked: 1 }, bare, "pattern", "L9H9", 1, 1))).toContain("contributes +1.93");
+    expect(flat(cellSentence(store, { ...bare, locked: 1 }, bare, "pattern", "L9H9", 1, 1))).toContain(
+      "contributes +1.93",
+    );
     store.position.value = "last";
   });
 
   it("tell what a token reads and what reads it, strongest first", () => {
     expect([...lineOf(PATTERN, 3, "reads", 1)]).toEqual([0.25, 0.75, NaN]);
     expect([...lineOf(PATTERN, 3, "read-by", 1)]).toEqual([NaN, 0.75, Math.fround(0.79)]);
-    expect(lineWords(store, "pattern", "reads", 2, lineOf(PATTERN, 3, "reads", 2), 2)).toBe("“·to” reads “·Mary” 0.79, “<bos>” 0.13");
-    expect(lineWords(store, "pattern", "read-by", 1, lineOf(PATTERN, 3, "read-by", 1))).toBe("“·Mary” is read by “·to” 0.79, “·Mary” 0.75");
-    expect(lineWords(store, "contribution", "reads", 1, lineOf(ATTENTION.maps.contribution, 3, "reads", 1))).toBe("at “·Mary” contribute “·Mary” −0.75, “<bos>” −0.25");
+    expect(lineWords(store, "pattern", "reads", 2, lineOf(PATTERN, 3, "reads", 2), 2)).toBe(
+      "“·to” reads “·Mary” 0.79, “<bos>” 0.13",
+    );
+    expect(lineWords(store, "pattern", "read-by", 1, lineOf(PATTERN, 3, "read-by", 1))).toBe(
+      "“·Mary” is read by “·to” 0.79, “·Mary” 0.75",
+    );
+    expect(lineWords(store, "contribution", "reads", 1, lineOf(ATTENTION.maps.contribution, 3, "reads", 1))).toBe(
+      "at “·Mary” contribute “·Mary” −0.75, “<bos>” −0.25",
+    );
   });
 
   it("keep long tokens short and right-to-left ones inside their quotes", () => {
     const odd = storeOf("x".repeat(10_000), "שלום");
-    const two = { ...everything(2), step: 1, size: 2, maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) }, reads: null, brings: null, locked: null, notes: [] };
+    const two = {
+      ...everything(2),
+      step: 1,
+      size: 2,
+      maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) },
+      reads: null,
+      brings: null,
+      locked: null,
+      notes: [],
+    };
     const words = flat(cellSentence(odd, two, two, "pattern", "L0H0", 1, 0));
     expect(words.length).toBeLessThan(200);
     expect(words).toContain("“\u2068שלום\u2069” (destination 1)");
@@ -93,7 +146,11 @@ describe("scales", () => {
   it("write numbers as long as they need to be", () => {
     expect([3.16, 0.2, 12.34, 0, 3e-6].map(length)).toEqual(["3.2", "0.20", "12.3", "0.0", "<0.0001"]);
     expect([2, 0.5, 0.012].map(decimals)).toEqual([1, 2, 3]);
-    expect([writtenShort("contribution", -0.5, 2), writtenShort("contribution", -0.001, 2), writtenShort("value", 3.16, 1)]).toEqual(["−0.50", "0", "3.2"]);
+    expect([
+      writtenShort("contribution", -0.5, 2),
+      writtenShort("contribution", -0.001, 2),
+      writtenShort("value", 3.16, 1),
+    ]).toEqual(["−0.50", "0", "3.2"]);
   });
 });
 
@@ -132,10 +189,15 @@ describe("thumbnails", () => {
     const end = new AbortController();
     let answer = (): void => undefined;
     let tell: (message: unknown) => void = () => undefined;
-    const client = new Client({
-      send: ({ id }) => (answer = () => tell({ id, reply: { kind: "thumbnails", layer: 0, side: 1, positions: 1, limits: [1], notes: [] } })),
-      onMessage: (listener) => (tell = (message) => listener(message, [new DataView(new ArrayBuffer(1))])),
-    }, end.signal);
+    const client = new Client(
+      {
+        send: ({ id }) =>
+          (answer = () =>
+            tell({ id, reply: { kind: "thumbnails", layer: 0, side: 1, positions: 1, limits: [1], notes: [] } })),
+        onMessage: (listener) => (tell = (message) => listener(message, [new DataView(new ArrayBuffer(1))])),
+      },
+      end.signal,
+    );
     const visible = state(true);
     const thumbnails = new ThumbnailStore(new AttentionRoom(store, client), visible, end.signal);
     thumbnails.see(0, true);
@@ -151,7 +213,8 @@ describe("thumbnails", () => {
 describe("the attention tab", () => {
   const words = (root: HTMLElement): HTMLElement[] => all(root, ".rs-word");
   const line = (root: HTMLElement): string => text(root.querySelector(".rs-text-line"));
-  const shaded = (root: HTMLElement): number[] => words(root).flatMap((w, i) => (w.querySelector<HTMLElement>(".rs-word-text")?.style.backgroundColor ? [i] : []));
+  const shaded = (root: HTMLElement): number[] =>
+    words(root).flatMap((w, i) => (w.querySelector<HTMLElement>(".rs-word-text")?.style.backgroundColor ? [i] : []));
 
   it("shades what a token reads; a lock holds until it is clicked again, cleared or escaped, and the pins stay", async () => {
     const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
@@ -178,10 +241,16 @@ describe("the attention tab", () => {
   });
 
   it("shades what reads a token, by the heads that are switched on, or by all of them", async () => {
-    const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text", weighting: "contribution" });
+    const { root, model, settled } = await open({
+      heads: ["L0H0", "L1H1"],
+      presentation: "text",
+      weighting: "contribution",
+    });
     await settled();
     expect(all(root, ".rs-word")[0]?.querySelectorAll(".rs-text-bars i")).toHaveLength(2);
-    all(root, ".rs-text-tools button").find((b) => text(b) === "is read by")?.click();
+    all(root, ".rs-text-tools button")
+      .find((b) => text(b) === "is read by")
+      ?.click();
     words(root)[4]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(shaded(root)).toEqual([4, 5]);
     all(root, ".rs-head-chip")[0]?.click();
@@ -196,13 +265,24 @@ describe("the attention tab", () => {
     const { root, settled } = await open({ heads: ["L0H0"] });
     await settled();
     const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]') ?? document.body;
-    expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual(["from (source) →", "to (destination)"]);
-    const labels = (axis: string): string[][] => all(card, `${axis} > span`).map((label) => [text(label), label.getAttribute("style")?.replace(/:.*/, "") ?? "", label.className.trim()]);
+    expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual([
+      "from (source) →",
+      "to (destination)",
+    ]);
+    const labels = (axis: string): string[][] =>
+      all(card, `${axis} > span`).map((label) => [
+        text(label),
+        label.getAttribute("style")?.replace(/:.*/, "") ?? "",
+        label.className.trim(),
+      ]);
     const [sources, destinations] = [labels(".rs-sources"), labels(".rs-destinations")];
     expect([sources.length, destinations.length]).toEqual([SHAPE.positions, SHAPE.positions]);
     expect(new Set(sources.map(([, place]) => place))).toEqual(new Set(["left"]));
     expect(new Set(destinations.map(([, place]) => place))).toEqual(new Set(["top"]));
-    expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([["", "", "", "", "", ""], ["", "", "", "", "", "rs-marked"]]);
+    expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([
+      ["", "", "", "", "", ""],
+      ["", "", "", "", "", "rs-marked"],
+    ]);
   });
 
   it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
@@ -211,7 +291,9 @@ describe("the attention tab", () => {
     model.asked.length = 0;
     const way = ["L0H1", "L1H0", "L2H1"];
     for (const head of way) {
-      root.querySelector(`[role=gridcell][data-head=${head}]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+      root
+        .querySelector(`[role=gridcell][data-head=${head}]`)
+        ?.dispatchEvent(new Event("pointerover", { bubbles: true }));
       await new Promise((done) => setTimeout(done, 5));
     }
     await vi.waitFor(() => expect(root.querySelector<HTMLElement>("[role=listbox]")?.dataset["head"]).toBe("L2H1"));
@@ -223,49 +305,72 @@ describe("the attention tab", () => {
   it("keeps the last picture until that of another weighting is there", async () => {
     const honest = fakeKernel(SHAPE);
     let wait = 0;
-    const { root, settled, model } = await open({ heads: ["L0H0"] }, (ask) => {
-      const answer = honest(ask);
-      if (ask.kind !== "attention" || "failure" in answer) return answer;
-      const parts = (answer.reply as { parts: { what: string }[] }).parts;
-      const some = parts.flatMap((part, i) => (part.what === "pattern" || part.what === ask.weighting ? [i] : []));
-      return { reply: { ...answer.reply, parts: some.map((i) => parts[i]) } as typeof answer.reply, buffers: some.map((i) => answer.buffers?.[i] ?? new ArrayBuffer(0)) };
-    }, () => wait);
+    const { root, settled, model } = await open(
+      { heads: ["L0H0"] },
+      (ask) => {
+        const answer = honest(ask);
+        if (ask.kind !== "attention" || "failure" in answer) return answer;
+        const parts = (answer.reply as { parts: { what: string }[] }).parts;
+        const some = parts.flatMap((part, i) => (part.what === "pattern" || part.what === ask.weighting ? [i] : []));
+        return {
+          reply: { ...answer.reply, parts: some.map((i) => parts[i]) } as typeof answer.reply,
+          buffers: some.map((i) => answer.buffers?.[i] ?? new ArrayBuffer(0)),
+        };
+      },
+      () => wait,
+    );
     await settled();
     const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]');
     const canvas = card?.querySelector("canvas");
     wait = 30;
     model.set("weighting", "value");
-    expect([canvas?.getAttribute("aria-label"), card?.classList.contains("rs-waiting")]).toEqual([expect.stringMatching(/^Attention of L0H0/), true]);
+    expect([canvas?.getAttribute("aria-label"), card?.classList.contains("rs-waiting")]).toEqual([
+      expect.stringMatching(/^Attention of L0H0/),
+      true,
+    ]);
     await vi.waitFor(() => expect(canvas?.getAttribute("aria-label")).toMatch(/^Value-weighted of L0H0/));
     expect(card?.classList.contains("rs-waiting")).toBe(false);
     model.set("weighting", "pattern");
     expect(canvas?.getAttribute("aria-label")).toMatch(/^Attention of L0H0/); // kept: at once
   });
 
-  it.each(["matrix", "text", "all"] as const)("shows no head's picture, and no prompt's, for one that is refused: %s", async (presentation) => {
-    const honest = fakeKernel(SHAPE);
-    let refused: (ask: { layer: number | null; prompt?: number | null }) => boolean = ({ layer }) => layer === 1;
-    const { root, model, settled } = await open({ presentation }, (ask) =>
-      ask.kind === "attention" && refused(ask) ? { failure: { code: "missing", message: "Keep hook_pattern in the cache." } } : honest(ask));
-    await settled();
-    const shown = (): string => text(root.querySelector(presentation === "text" ? ".rs-text-line" : ".rs-attention :not([hidden]) > .rs-card:not(.rs-placeholder), .rs-enlarged-head .rs-card:not(.rs-placeholder)"));
-    const point = async (head: string): Promise<void> => {
-      root.querySelector(`.rs-cell[data-head="${head}"]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+  it.each(["matrix", "text", "all"] as const)(
+    "shows no head's picture, and no prompt's, for one that is refused: %s",
+    async (presentation) => {
+      const honest = fakeKernel(SHAPE);
+      let refused: (ask: { layer: number | null; prompt?: number | null }) => boolean = ({ layer }) => layer === 1;
+      const { root, model, settled } = await open({ presentation }, (ask) =>
+        ask.kind === "attention" && refused(ask)
+          ? { failure: { code: "missing", message: "Keep hook_pattern in the cache." } }
+          : honest(ask),
+      );
       await settled();
-    };
-    await point("L0H0");
-    expect(shown()).toMatch(/reads “/);
-    await point("L1H1");
-    expect(shown()).toContain("Keep hook_pattern in the cache.");
-    expect(shown()).not.toMatch(/reads /);
-    await point("L0H0");
-    expect(shown()).toMatch(/reads “/);
-    refused = ({ prompt }) => prompt === 1;
-    model.set("prompt", 1);
-    await settled();
-    expect(shown()).toContain("Keep hook_pattern in the cache.");
-    expect(shown()).not.toMatch(/reads /);
-  });
+      const shown = (): string =>
+        text(
+          root.querySelector(
+            presentation === "text"
+              ? ".rs-text-line"
+              : ".rs-attention :not([hidden]) > .rs-card:not(.rs-placeholder), .rs-enlarged-head .rs-card:not(.rs-placeholder)",
+          ),
+        );
+      const point = async (head: string): Promise<void> => {
+        root.querySelector(`.rs-cell[data-head="${head}"]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+        await settled();
+      };
+      await point("L0H0");
+      expect(shown()).toMatch(/reads “/);
+      await point("L1H1");
+      expect(shown()).toContain("Keep hook_pattern in the cache.");
+      expect(shown()).not.toMatch(/reads /);
+      await point("L0H0");
+      expect(shown()).toMatch(/reads “/);
+      refused = ({ prompt }) => prompt === 1;
+      model.set("prompt", 1);
+      await settled();
+      expect(shown()).toContain("Keep hook_pattern in the cache.");
+      expect(shown()).not.toMatch(/reads /);
+    },
+  );
 
   it.each(["matrix", "all"] as const)("keeps the focus when the card that has it goes: %s", async (presentation) => {
     const { root, model, settled } = await open({ presentation, heads: ["L0H0"] });
@@ -281,7 +386,10 @@ describe("the attention tab", () => {
   it("asks only for what is in sight", async () => {
     const { model, settled } = await open({ heads: ["L0H0"], tab: "positions", presentation: "text" });
     await settled();
-    const asked = (): string[] => model.asked.map(({ ask }) => ask.kind).filter((kind) => kind === "attention" || kind === "thumbnails" || kind === "blend");
+    const asked = (): string[] =>
+      model.asked
+        .map(({ ask }) => ask.kind)
+        .filter((kind) => kind === "attention" || kind === "thumbnails" || kind === "blend");
     expect(asked()).toEqual(["attention"]); // the token strip's, in whichever tab
     model.set("tab", "attention");
     expect(asked()).toEqual(["attention", "attention"]);
@@ -290,17 +398,27 @@ describe("the attention tab", () => {
   it("shows tokens as text, cut where they are endless", async () => {
     const hostile = ["<img src=x onerror=alert(1)>", "שלום", "🙂", "\n", "y".repeat(10_000), "</span><b>"];
     const honest = fakeKernel(SHAPE);
-    const kernel: Kernel = (ask) => (ask.kind === "tokens" ? { reply: { kind: "tokens", tokens: hostile.map((t) => ({ text: t })) } } : honest(ask));
+    const kernel: Kernel = (ask) =>
+      ask.kind === "tokens" ? { reply: { kind: "tokens", tokens: hostile.map((t) => ({ text: t })) } } : honest(ask);
     for (const presentation of ["matrix", "text"] as const) {
       const { root, settled, close } = await open({ heads: ["L0H0"], presentation }, kernel);
       await settled();
       const view = root.querySelector<HTMLElement>(".rs-attention");
       expect(view?.querySelector("img, .rs-word b, .rs-sources b")).toBeNull();
       for (const node of view?.querySelectorAll<HTMLElement>("*") ?? [])
-        for (const attribute of ["title", "aria-label"]) expect(node.getAttribute(attribute)?.length ?? 0).toBeLessThan(600);
+        for (const attribute of ["title", "aria-label"])
+          expect(node.getAttribute(attribute)?.length ?? 0).toBeLessThan(600);
       const texts = presentation === "text" ? words(root).map(text) : all(root, ".rs-sources span").map(text);
-      expect(texts.map((t) => t.slice(0, 12))).toEqual(["<img·src=x·o", "\u2068שלום\u2069", "🙂", "↵", "yyyyyyyyyyyy", "</span><b>"]);
-      for (const node of presentation === "text" ? words(root) : all(root, ".rs-sources span")) expect(node.getAttribute("dir")).toBe("auto");
+      expect(texts.map((t) => t.slice(0, 12))).toEqual([
+        "<img·src=x·o",
+        "\u2068שלום\u2069",
+        "🙂",
+        "↵",
+        "yyyyyyyyyyyy",
+        "</span><b>",
+      ]);
+      for (const node of presentation === "text" ? words(root) : all(root, ".rs-sources span"))
+        expect(node.getAttribute("dir")).toBe("auto");
       close();
     }
   });

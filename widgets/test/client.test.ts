@@ -18,16 +18,32 @@ function setup(more: Partial<Transport> = {}) {
   const about: { cache: CacheRef | null } = { cache: null };
   const client = new Client(transport, end.signal, () => about.cache);
   const reply = (index: number, text = ""): void =>
-    deliver({ id: sent[index]?.id, reply: { kind: "check", text, tokens: [], single: false, message: "", suggestions: [] } }, []);
+    deliver(
+      { id: sent[index]?.id, reply: { kind: "check", text, tokens: [], single: false, message: "", suggestions: [] } },
+      [],
+    );
   const check = (text: string) => client.latest("box", { kind: "check", text });
-  return { sent, client, about, reply, check, end, deliver: (m: unknown) => deliver(m, []), lose: () => lose(), renew: () => renew() };
+  return {
+    sent,
+    client,
+    about,
+    reply,
+    check,
+    end,
+    deliver: (m: unknown) => deliver(m, []),
+    lose: () => lose(),
+    renew: () => renew(),
+  };
 }
 type Sent = ReturnType<typeof setup>;
 const flush = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
 /** What has become of a promise by now. */
 function fate(promise: Promise<unknown>): () => string {
   let now = "waits";
-  promise.then((found) => (now = found === null ? "null" : "there"), (error: unknown) => (now = error instanceof RequestFailed ? error.code : String(error)));
+  promise.then(
+    (found) => (now = found === null ? "null" : "there"),
+    (error: unknown) => (now = error instanceof RequestFailed ? error.code : String(error)),
+  );
   return () => now;
 }
 const texts = (sent: Question[]): string[] => sent.map(({ ask }) => (ask.kind === "check" ? ask.text : ask.kind));
@@ -76,7 +92,8 @@ describe("latest", () => {
 describe("what takes long", () => {
   const setupLong = () => {
     const made = setup();
-    const working = (index: number, done: number): void => made.deliver({ id: made.sent[index]?.id, reply: { kind: "working", done, total: 9 } });
+    const working = (index: number, done: number): void =>
+      made.deliver({ id: made.sent[index]?.id, reply: { kind: "working", done, total: 9 } });
     return { ...made, working };
   };
 
@@ -116,7 +133,12 @@ describe("what takes long", () => {
     about.cache = { id: "two", state: "1.1.0" };
     void check("b");
     await expect(a).resolves.toBeNull();
-    expect(sent.map(({ ask, cache }) => [ask.kind, cache?.id])).toEqual([["check", "one"], ["check", "one"], ["give-up", "one"], ["check", "two"]]);
+    expect(sent.map(({ ask, cache }) => [ask.kind, cache?.id])).toEqual([
+      ["check", "one"],
+      ["check", "one"],
+      ["give-up", "one"],
+      ["check", "two"],
+    ]);
   });
 
   it("is given up when its view is left", async () => {
@@ -169,9 +191,18 @@ describe("ask", () => {
   it.each<[Ask, object]>([
     [{ kind: "attribute", by: "layer", target }, { by: "head" }],
     [{ kind: "positions", by: "layer", target }, { by: "head" }],
-    [{ kind: "attention", layer: 2, head: 1, target }, { layer: 2, head: 3 }],
-    [{ kind: "attention", layer: 2, head: 1, target }, { layer: 1, head: 1 }],
-    [{ kind: "attention", layer: 2, head: 1, target, pool: "mean" }, { layer: 2, head: 1, pool: "peak" }],
+    [
+      { kind: "attention", layer: 2, head: 1, target },
+      { layer: 2, head: 3 },
+    ],
+    [
+      { kind: "attention", layer: 2, head: 1, target },
+      { layer: 1, head: 1 },
+    ],
+    [
+      { kind: "attention", layer: 2, head: 1, target, pool: "mean" },
+      { layer: 2, head: 1, pool: "peak" },
+    ],
     [{ kind: "thumbnails", layer: 2, target }, { layer: 1 }],
     [{ kind: "blend", layer: 2, target, weighting: "value" }, { part: { what: "pattern" } }],
     [{ kind: "scores", score: "induction" }, { score: "previous" }],
@@ -201,7 +232,15 @@ describe("ask", () => {
     gone.lose();
     await expect(asked).rejects.toMatchObject({ code: "lost" });
     await expect(gone.client.ask({ kind: "describe" })).rejects.toMatchObject({ code: "lost" });
-    const broken = new Client({ send: () => { throw new Error("Cannot send"); }, onMessage: () => {} }, new AbortController().signal);
+    const broken = new Client(
+      {
+        send: () => {
+          throw new Error("Cannot send");
+        },
+        onMessage: () => {},
+      },
+      new AbortController().signal,
+    );
     await expect(broken.ask({ kind: "describe" })).rejects.toMatchObject({ code: "lost" });
     expect(broken.lost.value).toBe(true);
     const closed = setup();
@@ -212,7 +251,10 @@ describe("ask", () => {
 });
 
 describe("the newest of a view", () => {
-  it.each([[30_000, ["a"]], [30_001, ["a", "b"]]])("waits for a lost answer no longer than half a minute: after %i ms", (ms, expected) => {
+  it.each([
+    [30_000, ["a"]],
+    [30_001, ["a", "b"]],
+  ])("waits for a lost answer no longer than half a minute: after %i ms", (ms, expected) => {
     vi.useFakeTimers();
     const { sent, check } = setup();
     void check("a");
@@ -259,7 +301,12 @@ describe("the newest of a view", () => {
     for (const index of [0, 1]) deliver({ id: sent[index]?.id, reply: { kind: "working", done: 1, total: 0 } });
     client.leave("box");
     await flush();
-    expect([a(), other(), texts(sent).slice(4), client.progress.value]).toEqual(["null", "waits", ["give-up"], { done: 1, total: 0 }]);
+    expect([a(), other(), texts(sent).slice(4), client.progress.value]).toEqual([
+      "null",
+      "waits",
+      ["give-up"],
+      { done: 1, total: 0 },
+    ]);
     client.leave("nobody");
     expect(sent.length).toBe(5);
     void check("b"); // at once
@@ -268,7 +315,8 @@ describe("the newest of a view", () => {
 });
 
 describe("requests that nobody waits for", () => {
-  const spare = (made: Sent, signal = new AbortController().signal) => fate(made.client.spare({ kind: "check", text: "s" }, signal));
+  const spare = (made: Sent, signal = new AbortController().signal) =>
+    fate(made.client.spare({ kind: "check", text: "s" }, signal));
 
   it("are sent once nothing is under way, one after the other, and are not counted", async () => {
     vi.useFakeTimers();
@@ -313,18 +361,32 @@ describe("requests that nobody waits for", () => {
     expect(one()).toBe("null");
     const [ended, closed] = [new AbortController(), new AbortController()];
     fate(made.client.ask({ kind: "describe" }));
-    const [two, three] = [spare(made, ended.signal), made.client.spareAll([{ kind: "check", text: "t" }], closed.signal)];
+    const [two, three] = [
+      spare(made, ended.signal),
+      made.client.spareAll([{ kind: "check", text: "t" }], closed.signal),
+    ];
     ended.abort();
     made.end.abort();
     await flush();
-    expect([two(), await three, await made.client.spare({ kind: "describe" }, new AbortController().signal)]).toEqual(["null", [], null]);
+    expect([two(), await three, await made.client.spare({ kind: "describe" }, new AbortController().signal)]).toEqual([
+      "null",
+      [],
+      null,
+    ]);
     expect(texts(made.sent)).toEqual(["s", "describe"]);
   });
 
   it("go several at a time, each with its own answer", async () => {
     vi.useFakeTimers();
     const { sent, client, reply, deliver } = setup();
-    const asked = client.spareAll([{ kind: "check", text: "a" }, { kind: "check", text: "b" }, { kind: "check", text: "c" }], new AbortController().signal);
+    const asked = client.spareAll(
+      [
+        { kind: "check", text: "a" },
+        { kind: "check", text: "b" },
+        { kind: "check", text: "c" },
+      ],
+      new AbortController().signal,
+    );
     await flush();
     expect(texts(sent)).toEqual(["a", "b", "c"]);
     reply(2, "c");
@@ -346,7 +408,11 @@ describe("silence", () => {
     vi.advanceTimersByTime(SILENCE_MS - 1);
     expect(texts(sent)).toEqual(["a", "b"]);
     vi.advanceTimersByTime(1);
-    expect([texts(sent), sent[2]?.id === sent[0]?.id, client.unanswered.value]).toEqual([["a", "b", "a", "b"], true, false]);
+    expect([texts(sent), sent[2]?.id === sent[0]?.id, client.unanswered.value]).toEqual([
+      ["a", "b", "a", "b"],
+      true,
+      false,
+    ]);
     vi.advanceTimersByTime(SILENCE_MS - 1);
     expect(client.unanswered.value).toBe(false);
     vi.advanceTimersByTime(1);
@@ -391,7 +457,11 @@ describe("silence", () => {
     closed.end.abort();
     lost.lose();
     await vi.advanceTimersByTimeAsync(5 * SILENCE_MS);
-    expect([told, closed, lost].map((made) => [made.sent.length, made.client.unanswered.value])).toEqual([[1, false], [1, false], [1, false]]);
+    expect([told, closed, lost].map((made) => [made.sent.length, made.client.unanswered.value])).toEqual([
+      [1, false],
+      [1, false],
+      [1, false],
+    ]);
     expect(fates.map((one) => one())).toEqual(["closed", "lost"]);
   });
 
@@ -416,15 +486,23 @@ describe("a question", () => {
     client.leave("box");
     const [plain, check, again, givenUp] = sent;
     expect(plain).toEqual({ id: plain?.id, ask: { kind: "describe" } });
-    expect(check).toEqual({ id: check?.id, ask: { kind: "check", text: "a", padding: "none" }, cache: { id: "one", state: "1" } });
-    expect([again, givenUp]).toEqual([check, { id: givenUp?.id, ask: { kind: "give-up", id: check?.id }, cache: { id: "one", state: "1" } }]);
+    expect(check).toEqual({
+      id: check?.id,
+      ask: { kind: "check", text: "a", padding: "none" },
+      cache: { id: "one", state: "1" },
+    });
+    expect([again, givenUp]).toEqual([
+      check,
+      { id: givenUp?.id, ask: { kind: "give-up", id: check?.id }, cache: { id: "one", state: "1" } },
+    ]);
     expect(sent.map(({ id }) => id.split("-")[1])).toEqual(["1", "2", "2", "3"]);
   });
 
   it("that takes long is told of until the last of them is there", async () => {
     const { sent, client, reply, deliver } = setup();
     const [a, b] = [client.ask({ kind: "check", text: "a" }), client.ask({ kind: "check", text: "b" })];
-    const working = (index: number, done: number): void => deliver({ id: sent[index]?.id, reply: { kind: "working", done, total: 9 } });
+    const working = (index: number, done: number): void =>
+      deliver({ id: sent[index]?.id, reply: { kind: "working", done, total: 9 } });
     expect(client.progress.value).toBeNull();
     working(0, 1);
     working(1, 4);
@@ -436,12 +514,15 @@ describe("a question", () => {
     expect([client.progress.value, client.heard.value]).toEqual([null, 4]);
   });
 
-  it.each([null, undefined, 1, "x", [], {}, { id: 1 }, { id: null }, { reply: { kind: "tokens" } }])("is not answered by %j", (message) => {
-    const { client, deliver } = setup();
-    client.ask({ kind: "describe" }).catch(() => undefined);
-    deliver(message);
-    expect(client.heard.value).toBe(0);
-  });
+  it.each([null, undefined, 1, "x", [], {}, { id: 1 }, { id: null }, { reply: { kind: "tokens" } }])(
+    "is not answered by %j",
+    (message) => {
+      const { client, deliver } = setup();
+      client.ask({ kind: "describe" }).catch(() => undefined);
+      deliver(message);
+      expect(client.heard.value).toBe(0);
+    },
+  );
 
   it("is answered once: what comes again, or too late, is nobody's", async () => {
     const { client, reply, sent } = setup();
@@ -458,17 +539,29 @@ describe("a question", () => {
     await expect(refused).rejects.toMatchObject({ name: "RequestFailed", code: "x", message: "a‹U+202E›b" });
     const odd = client.ask({ kind: "describe" });
     deliver({ id: sent[1]?.id, reply: { kind: "tokens", tokens: [] } });
-    await expect(odd).rejects.toMatchObject({ code: "bad-answer", message: "The kernel answered with something else than what was asked. Are its versions mixed?" });
+    await expect(odd).rejects.toMatchObject({
+      code: "bad-answer",
+      message: "The kernel answered with something else than what was asked. Are its versions mixed?",
+    });
     const empty = client.ask({ kind: "describe" });
     deliver({ id: sent[2]?.id });
     await expect(empty).rejects.toMatchObject({ code: "bad-answer" });
     const named = client.ask({ kind: "attribute", by: "layer", target: { contrasts: [] } });
-    deliver({ id: sent[3]?.id, reply: { kind: "attribute", by: "layer", labels: ["embed", "a\u200bb"], notes: ["n"] } });
-    expect((await named).reply).toEqual({ kind: "attribute", by: "layer", labels: ["embed", "a‹U+200B›b"], notes: ["n"] });
+    deliver({
+      id: sent[3]?.id,
+      reply: { kind: "attribute", by: "layer", labels: ["embed", "a\u200bb"], notes: ["n"] },
+    });
+    expect((await named).reply).toEqual({
+      kind: "attribute",
+      by: "layer",
+      labels: ["embed", "a‹U+200B›b"],
+      notes: ["n"],
+    });
   });
 
   it.each<[string, (made: Sent) => void, string, string]>([
-    ["the kernel is gone", ({ lose }) => lose(), "lost", "The kernel side of this view is gone."], ["the view is closed", ({ end }) => end.abort(), "closed", "The view was closed."],
+    ["the kernel is gone", ({ lose }) => lose(), "lost", "The kernel side of this view is gone."],
+    ["the view is closed", ({ end }) => end.abort(), "closed", "The view was closed."],
   ])("is refused where %s", async (_, happen, code, message) => {
     vi.useFakeTimers();
     const made = setup();
@@ -520,7 +613,12 @@ describe("buffers", () => {
     expect([float32(undefined), words16(undefined)]).toEqual([new Float32Array(0), new Uint16Array(0)]);
     const bytes = Uint8Array.of(9, 1, 0, 2, 0, 3, 0, 4, 0);
     const [even, odd] = [new DataView(bytes.buffer, 0, 5), new DataView(bytes.buffer, 1, 7)];
-    expect([float32(even).length, float32(odd).length, words16(even).length, [...words16(odd)]]).toEqual([1, 1, 2, [1, 2, 3]]);
+    expect([float32(even).length, float32(odd).length, words16(even).length, [...words16(odd)]]).toEqual([
+      1,
+      1,
+      2,
+      [1, 2, 3],
+    ]);
     const aligned = new DataView(new Uint16Array([7, 8, 9]).buffer, 2, 4);
     expect([[...words16(aligned)], words16(aligned).buffer === aligned.buffer]).toEqual([[8, 9], true]); // not copied
     const four = new DataView(Float32Array.of(1, 2).buffer, 4);

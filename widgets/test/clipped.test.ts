@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
-import type { Target } from "../src/wire/protocol.gen";
 import { clippedLimit, endsOf } from "../src/draw/clipped";
 import { Hold } from "../src/state/held-scale";
 import { fitWords } from "../src/ui/fit-words";
+import type { Target } from "../src/wire/protocol.gen";
 import { all, open } from "./open";
 
 /** [row, column] with these peaks, in the second of two rows. */
-const map = (...peaks: number[]): Float32Array => Float32Array.from([...peaks.map(() => 0), ...peaks.map((peak, i) => (i % 2 ? -peak : peak))]);
+const map = (...peaks: number[]): Float32Array =>
+  Float32Array.from([...peaks.map(() => 0), ...peaks.map((peak, i) => (i % 2 ? -peak : peak))]);
 
 describe("the end of the position map's colours", () => {
   it.each<[string, Float32Array, number, number | null, number]>([
@@ -14,7 +15,13 @@ describe("the end of the position map's colours", () => {
     ["leaves out nothing that is not far out", map(5, 1, 2, 4, 3), 5, 4, 5],
     ["is the largest where an outlier is elsewhere among few", map(1, 80, 2, 4, 3), 5, 4, 80],
     ["leaves out one column in a hundred", map(1, 80, ...Array.from({ length: 199 }, () => 2)), 201, 200, 2],
-    ["never leaves out the last column, though the others have nothing", map(...Array.from({ length: 600 }, () => 0.001), 4), 601, 600, 4],
+    [
+      "never leaves out the last column, though the others have nothing",
+      map(...Array.from({ length: 600 }, () => 0.001), 4),
+      601,
+      600,
+      4,
+    ],
     ["reads no number where there is none", map(NaN, 1, NaN, 2), 4, 3, 2],
     ["of one position is its largest", map(7), 1, 0, 7],
     ["of nothing is zero", map(0, 0), 2, 1, 0],
@@ -46,7 +53,11 @@ describe("a range that is held", () => {
   it("stays while prompts change, says so in the legend, and another target lets go", async () => {
     const { root, model, settled } = await open({ prompt: 0, tab: "positions" });
     await settled();
-    const scale = (): string => root.querySelector(".rs-positions")?.parentElement?.querySelector(".rs-lower-controls:not([hidden]) .rs-scale")?.getAttribute("aria-label") ?? "";
+    const scale = (): string =>
+      root
+        .querySelector(".rs-positions")
+        ?.parentElement?.querySelector(".rs-lower-controls:not([hidden]) .rs-scale")
+        ?.getAttribute("aria-label") ?? "";
     const ends = (label: string): string[] => label.match(/[+−][\d.]+/g) ?? [];
     const before = ends(scale());
     for (const button of all(root, ".rs-hold")) button.click();
@@ -56,7 +67,10 @@ describe("a range that is held", () => {
     expect(ends(scale())).toEqual(before);
     expect(all(root, ".rs-hold").map((button) => button.getAttribute("aria-pressed"))).toEqual(["true", "true"]);
     const target = model.state.wire_target as Target;
-    model.set("wire_target", { ...target, contrasts: target.contrasts.map(({ answer, distractor }) => ({ answer: distractor, distractor: answer })) });
+    model.set("wire_target", {
+      ...target,
+      contrasts: target.contrasts.map(({ answer, distractor }) => ({ answer: distractor, distractor: answer })),
+    });
     await settled();
     expect(all(root, ".rs-hold").map((button) => button.getAttribute("aria-pressed"))).toEqual(["false", "false"]);
     expect(scale()).not.toContain("held");

@@ -1,13 +1,24 @@
 import { describe, expect, it } from "vitest";
+import { visible } from "../src/base/format";
 import { bars, lensX, percent } from "../src/draw/axis";
 import { divergingRgb, limitOf, sequentialRgb } from "../src/draw/colours";
 import { half } from "../src/wire/half";
-import { visible } from "../src/base/format";
 
 describe("half floats", () => {
   it.each([
-    [0x0000, 0], [0x8000, -0], [0x3c00, 1], [0xc000, -2], [0x3800, 0.5], [0x3555, 0.333251953125], [0x7bff, 65504],
-    [0x0400, 2 ** -14], [0x03ff, 1023 * 2 ** -24], [0x0001, 2 ** -24], [0x7c00, Infinity], [0xfc00, -Infinity], [0x7e00, NaN],
+    [0x0000, 0],
+    [0x8000, -0],
+    [0x3c00, 1],
+    [0xc000, -2],
+    [0x3800, 0.5],
+    [0x3555, 0.333251953125],
+    [0x7bff, 65504],
+    [0x0400, 2 ** -14],
+    [0x03ff, 1023 * 2 ** -24],
+    [0x0001, 2 ** -24],
+    [0x7c00, Infinity],
+    [0xfc00, -Infinity],
+    [0x7e00, NaN],
   ])("0x%s", (bits, value) => expect(half(bits)).toBe(value));
 });
 
@@ -36,10 +47,18 @@ describe("axis", () => {
     ["attention, MLP", ["2_attn_out", "2_mlp_out"], ["attention 2-2.5", "mlp 2.5-3"]],
     ["a mixer in attention's place", ["2_mixer_out", "2_mlp_out"], ["other 2-2.5", "mlp 2.5-3"]],
     ["only a mixer", ["2_mixer_out"], ["other 2-3"]],
-    ["both beside an MLP", ["2_attn_out", "2_mixer_out", "2_mlp_out"], ["attention 2-2.25", "other 2.25-2.5", "mlp 2.5-3"]],
+    [
+      "both beside an MLP",
+      ["2_attn_out", "2_mixer_out", "2_mlp_out"],
+      ["attention 2-2.25", "other 2.25-2.5", "mlp 2.5-3"],
+    ],
     ["only attention", ["2_attn_out"], ["attention 2-2.5"]],
   ])("puts every sublayer into its layer: %s", (_, labels, places) => {
-    expect(bars(["embed", ...labels]).slice(1).map((b) => `${b.kind} ${b.from}-${b.to}`)).toEqual(places);
+    expect(
+      bars(["embed", ...labels])
+        .slice(1)
+        .map((b) => `${b.kind} ${b.from}-${b.to}`),
+    ).toEqual(places);
   });
 });
 

@@ -10,22 +10,47 @@ import { fileParts } from "../src/export/sight";
 import { figure } from "../src/export/svg/figure";
 import { cut } from "../src/export/svg/xml";
 import { tableOf } from "../src/export/tables";
-import type { Contrast } from "../src/wire/protocol.gen";
 import { Store } from "../src/state/store";
+import type { Contrast } from "../src/wire/protocol.gen";
 import { all, key, open, SHAPE, text } from "./open";
 
 const HOSTILE = [
-  "<img src=x onerror=alert(1)>", "]]><script>alert(1)</script>", "שלום\u202eעולם", "🙂👩‍👩‍👧", "a\nb\r\nc\td", "\u0000\u0001\u001b[31m\u007f\ufffe\ud800", "x".repeat(10_000),
-  "e" + "\u0301".repeat(10_000), '=HYPERLINK("http://x")', "@x", "-1", "+1", " =1", "'=1", "'s", '"quoted", "twice"', "", "&amp;",
+  "<img src=x onerror=alert(1)>",
+  "]]><script>alert(1)</script>",
+  "שלום\u202eעולם",
+  "🙂👩‍👩‍👧",
+  "a\nb\r\nc\td",
+  "\u0000\u0001\u001b[31m\u007f\ufffe\ud800",
+  "x".repeat(10_000),
+  `e${"\u0301".repeat(10_000)}`,
+  '=HYPERLINK("http://x")',
+  "@x",
+  "-1",
+  "+1",
+  " =1",
+  "'=1",
+  "'s",
+  '"quoted", "twice"',
+  "",
+  "&amp;",
 ];
 const each = (...sides: string[]): Contrast => {
   const [answer = [], distractor = []] = sides.map((text) => [{ id: text.charCodeAt(1), text }]);
   return { answer, distractor };
 };
 const POSITIONS = HOSTILE.length;
-const numbers = (count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** (-(i % 5)));
+const numbers = (count: number): Float32Array =>
+  Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** -(i % 5));
 const setting: Setting = {
-  cache: "cache", quantity: "mean logit difference", source: ["tiny", ...HOSTILE], target: HOSTILE[0] ?? "", place: HOSTILE[2] ?? "", tokens: HOSTILE.map((token) => ({ text: token, shown: token, mark: "" })), destination: 3, layers: 2, prompts: 4,
+  cache: "cache",
+  quantity: "mean logit difference",
+  source: ["tiny", ...HOSTILE],
+  target: HOSTILE[0] ?? "",
+  place: HOSTILE[2] ?? "",
+  tokens: HOSTILE.map((token) => ({ text: token, shown: token, mark: "" })),
+  destination: 3,
+  layers: 2,
+  prompts: 4,
 };
 const labels = ["embed", "0_attn_out", "0_mlp_out", "1_attn_out", "1_mlp_out"];
 const rows = labels.map((name, i) => ({ name, value: Math.fround(Math.cos(i)), std: Math.fround(0.1 * i) }));
@@ -34,15 +59,91 @@ const pattern = numbers(POSITIONS ** 2).map(Math.abs);
 const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] = [
   { picture: { picture: "lens", points: rows, norm: "frozen" }, marks: [".points > circle", 5], lines: 5 },
   { picture: { picture: "layers", rows }, marks: [".bars > rect", 5], lines: 5 },
-  { picture: { picture: "heads", layers: 2, heads: 3, values: numbers(6), std: numbers(6), score: null, pinned: ["L1H2"] }, marks: [".cells > rect", 6], lines: 6 },
-  { picture: { picture: "heads", layers: 2, heads: 3, values: numbers(6), std: null, pinned: [], score: { name: "copying", meaning: HOSTILE[0] ?? "", low: -1, high: 1, values: numbers(6) } }, marks: [".cells > rect", 6], lines: 6 },
+  {
+    picture: {
+      picture: "heads",
+      layers: 2,
+      heads: 3,
+      values: numbers(6),
+      std: numbers(6),
+      score: null,
+      pinned: ["L1H2"],
+    },
+    marks: [".cells > rect", 6],
+    lines: 6,
+  },
+  {
+    picture: {
+      picture: "heads",
+      layers: 2,
+      heads: 3,
+      values: numbers(6),
+      std: null,
+      pinned: [],
+      score: { name: "copying", meaning: HOSTILE[0] ?? "", low: -1, high: 1, values: numbers(6) },
+    },
+    marks: [".cells > rect", 6],
+    lines: 6,
+  },
   { picture: { picture: "ranking", of: "neurons", rows }, marks: [".bars > rect", 5], lines: 5 },
-  { picture: { picture: "attention", weighting: "pattern", ownRange: false, pool: "peak", maps: ["L0H0", "L1H2"].map((name) => ({ name, value: 1, ...everything(POSITIONS), step: 1, maps: { pattern, contribution: numbers(POSITIONS ** 2) }, brings: numbers(POSITIONS) })) },
-    marks: [".cells > rect", 2 * POSITIONS ** 2], lines: 2 * POSITIONS ** 2 },
-  { picture: { picture: "positions", by: "layer", labels, positions: POSITIONS, values: numbers(5 * POSITIONS), own: numbers(POSITIONS), limit: 1 }, marks: [".cells > rect", 5 * POSITIONS], lines: 6 * POSITIONS },
-  { picture: { picture: "token-lens", points: ["0_pre", "final_post"], start: 0, cells: [0, 1].map(() => HOSTILE.map((token) => ({ tokens: [token, "b"], probabilities: [0.75, 0.125], answer: 0.5, rank: 1 }))) },
-    marks: [".cells > rect", 2 * POSITIONS], lines: 4 * POSITIONS },
-  { picture: { picture: "prompts", head: "L1H2", quantity: "logit difference", mean: 0.125, std: 0.375, rows: [{ prompt: 1, value: 0.5 }, { prompt: 0, value: -0.25 }] }, marks: [".bars > rect", 2], lines: 2 },
+  {
+    picture: {
+      picture: "attention",
+      weighting: "pattern",
+      ownRange: false,
+      pool: "peak",
+      maps: ["L0H0", "L1H2"].map((name) => ({
+        name,
+        value: 1,
+        ...everything(POSITIONS),
+        step: 1,
+        maps: { pattern, contribution: numbers(POSITIONS ** 2) },
+        brings: numbers(POSITIONS),
+      })),
+    },
+    marks: [".cells > rect", 2 * POSITIONS ** 2],
+    lines: 2 * POSITIONS ** 2,
+  },
+  {
+    picture: {
+      picture: "positions",
+      by: "layer",
+      labels,
+      positions: POSITIONS,
+      values: numbers(5 * POSITIONS),
+      own: numbers(POSITIONS),
+      limit: 1,
+    },
+    marks: [".cells > rect", 5 * POSITIONS],
+    lines: 6 * POSITIONS,
+  },
+  {
+    picture: {
+      picture: "token-lens",
+      points: ["0_pre", "final_post"],
+      start: 0,
+      cells: [0, 1].map(() =>
+        HOSTILE.map((token) => ({ tokens: [token, "b"], probabilities: [0.75, 0.125], answer: 0.5, rank: 1 })),
+      ),
+    },
+    marks: [".cells > rect", 2 * POSITIONS],
+    lines: 4 * POSITIONS,
+  },
+  {
+    picture: {
+      picture: "prompts",
+      head: "L1H2",
+      quantity: "logit difference",
+      mean: 0.125,
+      std: 0.375,
+      rows: [
+        { prompt: 1, value: 0.5 },
+        { prompt: 0, value: -0.25 },
+      ],
+    },
+    marks: [".bars > rect", 2],
+    lines: 2,
+  },
 ];
 
 /** RFC 4180, by its grammar. */
@@ -76,35 +177,74 @@ describe("CSV", () => {
   });
 
   it("writes the shortest decimals that are the same float32, and nothing for what is not known", () => {
-    expect([0.1, 1 / 3, 16777216, 1e-45, -0].map((v) => shortest(Math.fround(v)))).toEqual(["0.1", "0.33333334", "16777216", "1e-45", "0"]);
+    expect([0.1, 1 / 3, 16777216, 1e-45, -0].map((v) => shortest(Math.fround(v)))).toEqual([
+      "0.1",
+      "0.33333334",
+      "16777216",
+      "1e-45",
+      "0",
+    ]);
     expect([shortest(NaN), shortest(-Infinity), shortest(0.1 + 0.2)]).toEqual(["", "-inf", "0.30000000000000004"]);
     for (const value of numbers(2000)) expect(Math.fround(Number(shortest(value)))).toBe(value);
   });
 });
 
 describe("figures", () => {
-  it.each(PICTURES)("of $picture.picture are well-formed, have a mark for each value, and hold hostile tokens as text only", ({ picture, marks: [selector, count] }) => {
-    const source = figure(picture, setting);
-    expect(source).not.toMatch(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])/);
-    expect(source.length).toBeLessThan(400_000);
-    const svg = new DOMParser().parseFromString(source, "image/svg+xml").documentElement;
-    expect(svg.tagName).toBe("svg");
-    expect(svg.querySelectorAll(selector)).toHaveLength(count);
-    const known = new Set(["svg", "title", "g", "rect", "text", "tspan", "line", "path", "circle", "defs", "linearGradient", "stop", "image"]);
-    expect([...svg.querySelectorAll("*")].map((node) => node.tagName).filter((name) => !known.has(name))).toEqual([]);
-    expect([...svg.querySelectorAll("*")].flatMap((node) => [...node.attributes]).map(({ name }) => name).filter((name) => /^on|href/.test(name))).toEqual([]);
-    expect(source).not.toContain("NaN");
-  });
+  it.each(PICTURES)(
+    "of $picture.picture are well-formed, have a mark for each value, and hold hostile tokens as text only",
+    ({ picture, marks: [selector, count] }) => {
+      const source = figure(picture, setting);
+      expect(source).not.toMatch(
+        /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])/,
+      );
+      expect(source.length).toBeLessThan(400_000);
+      const svg = new DOMParser().parseFromString(source, "image/svg+xml").documentElement;
+      expect(svg.tagName).toBe("svg");
+      expect(svg.querySelectorAll(selector)).toHaveLength(count);
+      const known = new Set([
+        "svg",
+        "title",
+        "g",
+        "rect",
+        "text",
+        "tspan",
+        "line",
+        "path",
+        "circle",
+        "defs",
+        "linearGradient",
+        "stop",
+        "image",
+      ]);
+      expect([...svg.querySelectorAll("*")].map((node) => node.tagName).filter((name) => !known.has(name))).toEqual([]);
+      expect(
+        [...svg.querySelectorAll("*")]
+          .flatMap((node) => [...node.attributes])
+          .map(({ name }) => name)
+          .filter((name) => /^on|href/.test(name)),
+      ).toEqual([]);
+      expect(source).not.toContain("NaN");
+    },
+  );
 
   it("show control characters by their signs and cut what is long", () => {
-    expect(figure({ picture: "prompts", head: "a\u0000b", quantity: "logit", mean: NaN, std: NaN, rows: [] }, setting)).toContain("a‹U+0000›b");
-    expect([cut("x".repeat(10_000), 5), cut("日本語です", 6), cut("short", 10)]).toEqual(["xxxxx…", "日本語…", "short"]);
+    expect(
+      figure({ picture: "prompts", head: "a\u0000b", quantity: "logit", mean: NaN, std: NaN, rows: [] }, setting),
+    ).toContain("a‹U+0000›b");
+    expect([cut("x".repeat(10_000), 5), cut("日本語です", 6), cut("short", 10)]).toEqual([
+      "xxxxx…",
+      "日本語…",
+      "short",
+    ]);
   });
 });
 
 it("says in a PNG how large it is", () => {
   const bytes = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
-  const [header, rest] = ["89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55", "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"];
+  const [header, rest] = [
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55",
+    "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082",
+  ];
   const chunk = "000000097048597300005c4600005c460114944341"; // 23622 dots a metre, as Python’s zlib sums it
   expect(withResolution(bytes(header + rest), 600)).toEqual(bytes(header + chunk + rest));
 });
@@ -117,15 +257,36 @@ it.each([
   [{ contrasts: [], direction: "d" }, 0, 2, ["cache", "d", "prompt0"]],
 ])("calls files by cache, target and prompt: %j, prompt %s of %s", (target, prompt, prompts, parts) => {
   const store = new Store();
-  store.facts.value = { kind: "describe", name: "cache", model: "", layers: 1, heads: 1, prompts, positions: 1, dtype: "", device: "", bytes: 0, missing: [], last: [], has_tokens: true };
+  store.facts.value = {
+    kind: "describe",
+    name: "cache",
+    model: "",
+    layers: 1,
+    heads: 1,
+    prompts,
+    positions: 1,
+    dtype: "",
+    device: "",
+    bytes: 0,
+    missing: [],
+    last: [],
+    has_tokens: true,
+  };
   [store.target.value, store.prompt.value] = [target, prompt];
   expect(fileParts(store)).toEqual(parts);
 });
 
 it("names files so that every file system takes them, and keeps pictures within 16 megapixels", () => {
-  expect([fileName('runs["../clean"]', "heads"), fileName("../..", ""), fileName("кэш", "lens")]).toEqual(["runs-clean-heads", "residscope", "кэш-lens"]);
+  expect([fileName('runs["../clean"]', "heads"), fileName("../..", ""), fileName("кэш", "lens")]).toEqual([
+    "runs-clean-heads",
+    "residscope",
+    "кэш-lens",
+  ]);
   const long = fileName("字".repeat(99), "𝒳".repeat(99), "a".repeat(99), "heads");
-  expect([long, new TextEncoder().encode(long).length < 250]).toEqual([`${"字".repeat(20)}-${"𝒳".repeat(15)}-${"a".repeat(60)}-heads`, true]);
+  expect([long, new TextEncoder().encode(long).length < 250]).toEqual([
+    `${"字".repeat(20)}-${"𝒳".repeat(15)}-${"a".repeat(60)}-heads`,
+    true,
+  ]);
   expect(pixelSize(72, 144)).toEqual({ width: 600, height: 1200 });
   const { width, height } = pixelSize(2000, 1500);
   expect(width * height).toBeLessThanOrEqual(16_000_000);
@@ -150,14 +311,24 @@ describe("the menu", () => {
 
   it("lists what is in sight, walks by arrows, and gives the focus back", async () => {
     const { button, menu, model } = await opened();
-    expect(all(menu ?? document.body, '[role="rowheader"]').map(text)).toEqual(["Logit lens", "Layers", "Heads", "Top heads", "Attention L1H1"]);
+    expect(all(menu ?? document.body, '[role="rowheader"]').map(text)).toEqual([
+      "Logit lens",
+      "Layers",
+      "Heads",
+      "Top heads",
+      "Attention L1H1",
+    ]);
     expect(document.activeElement?.getAttribute("aria-label")).toBe("Logit lens: Code");
     for (const name of ["ArrowDown", "ArrowDown", "ArrowRight"]) key(document.activeElement, name);
     expect(document.activeElement?.getAttribute("aria-label")).toBe("Heads: CSV");
     key(document.activeElement, "End");
     expect(text(document.activeElement)).toBe("Stand-alone page (.html)");
     key(document.activeElement, "Escape");
-    expect([menu?.hidden, button?.getAttribute("aria-expanded"), document.activeElement === button]).toEqual([true, "false", true]);
+    expect([menu?.hidden, button?.getAttribute("aria-expanded"), document.activeElement === button]).toEqual([
+      true,
+      "false",
+      true,
+    ]);
     expect(model.state.heads).toEqual(["L1H1"]); // the first Esc closes the menu only
   });
 
@@ -167,7 +338,9 @@ describe("the menu", () => {
     await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
     const records = parsed((await saved[0]?.blob.text()) ?? "");
     expect(records[0]).toEqual(["layer", "head", "value"]);
-    const cells = all(root, '[role="grid"] .rs-cell').map((cell) => cell.getAttribute("aria-label")?.split(" ").at(-1)?.replace("−", "-"));
+    const cells = all(root, '[role="grid"] .rs-cell').map((cell) =>
+      cell.getAttribute("aria-label")?.split(" ").at(-1)?.replace("−", "-"),
+    );
     records.slice(1).forEach(([layer, head, value], i) => {
       expect([Number(layer), Number(head)]).toEqual([Math.floor(i / SHAPE.heads), i % SHAPE.heads]);
       expect(Number(value)).toBeCloseTo(Number(cells[i]), 2);
@@ -182,19 +355,39 @@ describe("the menu", () => {
 
   it.each([
     ["positions", "Positions", ["component", "position", "token", "value"], 7 * SHAPE.positions, { prompt: 0 }],
-    ["token-lens", "Token lens", ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], null, { prompt: 0 }],
+    [
+      "token-lens",
+      "Token lens",
+      ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"],
+      null,
+      { prompt: 0 },
+    ],
     ["prompts", "Prompts", ["prompt", "value"], SHAPE.prompts, { prompt: null, heads: [] }],
   ] as const)("takes what the tab %s shows", async (tab, title, columns, lines, traits) => {
     const { menu, press, saved, said } = await opened(undefined, { tab, ...traits });
-    await vi.waitFor(() => expect(all(menu ?? document.body, '[role="rowheader"]').map(text).at(-1)).toBe(title));
+    await vi.waitFor(() =>
+      expect(
+        all(menu ?? document.body, '[role="rowheader"]')
+          .map(text)
+          .at(-1),
+      ).toBe(title),
+    );
     press(`${title}: CSV`);
-    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.csv given to the browser to save`));
+    await vi.waitFor(() =>
+      expect(said()).toBe(
+        `cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.csv given to the browser to save`,
+      ),
+    );
     const [header, ...records] = parsed((await saved[0]?.blob.text()) ?? "");
     expect(header).toEqual(columns);
     if (lines === null) expect(records.length).toBeGreaterThan(0);
     else expect(records).toHaveLength(lines);
     press(`${title}: SVG`);
-    await vi.waitFor(() => expect(said()).toBe(`cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.svg given to the browser to save`));
+    await vi.waitFor(() =>
+      expect(said()).toBe(
+        `cache-Mary-John-${traits.prompt === null ? "mean-of-2" : "prompt0"}-${tab}.svg given to the browser to save`,
+      ),
+    );
   });
 
   it("copies code, or shows it where the clipboard is closed", async () => {
@@ -204,9 +397,21 @@ describe("the menu", () => {
     await vi.waitFor(() => expect(menu?.querySelector("textarea")?.value).toContain("import residscope"));
     expect(said()).toContain("Copy the code by hand");
     expect(document.activeElement).toBe(menu?.querySelector("textarea"));
-    expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "code", picture: "heads", shown: { heads: ["L1H1"], prompt: 0, position: "last" } });
+    expect(model.asked.at(-1)?.ask).toMatchObject({
+      kind: "code",
+      picture: "heads",
+      shown: { heads: ["L1H1"], prompt: 0, position: "last" },
+    });
     const write = vi.fn(async (items: ClipboardItem[]) => void (await items[0]?.getType("text/plain")));
-    vi.stubGlobal("ClipboardItem", class { constructor(readonly items: Record<string, Promise<Blob>>) {} getType(type: string): Promise<Blob> | undefined { return this.items[type]; } });
+    vi.stubGlobal(
+      "ClipboardItem",
+      class {
+        constructor(readonly items: Record<string, Promise<Blob>>) {}
+        getType(type: string): Promise<Blob> | undefined {
+          return this.items[type];
+        }
+      },
+    );
     vi.stubGlobal("navigator", { clipboard: { write } });
     press("Heads: Code");
     await vi.waitFor(() => expect(said()).toBe("Code copied: # heads …"));
@@ -215,13 +420,17 @@ describe("the menu", () => {
 
   it("saves no earlier selection's figures under a new one's caption", async () => {
     const honest = fakeKernel(SHAPE);
-    const { root, press, said, saved, menu, model } = await opened((ask) => ("prompt" in ask && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep hook_z." } } : honest(ask)));
+    const { root, press, said, saved, menu, model } = await opened((ask) =>
+      "prompt" in ask && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep hook_z." } } : honest(ask),
+    );
     model.set("prompt", 1);
     press("Heads: SVG");
     await vi.waitFor(() => expect(said()).toContain("still computing"));
     await vi.waitFor(() => expect([all(menu ?? document.body, '[role="rowheader"]'), saved]).toEqual([[], []]));
     model.set("prompt", 0);
-    await vi.waitFor(() => expect([root.dataset["state"], root.hasAttribute("data-computing")]).toEqual(["ready", false]));
+    await vi.waitFor(() =>
+      expect([root.dataset["state"], root.hasAttribute("data-computing")]).toEqual(["ready", false]),
+    );
     press("Heads: CSV");
     await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
   });
@@ -230,7 +439,10 @@ describe("the menu", () => {
     const honest = fakeKernel(SHAPE);
     let rounds = 0;
     const { menu, said, saved, model } = await opened((ask) =>
-      ask.kind === "page" && rounds++ < 500 ? { reply: { kind: "working", done: 3, total: 9 }, buffers: [] } : honest(ask));
+      ask.kind === "page" && rounds++ < 500
+        ? { reply: { kind: "working", done: 3, total: 9 }, buffers: [] }
+        : honest(ask),
+    );
     menu?.querySelector<HTMLElement>(".rs-export-page")?.click();
     await vi.waitFor(() => expect(said()).toContain("3 of 9"));
     menu?.querySelector<HTMLElement>(".rs-export-said button")?.click();
@@ -241,14 +453,24 @@ describe("the menu", () => {
 
   it("says a refusal in the kernel's words", async () => {
     const honest = fakeKernel(SHAPE);
-    const { press, said } = await opened((ask) => (ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask)));
+    const { press, said } = await opened((ask) =>
+      ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask),
+    );
     press("Layers: Code");
     await vi.waitFor(() => expect(said()).toBe("This cannot be written as code."));
   });
 });
 
 it("a figure marks what lies beyond its colours, and says where they end", () => {
-  const picture = { picture: "positions", by: "layer", labels: labels.slice(0, 1), positions: 3, values: Float32Array.of(7.5, -4, NaN), own: numbers(3), limit: 4 } as const;
+  const picture = {
+    picture: "positions",
+    by: "layer",
+    labels: labels.slice(0, 1),
+    positions: 3,
+    values: Float32Array.of(7.5, -4, NaN),
+    own: numbers(3),
+    limit: 4,
+  } as const;
   const drawn = figure(picture, setting);
   expect(drawn.match(/<circle/g)).toHaveLength(1);
   expect(drawn).toContain("a dot: beyond the colours, which end at ±4.00");

@@ -7,7 +7,8 @@ const stops = (node: Element | null): string[] => {
   const image = node?.getAttribute("style") ?? "";
   return image.slice(image.indexOf("(") + 1, image.lastIndexOf(")")).split(/, (?=rgb)/);
 };
-const number = (words: string | null | undefined): number => Number((words ?? "").replace("−", "-").replace(/[^\d.e+-].*/, ""));
+const number = (words: string | null | undefined): number =>
+  Number((words ?? "").replace("−", "-").replace(/[^\d.e+-].*/, ""));
 const [MINUS, PLUS] = [-1, 1].map((value) => css(divergingRgb(value, 1, "light")));
 const [LITTLE, MUCH] = [0, 1].map((value) => css(sequentialRgb(value, "light")));
 
@@ -17,7 +18,10 @@ describe("the head map", () => {
     await settled();
     const scale = root.querySelector(".rs-bar-scale");
     const [low, high] = all(root, ".rs-bar-scale > span").map((end) => text(end));
-    const cells = all(root, ".rs-grid [data-head]").map((cell) => ({ value: number(cell.getAttribute("aria-label")?.split(" ")[1]), colour: cell.style.backgroundColor }));
+    const cells = all(root, ".rs-grid [data-head]").map((cell) => ({
+      value: number(cell.getAttribute("aria-label")?.split(" ")[1]),
+      colour: cell.style.backgroundColor,
+    }));
     const largest = Math.max(...cells.map(({ value }) => Math.abs(value)));
     expect([low?.charAt(0), high?.charAt(0), number(low), number(high)]).toEqual(["−", "+", -largest, largest]);
     expect([...(scale?.children ?? [])].map((child) => child.className)).toEqual(["", "rs-bar-colours", ""]);
@@ -31,8 +35,13 @@ describe("the head map", () => {
     const { root, settled } = await open();
     await settled();
     expect(all(root, "h3").map(text)).toContain("Heads layer ↓ × head →");
-    expect(all(root, '.rs-grid [role="row"]').map((row) => all(row, "[data-head]").map((cell) => cell.dataset["head"]))).toEqual(
-      Array.from({ length: SHAPE.layers }, (_, layer) => Array.from({ length: SHAPE.heads }, (_, head) => `L${layer}H${head}`)));
+    expect(
+      all(root, '.rs-grid [role="row"]').map((row) => all(row, "[data-head]").map((cell) => cell.dataset["head"])),
+    ).toEqual(
+      Array.from({ length: SHAPE.layers }, (_, layer) =>
+        Array.from({ length: SHAPE.heads }, (_, head) => `L${layer}H${head}`),
+      ),
+    );
   });
 });
 
@@ -40,7 +49,14 @@ describe("attention's scale", () => {
   it.each([
     ["pattern", /^0$/, /^1 attention$/, "Colour scale: Attention from 0 to 1", LITTLE, MUCH],
     ["value", /^0$/, /^[\d.]+ × ‖v W_O‖$/, /^Colour scale: Value-weighted from 0 to [\d.]+$/, LITTLE, MUCH],
-    ["contribution", /^−[\d.]+$/, /^\+[\d.]+ logits$/, /^Colour scale: Contribution from minus \+[\d.]+ to \+[\d.]+$/, MINUS, PLUS],
+    [
+      "contribution",
+      /^−[\d.]+$/,
+      /^\+[\d.]+ logits$/,
+      /^Colour scale: Contribution from minus \+[\d.]+ to \+[\d.]+$/,
+      MINUS,
+      PLUS,
+    ],
   ] as const)("ends as its figures do: %s", async (weighting, low, high, label, first, last) => {
     const { root, settled } = await open({ heads: ["L0H0"], weighting });
     await settled();
@@ -58,19 +74,31 @@ describe("the position map", () => {
     const { root, settled } = await open({ tab: "positions" });
     await settled();
     const scale = (): HTMLElement | null => root.querySelector('.rs-scale[aria-label^="colours from"]');
-    await vi.waitFor(() => expect(scale()?.getAttribute("aria-label")).toMatch(/^colours from [≤ ]*−[\d.]+ to [≥ ]*\+[\d.]+/));
+    await vi.waitFor(() =>
+      expect(scale()?.getAttribute("aria-label")).toMatch(/^colours from [≤ ]*−[\d.]+ to [≥ ]*\+[\d.]+/),
+    );
     expect(text(scale())).toMatch(/^[≤ ]*−[\d.]+ ?[≥ ]*\+[\d.]+$/);
     expect(scale()?.querySelector("i")?.getAttribute("style")).toContain(`to right, ${MINUS}`);
     const field = root.querySelector(".rs-sheet-field");
     const rows = all(root, ".rs-sheet-names > span").map((name) => text(name));
     const columns = all(root, ".rs-sheet-tokens > span").map((name) => text(name));
-    expect([rows.length, columns.length]).toEqual([2 * SHAPE.layers, SHAPE.positions].map((count) => expect.toSatisfy((n: number) => n >= count)));
+    expect([rows.length, columns.length]).toEqual(
+      [2 * SHAPE.layers, SHAPE.positions].map((count) => expect.toSatisfy((n: number) => n >= count)),
+    );
     key(field, "Home"); // enters at the first row
     key(field, "Home");
-    for (const [column, press] of [[0, "Home"], [1, "ArrowRight"], [SHAPE.positions - 1, "End"]] as const) {
+    for (const [column, press] of [
+      [0, "Home"],
+      [1, "ArrowRight"],
+      [SHAPE.positions - 1, "End"],
+    ] as const) {
       key(field, press);
       const name = columns[column] ?? "";
-      expect(text(root.querySelector(".rs-sentence"))).toMatch(new RegExp(`^${rows[0]} (adds|takes) [+−]?[\\d.]+ (to|from) the logit difference at “${name}” \\(position ${column}\\)$`));
+      expect(text(root.querySelector(".rs-sentence"))).toMatch(
+        new RegExp(
+          `^${rows[0]} (adds|takes) [+−]?[\\d.]+ (to|from) the logit difference at “${name}” \\(position ${column}\\)$`,
+        ),
+      );
     }
     key(field, "PageDown");
     expect(text(root.querySelector(".rs-sentence"))).toMatch(new RegExp(`^${rows.at(-1)} `));
@@ -81,12 +109,21 @@ describe("the position map", () => {
 });
 
 describe("lens and layers", () => {
-  it.each([[".rs-lens", "Logit lens: logit difference from "], [".rs-layers", "Layers, largest: "]])("count from zero to the right where that adds: %s", async (chart, summary) => {
+  it.each([
+    [".rs-lens", "Logit lens: logit difference from "],
+    [".rs-layers", "Layers, largest: "],
+  ])("count from zero to the right where that adds: %s", async (chart, summary) => {
     const { root, settled } = await open();
     await settled();
-    const ticks = all(root, `${chart} .rs-ticks > span`).map((tick) => [number(text(tick)), number(tick.getAttribute("style")?.replace("left:", ""))]);
+    const ticks = all(root, `${chart} .rs-ticks > span`).map((tick) => [
+      number(text(tick)),
+      number(tick.getAttribute("style")?.replace("left:", "")),
+    ]);
     expect(ticks.length).toBe(2);
-    expect(ticks.find(([value]) => value === 0)?.[1]).toBeCloseTo(number(root.querySelector(`${chart} .rs-zero`)?.getAttribute("style")?.replace("left:", "")), 6);
+    expect(ticks.find(([value]) => value === 0)?.[1]).toBeCloseTo(
+      number(root.querySelector(`${chart} .rs-zero`)?.getAttribute("style")?.replace("left:", "")),
+      6,
+    );
     const [[a = 0, at = 0] = [], [b = 0, to = 0] = []] = ticks;
     expect(Math.sign(b - a)).toBe(Math.sign(to - at));
     expect(root.querySelector(`${chart} .rs-plot`)?.getAttribute("aria-label")).toContain(summary);
@@ -104,10 +141,19 @@ describe("lens and layers", () => {
     };
     const bars = read(".rs-layers");
     expect(bars.length).toBeGreaterThanOrEqual(2 * SHAPE.layers);
-    for (const said of bars) expect(said).toMatch(/ adds \+[\d.]+ to the logit difference| takes −[\d.]+ from the logit difference| adds 0\.00 to the logit difference/);
-    expect(bars.map((said) => said.split(":")[0])).toEqual(expect.arrayContaining(["0_attn_out", "0_mlp_out", "2_attn_out", "2_mlp_out"]));
-    expect(bars.find((said) => said.startsWith("1_attn_out"))).toMatch(/^1_attn_out: the attention of layer 1 (adds|takes)/);
-    expect(bars.find((said) => said.startsWith("1_mlp_out"))).toMatch(/^1_mlp_out: the MLP of layer 1 .+ · click for its neurons$/);
+    for (const said of bars)
+      expect(said).toMatch(
+        / adds \+[\d.]+ to the logit difference| takes −[\d.]+ from the logit difference| adds 0\.00 to the logit difference/,
+      );
+    expect(bars.map((said) => said.split(":")[0])).toEqual(
+      expect.arrayContaining(["0_attn_out", "0_mlp_out", "2_attn_out", "2_mlp_out"]),
+    );
+    expect(bars.find((said) => said.startsWith("1_attn_out"))).toMatch(
+      /^1_attn_out: the attention of layer 1 (adds|takes)/,
+    );
+    expect(bars.find((said) => said.startsWith("1_mlp_out"))).toMatch(
+      /^1_mlp_out: the MLP of layer 1 .+ · click for its neurons$/,
+    );
     const points = read(".rs-lens");
     expect(points[0]).toMatch(/^Logit lens before the first layer \(0_pre\): logit difference [+−]?[\d.]+$/);
     expect(points.at(-1)).toMatch(/^Logit lens after the last layer \(final_post\): logit difference [+−]?[\d.]+$/);

@@ -11,7 +11,10 @@ describe("a text from outside", () => {
     expect(legible(legible(text))).toBe(legible(text));
   });
 
-  it.each([["with", Intl.Segmenter], ["without", undefined]])("is not longer than can be read, %s a browser that finds its characters", (_, segmenter) => {
+  it.each([
+    ["with", Intl.Segmenter],
+    ["without", undefined],
+  ])("is not longer than can be read, %s a browser that finds its characters", (_, segmenter) => {
     const own = Intl.Segmenter;
     Object.defineProperty(Intl, "Segmenter", { value: segmenter, configurable: true });
     try {

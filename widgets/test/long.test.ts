@@ -2,19 +2,19 @@ import { describe, expect, it, vi } from "vitest";
 import { downSampled } from "../dev/down-sampled";
 import { fakeKernel } from "../dev/fake-kernel";
 import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "../src/draw/plane";
+import type { Traits } from "../src/entry/anywidget";
 import { inSight, settingOf } from "../src/export/sight";
 import { figure } from "../src/export/svg/figure";
 import { tableOf } from "../src/export/tables";
+import { Store } from "../src/state/store";
 import { unpacked } from "../src/views/attention/attention-data";
 import { strongest } from "../src/views/attention/attention-words";
 import { labelled } from "../src/views/attention/card-labels";
-import { Store } from "../src/state/store";
-import type { Traits } from "../src/entry/anywidget";
 import { all, key, open, text } from "./open";
 
 const POSITIONS = 520;
 const SHAPE = { layers: 1, heads: 2, positions: POSITIONS, prompts: 1 };
-const random = Float32Array.from({ length: 30 * 30 }, (_, i) => Math.sin(i * 12.9898) * 43758.5453 % 1);
+const random = Float32Array.from({ length: 30 * 30 }, (_, i) => (Math.sin(i * 12.9898) * 43758.5453) % 1);
 
 describe("planes", () => {
   it("are cut so that what travels is never more than 512 × 512", () => {
@@ -23,7 +23,13 @@ describe("planes", () => {
   });
   it("know which figure a cell is in, and which cells a figure is of, also at the last, smaller blocks", () => {
     const plane = { rows: { start: 4, stop: 21 }, columns: { start: 0, stop: 30 }, step: 8 };
-    expect([indexOf(plane, 4, 0), indexOf(plane, 12, 9), indexOf(plane, 20, 29), indexOf(plane, 3, 0), indexOf(plane, 21, 0)]).toEqual([0, 5, 11, -1, -1]);
+    expect([
+      indexOf(plane, 4, 0),
+      indexOf(plane, 12, 9),
+      indexOf(plane, 20, 29),
+      indexOf(plane, 3, 0),
+      indexOf(plane, 21, 0),
+    ]).toEqual([0, 5, 11, -1, -1]);
     expect(blockOf(plane, 20, 29)).toEqual({ rows: { start: 20, stop: 21 }, columns: { start: 24, stop: 30 } });
   });
   it("give the part in view", () => {
@@ -34,12 +40,22 @@ describe("planes", () => {
     expect([...take(map)]).toEqual([4, 5, 6].flatMap((row) => [2, 3, 4].map((column) => row * side + column)));
   });
   it.each([
-    ["the end of both", { left: 25, top: 25, span: 5 }, [24, 30], [24, 30], [6, 7], [6, 7]], ["the end of the rows", { left: 0, top: 25, span: 5 }, [24, 30], [0, 8], [6, 7], [0, 1]], ["the last cell", { left: 29, top: 29, span: 1 }, [28, 30], [28, 30], [7], [7]],
-    ["the first cell", { left: 0, top: 0, span: 1 }, [0, 4], [0, 4], [0], [0]], ["one block", { left: 4, top: 8, span: 4 }, [8, 12], [4, 8], [2], [1]], ["all", { left: 0, top: 0, span: 30 }, [0, 30], [0, 30], [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]],
+    ["the end of both", { left: 25, top: 25, span: 5 }, [24, 30], [24, 30], [6, 7], [6, 7]],
+    ["the end of the rows", { left: 0, top: 25, span: 5 }, [24, 30], [0, 8], [6, 7], [0, 1]],
+    ["the last cell", { left: 29, top: 29, span: 1 }, [28, 30], [28, 30], [7], [7]],
+    ["the first cell", { left: 0, top: 0, span: 1 }, [0, 4], [0, 4], [0], [0]],
+    ["one block", { left: 4, top: 8, span: 4 }, [8, 12], [4, 8], [2], [1]],
+    ["all", { left: 0, top: 0, span: 30 }, [0, 30], [0, 30], [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]],
   ])("give %s", (_, part, rows, columns, down, across) => {
     const { frame, take } = cropped({ ...everything(30), step: 4 }, part);
-    expect(frame).toEqual({ rows: { start: rows[0], stop: rows[1] }, columns: { start: columns[0], stop: columns[1] }, step: 4 });
-    expect([...take(Float32Array.from({ length: 64 }, (_, i) => i))]).toEqual(down.flatMap((row) => across.map((column) => row * 8 + column)));
+    expect(frame).toEqual({
+      rows: { start: rows[0], stop: rows[1] },
+      columns: { start: columns[0], stop: columns[1] },
+      step: 4,
+    });
+    expect([...take(Float32Array.from({ length: 64 }, (_, i) => i))]).toEqual(
+      down.flatMap((row) => across.map((column) => row * 8 + column)),
+    );
     expect(covers({ ...frame }, part)).toBe(true);
   });
   it("are refined where that is of use, with what is around", () => {
@@ -51,20 +67,30 @@ describe("planes", () => {
     expect(half && covers({ ...half, step: 4 }, { left: 1024, top: 2048, span: 2048 })).toBe(true);
   });
   it("come as triangles, and in units of their scale", () => {
-    const square = unpacked({ what: "pattern", scale: 2, wide: true, triangle: true }, new DataView(Float32Array.of(1, 2, 3, 4, 5, 6).buffer), { ...everything(3), step: 1 });
+    const square = unpacked(
+      { what: "pattern", scale: 2, wide: true, triangle: true },
+      new DataView(Float32Array.of(1, 2, 3, 4, 5, 6).buffer),
+      { ...everything(3), step: 1 },
+    );
     expect([...square]).toEqual([2, 0, 0, 4, 6, 0, 8, 10, 12]);
   });
 });
 
 it("the strongest few of a line are those that sorting finds", () => {
   const line = random.subarray(0, 200).map((value, i) => (i % 7 === 0 ? NaN : value));
-  const sorted = [...line.keys()].filter((i) => Math.abs(line[i] ?? 0) > 0).sort((a, b) => Math.abs(line[b] ?? 0) - Math.abs(line[a] ?? 0));
+  const sorted = [...line.keys()]
+    .filter((i) => Math.abs(line[i] ?? 0) > 0)
+    .sort((a, b) => Math.abs(line[b] ?? 0) - Math.abs(line[a] ?? 0));
   for (const most of [1, 3, 5]) expect(strongest(line, most)).toEqual(sorted.slice(0, most));
   expect(strongest(Float32Array.of(0, NaN), 3)).toEqual([]);
 });
 
 it("labels thin out, and the marked ones stay", () => {
-  expect(labelled({ start: 100, span: 4000 }, 240, [135, 4099])).toEqual([135, ...Array.from({ length: 19 }, (_, i) => 300 + i * 200), 4099]);
+  expect(labelled({ start: 100, span: 4000 }, 240, [135, 4099])).toEqual([
+    135,
+    ...Array.from({ length: 19 }, (_, i) => 300 + i * 200),
+    4099,
+  ]);
 });
 
 describe("a long prompt", { timeout: 20_000 }, () => {
@@ -82,7 +108,9 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     expect(text(card?.querySelector(".rs-pooled"))).toBe("strongest of 2 × 2");
     expect(card?.querySelector<HTMLElement>(".rs-mini-map")?.hidden).toBe(true);
     key(matrix, "Home");
-    await vi.waitFor(() => expect(said()).toMatch(/^L0H0: positions 518–519 read 0–1: strongest attention 0\.\d\d · zoom in/));
+    await vi.waitFor(() =>
+      expect(said()).toMatch(/^L0H0: positions 518–519 read 0–1: strongest attention 0\.\d\d · zoom in/),
+    );
     key(matrix, "ArrowUp"); // a block
     expect(said()).toContain("positions 516–517 read 0–1");
     for (let i = 0; i < 4; i += 1) key(matrix, "+");
@@ -100,7 +128,9 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     expect(map?.getAttribute("aria-label")).toContain("sources 317 to 451");
     key(matrix, "0");
     expect([text(card?.querySelector(".rs-pooled")), map?.hidden]).toEqual(["strongest of 2 × 2", true]);
-    all(root, '[aria-label="Down-sampling"] button').find((button) => text(button) === "mean")?.click();
+    all(root, '[aria-label="Down-sampling"] button')
+      .find((button) => text(button) === "mean")
+      ?.click();
     await vi.waitFor(() => expect(text(card?.querySelector(".rs-pooled"))).toBe("mean of 2 × 2"));
     expect(parts().at(-1)).toMatchObject({ pool: "mean" });
   });
@@ -114,9 +144,13 @@ describe("a long prompt", { timeout: 20_000 }, () => {
   it("has only some of its tokens in the page, which follow the keyboard and the slider", async () => {
     const { root, matrix } = await opened({ presentation: "text" });
     expect(matrix).not.toBeNull();
-    for (const [box, option] of [[".rs-tokens", ".rs-token"], [".rs-text-box", ".rs-word"]] as const) {
+    for (const [box, option] of [
+      [".rs-tokens", ".rs-token"],
+      [".rs-text-box", ".rs-word"],
+    ] as const) {
       const strip = root.querySelector(box);
-      const places = (): number[] => [...(strip?.querySelectorAll<HTMLElement>(option) ?? [])].map((node) => Number(node.dataset["position"]));
+      const places = (): number[] =>
+        [...(strip?.querySelectorAll<HTMLElement>(option) ?? [])].map((node) => Number(node.dataset["position"]));
       expect([places().length, places()[0], places().at(-1)]).toEqual([256, 264, 519]);
       key(strip?.querySelector('[data-position="519"]'), "Home");
       expect([places()[0], document.activeElement?.getAttribute("data-position")]).toEqual([0, "0"]);
@@ -138,14 +172,31 @@ describe("a long prompt", { timeout: 20_000 }, () => {
   });
 
   it("is exported as it is seen: in blocks with their ends, which the figure says", () => {
-    const map = Float32Array.from({ length: 900 }, (_, i) => (i % 30 > Math.floor(i / 30) ? 0 : Math.abs(random[i] ?? 0)));
+    const map = Float32Array.from({ length: 900 }, (_, i) =>
+      i % 30 > Math.floor(i / 30) ? 0 : Math.abs(random[i] ?? 0),
+    );
     const blocks = { ...downSampled(30, map, {}), step: 4 };
     const side = Math.ceil(30 / 4);
-    const picture = { picture: "attention" as const, weighting: "pattern" as const, ownRange: false, pool: "peak" as const,
-      maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, brings: null }] };
-    const setting = { ...settingOf(new Store()), tokens: Array.from({ length: 30 }, (_, i) => ({ text: `t${i}`, shown: `t${i}`, mark: "" })) };
+    const picture = {
+      picture: "attention" as const,
+      weighting: "pattern" as const,
+      ownRange: false,
+      pool: "peak" as const,
+      maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, brings: null }],
+    };
+    const setting = {
+      ...settingOf(new Store()),
+      tokens: Array.from({ length: 30 }, (_, i) => ({ text: `t${i}`, shown: `t${i}`, mark: "" })),
+    };
     const { columns, rows } = tableOf(picture, setting);
-    expect(columns).toEqual(["head", "destination_first", "destination_last", "source_first", "source_last", "strongest_attention"]);
+    expect(columns).toEqual([
+      "head",
+      "destination_first",
+      "destination_last",
+      "source_first",
+      "source_last",
+      "strongest_attention",
+    ]);
     expect([...rows].at(-1)?.slice(0, 5)).toEqual(["L0H0", 28, 29, 28, 29]);
     expect(figure(picture, setting)).toContain("each cell is the strongest of 4 × 4");
     expect(inSight(new Store())).toEqual([]);

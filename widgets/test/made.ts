@@ -1,15 +1,47 @@
 // Stores and replies made by hand, for the tests that need no panel.
-import type { AttributionReply, CacheFacts } from "../src/wire/protocol.gen";
+
 import type { Sentence } from "../src/base/sentence";
 import { type Attribution, Store } from "../src/state/store";
+import type { AttributionReply, CacheFacts } from "../src/wire/protocol.gen";
 
 export function factsOf(given: Partial<CacheFacts> = {}): CacheFacts {
-  return { kind: "describe", name: "cache", model: "m", layers: 2, heads: 2, prompts: 1, positions: 3, dtype: "float32", device: "cpu", bytes: 1, missing: [], last: [2], has_tokens: true, ...given };
+  return {
+    kind: "describe",
+    name: "cache",
+    model: "m",
+    layers: 2,
+    heads: 2,
+    prompts: 1,
+    positions: 3,
+    dtype: "float32",
+    device: "cpu",
+    bytes: 1,
+    missing: [],
+    last: [2],
+    has_tokens: true,
+    ...given,
+  };
 }
 
-export function attributionOf(rows: number[], given: Partial<AttributionReply> = {}, std: number[] | null = null): Attribution {
+export function attributionOf(
+  rows: number[],
+  given: Partial<AttributionReply> = {},
+  std: number[] | null = null,
+): Attribution {
   const reply: AttributionReply = {
-    kind: "attribute", by: "head", labels: rows.map((_, i) => `row ${i}`), measured: null, constant: 0, unexplained: null, worst: null, tolerance: 1e-4, measured_from: "the given logits", own: true, prompts: 1, notes: [], ...given,
+    kind: "attribute",
+    by: "head",
+    labels: rows.map((_, i) => `row ${i}`),
+    measured: null,
+    constant: 0,
+    unexplained: null,
+    worst: null,
+    tolerance: 1e-4,
+    measured_from: "the given logits",
+    own: true,
+    prompts: 1,
+    notes: [],
+    ...given,
   };
   return { reply, rows: Float32Array.from(rows), std: std && Float32Array.from(std), perPrompt: null, constants: null };
 }
@@ -25,4 +57,5 @@ export function storeOf(texts: string[], rows: number[] = [], given: Partial<Cac
 }
 
 /** A sentence as one text; the figures that are stressed stand between stars. */
-export const flat = (sentence: Sentence): string => sentence.map((part) => (typeof part === "string" ? part : `*${part.stress}*`)).join("");
+export const flat = (sentence: Sentence): string =>
+  sentence.map((part) => (typeof part === "string" ? part : `*${part.stress}*`)).join("");

@@ -4,12 +4,21 @@ import type { FakeModel, Kernel } from "../dev/fake-model";
 import { all, key, names, open, SHAPE, text } from "./open";
 
 const FOUND: Kernel = () => ({
-  reply: { kind: "neurons", labels: ["L2N1043", "L2N7", "L2N9"], count: 1536, layers: 1, total: 1.61, bias: 0.11, notes: [] },
+  reply: {
+    kind: "neurons",
+    labels: ["L2N1043", "L2N7", "L2N9"],
+    count: 1536,
+    layers: 1,
+    total: 1.61,
+    bias: 0.11,
+    notes: [],
+  },
   buffers: [new Float32Array([0.52, 0.1, -0.3]).buffer as ArrayBuffer],
 });
 const honest = fakeKernel(SHAPE, { experts: [1] });
 const known: Kernel = (ask) => (ask.kind === "neurons" ? FOUND(ask) : honest(ask));
-const asks = (model: FakeModel): (number | null | undefined)[] => model.asked.flatMap(({ ask }) => (ask.kind === "neurons" ? [ask.layer] : []));
+const asks = (model: FakeModel): (number | null | undefined)[] =>
+  model.asked.flatMap(({ ask }) => (ask.kind === "neurons" ? [ask.layer] : []));
 const neurons = (root: HTMLElement): HTMLElement[] => all(root, '[aria-label="Top neurons"] [role="listitem"]');
 const layersPlot = (root: HTMLElement): HTMLElement => {
   const plot = root.querySelector<HTMLElement>(".rs-layers .rs-plot");
@@ -17,7 +26,8 @@ const layersPlot = (root: HTMLElement): HTMLElement => {
   plot.getBoundingClientRect = () => new DOMRect(0, 0, 60, 94); // the embedding's band, 10, and three layers, 28 each
   return plot;
 };
-const click = (plot: HTMLElement, layer: number): boolean => plot.dispatchEvent(new MouseEvent("click", { clientY: 10 + layer * 28, bubbles: true }));
+const click = (plot: HTMLElement, layer: number): boolean =>
+  plot.dispatchEvent(new MouseEvent("click", { clientY: 10 + layer * 28, bubbles: true }));
 
 describe("neurons", () => {
   it("are asked for only while they are in view", async () => {
@@ -42,7 +52,11 @@ describe("neurons", () => {
     await settled();
     expect(names(neurons(root))).toEqual(["L2N1043 +0.52", "L2N7 +0.10", "L2N9 −0.30"]);
     const view = root.querySelector<HTMLElement>(".rs-rank-view:not([inert])");
-    expect(all(view ?? root, ".rs-ledger tr").map((row) => all(row, "th, .rs-number").map(text).join(" "))).toEqual(["1536 neurons +1.61", "bias +0.11", "MLP of layer 2 +1.72"]);
+    expect(all(view ?? root, ".rs-ledger tr").map((row) => all(row, "th, .rs-number").map(text).join(" "))).toEqual([
+      "1536 neurons +1.61",
+      "bias +0.11",
+      "MLP of layer 2 +1.72",
+    ]);
     expect(all(view ?? root, "button")).toEqual([]); // nothing that pretends to be pinned
     const [first, second] = neurons(root);
     first?.focus();
@@ -93,7 +107,9 @@ describe("neurons", () => {
   it("that cannot be told apart are refused in the card, and the panel goes on", async () => {
     const { root, model, settled } = await open({ ranking: "neurons", layer: 1 }, honest);
     await settled();
-    await vi.waitFor(() => expect(text(root.querySelector(".rs-refusal"))).toContain("The MLP of layer 1 cannot be split"));
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-refusal"))).toContain("The MLP of layer 1 cannot be split"),
+    );
     expect([root.dataset["state"], text(root.querySelector('[role="alert"]'))]).toEqual(["ready", ""]);
     model.set("layer", 0);
     await vi.waitFor(() => expect(root.querySelector<HTMLElement>(".rs-refusal")?.hidden).toBe(true));

@@ -10,8 +10,21 @@ let end = new AbortController();
 export async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKernel(SHAPE), delay = (): number => 0) {
   end = new AbortController();
   const state: Traits = {
-    cache_name: "cache", prompt: 0, position: "last", heads: [], norm: "frozen", wire_target: demoTarget(), top_k: 3, ranking: "heads", layer: null,
-    weighting: "pattern", presentation: "matrix", score: null, tab: "attention", padding: "found", ...traits,
+    cache_name: "cache",
+    prompt: 0,
+    position: "last",
+    heads: [],
+    norm: "frozen",
+    wire_target: demoTarget(),
+    top_k: 3,
+    ranking: "heads",
+    layer: null,
+    weighting: "pattern",
+    presentation: "matrix",
+    score: null,
+    tab: "attention",
+    padding: "found",
+    ...traits,
   };
   const model = new FakeModel(state, kernel, delay);
   const el = document.createElement("div");
@@ -19,10 +32,18 @@ export async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKe
   entry.render({ model: model.asAnyModel(), el, signal: end.signal } as unknown as Parameters<typeof entry.render>[0]);
   const root = el.querySelector<HTMLElement>(".residscope");
   if (!root) throw new Error("nothing was drawn");
-  return { model, el, root, close: () => end.abort(), settled: () => vi.waitFor(() => expect(root.dataset["state"]).not.toBe("loading")) };
+  return {
+    model,
+    el,
+    root,
+    close: () => end.abort(),
+    settled: () => vi.waitFor(() => expect(root.dataset["state"]).not.toBe("loading")),
+  };
 }
 
-export const all = (root: HTMLElement, selector: string): HTMLElement[] => [...root.querySelectorAll<HTMLElement>(selector)];
+export const all = (root: HTMLElement, selector: string): HTMLElement[] => [
+  ...root.querySelectorAll<HTMLElement>(selector),
+];
 export const names = (nodes: HTMLElement[]): (string | null)[] => nodes.map((n) => n.getAttribute("aria-label"));
 export const text = (node: Element | null | undefined): string => (node?.textContent ?? "").replace(/\s+/g, " ").trim();
 export const key = (node: Element | null | undefined, name: string): boolean | undefined =>

@@ -12,14 +12,19 @@ const cells = (root: HTMLElement): (string | null)[] => names(all(root, ".rs-hea
 async function recorded(): Promise<{ opening: Opening; cells: (string | null)[] }> {
   const { root, model, settled, close } = await open({ heads: ["L1H1"] });
   await settled();
-  const entries = model.asked.filter(({ ask }) => ask.kind !== "presence").map(({ ask }) => {
-    const answer = kernel(ask);
-    if ("failure" in answer) throw new Error(answer.failure.message);
-    return { ask, reply: answer.reply, buffers: (answer.buffers ?? []).map((buffer) => new DataView(buffer)) };
-  });
+  const entries = model.asked
+    .filter(({ ask }) => ask.kind !== "presence")
+    .map(({ ask }) => {
+      const answer = kernel(ask);
+      if ("failure" in answer) throw new Error(answer.failure.message);
+      return { ask, reply: answer.reply, buffers: (answer.buffers ?? []).map((buffer) => new DataView(buffer)) };
+    });
   const looked = cells(root);
   close();
-  return { opening: { selection: { target: demoTarget() } as NonNullable<Opening["selection"]>, defaults: {}, entries }, cells: looked };
+  return {
+    opening: { selection: { target: demoTarget() } as NonNullable<Opening["selection"]>, defaults: {}, entries },
+    cells: looked,
+  };
 }
 
 describe("an opening", () => {

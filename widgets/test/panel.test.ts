@@ -12,37 +12,71 @@ describe("panel", () => {
     const cells = all(root, '[role="grid"] [role="gridcell"]');
     expect(cells).toHaveLength(6);
     for (const name of names(cells)) expect(name).toMatch(/^L\dH\d [+−]\d+\.\d{2,}$/);
-    expect(root.querySelector('[role="status"]')?.textContent).toMatch(/^✓ rows and constant sum to [+−]\d\.\d{3} · the model’s own logit difference$/);
+    expect(root.querySelector('[role="status"]')?.textContent).toMatch(
+      /^✓ rows and constant sum to [+−]\d\.\d{3} · the model’s own logit difference$/,
+    );
   });
 
-  it.each([[0.0039, "0.0039", "0.0000"], [2.24, "2.24", "0.00"], [1834, "1834", "0"]])("writes figures of up to %s to the digits that they need, and nothing without a sign", async (largest, most, least) => {
-    const plain = fakeKernel(SHAPE);
-    const { root, settled } = await open({ heads: ["L0H0", "L0H1"] }, (ask) => {
-      const answer = plain(ask);
-      const [rows] = "reply" in answer && ask.kind === "attribute" ? (answer.buffers ?? []) : [];
-      if (rows && ask.kind === "attribute" && ask.by === "head") new Float32Array(rows).fill(largest / 4, 0, 6).set([-largest, -largest * 1e-9]);
-      return answer;
-    });
-    await settled();
-    expect(names(all(root, '[role="grid"] [role="gridcell"]')).slice(0, 2)).toEqual([`L0H0 −${most}`, `L0H1 ${least}`]);
-    expect(names(all(root, '[aria-label="Top heads"] button'))).toContain(`L0H0 −${most}`);
-    const [first, second] = all(root, ".rs-card[role=region] .rs-number");
-    expect([text(first), first?.className, text(second), second?.className.trim()]).toEqual([`−${most}`, "rs-number rs-minus", least, "rs-number"]);
-    root.querySelector('[aria-label^="L0H0 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-    expect(text(root.querySelector(".rs-sentence b"))).toBe(`−${most}`);
-    root.querySelector('[aria-label^="L0H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-    expect([text(root.querySelector(".rs-sentence b")), root.querySelector(".rs-sentence b")?.className]).toEqual([least, ""]);
-  });
+  it.each([
+    [0.0039, "0.0039", "0.0000"],
+    [2.24, "2.24", "0.00"],
+    [1834, "1834", "0"],
+  ])(
+    "writes figures of up to %s to the digits that they need, and nothing without a sign",
+    async (largest, most, least) => {
+      const plain = fakeKernel(SHAPE);
+      const { root, settled } = await open({ heads: ["L0H0", "L0H1"] }, (ask) => {
+        const answer = plain(ask);
+        const [rows] = "reply" in answer && ask.kind === "attribute" ? (answer.buffers ?? []) : [];
+        if (rows && ask.kind === "attribute" && ask.by === "head")
+          new Float32Array(rows).fill(largest / 4, 0, 6).set([-largest, -largest * 1e-9]);
+        return answer;
+      });
+      await settled();
+      expect(names(all(root, '[role="grid"] [role="gridcell"]')).slice(0, 2)).toEqual([
+        `L0H0 −${most}`,
+        `L0H1 ${least}`,
+      ]);
+      expect(names(all(root, '[aria-label="Top heads"] button'))).toContain(`L0H0 −${most}`);
+      const [first, second] = all(root, ".rs-card[role=region] .rs-number");
+      expect([text(first), first?.className, text(second), second?.className.trim()]).toEqual([
+        `−${most}`,
+        "rs-number rs-minus",
+        least,
+        "rs-number",
+      ]);
+      root.querySelector('[aria-label^="L0H0 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+      expect(text(root.querySelector(".rs-sentence b"))).toBe(`−${most}`);
+      root.querySelector('[aria-label^="L0H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+      expect([text(root.querySelector(".rs-sentence b")), root.querySelector(".rs-sentence b")?.className]).toEqual([
+        least,
+        "",
+      ]);
+    },
+  );
 
   it("shows tokens as text, whatever they contain", async () => {
     const hostile = "<img src=x onerror=alert(1)>";
     const honest = fakeKernel(SHAPE);
     const kernel: Kernel = (ask) => {
-      if (ask.kind === "tokens") return { reply: { kind: "tokens", tokens: Array.from({ length: 6 }, () => ({ text: hostile })) } };
-      if (ask.kind === "describe") return { reply: { ...(honest(ask) as { reply: Extract<ReturnType<Kernel>, { reply: unknown }>["reply"] & { kind: "describe" } }).reply, name: hostile, model: hostile } };
+      if (ask.kind === "tokens")
+        return { reply: { kind: "tokens", tokens: Array.from({ length: 6 }, () => ({ text: hostile })) } };
+      if (ask.kind === "describe")
+        return {
+          reply: {
+            ...(
+              honest(ask) as { reply: Extract<ReturnType<Kernel>, { reply: unknown }>["reply"] & { kind: "describe" } }
+            ).reply,
+            name: hostile,
+            model: hostile,
+          },
+        };
       return honest(ask);
     };
-    const { root, settled } = await open({ heads: ["L0H0"], wire_target: { contrasts: [{ answer: [{ id: 1, text: hostile }], distractor: [] }] } }, kernel);
+    const { root, settled } = await open(
+      { heads: ["L0H0"], wire_target: { contrasts: [{ answer: [{ id: 1, text: hostile }], distractor: [] }] } },
+      kernel,
+    );
     await settled();
     expect(root.querySelector("img")).toBeNull();
     expect(root.querySelector('[role="option"]')?.textContent).toBe("<img·src=x·onerror=alert(1)>");
@@ -78,7 +112,8 @@ describe("panel", () => {
     const plain = fakeKernel(SHAPE);
     const { root, model, settled } = await open({}, (ask) => {
       const answer = plain(ask);
-      if ("reply" in answer && answer.reply.kind === "describe") Object.assign(answer.reply, { last: [3, 4], padding: 3 });
+      if ("reply" in answer && answer.reply.kind === "describe")
+        Object.assign(answer.reply, { last: [3, 4], padding: 3 });
       return answer;
     });
     await settled();
@@ -120,7 +155,12 @@ describe("panel", () => {
     const cell = root.querySelector<HTMLElement>('[aria-label^="L2H1 "]');
     const undo = (from: Element | null, more: KeyboardEventInit = { ctrlKey: true }): boolean | undefined =>
       from?.dispatchEvent(new KeyboardEvent("keydown", { key: "z", bubbles: true, cancelable: true, ...more }));
-    const state = (): unknown[] => [model.state.heads, model.state.position, model.state.layer, names(all(root, ".rs-card[role=region]"))];
+    const state = (): unknown[] => [
+      model.state.heads,
+      model.state.position,
+      model.state.layer,
+      names(all(root, ".rs-card[role=region]")),
+    ];
     const before = state();
     for (const place of [line, token, cell]) key(place, "Escape");
     expect(said()).toBe("Let go: L0H1 and L1H0. Ctrl+Z brings them back.");
@@ -146,7 +186,21 @@ describe("panel", () => {
 
   it("brings back what the cache in view has", async () => {
     const store = new Store();
-    const facts = { kind: "describe" as const, name: "cache", model: "", layers: 12, heads: 12, prompts: 1, positions: 15, dtype: "", device: "", bytes: 0, missing: [], last: [14], has_tokens: true };
+    const facts = {
+      kind: "describe" as const,
+      name: "cache",
+      model: "",
+      layers: 12,
+      heads: 12,
+      prompts: 1,
+      positions: 15,
+      dtype: "",
+      device: "",
+      bytes: 0,
+      missing: [],
+      last: [14],
+      has_tokens: true,
+    };
     store.facts.value = facts;
     store.headRows.value = { rows: new Float32Array(144) } as Attribution;
     store.heads.value = ["L9H9", "L0H1"];
@@ -155,7 +209,11 @@ describe("panel", () => {
     store.escape(true);
     store.facts.value = { ...facts, layers: 1, positions: 8 }; // a smaller one was taken
     store.undo();
-    expect([store.heads.value, store.position.value, store.sentence.value]).toEqual([["L0H1"], "last", ["Back: L0H1."]]);
+    expect([store.heads.value, store.position.value, store.sentence.value]).toEqual([
+      ["L0H1"],
+      "last",
+      ["Back: L0H1."],
+    ]);
   });
 
   it("takes Python's naming of the last position for no lock, and asks nothing twice for it", async () => {
@@ -179,7 +237,7 @@ describe("panel", () => {
     await settled();
     root.querySelector<HTMLElement>('[aria-label="answer: ·Mary"]')?.click();
     const input = root.querySelector('input[role="combobox"]');
-    await vi.waitFor(() => expect(all(root, '.rs-option')).toHaveLength(8));
+    await vi.waitFor(() => expect(all(root, ".rs-option")).toHaveLength(8));
     key(input, "ArrowDown");
     const chosen = root.querySelector('.rs-option[aria-selected="true"] .rs-name')?.textContent;
     key(input, "Enter");
@@ -205,13 +263,17 @@ describe("panel", () => {
     };
     let input = await open_();
     expect(rows()[3]).toBe("<b>x2 tokens");
-    expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type a part of the name.");
+    expect(text(root.querySelector(".rs-combobox-place"))).toContain(
+      "1 more in the notebook: type a part of the name.",
+    );
     typed(input, "PROMPT");
     expect(rows()).toEqual(["prompts2 tokens"]);
     key(input, "Enter"); // what is typed is a token, and none here: only a hand chooses a variable
     const before = model.state.wire_target;
     all(root, '[role="group"] .rs-option')[0]?.click();
-    await vi.waitFor(() => expect(text(root.querySelector(".rs-broken[role=alert]"))).toContain("is 2 tokens in this model"));
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-broken[role=alert]"))).toContain("is 2 tokens in this model"),
+    );
     expect(model.state.wire_target).toBe(before);
     typed(input, "names");
     await vi.waitFor(() => expect(rows()).toEqual(["names2 tokens"]));
@@ -232,13 +294,25 @@ describe("panel", () => {
     const honest = fakeKernel(SHAPE);
     let refuse = false;
     const { root, model, settled } = await open({}, (ask) =>
-      refuse && ask.kind === "attribute" ? { failure: { code: "missing", message: "Keep hook_z in the cache." } } : honest(ask));
+      refuse && ask.kind === "attribute"
+        ? { failure: { code: "missing", message: "Keep hook_z in the cache." } }
+        : honest(ask),
+    );
     await settled();
     const before = names(all(root, '[role="gridcell"]'));
     refuse = true;
     model.set("prompt", 1);
-    const places = [".rs-lens-place .rs-view-trouble", ".rs-layers-place .rs-view-trouble", ".rs-map-refusal", ".rs-rank .rs-none"];
-    await vi.waitFor(() => expect(places.map((place) => root.querySelector(place)?.textContent)).toEqual(places.map(() => "Keep hook_z in the cache.")));
+    const places = [
+      ".rs-lens-place .rs-view-trouble",
+      ".rs-layers-place .rs-view-trouble",
+      ".rs-map-refusal",
+      ".rs-rank .rs-none",
+    ];
+    await vi.waitFor(() =>
+      expect(places.map((place) => root.querySelector(place)?.textContent)).toEqual(
+        places.map(() => "Keep hook_z in the cache."),
+      ),
+    );
     expect(root.querySelector(".rs-notices")?.textContent).toBe("");
     await vi.waitFor(() => expect(root.dataset["state"]).toBe("ready"));
     // The figures are no longer said to be this selection's.

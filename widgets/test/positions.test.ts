@@ -5,7 +5,8 @@ import { rowTicks, written } from "../src/views/positions/position-labels";
 import { all, key, open, text } from "./open";
 
 const field = (root: HTMLElement): HTMLElement | null => root.querySelector(".rs-sheet-field");
-const button = (root: HTMLElement, name: string): HTMLElement | undefined => all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
+const button = (root: HTMLElement, name: string): HTMLElement | undefined =>
+  all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
 
 describe("position map", () => {
   it("asks nothing until it is in sight; then the cells are read one by one, and a column sets the destination", async () => {
@@ -20,10 +21,14 @@ describe("position map", () => {
     key(field(root), "ArrowDown"); // starts at the destination
     key(field(root), "ArrowDown");
     key(field(root), "ArrowLeft");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
+    );
     key(field(root), "PageUp");
     key(field(root), "ArrowUp");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/,
+    );
     key(field(root), "Enter");
     expect(model.state.position).toBe(4);
   });
@@ -45,14 +50,20 @@ describe("position map", () => {
     const { root, settled } = await open({ tab: "positions", norm: "recomputed" });
     await settled();
     button(root, "lens")?.click();
-    await vi.waitFor(() => expect(text(root.querySelector(".rs-positions .rs-caption"))).toContain("the norm recomputed at each point"));
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-positions .rs-caption"))).toContain("the norm recomputed at each point"),
+    );
   });
 
   it("says a refusal in its own place", async () => {
     const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
-    const { root, settled } = await open({ tab: "positions" }, (ask) => ask.kind === "positions" ? { failure: { code: "missing", message: "Keep `hook_mlp_out`." } } : honest(ask));
+    const { root, settled } = await open({ tab: "positions" }, (ask) =>
+      ask.kind === "positions" ? { failure: { code: "missing", message: "Keep `hook_mlp_out`." } } : honest(ask),
+    );
     await settled();
-    await vi.waitFor(() => expect(text(root.querySelector(".rs-positions .rs-view-trouble"))).toBe("Keep hook_mlp_out."));
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-positions .rs-view-trouble"))).toBe("Keep hook_mlp_out."),
+    );
     expect(root.dataset["state"]).toBe("ready");
   });
 });
@@ -76,7 +87,7 @@ describe("labels", () => {
     const long = visible("🙂".repeat(10_000));
     expect([...long]).toHaveLength(60);
     expect(long.endsWith("🙂…")).toBe(true);
-    expect(visible(" " + "x".repeat(59))).toHaveLength(60);
+    expect(visible(` ${"x".repeat(59)}`)).toHaveLength(60);
     expect(quoted("שלום")).toBe("“\u2068שלום\u2069”");
     expect(quoted("·to")).toBe("“·to”");
   });

@@ -8,14 +8,18 @@ const SHAPE = { layers: 2, heads: 2, positions: 3, prompts: 200 };
 const list = (root: HTMLElement): HTMLElement | null => root.querySelector('[role="listbox"][aria-label="Prompts"]');
 const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
   all(root, ".rs-prompt-row").map((row) => ({
-    prompt: Number(text(row.querySelector(".rs-prompt-number")).replace("prompt ", "")), value: Number(text(row.querySelector(".rs-number")).replace("−", "-")),
+    prompt: Number(text(row.querySelector(".rs-prompt-number")).replace("prompt ", "")),
+    value: Number(text(row.querySelector(".rs-number")).replace("−", "-")),
   }));
 
 describe("spread over prompts", () => {
   it("is no view of one prompt: then the first tab stands there, and can be reached", async () => {
     const { root, model, settled } = await open({ tab: "prompts" }, fakeKernel({ ...SHAPE, prompts: 1 }));
     await settled();
-    expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual(["attention", "Attention"]);
+    expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual([
+      "attention",
+      "Attention",
+    ]);
   });
 
   it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
@@ -23,10 +27,14 @@ describe("spread over prompts", () => {
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     expect(rows(root).map((row) => row.prompt)).toEqual(Array.from({ length: 14 }, (_, i) => i));
     expect(text(root.querySelector(".rs-prompts .rs-caption"))).toContain("The logit difference of each prompt");
-    all(root, "button").find((b) => text(b) === "by value")?.click();
+    all(root, "button")
+      .find((b) => text(b) === "by value")
+      ?.click();
     const values = rows(root).map((row) => row.value);
     expect(values).toEqual([...values].sort((a, b) => b - a));
-    await vi.waitFor(() => expect(all(root, ".rs-prompt-text").every((node) => text(node) !== "…")).toBe(true), { timeout: 10_000 });
+    await vi.waitFor(() => expect(all(root, ".rs-prompt-text").every((node) => text(node) !== "…")).toBe(true), {
+      timeout: 10_000,
+    });
     const texts = model.asked.filter(({ ask }) => ask.kind === "tokens" && ask.prompt !== null);
     expect(texts.length).toBeLessThanOrEqual(28);
   }, 20_000);
@@ -40,7 +48,9 @@ describe("spread over prompts", () => {
     expect(before.every((row) => Number.isFinite(row.value))).toBe(true);
     key(list(root), "ArrowDown");
     key(list(root), "ArrowDown");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^prompt 1: L1H1 (adds|takes) [+−]\d\.\d+ (to|from) the logit difference \(mean [+−]\d\.\d+ ± \d\.\d+ over 200 prompts\) · click to open it$/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^prompt 1: L1H1 (adds|takes) [+−]\d\.\d+ (to|from) the logit difference \(mean [+−]\d\.\d+ ± \d\.\d+ over 200 prompts\) · click to open it$/,
+    );
     key(list(root), "Enter");
     expect(model.state.prompt).toBe(1);
     await vi.waitFor(() => expect(root.querySelector(".rs-prompt-view.rs-waiting")).toBeNull(), { timeout: 5000 });
@@ -61,13 +71,19 @@ describe("spread over prompts", () => {
     await settled();
     expect(model.asked.some(({ ask }) => ask.kind === "attribute" && ask.prompt === null)).toBe(false);
     model.set("tab", "prompts");
-    await vi.waitFor(() => expect(text(root.querySelector(".rs-prompts .rs-view-trouble"))).toMatch(/^200 prompts are too many .+ mean is [+−]\d\.\d+ ± \d\.\d+/));
+    await vi.waitFor(() =>
+      expect(text(root.querySelector(".rs-prompts .rs-view-trouble"))).toMatch(
+        /^200 prompts are too many .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
+      ),
+    );
   });
 });
 
 describe("a prompt's text", () => {
   it("leaves out padding, stays on one line, and of a long one keeps both ends", () => {
-    expect(textOf([{ text: "<pad>", padding: true }, { text: "Hi" }, { text: "\n" }, { text: " you" }])).toBe("Hi↵ you");
+    expect(textOf([{ text: "<pad>", padding: true }, { text: "Hi" }, { text: "\n" }, { text: " you" }])).toBe(
+      "Hi↵ you",
+    );
     const long = textOf([{ text: "start " }, { text: "x".repeat(10_000) }, { text: " end" }]);
     expect(long.length).toBeLessThan(200);
     expect([long.startsWith("start "), long.endsWith(" end")]).toEqual([true, true]);

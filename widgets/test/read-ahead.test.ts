@@ -2,10 +2,12 @@ import { describe, expect, it, vi } from "vitest";
 import type { Question } from "../src/wire/protocol.gen";
 import { all, open } from "./open";
 
-const asked = (questions: Question[]): string[] => questions.flatMap(({ ask }) => (ask.kind === "attention" ? [`L${ask.layer}H${ask.head}`] : []));
+const asked = (questions: Question[]): string[] =>
+  questions.flatMap(({ ask }) => (ask.kind === "attention" ? [`L${ask.layer}H${ask.head}`] : []));
 const point = (root: HTMLElement, head: string): boolean | undefined =>
   root.querySelector(`.rs-grid [data-head="${head}"]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-const leave = (root: HTMLElement): boolean | undefined => root.querySelector(".rs-grid")?.dispatchEvent(new Event("pointerleave"));
+const leave = (root: HTMLElement): boolean | undefined =>
+  root.querySelector(".rs-grid")?.dispatchEvent(new Event("pointerleave"));
 /** Longer than it rests before it reads ahead. */
 const rested = (): Promise<void> => new Promise((done) => setTimeout(done, 120));
 
@@ -25,8 +27,13 @@ describe("reading ahead", () => {
       emit(event, ...args);
     };
     point(root, "L1H0");
-    const values = all(root, ".rs-grid [data-head]").map((cell) => (cell.getAttribute("aria-label") ?? "").replace("−", "-").split(" "));
-    const strongest = values.sort((a, b) => Math.abs(Number(b[1])) - Math.abs(Number(a[1]))).slice(0, 4).map(([name = ""]) => name);
+    const values = all(root, ".rs-grid [data-head]").map((cell) =>
+      (cell.getAttribute("aria-label") ?? "").replace("−", "-").split(" "),
+    );
+    const strongest = values
+      .sort((a, b) => Math.abs(Number(b[1])) - Math.abs(Number(a[1])))
+      .slice(0, 4)
+      .map(([name = ""]) => name);
     const wanted = new Set(["L1H0", "L0H0", "L1H1", "L2H0", ...strongest]); // itself, what is around it, the strongest
     await vi.waitFor(() => expect(asked(model.asked)).toHaveLength(wanted.size));
     expect(new Set(asked(model.asked))).toEqual(wanted);
@@ -35,11 +42,20 @@ describe("reading ahead", () => {
     expect(root.dataset["state"]).toBe("ready"); // nobody waits for them
     leave(root);
     point(root, "L1H1");
-    expect(all(root, ".rs-card:not(.rs-placeholder)").map((card) => [card.getAttribute("aria-label"), card.classList.contains("rs-waiting")])).toEqual([["Attention L1H1", false]]);
+    expect(
+      all(root, ".rs-card:not(.rs-placeholder)").map((card) => [
+        card.getAttribute("aria-label"),
+        card.classList.contains("rs-waiting"),
+      ]),
+    ).toEqual([["Attention L1H1", false]]);
     await settled();
     await rested();
     expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // made sure of
-    expect(asked(model.asked).slice(wanted.size + 1).filter((head) => wanted.has(head))).toEqual([]);
+    expect(
+      asked(model.asked)
+        .slice(wanted.size + 1)
+        .filter((head) => wanted.has(head)),
+    ).toEqual([]);
   });
 
   it("asks for nothing while something else is awaited, once the pointer has left, or once the view is closed", async () => {

@@ -4,7 +4,8 @@ import type { Kernel } from "../dev/fake-model";
 import { reachOf } from "../src/views/heads/rank-line";
 import { all, names, open, SHAPE, text } from "./open";
 
-const cells = (root: HTMLElement): (string | null)[] => names(all(root, '[role="grid"][aria-label="Head map"] [role="gridcell"]'));
+const cells = (root: HTMLElement): (string | null)[] =>
+  names(all(root, '[role="grid"][aria-label="Head map"] [role="gridcell"]'));
 const choose = (root: HTMLElement, score: string): void => {
   const select = root.querySelector<HTMLSelectElement>('[aria-label="What colours the head map"]');
   if (!select) throw new Error("there is no choice");
@@ -25,7 +26,9 @@ describe("head scores", () => {
     expect(text(root.querySelector(".rs-ranked-by"))).toBe("by contribution; the map shows previous-token");
     expect(text(root.querySelector(".rs-bar-scale"))).toBe("0.001.00");
     root.querySelector('[aria-label^="L2H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L2H1 adds [+−][\d.]+;.*previous-token \d\.\d\d: how much/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^L2H1 adds [+−][\d.]+;.*previous-token \d\.\d\d: how much/,
+    );
     choose(root, "");
     expect(root.querySelector<HTMLElement>(".rs-ranked-by")?.hidden).toBe(true);
     expect(cells(root)[0]).toMatch(/^L0H0 [+−]\d\.\d+$/);
@@ -34,7 +37,10 @@ describe("head scores", () => {
   it("leave the last picture until they are there, and say a refusal in the map's place only", async () => {
     const honest = fakeKernel(SHAPE);
     let delay = 0;
-    const refusing: Kernel = (ask) => ask.kind === "scores" ? { failure: { code: "missing", message: "Keep `hook_pattern` in the cache." } } : honest(ask);
+    const refusing: Kernel = (ask) =>
+      ask.kind === "scores"
+        ? { failure: { code: "missing", message: "Keep `hook_pattern` in the cache." } }
+        : honest(ask);
     const { root, model, settled } = await open({}, refusing, () => delay);
     await settled();
     const before = cells(root);
@@ -70,7 +76,12 @@ describe("the ranking in the mean", () => {
 
   it("has room for every dot on either side of zero", () => {
     const spread = { mean: -1, std: 0.5, prompts: 2, each: new Float32Array([-2.5, 0.5]) };
-    expect(reachOf([{ name: "a", value: -1, spread }, { name: "b", value: 2 }])).toEqual({ own: 2.5, other: 0.5 });
+    expect(
+      reachOf([
+        { name: "a", value: -1, spread },
+        { name: "b", value: 2 },
+      ]),
+    ).toEqual({ own: 2.5, other: 0.5 });
     expect(reachOf([{ name: "b", value: 2 }])).toEqual({ own: 2, other: 0 });
   });
 });

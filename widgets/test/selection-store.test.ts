@@ -1,7 +1,7 @@
 // The store at its edges: no facts yet, the first and the last, none known, one that is not there.
 import { describe, expect, it } from "vitest";
-import type { CacheFacts, Target } from "../src/wire/protocol.gen";
 import { Store } from "../src/state/store";
+import type { CacheFacts, Target } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
 
 const FOUR = ["a", "b", "c", "d"];
@@ -11,16 +11,31 @@ const set = (store: Store, given: Partial<CacheFacts>): void => {
 
 describe("the position that is read", () => {
   it.each<[string, Partial<CacheFacts> | null, number | null, "found" | "none", number | null]>([
-    ["no facts", null, null, "found", null], ["no facts, one prompt in view", null, 0, "found", null], ["one prompt", { last: [2] }, null, "found", 2], ["that ends at the first", { last: [0] }, null, "found", 0],
-    ["prompts that end together", { last: [2, 2] }, null, "found", 2], ["that do not", { last: [2, 1] }, null, "found", null], ["nor here", { last: [1, 2, 1] }, null, "found", null], ["the first of them", { last: [2, 1] }, 0, "found", 2], ["the last of them", { last: [2, 1] }, 1, "found", 1],
-    ["one that is not there", { last: [2, 1] }, 2, "found", null], ["padding counted as real", { last: [2, 1], positions: 5 }, null, "none", 4], ["of one prompt", { last: [2, 1], positions: 5 }, 1, "none", 4], ["no ends", { last: [] }, null, "found", null],
+    ["no facts", null, null, "found", null],
+    ["no facts, one prompt in view", null, 0, "found", null],
+    ["one prompt", { last: [2] }, null, "found", 2],
+    ["that ends at the first", { last: [0] }, null, "found", 0],
+    ["prompts that end together", { last: [2, 2] }, null, "found", 2],
+    ["that do not", { last: [2, 1] }, null, "found", null],
+    ["nor here", { last: [1, 2, 1] }, null, "found", null],
+    ["the first of them", { last: [2, 1] }, 0, "found", 2],
+    ["the last of them", { last: [2, 1] }, 1, "found", 1],
+    ["one that is not there", { last: [2, 1] }, 2, "found", null],
+    ["padding counted as real", { last: [2, 1], positions: 5 }, null, "none", 4],
+    ["of one prompt", { last: [2, 1], positions: 5 }, 1, "none", 4],
+    ["no ends", { last: [] }, null, "found", null],
   ])("is the last: %s", (_, facts, prompt, padding, at) => {
     const store = new Store();
     store.facts.value = facts && factsOf(facts);
     [store.prompt.value, store.padding.value] = [prompt, padding];
     expect([store.lastPosition.value, store.locked.value, store.destination.value]).toEqual([at, null, at]);
   });
-  it.each([["last", null, 2], [0, 0, 0], [1, 1, 1], [2, null, 2]] as const)("or the one that is locked: %s", (position, locked, destination) => {
+  it.each([
+    ["last", null, 2],
+    [0, 0, 0],
+    [1, 1, 1],
+    [2, null, 2],
+  ] as const)("or the one that is locked: %s", (position, locked, destination) => {
     const store = storeOf(["a", "b", "c"]);
     store.position.value = position;
     expect([store.locked.value, store.destination.value]).toEqual([locked, destination]);
@@ -40,7 +55,13 @@ describe("the position that is read", () => {
       store.togglePadding();
       return [store.position.value, store.padding.value, store.destination.value];
     });
-    expect(after).toEqual([["last", "none", 3], [1, "none", 1], ["last", "none", 3], ["last", "none", 3], [0, "none", 0]]);
+    expect(after).toEqual([
+      ["last", "none", 3],
+      [1, "none", 1],
+      ["last", "none", 3],
+      ["last", "none", 3],
+      [0, "none", 0],
+    ]);
     store.togglePadding();
     expect(store.padding.value).toBe("found");
   });
@@ -48,29 +69,61 @@ describe("the position that is read", () => {
 
 describe("what is in view", () => {
   it.each<[Partial<CacheFacts> | null, number | null, boolean, string]>([
-    [null, null, false, "logit difference"], [{ prompts: 1 }, null, false, "logit difference"], [{ prompts: 1 }, 0, false, "logit difference"], [{ prompts: 2 }, null, true, "mean logit difference"], [{ prompts: 2 }, 0, false, "logit difference"], [{ prompts: 2 }, 1, false, "logit difference"],
-  ])("is the mean over prompts where there are several and none is chosen: %j, prompt %s", (facts, prompt, isMean, quantity) => {
-    const store = storeOf(FOUR);
-    [store.facts.value, store.prompt.value] = [facts && factsOf(facts), prompt];
-    expect([store.isMean.value, store.quantity.value]).toEqual([isMean, quantity]);
-  });
+    [null, null, false, "logit difference"],
+    [{ prompts: 1 }, null, false, "logit difference"],
+    [{ prompts: 1 }, 0, false, "logit difference"],
+    [{ prompts: 2 }, null, true, "mean logit difference"],
+    [{ prompts: 2 }, 0, false, "logit difference"],
+    [{ prompts: 2 }, 1, false, "logit difference"],
+  ])(
+    "is the mean over prompts where there are several and none is chosen: %j, prompt %s",
+    (facts, prompt, isMean, quantity) => {
+      const store = storeOf(FOUR);
+      [store.facts.value, store.prompt.value] = [facts && factsOf(facts), prompt];
+      expect([store.isMean.value, store.quantity.value]).toEqual([isMean, quantity]);
+    },
+  );
 
   it("is another source when the cache, its state, its padding or its description is another", () => {
     const store = new Store();
     const seen: string[] = [];
     const steps: (() => void)[] = [
-      () => undefined, () => (store.cacheName.value = "x"), () => (store.padding.value = "none"), () => (store.described.value = 1), () => (store.described.value = 2), () => (store.ref.value = { id: "x", state: "1" }), () => (store.ref.value = { id: "x", state: "2" }), () => (store.ref.value = { id: "y", state: "2" }),
+      () => undefined,
+      () => (store.cacheName.value = "x"),
+      () => (store.padding.value = "none"),
+      () => (store.described.value = 1),
+      () => (store.described.value = 2),
+      () => (store.ref.value = { id: "x", state: "1" }),
+      () => (store.ref.value = { id: "x", state: "2" }),
+      () => (store.ref.value = { id: "y", state: "2" }),
     ];
     for (const step of steps) {
       step();
       seen.push(store.source.value);
     }
-    expect(seen).toEqual(["  found  ", "  found x ", "  none x ", "  none x 1", "  none x 2", "x 1 none  2", "x 2 none  2", "y 2 none  2"]);
+    expect(seen).toEqual([
+      "  found  ",
+      "  found x ",
+      "  none x ",
+      "  none x 1",
+      "  none x 2",
+      "x 1 none  2",
+      "x 2 none  2",
+      "y 2 none  2",
+    ]);
     store.cacheName.value = "another"; // what a kernel's cache is called there says nothing of it
     expect(store.source.value).toBe(seen.at(-1));
   });
 
-  it.each<[string | null, number | null, number | null]>([[null, null, null], [null, 0, 0], [null, 3, 3], ["L2H1", null, 2], ["L0H1", 3, 0], ["L2H1", 0, 2], ["MLP", 3, null]])("layer: pointing at head %s and layer %s, %s", (head, layer, active) => {
+  it.each<[string | null, number | null, number | null]>([
+    [null, null, null],
+    [null, 0, 0],
+    [null, 3, 3],
+    ["L2H1", null, 2],
+    ["L0H1", 3, 0],
+    ["L2H1", 0, 2],
+    ["MLP", 3, null],
+  ])("layer: pointing at head %s and layer %s, %s", (head, layer, active) => {
     const store = new Store();
     [store.hoveredHead.value, store.hoveredLayer.value] = [head, layer];
     expect(store.activeLayer.value).toBe(active);
@@ -80,8 +133,15 @@ describe("what is in view", () => {
     const store = new Store();
     const noted = (...notes: string[]) => attributionOf([1], { notes });
     [store.headRows.value, store.layerRows.value, store.lens.value] = [noted("a", "b"), noted("b"), noted("c", "a")];
-    store.neurons.value = { reply: { kind: "neurons", labels: [], count: 0, layers: 0, total: 0, bias: 0, notes: ["n"] }, values: new Float32Array(0), layer: null };
-    store.scores.value = { reply: { kind: "scores", score: "first", meaning: "", low: 0, high: 1, notes: ["s"] }, values: new Float32Array(0) };
+    store.neurons.value = {
+      reply: { kind: "neurons", labels: [], count: 0, layers: 0, total: 0, bias: 0, notes: ["n"] },
+      values: new Float32Array(0),
+      layer: null,
+    };
+    store.scores.value = {
+      reply: { kind: "scores", score: "first", meaning: "", low: 0, high: 1, notes: ["s"] },
+      values: new Float32Array(0),
+    };
     expect(store.notes.value).toEqual(["a", "b", "c"]);
     store.ranking.value = "neurons";
     expect(store.notes.value).toEqual(["a", "b", "c", "n"]);
@@ -91,8 +151,30 @@ describe("what is in view", () => {
   });
 
   it.each<[string, Target, [string, string][], boolean, string | null]>([
-    ["nothing known", { contrasts: [] }, [], false, null], ["no target, and why", { contrasts: [] }, [["target", "no logits"], ["heads", "x"]], true, "no logits"], ["no target, another's refusal", { contrasts: [] }, [["heads", "x"]], false, null],
-    ["a target", { contrasts: [{ answer: [], distractor: [] }] }, [], true, null], ["a target, and a refusal", { contrasts: [{ answer: [], distractor: [] }] }, [["heads", "x"], ["target", "y"]], true, "x"], ["a direction", { contrasts: [], direction: "d" }, [["layers", "z"]], true, null],
+    ["nothing known", { contrasts: [] }, [], false, null],
+    [
+      "no target, and why",
+      { contrasts: [] },
+      [
+        ["target", "no logits"],
+        ["heads", "x"],
+      ],
+      true,
+      "no logits",
+    ],
+    ["no target, another's refusal", { contrasts: [] }, [["heads", "x"]], false, null],
+    ["a target", { contrasts: [{ answer: [], distractor: [] }] }, [], true, null],
+    [
+      "a target, and a refusal",
+      { contrasts: [{ answer: [], distractor: [] }] },
+      [
+        ["heads", "x"],
+        ["target", "y"],
+      ],
+      true,
+      "x",
+    ],
+    ["a direction", { contrasts: [], direction: "d" }, [["layers", "z"]], true, null],
   ])("is not drawn, and why: %s", (_, target, problems, settled, why) => {
     const store = new Store();
     [store.target.value, store.problems.value] = [target, new Map(problems)];
@@ -107,25 +189,38 @@ describe("heads", () => {
     expect(names.map((name) => store.headValue(name))).toEqual([0.5, -3, null, 0, null, null, null, null]);
     expect(store.largest.value).toBe(3);
     expect(names.map((name) => store.isAbsent(name))).toEqual([false, false, true, false, false, false, false, false]);
-    expect([new Store().largest.value, new Store().headValue("L0H0"), new Store().isAbsent("L0H0")]).toEqual([0, null, false]);
+    expect([new Store().largest.value, new Store().headValue("L0H0"), new Store().isAbsent("L0H0")]).toEqual([
+      0,
+      null,
+      false,
+    ]);
   });
   it.each<[string, string[], string | null, string[], boolean]>([
-    ["a layer without", [], null, [], true], ["not cached", ["heads"], null, [], false], ["others not cached", ["MLPs"], null, [], true], ["refused, but their attention is there", [], "no heads", [], false], ["refused, and it is not", [], "no heads", ["attn.hook_pattern"], true],
+    ["a layer without", [], null, [], true],
+    ["not cached", ["heads"], null, [], false],
+    ["others not cached", ["MLPs"], null, [], true],
+    ["refused, but their attention is there", [], "no heads", [], false],
+    ["refused, and it is not", [], "no heads", ["attn.hook_pattern"], true],
   ])("are absent or only not known: %s", (_, missing, refusal, notCached, absent) => {
     const store = storeOf(FOUR, [], { missing: notCached });
     store.headRows.value = attributionOf([1, 1, NaN, NaN], { missing, refusal });
     expect(store.isAbsent("L1H0")).toBe(absent);
     store.togglePin("L1H0");
     store.hover("L1H0");
-    expect([store.heads.value, store.preview.value, store.hoveredHead.value]).toEqual([absent ? [] : ["L1H0"], absent ? null : "L1H0", "L1H0"]);
+    expect([store.heads.value, store.preview.value, store.hoveredHead.value]).toEqual([
+      absent ? [] : ["L1H0"],
+      absent ? null : "L1H0",
+      "L1H0",
+    ]);
   });
 
   it("are walked by their size, whatever their sign, and round; those that are not known are passed over", () => {
     const store = storeOf(FOUR, [0.5, -3, NaN, 2, 99]);
-    const walk = (by: 1 | -1, times: number): (string | null)[] => Array.from({ length: times }, () => {
-      store.step(by);
-      return store.preview.value;
-    });
+    const walk = (by: 1 | -1, times: number): (string | null)[] =>
+      Array.from({ length: times }, () => {
+        store.step(by);
+        return store.preview.value;
+      });
     expect(walk(1, 4)).toEqual(["L0H1", "L1H1", "L0H0", "L0H1"]);
     expect(walk(-1, 4)).toEqual(["L0H0", "L1H1", "L0H1", "L0H0"]);
     expect([store.hoveredHead.value, store.sought.value]).toEqual(["L0H0", 8]);
@@ -155,13 +250,23 @@ describe("names of tokens", () => {
     const store = storeOf(["a", "a", "", "b"], [], { has_tokens: false });
     expect([0, 1, 3, 9].map((at) => store.tokenName(at))).toEqual(["#0", "#1", "#3", "#9"]);
     set(store, { has_tokens: true });
-    expect([0, 1, 2, 3, 4].map((at) => [store.tokenText(at), store.tokenMark(at), store.tokenName(at)])).toEqual([["a", "₀", "a₀"], ["a", "₁", "a₁"], ["∅", "", "∅"], ["b", "", "b"], ["4", "", "4"]]);
+    expect([0, 1, 2, 3, 4].map((at) => [store.tokenText(at), store.tokenMark(at), store.tokenName(at)])).toEqual([
+      ["a", "₀", "a₀"],
+      ["a", "₁", "a₁"],
+      ["∅", "", "∅"],
+      ["b", "", "b"],
+      ["4", "", "4"],
+    ]);
     store.facts.value = null;
     expect(store.tokenName(3)).toBe("b");
   });
   it("differ over prompts where they are empty and others are named", () => {
     const store = new Store();
-    store.tokens.value = [{ text: "", varies: [] }, { text: "", varies: ["x"] }, { text: "y", varies: ["y", "z"] }];
+    store.tokens.value = [
+      { text: "", varies: [] },
+      { text: "", varies: ["x"] },
+      { text: "y", varies: ["y", "z"] },
+    ];
     expect([0, 1, 2].map((at) => store.tokenText(at))).toEqual(["∅", "∗", "y"]);
   });
 });
@@ -173,7 +278,11 @@ describe("Esc", () => {
     store.togglePin("L0H1");
     expect([store.layer.value, store.ranking.value, store.chosenLayer.value]).toEqual([1, "neurons", 1]);
     store.escape(false, true);
-    expect([store.layer.value, store.heads.value, store.sentence.value && flat(store.sentence.value)]).toEqual([null, ["L0H1"], expect.stringMatching(/^Let go: layer 1\. .+ brings it back\.$/)]);
+    expect([store.layer.value, store.heads.value, store.sentence.value && flat(store.sentence.value)]).toEqual([
+      null,
+      ["L0H1"],
+      expect.stringMatching(/^Let go: layer 1\. .+ brings it back\.$/),
+    ]);
     store.escape(false, true);
     expect(store.heads.value).toEqual([]);
     store.undo();
@@ -197,14 +306,24 @@ describe("Esc", () => {
   });
   it("lets all go that is pointed at, and keeps nothing to bring back where nothing was pinned or shown", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
-    [store.hoveredHead.value, store.hoveredToken.value, store.hoveredLayer.value, store.sentence.value] = ["L0H0", 1, 1, ["x"]];
+    [store.hoveredHead.value, store.hoveredToken.value, store.hoveredLayer.value, store.sentence.value] = [
+      "L0H0",
+      1,
+      1,
+      ["x"],
+    ];
     const heads = store.heads.value;
     store.escape(false);
-    expect([store.hoveredHead.value, store.hoveredToken.value, store.hoveredLayer.value, store.sentence.value]).toEqual([null, null, null, null]);
+    expect([store.hoveredHead.value, store.hoveredToken.value, store.hoveredLayer.value, store.sentence.value]).toEqual(
+      [null, null, null, null],
+    );
     expect(store.heads.value).toBe(heads);
     store.hover("L0H1");
     store.escape(false);
-    expect([store.preview.value, store.sentence.value && flat(store.sentence.value)]).toEqual([null, expect.stringMatching(/^Let go: L0H1\. /)]);
+    expect([store.preview.value, store.sentence.value && flat(store.sentence.value)]).toEqual([
+      null,
+      expect.stringMatching(/^Let go: L0H1\. /),
+    ]);
     store.undo();
     expect(store.preview.value).toBe("L0H1");
   });
@@ -214,7 +333,13 @@ describe("Esc", () => {
       store.toggleLayer(layer);
       return [store.layer.value, store.ranking.value, store.chosenLayer.value];
     });
-    expect(after).toEqual([[0, "neurons", 0], [null, "neurons", null], [2, "neurons", 2], [1, "neurons", 1], [null, "neurons", null]]);
+    expect(after).toEqual([
+      [0, "neurons", 0],
+      [null, "neurons", null],
+      [2, "neurons", 2],
+      [1, "neurons", 1],
+      [null, "neurons", null],
+    ]);
     [store.layer.value, store.ranking.value] = [1, "heads"];
     expect(store.chosenLayer.value).toBeNull();
     store.toggleLayer(1);
@@ -223,7 +348,86 @@ describe("Esc", () => {
 });
 
 it("a store begins with nothing chosen", () => {
-  const { cacheName, prompt, position, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded, ownRange, pool, mapBy, theme, computing, computingNeurons, computingScores, sought, outdated, described, isSaved } = new Store();
-  expect([cacheName, prompt, position, heads, norm, topK, ranking, layer, weighting, presentation, score, tab, padding, folded, ownRange, pool, mapBy, theme, computing, computingNeurons, computingScores, sought, outdated, described, isSaved].map((signal) => signal.value))
-    .toEqual(["", null, "last", [], "frozen", 5, "heads", null, "pattern", "matrix", null, "attention", "found", [], false, "peak", "layer", "light", 0, 0, 0, 0, 0, 0, false]);
+  const {
+    cacheName,
+    prompt,
+    position,
+    heads,
+    norm,
+    topK,
+    ranking,
+    layer,
+    weighting,
+    presentation,
+    score,
+    tab,
+    padding,
+    folded,
+    ownRange,
+    pool,
+    mapBy,
+    theme,
+    computing,
+    computingNeurons,
+    computingScores,
+    sought,
+    outdated,
+    described,
+    isSaved,
+  } = new Store();
+  expect(
+    [
+      cacheName,
+      prompt,
+      position,
+      heads,
+      norm,
+      topK,
+      ranking,
+      layer,
+      weighting,
+      presentation,
+      score,
+      tab,
+      padding,
+      folded,
+      ownRange,
+      pool,
+      mapBy,
+      theme,
+      computing,
+      computingNeurons,
+      computingScores,
+      sought,
+      outdated,
+      described,
+      isSaved,
+    ].map((signal) => signal.value),
+  ).toEqual([
+    "",
+    null,
+    "last",
+    [],
+    "frozen",
+    5,
+    "heads",
+    null,
+    "pattern",
+    "matrix",
+    null,
+    "attention",
+    "found",
+    [],
+    false,
+    "peak",
+    "layer",
+    "light",
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    false,
+  ]);
 });

@@ -1,16 +1,16 @@
+import { signal as state } from "@preact/signals-core";
 import { afterEach, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import { FakeLink, ROW } from "../dev/fake-link";
 import { Caches } from "../src/hosts/caches";
+import type { Place } from "../src/hosts/kernels";
 import type { Pictures } from "../src/hosts/last-picture";
 import type { LinkState } from "../src/hosts/link";
-import type { CacheRow, Question } from "../src/wire/protocol.gen";
-import { asSelection, fitting } from "../src/state/selection";
 import { type Opened, Sidebar } from "../src/hosts/sidebar";
-import type { Snapshot } from "../src/snapshot/snapshot";
 import { mountView } from "../src/hosts/view";
-import type { Place } from "../src/hosts/kernels";
-import { signal as state } from "@preact/signals-core";
+import type { Snapshot } from "../src/snapshot/snapshot";
+import { asSelection, fitting } from "../src/state/selection";
+import type { CacheRow, Question } from "../src/wire/protocol.gen";
 import { all, SHAPE, text } from "./open";
 
 let end = new AbortController();
@@ -22,11 +22,23 @@ function open(remembered: Opened | null = null, pictures?: Pictures, standing?: 
   if (standing) link.state.value = standing;
   const caches = new Caches(link, end.signal);
   const kept: Opened[] = [];
-  const places = { focused: state<Place | null>({ path: "a.ipynb", label: "a.ipynb" }), running: state<Place[]>([]), picked: state<string | null>(null) };
-  const sidebar = new Sidebar(document.body, {
-    places, visible: state(true), caches: () => caches, remembered: () => Promise.resolve(remembered), remember: (opened) => kept.push(opened),
-    ...(pictures ? { pictures } : {}),
-  }, end.signal);
+  const places = {
+    focused: state<Place | null>({ path: "a.ipynb", label: "a.ipynb" }),
+    running: state<Place[]>([]),
+    picked: state<string | null>(null),
+  };
+  const sidebar = new Sidebar(
+    document.body,
+    {
+      places,
+      visible: state(true),
+      caches: () => caches,
+      remembered: () => Promise.resolve(remembered),
+      remember: (opened) => kept.push(opened),
+      ...(pictures ? { pictures } : {}),
+    },
+    end.signal,
+  );
   const root = document.querySelector<HTMLElement>(".rs-sidebar");
   if (!root) throw new Error("nothing was drawn");
   const rows = (): HTMLElement[] => all(root, '[role="list"][aria-label="Activation caches"] > [role="listitem"]');
@@ -34,21 +46,30 @@ function open(remembered: Opened | null = null, pictures?: Pictures, standing?: 
   const ready = (): Promise<void> => vi.waitFor(() => expect(panel()?.dataset["state"]).toBe("ready"));
   const show = async (name = "cache"): Promise<void> => {
     await vi.waitFor(() => expect(rows().length).toBeGreaterThan(0));
-    rows().find((row) => text(row).startsWith(name))?.querySelector("button")?.click();
+    rows()
+      .find((row) => text(row).startsWith(name))
+      ?.querySelector("button")
+      ?.click();
     await ready();
   };
   const facts = (): string => text(panel()?.querySelector(".rs-facts"));
   const act = (): HTMLButtonElement | null => panel()?.querySelector(".rs-act") ?? null;
   return { link, caches, sidebar, kept, root, rows, panel, ready, show, facts, act };
 }
-const changed = (row: CacheRow, ref: Partial<CacheRow["ref"]>, more: Partial<CacheRow> = {}): CacheRow => ({ ...row, ...more, ref: { ...row.ref, ...ref } });
+const changed = (row: CacheRow, ref: Partial<CacheRow["ref"]>, more: Partial<CacheRow> = {}): CacheRow => ({
+  ...row,
+  ...more,
+  ref: { ...row.ref, ...ref },
+});
 const about = (asked: Question[], kind: string): Question[] => asked.filter(({ ask }) => ask.kind === kind);
 
 it("lists a cache by its names and shows it on a click, with the model's own target", async () => {
   const { link, rows, show, panel, facts } = open();
   link.caches = [{ ...ROW, names: ["cache", 'runs["clean"]'], missing: ["attn.hook_v"] }];
   await show();
-  expect(text(rows()[0])).toMatch(/^cache also runs\["clean"\] tiny · 3 × 2 heads · 2 prompts × 6 positions · float32 on cpu · 41 MB · first seen just now without attn.hook_v/);
+  expect(text(rows()[0])).toMatch(
+    /^cache also runs\["clean"\] tiny · 3 × 2 heads · 2 prompts × 6 positions · float32 on cpu · 41 MB · first seen just now without attn.hook_v/,
+  );
   expect(facts()).toMatch(/^cache /);
   expect(about(link.asked, "target")).toHaveLength(1);
   expect(link.asked.filter(({ ask }) => ask.kind !== "caches").every(({ cache }) => cache?.id === "c1")).toBe(true);
@@ -66,7 +87,11 @@ it.each([
   const picture = panel();
   link.cell(...now);
   await vi.waitFor(() => expect(facts()).toContain(words));
-  expect(rows().map((row) => text(row)).join()).toContain(words);
+  expect(
+    rows()
+      .map((row) => text(row))
+      .join(),
+  ).toContain(words);
   expect(panel()).toBe(picture);
   expect(act()?.textContent).toBe(label);
   act()?.click();
@@ -97,7 +122,11 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
-  await vi.waitFor(() => expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain("was not read while that could be done"));
+  await vi.waitFor(() =>
+    expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain(
+      "was not read while that could be done",
+    ),
+  );
   expect(text(panel()?.querySelector(".rs-alert"))).toBe("");
 });
 
@@ -107,7 +136,9 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   link.restart();
   await vi.waitFor(() => expect(facts()).toContain("its kernel does not answer"));
   link.back();
-  await vi.waitFor(() => expect(facts()).toContain("went with its kernel. The last picture stays. Run the cell that makes cache again"));
+  await vi.waitFor(() =>
+    expect(facts()).toContain("went with its kernel. The last picture stays. Run the cell that makes cache again"),
+  );
   link.cell(changed(ROW, { id: "c9" }));
   await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
   act()?.click();
@@ -141,7 +172,10 @@ it("says in a place of its own that its kernel has no cache of this name, and wh
 
 it("keeps the picture of a view, and draws it again until the cache is there; another kernel's answers are not in it", async () => {
   const kept: Snapshot[] = [];
-  const pictures = (stored: unknown): Pictures => ({ get: async () => stored, put: (_, __, picture) => kept.push(picture) });
+  const pictures = (stored: unknown): Pictures => ({
+    get: async () => stored,
+    put: (_, __, picture) => kept.push(picture),
+  });
   const first = open(null, pictures(null));
   first.link.caches = [ROW, { ...ROW, ref: { id: "c7", state: "1.1" }, names: ["other"] }];
   first.link.cell(...first.link.caches);
@@ -154,15 +188,24 @@ it("keeps the picture of a view, and draws it again until the cache is there; an
   expect(kept.map(({ name }) => name)).toEqual(["cache", "other"]);
   expect(kept[1]?.entries.length).toBeLessThanOrEqual((kept[0]?.entries.length ?? 0) + 1);
   end.abort();
-  const again = open({ path: "a.ipynb", name: "cache", selection: null }, pictures(JSON.parse(JSON.stringify(kept[0]))), { kind: "none", words: "It ended." });
+  const again = open(
+    { path: "a.ipynb", name: "cache", selection: null },
+    pictures(JSON.parse(JSON.stringify(kept[0]))),
+    { kind: "none", words: "It ended." },
+  );
   await again.ready();
-  expect(all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"))).toEqual(drawn);
+  expect(all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"))).toEqual(
+    drawn,
+  );
   expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
   again.link.back();
   await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
   await again.ready();
   end.abort();
-  const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), { kind: "none", words: "It ended." });
+  const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), {
+    kind: "none",
+    words: "It ended.",
+  });
   await new Promise((done) => setTimeout(done, 50));
   expect(forged.panel()).toBeNull();
 });
@@ -206,7 +249,10 @@ it("follows a variable: takes each new cache of its name, and leaves the one tha
   await show();
   all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();
   root.querySelector<HTMLElement>(".rs-follow")?.click();
-  for (const [id, others] of [["c2", []], ["c3", [changed(ROW, { id: "c2" }, { names: ["old"] })]]] as const) {
+  for (const [id, others] of [
+    ["c2", []],
+    ["c3", [changed(ROW, { id: "c2" }, { names: ["old"] })]],
+  ] as const) {
     link.cell(...others, changed(ROW, { id }));
     await vi.waitFor(() => expect(link.asked.some(({ cache }) => cache?.id === id)).toBe(true));
     await ready();
@@ -219,7 +265,13 @@ it("follows a variable: takes each new cache of its name, and leaves the one tha
   await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));
 });
 
-it.each([["cache", "cache"], ["", null], [7, null], ["x".repeat(2000), null], [undefined, null]])("remembers that %s is followed as %s", (follow, kept) => {
+it.each([
+  ["cache", "cache"],
+  ["", null],
+  [7, null],
+  ["x".repeat(2000), null],
+  [undefined, null],
+])("remembers that %s is followed as %s", (follow, kept) => {
   expect(asSelection({ follow })?.follow).toBe(kept);
 });
 
@@ -241,8 +293,17 @@ it("leaves nothing behind when it is closed", async () => {
 
 it("keeps of a selection what fits another cache", () => {
   const one = { contrasts: [{ answer: [{ id: 1, text: "a" }], distractor: [] }], direction: null };
-  const selection = { ...asSelection({ prompt: 5, position: 5, heads: ["L2H1", "L9H9"], layer: 8 }), target: one } as NonNullable<ReturnType<typeof asSelection>>;
-  expect(fitting(selection, ROW)).toMatchObject({ prompt: null, position: 5, heads: ["L2H1"], layer: null, target: one });
+  const selection = {
+    ...asSelection({ prompt: 5, position: 5, heads: ["L2H1", "L9H9"], layer: 8 }),
+    target: one,
+  } as NonNullable<ReturnType<typeof asSelection>>;
+  expect(fitting(selection, ROW)).toMatchObject({
+    prompt: null,
+    position: 5,
+    heads: ["L2H1"],
+    layer: null,
+    target: one,
+  });
   const perPrompt = { ...one, contrasts: [...one.contrasts, ...one.contrasts, ...one.contrasts] };
   expect(fitting({ ...selection, target: perPrompt }, ROW).target).toBeNull();
 });

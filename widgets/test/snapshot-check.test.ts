@@ -14,16 +14,26 @@ beforeAll(async () => {
   await settled();
   const picture = (): Snapshot | null => {
     let taken: Snapshot | null = null;
-    root.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail: { put: (snapshot: Snapshot) => (taken = snapshot) } }));
+    root.dispatchEvent(
+      new CustomEvent(SNAPSHOT_EVENT, { detail: { put: (snapshot: Snapshot) => (taken = snapshot) } }),
+    );
     return taken;
   };
-  await vi.waitFor(() => expect(new Set(picture()?.entries.map(({ ask }) => ask.kind))).toEqual(new Set(["describe", "tokens", "attribute", "attention", "scores", "neurons"])));
+  await vi.waitFor(() =>
+    expect(new Set(picture()?.entries.map(({ ask }) => ask.kind))).toEqual(
+      new Set(["describe", "tokens", "attribute", "attention", "scores", "neurons"]),
+    ),
+  );
   whole = JSON.parse(JSON.stringify(picture())) as Json;
 });
 
 /** One path of each form: of a list, its first. */
 function paths(value: Json, at: Path = []): Path[] {
-  const inner = Array.isArray(value) ? Object.entries(value.slice(0, at.at(-1) === "entries" ? undefined : 1)) : typeof value === "object" && value !== null ? Object.entries(value) : [];
+  const inner = Array.isArray(value)
+    ? Object.entries(value.slice(0, at.at(-1) === "entries" ? undefined : 1))
+    : typeof value === "object" && value !== null
+      ? Object.entries(value)
+      : [];
   return [at, ...inner.flatMap(([name, one]) => paths(one, [...at, Array.isArray(value) ? Number(name) : name]))];
 }
 
@@ -37,18 +47,30 @@ function changed(at: Path, to: (was: Json) => Json): Json {
 }
 
 /** Where the entry of a kind stands. */
-const entry = (kind: string, by?: string): number => (whole as { entries: { ask: { kind: string; by?: string } }[] }).entries.findIndex(({ ask }) => ask.kind === kind && (by === undefined || ask.by === by));
+const entry = (kind: string, by?: string): number =>
+  (whole as { entries: { ask: { kind: string; by?: string } }[] }).entries.findIndex(
+    ({ ask }) => ask.kind === kind && (by === undefined || ask.by === by),
+  );
 const reply = (kind: string, field: string, to: Json | ((was: Json) => Json), by?: string): Json =>
   changed(["entries", entry(kind, by), "reply", field], typeof to === "function" ? to : () => to);
 const floats = (...values: number[]): string => packed(new DataView(new Float32Array(values).buffer));
 const nested = (depth: number): Json => Array.from({ length: depth }).reduce<Json>((inner) => [inner], 1);
 
 const ODD: Record<string, Json> = {
-  "a negative number": -1, "a fraction": 0.5, "an enormous number": 1e308, "a list": [], "an object": {}, "a list of lists": nested(5),
-  "a lit template": { _$litType$: 1, strings: ["<img src=x onerror=alert(1)>"], values: [] }, "a lit directive": { _$litDirective$: {}, values: [] },
-  "a listener": { handleEvent: "alert(1)" }, truth: true, nothing: null,
+  "a negative number": -1,
+  "a fraction": 0.5,
+  "an enormous number": 1e308,
+  "a list": [],
+  "an object": {},
+  "a list of lists": nested(5),
+  "a lit template": { _$litType$: 1, strings: ["<img src=x onerror=alert(1)>"], values: [] },
+  "a lit directive": { _$litDirective$: {}, values: [] },
+  "a listener": { handleEvent: "alert(1)" },
+  truth: true,
+  nothing: null,
 };
-const kindOf = (value: Json | undefined): string => (value === null || value === undefined ? "nothing" : Array.isArray(value) ? "list" : typeof value);
+const kindOf = (value: Json | undefined): string =>
+  value === null || value === undefined ? "nothing" : Array.isArray(value) ? "list" : typeof value;
 
 describe("a snapshot from outside", () => {
   it("is taken where it is one", () => expect(checkSnapshot(structuredClone(whole)).trouble).toBeNull());
@@ -58,12 +80,16 @@ describe("a snapshot from outside", () => {
     for (const path of paths(whole)) {
       for (const [what, value] of Object.entries(ODD)) {
         const { snapshot, trouble } = checkSnapshot(changed(path, () => structuredClone(value)));
-        if (trouble !== null && !/^(it|its|heads|what) .{5,120}$/.test(trouble)) wrong.push(`${path.join(".")} as ${what}: said ${trouble}`);
+        if (trouble !== null && !/^(it|its|heads|what) .{5,120}$/.test(trouble))
+          wrong.push(`${path.join(".")} as ${what}: said ${trouble}`);
         if (!snapshot) continue;
         let [was, is] = [whole, snapshot as unknown as Json | undefined];
-        for (const step of path) [was, is] = [(was as Record<string, Json>)[step] as Json, (is as Record<string, Json> | undefined)?.[step]];
-        if (is !== undefined && is !== null && kindOf(is) !== kindOf(was) && was !== null) wrong.push(`${path.join(".")} as ${what} became ${kindOf(is)}`);
-        if (is !== null && typeof is === "object" && Object.keys(is).some((name) => /^_\$|handleEvent/.test(name))) wrong.push(`${path.join(".")} as ${what} was taken as it is`);
+        for (const step of path)
+          [was, is] = [(was as Record<string, Json>)[step] as Json, (is as Record<string, Json> | undefined)?.[step]];
+        if (is !== undefined && is !== null && kindOf(is) !== kindOf(was) && was !== null)
+          wrong.push(`${path.join(".")} as ${what} became ${kindOf(is)}`);
+        if (is !== null && typeof is === "object" && Object.keys(is).some((name) => /^_\$|handleEvent/.test(name)))
+          wrong.push(`${path.join(".")} as ${what} was taken as it is`);
       }
     }
     expect(wrong).toEqual([]);
@@ -72,25 +98,66 @@ describe("a snapshot from outside", () => {
   it.each<[string, () => Json, RegExp]>([
     ["with 3,000 layers", () => reply("describe", "layers", 3000), /3000 layers/],
     ["with 3,000 heads a layer", () => reply("describe", "heads", 3000), /3000 heads/],
-    ["with 1,000 × 1,000 heads", () => changed(["entries", entry("describe"), "reply"], (was) => ({ ...(was as object), layers: 1000, heads: 1000 })), /1000000 layers × heads/],
+    [
+      "with 1,000 × 1,000 heads",
+      () =>
+        changed(["entries", entry("describe"), "reply"], (was) => ({ ...(was as object), layers: 1000, heads: 1000 })),
+      /1000000 layers × heads/,
+    ],
     ["with more heads than rows", () => reply("describe", "heads", 40), /“attribute” entry has other figures/],
-    ["with more tokens than positions", () => reply("tokens", "tokens", (was) => [...(was as Json[]), ...(was as Json[])]), /“tokens” entry has other figures/],
-    ["with 30,000 pinned heads", () => changed(["selection", "heads"], () => Array.from({ length: 30_000 }, (_, i) => `L${i}H0`)), /“selection.heads”/],
+    [
+      "with more tokens than positions",
+      () => reply("tokens", "tokens", (was) => [...(was as Json[]), ...(was as Json[])]),
+      /“tokens” entry has other figures/,
+    ],
+    [
+      "with 30,000 pinned heads",
+      () => changed(["selection", "heads"], () => Array.from({ length: 30_000 }, (_, i) => `L${i}H0`)),
+      /“selection.heads”/,
+    ],
     ["with a pinned head that is not there", () => changed(["selection", "heads"], () => ["L9H0"]), /pinned/],
     ["with a million prompts", () => reply("describe", "prompts", 1_000_000), /1000000 prompts/],
     ["with a ranking of a million rows", () => changed(["selection", "top_k"], () => 1e6), /“selection.top_k”/],
     ["nested 5,000 deep", () => changed(["selection", "target"], () => nested(5000)), /nested too deeply/],
     ["of half a million values", () => changed(["lacks"], () => new Array<Json>(500_000).fill(0)), /too large/],
     ["with a name of 4 MB", () => changed(["name"], () => "x".repeat(4_000_000)), /too large/],
-    ["whose names outnumber its figures", () => reply("attribute", "labels", (was) => [...(was as Json[]), "more"], "layer"), /“attribute” entry has other figures/],
-    ["whose attention spans other positions", () => reply("attention", "rows", { start: 0, stop: 1e9 }), /positions that are not in its prompts/],
-    ["whose attention is of 100,000 positions", () => reply("attention", "positions", 100_000), /answers another request/],
+    [
+      "whose names outnumber its figures",
+      () => reply("attribute", "labels", (was) => [...(was as Json[]), "more"], "layer"),
+      /“attribute” entry has other figures/,
+    ],
+    [
+      "whose attention spans other positions",
+      () => reply("attention", "rows", { start: 0, stop: 1e9 }),
+      /positions that are not in its prompts/,
+    ],
+    [
+      "whose attention is of 100,000 positions",
+      () => reply("attention", "positions", 100_000),
+      /answers another request/,
+    ],
     ["whose attention has a step of 0", () => reply("attention", "step", 0), /other cells than it says/],
-    ["whose map is shorter than it says", () => changed(["entries", entry("attention"), "buffers", 0], () => floats(1, 2)), /“attention” entry has other figures/],
-    ["whose figures are not base64", () => changed(["entries", entry("scores"), "buffers", 0], () => "<img src=x>"), /“buffers”/],
+    [
+      "whose map is shorter than it says",
+      () => changed(["entries", entry("attention"), "buffers", 0], () => floats(1, 2)),
+      /“attention” entry has other figures/,
+    ],
+    [
+      "whose figures are not base64",
+      () => changed(["entries", entry("scores"), "buffers", 0], () => "<img src=x>"),
+      /“buffers”/,
+    ],
     ["whose reply is another’s", () => reply("attention", "head", 0), /answers another request/],
-    ["without its head map", () => changed(["entries"], (was) => (was as Json[]).filter((_, i) => i !== entry("attribute", "head"))), /no “attribute head” figures/],
-    ["with two caches", () => changed(["entries"], (was) => [...(was as Json[]), (was as Json[])[entry("describe")] as Json]), /of which cache/],
+    [
+      "without its head map",
+      () => changed(["entries"], (was) => (was as Json[]).filter((_, i) => i !== entry("attribute", "head"))),
+      /no “attribute head” figures/,
+    ],
+    [
+      "with two caches",
+      () => changed(["entries"], (was) => [...(was as Json[]), (was as Json[])[entry("describe")] as Json]),
+      /of which cache/,
+    ],
     ["with a date that is none", () => changed(["saved"], () => "<b>today</b>"), /“saved”/],
   ])("is refused %s", (_, made, why) => {
     const { snapshot, trouble } = checkSnapshot(made());
@@ -100,14 +167,34 @@ describe("a snapshot from outside", () => {
 
   it("keeps neither code nor a page nor what has no name here", () => {
     const entries = [
-      { ask: { kind: "code", picture: "heads", shown: {} }, reply: { kind: "code", code: "import os; os.system('x')" } },
+      {
+        ask: { kind: "code", picture: "heads", shown: {} },
+        reply: { kind: "code", code: "import os; os.system('x')" },
+      },
       { ask: { kind: "page", shown: {} }, reply: { kind: "page", name: "x.html" }, buffers: ["PHNjcmlwdD4="] },
       { ask: { kind: "suggest" }, reply: { kind: "suggest", predictions: [] } },
     ];
-    const made = JSON.parse(JSON.stringify(changed(["entries"], (was) => [...(was as Json[]), ...(entries as unknown as Json[])])).replace(/^\{/, '{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}},')) as Json;
+    const made = JSON.parse(
+      JSON.stringify(changed(["entries"], (was) => [...(was as Json[]), ...(entries as unknown as Json[])])).replace(
+        /^\{/,
+        '{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}},',
+      ),
+    ) as Json;
     const { snapshot } = checkSnapshot(made);
-    expect(snapshot?.entries.map(({ ask }) => ask.kind).filter((kind) => kind === "code" || kind === "page" || kind === "suggest")).toEqual([]);
-    expect(Object.keys(snapshot ?? {}).sort()).toEqual(["defaults", "entries", "lacks", "name", "preview", "saved", "selection"]);
+    expect(
+      snapshot?.entries
+        .map(({ ask }) => ask.kind)
+        .filter((kind) => kind === "code" || kind === "page" || kind === "suggest"),
+    ).toEqual([]);
+    expect(Object.keys(snapshot ?? {}).sort()).toEqual([
+      "defaults",
+      "entries",
+      "lacks",
+      "name",
+      "preview",
+      "saved",
+      "selection",
+    ]);
     expect(({} as { polluted?: number }).polluted).toBeUndefined();
     expect((snapshot as unknown as { polluted?: number }).polluted).toBeUndefined();
   });

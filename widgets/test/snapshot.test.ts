@@ -1,12 +1,12 @@
 // A panel's picture as plain data, and the views over it.
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget } from "../dev/fake-kernel";
-import type { Ask } from "../src/wire/client";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
-import { mountSnapshot } from "../src/snapshot/snapshot-view";
 import { keyOf, type Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
+import { mountSnapshot } from "../src/snapshot/snapshot-view";
 import { summaryOf } from "../src/snapshot/summary";
+import type { Ask } from "../src/wire/client";
 import { all, names, open, text } from "./open";
 
 const WORDS = { quiet: "As it was.", refusal: (what: string) => `Saved without ${what}.` };
@@ -24,7 +24,11 @@ function picture(root: HTMLElement): Snapshot | null {
 async function reopened(traits: Parameters<typeof open>[0] = {}) {
   const live = await open(traits);
   await live.settled();
-  await vi.waitFor(() => expect(picture(live.root)?.entries.filter(({ ask }) => ask.kind === "attention")).toHaveLength(traits.heads?.length ?? 0));
+  await vi.waitFor(() =>
+    expect(picture(live.root)?.entries.filter(({ ask }) => ask.kind === "attention")).toHaveLength(
+      traits.heads?.length ?? 0,
+    ),
+  );
   const snapshot = picture(live.root);
   if (!snapshot) throw new Error("no picture");
   const el = document.createElement("div");
@@ -37,16 +41,23 @@ async function reopened(traits: Parameters<typeof open>[0] = {}) {
 }
 
 const cells = (root: HTMLElement): (string | null)[] => names(all(root, ".rs-heads [role=gridcell]"));
-const cell = (root: HTMLElement, head: string): HTMLElement | undefined => all(root, "[role=gridcell]").find((node) => node.getAttribute("aria-label")?.startsWith(head));
+const cell = (root: HTMLElement, head: string): HTMLElement | undefined =>
+  all(root, "[role=gridcell]").find((node) => node.getAttribute("aria-label")?.startsWith(head));
 
 describe("a panel's picture", () => {
   it("shows the same without a kernel", async () => {
     const { live, root, line } = await reopened({ heads: ["L1H1", "L2H0"], prompt: 1 });
     expect(cells(root)).toEqual(cells(live.root));
     expect(cells(root)).toHaveLength(6);
-    expect(text(root.querySelector("[role=status]"))).toMatch(/^rows and constant summed to [+−]\d\.\d{3} · as it was$/);
-    for (const part of [".rs-strip", ".rs-rank", ".rs-target", ".rs-prompt"]) expect(text(root.querySelector(part))).toBe(text(live.root.querySelector(part)));
-    expect(all(root, ".rs-card[data-head]:not(.rs-waiting)").map((card) => card.getAttribute("aria-label"))).toEqual(["Attention L1H1", "Attention L2H0"]);
+    expect(text(root.querySelector("[role=status]"))).toMatch(
+      /^rows and constant summed to [+−]\d\.\d{3} · as it was$/,
+    );
+    for (const part of [".rs-strip", ".rs-rank", ".rs-target", ".rs-prompt"])
+      expect(text(root.querySelector(part))).toBe(text(live.root.querySelector(part)));
+    expect(all(root, ".rs-card[data-head]:not(.rs-waiting)").map((card) => card.getAttribute("aria-label"))).toEqual([
+      "Attention L1H1",
+      "Attention L2H0",
+    ]);
     expect(line()).toBe("As it was.");
   });
 
@@ -80,7 +91,9 @@ describe("a panel's picture", () => {
     await live.settled();
     for (const head of ["L0H0", "L0H1", "L2H0"]) cell(live.root, head)?.focus();
     await live.settled();
-    await vi.waitFor(() => expect(picture(live.root)?.entries.filter(({ ask }) => ask.kind === "attention")).toHaveLength(2));
+    await vi.waitFor(() =>
+      expect(picture(live.root)?.entries.filter(({ ask }) => ask.kind === "attention")).toHaveLength(2),
+    );
     expect(picture(live.root)?.preview).toBe("L2H0");
     slow = 10_000;
     live.root.querySelector<HTMLElement>("[aria-label='Next prompt']")?.click();
@@ -90,27 +103,55 @@ describe("a panel's picture", () => {
 
 describe("a record", () => {
   const target = demoTarget();
-  const record = { selection: { target }, defaults: { attribute: { norm: "frozen", position: "last" }, neurons: { k: 5 } } };
+  const record = {
+    selection: { target },
+    defaults: { attribute: { norm: "frozen", position: "last" }, neurons: { k: 5 } },
+  };
   const key = (ask: Ask): string => keyOf(ask, record);
 
   it("knows a request however much of it is spelled out", () => {
     const short = key({ kind: "attribute", by: "head", target });
-    expect(key({ norm: "frozen", position: "last", prompt: null, target: structuredClone(target), by: "head", kind: "attribute" })).toBe(short);
+    expect(
+      key({
+        norm: "frozen",
+        position: "last",
+        prompt: null,
+        target: structuredClone(target),
+        by: "head",
+        kind: "attribute",
+      }),
+    ).toBe(short);
     expect(keyOf({ kind: "attribute", by: "head" } as unknown as Ask, record)).toBe(short);
   });
 
   it("tells apart what differs", () => {
     const other = { contrasts: [{ answer: [{ id: 9, text: " Tom" }], distractor: [] }], direction: null };
     const asks: Ask[] = [
-      { kind: "attribute", by: "head", target }, { kind: "attribute", by: "layer", target }, { kind: "attribute", by: "head", target, prompt: 0 },
-      { kind: "attribute", by: "head", target, position: 0 }, { kind: "attribute", by: "head", target: other }, { kind: "attribute", by: "head", target, norm: "recomputed" },
-      { kind: "attribute", by: "head", target: { ...target, direction: "d" } }, { kind: "neurons", target }, { kind: "neurons", target, layer: 0 }, { kind: "neurons", target, k: 6 },
+      { kind: "attribute", by: "head", target },
+      { kind: "attribute", by: "layer", target },
+      { kind: "attribute", by: "head", target, prompt: 0 },
+      { kind: "attribute", by: "head", target, position: 0 },
+      { kind: "attribute", by: "head", target: other },
+      { kind: "attribute", by: "head", target, norm: "recomputed" },
+      { kind: "attribute", by: "head", target: { ...target, direction: "d" } },
+      { kind: "neurons", target },
+      { kind: "neurons", target, layer: 0 },
+      { kind: "neurons", target, k: 6 },
     ];
     expect(new Set(asks.map(key)).size).toBe(asks.length);
   });
 
   it("is not taken from what is none", () => {
-    for (const value of [null, 1, "x", [], {}, { name: "c", saved: "", selection: {}, entries: [] }, { name: "c", saved: "", selection: { target }, entries: [null] }]) expect(checkSnapshot(value).snapshot).toBeNull();
+    for (const value of [
+      null,
+      1,
+      "x",
+      [],
+      {},
+      { name: "c", saved: "", selection: {}, entries: [] },
+      { name: "c", saved: "", selection: { target }, entries: [null] },
+    ])
+      expect(checkSnapshot(value).snapshot).toBeNull();
   });
 
   it("is told in a few lines of text, whatever a name or a token holds", async () => {
@@ -118,7 +159,9 @@ describe("a record", () => {
     const box = document.createElement("div");
     box.innerHTML = summaryOf(snapshot);
     expect(box.querySelector("img")).toBeNull();
-    expect(text(box)).toContain("<img src=x onerror=alert(1)> · made-up logit difference (·Mary minus ·John) of prompt 0:");
+    expect(text(box)).toContain(
+      "<img src=x onerror=alert(1)> · made-up logit difference (·Mary minus ·John) of prompt 0:",
+    );
     expect(text(box)).toMatch(/Strongest heads: L\dH\d [+−]/);
   });
 });

@@ -1,10 +1,13 @@
 import { describe, expect, it } from "vitest";
-import type { CacheFacts, Contrast, Token, TokenLabel } from "../src/wire/protocol.gen";
 import { Store } from "../src/state/store";
-import { edit, label, quantity, shared, swap, inView } from "../src/state/target";
+import { edit, inView, label, quantity, shared, swap } from "../src/state/target";
+import type { CacheFacts, Contrast, Token, TokenLabel } from "../src/wire/protocol.gen";
 
 const token = (text: string, id = text.length): Token => ({ id, text });
-const contrast = (answer: string, distractor?: string): Contrast => ({ answer: [token(answer)], distractor: distractor === undefined ? [] : [token(distractor)] });
+const contrast = (answer: string, distractor?: string): Contrast => ({
+  answer: [token(answer)],
+  distractor: distractor === undefined ? [] : [token(distractor)],
+});
 
 describe("store", () => {
   it("pins in order and unpins", () => {
@@ -31,7 +34,21 @@ describe("store", () => {
 
   it("reads each prompt's last token unless one is locked", () => {
     const store = new Store();
-    const facts: CacheFacts = { kind: "describe", name: "cache", model: "", layers: 1, heads: 1, prompts: 2, positions: 5, dtype: "", device: "", bytes: 0, missing: [], last: [4, 3], has_tokens: true };
+    const facts: CacheFacts = {
+      kind: "describe",
+      name: "cache",
+      model: "",
+      layers: 1,
+      heads: 1,
+      prompts: 2,
+      positions: 5,
+      dtype: "",
+      device: "",
+      bytes: 0,
+      missing: [],
+      last: [4, 3],
+      has_tokens: true,
+    };
     store.facts.value = facts;
     expect(store.destination.value).toBeNull(); // the mean over prompts that end in different places
     store.prompt.value = 1;
@@ -48,16 +65,28 @@ describe("names of tokens", () => {
 
   it.each([
     [prompt, ["<bos>", "·Mary", "·John₂", "·and", "·John₄", "John"]],
-    [Array.from({ length: 12 }, (_, i): TokenLabel => ({ text: i === 1 || i === 10 ? "\n" : `w${i}` })), ["w0", "↵₁", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "↵₁₀", "w11"]],
-    [[{ text: "a" }, { text: "", varies: [" x", " y"] }, { text: "", varies: [" z"] }], ["a", "∗₁", "∗₂"]], // prompts differ at both
-    [[{ text: "שלום" }, { text: "שלום" }], ["\u2068שלום\u2069₀", "\u2068שלום\u2069₁"]], // the mark keeps out of what runs the other way
+    [
+      Array.from({ length: 12 }, (_, i): TokenLabel => ({ text: i === 1 || i === 10 ? "\n" : `w${i}` })),
+      ["w0", "↵₁", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "↵₁₀", "w11"],
+    ],
+    [
+      [{ text: "a" }, { text: "", varies: [" x", " y"] }, { text: "", varies: [" z"] }],
+      ["a", "∗₁", "∗₂"],
+    ], // prompts differ at both
+    [
+      [{ text: "שלום" }, { text: "שלום" }],
+      ["\u2068שלום\u2069₀", "\u2068שלום\u2069₁"],
+    ], // the mark keeps out of what runs the other way
     [[], []],
-  ] satisfies [TokenLabel[], string[]][])("have their position where the same token stands twice", (tokens, expected) => {
-    const store = new Store();
-    store.tokens.value = tokens;
-    expect(tokens.map((_, i) => store.tokenName(i))).toEqual(expected);
-    expect(store.tokenName(tokens.length)).toBe(String(tokens.length)); // none there yet
-  });
+  ] satisfies [TokenLabel[], string[]][])(
+    "have their position where the same token stands twice",
+    (tokens, expected) => {
+      const store = new Store();
+      store.tokens.value = tokens;
+      expect(tokens.map((_, i) => store.tokenName(i))).toEqual(expected);
+      expect(store.tokenName(tokens.length)).toBe(String(tokens.length)); // none there yet
+    },
+  );
 });
 
 describe("target", () => {
@@ -85,20 +114,38 @@ describe("target", () => {
     return { contrasts: target.contrasts, said: said ?? "", own: target.own };
   };
   it("never asks for a chosen token minus each prompt’s second, and says what it does instead", () => {
-    expect(two(null, "answer")).toEqual({ contrasts: [contrast(" Amy")], own: false, said: expect.stringContaining("second was dropped") });
+    expect(two(null, "answer")).toEqual({
+      contrasts: [contrast(" Amy")],
+      own: false,
+      said: expect.stringContaining("second was dropped"),
+    });
     expect(two(null, "answer").said).toContain("the plain logit of “·Amy”");
-    expect(two(null, "distractor")).toEqual({ contrasts: [contrast(" Mary", " Amy"), contrast(" Jo", " Amy")], own: false, said: expect.stringContaining("answer stays each prompt’s own top token") });
+    expect(two(null, "distractor")).toEqual({
+      contrasts: [contrast(" Mary", " Amy"), contrast(" Jo", " Amy")],
+      own: false,
+      said: expect.stringContaining("answer stays each prompt’s own top token"),
+    });
     expect(two(null, "distractor", []).said).toContain("its plain logit");
   });
 
   it("keeps what is in sight as a token, and says where other prompts keep the model’s own", () => {
-    expect(two(1, "answer")).toEqual({ contrasts: [contrast(" Mary", " Jo"), contrast(" Amy", " Mary")], own: false, said: expect.stringContaining("Only prompt 1 was changed: the other one keeps") });
+    expect(two(1, "answer")).toEqual({
+      contrasts: [contrast(" Mary", " Jo"), contrast(" Amy", " Mary")],
+      own: false,
+      said: expect.stringContaining("Only prompt 1 was changed: the other one keeps"),
+    });
     const same = { contrasts: [contrast(" Mary", " Jo"), contrast(" Tom", " Jo")], own: true };
-    expect(edit(same, null, "answer", [token(" Amy")])).toEqual({ target: { contrasts: [contrast(" Amy", " Jo")], direction: null, own: false }, said: null });
+    expect(edit(same, null, "answer", [token(" Amy")])).toEqual({
+      target: { contrasts: [contrast(" Amy", " Jo")], direction: null, own: false },
+      said: null,
+    });
     const alone = { contrasts: [contrast(" Mary", " Jo")], own: true };
     expect(edit(alone, null, "answer", [token(" Amy")]).said).toBeNull();
     // Whoever gave each prompt its own distractor keeps it, and sees so.
-    expect(edit(each, null, "answer", [token(" Amy")])).toEqual({ target: { contrasts: [contrast(" Amy", " Jo"), contrast(" Amy", " Mary")], direction: null, own: false }, said: null });
+    expect(edit(each, null, "answer", [token(" Amy")])).toEqual({
+      target: { contrasts: [contrast(" Amy", " Jo"), contrast(" Amy", " Mary")], direction: null, own: false },
+      said: null,
+    });
   });
 
   it("swaps all prompts, or nothing when one has no distractor", () => {

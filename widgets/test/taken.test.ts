@@ -1,22 +1,43 @@
 // What is in sight, what a caption says of it, and what the menu does with it and says afterwards.
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { Client } from "../src/wire/client";
 import { everything } from "../src/draw/plane";
 import { type Format, stopPage, take, takePage } from "../src/export/actions";
-import { offer, type Offers, type PictureName } from "../src/export/pictures";
+import { type Offers, offer, type PictureName } from "../src/export/pictures";
 import { saveWith } from "../src/export/save";
 import { fileParts, inSight, settingOf } from "../src/export/sight";
-import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
-import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
 import { holdOf } from "../src/state/held-scale";
+import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
+import { Client } from "../src/wire/client";
+import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, storeOf } from "./made";
 
 const TOKENS = ["a", " b", "a"];
 const shownIn = (store: Store) => inSight(store).map(({ title, picture }) => [title, picture] as const);
 const titles = (store: Store): string[] => inSight(store).map(({ title }) => title);
 const OFFERS: Offers = {
-  attention: { picture: "attention", weighting: "pattern", ownRange: false, pool: "peak", maps: ["L0H0", "L1H1"].map((name) => ({ name, value: 1, ...everything(1), step: 1, maps: { pattern: Float32Array.of(1) }, brings: null })) },
-  positions: { picture: "positions", by: "head", labels: ["L0H1", "L1H0"], positions: 1, values: Float32Array.of(1, 2), own: Float32Array.of(1), limit: 2 },
+  attention: {
+    picture: "attention",
+    weighting: "pattern",
+    ownRange: false,
+    pool: "peak",
+    maps: ["L0H0", "L1H1"].map((name) => ({
+      name,
+      value: 1,
+      ...everything(1),
+      step: 1,
+      maps: { pattern: Float32Array.of(1) },
+      brings: null,
+    })),
+  },
+  positions: {
+    picture: "positions",
+    by: "head",
+    labels: ["L0H1", "L1H0"],
+    positions: 1,
+    values: Float32Array.of(1, 2),
+    own: Float32Array.of(1),
+    limit: 2,
+  },
   "token-lens": { picture: "token-lens", points: ["0_pre"], start: 0, cells: [[null]] },
   prompts: { picture: "prompts", head: "L1H1", quantity: "logit", mean: 0, std: 0, rows: [] },
 };
@@ -27,7 +48,11 @@ const offering = <K extends Tab>(store: Store, tab: K, picture: Offers[K] = OFFE
 /** A store with everything in sight: heads, layers and lens. */
 function full(given: Partial<CacheFacts> = {}): Store {
   const store = storeOf(TOKENS, [], { ...given });
-  store.headRows.value = attributionOf([0.5, -3, NaN, 2, 99], { labels: ["L0H0", "L0H1", "L1H0", "L1H1", "embed"] }, [1, 2, 3, 4, 5]);
+  store.headRows.value = attributionOf(
+    [0.5, -3, NaN, 2, 99],
+    { labels: ["L0H0", "L0H1", "L1H0", "L1H1", "embed"] },
+    [1, 2, 3, 4, 5],
+  );
   store.layerRows.value = attributionOf([0.5, 1], { labels: ["embed", "0_attn_out", "0_mlp_out"] });
   store.lens.value = attributionOf([1, -2], { labels: ["0_pre", "final_post"], constant: 0.25 }, [0.5]);
   return store;
@@ -37,15 +62,69 @@ describe("in sight", () => {
   it("are the pictures as they are drawn, each with its spread", () => {
     const store = full();
     expect(shownIn(store)).toEqual([
-      ["Logit lens", { picture: "lens", norm: "frozen", points: [{ name: "0_pre", value: 1.25, std: 0.5 }, { name: "final_post", value: -1.75, std: null }] }],
-      ["Layers", { picture: "layers", rows: [{ name: "embed", value: 0.5, std: null }, { name: "0_attn_out", value: 1, std: null }, { name: "0_mlp_out", value: NaN, std: null }] }],
-      ["Heads", { picture: "heads", layers: 2, heads: 2, values: Float32Array.of(0.5, -3, NaN, 2), std: Float32Array.of(1, 2, 3, 4), score: null, pinned: [], limit: 3 }],
-      ["Top heads", { picture: "ranking", of: "heads", rows: [{ name: "L1H1", value: 2, std: 4 }, { name: "L0H0", value: 0.5, std: 1 }, { name: "L0H1", value: -3, std: 2 }] }],
+      [
+        "Logit lens",
+        {
+          picture: "lens",
+          norm: "frozen",
+          points: [
+            { name: "0_pre", value: 1.25, std: 0.5 },
+            { name: "final_post", value: -1.75, std: null },
+          ],
+        },
+      ],
+      [
+        "Layers",
+        {
+          picture: "layers",
+          rows: [
+            { name: "embed", value: 0.5, std: null },
+            { name: "0_attn_out", value: 1, std: null },
+            { name: "0_mlp_out", value: NaN, std: null },
+          ],
+        },
+      ],
+      [
+        "Heads",
+        {
+          picture: "heads",
+          layers: 2,
+          heads: 2,
+          values: Float32Array.of(0.5, -3, NaN, 2),
+          std: Float32Array.of(1, 2, 3, 4),
+          score: null,
+          pinned: [],
+          limit: 3,
+        },
+      ],
+      [
+        "Top heads",
+        {
+          picture: "ranking",
+          of: "heads",
+          rows: [
+            { name: "L1H1", value: 2, std: 4 },
+            { name: "L0H0", value: 0.5, std: 1 },
+            { name: "L0H1", value: -3, std: 2 },
+          ],
+        },
+      ],
     ]);
     [store.topK.value, store.heads.value, store.norm.value] = [1, ["L1H1"], "recomputed"];
     store.headRows.value = attributionOf([0.5, -3, 1, 2]);
     expect(shownIn(store).slice(2)).toEqual([
-      ["Heads", expect.objectContaining({ std: null, pinned: ["L1H1"] })], ["Top heads", { picture: "ranking", of: "heads", rows: [{ name: "L1H1", value: 2, std: null }, { name: "L0H1", value: -3, std: null }] }],
+      ["Heads", expect.objectContaining({ std: null, pinned: ["L1H1"] })],
+      [
+        "Top heads",
+        {
+          picture: "ranking",
+          of: "heads",
+          rows: [
+            { name: "L1H1", value: 2, std: null },
+            { name: "L0H1", value: -3, std: null },
+          ],
+        },
+      ],
     ]);
     expect(shownIn(store)[0]?.[1]).toMatchObject({ norm: "recomputed" });
     holdOf(store, "heads").toggle();
@@ -58,12 +137,28 @@ describe("in sight", () => {
     ["nothing refused", () => undefined, ["Logit lens", "Layers", "Heads", "Top heads"]],
     ["no facts", (store) => (store.facts.value = null), []],
     ["lens refused", (store) => (store.problems.value = new Map([["lens", "x"]])), ["Layers", "Heads", "Top heads"]],
-    ["layers refused", (store) => (store.problems.value = new Map([["layers", "x"]])), ["Logit lens", "Heads", "Top heads"]],
+    [
+      "layers refused",
+      (store) => (store.problems.value = new Map([["layers", "x"]])),
+      ["Logit lens", "Heads", "Top heads"],
+    ],
     ["heads refused", (store) => (store.problems.value = new Map([["heads", "x"]])), ["Logit lens", "Layers"]],
-    ["another refused", (store) => (store.problems.value = new Map([["tokens", "x"]])), ["Logit lens", "Layers", "Heads", "Top heads"]],
-    ["heads that come with a refusal", (store) => (store.headRows.value = attributionOf([1], { refusal: "none" })), ["Logit lens", "Layers"]],
+    [
+      "another refused",
+      (store) => (store.problems.value = new Map([["tokens", "x"]])),
+      ["Logit lens", "Layers", "Heads", "Top heads"],
+    ],
+    [
+      "heads that come with a refusal",
+      (store) => (store.headRows.value = attributionOf([1], { refusal: "none" })),
+      ["Logit lens", "Layers"],
+    ],
     ["neurons not there yet", (store) => (store.ranking.value = "neurons"), ["Logit lens", "Layers", "Heads"]],
-    ["nothing there", (store) => ([store.lens.value, store.layerRows.value, store.headRows.value] = [null, null, null]), []],
+    [
+      "nothing there",
+      (store) => ([store.lens.value, store.layerRows.value, store.headRows.value] = [null, null, null]),
+      [],
+    ],
   ])("is what was not refused: %s", (_, change, expected) => {
     const store = full();
     change(store);
@@ -73,35 +168,70 @@ describe("in sight", () => {
   it("are the neurons where they are ranked, unless they were refused", () => {
     const store = full();
     store.ranking.value = "neurons";
-    store.neurons.value = { reply: { kind: "neurons", labels: ["L0N1", "L1N7"], count: 9, layers: 2, total: 0, bias: 0, notes: [] }, values: Float32Array.of(2), layer: null };
-    expect(shownIn(store).at(-1)).toEqual(["Top neurons", { picture: "ranking", of: "neurons", rows: [{ name: "L0N1", value: 2, std: null }, { name: "L1N7", value: NaN, std: null }] }]);
+    store.neurons.value = {
+      reply: { kind: "neurons", labels: ["L0N1", "L1N7"], count: 9, layers: 2, total: 0, bias: 0, notes: [] },
+      values: Float32Array.of(2),
+      layer: null,
+    };
+    expect(shownIn(store).at(-1)).toEqual([
+      "Top neurons",
+      {
+        picture: "ranking",
+        of: "neurons",
+        rows: [
+          { name: "L0N1", value: 2, std: null },
+          { name: "L1N7", value: NaN, std: null },
+        ],
+      },
+    ]);
     store.problems.value = new Map([[NEURONS, "x"]]);
     expect(titles(store).at(-1)).toBe("Heads");
   });
 
   it("are the heads with the score that colours them, and with no other", () => {
     const store = full();
-    store.scores.value = { reply: { kind: "scores", score: "copying", meaning: "m", low: -1, high: 1, notes: [] }, values: Float32Array.of(1, 2, 3, 4) };
-    const score = () => inSight(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
+    store.scores.value = {
+      reply: { kind: "scores", score: "copying", meaning: "m", low: -1, high: 1, notes: [] },
+      values: Float32Array.of(1, 2, 3, 4),
+    };
+    const score = () =>
+      inSight(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
     expect(score()).toBeNull();
     store.score.value = "copying";
-    expect(score()).toMatchObject({ name: "copying", meaning: "m", low: -1, high: 1, values: Float32Array.of(1, 2, 3, 4) });
+    expect(score()).toMatchObject({
+      name: "copying",
+      meaning: "m",
+      low: -1,
+      high: 1,
+      values: Float32Array.of(1, 2, 3, 4),
+    });
     store.problems.value = new Map([[SCORES, "x"]]);
     expect(score()).toBeNull();
     [store.problems.value, store.score.value] = [new Map(), "first"];
     expect(score()).toBeNull();
   });
 
-  it.each<[Tab, number, string]>([["attention", 2, "Attention L0H0, L1H1"], ["attention", 3, "Attention L0H0, L1H1, L2H2"], ["attention", 4, "Attention"], ["attention", 0, "Attention "], ["positions", 0, "Positions"], ["token-lens", 0, "Token lens"], ["prompts", 0, "Prompts"]])(
-    "is what the tab %s shows, with %i heads: %s", (tab, count, title) => {
-      const store = storeOf(TOKENS);
-      const [map] = OFFERS.attention.maps;
-      if (tab === "attention" && map) offering(store, tab, { ...OFFERS.attention, maps: Array.from({ length: count }, (_, i) => ({ ...map, name: `L${i}H${i}` })) });
-      else offering(store, tab);
-      expect(titles(store)).toEqual([title]);
-      store.tab.value = tab === "prompts" ? "positions" : "prompts"; // another tab, which shows nothing
-      expect(titles(store)).toEqual([]);
-    });
+  it.each<[Tab, number, string]>([
+    ["attention", 2, "Attention L0H0, L1H1"],
+    ["attention", 3, "Attention L0H0, L1H1, L2H2"],
+    ["attention", 4, "Attention"],
+    ["attention", 0, "Attention "],
+    ["positions", 0, "Positions"],
+    ["token-lens", 0, "Token lens"],
+    ["prompts", 0, "Prompts"],
+  ])("is what the tab %s shows, with %i heads: %s", (tab, count, title) => {
+    const store = storeOf(TOKENS);
+    const [map] = OFFERS.attention.maps;
+    if (tab === "attention" && map)
+      offering(store, tab, {
+        ...OFFERS.attention,
+        maps: Array.from({ length: count }, (_, i) => ({ ...map, name: `L${i}H${i}` })),
+      });
+    else offering(store, tab);
+    expect(titles(store)).toEqual([title]);
+    store.tab.value = tab === "prompts" ? "positions" : "prompts"; // another tab, which shows nothing
+    expect(titles(store)).toEqual([]);
+  });
 });
 
 const contrast = (answer: string[], distractor: string[] = []): Contrast => {
@@ -110,39 +240,149 @@ const contrast = (answer: string[], distractor: string[] = []): Contrast => {
 };
 
 describe("a caption", () => {
-  it.each<[string, Partial<CacheFacts> | null, number | null, number | null, ReturnType<typeof settingOf> extends infer S ? Partial<S> : never]>([
-    ["one prompt", {}, null, null, { cache: "cache", source: ["m"], place: "at “a₂” (position 2)", destination: 2, layers: 2, prompts: 1, quantity: "logit difference", target: "“·Mary” minus “·John”" }],
-    ["another position, the first", { model: "" }, null, 0, { source: [], place: "at “a₀” (position 0)", destination: 0 }],
-    ["the mean", { prompts: 3, last: [2, 2, 2] }, null, null, { source: ["m", "mean of 3 prompts"], prompts: 3, quantity: "mean logit difference", place: "at “a₂” (position 2)" }],
-    ["of prompts that end apart", { prompts: 2, last: [2, 1] }, null, null, { source: ["m", "mean of 2 prompts"], place: "at each prompt’s last token", destination: null }],
-    ["the first of several", { prompts: 2, last: [2, 1] }, 0, null, { source: ["m", "prompt 0"], prompts: 1, place: "at “a₂” (position 2)" }], ["the second", { prompts: 2, last: [2, 1] }, 1, null, { source: ["m", "prompt 1"], place: "at “·b” (position 1)" }],
-    ["no facts", null, null, null, { cache: "cache", source: [], layers: 0, prompts: 1, place: "at each prompt’s last token" }], ["an odd name of a model", { model: "a\u202eb" }, null, null, { source: ["a‹U+202E›b"] }],
+  it.each<
+    [
+      string,
+      Partial<CacheFacts> | null,
+      number | null,
+      number | null,
+      ReturnType<typeof settingOf> extends infer S ? Partial<S> : never,
+    ]
+  >([
+    [
+      "one prompt",
+      {},
+      null,
+      null,
+      {
+        cache: "cache",
+        source: ["m"],
+        place: "at “a₂” (position 2)",
+        destination: 2,
+        layers: 2,
+        prompts: 1,
+        quantity: "logit difference",
+        target: "“·Mary” minus “·John”",
+      },
+    ],
+    [
+      "another position, the first",
+      { model: "" },
+      null,
+      0,
+      { source: [], place: "at “a₀” (position 0)", destination: 0 },
+    ],
+    [
+      "the mean",
+      { prompts: 3, last: [2, 2, 2] },
+      null,
+      null,
+      {
+        source: ["m", "mean of 3 prompts"],
+        prompts: 3,
+        quantity: "mean logit difference",
+        place: "at “a₂” (position 2)",
+      },
+    ],
+    [
+      "of prompts that end apart",
+      { prompts: 2, last: [2, 1] },
+      null,
+      null,
+      { source: ["m", "mean of 2 prompts"], place: "at each prompt’s last token", destination: null },
+    ],
+    [
+      "the first of several",
+      { prompts: 2, last: [2, 1] },
+      0,
+      null,
+      { source: ["m", "prompt 0"], prompts: 1, place: "at “a₂” (position 2)" },
+    ],
+    ["the second", { prompts: 2, last: [2, 1] }, 1, null, { source: ["m", "prompt 1"], place: "at “·b” (position 1)" }],
+    [
+      "no facts",
+      null,
+      null,
+      null,
+      { cache: "cache", source: [], layers: 0, prompts: 1, place: "at each prompt’s last token" },
+    ],
+    ["an odd name of a model", { model: "a\u202eb" }, null, null, { source: ["a‹U+202E›b"] }],
   ])("says where it is from: %s", (_, facts, prompt, position, expected) => {
     const store = storeOf(TOKENS, [], facts ?? {});
     if (facts === null) store.facts.value = null;
     [store.prompt.value, store.position.value] = [prompt, position ?? "last"];
     expect(settingOf(store)).toMatchObject(expected);
-    expect(settingOf(store).tokens).toEqual([{ text: "a", shown: "a", mark: "₀" }, { text: " b", shown: "·b", mark: "" }, { text: "a", shown: "a", mark: "₂" }]);
+    expect(settingOf(store).tokens).toEqual([
+      { text: "a", shown: "a", mark: "₀" },
+      { text: " b", shown: "·b", mark: "" },
+      { text: "a", shown: "a", mark: "₂" },
+    ]);
   });
 
-  it.each([["runs", "", "runs"], ["runs", "x", "x"], ["", "", "cache"], ["", "x", "x"]])("says the cache's name: known as %j, called %j: %s", (name, called, expected) => {
+  it.each([
+    ["runs", "", "runs"],
+    ["runs", "x", "x"],
+    ["", "", "cache"],
+    ["", "x", "x"],
+  ])("says the cache's name: known as %j, called %j: %s", (name, called, expected) => {
     const store = storeOf(TOKENS, [], { name });
     store.cacheName.value = called;
     expect([settingOf(store).cache, fileParts(store)[0]]).toEqual([expected, expected]);
     store.facts.value = null;
-    expect([settingOf(store).cache, fileParts(store)]).toEqual([called || "cache", [called || "cache", "Mary-John", "prompt0"]]);
+    expect([settingOf(store).cache, fileParts(store)]).toEqual([
+      called || "cache",
+      [called || "cache", "Mary-John", "prompt0"],
+    ]);
   });
 
   it.each<[string, Target, number | null, string, string]>([
-    ["two tokens", { contrasts: [contrast([" Mary"], [" John"])] }, null, "“·Mary” minus “·John”", "Mary-John"], ["one", { contrasts: [contrast([" Mary"])] }, null, "“·Mary”", "Mary"], ["several of each", { contrasts: [contrast([" Mary", " Jo"], [" A", " B"])] }, null, "“·Mary, ·Jo” minus “·A, ·B”", "Mary-Jo-A-B"],
-    ["nothing minus one", { contrasts: [contrast([], [" John"])] }, null, "nothing minus “·John”", "John"], ["nothing", { contrasts: [] }, null, "nothing", ""],
-    ["each prompt's own", { contrasts: [contrast([" Mary"], [" John"]), contrast([" John"], [" Mary"])] }, null, "each prompt’s own answer", "own answers"], ["one prompt's", { contrasts: [contrast([" Mary"], [" John"]), contrast([" John"], [" Mary"])] }, 1, "“·John” minus “·Mary”", "John-Mary"],
-    ["of which only the answer differs", { contrasts: [contrast([" Mary"], [" Jo"]), contrast([" John"], [" Jo"])] }, null, "each prompt’s own answer", "own answers"], ["of which only the distractor differs", { contrasts: [contrast([" Jo"], [" Mary"]), contrast([" Jo"], [" John"])] }, null, "each prompt’s own answer", "own answers"],
+    ["two tokens", { contrasts: [contrast([" Mary"], [" John"])] }, null, "“·Mary” minus “·John”", "Mary-John"],
+    ["one", { contrasts: [contrast([" Mary"])] }, null, "“·Mary”", "Mary"],
+    [
+      "several of each",
+      { contrasts: [contrast([" Mary", " Jo"], [" A", " B"])] },
+      null,
+      "“·Mary, ·Jo” minus “·A, ·B”",
+      "Mary-Jo-A-B",
+    ],
+    ["nothing minus one", { contrasts: [contrast([], [" John"])] }, null, "nothing minus “·John”", "John"],
+    ["nothing", { contrasts: [] }, null, "nothing", ""],
+    [
+      "each prompt's own",
+      { contrasts: [contrast([" Mary"], [" John"]), contrast([" John"], [" Mary"])] },
+      null,
+      "each prompt’s own answer",
+      "own answers",
+    ],
+    [
+      "one prompt's",
+      { contrasts: [contrast([" Mary"], [" John"]), contrast([" John"], [" Mary"])] },
+      1,
+      "“·John” minus “·Mary”",
+      "John-Mary",
+    ],
+    [
+      "of which only the answer differs",
+      { contrasts: [contrast([" Mary"], [" Jo"]), contrast([" John"], [" Jo"])] },
+      null,
+      "each prompt’s own answer",
+      "own answers",
+    ],
+    [
+      "of which only the distractor differs",
+      { contrasts: [contrast([" Jo"], [" Mary"]), contrast([" Jo"], [" John"])] },
+      null,
+      "each prompt’s own answer",
+      "own answers",
+    ],
     ["a direction", { contrasts: [], direction: "d 1" }, null, "direction “d·1”", "d 1"],
   ])("says what is attributed: %s", (_, target, prompt, words, part) => {
     const store = storeOf(TOKENS, [], { prompts: 2, last: [2, 2] });
     [store.target.value, store.prompt.value] = [target, prompt];
-    expect([settingOf(store).target, fileParts(store)]).toEqual([words, ["cache", part, prompt === null ? "mean of 2" : `prompt${prompt}`]]);
+    expect([settingOf(store).target, fileParts(store)]).toEqual([
+      words,
+      ["cache", part, prompt === null ? "mean of 2" : `prompt${prompt}`],
+    ]);
   });
 });
 
@@ -151,14 +391,24 @@ function taking(store: Store) {
   const asked: Question[] = [];
   const saved: { name: string; blob: Blob }[] = [];
   let deliver: (message: unknown, buffers: DataView[]) => void = () => undefined;
-  const client = new Client({ send: (question) => asked.push(question), onMessage: (listener) => (deliver = listener) }, new AbortController().signal);
+  const client = new Client(
+    { send: (question) => asked.push(question), onMessage: (listener) => (deliver = listener) },
+    new AbortController().signal,
+  );
   let last: Blob | null = null;
   vi.spyOn(URL, "createObjectURL").mockImplementation((blob) => ((last = blob as Blob), "blob:x"));
   vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(function (this: HTMLAnchorElement) {
     if (last) saved.push({ name: this.download, blob: last });
   });
   const answer = (reply: object, buffers: DataView[] = []): void => deliver({ id: asked.at(-1)?.id, reply }, buffers);
-  return { asked, saved, answer, client, take: (format: Format, what: PictureName) => take(format, what, store, client, document.body), page: () => takePage(store, client, document.body) };
+  return {
+    asked,
+    saved,
+    answer,
+    client,
+    take: (format: Format, what: PictureName) => take(format, what, store, client, document.body),
+    page: () => takePage(store, client, document.body),
+  };
 }
 
 describe("the menu", () => {
@@ -170,50 +420,92 @@ describe("the menu", () => {
     document.body.replaceChildren();
   });
 
-  it.each<["csv" | "svg", string, string]>([["csv", "text/csv;charset=utf-8", "component,value\r\nembed,0.5\r\n0_attn_out,1\r\n0_mlp_out,\r\n"], ["svg", "image/svg+xml", "<svg"]])("gives the browser a %s file, of its kind, and says so", async (format, type, content) => {
+  it.each<["csv" | "svg", string, string]>([
+    ["csv", "text/csv;charset=utf-8", "component,value\r\nembed,0.5\r\n0_attn_out,1\r\n0_mlp_out,\r\n"],
+    ["svg", "image/svg+xml", "<svg"],
+  ])("gives the browser a %s file, of its kind, and says so", async (format, type, content) => {
     const { take, saved } = taking(full());
-    expect(await take(format, "layers")).toEqual({ said: `cache-Mary-John-prompt0-layers.${format} given to the browser to save` });
-    expect([saved.map(({ name }) => name), saved[0]?.blob.type]).toEqual([[`cache-Mary-John-prompt0-layers.${format}`], type]);
+    expect(await take(format, "layers")).toEqual({
+      said: `cache-Mary-John-prompt0-layers.${format} given to the browser to save`,
+    });
+    expect([saved.map(({ name }) => name), saved[0]?.blob.type]).toEqual([
+      [`cache-Mary-John-prompt0-layers.${format}`],
+      type,
+    ]);
     const text = (await saved[0]?.blob.text()) ?? "";
     if (format === "csv") expect(text).toBe(content);
     else expect(text).toContain(content);
   });
   it("draws a PNG of the same figure", async () => {
-    vi.stubGlobal("Image", class {
-      async decode(): Promise<void> {
-        throw new Error("drawn");
-      }
-    });
+    vi.stubGlobal(
+      "Image",
+      class {
+        async decode(): Promise<void> {
+          throw new Error("drawn");
+        }
+      },
+    );
     await expect(taking(full()).take("png", "layers")).rejects.toThrow("drawn");
   });
   it("says that VS Code has it, there", async () => {
     document.body.dataset["vscodeThemeKind"] = "vscode-dark";
-    expect(await taking(full()).take("csv", "lens")).toEqual({ said: "cache-Mary-John-prompt0-lens.csv given to VS Code to save" });
+    expect(await taking(full()).take("csv", "lens")).toEqual({
+      said: "cache-Mary-John-prompt0-lens.csv given to VS Code to save",
+    });
   });
   it("says what a host that saves by itself did", async () => {
-    for (const [done, said] of [[true, "cache-Mary-John-prompt0-layers.csv saved"], [false, "cache-Mary-John-prompt0-layers.csv was not saved"]] as const) {
+    for (const [done, said] of [
+      [true, "cache-Mary-John-prompt0-layers.csv saved"],
+      [false, "cache-Mary-John-prompt0-layers.csv was not saved"],
+    ] as const) {
       saveWith(async () => done);
       expect(await taking(full()).take("csv", "layers")).toEqual({ said });
     }
   });
 
-  it.each(["computing", "computingNeurons", "computingScores"] as const)("takes nothing while it is %s, but code", async (name) => {
-    const store = full();
-    store[name].value = 1;
-    const { take, saved, asked } = taking(store);
-    await expect(take("csv", "layers")).rejects.toThrow("The kernel is still computing what is selected. Take the picture when it is there.");
-    void take("code", "layers").catch(() => undefined);
-    expect([saved, asked.length]).toEqual([[], 1]);
-  });
+  it.each(["computing", "computingNeurons", "computingScores"] as const)(
+    "takes nothing while it is %s, but code",
+    async (name) => {
+      const store = full();
+      store[name].value = 1;
+      const { take, saved, asked } = taking(store);
+      await expect(take("csv", "layers")).rejects.toThrow(
+        "The kernel is still computing what is selected. Take the picture when it is there.",
+      );
+      void take("code", "layers").catch(() => undefined);
+      expect([saved, asked.length]).toEqual([[], 1]);
+    },
+  );
   it("takes nothing that is not there any more", async () => {
-    await expect(taking(full()).take("svg", "positions")).rejects.toThrow("This picture is not there yet, or not any more.");
+    await expect(taking(full()).take("svg", "positions")).rejects.toThrow(
+      "This picture is not there yet, or not any more.",
+    );
   });
 
   it.each<[string, PictureName, (store: Store) => void, string[]]>([
-    ["the pinned ones", "layers", () => undefined, ["L0H0"]], ["of a map, the pinned ones", "heads", () => undefined, ["L0H0"]], ["of attention, those that are shown", "attention", (store) => offering(store, "attention"), ["L0H0", "L1H1"]],
-    ["of a blend, all of it", "attention", (store) => offering(store, "attention", { ...OFFERS.attention, maps: OFFERS.attention.maps.map((map) => ({ ...map, of: ["L0H1", "L1H0"] })).slice(0, 1) }), ["L0H1", "L1H0"]],
-    ["of positions, its rows", "positions", (store) => offering(store, "positions"), ["L0H1", "L1H0"]], ["where they are heads", "positions", (store) => offering(store, "positions", { ...OFFERS.positions, by: "layer" }), ["L0H0"]],
-    ["of prompts, its head", "prompts", (store) => offering(store, "prompts"), ["L1H1"]], ["or none", "prompts", (store) => offering(store, "prompts", { ...OFFERS.prompts, head: null }), []], ["of what is not in sight, the pinned ones", "prompts", () => undefined, ["L0H0"]],
+    ["the pinned ones", "layers", () => undefined, ["L0H0"]],
+    ["of a map, the pinned ones", "heads", () => undefined, ["L0H0"]],
+    ["of attention, those that are shown", "attention", (store) => offering(store, "attention"), ["L0H0", "L1H1"]],
+    [
+      "of a blend, all of it",
+      "attention",
+      (store) =>
+        offering(store, "attention", {
+          ...OFFERS.attention,
+          maps: OFFERS.attention.maps.map((map) => ({ ...map, of: ["L0H1", "L1H0"] })).slice(0, 1),
+        }),
+      ["L0H1", "L1H0"],
+    ],
+    ["of positions, its rows", "positions", (store) => offering(store, "positions"), ["L0H1", "L1H0"]],
+    [
+      "where they are heads",
+      "positions",
+      (store) => offering(store, "positions", { ...OFFERS.positions, by: "layer" }),
+      ["L0H0"],
+    ],
+    ["of prompts, its head", "prompts", (store) => offering(store, "prompts"), ["L1H1"]],
+    ["or none", "prompts", (store) => offering(store, "prompts", { ...OFFERS.prompts, head: null }), []],
+    ["of what is not in sight, the pinned ones", "prompts", () => undefined, ["L0H0"]],
   ])("asks for code with the heads of the picture: %s", async (_, picture, change, heads) => {
     const store = full();
     store.heads.value = ["L0H0"];
@@ -221,14 +513,32 @@ describe("the menu", () => {
     const { take, asked, answer } = taking(store);
     vi.stubGlobal("navigator", {});
     const done = take("code", picture);
-    expect(asked.map(({ ask }) => ask)).toEqual([{ kind: "code", picture, shown: expect.objectContaining({ heads, prompt: null, position: "last", norm: "frozen" }) }]);
+    expect(asked.map(({ ask }) => ask)).toEqual([
+      {
+        kind: "code",
+        picture,
+        shown: expect.objectContaining({ heads, prompt: null, position: "last", norm: "frozen" }),
+      },
+    ]);
     answer({ kind: "code", code: "x = 1" });
-    expect(await done).toEqual({ said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: "x = 1" });
+    expect(await done).toEqual({
+      said: "The browser does not let this page use the clipboard. Copy the code by hand:",
+      byHand: "x = 1",
+    });
   });
 
   it.each([
-    ["import a\n# b\nx = 1\ny = 2\n", "Code copied: x = 1 …"], ["x = 1", "Code copied: x = 1"], ["\nx = 1\n", "Code copied: x = 1"], ["import a\n# b", "Code copied: import a …"], ["import a", "Code copied: import a"], ["# a\n  y\nx = 1", "Code copied: x = 1 …"], [`x = ${"1".repeat(80)}`, `Code copied: x = ${"1".repeat(56)}…`], ["for x in y:\n  z", "Code copied: for x in y: …"], ["", "Code copied: "],
-    ["a = 1\nimportant = 2", "Code copied: a = 1 …"], ["# import\nb", "Code copied: b …"],
+    ["import a\n# b\nx = 1\ny = 2\n", "Code copied: x = 1 …"],
+    ["x = 1", "Code copied: x = 1"],
+    ["\nx = 1\n", "Code copied: x = 1"],
+    ["import a\n# b", "Code copied: import a …"],
+    ["import a", "Code copied: import a"],
+    ["# a\n  y\nx = 1", "Code copied: x = 1 …"],
+    [`x = ${"1".repeat(80)}`, `Code copied: x = ${"1".repeat(56)}…`],
+    ["for x in y:\n  z", "Code copied: for x in y: …"],
+    ["", "Code copied: "],
+    ["a = 1\nimportant = 2", "Code copied: a = 1 …"],
+    ["# import\nb", "Code copied: b …"],
   ])("says which code it copied: %j", async (code, said) => {
     const { take, answer } = taking(full());
     const written: string[] = [];
@@ -238,7 +548,17 @@ describe("the menu", () => {
     expect([await done, written]).toEqual([{ said }, [code]]);
   });
 
-  it.each([["probe.html", "probe.html"], ["probe.HTM", "probe.html"], ["my page", "my-page.html"], ["a.html.html", "a-html.html"], ["html", "html.html"], ["", "residscope.html"], ["..", "residscope.html"], ["x".repeat(300), `${"x".repeat(200)}.html`], ["a.htmlx", "a-htmlx.html"]])("calls the page %j: %s", async (name, file) => {
+  it.each([
+    ["probe.html", "probe.html"],
+    ["probe.HTM", "probe.html"],
+    ["my page", "my-page.html"],
+    ["a.html.html", "a-html.html"],
+    ["html", "html.html"],
+    ["", "residscope.html"],
+    ["..", "residscope.html"],
+    ["x".repeat(300), `${"x".repeat(200)}.html`],
+    ["a.htmlx", "a-htmlx.html"],
+  ])("calls the page %j: %s", async (name, file) => {
     const { page, answer, saved, asked } = taking(full());
     const done = page();
     expect(asked.map(({ ask }) => ask.kind)).toEqual(["page"]);

@@ -1,9 +1,9 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
-import type { Ask } from "../src/wire/client";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../src/draw/colours";
 import { inkOn, luminance } from "../src/draw/ink";
 import { extent, tilesIn } from "../src/views/token-lens/lens-tiles";
+import type { Ask } from "../src/wire/client";
 import { all, key, open, text } from "./open";
 
 type Tile = Extract<Ask, { kind: "token-lens" }>;
@@ -25,11 +25,16 @@ describe("token lens", () => {
     expect(points.has("0_pre")).toBe(false);
     expect(points.size).toBeLessThan(25);
     expect(Math.min(...asked.map((tile) => tile.start))).toBeGreaterThan(60); // it stands at the last position
-    expect(asked.every((tile) => tile.points.length <= 4 && tile.stop - tile.start <= 32 && tile.norm === "recomputed")).toBe(true);
+    expect(
+      asked.every((tile) => tile.points.length <= 4 && tile.stop - tile.start <= 32 && tile.norm === "recomputed"),
+    ).toBe(true);
 
     key(grid(root), "End");
     grid(root)?.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", ctrlKey: true, bubbles: true }));
-    await vi.waitFor(() => expect(tiles(model.asked).some((tile) => tile.points.includes("0_pre") && tile.start === 0)).toBe(true), PATIENT);
+    await vi.waitFor(
+      () => expect(tiles(model.asked).some((tile) => tile.points.includes("0_pre") && tile.start === 0)).toBe(true),
+      PATIENT,
+    );
     expect(grid(root)?.getAttribute("aria-activedescendant")).toMatch(/-0-0$/);
   }, 30_000);
 
@@ -40,7 +45,9 @@ describe("token lens", () => {
     key(grid(root), "ArrowUp"); // starts at the last point and the destination
     const active = (): Element | null => root.querySelector(`#${grid(root)?.getAttribute("aria-activedescendant")}`);
     const cell = active();
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^Stopped after the last layer \(final_post\) at “·went” \(position 5\), the model says “.+” 0\.\d+; the answer “·Mary” 0\.\d+, rank \d+$/);
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^Stopped after the last layer \(final_post\) at “·went” \(position 5\), the model says “.+” 0\.\d+; the answer “·Mary” 0\.\d+, rank \d+$/,
+    );
     expect(text(root.querySelector(".rs-lens-reading h4"))).toBe("final_post at ·went");
     expect(all(root, ".rs-lens-reading li").length).toBeGreaterThanOrEqual(7);
     key(grid(root), "ArrowLeft");
@@ -52,7 +59,10 @@ describe("token lens", () => {
   it("is there again at once when one goes back from a prompt that was refused", async () => {
     const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
     const { root, model, settled } = await open({ tab: "token-lens" }, (ask) =>
-      ask.kind === "token-lens" && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep it." } } : honest(ask));
+      ask.kind === "token-lens" && ask.prompt === 1
+        ? { failure: { code: "missing", message: "Keep it." } }
+        : honest(ask),
+    );
     await settled();
     const view = root.querySelector(".rs-lens-view");
     model.set("prompt", 1);
@@ -63,14 +73,28 @@ describe("token lens", () => {
 
   it("has no rank where the target is a direction, and shows tokens as text", async () => {
     const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
-    const { root, settled } = await open({ tab: "token-lens", wire_target: { contrasts: [], direction: "d1" } }, (ask) => {
-      const outcome = honest(ask);
-      if ("failure" in outcome || outcome.reply.kind !== "token-lens") return outcome;
-      return { reply: { ...outcome.reply, cells: outcome.reply.cells.map((row) => row.map((cell) => ({ ...cell, tokens: ["<img src=x onerror=alert(1)>"], answer: null, rank: null }))) } };
-    });
+    const { root, settled } = await open(
+      { tab: "token-lens", wire_target: { contrasts: [], direction: "d1" } },
+      (ask) => {
+        const outcome = honest(ask);
+        if ("failure" in outcome || outcome.reply.kind !== "token-lens") return outcome;
+        return {
+          reply: {
+            ...outcome.reply,
+            cells: outcome.reply.cells.map((row) =>
+              row.map((cell) => ({ ...cell, tokens: ["<img src=x onerror=alert(1)>"], answer: null, rank: null })),
+            ),
+          },
+        };
+      },
+    );
     await settled();
     await vi.waitFor(() => expect(text(all(root, ".rs-lens-cell")[0])).toBe("<img·src=x·onerror=alert(1)>"));
-    expect([root.querySelector("img"), root.querySelector(".rs-lens-cell[data-rank]"), text(root.querySelector(".rs-token-lens .rs-caption")).includes("rank")]).toEqual([null, null, false]);
+    expect([
+      root.querySelector("img"),
+      root.querySelector(".rs-lens-cell[data-rank]"),
+      text(root.querySelector(".rs-token-lens .rs-caption")).includes("rank"),
+    ]).toEqual([null, null, false]);
   });
 });
 
@@ -79,7 +103,14 @@ describe("tiles", () => {
     const points = Array.from({ length: 10 }, (_, i) => `${i}_pre`);
     const question = { key: "k", points, positions: 40, ask: { target: { contrasts: [] } } };
     const found = tilesIn(question, { rows: [3, 10], columns: [0, 40] }).map((id) => extent(question, id));
-    expect(found.map(({ points, start, stop }) => `${points[0]} ${start}-${stop}`)).toEqual(["8_pre 32-40", "8_pre 0-32", "4_pre 32-40", "4_pre 0-32", "0_pre 32-40", "0_pre 0-32"]);
+    expect(found.map(({ points, start, stop }) => `${points[0]} ${start}-${stop}`)).toEqual([
+      "8_pre 32-40",
+      "8_pre 0-32",
+      "4_pre 32-40",
+      "4_pre 0-32",
+      "0_pre 32-40",
+      "0_pre 0-32",
+    ]);
     expect(tilesIn(question, { rows: [0, 0], columns: [0, 0] })).toEqual([]);
   });
 });
@@ -91,6 +122,7 @@ describe("ink", () => {
       return (light + 0.05) / (dark + 0.05);
     };
     for (let i = 0; i <= 100; i += 1)
-      for (const rgb of [sequentialRgb(i / 100, theme), divergingRgb(i - 50, 50, theme)]) expect(contrast(rgb), css(rgb)).toBeGreaterThanOrEqual(4.5);
+      for (const rgb of [sequentialRgb(i / 100, theme), divergingRgb(i - 50, 50, theme)])
+        expect(contrast(rgb), css(rgb)).toBeGreaterThanOrEqual(4.5);
   });
 });

@@ -13,6 +13,8 @@ export async function greet(kernel: Kernel.IKernelConnection, subshell: string |
   if (!subshell && (await kernel.info).language_info.name !== "python") {
     return { kind: "refused", words: "This kernel does not run Python, and TransformerLens lives there." };
   }
-  const { who } = await execute(kernel, subshell, attaching(attachCode), { who: `__import__("IPython.display", fromlist=["_"]).JSON(${WHO})` });
+  const { who } = await execute(kernel, subshell, attaching(attachCode), {
+    who: `__import__("IPython.display", fromlist=["_"]).JSON(${WHO})`,
+  });
   return judge(asWho(who?.["application/json"]), version, "reload the page");
 }

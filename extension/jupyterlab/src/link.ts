@@ -57,7 +57,10 @@ export class KernelLink implements Link {
     const { signal } = (this.#heard = new AbortController());
     this.#running.reset({ earlier: true });
     // A kernel introduces itself when its cell has ended.
-    kernel.requestKernelInfo().then(() => !signal.aborted && this.#running.noneEarlier(), () => undefined);
+    kernel.requestKernelInfo().then(
+      () => !signal.aborted && this.#running.noneEarlier(),
+      () => undefined,
+    );
     listen(kernel.iopubMessage, (_, message) => this.#onIopub(kernel, message), signal);
     listen(kernel.statusChanged, (_, status) => this.#onStatus(kernel, status), signal);
     listen(kernel.connectionStatusChanged, (_, status) => this.#onConnection(kernel, status), signal);
@@ -75,7 +78,9 @@ export class KernelLink implements Link {
       throw new Error("No kernel is attached.");
     }
     // What becomes of it the answer tells, or that the kernel is lost.
-    sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(() => undefined);
+    sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(
+      () => undefined,
+    );
   }
   onMessage(listener: Listener, signal: AbortSignal): void {
     keep(this.#messages, listener, signal);
@@ -97,7 +102,10 @@ export class KernelLink implements Link {
     let opened = false;
     let outcome: LinkState;
     // With a subshell there is nothing to wait for but the machine.
-    const slow = setTimeout(() => (this.state.value = { kind: "attaching", busy: !subshell && kernel.status === "busy" }), MOMENT_MS);
+    const slow = setTimeout(
+      () => (this.state.value = { kind: "attaching", busy: !subshell && kernel.status === "busy" }),
+      MOMENT_MS,
+    );
     const lost = setInterval(() => kernel.status === "idle" && void this.#attach(kernel), PATIENCE_MS);
     const stop = (): void => (clearTimeout(slow), clearInterval(lost));
     signal.addEventListener("abort", stop, { once: true });
@@ -110,7 +118,10 @@ export class KernelLink implements Link {
         await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
       }
     } catch (error) {
-      outcome = { kind: "refused", words: `Residscope could not attach to this kernel: ${error instanceof Error ? error.message : String(error)}` };
+      outcome = {
+        kind: "refused",
+        words: `Residscope could not attach to this kernel: ${error instanceof Error ? error.message : String(error)}`,
+      };
     }
     stop();
     if (signal.aborted || outcome.kind !== "ready") {
@@ -141,7 +152,8 @@ export class KernelLink implements Link {
   // --- the kernel's signals -----------------------------------------------------------------------------------------
   #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
-    // Every run of a kernel has a session of its own. A restart by another page, or by a console, is told by nothing else.
+    // Every run of a kernel has a session of its own. A restart by another page, or by a console, is told by nothing
+    // else.
     const run = message.header.session;
     const another = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;
@@ -163,16 +175,22 @@ export class KernelLink implements Link {
     if (type !== "comm_msg" && type !== "comm_close") return;
     const { comm_id: comm, data } = message.content as KernelMessage.ICommMsgMsg["content"];
     if (comm !== this.#attached?.comm) return;
-    if (type === "comm_close") return this.#lose({ kind: "refused", words: "The kernel’s side of Residscope has closed." });
-    const buffers = (message.buffers ?? []).map((b) => (ArrayBuffer.isView(b) ? new DataView(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength) : new DataView(b)));
+    if (type === "comm_close")
+      return this.#lose({ kind: "refused", words: "The kernel’s side of Residscope has closed." });
+    const buffers = (message.buffers ?? []).map((b) =>
+      ArrayBuffer.isView(b) ? new DataView(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength) : new DataView(b),
+    );
     for (const listener of [...this.#messages]) listener(data, buffers);
   }
 
   #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {
-    if (status === "restarting" || status === "autorestarting" || status === "dead") this.#running.reset({ earlier: false });
+    if (status === "restarting" || status === "autorestarting" || status === "dead")
+      this.#running.reset({ earlier: false });
     if (status === "restarting" || status === "autorestarting") this.#lose({ kind: "attaching", busy: false });
-    else if (status === "dead") this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
-    else if ((status === "idle" || status === "busy") && !this.#attached && this.#attempt.signal.aborted) void this.#attach(kernel);
+    else if (status === "dead")
+      this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
+    else if ((status === "idle" || status === "busy") && !this.#attached && this.#attempt.signal.aborted)
+      void this.#attach(kernel);
   }
 
   #onConnection(kernel: Kernel.IKernelConnection, status: Kernel.ConnectionStatus): void {
@@ -183,10 +201,15 @@ export class KernelLink implements Link {
 }
 
 /** Closes the comm, then the subshell on which it is closed; both at once where there is no time to wait. */
-async function leave(kernel: Kernel.IKernelConnection, { subshell, comm }: { subshell: string | null; comm: string | null }, atOnce = false): Promise<void> {
+async function leave(
+  kernel: Kernel.IKernelConnection,
+  { subshell, comm }: { subshell: string | null; comm: string | null },
+  atOnce = false,
+): Promise<void> {
   try {
     const closed = comm ? sendComm(kernel, subshell, "comm_close", { comm_id: comm, data: {} }) : Promise.resolve();
-    if (atOnce) closed.catch(() => undefined); // the connection may go before the answer comes
+    if (atOnce)
+      closed.catch(() => undefined); // the connection may go before the answer comes
     else await closed;
     if (subshell) deleteSubshell(kernel, subshell);
   } catch {

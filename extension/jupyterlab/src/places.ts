@@ -6,8 +6,8 @@ import type { IConsoleTracker } from "@jupyterlab/console";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { INotebookTracker } from "@jupyterlab/notebook";
 import type { Session } from "@jupyterlab/services";
-import { Caches, child, type Place, type Places, signal as state } from "@residscope/widgets";
 import type { Widget } from "@lumino/widgets";
+import { Caches, child, type Place, type Places, signal as state } from "@residscope/widgets";
 
 import { KernelLink } from "./link";
 import { listen } from "./listen";
@@ -51,10 +51,16 @@ export class JupyterPlaces implements Places {
     // Of notebook and console the one that was looked at last; a text file or a view of ours changes nothing.
     const shell = app.shell;
     if (shell.currentChanged) {
-      listen(shell.currentChanged, () => {
-        const current = trackers.map((tracker) => tracker?.currentWidget).find((widget) => widget && widget === shell.currentWidget);
-        if (current) this.#focus(current.sessionContext);
-      }, signal);
+      listen(
+        shell.currentChanged,
+        () => {
+          const current = trackers
+            .map((tracker) => tracker?.currentWidget)
+            .find((widget) => widget && widget === shell.currentWidget);
+          if (current) this.#focus(current.sessionContext);
+        },
+        signal,
+      );
     }
     listen(app.serviceManager.sessions.runningChanged, () => this.#list(), signal);
     this.#list();
@@ -118,28 +124,36 @@ export class JupyterPlaces implements Places {
     listen(context.kernelChanged, connect, signal);
     listen(context.sessionChanged, connect, signal);
     void context.ready.then(connect);
-    listen(context.propertyChanged, (_, what) => {
-      if (what !== "path" || context.path === path) return;
-      const from = path;
-      path = context.path;
-      this.#remove(from, context);
-      this.#add(path, context);
-      const known = this.#known.get(from);
-      if (known && !this.#open.has(from)) {
-        this.#known.delete(from);
-        this.forget(path);
-        this.#known.set(path, known);
-      }
-      this.told.moved(from, path);
-      if (this.picked.value === from) this.picked.value = path;
-      if (this.focused.value?.path === from) this.focused.value = placeOf(context);
-      this.#list();
-    }, signal);
-    listen(context.disposed, () => {
-      this.#remove(path, context);
-      this.#connect(path); // its kernel may run on
-      this.told.closed(path);
-    }, signal);
+    listen(
+      context.propertyChanged,
+      (_, what) => {
+        if (what !== "path" || context.path === path) return;
+        const from = path;
+        path = context.path;
+        this.#remove(from, context);
+        this.#add(path, context);
+        const known = this.#known.get(from);
+        if (known && !this.#open.has(from)) {
+          this.#known.delete(from);
+          this.forget(path);
+          this.#known.set(path, known);
+        }
+        this.told.moved(from, path);
+        if (this.picked.value === from) this.picked.value = path;
+        if (this.focused.value?.path === from) this.focused.value = placeOf(context);
+        this.#list();
+      },
+      signal,
+    );
+    listen(
+      context.disposed,
+      () => {
+        this.#remove(path, context);
+        this.#connect(path); // its kernel may run on
+        this.told.closed(path);
+      },
+      signal,
+    );
     connect();
   }
 
@@ -161,7 +175,10 @@ export class JupyterPlaces implements Places {
 
   #list(): void {
     const models = [...this.app.serviceManager.sessions.running()];
-    this.running.value = models.map(({ path, name, kernel }) => ({ path, label: `${name || PathExt.basename(path)} · ${kernel?.name ?? "no kernel"}` }));
+    this.running.value = models.map(({ path, name, kernel }) => ({
+      path,
+      label: `${name || PathExt.basename(path)} · ${kernel?.name ?? "no kernel"}`,
+    }));
     for (const [path, known] of this.#known) if (!known.own) this.#connect(path);
   }
 }

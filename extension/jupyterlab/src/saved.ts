@@ -2,14 +2,24 @@
  * A panel in a notebook's output: live while the kernel knows it, else its last picture. That is put into the notebook
  * whenever it is saved.
  *
- * The renderer is called for outputs that are not trusted, too. For them it draws a picture whose data was checked, or a
- * sentence: nothing of the output becomes a live widget, HTML, a link or code.
+ * The renderer is called for outputs that are not trusted, too. For them it draws a picture whose data was checked, or
+ * a sentence: nothing of the output becomes a live widget, HTML, a link or code.
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 import { Panel, Widget } from "@lumino/widgets";
-import { type Checked, checkSnapshot, child, mountSnapshot, type Snapshot, SNAPSHOT_EVENT, type SnapshotRequest, summaryOf, wordsOf } from "@residscope/widgets";
+import {
+  type Checked,
+  checkSnapshot,
+  child,
+  mountSnapshot,
+  SNAPSHOT_EVENT,
+  type Snapshot,
+  type SnapshotRequest,
+  summaryOf,
+  wordsOf,
+} from "@residscope/widgets";
 
 import { listen } from "./listen";
 
@@ -25,7 +35,8 @@ type Context = NotebookPanel["sessionContext"];
 
 export const savedPlugin: JupyterFrontEndPlugin<void> = {
   id: "@residscope/jupyterlab:saved",
-  description: "Keeps the last picture of each panel in its notebook, and shows it when the notebook is opened without its kernel.",
+  description:
+    "Keeps the last picture of each panel in its notebook, and shows it when the notebook is opened without its kernel.",
   autoStart: true,
   requires: [INotebookTracker],
   activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker) => {
@@ -86,7 +97,8 @@ class PanelOutput extends Panel implements Renderer {
     if (id === this.#id && output.trusted && showing?.as === "live") return; // its picture was put into the notebook
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
-    if (id === this.#id && showing?.as === "still" && content !== "" && showing.content === content) return void this.#enliven(); // just trusted
+    if (id === this.#id && showing?.as === "still" && content !== "" && showing.content === content)
+      return void this.#enliven(); // just trusted
     this.#clear();
     this.#id = id;
     if (checked || !output.trusted) {
@@ -173,7 +185,10 @@ class PanelOutput extends Panel implements Renderer {
 /** What an output holds for us; `snapshot` is not yet known to be one. */
 function heldBy(output: Output): { id: string | null; snapshot: unknown } {
   const held: unknown = output.data[MIME];
-  const { model_id: id, snapshot } = (typeof held === "object" && held !== null ? held : {}) as { model_id?: unknown; snapshot?: unknown };
+  const { model_id: id, snapshot } = (typeof held === "object" && held !== null ? held : {}) as {
+    model_id?: unknown;
+    snapshot?: unknown;
+  };
   return { id: typeof id === "string" ? id : null, snapshot: snapshot ?? null };
 }
 
@@ -189,7 +204,9 @@ function contentOf(snapshot: Snapshot): string {
 }
 
 function sentenceFor(checked: Checked | null, trusted: boolean): string {
-  const why = checked?.trouble ? `The picture kept here is not drawn: ${checked.trouble}.` : "No picture of it was kept here.";
+  const why = checked?.trouble
+    ? `The picture kept here is not drawn: ${checked.trouble}.`
+    : "No picture of it was kept here.";
   return `A Residscope panel. ${why} It is made again when its cell runs.${trusted ? "" : " A live panel is not shown while this notebook is not trusted."}`;
 }
 
@@ -203,7 +220,9 @@ async function met(context: Context): Promise<void> {
 async function knows(context: Context, id: string): Promise<boolean> {
   try {
     await met(context);
-    const { content } = (await context.session?.kernel?.requestCommInfo({ target_name: "jupyter.widget" })) ?? { content: null };
+    const { content } = (await context.session?.kernel?.requestCommInfo({ target_name: "jupyter.widget" })) ?? {
+      content: null,
+    };
     return content?.status === "ok" && Object.hasOwn(content.comms, id);
   } catch {
     return false; // the kernel went meanwhile

@@ -17,7 +17,12 @@ interface Settings {
 export const DEFAULTS: Settings = { side: "right", followFocus: true, refresh: "cells", pollSeconds: 3 };
 
 export async function follow(
-  registry: ISettingRegistry, plugin: string, app: JupyterFrontEnd, sidebar: SidebarWidget, places: JupyterPlaces, signal: AbortSignal,
+  registry: ISettingRegistry,
+  plugin: string,
+  app: JupyterFrontEnd,
+  sidebar: SidebarWidget,
+  places: JupyterPlaces,
+  signal: AbortSignal,
 ): Promise<void> {
   let timer: ReturnType<typeof setInterval> | undefined;
   let { side } = DEFAULTS;
@@ -28,7 +33,8 @@ export async function follow(
     }
     places.follow.value = settings.followFocus;
     clearInterval(timer);
-    if (settings.refresh === "poll") timer = setInterval(() => sidebar.isVisible && sidebar.sidebar.refresh(), settings.pollSeconds * 1000);
+    if (settings.refresh === "poll")
+      timer = setInterval(() => sidebar.isVisible && sidebar.sidebar.refresh(), settings.pollSeconds * 1000);
   };
   try {
     const loaded = await registry.load(plugin);

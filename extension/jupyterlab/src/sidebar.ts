@@ -33,7 +33,8 @@ const FOCUS_BACK_MS = 60;
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {
   id: ID,
-  description: "Lists the activation caches of running kernels and inspects them, beside the notebook or in the main area.",
+  description:
+    "Lists the activation caches of running kernels and inspects them, beside the notebook or in the main area.",
   autoStart: true,
   requires: [INotebookTracker],
   optional: [IConsoleTracker, ICommandPalette, ILabShell, ILayoutRestorer, ISettingRegistry, IStateDB],
@@ -53,18 +54,23 @@ function activate(
   const memory = new Memory(stateDB);
   const life = new AbortController();
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
-  const places = new JupyterPlaces(app, [notebooks, consoles], {
-    moved: (from, to) => {
-      memory.move(from, to);
-      views.forEach((view) => {
-        if (view.opened.path !== from) return;
-        view.moved(to);
-        void views.save(view);
-      });
-      sidebar.sidebar.drop(from);
+  const places = new JupyterPlaces(
+    app,
+    [notebooks, consoles],
+    {
+      moved: (from, to) => {
+        memory.move(from, to);
+        views.forEach((view) => {
+          if (view.opened.path !== from) return;
+          view.moved(to);
+          void views.save(view);
+        });
+        sidebar.sidebar.drop(from);
+      },
+      closed: (path) => tidy(path),
     },
-    closed: (path) => tidy(path),
-  }, life.signal);
+    life.signal,
+  );
   /** Lets go of a kernel that nobody looks at here any more: no notebook, no view, and not the sidebar. */
   const tidy = (path: string): void => {
     if (places.isOpen(path) || sidebar.sidebar.path === path || views.find((view) => view.opened.path === path)) return;
@@ -84,12 +90,19 @@ function activate(
   restorer?.add(sidebar, sidebar.id);
 
   const current = (): Inspection | null =>
-    app.shell.currentWidget === views.currentWidget && views.currentWidget ? views.currentWidget.content.inspection : sidebar.sidebar.inspection;
+    app.shell.currentWidget === views.currentWidget && views.currentWidget
+      ? views.currentWidget.content.inspection
+      : sidebar.sidebar.inspection;
   const { commands } = app;
   commands.addCommand(CommandIDs.inspect, {
     label: "Residscope: Inspect Activation Cache",
     caption: "Show the activation caches of the focused notebook’s kernel, and look into one",
-    describedBy: { args: { type: "object", properties: { name: { type: "string", description: "The cache’s variable; by default the only one there is" } } } },
+    describedBy: {
+      args: {
+        type: "object",
+        properties: { name: { type: "string", description: "The cache’s variable; by default the only one there is" } },
+      },
+    },
     execute: ({ name }) => {
       app.shell.activateById(sidebar.id);
       sidebar.sidebar.inspect(typeof name === "string" ? name : null);
@@ -100,7 +113,12 @@ function activate(
   commands.addCommand(CommandIDs.open, {
     label: "Residscope: Open in Main Area",
     caption: "Open the cache that the sidebar shows in a tab of its own",
-    describedBy: { args: { type: "object", properties: { path: { type: "string" }, name: { type: "string" }, selection: { type: "object" } } } },
+    describedBy: {
+      args: {
+        type: "object",
+        properties: { path: { type: "string" }, name: { type: "string" }, selection: { type: "object" } },
+      },
+    },
     isEnabled: (args) => labShell !== null && (typeof args.name === "string" || sidebar.sidebar.inspection !== null),
     execute: (args) => {
       const opened = fromArgs(args);
@@ -121,7 +139,10 @@ function activate(
       return view;
     },
   });
-  for (const [id, label, by] of [[CommandIDs.next, "Next Head", 1], [CommandIDs.previous, "Previous Head", -1]] as const) {
+  for (const [id, label, by] of [
+    [CommandIDs.next, "Next Head", 1],
+    [CommandIDs.previous, "Previous Head", -1],
+  ] as const) {
     commands.addCommand(id, {
       label: `Residscope: ${label}`,
       caption: "From the strongest head to the weakest",
@@ -137,7 +158,11 @@ function activate(
   });
   for (const command of Object.values(CommandIDs)) palette?.addItem({ command, category: "Residscope" });
 
-  void restorer?.restore(views, { command: CommandIDs.open, args: (view) => ({ ...asArgs(view.now), id: view.id }), name: (view) => view.id });
+  void restorer?.restore(views, {
+    command: CommandIDs.open,
+    args: (view) => ({ ...asArgs(view.now), id: view.id }),
+    name: (view) => view.id,
+  });
   if (registry) void follow(registry, ID, app, sidebar, places, life.signal);
 }
 

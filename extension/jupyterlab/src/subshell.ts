@@ -10,15 +10,18 @@ const parts = (kernel: Kernel.IKernelConnection) => ({ username: kernel.username
 /**
  * A new subshell, or null where the kernel has none.
  *
- * A kernel that is busy introduces itself only after its cell (a page that was reloaded meanwhile does not know it then).
- * Subshells are made on the control channel, which is always heard: so it is asked for one all the same.
+ * A kernel that is busy introduces itself only after its cell (a page that was reloaded meanwhile does not know it
+ * then). Subshells are made on the control channel, which is always heard: so it is asked for one all the same.
  */
 export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<string | null> {
   const known = kernel.info.then(() => kernel.supportsSubshells);
   const supports = await Promise.race([known, after(MOMENT_MS)]);
   if (supports === false) return null;
   const message = KernelMessage.createMessage<KernelMessage.ICreateSubshellRequestMsg>({
-    ...parts(kernel), msgType: "create_subshell_request", channel: "control", content: {},
+    ...parts(kernel),
+    msgType: "create_subshell_request",
+    channel: "control",
+    content: {},
   });
   const reply = kernel.sendControlMessage(message, true, true).done.then(
     ({ content }) => ("subshell_id" in content && typeof content.subshell_id === "string" ? content.subshell_id : null),
@@ -30,36 +33,65 @@ export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<
 
 export function deleteSubshell(kernel: Kernel.IKernelConnection, subshell: string): void {
   const message = KernelMessage.createMessage<KernelMessage.IDeleteSubshellRequestMsg>({
-    ...parts(kernel), msgType: "delete_subshell_request", channel: "control", content: { subshell_id: subshell },
+    ...parts(kernel),
+    msgType: "delete_subshell_request",
+    channel: "control",
+    content: { subshell_id: subshell },
   });
   kernel.sendControlMessage(message, true, true).done.catch(() => undefined); // the kernel is gone, and it with it
 }
 
 /** Runs code silently: no `In[n]`, no history, no output; gives what the expressions are, each as its MIME bundle. */
 export async function execute(
-  kernel: Kernel.IKernelConnection, subshell: string | null, code: string, expressions: Record<string, string>,
+  kernel: Kernel.IKernelConnection,
+  subshell: string | null,
+  code: string,
+  expressions: Record<string, string>,
 ): Promise<Record<string, Record<string, unknown>>> {
   const message = KernelMessage.createMessage<KernelMessage.IExecuteRequestMsg>({
-    ...parts(kernel), msgType: "execute_request", channel: "shell", subshellId: subshell,
-    content: { code, silent: true, store_history: false, allow_stdin: false, stop_on_error: false, user_expressions: expressions as never },
+    ...parts(kernel),
+    msgType: "execute_request",
+    channel: "shell",
+    subshellId: subshell,
+    content: {
+      code,
+      silent: true,
+      store_history: false,
+      allow_stdin: false,
+      stop_on_error: false,
+      user_expressions: expressions as never,
+    },
   });
   const { content } = (await kernel.sendShellMessage(message, true, true).done) as KernelMessage.IExecuteReplyMsg;
-  if (content.status !== "ok") throw new Error("ename" in content ? `${String(content.ename)}: ${String(content.evalue)}` : "The kernel did not run it.");
-  const found = (content.user_expressions ?? {}) as Record<string, { status?: string; data?: Record<string, unknown>; evalue?: string }>;
+  if (content.status !== "ok")
+    throw new Error(
+      "ename" in content ? `${String(content.ename)}: ${String(content.evalue)}` : "The kernel did not run it.",
+    );
+  const found = (content.user_expressions ?? {}) as Record<
+    string,
+    { status?: string; data?: Record<string, unknown>; evalue?: string }
+  >;
   return Object.fromEntries(Object.entries(found).map(([name, { data }]) => [name, data ?? {}]));
 }
 
 type CommType = "comm_open" | "comm_msg" | "comm_close";
 
 /**
- * One message of a comm of our own (JupyterLab's need a connection that takes over all comms of the kernel); the promise
- * ends when the kernel has dealt with it.
+ * One message of a comm of our own (JupyterLab's need a connection that takes over all comms of the kernel); the
+ * promise ends when the kernel has dealt with it.
  */
 export async function sendComm(
-  kernel: Kernel.IKernelConnection, subshell: string | null, type: CommType, content: { comm_id: string; target_name?: string; data: unknown },
+  kernel: Kernel.IKernelConnection,
+  subshell: string | null,
+  type: CommType,
+  content: { comm_id: string; target_name?: string; data: unknown },
 ): Promise<void> {
   const message = KernelMessage.createMessage<KernelMessage.ICommMsgMsg<"shell">>({
-    ...parts(kernel), msgType: type as "comm_msg", channel: "shell", subshellId: subshell, content: content as never,
+    ...parts(kernel),
+    msgType: type as "comm_msg",
+    channel: "shell",
+    subshellId: subshell,
+    content: content as never,
   });
   await kernel.sendShellMessage(message, false, true).done;
 }

@@ -4,7 +4,16 @@ import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type Caches, type Inspection, mountView, type Opened, shown, Sidebar, type SidebarHost, signal } from "@residscope/widgets";
+import {
+  type Caches,
+  type Inspection,
+  mountView,
+  type Opened,
+  Sidebar,
+  type SidebarHost,
+  shown,
+  signal,
+} from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
 
@@ -67,7 +76,11 @@ class View extends Widget {
 
 export class ViewWidget extends MainAreaWidget<View> {
   /** `id` is what the layout knows it by, over reloads. */
-  constructor(caches: Caches, public opened: Opened, id: string) {
+  constructor(
+    caches: Caches,
+    public opened: Opened,
+    id: string,
+  ) {
     super({ content: new View(caches, opened) });
     this.id = id;
     this.title.label = shown(opened.name);

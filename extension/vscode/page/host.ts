@@ -28,11 +28,19 @@ export class Host {
     return this.#api.getState();
   }
 
-  hear<S extends ToPage["say"]>(say: S, listener: (message: Extract<ToPage, { say: S }>) => void, signal = this.signal): void {
-    window.addEventListener("message", ({ data, origin }: MessageEvent<ToPage | null | undefined>) => {
-      // The extension's messages are handed on by VS Code's own frame around this one. Any window may send others.
-      if (origin === window.origin && data?.say === say) listener(data as Extract<ToPage, { say: S }>);
-    }, { signal });
+  hear<S extends ToPage["say"]>(
+    say: S,
+    listener: (message: Extract<ToPage, { say: S }>) => void,
+    signal = this.signal,
+  ): void {
+    window.addEventListener(
+      "message",
+      ({ data, origin }: MessageEvent<ToPage | null | undefined>) => {
+        // The extension's messages are handed on by VS Code's own frame around this one. Any window may send others.
+        if (origin === window.origin && data?.say === say) listener(data as Extract<ToPage, { say: S }>);
+      },
+      { signal },
+    );
   }
 
   /** A page of VS Code's cannot download: the extension asks where to, and writes the file. */
@@ -41,11 +49,15 @@ export class Host {
     const bytes = await blob.arrayBuffer();
     const answered = child(this.signal);
     return new Promise((resolve) => {
-      this.hear("saved", (message) => {
-        if (message.number !== number) return;
-        answered.abort();
-        resolve(message.saved);
-      }, answered.signal);
+      this.hear(
+        "saved",
+        (message) => {
+          if (message.number !== number) return;
+          answered.abort();
+          resolve(message.saved);
+        },
+        answered.signal,
+      );
       this.post({ say: "save", number, name, bytes });
     });
   }

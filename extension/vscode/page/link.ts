@@ -17,7 +17,11 @@ export class HostLink implements Link {
   #there = false;
   #outbox: Question[] = [];
 
-  constructor(readonly path: string, readonly host: Host, readonly signal: AbortSignal) {
+  constructor(
+    readonly path: string,
+    readonly host: Host,
+    readonly signal: AbortSignal,
+  ) {
     this.#mine("renewed", () => (this.#there = true));
     this.#mine("lost", () => (this.#there = false));
     this.#mine("state", (message) => {
@@ -40,7 +44,15 @@ export class HostLink implements Link {
   }
 
   onMessage(listener: Listener, signal: AbortSignal): void {
-    this.#mine("answer", ({ answer, buffers }) => listener(answer, buffers.map((buffer) => new DataView(buffer))), signal);
+    this.#mine(
+      "answer",
+      ({ answer, buffers }) =>
+        listener(
+          answer,
+          buffers.map((buffer) => new DataView(buffer)),
+        ),
+      signal,
+    );
   }
 
   onLost(listener: () => void, signal: AbortSignal): void {
@@ -59,10 +71,18 @@ export class HostLink implements Link {
     this.host.post({ say: "act", path: this.path });
   }
 
-  #mine<S extends Told["say"]>(say: S, listener: (message: Extract<Told, { say: S }>) => void, signal = this.signal): void {
-    this.host.hear(say, (message) => {
-      const told = message as Told; // whatever `say` is, it is one of these
-      if (told.path === this.path) listener(told as Extract<Told, { say: S }>);
-    }, signal);
+  #mine<S extends Told["say"]>(
+    say: S,
+    listener: (message: Extract<Told, { say: S }>) => void,
+    signal = this.signal,
+  ): void {
+    this.host.hear(
+      say,
+      (message) => {
+        const told = message as Told; // whatever `say` is, it is one of these
+        if (told.path === this.path) listener(told as Extract<Told, { say: S }>);
+      },
+      signal,
+    );
   }
 }

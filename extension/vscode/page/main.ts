@@ -1,6 +1,17 @@
 // The page: the sidebar, or one view in an editor tab.
 import {
-  asSelection, Caches, child, type Inspection, mountView, type Opened, type Place, saveWith, Sidebar, signal as state, untracked, watch,
+  asSelection,
+  Caches,
+  child,
+  type Inspection,
+  mountView,
+  type Opened,
+  type Place,
+  Sidebar,
+  saveWith,
+  signal as state,
+  untracked,
+  watch,
 } from "@residscope/widgets";
 import type { Command } from "../src/messages";
 import { Host } from "./host";
@@ -27,7 +38,11 @@ function cachesOf(path: string): Caches {
 /** What was kept may come from another version. */
 const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
 
-function obey(inspection: () => Inspection | null, more: Partial<Record<Command, (name: string | null) => void>>, signal = life.signal): void {
+function obey(
+  inspection: () => Inspection | null,
+  more: Partial<Record<Command, (name: string | null) => void>>,
+  signal = life.signal,
+): void {
   const known: Partial<Record<Command, (name: string | null) => void>> = {
     next: () => inspection()?.store.step(1),
     previous: () => inspection()?.store.step(-1),
@@ -45,18 +60,22 @@ host.hear("places", (message) => {
 host.hear("sidebar", ({ remembered }) => {
   document.body.classList.add("rs-in-sidebar");
   const before = new Map(remembered.map((opened) => [opened.path, checked(opened)]));
-  const sidebar = new Sidebar(root, {
-    places: { focused, running, picked: state<string | null>(null) },
-    visible,
-    caches: cachesOf,
-    enlarge: (opened) => host.post({ say: "enlarge", opened }),
-    remembered: async (path) => before.get(path) ?? null,
-    remember: (opened) => {
-      before.set(opened.path, opened);
-      host.post({ say: "remember", opened });
+  const sidebar = new Sidebar(
+    root,
+    {
+      places: { focused, running, picked: state<string | null>(null) },
+      visible,
+      caches: cachesOf,
+      enlarge: (opened) => host.post({ say: "enlarge", opened }),
+      remembered: async (path) => before.get(path) ?? null,
+      remember: (opened) => {
+        before.set(opened.path, opened);
+        host.post({ say: "remember", opened });
+      },
+      pictures,
     },
-    pictures,
-  }, life.signal);
+    life.signal,
+  );
   host.hear("moved", ({ from, to }) => {
     const opened = before.get(from);
     before.delete(from);
@@ -76,7 +95,8 @@ host.hear("sidebar", ({ remembered }) => {
 let view = child(life.signal);
 let told: string | null = null;
 host.hear("view", ({ opened: first }) => {
-  // VS Code may make the page anew (in a window of its own), or the notebook may have been renamed: it goes on where it was.
+  // VS Code may make the page anew (in a window of its own), or the notebook may have been renamed: it goes on where it
+  // was.
   const kept = host.kept as Partial<Opened> | undefined;
   const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === told);
   const opened = isSame ? { ...first, selection: kept.selection ?? null } : first;
@@ -91,6 +111,7 @@ host.hear("view", ({ opened: first }) => {
   obey(() => inspection, {}, signal);
 });
 
-for (const turned of ["focusin", "pointerdown"]) window.addEventListener(turned, () => host.post({ say: "looked" }), { signal: life.signal });
+for (const turned of ["focusin", "pointerdown"])
+  window.addEventListener(turned, () => host.post({ say: "looked" }), { signal: life.signal });
 saveWith((name, blob) => host.save(name, blob));
 host.post({ say: "hello" });

@@ -13,11 +13,25 @@ export type Past =
 
 export function absent(past: Past): LinkState {
   switch (past.what) {
-    case "none": return { kind: "none", words: `No kernel has run a cell of this notebook yet. Run one, and its caches are listed here.` };
-    case "window": return { kind: "none", words: ended("The kernel ended with the window.", past.name) };
-    case "notebook": return { kind: "none", words: ended("The kernel ended when this notebook was closed.", past.name) };
-    case "restarted": return { kind: "none", words: `The kernel was restarted, and has run no cell since. Run the cells again, and their caches are listed here.` };
-    case "another": return { kind: "none", words: `This notebook’s kernel is another one now, or was ended, and has run no cell yet. Run the cells, and their caches are listed here.` };
+    case "none":
+      return {
+        kind: "none",
+        words: `No kernel has run a cell of this notebook yet. Run one, and its caches are listed here.`,
+      };
+    case "window":
+      return { kind: "none", words: ended("The kernel ended with the window.", past.name) };
+    case "notebook":
+      return { kind: "none", words: ended("The kernel ended when this notebook was closed.", past.name) };
+    case "restarted":
+      return {
+        kind: "none",
+        words: `The kernel was restarted, and has run no cell since. Run the cells again, and their caches are listed here.`,
+      };
+    case "another":
+      return {
+        kind: "none",
+        words: `This notebook’s kernel is another one now, or was ended, and has run no cell yet. Run the cells, and their caches are listed here.`,
+      };
   }
 }
 

@@ -1,8 +1,8 @@
 /** The way to one notebook's kernel: attaches without a trace, asks what pages ask, and says how things stand. */
 
-import type { Kernel } from "@vscode/jupyter-extension";
 import type { Answer, LinkState, Question } from "@residscope/widgets";
 import { asWho, child, judge } from "@residscope/widgets/node";
+import type { Kernel } from "@vscode/jupyter-extension";
 import type { Uri } from "vscode";
 
 import { version } from "../package.json";
@@ -18,7 +18,9 @@ import { Refused, run } from "./run";
 const MOMENT_MS = 600;
 /** As long as this a kernel may be idle, and leave a request lying: then VS Code does not hand it over. */
 const PATIENCE_MS = 5000;
-/** As long as this a kernel may be on its way back: after a restart, and where it only looks dead or may be another one. */
+/**
+ * As long as this a kernel may be on its way back: after a restart, and where it only looks dead or may be another one.
+ */
 const BACK_MS = { restarted: 15_000, another: 2_000 };
 const CLOSED = "This notebook is not open. Open it, and run its cells: the last picture stays.";
 const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
@@ -92,7 +94,12 @@ export class Connection {
       } else if (isKernel(found)) {
         this.#hear(found, signal);
         // It goes on: whoever allows it later need not try again.
-        whenIdleFor(PATIENCE_MS, () => this.#idle(found), waits.signal, () => this.#set(ASKED));
+        whenIdleFor(
+          PATIENCE_MS,
+          () => this.#idle(found),
+          waits.signal,
+          () => this.#set(ASKED),
+        );
         outcome = await greet(found, signal);
       } else outcome = found ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : absent(this.past));
     } catch (error) {
@@ -160,12 +167,24 @@ export class Connection {
   async #request(kernel: Kernel, signal: AbortSignal, waiting: Waiting[]): Promise<void> {
     const asked = new Map(waiting.map((one) => [one.question.id, one]));
     const waits = child(signal);
-    whenIdleFor(PATIENCE_MS, () => this.#idle(kernel), waits.signal, () => this.#deny());
+    whenIdleFor(
+      PATIENCE_MS,
+      () => this.#idle(kernel),
+      waits.signal,
+      () => this.#deny(),
+    );
     const pieces = new Pieces(asked.keys());
     const token = newToken();
     let trouble: unknown = null;
     try {
-      for await (const output of run(kernel, asking(token, waiting.map(({ question }) => question)), token)) {
+      for await (const output of run(
+        kernel,
+        asking(
+          token,
+          waiting.map(({ question }) => question),
+        ),
+        token,
+      )) {
         if (signal.aborted) return; // lost meanwhile, which was told
         waits.abort(); // who may not run code hears nothing; a large answer may travel for long
         const whole = pieces.take(output);
@@ -216,7 +235,10 @@ export class Connection {
   }
 
   // --- the kernel ---------------------------------------------------------------------------------------------------
-  /** With a cell the user may have chosen another kernel, or started the first; when it has ended, installed what was missing. */
+  /**
+   * With a cell the user may have chosen another kernel, or started the first; when it has ended, installed what was
+   * missing.
+   */
   async #look(ended: boolean): Promise<void> {
     const found = await kernelOf(this.notebook).catch(() => undefined);
     if (found === undefined || this.signal.aborted || !this.#open) return;
@@ -233,17 +255,24 @@ export class Connection {
 
   #hear(kernel: Kernel, signal: AbortSignal): void {
     this.#kernel = kernel;
-    listen(kernel.onDidChangeStatus, (status) => {
-      if (isRestarting(status)) this.#leave(kernel, "restarted");
-      else if (isDead(status)) this.#leave(kernel, "another");
-      else if (status === "idle") {
-        this.#cells = 0; // also cells that were given up, or deleted while they ran
-        this.#occupy();
-      }
-    }, signal);
+    listen(
+      kernel.onDidChangeStatus,
+      (status) => {
+        if (isRestarting(status)) this.#leave(kernel, "restarted");
+        else if (isDead(status)) this.#leave(kernel, "another");
+        else if (status === "idle") {
+          this.#cells = 0; // also cells that were given up, or deleted while they ran
+          this.#occupy();
+        }
+      },
+      signal,
+    );
   }
 
-  /** A kernel goes: one that is restarted, and is called dead on the way; or for good, or for another one. Which, is told when it is known. */
+  /**
+   * A kernel goes: one that is restarted, and is called dead on the way; or for good, or for another one. Which, is
+   * told when it is known.
+   */
   #leave(kernel: Kernel, what: keyof typeof BACK_MS): void {
     this.#cells = 0;
     this.past = { what };
@@ -257,9 +286,13 @@ export class Connection {
 
   /** Attaches once this kernel runs again. */
   #await(kernel: Kernel, signal: AbortSignal): void {
-    listen(kernel.onDidChangeStatus, (status) => {
-      if (status === "idle" || status === "busy") void this.attach();
-    }, signal);
+    listen(
+      kernel.onDidChangeStatus,
+      (status) => {
+        if (status === "idle" || status === "busy") void this.attach();
+      },
+      signal,
+    );
   }
 
   /** What was attached is gone. */
@@ -284,12 +317,16 @@ export class Connection {
 async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
     const token = newToken();
-    for await (const { who } of run(kernel, greeting(token), token)) return judge(asWho(who), version, "reload the window");
+    for await (const { who } of run(kernel, greeting(token), token))
+      return judge(asWho(who), version, "reload the window");
   }
   return DENIED;
 }
 
 function refusal(error: unknown): LinkState {
   if (error instanceof Refused) return DENIED;
-  return { kind: "refused", words: `Residscope could not ask this kernel: ${error instanceof Error ? error.message : String(error)}` };
+  return {
+    kind: "refused",
+    words: `Residscope could not ask this kernel: ${error instanceof Error ? error.message : String(error)}`,
+  };
 }

@@ -3,7 +3,15 @@
 import type { Opened } from "@residscope/widgets";
 import { shown } from "@residscope/widgets/node";
 import {
-  commands, type ExtensionContext, extensions, Uri, ViewColumn, type WebviewPanel, type WebviewView, window, workspace,
+  commands,
+  type ExtensionContext,
+  extensions,
+  Uri,
+  ViewColumn,
+  type WebviewPanel,
+  type WebviewView,
+  window,
+  workspace,
 } from "vscode";
 
 import { Hub } from "./hub";
@@ -40,25 +48,41 @@ export function activate(context: ExtensionContext): void {
 
   function openSidebar(view: WebviewView): void {
     const end = new AbortController();
-    const page: Page = new Page(view.webview, hub, () => ({ say: "sidebar", remembered: hub.memory.all }), () => (current = page), end.signal);
+    const page: Page = new Page(
+      view.webview,
+      hub,
+      () => ({ say: "sidebar", remembered: hub.memory.all }),
+      () => (current = page),
+      end.signal,
+    );
     hub.enter(page);
     sidebar = current = page;
     for (const command of wishes.splice(0)) page.post(command);
     see(view, page, view.visible);
-    listen(view.onDidChangeVisibility, () => {
-      see(view, page, view.visible);
-      if (view.visible) current = page;
-    }, end.signal);
-    listen(view.onDidDispose, () => {
-      see(view, page, false);
-      end.abort();
-      if (sidebar === page) sidebar = null;
-      if (current === page) current = null;
-    }, life.signal);
+    listen(
+      view.onDidChangeVisibility,
+      () => {
+        see(view, page, view.visible);
+        if (view.visible) current = page;
+      },
+      end.signal,
+    );
+    listen(
+      view.onDidDispose,
+      () => {
+        see(view, page, false);
+        end.abort();
+        if (sidebar === page) sidebar = null;
+        if (current === page) current = null;
+      },
+      life.signal,
+    );
   }
 
   function openTab(opened: Opened): void {
-    const panel = window.createWebviewPanel(TAB, shown(opened.name), ViewColumn.Beside, { retainContextWhenHidden: true });
+    const panel = window.createWebviewPanel(TAB, shown(opened.name), ViewColumn.Beside, {
+      retainContextWhenHidden: true,
+    });
     fillTab(panel, opened);
   }
 
@@ -68,26 +92,44 @@ export function activate(context: ExtensionContext): void {
     const entitle = (): void => void (panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`);
     entitle();
     panel.iconPath = icon;
-    listen(hub.renamed.event, ({ from, to }) => {
-      if (opened.path !== from) return;
-      opened = { ...opened, path: to };
-      entitle();
-      page.post({ say: "view", opened });
-    }, end.signal);
-    const page: Page = new Page(panel.webview, hub, () => ({ say: "view", opened }), () => (current = page), end.signal);
+    listen(
+      hub.renamed.event,
+      ({ from, to }) => {
+        if (opened.path !== from) return;
+        opened = { ...opened, path: to };
+        entitle();
+        page.post({ say: "view", opened });
+      },
+      end.signal,
+    );
+    const page: Page = new Page(
+      panel.webview,
+      hub,
+      () => ({ say: "view", opened }),
+      () => (current = page),
+      end.signal,
+    );
     hub.enter(page);
     if (panel.active) current = page;
     see(panel, page, panel.visible);
-    listen(panel.onDidChangeViewState, () => {
-      see(panel, page, panel.visible);
-      if (panel.active) current = page;
-      else if (!panel.visible && current === page) current = sidebar;
-    }, end.signal);
-    listen(panel.onDidDispose, () => {
-      see(panel, page, false);
-      end.abort();
-      if (current === page) current = sidebar;
-    }, life.signal);
+    listen(
+      panel.onDidChangeViewState,
+      () => {
+        see(panel, page, panel.visible);
+        if (panel.active) current = page;
+        else if (!panel.visible && current === page) current = sidebar;
+      },
+      end.signal,
+    );
+    listen(
+      panel.onDidDispose,
+      () => {
+        see(panel, page, false);
+        end.abort();
+        if (current === page) current = sidebar;
+      },
+      life.signal,
+    );
   }
 
   /** Opens the sidebar, and has it do something. */
@@ -101,7 +143,11 @@ export function activate(context: ExtensionContext): void {
   const say = (command: Command, name: string | null = null): ToPage => ({ say: "command", command, name });
   context.subscriptions.push(
     { dispose: () => life.abort() },
-    window.registerWebviewViewProvider(VIEW, { resolveWebviewView: openSidebar }, { webviewOptions: { retainContextWhenHidden: true } }),
+    window.registerWebviewViewProvider(
+      VIEW,
+      { resolveWebviewView: openSidebar },
+      { webviewOptions: { retainContextWhenHidden: true } },
+    ),
     window.registerWebviewPanelSerializer(TAB, {
       deserializeWebviewPanel: async (panel: WebviewPanel, state: unknown): Promise<void> => {
         const opened = asOpened(state);
@@ -110,7 +156,9 @@ export function activate(context: ExtensionContext): void {
       },
     }),
     /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
-    commands.registerCommand("residscope.inspect", (name?: unknown) => inSidebar(say("inspect", typeof name === "string" ? name : null))),
+    commands.registerCommand("residscope.inspect", (name?: unknown) =>
+      inSidebar(say("inspect", typeof name === "string" ? name : null)),
+    ),
     commands.registerCommand("residscope.open", () => inSidebar(say("enlarge"))),
     commands.registerCommand("residscope.nextHead", () => current?.post(say("next"))),
     commands.registerCommand("residscope.previousHead", () => current?.post(say("previous"))),

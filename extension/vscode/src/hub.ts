@@ -28,15 +28,18 @@ export class Hub {
     readonly enlarge: (opened: Opened) => void,
     readonly signal: AbortSignal,
   ) {
-    this.notebooks = new Notebooks({
-      places: () => this.#tell(this.places()),
-      cell: (path, started) => {
-        this.#connections.get(path)?.cell(started);
-        if (!started) for (const page of this.#pages) if (page.hears(path)) page.cell(path);
+    this.notebooks = new Notebooks(
+      {
+        places: () => this.#tell(this.places()),
+        cell: (path, started) => {
+          this.#connections.get(path)?.cell(started);
+          if (!started) for (const page of this.#pages) if (page.hears(path)) page.cell(path);
+        },
+        opened: (path, open) => this.#connections.get(path)?.close(open, this.#name(path)),
+        moved: (from, to) => this.#moved(from, to),
       },
-      opened: (path, open) => this.#connections.get(path)?.close(open, this.#name(path)),
-      moved: (from, to) => this.#moved(from, to),
-    }, signal);
+      signal,
+    );
   }
 
   enter(page: Page): void {
@@ -56,12 +59,18 @@ export class Hub {
     const known = this.#connections.get(path);
     if (known) return known;
     const name = this.#name(path);
-    const made = new Connection(Uri.parse(path), {
-      state: (state) => this.#tell({ say: "state", path, state }, path),
-      lost: () => this.#tell({ say: "lost", path }, path),
-      renewed: () => this.#tell({ say: "renewed", path }, path),
-      occupied: (occupied) => this.#tell({ say: "occupied", path, occupied }, path),
-    }, this.signal, name === null || this.#given.has(path) ? { what: "none" } : { what: "window", name }, this.notebooks.cells(path));
+    const made = new Connection(
+      Uri.parse(path),
+      {
+        state: (state) => this.#tell({ say: "state", path, state }, path),
+        lost: () => this.#tell({ say: "lost", path }, path),
+        renewed: () => this.#tell({ say: "renewed", path }, path),
+        occupied: (occupied) => this.#tell({ say: "occupied", path, occupied }, path),
+      },
+      this.signal,
+      name === null || this.#given.has(path) ? { what: "none" } : { what: "window", name },
+      this.notebooks.cells(path),
+    );
     this.#connections.set(path, made);
     if (this.notebooks.isOpen(path)) void made.attach();
     else made.close();

@@ -14,7 +14,10 @@ export class Memory {
   get all(): Opened[] {
     const stored = this.state.get<unknown>(KEY);
     if (!Array.isArray(stored)) return [];
-    return stored.slice(-MOST).map(asOpened).filter((opened) => opened !== null);
+    return stored
+      .slice(-MOST)
+      .map(asOpened)
+      .filter((opened) => opened !== null);
   }
 
   async set(opened: Opened): Promise<void> {
@@ -26,7 +29,10 @@ export class Memory {
   move(from: string, to: string): void {
     const opened = this.all.find(({ path }) => path === from);
     if (!opened) return;
-    void this.state.update(KEY, [...this.all.filter(({ path }) => path !== from && path !== to), { ...opened, path: to }]);
+    void this.state.update(KEY, [
+      ...this.all.filter(({ path }) => path !== from && path !== to),
+      { ...opened, path: to },
+    ]);
   }
 }
 

@@ -1,7 +1,14 @@
 /** Which notebooks there are, which one is looked at, and when their cells start and end. */
 
 import type { Place } from "@residscope/widgets";
-import { type NotebookCell, type NotebookCellExecutionSummary, type NotebookDocument, Uri, window, workspace } from "vscode";
+import {
+  type NotebookCell,
+  type NotebookCellExecutionSummary,
+  type NotebookDocument,
+  Uri,
+  window,
+  workspace,
+} from "vscode";
 
 import { listen } from "./listen";
 
@@ -29,18 +36,29 @@ export class Notebooks {
     }
     listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
     listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
-    listen(workspace.onDidRenameFiles, ({ files }) => {
-      for (const { oldUri, newUri } of files) told.moved(oldUri.toString(), newUri.toString());
-    }, signal);
-    listen(workspace.onDidChangeNotebookDocument, ({ notebook, cellChanges }) => {
-      if (!TYPES.has(notebook.notebookType)) return;
-      for (const { cell, executionSummary: now } of cellChanges) if (now && (now.executionOrder !== undefined || this.#running.has(cell))) this.#cell(cell, runs(now));
-    }, signal);
+    listen(
+      workspace.onDidRenameFiles,
+      ({ files }) => {
+        for (const { oldUri, newUri } of files) told.moved(oldUri.toString(), newUri.toString());
+      },
+      signal,
+    );
+    listen(
+      workspace.onDidChangeNotebookDocument,
+      ({ notebook, cellChanges }) => {
+        if (!TYPES.has(notebook.notebookType)) return;
+        for (const { cell, executionSummary: now } of cellChanges)
+          if (now && (now.executionOrder !== undefined || this.#running.has(cell))) this.#cell(cell, runs(now));
+      },
+      signal,
+    );
     this.#focus();
   }
 
   get running(): Place[] {
-    return workspace.notebookDocuments.filter(({ notebookType, isClosed }) => TYPES.has(notebookType) && !isClosed).map(placeOf);
+    return workspace.notebookDocuments
+      .filter(({ notebookType, isClosed }) => TYPES.has(notebookType) && !isClosed)
+      .map(placeOf);
   }
 
   isOpen(path: string): boolean {
@@ -85,7 +103,8 @@ export class Notebooks {
 }
 
 /** A cell that was cleared has no number, and one that has ended has a time, or says whether it was a success. */
-const runs = ({ executionOrder, success, timing }: NotebookCellExecutionSummary): boolean => executionOrder !== undefined && success === undefined && !timing;
+const runs = ({ executionOrder, success, timing }: NotebookCellExecutionSummary): boolean =>
+  executionOrder !== undefined && success === undefined && !timing;
 
 export const nameOf = (path: string): string => Uri.parse(path).path.split("/").at(-1) ?? path;
 

@@ -81,7 +81,9 @@ export class Page {
       }
       case "ask":
         for (const question of message.questions) {
-          this.hub.connection(message.path).ask(question, (answer, buffers) => this.post({ say: "answer", path: message.path, answer, buffers }));
+          this.hub
+            .connection(message.path)
+            .ask(question, (answer, buffers) => this.post({ say: "answer", path: message.path, answer, buffers }));
         }
         return;
       case "retry":
@@ -113,7 +115,9 @@ async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
     await workspace.fs.writeFile(target, new Uint8Array(bytes));
     return true;
   } catch (error) {
-    void window.showErrorMessage(`Residscope could not save ${name}: ${error instanceof Error ? error.message : String(error)}`);
+    void window.showErrorMessage(
+      `Residscope could not save ${name}: ${error instanceof Error ? error.message : String(error)}`,
+    );
     return false;
   }
 }

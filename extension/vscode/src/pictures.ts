@@ -38,7 +38,9 @@ export class Pictures {
     void this.#then(async () => {
       for (const { uri, file } of await this.#files()) {
         if (!file.startsWith(named(from))) continue;
-        await workspace.fs.rename(uri, Uri.joinPath(this.folder, named(to) + file.slice(named(from).length)), { overwrite: true });
+        await workspace.fs.rename(uri, Uri.joinPath(this.folder, named(to) + file.slice(named(from).length)), {
+          overwrite: true,
+        });
       }
     });
   }
@@ -49,10 +51,12 @@ export class Pictures {
 
   async #files(): Promise<{ uri: Uri; file: string; changed: number }[]> {
     const entries = (await workspace.fs.readDirectory(this.folder)).filter(([, type]) => type === FileType.File);
-    return Promise.all(entries.map(async ([file]) => {
-      const uri = Uri.joinPath(this.folder, file);
-      return { uri, file, changed: (await workspace.fs.stat(uri)).mtime };
-    }));
+    return Promise.all(
+      entries.map(async ([file]) => {
+        const uri = Uri.joinPath(this.folder, file);
+        return { uri, file, changed: (await workspace.fs.stat(uri)).mtime };
+      }),
+    );
   }
 
   /** A picture that cannot be kept or read is none: the view does without. */

@@ -16,7 +16,8 @@ export const LIMITS = {
   open: 64,
 };
 
-const LONG = "This answer is too long for the connection to the kernel. Choose fewer heads or fewer positions, or use Residscope in a cell.";
+const LONG =
+  "This answer is too long for the connection to the kernel. Choose fewer heads or fewer positions, or use Residscope in a cell.";
 const UNREADABLE = "The kernel’s answer could not be read. Restart the kernel, and reload the window.";
 
 export interface Answered {
@@ -36,7 +37,10 @@ export class Pieces {
   readonly #asked: Set<string>;
   #held = 0;
 
-  constructor(asked: Iterable<string>, readonly limits: typeof LIMITS = LIMITS) {
+  constructor(
+    asked: Iterable<string>,
+    readonly limits: typeof LIMITS = LIMITS,
+  ) {
     this.#asked = new Set(asked);
   }
 
@@ -53,7 +57,12 @@ export class Pieces {
     if (known ? known.texts.length !== pieces || known.texts[piece] !== undefined : false) return null;
     const length = (known?.length ?? 0) + text.length;
     const { limits } = this;
-    if (pieces > limits.pieces || length > limits.length || this.#held + text.length > limits.held || (!known && this.#open.size >= limits.open)) {
+    if (
+      pieces > limits.pieces ||
+      length > limits.length ||
+      this.#held + text.length > limits.held ||
+      (!known && this.#open.size >= limits.open)
+    ) {
       return this.#end(id, failed(id, "too-long", LONG));
     }
     const open = known ?? { texts: new Array<string | undefined>(pieces).fill(undefined), missing: pieces, length: 0 };
@@ -75,12 +84,16 @@ export class Pieces {
 
 const isWhole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 
-const failed = (id: string, code: string, message: string): Answered => ({ answer: { id, failure: { code, message } }, buffers: [] });
+const failed = (id: string, code: string, message: string): Answered => ({
+  answer: { id, failure: { code, message } },
+  buffers: [],
+});
 
 function read(id: string, whole: string): Answered {
   try {
     const { answer, buffers } = JSON.parse(whole) as { answer: unknown; buffers: unknown };
-    if (isAnswer(answer) && answer.id === id && Array.isArray(buffers)) return { answer, buffers: buffers.map(decoded) };
+    if (isAnswer(answer) && answer.id === id && Array.isArray(buffers))
+      return { answer, buffers: buffers.map(decoded) };
   } catch {
     // No JSON, or no base64.
   }
@@ -91,7 +104,8 @@ function read(id: string, whole: string): Answered {
 function isAnswer(value: unknown): value is Answer {
   const { id, reply, failure } = (value ?? {}) as Record<string, unknown>;
   if (typeof id !== "string") return false;
-  if (failure === undefined || failure === null) return typeof (reply as { kind?: unknown } | null | undefined)?.kind === "string";
+  if (failure === undefined || failure === null)
+    return typeof (reply as { kind?: unknown } | null | undefined)?.kind === "string";
   const { code, message } = failure as Record<string, unknown>;
   return typeof code === "string" && typeof message === "string";
 }

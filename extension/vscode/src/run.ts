@@ -13,13 +13,16 @@ const ERROR = "application/vnd.code.notebook.error";
 export class Refused extends Error {}
 
 /** Never cancelled: once a request has started, that would interrupt the user's kernel. */
-const NEVER: CancellationToken = { isCancellationRequested: false, onCancellationRequested: () => ({ dispose: () => undefined }) };
+const NEVER: CancellationToken = {
+  isCancellationRequested: false,
+  onCancellationRequested: () => ({ dispose: () => undefined }),
+};
 
 export type Carried = Record<string, unknown>;
 
 /**
- * What our MIME type carries with this token, output by output. All else is ignored: a warning on stderr, and what other
- * code shows, which may be anything. An error is thrown at the end, since it may be that of other code, too.
+ * What our MIME type carries with this token, output by output. All else is ignored: a warning on stderr, and what
+ * other code shows, which may be anything. An error is thrown at the end, since it may be that of other code, too.
  */
 export async function* run(kernel: Kernel, expression: string, token: string): AsyncGenerator<Carried> {
   let trouble: string | null = null;

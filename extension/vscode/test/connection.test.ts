@@ -18,12 +18,18 @@ const settled = async (): Promise<void> => {
 
 function connect(...more: unknown[]): void {
   const [past, cells] = more as [Past?, number?];
-  connection = new Connection(Uri.parse("file:///n.ipynb") as never, {
-    state: (now: LinkState) => events.push(now.kind),
-    lost: () => events.push("lost"),
-    renewed: () => events.push("renewed"),
-    occupied: () => undefined,
-  }, end.signal, past, cells);
+  connection = new Connection(
+    Uri.parse("file:///n.ipynb") as never,
+    {
+      state: (now: LinkState) => events.push(now.kind),
+      lost: () => events.push("lost"),
+      renewed: () => events.push("renewed"),
+      occupied: () => undefined,
+    },
+    end.signal,
+    past,
+    cells,
+  );
 }
 
 const ask = (...ids: string[]): void => {
@@ -56,13 +62,23 @@ describe("attaching", () => {
 
   it.each<[string, () => void, string, RegExp]>([
     ["no Jupyter extension", () => installed.clear(), "refused", /not installed/],
-    ["one that is too old", () => installed.set("ms-toolsai.jupyter", { isActive: false, exports: {}, activate: async () => ({}) }), "refused", /too old/],
+    [
+      "one that is too old",
+      () => installed.set("ms-toolsai.jupyter", { isActive: false, exports: {}, activate: async () => ({}) }),
+      "refused",
+      /too old/,
+    ],
     ["an untrusted workspace", () => (workspace.isTrusted = false), "refused", /not trusted/],
     ["no kernel that has run a cell", () => jupyterWith(() => undefined), "none", /Run one/],
     ["a kernel that died", () => (kernel.status = "dead"), "none", /died/],
     ["another language", () => Object.assign(kernel, { language: "julia" }), "none", /not run Python/],
     ["access denied", () => (kernel.script = [[], []]), "refused", /Manage Access/],
-    ["access taken away", () => (kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })]), "refused", /Manage Access/],
+    [
+      "access taken away",
+      () => (kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })]),
+      "refused",
+      /Manage Access/,
+    ],
     ["an error", () => (kernel.script = [new Error("Kernel is disposed")]), "refused", /Kernel is disposed/],
     ["no Residscope there", () => (kernel.who = { ...US, version: null, wire: null }), "refused", /no Residscope/],
     ["another version there", () => (kernel.who = { ...US, version: "9.9.9", wire: "x" }), "refused", /9\.9\.9/],
@@ -109,7 +125,11 @@ describe("on the way", () => {
     kernel.gate = new Promise((resolve) => (allow = resolve));
     void connection.attach();
     await vi.advanceTimersByTimeAsync(7000);
-    expect(connection.state).toMatchObject({ kind: "attaching", act: "Manage access", words: expect.stringMatching(/^VS Code asks .*Manage Access/) as string });
+    expect(connection.state).toMatchObject({
+      kind: "attaching",
+      act: "Manage access",
+      words: expect.stringMatching(/^VS Code asks .*Manage Access/) as string,
+    });
     allow();
     await vi.advanceTimersByTimeAsync(10);
     expect(connection.state.kind).toBe("ready");
@@ -171,7 +191,10 @@ describe("asking", () => {
     ask("c");
     ask("d");
     await settled();
-    expect(kernel.asked.map((batch) => batch.map(({ id }) => id))).toEqual([["a", "b"], ["c", "d"]]);
+    expect(kernel.asked.map((batch) => batch.map(({ id }) => id))).toEqual([
+      ["a", "b"],
+      ["c", "d"],
+    ]);
     expect([...answers.keys()]).toEqual(["a", "b", "c", "d"]);
     expect(kernel.cancelled).toBe(false);
   });
@@ -180,17 +203,27 @@ describe("asking", () => {
     const bytes = Uint8Array.from({ length: 5000 }, (_, i) => i % 256);
     kernel.answers = ({ id }) => {
       const parts = pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [bytes], 7);
-      return [parts[6]!, output({ warning: 1 }), output("text", "application/vnd.code.notebook.stderr"), ...parts.slice(0, 6)];
+      return [
+        parts[6]!,
+        output({ warning: 1 }),
+        output("text", "application/vnd.code.notebook.stderr"),
+        ...parts.slice(0, 6),
+      ];
     };
     ask("long");
     await settled();
-    expect(new Uint8Array(answers.get("long")!.buffers[0]!)).toEqual(bytes);
-    expect(answers.get("long")!.answer.reply).toMatchObject({ done: 1, total: 2 });
+    expect(new Uint8Array(answers.get("long")?.buffers[0]!)).toEqual(bytes);
+    expect(answers.get("long")?.answer.reply).toMatchObject({ done: 1, total: 2 });
   });
 
   it("takes nothing for an answer that other code shows meanwhile, and is not disturbed by it", async () => {
-    const forged = (id: string, token?: unknown): unknown =>
-      ({ token, id, piece: 0, pieces: 1, text: JSON.stringify({ answer: { id, reply: { kind: "working", done: 7, total: 7 } }, buffers: [] }) });
+    const forged = (id: string, token?: unknown): unknown => ({
+      token,
+      id,
+      piece: 0,
+      pieces: 1,
+      text: JSON.stringify({ answer: { id, reply: { kind: "working", done: 7, total: 7 } }, buffers: [] }),
+    });
     const earlier = /"token": "(\w+)"/.exec(kernel.codes[0]!)?.[1];
     kernel.meanwhile = [
       ...[undefined, null, "", 7, earlier, "f".repeat(32)].map((token) => output(forged("a", token))),
@@ -199,7 +232,11 @@ describe("asking", () => {
       output({ name: "KeyError", message: "of a thread" }, "application/vnd.code.notebook.error"),
     ];
     // With the token, and yet no answer to what was asked.
-    kernel.answers = ({ id }) => [output(forged("b")), output({ id, piece: 0, pieces: 0.5, text: "" }), ...pieces({ id, reply: { kind: "working", done: 0, total: 0 } })];
+    kernel.answers = ({ id }) => [
+      output(forged("b")),
+      output({ id, piece: 0, pieces: 0.5, text: "" }),
+      ...pieces({ id, reply: { kind: "working", done: 0, total: 0 } }),
+    ];
     const got: unknown[] = [];
     connection.ask(question("b"), (answer) => got.push(answer));
     await settled();
@@ -217,7 +254,7 @@ describe("asking", () => {
     await settled();
     ask("b");
     await settled();
-    expect(kernel.asked[0]![0]!.cache!.id).toBe(odd);
+    expect(kernel.asked[0]?.[0]?.cache?.id).toBe(odd);
     const tokens = kernel.codes.map((code) => /"token": "(\w{32})"|"(\w{32})"\)$/.exec(code)?.slice(1).join(""));
     expect(new Set(tokens).size).toBe(3);
     for (const code of kernel.codes) expect(code).toMatch(/^[\n\x20-\x7e]+$/);
@@ -240,12 +277,16 @@ describe("asking", () => {
     await settled();
     ask("a");
     await settled();
-    expect(connection.state).toMatchObject({ kind: "refused", words: expect.stringMatching(/without running it/) as string });
+    expect(connection.state).toMatchObject({
+      kind: "refused",
+      words: expect.stringMatching(/without running it/) as string,
+    });
     expect(kernel.asked.length).toBe(2);
   });
 
   it("says that an answer was lost in part, and goes on", async () => {
-    kernel.answers = ({ id }) => pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [], id === "long" ? 3 : 1).slice(0, 2);
+    kernel.answers = ({ id }) =>
+      pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [], id === "long" ? 3 : 1).slice(0, 2);
     ask("long", "short");
     await settled();
     expect(answers.get("long")?.answer.failure?.code).toBe("too-long");
@@ -284,7 +325,10 @@ describe("asking", () => {
     kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })];
     ask("a");
     await settled();
-    expect(connection.state).toMatchObject({ kind: "refused", words: expect.stringMatching(/Manage Access/) as string });
+    expect(connection.state).toMatchObject({
+      kind: "refused",
+      words: expect.stringMatching(/Manage Access/) as string,
+    });
   });
 });
 
@@ -312,7 +356,10 @@ describe("the kernel", () => {
     jupyterWith(() => undefined);
     kernel.become("idle");
     await settled();
-    expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/was restarted, and has run no cell/) as string });
+    expect(connection.state).toMatchObject({
+      kind: "none",
+      words: expect.stringMatching(/was restarted, and has run no cell/) as string,
+    });
     connection.cell(true);
     expect(connection.state).toEqual({ kind: "attaching", busy: true });
     jupyterWith(() => kernel);
@@ -377,8 +424,18 @@ describe("the kernel", () => {
 describe("before there is a kernel", () => {
   it.each<[string, Past, number, object]>([
     ["a cell runs", { what: "none" }, 1, { kind: "attaching", busy: true }],
-    ["the window was loaded again", { what: "window", name: "cache" }, 0, { kind: "none", words: "The kernel ended with the window. Run the cell that makes `cache` again." }],
-    ["the notebook was closed", { what: "notebook", name: "a`b" }, 0, { kind: "none", words: "The kernel ended when this notebook was closed. Run the cell that makes `aˋb` again." }],
+    [
+      "the window was loaded again",
+      { what: "window", name: "cache" },
+      0,
+      { kind: "none", words: "The kernel ended with the window. Run the cell that makes `cache` again." },
+    ],
+    [
+      "the notebook was closed",
+      { what: "notebook", name: "a`b" },
+      0,
+      { kind: "none", words: "The kernel ended when this notebook was closed. Run the cell that makes `aˋb` again." },
+    ],
   ])("says what is waited for: %s", async (_, past, cells, now) => {
     jupyterWith(() => undefined);
     connect(past, cells);

@@ -53,11 +53,16 @@ const fs = {
   stat: async (uri: Uri) => ({ size: found(uri).length, mtime: [...files.keys()].indexOf(uri.text) }),
   readFile: async (uri: Uri) => found(uri),
   writeFile: async (uri: Uri, bytes: Uint8Array) => void (files.delete(uri.text), files.set(uri.text, bytes)),
-  readDirectory: async (uri: Uri) => [...files.keys()].filter((name) => name.startsWith(`${uri.text}/`)).map((name) => [name.slice(uri.text.length + 1), FileType.File]),
+  readDirectory: async (uri: Uri) =>
+    [...files.keys()]
+      .filter((name) => name.startsWith(`${uri.text}/`))
+      .map((name) => [name.slice(uri.text.length + 1), FileType.File]),
   delete: async (uri: Uri) => void files.delete(uri.text),
   rename: async (from: Uri, to: Uri) => void (files.set(to.text, found(from)), files.delete(from.text)),
 };
-export enum FileType { File = 1 }
+export enum FileType {
+  File = 1,
+}
 
 export const settings: Record<string, unknown> = {};
 

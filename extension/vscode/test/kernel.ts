@@ -1,7 +1,8 @@
 // A kernel as the Jupyter extension shows it, whose answers a test gives.
-import type { Jupyter, Kernel, KernelStatus, Output } from "@vscode/jupyter-extension";
+
 import type { Answer, Question } from "@residscope/widgets";
 import { WIRE } from "@residscope/widgets/node";
+import type { Jupyter, Kernel, KernelStatus, Output } from "@vscode/jupyter-extension";
 import { version } from "../package.json";
 import { MIME } from "../src/expressions";
 import { EventEmitter, installed } from "./fake-vscode";
@@ -15,7 +16,9 @@ export const output = (value: unknown, mime = MIME): Output => raw(JSON.stringif
 export function pieces(answer: Answer, buffers: Uint8Array[] = [], count = 1): Output[] {
   const whole = JSON.stringify({ answer, buffers: buffers.map((bytes) => btoa(String.fromCharCode(...bytes))) });
   const size = Math.ceil(whole.length / count);
-  return Array.from({ length: count }, (_, piece) => output({ id: answer.id, piece, pieces: count, text: whole.slice(piece * size, (piece + 1) * size) }));
+  return Array.from({ length: count }, (_, piece) =>
+    output({ id: answer.id, piece, pieces: count, text: whole.slice(piece * size, (piece + 1) * size) }),
+  );
 }
 
 export class FakeKernel implements Kernel {
@@ -41,7 +44,8 @@ export class FakeKernel implements Kernel {
   gate: Promise<void> = Promise.resolve();
   /** While it is set what follows a piece of an answer is on its way. */
   travels: Promise<void> = Promise.resolve();
-  answers = (question: Question): Output[] => pieces({ id: question.id, reply: { kind: "working", done: 0, total: 0 } });
+  answers = (question: Question): Output[] =>
+    pieces({ id: question.id, reply: { kind: "working", done: 0, total: 0 } });
 
   /** What other code in the kernel shows meanwhile. */
   meanwhile: Output[] = [];
@@ -73,7 +77,9 @@ export class FakeKernel implements Kernel {
 
 /** A literal of Python's as one of JSON's, which has no `\U`. */
 const asJson = (literal: string): string =>
-  literal.replace(/\\(\\|U(\w{8}))/g, (all, _, point?: string) => (point ? String.fromCodePoint(Number.parseInt(point, 16)) : all));
+  literal.replace(/\\(\\|U(\w{8}))/g, (all, _, point?: string) =>
+    point ? String.fromCodePoint(Number.parseInt(point, 16)) : all,
+  );
 
 function stamped({ items: [item] }: Output, token: string | undefined): Output {
   const { mime, data } = item!;

@@ -1,22 +1,46 @@
-import type { Memento } from "vscode";
 import { describe, expect, it } from "vitest";
+import type { Memento } from "vscode";
 import { asOpened, Memory } from "../src/memory";
 
 const path = "file:///w/a.ipynb";
-const memory = (stored: unknown): Memory => new Memory({ get: () => stored, update: async () => undefined, keys: () => [] } as unknown as Memento);
+const memory = (stored: unknown): Memory =>
+  new Memory({ get: () => stored, update: async () => undefined, keys: () => [] } as unknown as Memento);
 
 describe("what was stored", () => {
   it.each([undefined, null, 7, "text", {}, { length: 1 }])("is nothing where it is no list: %j", (stored) => {
     expect(memory(stored).all).toEqual([]);
   });
 
-  it.each([null, 7, "text", [], {}, { path }, { path: 7, name: "x" }, { path, name: {} }, { path: "", name: "x" }, { path: "no address", name: "x" }])("is left out where it is nothing that was looked at: %j", (stored) => {
+  it.each([
+    null,
+    7,
+    "text",
+    [],
+    {},
+    { path },
+    { path: 7, name: "x" },
+    { path, name: {} },
+    { path: "", name: "x" },
+    { path: "no address", name: "x" },
+  ])("is left out where it is nothing that was looked at: %j", (stored) => {
     expect(asOpened(stored)).toBeNull();
     expect(memory([stored, { path, name: "cache" }]).all).toEqual([{ path, name: "cache", selection: null }]);
   });
 
-  it.each([7, null, { contrasts: 7 }, { contrasts: [], direction: 7 }, { contrasts: [], own: "yes" }, { contrasts: [null] }, { contrasts: [{ answer: 7, distractor: [] }] }, { contrasts: [{ answer: [{ id: "5", text: "" }], distractor: [] }] }])("has no target that is none: %j", (target) => {
-    expect(asOpened({ path, name: "cache", selection: { target, heads: [7, "L1H1"] } })?.selection).toMatchObject({ target: null, heads: ["L1H1"] });
+  it.each([
+    7,
+    null,
+    { contrasts: 7 },
+    { contrasts: [], direction: 7 },
+    { contrasts: [], own: "yes" },
+    { contrasts: [null] },
+    { contrasts: [{ answer: 7, distractor: [] }] },
+    { contrasts: [{ answer: [{ id: "5", text: "" }], distractor: [] }] },
+  ])("has no target that is none: %j", (target) => {
+    expect(asOpened({ path, name: "cache", selection: { target, heads: [7, "L1H1"] } })?.selection).toMatchObject({
+      target: null,
+      heads: ["L1H1"],
+    });
   });
 
   it("comes back as it was", () => {

@@ -1,12 +1,13 @@
-import type { FileRenameEvent, Memento, NotebookCell, NotebookDocument, NotebookEditor } from "vscode";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { FileRenameEvent, Memento, NotebookCell, NotebookDocument, NotebookEditor } from "vscode";
 import { Hub } from "../src/hub";
 import { Memory } from "../src/memory";
 import { Notebooks } from "../src/notebooks";
 import type { Pictures } from "../src/pictures";
 import { settings, told, Uri, window, workspace } from "./fake-vscode";
 
-const notebook = (name: string, notebookType = "jupyter-notebook") => ({ uri: new Uri(`file:///w/${name}`), notebookType, isClosed: false }) as unknown as NotebookDocument;
+const notebook = (name: string, notebookType = "jupyter-notebook") =>
+  ({ uri: new Uri(`file:///w/${name}`), notebookType, isClosed: false }) as unknown as NotebookDocument;
 
 let heard: string[];
 let notebooks: Notebooks;
@@ -23,12 +24,15 @@ beforeEach(() => {
   window.visibleNotebookEditors = [];
   workspace.notebookDocuments = [];
   delete settings["followFocus"];
-  notebooks = new Notebooks({
-    places: () => heard.push("places"),
-    cell: (path, started) => heard.push(`${path} ${started ? "starts" : "ends"}`),
-    opened: (path, open) => heard.push(`${path} ${open ? "opened" : "closed"}`),
-    moved: (from, to) => heard.push(`${from} is ${to}`),
-  }, (end = new AbortController()).signal);
+  notebooks = new Notebooks(
+    {
+      places: () => heard.push("places"),
+      cell: (path, started) => heard.push(`${path} ${started ? "starts" : "ends"}`),
+      opened: (path, open) => heard.push(`${path} ${open ? "opened" : "closed"}`),
+      moved: (from, to) => heard.push(`${from} is ${to}`),
+    },
+    (end = new AbortController()).signal,
+  );
 });
 afterEach(() => end.abort());
 
@@ -70,7 +74,12 @@ describe("the notebook that is looked at", () => {
 it("tells when cells start and end", () => {
   const cell = { notebook: notebook("a.ipynb"), index: 0 } as NotebookCell;
   const change = (executionSummary: NotebookCell["executionSummary"]) =>
-    told.changed.fire({ notebook: cell.notebook, metadata: undefined, contentChanges: [], cellChanges: [{ cell, executionSummary, document: undefined, metadata: undefined, outputs: undefined }] });
+    told.changed.fire({
+      notebook: cell.notebook,
+      metadata: undefined,
+      contentChanges: [],
+      cellChanges: [{ cell, executionSummary, document: undefined, metadata: undefined, outputs: undefined }],
+    });
   change({ executionOrder: 1 });
   change({ executionOrder: 1 });
   expect(notebooks.cells("file:///w/a.ipynb")).toBe(1);
@@ -82,13 +91,21 @@ it("tells when cells start and end", () => {
 
 it("moves what was looked at in a notebook that has another name, or lies in a folder that has", () => {
   let stored: unknown = ["a", "d/b"].map((name) => ({ path: `file:///w/${name}.ipynb`, name, selection: null }));
-  const memory = new Memory({ get: () => stored, update: async (_: string, now: unknown) => void (stored = now), keys: () => [] } as unknown as Memento);
+  const memory = new Memory({
+    get: () => stored,
+    update: async (_: string, now: unknown) => void (stored = now),
+    keys: () => [],
+  } as unknown as Memento);
   const moved: string[] = [];
   const pictures = { move: (from: string, to: string) => moved.push(`${from} → ${to}`) } as unknown as Pictures;
   new Hub(new Uri("file:///dist") as never, memory, pictures, () => undefined, end.signal);
-  const rename = (from: string, to: string): void => told.renamed.fire({ files: [{ oldUri: new Uri(from), newUri: new Uri(to) }] } as unknown as FileRenameEvent);
+  const rename = (from: string, to: string): void =>
+    told.renamed.fire({ files: [{ oldUri: new Uri(from), newUri: new Uri(to) }] } as unknown as FileRenameEvent);
   rename("file:///w/a.ipynb", "file:///w/A.ipynb");
   rename("file:///w/d", "file:///w/e");
-  expect(memory.all.map(({ path, name }) => [path, name])).toEqual([["file:///w/A.ipynb", "a"], ["file:///w/e/b.ipynb", "d/b"]]);
+  expect(memory.all.map(({ path, name }) => [path, name])).toEqual([
+    ["file:///w/A.ipynb", "a"],
+    ["file:///w/e/b.ipynb", "d/b"],
+  ]);
   expect(moved).toEqual(["file:///w/a.ipynb → file:///w/A.ipynb", "file:///w/d/b.ipynb → file:///w/e/b.ipynb"]);
 });

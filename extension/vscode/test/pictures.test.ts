@@ -27,5 +27,9 @@ it("goes with a notebook that has another name", async () => {
   pictures.put("file:///a.ipynb", "cache", "of a");
   pictures.put("file:///b.ipynb", "cache", "of b");
   pictures.move("file:///a.ipynb", "file:///c.ipynb");
-  expect(await Promise.all(["a", "b", "c"].map((name) => pictures.get(`file:///${name}.ipynb`, "cache")))).toEqual([null, "of b", "of a"]);
+  expect(await Promise.all(["a", "b", "c"].map((name) => pictures.get(`file:///${name}.ipynb`, "cache")))).toEqual([
+    null,
+    "of b",
+    "of a",
+  ]);
 });

@@ -1,14 +1,27 @@
 import { describe, expect, it } from "vitest";
 import { type Answered, LIMITS, Pieces } from "../src/pieces";
 
-const whole = (id: string, more = ""): string => JSON.stringify({ answer: { id, reply: { kind: "caches", more } }, buffers: [] });
-const piece = (id: string, text: string, number: unknown = 0, pieces: unknown = 1) => ({ id, piece: number, pieces, text });
+const whole = (id: string, more = ""): string =>
+  JSON.stringify({ answer: { id, reply: { kind: "caches", more } }, buffers: [] });
+const piece = (id: string, text: string, number: unknown = 0, pieces: unknown = 1) => ({
+  id,
+  piece: number,
+  pieces,
+  text,
+});
 const code = (answered: Answered | null): string | undefined => answered?.answer.failure?.code;
 
 describe("an answer in pieces", () => {
   it.each<[string, unknown, unknown]>([
-    ["half a piece", 0.5, 2], ["less than none", -1, 2], ["one behind the last", 2, 2], ["of no pieces", 0, 0], ["of half a piece", 0, 0.5],
-    ["of too many to count", 0, Infinity], ["a number as text", "0", 2], ["no number", null, 2], ["not a number", NaN, 2],
+    ["half a piece", 0.5, 2],
+    ["less than none", -1, 2],
+    ["one behind the last", 2, 2],
+    ["of no pieces", 0, 0],
+    ["of half a piece", 0, 0.5],
+    ["of too many to count", 0, Infinity],
+    ["a number as text", "0", 2],
+    ["no number", null, 2],
+    ["not a number", NaN, 2],
   ])("ignores %s", (_, number, of) => {
     const pieces = new Pieces(["a"]);
     expect(pieces.take(piece("a", "x", number, of))).toBeNull();
@@ -45,10 +58,17 @@ describe("an answer in pieces", () => {
   });
 
   it.each([
-    "", "{", "null", "[]", JSON.stringify({ answer: { id: "b", reply: { kind: "caches" } }, buffers: [] }),
-    JSON.stringify({ answer: { id: "a" }, buffers: [] }), JSON.stringify({ answer: { id: "a", reply: 7 }, buffers: [] }),
-    JSON.stringify({ answer: { id: "a", failure: { code: 7 } }, buffers: [] }), JSON.stringify({ answer: { id: "a", reply: { kind: "x" } }, buffers: 7 }),
-    JSON.stringify({ answer: { id: "a", reply: { kind: "x" } }, buffers: [7] }), JSON.stringify({ answer: { id: "a", reply: { kind: "x" } }, buffers: ["%"] }),
+    "",
+    "{",
+    "null",
+    "[]",
+    JSON.stringify({ answer: { id: "b", reply: { kind: "caches" } }, buffers: [] }),
+    JSON.stringify({ answer: { id: "a" }, buffers: [] }),
+    JSON.stringify({ answer: { id: "a", reply: 7 }, buffers: [] }),
+    JSON.stringify({ answer: { id: "a", failure: { code: 7 } }, buffers: [] }),
+    JSON.stringify({ answer: { id: "a", reply: { kind: "x" } }, buffers: 7 }),
+    JSON.stringify({ answer: { id: "a", reply: { kind: "x" } }, buffers: [7] }),
+    JSON.stringify({ answer: { id: "a", reply: { kind: "x" } }, buffers: ["%"] }),
   ])("says that it cannot be read: %s", (text) => {
     expect(code(new Pieces(["a"]).take(piece("a", text)))).toBe("protocol");
   });

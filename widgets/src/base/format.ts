@@ -1,8 +1,8 @@
 // How numbers, tokens and heads are written on screen.
 import { cut, isolated, sign } from "./legible";
 
-// Figures that stand together (a map, a ranking, a chart) are written to the same decimals: as many as the one farthest from
-// zero needs. The kernel's side does the same in `base/signed.py`; both are held to tests/texts/figures.json.
+// Figures that stand together (a map, a ranking, a chart) are written to the same decimals: as many as the one farthest
+// from zero needs. The kernel's side does the same in `base/signed.py`; both are held to tests/texts/figures.json.
 
 /** Below, and from here on, decimals would be too many to read: the digits and a power of ten. */
 const [SMALL, LARGE] = [1e-4, 1e7];
@@ -24,16 +24,19 @@ function reach(value: number, largest: number): number {
 export function plain(value: number, largest: number, more = 0): string {
   if (!Number.isFinite(value)) return "not known";
   const [size, most] = [Math.abs(value), reach(value, largest)];
-  if (most >= LARGE || (most > 0 && most < SMALL)) return size === 0 ? "0" : size.toExponential(1 + Math.max(0, more)).replace("-", "−");
+  if (most >= LARGE || (most > 0 && most < SMALL))
+    return size === 0 ? "0" : size.toExponential(1 + Math.max(0, more)).replace("-", "−");
   const digits = Math.max(0, decimals(most) + more);
   const rounded = size.toFixed(digits);
-  if (Number(rounded) !== 0 || size < 0.5 * 10 ** -(digits + LATER)) return digits === 0 ? counted(Number(rounded)) : rounded;
+  if (Number(rounded) !== 0 || size < 0.5 * 10 ** -(digits + LATER))
+    return digits === 0 ? counted(Number(rounded)) : rounded;
   return size.toFixed(Math.ceil(-Math.log10(size)));
 }
 
 /**
- * "+4.62", "−1.47", "−0.003": with a real minus, to the decimals of what stands together with it, whose farthest from zero is
- * `largest`; a small one to its first digit where that comes a little later. What is written as zero has no sign: "0.00".
+ * "+4.62", "−1.47", "−0.003": with a real minus, to the decimals of what stands together with it, whose farthest from
+ * zero is `largest`; a small one to its first digit where that comes a little later. What is written as zero has no
+ * sign: "0.00".
  */
 export function signed(value: number, largest: number, more = 0): string {
   const text = plain(value, largest, more);
@@ -48,7 +51,10 @@ export function side(written: string): "rs-plus" | "rs-minus" | "" {
 /** Whether a figure is nothing beside what stands together with it. */
 export function vanishes(value: number, largest: number, more = 0): boolean {
   const most = reach(value, largest);
-  return value === 0 || Math.abs(value) < (most < SMALL || most >= LARGE ? most / 1000 : 0.5 * 10 ** -(decimals(most) + more));
+  return (
+    value === 0 ||
+    Math.abs(value) < (most < SMALL || most >= LARGE ? most / 1000 : 0.5 * 10 ** -(decimals(most) + more))
+  );
 }
 
 export { cut };

@@ -1,12 +1,15 @@
-// Text from outside (names, tokens, the kernel's sentences), made fit to be shown: it hides nothing, covers nothing and turns
-// nothing around it. The kernel's side does the same in `base/legible.py`; both are held to tests/texts/shown.json.
+// Text from outside (names, tokens, the kernel's sentences), made fit to be shown: it hides nothing, covers nothing and
+// turns nothing around it. The kernel's side does the same in `base/legible.py`; both are held to
+// tests/texts/shown.json.
 
 /** What draws nothing, or turns what stands beside it. Some of it is needed: see `isNeeded`. */
-const UNSEEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
+const UNSEEN =
+  /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 /** What is drawn over or under the character before it. */
 const STACKED = /[\p{Mn}\p{Me}]/u;
 /** Most texts hold neither, and are left as they are. */
-const DOUBTFUL = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Mn}\p{Me}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
+const DOUBTFUL =
+  /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Mn}\p{Me}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 const WHITE = /[\s\u2028\u2029]/u;
 
 /** Scripts whose letters join, or are kept from joining, by an invisible character. */
@@ -26,7 +29,10 @@ const LOOKED_AT = 32;
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]|[\ud802\ud803\ud83a\ud83b]/;
 const [ISOLATE, END] = ["\u2068", "\u2069"];
 
-/** What is unseen stands as a sign, "‹U+202E›"; of a tower of marks the first few, then how many more. White space stays. */
+/**
+ * What is unseen stands as a sign, "‹U+202E›"; of a tower of marks the first few, then how many more. White space
+ * stays.
+ */
 export function legible(text: string): string {
   if (!DOUBTFUL.test(text)) return text;
   const points = [...text];
@@ -53,12 +59,16 @@ export function legible(text: string): string {
   return written;
 }
 
-/** Whether an unseen character is part of how its neighbours are written: emoji of several, joined letters, variants, flags. */
+/**
+ * Whether an unseen character is part of how its neighbours are written: emoji of several, joined letters, variants,
+ * flags.
+ */
 function isNeeded(points: string[], at: number): boolean {
   const [point = "", before = "", after = ""] = [points[at], points[at - 1], points[at + 1]];
   if (point === "\u200d" && (EMOJI.test(before) || OF_EMOJI.test(before)) && EMOJI.test(after)) return true;
   if (point === "\u200d" || point === "\u200c" || /[\u180b-\u180d\u180f]/u.test(point)) return JOINING.test(before);
-  if (point === "\ufe0e" || point === "\ufe0f") return EMOJI.test(before) || (/[0-9#*]/.test(before) && after === "\u20e3");
+  if (point === "\ufe0e" || point === "\ufe0f")
+    return EMOJI.test(before) || (/[0-9#*]/.test(before) && after === "\u20e3");
   if (/[\u{e0100}-\u{e01ef}]/u.test(point)) return /\p{Script=Han}/u.test(before);
   if (!TAG.test(point)) return false;
   let flag = at - 1;
@@ -97,7 +107,10 @@ export function isolated(text: string): string {
 
 /** A sentence that was put together: what was isolated in it stays so, and all of it is legible. */
 export function fitted(sentence: string): string {
-  return sentence.split(/(\u2068[^\u2066-\u2069]*\u2069)/).map((part, i) => (i % 2 === 1 ? ISOLATE + legible(part.slice(1, -1)) + END : legible(part))).join("");
+  return sentence
+    .split(/(\u2068[^\u2066-\u2069]*\u2069)/)
+    .map((part, i) => (i % 2 === 1 ? ISOLATE + legible(part.slice(1, -1)) + END : legible(part)))
+    .join("");
 }
 
 const ENDS: Record<string, string> = { "\n": "↵", "\r": "␍", "\t": "⇥" };

@@ -1,6 +1,7 @@
-// Where layers stand on the axis that the head map, the layers' bars and the lens share, from the top down. Layer i fills
-// [i, i + 1], as its row of the map does: its attention the first half, its MLP the second, so that the lens' step over a
-// half stands beside its bar. What comes before the layers (embeddings) stands in [−1, 0], a narrow band above them.
+// Where layers stand on the axis that the head map, the layers' bars and the lens share, from the top down. Layer i
+// fills [i, i + 1], as its row of the map does: its attention the first half, its MLP the second, so that the lens'
+// step over a half stands beside its bar. What comes before the layers (embeddings) stands in [−1, 0], a narrow band
+// above them.
 export interface Bar {
   index: number;
   label: string;
@@ -64,12 +65,28 @@ export function bars(labels: string[]): Bar[] {
     seen.set(match?.[1], at + 1);
     if (!match) {
       const width = 1 / Math.max(2, before);
-      return { index, label, kind: "other", part: label, layer: null, from: -1 + at * width, to: -1 + (at + 1) * width };
+      return {
+        index,
+        label,
+        kind: "other",
+        part: label,
+        layer: null,
+        from: -1 + at * width,
+        to: -1 + (at + 1) * width,
+      };
     }
     const kind = match[2] === "attn" ? "attention" : match[2] === "mlp" ? "mlp" : "other";
     const layer = Number(match[1]);
     const [from, to] = place(kind, at, inLayer.get(match[1] ?? "") ?? 1);
-    return { index, label, kind, part: (match[2] ?? "").replaceAll("_", " "), layer, from: layer + from, to: layer + to };
+    return {
+      index,
+      label,
+      kind,
+      part: (match[2] ?? "").replaceAll("_", " "),
+      layer,
+      from: layer + from,
+      to: layer + to,
+    };
   });
 }
 

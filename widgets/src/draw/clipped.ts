@@ -7,14 +7,19 @@ const QUANTILE = 0.99;
 const FAR = 1.5;
 
 /**
- * The end of a diverging scale for `values` [row, column]. Each column has one say: its peak, the largest absolute value.
- * The first column of a text is where models rest, often many times larger than all the rest, and says nothing; of the other
- * peaks the scale ends at the 99th percentile (so up to 100 columns nothing but the first is left out), and never short of
- * the column `last`, which is what is asked about. Cells would be the wrong voters: where only the last position has an
- * answer, what matters is less than a hundredth of them. If nothing reaches 1.5 times as far, all of it is on the scale.
- * The same rule as `clipped` in export/palette.py.
+ * The end of a diverging scale for `values` [row, column]. Each column has one say: its peak, the largest absolute
+ * value. The first column of a text is where models rest, often many times larger than all the rest, and says nothing;
+ * of the other peaks the scale ends at the 99th percentile (so up to 100 columns nothing but the first is left out),
+ * and never short of the column `last`, which is what is asked about. Cells would be the wrong voters: where only the
+ * last position has an answer, what matters is less than a hundredth of them. If nothing reaches 1.5 times as far, all
+ * of it is on the scale. The same rule as `clipped` in export/palette.py.
  */
-export function clippedLimit(values: Float32Array, columns: number, last: number | null, left: (column: number) => boolean = () => false): number {
+export function clippedLimit(
+  values: Float32Array,
+  columns: number,
+  last: number | null,
+  left: (column: number) => boolean = () => false,
+): number {
   const peaks = Array.from({ length: columns }, () => 0);
   values.forEach((value, i) => {
     const column = i % columns;
@@ -22,9 +27,15 @@ export function clippedLimit(values: Float32Array, columns: number, last: number
   });
   const known = peaks.map((_, column) => column).filter((column) => !left(column));
   const all = limitOf(known.map((column) => peaks[column] ?? 0));
-  const others = known.slice(1).map((column) => peaks[column] ?? 0).sort((a, b) => a - b);
+  const others = known
+    .slice(1)
+    .map((column) => peaks[column] ?? 0)
+    .sort((a, b) => a - b);
   if (others.length === 0) return all;
-  const end = Math.max(others[Math.ceil(QUANTILE * others.length) - 1] ?? 0, last === null || left(last) ? 0 : (peaks[last] ?? 0));
+  const end = Math.max(
+    others[Math.ceil(QUANTILE * others.length) - 1] ?? 0,
+    last === null || left(last) ? 0 : (peaks[last] ?? 0),
+  );
   return end > 0 && all > FAR * end ? end : all;
 }
 
@@ -34,6 +45,13 @@ export function isBeyond(value: number, { low, high }: { low: number; high: numb
 }
 
 /** The two ends as they are written, given what lies beyond them: "≤ −4.62", "≥ +4.62". */
-export function endsOf(values: Float32Array, { low, high }: { low: number; high: number }, write: (value: number) => string): [string, string] {
-  return [`${values.some((value) => value < low) ? "≤ " : ""}${write(low)}`, `${values.some((value) => value > high) ? "≥ " : ""}${write(high)}`];
+export function endsOf(
+  values: Float32Array,
+  { low, high }: { low: number; high: number },
+  write: (value: number) => string,
+): [string, string] {
+  return [
+    `${values.some((value) => value < low) ? "≤ " : ""}${write(low)}`,
+    `${values.some((value) => value > high) ? "≥ " : ""}${write(high)}`,
+  ];
 }

@@ -1,10 +1,18 @@
 // What each source brings, as bars about a zero line, in the matrix' columns. Where there are more bars than pixels, of
 // those that fall on one the tallest stands for all.
-import type { Theme } from "./colours";
+
 import { penOf } from "./canvas";
+import type { Theme } from "./colours";
 import { css, divergingRgb } from "./colours";
 
-export function paintBrings(canvas: HTMLCanvasElement, brings: Float32Array, limit: number, width: number, height: number, theme: Theme): void {
+export function paintBrings(
+  canvas: HTMLCanvasElement,
+  brings: Float32Array,
+  limit: number,
+  width: number,
+  height: number,
+  theme: Theme,
+): void {
   const pen = penOf(canvas, width, height);
   if (!pen || brings.length === 0) return;
   const bars = brings.length > canvas.width ? tallest(brings, canvas.width) : brings;

@@ -23,7 +23,12 @@ export function penOn(canvas: HTMLCanvasElement, width: number, height: number):
 
 /** What is `marked` has a dot in its middle. */
 export function paintGrid(
-  canvas: HTMLCanvasElement, grid: Grid, cellWidth: number, cellHeight: number, colour: (value: number) => Rgb, marked: (value: number) => boolean = () => false,
+  canvas: HTMLCanvasElement,
+  grid: Grid,
+  cellWidth: number,
+  cellHeight: number,
+  colour: (value: number) => Rgb,
+  marked: (value: number) => boolean = () => false,
 ): void {
   const pen = penOn(canvas, grid.columns * cellWidth, grid.rows * cellHeight);
   if (!pen) return;
@@ -37,19 +42,38 @@ export function paintGrid(
       const ground = colour(value);
       pen.fillStyle = css(ground);
       pen.beginPath();
-      pen.roundRect(column * cellWidth + gapX / 2, row * cellHeight + gapY / 2, cellWidth - gapX, cellHeight - gapY, radius);
+      pen.roundRect(
+        column * cellWidth + gapX / 2,
+        row * cellHeight + gapY / 2,
+        cellWidth - gapX,
+        cellHeight - gapY,
+        radius,
+      );
       pen.fill();
       if (!marked(value)) continue;
       pen.fillStyle = inkOn(ground);
       pen.beginPath();
-      pen.arc((column + 0.5) * cellWidth, (row + 0.5) * cellHeight, Math.min(2.5, 0.25 * Math.min(cellWidth, cellHeight)), 0, 2 * Math.PI);
+      pen.arc(
+        (column + 0.5) * cellWidth,
+        (row + 0.5) * cellHeight,
+        Math.min(2.5, 0.25 * Math.min(cellWidth, cellHeight)),
+        0,
+        2 * Math.PI,
+      );
       pen.fill();
     }
   }
 }
 
 /** Bars about a zero line, one a column; the line stands where the largest of either sign leaves it. NaN has none. */
-export function paintColumns(canvas: HTMLCanvasElement, values: Float32Array, cellWidth: number, height: number, colour: (value: number) => string, line: string): void {
+export function paintColumns(
+  canvas: HTMLCanvasElement,
+  values: Float32Array,
+  cellWidth: number,
+  height: number,
+  colour: (value: number) => string,
+  line: string,
+): void {
   const pen = penOn(canvas, Math.max(1, values.length * cellWidth), height);
   if (!pen) return;
   const finite = values.filter(Number.isFinite);
@@ -60,7 +84,12 @@ export function paintColumns(canvas: HTMLCanvasElement, values: Float32Array, ce
   values.forEach((value, column) => {
     if (!Number.isFinite(value)) return;
     pen.fillStyle = colour(value);
-    pen.fillRect(column * cellWidth + gap / 2, Math.min(y(0), y(value)), Math.max(0.5, cellWidth - gap), Math.abs(y(value) - y(0)));
+    pen.fillRect(
+      column * cellWidth + gap / 2,
+      Math.min(y(0), y(value)),
+      Math.max(0.5, cellWidth - gap),
+      Math.abs(y(value) - y(0)),
+    );
   });
   pen.fillStyle = line;
   pen.fillRect(0, y(0) - 0.5, values.length * cellWidth, 1);

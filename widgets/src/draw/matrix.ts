@@ -1,7 +1,7 @@
-// Paints an attention matrix, or a part of it: rounded cells with gaps while they are large, with their values where there
-// is room; one pixel block a cell when they are small, and where there are more cells than pixels the one farthest from
-// zero under each pixel, so that no peak is lost. Of a long prompt there are blocks of cells, and finer ones of a part over
-// them.
+// Paints an attention matrix, or a part of it: rounded cells with gaps while they are large, with their values where
+// there is room; one pixel block a cell when they are small, and where there are more cells than pixels the one
+// farthest from zero under each pixel, so that no peak is lost. Of a long prompt there are blocks of cells, and finer
+// ones of a part over them.
 import { penOf } from "./canvas";
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";
@@ -50,11 +50,19 @@ interface Window {
 function visible({ rows, columns, step }: Plane, { left, top, span }: Part): Window {
   const from = (start: number, at: number): number => Math.max(0, Math.floor((at - start) / step));
   const [row, column] = [from(rows.start, top), from(columns.start, left)];
-  const to = (of: typeof rows, at: number): number => Math.min(blocks(of, step), Math.ceil((at + span - of.start) / step));
+  const to = (of: typeof rows, at: number): number =>
+    Math.min(blocks(of, step), Math.ceil((at + span - of.start) / step));
   return { row, column, rows: to(rows, top) - row, columns: to(columns, left) - column };
 }
 
-function paintCells(pen: CanvasRenderingContext2D, plane: Plane, window: Window, { left, top }: Part, scale: number, look: Look): void {
+function paintCells(
+  pen: CanvasRenderingContext2D,
+  plane: Plane,
+  window: Window,
+  { left, top }: Part,
+  scale: number,
+  look: Look,
+): void {
   const { values, step } = plane;
   const wide = blocks(plane.columns, step);
   const cell = scale * step;
@@ -96,7 +104,14 @@ function fitting(pen: CanvasRenderingContext2D, cell: number, { write, digits, w
   return null;
 }
 
-function paintPixels(pen: CanvasRenderingContext2D, plane: Plane, window: Window, { left, top, span }: Part, side: number, look: Look): void {
+function paintPixels(
+  pen: CanvasRenderingContext2D,
+  plane: Plane,
+  window: Window,
+  { left, top, span }: Part,
+  side: number,
+  look: Look,
+): void {
   const { values, step } = plane;
   const wide = blocks(plane.columns, step);
   const fine = pen.canvas.width; // device pixels
@@ -110,7 +125,8 @@ function paintPixels(pen: CanvasRenderingContext2D, plane: Plane, window: Window
     const q = plane.rows.start + (window.row + r) * step;
     for (let c = 0; c < window.columns; c += 1) {
       const value = values[from + c] ?? NaN;
-      if (value === 0 ? isEmpty(value, q, plane.columns.start + (window.column + c) * step, step) : Number.isNaN(value)) continue;
+      if (value === 0 ? isEmpty(value, q, plane.columns.start + (window.column + c) * step, step) : Number.isNaN(value))
+        continue;
       const pixel = row + (at[c] ?? 0);
       if (!(Math.abs(value) <= Math.abs(peak[pixel] ?? NaN))) peak[pixel] = value;
     }
@@ -123,7 +139,12 @@ function paintPixels(pen: CanvasRenderingContext2D, plane: Plane, window: Window
 }
 
 /** One pixel a value; NaN is left empty. */
-function asImage(values: Float32Array, width: number, height: number, colour: (value: number) => Rgb): HTMLCanvasElement {
+function asImage(
+  values: Float32Array,
+  width: number,
+  height: number,
+  colour: (value: number) => Rgb,
+): HTMLCanvasElement {
   const image = new ImageData(width, height);
   const data = image.data;
   for (let i = 0; i < values.length; i += 1) {

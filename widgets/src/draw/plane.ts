@@ -33,7 +33,17 @@ export function everything(size: number): { rows: Span; columns: Span } {
 }
 
 /** Which positions a reply's maps are of. */
-export function frameOf({ positions, rows, columns, step }: { positions: number; rows?: Span | null; columns?: Span | null; step?: number }): Frame {
+export function frameOf({
+  positions,
+  rows,
+  columns,
+  step,
+}: {
+  positions: number;
+  rows?: Span | null;
+  columns?: Span | null;
+  step?: number;
+}): Frame {
   const all = everything(positions);
   return { rows: rows ?? all.rows, columns: columns ?? all.columns, step: step ?? 1 };
 }
@@ -65,17 +75,25 @@ export function covers({ rows, columns }: Frame, { left, top, span }: Part): boo
 }
 
 /** The blocks of a plane that a part touches: where they lie, and how to take their figures out of a map. */
-export function cropped(plane: Frame, { left, top, span }: Part): { frame: Frame; take: (values: Float32Array) => Float32Array } {
+export function cropped(
+  plane: Frame,
+  { left, top, span }: Part,
+): { frame: Frame; take: (values: Float32Array) => Float32Array } {
   const cut = (of: Span, at: number): Span => ({
     start: of.start + Math.floor((Math.max(at, of.start) - of.start) / plane.step) * plane.step,
     stop: Math.min(of.stop, of.start + Math.ceil((at + span - of.start) / plane.step) * plane.step),
   });
   const frame: Frame = { rows: cut(plane.rows, top), columns: cut(plane.columns, left), step: plane.step };
-  const [down, across, wide] = [blocks(frame.rows, frame.step), blocks(frame.columns, frame.step), blocks(plane.columns, plane.step)];
+  const [down, across, wide] = [
+    blocks(frame.rows, frame.step),
+    blocks(frame.columns, frame.step),
+    blocks(plane.columns, plane.step),
+  ];
   const take = (values: Float32Array): Float32Array => {
     const out = new Float32Array(down * across);
     const from = indexOf(plane, frame.rows.start, frame.columns.start);
-    for (let row = 0; row < down; row += 1) out.set(values.subarray(from + row * wide, from + row * wide + across), row * across);
+    for (let row = 0; row < down; row += 1)
+      out.set(values.subarray(from + row * wide, from + row * wide + across), row * across);
     return out;
   };
   return { frame, take };

@@ -3,7 +3,13 @@ import type { Rgb } from "./colours";
 import { isEmpty } from "./matrix";
 
 /** `cells` are 127ths of `limit`, [side, side], row-major. */
-export function paintThumbnail(canvas: HTMLCanvasElement, cells: Int8Array, side: number, limit: number, colour: (value: number) => Rgb): void {
+export function paintThumbnail(
+  canvas: HTMLCanvasElement,
+  cells: Int8Array,
+  side: number,
+  limit: number,
+  colour: (value: number) => Rgb,
+): void {
   canvas.width = canvas.height = side;
   const pen = canvas.getContext("2d");
   if (!pen || side === 0) return;

@@ -1,4 +1,5 @@
-// Which part of a matrix is in sight. A zoom keeps fractions, so that small gestures add up; what is drawn are whole cells.
+// Which part of a matrix is in sight. A zoom keeps fractions, so that small gestures add up; what is drawn are whole
+// cells.
 export interface Zoom {
   left: number;
   top: number;
@@ -30,7 +31,9 @@ export function panBy(zoom: Zoom, size: number, columns: number, rows: number): 
 export function bringIntoSight(zoom: Zoom, size: number, q: number, k: number): Zoom {
   const { left, top, span } = partOf(zoom, size);
   const to = (at: number, start: number): number => (at < start ? at : at >= start + span ? at - span + 1 : start);
-  return to(k, left) === left && to(q, top) === top ? zoom : inside({ left: to(k, left), top: to(q, top), span: zoom.span }, size);
+  return to(k, left) === left && to(q, top) === top
+    ? zoom
+    : inside({ left: to(k, left), top: to(q, top), span: zoom.span }, size);
 }
 
 /** All of the matrix where there is no zoom. */

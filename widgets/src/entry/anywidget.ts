@@ -1,16 +1,27 @@
 // Entry for anywidget hosts: a transport over the model's custom messages, and the synced traits both ways.
-import { untracked } from "@preact/signals-core";
+
 import type { AnyModel, RenderProps } from "@anywidget/types";
-import { Client, type Transport } from "../wire/client";
+import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
-import { Opened, type Opening } from "../snapshot/prefetched";
 import { followKernel } from "../hosts/inline-standing";
 import { mountPanel } from "../panel";
+import { Opened, type Opening } from "../snapshot/prefetched";
 import { tellPresence } from "../snapshot/presence";
-import type { CacheFacts, Target } from "../wire/protocol.gen";
 import { answerForPictures, Recorder } from "../snapshot/recorder";
-import { type Norm, type Padding, type Presentation, type Ranking, type Score, Store, type Synced, type Tab, type Weighting } from "../state/store";
+import {
+  type Norm,
+  type Padding,
+  type Presentation,
+  type Ranking,
+  type Score,
+  Store,
+  type Synced,
+  type Tab,
+  type Weighting,
+} from "../state/store";
 import { isSet } from "../state/target";
+import { Client, type Transport } from "../wire/client";
+import type { CacheFacts, Target } from "../wire/protocol.gen";
 
 /** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
 export interface Traits {
@@ -39,7 +50,9 @@ type Model = AnyModel<Traits>;
 function listen(model: Model, event: string, listener: (...args: never[]) => void, signal: AbortSignal): void {
   if (signal.aborted) return;
   model.on(event, listener as (...args: unknown[]) => void);
-  signal.addEventListener("abort", () => model.off(event as "msg:custom", listener as (...args: unknown[]) => void), { once: true });
+  signal.addEventListener("abort", () => model.off(event as "msg:custom", listener as (...args: unknown[]) => void), {
+    once: true,
+  });
 }
 
 export function transportOver(model: Model, el: HTMLElement): Transport {
@@ -51,9 +64,14 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
       listen(model, "msg:custom", (message: unknown, buffers?: DataView[]) => listener(message, buffers ?? []), signal),
     // The model is hidden behind anywidget's proxy; but events are called on the view, which knows it.
     onLost: (listener, signal) =>
-      listen(model, "comm_live_update", function (this: unknown) {
-        if (isDead(this) || el.closest(".jupyter-widgets-disconnected")) listener();
-      }, signal),
+      listen(
+        model,
+        "comm_live_update",
+        function (this: unknown) {
+          if (isDead(this) || el.closest(".jupyter-widgets-disconnected")) listener();
+        },
+        signal,
+      ),
   };
 }
 
@@ -64,17 +82,34 @@ function isRunning(el: HTMLElement): boolean {
 }
 
 function isDead(view: unknown): boolean {
-  return typeof view === "object" && view !== null && "model" in view && (view as { model: { comm_live?: unknown } | null }).model?.comm_live === false;
+  return (
+    typeof view === "object" &&
+    view !== null &&
+    "model" in view &&
+    (view as { model: { comm_live?: unknown } | null }).model?.comm_live === false
+  );
 }
 
 /** Keeps a trait and a signal equal. Compared by content, since Python sends fresh lists and objects. */
 function sync<K extends keyof Traits>(
-  model: Model, trait: K, own: { value: Traits[K] }, signal: AbortSignal, valid: (value: Traits[K]) => boolean = () => true,
+  model: Model,
+  trait: K,
+  own: { value: Traits[K] },
+  signal: AbortSignal,
+  valid: (value: Traits[K]) => boolean = () => true,
 ): void {
   const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
   const pull = (): void => {
     const theirs = model.get(trait);
-    if (theirs !== undefined && valid(theirs) && !same(theirs, untracked(() => own.value))) own.value = theirs;
+    if (
+      theirs !== undefined &&
+      valid(theirs) &&
+      !same(
+        theirs,
+        untracked(() => own.value),
+      )
+    )
+      own.value = theirs;
   };
   pull();
   listen(model, `change:${trait}`, pull, signal);
@@ -120,10 +155,15 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
     if (facts?.kind) store.facts.value = facts as CacheFacts; // Python's, whole or empty
   };
   describe();
-  listen(model, "change:facts", () => {
-    describe();
-    store.described.value += 1; // what the pictures were made of has changed, such as where prompts end
-  }, life);
+  listen(
+    model,
+    "change:facts",
+    () => {
+      describe();
+      store.described.value += 1; // what the pictures were made of has changed, such as where prompts end
+    },
+    life,
+  );
   const opened = new Opened(transportOver(model, el), life);
   const open = (): void => opened.put(model.get("opening") ?? {});
   open();

@@ -1,6 +1,7 @@
 // Entry of the stand-alone page: unpacks what the page holds and mounts the views over it. No kernel, no network.
-import { mountSnapshot, type Words } from "../snapshot/snapshot-view";
+
 import { type Snapshot, unpacked } from "../snapshot/snapshot";
+import { mountSnapshot, type Words } from "../snapshot/snapshot-view";
 
 async function unzipped(base64: string): Promise<Snapshot> {
   const stream = new Blob([unpacked(base64)]).stream().pipeThrough(new DecompressionStream("gzip"));

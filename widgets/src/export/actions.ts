@@ -1,8 +1,9 @@
 // What the menu does, and what is said of it afterwards.
-import type { Client } from "../wire/client";
-import type { Shown } from "../wire/protocol.gen";
+
 import { shownOf } from "../state/selection";
 import type { Store } from "../state/store";
+import type { Client } from "../wire/client";
+import type { Shown } from "../wire/protocol.gen";
 import { csv } from "./csv";
 import type { Picture, PictureName, Setting } from "./pictures";
 import { png } from "./png";
@@ -21,10 +22,17 @@ export interface Outcome {
 }
 
 /** Takes a picture out of the page. `within` holds what the browser needs for it, for a moment. */
-export async function take(format: Format, what: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+export async function take(
+  format: Format,
+  what: PictureName,
+  store: Store,
+  client: Client,
+  within: HTMLElement,
+): Promise<Outcome> {
   if (format === "code") return copyCode(what, store, client, within);
   // A caption tells the selection: the picture must be the selection's too.
-  if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0)) throw new Error("The kernel is still computing what is selected. Take the picture when it is there.");
+  if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
+    throw new Error("The kernel is still computing what is selected. Take the picture when it is there.");
   const picture = inSight(store).find((sight) => sight.picture.picture === what)?.picture; // as it is now
   if (!picture) throw new Error("This picture is not there yet, or not any more.");
   const setting = settingOf(store);
@@ -42,25 +50,35 @@ async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Out
   const done = await download(name, blob, within);
   // Nobody tells what became of it: a browser may ask where to, VS Code does, and the answer may be "Cancel".
   const whom = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
-  return { said: done === "offered" ? `${name} given to ${whom} to save` : done ? `${name} saved` : `${name} was not saved` };
+  return {
+    said: done === "offered" ? `${name} given to ${whom} to save` : done ? `${name} saved` : `${name} was not saved`,
+  };
 }
 
 /** The heads that a picture shows, which need not be those that are pinned: a preview, the ranking's, one in focus. */
 function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
   switch (picture?.picture) {
-    case "attention": return { heads: picture.maps.flatMap(({ name, of }) => of ?? [name]) };
-    case "positions": return picture.by === "head" ? { heads: picture.labels } : {};
-    case "prompts": return { heads: picture.head === null ? [] : [picture.head] };
-    default: return {};
+    case "attention":
+      return { heads: picture.maps.flatMap(({ name, of }) => of ?? [name]) };
+    case "positions":
+      return picture.by === "head" ? { heads: picture.labels } : {};
+    case "prompts":
+      return { heads: picture.head === null ? [] : [picture.head] };
+    default:
+      return {};
   }
 }
 
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
-  const shown = { ...shownOf(store), ...headsIn(inSight(store).find((sight) => sight.picture.picture === picture)?.picture) };
+  const shown = {
+    ...shownOf(store),
+    ...headsIn(inSight(store).find((sight) => sight.picture.picture === picture)?.picture),
+  };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
   const copied = await copy(code, within);
   const words = await code;
-  if (!copied) return { said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: words };
+  if (!copied)
+    return { said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: words };
   const lines = words.trim().split("\n");
   const telling = lines.find((line) => /^(?!import|#)\S/.test(line)) ?? lines[0] ?? "";
   return { said: `Code copied: ${cut(telling, 60)}${lines.length > 1 ? " …" : ""}` };
@@ -79,5 +97,9 @@ export async function takePage(store: Store, client: Client, within: HTMLElement
   const [page] = buffers;
   if (!page) throw new Error("The kernel sent no page.");
   const name = `${safe(reply.name.replace(/\.html?$/i, ""), 200) || "residscope"}.html`;
-  return saved(name, new Blob([new Uint8Array(page.buffer as ArrayBuffer, page.byteOffset, page.byteLength)], { type: "text/html" }), within);
+  return saved(
+    name,
+    new Blob([new Uint8Array(page.buffer as ArrayBuffer, page.byteOffset, page.byteLength)], { type: "text/html" }),
+    within,
+  );
 }

@@ -1,8 +1,8 @@
 // Tables as CSV text (RFC 4180): comma, CRLF, a header line, quotes where needed.
 //
-// Numbers are the shortest decimals that are the same float32 again; NaN is an empty field. A text that a spreadsheet might
-// run (=, +, - or @ after optional white space) is put behind an apostrophe, and so is one that begins with such an
-// apostrophe already: taking one apostrophe off gives the text back.
+// Numbers are the shortest decimals that are the same float32 again; NaN is an empty field. A text that a spreadsheet
+// might run (=, +, - or @ after optional white space) is put behind an apostrophe, and so is one that begins with such
+// an apostrophe already: taking one apostrophe off gives the text back.
 
 export type Field = string | number;
 export interface Table {
@@ -18,7 +18,8 @@ export function shortest(value: number): string {
   if (Number.isNaN(value)) return "";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (Math.fround(value) !== value) return String(value); // not a float32: as it is
-  for (let digits = Math.abs(value) < 1.2e-38 ? 1 : 6; digits < 9; digits += 1) { // subnormal ones have fewer digits
+  for (let digits = Math.abs(value) < 1.2e-38 ? 1 : 6; digits < 9; digits += 1) {
+    // subnormal ones have fewer digits
     const decimal = Number(value.toPrecision(digits));
     if (Math.fround(decimal) === value) return String(decimal);
   }
@@ -38,9 +39,9 @@ export function csv({ columns, rows }: Table): string[] {
   for (const row of rows) {
     lines.push(row.map(written).join(","));
     if (lines.length < LINES) continue;
-    parts.push(lines.join("\r\n") + "\r\n");
+    parts.push(`${lines.join("\r\n")}\r\n`);
     lines = [];
   }
-  if (lines.length > 0) parts.push(lines.join("\r\n") + "\r\n");
+  if (lines.length > 0) parts.push(`${lines.join("\r\n")}\r\n`);
   return parts;
 }

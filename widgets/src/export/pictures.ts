@@ -1,8 +1,8 @@
-// What can be exported: the data of each picture, as plain values. A view whose data live only inside it offers them here;
-// sight.ts gathers what is in sight.
+// What can be exported: the data of each picture, as plain values. A view whose data live only inside it offers them
+// here; sight.ts gathers what is in sight.
 import type { Frame } from "../draw/plane";
-import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
 import type { Store, Weighting } from "../state/store";
+import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
 
 export type PictureName = WriteCode["picture"];
 
@@ -116,7 +116,14 @@ export interface PromptsPicture {
   rows: { prompt: number; value: number }[];
 }
 export type Picture =
-  | LensPicture | LayersPicture | HeadsPicture | RankingPicture | AttentionPicture | PositionsPicture | TokenLensPicture | PromptsPicture;
+  | LensPicture
+  | LayersPicture
+  | HeadsPicture
+  | RankingPicture
+  | AttentionPicture
+  | PositionsPicture
+  | TokenLensPicture
+  | PromptsPicture;
 
 /** The pictures whose data a view keeps to itself. */
 export interface Offers {

@@ -23,7 +23,9 @@ export async function png(svg: string): Promise<Blob> {
   pen.drawImage(image, 0, 0, size.width, size.height);
   const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!blob) throw new Error("The picture is too large for this browser; take the SVG instead.");
-  return new Blob([withResolution(new Uint8Array(await blob.arrayBuffer()), size.width / (width / 72))], { type: blob.type });
+  return new Blob([withResolution(new Uint8Array(await blob.arrayBuffer()), size.width / (width / 72))], {
+    type: blob.type,
+  });
 }
 
 const HEADER = 8 + 25; // the signature, and the chunk that comes first in every PNG
@@ -33,7 +35,10 @@ export function withResolution(data: Uint8Array, dpi: number): Uint8Array<ArrayB
   const chunk = new Uint8Array(4 + 4 + 9 + 4);
   const view = new DataView(chunk.buffer);
   view.setUint32(0, 9);
-  chunk.set([..."pHYs"].map((letter) => letter.charCodeAt(0)), 4);
+  chunk.set(
+    [..."pHYs"].map((letter) => letter.charCodeAt(0)),
+    4,
+  );
   const perMetre = Math.round(dpi / 0.0254);
   view.setUint32(8, perMetre);
   view.setUint32(12, perMetre);

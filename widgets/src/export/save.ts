@@ -5,12 +5,26 @@ const MOST = 60;
 
 /** A name that every file system takes: letters, digits, - and _ of each part, as many as there is room for. */
 export function fileName(...parts: string[]): string {
-  return parts.map((part) => safe(part)).filter(Boolean).join("-") || "residscope";
+  return (
+    parts
+      .map((part) => safe(part))
+      .filter(Boolean)
+      .join("-") || "residscope"
+  );
 }
 
 export function safe(part: string, most = MOST): string {
-  const bytes = new TextEncoder().encode(part.slice(0, 4 * most).normalize("NFC").replace(/[^\p{L}\p{N}_-]+/gu, "-").replace(/^-+/, ""));
-  return new TextDecoder().decode(bytes.subarray(0, most)).replace(/\ufffd+$/, "").replace(/-+$/, ""); // none is cut in two
+  const bytes = new TextEncoder().encode(
+    part
+      .slice(0, 4 * most)
+      .normalize("NFC")
+      .replace(/[^\p{L}\p{N}_-]+/gu, "-")
+      .replace(/^-+/, ""),
+  );
+  return new TextDecoder()
+    .decode(bytes.subarray(0, most))
+    .replace(/\ufffd+$/, "")
+    .replace(/-+$/, ""); // none is cut in two
 }
 
 const KEEP_MS = 60_000;
@@ -18,12 +32,18 @@ const KEEP_MS = 60_000;
 type Saver = (name: string, blob: Blob) => Promise<boolean>;
 let saver: Saver | null = null;
 
-/** For a host whose pages cannot download: it saves files itself, and tells whether it did. Null: the browser does again. */
+/**
+ * For a host whose pages cannot download: it saves files itself, and tells whether it did. Null: the browser does
+ * again.
+ */
 export function saveWith(own: Saver | null): void {
   saver = own;
 }
 
-/** Whether the file is where the user wants it; "offered": the browser, or the host around this page, has it, and may ask where to. */
+/**
+ * Whether the file is where the user wants it; "offered": the browser, or the host around this page, has it, and may
+ * ask where to.
+ */
 export async function download(name: string, blob: Blob, within: HTMLElement): Promise<boolean | "offered"> {
   if (saver) return saver(name, blob);
   const address = URL.createObjectURL(blob);
@@ -38,7 +58,10 @@ export async function download(name: string, blob: Blob, within: HTMLElement): P
   return "offered";
 }
 
-/** Whether the text is in the clipboard now. It may come later: a browser that wants a click for it counts the one before. */
+/**
+ * Whether the text is in the clipboard now. It may come later: a browser that wants a click for it counts the one
+ * before.
+ */
 export async function copy(text: Promise<string>, within: HTMLElement): Promise<boolean> {
   try {
     const blob = text.then((words) => new Blob([words], { type: "text/plain" }));

@@ -1,11 +1,12 @@
 // What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
-import { limitOf } from "../draw/colours";
+
 import { parseHead, plural, visible } from "../base/format";
 import { shown } from "../base/legible";
-import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
-import { inView, label, shared } from "../state/target";
+import { limitOf } from "../draw/colours";
 import { addedRange } from "../state/map-picture";
 import { rank } from "../state/ranked";
+import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
+import { inView, label, shared } from "../state/target";
 import { offered, type Picture, type Setting, type Valued } from "./pictures";
 
 /** A picture, and what the menu calls it. */
@@ -14,7 +15,12 @@ export interface Sight {
   picture: Picture;
 }
 
-const NAMES = { attention: "Attention", positions: "Positions", "token-lens": "Token lens", prompts: "Prompts" } as const;
+const NAMES = {
+  attention: "Attention",
+  positions: "Positions",
+  "token-lens": "Token lens",
+  prompts: "Prompts",
+} as const;
 
 export function inSight(store: Store): Sight[] {
   const sights: Sight[] = [];
@@ -35,17 +41,39 @@ export function inSight(store: Store): Sight[] {
   const named = rows?.reply.refusal ? null : rows;
   if (named) {
     const scores = kept(SCORES, store.scores.value);
-    const score = scores && scores.reply.score === store.score.value ? { ...scores.reply, name: scores.reply.score, values: scores.values } : null;
-    sights.push({ title: "Heads", picture: {
-      picture: "heads", layers: facts.layers, heads: facts.heads, values: named.rows.slice(0, count), std: named.std?.slice(0, count) ?? null, score, pinned: store.heads.value,
-      limit: addedRange(store, limitOf(named.rows.subarray(0, count))).high,
-    } });
+    const score =
+      scores && scores.reply.score === store.score.value
+        ? { ...scores.reply, name: scores.reply.score, values: scores.values }
+        : null;
+    sights.push({
+      title: "Heads",
+      picture: {
+        picture: "heads",
+        layers: facts.layers,
+        heads: facts.heads,
+        values: named.rows.slice(0, count),
+        std: named.std?.slice(0, count) ?? null,
+        score,
+        pinned: store.heads.value,
+        limit: addedRange(store, limitOf(named.rows.subarray(0, count))).high,
+      },
+    });
   }
-  const ranking = store.ranking.value === "heads" ? (named ? topHeads(store, named, facts.heads, count) : null) : kept(NEURONS, neurons(store));
-  if (ranking) sights.push({ title: `Top ${store.ranking.value}`, picture: { picture: "ranking", of: store.ranking.value, rows: ranking } });
+  const ranking =
+    store.ranking.value === "heads"
+      ? named
+        ? topHeads(store, named, facts.heads, count)
+        : null
+      : kept(NEURONS, neurons(store));
+  if (ranking)
+    sights.push({
+      title: `Top ${store.ranking.value}`,
+      picture: { picture: "ranking", of: store.ranking.value, rows: ranking },
+    });
   const lower = offered(store, store.tab.value);
   if (lower) {
-    const names = lower.picture === "attention" && lower.maps.length <= 3 ? ` ${lower.maps.map((map) => map.name).join(", ")}` : "";
+    const names =
+      lower.picture === "attention" && lower.maps.length <= 3 ? ` ${lower.maps.map((map) => map.name).join(", ")}` : "";
     sights.push({ title: NAMES[lower.picture] + names, picture: lower });
   }
   return sights;
@@ -73,13 +101,22 @@ export function settingOf(store: Store): Setting {
   const prompt = store.prompt.value;
   const destination = store.destination.value;
   const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
-  const which = prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
-  const place = destination === null ? "at each prompt’s last token" : `at “${store.tokenName(destination)}” (position ${destination})`;
+  const which =
+    prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
+  const place =
+    destination === null
+      ? "at each prompt’s last token"
+      : `at “${store.tokenName(destination)}” (position ${destination})`;
   return {
-    cache: store.cacheName.value || facts?.name || "cache", quantity: store.quantity.value,
-    source: [...(facts?.model ? [shown(facts.model)] : []), ...which], target: targetWords(store), place,
+    cache: store.cacheName.value || facts?.name || "cache",
+    quantity: store.quantity.value,
+    source: [...(facts?.model ? [shown(facts.model)] : []), ...which],
+    target: targetWords(store),
+    place,
     tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at), mark: store.tokenMark(at) })),
-    destination, layers: facts?.layers ?? 0, prompts,
+    destination,
+    layers: facts?.layers ?? 0,
+    prompts,
   };
 }
 
@@ -89,8 +126,16 @@ export function fileParts(store: Store): string[] {
   const prompts = store.facts.value?.prompts ?? 1;
   const contrasts = inView(target, store.prompt.value);
   const sides = (["answer", "distractor"] as const).map((side) => shared(contrasts, side));
-  const words = target.direction ? [target.direction] : sides.includes(null) ? ["own answers"] : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
-  return [store.cacheName.value || store.facts.value?.name || "cache", words.join("-"), store.isMean.value ? `mean of ${prompts}` : `prompt${store.prompt.value ?? 0}`];
+  const words = target.direction
+    ? [target.direction]
+    : sides.includes(null)
+      ? ["own answers"]
+      : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
+  return [
+    store.cacheName.value || store.facts.value?.name || "cache",
+    words.join("-"),
+    store.isMean.value ? `mean of ${prompts}` : `prompt${store.prompt.value ?? 0}`,
+  ];
 }
 
 function targetWords(store: Store): string {

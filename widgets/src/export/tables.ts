@@ -1,18 +1,35 @@
 // Each picture as a table: one row a mark, labels as TransformerLens writes them.
 import { blocks } from "../draw/plane";
 import type { Field, Table } from "./csv";
-import type { AttentionPicture, HeadsPicture, Picture, PositionsPicture, PromptsPicture, Setting, TokenLensPicture, Valued } from "./pictures";
+import type {
+  AttentionPicture,
+  HeadsPicture,
+  Picture,
+  PositionsPicture,
+  PromptsPicture,
+  Setting,
+  TokenLensPicture,
+  Valued,
+} from "./pictures";
 
 export function tableOf(picture: Picture, setting: Setting): Table {
   switch (picture.picture) {
-    case "lens": return valued("point", picture.points);
-    case "layers": return valued("component", picture.rows);
-    case "ranking": return valued(picture.of === "heads" ? "head" : "neuron", picture.rows);
-    case "heads": return heads(picture);
-    case "attention": return attention(picture, setting);
-    case "positions": return positions(picture, setting);
-    case "token-lens": return tokenLens(picture, setting);
-    case "prompts": return prompts(picture);
+    case "lens":
+      return valued("point", picture.points);
+    case "layers":
+      return valued("component", picture.rows);
+    case "ranking":
+      return valued(picture.of === "heads" ? "head" : "neuron", picture.rows);
+    case "heads":
+      return heads(picture);
+    case "attention":
+      return attention(picture, setting);
+    case "positions":
+      return positions(picture, setting);
+    case "token-lens":
+      return tokenLens(picture, setting);
+    case "prompts":
+      return prompts(picture);
   }
 }
 
@@ -26,24 +43,47 @@ function valued(what: string, rows: Valued[]): Table {
 
 function heads({ layers, heads, values, std, score }: HeadsPicture): Table {
   const rows = Array.from({ length: layers * heads }, (_, i): Field[] => [
-    Math.floor(i / heads), i % heads, values[i] ?? NaN, ...(std ? [std[i] ?? NaN] : []), ...(score ? [score.values[i] ?? NaN] : []),
+    Math.floor(i / heads),
+    i % heads,
+    values[i] ?? NaN,
+    ...(std ? [std[i] ?? NaN] : []),
+    ...(score ? [score.values[i] ?? NaN] : []),
   ]);
   return { columns: ["layer", "head", "value", ...(std ? ["std"] : []), ...(score ? [score.name] : [])], rows };
 }
 
-const MAPS = [["pattern", "attention"], ["value", "value_weighted"], ["contribution", "contribution"]] as const;
+const MAPS = [
+  ["pattern", "attention"],
+  ["value", "value_weighted"],
+  ["contribution", "contribution"],
+] as const;
 
 function attention({ maps, pool }: AttentionPicture, { tokens }: Setting): Table {
   if (maps.some((map) => map.step > 1)) return inBlocks(maps, pool);
   const there = MAPS.filter(([what]) => maps.some((map) => map.maps[what]));
   const text = (at: number): string => tokens[at]?.text ?? "";
   function* rows(): Iterable<Field[]> {
-    for (const { name, rows: { start, stop }, columns, maps: values } of maps)
+    for (const {
+      name,
+      rows: { start, stop },
+      columns,
+      maps: values,
+    } of maps)
       for (let q = start, at = 0; q < stop; q += 1)
         for (let k = columns.start; k < columns.stop; k += 1, at += 1)
           yield [name, q, text(q), k, text(k), ...there.map(([what]) => values[what]?.[at] ?? NaN)];
   }
-  return { columns: ["head", "destination", "destination_token", "source", "source_token", ...there.map(([, column]) => column)], rows: rows() };
+  return {
+    columns: [
+      "head",
+      "destination",
+      "destination_token",
+      "source",
+      "source_token",
+      ...there.map(([, column]) => column),
+    ],
+    rows: rows(),
+  };
 }
 
 /** Of a long prompt: first and last positions of each block, and what stands for its cells. */
@@ -54,20 +94,32 @@ function inBlocks(maps: AttentionPicture["maps"], pool: AttentionPicture["pool"]
       const wide = blocks(across, step);
       for (let at = 0; at < wide * blocks(down, step); at += 1) {
         const [q, k] = [down.start + Math.floor(at / wide) * step, across.start + (at % wide) * step];
-        yield [name, q, Math.min(down.stop, q + step) - 1, k, Math.min(across.stop, k + step) - 1, ...there.map(([what]) => values[what]?.[at] ?? NaN)];
+        yield [
+          name,
+          q,
+          Math.min(down.stop, q + step) - 1,
+          k,
+          Math.min(across.stop, k + step) - 1,
+          ...there.map(([what]) => values[what]?.[at] ?? NaN),
+        ];
       }
     }
   }
   const named = there.map(([, column]) => `${pool === "peak" ? "strongest" : "mean"}_${column}`);
-  return { columns: ["head", "destination_first", "destination_last", "source_first", "source_last", ...named], rows: rows() };
+  return {
+    columns: ["head", "destination_first", "destination_last", "source_first", "source_last", ...named],
+    rows: rows(),
+  };
 }
 
 /** The model's own figures stand last, as component "measured". */
 function positions({ labels, positions, values, own }: PositionsPicture, { tokens }: Setting): Table {
   function* rows(): Iterable<Field[]> {
     for (const [row, label] of labels.entries())
-      for (let at = 0; at < positions; at += 1) yield [label, at, tokens[at]?.text ?? "", values[row * positions + at] ?? NaN];
-    if (own.some(Number.isFinite)) for (let at = 0; at < positions; at += 1) yield ["measured", at, tokens[at]?.text ?? "", own[at] ?? NaN];
+      for (let at = 0; at < positions; at += 1)
+        yield [label, at, tokens[at]?.text ?? "", values[row * positions + at] ?? NaN];
+    if (own.some(Number.isFinite))
+      for (let at = 0; at < positions; at += 1) yield ["measured", at, tokens[at]?.text ?? "", own[at] ?? NaN];
   }
   return { columns: ["component", "position", "token", "value"], rows: rows() };
 }
@@ -77,9 +129,21 @@ function tokenLens({ points, start, cells }: TokenLensPicture, { tokens }: Setti
     for (const [row, point] of points.entries())
       for (const [i, cell] of (cells[row] ?? []).entries())
         for (const [nth, predicted] of (cell?.tokens ?? []).entries())
-          yield [point, start + i, tokens[start + i]?.text ?? "", nth + 1, predicted, cell?.probabilities[nth] ?? NaN, cell?.answer ?? NaN, cell?.rank ?? NaN];
+          yield [
+            point,
+            start + i,
+            tokens[start + i]?.text ?? "",
+            nth + 1,
+            predicted,
+            cell?.probabilities[nth] ?? NaN,
+            cell?.answer ?? NaN,
+            cell?.rank ?? NaN,
+          ];
   }
-  return { columns: ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"], rows: rows() };
+  return {
+    columns: ["point", "position", "token", "place", "predicted", "probability", "answer_probability", "answer_rank"],
+    rows: rows(),
+  };
 }
 
 function prompts({ head, rows }: PromptsPicture): Table {

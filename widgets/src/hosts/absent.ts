@@ -1,10 +1,10 @@
 // What is said where a view would be whose cache its kernel does not have: a place of its own has no list beside it.
 import { html, nothing, render } from "lit-html";
-import type { Caches } from "./caches";
-import type { Inspection } from "./cache-view";
 import { coded } from "../base/legible";
 import { watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
+import type { Inspection } from "./cache-view";
+import type { Caches } from "./caches";
 
 /** So many other names are told. */
 const MOST = 5;
@@ -15,9 +15,21 @@ export function mountAbsent(parent: HTMLElement, caches: Caches, inspection: Ins
     const isAbsent = inspection.row.value === null && caches.fresh.value && !caches.named(inspection.name);
     const others = caches.rows.value.flatMap(({ names: [name] }) => (name === undefined ? [] : [coded(name)]));
     const more = others.length > MOST ? ` and ${others.length - MOST} more` : "";
-    const words = !isAbsent || trouble ? null
-      : `This kernel has no cache named ${coded(inspection.name)}. Run the cell that makes it, and it is shown here.`;
-    const instead = others.length === 0 ? "" : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
-    render(trouble ? html`<p role="alert">${prose(trouble)}</p>` : words ? html`<p role="alert">${prose(words + instead)}</p>` : nothing, parent);
+    const words =
+      !isAbsent || trouble
+        ? null
+        : `This kernel has no cache named ${coded(inspection.name)}. Run the cell that makes it, and it is shown here.`;
+    const instead =
+      others.length === 0
+        ? ""
+        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
+    render(
+      trouble
+        ? html`<p role="alert">${prose(trouble)}</p>`
+        : words
+          ? html`<p role="alert">${prose(words + instead)}</p>`
+          : nothing,
+      parent,
+    );
   });
 }

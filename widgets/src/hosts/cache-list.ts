@@ -1,14 +1,15 @@
-// The caches of one kernel, a row each: what it is, how it is reached, what has become of it. Many are a line each, and can be filtered.
+// The caches of one kernel, a row each: what it is, how it is reached, what has become of it. Many are a line each, and
+// can be filtered.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import type { Caches } from "./caches";
 import { bytes, plural } from "../base/format";
-import type { Fate, Inspection } from "./cache-view";
 import { shown as fit } from "../base/legible";
 import { element, later, watch } from "../base/lifetime";
-import type { CacheRow } from "../wire/protocol.gen";
-import { dotted } from "../views/header/facts";
 import { prose } from "../ui/prose";
+import { dotted } from "../views/header/facts";
+import type { CacheRow } from "../wire/protocol.gen";
+import type { Fate, Inspection } from "./cache-view";
+import type { Caches } from "./caches";
 
 export interface CacheGestures {
   inspect: (row: CacheRow) => void;
@@ -27,7 +28,8 @@ export interface Fold {
 /** More are a line each, and can be filtered. */
 const FEW = 4;
 /** What is seen here, in one sentence, for who sees it first. */
-export const WHAT = "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each head reads";
+export const WHAT =
+  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each head reads";
 
 const FATES: Partial<Record<Fate, string>> = {
   rebound: "another cache now",
@@ -56,15 +58,29 @@ function remarks(row: CacheRow, fate: Fate): string[] {
 /** Whether each word is part of one of its names or of its model's. */
 function matches(row: CacheRow, query: string): boolean {
   const text = [...row.names, row.model].join("\n").toLowerCase();
-  return query.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+  return query
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => text.includes(word));
 }
 
 export function mountCaches(
-  parent: HTMLElement, caches: Caches, inspected: () => Inspection | null, fold: Fold, gestures: CacheGestures, signal: AbortSignal,
+  parent: HTMLElement,
+  caches: Caches,
+  inspected: () => Inspection | null,
+  fold: Fold,
+  gestures: CacheGestures,
+  signal: AbortSignal,
 ): void {
   const first = element("p", "rs-first");
   const finder = element("div", "rs-finder", { hidden: "" });
-  const field = element("input", "", { type: "search", "aria-label": "Filter the caches", placeholder: "Filter by name or model", spellcheck: "false", autocomplete: "off" });
+  const field = element("input", "", {
+    type: "search",
+    "aria-label": "Filter the caches",
+    placeholder: "Filter by name or model",
+    spellcheck: "false",
+    autocomplete: "off",
+  });
   const found = element("span", "rs-found", { "aria-live": "polite" });
   finder.append(field, found);
   const list = element("div", "rs-caches", { role: "list", "aria-label": "Activation caches" });
@@ -72,10 +88,11 @@ export function mountCaches(
   parent.append(first, finder, list, note);
   const query = state("");
   const minute = state(0);
-  const tick = (): void => later(60_000, signal, () => {
-    minute.value += 1;
-    tick();
-  });
+  const tick = (): void =>
+    later(60_000, signal, () => {
+      minute.value += 1;
+      tick();
+    });
   tick();
 
   watch(signal, () => {
@@ -94,27 +111,50 @@ export function mountCaches(
       const isShown = shown?.ref.id === row.ref.id;
       const said = remarks(row, isShown ? fate : "same");
       const seen = `first seen ${age(row.age + since)}`;
-      const facts = row.problem ? [fit(row.model)] : [
-        fit(row.model), `${row.layers} × ${plural(row.heads, "head")}`, `${plural(row.prompts, "prompt")} × ${plural(row.positions, "position")}`,
-        fit(`${row.dtype} on ${row.device}`), bytes(row.bytes), seen,
-      ];
-      const also = others.length > 0 ? `also ${others.slice(0, 3).join(", ")}${others.length > 3 ? ` and ${others.length - 3} more` : ""}` : "";
-      const without = row.missing.length > 0 && !row.problem ? `without ${row.missing.map((each) => fit(each)).join(", ")}` : "";
+      const facts = row.problem
+        ? [fit(row.model)]
+        : [
+            fit(row.model),
+            `${row.layers} × ${plural(row.heads, "head")}`,
+            `${plural(row.prompts, "prompt")} × ${plural(row.positions, "position")}`,
+            fit(`${row.dtype} on ${row.device}`),
+            bytes(row.bytes),
+            seen,
+          ];
+      const also =
+        others.length > 0
+          ? `also ${others.slice(0, 3).join(", ")}${others.length > 3 ? ` and ${others.length - 3} more` : ""}`
+          : "";
+      const without =
+        row.missing.length > 0 && !row.problem ? `without ${row.missing.map((each) => fit(each)).join(", ")}` : "";
       const isLine = many && !isShown;
       const details = isLine
-        ? html`${said.length > 0 ? html`<span class="rs-cache-remark">${prose(said[0] ?? "")}</span>`
-            : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${age(row.age + since)}</span>`}`
+        ? html`${
+            said.length > 0
+              ? html`<span class="rs-cache-remark">${prose(said[0] ?? "")}</span>`
+              : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${age(row.age + since)}</span>`
+          }`
         : html`<span class="rs-cache-facts">${dotted(facts)}</span>
           ${without ? html`<span class="rs-cache-facts">${without}</span>` : nothing}
           ${said.map((words) => html`<span class="rs-cache-remark">${prose(words)}</span>`)}`;
-      return html`<div role="listitem" class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""} ${isLine ? "rs-one-line" : ""}">
-        <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"} aria-disabled=${row.problem ? "true" : "false"}
+      return html`<div role="listitem"
+          class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""} ${isLine ? "rs-one-line" : ""}">
+        <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"}
+            aria-disabled=${row.problem ? "true" : "false"}
           title=${isLine ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...said].filter((line) => line !== "").join("\n") : nothing}
-          @click=${() => !row.problem && gestures.inspect(row)}><b class="rs-cache">${name}</b>${also ? html` <span class="rs-also">${also}</span>` : nothing}
+          @click=${() => !row.problem && gestures.inspect(row)}><b class="rs-cache">${name}</b>${
+            also
+              ? html` <span
+              class="rs-also">${also}</span>`
+              : nothing
+          }
           ${details}</button>
-        ${gestures.enlarge && !isGone && !row.problem
-          ? html`<button type="button" class="rs-quiet rs-enlarge" aria-label="Open ${name} in the main area" title="Open in the main area" @click=${() => gestures.enlarge?.(row)}>⤢</button>`
-          : nothing}
+        ${
+          gestures.enlarge && !isGone && !row.problem
+            ? html`<button type="button" class="rs-quiet rs-enlarge" aria-label="Open ${name} in the main area"
+                title="Open in the main area" @click=${() => gestures.enlarge?.(row)}>⤢</button>`
+            : nothing
+        }
       </div>`;
     };
     const fitting = wanted === "" ? rows : rows.filter((row) => matches(row, wanted));
@@ -127,8 +167,11 @@ export function mountCaches(
     const none = rows.length === 0 && gone.length === 0 && listed;
     first.hidden = shown !== null || !listed;
     render(`${WHAT}${rows.length > 0 ? ": choose a cache" : ""}.`, first);
-    render(html`${none ? html`<p>No activation cache in this kernel yet. Make one and it stands here: <code>logits, cache = model.run_with_cache(tokens)</code></p>` : nothing}
-      ${sentences.map((sentence) => html`<p>${prose(sentence)}</p>`)}`, note);
+    render(
+      html`${none ? html`<p>No activation cache in this kernel yet. Make one and it stands here: <code>logits, cache = model.run_with_cache(tokens)</code></p>` : nothing}
+      ${sentences.map((sentence) => html`<p>${prose(sentence)}</p>`)}`,
+      note,
+    );
   });
 
   watch(signal, () => {
@@ -144,39 +187,71 @@ export function mountCaches(
     }
     const opens = parent.hidden && open && over;
     parent.hidden = !open;
-    if (opens) (list.querySelector<HTMLElement>('[aria-current="true"]') ?? list.querySelector<HTMLElement>(".rs-cache-main"))?.focus();
+    if (opens)
+      (
+        list.querySelector<HTMLElement>('[aria-current="true"]') ?? list.querySelector<HTMLElement>(".rs-cache-main")
+      )?.focus();
   });
 
   field.addEventListener("input", () => (query.value = field.value), { signal });
-  // Up and down go from row to row, as in a list of files; from the field into the rows, and a letter from the rows into the field.
-  parent.addEventListener("keydown", (event) => {
-    const rows = [...list.querySelectorAll<HTMLButtonElement>(".rs-cache-main")];
-    const inField = event.target === field;
-    if (event.key === "Escape") {
-      if (inField && field.value !== "") field.value = query.value = "";
-      else if (fold.over.peek()) fold.close(true);
-      else return;
+  // Up and down go from row to row, as in a list of files; from the field into the rows, and a letter from the rows
+  // into the field.
+  parent.addEventListener(
+    "keydown",
+    (event) => {
+      const rows = [...list.querySelectorAll<HTMLButtonElement>(".rs-cache-main")];
+      const inField = event.target === field;
+      if (event.key === "Escape") {
+        if (inField && field.value !== "") field.value = query.value = "";
+        else if (fold.over.peek()) fold.close(true);
+        else return;
+        event.preventDefault();
+        event.stopPropagation();
+        return;
+      }
+      if (inField && event.key === "Enter")
+        return rows.find((row) => row.getAttribute("aria-disabled") !== "true")?.click();
+      const at = rows.findIndex((row) => row === event.target);
+      if (
+        at !== -1 &&
+        !finder.hidden &&
+        event.key.length === 1 &&
+        event.key !== " " &&
+        !event.ctrlKey &&
+        !event.metaKey &&
+        !event.altKey
+      )
+        return field.focus();
+      const to = inField
+        ? { ArrowDown: 0 }[event.key]
+        : at === -1
+          ? undefined
+          : { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
+      if (to === undefined) return;
+      if (to === -1 && !finder.hidden) field.focus();
+      else rows[Math.max(0, Math.min(rows.length - 1, to))]?.focus();
       event.preventDefault();
-      event.stopPropagation();
-      return;
-    }
-    if (inField && event.key === "Enter") return rows.find((row) => row.getAttribute("aria-disabled") !== "true")?.click();
-    const at = rows.findIndex((row) => row === event.target);
-    if (at !== -1 && !finder.hidden && event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey) return field.focus();
-    const to = inField ? { ArrowDown: 0 }[event.key] : at === -1 ? undefined : { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
-    if (to === undefined) return;
-    if (to === -1 && !finder.hidden) field.focus();
-    else rows[Math.max(0, Math.min(rows.length - 1, to))]?.focus();
-    event.preventDefault();
-  }, { signal });
-  parent.addEventListener("focusout", (event) => {
-    // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
-    if (event.relatedTarget instanceof Element && isElsewhere([event.relatedTarget])) fold.close(false);
-  }, { signal });
-  parent.ownerDocument.addEventListener("pointerdown", (event) => {
-    if (isElsewhere(event.composedPath())) fold.close(false);
-  }, { signal });
+    },
+    { signal },
+  );
+  parent.addEventListener(
+    "focusout",
+    (event) => {
+      // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
+      if (event.relatedTarget instanceof Element && isElsewhere([event.relatedTarget])) fold.close(false);
+    },
+    { signal },
+  );
+  parent.ownerDocument.addEventListener(
+    "pointerdown",
+    (event) => {
+      if (isElsewhere(event.composedPath())) fold.close(false);
+    },
+    { signal },
+  );
   /** Neither here nor on the button that opens and closes it. */
   const isElsewhere = (path: EventTarget[]): boolean =>
-    fold.over.peek() && fold.open.peek() && !path.some((at) => at instanceof Element && (parent.contains(at) || at.closest(".rs-named")));
+    fold.over.peek() &&
+    fold.open.peek() &&
+    !path.some((at) => at instanceof Element && (parent.contains(at) || at.closest(".rs-named")));
 }

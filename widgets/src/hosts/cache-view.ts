@@ -1,16 +1,17 @@
-// One open view of one cache of a kernel: the panel over a link, what has become of its cache, and how to take the new one.
+// One open view of one cache of a kernel: the panel over a link, what has become of its cache, and how to take the new
+// one.
 import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
-import type { Caches } from "./caches";
-import { Client, RequestFailed } from "../wire/client";
 import { coded } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
 import { mountPanel } from "../panel";
-import type { CacheRef, CacheRow, Target } from "../wire/protocol.gen";
 import { Recorder } from "../snapshot/recorder";
 import type { Snapshot } from "../snapshot/snapshot";
-import { fitting, select, type Selection, selectionOf } from "../state/selection";
+import { fitting, type Selection, select, selectionOf } from "../state/selection";
 import { type Standing, Store } from "../state/store";
 import { NOTHING, targetKey } from "../state/target";
+import { Client, RequestFailed } from "../wire/client";
+import type { CacheRef, CacheRow, Target } from "../wire/protocol.gen";
+import type { Caches } from "./caches";
 
 /** What has become of a cache that is in view. */
 export type Fate = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
@@ -102,7 +103,9 @@ export class Inspection {
 
   readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#default));
 
-  /** Whether nobody answers, or nobody has said since what caches there are: the rows may be of a kernel that is gone. */
+  /**
+   * Whether nobody answers, or nobody has said since what caches there are: the rows may be of a kernel that is gone.
+   */
   readonly #isAway = computed(() => this.#client.lost.value || !this.caches.fresh.value);
 
   readonly fate: ReadonlySignal<Fate> = computed(() => {
@@ -120,10 +123,16 @@ export class Inspection {
   readonly successor: ReadonlySignal<CacheRow | null> = computed(() => {
     if (this.fate.value === "same" || this.fate.value === "waiting") return null;
     const row = this.#row.value;
-    return this.caches.named(this.name) ?? (row && this.fate.value !== "restarted" ? this.caches.find(row.ref.id) : null) ?? null;
+    return (
+      this.caches.named(this.name) ??
+      (row && this.fate.value !== "restarted" ? this.caches.find(row.ref.id) : null) ??
+      null
+    );
   });
 
-  /** The new cache of the variable that is followed, on its way into view; null where it is there, or none is followed. */
+  /**
+   * The new cache of the variable that is followed, on its way into view; null where it is there, or none is followed.
+   */
   readonly #coming: ReadonlySignal<CacheRow | null> = computed(() => {
     const variable = this.store.follow.value;
     const row = this.#row.value;
@@ -133,14 +142,17 @@ export class Inspection {
     return isNew ? next : null;
   });
 
-  /** Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays. */
+  /**
+   * Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays.
+   */
   async take(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
     if (this.#taking && same(this.#ref, row.ref)) return; // a double click
     this.#ref = row.ref;
     this.#taking = true;
     const wanted = this.#wanted ?? this.selection.peek();
-    const sameModel = !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
+    const sameModel =
+      !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
     const found = selection.target ? { target: selection.target, trouble: null } : await this.#choose(row);
     if (!found || this.#ref !== row.ref) return; // another one was taken meanwhile
@@ -155,7 +167,8 @@ export class Inspection {
       this.store.problems.value = new Map(found.trouble ? [["target", found.trouble]] : []);
       select(this.store, { ...selection, target: found.target });
     });
-    if (!this.#mounted && !this.#end.signal.aborted) mountPanel(this.#parent, this.store, this.#client, this.#end.signal);
+    if (!this.#mounted && !this.#end.signal.aborted)
+      mountPanel(this.#parent, this.store, this.#client, this.#end.signal);
     this.#mounted = true;
   }
 
@@ -171,7 +184,8 @@ export class Inspection {
       const { code, message } = error;
       if (code !== "lost" && code !== "gone" && code !== "changed") return { target: NOTHING, trouble: message };
       this.#taking = false;
-      if (code === "lost") this.takeWhenListed(); // the kernel went in between: once it answers again
+      if (code === "lost")
+        this.takeWhenListed(); // the kernel went in between: once it answers again
       else await this.#takeSuccessor(row);
       return null;
     }
@@ -184,7 +198,9 @@ export class Inspection {
     if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.take(now);
   }
 
-  /** Takes the cache of this name as soon as it is listed: a view that is opened again before its kernel has answered. */
+  /**
+   * Takes the cache of this name as soon as it is listed: a view that is opened again before its kernel has answered.
+   */
   takeWhenListed(): void {
     const waiting = child(this.#end.signal);
     watch(waiting.signal, () => {
@@ -196,11 +212,18 @@ export class Inspection {
   }
 
   /** Changes with what is on screen. */
-  readonly settled: ReadonlySignal<unknown> = computed(() => [this.#client.heard.value, this.selection.value, this.store.preview.value, this.fate.value]);
+  readonly settled: ReadonlySignal<unknown> = computed(() => [
+    this.#client.heard.value,
+    this.selection.value,
+    this.store.preview.value,
+    this.fate.value,
+  ]);
 
   /** What is on screen; null while it is not whole, or not the cache's. */
   picture(): Snapshot | null {
-    return this.fate.peek() === "same" && this.#client.inFlight.peek() === 0 ? (this.#recorder?.picture() ?? null) : null;
+    return this.fate.peek() === "same" && this.#client.inFlight.peek() === 0
+      ? (this.#recorder?.picture() ?? null)
+      : null;
   }
 
   close(): void {
@@ -208,12 +231,16 @@ export class Inspection {
   }
 
   #standing(): Standing | null {
-    if (this.#coming.value) return this.#slow.value ? { words: "is another cache now, which is being read. The last picture stays until then." } : null;
+    if (this.#coming.value)
+      return this.#slow.value
+        ? { words: "is another cache now, which is being read. The last picture stays until then." }
+        : null;
     const fate = this.fate.value;
     if (fate === "same") return null;
     const next = this.successor.value;
     const words = WORDS[fate]();
-    if (!next || next.problem) return { words: fate === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
+    if (!next || next.problem)
+      return { words: fate === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
     const label = fate === "changed" || fate === "weights" ? "Read it anew" : "Show the new one";
     return { words, act: { label, run: () => void this.take(next) } };
   }

@@ -1,9 +1,9 @@
 // The caches of one kernel, listed anew when a cell has ended.
 import { batch, signal as state, untracked } from "@preact/signals-core";
-import { Client, RequestFailed } from "../wire/client";
 import { watch } from "../base/lifetime";
-import type { Link } from "./link";
+import { Client, RequestFailed } from "../wire/client";
 import type { CacheRow } from "../wire/protocol.gen";
+import type { Link } from "./link";
 
 export class Caches {
   readonly rows = state<CacheRow[]>([]);

@@ -1,11 +1,15 @@
 // Who a kernel's Residscope is, and what stands in the way of working with it.
-import type { LinkState } from "./link";
-import { WIRE } from "../wire/protocol.gen";
+
 import { pythonText } from "../base/python";
+import { WIRE } from "../wire/protocol.gen";
+import type { LinkState } from "./link";
 
 export { WIRE };
 
-/** What a kernel's Residscope is, once attached, as a Python dictionary: needs no name of the user's, and raises nothing where there is none. */
+/**
+ * What a kernel's Residscope is, once attached, as a Python dictionary: needs no name of the user's, and raises nothing
+ * where there is none.
+ */
 export const WHO = `{
   "python": __import__("sys").executable,
   "version": getattr(__import__("sys").modules.get("residscope"), "__version__", None),
@@ -35,11 +39,18 @@ export function judge(who: Who, version: string, reload: string): LinkState {
     return { kind: "refused", words, line };
   }
   if (!who.wire) {
-    return { kind: "refused", words: `This kernel has Residscope ${who.version}, which could not be started there. Why, this line tells:`, line: "import residscope.hosts.comm" };
+    return {
+      kind: "refused",
+      words: `This kernel has Residscope ${who.version}, which could not be started there. Why, this line tells:`,
+      line: "import residscope.hosts.comm",
+    };
   }
   if (who.version === version) {
     if (who.wire === WIRE) return { kind: "ready" };
-    return { kind: "refused", words: `Residscope was changed since this kernel or this page was started: restart the kernel and ${reload}.` };
+    return {
+      kind: "refused",
+      words: `Residscope was changed since this kernel or this page was started: restart the kernel and ${reload}.`,
+    };
   }
   const differ = `This kernel has Residscope ${who.version}, the sidebar is ${version}`;
   const remedy = "To have the same, run this line in the notebook and restart the kernel:";

@@ -1,6 +1,7 @@
 // Whose caches are listed: the focused notebook's, or a running kernel's that is picked.
-import { html, render } from "lit-html";
+
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
+import { html, render } from "lit-html";
 import { shown } from "../base/legible";
 import { watch } from "../base/lifetime";
 
@@ -31,11 +32,21 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
     };
     render(
       html`<select aria-label="Kernel" title="Whose caches are listed" @change=${choose}>
-          <option value="" .selected=${picked === null}>${focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"}</option>
-          ${running.map(({ path, label }) => html`<option value=${`=${path}`} .selected=${path === picked}>${shown(label)}</option>`)}
-          ${known ? null : html`<option value=${`=${picked}`} .selected=${true}>${shown(picked ?? "")} (not running)</option>`}
+          <option value=""
+              .selected=${picked === null}>${focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"}</option>
+          ${running.map(
+            ({ path, label }) => html`<option value=${`=${path}`}
+              .selected=${path === picked}>${shown(label)}</option>`,
+          )}
+          ${
+            known
+              ? null
+              : html`<option value=${`=${picked}`}
+              .selected=${true}>${shown(picked ?? "")} (not running)</option>`
+          }
         </select>
-        <button type="button" class="rs-quiet" aria-label="List the caches again" title="List the caches again" @click=${refresh}>⟳</button>`,
+        <button type="button" class="rs-quiet" aria-label="List the caches again" title="List the caches again"
+            @click=${refresh}>⟳</button>`,
       parent,
     );
   });

@@ -1,10 +1,11 @@
-// The last picture of a view: the host keeps it while the page is loaded again, and it is drawn until the cache itself is there.
+// The last picture of a view: the host keeps it while the page is loaded again, and it is drawn until the cache itself
+// is there.
 import { untracked } from "@preact/signals-core";
-import type { Inspection } from "./cache-view";
 import { child, element, later, watch } from "../base/lifetime";
-import { mountSnapshot, wordsOf } from "../snapshot/snapshot-view";
 import type { Snapshot } from "../snapshot/snapshot";
 import { checkSnapshot } from "../snapshot/snapshot-check";
+import { mountSnapshot, wordsOf } from "../snapshot/snapshot-view";
+import type { Inspection } from "./cache-view";
 
 /** Where a host keeps pictures, by notebook and name. What comes back may be anything. */
 export interface Pictures {
@@ -23,18 +24,28 @@ export function keepPicture(path: string, inspection: Inspection, pictures: Pict
     void inspection.settled.value;
     pause?.abort();
     pause = child(signal);
-    later(STILL_MS, pause.signal, () => untracked(() => {
-      const picture = inspection.picture();
-      const content = picture ? JSON.stringify({ ...picture, saved: "" }) : kept;
-      if (!picture || content === kept) return;
-      kept = content;
-      pictures.put(path, inspection.name, picture);
-    }));
+    later(STILL_MS, pause.signal, () =>
+      untracked(() => {
+        const picture = inspection.picture();
+        const content = picture ? JSON.stringify({ ...picture, saved: "" }) : kept;
+        if (!picture || content === kept) return;
+        kept = content;
+        pictures.put(path, inspection.name, picture);
+      }),
+    );
   });
 }
 
-/** Draws the picture before `live`, until a cache is drawn there. A picture that does not pass the check is not drawn. */
-export async function showLastPicture(path: string, live: HTMLElement, inspection: Inspection, pictures: Pictures, signal: AbortSignal): Promise<void> {
+/**
+ * Draws the picture before `live`, until a cache is drawn there. A picture that does not pass the check is not drawn.
+ */
+export async function showLastPicture(
+  path: string,
+  live: HTMLElement,
+  inspection: Inspection,
+  pictures: Pictures,
+  signal: AbortSignal,
+): Promise<void> {
   const { snapshot } = checkSnapshot(await pictures.get(path, inspection.name));
   if (!snapshot || signal.aborted || inspection.row.peek()) return;
   const end = child(signal);
@@ -42,11 +53,17 @@ export async function showLastPicture(path: string, live: HTMLElement, inspectio
   live.before(place);
   live.classList.add("rs-arriving"); // nothing moves when it takes the picture's place
   mountSnapshot(place, snapshot, wordsOf(snapshot), end.signal);
-  const observer = new MutationObserver(() => live.querySelector(":scope > .residscope:is([data-state=ready], [data-state=error])") && end.abort());
+  const observer = new MutationObserver(
+    () => live.querySelector(":scope > .residscope:is([data-state=ready], [data-state=error])") && end.abort(),
+  );
   observer.observe(live, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-state"] });
-  end.signal.addEventListener("abort", () => {
-    observer.disconnect();
-    place.remove();
-    live.classList.remove("rs-arriving");
-  }, { once: true });
+  end.signal.addEventListener(
+    "abort",
+    () => {
+      observer.disconnect();
+      place.remove();
+      live.classList.remove("rs-arriving");
+    },
+    { once: true },
+  );
 }

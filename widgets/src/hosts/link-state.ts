@@ -2,8 +2,8 @@
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { child, later, watch } from "../base/lifetime";
-import type { Link } from "./link";
 import { prose } from "../ui/prose";
+import type { Link } from "./link";
 
 /** Shorter than this, and nobody need know that it took a moment. */
 const MOMENT_MS = 400;
@@ -30,18 +30,30 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
       await navigator.clipboard.writeText(line);
       copied.value = true;
     };
-    const act = (label: string) => html`<button type="button" class="rs-act" @click=${() => link.act?.()}>${label}</button>`;
+    const act = (label: string) =>
+      html`<button type="button" class="rs-act" @click=${() => link.act?.()}>${label}</button>`;
     render(
-      now.kind === "none" ? html`<p>${prose(now.words)}</p>`
-      : now.kind === "attaching" && now.words
-        ? html`<p role="status">${prose(now.words)}</p>${now.act ? html`<p>${act(now.act)}</p>` : nothing}`
-      : now.kind === "attaching" && slow.value
-        ? html`<p>${now.busy ? "Waiting for the cell that runs: this kernel answers between cells only." : "Attaching to the kernel …"}</p>`
-      : now.kind !== "attaching" && now.words
-        ? html`<p role="alert">${prose(now.words)}</p>
-          ${now.line ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet" @click=${copy(now.line)}>${copied.value ? "copied" : "copy"}</button></p>` : nothing}
-          ${now.kind === "refused" ? html`<p>${now.act ? html`${act(now.act)} ` : nothing}<button type="button" class="rs-act" @click=${() => link.retry()}>Try again</button></p>` : nothing}`
-      : nothing,
+      now.kind === "none"
+        ? html`<p>${prose(now.words)}</p>`
+        : now.kind === "attaching" && now.words
+          ? html`<p role="status">${prose(now.words)}</p>${now.act ? html`<p>${act(now.act)}</p>` : nothing}`
+          : now.kind === "attaching" && slow.value
+            ? html`<p>${now.busy ? "Waiting for the cell that runs: this kernel answers between cells only." : "Attaching to the kernel …"}</p>`
+            : now.kind !== "attaching" && now.words
+              ? html`<p role="alert">${prose(now.words)}</p>
+          ${
+            now.line
+              ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet"
+              @click=${copy(now.line)}>${copied.value ? "copied" : "copy"}</button></p>`
+              : nothing
+          }
+          ${
+            now.kind === "refused"
+              ? html`<p>${now.act ? html`${act(now.act)} ` : nothing}<button type="button"
+              class="rs-act" @click=${() => link.retry()}>Try again</button></p>`
+              : nothing
+          }`
+              : nothing,
       parent,
     );
   });

@@ -1,4 +1,5 @@
-// A kernel as the sidebar sees it: somebody who carries messages, and how things stand with it. Each host makes its own.
+// A kernel as the sidebar sees it: somebody who carries messages, and how things stand with it. Each host makes its
+// own.
 import type { ReadonlySignal } from "@preact/signals-core";
 import type { Transport } from "../wire/client";
 
@@ -9,7 +10,10 @@ export type LinkState =
   | { kind: "attaching"; busy: boolean; words?: string; act?: string }
   /** It answers; `words` and `line` where its version is another. */
   | { kind: "ready"; words?: string; line?: string }
-  /** The kernel cannot answer, or not in this version; `line` is what to run there, `act` a button for what the host can do about it. */
+  /**
+   * The kernel cannot answer, or not in this version; `line` is what to run there, `act` a button for what the host can
+   * do about it.
+   */
   | { kind: "refused"; words: string; line?: string; act?: string };
 
 /** What is sent while it attaches is not lost: `onRenewed` makes it be asked again. */

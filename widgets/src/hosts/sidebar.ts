@@ -1,16 +1,17 @@
-// The sidebar: whose kernel, its caches, and the one that is looked at. For every kernel its own part, kept while others are in view.
+// The sidebar: whose kernel, its caches, and the one that is looked at. For every kernel its own part, kept while
+// others are in view.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { Caches } from "./caches";
-import { Inspection } from "./cache-view";
+import { plural } from "../base/format";
 import { keepKeys } from "../base/keys";
-import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { child, element, later, watch } from "../base/lifetime";
-import type { CacheRow } from "../wire/protocol.gen";
 import type { Selection } from "../state/selection";
 import { dress } from "../ui/theme";
-import { plural } from "../base/format";
+import type { CacheRow } from "../wire/protocol.gen";
 import { mountCaches, WHAT } from "./cache-list";
+import { Inspection } from "./cache-view";
+import type { Caches } from "./caches";
 import { mountKernels, type Places } from "./kernels";
+import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
 
 /** What a view is of, and what is selected in it: enough to open it again. */
@@ -71,12 +72,21 @@ class Part {
     this.node.append(link, this.#list, this.#view);
     mountLinkState(link, caches.link, signal);
     const { enlarge } = host;
-    mountCaches(this.#list, caches, () => this.inspection.value, {
-      open: this.#listed, over: this.#chosen, close: (refocus) => this.#close(refocus),
-    }, {
-      inspect: (row) => this.inspect(row),
-      ...(enlarge ? { enlarge: (row: CacheRow) => this.enlarge(row) } : {}),
-    }, signal);
+    mountCaches(
+      this.#list,
+      caches,
+      () => this.inspection.value,
+      {
+        open: this.#listed,
+        over: this.#chosen,
+        close: (refocus) => this.#close(refocus),
+      },
+      {
+        inspect: (row) => this.inspect(row),
+        ...(enlarge ? { enlarge: (row: CacheRow) => this.enlarge(row) } : {}),
+      },
+      signal,
+    );
     const free = state(false);
     void host.remembered(path).then((last) => {
       if (this.inspection.peek() || signal.aborted) return;
@@ -90,7 +100,8 @@ class Part {
     watch(signal, () => {
       pause?.abort();
       pause = null;
-      // The only cache there is, is the one that is meant: at once where somebody turns to it; one that comes later, when its cells have run.
+      // The only cache there is, is the one that is meant: at once where somebody turns to it; one that comes later,
+      // when its cells have run.
       if (!seen.value) return void (waited = false);
       if (!free.value || this.inspection.value || caches.kernel.value === "") return;
       const [lone, ...others] = caches.rows.value;
@@ -141,7 +152,13 @@ class Part {
         count: computed(() => {
           const { value: rows } = this.caches.rows;
           const at = rows.findIndex((row) => row.ref.id === inspection.row.value?.ref.id);
-          return at === -1 ? (rows.length > 0 ? plural(rows.length, "other") : "") : rows.length > 1 ? `${at + 1} of ${rows.length}` : "";
+          return at === -1
+            ? rows.length > 0
+              ? plural(rows.length, "other")
+              : ""
+            : rows.length > 1
+              ? `${at + 1} of ${rows.length}`
+              : "";
         }),
         toggle: () => (this.#listed.peek() ? this.#close(true) : this.demand()),
       },
@@ -155,7 +172,11 @@ class Part {
   demand(): void {
     if (!this.#chosen.peek()) return;
     const button = this.#button;
-    if (button) this.#list.style.setProperty("--rs-under", `${button.getBoundingClientRect().bottom - this.node.getBoundingClientRect().top + 4}px`);
+    if (button)
+      this.#list.style.setProperty(
+        "--rs-under",
+        `${button.getBoundingClientRect().bottom - this.node.getBoundingClientRect().top + 4}px`,
+      );
     this.#demanded.value = true;
   }
 
@@ -170,7 +191,9 @@ class Part {
 
   /** The cache in view, or the first row. */
   focus(): boolean {
-    const to = this.#listed.peek() ? this.#list.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main') : this.#button;
+    const to = this.#listed.peek()
+      ? this.#list.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main')
+      : this.#button;
     to?.focus();
     return to !== null;
   }
@@ -184,7 +207,11 @@ class Part {
   enlarge(row: CacheRow): void {
     const open = this.inspection.peek();
     const isOpen = open?.row.peek()?.ref.id === row.ref.id;
-    this.host.enlarge?.({ path: this.path, name: row.names[0] ?? "cache", selection: isOpen ? open.selection.peek() : null });
+    this.host.enlarge?.({
+      path: this.path,
+      name: row.names[0] ?? "cache",
+      selection: isOpen ? open.selection.peek() : null,
+    });
   }
 }
 
@@ -195,11 +222,20 @@ export class Sidebar {
   readonly #root = element("div", "residscope rs-sidebar");
   #wish: AbortController | null = null;
 
-  constructor(parent: HTMLElement, readonly host: SidebarHost, readonly signal: AbortSignal) {
+  constructor(
+    parent: HTMLElement,
+    readonly host: SidebarHost,
+    readonly signal: AbortSignal,
+  ) {
     const root = this.#root;
     const head = element("div", "rs-side-head");
     const place = element("div", "rs-side-parts");
-    const nothing = element("p", "rs-side-none", {}, `${WHAT}. Open a notebook: the activation caches in its kernel are listed here.`);
+    const nothing = element(
+      "p",
+      "rs-side-none",
+      {},
+      `${WHAT}. Open a notebook: the activation caches in its kernel are listed here.`,
+    );
     root.append(head, nothing, place);
     parent.append(root);
     dress(root, signal);

@@ -1,14 +1,21 @@
 // One view in a place of its own: how things stand with its kernel, and the cache that is looked at.
-import type { Caches } from "./caches";
-import { Inspection } from "./cache-view";
-import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
+
 import { element } from "../base/lifetime";
-import type { Opened } from "./sidebar";
 import { dress } from "../ui/theme";
 import { mountAbsent } from "./absent";
+import { Inspection } from "./cache-view";
+import type { Caches } from "./caches";
+import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
+import type { Opened } from "./sidebar";
 
-export function mountView(parent: HTMLElement, caches: Caches, opened: Opened, signal: AbortSignal, pictures?: Pictures): Inspection {
+export function mountView(
+  parent: HTMLElement,
+  caches: Caches,
+  opened: Opened,
+  signal: AbortSignal,
+  pictures?: Pictures,
+): Inspection {
   const state = element("div", "rs-link");
   const absent = element("div", "rs-link rs-absent");
   const link = element("div", "residscope rs-sidebar rs-view-link", {}, state, absent);

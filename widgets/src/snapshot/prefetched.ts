@@ -5,11 +5,15 @@ import { Relay } from "../wire/relay";
 import { type Entry, isRecorded, keyOf, type Snapshot } from "./snapshot";
 
 /** What py_backend/residscope/hosts/panel.py sends along; empty once a view is there. */
-export type Opening = Partial<Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }>;
+export type Opening = Partial<
+  Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }
+>;
 
 type Listener = (message: unknown, buffers: DataView[]) => void;
 
-/** A transport that has been told the answers to some questions: each is given once, and then it is the kernel's turn. */
+/**
+ * A transport that has been told the answers to some questions: each is given once, and then it is the kernel's turn.
+ */
 export class Opened extends Relay {
   readonly #asked = new Map<string, Question>();
   readonly #listeners = new Set<Listener>();

@@ -1,6 +1,7 @@
 // Tells the kernel side of an inline panel whether it is on a page: it keeps the cache alive only while it is.
-import type { Transport } from "../wire/client";
+
 import { randomId } from "../base/ids";
+import type { Transport } from "../wire/client";
 import type { Presence } from "../wire/protocol.gen";
 
 /** Its name for this view. */

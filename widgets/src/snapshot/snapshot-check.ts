@@ -1,32 +1,64 @@
-// A snapshot that came from outside, a notebook's output for one: checked in its types, counts and sizes before anything
-// of it is laid out. What does not pass is not drawn at all, and a sentence says why.
+// A snapshot that came from outside, a notebook's output for one: checked in its types, counts and sizes before
+// anything of it is laid out. What does not pass is not drawn at all, and a sentence says why.
 import * as v from "valibot";
-import type { Ask } from "../wire/client";
-import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
-import { fits as isReplyTo } from "../wire/fits";
 import { parseHead } from "../base/format";
+import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
+import { NOTHING } from "../state/target";
+import type { Ask } from "../wire/client";
+import { fits as isReplyTo } from "../wire/fits";
 import * as wire from "../wire/protocol.check.gen";
 import type { AttentionBuffer, CacheFacts, Target } from "../wire/protocol.gen";
-import { NOTHING } from "../state/target";
 import { CHARTS, chartOf, type Entry, PINNED, RECORDED, type RecordedKind, type Snapshot } from "./snapshot";
 
 export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; trouble: string };
 
 /** No picture of a real model comes near these, and what is drawn of the largest that pass is drawn in a moment. */
 const MOST = {
-  characters: 3_000_000, letters: 20_000, values: 400_000, depth: 12, entries: 1_000, contrasts: 4_096, notes: 50, note: 2_000, texts: 1_000,
-  layers: 1_024, heads: 1_024, cells: 20_000, positions: 40_000, prompts: 40_000, pinned: PINNED, topK: 50, side: 64, mapped: 200_000,
+  characters: 3_000_000,
+  letters: 20_000,
+  values: 400_000,
+  depth: 12,
+  entries: 1_000,
+  contrasts: 4_096,
+  notes: 50,
+  note: 2_000,
+  texts: 1_000,
+  layers: 1_024,
+  heads: 1_024,
+  cells: 20_000,
+  positions: 40_000,
+  prompts: 40_000,
+  pinned: PINNED,
+  topK: 50,
+  side: 64,
+  mapped: 200_000,
 };
 /** Rows of a decomposition that are no heads: embeddings, each layer's sublayers and biases. */
 const rowsOf = (layers: number): number => 8 * layers + 64;
 
 const REQUESTS = {
-  describe: wire.Describe, tokens: wire.ReadTokens, attribute: wire.Attribute, attention: wire.ReadAttention, neurons: wire.RankNeurons,
-  scores: wire.ScoreHeads, thumbnails: wire.ReadThumbnails, blend: wire.BlendAttention, positions: wire.MapPositions, "token-lens": wire.ReadTokenLens,
+  describe: wire.Describe,
+  tokens: wire.ReadTokens,
+  attribute: wire.Attribute,
+  attention: wire.ReadAttention,
+  neurons: wire.RankNeurons,
+  scores: wire.ScoreHeads,
+  thumbnails: wire.ReadThumbnails,
+  blend: wire.BlendAttention,
+  positions: wire.MapPositions,
+  "token-lens": wire.ReadTokenLens,
 } as const satisfies Record<RecordedKind, unknown>;
 const REPLIES = {
-  describe: wire.CacheFacts, tokens: wire.TokensReply, attribute: wire.AttributionReply, attention: wire.AttentionReply, neurons: wire.NeuronsReply,
-  scores: wire.ScoresReply, thumbnails: wire.ThumbnailsReply, blend: wire.BlendReply, positions: wire.PositionsReply, "token-lens": wire.TokenLensReply,
+  describe: wire.CacheFacts,
+  tokens: wire.TokensReply,
+  attribute: wire.AttributionReply,
+  attention: wire.AttentionReply,
+  neurons: wire.NeuronsReply,
+  scores: wire.ScoresReply,
+  thumbnails: wire.ThumbnailsReply,
+  blend: wire.BlendReply,
+  positions: wire.PositionsReply,
+  "token-lens": wire.TokenLensReply,
 } as const satisfies Record<RecordedKind, unknown>;
 
 const Outside = v.object({
@@ -34,15 +66,34 @@ const Outside = v.object({
   selection: wire.Shown,
   preview: v.exactOptional(v.nullable(v.string())),
   lacks: v.optional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(20))),
-  saved: v.pipe(v.string(), v.check((date) => !Number.isNaN(Date.parse(date)))),
-  entries: v.pipe(v.array(v.looseObject({ ask: v.looseObject({ kind: v.string() }), reply: v.optional(v.unknown()), buffers: v.optional(v.unknown()) })), v.maxLength(MOST.entries)),
+  saved: v.pipe(
+    v.string(),
+    v.check((date) => !Number.isNaN(Date.parse(date))),
+  ),
+  entries: v.pipe(
+    v.array(
+      v.looseObject({
+        ask: v.looseObject({ kind: v.string() }),
+        reply: v.optional(v.unknown()),
+        buffers: v.optional(v.unknown()),
+      }),
+    ),
+    v.maxLength(MOST.entries),
+  ),
 });
 const Buffers = v.object({ buffers: v.pipe(v.array(v.pipe(v.string(), v.check(isBase64))), v.maxLength(4)) });
 
 type Reply = NonNullable<Entry["reply"]>;
 
 /** A request and its reply of one kind, with the bytes of each buffer. */
-type Replied = { [K in RecordedKind]: { kind: K; ask: v.InferOutput<(typeof REQUESTS)[K]>; reply: v.InferOutput<(typeof REPLIES)[K]>; bytes: number[] } }[RecordedKind];
+type Replied = {
+  [K in RecordedKind]: {
+    kind: K;
+    ask: v.InferOutput<(typeof REQUESTS)[K]>;
+    reply: v.InferOutput<(typeof REPLIES)[K]>;
+    bytes: number[];
+  };
+}[RecordedKind];
 
 class Refused extends Error {}
 function demand(holds: boolean, why: string): asserts holds {
@@ -68,27 +119,55 @@ function read(value: unknown): Snapshot {
     if (!kind || reply === undefined) return []; // what only a kernel may say: code, a page, predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
     // All of a picture's figures are of its own target, which is checked once.
-    const { target: _, ...whole } = v.parse(REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as { target?: Target } & Record<string, unknown>;
+    const { target: _, ...whole } = v.parse(REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
+      target?: Target;
+    } & Record<string, unknown>;
     const said = v.parse(REPLIES[kind], reply, { abortEarly: true });
     const one = { kind, ask: whole, reply: said, bytes: packed.map(byteLength) } as Replied;
-    return [{ ...one, entry: { ask: whole as Entry["ask"], reply: said as Reply, ...(packed.length > 0 ? { buffers: packed } : {}) } }];
+    return [
+      {
+        ...one,
+        entry: { ask: whole as Entry["ask"], reply: said as Reply, ...(packed.length > 0 ? { buffers: packed } : {}) },
+      },
+    ];
   });
   const [facts, ...more] = replied.flatMap((one) => (one.kind === "describe" ? [one.reply] : []));
   demand(facts !== undefined && more.length === 0, "it does not say of which cache it is");
   checkFacts(facts);
   for (const one of replied) checkReply(one, facts);
   checkSelection({ selection, preview }, facts);
-  for (const chart of CHARTS) demand(replied.some(({ entry: { ask } }) => chartOf(ask) === chart && isOf(ask, selection)), `it holds no “${chart}” figures of what is selected`);
-  return { name, selection, preview, saved, defaults: wire.DEFAULTS, lacks, entries: replied.map(({ entry }) => entry) };
+  for (const chart of CHARTS)
+    demand(
+      replied.some(({ entry: { ask } }) => chartOf(ask) === chart && isOf(ask, selection)),
+      `it holds no “${chart}” figures of what is selected`,
+    );
+  return {
+    name,
+    selection,
+    preview,
+    saved,
+    defaults: wire.DEFAULTS,
+    lacks,
+    entries: replied.map(({ entry }) => entry),
+  };
 }
 
 /** Whether there is such a position; the last is always there. */
 const isPosition = (at: number | "last", positions: number): boolean => at === "last" || isIndex(at, positions);
 
 /** Whether a request is about what is selected. */
-function isOf(ask: Entry["ask"], { prompt = null, position = "last", norm = "frozen", padding = "found" }: Snapshot["selection"]): boolean {
-  const same = (name: string, selected: unknown, usual: unknown): boolean => !(name in ask) || ((ask as Record<string, unknown>)[name] ?? usual) === selected;
-  return ((ask as { padding?: string }).padding ?? "found") === padding && same("prompt", prompt, null) && same("position", position, "last") && (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"));
+function isOf(
+  ask: Entry["ask"],
+  { prompt = null, position = "last", norm = "frozen", padding = "found" }: Snapshot["selection"],
+): boolean {
+  const same = (name: string, selected: unknown, usual: unknown): boolean =>
+    !(name in ask) || ((ask as Record<string, unknown>)[name] ?? usual) === selected;
+  return (
+    ((ask as { padding?: string }).padding ?? "found") === padding &&
+    same("prompt", prompt, null) &&
+    same("position", position, "last") &&
+    (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"))
+  );
 }
 
 // --- each in itself ---------------------------------------------------------------------------------------------------
@@ -98,22 +177,34 @@ function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): vo
   counts("layers × heads", layers * heads, 0, MOST.cells);
   counts("prompts", prompts, 1, MOST.prompts);
   counts("positions", positions, 1, MOST.positions);
-  demand(last.length === prompts && last.every((at) => isIndex(at, positions)), "its prompts’ last positions are not those of its prompts");
+  demand(
+    last.length === prompts && last.every((at) => isIndex(at, positions)),
+    "its prompts’ last positions are not those of its prompts",
+  );
 }
 
-function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "preview">, { layers, heads, prompts, positions }: CacheFacts): void {
+function checkSelection(
+  { selection, preview }: Pick<Snapshot, "selection" | "preview">,
+  { layers, heads, prompts, positions }: CacheFacts,
+): void {
   const { prompt = null, position = "last", layer = null, target, top_k = 5, heads: pinned = [] } = selection;
   const optional = (at: number | null, count: number): boolean => at === null || isIndex(at, count);
   const isHead = (name: string): boolean => {
     const at = parseHead(name);
     return at !== null && isIndex(at.layer, layers) && isIndex(at.head, heads);
   };
-  demand(optional(prompt, prompts) && isPosition(position, positions) && optional(layer, layers), "what is selected in it is not in its cache");
+  demand(
+    optional(prompt, prompts) && isPosition(position, positions) && optional(layer, layers),
+    "what is selected in it is not in its cache",
+  );
   counts("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
   demand([0, 1, prompts].includes(target.contrasts.length), "it has another number of targets than of prompts");
   counts("rows of the ranking", top_k, 1, MOST.topK);
   counts("pinned heads", pinned.length, 0, MOST.pinned);
-  demand([...pinned, ...(preview === null || preview === undefined ? [] : [preview])].every(isHead), "heads are pinned that its model does not have");
+  demand(
+    [...pinned, ...(preview === null || preview === undefined ? [] : [preview])].every(isHead),
+    "heads are pinned that its model does not have",
+  );
   demand(new Set(pinned).size === pinned.length, "a head is pinned twice");
 }
 
@@ -122,16 +213,29 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
   const { layers, heads, prompts, positions } = facts;
   const cells = layers * heads;
   if ("notes" in reply) counts(`notes in its “${kind}” entry`, reply.notes.length, 0, MOST.notes);
-  if ("notes" in reply) demand(reply.notes.every((note) => note.length <= MOST.note), `a note in its “${kind}” entry is too long`);
+  if ("notes" in reply)
+    demand(
+      reply.notes.every((note) => note.length <= MOST.note),
+      `a note in its “${kind}” entry is too long`,
+    );
   if ("labels" in reply) counts(`rows in its “${kind}” entry`, reply.labels.length, 0, cells + rowsOf(layers));
-  const matches = (holds: boolean, why = `its “${kind}” entry has other figures than it names`): void => demand(holds, why);
+  const matches = (holds: boolean, why = `its “${kind}” entry has other figures than it names`): void =>
+    demand(holds, why);
   const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry answers another request`);
   answers(isReplyTo(ask as Ask, reply as Reply));
   if ("prompt" in ask) answers(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
   if ("position" in ask) answers(isPosition(ask.position ?? "last", positions));
   switch (kind) {
-    case "describe": return matches(bytes.length === 0 && reply.missing.length <= MOST.texts && (reply.points ?? []).length <= MOST.texts * 4);
-    case "tokens": return matches(reply.tokens.every(({ varies = [] }) => varies.length <= 32) && reply.tokens.length === positions && bytes.length === 0);
+    case "describe":
+      return matches(
+        bytes.length === 0 && reply.missing.length <= MOST.texts && (reply.points ?? []).length <= MOST.texts * 4,
+      );
+    case "tokens":
+      return matches(
+        reply.tokens.every(({ varies = [] }) => varies.length <= 32) &&
+          reply.tokens.length === positions &&
+          bytes.length === 0,
+      );
     case "attribute": {
       const rows = reply.labels.length;
       answers(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
@@ -144,11 +248,15 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       answers(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
       const frame = framed(reply, positions);
       matches(reply.parts.length === bytes.length);
-      return reply.parts.forEach((part, i) => matches(bytes[i] === (isRow(part) ? positions * 4 : sizeOf(part, frame))));
+      return reply.parts.forEach((part, i) =>
+        matches(bytes[i] === (isRow(part) ? positions * 4 : sizeOf(part, frame))),
+      );
     }
     case "blend": {
       answers((ask.layer === null || isIndex(ask.layer, layers)) && reply.positions === positions);
-      return matches(bytes.length === 1 && !isRow(reply.part) && bytes[0] === sizeOf(reply.part, framed(reply, positions)));
+      return matches(
+        bytes.length === 1 && !isRow(reply.part) && bytes[0] === sizeOf(reply.part, framed(reply, positions)),
+      );
     }
     case "thumbnails":
       answers(isIndex(ask.layer, layers) && reply.positions === positions);
@@ -159,21 +267,40 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
     case "positions":
       counts("cells in its map of positions", reply.labels.length * positions, 0, MOST.mapped);
       answers(reply.positions === positions);
-      return matches(bytes.length === 2 && bytes[0] === reply.labels.length * positions * 4 && bytes[1] === positions * 4);
+      return matches(
+        bytes.length === 2 && bytes[0] === reply.labels.length * positions * 4 && bytes[1] === positions * 4,
+      );
     case "token-lens": {
       answers(reply.start === ask.start);
       const columns = ask.stop - ask.start;
-      return matches(isIndex(ask.start, positions) && columns > 0 && ask.stop <= positions && bytes.length === 0 && reply.cells.length === reply.points.length
-        && reply.cells.every((row) => row.length === columns && row.every(({ tokens, probabilities }) => tokens.length === probabilities.length)));
+      return matches(
+        isIndex(ask.start, positions) &&
+          columns > 0 &&
+          ask.stop <= positions &&
+          bytes.length === 0 &&
+          reply.cells.length === reply.points.length &&
+          reply.cells.every(
+            (row) =>
+              row.length === columns &&
+              row.every(({ tokens, probabilities }) => tokens.length === probabilities.length),
+          ),
+      );
     }
-    case "neurons": return matches(bytes.length === 1 && bytes[0] === reply.labels.length * 4 && reply.labels.length <= 2 * MOST.topK);
+    case "neurons":
+      return matches(
+        bytes.length === 1 && bytes[0] === reply.labels.length * 4 && reply.labels.length <= 2 * MOST.topK,
+      );
   }
 }
 
 /** The part of the positions that a map is of. */
 function framed(reply: Parameters<typeof frameOf>[0], positions: number): Frame {
   const frame = frameOf(reply);
-  for (const span of [frame.rows, frame.columns]) demand(isIndex(span.start, positions) && span.start < span.stop && span.stop <= positions, "a map is of positions that are not in its prompts");
+  for (const span of [frame.rows, frame.columns])
+    demand(
+      isIndex(span.start, positions) && span.start < span.stop && span.stop <= positions,
+      "a map is of positions that are not in its prompts",
+    );
   demand(frame.step === stepOf(length(frame.rows), length(frame.columns)), "a map has other cells than it says");
   return frame;
 }
@@ -184,7 +311,10 @@ const isRow = ({ what }: AttentionBuffer): boolean => what === "reads" || what =
 /** Bytes of a map. */
 function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Frame): number {
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
-  demand(!triangle || (down === across && within(rows, columns.start) && length(rows) === length(columns)), "a map has other cells than it says");
+  demand(
+    !triangle || (down === across && within(rows, columns.start) && length(rows) === length(columns)),
+    "a map has other cells than it says",
+  );
   return (triangle ? (down * (down + 1)) / 2 : down * across) * (wide ? 4 : 2);
 }
 
@@ -221,7 +351,10 @@ function isSmall(value: unknown): boolean {
 }
 
 function counts(what: string, count: number, least: number, most: number): void {
-  demand(Number.isInteger(count) && count >= least && count <= most, `it has ${count} ${what}, and ${least} to ${most} are drawn`);
+  demand(
+    Number.isInteger(count) && count >= least && count <= most,
+    `it has ${count} ${what}, and ${least} to ${most} are drawn`,
+  );
 }
 
 function isIndex(at: number, count: number): boolean {
@@ -238,6 +371,8 @@ function byteLength(base64: string): number {
 
 /** Which field is not as it should be. Names of fields are ours; what stands in them is not repeated. */
 function wordsOf(issue: v.BaseIssue<unknown>): string {
-  const path = issue.path?.flatMap(({ key }) => (typeof key === "string" && /^\w{1,20}$/.test(key) ? [key] : [])).join(".");
+  const path = issue.path
+    ?.flatMap(({ key }) => (typeof key === "string" && /^\w{1,20}$/.test(key) ? [key] : []))
+    .join(".");
   return path ? `its “${path}” is not what it should be` : "it is not a picture of a panel";
 }

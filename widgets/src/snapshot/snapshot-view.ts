@@ -1,14 +1,14 @@
 // The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
 import { batch, computed, signal as state, untracked } from "@preact/signals-core";
-import { type Ask, Client } from "../wire/client";
 import { shown } from "../base/legible";
 import { element, watch } from "../base/lifetime";
 import { mountPanel } from "../panel";
-import type { Shown } from "../wire/protocol.gen";
 import { asSelection, select, shownOf } from "../state/selection";
-import { Replay, type Snapshot } from "./snapshot";
 import { Store } from "../state/store";
 import { dress } from "../ui/theme";
+import { type Ask, Client } from "../wire/client";
+import type { Shown } from "../wire/protocol.gen";
+import { Replay, type Snapshot } from "./snapshot";
 
 /** How a host speaks of its snapshot. */
 export interface Words {
@@ -29,11 +29,20 @@ export function wordsOf({ saved, lacks }: Snapshot): Words {
 }
 
 /** What a view falls back from: without it there would be figures on screen that are not of what is selected. */
-const PICTURES: Ask["kind"][] = ["tokens", "attribute", "neurons", "scores", "positions", "token-lens", "thumbnails", "blend"];
+const PICTURES: Ask["kind"][] = [
+  "tokens",
+  "attribute",
+  "neurons",
+  "scores",
+  "positions",
+  "token-lens",
+  "thumbnails",
+  "blend",
+];
 
 /**
- * Mounts the views over a snapshot. A selection whose figures it does not hold is taken back at once, and the line above
- * says so: what is on screen always belongs together.
+ * Mounts the views over a snapshot. A selection whose figures it does not hold is taken back at once, and the line
+ * above says so: what is on screen always belongs together.
  */
 export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Words, signal: AbortSignal): void {
   const store = new Store();
@@ -98,30 +107,55 @@ function put(store: Store, shown: Shown): void {
 /** What a request asks for, in words: the place, where that is another one than was on screen, and the view. */
 function nameOf(ask: Ask, good: Shown): string {
   const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a ?? null) !== JSON.stringify(b ?? null);
-  const place = "prompt" in ask && differs(ask.prompt, good.prompt) ? (ask.prompt == null ? "the mean over the prompts" : `prompt ${ask.prompt}`)
-    : "target" in ask && differs(ask.target, good.target) ? "this target"
-    : "position" in ask && differs(ask.position ?? "last", good.position ?? "last") ? ((ask.position ?? "last") === "last" ? "the last position" : `position ${ask.position}`)
-    : null;
+  const place =
+    "prompt" in ask && differs(ask.prompt, good.prompt)
+      ? ask.prompt == null
+        ? "the mean over the prompts"
+        : `prompt ${ask.prompt}`
+      : "target" in ask && differs(ask.target, good.target)
+        ? "this target"
+        : "position" in ask && differs(ask.position ?? "last", good.position ?? "last")
+          ? (ask.position ?? "last") === "last"
+            ? "the last position"
+            : `position ${ask.position}`
+          : null;
   const what = viewOf();
   if (place === null) return what ?? "these figures";
   return what === null || place === "this target" ? place : `${what} for ${place}`;
 
   function viewOf(): string | null {
     switch (ask.kind) {
-      case "attention": return ask.rows || ask.columns ? `the single tokens in L${ask.layer}H${ask.head}` : `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
-      case "thumbnails": return `the heads of layer ${ask.layer} in small`;
-      case "blend": return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
-      case "attribute": return place === null && ask.by === "accumulated" ? "this form of the logit lens" : null;
-      case "neurons": return ask.layer == null ? "the neurons of all layers" : `the neurons of layer ${ask.layer}`;
-      case "scores": return "this score";
-      case "positions": return "this map of positions";
-      case "token-lens": return "this part of the token lens";
-      case "suggest": return "the model’s predictions";
-      case "check": return "the model’s tokens";
-      case "answers": case "resolve": return "the notebook’s variables";
-      case "code": return "the code for this";
-      case "page": return "a page of this";
-      default: return null;
+      case "attention":
+        return ask.rows || ask.columns
+          ? `the single tokens in L${ask.layer}H${ask.head}`
+          : `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
+      case "thumbnails":
+        return `the heads of layer ${ask.layer} in small`;
+      case "blend":
+        return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
+      case "attribute":
+        return place === null && ask.by === "accumulated" ? "this form of the logit lens" : null;
+      case "neurons":
+        return ask.layer == null ? "the neurons of all layers" : `the neurons of layer ${ask.layer}`;
+      case "scores":
+        return "this score";
+      case "positions":
+        return "this map of positions";
+      case "token-lens":
+        return "this part of the token lens";
+      case "suggest":
+        return "the model’s predictions";
+      case "check":
+        return "the model’s tokens";
+      case "answers":
+      case "resolve":
+        return "the notebook’s variables";
+      case "code":
+        return "the code for this";
+      case "page":
+        return "a page of this";
+      default:
+        return null;
     }
   }
 }

@@ -1,5 +1,5 @@
-// A record of what was asked and answered, as plain data, and a transport that answers from it. Requests are stateless, so
-// it is as good as a kernel for what it holds.
+// A record of what was asked and answered, as plain data, and a transport that answers from it. Requests are stateless,
+// so it is as good as a kernel for what it holds.
 import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown } from "../wire/protocol.gen";
@@ -27,7 +27,18 @@ export interface Snapshot {
 }
 
 /** What is kept of a live panel, and what is taken from a notebook: figures, never code, a page or a refusal. */
-export const RECORDED = ["describe", "tokens", "attribute", "attention", "neurons", "scores", "thumbnails", "blend", "positions", "token-lens"] as const satisfies Ask["kind"][];
+export const RECORDED = [
+  "describe",
+  "tokens",
+  "attribute",
+  "attention",
+  "neurons",
+  "scores",
+  "thumbnails",
+  "blend",
+  "positions",
+  "token-lens",
+] as const satisfies Ask["kind"][];
 export type RecordedKind = (typeof RECORDED)[number];
 
 /** So many pinned heads are in a picture. */
@@ -36,7 +47,8 @@ export const PINNED = 64;
 /** Without these there is no picture. */
 export const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
 /** The name of a request in that list. */
-export const chartOf = (ask: Entry["ask"]): string => (ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind);
+export const chartOf = (ask: Entry["ask"]): string =>
+  ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind;
 
 export function isRecorded(kind: Ask["kind"]): kind is RecordedKind {
   return (RECORDED as readonly Ask["kind"][]).includes(kind);

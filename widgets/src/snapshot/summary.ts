@@ -1,10 +1,11 @@
 // A snapshot in a few lines of HTML, for readers that run nothing: GitHub, nbviewer, a mail.
-import { float32 } from "../wire/client";
+
 import { parseHead, signed } from "../base/format";
 import { shown } from "../base/legible";
+import { inView, label, quantity } from "../state/target";
+import { float32 } from "../wire/client";
 import type { AttributionReply, CacheFacts } from "../wire/protocol.gen";
 import { type Snapshot, unpacked } from "./snapshot";
-import { inView, label, quantity } from "../state/target";
 
 const HEADS = 5;
 
@@ -14,17 +15,32 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
   const { measured, labels } = (heads?.reply ?? {}) as Partial<AttributionReply>;
   const rows = heads?.buffers?.[0] ? float32(unpacked(heads.buffers[0])) : new Float32Array(0);
   const prompt = selection.prompt ?? null;
-  const words = [...new Set(inView(selection.target, prompt).map(({ answer, distractor }) => label(answer) + (distractor.length > 0 ? ` minus ${label(distractor)}` : "")))];
+  const words = [
+    ...new Set(
+      inView(selection.target, prompt).map(
+        ({ answer, distractor }) => label(answer) + (distractor.length > 0 ? ` minus ${label(distractor)}` : ""),
+      ),
+    ),
+  ];
   const target = `${quantity(selection.target, prompt)}${words.length > 0 && words.length <= 4 ? ` (${words.join("; ")})` : ""}`;
-  const of = prompt === null ? ((facts?.prompts ?? 1) > 1 ? `the mean of ${facts?.prompts} prompts` : "the prompt") : `prompt ${prompt}`;
-  const strongest = (labels ?? []).map((head, i) => ({ head, value: rows[i] ?? NaN }))
+  const of =
+    prompt === null
+      ? (facts?.prompts ?? 1) > 1
+        ? `the mean of ${facts?.prompts} prompts`
+        : "the prompt"
+      : `prompt ${prompt}`;
+  const strongest = (labels ?? [])
+    .map((head, i) => ({ head, value: rows[i] ?? NaN }))
     .filter(({ head, value }) => parseHead(head) !== null && !Number.isNaN(value))
-    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, HEADS);
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
+    .slice(0, HEADS);
   const figure = (value: number): string => escaped(signed(value, strongest[0]?.value ?? 0));
   return [
     `<p><b>Residscope</b> · ${escaped(shown(name))}${facts?.model ? ` · ${escaped(shown(facts.model))}` : ""}</p>`,
     `<p>${escaped(target)} of ${escaped(of)}${typeof measured === "number" ? `: <b>${escaped(signed(measured, measured, 1))}</b>` : ""}</p>`,
-    strongest.length > 0 ? `<p>Strongest heads: ${strongest.map(({ head, value }) => `<b>${escaped(head)}</b> ${figure(value)}`).join(", ")}</p>` : "",
+    strongest.length > 0
+      ? `<p>Strongest heads: ${strongest.map(({ head, value }) => `<b>${escaped(head)}</b> ${figure(value)}`).join(", ")}</p>`
+      : "",
   ].join("\n");
 }
 

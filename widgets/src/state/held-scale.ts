@@ -1,5 +1,5 @@
-// Hold: colours keep the range that they have while prompts, positions and caches change, so that pictures can be compared.
-// Another target measures something else, and lets go.
+// Hold: colours keep the range that they have while prompts, positions and caches change, so that pictures can be
+// compared. Another target measures something else, and lets go.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, type TemplateResult } from "lit-html";
 import { watch } from "../base/lifetime";
@@ -43,7 +43,8 @@ export class Hold {
 
   button(what: string): TemplateResult {
     const on = this.on.value;
-    return html`<button type="button" class="rs-quiet rs-hold" aria-pressed=${on} aria-label="hold the colours of ${what}"
+    return html`<button type="button" class="rs-quiet rs-hold" aria-pressed=${on}
+        aria-label="hold the colours of ${what}"
       title=${on ? "The colours keep their range while prompts and positions change. Click to let go; another target does, too." : "Keep this colour range while prompts and positions change, so that pictures can be compared"}
       @click=${() => this.toggle()}>hold</button>`;
   }

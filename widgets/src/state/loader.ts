@@ -1,7 +1,7 @@
 // Asks the kernel for what the selection needs and puts the answers into the store. The last picture stays until then.
 import { computed, untracked } from "@preact/signals-core";
-import { type Client, float32, RequestFailed, type Result } from "../wire/client";
 import { watch } from "../base/lifetime";
+import { type Client, float32, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
 import { type Attribution, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
@@ -22,7 +22,13 @@ export function isOutdated(error: unknown, store: Store): boolean {
 export function attributionOf({ reply, buffers }: Result<"attribute">): Attribution {
   const numbers = (at: number, there: boolean): Float32Array | null => (there ? float32(buffers[at]) : null);
   const each = reply.per_prompt ?? false;
-  return { reply, rows: float32(buffers[0]), std: numbers(1, buffers.length > 1), perPrompt: numbers(2, each), constants: numbers(3, each) };
+  return {
+    reply,
+    rows: float32(buffers[0]),
+    std: numbers(1, buffers.length > 1),
+    perPrompt: numbers(2, each),
+    constants: numbers(3, each),
+  };
 }
 
 export function load(store: Store, client: Client, signal: AbortSignal): void {
@@ -55,7 +61,9 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   watch(signal, () => {
     void store.source.value;
     const prompt = store.prompt.value;
-    now(() => run("tokens", client.latest("tokens", { kind: "tokens", prompt }), (r) => (store.tokens.value = r.reply.tokens)));
+    now(() =>
+      run("tokens", client.latest("tokens", { kind: "tokens", prompt }), (r) => (store.tokens.value = r.reply.tokens)),
+    );
   });
 
   watch(signal, () => {
@@ -76,8 +84,10 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const norm = usesNorm ? store.norm.value : "frozen";
       if (!isSet(target)) return;
       now(() =>
-        run(lane, client.latest(lane, { kind: "attribute", by, target, prompt, position, norm }), ({ reply, buffers }) =>
-          put(attributionOf({ reply, buffers })),
+        run(
+          lane,
+          client.latest(lane, { kind: "attribute", by, target, prompt, position, norm }),
+          ({ reply, buffers }) => put(attributionOf({ reply, buffers })),
         ),
       );
     });
@@ -91,7 +101,14 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     if (score === null) return; // not in view
     void store.source.value;
     const prompt = store.prompt.value;
-    now(() => run(SCORES, client.latest(SCORES, { kind: "scores", score, prompt }), ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }), store.computingScores));
+    now(() =>
+      run(
+        SCORES,
+        client.latest(SCORES, { kind: "scores", score, prompt }),
+        ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }),
+        store.computingScores,
+      ),
+    );
   });
 
   watch(signal, () => {
@@ -99,7 +116,12 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     void store.source.value;
     void asked.value;
     const target = store.target.peek();
-    const [layer, k, prompt, position] = [store.layer.value, store.topK.value, store.prompt.value, store.chosenPosition.value];
+    const [layer, k, prompt, position] = [
+      store.layer.value,
+      store.topK.value,
+      store.prompt.value,
+      store.chosenPosition.value,
+    ];
     if (!isSet(target)) return;
     now(() =>
       run(

@@ -1,11 +1,11 @@
 // What the head map shows: what each head adds, or a score of it. The last picture stays until the next one is there.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
-import { endsOf, isBeyond } from "../draw/clipped";
-import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
 import { parseHead, plain, signed } from "../base/format";
+import { endsOf, isBeyond } from "../draw/clipped";
 import type { Theme } from "../draw/colours";
-import type { Score, Store } from "./store";
+import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
 import { holdOf } from "./held-scale";
+import type { Score, Store } from "./store";
 
 /** In the order of the choice; the first word is what the score is called in a sentence. */
 export const SCORES: [Score, string][] = [
@@ -37,7 +37,15 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
     const score = store.score.value;
     const scores = store.scores.value;
     if (score === null) last = added(store);
-    else if (scores?.reply.score === score) last = { score, values: scores.values, low: scores.reply.low, high: scores.reply.high, largest: limitOf(scores.values), meaning: scores.reply.meaning };
+    else if (scores?.reply.score === score)
+      last = {
+        score,
+        values: scores.values,
+        low: scores.reply.low,
+        high: scores.reply.high,
+        largest: limitOf(scores.values),
+        meaning: scores.reply.meaning,
+      };
     return last;
   });
 }
@@ -90,7 +98,9 @@ export function written(picture: MapPicture, value: number): string {
 
 /** "+2.24", "previous-token 0.98": what a cell is called behind its head's name. */
 export function cellWords(picture: MapPicture, value: number): string {
-  return picture.score === null ? signed(value, picture.largest) : `${scoreName(picture.score)} ${Number.isNaN(value) ? "not known" : written(picture, value)}`;
+  return picture.score === null
+    ? signed(value, picture.largest)
+    : `${scoreName(picture.score)} ${Number.isNaN(value) ? "not known" : written(picture, value)}`;
 }
 
 /** "previous-token", "copying". */
@@ -107,6 +117,8 @@ export function valueIn(picture: MapPicture, name: string, heads: number): numbe
 /** The scale as a CSS gradient, its low end at the left. */
 export function levelScale(picture: MapPicture, theme: Theme): string {
   const { low, high } = picture;
-  const colours = Array.from({ length: 49 }, (_, i) => css(colourOf(picture, low + ((high - low || 1) * i) / 48, theme)));
+  const colours = Array.from({ length: 49 }, (_, i) =>
+    css(colourOf(picture, low + ((high - low || 1) * i) / 48, theme)),
+  );
   return `linear-gradient(to right, ${colours.join(", ")})`;
 }

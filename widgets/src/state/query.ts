@@ -1,8 +1,8 @@
 // What a view below the charts asks the kernel for: again whenever the question changes, and only while it is in sight.
 // The last answer stays until the next one is there.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import type { Ask, Client, Kind, Result } from "../wire/client";
 import { watch } from "../base/lifetime";
+import type { Ask, Client, Kind, Result } from "../wire/client";
 import { isOutdated } from "./loader";
 import type { Store } from "./store";
 
@@ -15,8 +15,12 @@ export interface Answered<T> {
 
 /** `question` reads signals; null while there is nothing to ask. The same question is not asked twice in a row. */
 export function asking<K extends Kind, T>(
-  lane: string, store: Store, client: Client, signal: AbortSignal,
-  question: () => Extract<Ask, { kind: K }> | null, read: (result: Result<K>, ask: Extract<Ask, { kind: K }>) => T,
+  lane: string,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+  question: () => Extract<Ask, { kind: K }> | null,
+  read: (result: Result<K>, ask: Extract<Ask, { kind: K }>) => T,
 ): Answered<T> {
   const shown = state<T | null>(null);
   const trouble = state<string | null>(null);
@@ -34,17 +38,20 @@ export function asking<K extends Kind, T>(
       const ask = question();
       if (ask === null) return;
       waiting.value += 1;
-      client.latest<K>(lane, ask).finally(() => (waiting.value -= 1)).then(
-        (result) => {
-          if (result === null || signal.aborted) return; // overtaken by a newer question
-          trouble.value = null;
-          shown.value = read(result, ask);
-        },
-        (error: unknown) => {
-          if (signal.aborted || isOutdated(error, store)) return;
-          trouble.value = error instanceof Error ? error.message : String(error);
-        },
-      );
+      client
+        .latest<K>(lane, ask)
+        .finally(() => (waiting.value -= 1))
+        .then(
+          (result) => {
+            if (result === null || signal.aborted) return; // overtaken by a newer question
+            trouble.value = null;
+            shown.value = read(result, ask);
+          },
+          (error: unknown) => {
+            if (signal.aborted || isOutdated(error, store)) return;
+            trouble.value = error instanceof Error ? error.message : String(error);
+          },
+        );
     });
   });
   return { shown, trouble, waiting: computed(() => waiting.value > 0) };

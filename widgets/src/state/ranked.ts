@@ -11,6 +11,9 @@ export function rank(values: Float32Array, heads: number, k: number): { plus: Va
   const sorted = all.filter((r) => Number.isFinite(r.value)).sort((a, b) => b.value - a.value);
   return {
     plus: sorted.filter((r) => r.value > 0).slice(0, k),
-    minus: sorted.filter((r) => r.value < 0).reverse().slice(0, k),
+    minus: sorted
+      .filter((r) => r.value < 0)
+      .reverse()
+      .slice(0, k),
   };
 }

@@ -1,12 +1,21 @@
-// The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK, ranking,
-// layer, weighting, presentation, score, tab, padding.
-// Everything else lives in this view only. Views read and write here, and never message each other.
-import { batch, computed, signal, type ReadonlySignal, type Signal } from "@preact/signals-core";
-import { limitOf, type Theme } from "../draw/colours";
+// The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK,
+// ranking, layer, weighting, presentation, score, tab, padding. Everything else lives in this view only. Views read and
+// write here, and never message each other.
+import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { headName, parseHead, subscript, visible } from "../base/format";
-import type { AttributionReply, CacheFacts, CacheRef, NeuronsReply, ScoresReply, Shown, Target, TokenLabel } from "../wire/protocol.gen";
-import { isSet, NOTHING, quantity } from "./target";
 import type { Sentence } from "../base/sentence";
+import { limitOf, type Theme } from "../draw/colours";
+import type {
+  AttributionReply,
+  CacheFacts,
+  CacheRef,
+  NeuronsReply,
+  ScoresReply,
+  Shown,
+  Target,
+  TokenLabel,
+} from "../wire/protocol.gen";
+import { isSet, NOTHING, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type Norm = "frozen" | "recomputed";
@@ -100,7 +109,9 @@ export class Store implements Synced {
   readonly folded = signal<readonly Section[]>([]);
   /** Whether each attention picture has a colour range of its own, or all share one. */
   readonly ownRange = signal(false);
-  /** What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean. */
+  /**
+   * What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean.
+   */
   readonly pool = signal<"peak" | "mean">("peak");
   /** The rows of the position map. */
   readonly mapBy = signal<NonNullable<Shown["by"]>>("layer");
@@ -120,7 +131,10 @@ export class Store implements Synced {
   /** Counts how often Python described the cache otherwise than before. */
   readonly described = signal(0);
   /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
-  readonly source = computed(() => `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.ref.value ? "" : this.cacheName.value} ${this.described.value || ""}`);
+  readonly source = computed(
+    () =>
+      `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.ref.value ? "" : this.cacheName.value} ${this.described.value || ""}`,
+  );
 
   readonly #undo = new Undo(this);
   readonly theme = signal<Theme>("light");
@@ -155,7 +169,9 @@ export class Store implements Synced {
     return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
   });
   /** Python names the last position where it can; a lock is any other one. */
-  readonly locked = computed(() => (this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value));
+  readonly locked = computed(() =>
+    this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value,
+  );
   /** What requests and selections carry. */
   readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
   /** The position that is read. */
@@ -212,7 +228,9 @@ export class Store implements Synced {
     return value === undefined || Number.isNaN(value) ? null : value;
   }
 
-  /** Whether this layer is known to have no attention heads. A head that was not cached may be there, and be looked at. */
+  /**
+   * Whether this layer is known to have no attention heads. A head that was not cached may be there, and be looked at.
+   */
   isAbsent(name: string): boolean {
     if (!Number.isNaN(this.#headRow(name))) return false;
     const { missing = [], refusal = null } = this.headRows.value?.reply ?? {};
@@ -277,7 +295,9 @@ export class Store implements Synced {
     this.position.value = position === this.locked.value || position === this.lastPosition.value ? "last" : position;
   }
 
-  /** Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again. */
+  /**
+   * Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again.
+   */
   togglePadding(): void {
     batch(() => {
       if (this.locked.value === null) this.position.value = "last";

@@ -50,8 +50,9 @@ export interface Edited {
  * Sets one side. With one contrast per prompt and one prompt in view, only that prompt's changes; in the mean, every
  * prompt's does, and they become one contrast for all as soon as they are equal.
  *
- * The model's own second belongs to its own top token. In the mean, where prompts differ in it, it goes with that token:
- * "·Mary − each prompt's second" is no question that anybody has. What stands there as a token is kept: it is in sight.
+ * The model's own second belongs to its own top token. In the mean, where prompts differ in it, it goes with that
+ * token: "·Mary − each prompt's second" is no question that anybody has. What stands there as a token is kept: it is in
+ * sight.
  */
 export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Edited {
   if (target.contrasts.length === 0 || target.direction) {
@@ -68,11 +69,15 @@ export function edit(target: Target, prompt: number | null, side: Side, tokens: 
 
   function wordsOf(): string | null {
     const rest = count - 1;
-    if (target.own && !all) return `Only prompt ${prompt} was changed: the other ${rest === 1 ? "one keeps" : `${rest} keep`} the model’s own top token − its second, and the mean is of both.`;
+    if (target.own && !all)
+      return `Only prompt ${prompt} was changed: the other ${rest === 1 ? "one keeps" : `${rest} keep`} the model’s own top token − its second, and the mean is of both.`;
     if (!mixed) return null;
-    if (side === "answer") return `Each prompt’s second was dropped, since it belongs to the model’s own top token: this is the plain logit of ${quoted(label(tokens))}.`;
+    if (side === "answer")
+      return `Each prompt’s second was dropped, since it belongs to the model’s own top token: this is the plain logit of ${quoted(label(tokens))}.`;
     const top = "each prompt’s own top token, as it was";
-    return tokens.length > 0 ? `The answer stays ${top}; ${quoted(label(tokens))} is subtracted in every prompt.` : `The answer stays ${top}: this is its plain logit.`;
+    return tokens.length > 0
+      ? `The answer stays ${top}; ${quoted(label(tokens))} is subtracted in every prompt.`
+      : `The answer stays ${top}: this is its plain logit.`;
   }
 }
 
@@ -83,7 +88,11 @@ export function canSwap(target: Target): boolean {
 /** Answer and distractor change places, in all prompts. */
 export function swap(target: Target): Target {
   if (!canSwap(target)) return target;
-  return { contrasts: target.contrasts.map((c) => ({ answer: c.distractor, distractor: c.answer })), direction: null, own: false };
+  return {
+    contrasts: target.contrasts.map((c) => ({ answer: c.distractor, distractor: c.answer })),
+    direction: null,
+    own: false,
+  };
 }
 
 function collapse(contrasts: Contrast[], all: boolean): Target {

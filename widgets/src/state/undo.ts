@@ -34,7 +34,9 @@ export class Undo {
     this.#gone.push(gone);
     if (this.#gone.length > MOST_STEPS) this.#gone.shift();
     const names = this.#named(gone);
-    this.store.sentence.value = [`Let go: ${listed(names)}. ${UNDO} brings ${names.length === 1 ? "it" : "them"} back.`];
+    this.store.sentence.value = [
+      `Let go: ${listed(names)}. ${UNDO} brings ${names.length === 1 ? "it" : "them"} back.`,
+    ];
   }
 
   back(): void {
@@ -44,12 +46,15 @@ export class Undo {
       const names = this.#named({ heads, preview, position, layer });
       if (names.length === 0) continue; // another cache is in view
       batch(() => {
-        if (heads.length > 0) store.heads.value = [...heads, ...store.heads.value.filter((head) => !heads.includes(head))];
+        if (heads.length > 0)
+          store.heads.value = [...heads, ...store.heads.value.filter((head) => !heads.includes(head))];
         if (preview !== null) store.preview.value = preview;
         if (position !== null) store.position.value = position;
         if (layer !== null) [store.layer.value, store.ranking.value] = [layer, "neurons"];
       });
-      store.sentence.value = [`Back: ${listed(names)}.${this.#gone.length > 0 ? ` ${UNDO} goes one step further back.` : ""}`];
+      store.sentence.value = [
+        `Back: ${listed(names)}.${this.#gone.length > 0 ? ` ${UNDO} goes one step further back.` : ""}`,
+      ];
       return;
     }
     store.sentence.value = ["Nothing to bring back: Esc has let nothing go."];
@@ -63,13 +68,18 @@ export class Undo {
       return head !== null && head.layer < layers && head.head < count && !this.store.isAbsent(name);
     };
     return {
-      heads: heads.filter(has), preview: preview !== null && has(preview) ? preview : null,
-      position: position !== null && position < positions ? position : null, layer: layer !== null && layer < layers ? layer : null,
+      heads: heads.filter(has),
+      preview: preview !== null && has(preview) ? preview : null,
+      position: position !== null && position < positions ? position : null,
+      layer: layer !== null && layer < layers ? layer : null,
     };
   }
 
   #named({ heads = [], preview = null, position = null, layer = null }: LetGo): string[] {
-    const places = [position === null ? "" : `position ${position}, ${quoted(this.store.tokenName(position))}`, layer === null ? "" : `layer ${layer}`];
+    const places = [
+      position === null ? "" : `position ${position}, ${quoted(this.store.tokenName(position))}`,
+      layer === null ? "" : `layer ${layer}`,
+    ];
     return [...new Set([...heads, preview ?? "", ...places])].filter(Boolean);
   }
 }

@@ -1,26 +1,42 @@
-// The line above a view below the charts: what is shown and how it is meant, and a chip for what the kernel adds to that.
+// The line above a view below the charts: what is shown and how it is meant, and a chip for what the kernel adds to
+// that.
 import { html, nothing, render } from "lit-html";
 import { fitted } from "../base/legible";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";
 import { prose } from "./prose";
 
-export function mountCaption(node: HTMLElement, store: Store, signal: AbortSignal, read: () => { words: string; notes: string[] }): void {
+export function mountCaption(
+  node: HTMLElement,
+  store: Store,
+  signal: AbortSignal,
+  read: () => { words: string; notes: string[] },
+): void {
   watch(signal, () => {
     const { words, notes } = read();
     const note = notes.join(" ");
     const say = (): void => void (store.sentence.value = [note]);
     const hush = (): void => void (store.sentence.value = null);
     render(
-      html`<span>${prose(words)}</span>${note === "" ? nothing : html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(note)} aria-label="note: ${fitted(note)}"
-        @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`}`,
+      html`<span>${prose(words)}</span>${
+        note === ""
+          ? nothing
+          : html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(note)}
+              aria-label="note: ${fitted(note)}"
+        @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`
+      }`,
       node,
     );
   });
 }
 
 /** A refusal, in the place of the picture. */
-export function mountTrouble(node: HTMLElement, picture: HTMLElement, signal: AbortSignal, read: () => string | null): void {
+export function mountTrouble(
+  node: HTMLElement,
+  picture: HTMLElement,
+  signal: AbortSignal,
+  read: () => string | null,
+): void {
   watch(signal, () => {
     const trouble = read();
     node.hidden = trouble === null;

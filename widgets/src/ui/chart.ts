@@ -1,17 +1,17 @@
 // The frame that the lens and the layers' bars share: the layers' axis runs down, row by row beside the head map
-// (draw/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from mark
-// to mark. Across, places are percentages: nothing measures its own box.
+// (draw/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from
+// mark to mark. Across, places are percentages: nothing measures its own box.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
-import { along, placeAt } from "../draw/axis";
-import { limitOf } from "../draw/colours";
 import { signed } from "../base/format";
 import { element, watch } from "../base/lifetime";
-import { mountTrouble } from "./caption";
-import { holdOf } from "../state/held-scale";
 import type { Sentence } from "../base/sentence";
+import { along, placeAt } from "../draw/axis";
+import { limitOf } from "../draw/colours";
+import { holdOf } from "../state/held-scale";
 import type { Store } from "../state/store";
+import { mountTrouble } from "./caption";
 
 export interface Mark {
   name: string;
@@ -59,7 +59,9 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const high = values.reduce((most, value) => Math.max(most, value), 0);
     const range = hold.range(chart.className, { low, high });
     const room = (range.high - range.low) * 0.04;
-    return scaleLinear().domain(range.low === range.high ? [-1, 1] : [range.low - room, range.high + room]).range([0, 100]);
+    return scaleLinear()
+      .domain(range.low === range.high ? [-1, 1] : [range.low - room, range.high + room])
+      .range([0, 100]);
   });
 
   let said: Sentence | null = null;
@@ -73,7 +75,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   watch(signal, () => {
     const marks = chart.marks.value;
     const index = cursor.peek();
-    if (index !== null && said !== null && untracked(() => store.sentence.value) === said) select(marks[index] ? index : null);
+    if (index !== null && said !== null && untracked(() => store.sentence.value) === said)
+      select(marks[index] ? index : null);
   });
   plot.addEventListener("pointermove", (event) => select(nearest(event)), { signal });
   plot.addEventListener("pointerleave", () => select(null), { signal });
@@ -84,19 +87,30 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     chart.marks.peek()[index]?.choose?.();
   };
   plot.addEventListener("click", (event) => choose(nearest(event)), { signal });
-  plot.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") {
+  plot.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        return choose(cursor.peek());
+      }
+      const last = chart.marks.peek().length - 1;
+      const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
+      const from = cursor.peek() ?? (back ? last + 1 : -1);
+      const to = {
+        ArrowDown: from + 1,
+        ArrowRight: from + 1,
+        ArrowUp: from - 1,
+        ArrowLeft: from - 1,
+        Home: 0,
+        End: last,
+      }[event.key];
+      if (to === undefined) return;
       event.preventDefault();
-      return choose(cursor.peek());
-    }
-    const last = chart.marks.peek().length - 1;
-    const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
-    const from = cursor.peek() ?? (back ? last + 1 : -1);
-    const to = { ArrowDown: from + 1, ArrowRight: from + 1, ArrowUp: from - 1, ArrowLeft: from - 1, Home: 0, End: last }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    select(Math.max(0, Math.min(last, to)));
-  }, { signal });
+      select(Math.max(0, Math.min(last, to)));
+    },
+    { signal },
+  );
 
   function nearest(event: MouseEvent): number | null {
     const at = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
@@ -118,19 +132,30 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     plot.style.height = `${along(chart.layers.value, row)}px`;
     render(
       html`<i class="rs-zero" style="left:${toX(0)}%"></i>${chart.draw(toX)}
-        ${mark
-          ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
-              <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}" style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
-          : null}`,
+        ${
+          mark
+            ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
+              <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}"
+                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
+            : null
+        }`,
       plot,
     );
   });
   watch(signal, () => {
     // The zero line's own, and the end that is farther from it.
     const [low = 0, high = 0] = scale.value.domain();
-    const beyond = (count: number): number[] => scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
+    const beyond = (count: number): number[] =>
+      scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
     const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []); // a scale needs two figures
-    const shown = chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
-    render(html`${shown.map((tick) => html`<span style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`)}`, ticks);
+    const shown =
+      chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
+    render(
+      html`${shown.map(
+        (tick) => html`<span
+          style="left:${scale.value(tick)}%">${String(tick).replace("-", "−")}</span>`,
+      )}`,
+      ticks,
+    );
   });
 }

@@ -1,15 +1,15 @@
-// Choosing a token: the model's own top predictions, filtered as one types, and a live check of the typed text. Where all of
-// the target may be chosen: what lies in the notebook, too.
+// Choosing a token: the model's own top predictions, filtered as one types, and a live check of the typed text. Where
+// all of the target may be chosen: what lies in the notebook, too.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import type { Client } from "../wire/client";
 import { visible } from "../base/format";
 import { fitted, shown } from "../base/legible";
-import { later, watch, child } from "../base/lifetime";
+import { child, later, watch } from "../base/lifetime";
 import { isOutdated } from "../state/loader";
-import type { AnswersReply, Prediction, Target, Token, TokenCheck } from "../wire/protocol.gen";
 import type { Store } from "../state/store";
 import type { Side } from "../state/target";
+import type { Client } from "../wire/client";
+import type { AnswersReply, Prediction, Target, Token, TokenCheck } from "../wire/protocol.gen";
 import { prose } from "./prose";
 
 export interface Choice {
@@ -33,7 +33,14 @@ const SHOWN = 8;
 const FOUND = 5;
 let boxes = 0;
 
-export function mountCombobox(parent: HTMLElement, side: Side, store: Store, client: Client, signal: AbortSignal, act: Choice): void {
+export function mountCombobox(
+  parent: HTMLElement,
+  side: Side,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+  act: Choice,
+): void {
   const id = `rs-combobox-${++boxes}`;
   const typed = state("");
   // By arrow or pointer. Tokens come and go while the check is on its way: what is chosen below them stays chosen.
@@ -47,13 +54,19 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
   const quiet = (error: unknown): void => {
     if (signal.aborted) return;
     reading.value = null;
-    refused.value = isOutdated(error, store) ? "This cache cannot be asked any more: what has become of it is said above." : error instanceof Error ? error.message : String(error);
+    refused.value = isOutdated(error, store)
+      ? "This cache cannot be asked any more: what has become of it is said above."
+      : error instanceof Error
+        ? error.message
+        : String(error);
   };
 
-  client.latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.chosenPosition.peek(), k: 24 })
+  client
+    .latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.chosenPosition.peek(), k: 24 })
     .then((result) => result && (predictions.value = result.reply.predictions), quiet);
 
-  if (side === "answer" && !store.isSaved.peek()) client.latest("answers", { kind: "answers" }).then((result) => result && (lying.value = result.reply), quiet);
+  if (side === "answer" && !store.isSaved.peek())
+    client.latest("answers", { kind: "answers" }).then((result) => result && (lying.value = result.reply), quiet);
 
   const read = (name: string | null): void => {
     refused.value = "";
@@ -107,7 +120,9 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
   });
   const listed = computed(() => found.value.slice(0, FOUND));
 
-  /** The first one, unless what was typed is no token: then what stands there is something else, to be chosen by hand. */
+  /**
+   * The first one, unless what was typed is no token: then what stands there is something else, to be chosen by hand.
+   */
   const active = computed<number>(() => {
     const other = check.value?.text === typed.value && check.value.single === false;
     const count = options.value.length;
@@ -126,24 +141,45 @@ export function mountCombobox(parent: HTMLElement, side: Side, store: Store, cli
     const here = listed.value;
     const more = found.value.length - here.length;
     const at = active.value;
-    const option = (i: number, name: string, note: string, act: () => void): TemplateResult => html`<div role="option" id="${id}-${i}" class="rs-option" aria-selected=${i === at}
-      @pointerenter=${() => pick(i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${act}><span class="rs-name">${name}</span><small>${note}</small></div>`;
+    const option = (
+      i: number,
+      name: string,
+      note: string,
+      act: () => void,
+    ): TemplateResult => html`<div role="option" id="${id}-${i}" class="rs-option" aria-selected=${i === at}
+      @pointerenter=${() => pick(i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${act}><span
+          class="rs-name">${name}</span><small>${note}</small></div>`;
     const checked = check.value?.text === typed.value ? check.value : null;
     const said = checked?.message ? checked : null;
     render(
-      html`<input type="text" role="combobox" aria-label="Token for the ${side}" aria-expanded="true" aria-autocomplete="list"
-          aria-controls=${id} aria-activedescendant=${at >= 0 ? `${id}-${at}` : nothing} autocomplete="off" spellcheck="false" autocapitalize="off"
-          placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input} @keydown=${keys}>
+      html`<input type="text" role="combobox" aria-label="Token for the ${side}" aria-expanded="true"
+          aria-autocomplete="list"
+          aria-controls=${id} aria-activedescendant=${at >= 0 ? `${id}-${at}` : nothing} autocomplete="off"
+              spellcheck="false" autocapitalize="off"
+          placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input}
+              @keydown=${keys}>
         <div role="listbox" id=${id} aria-label="Tokens">
           ${list.map((o, i) => option(i, visible(o.token.text), o.note, () => act.choose(o.token)))}
-          ${here.length === 0 ? nothing : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation" class="rs-found-title" id="${id}-found">From the notebook</div>
-            ${here.map(({ name, words }, i) => option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () => read(name)))}</div>`}
+          ${
+            here.length === 0
+              ? nothing
+              : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation"
+                  class="rs-found-title" id="${id}-found">From the notebook</div>
+            ${here.map(({ name, words }, i) => option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () => read(name)))}</div>`
+          }
         </div>
         ${more > 0 ? html`<p>${more} more in the notebook: type a part of the name.</p>` : nothing}
         ${(lying.value?.notes ?? []).map((note) => html`<p>${prose(note)}</p>`)}
         ${reading.value === null ? nothing : html`<p>reading ${shown(reading.value, 30)} …</p>`}
-        ${said ? html`<p class=${said.single ? "" : "rs-broken"}>${fitted(said.message)}${said.tokens.length > 1
-            ? html` <span>${said.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>` : nothing}</p>` : nothing}
+        ${
+          said
+            ? html`<p class=${said.single ? "" : "rs-broken"}>${fitted(said.message)}${
+                said.tokens.length > 1
+                  ? html` <span>${said.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>`
+                  : nothing
+              }</p>`
+            : nothing
+        }
         ${predictions.value === null && !refused.value ? html`<p>asking the model’s predictions …</p>` : nothing}
         ${refused.value ? html`<p class="rs-broken" role="alert">${prose(refused.value)}</p>` : nothing}`,
       parent,

@@ -11,8 +11,12 @@ export function mountFold(section: HTMLElement, name: Section, words: string, st
     button.setAttribute("aria-expanded", String(!folded));
     button.setAttribute("aria-label", `${words}: ${folded ? "unfold" : "fold"}`);
   });
-  button.addEventListener("click", () => {
-    const folded = store.folded.peek();
-    store.folded.value = folded.includes(name) ? folded.filter((other) => other !== name) : [...folded, name];
-  }, { signal });
+  button.addEventListener(
+    "click",
+    () => {
+      const folded = store.folded.peek();
+      store.folded.value = folded.includes(name) ? folded.filter((other) => other !== name) : [...folded, name];
+    },
+    { signal },
+  );
 }

@@ -1,5 +1,5 @@
-// How high a view may be: what of the page can be seen at once where the panel stands. Rows of the head map, and cards, are
-// no higher than that leaves them; the strip, the sentence and the map are in view together.
+// How high a view may be: what of the page can be seen at once where the panel stands. Rows of the head map, and cards,
+// are no higher than that leaves them; the strip, the sentence and the map are in view together.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { parentOf } from "../base/ancestors";
 
@@ -23,7 +23,8 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
       const style = getComputedStyle(node);
       if (!SCROLLS.test(style.overflowY) || node.clientHeight === 0) continue;
       // A box that is as high as what stands in it cuts nothing off. One that was placed has a height of its own.
-      const isOwn = style.position === "absolute" || style.position === "fixed" || node.scrollHeight > node.clientHeight + 1;
+      const isOwn =
+        style.position === "absolute" || style.position === "fixed" || node.scrollHeight > node.clientHeight + 1;
       if (isOwn && !clips.has(node)) {
         clips.add(node);
         observer.observe(node);

@@ -1,6 +1,6 @@
-// The line of the sentence stays in view while the panel is scrolled: by its style, where the box that scrolls is known to the
-// browser. An output of VS Code is moved from outside its page, others stand in boxes of their own: there a notice is moved to the
-// first line that is seen, for as long as there is one.
+// The line of the sentence stays in view while the panel is scrolled: by its style, where the box that scrolls is known
+// to the browser. An output of VS Code is moved from outside its page, others stand in boxes of their own: there a
+// notice is moved to the first line that is seen, for as long as there is one.
 import { child } from "../base/lifetime";
 
 const STEPS = Array.from({ length: 101 }, (_, i) => i / 100);
@@ -18,7 +18,10 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     const entry = entries.at(-1);
     if (!entry || entry.intersectionRatio === 0) return;
     const own = bar.getBoundingClientRect();
-    const [top, bottom] = [Math.max(entry.intersectionRect.top, entry.rootBounds?.top ?? -Infinity), entry.boundingClientRect.bottom - own.height];
+    const [top, bottom] = [
+      Math.max(entry.intersectionRect.top, entry.rootBounds?.top ?? -Infinity),
+      entry.boundingClientRect.bottom - own.height,
+    ];
     const by = Math.round(Math.min(top, bottom) - (own.top - moved));
     if (Math.abs(by - moved) > 1) move(Math.max(0, by));
   };
@@ -31,7 +34,11 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     end = child(signal);
     const eye = new IntersectionObserver(look, { threshold: STEPS });
     eye.observe(root);
-    window.addEventListener("scroll", () => (eye.unobserve(root), eye.observe(root)), { signal: end.signal, capture: true, passive: true });
+    window.addEventListener("scroll", () => (eye.unobserve(root), eye.observe(root)), {
+      signal: end.signal,
+      capture: true,
+      passive: true,
+    });
     end.signal.addEventListener("abort", () => eye.disconnect(), { once: true });
   };
   const said = new MutationObserver(follow);

@@ -1,7 +1,7 @@
 // The height of a layer's row, in the head map and beside it: what the window leaves, within what can be pointed at.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
-import { bandAbove } from "../draw/axis";
 import { watch } from "../base/lifetime";
+import { bandAbove } from "../draw/axis";
 import type { Store } from "../state/store";
 import type { Free } from "./free-height";
 
@@ -15,7 +15,13 @@ const LOWEST = 6;
 const BELOW = 50;
 
 /** `axes` holds map and charts; `before` are what may grow and push it down. */
-export function rowHeight(store: Store, free: Free, axes: () => HTMLElement | null, before: HTMLElement[], signal: AbortSignal): ReadonlySignal<number> {
+export function rowHeight(
+  store: Store,
+  free: Free,
+  axes: () => HTMLElement | null,
+  before: HTMLElement[],
+  signal: AbortSignal,
+): ReadonlySignal<number> {
   const top = state(0);
   const row = state(HIGHEST);
   const look = (): void => {

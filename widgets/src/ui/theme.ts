@@ -6,9 +6,9 @@ import type { Theme } from "../draw/colours";
 import type { Store } from "../state/store";
 
 /**
- * Whose variables the styles take. JupyterLab's names are set in other pages, too: ipywidgets' own bundle gives them fixed
- * light values in VS Code's output page and in documents, whatever the theme is. They are believed where JupyterLab says
- * of itself that it is there.
+ * Whose variables the styles take. JupyterLab's names are set in other pages, too: ipywidgets' own bundle gives them
+ * fixed light values in VS Code's output page and in documents, whatever the theme is. They are believed where
+ * JupyterLab says of itself that it is there.
  */
 export type Host = "jupyter" | "vscode" | "other";
 
@@ -32,7 +32,12 @@ export function hostOf(body = document.body): Host {
 function read(node: HTMLElement, system: MediaQueryList): Look {
   const body = document.body;
   const kind = kindOf(body);
-  if (kind !== null) return { host: "vscode", theme: kind.endsWith("light") ? "light" : "dark", contrast: kind.includes("high-contrast") };
+  if (kind !== null)
+    return {
+      host: "vscode",
+      theme: kind.endsWith("light") ? "light" : "dark",
+      contrast: kind.includes("high-contrast"),
+    };
   const jupyter = body.getAttribute("data-jp-theme-light");
   if (jupyter !== null) return { host: "jupyter", theme: jupyter === "false" ? "dark" : "light", contrast: false };
   return { host: "other", theme: isDark(node, system.matches) ? "dark" : "light", contrast: false };
@@ -41,7 +46,11 @@ function read(node: HTMLElement, system: MediaQueryList): Look {
 /** Whether the ground on which it stands is dark: pages say it in many ways, and all of them paint it. */
 function isDark(node: HTMLElement, system: boolean): boolean {
   for (let at = node.isConnected ? parentOf(node) : document.body; at; at = parentOf(at)) {
-    const [r = 0, g = 0, b = 0, alpha = 1] = (/^rgba?\((.*)\)$/.exec(getComputedStyle(at).backgroundColor)?.[1] ?? "0 0 0 0").split(/[\s,/]+/).map(Number);
+    const [r = 0, g = 0, b = 0, alpha = 1] = (
+      /^rgba?\((.*)\)$/.exec(getComputedStyle(at).backgroundColor)?.[1] ?? "0 0 0 0"
+    )
+      .split(/[\s,/]+/)
+      .map(Number);
     if (alpha > 0.5) return 0.2126 * r + 0.7152 * g + 0.0722 * b < 110;
   }
   // Nothing is painted: what the browser paints then. A frame's ground may be that of the page around it.
@@ -51,7 +60,11 @@ function isDark(node: HTMLElement, system: boolean): boolean {
 }
 
 /** Dresses an element as the page around it is, and follows that. */
-export function dress(node: HTMLElement, signal: AbortSignal, store: Pick<Store, "theme"> = { theme: state<Theme>("light") }): void {
+export function dress(
+  node: HTMLElement,
+  signal: AbortSignal,
+  store: Pick<Store, "theme"> = { theme: state<Theme>("light") },
+): void {
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const update = (): void => {
     const { host, theme, contrast } = read(node, system);
@@ -66,7 +79,9 @@ export function dress(node: HTMLElement, signal: AbortSignal, store: Pick<Store,
   signal.addEventListener("abort", () => (attributes.disconnect(), placed.disconnect()), { once: true });
   system.addEventListener("change", update, { signal });
   // A ground that fades from light to dark.
-  document.addEventListener("transitionend", (event) => event.propertyName === "background-color" && update(), { signal });
+  document.addEventListener("transitionend", (event) => event.propertyName === "background-color" && update(), {
+    signal,
+  });
   update();
   watch(signal, () => void (node.dataset["theme"] = store.theme.value));
 }

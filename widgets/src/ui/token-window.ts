@@ -1,8 +1,9 @@
-// A long prompt's tokens are not all in the page at once, which would be slow: a stretch of them is, and a slider moves it.
+// A long prompt's tokens are not all in the page at once, which would be slow: a stretch of them is, and a slider moves
+// it.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Span } from "../draw/plane";
 import { element, watch } from "../base/lifetime";
+import type { Span } from "../draw/plane";
 import type { Store } from "../state/store";
 
 /** Prompts of so many tokens are there whole; of longer ones, so many tokens. */
@@ -41,10 +42,18 @@ export function mountStretch(parent: HTMLElement, store: Store, what: string, si
     place.hidden = stop - start === all;
     const to = (next: number) => (): void => void (from.value = Math.max(0, Math.min(all - STRETCH, next)));
     const words = `positions ${start} to ${stop - 1} of ${all}`;
-    render(place.hidden ? nothing : html`<button type="button" class="rs-quiet" ?disabled=${start === 0} aria-label="earlier ${what}" @click=${to(start - STRETCH)}>‹</button>
-      <input type="range" aria-label="which ${what} are shown" aria-valuetext=${words} min="0" max=${all - STRETCH} step="1" .value=${String(start)}
+    render(
+      place.hidden
+        ? nothing
+        : html`<button type="button" class="rs-quiet" ?disabled=${start === 0} aria-label="earlier ${what}"
+            @click=${to(start - STRETCH)}>‹</button>
+      <input type="range" aria-label="which ${what} are shown" aria-valuetext=${words} min="0" max=${all - STRETCH}
+          step="1" .value=${String(start)}
         @input=${(event: Event) => to(Number((event.target as HTMLInputElement).value))()}>
-      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${what}" @click=${to(start + STRETCH)}>›</button><span title=${words}>${start}–${stop - 1} of ${all}</span>`, place);
+      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${what}"
+          @click=${to(start + STRETCH)}>›</button><span title=${words}>${start}–${stop - 1} of ${all}</span>`,
+      place,
+    );
   });
   return { shown, reveal };
 }

@@ -1,9 +1,9 @@
 // What stands below the charts: tabs, one view in sight at a time. Only the one in sight asks the kernel for anything.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Client } from "../wire/client";
 import { element, watch } from "../base/lifetime";
 import type { Store, Tab } from "../state/store";
+import type { Client } from "../wire/client";
 import { mountAttention } from "./attention/attention";
 import type { AttentionRoom } from "./attention/attention-room";
 import { mountPositions } from "./positions/positions";
@@ -11,10 +11,19 @@ import { mountPrompts } from "./prompts/prompts";
 import { mountTokenLens } from "./token-lens/token-lens";
 
 /** A view below the charts. `controls` stands beside the tabs. */
-export type LowerView = (parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal) => void;
+export type LowerView = (
+  parent: HTMLElement,
+  controls: HTMLElement,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+) => void;
 
 type Mount = (parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal) => void;
-const alone = (mount: LowerView): Mount => (parent, controls, { store, client }, signal) => mount(parent, controls, store, client, signal);
+const alone =
+  (mount: LowerView): Mount =>
+  (parent, controls, { store, client }, signal) =>
+    mount(parent, controls, store, client, signal);
 
 const TABS: [Tab, string, string, Mount][] = [
   ["attention", "Attention", "Where heads look, and what they bring", mountAttention],
@@ -33,7 +42,11 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
 
   for (const [tab, , , mount] of TABS) {
     const controls = element("div", "rs-lower-controls");
-    const view = element("div", `rs-tabpanel rs-${tab}`, { role: "tabpanel", id: `${id}-${tab}`, "aria-labelledby": `${id}-${tab}-tab` });
+    const view = element("div", `rs-tabpanel rs-${tab}`, {
+      role: "tabpanel",
+      id: `${id}-${tab}`,
+      "aria-labelledby": `${id}-${tab}-tab`,
+    });
     row.append(controls);
     parent.append(view);
     watch(signal, () => {
@@ -50,20 +63,30 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   watch(signal, () => {
     const chosen = store.tab.value;
     render(
-      there.value.map(([tab, name, tip]) => html`<button type="button" role="tab" id=${`${id}-${tab}-tab`} title=${tip} aria-controls=${`${id}-${tab}`}
-        aria-selected=${chosen === tab} tabindex=${chosen === tab ? 0 : -1} data-tab=${tab} @click=${() => (store.tab.value = tab)}>${name}</button>`) ?? nothing,
+      there.value.map(
+        ([tab, name, tip]) => html`<button type="button" role="tab" id=${`${id}-${tab}-tab`} title=${tip}
+            aria-controls=${`${id}-${tab}`}
+        aria-selected=${chosen === tab} tabindex=${chosen === tab ? 0 : -1} data-tab=${tab}
+            @click=${() => (store.tab.value = tab)}>${name}</button>`,
+      ) ?? nothing,
       tabs,
     );
   });
-  tabs.addEventListener("keydown", (event) => {
-    const names = there.peek().map(([tab]) => tab);
-    const at = names.indexOf(store.tab.peek());
-    const last = names.length - 1;
-    const to = { ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at === 0 ? last : at - 1, Home: 0, End: last }[event.key];
-    const tab = to === undefined ? undefined : names[to];
-    if (!tab) return;
-    event.preventDefault();
-    store.tab.value = tab;
-    tabs.querySelector<HTMLElement>(`[data-tab="${tab}"]`)?.focus();
-  }, { signal });
+  tabs.addEventListener(
+    "keydown",
+    (event) => {
+      const names = there.peek().map(([tab]) => tab);
+      const at = names.indexOf(store.tab.peek());
+      const last = names.length - 1;
+      const to = { ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at === 0 ? last : at - 1, Home: 0, End: last }[
+        event.key
+      ];
+      const tab = to === undefined ? undefined : names[to];
+      if (!tab) return;
+      event.preventDefault();
+      store.tab.value = tab;
+      tabs.querySelector<HTMLElement>(`[data-tab="${tab}"]`)?.focus();
+    },
+    { signal },
+  );
 }

@@ -1,9 +1,10 @@
-// Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is drawn.
-import { computed, signal as state, type ReadonlySignal } from "@preact/signals-core";
-import { fits } from "./fits";
+// Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is
+// drawn.
+import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { randomId } from "../base/ids";
 import { legible } from "../base/legible";
 import { child, later, until } from "../base/lifetime";
+import { fits } from "./fits";
 import type { Answer, CacheRef, Failure, Question, Shown } from "./protocol.gen";
 
 export type Ask = Question["ask"];
@@ -16,8 +17,8 @@ export interface Result<K extends Kind> {
 }
 
 /**
- * Who carries messages: anywidget, a Jupyter comm, VS Code. `onLost` tells that nobody answers any more, `onRenewed` that
- * somebody does (again).
+ * Who carries messages: anywidget, a Jupyter comm, VS Code. `onLost` tells that nobody answers any more, `onRenewed`
+ * that somebody does (again).
  */
 export interface Transport {
   send(message: Question, buffers?: ArrayBuffer[]): void;
@@ -80,7 +81,9 @@ export class Client {
   padding: () => NonNullable<Shown["padding"]> = () => "found";
   readonly #spare = state(false);
   /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
-  readonly #idle = computed(() => !this.#spare.value && this.#inFlight.value === 0 && !this.#lost.value && !this.transport.occupied?.value);
+  readonly #idle = computed(
+    () => !this.#spare.value && this.#inFlight.value === 0 && !this.#lost.value && !this.transport.occupied?.value,
+  );
 
   constructor(
     readonly transport: Transport,
@@ -123,13 +126,19 @@ export class Client {
     return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
-  /** A request that nobody waits for, sent once it is in nobody's way: null where `signal` ended before that, and where it failed. */
+  /**
+   * A request that nobody waits for, sent once it is in nobody's way: null where `signal` ended before that, and where
+   * it failed.
+   */
   async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
     return (await this.spareAll([ask], signal))[0] ?? null;
   }
 
   /** Several of them in one go; each null where it failed, and none where `signal` ended before. */
-  async spareAll<K extends Kind>(asks: Extract<Ask, { kind: K }>[], signal: AbortSignal): Promise<(Result<K> | null)[]> {
+  async spareAll<K extends Kind>(
+    asks: Extract<Ask, { kind: K }>[],
+    signal: AbortSignal,
+  ): Promise<(Result<K> | null)[]> {
     const wanted = AbortSignal.any([signal, this.signal]);
     while (!wanted.aborted && !this.#idle.peek()) await until(this.#idle, wanted);
     if (wanted.aborted) return [];
@@ -142,7 +151,12 @@ export class Client {
     return `${this.#prefix}-${++this.#count}`;
   }
 
-  #send<K extends Kind>(asked: Extract<Ask, { kind: K }>, ended: () => void, id = this.#id(), cache = this.about()): Promise<Result<K>> {
+  #send<K extends Kind>(
+    asked: Extract<Ask, { kind: K }>,
+    ended: () => void,
+    id = this.#id(),
+    cache = this.about(),
+  ): Promise<Result<K>> {
     const padding = this.padding();
     const ask = padding === "found" || asked.kind === "give-up" ? asked : { ...asked, padding };
     return new Promise<Result<K>>((resolve, reject) => {
@@ -286,7 +300,10 @@ function labelled<R extends AnyReply>(reply: R): R {
 
 function asError(failure: Failure | null | undefined): RequestFailed {
   if (failure) return new RequestFailed(failure.code, legible(failure.message));
-  return new RequestFailed("bad-answer", "The kernel answered with something else than what was asked. Are its versions mixed?");
+  return new RequestFailed(
+    "bad-answer",
+    "The kernel answered with something else than what was asked. Are its versions mixed?",
+  );
 }
 
 /** float32 buffer → numbers; copied when it does not lie on a multiple of four. */

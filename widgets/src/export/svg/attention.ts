@@ -1,11 +1,13 @@
-// Attention matrices side by side, 60 mm each: tokens on both axes, and beneath what each source brings at the destination.
+// Attention matrices side by side, 60 mm each: tokens on both axes, and beneath what each source brings at the
+// destination.
+
+import { plain, side, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { isEmpty } from "../../draw/matrix";
 import { blocks, length, within } from "../../draw/plane";
-import { plain, side, signed } from "../../base/format";
 import type { Weighting } from "../../state/store";
 import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
-import { colourOf, type Colours, flatColourBar, tokenLabels, withUnit } from "./axes";
+import { type Colours, colourOf, flatColourBar, tokenLabels, withUnit } from "./axes";
 import { pixels } from "./pixels";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet } from "./sheet";
 import { cut, widthOf } from "./xml";
@@ -33,33 +35,74 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
   const bars = maps.some((map) => map.brings) ? [`bars: what each source brings to the ${setting.quantity}`] : [];
   const named = maps.flatMap(({ name }) => (name.length > NAME ? [name] : []));
   const parts = [...new Set(maps.map((map) => partWords(map, pool, setting.tokens.length).join("; ")).filter(Boolean))];
-  const top = sheet.heading("Attention", weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting), [...setting.source, setting.target, setting.place, ...parts, ...bars, ...named]) + 5;
+  const top =
+    sheet.heading(
+      "Attention",
+      weighting === "pattern" ? "each destination’s row sums to 1" : NAMES[weighting](setting),
+      [...setting.source, setting.target, setting.place, ...parts, ...bars, ...named],
+    ) + 5;
   const all = Math.max(0, ...maps.map((map) => limitOf(values(map))));
   const coloursOf = (map: AttentionMap | null): Colours => {
     const limit = map && ownRange ? limitOf(values(map)) : weighting === "pattern" && !ownRange ? 1 : all;
-    return weighting === "contribution" ? { kind: "diverging", low: -limit, high: limit } : { kind: "sequential", low: 0, high: limit };
+    return weighting === "contribution"
+      ? { kind: "diverging", low: -limit, high: limit }
+      : { kind: "sequential", low: 0, high: limit };
   };
   const tall = 12 + LABELS + SIDE + (maps.some((map) => map.brings) ? BRINGS + 8 : 0) + (ownRange ? 10 : 0) + 8;
   const largest = limitOf(maps.map(({ value }) => value ?? 0));
   maps.forEach((map, i) => {
-    panel(sheet, MARGIN + (i % across) * PANEL, top + Math.floor(i / across) * tall, map, values(map), coloursOf(map), ownRange, largest, setting);
+    panel(
+      sheet,
+      MARGIN + (i % across) * PANEL,
+      top + Math.floor(i / across) * tall,
+      map,
+      values(map),
+      coloursOf(map),
+      ownRange,
+      largest,
+      setting,
+    );
   });
   let end = top + Math.ceil(maps.length / across) * tall;
-  if (!ownRange) flatColourBar(sheet, MARGIN, (end += 2), coloursOf(null), weighting === "contribution" ? "contribution" : NAMES[weighting](setting)); // to what, the heading says
+  if (!ownRange)
+    flatColourBar(
+      sheet,
+      MARGIN,
+      (end += 2),
+      coloursOf(null),
+      weighting === "contribution" ? "contribution" : NAMES[weighting](setting),
+    ); // to what, the heading says
   return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
 }
 
 /** How large a map is drawn: a line of it is as thin as can be seen. */
 function extent({ rows, columns }: AttentionMap): { wide: number; tall: number } {
-  return { wide: length(columns) === 1 && length(rows) > 1 ? LINE : SIDE, tall: length(rows) === 1 && length(columns) > 1 ? LINE : SIDE };
+  return {
+    wide: length(columns) === 1 && length(rows) > 1 ? LINE : SIDE,
+    tall: length(rows) === 1 && length(columns) > 1 ? LINE : SIDE,
+  };
 }
 
-function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Float32Array, colours: Colours, ownRange: boolean, largest: number, setting: Setting): void {
+function panel(
+  sheet: Sheet,
+  x: number,
+  y: number,
+  map: AttentionMap,
+  values: Float32Array,
+  colours: Colours,
+  ownRange: boolean,
+  largest: number,
+  setting: Setting,
+): void {
   const { name, value, rows, columns, brings } = map;
   const { wide, tall } = extent(map);
   sheet.text(x, y, cut(name, NAME), { size: 7.5, bold: true, mono: true });
   const adds = value === null ? "" : signed(value, largest);
-  if (adds) sheet.text(x + widthOf(name, true) * 7.5 + 5, y, adds, { size: 7.5, fill: { "rs-plus": PLUS, "rs-minus": MINUS, "": MUTED }[side(adds)] });
+  if (adds)
+    sheet.text(x + widthOf(name, true) * 7.5 + 5, y, adds, {
+      size: 7.5,
+      fill: { "rs-plus": PLUS, "rs-minus": MINUS, "": MUTED }[side(adds)],
+    });
   sheet.text(x + LABELS + SIDE, y, "from (source)", { anchor: "end", fill: MUTED });
   const [left, top] = [x + LABELS, y + 4 + LABELS];
   const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) }; // of one position
@@ -68,17 +111,34 @@ function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Fl
   const written = (span: typeof rows, room: number, cell: number, marked: number | null): void => {
     const text = Math.min(6, Math.max(4, cell * 0.9));
     const tokens = setting.tokens.slice(span.start, span.stop);
-    for (const { at, text: token, bold } of tokenLabels(tokens, length(span), room, text, marked === null ? null : marked - span.start)) {
-      if (span === columns) sheet.text(left + (at + 0.5) * cell + 1.5, top - 3, token, { size: text, mono: true, rotate: -55, bold });
-      else sheet.text(left - 3, top + (at + 0.5) * cell + text * 0.35, token, { size: text, mono: true, anchor: "end", bold });
+    for (const { at, text: token, bold } of tokenLabels(
+      tokens,
+      length(span),
+      room,
+      text,
+      marked === null ? null : marked - span.start,
+    )) {
+      if (span === columns)
+        sheet.text(left + (at + 0.5) * cell + 1.5, top - 3, token, { size: text, mono: true, rotate: -55, bold });
+      else
+        sheet.text(left - 3, top + (at + 0.5) * cell + text * 0.35, token, {
+          size: text,
+          mono: true,
+          anchor: "end",
+          bold,
+        });
     }
   };
   written(columns, wide, unit.x, null);
   written(rows, tall, unit.y, setting.destination);
   sheet.text(x + 3, top + Math.max(tall, 40) / 2, "to (destination)", { anchor: "middle", rotate: -90, fill: MUTED });
-  const dest = setting.destination === null || !within(rows, setting.destination) ? null : setting.destination - rows.start;
+  const dest =
+    setting.destination === null || !within(rows, setting.destination) ? null : setting.destination - rows.start;
   if (dest !== null && unit.y >= 2)
-    sheet.path(`M${left} ${(top + dest * unit.y).toFixed(2)}h${wide}v${unit.y.toFixed(2)}h${-wide}z`, `fill="none" stroke="${INK}" stroke-width="0.7"`);
+    sheet.path(
+      `M${left} ${(top + dest * unit.y).toFixed(2)}h${wide}v${unit.y.toFixed(2)}h${-wide}z`,
+      `fill="none" stroke="${INK}" stroke-width="0.7"`,
+    );
   let below = top + tall + 6;
   if (brings) {
     bringsBars(sheet, left, below, brings);
@@ -90,7 +150,14 @@ function panel(sheet: Sheet, x: number, y: number, map: AttentionMap, values: Fl
   if (ownRange) flatColourBar(sheet, left, below + 6, colours, "");
 }
 
-function matrix(sheet: Sheet, left: number, top: number, map: AttentionMap, values: Float32Array, colours: Colours): void {
+function matrix(
+  sheet: Sheet,
+  left: number,
+  top: number,
+  map: AttentionMap,
+  values: Float32Array,
+  colours: Colours,
+): void {
   const { rows, columns, step, name } = map;
   const { wide, tall } = extent(map);
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
@@ -111,17 +178,28 @@ function matrix(sheet: Sheet, left: number, top: number, map: AttentionMap, valu
       for (let k = 0; k < across; k += 1) {
         const own = value(q, k);
         if (Number.isNaN(own)) continue;
-        sheet.rect(left + k * w + gap / 2, top + q * h + gap / 2, w - gap, h - gap, hex(colourOf(own, colours)), cell > 7 ? { radius: 0.8 } : {});
+        sheet.rect(
+          left + k * w + gap / 2,
+          top + q * h + gap / 2,
+          w - gap,
+          h - gap,
+          hex(colourOf(own, colours)),
+          cell > 7 ? { radius: 0.8 } : {},
+        );
       }
   });
 }
 
-/** “destinations 512–1023, sources 0–511” where that is not all; “each cell the strongest of 4 × 4” where it is not one. */
+/**
+ * “destinations 512–1023, sources 0–511” where that is not all; “each cell the strongest of 4 × 4” where it is not one.
+ */
 function partWords({ rows, columns, step }: AttentionMap, pool: AttentionPicture["pool"], positions: number): string[] {
   const all = length(rows) === positions && length(columns) === positions;
   return [
     ...(all ? [] : [`destinations ${rows.start}–${rows.stop - 1}, sources ${columns.start}–${columns.stop - 1}`]),
-    ...(step === 1 ? [] : [`down-sampled: each cell is the ${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`]),
+    ...(step === 1
+      ? []
+      : [`down-sampled: each cell is the ${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`]),
   ];
 }
 
@@ -135,7 +213,13 @@ function bringsBars(sheet: Sheet, left: number, top: number, brings: Float32Arra
       const height = limit > 0 && Number.isFinite(value) ? (Math.abs(value) / limit) * (BRINGS / 2) : 0;
       if (height < 0.1) return;
       const gap = cell > 3 ? 0.6 : 0;
-      sheet.rect(left + k * cell + gap / 2, value > 0 ? middle - height : middle, Math.max(0.3, cell - gap), height, value > 0 ? PLUS : MINUS);
+      sheet.rect(
+        left + k * cell + gap / 2,
+        value > 0 ? middle - height : middle,
+        Math.max(0.3, cell - gap),
+        height,
+        value > 0 ? PLUS : MINUS,
+      );
     });
   });
 }

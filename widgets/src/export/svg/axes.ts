@@ -1,10 +1,10 @@
 // Axes, colour bars and token labels of the figures.
-import { scaleLinear, type ScaleLinear } from "d3-scale";
+import { type ScaleLinear, scaleLinear } from "d3-scale";
+import { signed } from "../../base/format";
 import { layerTicks, percent } from "../../draw/axis";
 import { endsOf, isBeyond } from "../../draw/clipped";
 import { divergingRgb, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
-import { signed } from "../../base/format";
 import type { TokenAt } from "../pictures";
 import { MUTED, RULE, type Sheet } from "./sheet";
 import { cut, widthOf } from "./xml";
@@ -31,11 +31,19 @@ export function scaleOf(values: number[], { y, height }: Box): ScaleLinear<numbe
   const low = known.reduce((least, value) => Math.min(least, value), 0);
   const high = known.reduce((most, value) => Math.max(most, value), 0);
   const room = (high - low) * 0.06;
-  return scaleLinear().domain(low === high ? [-1, 1] : [low - room, high + room]).range([y + height, y]);
+  return scaleLinear()
+    .domain(low === high ? [-1, 1] : [low - room, high + room])
+    .range([y + height, y]);
 }
 
 /** The frame of the lens and the layers: zero, values up the left side, layers beneath. */
-export function layerAxes(sheet: Sheet, box: Box, scale: ScaleLinear<number, number>, layers: number, name: string): void {
+export function layerAxes(
+  sheet: Sheet,
+  box: Box,
+  scale: ScaleLinear<number, number>,
+  layers: number,
+  name: string,
+): void {
   for (const tick of scale.ticks(4)) {
     sheet.line(box.x - 2.5, scale(tick), box.x, scale(tick), MUTED);
     sheet.text(box.x - 4.5, scale(tick) + 2.2, number(tick), { anchor: "end", fill: MUTED });
@@ -65,12 +73,28 @@ export interface Colours {
 
 /** What a dot in a cell means, where there is one. */
 export function beyondLine(colours: Colours, values: Float32Array): string[] {
-  return values.some((value) => isBeyond(value, colours)) ? [`a dot: beyond the colours, which end at ±${signed(colours.high, colours.high).slice(1)}`] : [];
+  return values.some((value) => isBeyond(value, colours))
+    ? [`a dot: beyond the colours, which end at ±${signed(colours.high, colours.high).slice(1)}`]
+    : [];
 }
 
 /** The dot of a cell whose value lies beyond the colours. */
-export function beyondDot(sheet: Sheet, value: number, colours: Colours, x: number, y: number, width: number, height: number): void {
-  if (isBeyond(value, colours)) sheet.circle(x + width / 2, y + height / 2, Math.round(Math.min(1.6, 0.25 * Math.min(width, height)) * 100) / 100, inkOn(colourOf(value, colours)));
+export function beyondDot(
+  sheet: Sheet,
+  value: number,
+  colours: Colours,
+  x: number,
+  y: number,
+  width: number,
+  height: number,
+): void {
+  if (isBeyond(value, colours))
+    sheet.circle(
+      x + width / 2,
+      y + height / 2,
+      Math.round(Math.min(1.6, 0.25 * Math.min(width, height)) * 100) / 100,
+      inkOn(colourOf(value, colours)),
+    );
 }
 
 export function colourOf(value: number, { kind, low, high }: Colours): readonly [number, number, number] {
@@ -81,7 +105,9 @@ export function colourOf(value: number, { kind, low, high }: Colours): readonly 
 /** The scale's ends as they are written. */
 export function ends({ kind, low, high, values = new Float32Array(0) }: Colours): [string, string] {
   const plain = (value: number): string => number(Number(value.toPrecision(3)));
-  return kind === "diverging" && high > 0 ? endsOf(values, { low, high }, (value) => signed(value, high)) : [plain(low), plain(high)];
+  return kind === "diverging" && high > 0
+    ? endsOf(values, { low, high }, (value) => signed(value, high))
+    : [plain(low), plain(high)];
 }
 
 /** An upright colour bar with its ends, and what it measures beside it. Takes some 45 points of width. */
@@ -112,7 +138,13 @@ export function flatColourBar(sheet: Sheet, x: number, y: number, colours: Colou
 }
 
 /** Token labels along an axis, thinned out when there are many; the destination's is always there, and bold. */
-export function tokenLabels(tokens: TokenAt[], count: number, room: number, size: number, marked: number | null): { at: number; text: string; bold: boolean }[] {
+export function tokenLabels(
+  tokens: TokenAt[],
+  count: number,
+  room: number,
+  size: number,
+  marked: number | null,
+): { at: number; text: string; bold: boolean }[] {
   const step = Math.max(1, Math.ceil((count * size * 1.05) / room));
   const labels: { at: number; text: string; bold: boolean }[] = [];
   for (let at = 0; at < count; at += 1) {

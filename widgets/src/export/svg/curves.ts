@@ -1,8 +1,9 @@
-// The logit lens as a curve and the layers as bars, on the same axis of layers. In the mean over prompts with their spread.
-import { line, area } from "d3-shape";
+// The logit lens as a curve and the layers as bars, on the same axis of layers. In the mean over prompts with their
+// spread.
+import { area, line } from "d3-shape";
+import { signed } from "../../base/format";
 import { bars, lensX, percent } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
-import { signed } from "../../base/format";
 import type { LayersPicture, LensPicture, Setting, Valued } from "../pictures";
 import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
 import { GREY, INK, MINUS, MUTED, PLUS, Sheet, SINGLE } from "./sheet";
@@ -10,7 +11,12 @@ import { widthOf } from "./xml";
 
 const LEFT = 36;
 
-const captionOf = ({ source, target, place }: Setting, ...more: string[]): string[] => [...source, target, place, ...more];
+const captionOf = ({ source, target, place }: Setting, ...more: string[]): string[] => [
+  ...source,
+  target,
+  place,
+  ...more,
+];
 function spreadOf(rows: Valued[], what: string, { prompts }: Setting): string[] {
   return rows.some((row) => row.std !== null) ? [`${what}: ± one standard deviation over the ${prompts} prompts`] : [];
 }
@@ -19,28 +25,55 @@ const ends = (rows: Valued[]): number[] => rows.flatMap(({ value, std }) => [val
 export function lensFigure({ points, norm }: LensPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
   const convention = norm === "frozen" ? "final norm’s scale held fixed" : "final norm recomputed at each point";
-  const top = sheet.heading("Logit lens", `${setting.quantity} after each sublayer`, captionOf(setting, convention, ...spreadOf(points, "band", setting)));
+  const top = sheet.heading(
+    "Logit lens",
+    `${setting.quantity} after each sublayer`,
+    captionOf(setting, convention, ...spreadOf(points, "band", setting)),
+  );
   const box: Box = { x: LEFT, y: top, width: SINGLE - LEFT - 34, height: 112 };
   const scale = scaleOf(ends(points), box);
   layerAxes(sheet, box, scale, setting.layers, withUnit(setting.quantity));
-  const x = (_: Valued, i: number): number => box.x + (percent(lensX(points[i]?.name ?? "", i, points.length, setting.layers), setting.layers) / 100) * box.width;
+  const x = (_: Valued, i: number): number =>
+    box.x + (percent(lensX(points[i]?.name ?? "", i, points.length, setting.layers), setting.layers) / 100) * box.width;
   const known = (point: Valued): boolean => Number.isFinite(point.value);
   const decimals = 2;
   if (points.some((point) => point.std !== null)) {
-    const band = area<Valued>().digits(decimals).x(x).defined(known).y0(({ value, std }) => scale(value - (std ?? 0))).y1(({ value, std }) => scale(value + (std ?? 0)));
+    const band = area<Valued>()
+      .digits(decimals)
+      .x(x)
+      .defined(known)
+      .y0(({ value, std }) => scale(value - (std ?? 0)))
+      .y1(({ value, std }) => scale(value + (std ?? 0)));
     sheet.path(band(points) ?? "", `fill="${INK}" fill-opacity="0.12"`);
   }
-  const curve = line<Valued>().digits(decimals).x(x).defined(known).y(({ value }) => scale(value));
+  const curve = line<Valued>()
+    .digits(decimals)
+    .x(x)
+    .defined(known)
+    .y(({ value }) => scale(value));
   sheet.path(curve(points) ?? "", `class="curve" fill="none" stroke="${INK}" stroke-width="1" stroke-linejoin="round"`);
-  sheet.group("points", () => points.forEach((point, i) => known(point) && sheet.circle(x(point, i), scale(point.value), 0.9, INK)));
+  sheet.group("points", () =>
+    points.forEach((point, i) => known(point) && sheet.circle(x(point, i), scale(point.value), 0.9, INK)),
+  );
   const last = points.at(-1);
-  if (last && known(last)) sheet.text(x(last, points.length - 1) + 4, scale(last.value) + 2.3, signed(last.value, limitOf(points.map(({ value }) => value))), { bold: true });
+  if (last && known(last))
+    sheet.text(
+      x(last, points.length - 1) + 4,
+      scale(last.value) + 2.3,
+      signed(last.value, limitOf(points.map(({ value }) => value))),
+      { bold: true },
+    );
   return sheet.end(box.y + box.height + 24, `Logit lens: ${setting.quantity}`);
 }
 
 export function layersFigure({ rows }: LayersPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
-  const top = sheet.heading("Layers", `what each adds to the ${setting.quantity}`, captionOf(setting, ...spreadOf(rows, "lines", setting))) + 3;
+  const top =
+    sheet.heading(
+      "Layers",
+      `what each adds to the ${setting.quantity}`,
+      captionOf(setting, ...spreadOf(rows, "lines", setting)),
+    ) + 3;
   const places = bars(rows.map((row) => row.name));
   const others = places.some((bar) => bar.kind === "other");
   key(sheet, top, others);
@@ -55,12 +88,27 @@ export function layersFigure({ rows }: LayersPicture, setting: Setting): string 
       const [from, to] = [at(bar.from), at(bar.to)];
       const gap = (to - from) * 0.12;
       const fill = bar.kind === "attention" ? (value < 0 ? MINUS : PLUS) : bar.kind === "mlp" ? GREY : "#ffffff";
-      sheet.rect(from + gap, Math.min(scale(0), scale(value)), to - from - 2 * gap, Math.abs(scale(value) - scale(0)), fill, bar.kind === "other" ? { stroke: GREY } : {});
+      sheet.rect(
+        from + gap,
+        Math.min(scale(0), scale(value)),
+        to - from - 2 * gap,
+        Math.abs(scale(value) - scale(0)),
+        fill,
+        bar.kind === "other" ? { stroke: GREY } : {},
+      );
     }
   });
   for (const bar of places) {
     const { value = NaN, std = null } = rows[bar.index] ?? {};
-    if (std !== null && Number.isFinite(value)) sheet.line(at((bar.from + bar.to) / 2), scale(value - std), at((bar.from + bar.to) / 2), scale(value + std), INK, 0.45);
+    if (std !== null && Number.isFinite(value))
+      sheet.line(
+        at((bar.from + bar.to) / 2),
+        scale(value - std),
+        at((bar.from + bar.to) / 2),
+        scale(value + std),
+        INK,
+        0.45,
+      );
   }
   return sheet.end(box.y + box.height + 24, `Layers: what each adds to the ${setting.quantity}`);
 }

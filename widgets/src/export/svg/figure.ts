@@ -7,13 +7,21 @@ import { positionsFigure, promptsFigure, tokenLensFigure } from "./maps";
 
 export function figure(picture: Picture, setting: Setting): string {
   switch (picture.picture) {
-    case "lens": return lensFigure(picture, setting);
-    case "layers": return layersFigure(picture, setting);
-    case "heads": return headsFigure(picture, setting);
-    case "ranking": return rankingFigure(picture, setting);
-    case "attention": return attentionFigure(picture, setting);
-    case "positions": return positionsFigure(picture, setting);
-    case "token-lens": return tokenLensFigure(picture, setting);
-    case "prompts": return promptsFigure(picture, setting);
+    case "lens":
+      return lensFigure(picture, setting);
+    case "layers":
+      return layersFigure(picture, setting);
+    case "heads":
+      return headsFigure(picture, setting);
+    case "ranking":
+      return rankingFigure(picture, setting);
+    case "attention":
+      return attentionFigure(picture, setting);
+    case "positions":
+      return positionsFigure(picture, setting);
+    case "token-lens":
+      return tokenLensFigure(picture, setting);
+    case "prompts":
+      return promptsFigure(picture, setting);
   }
 }

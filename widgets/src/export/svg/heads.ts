@@ -1,16 +1,20 @@
 // The head map, layer × head, coloured by what each head adds or by a score; and the ranking as bars.
+
+import { headName, signed } from "../../base/format";
 import { layerTicks } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
-import { headName, signed } from "../../base/format";
 import type { HeadsPicture, RankingPicture, Setting } from "../pictures";
-import { axisNames, beyondDot, beyondLine, type Box, colourBar, type Colours, colourOf, withUnit } from "./axes";
+import { axisNames, type Box, beyondDot, beyondLine, type Colours, colourBar, colourOf, withUnit } from "./axes";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
 import { cut } from "./xml";
 
 const LEFT = 32;
 const RIGHT = 52;
 
-export function headsFigure({ layers, heads, values, score, pinned, limit = limitOf(values.subarray(0, layers * heads)) }: HeadsPicture, setting: Setting): string {
+export function headsFigure(
+  { layers, heads, values, score, pinned, limit = limitOf(values.subarray(0, layers * heads)) }: HeadsPicture,
+  setting: Setting,
+): string {
   const shown = score ? score.values : values;
   const colours: Colours = score
     ? { kind: score.low < 0 ? "diverging" : "sequential", low: score.low, high: score.high }
@@ -19,19 +23,33 @@ export function headsFigure({ layers, heads, values, score, pinned, limit = limi
   const what = score ? `${score.name} score` : `what each adds to the ${setting.quantity}`;
   const about = score ? [score.meaning] : [setting.target, setting.place]; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
-  const empty = shown.subarray(0, layers * heads).some(Number.isNaN) ? [`empty: ${score ? "cannot be told" : "no attention in this layer"}`] : [];
-  const y = sheet.heading("Heads", what, [...setting.source, ...about, ...marked, ...empty, ...(colours.values ? beyondLine(colours, colours.values) : [])]);
+  const empty = shown.subarray(0, layers * heads).some(Number.isNaN)
+    ? [`empty: ${score ? "cannot be told" : "no attention in this layer"}`]
+    : [];
+  const y = sheet.heading("Heads", what, [
+    ...setting.source,
+    ...about,
+    ...marked,
+    ...empty,
+    ...(colours.values ? beyondLine(colours, colours.values) : []),
+  ]);
   const room = SINGLE - LEFT - RIGHT;
   const tall = Math.min(205 / layers, Math.max(room / heads, 205 / layers / 3), 22);
   const broad = Math.min(room / heads, tall * 3);
   const box: Box = { x: LEFT, y, width: broad * heads, height: tall * layers };
   const gap = Math.min(broad, tall) > 6 ? 0.8 : Math.min(broad, tall) > 3 ? 0.4 : 0;
-  const place = (layer: number, head: number): [number, number, number, number] => [box.x + head * broad, box.y + layer * tall, broad - gap, tall - gap];
+  const place = (layer: number, head: number): [number, number, number, number] => [
+    box.x + head * broad,
+    box.y + layer * tall,
+    broad - gap,
+    tall - gap,
+  ];
   sheet.group("cells", () => {
     for (let i = 0; i < layers * heads; i += 1) {
       const value = shown[i] ?? NaN;
       const at = place(Math.floor(i / heads), i % heads);
-      if (Number.isNaN(value)) sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention in this layer
+      if (Number.isNaN(value))
+        sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention in this layer
       else {
         sheet.rect(...at, hex(colourOf(value, colours)));
         if (colours.values) beyondDot(sheet, value, colours, ...at);
@@ -43,14 +61,26 @@ export function headsFigure({ layers, heads, values, score, pinned, limit = limi
       const [layer, head] = [Math.floor(i / heads), i % heads];
       if (!pinned.includes(headName(layer, head))) continue;
       const [x, top, width, height] = place(layer, head);
-      sheet.path(`M${(x - 0.4).toFixed(2)} ${(top - 0.4).toFixed(2)}h${(width + 0.8).toFixed(2)}v${(height + 0.8).toFixed(2)}h${(-width - 0.8).toFixed(2)}z`, `fill="none" stroke="${INK}" stroke-width="1"`);
+      sheet.path(
+        `M${(x - 0.4).toFixed(2)} ${(top - 0.4).toFixed(2)}h${(width + 0.8).toFixed(2)}v${(height + 0.8).toFixed(2)}h${(-width - 0.8).toFixed(2)}z`,
+        `fill="none" stroke="${INK}" stroke-width="1"`,
+      );
     }
   });
-  for (const layer of layerTicks(layers, 12)) sheet.text(box.x - 4, box.y + (layer + 0.5) * tall + 2.2, String(layer), { anchor: "end", fill: MUTED });
-  for (const head of layerTicks(heads, 16)) sheet.text(box.x + (head + 0.5) * broad, box.y + box.height + 9, String(head), { anchor: "middle", fill: MUTED });
+  for (const layer of layerTicks(layers, 12))
+    sheet.text(box.x - 4, box.y + (layer + 0.5) * tall + 2.2, String(layer), { anchor: "end", fill: MUTED });
+  for (const head of layerTicks(heads, 16))
+    sheet.text(box.x + (head + 0.5) * broad, box.y + box.height + 9, String(head), { anchor: "middle", fill: MUTED });
   axisNames(sheet, box, "head", "layer");
   const length = Math.max(40, Math.min(box.height, 130));
-  colourBar(sheet, box.x + box.width + 10, box.y, length, colours, score ? `${score.name} score` : withUnit(setting.quantity));
+  colourBar(
+    sheet,
+    box.x + box.width + 10,
+    box.y,
+    length,
+    colours,
+    score ? `${score.name} score` : withUnit(setting.quantity),
+  );
   return sheet.end(Math.max(box.y + box.height + 24, box.y + length + MARGIN), `Heads: ${what}`);
 }
 
@@ -58,17 +88,38 @@ const LINE = 11;
 
 export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
-  const spread = rows.some((row) => row.std !== null) ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`] : [];
-  const top = sheet.heading(`Top ${of}`, `what each adds to the ${setting.quantity}`, [...setting.source, setting.target, setting.place, ...spread]) + 4;
+  const spread = rows.some((row) => row.std !== null)
+    ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`]
+    : [];
+  const top =
+    sheet.heading(`Top ${of}`, `what each adds to the ${setting.quantity}`, [
+      ...setting.source,
+      setting.target,
+      setting.place,
+      ...spread,
+    ]) + 4;
   const names = of === "heads" ? 30 : 46;
-  const box: Box = { x: MARGIN + names, y: top - 6, width: SINGLE - 2 * MARGIN - names - 34, height: rows.length * LINE };
+  const box: Box = {
+    x: MARGIN + names,
+    y: top - 6,
+    width: SINGLE - 2 * MARGIN - names - 34,
+    height: rows.length * LINE,
+  };
   const reach = (side: 1 | -1): number => Math.max(0, ...rows.map(({ value, std }) => side * value + (std ?? 0)));
   const [low, high] = [-reach(-1), reach(1)];
   const scale = (value: number): number => box.x + ((value - low) / (high - low || 1)) * box.width;
   const largest = limitOf(rows.map(({ value }) => value));
   sheet.line(scale(0), box.y, scale(0), box.y + box.height, MUTED);
   sheet.group("bars", () => {
-    rows.forEach(({ value }, i) => sheet.rect(Math.min(scale(0), scale(value)), box.y + i * LINE + 2.2, Math.abs(scale(value) - scale(0)), LINE - 4.4, value < 0 ? MINUS : PLUS));
+    rows.forEach(({ value }, i) =>
+      sheet.rect(
+        Math.min(scale(0), scale(value)),
+        box.y + i * LINE + 2.2,
+        Math.abs(scale(value) - scale(0)),
+        LINE - 4.4,
+        value < 0 ? MINUS : PLUS,
+      ),
+    );
   });
   rows.forEach(({ name, value, std }, i) => {
     const y = box.y + i * LINE + LINE / 2;

@@ -4,7 +4,12 @@ import type { Rgb } from "../../draw/colours";
 const MOST = 1500;
 
 /** A data address; "" where there is no canvas. Larger ones show the value that is farthest from zero among several. */
-export function pixels(down: number, across: number, value: (row: number, column: number) => number, colour: (value: number) => Rgb): string {
+export function pixels(
+  down: number,
+  across: number,
+  value: (row: number, column: number) => number,
+  colour: (value: number) => Rgb,
+): string {
   const [rows, columns] = [Math.min(down, MOST), Math.min(across, MOST)];
   const peaks = new Float32Array(rows * columns).fill(NaN);
   for (let q = 0; q < down; q += 1) {

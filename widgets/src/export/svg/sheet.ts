@@ -27,7 +27,8 @@ export interface Style {
 }
 
 const round = (value: number): string => String(Math.round(value * 100) / 100 || 0);
-export const hex = ([r, g, b]: Rgb): string => `#${[r, g, b].map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+export const hex = ([r, g, b]: Rgb): string =>
+  `#${[r, g, b].map((part) => part.toString(16).padStart(2, "0")).join("")}`;
 
 export class Sheet {
   readonly #parts: string[] = [];
@@ -35,12 +36,23 @@ export class Sheet {
 
   constructor(readonly width: number) {}
 
-  rect(x: number, y: number, width: number, height: number, fill: string, more: { stroke?: string; radius?: number } = {}): void {
+  rect(
+    x: number,
+    y: number,
+    width: number,
+    height: number,
+    fill: string,
+    more: { stroke?: string; radius?: number } = {},
+  ): void {
     const stroke = more.stroke ? ` stroke="${more.stroke}" stroke-width="0.6"` : "";
-    this.#parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`);
+    this.#parts.push(
+      `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
+    );
   }
   line(x1: number, y1: number, x2: number, y2: number, stroke = RULE, width = 0.5): void {
-    this.#parts.push(`<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" stroke-width="${width}"/>`);
+    this.#parts.push(
+      `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" stroke-width="${width}"/>`,
+    );
   }
   path(d: string, attributes: string): void {
     this.#parts.push(`<path d="${d}" ${attributes}/>`);
@@ -49,13 +61,25 @@ export class Sheet {
     this.#parts.push(`<circle cx="${round(x)}" cy="${round(y)}" r="${radius}" fill="${fill}"/>`);
   }
   image(x: number, y: number, width: number, height: number, address: string): void {
-    this.#parts.push(`<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`);
+    this.#parts.push(
+      `<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`,
+    );
   }
   /** Parts keep to themselves: right-to-left text must not turn what stands beside it. */
-  text(x: number, y: number, text: string | string[], { size = 6.5, anchor = "start", fill = INK, bold = false, mono = false, rotate = 0 }: Style = {}): void {
+  text(
+    x: number,
+    y: number,
+    text: string | string[],
+    { size = 6.5, anchor = "start", fill = INK, bold = false, mono = false, rotate = 0 }: Style = {},
+  ): void {
     const attributes = [
-      rotate === 0 ? `x="${round(x)}" y="${round(y)}"` : `transform="translate(${round(x)} ${round(y)}) rotate(${rotate})"`,
-      `font-size="${size}" fill="${fill}"`, anchor === "start" ? "" : `text-anchor="${anchor}"`, bold ? 'font-weight="600"' : "", mono ? `font-family="${MONO}"` : "",
+      rotate === 0
+        ? `x="${round(x)}" y="${round(y)}"`
+        : `transform="translate(${round(x)} ${round(y)}) rotate(${rotate})"`,
+      `font-size="${size}" fill="${fill}"`,
+      anchor === "start" ? "" : `text-anchor="${anchor}"`,
+      bold ? 'font-weight="600"' : "",
+      mono ? `font-family="${MONO}"` : "",
     ];
     const spans = [text].flat().map((part) => `<tspan style="unicode-bidi:isolate">${xml(part)}</tspan>`);
     this.#parts.push(`<text ${attributes.filter(Boolean).join(" ")} direction="ltr">${spans.join(" · ")}</text>`);
@@ -69,14 +93,22 @@ export class Sheet {
   /** Its id, to fill with. From 0 % to 100 %, left to right or bottom to top. */
   gradient(id: string, upright: boolean, colourAt: (t: number) => Rgb): string {
     if (!this.#defined.has(id)) {
-      const stops = Array.from({ length: 33 }, (_, i) => `<stop offset="${round((i / 32) * 100)}%" stop-color="${hex(colourAt(i / 32))}"/>`);
-      this.#parts.push(`<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" y2="0">${stops.join("")}</linearGradient></defs>`);
+      const stops = Array.from(
+        { length: 33 },
+        (_, i) => `<stop offset="${round((i / 32) * 100)}%" stop-color="${hex(colourAt(i / 32))}"/>`,
+      );
+      this.#parts.push(
+        `<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" y2="0">${stops.join("")}</linearGradient></defs>`,
+      );
       this.#defined.add(id);
     }
     return `url(#${id})`;
   }
 
-  /** What it is, in bold and in words; beneath it the caption, in as many lines as it needs. Returns where the picture may begin. */
+  /**
+   * What it is, in bold and in words; beneath it the caption, in as many lines as it needs. Returns where the picture
+   * may begin.
+   */
   heading(name: string, words: string, caption: string[]): number {
     let y = MARGIN + 7.5;
     this.text(MARGIN, y, name, { size: 8, bold: true });
@@ -103,7 +135,10 @@ ${this.#parts.join("\n")}
 
 const LONGEST = 400;
 
-/** Parts of a caption in lines of at most `room` (in units of the text's size), broken between parts, else between words. */
+/**
+ * Parts of a caption in lines of at most `room` (in units of the text's size), broken between parts, else between
+ * words.
+ */
 function wrapped(parts: string[], room: number): string[][] {
   const lines: string[][] = [];
   for (const part of parts.flatMap((text) => words(cut(text, LONGEST), room))) {

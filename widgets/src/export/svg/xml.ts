@@ -1,4 +1,5 @@
-// Text into XML, whatever it holds: what XML forbids, or a reader would not see, becomes a visible sign; long texts are cut.
+// Text into XML, whatever it holds: what XML forbids, or a reader would not see, becomes a visible sign; long texts are
+// cut.
 import { legible, sign } from "../../base/legible";
 
 /** Each text is in an element of its own, which isolates it: the characters that do the same elsewhere go. */
@@ -9,7 +10,9 @@ function legibleIn(text: string): string {
 const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
 export function xml(text: string): string {
-  return legibleIn(text).replace(/[\n\r\t]/g, sign).replace(/[&<>"']/g, (c) => ENTITIES[c] ?? c);
+  return legibleIn(text)
+    .replace(/[\n\r\t]/g, sign)
+    .replace(/[&<>"']/g, (c) => ENTITIES[c] ?? c);
 }
 
 /** At most `most` characters wide; East Asian ones and emoji count as two. */
@@ -27,12 +30,25 @@ export function cut(text: string, most: number): string {
 }
 
 function wide(c: string): boolean {
-  return /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u.test(c);
+  return /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u.test(
+    c,
+  );
 }
 
 /** How wide a text is about, in units of its size: a page without a browser cannot measure. */
 export function widthOf(text: string, mono = false): number {
   let width = 0;
-  for (const c of text) width += /\p{M}/u.test(c) ? 0 : wide(c) ? 1.1 : mono ? 0.602 : /[iljtfr .,:;·|()[\]]/.test(c) ? 0.34 : /[A-Zmw0-9%+−×∗]/.test(c) ? 0.64 : 0.56;
+  for (const c of text)
+    width += /\p{M}/u.test(c)
+      ? 0
+      : wide(c)
+        ? 1.1
+        : mono
+          ? 0.602
+          : /[iljtfr .,:;·|()[\]]/.test(c)
+            ? 0.34
+            : /[A-Zmw0-9%+−×∗]/.test(c)
+              ? 0.64
+              : 0.56;
   return width;
 }

@@ -2,15 +2,20 @@
 import { computed, untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keys";
 import { child, element, watch } from "../../base/lifetime";
+import type { ReadCards } from "./attention-cards";
 import type { AttentionRoom } from "./attention-room";
 import { type Card, createCard } from "./card";
-import type { ReadCards } from "./attention-cards";
 import { mountThumbnails } from "./thumbnails";
 
 export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadCards {
   const { store } = room;
   const inSight = room.inSight("all");
-  const hint = element("div", "rs-card rs-placeholder", {}, element("div", "rs-placeholder-box", {}, element("p", "", {}, "Hover over a head to enlarge it; click to pin it.")));
+  const hint = element(
+    "div",
+    "rs-card rs-placeholder",
+    {},
+    element("div", "rs-placeholder-box", {}, element("p", "", {}, "Hover over a head to enlarge it; click to pin it.")),
+  );
   const place = element("div", "rs-enlarged-head", { tabindex: "-1" }, hint);
   const box = element("div", "rs-thumbnails", { role: "group", "aria-label": "All heads" });
   parent.append(place, box);

@@ -1,4 +1,5 @@
-// The cards side by side: the pinned heads in pin order, then one preview slot, always last and always of the same size.
+// The cards side by side: the pinned heads in pin order, then one preview slot, always last and always of the same
+// size.
 import { untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keys";
 import { child, element, watch } from "../../base/lifetime";
@@ -17,12 +18,24 @@ export type ReadCards = () => Seen[];
 export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadCards {
   const { store } = room;
   const inSight = room.inSight("matrix");
-  const placeholder = element("div", "rs-card rs-placeholder", {},
-    element("div", "rs-placeholder-box", {},
+  const placeholder = element(
+    "div",
+    "rs-card rs-placeholder",
+    {},
+    element(
+      "div",
+      "rs-placeholder-box",
+      {},
       element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
       element("p", "rs-placeholder-line", {}, "Hover over another head to compare it."),
-      element("p", "rs-placeholder-more", {},
-        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.")));
+      element(
+        "p",
+        "rs-placeholder-more",
+        {},
+        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.",
+      ),
+    ),
+  );
   row.append(placeholder);
   row.tabIndex = -1;
   const lay = mountSlots(row, store, signal);
@@ -82,5 +95,8 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     if (!same || heads.includes(store.preview.peek() ?? "")) lay();
   }
 
-  return () => [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap((card) => card.seen() ?? []);
+  return () =>
+    [...store.heads.peek().flatMap((head) => pinned.get(head) ?? []), ...(preview ? [preview] : [])].flatMap(
+      (card) => card.seen() ?? [],
+    );
 }

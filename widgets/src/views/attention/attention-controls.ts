@@ -1,8 +1,8 @@
 // Beside the tabs: how attention is presented, how it is weighted, how far the colours go, and the scale itself.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { stepOf } from "../../draw/plane";
 import { watch } from "../../base/lifetime";
+import { stepOf } from "../../draw/plane";
 import type { Presentation, Store, Weighting } from "../../state/store";
 import type { AttentionRoom } from "./attention-room";
 import { gradient, meaningOf, NAMES, UNITS, WEIGHTINGS, written } from "./attention-scale";
@@ -18,7 +18,11 @@ const RANGES: [own: boolean, string, string][] = [
 ];
 
 const POOLS: [Store["pool"]["value"], string, string][] = [
-  ["peak", "strongest", "This prompt is long: each cell of a whole matrix stands for a block of them, by the one that is farthest from zero, so that no peak is lost"],
+  [
+    "peak",
+    "strongest",
+    "This prompt is long: each cell of a whole matrix stands for a block of them, by the one that is farthest from zero, so that no peak is lost",
+  ],
   ["mean", "mean", "This prompt is long: each cell of a whole matrix stands for a block of them, by their mean"],
 ];
 
@@ -35,18 +39,27 @@ export function mountAttentionControls(controls: HTMLElement, room: AttentionRoo
     const diverging = weighting === "contribution";
     const limit = limits.shared(weighting);
     const end = own ? "max" : limit === 0 ? "" : weighting === "pattern" ? "1" : written(weighting, limit);
-    const says = own ? "Each picture’s colours end at its own largest value" : "What the colours mean, for all pictures in sight";
+    const says = own
+      ? "Each picture’s colours end at its own largest value"
+      : "What the colours mean, for all pictures in sight";
     render(
       html`<div class="rs-switch" role="group" aria-label="Presentation">
           ${PRESENTATIONS.map(([name, label, tip]) => button(label, tip, store.presentation.value === name, () => (store.presentation.value = name)))}</div>
         <div class="rs-switch" role="group" aria-label="Weighting">
           ${WEIGHTINGS.map((name: Weighting) => button(NAMES[name], meaningOf(name, store), weighting === name, () => (store.weighting.value = name)))}</div>
-        ${long.value ? html`<div class="rs-switch" role="group" aria-label="Down-sampling">
-          ${POOLS.map(([pool, label, tip]) => button(label, tip, store.pool.value === pool, () => (store.pool.value = pool)))}</div>` : nothing}
+        ${
+          long.value
+            ? html`<div class="rs-switch" role="group" aria-label="Down-sampling">
+          ${POOLS.map(([pool, label, tip]) => button(label, tip, store.pool.value === pool, () => (store.pool.value = pool)))}</div>`
+            : nothing
+        }
         <div class="rs-range">
-          <div class="rs-switch" role="group" aria-label="Colour range">${RANGES.map(([value, label, tip]) => button(label, tip, own === value, () => (store.ownRange.value = value)))}</div>
-          <div class="rs-scale" role="img" title=${says} aria-label=${`Colour scale: ${NAMES[weighting]} from ${diverging ? `minus ${end}` : "0"} to ${end}`}>
-            <span>${diverging ? (end ? `−${end.replace(/^\+/, "")}` : nothing) : "0"}</span><i style="background-image:${gradient(weighting, store.theme.value)}"></i><span>${end} <small>${UNITS[weighting]}</small></span></div>
+          <div class="rs-switch" role="group"
+              aria-label="Colour range">${RANGES.map(([value, label, tip]) => button(label, tip, own === value, () => (store.ownRange.value = value)))}</div>
+          <div class="rs-scale" role="img" title=${says}
+              aria-label=${`Colour scale: ${NAMES[weighting]} from ${diverging ? `minus ${end}` : "0"} to ${end}`}>
+            <span>${diverging ? (end ? `−${end.replace(/^\+/, "")}` : nothing) : "0"}</span><i
+                style="background-image:${gradient(weighting, store.theme.value)}"></i><span>${end} <small>${UNITS[weighting]}</small></span></div>
         </div>`,
       controls,
     );

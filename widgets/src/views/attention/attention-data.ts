@@ -1,12 +1,14 @@
-// Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw at once.
-// Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it is looked at.
-import { type Client, float32, RequestFailed, type Result, words16 } from "../../wire/client";
-import { halves } from "../../wire/half";
-import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
+// Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw
+// at once. Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it
+// is looked at.
+
 import { parseHead } from "../../base/format";
-import type { AttentionBuffer, ReadAttention } from "../../wire/protocol.gen";
+import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
 import type { Position, Store, Weighting } from "../../state/store";
 import { targetKey } from "../../state/target";
+import { type Client, float32, RequestFailed, type Result, words16 } from "../../wire/client";
+import { halves } from "../../wire/half";
+import type { AttentionBuffer, ReadAttention } from "../../wire/protocol.gen";
 
 export type Pool = "peak" | "mean";
 export type Maps = Partial<Record<Weighting, Float32Array>>;
@@ -52,7 +54,9 @@ export class AttentionStore {
   /** Identifies what a head's attention depends on; reading it in an effect subscribes to all of it. */
   key(head: string): string {
     const { source, prompt, locked, target, pool, settled } = this.store;
-    return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(" ");
+    return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(
+      " ",
+    );
   }
 
   /** What is there with this weighting. */
@@ -68,11 +72,15 @@ export class AttentionStore {
     return this.#kept.get(this.key(head))?.maps[weighting] !== undefined;
   }
 
-  /** Null when overtaken by a newer request of the same lane. Who asks for what another lane is waiting for waits with it. */
+  /**
+   * Null when overtaken by a newer request of the same lane. Who asks for what another lane is waiting for waits with
+   * it.
+   */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
-    // Where each request is seen, what is there is not asked for again: whether the cache has changed is seen after each cell.
+    // Where each request is seen, what is there is not asked for again: whether the cache has changed is seen after
+    // each cell.
     const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
     if (kept) return kept;
     const question = `${key} ${weighting}`;
@@ -94,7 +102,8 @@ export class AttentionStore {
 
   async #read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const ask = this.#ask(head, weighting);
-    const result = ask && (await this.client.latest(lane, ask).catch((error: unknown) => this.#refuse(key, weighting, error)));
+    const result =
+      ask && (await this.client.latest(lane, ask).catch((error: unknown) => this.#refuse(key, weighting, error)));
     return result ? this.#keep(key, attentionOf(result, ask.position), weighting) : null;
   }
 
@@ -107,13 +116,19 @@ export class AttentionStore {
     throw error;
   }
 
-  /** Asks ahead of need, in one go, once nothing else is asked; whether it came. It drives nothing out: where there is no more room, it is not kept. */
+  /**
+   * Asks ahead of need, in one go, once nothing else is asked; whether it came. It drives nothing out: where there is
+   * no more room, it is not kept.
+   */
   async readAhead(heads: string[], weighting: Weighting, signal: AbortSignal): Promise<boolean> {
     const wanted = heads.flatMap((head) => {
       const ask = this.#ask(head, weighting);
       return ask ? [{ key: this.key(head), ask }] : [];
     });
-    const results = await this.client.spareAll(wanted.map(({ ask }) => ask), signal);
+    const results = await this.client.spareAll(
+      wanted.map(({ ask }) => ask),
+      signal,
+    );
     wanted.forEach(({ key, ask }, i) => {
       const result = results[i];
       if (!result) return;
@@ -131,7 +146,13 @@ export class AttentionStore {
   }
 
   /** What a token reads, or what reads it, cell by cell; null when overtaken. `there` may be subscribed to. */
-  async line(lane: string, head: string, weighting: Weighting, direction: Direction, token: number): Promise<Maps | null> {
+  async line(
+    lane: string,
+    head: string,
+    weighting: Weighting,
+    direction: Direction,
+    token: number,
+  ): Promise<Maps | null> {
     const key = this.#lineKey(head, weighting, direction, token);
     const kept = this.#lines.get(key);
     if (kept) return kept;
@@ -162,7 +183,16 @@ export class AttentionStore {
     const { target, prompt, chosenPosition, pool, settled } = this.store;
     if (!at || !settled.peek()) return null;
     const coarse = pool.peek() === "mean" ? { pool: "mean" as const } : {};
-    return { kind: "attention", ...at, target: target.peek(), prompt: prompt.peek(), position: chosenPosition.peek(), weighting, ...coarse, ...part };
+    return {
+      kind: "attention",
+      ...at,
+      target: target.peek(),
+      prompt: prompt.peek(),
+      position: chosenPosition.peek(),
+      weighting,
+      ...coarse,
+      ...part,
+    };
   }
 
   /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
@@ -200,7 +230,14 @@ function attentionOf(result: Result<"attention">, position: Position = "last"): 
     const at = parts.findIndex(({ what }) => what === name);
     return at < 0 ? null : float32(result.buffers[at]);
   };
-  return { ...paneOf(result), size: positions, reads: row("reads"), brings: row("brings"), locked: position === "last" ? null : position, notes };
+  return {
+    ...paneOf(result),
+    size: positions,
+    reads: row("reads"),
+    brings: row("brings"),
+    locked: position === "last" ? null : position,
+    notes,
+  };
 }
 
 /** Why a map that was asked for did not come. */
@@ -213,7 +250,11 @@ function cellsOf({ maps }: Attention): number {
 }
 
 /** A map as it travelled → its figures; above a triangle stand zeros. */
-export function unpacked({ scale = 1, wide, triangle }: AttentionBuffer, buffer: DataView | undefined, { rows, columns, step }: Frame): Float32Array {
+export function unpacked(
+  { scale = 1, wide, triangle }: AttentionBuffer,
+  buffer: DataView | undefined,
+  { rows, columns, step }: Frame,
+): Float32Array {
   const values = wide ? float32(buffer) : halves(words16(buffer));
   if (scale !== 1) for (let i = 0; i < values.length; i += 1) values[i] = (values[i] ?? 0) * scale;
   if (!triangle) return values;

@@ -1,10 +1,10 @@
 // What the attention views of one panel share: the maps that came, the colour scale, the row that is read.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
-import type { Client } from "../../wire/client";
+import type { Reading } from "../../state/reading";
 import type { Presentation, Store } from "../../state/store";
+import type { Client } from "../../wire/client";
 import { AttentionStore } from "./attention-data";
 import { Limits } from "./attention-scale";
-import type { Reading } from "../../state/reading";
 
 export class AttentionRoom {
   readonly data: AttentionStore;

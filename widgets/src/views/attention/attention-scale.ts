@@ -1,22 +1,29 @@
-// The three weightings: what they are called and mean, how their values are written and coloured, and how far the colour
-// scale goes: one for all pictures in sight, or each its own.
+// The three weightings: what they are called and mean, how their values are written and coloured, and how far the
+// colour scale goes: one for all pictures in sight, or each its own.
 import { computed, signal as state } from "@preact/signals-core";
-import { css, divergingRgb, type Rgb, sequentialRgb } from "../../draw/colours";
 import { signed } from "../../base/format";
 import type { Theme } from "../../draw/colours";
+import { css, divergingRgb, type Rgb, sequentialRgb } from "../../draw/colours";
 import type { Store, Weighting } from "../../state/store";
 
 export const WEIGHTINGS: Weighting[] = ["pattern", "value", "contribution"];
 
 /** What the scale counts. */
 export const UNITS: Record<Weighting, string> = { pattern: "attention", value: "× ‖v W_O‖", contribution: "logits" };
-export const NAMES: Record<Weighting, string> = { pattern: "Attention", value: "Value-weighted", contribution: "Contribution" };
+export const NAMES: Record<Weighting, string> = {
+  pattern: "Attention",
+  value: "Value-weighted",
+  contribution: "Contribution",
+};
 
 export function meaningOf(weighting: Weighting, store: Store): string {
   switch (weighting) {
-    case "pattern": return "Attention: the pattern. Each destination’s row sums to 1.";
-    case "value": return "Value-weighted: attention × ‖v W_O‖, the length of what is written from each source.";
-    case "contribution": return `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, orange takes away.`;
+    case "pattern":
+      return "Attention: the pattern. Each destination’s row sums to 1.";
+    case "value":
+      return "Value-weighted: attention × ‖v W_O‖, the length of what is written from each source.";
+    case "contribution":
+      return `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, orange takes away.`;
   }
 }
 
@@ -30,7 +37,11 @@ export function length(value: number): string {
 /** `largest` is what a contribution is written beside. */
 export function written(weighting: Weighting, value: number, largest = 0): string {
   if (!Number.isFinite(value)) return "not known";
-  return weighting === "contribution" ? signed(value, largest) : weighting === "value" ? length(value) : value.toFixed(2);
+  return weighting === "contribution"
+    ? signed(value, largest)
+    : weighting === "value"
+      ? length(value)
+      : value.toFixed(2);
 }
 
 /** Decimals with which values on a scale up to `limit` can be told apart. */
@@ -47,7 +58,9 @@ export function writtenShort(weighting: Weighting, value: number, digits: number
 
 /** The colour of `value` on a scale that ends at `limit`: from zero, or to either side of it. */
 export function colourOf(weighting: Weighting, value: number, limit: number, theme: Theme): Rgb {
-  return weighting === "contribution" ? divergingRgb(value, limit, theme) : sequentialRgb(limit > 0 ? value / limit : 0, theme);
+  return weighting === "contribution"
+    ? divergingRgb(value, limit, theme)
+    : sequentialRgb(limit > 0 ? value / limit : 0, theme);
 }
 
 export function gradient(weighting: Weighting, theme: Theme): string {
@@ -83,7 +96,10 @@ export class Limits {
     return weighting === "pattern" ? 1 : weighting === "value" ? this.#value.value : this.#contribution.value;
   }
   #most(weighting: Weighting): number {
-    return Math.max(0, ...[...this.#reports.value.values()].filter((r) => r.weighting === weighting).map((r) => r.limit));
+    return Math.max(
+      0,
+      ...[...this.#reports.value.values()].filter((r) => r.weighting === weighting).map((r) => r.limit),
+    );
   }
   /** Where the scale of a picture with this largest value ends. */
   of(weighting: Weighting, own: number): number {

@@ -2,18 +2,18 @@
 // reads, or what reads it. The box's size is CSS' alone: nothing here measures it, and nothing sets it.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { css, limitOf } from "../../draw/colours";
-import { inkOn } from "../../draw/ink";
 import { quoted, spoken } from "../../base/format";
 import { fitted } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
-import type { AttentionRoom } from "./attention-room";
-import { colourOf, NAMES, written } from "./attention-scale";
-import type { Direction } from "./attention-data";
-import { cellSentence, lineWords } from "./attention-words";
+import { css, limitOf } from "../../draw/colours";
+import { inkOn } from "../../draw/ink";
 import { prose } from "../../ui/prose";
 import { mountStretch } from "../../ui/token-window";
+import type { Direction } from "./attention-data";
+import type { AttentionRoom } from "./attention-room";
+import { colourOf, NAMES, written } from "./attention-scale";
+import { cellSentence, lineWords } from "./attention-words";
 import { mountTextChoice } from "./text-choice";
 import { readShade, type Shade } from "./text-line";
 import { readText, type TextPicture } from "./text-picture";
@@ -36,7 +36,11 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   const chips = element("div", "rs-chips", { role: "group", "aria-label": "Heads" });
   const tools = element("div", "rs-text-tools");
   const line = element("p", "rs-text-line");
-  const box = element("div", "rs-text-box", { role: "listbox", "aria-label": "Prompt", "aria-orientation": "horizontal" });
+  const box = element("div", "rs-text-box", {
+    role: "listbox",
+    "aria-label": "Prompt",
+    "aria-orientation": "horizontal",
+  });
   parent.append(element("div", "rs-text-head", {}, chips, tools), line);
   const stretch = mountStretch(parent, store, "tokens of the text", signal);
   parent.append(box);
@@ -47,10 +51,13 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   // --- above the text -------------------------------------------------------------------------------------------------
   watch(signal, () => {
     const button = (name: Direction, label: string, tip: string): unknown =>
-      html`<button type="button" aria-pressed=${direction.value === name} title=${tip} @click=${() => (direction.value = name)}>${label}</button>`;
+      html`<button type="button" aria-pressed=${direction.value === name} title=${tip}
+          @click=${() => (direction.value = name)}>${label}</button>`;
     render(
-      html`<button type="button" class="rs-quiet rs-clear" ?disabled=${locked.value === null} title="Let go of the locked token (Esc)" @click=${() => (locked.value = null)}>clear</button>
-        <div class="rs-switch" role="group" aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button("read-by", "is read by", "Shade the tokens that read it")}</div>`,
+      html`<button type="button" class="rs-quiet rs-clear" ?disabled=${locked.value === null}
+          title="Let go of the locked token (Esc)" @click=${() => (locked.value = null)}>clear</button>
+        <div class="rs-switch" role="group"
+            aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button("read-by", "is read by", "Shade the tokens that read it")}</div>`,
       tools,
     );
   });
@@ -60,13 +67,26 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const now = shaded.value;
     box.classList.toggle("rs-waiting-text", waiting.value);
     const notes = picture.value?.notes ?? [];
-    const hint = trouble.value ? "" : picture.value ? "Hover over a token to see what it reads; click to keep it."
-      : "Hover over a head in the map above, pin some, or take all of a layer.";
-    const words = now ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values, 5)}` : hint;
+    const hint = trouble.value
+      ? ""
+      : picture.value
+        ? "Hover over a token to see what it reads; click to keep it."
+        : "Hover over a head in the map above, pin some, or take all of a layer.";
+    const words = now
+      ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values, 5)}`
+      : hint;
     line.classList.toggle("rs-hint", !now);
     line.title = words;
-    render(html`${trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing}${words}
-      ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))} aria-label=${`note: ${fitted(notes.join(" "))}`}>note</span>` : nothing}`, line);
+    render(
+      html`${trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing}${words}
+      ${
+        notes.length > 0
+          ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))}
+          aria-label=${`note: ${fitted(notes.join(" "))}`}>note</span>`
+          : nothing
+      }`,
+      line,
+    );
   });
 
   // --- the text -------------------------------------------------------------------------------------------------------
@@ -86,8 +106,13 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       const i = first + nth;
       const text = element("span", "rs-word-text", {}, store.tokenText(i));
       const bars = element("span", "rs-text-bars", { "aria-hidden": "true" });
-      const node = element("span", `rs-word${label.padding ? " rs-padding" : ""}`, { role: "option", tabindex: "-1", "data-position": String(i), "aria-selected": "false", dir: "auto" },
-        text, bars);
+      const node = element(
+        "span",
+        `rs-word${label.padding ? " rs-padding" : ""}`,
+        { role: "option", tabindex: "-1", "data-position": String(i), "aria-selected": "false", dir: "auto" },
+        text,
+        bars,
+      );
       box.append(node);
       if (label.text.includes("\n")) box.append(element("br"));
       return { node, text, bars };
@@ -109,7 +134,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     for (const [nth, { node }] of words.entries()) {
       const i = start + nth;
       node.classList.toggle("rs-reading", i === at);
-      if ((node.getAttribute("aria-selected") === "true") !== (i === kept)) node.setAttribute("aria-selected", String(i === kept));
+      if ((node.getAttribute("aria-selected") === "true") !== (i === kept))
+        node.setAttribute("aria-selected", String(i === kept));
     }
     if (!now) {
       for (const word of words) bare(word);
@@ -129,10 +155,20 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       text.style.backgroundColor = ground ? css(ground) : "";
       text.style.color = ground ? inkOn(ground) : "";
       const said = store.tokens.peek()[i]?.text ?? "";
-      node.setAttribute("aria-label", `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ${seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"}`);
+      node.setAttribute(
+        "aria-label",
+        `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ${seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"}`,
+      );
       while (bars.childElementCount > lines.length) bars.lastElementChild?.remove();
       while (bars.childElementCount < lines.length) bars.append(element("i"));
-      lines.forEach((own, n) => paintBar(bars.children[n] as HTMLElement, own.colour, (own.values[i] ?? 0) / (tallest || 1), weighting === "contribution"));
+      lines.forEach((own, n) =>
+        paintBar(
+          bars.children[n] as HTMLElement,
+          own.colour,
+          (own.values[i] ?? 0) / (tallest || 1),
+          weighting === "contribution",
+        ),
+      );
     }
   });
   watch(signal, () => {
@@ -143,12 +179,16 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   watch(signal, () => {
     void built.value;
     const node = inSight.value ? wordAt(store.destination.value ?? 0)?.node : undefined;
-    if (node && node.offsetTop + node.offsetHeight > box.clientHeight) box.scrollTop = node.offsetTop + node.offsetHeight - box.clientHeight + 8;
+    if (node && node.offsetTop + node.offsetHeight > box.clientHeight)
+      box.scrollTop = node.offsetTop + node.offsetHeight - box.clientHeight + 8;
   });
 
   // --- gestures -------------------------------------------------------------------------------------------------------
   const at = (event: Event): number | null => {
-    const position = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-position]")?.dataset["position"] : undefined;
+    const position =
+      event.target instanceof Element
+        ? event.target.closest<HTMLElement>("[data-position]")?.dataset["position"]
+        : undefined;
     return position === undefined ? null : Number(position);
   };
   const own = state<number | null>(null);
@@ -161,57 +201,85 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const now = shaded.value;
     const position = own.value;
     if (!now || position === null) return;
-    const words = locked.value === null || position === locked.value
-      ? [`${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${locked.value === null ? " · click to keep it" : " · click again to let go"}`]
-      : pair(now, position);
+    const words =
+      locked.value === null || position === locked.value
+        ? [
+            `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${locked.value === null ? " · click to keep it" : " · click again to let go"}`,
+          ]
+        : pair(now, position);
     untracked(() => (store.sentence.value = words));
   });
   function pair({ shown, at: kept, direction: way, values, parts }: Shade, other: number): Sentence {
     const [q, k] = way === "reads" ? [kept, other] : [other, kept];
     const [first] = parts;
     const attention = shown.parts[0]?.attention;
-    const sentence = first && attention ? cellSentence(store, attention, first.pane, shown.weighting, first.head, q, k) : null;
+    const sentence =
+      first && attention ? cellSentence(store, attention, first.pane, shown.weighting, first.head, q, k) : null;
     if (sentence && (parts.length === 1 || k > q)) return sentence;
     const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN, store.largest.value);
     const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
-    return [`${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`];
+    return [
+      `${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`,
+    ];
   }
   const lock = (position: number): void => void (locked.value = locked.peek() === position ? null : position);
 
   box.addEventListener("pointerover", (event) => light(at(event)), { signal });
   box.addEventListener("pointerleave", () => light(null), { signal });
-  box.addEventListener("focusin", (event) => {
-    const position = at(event);
-    if (position === null) return;
-    wordAt(rove)?.node.setAttribute("tabindex", "-1");
-    rove = position;
-    wordAt(rove)?.node.setAttribute("tabindex", "0");
-    light(position);
-  }, { signal });
+  box.addEventListener(
+    "focusin",
+    (event) => {
+      const position = at(event);
+      if (position === null) return;
+      wordAt(rove)?.node.setAttribute("tabindex", "-1");
+      rove = position;
+      wordAt(rove)?.node.setAttribute("tabindex", "0");
+      light(position);
+    },
+    { signal },
+  );
   box.addEventListener("focusout", () => light(null), { signal });
-  box.addEventListener("click", (event) => {
-    const position = at(event);
-    if (position !== null) lock(position);
-  }, { signal });
-  box.addEventListener("keydown", (event) => {
-    const position = at(event);
-    if (position === null) return;
-    const last = store.tokens.peek().length - 1;
-    const to = { ArrowLeft: position - 1, ArrowUp: position - 1, ArrowRight: position + 1, ArrowDown: position + 1, Home: 0, End: last }[event.key];
-    if (event.key === "Enter" || event.key === " ") lock(position);
-    else if (to !== undefined) {
-      const next = Math.max(0, Math.min(last, to));
-      stretch.reveal(next);
-      wordAt(next)?.node.focus();
-    }
-    else return;
-    event.preventDefault();
-  }, { signal });
-  parent.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || locked.peek() === null) return;
-    locked.value = null;
-    event.stopPropagation(); // the pins stay
-  }, { signal });
+  box.addEventListener(
+    "click",
+    (event) => {
+      const position = at(event);
+      if (position !== null) lock(position);
+    },
+    { signal },
+  );
+  box.addEventListener(
+    "keydown",
+    (event) => {
+      const position = at(event);
+      if (position === null) return;
+      const last = store.tokens.peek().length - 1;
+      const to = {
+        ArrowLeft: position - 1,
+        ArrowUp: position - 1,
+        ArrowRight: position + 1,
+        ArrowDown: position + 1,
+        Home: 0,
+        End: last,
+      }[event.key];
+      if (event.key === "Enter" || event.key === " ") lock(position);
+      else if (to !== undefined) {
+        const next = Math.max(0, Math.min(last, to));
+        stretch.reveal(next);
+        wordAt(next)?.node.focus();
+      } else return;
+      event.preventDefault();
+    },
+    { signal },
+  );
+  parent.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key !== "Escape" || locked.peek() === null) return;
+      locked.value = null;
+      event.stopPropagation(); // the pins stay
+    },
+    { signal },
+  );
 
   return () => {
     const shown = waiting.peek() ? null : picture.peek();

@@ -1,8 +1,9 @@
 // Attention in words: a cell, or a block of cells, and a destination's (or a source's) strongest few.
-import { isEmpty } from "../../draw/matrix";
-import { blockOf, indexOf, length as many, type Span } from "../../draw/plane";
+
 import { quoted, signed } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
+import { isEmpty } from "../../draw/matrix";
+import { blockOf, indexOf, length as many, type Span } from "../../draw/plane";
 import type { Store, Weighting } from "../../state/store";
 import type { Attention, Direction, Maps, Pane } from "./attention-data";
 import { length, written } from "./attention-scale";
@@ -34,7 +35,11 @@ export function lineIn(pane: Pane, direction: Direction, token: number): Line | 
   const maps: Maps = {};
   for (const name of ["pattern", "value", "contribution"] as const) {
     const map = pane.maps[name];
-    if (map) maps[name] = direction === "reads" ? map.subarray(indexOf(pane, token, 0), indexOf(pane, token, 0) + many(pane.columns)) : column(map, pane, token);
+    if (map)
+      maps[name] =
+        direction === "reads"
+          ? map.subarray(indexOf(pane, token, 0), indexOf(pane, token, 0) + many(pane.columns))
+          : column(map, pane, token);
   }
   return { token, maps };
 }
@@ -44,22 +49,44 @@ function column(map: Float32Array, { rows, columns }: Pane, token: number): Floa
   return Float32Array.from({ length: many(rows) }, (_, q) => map[q * wide + token] ?? NaN);
 }
 
-/** “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to the logit difference” */
-export function cellSentence(store: Store, attention: Attention, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
+/**
+ * “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to the logit difference”
+ */
+export function cellSentence(
+  store: Store,
+  attention: Attention,
+  pane: Pane,
+  weighting: Weighting,
+  head: string,
+  q: number,
+  k: number,
+): Sentence {
   if (pane.step > 1) return blockSentence(store, pane, weighting, head, q, k);
   const at = (map: Float32Array | undefined): number => map?.[indexOf(pane, q, k)] ?? NaN;
   const pattern = at(pane.maps.pattern);
-  if (k > q && !(pattern > 0)) return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
+  if (k > q && !(pattern > 0))
+    return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
   const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
   const start = `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ${written("pattern", pattern)}${value}`;
   const brought = contributionAt(attention, pane, store, q, k);
   if (brought === null) return [start];
   const where = q === store.destination.value ? "" : " there";
-  return [`${start}, contributes `, { stress: signed(brought, store.largest.value) }, ` to the ${store.quantity.value}${where}`];
+  return [
+    `${start}, contributes `,
+    { stress: signed(brought, store.largest.value) },
+    ` to the ${store.quantity.value}${where}`,
+  ];
 }
 
 /** “0.79, +1.93”: a cell's figures alone; null where it is masked. */
-export function cellFigures(store: Store, attention: Attention, pane: Pane, weighting: Weighting, q: number, k: number): string | null {
+export function cellFigures(
+  store: Store,
+  attention: Attention,
+  pane: Pane,
+  weighting: Weighting,
+  q: number,
+  k: number,
+): string | null {
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
   const pattern = at("pattern");
   if (k > q && !(pattern > 0)) return null;
@@ -72,11 +99,18 @@ export function cellFigures(store: Store, attention: Attention, pane: Pane, weig
 function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
   const { rows, columns } = blockOf(pane, q, k);
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
-  if (columns.start >= rows.stop && !(at("pattern") > 0)) return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
+  if (columns.start >= rows.stop && !(at("pattern") > 0))
+    return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
   const kind = store.pool.value === "peak" ? "strongest" : "mean";
-  const figures: Sentence = weighting === "contribution"
-    ? [`${kind} contribution to the ${store.quantity.value} `, { stress: written(weighting, at(weighting), store.largest.value) }]
-    : [`${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`];
+  const figures: Sentence =
+    weighting === "contribution"
+      ? [
+          `${kind} contribution to the ${store.quantity.value} `,
+          { stress: written(weighting, at(weighting), store.largest.value) },
+        ]
+      : [
+          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`,
+        ];
   return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
 }
 
@@ -87,7 +121,6 @@ const positions = (span: Span): string => `position${many(span) === 1 ? "" : "s"
 export function poolWords(pool: "peak" | "mean", { step }: Pane): string {
   return step === 1 ? "" : `${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`;
 }
-
 
 /** A row of a map (what a destination reads), or a column (what reads a source); NaN where there is nothing. */
 export function lineOf(values: Float32Array, size: number, direction: Direction, token: number): Float32Array {
@@ -100,7 +133,9 @@ export function lineOf(values: Float32Array, size: number, direction: Direction,
 
 /** The same of a line that is there: what is masked is nothing. */
 export function unmasked(line: Float32Array, direction: Direction, token: number): Float32Array {
-  return line.map((value, i) => (isEmpty(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value));
+  return line.map((value, i) =>
+    isEmpty(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value,
+  );
 }
 
 /** The places of the values that are farthest from zero, the farthest first. */
@@ -123,12 +158,22 @@ export function lineWords(...line: Parameters<typeof lineParts>): string {
 }
 
 /** The same in parts: with the strongest, and one for each other. */
-export function lineParts(store: Store, weighting: Weighting, direction: Direction, token: number, line: Float32Array, most = 3): string[] {
+export function lineParts(
+  store: Store,
+  weighting: Weighting,
+  direction: Direction,
+  token: number,
+  line: Float32Array,
+  most = 3,
+): string[] {
   const named = (i: number): string => quoted(store.tokenName(i));
-  const [first = "nothing", ...others] = strongest(line, most).map((i) => `${named(i)} ${written(weighting, line[i] ?? NaN, store.largest.value)}`);
+  const [first = "nothing", ...others] = strongest(line, most).map(
+    (i) => `${named(i)} ${written(weighting, line[i] ?? NaN, store.largest.value)}`,
+  );
   const listed = (start: string): string[] => [`${start} ${first}`, ...others.map((one) => `, ${one}`)];
   const at = named(token);
-  if (weighting === "contribution") return listed(direction === "reads" ? `at ${at} contribute` : `${at} contributes at`);
+  if (weighting === "contribution")
+    return listed(direction === "reads" ? `at ${at} contribute` : `${at} contributes at`);
   return listed(`${at} ${direction === "reads" ? "reads" : "is read by"}`);
 }
 
@@ -136,4 +181,3 @@ export function lineParts(store: Store, weighting: Weighting, direction: Directi
 export function paneAt(panes: Pane[], q: number, k: number): Pane | null {
   return panes.findLast((pane) => indexOf(pane, q, k) >= 0) ?? null;
 }
-

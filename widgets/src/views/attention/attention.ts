@@ -1,7 +1,8 @@
 // Attention of heads: matrices side by side, the prompt as text, or all heads in small.
+
+import { element, watch } from "../../base/lifetime";
 import { everything } from "../../draw/plane";
 import { type AttentionMap, type AttentionPicture, offer } from "../../export/pictures";
-import { element, watch } from "../../base/lifetime";
 import type { Presentation, Store } from "../../state/store";
 import { mountAllHeads } from "./all-heads";
 import { mountCards } from "./attention-cards";
@@ -11,7 +12,12 @@ import { mountAttentionText, type ReadTextPicture } from "./attention-text";
 import type { Seen } from "./card-cursor";
 import { mountReadAhead } from "./read-ahead";
 
-export function mountAttention(parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
+export function mountAttention(
+  parent: HTMLElement,
+  controls: HTMLElement,
+  room: AttentionRoom,
+  signal: AbortSignal,
+): void {
   const { store } = room;
   const places: Record<Presentation, HTMLElement> = {
     matrix: element("div", "rs-cards"),
@@ -33,8 +39,16 @@ export function mountAttention(parent: HTMLElement, controls: HTMLElement, room:
     const presentation = store.presentation.peek();
     const shown = text();
     if (presentation === "text") return shown ? asPicture(store, shown.picture.weighting, ofText(store, shown)) : null;
-    const all = (presentation === "matrix" ? cards() : enlarged()).filter(({ pane, weighting }) => pane.maps[weighting]);
-    return all[0] ? asPicture(store, all[0].weighting, all.map((one) => ofCard(store, one))) : null;
+    const all = (presentation === "matrix" ? cards() : enlarged()).filter(
+      ({ pane, weighting }) => pane.maps[weighting],
+    );
+    return all[0]
+      ? asPicture(
+          store,
+          all[0].weighting,
+          all.map((one) => ofCard(store, one)),
+        )
+      : null;
   });
 }
 
@@ -44,7 +58,12 @@ function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps:
 }
 
 function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "attention" | "pane">): AttentionMap {
-  return { name: head, value: store.headValue(head), ...pane, brings: attention.brings?.subarray(pane.columns.start, pane.columns.stop) ?? null };
+  return {
+    name: head,
+    value: store.headValue(head),
+    ...pane,
+    brings: attention.brings?.subarray(pane.columns.start, pane.columns.stop) ?? null,
+  };
 }
 
 /** Of a long prompt the line that is shaded. */
@@ -53,10 +72,23 @@ function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTex
   const [only] = parts.length === 1 ? parts : [];
   if (step > 1) {
     const span = { start: shade?.at ?? 0, stop: (shade?.at ?? 0) + 1 };
-    const frame = shade?.direction === "read-by" ? { rows: everything(size).rows, columns: span } : { rows: span, columns: everything(size).columns };
+    const frame =
+      shade?.direction === "read-by"
+        ? { rows: everything(size).rows, columns: span }
+        : { rows: span, columns: everything(size).columns };
     if (!shade) return [];
     const line = shade.values.map((value) => (Number.isNaN(value) ? 0 : value));
-    return [{ name, ...(only ? {} : { of: heads }), value: only ? store.headValue(only.head) : null, ...frame, step: 1, maps: { [weighting]: line }, brings: null }];
+    return [
+      {
+        name,
+        ...(only ? {} : { of: heads }),
+        value: only ? store.headValue(only.head) : null,
+        ...frame,
+        step: 1,
+        maps: { [weighting]: line },
+        brings: null,
+      },
+    ];
   }
   if (only) return [ofCard(store, { head: only.head, attention: only.attention, pane: only.attention })];
   return [{ name, of: heads, value: null, ...everything(size), step: 1, maps: { [weighting]: values }, brings: null }];

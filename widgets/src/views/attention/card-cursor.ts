@@ -1,11 +1,11 @@
-// Reading a matrix and the bars below it: pointer or arrow keys choose a cell; its row and column light up and a sentence
-// tells its value. The row is shared by all matrices, so that they are read side by side.
-import { batch, type ReadonlySignal, signal as state, type Signal, untracked } from "@preact/signals-core";
-import { blockOf } from "../../draw/plane";
-import { bringIntoSight, type Part, type Zoom } from "../../draw/zoom";
+// Reading a matrix and the bars below it: pointer or arrow keys choose a cell; its row and column light up and a
+// sentence tells its value. The row is shared by all matrices, so that they are read side by side.
+import { batch, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
+import { blockOf } from "../../draw/plane";
+import { bringIntoSight, type Part, type Zoom } from "../../draw/zoom";
 import type { Weighting } from "../../state/store";
 import type { Attention, Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -36,8 +36,13 @@ export interface Places {
 }
 
 export function mountCursor(
-  { matrix, overlay, bars, mark }: Places, room: AttentionRoom, shown: ReadonlySignal<Shown | null>, panes: ReadonlySignal<Pane[]>,
-  part: ReadonlySignal<Part>, zoom: Signal<Zoom | null>, signal: AbortSignal,
+  { matrix, overlay, bars, mark }: Places,
+  room: AttentionRoom,
+  shown: ReadonlySignal<Shown | null>,
+  panes: ReadonlySignal<Pane[]>,
+  part: ReadonlySignal<Part>,
+  zoom: Signal<Zoom | null>,
+  signal: AbortSignal,
 ): ReadonlySignal<Cell | null> {
   const { store, pointed } = room;
   const cursor = state<Cell | null>(null);
@@ -74,7 +79,14 @@ export function mountCursor(
     place(column, k !== null, 0, (k ?? 0) - left, span, 1);
     const pane = at && paneAt(panes.value, at.q, at.k);
     const block = pane && at && blockOf(pane, at.q, at.k);
-    place(cell, block !== null, (block?.rows.start ?? 0) - top, (block?.columns.start ?? 0) - left, pane?.step ?? 1, pane?.step ?? 1);
+    place(
+      cell,
+      block !== null,
+      (block?.rows.start ?? 0) - top,
+      (block?.columns.start ?? 0) - left,
+      pane?.step ?? 1,
+      pane?.step ?? 1,
+    );
     place(bar, k !== null, 0, (k ?? 0) - left, span, 1);
   });
 
@@ -99,7 +111,8 @@ export function mountCursor(
     const picture = shown.value;
     const pane = at && paneAt(panes.value, at.q, at.k);
     const { left, top, span } = part.value;
-    const figures = at && picture && pane ? cellFigures(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
+    const figures =
+      at && picture && pane ? cellFigures(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
     tip.hidden = figures === null || mark.matches(":hover");
     if (!at || figures === null) return;
     tip.replaceChildren(element("b", "", {}, `${store.tokenName(at.q)} ← ${store.tokenName(at.k)}`), ` ${figures}`);
@@ -123,7 +136,10 @@ export function mountCursor(
   const under = (event: PointerEvent, box: DOMRect): Cell => {
     const { left, top, span } = part.peek();
     const index = (at: number, of: number): number => Math.max(0, Math.min(span - 1, Math.floor((at / of) * span)));
-    return { q: clamp(top + index(event.clientY - box.top, box.height)), k: clamp(left + index(event.clientX - box.left, box.width)) };
+    return {
+      q: clamp(top + index(event.clientY - box.top, box.height)),
+      k: clamp(left + index(event.clientX - box.left, box.width)),
+    };
   };
   const point = (next: Cell): void => {
     const last = cursor.peek();
@@ -137,31 +153,49 @@ export function mountCursor(
   };
 
   matrix.addEventListener("pointermove", (event) => point(under(event, matrix.getBoundingClientRect())), { signal });
-  bars.addEventListener("pointermove", (event) => point({ ...under(event, bars.getBoundingClientRect()), q: start() }), { signal });
+  bars.addEventListener(
+    "pointermove",
+    (event) => point({ ...under(event, bars.getBoundingClientRect()), q: start() }),
+    { signal },
+  );
   for (const canvas of [matrix, bars]) {
     canvas.addEventListener("pointerleave", leave, { signal });
     canvas.addEventListener("blur", leave, { signal });
   }
-  matrix.addEventListener("keydown", (event) => {
-    if (sizeNow() === 0) return;
-    const { q, k } = cursor.peek() ?? { q: start(), k: start() };
-    const by = paneAt(panes.peek(), q, k)?.step ?? 1; // block by block
-    const to = {
-      ArrowUp: { q: clamp(q - by), k }, ArrowDown: { q: clamp(q + by), k }, ArrowLeft: { q, k: clamp(k - by) }, ArrowRight: { q, k: clamp(k + by) },
-      Home: { q, k: 0 }, End: { q, k: clamp(q) }, PageUp: { q: 0, k }, PageDown: { q: clamp(Infinity), k },
-    }[event.key];
-    if (!to) return;
-    event.preventDefault();
-    go(cursor.peek() === null && event.key.startsWith("Arrow") ? { q, k } : to);
-  }, { signal });
-  bars.addEventListener("keydown", (event) => {
-    if (sizeNow() === 0) return;
-    const q = start();
-    const k = cursor.peek()?.k ?? q;
-    const to = { ArrowLeft: clamp(k - 1), ArrowRight: clamp(k + 1), Home: 0, End: q }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    go({ q, k: cursor.peek() === null && event.key.startsWith("Arrow") ? k : to });
-  }, { signal });
+  matrix.addEventListener(
+    "keydown",
+    (event) => {
+      if (sizeNow() === 0) return;
+      const { q, k } = cursor.peek() ?? { q: start(), k: start() };
+      const by = paneAt(panes.peek(), q, k)?.step ?? 1; // block by block
+      const to = {
+        ArrowUp: { q: clamp(q - by), k },
+        ArrowDown: { q: clamp(q + by), k },
+        ArrowLeft: { q, k: clamp(k - by) },
+        ArrowRight: { q, k: clamp(k + by) },
+        Home: { q, k: 0 },
+        End: { q, k: clamp(q) },
+        PageUp: { q: 0, k },
+        PageDown: { q: clamp(Infinity), k },
+      }[event.key];
+      if (!to) return;
+      event.preventDefault();
+      go(cursor.peek() === null && event.key.startsWith("Arrow") ? { q, k } : to);
+    },
+    { signal },
+  );
+  bars.addEventListener(
+    "keydown",
+    (event) => {
+      if (sizeNow() === 0) return;
+      const q = start();
+      const k = cursor.peek()?.k ?? q;
+      const to = { ArrowLeft: clamp(k - 1), ArrowRight: clamp(k + 1), Home: 0, End: q }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      go({ q, k: cursor.peek() === null && event.key.startsWith("Arrow") ? k : to });
+    },
+    { signal },
+  );
   return cursor;
 }

@@ -1,9 +1,9 @@
-// A card's picture of a long prompt, refined: where it is zoomed, the part in view is asked for in finer cells. What was
-// there stays until they come, and is drawn beneath them at the edges.
+// A card's picture of a long prompt, refined: where it is zoomed, the part in view is asked for in finer cells. What
+// was there stays until they come, and is drawn beneath them at the edges.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { covers, finer, type Frame, length, stepOf } from "../../draw/plane";
-import type { Part } from "../../draw/zoom";
 import { watch } from "../../base/lifetime";
+import { covers, type Frame, finer, length, stepOf } from "../../draw/plane";
+import type { Part } from "../../draw/zoom";
 import { isOutdated } from "../../state/loader";
 import type { Weighting } from "../../state/store";
 import type { Attention, Pane } from "./attention-data";
@@ -24,8 +24,13 @@ export interface Refined {
 }
 
 export function refine(
-  room: AttentionRoom, lane: string, shown: ReadonlySignal<Shown | null>, part: ReadonlySignal<Part>, inSight: ReadonlySignal<boolean>,
-  trouble: (said: string) => void, signal: AbortSignal,
+  room: AttentionRoom,
+  lane: string,
+  shown: ReadonlySignal<Shown | null>,
+  part: ReadonlySignal<Part>,
+  inSight: ReadonlySignal<boolean>,
+  trouble: (said: string) => void,
+  signal: AbortSignal,
 ): Refined {
   const { store, data } = room;
   const fine = state<Fine | null>(null);
@@ -41,7 +46,10 @@ export function refine(
   const ask = async (head: string, key: string, weighting: Weighting, size: number, step: number): Promise<void> => {
     const wanted = finer(part.peek(), size, step);
     if (!wanted) return;
-    const asked = { of: name(key, weighting), frame: { ...wanted, step: stepOf(length(wanted.rows), length(wanted.columns)) } };
+    const asked = {
+      of: name(key, weighting),
+      frame: { ...wanted, step: stepOf(length(wanted.rows), length(wanted.columns)) },
+    };
     coming = asked;
     try {
       const found = await data.part(`${lane} part`, head, weighting, wanted.rows, wanted.columns);

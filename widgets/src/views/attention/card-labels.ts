@@ -7,18 +7,36 @@ import type { Store } from "../../state/store";
 const LINE = { source: 15, destination: 12 };
 
 /** The positions that are written: every so many, the marked ones for sure. */
-export function labelled({ start, span }: { start: number; span: number }, side: number, sure: number[], line = LINE.destination): number[] {
+export function labelled(
+  { start, span }: { start: number; span: number },
+  side: number,
+  sure: number[],
+  line = LINE.destination,
+): number[] {
   const step = Math.max(1, Math.ceil((span * line) / side));
   const there = sure.filter((at) => at >= start && at < start + span);
-  const free = Array.from({ length: Math.ceil(span / step) }, (_, i) => start + i * step).filter((at) => there.every((mark) => Math.abs(mark - at) >= step * 0.8));
+  const free = Array.from({ length: Math.ceil(span / step) }, (_, i) => start + i * step).filter((at) =>
+    there.every((mark) => Math.abs(mark - at) >= step * 0.8),
+  );
   return [...new Set([...free, ...there])].sort((a, b) => a - b);
 }
 
-export function axisLabels(store: Store, part: Part, axis: "source" | "destination", side: number, lit: number | null): TemplateResult {
+export function axisLabels(
+  store: Store,
+  part: Part,
+  axis: "source" | "destination",
+  side: number,
+  lit: number | null,
+): TemplateResult {
   const start = axis === "source" ? part.left : part.top;
   const marked = axis === "destination" ? store.destination.value : null;
   const tokens = store.tokens.value;
-  return html`${labelled({ start, span: part.span }, side, [marked, lit].flatMap((at) => at ?? []), LINE[axis]).map((i) => {
+  return html`${labelled(
+    { start, span: part.span },
+    side,
+    [marked, lit].flatMap((at) => at ?? []),
+    LINE[axis],
+  ).map((i) => {
     const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
     const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
     return html`<span class=${classes} style=${place} dir="auto">${store.tokenName(i)}</span>`;

@@ -1,12 +1,18 @@
-// What the destination that is read out reads, cell by cell: off the map where that is there, else asked for. What was read
-// before stays until it comes.
+// What the destination that is read out reads, cell by cell: off the map where that is there, else asked for. What was
+// read before stays until it comes.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Line, lineIn } from "./attention-words";
 import type { Shown } from "./card-cursor";
 
-export function readLine(room: AttentionRoom, lane: string, shown: ReadonlySignal<Shown | null>, inSight: ReadonlySignal<boolean>, signal: AbortSignal): ReadonlySignal<Line | null> {
+export function readLine(
+  room: AttentionRoom,
+  lane: string,
+  shown: ReadonlySignal<Shown | null>,
+  inSight: ReadonlySignal<boolean>,
+  signal: AbortSignal,
+): ReadonlySignal<Line | null> {
   const { data } = room;
   const line = state<Line | null>(null);
   watch(signal, () => {

@@ -1,21 +1,32 @@
-// The mini-map of a zoomed matrix: all of it in small, and a frame where one is. A click or a drag moves there; so do the
-// arrow keys, by half of what is in view, and Home and End along the diagonal.
+// The mini-map of a zoomed matrix: all of it in small, and a frame where one is. A click or a drag moves there; so do
+// the arrow keys, by half of what is in view, and Home and End along the diagonal.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
+import { element, watch } from "../../base/lifetime";
 import { type Look, paintMatrix } from "../../draw/matrix";
 import type { Plane } from "../../draw/plane";
-import { panBy, type Part, partOf, type Zoom } from "../../draw/zoom";
-import { element, watch } from "../../base/lifetime";
+import { type Part, panBy, partOf, type Zoom } from "../../draw/zoom";
 
 /** CSS pixels, as in attention.css. */
 const SIDE = 40;
 
 export function mountMiniMap(
-  parent: HTMLElement, plane: ReadonlySignal<Plane | null>, look: ReadonlySignal<Look>, size: ReadonlySignal<number>, part: ReadonlySignal<Part>,
-  zoom: Signal<Zoom | null>, signal: AbortSignal,
+  parent: HTMLElement,
+  plane: ReadonlySignal<Plane | null>,
+  look: ReadonlySignal<Look>,
+  size: ReadonlySignal<number>,
+  part: ReadonlySignal<Part>,
+  zoom: Signal<Zoom | null>,
+  signal: AbortSignal,
 ): void {
   const canvas = element("canvas", "", { "aria-hidden": "true" });
   const frame = element("i");
-  const map = element("div", "rs-mini-map", { tabindex: "0", role: "application", "aria-roledescription": "mini-map", hidden: "" }, canvas, frame);
+  const map = element(
+    "div",
+    "rs-mini-map",
+    { tabindex: "0", role: "application", "aria-roledescription": "mini-map", hidden: "" },
+    canvas,
+    frame,
+  );
   parent.append(map);
 
   watch(signal, () => {
@@ -26,8 +37,16 @@ export function mountMiniMap(
   watch(signal, () => {
     const { left, top, span } = part.value;
     const all = Math.max(1, size.value);
-    Object.assign(frame.style, { left: `${(left / all) * 100}%`, top: `${(top / all) * 100}%`, width: `${(span / all) * 100}%`, height: `${(span / all) * 100}%` });
-    map.setAttribute("aria-label", `In view: destinations ${top} to ${top + span - 1}, sources ${left} to ${left + span - 1}, of ${all}. Arrow keys move there.`);
+    Object.assign(frame.style, {
+      left: `${(left / all) * 100}%`,
+      top: `${(top / all) * 100}%`,
+      width: `${(span / all) * 100}%`,
+      height: `${(span / all) * 100}%`,
+    });
+    map.setAttribute(
+      "aria-label",
+      `In view: destinations ${top} to ${top + span - 1}, sources ${left} to ${left + span - 1}, of ${all}. Arrow keys move there.`,
+    );
   });
 
   const move = (columns: number, rows: number): void => {
@@ -41,25 +60,44 @@ export function mountMiniMap(
     const at = (place: number, extent: number): number => (place / extent) * size.peek() - now.span / 2;
     move(at(event.clientX - box.left, box.width) - now.left, at(event.clientY - box.top, box.height) - now.top);
   };
-  map.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    map.setPointerCapture(event.pointerId);
-    to(event);
-  }, { signal });
-  map.addEventListener("pointermove", (event) => {
-    if (map.hasPointerCapture(event.pointerId)) to(event);
-  }, { signal });
-  map.addEventListener("keydown", (event) => {
-    const now = zoom.peek();
-    if (!now) return;
-    const half = Math.max(1, now.span / 2);
-    const end = size.peek();
-    const by: [number, number] | undefined = (
-      { ArrowLeft: [-half, 0], ArrowRight: [half, 0], ArrowUp: [0, -half], ArrowDown: [0, half], Home: [-end, -end], End: [end, end] } as Record<string, [number, number]>
-    )[event.key];
-    if (!by) return;
-    event.preventDefault();
-    event.stopPropagation();
-    move(...by);
-  }, { signal });
+  map.addEventListener(
+    "pointerdown",
+    (event) => {
+      if (event.button !== 0) return;
+      map.setPointerCapture(event.pointerId);
+      to(event);
+    },
+    { signal },
+  );
+  map.addEventListener(
+    "pointermove",
+    (event) => {
+      if (map.hasPointerCapture(event.pointerId)) to(event);
+    },
+    { signal },
+  );
+  map.addEventListener(
+    "keydown",
+    (event) => {
+      const now = zoom.peek();
+      if (!now) return;
+      const half = Math.max(1, now.span / 2);
+      const end = size.peek();
+      const by: [number, number] | undefined = (
+        {
+          ArrowLeft: [-half, 0],
+          ArrowRight: [half, 0],
+          ArrowUp: [0, -half],
+          ArrowDown: [0, half],
+          Home: [-end, -end],
+          End: [end, end],
+        } as Record<string, [number, number]>
+      )[event.key];
+      if (!by) return;
+      event.preventDefault();
+      event.stopPropagation();
+      move(...by);
+    },
+    { signal },
+  );
 }

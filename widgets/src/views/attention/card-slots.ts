@@ -1,6 +1,7 @@
-// The room of the cards where they stand beside the map: as high as what stands there, however many heads are pinned. What fits
-// is seen at once. More stand in pages to the right, each filled as the first is, so that a card stays where it is. The preview
-// then lies over the last place in view; pointing at a pinned head takes it away, and brings that head's page.
+// The room of the cards where they stand beside the map: as high as what stands there, however many heads are pinned.
+// What fits is seen at once. More stand in pages to the right, each filled as the first is, so that a card stays where
+// it is. The preview then lies over the last place in view; pointing at a pinned head takes it away, and brings that
+// head's page.
 import type { Store } from "../../state/store";
 
 /** CSS pixels: between cards, the least of a card's width and picture, what stands around the picture, a scroll bar. */
@@ -32,7 +33,10 @@ export function slotsIn(width: number, height: number, free: number): Slots {
 }
 
 /** Where the `nth` card stands, page after page: its page, and column and row in all of them, counted from 1. */
-export function place(nth: number, { columns, rows }: Pick<Slots, "columns" | "rows">): { page: number; column: number; row: number } {
+export function place(
+  nth: number,
+  { columns, rows }: Pick<Slots, "columns" | "rows">,
+): { page: number; column: number; row: number } {
   const [page, at] = [Math.floor(nth / (columns * rows)), nth % (columns * rows)];
   return { page, column: page * columns + (at % columns) + 1, row: Math.floor(at / columns) + 1 };
 }
@@ -71,7 +75,14 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     const ahead = cards[pinned] !== undefined && !cards[pinned].classList.contains("rs-placeholder");
     // One column more than is filled: what the preview covers can be moved out from beneath it.
     const all = more ? (place(pinned - 1, slots).page + 1) * columns + (ahead ? 1 : 0) : columns;
-    for (const [name, value] of Object.entries({ columns: all, across: columns, rows, side: `${side}px`, line: `${side + AROUND.y}px` })) row.style.setProperty(`--slot-${name}`, String(value));
+    for (const [name, value] of Object.entries({
+      columns: all,
+      across: columns,
+      rows,
+      side: `${side}px`,
+      line: `${side + AROUND.y}px`,
+    }))
+      row.style.setProperty(`--slot-${name}`, String(value));
     cards.forEach((card, nth) => {
       const { column, row: at } = place(nth, { columns, rows });
       // The preview is in view wherever the row is moved to: it may be anywhere in its line.
@@ -86,7 +97,8 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     known = new Set(heads);
     const nth = fresh === -1 ? heads.indexOf(store.preview.peek() ?? "") : fresh;
     if (nth === -1 || !slots || !row.classList.contains("rs-more")) return;
-    row.scrollLeft = place(nth, slots).page * (row.clientWidth - parseFloat(getComputedStyle(row).paddingRight) + GAP.x);
+    row.scrollLeft =
+      place(nth, slots).page * (row.clientWidth - parseFloat(getComputedStyle(row).paddingRight) + GAP.x);
   };
 
   // Measured when sizes change, and not with each card: to ask for a size makes the browser lay everything out at once.

@@ -1,17 +1,17 @@
 // A card's first line: the head, what it adds, pin and enlarge, and what is particular about its picture.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Part, Zoom } from "../../draw/zoom";
 import { side, signed } from "../../base/format";
 import { fitted } from "../../base/legible";
 import { watch } from "../../base/lifetime";
-import type { Pane } from "./attention-data";
-import { written } from "./attention-scale";
-import type { AttentionRoom } from "./attention-room";
-import type { Shown } from "./card-cursor";
-import { poolWords } from "./attention-words";
-import { ZOOM_HINT } from "./card-zoom";
+import type { Part, Zoom } from "../../draw/zoom";
 import { prose } from "../../ui/prose";
+import type { Pane } from "./attention-data";
+import type { AttentionRoom } from "./attention-room";
+import { written } from "./attention-scale";
+import { poolWords } from "./attention-words";
+import type { Shown } from "./card-cursor";
+import { ZOOM_HINT } from "./card-zoom";
 
 export interface CardState {
   head: ReadonlySignal<string>;
@@ -39,18 +39,40 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
     const hush = (): void => void (store.sentence.value = null);
     render(
       html`<b class="rs-name">${name}</b>
-        ${value === null ? nothing : html`<span class="rs-number ${side(signed(value, store.largest.value))}">${signed(value, store.largest.value)}</span>`}
-        <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}" @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
-        <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large} title="${large ? "Small again." : "Enlarge: takes the whole row."} ${ZOOM_HINT}"
+        ${
+          value === null
+            ? nothing
+            : html`<span
+            class="rs-number ${side(signed(value, store.largest.value))}">${signed(value, store.largest.value)}</span>`
+        }
+        <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}"
+            @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
+        <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large}
+            title="${large ? "Small again." : "Enlarge: takes the whole row."} ${ZOOM_HINT}"
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>
         <span class="rs-card-remarks">
-          ${notes.length > 0 ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))} aria-label=${`note: ${fitted(notes.join(" "))}`}
-            @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>` : nothing}
-          ${store.ownRange.value && shown ? html`<span class="rs-own" title="This picture’s colours end at its own largest value">${ends(shown, card.own.value)}</span>` : nothing}
+          ${
+            notes.length > 0
+              ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))}
+                  aria-label=${`note: ${fitted(notes.join(" "))}`}
+            @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`
+              : nothing
+          }
+          ${
+            store.ownRange.value && shown
+              ? html`<span class="rs-own"
+              title="This picture’s colours end at its own largest value">${ends(shown, card.own.value)}</span>`
+              : nothing
+          }
           ${pooled(card, store.pool.value)}
           ${zoomed(card)}
         </span>
-        ${card.trouble.value ? html`<span class="rs-trouble" title=${card.trouble.value}>${prose(card.trouble.value)}</span>` : nothing}`,
+        ${
+          card.trouble.value
+            ? html`<span class="rs-trouble"
+            title=${card.trouble.value}>${prose(card.trouble.value)}</span>`
+            : nothing
+        }`,
       title,
     );
   });
@@ -70,5 +92,6 @@ function pooled({ pane }: CardState, pool: "peak" | "mean"): unknown {
 function zoomed({ part, zoom, shown }: CardState): unknown {
   if (!zoom.value) return nothing;
   const times = (shown.value?.attention.size ?? 0) / part.value.span;
-  return html`<button type="button" class="rs-quiet rs-show-all" title=${ZOOM_HINT} @click=${() => (zoom.value = null)}>×${times.toFixed(1)} · show all</button>`;
+  return html`<button type="button" class="rs-quiet rs-show-all" title=${ZOOM_HINT}
+      @click=${() => (zoom.value = null)}>×${times.toFixed(1)} · show all</button>`;
 }

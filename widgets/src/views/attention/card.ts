@@ -2,14 +2,16 @@
 // A preview becomes a pinned card by staying where it is: same element, same picture.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
-import { paintBrings } from "../../draw/contributions";
+import { parseHead, plain } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
+import { paintBrings } from "../../draw/contributions";
 import { type Look, paintMatrix } from "../../draw/matrix";
 import { covers, cropped, everything, type Plane } from "../../draw/plane";
 import { partOf, type Zoom } from "../../draw/zoom";
-import { parseHead, plain } from "../../base/format";
-import { element, watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
+import type { Reading } from "../../state/reading";
+import { fitWords } from "../../ui/fit-words";
 import { type Attention, type Pane, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, decimals, NAMES, writtenShort } from "./attention-scale";
@@ -21,8 +23,6 @@ import { readLine } from "./card-line";
 import { mountMiniMap } from "./card-map";
 import { mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
-import { fitWords } from "../../ui/fit-words";
-import type { Reading } from "../../state/reading";
 
 /** CSS pixels of the matrix where it cannot be measured. */
 const SIDE = 264;
@@ -32,11 +32,19 @@ let cards = 0;
 export interface Card {
   node: HTMLElement;
   head: Signal<string>;
-  /** What is in sight, for exports, once that is what is selected: of a short prompt the whole map, however it is zoomed. */
+  /**
+   * What is in sight, for exports, once that is what is selected: of a short prompt the whole map, however it is
+   * zoomed.
+   */
   seen: () => Seen | null;
 }
 
-export function createCard(head: string, room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): Card {
+export function createCard(
+  head: string,
+  room: AttentionRoom,
+  inSight: ReadonlySignal<boolean>,
+  signal: AbortSignal,
+): Card {
   const { store, data, limits } = room;
   const lane = `attention ${++cards}`;
   const name = state(head);
@@ -47,7 +55,11 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   const side = state(SIDE);
 
   const title = element("div", "rs-card-title");
-  const matrix = element("canvas", "rs-matrix", { tabindex: "0", role: "application", "aria-roledescription": "attention matrix" });
+  const matrix = element("canvas", "rs-matrix", {
+    tabindex: "0",
+    role: "application",
+    "aria-roledescription": "attention matrix",
+  });
   const overlay = element("div", "rs-overlay");
   const corner = element("div", "rs-axis-from", { "aria-hidden": "true" }, element("span", "", {}, "from (source) →"));
   const sources = element("div", "rs-sources", { "aria-hidden": "true" });
@@ -69,11 +81,15 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   const fine = refine(room, lane, shown, part, inSight, (said) => (trouble.value = said), signal);
   const line = readLine(room, lane, shown, inSight, signal);
   /** What is there of the picture, the coarse first. */
-  const panes = computed((): Pane[] => (shown.value ? [shown.value.attention, ...(fine.pane.value ? [fine.pane.value] : [])] : []));
-  const planes = computed((): Plane[] => panes.value.flatMap(({ maps, ...frame }) => {
-    const values = shown.value ? maps[shown.value.weighting] : undefined;
-    return values ? [{ ...frame, values }] : [];
-  }));
+  const panes = computed((): Pane[] =>
+    shown.value ? [shown.value.attention, ...(fine.pane.value ? [fine.pane.value] : [])] : [],
+  );
+  const planes = computed((): Plane[] =>
+    panes.value.flatMap(({ maps, ...frame }) => {
+      const values = shown.value ? maps[shown.value.weighting] : undefined;
+      return values ? [{ ...frame, values }] : [];
+    }),
+  );
   const inView = computed(() => panes.value.findLast((pane) => covers(pane, part.value)) ?? null);
   const look = computed((): Look => {
     const { weighting } = shown.value ?? { weighting: "pattern" };
@@ -106,7 +122,8 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
       Promise.all([data.read(lane, head, key, weighting), fine.ahead(head, key, weighting)]).then(
         ([attention]) => {
           // Overtaken, or another picture was put from the kept ones meanwhile.
-          if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting) put(attention);
+          if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting)
+            put(attention);
         },
         (error: unknown) => {
           if (signal.aborted) return;
@@ -114,8 +131,18 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
           else if (another) trouble.value = `${head} was not read while that could be done.`;
-          // What was refused is not what was there before; and another head's picture must not stand under this one's name.
-          const nothing: Attention = { ...everything(size.peek()), step: 1, size: size.peek(), maps: {}, reads: null, brings: null, locked: null, notes: [] };
+          // What was refused is not what was there before; and another head's picture must not stand under this one's
+          // name.
+          const nothing: Attention = {
+            ...everything(size.peek()),
+            step: 1,
+            size: size.peek(),
+            maps: {},
+            reads: null,
+            brings: null,
+            locked: null,
+            notes: [],
+          };
           if (!outdated || another) shown.value = { attention: nothing, head, key, weighting };
           node.classList.remove("rs-waiting");
         },
@@ -128,7 +155,10 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     node.setAttribute("aria-label", `Attention ${name.value}`);
     const what = NAMES[shown.value?.weighting ?? "pattern"];
     matrix.setAttribute("aria-label", `${what} of ${name.value}. Arrow keys move through the cells, + and − zoom.`);
-    bars.setAttribute("aria-label", `What each source brings through ${name.value} to the ${store.quantity.value}. Arrow keys move from bar to bar.`);
+    bars.setAttribute(
+      "aria-label",
+      `What each source brings through ${name.value} to the ${store.quantity.value}. Arrow keys move from bar to bar.`,
+    );
     node.dataset["layer"] = String(at?.layer ?? "");
     node.dataset["head"] = String(at?.head ?? "");
     node.classList.toggle("rs-preview", !store.heads.value.includes(name.value));
@@ -150,7 +180,15 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   watch(signal, () => {
     if (shown.value) paintMatrix(matrix, planes.value, side.value, look.value, part.value);
   });
-  mountMiniMap(picture, computed(() => planes.value[0] ?? null), look, size, part, zoom, signal);
+  mountMiniMap(
+    picture,
+    computed(() => planes.value[0] ?? null),
+    look,
+    size,
+    part,
+    zoom,
+    signal,
+  );
 
   // What each source brings at the row that is read; where only the chosen destination's are known, they are its.
   const asked = computed(() => (shown.value ? ownDestination(shown.value.attention, store) : null));
@@ -162,53 +200,87 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
   });
   const brings = computed(() => {
     const { attention } = shown.value ?? {};
-    return (read.value === asked.value ? (attention?.brings ?? line.value?.maps.contribution) : line.value?.maps.contribution) ?? null;
+    return (
+      (read.value === asked.value
+        ? (attention?.brings ?? line.value?.maps.contribution)
+        : line.value?.maps.contribution) ?? null
+    );
   });
   const tallest = computed(() => (brings.value ? limitOf(brings.value) : 0));
   watch(signal, () => {
     if (!shown.value) return;
     const { left, span } = part.value;
-    paintBrings(bars, brings.value?.subarray(left, left + span) ?? new Float32Array(0), tallest.value, side.value, BARS, store.theme.value);
+    paintBrings(
+      bars,
+      brings.value?.subarray(left, left + span) ?? new Float32Array(0),
+      tallest.value,
+      side.value,
+      BARS,
+      store.theme.value,
+    );
   });
   watch(signal, () => {
     if (!shown.value) return;
     const limit = tallest.value;
     const most = plain(limit, limit);
     const where = read.value === null ? "the last token" : store.tokenName(read.value);
-    render(brings.value ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"} dir="auto">${where}</span>gains, at most ${most}` : "", barsLabel);
+    render(
+      brings.value
+        ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"}
+            dir="auto">${where}</span>gains, at most ${most}`
+        : "",
+      barsLabel,
+    );
     barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, up or down.`;
   });
 
   const parts = computed((): string[] => {
     const values = line.value && shown.value ? line.value.maps[shown.value.weighting] : undefined;
     if (!line.value || !values || !shown.value) return [];
-    return lineParts(store, shown.value.weighting, "reads", line.value.token, unmasked(values, "reads", line.value.token));
+    return lineParts(
+      store,
+      shown.value.weighting,
+      "reads",
+      line.value.token,
+      unmasked(values, "reads", line.value.token),
+    );
   });
   const said = computed(() => parts.value.join(""));
   watch(signal, () => fitWords(reads, parts.value));
 
   watch(signal, () => {
     render(axisLabels(store, part.value, "source", side.value, store.hoveredToken.value), sources);
-    render(axisLabels(store, part.value, "destination", side.value, room.pointed.value ?? store.hoveredToken.value), destinations);
+    render(
+      axisLabels(store, part.value, "destination", side.value, room.pointed.value ?? store.hoveredToken.value),
+      destinations,
+    );
   });
   const labelled = state(false);
   watch(signal, () => {
     const words = said.value;
     if (labelled.value) untracked(() => (store.sentence.value = [`${name.peek()}: ${words}`]));
   });
-  destinations.addEventListener("pointermove", (event) => {
-    const box = destinations.getBoundingClientRect();
-    const { top, span } = part.peek();
-    const row = top + Math.max(0, Math.min(span - 1, Math.floor(((event.clientY - box.top) / box.height) * span)));
-    if (row >= size.peek()) return;
-    room.pointed.value = row;
-    labelled.value = true;
-  }, { signal });
-  destinations.addEventListener("pointerleave", () => {
-    labelled.value = false;
-    room.pointed.value = null;
-    store.sentence.value = null;
-  }, { signal });
+  destinations.addEventListener(
+    "pointermove",
+    (event) => {
+      const box = destinations.getBoundingClientRect();
+      const { top, span } = part.peek();
+      const row = top + Math.max(0, Math.min(span - 1, Math.floor(((event.clientY - box.top) / box.height) * span)));
+      if (row >= size.peek()) return;
+      room.pointed.value = row;
+      labelled.value = true;
+    },
+    { signal },
+  );
+  destinations.addEventListener(
+    "pointerleave",
+    () => {
+      labelled.value = false;
+      room.pointed.value = null;
+      store.sentence.value = null;
+    },
+    { signal },
+  );
 
   mountZoom(matrix, zoom, size, signal);
   const cursor = mountCursor({ matrix, overlay, bars, mark }, room, shown, panes, part, zoom, signal);
@@ -225,7 +297,12 @@ export function createCard(head: string, room: AttentionRoom, inSight: ReadonlyS
     if (!pointedAt || !shown.value) return untracked(unfollow);
     if (!line.value || !weights || line.value.token !== room.row.value) return; // on its way: the last one stays, and is dimmed
     const { token } = line.value;
-    followed = { head: shown.value.head, destination: token, weights, contributions: read.value === token ? brings.value : null };
+    followed = {
+      head: shown.value.head,
+      destination: token,
+      weights,
+      contributions: read.value === token ? brings.value : null,
+    };
     untracked(() => (room.followed.value = followed));
   });
   signal.addEventListener("abort", unfollow, { once: true });

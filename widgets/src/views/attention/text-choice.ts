@@ -1,8 +1,9 @@
-// Whose attention the text view shades: chips for the pinned heads, one or several of them; all heads of a layer, or all.
+// Whose attention the text view shades: chips for the pinned heads, one or several of them; all heads of a layer, or
+// all.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { headColour } from "../../draw/head-colours";
 import { watch } from "../../base/lifetime";
+import { headColour } from "../../draw/head-colours";
 import type { AttentionRoom } from "./attention-room";
 import type { Wanted } from "./text-picture";
 
@@ -53,18 +54,33 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
     const on = (head: string): boolean => now === null && !off.value.has(head);
     const layerOn = now !== null && now.layer !== null;
     render(
-      html`${heads.map((head) => html`<button type="button" class="rs-head-chip" aria-pressed=${on(head)} style="--colour:${colour(head)}"
-            title="${on(head) ? "Leave" : "Take"} ${head} ${on(head) ? "out" : "in"}" @click=${() => toggle(head)}>${head}</button>`)}
-        ${heads.length === 0 ? html`<span class="rs-no-heads">no head is pinned: click some to superpose them</span>` : nothing}
+      html`${heads.map(
+        (
+          head,
+        ) => html`<button type="button" class="rs-head-chip" aria-pressed=${on(head)} style="--colour:${colour(head)}"
+            title="${on(head) ? "Leave" : "Take"} ${head} ${on(head) ? "out" : "in"}"
+                @click=${() => toggle(head)}>${head}</button>`,
+      )}
+        ${
+          heads.length === 0
+            ? html`<span
+            class="rs-no-heads">no head is pinned: click some to superpose them</span>`
+            : nothing
+        }
         <span class="rs-layer-chip ${layerOn ? "rs-on" : ""}">
           <button type="button" aria-pressed=${layerOn} @click=${() => take(chosen)}>all of layer</button>
           <select aria-label="Layer whose heads are superposed" .value=${String(chosen)}
             @change=${(event: Event) => {
               layer.value = Number((event.target as HTMLSelectElement).value);
               blend.value = { layer: layer.value };
-            }}>${Array.from({ length: layers }, (_, l) => html`<option value=${l} ?selected=${l === chosen}>${l}</option>`)}</select>
+            }}>${Array.from(
+              { length: layers },
+              (_, l) => html`<option value=${l}
+                ?selected=${l === chosen}>${l}</option>`,
+            )}</select>
         </span>
-        <button type="button" class="rs-head-chip rs-plain" aria-pressed=${now !== null && now.layer === null} @click=${() => take(null)}>all heads</button>`,
+        <button type="button" class="rs-head-chip rs-plain" aria-pressed=${now !== null && now.layer === null}
+            @click=${() => take(null)}>all heads</button>`,
       parent,
     );
   });

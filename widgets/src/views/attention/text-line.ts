@@ -1,11 +1,11 @@
 // What the text view shades: a row of its picture, or a column. Of a long prompt it is asked for when it is looked at.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
-import { everything, frameOf } from "../../draw/plane";
 import { watch } from "../../base/lifetime";
+import { everything, frameOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
+import type { Direction } from "./attention-data";
 import { type Maps, type Pane, unpacked } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
-import type { Direction } from "./attention-data";
 import { lineOf, unmasked } from "./attention-words";
 import { superpose, type TextPicture } from "./text-picture";
 
@@ -20,8 +20,13 @@ export interface Shade {
 }
 
 export function readShade(
-  room: AttentionRoom, picture: ReadonlySignal<TextPicture | null>, token: ReadonlySignal<number | null>, direction: ReadonlySignal<Direction>,
-  inSight: ReadonlySignal<boolean>, trouble: (said: string) => void, signal: AbortSignal,
+  room: AttentionRoom,
+  picture: ReadonlySignal<TextPicture | null>,
+  token: ReadonlySignal<number | null>,
+  direction: ReadonlySignal<Direction>,
+  inSight: ReadonlySignal<boolean>,
+  trouble: (said: string) => void,
+  signal: AbortSignal,
 ): ReadonlySignal<Shade | null> {
   const { store, data, client } = room;
   const shade = state<Shade | null>(null);
@@ -37,27 +42,54 @@ export function readShade(
       const asked = shown.parts.length > 0 ? ofHeads(shown, at, way) : ofBlend(shown, at, way);
       asked.then(
         (next) => {
-          const current = !signal.aborted && picture.peek() === shown && token.peek() === at && direction.peek() === way;
+          const current =
+            !signal.aborted && picture.peek() === shown && token.peek() === at && direction.peek() === way;
           if (next && current) shade.value = next;
         },
         (error: unknown) => {
-          if (!signal.aborted && !isOutdated(error, store)) trouble(error instanceof Error ? error.message : String(error));
+          if (!signal.aborted && !isOutdated(error, store))
+            trouble(error instanceof Error ? error.message : String(error));
         },
       );
     });
   });
 
   function ofMaps(shown: TextPicture, at: number, direction: Direction): Shade {
-    const parts = shown.parts.map(({ head, attention, values }) => ({ head, values: lineOf(values, shown.size, direction, at), pane: attention }));
+    const parts = shown.parts.map(({ head, attention, values }) => ({
+      head,
+      values: lineOf(values, shown.size, direction, at),
+      pane: attention,
+    }));
     const values = parts.length === 1 && parts[0] ? parts[0].values : lineOf(shown.values, shown.size, direction, at);
     return { shown, at, direction, values, parts };
   }
 
   async function ofHeads(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
-    const all = await Promise.all(shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, at)));
-    const there = all.flatMap((maps, i) => (maps ? [{ head: shown.parts[i]?.head ?? "", values: masked(maps, shown, direction, at), pane: paneOf(maps, shown.size, direction, at) }] : []));
+    const all = await Promise.all(
+      shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, at)),
+    );
+    const there = all.flatMap((maps, i) =>
+      maps
+        ? [
+            {
+              head: shown.parts[i]?.head ?? "",
+              values: masked(maps, shown, direction, at),
+              pane: paneOf(maps, shown.size, direction, at),
+            },
+          ]
+        : [],
+    );
     if (there.length < all.length) return null; // overtaken
-    return { shown, at, direction, values: superpose(there.map((part) => part.values), shown.weighting), parts: there };
+    return {
+      shown,
+      at,
+      direction,
+      values: superpose(
+        there.map((part) => part.values),
+        shown.weighting,
+      ),
+      parts: there,
+    };
   }
 
   async function ofBlend(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
@@ -65,7 +97,14 @@ export function readShade(
     if (!store.settled.peek()) return null;
     const span = { start: at, stop: at + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
-    const result = await client.latest("text blend row", { kind: "blend", layer: shown.layer, target, prompt: store.prompt.peek(), weighting: shown.weighting, ...part });
+    const result = await client.latest("text blend row", {
+      kind: "blend",
+      layer: shown.layer,
+      target,
+      prompt: store.prompt.peek(),
+      weighting: shown.weighting,
+      ...part,
+    });
     if (!result) return null;
     const line = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
     return { shown, at, direction, values: unmasked(line, direction, at), parts: [] };
@@ -80,5 +119,7 @@ function masked(maps: Maps, { weighting, size }: TextPicture, direction: Directi
 function paneOf(maps: Maps, size: number, direction: Direction, at: number): Pane {
   const all = everything(size);
   const span = { start: at, stop: at + 1 };
-  return direction === "reads" ? { rows: span, columns: all.columns, step: 1, maps } : { rows: all.rows, columns: span, step: 1, maps };
+  return direction === "reads"
+    ? { rows: span, columns: all.columns, step: 1, maps }
+    : { rows: all.rows, columns: span, step: 1, maps };
 }

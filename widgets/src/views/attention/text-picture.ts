@@ -1,9 +1,9 @@
 // What the text view shades: some heads' maps superposed, or the kernel's blend of a layer's or all heads.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
-import { limitOf } from "../../draw/colours";
-import { frameOf, stepOf } from "../../draw/plane";
 import { headName } from "../../base/format";
 import { watch } from "../../base/lifetime";
+import { limitOf } from "../../draw/colours";
+import { frameOf, stepOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
 import type { Weighting } from "../../state/store";
 import { type Attention, unpacked, whyMissing } from "./attention-data";
@@ -47,7 +47,9 @@ const how = (weighting: Weighting): string => (weighting === "contribution" ? "s
 export function nameOf(wanted: Wanted, weighting: Weighting, heads: number): string {
   if ("heads" in wanted) {
     const [only] = wanted.heads;
-    return wanted.heads.length <= 1 ? (only ?? "") : `${how(weighting)} of ${wanted.heads.slice(0, -1).join(", ")} and ${wanted.heads.at(-1) ?? ""}`;
+    return wanted.heads.length <= 1
+      ? (only ?? "")
+      : `${how(weighting)} of ${wanted.heads.slice(0, -1).join(", ")} and ${wanted.heads.at(-1) ?? ""}`;
   }
   return `${how(weighting)} of all ${heads} heads${wanted.layer === null ? "" : ` of layer ${wanted.layer}`}`;
 }
@@ -58,7 +60,12 @@ export interface TextState {
   waiting: ReadonlySignal<boolean>;
 }
 
-export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, inSight: ReadonlySignal<boolean>, signal: AbortSignal): TextState {
+export function readText(
+  room: AttentionRoom,
+  wanted: ReadonlySignal<Wanted>,
+  inSight: ReadonlySignal<boolean>,
+  signal: AbortSignal,
+): TextState {
   const { store, data, client } = room;
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
@@ -109,9 +116,23 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
       return { head: heads[i] ?? "", attention, values };
     });
     const size = parts[0]?.attention.size ?? 0;
-    const values = superpose(parts.map((part) => part.values), weighting);
+    const values = superpose(
+      parts.map((part) => part.values),
+      weighting,
+    );
     const notes = [...new Set(parts.flatMap((part) => part.attention.notes))];
-    return { name: nameOf({ heads }, weighting, heads.length), heads, weighting, size, step: parts[0]?.attention.step ?? 1, layer: null, values, parts, notes, limit: limitOf(values) };
+    return {
+      name: nameOf({ heads }, weighting, heads.length),
+      heads,
+      weighting,
+      size,
+      step: parts[0]?.attention.step ?? 1,
+      layer: null,
+      values,
+      parts,
+      notes,
+      limit: limitOf(values),
+    };
   }
 
   async function readHeads(heads: string[], weighting: Weighting): Promise<TextPicture | null> {
@@ -127,20 +148,37 @@ export function readText(room: AttentionRoom, wanted: ReadonlySignal<Wanted>, in
     const at = store.destination.peek() ?? 0;
     const long = stepOf(store.tokens.peek().length, store.tokens.peek().length) > 1;
     const part = long ? { rows: { start: at, stop: at + 1 } } : {};
-    const result = await client.latest("text blend", { kind: "blend", ...what, target, prompt: store.prompt.peek(), weighting, ...part });
+    const result = await client.latest("text blend", {
+      kind: "blend",
+      ...what,
+      target,
+      prompt: store.prompt.peek(),
+      weighting,
+      ...part,
+    });
     if (!result) return null;
     const { positions, heads, notes } = result.reply;
     const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
     return {
-      name: nameOf(what, weighting, heads), heads: namesOf(what.layer), weighting, size: positions, step: stepOf(positions, positions), layer: what.layer,
-      values, parts: [], notes, limit: limitOf(values),
+      name: nameOf(what, weighting, heads),
+      heads: namesOf(what.layer),
+      weighting,
+      size: positions,
+      step: stepOf(positions, positions),
+      layer: what.layer,
+      values,
+      parts: [],
+      notes,
+      limit: limitOf(values),
     };
   }
 
   function namesOf(layer: number | null): string[] {
     const { layers = 0, heads = 0 } = store.facts.peek() ?? {};
     const every = Array.from({ length: layers }, (_, l) => Array.from({ length: heads }, (_, h) => headName(l, h)));
-    return every.flatMap((names, l) => (layer === null || l === layer ? names : [])).filter((name) => !store.isAbsent(name));
+    return every
+      .flatMap((names, l) => (layer === null || l === layer ? names : []))
+      .filter((name) => !store.isAbsent(name));
   }
 
   return { picture, trouble, waiting };

@@ -1,4 +1,5 @@
-// Thumbnails as they come: a layer at a time, those in sight first, few at once, so that scrolling past does not queue up.
+// Thumbnails as they come: a layer at a time, those in sight first, few at once, so that scrolling past does not queue
+// up.
 import { signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
@@ -69,14 +70,28 @@ export class ThumbnailStore {
     this.#fresh.set(layer, key);
     this.#underway += 1;
     try {
-      const result = await client.latest(`thumbnails ${layer}`, { kind: "thumbnails", layer, target: store.target.peek(), prompt: store.prompt.peek(), weighting, side: SIDE });
+      const result = await client.latest(`thumbnails ${layer}`, {
+        kind: "thumbnails",
+        layer,
+        target: store.target.peek(),
+        prompt: store.prompt.peek(),
+        weighting,
+        side: SIDE,
+      });
       const buffer = result?.buffers[0];
       if (!result || !buffer || this.signal.aborted || key !== this.#key) return;
       const cells = new Int8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);
-      this.layers.value = new Map(this.layers.peek()).set(layer, { weighting, side: result.reply.side, cells, limits: result.reply.limits.map((limit) => limit ?? NaN), notes: result.reply.notes });
+      this.layers.value = new Map(this.layers.peek()).set(layer, {
+        weighting,
+        side: result.reply.side,
+        cells,
+        limits: result.reply.limits.map((limit) => limit ?? NaN),
+        notes: result.reply.notes,
+      });
       this.trouble.value = null;
     } catch (error) {
-      if (!this.signal.aborted && !isOutdated(error, store)) this.trouble.value = error instanceof Error ? error.message : String(error);
+      if (!this.signal.aborted && !isOutdated(error, store))
+        this.trouble.value = error instanceof Error ? error.message : String(error);
     } finally {
       this.#underway -= 1;
       this.#next();

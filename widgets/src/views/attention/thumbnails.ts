@@ -1,13 +1,13 @@
 // All heads in small, a group for each layer. Pointing at one enlarges it in the card beside, a click pins it.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
-import { paintThumbnail } from "../../draw/thumbnail";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { paintThumbnail } from "../../draw/thumbnail";
+import { prose } from "../../ui/prose";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, written } from "./attention-scale";
-import { prose } from "../../ui/prose";
-import { largest, type LayerOfThumbnails, ThumbnailStore } from "./thumbnail-data";
+import { type LayerOfThumbnails, largest, ThumbnailStore } from "./thumbnail-data";
 
 interface Thumb {
   node: HTMLElement;
@@ -15,7 +15,12 @@ interface Thumb {
   value: HTMLElement;
 }
 
-export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): void {
+export function mountThumbnails(
+  box: HTMLElement,
+  room: AttentionRoom,
+  inSight: ReadonlySignal<boolean>,
+  signal: AbortSignal,
+): void {
   const { store, limits } = room;
   const data = new ThumbnailStore(room, inSight, signal);
   const trouble = element("p", "rs-refusal", { hidden: "" });
@@ -29,13 +34,19 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
     render(prose(data.trouble.value ?? ""), trouble);
   });
 
-  const observer = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) data.see(Number((target as HTMLElement).dataset["layer"]), isIntersecting);
-  }, { root: box, rootMargin: "40px" });
+  const observer = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries)
+        data.see(Number((target as HTMLElement).dataset["layer"]), isIntersecting);
+    },
+    { root: box, rootMargin: "40px" },
+  );
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
   // Built when it is first looked at, anew for another shape.
-  const shape = computed(() => (inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null));
+  const shape = computed(() =>
+    inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null,
+  );
   let builtFor = "";
   watch(signal, () => {
     if (shape.value === null || shape.value === builtFor) return;
@@ -53,14 +64,36 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
     box.style.setProperty("--heads", String(Math.max(1, heads)));
     for (let layer = 0; layer < layers; layer += 1) {
       const title = element("span", "rs-thumb-title", {}, `layer ${layer}`);
-      const group = element("div", "rs-thumb-layer", { role: "group", "aria-label": `layer ${layer}`, "data-layer": String(layer) }, title);
+      const group = element(
+        "div",
+        "rs-thumb-layer",
+        { role: "group", "aria-label": `layer ${layer}`, "data-layer": String(layer) },
+        title,
+      );
       titles.push(title);
       for (let head = 0; head < heads; head += 1) {
         const name = headName(layer, head);
         const canvas = element("canvas", "", { width: "1", height: "1" });
         const value = element("span", "rs-number");
-        const node = element("button", "rs-thumb", { type: "button", tabindex: "-1", "aria-pressed": "false", "aria-label": `${name}, attention thumbnail`, "data-head": name },
-          canvas, element("span", "rs-thumb-words", { "aria-hidden": "true" }, element("span", "rs-name", { "data-text": `H${head}` }), value));
+        const node = element(
+          "button",
+          "rs-thumb",
+          {
+            type: "button",
+            tabindex: "-1",
+            "aria-pressed": "false",
+            "aria-label": `${name}, attention thumbnail`,
+            "data-head": name,
+          },
+          canvas,
+          element(
+            "span",
+            "rs-thumb-words",
+            { "aria-hidden": "true" },
+            element("span", "rs-name", { "data-text": `H${head}` }),
+            value,
+          ),
+        );
         thumbs.set(name, { node, canvas, value });
         group.append(node);
       }
@@ -74,7 +107,10 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
   watch(signal, () => {
     const layers = data.layers.value;
     const weighting = store.weighting.value;
-    const most = [...layers.values()].reduce((limit, l) => (l.weighting === weighting ? Math.max(limit, ...l.limits.filter(Number.isFinite)) : limit), 0);
+    const most = [...layers.values()].reduce(
+      (limit, l) => (l.weighting === weighting ? Math.max(limit, ...l.limits.filter(Number.isFinite)) : limit),
+      0,
+    );
     if (inSight.value) limits.report("thumbnails", weighting, most);
     else limits.forget("thumbnails");
   });
@@ -94,8 +130,17 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
         const name = headName(layer, head);
         const thumb = thumbs.get(name);
         if (!thumb) return;
-        paintThumbnail(thumb.canvas, cells.subarray(head * side * side, (head + 1) * side * side), side, limit, (value) => colourOf(weighting, value, end(head), theme));
-        thumb.node.setAttribute("aria-label", `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head), store.largest.value)}` : store.isAbsent(name) ? "no attention" : "not known"}`);
+        paintThumbnail(
+          thumb.canvas,
+          cells.subarray(head * side * side, (head + 1) * side * side),
+          side,
+          limit,
+          (value) => colourOf(weighting, value, end(head), theme),
+        );
+        thumb.node.setAttribute(
+          "aria-label",
+          `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head), store.largest.value)}` : store.isAbsent(name) ? "no attention" : "not known"}`,
+        );
       });
     }
   });
@@ -114,7 +159,9 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
   watch(signal, () => {
     void shape.value;
     const pinned = new Set(store.heads.value);
-    for (const [name, { node }] of thumbs) if ((node.getAttribute("aria-pressed") === "true") !== pinned.has(name)) node.setAttribute("aria-pressed", String(pinned.has(name)));
+    for (const [name, { node }] of thumbs)
+      if ((node.getAttribute("aria-pressed") === "true") !== pinned.has(name))
+        node.setAttribute("aria-pressed", String(pinned.has(name)));
   });
   let lit: HTMLElement | null = null;
   watch(signal, () => {
@@ -125,29 +172,42 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
     lit = node;
   });
 
-  const headOf = (event: Event): string | null => (event.target instanceof Element ? (event.target.closest<HTMLElement>(".rs-thumb")?.dataset["head"] ?? null) : null);
+  const headOf = (event: Event): string | null =>
+    event.target instanceof Element ? (event.target.closest<HTMLElement>(".rs-thumb")?.dataset["head"] ?? null) : null;
   box.addEventListener("pointerover", (event) => store.hover(headOf(event)), { signal });
   box.addEventListener("pointerleave", () => store.hover(null), { signal });
-  box.addEventListener("focusin", (event) => {
-    const name = headOf(event);
-    if (!name) return;
-    setRove(thumbs.get(name)?.node ?? null);
-    store.hover(name);
-  }, { signal });
+  box.addEventListener(
+    "focusin",
+    (event) => {
+      const name = headOf(event);
+      if (!name) return;
+      setRove(thumbs.get(name)?.node ?? null);
+      store.hover(name);
+    },
+    { signal },
+  );
   box.addEventListener("focusout", () => store.hover(null), { signal });
-  box.addEventListener("click", (event) => {
-    const name = headOf(event);
-    if (name) store.togglePin(name);
-  }, { signal });
-  box.addEventListener("keydown", (event) => {
-    const at = parseHead(headOf(event) ?? "");
-    const facts = store.facts.peek();
-    if (!at || !facts) return;
-    const to = step(event.key, at.layer, at.head, facts.layers, facts.heads);
-    if (to === null) return;
-    event.preventDefault();
-    thumbs.get(headName(Math.floor(to / facts.heads), to % facts.heads))?.node.focus();
-  }, { signal });
+  box.addEventListener(
+    "click",
+    (event) => {
+      const name = headOf(event);
+      if (name) store.togglePin(name);
+    },
+    { signal },
+  );
+  box.addEventListener(
+    "keydown",
+    (event) => {
+      const at = parseHead(headOf(event) ?? "");
+      const facts = store.facts.peek();
+      if (!at || !facts) return;
+      const to = step(event.key, at.layer, at.head, facts.layers, facts.heads);
+      if (to === null) return;
+      event.preventDefault();
+      thumbs.get(headName(Math.floor(to / facts.heads), to % facts.heads))?.node.focus();
+    },
+    { signal },
+  );
 
   function setRove(node: HTMLElement | null): void {
     rove?.setAttribute("tabindex", "-1");
@@ -156,11 +216,15 @@ export function mountThumbnails(box: HTMLElement, room: AttentionRoom, inSight: 
   }
 }
 
-/** Left and right through all heads, up and down through the layers; the head's number in order, or null for other keys. */
+/**
+ * Left and right through all heads, up and down through the layers; the head's number in order, or null for other keys.
+ */
 function step(key: string, layer: number, head: number, layers: number, heads: number): number | null {
   const at = layer * heads + head;
   const last = layers * heads - 1;
-  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - heads, ArrowDown: at + heads, Home: 0, End: last }[key];
+  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - heads, ArrowDown: at + heads, Home: 0, End: last }[
+    key
+  ];
   if (to === undefined) return null;
   return to < 0 || to > last ? at : to;
 }

@@ -4,14 +4,18 @@ import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { prose } from "../../ui/prose";
 import { brief, explanation, lackingIn, missingWords } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
-import { prose } from "../../ui/prose";
 
 export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const open = state(false);
   const status = element("div", "rs-badge", { role: "status", "aria-live": "polite" });
-  const more = element("div", "rs-popover rs-reckoning", { role: "group", "aria-label": "How the rows add up", hidden: "" });
+  const more = element("div", "rs-popover rs-reckoning", {
+    role: "group",
+    "aria-label": "How the rows add up",
+    hidden: "",
+  });
   parent.append(status, more);
 
   watch(signal, () => {
@@ -20,10 +24,19 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const refused = store.why("heads") !== null;
     if (!data || refused) {
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
-      if (lacking) return render(html`<span class="rs-badge-text rs-misses" title=${lacking}>rows not complete<span class="rs-badge-long">: ${lacking}</span></span>`, status);
+      if (lacking)
+        return render(
+          html`<span class="rs-badge-text rs-misses" title=${lacking}>rows not complete<span
+              class="rs-badge-long">: ${lacking}</span></span>`,
+          status,
+        );
       const text = refused ? "the rows cannot be added up" : "adding up the rows …";
       const short = refused ? "no sum" : "adding up …";
-      return render(html`<span class="rs-badge-text rs-pending" data-short=${short} data-figure=${short} title=${text}><span class="rs-badge-long">${text}</span></span>`, status);
+      return render(
+        html`<span class="rs-badge-text rs-pending" data-short=${short} data-figure=${short} title=${text}><span
+            class="rs-badge-long">${text}</span></span>`,
+        status,
+      );
     }
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
@@ -32,20 +45,42 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     // What was shown of a cache that is not there any more, or not as it was; or what somebody saved.
     const past = store.standing.value !== null || store.isSaved.value;
     const text =
-      kind === "incomplete" ? `rows not complete: ${missingWords(data.reply.missing ?? [])}${measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, largest, 1)}`}`
-      : kind === "contradicts" ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
-      : past && kind === "misses" ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ${signed(measured, largest, 1)} · as it was`
-      : past ? `${rows} summed to ${signed(sum, largest, 1)} · as it was`
-      : kind === "agrees" && data.reply.own ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
-      : kind === "agrees" ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
-      : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
-      : kind === "misses" ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ${signed(measured, largest)}`
-      : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
-    const short = brief(kind, sum, unexplained !== null && Math.abs(unexplained) > data.reply.tolerance ? unexplained : null, data.reply.own === true, past, largest);
+      kind === "incomplete"
+        ? `rows not complete: ${missingWords(data.reply.missing ?? [])}${measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, largest, 1)}`}`
+        : kind === "contradicts"
+          ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
+          : past && kind === "misses"
+            ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ${signed(measured, largest, 1)} · as it was`
+            : past
+              ? `${rows} summed to ${signed(sum, largest, 1)} · as it was`
+              : kind === "agrees" && data.reply.own
+                ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
+                : kind === "agrees"
+                  ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
+                  : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
+                    ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
+                    : kind === "misses"
+                      ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ${signed(measured, largest)}`
+                      : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
+    const short = brief(
+      kind,
+      sum,
+      unexplained !== null && Math.abs(unexplained) > data.reply.tolerance ? unexplained : null,
+      data.reply.own === true,
+      past,
+      largest,
+    );
     const count = store.notes.value.length;
-    const mark = count === 0 ? nothing
-      : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")} title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
-    render(html`<button type="button" class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace("adds up: ", "")} title=${text} @click=${() => (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`, status);
+    const mark =
+      count === 0
+        ? nothing
+        : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")}
+            title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
+    render(
+      html`<button type="button"
+          class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace("adds up: ", "")} title=${text} @click=${() => (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`,
+      status,
+    );
   });
 
   watch(signal, () => {
@@ -63,22 +98,42 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
         <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, largest, 2)}</td></tr>
-          <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td class="rs-number">${signed(constant, largest, 2)}</td></tr>
-          ${unexplained !== null ? html`<tr><th scope="row">${kind === "incomplete" ? "not cached" : "unexplained"} <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, largest, 2)}</td></tr>` : nothing}
-          ${unexplained !== null && data.reply.prompts > 1 ? html`<tr><th scope="row">largest gap in a prompt</th><td class="rs-number">${plain(data.reply.worst ?? 0, largest, 2)}</td></tr>` : nothing}
+          <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td
+              class="rs-number">${signed(constant, largest, 2)}</td></tr>
+          ${
+            unexplained !== null
+              ? html`<tr><th
+              scope="row">${kind === "incomplete" ? "not cached" : "unexplained"} <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, largest, 2)}</td></tr>`
+              : nothing
+          }
+          ${
+            unexplained !== null && data.reply.prompts > 1
+              ? html`<tr><th scope="row">largest gap in a prompt</th><td
+              class="rs-number">${plain(data.reply.worst ?? 0, largest, 2)}</td></tr>`
+              : nothing
+          }
         </tbody>
-        <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td class="rs-number">${measured !== null ? signed(measured, largest, 2) : "not in the cache"}</td></tr></tfoot></table>
+        <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td
+            class="rs-number">${measured !== null ? signed(measured, largest, 2) : "not in the cache"}</td></tr></tfoot></table>
         ${missing.length > 0 ? html`<p>Not in this cache: ${missing.join(", ")}.</p>` : nothing}`,
       more,
     );
   });
 
-  parent.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !open.peek()) return;
-    open.value = false;
-    event.stopPropagation();
-  }, { signal });
-  parent.addEventListener("focusout", (event) => {
-    if (!(event.relatedTarget instanceof Node && parent.contains(event.relatedTarget))) open.value = false;
-  }, { signal });
+  parent.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key !== "Escape" || !open.peek()) return;
+      open.value = false;
+      event.stopPropagation();
+    },
+    { signal },
+  );
+  parent.addEventListener(
+    "focusout",
+    (event) => {
+      if (!(event.relatedTarget instanceof Node && parent.contains(event.relatedTarget))) open.value = false;
+    },
+    { signal },
+  );
 }

@@ -2,5 +2,8 @@
 import { html, type TemplateResult } from "lit-html";
 
 export function dotted(parts: string[]): TemplateResult {
-  return html`<span class="rs-dotted"><span>${parts.map((part, i) => html`<span class="rs-fact">${i > 0 ? html`<i> · </i>` : ""}<span>${part}</span></span>`)}</span></span>`;
+  return html`<span class="rs-dotted"><span>${parts.map(
+    (part, i) => html`<span
+      class="rs-fact">${i > 0 ? html`<i> · </i>` : ""}<span>${part}</span></span>`,
+  )}</span></span>`;
 }

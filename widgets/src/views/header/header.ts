@@ -1,17 +1,18 @@
-// Header: which cache this is, what is attributed, and whether the rows add up. Narrow it has three lines: the cache, the target, the prompt.
+// Header: which cache this is, what is attributed, and whether the rows add up. Narrow it has three lines: the cache,
+// the target, the prompt.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Client } from "../../wire/client";
 import { bytes, plural } from "../../base/format";
 import { shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { prose } from "../../ui/prose";
+import { measured } from "../../ui/width";
+import type { Client } from "../../wire/client";
 import { mountBadge } from "./badge";
 import { dotted } from "./facts";
-import { measured } from "../../ui/width";
 import { mountMenu } from "./menu";
 import { mountPrompt } from "./prompt";
-import { prose } from "../../ui/prose";
 import { mountTarget } from "./target";
 
 /** From this width on there is room for the facts beside the name; the styles know the same. */
@@ -36,16 +37,26 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
     const destination = store.destination.value;
     const many = (store.facts.value?.prompts ?? 1) > 1;
     render(
-      !store.facts.value ? nothing
-      : destination !== null ? html`at <b>${store.tokenText(destination)}</b> ${destination}`
-      : many ? "at each prompt’s last token" : nothing,
+      !store.facts.value
+        ? nothing
+        : destination !== null
+          ? html`at <b>${store.tokenText(destination)}</b> ${destination}`
+          : many
+            ? "at each prompt’s last token"
+            : nothing,
       at,
     );
   });
   watch(signal, () => {
     const enlarge = store.around.value?.enlarge;
     const name = shown(store.cacheName.value || "cache");
-    render(enlarge ? html`<button type="button" class="rs-quiet" aria-label="Open ${name} in the main area" title="Open in the main area" @click=${enlarge}>⤢</button>` : nothing, larger);
+    render(
+      enlarge
+        ? html`<button type="button" class="rs-quiet" aria-label="Open ${name} in the main area"
+            title="Open in the main area" @click=${enlarge}>⤢</button>`
+        : nothing,
+      larger,
+    );
   });
   mountBadge(badge, store, signal);
   mountTarget(target, store, client, signal);
@@ -61,8 +72,13 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
   watch(signal, () => {
     const f = store.facts.value;
     const parts = f
-      ? [shown(f.model), `${plural(f.layers, "layer")} × ${plural(f.heads, "head")}`, `${plural(f.prompts, "prompt")} × ${plural(f.positions, "position")}`,
-          shown(`${f.dtype} on ${f.device}`), bytes(f.bytes)].filter((part) => part !== "")
+      ? [
+          shown(f.model),
+          `${plural(f.layers, "layer")} × ${plural(f.heads, "head")}`,
+          `${plural(f.prompts, "prompt")} × ${plural(f.positions, "position")}`,
+          shown(`${f.dtype} on ${f.device}`),
+          bytes(f.bytes),
+        ].filter((part) => part !== "")
       : ["reading the cache …"];
     const standing = store.standing.value;
     const { list } = store.around.value ?? {};
@@ -77,37 +93,66 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
       event.preventDefault();
       toggle();
     };
-    // What has become of the cache stands over its facts, which keep their place: nothing moves. Narrow, it has a line of its own.
+    // What has become of the cache stands over its facts, which keep their place: nothing moves. Narrow, it has a line
+    // of its own.
     render(
       html`<div class="rs-name-line">
-          ${list || narrow
-            ? html`<button type="button" class="rs-named" aria-expanded=${isOpen} aria-controls=${list?.id ?? id} title=${`${label}: ${list ? "the caches of this kernel" : "what is known of this cache"}`}
+          ${
+            list || narrow
+              ? html`<button type="button" class="rs-named" aria-expanded=${isOpen} aria-controls=${list?.id ?? id}
+                  title=${`${label}: ${list ? "the caches of this kernel" : "what is known of this cache"}`}
                 @click=${toggle} @keydown=${keys}>${name}</button>`
-            : name}
+              : name
+          }
           ${count ? html`<span class="rs-count">${count}</span>` : nothing}
           ${pin(store)}
         </div>
         <div class="rs-what">
-          <div id=${id} class="rs-known ${standing && !narrow ? "rs-covered" : ""} ${isOpen && !list ? "rs-popover" : ""}" ?hidden=${narrow && (!isOpen || list !== undefined)} aria-hidden=${standing && !narrow ? "true" : "false"}>${dotted(parts)}</div>
-          ${standing ? html`<div class="rs-standing">${narrow ? name : nothing} <span role="alert">${prose(standing.words)}</span>
-            ${standing.act ? html` <button type="button" class="rs-act" @click=${standing.act.run}>${standing.act.label}</button>` : nothing}</div>` : nothing}
+          <div id=${id}
+              class="rs-known ${standing && !narrow ? "rs-covered" : ""} ${isOpen && !list ? "rs-popover" : ""}"
+              ?hidden=${narrow && (!isOpen || list !== undefined)}
+              aria-hidden=${standing && !narrow ? "true" : "false"}>${dotted(parts)}</div>
+          ${
+            standing
+              ? html`<div class="rs-standing">${narrow ? name : nothing} <span
+                  role="alert">${prose(standing.words)}</span>
+            ${
+              standing.act
+                ? html` <button type="button" class="rs-act"
+                @click=${standing.act.run}>${standing.act.label}</button>`
+                : nothing
+            }</div>`
+              : nothing
+          }
         </div>`,
       parent,
     );
   });
 
   const close = (): void => void (open.value = false);
-  parent.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !open.peek()) return;
-    event.stopPropagation();
-    close();
-  }, { signal });
-  parent.addEventListener("focusout", (event) => {
-    if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-  }, { signal });
-  parent.ownerDocument.addEventListener("pointerdown", (event) => {
-    if (open.peek() && !event.composedPath().includes(parent)) close();
-  }, { signal });
+  parent.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key !== "Escape" || !open.peek()) return;
+      event.stopPropagation();
+      close();
+    },
+    { signal },
+  );
+  parent.addEventListener(
+    "focusout",
+    (event) => {
+      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
+    },
+    { signal },
+  );
+  parent.ownerDocument.addEventListener(
+    "pointerdown",
+    (event) => {
+      if (open.peek() && !event.composedPath().includes(parent)) close();
+    },
+    { signal },
+  );
 }
 
 /** Take each new cache of this variable; only over a link, where what a variable leads to is known. */
@@ -115,7 +160,10 @@ function pin(store: Store) {
   if (store.ref.value === null) return nothing;
   const followed = store.follow.value;
   const name = shown(followed ?? store.cacheName.value);
-  return html`<button type="button" class="rs-follow" aria-pressed=${followed !== null} aria-label="Follow ${name}: take each new cache of this name by itself"
-    title="Follow ${name}: take each new cache of this name by itself" @click=${() => (store.follow.value = followed === null ? store.cacheName.peek() : null)}
-    ><svg viewBox="0 0 16 16" width="12" height="12" aria-hidden="true"><path d="M5 1.5h6M6 1.5v5L3.5 9.5h9L10 6.5v-5M8 9.5v5" /></svg><span>follow</span></button>`;
+  return html`<button type="button" class="rs-follow" aria-pressed=${followed !== null}
+      aria-label="Follow ${name}: take each new cache of this name by itself"
+    title="Follow ${name}: take each new cache of this name by itself"
+        @click=${() => (store.follow.value = followed === null ? store.cacheName.peek() : null)}
+    ><svg viewBox="0 0 16 16" width="12" height="12" aria-hidden="true"><path
+        d="M5 1.5h6M6 1.5v5L3.5 9.5h9L10 6.5v-5M8 9.5v5" /></svg><span>follow</span></button>`;
 }

@@ -1,7 +1,7 @@
 // The ledger: the same rows that the badge sums, in a handful of lines that add up to the measured number.
 import { html, type TemplateResult } from "lit-html";
-import { limitOf } from "../../draw/colours";
 import { signed, vanishes } from "../../base/format";
+import { limitOf } from "../../draw/colours";
 import type { Attribution } from "../../state/store";
 
 export interface Entry {
@@ -11,16 +11,23 @@ export interface Entry {
 
 /** Heads, attention biases, MLPs, embeddings, others: only those that occur. NaN is a head that is not there. */
 export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
-  const sums = new Map<string, number>(rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : []);
+  const sums = new Map<string, number>(
+    rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : [],
+  );
   rows.forEach((value, i) => {
     const label = reply.labels[i] ?? "";
     const kind =
-      i < heads ? "heads"
-      : /mlp/.test(label) ? "MLPs"
-      : /attn_bias/.test(label) ? "attention biases"
-      : /^\d+_.+_out$/.test(label) ? "other sublayers"
-      : /embed/.test(label) ? "embeddings"
-      : label;
+      i < heads
+        ? "heads"
+        : /mlp/.test(label)
+          ? "MLPs"
+          : /attn_bias/.test(label)
+            ? "attention biases"
+            : /^\d+_.+_out$/.test(label)
+              ? "other sublayers"
+              : /embed/.test(label)
+                ? "embeddings"
+                : label;
     if (!Number.isNaN(value)) sums.set(kind, (sums.get(kind) ?? 0) + value);
   });
   sums.set("constant", reply.constant);
@@ -44,14 +51,22 @@ export type Verdict =
 const SUMMED = 1e-4;
 const LOOSEST = 0.02;
 
-/** Can the rows be compared with the model's own number, and do they agree? The sum is taken here, from the rows that came. */
+/**
+ * Can the rows be compared with the model's own number, and do they agree? The sum is taken here, from the rows that
+ * came.
+ */
 export function verdict(data: Attribution): Verdict {
   const { measured, unexplained, worst, tolerance, constant } = data.reply;
   if ((data.reply.missing ?? []).length > 0) return { kind: "incomplete", measured, unexplained };
-  if (measured === null || unexplained === null || worst === null) return { kind: "unmeasured", measured: null, unexplained: null };
-  const size = data.rows.reduce((sum, value) => (Number.isNaN(value) ? sum : sum + Math.abs(value)), Math.abs(constant) + Math.abs(measured));
+  if (measured === null || unexplained === null || worst === null)
+    return { kind: "unmeasured", measured: null, unexplained: null };
+  const size = data.rows.reduce(
+    (sum, value) => (Number.isNaN(value) ? sum : sum + Math.abs(value)),
+    Math.abs(constant) + Math.abs(measured),
+  );
   const left = measured - rowSum(data);
-  if (!(Math.abs(left - unexplained) <= SUMMED * size + 1e-6)) return { kind: "contradicts", measured, unexplained: left };
+  if (!(Math.abs(left - unexplained) <= SUMMED * size + 1e-6))
+    return { kind: "contradicts", measured, unexplained: left };
   // In the mean over prompts gaps of opposite signs cancel: the worst prompt is judged.
   return { kind: Math.abs(worst) <= Math.min(tolerance, LOOSEST * size) ? "agrees" : "misses", measured, unexplained };
 }
@@ -62,7 +77,10 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
   if (kind === "misses" || kind === "contradicts") lines.push({ name: "unexplained", value: unexplained });
   if (kind === "incomplete") {
     if (unexplained !== null) lines.push({ name: "not cached", value: unexplained });
-    return sumTable("Rows that were cached", lines, { name: measured === null ? "these rows alone" : quantity, value: measured ?? rowSum(data) });
+    return sumTable("Rows that were cached", lines, {
+      name: measured === null ? "these rows alone" : quantity,
+      value: measured ?? rowSum(data),
+    });
   }
   return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
 }
@@ -74,12 +92,16 @@ export function sumTable(title: string, lines: Entry[], total: Entry): TemplateR
   return html`<h4>${title}</h4>
     <table>
       <tbody>
-        ${lines.map(({ name, value }) => html`<tr>
+        ${lines.map(
+          ({ name, value }) => html`<tr>
           <th scope="row">${name}</th>
-          <td class="rs-track"><i class=${value < 0 ? "rs-minus" : "rs-plus"} style="width:${limit > 0 ? (Math.abs(value) / limit) * 100 : 0}%"></i></td>
+          <td class="rs-track"><i class=${value < 0 ? "rs-minus" : "rs-plus"}
+              style="width:${limit > 0 ? (Math.abs(value) / limit) * 100 : 0}%"></i></td>
           <td class="rs-number">${signed(value, largest)}</td>
-        </tr>`)}
+        </tr>`,
+        )}
       </tbody>
-      <tfoot><tr><th scope="row" colspan="2">${total.name}</th><td class="rs-number">${signed(total.value, largest)}</td></tr></tfoot>
+      <tfoot><tr><th scope="row" colspan="2">${total.name}</th><td
+          class="rs-number">${signed(total.value, largest)}</td></tr></tfoot>
     </table>`;
 }

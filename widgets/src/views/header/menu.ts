@@ -1,11 +1,11 @@
 // The export menu: a line a picture in sight, as code, numbers, or a figure; and the whole view as a page.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Client } from "../../wire/client";
+import { element, watch } from "../../base/lifetime";
 import { type Format, type Outcome, stopPage, take, takePage } from "../../export/actions";
 import { inSight, type Sight } from "../../export/sight";
-import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import type { Client } from "../../wire/client";
 
 const FORMATS: [Format, string, string][] = [
   ["code", "Code", "Copy the Python code that gives exactly these numbers"],
@@ -20,7 +20,12 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
   const open = state(false);
   const busy = state(false);
   const outcome = state<Outcome | null>(null);
-  const button = element("button", "rs-quiet rs-export", { type: "button", "aria-haspopup": "dialog", "aria-controls": id }, "Export");
+  const button = element(
+    "button",
+    "rs-quiet rs-export",
+    { type: "button", "aria-haspopup": "dialog", "aria-controls": id },
+    "Export",
+  );
   const box = element("div", "rs-popover rs-export-menu", { id, role: "dialog", "aria-label": "Export", hidden: "" });
   parent.append(button, box);
 
@@ -59,46 +64,87 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     const far = busy.value ? client.progress.value : null;
     const line = (sight: Sight, row: number) => html`<div role="row" class="rs-export-line">
       <span role="rowheader" title=${sight.title}>${sight.title}</span>
-      ${FORMATS.map(([format, name, tip], column) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column} tabindex=${row + column === 0 ? 0 : -1}
-        aria-label="${sight.title}: ${name}" title=${tip} @click=${() => act(() => take(format, sight.picture.picture, store, client, box))}>${name}</button></span>`)}
+      ${FORMATS.map(
+        (
+          [format, name, tip],
+          column,
+        ) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column}
+            tabindex=${row + column === 0 ? 0 : -1}
+        aria-label="${sight.title}: ${name}" title=${tip}
+            @click=${() => act(() => take(format, sight.picture.picture, store, client, box))}>${name}</button></span>`,
+      )}
     </div>`;
     render(
-      html`${sights.length > 0 ? html`<div role="grid" aria-label="Pictures in sight">${sights.map(line)}</div>` : html`<p>Nothing is drawn yet.</p>`}
+      html`${
+        sights.length > 0
+          ? html`<div role="grid"
+          aria-label="Pictures in sight">${sights.map(line)}</div>`
+          : html`<p>Nothing is drawn yet.</p>`
+      }
         <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
           title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
-        <p class="rs-export-said" role="status">${busy.value ? "working …" : (what?.said ?? "")}${far !== null && far.total > 0 ? html`<span aria-hidden="true"> ${far.done} of ${far.total}</span> <button type="button" class="rs-act" @click=${() => stopPage(client)}>Stop</button>` : nothing}</p>
-        ${what?.byHand === undefined ? nothing : html`<textarea class="rs-export-code" readonly rows="6" aria-label="Code to copy" .value=${what.byHand} @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`}`,
+        <p class="rs-export-said"
+            role="status">${busy.value ? "working …" : (what?.said ?? "")}${
+              far !== null && far.total > 0
+                ? html`<span
+            aria-hidden="true"> ${far.done} of ${far.total}</span> <button type="button" class="rs-act"
+            @click=${() => stopPage(client)}>Stop</button>`
+                : nothing
+            }</p>
+        ${
+          what?.byHand === undefined
+            ? nothing
+            : html`<textarea class="rs-export-code" readonly rows="6"
+            aria-label="Code to copy" .value=${what.byHand}
+            @focus=${(event: Event) => (event.target as HTMLTextAreaElement).select()}></textarea>`
+        }`,
       box,
     );
   });
 
-  button.addEventListener("click", () => {
-    if (open.peek()) return close();
-    open.value = true;
-    place(box, button);
-    box.querySelector<HTMLElement>('[tabindex="0"], .rs-export-page')?.focus();
-  }, { signal });
+  button.addEventListener(
+    "click",
+    () => {
+      if (open.peek()) return close();
+      open.value = true;
+      place(box, button);
+      box.querySelector<HTMLElement>('[tabindex="0"], .rs-export-page')?.focus();
+    },
+    { signal },
+  );
 
-  parent.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && open.peek()) {
-      event.stopPropagation();
-      close();
-      button.focus();
-      return;
-    }
-    if (event.target === button && event.key === "ArrowDown" && !open.peek()) {
-      event.preventDefault();
-      return button.click();
-    }
-    walk(event, box);
-  }, { signal });
-  parent.addEventListener("focusout", (event) => {
-    // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
-    if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-  }, { signal });
-  parent.ownerDocument.addEventListener("pointerdown", (event) => {
-    if (open.peek() && !(event.target instanceof Node && event.composedPath().includes(parent))) close();
-  }, { signal });
+  parent.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Escape" && open.peek()) {
+        event.stopPropagation();
+        close();
+        button.focus();
+        return;
+      }
+      if (event.target === button && event.key === "ArrowDown" && !open.peek()) {
+        event.preventDefault();
+        return button.click();
+      }
+      walk(event, box);
+    },
+    { signal },
+  );
+  parent.addEventListener(
+    "focusout",
+    (event) => {
+      // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
+      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
+    },
+    { signal },
+  );
+  parent.ownerDocument.addEventListener(
+    "pointerdown",
+    (event) => {
+      if (open.peek() && !(event.target instanceof Node && event.composedPath().includes(parent))) close();
+    },
+    { signal },
+  );
 }
 
 /** Beneath its button, and not past the left edge of the panel, which may be narrow. */
@@ -116,10 +162,16 @@ function walk(event: KeyboardEvent, box: HTMLElement): void {
   if (!at || at.dataset["row"] === undefined) return;
   const [row, column] = [Number(at.dataset["row"]), Number(at.dataset["column"])];
   const find = (r: number, c: number): HTMLElement | null => box.querySelector(`[data-row="${r}"][data-column="${c}"]`);
-  const last = Math.max(...[...box.querySelectorAll<HTMLElement>("[data-row]")].map((one) => Number(one.dataset["row"])));
+  const last = Math.max(
+    ...[...box.querySelectorAll<HTMLElement>("[data-row]")].map((one) => Number(one.dataset["row"])),
+  );
   const to = {
-    ArrowDown: () => find(row + 1, column) ?? find(row + 1, 0), ArrowUp: () => find(row - 1, column) ?? find(row - 1, 0),
-    ArrowRight: () => find(row, column + 1), ArrowLeft: () => find(row, column - 1), Home: () => find(0, 0), End: () => find(last, 0),
+    ArrowDown: () => find(row + 1, column) ?? find(row + 1, 0),
+    ArrowUp: () => find(row - 1, column) ?? find(row - 1, 0),
+    ArrowRight: () => find(row, column + 1),
+    ArrowLeft: () => find(row, column - 1),
+    Home: () => find(0, 0),
+    End: () => find(last, 0),
   }[event.key];
   if (!to) return;
   event.preventDefault();

@@ -1,18 +1,25 @@
-// What is the matter with all of it, in the place of the sentence, which is in view wherever the panel is scrolled to: a kernel that
-// is gone, or one that is busy. Nothing moves, and nothing is covered. What a single view was refused stands in that view’s own place.
+// What is the matter with all of it, in the place of the sentence, which is in view wherever the panel is scrolled to:
+// a kernel that is gone, or one that is busy. Nothing moves, and nothing is covered. What a single view was refused
+// stands in that view’s own place.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Client } from "../../wire/client";
 import { coded, fitted } from "../../base/legible";
 import { child, element, later, watch } from "../../base/lifetime";
 import { IN_PLACE, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import type { Client } from "../../wire/client";
 
 const PATIENCE_MS = 1200;
 const WAITING = ["Waiting for the kernel: it may be running a cell.", "The last picture stays."];
 const GONE = ["The kernel was restarted or is gone: run the cell again."];
 
-export function mountNotice(parent: HTMLElement, header: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+export function mountNotice(
+  parent: HTMLElement,
+  header: HTMLElement,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+): void {
   const alert = element("div", "rs-notice rs-alert", { role: "alert" });
   const quiet = element("div", "rs-notice", { "aria-live": "polite" });
   parent.append(alert, quiet);
@@ -21,7 +28,12 @@ export function mountNotice(parent: HTMLElement, header: HTMLElement, store: Sto
   const asked = computed(() => client.inFlight.value > 0);
   const working = computed(() => {
     const progress = client.progress.value;
-    return progress && [`Working: ${progress.total > 0 ? `${progress.done} of ${progress.total} parts are read` : "this takes a moment"}.`, "The last picture stays."];
+    return (
+      progress && [
+        `Working: ${progress.total > 0 ? `${progress.done} of ${progress.total} parts are read` : "this takes a moment"}.`,
+        "The last picture stays.",
+      ]
+    );
   });
   let pause: AbortController | null = null;
   watch(signal, () => {
@@ -36,12 +48,16 @@ export function mountNotice(parent: HTMLElement, header: HTMLElement, store: Sto
   });
 
   const seen = state(true);
-  const eye = new IntersectionObserver(([entry]) => void (seen.value = (entry?.intersectionRatio ?? 1) > 0.98), { threshold: [0, 0.98, 0.99] });
+  const eye = new IntersectionObserver(([entry]) => void (seen.value = (entry?.intersectionRatio ?? 1) > 0.98), {
+    threshold: [0, 0.98, 0.99],
+  });
   eye.observe(header);
   signal.addEventListener("abort", () => eye.disconnect(), { once: true });
 
   watch(signal, () => {
-    const sentences = [...new Set([...store.problems.value].flatMap(([lane, said]) => (IN_PLACE.has(lane) ? [] : said)))];
+    const sentences = [
+      ...new Set([...store.problems.value].flatMap(([lane, said]) => (IN_PLACE.has(lane) ? [] : said))),
+    ];
     // Where the header says what has become of the cache, it need not be said twice, while that is in view.
     const standing = store.standing.value;
     if (standing && !seen.value) sentences.unshift(`${coded(store.cacheName.value || "cache")} ${standing.words}`);

@@ -16,14 +16,19 @@ export function mountPrompt(parent: HTMLElement, store: Store, signal: AbortSign
     if (count <= 1) return render(nothing, parent);
     render(
       html`<div class="rs-switch" role="group" aria-label="Prompt">
-        <button type="button" aria-pressed=${!one} title="The mean over all prompts" @click=${() => (store.prompt.value = null)}>mean of ${count}</button>
+        <button type="button" aria-pressed=${!one} title="The mean over all prompts"
+            @click=${() => (store.prompt.value = null)}>mean of ${count}</button>
         <span class="rs-step ${one ? "rs-on" : ""}" title="as in Python: prompt 0 is the first">
-          <button type="button" aria-label="Previous prompt" ?disabled=${one && prompt <= 0} @click=${() => go(one ? prompt - 1 : last)}>‹</button>
-          <button type="button" class="rs-plain" aria-label="One prompt" aria-pressed=${one} @click=${() => go(last)}>prompt</button>
-          <input type="number" inputmode="numeric" min="0" max=${count - 1} aria-label="Prompt number" .value=${String(prompt ?? last)}
+          <button type="button" aria-label="Previous prompt" ?disabled=${one && prompt <= 0}
+              @click=${() => go(one ? prompt - 1 : last)}>‹</button>
+          <button type="button" class="rs-plain" aria-label="One prompt" aria-pressed=${one}
+              @click=${() => go(last)}>prompt</button>
+          <input type="number" inputmode="numeric" min="0" max=${count - 1} aria-label="Prompt number"
+              .value=${String(prompt ?? last)}
             style="width:${String(count - 1).length + 1}ch"
             @click=${() => go(last)} @change=${(event: Event) => go((event.target as HTMLInputElement).valueAsNumber)}>
-          <button type="button" aria-label="Next prompt" ?disabled=${one && prompt >= count - 1} @click=${() => go(one ? prompt + 1 : last)}>›</button>
+          <button type="button" aria-label="Next prompt" ?disabled=${one && prompt >= count - 1}
+              @click=${() => go(one ? prompt + 1 : last)}>›</button>
         </span>
       </div>`,
       parent,

@@ -1,13 +1,13 @@
 // Target editor: "logit of [·Mary] minus [·John] ⇄". Tokens are buttons; each opens a combobox in place.
 import { batch, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import type { Client } from "../../wire/client";
-import { child, element, watch } from "../../base/lifetime";
-import type { Target, Token } from "../../wire/protocol.gen";
 import { fitted, shown } from "../../base/legible";
+import { child, element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
-import { canSwap, edit, inView, isSet, label, shared, type Side, swap, targetKey } from "../../state/target";
+import { canSwap, edit, inView, isSet, label, type Side, shared, swap, targetKey } from "../../state/target";
 import { mountCombobox } from "../../ui/combobox";
+import type { Client } from "../../wire/client";
+import type { Target, Token } from "../../wire/protocol.gen";
 
 /** Where a target came from, and what must be told of it as long as it is in view. */
 interface Told {
@@ -32,35 +32,65 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     const tokens = shared(contrasts, side);
     const mixed = tokens === null;
     // Whose it is stands where there is room, and "mean of 8" beside it.
-    const [whose, what] = !target.own ? ["each prompt’s ", side] : side === "answer" ? ["each prompt’s ", "top token"] : ["its ", "second"];
+    const [whose, what] = !target.own
+      ? ["each prompt’s ", side]
+      : side === "answer"
+        ? ["each prompt’s ", "top token"]
+        : ["its ", "second"];
     const text = mixed ? whose + what : tokens.length > 0 ? label(tokens) : "choose …";
     const all = contrasts.map((c, i) => `prompt ${i}: ${label(c[side]) || "none"}`);
-    const tip = mixed ? [...all.slice(0, 24), ...(all.length > 24 ? [`… ${all.length - 24} more`] : [])].join("\n") : `Change the ${side}`;
-    return html`<button type="button" class="rs-chip ${mixed || tokens.length === 0 ? "rs-mixed" : ""}" aria-label="${side}: ${text}"
+    const tip = mixed
+      ? [...all.slice(0, 24), ...(all.length > 24 ? [`… ${all.length - 24} more`] : [])].join("\n")
+      : `Change the ${side}`;
+    return html`<button type="button" class="rs-chip ${mixed || tokens.length === 0 ? "rs-mixed" : ""}"
+        aria-label="${side}: ${text}"
       aria-haspopup="listbox" aria-expanded=${open.value === side} title=${tip} data-side=${side}
-      @click=${() => (open.value = open.peek() === side ? null : side)}>${mixed ? html`<span class="rs-whose">${whose}</span>${what}` : text}</button>`;
+      @click=${() => (open.value = open.peek() === side ? null : side)}>${
+        mixed
+          ? html`<span
+          class="rs-whose">${whose}</span>${what}`
+          : text
+      }</button>`;
   };
 
   watch(signal, () => {
     const target = store.target.value;
     if (target.direction) {
       const from = toldOf(targetKey(target))?.from ?? null;
-      const tip = from === null ? "Set from Python; a new answer replaces it" : "A variable of the notebook, as it was when it was chosen";
-      return render(html`<span>value along</span> <span class="rs-chip rs-fixed" title=${tip}>${from === null ? "a direction" : shown(from)}</span>
-        <button type="button" class="rs-quiet" data-side="answer" @click=${() => (open.value = "answer")}>use a token instead</button>`, line);
+      const tip =
+        from === null
+          ? "Set from Python; a new answer replaces it"
+          : "A variable of the notebook, as it was when it was chosen";
+      return render(
+        html`<span>value along</span> <span class="rs-chip rs-fixed"
+            title=${tip}>${from === null ? "a direction" : shown(from)}</span>
+        <button type="button" class="rs-quiet" data-side="answer"
+            @click=${() => (open.value = "answer")}>use a token instead</button>`,
+        line,
+      );
     }
     const some = inView(target, store.prompt.value).some((c) => c.distractor.length > 0);
     const minus = some || open.value === "distractor";
     render(
       html`<span>logit of</span> ${chip("answer")}
-        ${minus
-          ? html`<span>minus</span> ${chip("distractor")}
-              ${some ? html`<button type="button" class="rs-quiet rs-remove" aria-label="Remove the distractor" title="Remove the distractor: attribute the plain logit"
-                  @click=${() => apply("distractor", [])}>×</button>` : nothing}
-              <button type="button" class="rs-quiet rs-swap" aria-label="Swap answer and distractor" title="Swap answer and distractor in all prompts"
-                ?disabled=${!canSwap(target)} @click=${() => (store.target.value = swap(store.target.peek()))}>⇄</button>`
-          : html`<button type="button" class="rs-quiet" data-side="distractor" title="Subtract another token’s logit" ?disabled=${!isSet(target)}
-              @click=${() => (open.value = "distractor")}>minus …</button>`}`,
+        ${
+          minus
+            ? html`<span>minus</span> ${chip("distractor")}
+              ${
+                some
+                  ? html`<button type="button" class="rs-quiet rs-remove" aria-label="Remove the distractor"
+                      title="Remove the distractor: attribute the plain logit"
+                  @click=${() => apply("distractor", [])}>×</button>`
+                  : nothing
+              }
+              <button type="button" class="rs-quiet rs-swap" aria-label="Swap answer and distractor"
+                  title="Swap answer and distractor in all prompts"
+                ?disabled=${!canSwap(target)}
+                    @click=${() => (store.target.value = swap(store.target.peek()))}>⇄</button>`
+            : html`<button type="button" class="rs-quiet" data-side="distractor" title="Subtract another token’s logit"
+                ?disabled=${!isSet(target)}
+              @click=${() => (open.value = "distractor")}>minus …</button>`
+        }`,
       line,
     );
   });
@@ -68,8 +98,14 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const words = toldOf(targetKey(store.target.value))?.words ?? [];
     const more = words.length - MOST_WORDS;
-    render(words.length === 0 ? nothing : html`${words.slice(0, MOST_WORDS).map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
-      type="button" class="rs-quiet" aria-label="Understood" title="Take this sentence away" @click=${() => (told.value = null)}>×</button>`, said);
+    render(
+      words.length === 0
+        ? nothing
+        : html`${words.slice(0, MOST_WORDS).map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
+      type="button" class="rs-quiet" aria-label="Understood" title="Take this sentence away"
+          @click=${() => (told.value = null)}>×</button>`,
+      said,
+    );
     said.hidden = words.length === 0;
   });
 
@@ -111,11 +147,20 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
       close,
     });
   });
-  parent.addEventListener("focusout", (event) => {
-    if (open.peek() !== null && event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close(false);
-  }, { signal });
+  parent.addEventListener(
+    "focusout",
+    (event) => {
+      if (open.peek() !== null && event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget))
+        close(false);
+    },
+    { signal },
+  );
   // Pressing anywhere else closes it, also where nothing takes the focus.
-  document.addEventListener("pointerdown", (event) => {
-    if (open.peek() !== null && !event.composedPath().includes(parent)) close(false);
-  }, { signal, capture: true });
+  document.addEventListener(
+    "pointerdown",
+    (event) => {
+      if (open.peek() !== null && !event.composedPath().includes(parent)) close(false);
+    },
+    { signal, capture: true },
+  );
 }

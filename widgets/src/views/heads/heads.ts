@@ -2,21 +2,36 @@
 // elements, built once for a model's shape; hovering touches two of them. What colours them is map-picture.ts' matter.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { nothing, render } from "lit-html";
-import { bandAbove, layerTicks } from "../../draw/axis";
-import { css } from "../../draw/colours";
 import { headName, parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { bandAbove, layerTicks } from "../../draw/axis";
+import { css } from "../../draw/colours";
+import {
+  cellWords,
+  colourOf,
+  endWords,
+  levelScale,
+  liesBeyond,
+  mapPicture,
+  share,
+  valueIn,
+} from "../../state/map-picture";
 import { SCORES, type Store } from "../../state/store";
-import { mountLayers } from "./layers";
-import { mountLens } from "./lens";
-import { cellWords, colourOf, endWords, levelScale, liesBeyond, mapPicture, share, valueIn } from "../../state/map-picture";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
+import { mountLayers } from "./layers";
+import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
 
 export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const choice = element("div", "rs-choice");
-  const title = element("div", "rs-title", {}, element("h3", "", {}, "Heads ", element("span", "", {}, "layer ↓ × head →")), choice);
+  const title = element(
+    "div",
+    "rs-title",
+    {},
+    element("h3", "", {}, "Heads ", element("span", "", {}, "layer ↓ × head →")),
+    choice,
+  );
   const map = element("div", "rs-headmap");
   const rowLabels = element("div", "rs-map-rows", { "aria-hidden": "true" });
   const columnLabels = element("div", "rs-map-columns", { "aria-hidden": "true" });
@@ -52,7 +67,9 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   const picture = mapPicture(store);
   watch(signal, () => {
     const added = store.score.value === null;
-    const why = added ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined) : (store.problems.value.get(SCORES) ?? undefined);
+    const why = added
+      ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
+      : (store.problems.value.get(SCORES) ?? undefined);
     // Where heads’ attention was cached, the map is still the way to it: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
     refusal.hidden = why === undefined;
@@ -77,7 +94,12 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       const row = element("div", "rs-row", { role: "row" });
       for (let head = 0; head < heads; head += 1) {
         const name = headName(layer, head);
-        const cell = element("div", "rs-cell", { role: "gridcell", tabindex: "-1", "aria-selected": "false", "aria-label": name });
+        const cell = element("div", "rs-cell", {
+          role: "gridcell",
+          tabindex: "-1",
+          "aria-selected": "false",
+          "aria-label": name,
+        });
         cell.dataset["head"] = name;
         cells.set(name, cell);
         row.append(cell);
@@ -112,7 +134,10 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       else cell.removeAttribute("aria-disabled");
       cell.style.backgroundColor = absent || unknown || stale ? "" : css(colourOf(shown, value, theme));
       cell.classList.toggle("rs-beyond", !absent && !stale && liesBeyond(shown, value));
-      cell.setAttribute("aria-label", `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`);
+      cell.setAttribute(
+        "aria-label",
+        `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`,
+      );
       index += 1;
     }
     colours.style.backgroundImage = levelScale(shown, theme);
@@ -159,36 +184,52 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
 
   const headOf = (event: Event): string | null =>
     (event.target instanceof Element ? event.target.closest<HTMLElement>(".rs-cell")?.dataset["head"] : null) ?? null;
-  whenPointedAt(grid, (event) => {
-    const head = headOf(event);
-    if (head) store.hover(head);
-  }, signal);
+  whenPointedAt(
+    grid,
+    (event) => {
+      const head = headOf(event);
+      if (head) store.hover(head);
+    },
+    signal,
+  );
   grid.addEventListener("pointerleave", () => store.hover(null), { signal });
-  grid.addEventListener("focusin", (event) => {
-    const head = headOf(event);
-    if (!head) return;
-    setRove(cells.get(head) ?? null);
-    store.hover(head);
-  }, { signal });
+  grid.addEventListener(
+    "focusin",
+    (event) => {
+      const head = headOf(event);
+      if (!head) return;
+      setRove(cells.get(head) ?? null);
+      store.hover(head);
+    },
+    { signal },
+  );
   grid.addEventListener("focusout", () => store.hover(null), { signal });
-  grid.addEventListener("click", (event) => {
-    const head = headOf(event);
-    if (head) store.togglePin(head);
-  }, { signal });
-  grid.addEventListener("keydown", (event) => {
-    const at = parseHead(headOf(event) ?? "");
-    const facts = store.facts.peek();
-    if (!at || !facts) return;
-    const name = headName(at.layer, at.head);
-    if (event.key === "Enter" || event.key === " ") store.togglePin(name);
-    else {
-      const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
-      if (!to) return;
-      cells.get(headName(...to))?.focus({ preventScroll: true });
-      store.sought.value += 1;
-    }
-    event.preventDefault();
-  }, { signal });
+  grid.addEventListener(
+    "click",
+    (event) => {
+      const head = headOf(event);
+      if (head) store.togglePin(head);
+    },
+    { signal },
+  );
+  grid.addEventListener(
+    "keydown",
+    (event) => {
+      const at = parseHead(headOf(event) ?? "");
+      const facts = store.facts.peek();
+      if (!at || !facts) return;
+      const name = headName(at.layer, at.head);
+      if (event.key === "Enter" || event.key === " ") store.togglePin(name);
+      else {
+        const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
+        if (!to) return;
+        cells.get(headName(...to))?.focus({ preventScroll: true });
+        store.sought.value += 1;
+      }
+      event.preventDefault();
+    },
+    { signal },
+  );
 
   function setRove(cell: HTMLElement | null): void {
     rove?.setAttribute("tabindex", "-1");
@@ -198,17 +239,32 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
 }
 
 /** Home and End move along the row; with Ctrl to the first and last cell, as grids do. */
-function move(event: KeyboardEvent, layer: number, head: number, lastLayer: number, lastHead: number): [number, number] | null {
+function move(
+  event: KeyboardEvent,
+  layer: number,
+  head: number,
+  lastLayer: number,
+  lastHead: number,
+): [number, number] | null {
   const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
   switch (event.key) {
-    case "ArrowUp": return [clamp(layer - 1, lastLayer), head];
-    case "ArrowDown": return [clamp(layer + 1, lastLayer), head];
-    case "ArrowLeft": return [layer, clamp(head - 1, lastHead)];
-    case "ArrowRight": return [layer, clamp(head + 1, lastHead)];
-    case "Home": return [event.ctrlKey ? 0 : layer, 0];
-    case "End": return [event.ctrlKey ? lastLayer : layer, lastHead];
-    case "PageUp": return [0, head];
-    case "PageDown": return [lastLayer, head];
-    default: return null;
+    case "ArrowUp":
+      return [clamp(layer - 1, lastLayer), head];
+    case "ArrowDown":
+      return [clamp(layer + 1, lastLayer), head];
+    case "ArrowLeft":
+      return [layer, clamp(head - 1, lastHead)];
+    case "ArrowRight":
+      return [layer, clamp(head + 1, lastHead)];
+    case "Home":
+      return [event.ctrlKey ? 0 : layer, 0];
+    case "End":
+      return [event.ctrlKey ? lastLayer : layer, lastHead];
+    case "PageUp":
+      return [0, head];
+    case "PageDown":
+      return [lastLayer, head];
+    default:
+      return null;
   }
 }

@@ -1,10 +1,10 @@
 // Layers: what each attention and each MLP adds, beside the lens' steps. An MLP's bar lists its neurons.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, render, svg } from "lit-html";
-import { along, bars } from "../../draw/axis";
-import { limitOf } from "../../draw/colours";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { along, bars } from "../../draw/axis";
+import { limitOf } from "../../draw/colours";
 import type { Store } from "../../state/store";
 import { type Mark, mountChart } from "../../ui/chart";
 
@@ -18,21 +18,38 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   watch(signal, () => {
     const kinds = `blue and orange: attention, grey: MLP${others.value ? ", hollow: what else writes to the stream" : ""}`;
-    render(html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
-      <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i class="rs-key-mlp"></i>MLP</span>`, caption);
+    render(
+      html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
+      <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i
+          class="rs-key-mlp"></i>MLP</span>`,
+      caption,
+    );
   });
 
   const largest = computed(() => limitOf(values.value));
   const marks = computed<Mark[]>(() =>
     rows.value.map((bar) => {
       const value = values.value[bar.index] ?? 0;
-      const what = bar.layer === null ? `“${bar.label}”` : PARTS[bar.part] ? `the ${PARTS[bar.part]} of layer ${bar.layer}` : `a part of layer ${bar.layer}`;
+      const what =
+        bar.layer === null
+          ? `“${bar.label}”`
+          : PARTS[bar.part]
+            ? `the ${PARTS[bar.part]} of layer ${bar.layer}`
+            : `a part of layer ${bar.layer}`;
       const mlp = bar.kind === "mlp" ? bar.layer : null;
-      const more = mlp === null ? "" : ` · click for ${mlp === store.chosenLayer.value ? "all layers’" : "its"} neurons`;
+      const more =
+        mlp === null ? "" : ` · click for ${mlp === store.chosenLayer.value ? "all layers’" : "its"} neurons`;
       const verb = value < 0 ? "takes" : "adds";
       return {
-        name: bar.label, value, at: (bar.from + bar.to) / 2, layer: bar.layer,
-        sentence: [`${bar.label}: ${what} ${verb} `, { stress: signed(value, largest.value) }, ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}${more}`],
+        name: bar.label,
+        value,
+        at: (bar.from + bar.to) / 2,
+        layer: bar.layer,
+        sentence: [
+          `${bar.label}: ${what} ${verb} `,
+          { stress: signed(value, largest.value) },
+          ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}${more}`,
+        ],
         ...(mlp === null ? {} : { choose: () => store.toggleLayer(mlp) }),
       };
     }),
@@ -44,7 +61,13 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   const why = computed(() => store.why("layers"));
 
   mountChart(parent, store, signal, {
-    className: "rs-layers", marks, summary, layers, row, why, caption,
+    className: "rs-layers",
+    marks,
+    summary,
+    layers,
+    row,
+    why,
+    caption,
     draw: (x) => {
       const height = along(layers.value, row.value);
       const chosen = store.chosenLayer.value;
@@ -55,11 +78,24 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
             const gap = (bottom - top) * 0.12;
             const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
             const mark = bar.kind === "mlp" && bar.layer === chosen ? "rs-chosen" : "";
-            const sign = bar.kind === "attention" ? (value < 0 ? "rs-minus" : "rs-plus") : bar.kind === "mlp" ? "rs-grey" : "rs-hollow";
-            return svg`<rect class="rs-bar ${sign} ${mark}" vector-effect="non-scaling-stroke" x=${left} width=${right - left} y=${top + gap} height=${bottom - top - 2 * gap}></rect>`;
+            const sign =
+              bar.kind === "attention"
+                ? value < 0
+                  ? "rs-minus"
+                  : "rs-plus"
+                : bar.kind === "mlp"
+                  ? "rs-grey"
+                  : "rs-hollow";
+            return svg`<rect class="rs-bar ${sign} ${mark}" vector-effect="non-scaling-stroke" x=${left}
+                width=${right - left} y=${top + gap} height=${bottom - top - 2 * gap}></rect>`;
           })}
         </svg>
-        ${chosen === null ? null : html`<i class="rs-chosen-layer" style="top:${along(chosen, row.value)}px;height:${row.value}px"></i>`}`;
+        ${
+          chosen === null
+            ? null
+            : html`<i class="rs-chosen-layer"
+            style="top:${along(chosen, row.value)}px;height:${row.value}px"></i>`
+        }`;
     },
   });
 }

@@ -2,10 +2,10 @@
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { line } from "d3-shape";
 import { html, render, svg } from "lit-html";
-import { along, lensMeaning, lensX } from "../../draw/axis";
-import { limitOf } from "../../draw/colours";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { along, lensMeaning, lensX } from "../../draw/axis";
+import { limitOf } from "../../draw/colours";
 import type { Norm, Store } from "../../state/store";
 import { farthest, type Mark, mountChart } from "../../ui/chart";
 
@@ -26,9 +26,14 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
       const value = (lens.rows[i] ?? 0) + constant;
       const at = lensX(name, i, labels.length, layers.value);
       return {
-        name, value, at,
+        name,
+        value,
+        at,
         layer: at < layers.value ? Math.floor(at) : null,
-        sentence: [`Logit lens ${lensMeaning(name)} (${name}): ${store.quantity.value} `, { stress: signed(value, largest) }],
+        sentence: [
+          `Logit lens ${lensMeaning(name)} (${name}): ${store.quantity.value} `,
+          { stress: signed(value, largest) },
+        ],
       };
     });
   });
@@ -44,25 +49,45 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
   watch(signal, () => {
     const norm = store.norm.value;
     const tip = NORMS.find(([name]) => name === norm)?.[2] ?? "";
-    const choose = (event: Event): void => void (store.norm.value = (event.target as HTMLSelectElement).value === "recomputed" ? "recomputed" : "frozen");
+    const choose = (event: Event): void =>
+      void (store.norm.value = (event.target as HTMLSelectElement).value === "recomputed" ? "recomputed" : "frozen");
     caption.classList.toggle("rs-recomputed", norm === "recomputed");
     render(
       html`<h3 title="Logit lens: the ${store.quantity.value} after each sublayer">Lens</h3>
-        <span class="rs-choice rs-norm"><select aria-label="Norm of the logit lens" title=${tip} .value=${norm} @change=${choose}>
-          ${NORMS.map(([name, text]) => html`<option value=${name} ?selected=${name === norm}>${text}</option>`)}</select></span>`,
+        <span class="rs-choice rs-norm"><select aria-label="Norm of the logit lens" title=${tip} .value=${norm}
+            @change=${choose}>
+          ${NORMS.map(
+            ([name, text]) => html`<option value=${name}
+              ?selected=${name === norm}>${text}</option>`,
+          )}</select></span>`,
       caption,
     );
   });
 
   mountChart(parent, store, signal, {
-    className: "rs-lens", marks, summary, layers, row, why, caption,
+    className: "rs-lens",
+    marks,
+    summary,
+    layers,
+    row,
+    why,
+    caption,
     draw: (x) => {
-      const path = line<Mark>().x((m) => Math.max(0, Math.min(100, x(m.value)))).y((m) => along(m.at, row.value)).defined((m) => Number.isFinite(m.value));
+      const path = line<Mark>()
+        .x((m) => Math.max(0, Math.min(100, x(m.value))))
+        .y((m) => along(m.at, row.value))
+        .defined((m) => Number.isFinite(m.value));
       const last = marks.value.at(-1);
-      return html`<svg viewBox="0 0 100 ${along(layers.value, row.value)}" preserveAspectRatio="none" aria-hidden="true">
+      return html`<svg viewBox="0 0 100 ${along(layers.value, row.value)}" preserveAspectRatio="none"
+          aria-hidden="true">
           ${svg`<path class="rs-line" d=${path(marks.value) ?? ""} vector-effect="non-scaling-stroke"></path>`}
         </svg>
-        ${last?.name === "final_post" ? html`<i class="rs-end" style="left:${x(last.value)}%;top:${along(last.at, row.value)}px"></i>` : null}`;
+        ${
+          last?.name === "final_post"
+            ? html`<i class="rs-end"
+            style="left:${x(last.value)}%;top:${along(last.at, row.value)}px"></i>`
+            : null
+        }`;
     },
   });
 }

@@ -1,20 +1,23 @@
 // The MLP neurons that add most and take away most, of a layer or of all. Beneath them: what all of them come to.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { limitOf } from "../../draw/colours";
 import { counted, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
+import { limitOf } from "../../draw/colours";
 import { NEURONS, type Neurons, type Store } from "../../state/store";
-import { type Entry, sumTable } from "../header/ledger";
 import { prose } from "../../ui/prose";
+import { type Entry, sumTable } from "../header/ledger";
 import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
 
 /** Neurons and bias, and the MLPs that they add up to. */
 export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
   const { count, total, bias } = reply;
   const one = layer !== null;
-  const lines = [{ name: `${counted(count)} neurons`, value: total }, { name: one ? "bias" : "biases", value: bias }];
+  const lines = [
+    { name: `${counted(count)} neurons`, value: total },
+    { name: one ? "bias" : "biases", value: bias },
+  ];
   const name = one ? `MLP of layer ${layer}` : reply.layers < layers ? "MLPs that have neurons" : "MLPs of all layers";
   return { lines: lines.filter((e, i) => i === 0 || !vanishes(e.value, total)), total: { name, value: total + bias } };
 }
@@ -48,9 +51,13 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     render(
       store.neurons.value === null
         ? html`<p class="rs-waits">adding up the neurons …</p>`
-        : found.map((neuron, i) => html`
-          <div role="listitem" class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
-            data-at=${i} tabindex=${i === start ? 0 : -1} aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`),
+        : found.map(
+            (neuron, i) => html`
+          <div role="listitem"
+              class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
+            data-at=${i} tabindex=${i === start ? 0 : -1}
+                aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`,
+          ),
       list,
     );
   });
@@ -81,20 +88,32 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     return line ? Number(line.dataset["at"]) : null;
   };
   const leave = (): void => void (cursor.value = null);
-  list.addEventListener("pointerover", (event) => {
-    cursor.value = at(event) ?? cursor.peek();
-  }, { signal });
-  list.addEventListener("focusin", (event) => {
-    const to = at(event);
-    if (to !== null) rove.value = cursor.value = to;
-  }, { signal });
+  list.addEventListener(
+    "pointerover",
+    (event) => {
+      cursor.value = at(event) ?? cursor.peek();
+    },
+    { signal },
+  );
+  list.addEventListener(
+    "focusin",
+    (event) => {
+      const to = at(event);
+      if (to !== null) rove.value = cursor.value = to;
+    },
+    { signal },
+  );
   list.addEventListener("pointerleave", leave, { signal });
   list.addEventListener("focusout", leave, { signal });
   walk(list, "[data-at]", signal);
 }
 
 function sentence({ name, value }: Ranked, largest: number, quantity: string): Sentence {
-  return [`${name} ${value < 0 ? "takes" : "adds"} `, { stress: signed(value, largest) }, ` ${value < 0 ? "from" : "to"} the ${quantity}`];
+  return [
+    `${name} ${value < 0 ? "takes" : "adds"} `,
+    { stress: signed(value, largest) },
+    ` ${value < 0 ? "from" : "to"} the ${quantity}`,
+  ];
 }
 
 function layerOf(name: string): number | null {

@@ -1,5 +1,5 @@
-// One line of a ranking, for heads and neurons alike: its name, a bar, a number; in the mean over prompts a whisker, and a
-// dot for each prompt. And the arrow keys that walk along the list.
+// One line of a ranking, for heads and neurons alike: its name, a bar, a number; in the mean over prompts a whisker,
+// and a dot for each prompt. And the arrow keys that walk along the list.
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Value } from "../../state/ranked";
@@ -32,7 +32,12 @@ export function reachOf(lines: Ranked[]): Reach {
   return reach;
 }
 
-export function rankLine({ name, value, spread = null }: Ranked, { own, other }: Reach, largest: number, dots = false): TemplateResult {
+export function rankLine(
+  { name, value, spread = null }: Ranked,
+  { own, other }: Reach,
+  largest: number,
+  dots = false,
+): TemplateResult {
   const sign = value < 0 ? -1 : 1;
   const written = signed(value, largest);
   const at = (v: number): number => (own + other > 0 ? ((v * sign + other) / (own + other)) * 100 : 0);
@@ -40,26 +45,39 @@ export function rankLine({ name, value, spread = null }: Ranked, { own, other }:
     <span class="rs-track ${dots && spread?.each ? "rs-with-dots" : ""}">
       <i class=${sign < 0 ? "rs-minus" : "rs-plus"} style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
       ${other > 0 ? html`<b class="rs-origin" style="left:${at(0)}%"></b>` : nothing}
-      ${spread && Number.isFinite(spread.std) ? html`<b class="rs-whisker" style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>` : nothing}
+      ${
+        spread && Number.isFinite(spread.std)
+          ? html`<b class="rs-whisker"
+          style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>`
+          : nothing
+      }
       ${dots && spread?.each ? dotStrip(spread.each, at) : nothing}
     </span>
     <span class="rs-number ${side(written)}">${written}</span>`;
 }
 
 function dotStrip(each: Float32Array, at: (value: number) => number): TemplateResult {
-  const path = [...each].filter(Number.isFinite).map((value) => `M${at(value).toFixed(2)} 5h0`).join("");
-  return html`<svg class="rs-dots" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">${svg`<path d=${path} vector-effect="non-scaling-stroke"></path>`}</svg>`;
+  const path = [...each]
+    .filter(Number.isFinite)
+    .map((value) => `M${at(value).toFixed(2)} 5h0`)
+    .join("");
+  return html`<svg class="rs-dots" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">${svg`<path
+      d=${path} vector-effect="non-scaling-stroke"></path>`}</svg>`;
 }
 
 /** Up, down, Home and End move the focus among the list's lines. */
 export function walk(list: HTMLElement, selector: string, signal: AbortSignal): void {
-  list.addEventListener("keydown", (event) => {
-    const lines = [...list.querySelectorAll<HTMLElement>(selector)];
-    const at = lines.findIndex((line) => line === event.target);
-    const last = lines.length - 1;
-    const to = { ArrowDown: Math.min(at + 1, last), ArrowUp: Math.max(at - 1, 0), Home: 0, End: last }[event.key];
-    if (at < 0 || to === undefined) return;
-    event.preventDefault();
-    lines[to]?.focus();
-  }, { signal });
+  list.addEventListener(
+    "keydown",
+    (event) => {
+      const lines = [...list.querySelectorAll<HTMLElement>(selector)];
+      const at = lines.findIndex((line) => line === event.target);
+      const last = lines.length - 1;
+      const to = { ArrowDown: Math.min(at + 1, last), ArrowUp: Math.max(at - 1, 0), Home: 0, End: last }[event.key];
+      if (at < 0 || to === undefined) return;
+      event.preventDefault();
+      lines[to]?.focus();
+    },
+    { signal },
+  );
 }

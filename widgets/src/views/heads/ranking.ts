@@ -1,11 +1,11 @@
 // Ranking: what adds most and takes away most, heads or neurons; the switch between them, and how many are listed.
 import { html, render } from "lit-html";
-import type { Client } from "../../wire/client";
 import { plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import type { Ranking, Store } from "../../state/store";
-import { layerChoice } from "./layer-choice";
 import { scoreName } from "../../state/map-picture";
+import type { Ranking, Store } from "../../state/store";
+import type { Client } from "../../wire/client";
+import { layerChoice } from "./layer-choice";
 import { mountNeurons } from "./neurons";
 import { mountTopHeads } from "./top-heads";
 
@@ -29,8 +29,10 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
     render(
       html`<h3>Top ${ranking}</h3>
         <div class="rs-switch" role="group" aria-label="What is ranked">
-          ${RANKINGS.map(([name, text, tip]) => html`<button type="button" aria-pressed=${ranking === name} title=${tip}
-            @click=${() => (store.ranking.value = name)}>${text}</button>`)}
+          ${RANKINGS.map(
+            ([name, text, tip]) => html`<button type="button" aria-pressed=${ranking === name} title=${tip}
+            @click=${() => (store.ranking.value = name)}>${text}</button>`,
+          )}
         </div>`,
       title,
     );
@@ -48,10 +50,16 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
     const facts = store.facts.value;
     const step = (by: number) => () => (store.topK.value = Math.max(1, Math.min(MOST, k + by)));
     render(
-      html`${what === "neurons" ? layerChoice(store) :
-        store.headRows.value?.std ? html`<span title="The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard deviation to either side. Hover over a line for a dot a prompt."><i
-            class="rs-key-whisker" aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
-        : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`}
+      html`${
+        what === "neurons"
+          ? layerChoice(store)
+          : store.headRows.value?.std
+            ? html`<span
+                title="The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard deviation to either side. Hover over a line for a dot a prompt."><i
+            class="rs-key-whisker"
+                aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
+            : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`
+      }
         <div class="rs-stepper" role="group" aria-label="How many ${what} each way">
           <button type="button" aria-label="Fewer ${what}" ?disabled=${k <= 1} @click=${step(-1)}>−</button>
           <span>${k} each way</span>

@@ -1,9 +1,9 @@
 // What colours the head map: what each head adds, or how much it is of a known kind.
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
-import type { Score, Store } from "../../state/store";
 import { holdOf } from "../../state/held-scale";
 import { SCORES } from "../../state/map-picture";
+import type { Score, Store } from "../../state/store";
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   // A score's scale is always the same.
@@ -15,9 +15,12 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
   watch(signal, () => {
     const score = store.score.value;
     const { reply } = store.scores.value ?? {};
-    const tip = score === null
-      ? `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`
-      : reply?.score === score ? [reply.meaning, ...reply.notes].join(" ") : "";
+    const tip =
+      score === null
+        ? `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`
+        : reply?.score === score
+          ? [reply.meaning, ...reply.notes].join(" ")
+          : "";
     const choose = (event: Event): void => {
       const { value } = event.target as HTMLSelectElement;
       store.score.value = value === "" ? null : (value as Score);

@@ -3,10 +3,10 @@ import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import type { Store } from "../../state/store";
 import { rank } from "../../state/ranked";
-import { ledger } from "../header/ledger";
+import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { ledger } from "../header/ledger";
 import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
 import { headSpread, overPrompts } from "./spread";
 
@@ -32,22 +32,35 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const hovered = store.hoveredHead.value;
     const item = (ranked: Ranked, index: number): TemplateResult => html`
       <div role="listitem" class="rs-ranked">
-        <button type="button" data-head=${ranked.name} aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(ranked.spread ?? null, store.largest.value)}" aria-pressed=${pinned.includes(ranked.name)}
+        <button type="button" data-head=${ranked.name}
+            aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(ranked.spread ?? null, store.largest.value)}" aria-pressed=${pinned.includes(ranked.name)}
           class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, reach, store.largest.value, ranked.name === hovered)}</button>
       </div>`;
     const why = store.why("heads") ?? store.headRows.value?.reply.refusal;
-    render(why ? html`<p class="rs-none">${prose(why)}</p>`
-      : found ? html`${found.plus.map(item)}${found.minus.map(item)}` : nothing, list);
+    render(
+      why
+        ? html`<p class="rs-none">${prose(why)}</p>`
+        : found
+          ? html`${found.plus.map(item)}${found.minus.map(item)}`
+          : nothing,
+      list,
+    );
   });
 
   watch(signal, () => {
     const facts = store.facts.value;
     const data = store.headRows.value;
-    render(facts && data && store.why("heads") === null ? ledger(data, facts.layers * facts.heads, store.quantity.value) : nothing, sum);
+    render(
+      facts && data && store.why("heads") === null
+        ? ledger(data, facts.layers * facts.heads, store.quantity.value)
+        : nothing,
+      sum,
+    );
   });
 
   const headOf = (event: Event): string | null =>
-    (event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : null) ?? null;
+    (event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : null) ??
+    null;
   const enter = (event: Event): void => {
     const head = headOf(event);
     if (head) store.hover(head);
@@ -56,9 +69,13 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   list.addEventListener("focusin", enter, { signal });
   list.addEventListener("pointerleave", () => store.hover(null), { signal });
   list.addEventListener("focusout", () => store.hover(null), { signal });
-  list.addEventListener("click", (event) => {
-    const head = headOf(event);
-    if (head) store.togglePin(head);
-  }, { signal });
+  list.addEventListener(
+    "click",
+    (event) => {
+      const head = headOf(event);
+      if (head) store.togglePin(head);
+    },
+    { signal },
+  );
   walk(list, "button", signal);
 }

@@ -1,14 +1,18 @@
-// What stands along the position map: tokens above the columns, components beside the rows; thinned out when they are many.
+// What stands along the position map: tokens above the columns, components beside the rows; thinned out when they are
+// many.
 import { html, nothing, type TemplateResult } from "lit-html";
-import { layerTicks } from "../../draw/axis";
 import { parseHead, signed } from "../../base/format";
-import type { PositionsReply } from "../../wire/protocol.gen";
+import { layerTicks } from "../../draw/axis";
 import type { Store } from "../../state/store";
+import type { PositionsReply } from "../../wire/protocol.gen";
 import { layerOf } from "./position-words";
 
 const LINE = 12;
 
-/** Which of `count` things `size` apart are written, so that lines do not touch: every so many, the marked ones for sure. */
+/**
+ * Which of `count` things `size` apart are written, so that lines do not touch: every so many, the marked ones for
+ * sure.
+ */
 export function written(count: number, size: number, marked: (number | null)[]): number[] {
   const step = Math.max(1, Math.ceil(LINE / size));
   const sure = [...new Set(marked)].filter((m) => m !== null && m >= 0 && m < count) as number[];
@@ -19,23 +23,38 @@ export function written(count: number, size: number, marked: (number | null)[]):
 export function columnLabels(store: Store, columns: number, x: number, hovered: number | null): TemplateResult {
   const destination = store.destination.value;
   const tokens = store.tokens.value;
-  const sure = hovered !== null && destination !== null && Math.abs(hovered - destination) * x < LINE ? [hovered] : [hovered, destination];
+  const sure =
+    hovered !== null && destination !== null && Math.abs(hovered - destination) * x < LINE
+      ? [hovered]
+      : [hovered, destination];
   return html`${written(columns, x, sure).map((i) => {
     const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
     return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenName(i)}</span>`;
   })}`;
 }
 
-export function rowLabels(reply: PositionsReply | null, y: number, hovered: number | null, narrow: boolean, store: Store): TemplateResult {
+export function rowLabels(
+  reply: PositionsReply | null,
+  y: number,
+  hovered: number | null,
+  narrow: boolean,
+  store: Store,
+): TemplateResult {
   const labels = reply?.labels ?? [];
   if (reply?.by === "head") {
     return html`${labels.map((name, i) => {
       const value = store.headValue(name);
-      return html`<button type="button" class="rs-sheet-head ${i === hovered ? "rs-lit" : ""}" data-head=${name} aria-pressed=${store.heads.value.includes(name)}
-        aria-label="${name}${value === null ? "" : ` ${signed(value, store.largest.value)} at the destination`}" style="top:${i * y}px;height:${y}px">${parseHead(name) ? name : nothing}</button>`;
+      return html`<button type="button" class="rs-sheet-head ${i === hovered ? "rs-lit" : ""}" data-head=${name}
+          aria-pressed=${store.heads.value.includes(name)}
+        aria-label="${name}${value === null ? "" : ` ${signed(value, store.largest.value)} at the destination`}"
+            style="top:${i * y}px;height:${y}px">${parseHead(name) ? name : nothing}</button>`;
     })}`;
   }
-  return html`${rowTicks(labels, y, hovered).map((i) => html`<span class=${i === hovered ? "rs-lit" : ""} aria-hidden="true" title=${labels[i]} style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]}</span>`)}`;
+  return html`${rowTicks(labels, y, hovered).map(
+    (i) => html`<span class=${i === hovered ? "rs-lit" : ""}
+      aria-hidden="true" title=${labels[i]}
+      style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]}</span>`,
+  )}`;
 }
 
 /** All rows where there is room; else the first row of every so many layers, and the one that is read. */

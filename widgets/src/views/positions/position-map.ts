@@ -1,12 +1,12 @@
-// The sheet of the position map: tokens along its top, the model's own figure beneath them, a row a component. It scrolls in
-// itself; pointer and arrow keys read it cell by cell.
+// The sheet of the position map: tokens along its top, the model's own figure beneath them, a row a component. It
+// scrolls in itself; pointer and arrow keys read it cell by cell.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
+import { parseHead, signed } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
 import { isBeyond } from "../../draw/clipped";
 import { css, divergingRgb } from "../../draw/colours";
 import { paintColumns, paintGrid } from "../../draw/heatmap";
-import { parseHead, signed } from "../../base/format";
-import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { nearest } from "../../ui/in-sight";
 import { measured } from "../../ui/width";
@@ -29,13 +29,24 @@ export interface Place {
   column: number;
 }
 
-export function mountPositionMap(parent: HTMLElement, store: Store, picture: ReadonlySignal<PositionPicture | null>, signal: AbortSignal): void {
+export function mountPositionMap(
+  parent: HTMLElement,
+  store: Store,
+  picture: ReadonlySignal<PositionPicture | null>,
+  signal: AbortSignal,
+): void {
   const tokens = element("div", "rs-sheet-tokens", { "aria-hidden": "true" });
   const own = element("canvas", "rs-sheet-own", { "aria-hidden": "true" });
   const names = element("div", "rs-sheet-names");
   const canvas = element("canvas", "", { "aria-hidden": "true" });
   const overlay = element("div", "rs-overlay");
-  const field = element("div", "rs-sheet-field", { tabindex: "0", role: "application", "aria-roledescription": "map of components and positions" }, canvas, overlay);
+  const field = element(
+    "div",
+    "rs-sheet-field",
+    { tabindex: "0", role: "application", "aria-roledescription": "map of components and positions" },
+    canvas,
+    overlay,
+  );
   const ownLabel = element("div", "rs-sheet-own-label", { "aria-hidden": "true" });
   const sheet = element("div", "rs-sheet", {}, element("div", "rs-sheet-corner"), tokens, ownLabel, own, names, field);
   const scroller = element("div", "rs-sheet-scroll", {}, sheet);
@@ -60,26 +71,47 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     if (!shown) return;
     const theme = store.theme.value;
     const { rows, columns, x, y } = size.value;
-    paintGrid(canvas, { rows, columns, values: shown.values }, x, y, (value) => divergingRgb(value, shown.limit, theme), (value) => isBeyond(value, { low: -shown.limit, high: shown.limit }));
+    paintGrid(
+      canvas,
+      { rows, columns, values: shown.values },
+      x,
+      y,
+      (value) => divergingRgb(value, shown.limit, theme),
+      (value) => isBeyond(value, { low: -shown.limit, high: shown.limit }),
+    );
     const line = theme === "dark" ? "#4a5158" : "#cfd2d2";
     paintColumns(own, shown.own, x, OWN - 6, (value) => css(divergingRgb(Math.sign(value) * 0.72, 1, theme)), line);
-    field.setAttribute("aria-label", `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`);
+    field.setAttribute(
+      "aria-label",
+      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`,
+    );
   });
 
   watch(signal, () => {
     const { x, y, left, narrow } = size.value;
     const at = cursor.value;
     const shown = picture.value;
-    const tallest = (shown?.own ?? new Float32Array(0)).reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
+    const tallest = (shown?.own ?? new Float32Array(0)).reduce(
+      (most, value) => (Math.abs(value) > Math.abs(most) ? value : most),
+      0,
+    );
     sheet.style.gridTemplate = `${TOKENS}px ${OWN}px auto / ${left}px auto`;
-    render(html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${shown ? signed(tallest, tallest, -1) : ""}`, ownLabel);
+    render(
+      html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${shown ? signed(tallest, tallest, -1) : ""}`,
+      ownLabel,
+    );
     ownLabel.title = `The model’s own ${store.quantity.value} at each position; the tallest bar is ${signed(tallest, tallest)}.`;
     render(columnLabels(store, size.value.columns, x, at?.column ?? store.hoveredToken.value), tokens);
     render(html`${rowLabels(shown?.reply ?? null, y, at?.row ?? null, narrow, store)}`, names);
   });
 
   // Lanes and frames.
-  const lit = { row: element("i", "rs-lane"), column: element("i", "rs-lane"), cell: element("i", "rs-frame rs-frame-cell"), destination: element("i", "rs-frame") };
+  const lit = {
+    row: element("i", "rs-lane"),
+    column: element("i", "rs-lane"),
+    cell: element("i", "rs-frame rs-frame-cell"),
+    destination: element("i", "rs-frame"),
+  };
   const tip = element("span", "rs-tip", { hidden: "" });
   overlay.append(lit.row, lit.column, lit.destination, lit.cell, tip);
   const place = (node: HTMLElement, on: boolean, left: number, top: number, w: number, h: number): void => {
@@ -104,10 +136,17 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     if (!at || at.row < 0 || !shown) return;
     const { columns, x, y, left } = size.value;
     const value = shown.values[at.row * columns + at.column] ?? NaN;
-    tip.replaceChildren(element("b", "", {}, shown.reply.labels[at.row] ?? ""), ` ${signed(value, shown.limit)}${isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""}`);
+    tip.replaceChildren(
+      element("b", "", {}, shown.reply.labels[at.row] ?? ""),
+      ` ${signed(value, shown.limit)}${isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""}`,
+    );
     // Within what is in view of the sheet: its edges do not cut it.
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
-    const from = Math.min((at.column + 0.5) * x - tip.offsetWidth / 2, scrollLeft + clientWidth - left - tip.offsetWidth, columns * x - tip.offsetWidth);
+    const from = Math.min(
+      (at.column + 0.5) * x - tip.offsetWidth / 2,
+      scrollLeft + clientWidth - left - tip.offsetWidth,
+      columns * x - tip.offsetWidth,
+    );
     const upper = (at.row + 0.5) * y - scrollTop < (clientHeight - TOKENS - OWN) / 2;
     tip.style.left = `${Math.max(scrollLeft, from)}px`;
     tip.style.top = `${upper ? (at.row + 1) * y + 4 : at.row * y - tip.offsetHeight - 4}px`;
@@ -138,45 +177,71 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
     const { rows, columns, x, y } = size.peek();
     const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, Math.floor(value)));
     if (rows === 0 || columns === 0) return null;
-    return { row: event.target === own ? OWN_ROW : clamp((event.clientY - box.top) / y, rows - 1), column: clamp((event.clientX - box.left) / x, columns - 1) };
+    return {
+      row: event.target === own ? OWN_ROW : clamp((event.clientY - box.top) / y, rows - 1),
+      column: clamp((event.clientX - box.left) / x, columns - 1),
+    };
   };
   for (const node of [field, own] as HTMLElement[]) {
     node.addEventListener("pointermove", (event) => select(under(event)), { signal });
     node.addEventListener("pointerleave", () => select(null), { signal });
-    node.addEventListener("click", (event) => {
-      const at = under(event);
-      if (at) store.togglePosition(at.column);
-    }, { signal });
+    node.addEventListener(
+      "click",
+      (event) => {
+        const at = under(event);
+        if (at) store.togglePosition(at.column);
+      },
+      { signal },
+    );
   }
   field.addEventListener("blur", () => select(null), { signal });
-  field.addEventListener("keydown", (event) => {
-    const { rows, columns } = size.peek();
-    if (rows === 0) return;
-    const at = cursor.peek();
-    const from = at ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
-    const label = picture.peek()?.reply.labels[from.row] ?? "";
-    const to: Partial<Record<string, Place>> = {
-      ArrowUp: { ...from, row: Math.max(OWN_ROW, from.row - 1) }, ArrowDown: { ...from, row: Math.min(rows - 1, from.row + 1) },
-      ArrowLeft: { ...from, column: Math.max(0, from.column - 1) }, ArrowRight: { ...from, column: Math.min(columns - 1, from.column + 1) },
-      Home: { ...from, column: 0 }, End: { ...from, column: columns - 1 }, PageUp: { ...from, row: 0 }, PageDown: { ...from, row: rows - 1 },
-    };
-    const next = to[event.key];
-    if (next) {
-      select(at ? next : from);
-      reveal(at ? next : from);
-    } else if (event.key === "Enter" && at) store.togglePosition(at.column);
-    else if (event.key === " " && at && parseHead(label)) store.togglePin(label);
-    else return;
-    event.preventDefault();
-  }, { signal });
-  names.addEventListener("click", (event) => {
-    const head = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : undefined;
-    if (head) store.togglePin(head);
-  }, { signal });
-  names.addEventListener("pointerover", (event) => {
-    const row = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : undefined;
-    store.hover(row ?? null);
-  }, { signal });
+  field.addEventListener(
+    "keydown",
+    (event) => {
+      const { rows, columns } = size.peek();
+      if (rows === 0) return;
+      const at = cursor.peek();
+      const from = at ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
+      const label = picture.peek()?.reply.labels[from.row] ?? "";
+      const to: Partial<Record<string, Place>> = {
+        ArrowUp: { ...from, row: Math.max(OWN_ROW, from.row - 1) },
+        ArrowDown: { ...from, row: Math.min(rows - 1, from.row + 1) },
+        ArrowLeft: { ...from, column: Math.max(0, from.column - 1) },
+        ArrowRight: { ...from, column: Math.min(columns - 1, from.column + 1) },
+        Home: { ...from, column: 0 },
+        End: { ...from, column: columns - 1 },
+        PageUp: { ...from, row: 0 },
+        PageDown: { ...from, row: rows - 1 },
+      };
+      const next = to[event.key];
+      if (next) {
+        select(at ? next : from);
+        reveal(at ? next : from);
+      } else if (event.key === "Enter" && at) store.togglePosition(at.column);
+      else if (event.key === " " && at && parseHead(label)) store.togglePin(label);
+      else return;
+      event.preventDefault();
+    },
+    { signal },
+  );
+  names.addEventListener(
+    "click",
+    (event) => {
+      const head =
+        event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : undefined;
+      if (head) store.togglePin(head);
+    },
+    { signal },
+  );
+  names.addEventListener(
+    "pointerover",
+    (event) => {
+      const row =
+        event.target instanceof Element ? event.target.closest<HTMLElement>("[data-head]")?.dataset["head"] : undefined;
+      store.hover(row ?? null);
+    },
+    { signal },
+  );
   names.addEventListener("pointerleave", () => store.hover(null), { signal });
 
   // The column that is read stays in sight: at opening, and when it, the prompt or the room for it changes.
@@ -189,12 +254,22 @@ export function mountPositionMap(parent: HTMLElement, store: Store, picture: Rea
   });
   function show(column: number): void {
     const { x, left } = size.peek();
-    scroller.scrollLeft = nearest(column * x, (column + 1) * x + LEAN, scroller.scrollLeft, scroller.clientWidth - left);
+    scroller.scrollLeft = nearest(
+      column * x,
+      (column + 1) * x + LEAN,
+      scroller.scrollLeft,
+      scroller.clientWidth - left,
+    );
   }
   /** Scrolls the sheet, never the page. */
   function reveal({ row, column }: Place): void {
     const { y } = size.peek();
     show(column);
-    scroller.scrollTop = nearest(Math.max(0, row) * y, (row + 1) * y, scroller.scrollTop, scroller.clientHeight - TOKENS - OWN);
+    scroller.scrollTop = nearest(
+      Math.max(0, row) * y,
+      (row + 1) * y,
+      scroller.scrollTop,
+      scroller.clientHeight - TOKENS - OWN,
+    );
   }
 }

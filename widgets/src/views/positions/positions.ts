@@ -1,22 +1,22 @@
 // Position map: what each component adds at each position. The rows are layers, points of the lens, or heads.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { type Client, float32 } from "../../wire/client";
+import { plural, signed } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
 import { clippedLimit, endsOf, isBeyond } from "../../draw/clipped";
 import { divergingGradient } from "../../draw/colours";
 import { offer } from "../../export/pictures";
-import { plural, signed } from "../../base/format";
-import { element, watch } from "../../base/lifetime";
-import type { MapPositions } from "../../wire/protocol.gen";
+import { holdOf } from "../../state/held-scale";
+import { asking } from "../../state/query";
+import { rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import { isSet } from "../../state/target";
-import { asking } from "../../state/query";
-import { missingWords } from "../header/badge-words";
 import { mountCaption, mountTrouble } from "../../ui/caption";
-import { holdOf } from "../../state/held-scale";
+import { type Client, float32 } from "../../wire/client";
+import type { MapPositions } from "../../wire/protocol.gen";
+import { missingWords } from "../header/badge-words";
 import { mountPositionMap } from "./position-map";
 import type { PositionPicture } from "./position-picture";
-import { rank } from "../../state/ranked";
 
 const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
   ["layer", "layers", "What each layer’s attention and MLP add"],
@@ -25,27 +25,56 @@ const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
 ];
 const MOST_HEADS = 48;
 
-export function mountPositions(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+export function mountPositions(
+  parent: HTMLElement,
+  controls: HTMLElement,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+): void {
   const inSight = computed(() => store.tab.value === "positions");
   /** Pinned heads first, then the ranking's. */
   const heads = computed(() => {
     const facts = store.facts.value;
     const rows = store.headRows.value?.rows;
-    const top = facts && rows ? rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value) : { plus: [], minus: [] };
-    return [...new Set([...store.heads.value, ...top.plus.map((r) => r.name), ...top.minus.map((r) => r.name)])].slice(0, MOST_HEADS);
+    const top =
+      facts && rows
+        ? rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value)
+        : { plus: [], minus: [] };
+    return [...new Set([...store.heads.value, ...top.plus.map((r) => r.name), ...top.minus.map((r) => r.name)])].slice(
+      0,
+      MOST_HEADS,
+    );
   });
-  const answered = asking<"positions", PositionPicture>("positions", store, client, signal, () => {
-    const [by, target] = [store.mapBy.value, store.target.value];
-    if (!inSight.value || !isSet(target) || (by === "head" && heads.value.length === 0)) return null;
-    return {
-      kind: "positions", by, target, prompt: store.prompt.value,
-      norm: by === "accumulated" ? store.norm.value : "frozen", heads: by === "head" ? heads.value : [],
-    };
-  }, ({ reply, buffers }, ask) => {
-    const values = float32(buffers[0]);
-    const padding = store.tokens.peek().map((token) => token.padding ?? false);
-    return { by: ask.by, reply, values, own: float32(buffers[1]), limit: clippedLimit(values, reply.positions, store.lastPosition.peek(), (column) => padding[column] ?? false) };
-  });
+  const answered = asking<"positions", PositionPicture>(
+    "positions",
+    store,
+    client,
+    signal,
+    () => {
+      const [by, target] = [store.mapBy.value, store.target.value];
+      if (!inSight.value || !isSet(target) || (by === "head" && heads.value.length === 0)) return null;
+      return {
+        kind: "positions",
+        by,
+        target,
+        prompt: store.prompt.value,
+        norm: by === "accumulated" ? store.norm.value : "frozen",
+        heads: by === "head" ? heads.value : [],
+      };
+    },
+    ({ reply, buffers }, ask) => {
+      const values = float32(buffers[0]);
+      const padding = store.tokens.peek().map((token) => token.padding ?? false);
+      return {
+        by: ask.by,
+        reply,
+        values,
+        own: float32(buffers[1]),
+        limit: clippedLimit(values, reply.positions, store.lastPosition.peek(), (column) => padding[column] ?? false),
+      };
+    },
+  );
   const hold = holdOf(store, "positions");
   hold.follow(store, signal);
   const shown = computed((): PositionPicture | null => {
@@ -59,7 +88,9 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
   const trouble = element("p", "rs-view-trouble", { role: "note" });
   parent.append(caption, element("div", "rs-view-place", {}, picture, trouble));
 
-  mountTrouble(trouble, picture, signal, () => (isSet(store.target.value) ? answered.trouble.value : store.why("positions")));
+  mountTrouble(trouble, picture, signal, () =>
+    isSet(store.target.value) ? answered.trouble.value : store.why("positions"),
+  );
   watch(signal, () => void picture.classList.toggle("rs-waiting", answered.waiting.value));
   mountCaption(caption, store, signal, () => {
     const by = shown.value?.by ?? store.mapBy.value;
@@ -67,23 +98,35 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
       accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant comes on top" : ""}.`,
-      layer: (shown.value?.reply.missing ?? []).length > 0 ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
-        : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
+      layer:
+        (shown.value?.reply.missing ?? []).length > 0
+          ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
+          : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
       head: "What each head ↓ adds at each position →.",
     }[by];
-    return { words: `${what} Each column is read towards the target at that position.${clipped}`, notes: shown.value?.reply.notes ?? [] };
+    return {
+      words: `${what} Each column is read towards the target at that position.${clipped}`,
+      notes: shown.value?.reply.notes ?? [],
+    };
   });
   watch(signal, () => {
     const { limit = 0, values = new Float32Array(0) } = shown.value ?? {};
     const [low, high] = endsOf(values, { low: -limit, high: limit }, (value) => signed(value, limit));
     const held = hold.on.value;
     render(
-      html`${shown.value === null ? nothing : html`<div class="rs-scale" role="img" title="${held ? "The colours are held. " : ""}${beyondWords(beyond.value)}"
+      html`${
+        shown.value === null
+          ? nothing
+          : html`<div class="rs-scale" role="img"
+              title="${held ? "The colours are held. " : ""}${beyondWords(beyond.value)}"
           aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""}">${low}<i
-          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`}
+          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
+      }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
-          ${ROWS.map(([by, text, tip]) => html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
-            @click=${() => (store.mapBy.value = by)}>${text}</button>`)}
+          ${ROWS.map(
+            ([by, text, tip]) => html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
+            @click=${() => (store.mapBy.value = by)}>${text}</button>`,
+          )}
         </div>`,
       controls,
     );
@@ -91,7 +134,17 @@ export function mountPositions(parent: HTMLElement, controls: HTMLElement, store
 
   offer(store, "positions", () => {
     const seen = answered.trouble.value !== null || answered.waiting.peek() ? null : shown.value;
-    return seen && { picture: "positions", by: seen.by, labels: seen.reply.labels, positions: seen.reply.positions, values: seen.values, own: seen.own, limit: seen.limit };
+    return (
+      seen && {
+        picture: "positions",
+        by: seen.by,
+        labels: seen.reply.labels,
+        positions: seen.reply.positions,
+        values: seen.values,
+        own: seen.own,
+        limit: seen.limit,
+      }
+    );
   });
   mountPositionMap(picture, store, shown, signal);
 }

@@ -1,11 +1,12 @@
-// What each prompt has: of one head, or of the whole. From the mean that the charts show; while they show one prompt, asked for.
+// What each prompt has: of one head, or of the whole. From the mean that the charts show; while they show one prompt,
+// asked for.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
-import type { Client } from "../../wire/client";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";
+import { asking } from "../../state/query";
 import type { Attribution, Store } from "../../state/store";
 import { isSet } from "../../state/target";
-import { asking } from "../../state/query";
+import type { Client } from "../../wire/client";
 import { type Spread, spreadOf } from "../heads/spread";
 
 export interface Figures extends Spread {
@@ -18,28 +19,52 @@ export interface PromptFigures {
   waiting: ReadonlySignal<boolean>;
 }
 
-export function promptFigures(store: Store, client: Client, head: ReadonlySignal<string | null>, signal: AbortSignal): PromptFigures {
+export function promptFigures(
+  store: Store,
+  client: Client,
+  head: ReadonlySignal<string | null>,
+  signal: AbortSignal,
+): PromptFigures {
   const by = computed(() => (head.value === null ? "accumulated" : "head"));
-  const asked = asking<"attribute", Attribution>("prompts", store, client, signal, () => {
-    const [target, position] = [store.target.value, store.chosenPosition.value];
-    const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
-    return here && isSet(target) ? { kind: "attribute", by: by.value, target, prompt: null, position, norm: "frozen" } : null;
-  }, attributionOf);
+  const asked = asking<"attribute", Attribution>(
+    "prompts",
+    store,
+    client,
+    signal,
+    () => {
+      const [target, position] = [store.target.value, store.chosenPosition.value];
+      const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
+      return here && isSet(target)
+        ? { kind: "attribute", by: by.value, target, prompt: null, position, norm: "frozen" }
+        : null;
+    },
+    attributionOf,
+  );
 
   let last: Figures | null = null;
   const figures = computed(() => {
     const heads = store.facts.value?.heads ?? 0;
-    const mean = store.isMean.value ? (head.value === null ? store.lens.value : store.headRows.value) : asked.shown.value;
+    const mean = store.isMean.value
+      ? head.value === null
+        ? store.lens.value
+        : store.headRows.value
+      : asked.shown.value;
     return (last = figuresOf(mean, head.value, heads) ?? last);
   });
-  return { figures, trouble: computed(() => (store.isMean.value ? null : asked.trouble.value)), waiting: asked.waiting };
+  return {
+    figures,
+    trouble: computed(() => (store.isMean.value ? null : asked.trouble.value)),
+    waiting: asked.waiting,
+  };
 }
 
 /** Null where this decomposition is not of all prompts, or not the one that is meant. */
 export function figuresOf(data: Attribution | null, head: string | null, heads: number): Figures | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
   if (head !== null) {
-    const row = data.reply.labels.findIndex((label, i) => label === head && label === headName(Math.floor(i / heads), i % heads));
+    const row = data.reply.labels.findIndex(
+      (label, i) => label === head && label === headName(Math.floor(i / heads), i % heads),
+    );
     const spread = row < 0 ? null : spreadOf(data, row);
     return spread && { ...spread, head };
   }

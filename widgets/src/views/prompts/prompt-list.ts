@@ -1,18 +1,19 @@
-// The list of prompts: a bar, a figure and the text of each, about the mean and its band. Only what is in view is there.
+// The list of prompts: a bar, a figure and the text of each, about the mean and its band. Only what is in view is
+// there.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
-import { limitOf } from "../../draw/colours";
 import { side, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
+import { limitOf } from "../../draw/colours";
 import type { Store } from "../../state/store";
 import { quantity } from "../../state/target";
+import { whenPointedAt } from "../../ui/pointer";
 import { measured } from "../../ui/width";
+import { plusMinus } from "../heads/spread";
 import type { Figures } from "./prompt-figures";
 import type { PromptTexts } from "./prompt-texts";
-import { whenPointedAt } from "../../ui/pointer";
-import { plusMinus } from "../heads/spread";
 
 export interface PromptList {
   figures: ReadonlySignal<Figures | null>;
@@ -27,7 +28,12 @@ const ROW = { wide: 24, narrow: 42 };
 const VIEW = 336;
 let lists = 0;
 
-export function mountPromptList(parent: HTMLElement, store: Store, { figures, order, texts, inSight }: PromptList, signal: AbortSignal): void {
+export function mountPromptList(
+  parent: HTMLElement,
+  store: Store,
+  { figures, order, texts, inSight }: PromptList,
+  signal: AbortSignal,
+): void {
   const id = `rs-prompts-${++lists}`;
   const axis = element("div", "rs-prompt-axis", { "aria-hidden": "true" });
   const sheet = element("div", "rs-prompt-sheet");
@@ -41,27 +47,46 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
   const cursor = state<number | null>(null); // a row
   const scale = computed(() => {
     const { each, mean = 0, std = 0 } = figures.value ?? {};
-    const values = [0, mean, ...(each ? [...each] : []), ...(Number.isFinite(std) ? [mean - std, mean + std] : [])].filter(Number.isFinite);
+    const values = [
+      0,
+      mean,
+      ...(each ? [...each] : []),
+      ...(Number.isFinite(std) ? [mean - std, mean + std] : []),
+    ].filter(Number.isFinite);
     const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
     const room = (high - low || 1) * 0.02;
-    return scaleLinear().domain([low < 0 ? low - room : low, high > 0 || low === high ? high + room : high]).range([0, 100]);
+    return scaleLinear()
+      .domain([low < 0 ? low - room : low, high > 0 || low === high ? high + room : high])
+      .range([0, 100]);
   });
   const rows = computed<[number, number]>(() => {
     const last = order.value.length;
-    return [Math.min(last, Math.max(0, Math.floor(top.value / tall.value))), Math.min(last, Math.ceil((top.value + VIEW) / tall.value))];
+    return [
+      Math.min(last, Math.max(0, Math.floor(top.value / tall.value))),
+      Math.min(last, Math.ceil((top.value + VIEW) / tall.value)),
+    ];
   });
   const inView = computed(() => order.value.slice(...rows.value).join(" "));
 
   watch(signal, () => {
     if (!inSight.value) return;
     const source = store.source.value;
-    const prompts = inView.value.split(" ").filter((one) => one !== "").map(Number);
+    const prompts = inView.value
+      .split(" ")
+      .filter((one) => one !== "")
+      .map(Number);
     untracked(() => texts.look(source, prompts));
   });
 
   watch(signal, () => {
     const x = scale.value;
-    render(html`<span></span><div class="rs-prompt-ticks">${x.ticks(narrow.value ? 4 : 6).map((tick) => html`<span style="left:${x(tick)}%">${String(tick).replace("-", "−")}</span>`)}</div>`, axis);
+    render(
+      html`<span></span><div class="rs-prompt-ticks">${x.ticks(narrow.value ? 4 : 6).map(
+        (tick) => html`<span
+          style="left:${x(tick)}%">${String(tick).replace("-", "−")}</span>`,
+      )}</div>`,
+      axis,
+    );
     axis.classList.toggle("rs-narrow", narrow.value);
   });
 
@@ -81,20 +106,31 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
     if (!found?.each) return render(nothing, sheet);
     const { each, mean, std } = found;
     const largest = limitOf(each);
-    const band = Number.isFinite(std) ? html`<b class="rs-prompt-band" style="left:${x(mean - std)}%;width:${x(mean + std) - x(mean - std)}%"></b>` : nothing;
+    const band = Number.isFinite(std)
+      ? html`<b class="rs-prompt-band" style="left:${x(mean - std)}%;width:${x(mean + std) - x(mean - std)}%"></b>`
+      : nothing;
     render(
       prompts.slice(from, to).map((prompt, i) => {
         const value = each[prompt] ?? NaN;
         const written = signed(value, largest);
         const open = prompt === store.prompt.value;
         const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
-        return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${open} aria-posinset=${from + i + 1} aria-setsize=${prompts.length}
-          class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}" style="top:${(from + i) * height}px;height:${height}px">
+        return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${open}
+            aria-posinset=${from + i + 1} aria-setsize=${prompts.length}
+          class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}"
+              style="top:${(from + i) * height}px;height:${height}px">
           <span class="rs-prompt-number"><span class="rs-unseen">prompt </span>${prompt}</span>
           <span class="rs-prompt-track">${band}<b class="rs-origin" style="left:${x(0)}%"></b>
-            ${Number.isFinite(value) ? html`<i class=${value < 0 ? "rs-minus" : "rs-plus"} style="left:${left}%;width:${right - left}%"></i>` : nothing}<b class="rs-prompt-mean" style="left:${x(mean)}%"></b></span>
+            ${
+              Number.isFinite(value)
+                ? html`<i class=${value < 0 ? "rs-minus" : "rs-plus"}
+                style="left:${left}%;width:${right - left}%"></i>`
+                : nothing
+            }<b class="rs-prompt-mean"
+                style="left:${x(mean)}%"></b></span>
           <span class="rs-number ${side(written)}">${written}</span>
-          <bdi class="rs-prompt-text" dir="auto" title=${texts.text(prompt) ?? ""}>${texts.text(prompt) ?? "…"}</bdi></div>`;
+          <bdi class="rs-prompt-text" dir="auto"
+              title=${texts.text(prompt) ?? ""}>${texts.text(prompt) ?? "…"}</bdi></div>`;
       }),
       sheet,
     );
@@ -115,7 +151,8 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
     if (row === null) store.sentence.value = null;
   };
   const under = (event: Event): number | null => {
-    const row = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]")?.dataset["row"] : undefined;
+    const row =
+      event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]")?.dataset["row"] : undefined;
     return row === undefined ? null : Number(row);
   };
   const open = (row: number | null): void => {
@@ -127,21 +164,27 @@ export function mountPromptList(parent: HTMLElement, store: Store, { figures, or
   list.addEventListener("pointerleave", () => read(null), { signal });
   list.addEventListener("blur", () => read(null), { signal });
   list.addEventListener("click", (event) => open(under(event)), { signal });
-  list.addEventListener("keydown", (event) => {
-    const last = order.peek().length - 1;
-    if (last < 0) return;
-    const at = cursor.peek() ?? -1;
-    const page = Math.floor(VIEW / tall.peek());
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last, PageDown: at + page, PageUp: at - page }[event.key];
-    if (to !== undefined) {
-      const row = Math.max(0, Math.min(last, to));
-      read(row);
-      const [start, end] = [row * tall.peek(), (row + 1) * tall.peek()];
-      list.scrollTop = top.value = start < top.peek() ? start : end > top.peek() + VIEW ? end - VIEW : top.peek();
-    } else if (event.key === "Enter" || event.key === " ") open(cursor.peek());
-    else return;
-    event.preventDefault();
-  }, { signal });
+  list.addEventListener(
+    "keydown",
+    (event) => {
+      const last = order.peek().length - 1;
+      if (last < 0) return;
+      const at = cursor.peek() ?? -1;
+      const page = Math.floor(VIEW / tall.peek());
+      const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last, PageDown: at + page, PageUp: at - page }[
+        event.key
+      ];
+      if (to !== undefined) {
+        const row = Math.max(0, Math.min(last, to));
+        read(row);
+        const [start, end] = [row * tall.peek(), (row + 1) * tall.peek()];
+        list.scrollTop = top.value = start < top.peek() ? start : end > top.peek() + VIEW ? end - VIEW : top.peek();
+      } else if (event.key === "Enter" || event.key === " ") open(cursor.peek());
+      else return;
+      event.preventDefault();
+    },
+    { signal },
+  );
 }
 
 function sentence(store: Store, { head, each, mean, std, prompts }: Figures, prompt: number): Sentence {
@@ -151,5 +194,9 @@ function sentence(store: Store, { head, each, mean, std, prompts }: Figures, pro
   const stress = { stress: signed(value, largest) };
   const all = ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
   if (head === null) return [`prompt ${prompt}: ${what} `, stress, all];
-  return [`prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `, stress, ` ${value < 0 ? "from" : "to"} the ${what}${all}`];
+  return [
+    `prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `,
+    stress,
+    ` ${value < 0 ? "from" : "to"} the ${what}${all}`,
+  ];
 }

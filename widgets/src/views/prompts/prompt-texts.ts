@@ -1,7 +1,7 @@
 // What prompts say, for the list of prompts: asked for one after the other, and only for those in view.
 import { signal as state } from "@preact/signals-core";
-import type { Client } from "../../wire/client";
 import { legible } from "../../base/legible";
+import type { Client } from "../../wire/client";
 import type { TokenLabel } from "../../wire/protocol.gen";
 
 const MOST = 160;
@@ -55,7 +55,12 @@ export class PromptTexts {
 
 /** On one line, without padding; of a long one its start and its end, where it is read. */
 export function textOf(tokens: TokenLabel[]): string {
-  const text = tokens.filter((token) => !token.padding).map((token) => token.text).join("").replace(/\n/g, "↵").trim();
+  const text = tokens
+    .filter((token) => !token.padding)
+    .map((token) => token.text)
+    .join("")
+    .replace(/\n/g, "↵")
+    .trim();
   const characters = [...text.slice(0, MOST), ...text.slice(Math.max(MOST, text.length - MOST))];
   if (characters.length <= MOST) return legible(text);
   return legible(`${characters.slice(0, MOST / 2).join("")} … ${characters.slice(-MOST / 2).join("")}`);

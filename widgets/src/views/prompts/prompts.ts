@@ -1,20 +1,26 @@
 // Spread over the prompts: one bar a prompt, of the head in focus or of the whole; a click opens that prompt.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import type { Client } from "../../wire/client";
-import { limitOf } from "../../draw/colours";
-import { offer } from "../../export/pictures";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { limitOf } from "../../draw/colours";
+import { offer } from "../../export/pictures";
 import type { Store } from "../../state/store";
 import { quantity } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
+import type { Client } from "../../wire/client";
+import { plusMinus } from "../heads/spread";
 import { type Figures, promptFigures } from "./prompt-figures";
 import { mountPromptList } from "./prompt-list";
 import { PromptTexts } from "./prompt-texts";
-import { plusMinus } from "../heads/spread";
 
-export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+export function mountPrompts(
+  parent: HTMLElement,
+  controls: HTMLElement,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+): void {
   /** Whether the whole stays in view though a head is in focus. */
   const whole = state(false);
   const sorted = state(false);
@@ -28,18 +34,30 @@ export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: 
   parent.append(caption, element("div", "rs-view-place", {}, picture, refusal));
   mountTrouble(refusal, picture, signal, () => trouble.value ?? tooMany(figures.value));
   watch(signal, () => void picture.classList.toggle("rs-waiting", waiting.value));
-  mountCaption(caption, store, signal, () => ({ words: captionOf(figures.value, quantity(store.target.value, null)), notes: [] }));
+  mountCaption(caption, store, signal, () => ({
+    words: captionOf(figures.value, quantity(store.target.value, null)),
+    notes: [],
+  }));
 
   watch(signal, () => {
     const focus = store.preview.value;
     const what = quantity(store.target.value, null);
     render(
       html`<div class="rs-switch" role="group" aria-label="Whose figures">
-          <button type="button" aria-pressed=${head.value === null} @click=${() => (whole.value = true)}>${what}</button>
-          ${focus === null ? nothing : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null} title="The head in focus: the last one pointed at" @click=${() => (whole.value = false)}>${focus}</button>`}
+          <button type="button" aria-pressed=${head.value === null}
+              @click=${() => (whole.value = true)}>${what}</button>
+          ${
+            focus === null
+              ? nothing
+              : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null}
+              title="The head in focus: the last one pointed at" @click=${() => (whole.value = false)}>${focus}</button>`
+          }
         </div>
         <div class="rs-switch" role="group" aria-label="Order of the prompts">
-          ${[false, true].map((on) => html`<button type="button" aria-pressed=${sorted.value === on} @click=${() => (sorted.value = on)}>${on ? "by value" : "in order"}</button>`)}
+          ${[false, true].map(
+            (on) => html`<button type="button" aria-pressed=${sorted.value === on}
+              @click=${() => (sorted.value = on)}>${on ? "by value" : "in order"}</button>`,
+          )}
         </div>`,
       controls,
     );
@@ -50,14 +68,23 @@ export function mountPrompts(parent: HTMLElement, controls: HTMLElement, store: 
     const each = figures.value?.each ?? new Float32Array(0);
     const prompts = [...each.keys()];
     const value = (prompt: number): number => each[prompt] ?? NaN;
-    return sorted.value ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b)))) : prompts;
+    return sorted.value
+      ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b))))
+      : prompts;
   });
   offer(store, "prompts", () => {
     const shown = trouble.value !== null || waiting.peek() ? null : figures.value;
     const each = shown?.each;
     if (!shown || !each) return null;
     const rows = order.value.map((prompt) => ({ prompt, value: each[prompt] ?? NaN }));
-    return { picture: "prompts", head: shown.head, quantity: quantity(store.target.value, null), mean: shown.mean, std: shown.std, rows };
+    return {
+      picture: "prompts",
+      head: shown.head,
+      quantity: quantity(store.target.value, null),
+      mean: shown.mean,
+      std: shown.std,
+      rows,
+    };
   });
   mountPromptList(picture, store, { figures, order, texts: new PromptTexts(client, signal), inSight }, signal);
 }

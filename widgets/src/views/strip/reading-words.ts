@@ -1,13 +1,14 @@
-// The head in focus in words, clause by clause: what it adds, what it reads, what that contributes. A clause that does not
-// fit is left out whole: no number is ever cut.
-import { limitOf } from "../../draw/colours";
+// The head in focus in words, clause by clause: what it adds, what it reads, what that contributes. A clause that does
+// not fit is left out whole: no number is ever cut.
+
 import { parseHead, signed, vanishes } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
+import { limitOf } from "../../draw/colours";
+import { cellWords, type MapPicture, valueIn } from "../../state/map-picture";
+import type { Reading } from "../../state/reading";
 import type { Store } from "../../state/store";
 import { written } from "../attention/attention-scale";
 import { strongest } from "../attention/attention-words";
-import { cellWords, type MapPicture, valueIn } from "../../state/map-picture";
-import type { Reading } from "../../state/reading";
 import { headSpread, plusMinus } from "../heads/spread";
 
 /** So many sources are named. */
@@ -18,17 +19,34 @@ const FAINT = 0.02;
 export const attention = (weight: number): string => written("pattern", weight);
 
 /** “L23H3 adds +1.73;” “reads ·John₁₀ 0.60, which adds +1.83;” “<|im_start|> 0.22 (−0.03);” … */
-export function headClauses(store: Store, name: string, reading: Reading | null, picture: MapPicture | null): Sentence[] {
+export function headClauses(
+  store: Store,
+  name: string,
+  reading: Reading | null,
+  picture: MapPicture | null,
+): Sentence[] {
   const head = parseHead(name);
   if (!head) return [];
   if (store.isAbsent(name)) {
     const filtered = store.facts.value?.missing.includes("attn.hook_pattern") ?? false;
-    return [[filtered ? `${name}: its attention is not in this cache` : `${name}: layer ${head.layer} has no attention heads`]];
+    return [
+      [
+        filtered
+          ? `${name}: its attention is not in this cache`
+          : `${name}: layer ${head.layer} has no attention heads`,
+      ],
+    ];
   }
   const value = store.headValue(name);
   const spread = headSpread(store, name);
-  const own: Sentence = value === null ? [name]
-    : [`${name} adds `, { stress: signed(value, store.largest.value) }, spread ? ` ${plusMinus(spread.std, store.largest.value)}` : ""];
+  const own: Sentence =
+    value === null
+      ? [name]
+      : [
+          `${name} adds `,
+          { stress: signed(value, store.largest.value) },
+          spread ? ` ${plusMinus(spread.std, store.largest.value)}` : "",
+        ];
   const read = reading?.head === name ? readClauses(store, reading) : [];
   return [own, ...read, ...(picture !== null && picture.score !== null ? [scoreClause(store, name, picture)] : [])];
 }
@@ -44,8 +62,12 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   const { destination, weights } = reading;
   const read = strongest(weights, MOST).filter((k, nth) => nth === 0 || (weights[k] ?? 0) >= FAINT);
   const most = contributesMost(reading, tallest(store, reading.contributions));
-  const sources = most === null || most === read[0] ? read : [...read.slice(0, 1), most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
-  const from = destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
+  const sources =
+    most === null || most === read[0]
+      ? read
+      : [...read.slice(0, 1), most, ...read.slice(1).filter((k) => k !== most)].slice(0, MOST);
+  const from =
+    destination === null || destination === store.lastPosition.value ? "" : `at ${store.tokenName(destination)} `;
   return sources.map((k, nth): Sentence => {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
     const added = contribution(store, reading, k);
@@ -57,11 +79,17 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
 /** The source through which most is contributed: it may be read little. */
 function contributesMost({ contributions }: Reading, largest: number): number | null {
   if (!contributions || contributions.length === 0) return null;
-  const most = contributions.reduce((best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best), 0);
+  const most = contributions.reduce(
+    (best, value, k) => (Math.abs(value) > Math.abs(contributions[best] ?? 0) ? k : best),
+    0,
+  );
   return vanishes(contributions[most] ?? 0, largest) ? null : most;
 }
 
-/** What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the largest head. */
+/**
+ * What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the
+ * largest head.
+ */
 export function tallest(store: Store, contributions: Float32Array | null): number {
   return contributions ? Math.max(limitOf(contributions), store.largest.value / 100) : 0;
 }
@@ -78,7 +106,8 @@ export function sourceSentence(store: Store, reading: Reading, at: number): Sent
   const { head, destination, weights } = reading;
   const where = destination === null ? "" : ` at ${store.tokenName(destination)}`;
   const name = store.tokenName(at);
-  if (destination !== null && at > destination && !((weights[at] ?? 0) > 0)) return [`${head}${where} cannot see ${name}, which comes later`];
+  if (destination !== null && at > destination && !((weights[at] ?? 0) > 0))
+    return [`${head}${where} cannot see ${name}, which comes later`];
   const start = `${head}${where} reads ${name}: attention ${attention(weights[at] ?? 0)}`;
   const added = contribution(store, reading, at);
   return added === null ? [start] : [`${start}, which adds `, added];

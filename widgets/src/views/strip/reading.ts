@@ -3,10 +3,10 @@
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
+import type { Reading } from "../../state/reading";
 import type { Store } from "../../state/store";
 import { READING } from "../attention/attention-data";
 import type { AttentionRoom } from "../attention/attention-room";
-import type { Reading } from "../../state/reading";
 import { ownDestination } from "../attention/attention-words";
 
 export interface Focus {

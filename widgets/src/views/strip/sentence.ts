@@ -1,14 +1,14 @@
-// One sentence for what is under the pointer or the focus, else for the head that was looked at last. Its height is fixed;
-// of a head's clauses those that do not fit are left out whole.
+// One sentence for what is under the pointer or the focus, else for the head that was looked at last. Its height is
+// fixed; of a head's clauses those that do not fit are left out whole.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { side } from "../../base/format";
 import { fitted } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
-import type { Store } from "../../state/store";
 import { mapPicture } from "../../state/map-picture";
-import type { Focus } from "./reading";
+import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import type { Focus } from "./reading";
 import { headClauses } from "./reading-words";
 
 const HINT: Sentence = ["Point at a head to see which tokens it reads. Click to pin it."];
@@ -21,16 +21,27 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     const own = store.sentence.value;
     const name = store.hoveredHead.value ?? focus.head.value;
     const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
-    const refused = name === null ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? store.why("layers") ?? store.why("lens")) : null;
+    const refused =
+      name === null
+        ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? store.why("layers") ?? store.why("lens"))
+        : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
     if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // it says the same, and more
-    const words = [...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")), ...(why === null ? [] : [why])].join("; ");
+    const words = [
+      ...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")),
+      ...(why === null ? [] : [why]),
+    ].join("; ");
     line.classList.toggle("rs-hint", clauses[0] === HINT);
     line.classList.toggle("rs-clauses", clauses.length > 1 || why !== null);
     line.title = fitted(words);
     const said = [...clauses.map((clause) => html`${clause.map(piece)}`), ...(why === null ? [] : [prose(why)])];
-    render(said.map((clause, i) => html`<span>${clause}${i < said.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `), line);
+    render(
+      said.map(
+        (clause, i) => html`<span>${clause}${i < said.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `,
+      ),
+      line,
+    );
   });
 }
 

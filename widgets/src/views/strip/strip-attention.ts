@@ -1,10 +1,11 @@
-// The token strip as an attention view: a token's tint is how much of it the destination reads through the head in focus,
-// the bar below it what that contributes. Only styles and attributes of elements that are there: it follows every hover.
+// The token strip as an attention view: a token's tint is how much of it the destination reads through the head in
+// focus, the bar below it what that contributes. Only styles and attributes of elements that are there: it follows
+// every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
-import { css, divergingRgb, sequentialRgb } from "../../draw/colours";
-import { inkOn } from "../../draw/ink";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
+import { css, divergingRgb, sequentialRgb } from "../../draw/colours";
+import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
 import type { Focus } from "./reading";
 import { attention, tallest } from "./reading-words";
@@ -13,7 +14,13 @@ import { attention, tallest } from "./reading-words";
 const TALLEST = 6;
 const MOMENT_MS = 150;
 
-export function paintStrip(strip: HTMLElement, store: Store, { strip: shown, waiting }: Focus, drawn: ReadonlySignal<number>, signal: AbortSignal): void {
+export function paintStrip(
+  strip: HTMLElement,
+  store: Store,
+  { strip: shown, waiting }: Focus,
+  drawn: ReadonlySignal<number>,
+  signal: AbortSignal,
+): void {
   watch(signal, () => {
     void drawn.value;
     const found = shown.value;
@@ -33,7 +40,10 @@ export function paintStrip(strip: HTMLElement, store: Store, { strip: shown, wai
       const added = found.contributions?.[at] ?? 0;
       const colour = sequentialRgb(weight, theme);
       option.dataset["attention"] = weight.toFixed(4);
-      option.setAttribute("aria-description", `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`);
+      option.setAttribute(
+        "aria-description",
+        `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
+      );
       const share = most > 0 ? Math.abs(added) / most : 0;
       const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
       option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;

@@ -1,5 +1,5 @@
-// Token strip: the destination position, and what the head in focus reads there. Hover lights a token's row and column up,
-// click reads the model there, again or Esc lets go.
+// Token strip: the destination position, and what the head in focus reads there. Hover lights a token's row and column
+// up, click reads the model there, again or Esc lets go.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, spoken, visible } from "../../base/format";
@@ -7,16 +7,20 @@ import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { mountStretch } from "../../ui/token-window";
 import type { Focus } from "./reading";
 import { sourceSentence } from "./reading-words";
 import { paintStrip } from "./strip-attention";
-import { mountStretch } from "../../ui/token-window";
 
 /** Pixels from line to line of the strip. */
 const LINE = 30;
 
 export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
-  const strip = element("div", "rs-tokens", { role: "listbox", "aria-label": "Destination position", "aria-orientation": "horizontal" });
+  const strip = element("div", "rs-tokens", {
+    role: "listbox",
+    "aria-label": "Destination position",
+    "aria-orientation": "horizontal",
+  });
   const beside = element("p", "rs-strip-note", { hidden: "" });
   parent.append(strip);
   const stretch = mountStretch(parent, store, "tokens", signal);
@@ -30,10 +34,20 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const count = facts?.padding ?? 0;
     const left = store.padding.value === "found";
     beside.hidden = !blind && count === 0;
-    const said = left ? `${plural(count, "token")} taken for padding` : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
+    const said = left
+      ? `${plural(count, "token")} taken for padding`
+      : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
     const it = count === 1 ? "it" : "them";
-    render(html`${blind || count === 0 ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
-      ${count > 0 ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding" @click=${() => store.togglePadding()}>${left ? `count ${it} as real` : `leave ${it} out`}</button>` : nothing}`, beside);
+    render(
+      html`${blind || count === 0 ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
+      ${
+        count > 0
+          ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding"
+          @click=${() => store.togglePadding()}>${left ? `count ${it} as real` : `leave ${it} out`}</button>`
+          : nothing
+      }`,
+      beside,
+    );
   });
 
   watch(signal, () => {
@@ -49,12 +63,18 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
         const varies = token.text === "" ? (token.varies ?? []) : [];
         const says = varies.length > 0 ? "prompts differ" : spoken(token.text);
         const classes = [
-          "rs-token", i === locked ? "rs-locked" : "",
-          varies.length > 0 ? "rs-varies" : "", token.padding ? "rs-padding" : "",
+          "rs-token",
+          i === locked ? "rs-locked" : "",
+          varies.length > 0 ? "rs-varies" : "",
+          token.padding ? "rs-padding" : "",
         ].join(" ");
-        const tip = varies.length > 0 ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …` : `position ${i}${token.padding ? ", padding" : ""}`;
+        const tip =
+          varies.length > 0
+            ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …`
+            : `position ${i}${token.padding ? ", padding" : ""}`;
         return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === rove ? 0 : -1}
-          aria-selected=${i === destination} aria-label="${says}, position ${i}" title=${tip}>${store.tokenText(i)}</div>`;
+          aria-selected=${i === destination} aria-label="${says}, position ${i}"
+              title=${tip}>${store.tokenText(i)}</div>`;
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
       strip,
     );
@@ -90,12 +110,18 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   });
 
   const positionOf = (event: Event): number | null => {
-    const at = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-position]")?.dataset["position"] : undefined;
+    const at =
+      event.target instanceof Element
+        ? event.target.closest<HTMLElement>("[data-position]")?.dataset["position"]
+        : undefined;
     return at === undefined ? null : Number(at);
   };
   const onClick = (at: number): string =>
-    at === store.locked.value ? "the destination; click again to go back to the last token"
-    : at === store.destination.value ? "the destination, the last token" : "click to read the model here";
+    at === store.locked.value
+      ? "the destination; click again to go back to the last token"
+      : at === store.destination.value
+        ? "the destination, the last token"
+        : "click to read the model here";
   const pointed = state<number | null>(null);
   const light = (at: number | null): void => {
     batch(() => (pointed.value = store.hoveredToken.value = at));
@@ -109,7 +135,10 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const token = at === null ? undefined : store.tokens.value[at];
     if (!token || at === null) return;
     const reading = focus.reading.value;
-    const words = reading && at < reading.weights.length ? sourceSentence(store, reading, at) : [`“${store.tokenName(at)}” at position ${at}`];
+    const words =
+      reading && at < reading.weights.length
+        ? sourceSentence(store, reading, at)
+        : [`“${store.tokenName(at)}” at position ${at}`];
     const click = onClick(at);
     untracked(() => {
       if (said?.at === at && store.sentence.value !== said.words) return;
@@ -119,27 +148,41 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   });
   strip.addEventListener("pointerover", (event) => light(positionOf(event)), { signal });
   strip.addEventListener("pointerleave", () => light(null), { signal });
-  strip.addEventListener("focusin", (event) => {
-    focused = positionOf(event);
-    light(focused);
-  }, { signal });
+  strip.addEventListener(
+    "focusin",
+    (event) => {
+      focused = positionOf(event);
+      light(focused);
+    },
+    { signal },
+  );
   strip.addEventListener("focusout", () => light(null), { signal });
-  strip.addEventListener("click", (event) => {
-    const at = positionOf(event);
-    if (at === null) return;
-    focused = at;
-    store.togglePosition(at);
-  }, { signal });
-  strip.addEventListener("keydown", (event) => {
-    const at = positionOf(event);
-    if (at === null) return;
-    const last = store.tokens.peek().length - 1;
-    const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[event.key];
-    if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
-    else if (to !== undefined) goTo(Math.max(0, Math.min(last, to)));
-    else return;
-    event.preventDefault();
-  }, { signal });
+  strip.addEventListener(
+    "click",
+    (event) => {
+      const at = positionOf(event);
+      if (at === null) return;
+      focused = at;
+      store.togglePosition(at);
+    },
+    { signal },
+  );
+  strip.addEventListener(
+    "keydown",
+    (event) => {
+      const at = positionOf(event);
+      if (at === null) return;
+      const last = store.tokens.peek().length - 1;
+      const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[
+        event.key
+      ];
+      if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
+      else if (to !== undefined) goTo(Math.max(0, Math.min(last, to)));
+      else return;
+      event.preventDefault();
+    },
+    { signal },
+  );
 
   function goTo(at: number): void {
     stretch.reveal(at);

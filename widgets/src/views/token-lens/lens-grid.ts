@@ -1,17 +1,17 @@
-// The grid of the token lens: a row a point of the stream, a column a position. It scrolls both ways in a box of its own, and
-// only what is in view is there at all. One cell is active; the arrow keys move it.
+// The grid of the token lens: a row a point of the stream, a column a position. It scrolls both ways in a box of its
+// own, and only what is in view is there at all. One cell is active; the arrow keys move it.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { css, sequentialRgb } from "../../draw/colours";
-import { inkOn } from "../../draw/ink";
 import { visible } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import type { LensCell } from "../../wire/protocol.gen";
+import { css, sequentialRgb } from "../../draw/colours";
+import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
-import type { LensTiles, Window } from "./lens-tiles";
 import { nearest } from "../../ui/in-sight";
-import { hasRank, probability } from "./lens-words";
 import { measured } from "../../ui/width";
+import type { LensCell } from "../../wire/protocol.gen";
+import type { LensTiles, Window } from "./lens-tiles";
+import { hasRank, probability } from "./lens-words";
 
 export interface At {
   row: number;
@@ -35,7 +35,12 @@ const ROWS = 16;
 export const MARKED = 10;
 let grids = 0;
 
-export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, signal: AbortSignal): ReadonlySignal<Window> {
+export function mountLensGrid(
+  parent: HTMLElement,
+  store: Store,
+  lens: Lens,
+  signal: AbortSignal,
+): ReadonlySignal<Window> {
   const id = `rs-lens-${++grids}`;
   const { points, positions, cursor } = lens;
   const sheet = element("div", "rs-lens-sheet");
@@ -56,7 +61,9 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
     void [width.value, wide.value, positions.value];
     if (!lens.inSight.value) return;
     scroller.style.height = `${tall}px`;
-    queueMicrotask(() => !signal.aborted && (scroller.style.height = `${tall + scroller.offsetHeight - scroller.clientHeight}px`));
+    queueMicrotask(
+      () => !signal.aborted && (scroller.style.height = `${tall + scroller.offsetHeight - scroller.clientHeight}px`),
+    );
   });
   /** Where it stands, and for which shape: before the first look at one, nothing is in view. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
@@ -67,24 +74,39 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
     const clamp = (value: number, count: number): number => Math.max(0, Math.min(count, value));
     const first = (from: number, size: number, count: number): number => clamp(Math.floor(from / size), count);
     return {
-      rows: [first(at.top, TALL, points.value.length), clamp(Math.ceil((at.top + view.value) / TALL), points.value.length)],
-      columns: [first(at.left, wide.value, positions.value), clamp(Math.ceil((at.left + width.value - NAMES) / wide.value), positions.value)],
+      rows: [
+        first(at.top, TALL, points.value.length),
+        clamp(Math.ceil((at.top + view.value) / TALL), points.value.length),
+      ],
+      columns: [
+        first(at.left, wide.value, positions.value),
+        clamp(Math.ceil((at.left + width.value - NAMES) / wide.value), positions.value),
+      ],
     };
   });
   const key = computed(() => JSON.stringify(window.value));
 
   const scroll = (top: number, left: number): void => {
     const within = (value: number, most: number): number => Math.max(0, Math.min(value, most));
-    const to = { shape: shape.peek(), top: within(top, points.peek().length * TALL - view.peek()), left: within(left, positions.peek() * wide.peek() + NAMES - width.peek()) };
+    const to = {
+      shape: shape.peek(),
+      top: within(top, points.peek().length * TALL - view.peek()),
+      left: within(left, positions.peek() * wide.peek() + NAMES - width.peek()),
+    };
     scrolled.value = to;
     scroller.scrollTop = to.top;
     scroller.scrollLeft = to.left;
   };
-  scroller.addEventListener("scroll", () => {
-    if (lens.inSight.peek() && scroller.clientHeight > 0) scrolled.value = { shape: shape.peek(), top: scroller.scrollTop, left: scroller.scrollLeft };
-  }, { signal });
-  // Seen for the first time it stands at the end: the deepest points. The column that is read is in sight then, and when it,
-  // the prompt or the room for it changes.
+  scroller.addEventListener(
+    "scroll",
+    () => {
+      if (lens.inSight.peek() && scroller.clientHeight > 0)
+        scrolled.value = { shape: shape.peek(), top: scroller.scrollTop, left: scroller.scrollLeft };
+    },
+    { signal },
+  );
+  // Seen for the first time it stands at the end: the deepest points. The column that is read is in sight then, and
+  // when it, the prompt or the room for it changes.
   watch(signal, () => {
     void [shape.value, width.value, wide.value, store.prompt.value, store.source.value];
     const read = store.destination.value ?? positions.value - 1;
@@ -107,7 +129,8 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
     const destination = store.destination.value;
     const hovered = at?.column ?? store.hoveredToken.value;
     const x = wide.value;
-    const each = <T>([from, to]: [number, number], body: (i: number) => T): T[] => Array.from({ length: Math.max(0, to - from) }, (_, i) => body(from + i));
+    const each = <T>([from, to]: [number, number], body: (i: number) => T): T[] =>
+      Array.from({ length: Math.max(0, to - from) }, (_, i) => body(from + i));
 
     sheet.style.width = `${NAMES + positions.value * x}px`;
     sheet.style.height = `${HEAD + names.length * TALL}px`;
@@ -121,20 +144,35 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
       const on = at?.row === row && at.column === column;
       const place = `left:${NAMES + column * x}px;width:${x}px`;
       const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
-      return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on} aria-label=${attributes.name}
+      return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on}
+          aria-label=${attributes.name}
         class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
         style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span></div>`;
     };
     render(
       html`<div role="row" aria-rowindex="1" class="rs-lens-head" style="height:${HEAD}px">
           <div role="columnheader" class="rs-lens-corner" style="width:${NAMES}px">point ↓</div>
-          ${each(columns, (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}" style="left:${NAMES + column * x}px;width:${x}px"
-            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenName(column)}</span></div>`)}
+          ${each(
+            columns,
+            (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}"
+                style="left:${NAMES + column * x}px;width:${x}px"
+            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenName(column)}</span></div>`,
+          )}
         </div>
-        ${each(rows, (row) => html`<div role="row" aria-rowindex=${row + 2} class="rs-lens-row" style="top:${HEAD + row * TALL}px;height:${TALL}px">
-          <div role="rowheader" class="rs-lens-name ${row === at?.row ? "rs-lit" : ""}" style="width:${NAMES}px">${names[row]}</div>
-          ${each(columns, (column) => cell(row, column))}</div>`)}
-        ${destination === null ? nothing : html`<i class="rs-lens-destination" style="left:${NAMES + destination * x}px;width:${x}px;top:${HEAD}px;height:${names.length * TALL}px"></i>`}`,
+        ${each(
+          rows,
+          (row) => html`<div role="row" aria-rowindex=${row + 2} class="rs-lens-row"
+              style="top:${HEAD + row * TALL}px;height:${TALL}px">
+          <div role="rowheader" class="rs-lens-name ${row === at?.row ? "rs-lit" : ""}"
+              style="width:${NAMES}px">${names[row]}</div>
+          ${each(columns, (column) => cell(row, column))}</div>`,
+        )}
+        ${
+          destination === null
+            ? nothing
+            : html`<i class="rs-lens-destination"
+            style="left:${NAMES + destination * x}px;width:${x}px;top:${HEAD}px;height:${names.length * TALL}px"></i>`
+        }`,
       sheet,
     );
   });
@@ -147,30 +185,46 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
   sheet.addEventListener("pointerover", (event) => (cursor.value = under(event)), { signal });
   scroller.addEventListener("pointerleave", () => (cursor.value = null), { signal });
   scroller.addEventListener("blur", () => (cursor.value = null), { signal });
-  sheet.addEventListener("click", (event) => {
-    const at = under(event);
-    if (at) store.togglePosition(at.column);
-  }, { signal });
-  scroller.addEventListener("keydown", (event) => {
-    const [rows, columns] = [points.peek().length, positions.peek()];
-    if (rows === 0) return;
-    const at = cursor.peek();
-    const { row, column } = at ?? { row: rows - 1, column: store.destination.peek() ?? columns - 1 };
-    const page = Math.floor(view.peek() / TALL);
-    const to: Partial<Record<string, At>> = {
-      ArrowUp: { row: row - 1, column }, ArrowDown: { row: row + 1, column }, ArrowLeft: { row, column: column - 1 }, ArrowRight: { row, column: column + 1 },
-      Home: { row: event.ctrlKey ? 0 : row, column: 0 }, End: { row: event.ctrlKey ? rows - 1 : row, column: columns - 1 },
-      PageUp: { row: row - page, column }, PageDown: { row: row + page, column },
-    };
-    const wanted = at ? to[event.key] : to[event.key] && { row, column };
-    if (wanted) {
-      const next = { row: Math.max(0, Math.min(rows - 1, wanted.row)), column: Math.max(0, Math.min(columns - 1, wanted.column)) };
-      cursor.value = next;
-      reveal(next);
-    } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);
-    else return;
-    event.preventDefault();
-  }, { signal });
+  sheet.addEventListener(
+    "click",
+    (event) => {
+      const at = under(event);
+      if (at) store.togglePosition(at.column);
+    },
+    { signal },
+  );
+  scroller.addEventListener(
+    "keydown",
+    (event) => {
+      const [rows, columns] = [points.peek().length, positions.peek()];
+      if (rows === 0) return;
+      const at = cursor.peek();
+      const { row, column } = at ?? { row: rows - 1, column: store.destination.peek() ?? columns - 1 };
+      const page = Math.floor(view.peek() / TALL);
+      const to: Partial<Record<string, At>> = {
+        ArrowUp: { row: row - 1, column },
+        ArrowDown: { row: row + 1, column },
+        ArrowLeft: { row, column: column - 1 },
+        ArrowRight: { row, column: column + 1 },
+        Home: { row: event.ctrlKey ? 0 : row, column: 0 },
+        End: { row: event.ctrlKey ? rows - 1 : row, column: columns - 1 },
+        PageUp: { row: row - page, column },
+        PageDown: { row: row + page, column },
+      };
+      const wanted = at ? to[event.key] : to[event.key] && { row, column };
+      if (wanted) {
+        const next = {
+          row: Math.max(0, Math.min(rows - 1, wanted.row)),
+          column: Math.max(0, Math.min(columns - 1, wanted.column)),
+        };
+        cursor.value = next;
+        reveal(next);
+      } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);
+      else return;
+      event.preventDefault();
+    },
+    { signal },
+  );
 
   function reveal({ row, column }: At): void {
     const { top, left } = scrolled.peek();
@@ -183,12 +237,17 @@ export function mountLensGrid(parent: HTMLElement, store: Store, lens: Lens, sig
   return window;
 }
 
-function look(cell: LensCell, theme: Store["theme"]["value"]): { style: string; text: string; name: string; rank: number | null } {
+function look(
+  cell: LensCell,
+  theme: Store["theme"]["value"],
+): { style: string; text: string; name: string; rank: number | null } {
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   const colour = sequentialRgb(p, theme);
   const ranked = hasRank(cell) ? `, answer rank ${cell.rank}` : "";
   return {
-    style: `background-color:${css(colour)};color:${inkOn(colour)}`, text: visible(top), name: `${visible(top)} ${probability(p)}${ranked}`,
+    style: `background-color:${css(colour)};color:${inkOn(colour)}`,
+    text: visible(top),
+    name: `${visible(top)} ${probability(p)}${ranked}`,
     rank: hasRank(cell) && cell.rank <= MARKED ? cell.rank : null,
   };
 }

@@ -2,8 +2,8 @@
 import { html, nothing, render } from "lit-html";
 import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
-import type { LensCell } from "../../wire/protocol.gen";
 import type { Store } from "../../state/store";
+import type { LensCell } from "../../wire/protocol.gen";
 import { answerName, hasRank, probability } from "./lens-words";
 
 export const LISTED = 10;
@@ -21,8 +21,14 @@ export function mountReading(parent: HTMLElement, store: Store, signal: AbortSig
     const { cell, point, position } = found;
     const answer = answerName(store);
     const ranked = hasRank(cell) && answer !== null;
-    const line = (text: string, p: number, place: number | string, isAnswer: boolean): unknown => html`<li class=${isAnswer ? "rs-answer" : ""}>
-      <small>${place}</small><bdi class="rs-name">${text}</bdi><span class="rs-track"><i style="width:${100 * Math.max(0, Math.min(1, p))}%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
+    const line = (
+      text: string,
+      p: number,
+      place: number | string,
+      isAnswer: boolean,
+    ): unknown => html`<li class=${isAnswer ? "rs-answer" : ""}>
+      <small>${place}</small><bdi class="rs-name">${text}</bdi><span class="rs-track"><i
+          style="width:${100 * Math.max(0, Math.min(1, p))}%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
     render(
       html`<h4><span>${point} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
         <ol>${cell.tokens.slice(0, LISTED).map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, ranked && cell.rank === i + 1))}

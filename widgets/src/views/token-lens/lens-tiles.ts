@@ -1,10 +1,10 @@
-// The token lens' cells as they come from the kernel: in tiles of a few points and some positions. Only tiles in view are
-// asked for, a few at a time, the deepest first; what is scrolled out of view before its turn is never asked for.
+// The token lens' cells as they come from the kernel: in tiles of a few points and some positions. Only tiles in view
+// are asked for, a few at a time, the deepest first; what is scrolled out of view before its turn is never asked for.
 import { signal as state, untracked } from "@preact/signals-core";
-import type { Client } from "../../wire/client";
 import { isOutdated } from "../../state/loader";
-import type { LensCell, ReadTokenLens } from "../../wire/protocol.gen";
 import type { Store } from "../../state/store";
+import type { Client } from "../../wire/client";
+import type { LensCell, ReadTokenLens } from "../../wire/protocol.gen";
 
 /** Points and positions of a tile; how many are asked for at a time; how many are kept. */
 export const TALL = 4;
@@ -87,16 +87,27 @@ export class LensTiles {
     this.#busy.set(lane, `${id} ${question.key}`);
     let refused = false;
     try {
-      const result = await this.client.latest(`token lens ${lane}`, { ...question.ask, kind: "token-lens", points, start, stop });
+      const result = await this.client.latest(`token lens ${lane}`, {
+        ...question.ask,
+        kind: "token-lens",
+        points,
+        start,
+        stop,
+      });
       if (result && !this.signal.aborted && question.key === this.#question?.key) {
-        this.#keep(id, { key: question.key, start: result.reply.start, cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])) });
+        this.#keep(id, {
+          key: question.key,
+          start: result.reply.start,
+          cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])),
+        });
         this.notes = result.reply.notes;
         this.trouble.value = null;
         this.version.value += 1;
       }
     } catch (error) {
       refused = question.key === this.#question?.key;
-      if (refused && !this.signal.aborted && !isOutdated(error, this.store)) this.trouble.value = error instanceof Error ? error.message : String(error);
+      if (refused && !this.signal.aborted && !isOutdated(error, this.store))
+        this.trouble.value = error instanceof Error ? error.message : String(error);
     } finally {
       this.#busy.delete(lane);
       // What was refused is not asked for again until something else is in view or selected.
@@ -124,12 +135,20 @@ function name(points: string[], row: number, column: number): string {
 export function tilesIn({ points }: Question, { rows, columns }: Window): string[] {
   const all: string[] = [];
   for (let y = Math.floor((rows[1] - 1) / TALL); y >= Math.floor(rows[0] / TALL); y -= 1)
-    for (let x = Math.floor((columns[1] - 1) / WIDE); x >= Math.floor(columns[0] / WIDE); x -= 1) all.push(name(points, y * TALL, x * WIDE));
+    for (let x = Math.floor((columns[1] - 1) / WIDE); x >= Math.floor(columns[0] / WIDE); x -= 1)
+      all.push(name(points, y * TALL, x * WIDE));
   return all;
 }
 
-export function extent(question: Pick<Question, "points" | "positions">, id: string): { points: string[]; start: number; stop: number } {
+export function extent(
+  question: Pick<Question, "points" | "positions">,
+  id: string,
+): { points: string[]; start: number; stop: number } {
   const [, y = 0, x = 0] = id.split(" ").map(Number);
   const start = x * WIDE;
-  return { points: question.points.slice(y * TALL, (y + 1) * TALL), start, stop: Math.min(question.positions, start + WIDE) };
+  return {
+    points: question.points.slice(y * TALL, (y + 1) * TALL),
+    start,
+    stop: Math.min(question.positions, start + WIDE),
+  };
 }

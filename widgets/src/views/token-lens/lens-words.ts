@@ -1,10 +1,11 @@
 // The token lens in words.
-import { lensMeaning } from "../../draw/axis";
+
 import { quoted, visible } from "../../base/format";
-import type { LensCell } from "../../wire/protocol.gen";
 import type { Sentence } from "../../base/sentence";
+import { lensMeaning } from "../../draw/axis";
 import type { Store } from "../../state/store";
 import { inView, label, shared } from "../../state/target";
+import type { LensCell } from "../../wire/protocol.gen";
 
 /** "0.43", "0.004", "2e-5". */
 export function probability(p: number): string {
@@ -37,5 +38,7 @@ export function answerWords(store: Store, cell: LensCell): string {
 export function cellSentence(store: Store, cell: LensCell, point: string, position: number): Sentence {
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
-  return [`Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`];
+  return [
+    `Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
+  ];
 }

@@ -1,29 +1,39 @@
 // Token lens: what the model would say if it stopped at each point of the stream, at each position.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
-import type { Client } from "../../wire/client";
+import { element, watch } from "../../base/lifetime";
 import { sequentialGradient } from "../../draw/colours";
 import { offer } from "../../export/pictures";
-import { element, watch } from "../../base/lifetime";
-import type { LensCell } from "../../wire/protocol.gen";
 import type { Store } from "../../state/store";
 import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
+import type { Client } from "../../wire/client";
+import type { LensCell } from "../../wire/protocol.gen";
+import { layerOf } from "../positions/position-words";
 import { type At, MARKED, mountLensGrid } from "./lens-grid";
 import { LISTED, mountReading, type Read } from "./lens-reading";
 import { LensTiles, type Question } from "./lens-tiles";
 import { answerName, cellSentence } from "./lens-words";
-import { layerOf } from "../positions/position-words";
 
-export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+export function mountTokenLens(
+  parent: HTMLElement,
+  controls: HTMLElement,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+): void {
   const inSight = computed(() => store.tab.value === "token-lens");
   const mid = state(false);
   const cursor = state<At | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
   /** One point a layer and the last one; with mid also behind each attention. */
-  const labels = computed(() => ((store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? []).join(" "));
-  const points = computed(() => labels.value.split(" ").filter((label) => label !== "" && (mid.value || !label.endsWith("_mid"))));
+  const labels = computed(() =>
+    ((store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? []).join(" "),
+  );
+  const points = computed(() =>
+    labels.value.split(" ").filter((label) => label !== "" && (mid.value || !label.endsWith("_mid"))),
+  );
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
 
@@ -39,7 +49,9 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
   watch(signal, () => {
     void inView.value;
     const question: Question = {
-      key: key.value, points: points.value, positions: positions.value,
+      key: key.value,
+      points: points.value,
+      positions: positions.value,
       ask: { target: store.target.peek(), prompt: store.prompt.value, k: LISTED, norm: "recomputed" },
     };
     const ask = inSight.value && store.settled.value && points.value.length > 0;
@@ -49,14 +61,24 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
   // What is in view: the rest has not been asked for.
   offer(store, "token-lens", () => {
     void tiles.version.value;
-    const { rows: [top, bottom], columns: [left, right] } = window.value;
+    const {
+      rows: [top, bottom],
+      columns: [left, right],
+    } = window.value;
     const fresh = (found: ReturnType<LensTiles["cell"]>): LensCell | null => (found?.fresh ? found.cell : null);
     const rows = Array.from({ length: Math.max(0, bottom - top) }, (_, i) => top + i);
     const columns = Array.from({ length: Math.max(0, right - left) }, (_, i) => left + i);
     const cells = rows.map((row) => columns.map((column) => fresh(tiles.cell(points.value, row, column))));
-    return cells.flat().some((cell) => cell !== null) ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells } : null;
+    return cells.flat().some((cell) => cell !== null)
+      ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells }
+      : null;
   });
-  mountTrouble(trouble, picture, signal, () => tiles.trouble.value ?? (points.value.length === 0 ? store.why("lens") : null));
+  mountTrouble(
+    trouble,
+    picture,
+    signal,
+    () => tiles.trouble.value ?? (points.value.length === 0 ? store.why("lens") : null),
+  );
   watch(signal, () => void picture.classList.toggle("rs-busy", tiles.waiting.value));
   mountCaption(caption, store, signal, () => {
     void tiles.version.value;
@@ -64,15 +86,20 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
     const answer = answerName(store);
     const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MARKED}.`;
     return {
-      words: `The likeliest next token if the model stopped at this point ↓, at each position →; the norm is recomputed there.${marks}${mean}`, notes: tiles.notes,
+      words: `The likeliest next token if the model stopped at this point ↓, at each position →; the norm is recomputed there.${marks}${mean}`,
+      notes: tiles.notes,
     };
   });
   watch(signal, () => {
     render(
-      html`<div class="rs-scale" role="img" aria-label="colours: probability from 0 to 1">0<i style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>
+      html`<div class="rs-scale" role="img" aria-label="colours: probability from 0 to 1">0<i
+          style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
-          ${[false, true].map((on) => html`<button type="button" aria-pressed=${mid.value === on} title=${on ? "Also behind each layer’s attention" : "One point a layer, and the last"}
-            @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`)}
+          ${[false, true].map(
+            (on) => html`<button type="button" aria-pressed=${mid.value === on}
+                title=${on ? "Also behind each layer’s attention" : "One point a layer, and the last"}
+            @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`,
+          )}
         </div>`,
       controls,
     );
@@ -84,7 +111,10 @@ export function mountTokenLens(parent: HTMLElement, controls: HTMLElement, store
     return found && at ? { cell: found.cell, point: points.value[at.row] ?? "", position: at.column } : null;
   };
   // Under no pointer: the last point at the position that is read.
-  const rest = computed<At>(() => ({ row: points.value.length - 1, column: store.destination.value ?? positions.value - 1 }));
+  const rest = computed<At>(() => ({
+    row: points.value.length - 1,
+    column: store.destination.value ?? positions.value - 1,
+  }));
   mountReading(reading, store, signal, () => (inSight.value ? (readAt(cursor.value) ?? readAt(rest.value)) : null));
 
   let spoke = false;
