@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.attribute import decompose
 from residscope.attribution.components import layer_heads
+from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.goal import Goal
 from residscope.attribution.missing import lacking
 from residscope.attribution.model_value import measure
@@ -70,7 +70,7 @@ def position_map(
     if by == "head":
         return _heads(targets, target, heads, logits, notes)
     norm = norm if by == "accumulated" else "frozen"
-    found = decompose(targets.view, targets, target, by, None, logits, norm)
+    found = decompose(targets.view, targets, Query(target, by, None, norm), logits)
     own = found.measured.mean(0)
     return PositionMap(found.labels, found.values.mean(1), own, found.notes + notes, lacking(by, found.missing))
 

@@ -282,7 +282,7 @@ def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range)
             return _entropy
         case "first":
             return _first
-        case _:
+        case "previous" | "duplicate" | "induction" | "copying":
             wanted = detection.patterns(score, view, prompts, span)
 
             def share(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:

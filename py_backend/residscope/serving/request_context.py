@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from residscope.attribution.attribute import decompose
+from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.goal import Goal
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
@@ -56,15 +56,16 @@ class Scene:
         layers: int | None = None,
     ) -> Attribution:
         """`decompose`, of all prompts at once and kept: the next prompt's figures are there already."""
+        query = Query(target, by, where, norm, layers)
         try:
             given = key_of(self.logits)
         except UnknownError:
-            return decompose(self.view, self.targets, target, by, where, self.logits, norm, layers=layers)
+            return decompose(self.view, self.targets, query, self.logits)
         at = None if where is None else tuple(where.tolist())
         key = ("decomposed", by, msgspec.msgpack.encode(target), at, norm, layers, given)
         found: Attribution | None = self.view.memo.get(*key)
         if found is None:
-            found = decompose(self.view, self.targets, target, by, where, self.logits, norm, layers=layers)
+            found = decompose(self.view, self.targets, query, self.logits)
             size = size_of(found.values)
             if size <= _KEPT:
                 self.view.memo.put(*key, value=found, size=size)
