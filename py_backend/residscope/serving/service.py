@@ -225,7 +225,7 @@ class Service:
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
         seen = self._tracked if looked else self._look()
-        key = self._key(ask) if isinstance(ask, _REMEMBERED) else None
+        key = self._key(ask) if ask.is_kept else None
         known = None if key is None else seen.memo[0].get(*key)
         return steady(self._look, partial(self._answer_once, ask), seen) if known is None else known
 
@@ -238,7 +238,7 @@ class Service:
         return calm(view.stream.device, lambda: self._reply(view, ask))
 
     def _takes_long(self, ask: AnyRequest) -> bool:
-        return isinstance(ask, WritePage) or (isinstance(ask, _MAY_TAKE_LONG) and self._large())
+        return ask.takes_long == "always" or (ask.takes_long == "large caches" and self._large())
 
     def _large(self) -> bool:
         """Whether a request may have to read so much that it takes longer than a moment."""
@@ -390,10 +390,3 @@ class Service:
 
 _LARGE = 2_000_000_000
 """With more bytes of activations and weights than this, a request may take longer than a moment."""
-
-_REMEMBERED = Attribute | ReadAttention
-"""A pointer comes back to a head that it has passed, and two views may show the same."""
-
-_MAY_TAKE_LONG = (
-    Attribute | RankNeurons | MapPositions | ReadTokenLens | ScoreHeads | BlendAttention | ReadThumbnails | WriteCode
-)

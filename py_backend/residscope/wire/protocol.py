@@ -6,7 +6,7 @@ One request, one reply, matched by `id`. Numbers travel as binary buffers beside
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -57,6 +57,11 @@ class Request(msgspec.Struct, frozen=True, tag_field="kind", kw_only=True):
 
     padding: Padding = "found"
 
+    takes_long: ClassVar[Literal["never", "large caches", "always"]] = "never"
+    """Whether the answer may take longer than a moment: then it is a job, with progress, that can be given up."""
+    is_kept: ClassVar[bool] = False
+    """Whether the answer is kept: a pointer comes back to a head it has passed, two views may show the same."""
+
 
 class Describe(Request, frozen=True, tag="describe"):
     """The facts of the cache."""
@@ -76,6 +81,9 @@ class Attribute(Request, frozen=True, tag="attribute"):
     constant, float32 [prompt].
     """
 
+    takes_long = "large caches"
+    is_kept = True
+
     by: Decomposition
     target: Target
     prompt: Number | None = None
@@ -91,6 +99,8 @@ class ReadAttention(Request, frozen=True, tag="attention"):
     travel (512 × 512, or as many) comes down-sampled, `step` × `step` cells in one: `pool` says how. One destination,
     or one source, never does.
     """
+
+    is_kept = True
 
     layer: Number
     head: Number
@@ -109,6 +119,8 @@ class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
     """
 
+    takes_long = "large caches"
+
     layer: Number
     target: Target
     prompt: Number | None = None
@@ -122,6 +134,8 @@ class BlendAttention(Request, frozen=True, tag="blend"):
     Buffer 0 is what `part` says, in units of its `scale`. `rows` and `columns` are those of `ReadAttention`.
     """
 
+    takes_long = "large caches"
+
     layer: Number | None
     target: Target
     prompt: Number | None = None
@@ -133,6 +147,8 @@ class BlendAttention(Request, frozen=True, tag="blend"):
 class ScoreHeads(Request, frozen=True, tag="scores"):
     """How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told."""
 
+    takes_long = "large caches"
+
     score: Score
     prompt: Number | None = None
 
@@ -142,6 +158,8 @@ class MapPositions(Request, frozen=True, tag="positions"):
 
     `heads` names the rows of `by="head"`. Buffer 1 is float32 [position], the model's own figure (NaN: not known).
     """
+
+    takes_long = "large caches"
 
     by: Decomposition
     target: Target
@@ -156,6 +174,8 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     In the mean over prompts probabilities are averaged.
     """
 
+    takes_long = "large caches"
+
     points: Annotated[list[Name], Meta(max_length=4_096)]
     start: Number
     stop: Number
@@ -167,6 +187,8 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
 
 class RankNeurons(Request, frozen=True, tag="neurons"):
     """The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth."""
+
+    takes_long = "large caches"
 
     target: Target
     layer: Number | None = None
@@ -225,12 +247,16 @@ class Shown(msgspec.Struct, frozen=True):
 class WriteCode(Request, frozen=True, tag="code"):
     """The Python code that gives exactly what one picture shows."""
 
+    takes_long = "large caches"
+
     picture: Picture
     shown: Shown
 
 
 class WritePage(Request, frozen=True, tag="page"):
     """The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8."""
+
+    takes_long = "always"
 
     shown: Shown
     holds: Holds = "heads"

@@ -149,7 +149,18 @@ export class Recorder extends Relay {
         return tab === "positions" && ask.by === mapBy;
       case "token-lens":
         return tab === "token-lens";
-      default:
+      case "describe":
+      case "tokens":
+      case "suggest":
+      case "check":
+      case "target":
+      case "answers":
+      case "resolve":
+      case "code":
+      case "page":
+      case "caches":
+      case "presence":
+      case "give-up":
         return true;
     }
   }

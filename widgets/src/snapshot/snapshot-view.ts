@@ -154,7 +154,12 @@ function nameOf(ask: Ask, good: Shown): string {
         return "the code for this";
       case "page":
         return "a page of this";
-      default:
+      case "describe":
+      case "tokens":
+      case "target":
+      case "caches":
+      case "presence":
+      case "give-up":
         return null;
     }
   }
