@@ -33,7 +33,7 @@ MODULES: dict[str, list[str]] = {
     "many/result": MANY,
     "many/run": MANY,
     "many/accumulator": MANY,
-    "export/view_requests": [*EXPORT, "panel"],
+    "export/view_requests": ["view_requests", *EXPORT, "panel"],
     "export/bars": EXPORT,
     "export/circuitsvis_views": EXPORT,
     "export/code": EXPORT,
