@@ -19,7 +19,7 @@ from residscope.export.snapshot import Snapshot, snapshot
 from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Span, Target, Token
-from residscope.wire.protocol import CacheFacts, MapPositions, ReadAttention, Shown
+from residscope.wire.protocol import BlendAttention, CacheFacts, MapPositions, ReadAttention, Shown
 
 PAIR = ("w5", "w9")
 NORMS, BYS = ("frozen", "recomputed"), ("layer", "accumulated", "head")
@@ -214,8 +214,8 @@ def test_a_wide_token_lens_comes_in_tiles():
     ]  # fmt: skip
 
 
-def facts(positions: int, *last: int) -> CacheFacts:
-    return CacheFacts("cache", "model", 1, 60, len(last), positions, "float32", "cpu", 0, [], list(last), True)
+def facts(positions: int, *last: int, layers: int = 1) -> CacheFacts:
+    return CacheFacts("cache", "model", layers, 60, len(last), positions, "float32", "cpu", 0, [], list(last), True)
 
 
 TARGET = Target([Contrast([Token(5, "w5")], [Token(9, "w9")])])
@@ -245,6 +245,22 @@ def test_where_long_prompts_end_apart_their_mean_has_no_destination():
     assert views.attention(["L0H3"], 1, "pattern") == [
         ReadAttention(0, 3, TARGET, 1), ReadAttention(0, 3, TARGET, 1, rows=Span(300, 301)),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (Shown(TARGET, 0), Span(599, 600)),
+        (Shown(TARGET, 1), Span(300, 301)),
+        (Shown(TARGET, 1, padding="none"), Span(599, 600)),
+        (Shown(TARGET, 0, 7), Span(7, 8)),
+        (Shown(TARGET), Span(0, 1)),
+    ],
+)
+def test_of_a_long_prompt_all_heads_in_one_are_a_line(shown, line):
+    """The text shows what one token reads: the destination, or the first where it is no single one."""
+    found = Views(shown, facts(600, 599, 300, layers=2)).in_one("value")
+    assert found == [BlendAttention(layer, TARGET, shown.prompt, "value", rows=line) for layer in (None, 0, 1)]
 
 
 def test_of_the_heads_that_a_position_map_lists_no_more_than_48_are_asked_for():

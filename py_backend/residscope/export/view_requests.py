@@ -101,9 +101,11 @@ class Views:
         return [ReadThumbnails(layer, target, prompt, weighting) for layer in range(self.facts.layers)]
 
     def in_one(self, weighting: Weighting) -> Asks:
-        """All heads, or those of a layer, as a text."""
+        """All heads, or those of a layer, as a text; of a long prompt what one token reads, cell by cell."""
         target, prompt = self.shown.target, self.shown.prompt
-        return [BlendAttention(layer, target, prompt, weighting) for layer in [None, *range(self.facts.layers)]]
+        at = self._destination(prompt) or 0
+        rows = Span(at, at + 1) if Part.of(self.facts.positions).step > 1 else None
+        return [BlendAttention(layer, target, prompt, weighting, rows) for layer in [None, *range(self.facts.layers)]]
 
     def neurons(self, layer: int | None, prompt: int | None) -> AnyRequest:
         """The ranking of a layer's neurons, or of all."""
