@@ -205,6 +205,15 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
     assert all(ask["shown"] == shown for ask in asks(page) if ask["kind"] == "code")
 
 
+@pytest.mark.parametrize(("position", "asked"), [(None, None), (2, 2)])
+def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, position, asked):
+    """Of the whole, which is shown first, and of the head that is pointed at."""
+    page = saved(odd.cache, "view", tab="prompts", prompt=1, position=position)
+    wanted = {("attribute", by, "frozen", None, asked) for by in ("accumulated", "head")}
+    assert wanted == {one for one in requests(page) if one[0] == "attribute" and one[2:] == ("frozen", None, asked)}
+    assert all(len(entry.buffers) == 4 for entry in page.entries if entry.ask.get("prompt", 0) is None)
+
+
 def test_a_wide_token_lens_comes_in_tiles():
     model = tiny.boot("llama")
     page = saved(tiny.run(model, 1, 40)[2], "view", tab="token-lens")
