@@ -43,7 +43,7 @@ MODULES: dict[str, list[str]] = {
     "export/page": [*EXPORT, "packages"],
     "export/script": EXPORT,
     "export/figure_data": [*EXPORT, "panel"],
-    "export/snapshot": [*EXPORT, "panel"],
+    "export/snapshot": ["view_requests", *EXPORT, "panel"],
     "export/python_source": EXPORT,
 }
 """Paths below `py_backend/residscope`, and names of files below `tests/python` without `test_` and `.py`."""

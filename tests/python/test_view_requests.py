@@ -163,6 +163,17 @@ def test_a_page_of_the_view_holds_the_tab_that_is_open(odd, selection, more):
     assert requests(page) == {("describe",)} | charts(1, 2) | attention(heads, ["value"], 1, 2) | more
 
 
+@pytest.mark.parametrize("little", [{"budget": 1}, {"patience": 1e-9}], ids=["room", "time"])
+def test_what_there_is_no_room_or_no_time_for_is_said_and_the_charts_are_there_all_the_same(odd, little):
+    service = Service(odd.cache)
+    shown = Shown(service.targets().resolve(PAIR), tab="positions", heads=["L1H2"])
+    page = snapshot(service.reply, "cache", shown, "view", **{"patience": 600.0} | little)
+    assert requests(page) == {("describe",), ("positions", "layer", "frozen", None, ())} | charts(None, None)
+    first, second, *others = page.lacks
+    assert (first, second) == ("the attention of some pinned heads", "the attention of some heads")
+    assert {second, *others} == set(LACKS["view"])
+
+
 @pytest.mark.parametrize("holds", ["heads", "all"])
 @pytest.mark.parametrize(
     ("run", "prompt", "position", "padding"),
