@@ -18,6 +18,7 @@ import torch
 
 import residscope
 from residscope import ResidscopeError
+from residscope.export.python_source import call, literal
 from residscope.serving.service import Service
 from residscope.wire.protocol import (
     Attribute,
@@ -296,6 +297,19 @@ def test_circuitsvis_gets_signed_contributions_with_their_scale(llama):
     assert np.max(lengths["attention"]) == pytest.approx(1)
 
 
+def test_circuitsvis_shows_the_first_prompt_where_none_is_named(llama):
+    given = properties(residscope.to_circuitsvis(cache=llama.cache, heads=["0.1"]).cdn_src)
+    np.testing.assert_allclose(given["attention"], llama.cache["pattern", 0][0, 1][None], atol=1e-6)
+    with pytest.raises(TypeError):
+        residscope.to_circuitsvis(llama.cache, ["0.1"], 1)  # what is said of them is named
+
+
+@pytest.mark.parametrize("weighting", ["attention", "gradient"])
+def test_circuitsvis_says_that_a_weighting_is_not_known(llama, weighting):
+    with pytest.raises(ResidscopeError, match=f'`weighting="{weighting}"` is not known'):
+        residscope.to_circuitsvis(llama.cache, ["0.1"], weighting=weighting)
+
+
 @pytest.mark.parametrize("view", ["patterns", "heads"])
 def test_no_token_breaks_out_of_circuitsvis_page(llama, monkeypatch, view):
     monkeypatch.setattr("residscope.patterns.maps.token_texts", lambda *_: MARKUP)
@@ -490,6 +504,21 @@ def test_the_code_is_as_a_person_would_write_it(llama):
         "figure = attribution.to_plotly()\n"
         "figure\n"
     )
+
+
+def test_a_long_list_in_the_code_has_a_line_for_each_part():
+    short, long = ["word"] * 9, ["a long word"] * 7
+    assert literal(short) == "[" + ", ".join(['"word"'] * 9) + "]"
+    assert call("f", ["cache", literal(long), "k=1"]) == (
+        "f(\n    cache,\n    [\n" + '        "a long word",\n' * 7 + "    ],\n    k=1,\n)"
+    )
+
+
+@pytest.mark.parametrize("length", [1, 5, 9, 20])
+def test_no_line_of_the_code_is_wider_than_a_hundred_letters(length):
+    for count in range(1, 40):
+        code = call("attribution = residscope.attribute", ["cache", literal(["w" * length] * count), 'by="head"'])
+        assert max(map(len, code.splitlines())) <= 100
 
 
 @pytest.fixture

@@ -86,6 +86,7 @@ def test_the_head_map(result, prompt):
     named(map.hovertext, grid, [[f"L{layer}H{head}" for head in range(4)] for layer in range(3)])
     end = float(grid.abs().max())
     assert colours(figure) == ("logits", pytest.approx(-end), pytest.approx(end), DIVERGING)
+    assert figure.layout.coloraxis.colorbar.ticktext is None  # nothing lies beyond its ends
     assert map.hoverinfo == "text"
     which = "mean of 3 prompts" if prompt is None else f"prompt {prompt}"
     assert figure.layout.title.text.startswith(f"What each attention head adds, {which}<br>")
@@ -265,6 +266,64 @@ def test_prompt_by_prompt(result):
         assert label in (None, bars.name)
         np.testing.assert_allclose(bars.y, values, atol=1e-4)
         assert list(bars.marker.color) == [BLUE if value >= 0 else ORANGE for value in values]
+
+
+def test_where_bars_and_lines_go_both_ways_zero_is_drawn(result):
+    heads = result("head")
+    ranking, scatter = heads.to_plotly("ranking"), heads.to_plotly("scatter", other=heads)
+    axes = [figure.layout.yaxis for figure in (result("layer").to_plotly(), result("accumulated").to_plotly())]
+    axes += [heads.to_plotly("prompts").layout.yaxis, ranking.layout.xaxis, scatter.layout.xaxis, scatter.layout.yaxis]
+    for axis in axes:
+        assert "logits" in axis.title.text
+        assert axis.zeroline is True
+    assert ranking.layout.yaxis.zeroline is False
+
+
+@pytest.mark.parametrize(("prompts", "each"), [(3, 1), (20, 1), (21, None)])
+def test_up_to_twenty_prompts_bear_their_numbers(result, prompts, each):
+    values = torch.arange(float(prompts)).expand(len(result("head").labels), prompts)
+    assert replace(result("head"), values=values).to_plotly("prompts").layout.xaxis.dtick == each
+
+
+@pytest.mark.parametrize(("layers", "step"), [(1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])
+def test_of_many_layers_every_few_bear_their_numbers(result, layers, step):
+    labels = ["embed", *(f"{layer}_{part}" for layer in range(layers) for part in ("attn_out", "mlp_out"))]
+    figure = replace(result("layer"), labels=labels, values=torch.ones(len(labels), 3)).to_plotly()
+    numbers = range(0, layers, step)
+    assert ticks(figure.layout.xaxis) == {layer + 0.5: str(layer) for layer in numbers}
+    assert len(numbers) <= 16
+
+
+@pytest.mark.parametrize(("positions", "step"), [(1, 1), (40, 1), (41, 2), (80, 2), (81, 3)])
+def test_of_many_positions_every_few_bear_their_tokens(result, positions, step):
+    layers = result("layer", position=None)
+    values = torch.ones(len(layers.labels), 3, positions)
+    tokens = [f"t{at}" for at in range(positions)]
+    figure = replace(layers, values=values).to_plotly(tokens=tokens)
+    assert ticks(figure.layout.xaxis) == {at: f"t{at}" for at in range(0, positions, step)}
+
+
+def test_the_scale_of_what_adds_and_takes_away_is_even_on_both_sides(result):
+    """As plotly wants it, too: from 0 to 1."""
+    places = [place for place, _ in result("head").to_plotly().layout.coloraxis.colorscale]
+    assert places == sorted(set(places))
+    assert (places[0], places[len(places) // 2], places[-1]) == (0, 0.5, 1)
+    assert places == pytest.approx([1 - place for place in reversed(places)])
+
+
+def test_a_map_that_is_zero_behind_its_first_position_has_a_scale(result):
+    layers = result("layer", position=None)
+    values = torch.zeros_like(layers.values)
+    values[1, :, 0] = -3
+    assert colours(replace(layers, values=values).to_plotly(prompt=0))[1:3] == (-3, 3)
+
+
+def test_of_a_single_prompt_no_mean_is_spoken_of(result):
+    lens = result("accumulated")
+    columns = {name: getattr(lens, name)[:1] for name in ("measured", "constant", "unexplained")}
+    figure = replace(lens, values=lens.values[:, :1], **columns).to_plotly()
+    assert figure.layout.title.text.startswith("Logit lens<br>")
+    assert len(figure.data) == 1
 
 
 # --- attention, scores, the token lens -------------------------------------------------------------------------------

@@ -188,6 +188,31 @@ def test_a_header_that_does_not_fit_is_refused(good, change):
     refused(good)
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_summary_of_another_number_of_prompts_than_its_items_have_is_refused(kept, more, tmp_path):
+    files, path = unpacked(kept["summary"]), tmp_path / "kept.npz"
+    header = header_of(files)
+    packed(path, with_header(files, header | {"count": header["count"] + more}))
+    assert "its number of prompts cannot be right" in refused(path, keep="summary")
+
+
+def test_a_file_of_no_rows_is_refused_even_if_all_of_it_fits(good):
+    files = unpacked(good)
+    values = np.load(io.BytesIO(files["values.npy"]))
+    empty = frame(labels=[], parts=None, grid=None)(header_of(files))
+    packed(good, with_header(files, empty) | {"values.npy": array(values[:0])})
+    assert "its rows cannot be right" in refused(good)
+
+
+def test_arrays_in_the_order_of_fortran_are_read_as_they_are(kept, tmp_path):
+    files, path = unpacked(kept["positions"]), tmp_path / "kept.npz"
+    values = np.load(io.BytesIO(files["values.npy"]))
+    turned = array(np.asfortranarray(values))
+    assert b"'fortran_order': True" in turned
+    packed(path, files | {"values.npy": turned})
+    np.testing.assert_array_equal(many(NEVER, **QUESTIONS["positions"], resume=path).values.numpy(), values)
+
+
 def replaced(name: str, make: Callable[[Any], bytes]) -> Callable[[Files], Files]:
     return lambda files: files | {f"{name}.npy": make(np.load(io.BytesIO(files[f"{name}.npy"])))}
 
@@ -217,6 +242,7 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "items of two axes": replaced("items", lambda old: array(old[None])),
     "more prompts": replaced("prompts", lambda old: array(old + 1)),
     "a negative number of prompts": replaced("prompts", lambda old: array(old - 5)),
+    "a negative number of prompts, made up for": replaced("prompts", lambda old: array(np.add(old, [-2, 0, 2]))),
     "more prompts than anybody has": replaced("prompts", lambda old: array(old + (1 << 62))),
     "said nowhere": replaced("said", lambda old: array(old + 99)),
     "said before the first": replaced("said", lambda old: array(old - 1)),

@@ -55,6 +55,26 @@ def test_a_page_is_named_by_cache_target_and_prompt(cache, target, prompt, promp
     assert len(name.encode()) < 255
 
 
+MANY = [Token(id, f" w{id}") for id in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("target", "prompt", "words"),
+    [
+        (Target([MARY]), None, "logit of “Mary” minus “John”"),
+        (Target([MARY]), 3, "logit of “Mary” minus “John”"),
+        (Target([MARY, JOHN]), 1, "logit of “John” minus “Mary”"),
+        (Target([MARY, JOHN]), None, "each prompt's logit difference"),
+        (Target([Contrast(MANY[:1], []), Contrast(MANY[1:2], [])]), None, "each prompt's logit"),
+        (Target([Contrast(MANY[:1], [])]), 0, "logit of “w0”"),
+        (Target([Contrast(MANY[:4], MANY)]), 0, "logit of “w0”, “w1”, “w2”, “w3” minus “w0”, “w1”, “w2”, “w3”"),
+        (Target([], direction="d"), 0, "value along a direction"),
+    ],
+)
+def test_the_title_of_a_page_says_what_is_attributed(target, prompt, words):
+    assert title("cache", Shown(target, prompt)) == f"cache: {words} · Residscope"
+
+
 @pytest.mark.parametrize("piece", ["x", "👩‍", "क्", "\u0301", "🇫", "가", "\ud800", "\u202e", "e\u0301\u0302"], ids=ascii)
 def test_a_text_is_not_longer_than_can_be_read(piece):
     assert len(shown(piece * 100_000)) < 1000

@@ -24,7 +24,7 @@ from tokenizers.models import WordLevel
 
 import residscope
 from residscope import ResidscopeError, demo
-from residscope.many.accumulator import Spread
+from residscope.many.accumulator import Frame, Spread
 
 ANSWERS = many_worker.ANSWERS
 many = partial(residscope.attribute_many, progress=False)
@@ -169,6 +169,36 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
         assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
 
 
+def test_what_is_done_is_kept_every_half_minute(pairs, tmp_path, monkeypatch):
+    from residscope.many import checkpoint
+
+    path, now, kept = tmp_path / "kept.npz", [0.0], []
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def make(number, seconds):
+        kept.append(list(checkpoint.read(path, {}).parts) if path.exists() else [])
+        now[0] = seconds
+        return pairs[number]
+
+    many([partial(make, number, seconds) for number, seconds in enumerate((0, 29, 31, 60, 62))], resume=path)
+    assert kept == [[], [], [], [0, 1, 2], [0, 1, 2]]  # after 31 seconds, and then after 62
+    assert list(checkpoint.read(path, {}).parts) == [0, 1, 2, 3, 4]
+    assert many(pairs).items == many(pairs, resume=path).items
+
+
+def test_a_file_is_not_written_again_before_anything_new_is_done(pairs, tmp_path):
+    path = tmp_path / "kept.npz"
+    many(pairs[:2], resume=path)
+    written = path.stat()
+
+    def third():
+        now = path.stat()
+        assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+        return pairs[2]
+
+    assert many([*pairs[:2], third], resume=path).items == [0, 1, 1, 2, 2, 2]
+
+
 def test_an_iterator_is_run_through_to_where_it_was(pairs, tmp_path):
     path = tmp_path / "kept.npz"
 
@@ -188,6 +218,14 @@ def test_an_iterator_is_run_through_to_where_it_was(pairs, tmp_path):
     for fewer in (pairs[:2], iter(pairs[:2]), iter([])):
         with pytest.raises(ResidscopeError, match="but 5 are done already"):
             many(fewer, resume=path)
+
+
+@pytest.mark.parametrize("layers", [[0, 2], (0, 2), range(0, 3, 2)], ids=["list", "tuple", "range"])
+def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, layers, tmp_path):
+    path = tmp_path / "kept.npz"
+    result = many(pairs[:2], by="neuron", layers=[0, 2], resume=path)
+    made: Any = [lambda: pytest.fail("it was made")] * 2
+    assert torch.equal(many(made, by="neuron", layers=layers, resume=path).values, result.values)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +369,33 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
 
 
 @pytest.mark.parametrize(
+    ("item", "kinds"),
+    [((1, "a"), "(int, str)"), ((1, "a", 2, "b"), "(int, str, int, str)"), ([1, "a"] * 3, "(int, str, int, str, …)")],
+)
+def test_what_an_item_was_instead_is_said(item, kinds):
+    with pytest.raises(ResidscopeError) as refused:
+        many([item], ANSWERS)
+    assert str(refused.value) == f"Item 0: It is no cache, (cache, answers) or (cache, answers, options), but {kinds}."
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "it lacks `row 0`)"),
+        (3, "it lacks `row 0`, `row 1`, `row 2`)"),
+        (5, "it lacks `row 0`, `row 1`, `row 2` and 2 more)"),
+    ],
+)
+def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
+    def frame(*labels):
+        return Frame("layer", list(labels), ("component", "batch"), (), [], None, None)
+
+    with pytest.raises(ResidscopeError) as refused:
+        frame(*(f"row {number}" for number in range(count)), "last").check(frame("last"))
+    assert f"other rows than the items before it ({said}: another model" in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("items", "options", "said"),
     [
         ([], {}, "There are no items."),
@@ -375,6 +440,20 @@ def test_notes_are_said_once(ioi):
     assert residscope.attribute(bare, ioi.answers).notes == []
     notes = many([bare, other, bare, other], ioi.answers, by="layer").notes
     assert [note.partition(": ")[0] for note in notes] == ["2 items (1, 3)"] * len(lone)
+
+
+def test_a_note_of_padding_names_an_item_only_where_its_figures_are_that_items(model):
+    def padded(*lengths):
+        rows = [[*range(5, 5 + length), *[0] * (7 - length)] for length in lengths]
+        return model.run_with_cache(torch.tensor(rows))[1]
+
+    once, longer = padded(7, 3), padded(7, 5)
+    [note], [other] = (residscope.attribute(cache, ANSWERS).notes for cache in (once, longer))
+    assert "taken for padded" in note
+    assert note != other
+    assert many([once, once], ANSWERS).notes == [note]
+    assert many([once, padded(7), once], ANSWERS).notes == [f"2 items (0, 2): {note}"]
+    assert many([once, padded(7), longer], ANSWERS).notes == [f"2 items (0, 2), such as item 0: {note}"]
 
 
 def test_spread_where_the_mean_is_large():

@@ -69,7 +69,7 @@ def _heads(script: Script) -> list[str]:
 
 def _ranking(script: Script) -> list[str]:
     shown = script.ask.shown
-    k = min(max(shown.top_k, 1), 50)
+    k = shown.top_k
     layer = {} if shown.ranking == "heads" or shown.layer is None else {"layers": str(shown.layer)}
     which = f"attribution.top({k})" if script.prompt is None else f"attribution.top({k}, prompt={script.prompt})"
     kind = [] if shown.ranking == "neurons" else ['"ranking"']

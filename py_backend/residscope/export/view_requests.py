@@ -101,9 +101,17 @@ class Views:
         return [ReadThumbnails(layer, target, prompt, weighting) for layer in range(self.facts.layers)]
 
     def in_one(self, weighting: Weighting) -> Asks:
-        """All heads, or those of a layer, as a text."""
+        """All heads, or those of a layer, as a text; of a long prompt what one token reads, cell by cell."""
         target, prompt = self.shown.target, self.shown.prompt
-        return [BlendAttention(layer, target, prompt, weighting) for layer in [None, *range(self.facts.layers)]]
+        at = self._destination(prompt) or 0
+        rows = Span(at, at + 1) if Part.of(self.facts.positions).step > 1 else None
+        return [BlendAttention(layer, target, prompt, weighting, rows) for layer in [None, *range(self.facts.layers)]]
+
+    def each_prompt(self) -> Asks:
+        """What each prompt has, of the whole and of a head: it comes with the mean."""
+        shown = self.shown
+        at = self.place(shown.prompt, shown.position)[1]
+        return [Attribute(by, shown.target, None, at) for by in ("accumulated", "head")]
 
     def neurons(self, layer: int | None, prompt: int | None) -> AnyRequest:
         """The ranking of a layer's neurons, or of all."""
@@ -167,6 +175,8 @@ def wanted(
         yield None, [views.position_map(shown.by, ranked, current)]
     if shown.tab == "token-lens":
         yield from _each(_LENS, views.token_lens(without_mid))
+    if shown.tab == "prompts" and len(views.facts.last) > 1:
+        yield None, views.each_prompt()
     if shown.presentation == "all":
         yield from _each(_SMALL, views.in_small(shown.weighting))
     yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
