@@ -20,6 +20,7 @@ const steps = [
     name: "imports",
     work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]),
   },
+  { name: "spelling", work: () => inPython("codespell_lib", ".") },
   { name: "imports widgets", work: () => npm("run", "imports", "--workspace", "widgets") },
   {
     name: "biome",

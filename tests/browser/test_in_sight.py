@@ -157,5 +157,5 @@ def test_what_is_the_matter_is_in_sight_wherever_the_view_is_scrolled(ioi: Lab, 
         }"""
     )
     gone = view.locator(".rs-alert p")
-    expect(gone).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    expect(gone).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     assert gone.evaluate(SEEN) >= 0.98

@@ -15,11 +15,11 @@ from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
     ("code", "words", "label"),
     [
         ("cache = tiny.run(model)[2]", "is another cache now", "Show the new one"),
-        ("cache.cache_dict['ln_final.hook_scale'] *= 2", "was changed in place", "Read it anew"),
+        ("cache.cache_dict['ln_final.hook_scale'] *= 2", "was changed in place", "Read it again"),
         (
             "with torch.no_grad(): [p.mul_(1.5) for p in model.parameters()]",
             "weights have changed",
-            "Read it anew",
+            "Read it again",
         ),
     ],
     ids=["bound anew", "changed in place", "weights"],
@@ -68,7 +68,7 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
     small.command("docmanager:open", path="small.ipynb")
     small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
     for panel in (view, wide):
-        expect(standing(panel)).to_contain_text("is reached by no variable any more", timeout=FOLLOWS)
+        expect(standing(panel)).to_contain_text("was deleted: no variable leads to it", timeout=FOLLOWS)
     expect(small.caches.first).to_contain_text("deleted; its last picture stays")
     assert small.python("[ref() is None for ref in gone]") == [True, True]
     assert cells(wide) == before
@@ -84,7 +84,7 @@ def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_awa
         [session] = small.server.request("/api/sessions")
         small.server.request(f"/api/kernels/{session['kernel']['id']}/restart", "POST")
         small.run_all()
-    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     assert cells(view) == before
     small.run_all()
     view.get_by_role("button", name="Show the new one").click()
@@ -149,7 +149,7 @@ def test_a_variable_that_is_followed_brings_each_new_cache_by_itself(small: Lab)
         expect(standing(view)).to_have_count(0)
         expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")
     small.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     small.run_all()
     expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
     expected = small.python(worth("L1H1"))

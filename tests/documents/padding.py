@@ -75,7 +75,7 @@ def head(verdicts: list[str]) -> list[str]:
         "it is. Sharp attention rounds to exactly 0, too. So of each layer and head it is counted how often it does so among",
         "the real tokens; where that many zeros together could be chance (more often than once in ten thousand, as with one",
         "layer or one head cached), nothing is left out, and a note says that it could be either. Without token ids, and with",
-        "no mask to be seen, every mean over several prompts says that padding cannot be told. A note also says where",
+        "no mask to be seen, every mean over several prompts says that padding cannot be determined. A note also says where",
         "`attention_mask=` is not the mask that the attention shows, and where a position counted from the end, such as",
         "`position=-1`, lies on padding.",
         "",

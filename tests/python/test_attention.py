@@ -196,7 +196,7 @@ def test_attention_that_changes_what_it_has_read_is_said():
 def test_contributions_of_layers_whose_heads_do_not_add_up_are_refused():
     cache = tiny.run(tiny.boot("bert"))[2]
     assert residscope.attention(cache, "L1H0", weighting="value").values.shape == (1, 7, 7)
-    with pytest.raises(ResidscopeError, match="cannot be told"):
+    with pytest.raises(ResidscopeError, match="cannot be determined"):
         residscope.attention(cache, "L1H0", weighting="contribution", answers=5)
 
 

@@ -246,7 +246,7 @@ def test_without_ids_the_last_position_is_assumed_and_said(llama, run):
     _, _, cache = run
     blind = {n: t for n, t in cache.items() if n not in ("embed.hook_in", "hook_embed")}
     assert any(
-        "padding cannot be told" in n for n in residscope.attribute(blind, 5, by="accumulated", model=llama).notes
+        "padding cannot be determined" in n for n in residscope.attribute(blind, 5, by="accumulated", model=llama).notes
     )
     assert residscope.attribute(blind, 5, by="accumulated", position=6, model=llama).notes == []
 
@@ -413,7 +413,7 @@ META = torch.ones(2, 3, dtype=torch.long, device="meta")
         (lambda cache: residscope.attribute(cache, torch.empty(24, device="meta")), "`meta` device"),
         (lambda cache: residscope.attribute(cache, 5, position=META[:, 0]), "is not a position"),
         (lambda cache: residscope.attribute(cache, 5, position=True), "`position=True` is not a position"),
-        (lambda cache: residscope.token_lens(cache, 5, k=2.5), "`k=2.5` is no number of tokens"),
+        (lambda cache: residscope.token_lens(cache, 5, k=2.5), "`k=2.5` is not a number of tokens"),
         (lambda cache: residscope.token_lens(cache, 5, points=3), "`points=3` names no point"),
         (lambda cache: residscope.scores(cache, ["first"]), "There is no score"),
         (lambda cache: residscope.attention(cache, "1.1", weighting=["value"]), "is not known"),

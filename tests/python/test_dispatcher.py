@@ -135,7 +135,7 @@ def test_another_state_is_refused_until_it_is_taken(variables, ask):
     variables["mine"].remove_batch_dim()
     failure, _ = ask("describe", ref)
     assert failure["code"] == "changed"
-    assert "read it anew" in failure["message"]
+    assert "read it again" in failure["message"]
     [row] = rows(ask)
     assert (row["ref"]["id"], row["changed"], row["weights_changed"]) == (ref["id"], True, False)
     target = ask("target", row["ref"])[0]["target"]
@@ -272,7 +272,7 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
     assert len(fitted) == 3
     refused, _ = ask("attention", ref, layer=1, head=0, target=other, position=2)
     assert [part["what"] for part in refused["parts"]] == ["pattern", "reads"]
-    assert "cannot be told" in " ".join(refused["notes"])
+    assert "cannot be determined" in " ".join(refused["notes"])
 
 
 RACE = """

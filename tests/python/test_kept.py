@@ -64,7 +64,7 @@ def refused(path: Path, **question: Any) -> str:
         tracemalloc.stop()
     said = str(caught.value)
     assert caught.value.code == "resume"
-    assert said.startswith(f"{str(path)!r} is no file that `attribute_many` kept, or was damaged since (")
+    assert said.startswith(f"{str(path)!r} is not a file that `attribute_many` kept, or was damaged since (")
     assert said.endswith("): delete it to begin again, or give `resume` another name.")
     assert "\n" not in said
     assert len(said) < 600

@@ -213,7 +213,7 @@ def test_an_iterator_is_run_through_to_where_it_was(pairs, tmp_path):
     assert torch.equal(many(stream(), resume=path).values, many(pairs).values)
     begun = stream()
     next(begun)
-    with pytest.raises(ResidscopeError, match="make it anew"):
+    with pytest.raises(ResidscopeError, match="make a new one"):
         many(begun, resume=path)
     for fewer in (pairs[:2], iter(pairs[:2]), iter([])):
         with pytest.raises(ResidscopeError, match="but 5 are done already"):
@@ -328,8 +328,8 @@ def test_a_place_that_will_not_do_is_refused_before_the_work(pairs, tmp_path):
     for path, said in (
         (tmp_path / "none/kept.npz", "make it first"),
         (tmp_path, "takes a file's name"),
-        (text, "is no file that `attribute_many` kept"),
-        (cut, "is no file that `attribute_many` kept"),
+        (text, "is not a file that `attribute_many` kept"),
+        (cut, "is not a file that `attribute_many` kept"),
         (3, "was given int"),
     ):
         with pytest.raises(ResidscopeError, match=said):
@@ -348,7 +348,7 @@ BAD = {
     "NaN": (lambda pairs: spoiled(pairs[1][0]), "The cache holds NaN"),
     "no cache": (lambda _: "a prompt", "needs an ActivationCache, but was given a str"),
     "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "the cache comes first here"),
-    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It is no cache, "),
+    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It is not a cache, "),
     "options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
     "answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),
     "another model": (lambda _: many_worker.item(tiny.boot("native-attention-only"), 1), "it lacks `0_mlp_out`"),
@@ -375,7 +375,9 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
 def test_what_an_item_was_instead_is_said(item, kinds):
     with pytest.raises(ResidscopeError) as refused:
         many([item], ANSWERS)
-    assert str(refused.value) == f"Item 0: It is no cache, (cache, answers) or (cache, answers, options), but {kinds}."
+    assert (
+        str(refused.value) == f"Item 0: It is not a cache, (cache, answers) or (cache, answers, options), but {kinds}."
+    )
 
 
 @pytest.mark.parametrize(

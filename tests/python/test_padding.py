@@ -61,7 +61,7 @@ def test_without_ids_or_of_one_prompt_no_figure_is_silently_wrong(side, masked, 
             assert right or not masked, (way, figure)
 
 
-UNKNOWN = "padding cannot be told"
+UNKNOWN = "padding cannot be determined"
 
 
 def test_the_demo_model_padded_to_24_by_its_own_tokenizer(ioi):
@@ -341,7 +341,7 @@ def test_without_ids_every_mean_over_prompts_says_that_padding_cannot_be_told(mo
             )
         ),
     ]
-    assert all("padding cannot be told" in " ".join(notes) for notes in shown), shown
+    assert all("padding cannot be determined" in " ".join(notes) for notes in shown), shown
     assert residscope.scores(cache, "first", tokens=tokens[1:].repeat(2, 1)).notes == []
 
 

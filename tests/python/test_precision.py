@@ -138,6 +138,6 @@ def test_rounding_is_claimed_only_where_every_place_was_compared(llama):
     held = {name: tensor for name, tensor in _broken(dict(cache.items())).items() if name.endswith(ends)}
     unknown = residscope.attribute(ActivationCache(held, model), ANSWERS)
     assert unknown.unexplained.abs().max() > unknown.tolerance
-    assert any("cannot be told" in note and "`blocks.1.hook_resid_pre`" in note for note in unknown.notes)
+    assert any("cannot be determined" in note and "`blocks.1.hook_resid_pre`" in note for note in unknown.notes)
     # … and neither is called rounding.
     assert not any("no single place" in note for note in found.notes + unknown.notes)

@@ -141,7 +141,7 @@ def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed
     torch.testing.assert_close(changed, again * torch.tensor([[1.0], [-1.0], [1.0]]), atol=1e-5, rtol=0)
 
 
-# --- what cannot be told ---------------------------------------------------------------------------------------------
+# --- what cannot be determined ---------------------------------------------------------------------------------------
 def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
     for score in ("previous", "entropy"):
         rows = residscope.scores(tiny.run(tiny.boot("lfm2"))[2], score).values.isnan()

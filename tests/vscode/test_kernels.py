@@ -49,7 +49,7 @@ def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, co
     small.command(command)
     expect(link).to_contain_text(said, timeout=FOLLOWS)
     small.run_all()
-    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     history = link.evaluate("() => window.said")
     assert any("Attaching" in words for words in history), history
     assert not [words for words in history if DIED in words]

@@ -47,7 +47,7 @@ def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
     small.command("Stand-in: Restart Kernel")
     expect(small.sidebar).to_contain_text("was restarted, and has run no cell", timeout=FOLLOWS)
     small.run_all()
-    expect(standing(view)).to_contain_text("went with its kernel", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     view.get_by_role("button", name="Show the new one").click()
     small.drawn(view)
     expect(standing(view)).to_have_count(0)

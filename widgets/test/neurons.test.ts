@@ -104,7 +104,7 @@ describe("neurons", () => {
     expect(model.state.layer).toBe(0);
   });
 
-  it("that cannot be told apart are refused in the card, and the panel goes on", async () => {
+  it("that cannot be distinguished are refused in the card, and the panel goes on", async () => {
     const { root, model, settled } = await open({ ranking: "neurons", layer: 1 }, honest);
     await settled();
     await vi.waitFor(() =>

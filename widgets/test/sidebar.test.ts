@@ -78,8 +78,8 @@ it("lists a cache by its names and shows it on a click, with the model's own tar
 
 it.each([
   ["bound to another", [changed(ROW, { id: "c2" })], "another cache now", "Show the new one"],
-  ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it anew"],
-  ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it anew"],
+  ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
+  ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
 ])("says when a cache was %s; the picture stays, one click takes the new one", async (_, now, words, label) => {
   const { link, show, facts, act, panel, rows, ready } = open();
   await show();
@@ -118,7 +118,7 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   const { link, show, facts, act, rows, panel } = open();
   await show();
   link.cell();
-  await vi.waitFor(() => expect(facts()).toContain("is reached by no variable any more"));
+  await vi.waitFor(() => expect(facts()).toContain("was deleted: no variable leads to it"));
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
@@ -137,7 +137,9 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   await vi.waitFor(() => expect(facts()).toContain("its kernel does not answer"));
   link.back();
   await vi.waitFor(() =>
-    expect(facts()).toContain("went with its kernel. The last picture stays. Run the cell that makes cache again"),
+    expect(facts()).toContain(
+      "was lost when the kernel restarted. The last picture stays. Run the cell that makes cache again",
+    ),
   );
   link.cell(changed(ROW, { id: "c9" }));
   await vi.waitFor(() => expect(act()?.textContent).toBe("Show the new one"));

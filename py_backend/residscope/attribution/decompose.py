@@ -218,4 +218,4 @@ def _check(by: str, norm: str, layers: Any, heads: Any) -> None:
     if layers is not None and by != "neuron":
         raise ResidscopeError("layers", f'`layers=` chooses neurons (`by="neuron"`); `by="{by}"` takes all layers.')
     if heads is not None and by != "source":
-        raise ResidscopeError("heads", f'`heads=` chooses whose sources are told (`by="source"`), not `by="{by}"`.')
+        raise ResidscopeError("heads", f'`heads=` chooses whose sources are shown (`by="source"`), not `by="{by}"`.')

@@ -227,7 +227,7 @@ def _values(
         raise ResidscopeError(
             "values",
             f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {cut[1]}]: what each source brings cannot "
-            "be told for this kind of attention.",
+            "be determined for this kind of attention.",
         )
     groups = [head * v.shape[2] // cut[0] for head in heads]
     return working(_some(v, groups)).transpose(1, 2)

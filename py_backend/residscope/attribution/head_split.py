@@ -1,4 +1,4 @@
-"""Whether what a layer writes is the sum of its heads, as the cache shows it: or else no head's worth can be told."""
+"""Whether what a layer writes is the sum of its heads, as the cache shows it: else no head's contribution is known."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_split(
     odd = [layer for layer in layers if layer in structure.whole | unsplit]
     if odd:
         raise ResidscopeError(
-            "no-heads", f"What heads in {named_layers(odd)} bring cannot be told. {' '.join(structure.notes())}"
+            "no-heads", f"What heads in {named_layers(odd)} bring cannot be determined. {' '.join(structure.notes())}"
         )
     return list(checked.notes)
 

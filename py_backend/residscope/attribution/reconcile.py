@@ -272,8 +272,9 @@ def reasons(
     last = worth(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
     if last is None:
         said.append(
-            f"The cache has no `blocks.{view.n_layers - 1}.hook_resid_post`, so where the rest arises cannot be told; "
-            "some models normalise the stream itself after each sublayer, which no fixed direction undoes."
+            f"The cache has no `blocks.{view.n_layers - 1}.hook_resid_post`, so where the rest arises cannot "
+            "be determined; some models normalise the stream itself after each sublayer, which no fixed direction "
+            "undoes."
         )
     elif gap(target, last) > tolerance:
         said.append(
@@ -317,7 +318,7 @@ def reasons(
     if not said and unknown:
         some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        return [f"Where it arises cannot be told: the cache does not hold {some}{more}. Cache them to find out."]
+        return [f"Where it arises cannot be determined: the cache does not hold {some}{more}. Cache them to find out."]
     return said or [
         "It arises at no single place (all were compared): the model itself rounds more than the precision of this "
         "cache suggests (TF32, autocast, a cache that was widened)."

@@ -198,7 +198,7 @@ def lens(
     if norm not in ("frozen", "recomputed"):
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
     if not is_count(k):
-        raise ResidscopeError("k", f"`k={k!r}` is no number of tokens: give a whole number.")
+        raise ResidscopeError("k", f"`k={k!r}` is not a number of tokens: give a whole number.")
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
     notes = changed(view) + odd_final_norm(view) + assumed(view)

@@ -24,7 +24,7 @@ def parse(head: Any) -> tuple[int, int]:
             raise TypeError
         layer, number = (int(n) if isinstance(n, str) else index(n) for n in pair)
     except (TypeError, ValueError):
-        raise ResidscopeError("head", f'{head!r} is no head: write "L23H3", "23.3" or (23, 3).') from None
+        raise ResidscopeError("head", f'{head!r} is not a head: write "L23H3", "23.3" or (23, 3).') from None
     return layer, number
 
 

@@ -211,7 +211,7 @@ def _copy(layer: Any) -> Any:
         return own
     except Exception as error:
         why = f"{type(error).__name__}: {error}".strip(": ")
-        raise _UnreadError(f"cannot be told: it is tried on a copy, and none can be made ({why})") from None
+        raise _UnreadError(f"cannot be determined: it is tried on a copy, and none can be made ({why})") from None
 
 
 def _copied_function(function: FunctionType, memo: _Copied) -> FunctionType:
@@ -266,7 +266,7 @@ def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> Applied:
     import torch
 
     if not isinstance(width, int):
-        raise _UnreadError("cannot be told: it does not say how many figures it reads")
+        raise _UnreadError("cannot be determined: it does not say how many figures it reads")
 
     device = _device(layer, view)
     ask = _asker(layer, view, width, device)
@@ -278,10 +278,10 @@ def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> Applied:
     generator = torch.Generator(device="cpu").manual_seed(0)
     some = torch.randn(_ROWS, width, generator=generator, device="cpu").to(device)
     if not torch.equal(ask(some), ask(some)):
-        raise _UnreadError("cannot be told: it answers the same question differently each time")
+        raise _UnreadError("cannot be determined: it answers the same question differently each time")
     off = max(_off(ask, matrix, bias, rows) for rows in (some, some * _LARGE))
     if not off <= _COARSEST:
-        raise _UnreadError(f"is no linear map of what it reads (off by {off:.2g} of it on a trial)")
+        raise _UnreadError(f"is not a linear map of what it reads (off by {off:.2g} of it on a trial)")
     own = getattr(original, "weight", None)
     if own is not None and type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype:
         for same in (own.detach().T, own.detach()):
@@ -318,7 +318,7 @@ def _asker(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Te
 
     kinds = [view.stream.dtype, *(t.dtype for t in tensors_of(layer)), torch.float32]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point and kind.itemsize > 1]
-    trial, why = torch.zeros(1, _ROWS, width, device=device), _UnreadError("cannot be told")
+    trial, why = torch.zeros(1, _ROWS, width, device=device), _UnreadError("cannot be determined")
     for kind in kinds:
         try:
             _answer(layer, trial.to(kind))
@@ -336,12 +336,12 @@ def _answer(layer: Any, question: Tensor) -> Tensor:
     try:
         answer = layer.forward(question)
     except Exception as error:
-        raise _UnreadError(f"cannot be told: on a trial it raises {type(error).__name__}: {error}") from None
+        raise _UnreadError(f"cannot be determined: on a trial it raises {type(error).__name__}: {error}") from None
     fits = isinstance(answer, torch.Tensor) and answer.shape[:2] == question.shape[:2] and answer.ndim == 3
     if not fits or not answer.is_floating_point():
-        raise _UnreadError("cannot be told: on a trial it answers with something else than a row for each row")
+        raise _UnreadError("cannot be determined: on a trial it answers with something else than a row for each row")
     if not bool(answer.isfinite().all()):
-        raise _UnreadError("cannot be told: on a trial it answers with NaN or infinity")
+        raise _UnreadError("cannot be determined: on a trial it answers with NaN or infinity")
     return answer.detach()
 
 
@@ -350,7 +350,7 @@ def _check_can_be_asked(layer: Any) -> None:
     import torch
 
     if not callable(getattr(layer, "forward", None)):
-        raise _UnreadError("cannot be told: it is no module")
+        raise _UnreadError("cannot be determined: it is not a module")
     for tensor in tensors_of(layer):
         why = unusable(tensor)
         if why is not None and (tensor.is_meta or "sharded" in why or "emptied" in why):
@@ -363,7 +363,9 @@ def _check_can_be_asked(layer: Any) -> None:
     spies: Any = torch.nn.modules.module
     everywhere = spies._global_forward_hooks or spies._global_forward_pre_hooks
     if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (everywhere and inner[1:]):
-        raise _UnreadError("cannot be told: there are hooks inside it, which may change what it does. Remove them")
+        raise _UnreadError(
+            "cannot be determined: there are hooks inside it, which may change what it does. Remove them"
+        )
 
 
 def _device(layer: Any, view: CacheView) -> Any:

@@ -166,5 +166,5 @@ def _odd_final_norm(view: CacheView) -> list[str]:
         return []
     return [
         f"The final norm (`ln_final`, `{type(layer).__name__}`) does more than its weight, bias and scale say: on a "
-        f"trial its output was off by {off:.2g} of that. What follows it is told as if it did not."
+        f"trial its output was off by {off:.2g} of that. What follows it is computed as if it did not."
     ]

@@ -183,8 +183,8 @@ def _found(view: CacheView, special: _Special) -> Padding:
 
 
 _UNKNOWN = (
-    "The cache holds no token ids, so padding cannot be told: each prompt counts as real from its first position to "
-    "the last. Pass `tokens=` or `attention_mask=`."
+    "The cache holds no token ids, so padding cannot be determined: each prompt counts as real from its first position "
+    "to the last. Pass `tokens=` or `attention_mask=`."
 )
 
 

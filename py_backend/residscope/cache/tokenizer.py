@@ -95,7 +95,7 @@ def with_name(tokenizer: Any, name: str) -> int | None:
 
 
 def bytes_of(tokenizer: Any, id: int) -> bytes | None:
-    """The bytes of a token, where it can be told that it is made of bytes."""
+    """The bytes of a token, where it can be determined that it is made of bytes."""
     found = _first(tokenizer, ("decode_single_token_bytes",), id)
     found = _first(tokenizer, _NAMES, id) if found is None else found
     if isinstance(found, bytes):

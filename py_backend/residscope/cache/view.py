@@ -314,7 +314,7 @@ class CacheView:
         try:
             prompt = index(prompt)
         except TypeError:
-            raise ResidscopeError("prompt", f"`prompt={prompt!r}` is no prompt: give a number, or None.") from None
+            raise ResidscopeError("prompt", f"`prompt={prompt!r}` is not a prompt: give a number, or None.") from None
         if not -self.batch <= prompt < self.batch:
             raise ResidscopeError(
                 "prompt", f"There is no prompt {prompt}: the cache holds {self.batch}, 0 to {self.batch - 1}."
@@ -335,7 +335,7 @@ class CacheView:
         try:
             number = index(layer)
         except TypeError:
-            raise ResidscopeError("layer", f"{layer!r} is no layer: give a number.") from None
+            raise ResidscopeError("layer", f"{layer!r} is not a layer: give a number.") from None
         if not -self.n_layers <= number < self.n_layers:
             raise ResidscopeError("layer", f"There is no layer {number}: the model has 0 to {self.n_layers - 1}.")
         return number % self.n_layers

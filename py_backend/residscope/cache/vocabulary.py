@@ -119,7 +119,7 @@ class Vocabulary:
                 [],
             )
         if not tokens:
-            return Reading(text, [], False, "Nothing typed: a target needs one token.", [])
+            return Reading(text, [], False, "An empty text is not a token: a target needs one.", [])
         return self._several(text, tokens)
 
     def _single(self, text: str, token: Token) -> Reading:

@@ -47,7 +47,7 @@ class Heads(traitlets.List[str]):
         """Bring every head into the form `"L23H3"`."""
         value = () if value is None else value
         if not isinstance(value, str | list | tuple | set):
-            raise ResidscopeError("head", f"{value!r} are no heads: give a list such as ['L23H3', '29.0'].")
+            raise ResidscopeError("head", f"{value!r} are not heads: give a list such as ['L23H3', '29.0'].")
         alone = isinstance(value, str) or (isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value))
         names = [obj.head_name(head) for head in ([value] if alone and value else value)]
         return super().validate(obj, list(dict.fromkeys(names)))

@@ -100,8 +100,8 @@ def read(path: Path, question: dict[str, str]) -> Tally:
         said = f"{why} cannot be right" if isinstance(error, UnfitError) else why
         raise ResidscopeError(
             "resume",
-            f"{str(path)!r} is no file that `attribute_many` kept, or was damaged since ({said}): delete it to begin "
-            "again, or give `resume` another name.",
+            f"{str(path)!r} is not a file that `attribute_many` kept, or was damaged since ({said}): delete it to "
+            "begin again, or give `resume` another name.",
         ) from error
     check_question(kept.header.question, question, f"The file {str(path)!r}")
     return _tally(kept)

@@ -67,8 +67,8 @@ class Items:
         if inspect.isgenerator(self._items) and inspect.getgeneratorstate(self._items) != inspect.GEN_CREATED:
             raise ResidscopeError(
                 "items",
-                "This generator has given items already, or was ended by an interrupt. To go on, make it anew: it must "
-                "begin at the first item, and those that are done are skipped.",
+                "This generator has given items already, or was ended by an interrupt. To go on, make a new one: it "
+                "must begin at the first item, and those that are done are skipped.",
             )
 
     def check_reaches(self, done: int) -> None:
@@ -110,7 +110,7 @@ def opened(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
                 else ""
             )
             raise ResidscopeError(
-                "items", f"It is no cache, (cache, answers) or (cache, answers, options), but {_kinds(parts)}.{hint}"
+                "items", f"It is not a cache, (cache, answers) or (cache, answers, options), but {_kinds(parts)}.{hint}"
             )
         item, own, options = (*parts, {})[:3]
         answers = answers if own is None else own

@@ -56,7 +56,7 @@ class Scores:
     """A score for each head.
 
     Attributes:
-        values: `[layer, head]`; NaN where it cannot be told.
+        values: `[layer, head]`; NaN where it cannot be determined.
         labels: The heads' names, `["L0H0", "L0H1", …]`, in the order of `values.flatten()`.
         score: Which score it is.
         meaning: What it measures, in a sentence.
@@ -145,7 +145,7 @@ def scores(
         told. Padding counts for nothing.
 
     Raises:
-        ResidscopeError: If the score is not known, or cannot be told for any head; the sentence says why.
+        ResidscopeError: If the score is not known, or cannot be determined for any head; the sentence says why.
 
     Source: TransformerLens' `head_detector` ("mul" measure, nothing excluded); Elhage et al., "A Mathematical Framework
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,

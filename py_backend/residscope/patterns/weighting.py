@@ -84,7 +84,7 @@ class Maps:
 
         Raises:
             ResidscopeError: If a head is none, something was not cached or is not finite, or contributions of this
-                layer's heads cannot be told.
+                layer's heads cannot be determined.
         """
         import torch
 
@@ -161,7 +161,7 @@ class Maps:
             said = unsplit_heads(self.view, [layer])
             if not projects(self.view, layer):
                 raise ResidscopeError(
-                    "no-heads", f"How long what heads write is cannot be told by their weights. {said}"
+                    "no-heads", f"How long what heads write is cannot be determined by their weights. {said}"
                 )
             self._note([said])
         if self.weighting != "pattern":

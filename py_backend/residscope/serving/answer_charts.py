@@ -39,7 +39,7 @@ def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers
     except ResidscopeError as error:
         if ask.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
-        # No head can be told from the others: the map is empty, the sentence a note, and the layers add up.
+        # No head can be distinguished from the others: the map is empty, the sentence a note, and the layers add up.
         try:
             result, refusal = scene.decomposed(target, "layer", where), str(error)
         except ResidscopeError:

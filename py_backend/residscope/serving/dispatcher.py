@@ -20,7 +20,7 @@ from residscope.wire.protocol import AnyReply, CacheRef, CacheRow, CachesReply, 
 KERNEL = uuid4().hex[:12]
 """Another one after every restart."""
 
-_CHANGED = "This cache was changed since this picture was made, which shows what it was: read it anew."
+_CHANGED = "This cache was changed since this picture was made, which shows what it was: read it again."
 
 
 class Dispatcher:

@@ -109,7 +109,7 @@ class Task:
         self._given_up = True
 
     def end(self) -> None:
-        """Give it up, and wait until it has ended; not for long, since it cannot be told when its next step comes."""
+        """Give it up, and wait until it has ended; not for long, since nobody knows when its next step comes."""
         self._given_up = True
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -167,7 +167,7 @@ class Work:
             tasks.append(self._task(id, None, work))
             while not tasks[0].wait():
                 told(Progress(tasks[0].done, tasks[0].total))
-            return _result(tasks[0], "This was closed while it was worked on.")
+            return _result(tasks[0], "This was closed before it was done.")
         finally:
             self.give_up(id)
             while tasks:  # the traceback of an interrupt holds this list, and is garbage in a ring later on: a thread
@@ -199,7 +199,7 @@ class Work:
         with self._lock:
             if self._tasks.get(id) is task:
                 del self._tasks[id]
-        return _result(task, "This was given up: nobody asked for it for a while. Ask again.")
+        return _result(task, "This was cancelled: nobody asked for it for a while. Ask again.")
 
     def _task(self, id: str, question: Hashable, work: Callable[[], Any]) -> Task:
         with self._lock:

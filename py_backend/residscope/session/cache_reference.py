@@ -12,7 +12,7 @@ from residscope.errors import ResidscopeError
 
 GONE = (
     "This cache is not in memory any more: its variable was deleted or bound to something else. Run the cell that "
-    "makes it, and open it anew."
+    "makes it, and open it again."
 )
 _GIVEN = "The {} that was given with this cache is not in memory any more: call `residscope.inspect` again."
 _LOST: Any = object()

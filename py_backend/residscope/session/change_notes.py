@@ -27,7 +27,7 @@ OTHER_MODEL = (
     "those of the weights."
 )
 UNSTEADY = (
-    "{} changed while this was worked out, and again when it was begun anew: its parts would belong to different "
+    "{} changed while this was worked out, and again when it was started again: its parts would belong to different "
     "states. Ask again when nothing changes them any more (a running cell, a thread)."
 )
 

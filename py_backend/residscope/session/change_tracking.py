@@ -130,7 +130,7 @@ class _Weights:
         As it was when it was first asked for after the last look: a number, which is another once something changed.
 
         Raises:
-            UnknownError: If that cannot be told.
+            UnknownError: If that cannot be determined.
         """
         if not self._looked:
             now = self._training, settings_of(self.model())
@@ -292,7 +292,7 @@ def settings_of(model: Any) -> tuple[object, ...]:
     that change places leave no mark here; a question that is asked in words is known by the tokens that they are now.
 
     Raises:
-        UnknownError: If the tokenizer is of a kind that cannot be told from another, or raises.
+        UnknownError: If the tokenizer is of a kind that cannot be distinguished from another, or raises.
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     inner = getattr(getattr(model, "original_model", None), "config", None)

@@ -145,7 +145,7 @@ class BlendAttention(Request, frozen=True, tag="blend"):
 
 
 class ScoreHeads(Request, frozen=True, tag="scores"):
-    """How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told."""
+    """How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be determined."""
 
     takes_long = "large caches"
 
@@ -401,7 +401,7 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
     """All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
 
     A limit is None where there is no such attention: the layer has fewer heads, or none, or it was not cached, or what
-    it brings cannot be told (`notes` say which). The cells are 0 there.
+    it brings cannot be determined (`notes` say which). The cells are 0 there.
     """
 
     layer: int

@@ -67,7 +67,7 @@ export class RunningKernel {
         resolve(reply);
       };
       this.#heard.set(id, (message) => {
-        if (message === null) return end(); // it went with its kernel
+        if (message === null) return end(); // it was lost when the kernel restarted
         hear(message);
         if (message.type === "execute_reply") reply = message;
         if (message.type === "status" && message.content["execution_state"] === "idle") idle = true;

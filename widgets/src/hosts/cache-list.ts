@@ -34,7 +34,7 @@ export const WHAT =
 const FATES: Partial<Record<Fate, string>> = {
   rebound: "another cache now",
   gone: "deleted; its last picture stays",
-  restarted: "went with the kernel’s restart",
+  restarted: "lost when the kernel restarted",
   changed: "changed in place since it was opened",
   weights: "weights changed since it was opened",
 };

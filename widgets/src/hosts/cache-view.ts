@@ -23,8 +23,8 @@ const WORDS: Record<Exclude<Fate, "same">, () => string> = {
   changed: () => "was changed in place since. The last picture stays.",
   weights: () => "is as it was, but its model’s weights have changed since: new figures mix both.",
   rebound: () => "is another cache now. The last picture stays.",
-  gone: () => "is reached by no variable any more. The last picture stays.",
-  restarted: () => "went with its kernel. The last picture stays.",
+  gone: () => "was deleted: no variable leads to it. The last picture stays.",
+  restarted: () => "was lost when the kernel restarted. The last picture stays.",
   waiting: () => "cannot be asked now: its kernel does not answer. The last picture stays.",
 };
 
@@ -241,7 +241,7 @@ export class Inspection {
     const words = WORDS[fate]();
     if (!next || next.problem)
       return { words: fate === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
-    const label = fate === "changed" || fate === "weights" ? "Read it anew" : "Show the new one";
+    const label = fate === "changed" || fate === "weights" ? "Read it again" : "Show the new one";
     return { words, act: { label, run: () => void this.take(next) } };
   }
 }

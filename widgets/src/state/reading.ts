@@ -6,6 +6,6 @@ export interface Reading {
   destination: number | null;
   /** Attention to each source, 0 to 1. */
   weights: Float32Array;
-  /** What each source contributes to the target; null where that cannot be told. */
+  /** What each source contributes to the target; null where that cannot be determined. */
   contributions: Float32Array | null;
 }

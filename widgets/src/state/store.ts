@@ -257,7 +257,7 @@ export class Store implements Synced {
     return this.#repeated.value.has(this.tokenText(position)) ? subscript(position) : "";
   }
 
-  /** A token that can be told from all others: "·Mary", "·John₁₀". What axes and sentences call it. */
+  /** A token that can be distinguished from all others: "·Mary", "·John₁₀". What axes and sentences call it. */
   tokenName(position: number): string {
     if (this.facts.value?.has_tokens === false) return `#${position}`; // a bare number beside figures would be taken for one
     return this.tokenText(position) + this.tokenMark(position);

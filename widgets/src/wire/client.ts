@@ -25,11 +25,11 @@ export interface Transport {
   onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void;
   onLost?(listener: () => void, signal: AbortSignal): void;
   onRenewed?(listener: () => void, signal: AbortSignal): void;
-  /** Whether the kernel has the user's work to do, where that can be told. */
+  /** Whether the kernel has the user's work to do, where that can be determined. */
   readonly occupied?: ReadonlySignal<boolean>;
   /** Whether the user sees each exchange with the kernel: then little is asked ahead, and in one go. */
   readonly thrifty?: boolean;
-  /** Whether, as far as can be told now, its silence means that the kernel is gone: where nobody else may say so. */
+  /** Whether, as far as can be determined now, its silence means that the kernel is gone: where nobody else may say so. */
   isSilenceLoss?(): boolean;
 }
 
@@ -234,7 +234,7 @@ export class Client {
     const waiting = this.#waiting.get(id);
     if (!waiting?.long) return; // it will be there in a moment
     this.#waiting.delete(id);
-    waiting.settle(new RequestFailed("given-up", "This was not wanted any more."));
+    waiting.settle(new RequestFailed("given-up", "This was cancelled."));
     // Where it was asked: another cache may be looked at by now.
     this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {}); // a kernel that is gone has given up already
   }

@@ -24,7 +24,7 @@ export function headsFigure(
   const about = score ? [score.meaning] : [setting.target, setting.place]; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
   const empty = shown.subarray(0, layers * heads).some(Number.isNaN)
-    ? [`empty: ${score ? "cannot be told" : "no attention in this layer"}`]
+    ? [`empty: ${score ? "cannot be determined" : "no attention in this layer"}`]
     : [];
   const y = sheet.heading("Heads", what, [
     ...setting.source,

@@ -44,7 +44,7 @@ export function written(weighting: Weighting, value: number, largest = 0): strin
       : value.toFixed(2);
 }
 
-/** Decimals with which values on a scale up to `limit` can be told apart. */
+/** Decimals with which values on a scale up to `limit` can be distinguished. */
 export function decimals(limit: number): number {
   return limit > 0 && Number.isFinite(limit) ? Math.max(1, Math.min(6, 1 - Math.floor(Math.log10(limit)))) : 2;
 }
