@@ -212,8 +212,6 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
         expected |= {("neurons", None, 1, other, at[other]) for other in others}
     assert requests(page) == expected
     assert page.lacks == LACKS[holds]
-    shown = msgspec.to_builtins(page.selection)
-    assert all(ask["shown"] == shown for ask in asks(page) if ask["kind"] == "code")
 
 
 @pytest.mark.parametrize(("position", "asked"), [(None, None), (2, 2)])
@@ -223,6 +221,20 @@ def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, po
     wanted = {("attribute", by, "frozen", None, asked) for by in ("accumulated", "head")}
     assert wanted == {one for one in requests(page) if one[0] == "attribute" and one[2:] == ("frozen", None, asked)}
     assert all(len(entry.buffers) == 4 for entry in page.entries if entry.ask.get("prompt", 0) is None)
+
+
+@pytest.mark.parametrize("selection", [{}, {"tab": "token-lens", "by": "head", "weighting": "value"}])
+def test_a_page_holds_the_code_of_each_picture_with_the_heads_that_are_in_it(odd, selection):
+    """On the picture's own tab, for what is selected there is part of the request."""
+    page = saved(odd.cache, "heads", prompt=0, heads=["L1H2"], top_k=1, **selection)
+    names = list(dict.fromkeys(["L1H2", *listed(odd, 0)]))
+    shown = msgspec.to_builtins(page.selection)
+    tabs = {picture: {"tab": picture} for picture in ("attention", "positions", "token-lens", "prompts")}
+    heads = {"prompts": {"heads": []}, "positions": {"heads": names} if "by" in selection else {}}
+    found = {ask["picture"]: ask["shown"] for ask in asks(page) if ask["kind"] == "code"}
+    assert found == {
+        picture: shown | tabs.get(picture, {}) | heads.get(picture, {}) for picture in PICTURES
+    }  # fmt: skip
 
 
 def test_a_wide_token_lens_comes_in_tiles():

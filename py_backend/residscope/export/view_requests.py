@@ -28,6 +28,7 @@ from residscope.wire.protocol import (
     ScoreHeads,
     Shown,
     Suggest,
+    Tab,
     WriteCode,
 )
 
@@ -125,6 +126,17 @@ class Views:
         heads = ranked[:_MAPPED] if by == "head" else []
         return MapPositions(by, shown.target, prompt, norm, heads)
 
+    def code(self, picture: Picture, ranked: list[str]) -> AnyRequest:
+        """The code of a picture, on its own tab, with the heads that are in it."""
+        shown = self.shown
+        on = picture if picture in get_args(Tab) else shown.tab
+        heads = shown.heads
+        if picture == "prompts":  # of the whole
+            heads = []
+        if picture == "positions" and shown.by == "head":
+            heads = ranked[:_MAPPED]
+        return WriteCode(picture, msgspec.structs.replace(shown, tab=on, heads=heads))
+
     def token_lens(self, points: list[str]) -> Asks:
         """The token lens in tiles, the deepest first."""
         rows = [points[at : at + _TALL] for at in range(0, len(points), _TALL)]
@@ -184,7 +196,7 @@ def wanted(
     for least, groups in (
         ("heads", _of_all_heads(views, ranked, by_worth)),
         ("all", _of_all_layers(views, points, without_mid)),
-        ("heads", _elsewhere(views)),
+        ("heads", _elsewhere(views, ranked)),
     ):
         if _LEVELS.index(holds) >= _LEVELS.index(least):
             yield from groups
@@ -227,7 +239,7 @@ def _of_all_layers(views: Views, points: list[str], without_mid: list[str]) -> I
     yield from _each("some layers' neurons", [views.neurons(*place) for place in neurons])
 
 
-def _elsewhere(views: Views) -> Iterator[Group]:
+def _elsewhere(views: Views, ranked: list[str]) -> Iterator[Group]:
     """The other positions, and what the menus list."""
     shown, current = views.shown, views.prompts[0]
     for position in range(views.facts.positions):
@@ -236,7 +248,7 @@ def _elsewhere(views: Views) -> Iterator[Group]:
     yield from _each("the model's predictions", suggested)
     for weighting in get_args(Weighting):
         yield from _each(_SMALL, views.in_small(weighting))
-    yield from _each("the code", [WriteCode(picture, shown) for picture in get_args(Picture)])
+    yield from _each("the code", [views.code(picture, ranked) for picture in get_args(Picture)])
 
 
 def _each(what: str, asks: Asks) -> Iterator[Group]:
