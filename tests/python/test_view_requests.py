@@ -18,7 +18,7 @@ import residscope
 from residscope.export.snapshot import Snapshot, snapshot
 from residscope.export.view_requests import Views
 from residscope.serving.service import Service
-from residscope.terms import Contrast, Span, Target, Token
+from residscope.terms import Contrast, Position, Span, Target, Token
 from residscope.wire.protocol import BlendAttention, CacheFacts, MapPositions, ReadAttention, Shown
 
 PAIR = ("w5", "w9")
@@ -97,13 +97,13 @@ def fixed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def charts(prompt: int | None, position: int | None) -> set[tuple[Any, ...]]:
+def charts(prompt: int | None, position: Position = "last") -> set[tuple[Any, ...]]:
     at = (prompt, position)
     rows = {("attribute", by, "frozen", *at) for by in ("head", "layer")}
     return {("tokens", prompt)} | rows | {("attribute", "accumulated", norm, *at) for norm in NORMS}
 
 
-def attention(heads: Any, weightings: Any, prompt: int | None, position: int | None) -> set[tuple[Any, ...]]:
+def attention(heads: Any, weightings: Any, prompt: int | None, position: Position = "last") -> set[tuple[Any, ...]]:
     return {("attention", *head, weighting, prompt, position) for head, weighting in product(heads, weightings)}
 
 
@@ -122,10 +122,10 @@ def lens(points: list[str], prompt: int | None, positions: int) -> set[tuple[Any
     return {("token-lens", tile, 0, positions, 10, "recomputed", prompt) for tile in tiles}
 
 
-def listed(run: Any, prompt: int | None, position: int | None = None, padding: str = "found") -> list[str]:
+def listed(run: Any, prompt: int | None, position: Position = "last", padding: str = "found") -> list[str]:
     """The head that adds most, and the one that takes away most."""
     real = {"attention_mask": torch.ones(2, 6)} if padding == "none" else {}
-    heads = residscope.attribute(run.cache, PAIR, position="last" if position is None else position, **real)
+    heads = residscope.attribute(run.cache, PAIR, position=position, **real)
     return [name for name, _ in heads.top(1, prompt)]
 
 
@@ -137,7 +137,7 @@ def test_a_page_of_the_view_holds_charts_pinned_heads_and_those_listed(odd):
     page = saved(odd.cache, "view", heads=["L1H2"], top_k=1)
     heads = {(1, 2), *places(listed(odd, None))}
     assert len(heads) in (2, 3)
-    assert requests(page) == {("describe",)} | charts(None, None) | attention(heads, ["pattern"], None, None)
+    assert requests(page) == {("describe",)} | charts(None) | attention(heads, ["pattern"], None)
     assert page.lacks == LACKS["view"]
 
 
@@ -168,7 +168,7 @@ def test_what_there_is_no_room_or_no_time_for_is_said_and_the_charts_are_there_a
     service = Service(odd.cache)
     shown = Shown(service.targets().resolve(PAIR), tab="positions", heads=["L1H2"])
     page = snapshot(service.reply, "cache", shown, "view", **{"patience": 600.0} | little)
-    assert requests(page) == {("describe",), ("positions", "layer", "frozen", None, ())} | charts(None, None)
+    assert requests(page) == {("describe",), ("positions", "layer", "frozen", None, ())} | charts(None)
     first, second, *others = page.lacks
     assert (first, second) == ("the attention of some pinned heads", "the attention of some heads")
     assert {second, *others} == set(LACKS["view"])
@@ -178,10 +178,10 @@ def test_what_there_is_no_room_or_no_time_for_is_said_and_the_charts_are_there_a
 @pytest.mark.parametrize(
     ("run", "prompt", "position", "padding"),
     [
-        ("odd", None, None, "found"),
+        ("odd", None, "last", "found"),
         ("odd", 0, 3, "found"),
         ("odd", 1, 2, "found"),
-        ("even", None, None, "none"),
+        ("even", None, "last", "none"),
         ("even", 0, 2, "none"),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
     positions = {"odd": 7, "even": 6}[run]
     last: dict[int | None, int | None] = {None: None, 0: 6, 1: 3} if run == "odd" else dict.fromkeys([None, 0, 1], 5)
     others = [other for other in (None, 0, 1) if other != prompt]
-    at = {one: None if position == last[one] else position for one in (None, 0, 1)}
+    at = {one: "last" if position == last[one] else position for one in (None, 0, 1)}
     page = saved(found.cache, holds, prompt=prompt, position=position, padding=padding, top_k=1, heads=["L2H0"])
     names = list(dict.fromkeys(["L2H0", *listed(found, prompt, position, padding)]))
     ranked = places(names)
@@ -202,7 +202,7 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
     expected |= maps([None, 0, 1], "frozen", names) | thumbnails(WEIGHTINGS, prompt)
     expected |= {("blend", layer, "pattern", prompt) for layer in (None, 0, 1, 2)}
     for place in range(positions):
-        expected |= charts(prompt, None if place == last[prompt] else place)
+        expected |= charts(prompt, "last" if place == last[prompt] else place)
     expected |= {("suggest", one, at[one], 24) for one in (None, 0, 1)} | {("code", picture) for picture in PICTURES}
     if holds == "all":
         expected |= lens([point for point in POINTS if "mid" not in point], prompt, positions)
@@ -214,7 +214,7 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
     assert page.lacks == LACKS[holds]
 
 
-@pytest.mark.parametrize(("position", "asked"), [(None, None), (2, 2)])
+@pytest.mark.parametrize(("position", "asked"), [("last", "last"), (2, 2)])
 def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, position, asked):
     """Of the whole, which is shown first, and of the head that is pointed at."""
     page = saved(odd.cache, "view", tab="prompts", prompt=1, position=position)
