@@ -296,7 +296,7 @@ def test_of_many_layers_every_few_bear_their_numbers(result, layers, step):
 
 @pytest.mark.parametrize(("positions", "step"), [(1, 1), (40, 1), (41, 2), (80, 2), (81, 3)])
 def test_of_many_positions_every_few_bear_their_tokens(result, positions, step):
-    layers = result("layer", position=None)
+    layers = result("layer", position="all")
     values = torch.ones(len(layers.labels), 3, positions)
     tokens = [f"t{at}" for at in range(positions)]
     figure = replace(layers, values=values).to_plotly(tokens=tokens)
@@ -312,7 +312,7 @@ def test_the_scale_of_what_adds_and_takes_away_is_even_on_both_sides(result):
 
 
 def test_a_map_that_is_zero_behind_its_first_position_has_a_scale(result):
-    layers = result("layer", position=None)
+    layers = result("layer", position="all")
     values = torch.zeros_like(layers.values)
     values[1, :, 0] = -3
     assert colours(replace(layers, values=values).to_plotly(prompt=0))[1:3] == (-3, 3)
