@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 import residscope
-from residscope.compute.samples import MOST, samples
+from residscope.compute.samples import MOST, Samples, samples
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.serving.service import Service
@@ -252,12 +252,12 @@ def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_ch
 
 
 @pytest.mark.parametrize(
-    "shape", [(3,), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
+    "shape", [(), (3,), (7, 9), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_sample_reaches_all_along_every_dimension(shape, turned):
     held = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    held = held.transpose(0, -1) if turned else held
+    held = held.transpose(0, -1) if turned and shape else held
     read = torch.frombuffer(bytearray(samples([held])[0]), dtype=held.dtype)
     assert len(read) <= MOST
     places = [(held == at).nonzero()[0] for at in read] if held.numel() <= MOST else None
@@ -268,6 +268,27 @@ def test_a_sample_reaches_all_along_every_dimension(shape, turned):
     for place, length in zip(places, shape, strict=True):
         found = torch.cat([torch.tensor([-1]), place.unique(), torch.tensor([length])])
         assert found.diff().max() <= max(2, length / 3)
+
+
+@pytest.mark.parametrize("length", [911, 1231, 1334])
+def test_a_sample_ends_with_the_last_where_even_steps_lead_there(length):
+    read = torch.frombuffer(bytearray(samples([torch.arange(length)])[0]), dtype=torch.int64)
+    assert MOST // 2 < len(read) <= MOST
+    assert len(read.diff().unique()) == 1
+    assert (read[0], read[-1]) == (0, length - 1)
+
+
+def test_a_change_of_any_element_of_a_short_vector_is_seen():
+    held = [torch.zeros(500), torch.zeros(30, 40)]
+    read = Samples(held).read
+    before = read(held)
+    unseen: list[int] = []
+    for at, element in enumerate(held[0]):
+        element.data.fill_(1)
+        unseen += [at] if read(held) == before else []
+        element.data.fill_(0)
+    assert unseen == []
+    assert read(held) == before
 
 
 CHANGES = {

@@ -468,6 +468,27 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
         assert expected is None or any(note.startswith(expected) for note in notes[0])
 
 
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_what_a_head_reads_is_compared_at_every_destination(run, position):
+    cache, name = run[2], "blocks.1.attn.hook_z"
+    z = cache[name].clone()
+    z[0, position] *= 1.5
+    held = {key: tensor for key, tensor in cache.items() if key != "blocks.1.hook_attn_out"} | {name: z}
+    for one, changed in ((cache, False), (type(cache)(held, cache.model), True)):
+        notes = residscope.attention(one, "1.1", weighting="value").notes
+        assert any("changes what its heads have read before `W_O`" in note for note in notes) == changed
+
+
+def test_values_of_all_heads_in_one_piece_are_refused_with_their_shape(run):
+    cache, name = run[2], "blocks.1.attn.hook_v"
+    held = type(cache)(dict(cache.cache_dict) | {name: cache[name].flatten(2)}, cache.model)
+    said = r"`blocks.1.attn.hook_v` has the shape \[3, 7, 12\], not \[batch, pos, head, 6\]"
+    with pytest.raises(residscope.ResidscopeError, match=said):
+        residscope.attribute(held, ANSWERS, by="source", heads="1.1")
+    with pytest.raises(residscope.ResidscopeError, match=said):
+        residscope.attention(held, "1.1", weighting="value")
+
+
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
@@ -498,6 +519,17 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
     assert result.unexplained.abs().max() > result.tolerance
     assert any("arises in layer 2: a little more is added" in note for note in result.notes), result.notes
+
+
+def test_what_enters_layer_0_is_compared_as_the_layers_behind_carry_it():
+    """Each layer of this family multiplies the whole stream."""
+    cache = tiny.run(tiny.boot("gemma4_text"))[2]
+    embed = residscope.attribute(cache, ANSWERS, by="layer").values[0]
+    held = dict(cache.cache_dict) | {"hook_embed": cache["hook_embed"] * 1.001}
+    result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
+    close(result.unexplained, -0.001 * embed)
+    [said] = [note for note in result.notes if "arises before layer 0" in note]
+    assert float(said.split()[0]) == pytest.approx(0.001 * float(embed.abs().max()), rel=0.1)
 
 
 @pytest.mark.parametrize("prompt", [None, 0, 2])
