@@ -19,7 +19,8 @@ from residscope.compute.samples import MOST, Samples, samples
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.serving.service import Service
-from residscope.wire.protocol import Answer, WriteCode
+from residscope.session import change_notes
+from residscope.wire.protocol import Answer, Attribute, WriteCode
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"
@@ -383,6 +384,17 @@ def test_a_page_and_copied_code_say_it(run, said):
     assert said in code()
     compile(code(), "cell", "exec")
     panel.close()
+
+
+def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
+    """As a panel's page is, which is compared with the weights before it is begun, however soon it is done."""
+    model, cache = run
+    service = Service(cache)
+    ask = Attribute("head", service.default_target())
+    monkeypatch.setattr(change_notes, "_MOMENT", 60.0)  # behind the work the counters alone are looked at
+    assert not any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
+    _output(model).weight.data.mul_(3)  # past PyTorch's count
+    assert any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
 
 
 def _entries(panel):
