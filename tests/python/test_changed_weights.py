@@ -15,11 +15,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 import residscope
-from residscope.compute.samples import MOST, samples
+from residscope.compute.samples import MOST, Samples, samples
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.serving.service import Service
-from residscope.wire.protocol import Answer, WriteCode
+from residscope.session import change_notes
+from residscope.wire.protocol import Answer, Attribute, WriteCode
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"
@@ -252,12 +253,12 @@ def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_ch
 
 
 @pytest.mark.parametrize(
-    "shape", [(3,), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
+    "shape", [(), (3,), (7, 9), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_sample_reaches_all_along_every_dimension(shape, turned):
     held = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    held = held.transpose(0, -1) if turned else held
+    held = held.transpose(0, -1) if turned and shape else held
     read = torch.frombuffer(bytearray(samples([held])[0]), dtype=held.dtype)
     assert len(read) <= MOST
     places = [(held == at).nonzero()[0] for at in read] if held.numel() <= MOST else None
@@ -268,6 +269,27 @@ def test_a_sample_reaches_all_along_every_dimension(shape, turned):
     for place, length in zip(places, shape, strict=True):
         found = torch.cat([torch.tensor([-1]), place.unique(), torch.tensor([length])])
         assert found.diff().max() <= max(2, length / 3)
+
+
+@pytest.mark.parametrize("length", [911, 1231, 1334])
+def test_a_sample_ends_with_the_last_where_even_steps_lead_there(length):
+    read = torch.frombuffer(bytearray(samples([torch.arange(length)])[0]), dtype=torch.int64)
+    assert MOST // 2 < len(read) <= MOST
+    assert len(read.diff().unique()) == 1
+    assert (read[0], read[-1]) == (0, length - 1)
+
+
+def test_a_change_of_any_element_of_a_short_vector_is_seen():
+    held = [torch.zeros(500), torch.zeros(30, 40)]
+    read = Samples(held).read
+    before = read(held)
+    unseen: list[int] = []
+    for at, element in enumerate(held[0]):
+        element.data.fill_(1)
+        unseen += [at] if read(held) == before else []
+        element.data.fill_(0)
+    assert unseen == []
+    assert read(held) == before
 
 
 CHANGES = {
@@ -362,6 +384,17 @@ def test_a_page_and_copied_code_say_it(run, said):
     assert said in code()
     compile(code(), "cell", "exec")
     panel.close()
+
+
+def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
+    """As a panel's page is, which is compared with the weights before it is begun, however soon it is done."""
+    model, cache = run
+    service = Service(cache)
+    ask = Attribute("head", service.default_target())
+    monkeypatch.setattr(change_notes, "_MOMENT", 60.0)  # behind the work the counters alone are looked at
+    assert not any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
+    _output(model).weight.data.mul_(3)  # past PyTorch's count
+    assert any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
 
 
 def _entries(panel):

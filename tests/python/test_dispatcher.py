@@ -20,6 +20,7 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope.serving.dispatcher import Dispatcher
+from residscope.serving.service import Service
 from residscope.session import change_tracking
 from residscope.wire.protocol import Answer
 
@@ -248,7 +249,8 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
     target = ask("target", ref)[0]["target"]
     other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
     results = {}
-    drawn = []
+    read, drawn = [], []
+    monkeypatch.setattr(Service, "_answer_once", lambda *args, real=Service._answer_once: read.append(1) or real(*args))
     monkeypatch.setattr(
         answer_views, "attention", lambda *args, real=answer_views.attention: drawn.append(1) or real(*args)
     )
@@ -257,7 +259,7 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
         results.setdefault((layer, head), (reply, buffers))
         assert (reply, buffers) == results[layer, head]
     assert len(fitted) == 1
-    assert len(drawn) == 3  # the last one was asked for before
+    assert len(drawn) == len(read) == 3  # the last one was asked for before: the cache is not even opened
     expected = residscope.attribute(variables["mine"], [(c["answer"][0]["id"], c["distractor"][0]["id"])
                                     for c in target["contrasts"]]).grid[1, 3].mean()  # fmt: skip
     assert np.frombuffer(results[1, 3][1][2], np.float32).sum() == pytest.approx(float(expected), abs=1e-4)

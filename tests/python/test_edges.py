@@ -205,6 +205,12 @@ def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
         close(found.measured[..., prompt], true.measured[..., 0])
 
 
+@pytest.mark.parametrize("position", [7, -8, [0, 7, 6]], ids=str)
+def test_a_position_outside_the_prompt_is_refused_with_those_inside(run, position):
+    with pytest.raises(residscope.ResidscopeError, match=r"it has 7 positions, 0 to 6 \(or −7 to −1 from the end\)"):
+        residscope.attribute(run[2], ANSWERS, position=position)
+
+
 @pytest.mark.parametrize("prompt", [None, 0, -1])
 @pytest.mark.parametrize("position", ["last", 0, -1])
 def test_one_prompt_of_one_token(model, prompt, position):
@@ -462,13 +468,48 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
         assert expected is None or any(note.startswith(expected) for note in notes[0])
 
 
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_what_a_head_reads_is_compared_at_every_destination(run, position):
+    cache, name = run[2], "blocks.1.attn.hook_z"
+    z = cache[name].clone()
+    z[0, position] *= 1.5
+    held = {key: tensor for key, tensor in cache.items() if key != "blocks.1.hook_attn_out"} | {name: z}
+    for one, changed in ((cache, False), (type(cache)(held, cache.model), True)):
+        notes = residscope.attention(one, "1.1", weighting="value").notes
+        assert any("changes what its heads have read before `W_O`" in note for note in notes) == changed
+
+
+def test_values_of_all_heads_in_one_piece_are_refused_with_their_shape(run):
+    cache, name = run[2], "blocks.1.attn.hook_v"
+    held = type(cache)(dict(cache.cache_dict) | {name: cache[name].flatten(2)}, cache.model)
+    said = r"`blocks.1.attn.hook_v` has the shape \[3, 7, 12\], not \[batch, pos, head, 6\]"
+    with pytest.raises(residscope.ResidscopeError, match=said):
+        residscope.attribute(held, ANSWERS, by="source", heads="1.1")
+    with pytest.raises(residscope.ResidscopeError, match=said):
+        residscope.attention(held, "1.1", weighting="value")
+
+
 @pytest.mark.parametrize(
-    ("layers", "said"), [([1], "The MLP of layer 1 cannot be split"), (None, "No layer of this model can be split")]
+    ("layers", "said"),
+    [
+        ([1], "The MLP of layer 1 cannot be split"),
+        (None, "No layer of this model can be split into MLP neurons. Its layers have no MLP with a single W_out"),
+    ],
 )
 def test_experts_have_no_neurons(layers, said):
     _, _, cache = tiny.run(tiny.boot("mixtral"))
     with pytest.raises(residscope.ResidscopeError, match=said):
         residscope.attribute(cache, ANSWERS, by="neuron", layers=layers)
+
+
+def test_neurons_that_are_not_all_of_the_mlp_are_not_called_missing(run):
+    cache = run[2]
+    held = {name: 2 * t if name.endswith("mlp.hook_post") else t for name, t in cache.items()}
+    with pytest.raises(residscope.ResidscopeError) as error:
+        residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="neuron")
+    said = str(error.value)
+    assert "In the layers 0, 1, 2 the neurons (post @ W_out) and the bias are not all of `hook_mlp_out`" in said
+    assert "no MLP with a single W_out" not in said
 
 
 def test_where_one_layer_cannot_be_compared_the_others_are(run):
@@ -478,6 +519,17 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
     assert result.unexplained.abs().max() > result.tolerance
     assert any("arises in layer 2: a little more is added" in note for note in result.notes), result.notes
+
+
+def test_what_enters_layer_0_is_compared_as_the_layers_behind_carry_it():
+    """Each layer of this family multiplies the whole stream."""
+    cache = tiny.run(tiny.boot("gemma4_text"))[2]
+    embed = residscope.attribute(cache, ANSWERS, by="layer").values[0]
+    held = dict(cache.cache_dict) | {"hook_embed": cache["hook_embed"] * 1.001}
+    result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
+    close(result.unexplained, -0.001 * embed)
+    [said] = [note for note in result.notes if "arises before layer 0" in note]
+    assert float(said.split()[0]) == pytest.approx(0.001 * float(embed.abs().max()), rel=0.1)
 
 
 @pytest.mark.parametrize("prompt", [None, 0, 2])
@@ -499,3 +551,19 @@ def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
         residscope.ResidscopeError, match=f"no head {head}: it has the layers 0 to 2 with the heads 0 to 3"
     ):
         service.reply(MapPositions("head", service.targets().resolve(ANSWERS), None, heads=["L0H0", head]))
+
+
+def test_a_head_that_only_other_layers_have_is_refused():
+    service = Service(tiny.run(tiny.boot("laguna-heads"))[2])  # with 2, 4 and 2 heads
+    target = service.targets().resolve(ANSWERS)
+    assert service.reply(MapPositions("head", target, None, heads=["L0H1", "L1H3"]))[0].labels == ["L0H1", "L1H3"]
+    with pytest.raises(residscope.ResidscopeError, match="Layer 0 of this model has only 2 heads"):
+        service.reply(MapPositions("head", target, None, heads=["L0H3"]))
+
+
+def test_a_map_of_no_heads_has_the_models_own_figure_alone(run):
+    _, logits, cache = run
+    service = Service(cache)
+    reply, [rows, own] = service.reply(MapPositions("head", service.targets().resolve((5, 6)), 1))
+    assert (reply.labels, len(rows)) == ([], 0)
+    np.testing.assert_allclose(np.frombuffer(own, "f4"), logits[1, :, 5] - logits[1, :, 6], atol=2e-5, rtol=1e-4)

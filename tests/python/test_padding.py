@@ -113,6 +113,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 30]], 30, [4], "taken for real"),  # an ordinary token as padding, and an unpadded prompt
         ([[1, 5, 6, 7, 2]], 2, [4], "taken for real"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "taken for padded"),
+        ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 30, 30, 30]], 2, [3, 5], "2 trailing `</s>` were left out"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
         # one token that nobody calls padding: a special one, a sign, one that follows other prompts' ends …
         ([[1, 5, 6, 7], [1, 9, 10, 2]], 0, [3, 3], "1 of 2 prompts ends with 1 `</s>`, unlike the others"),

@@ -18,7 +18,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.serving.service import Service
 from residscope.session.cache_reference import Hold
-from residscope.wire.protocol import Answer
+from residscope.wire.protocol import Answer, Shown, WritePage
 
 
 @pytest.fixture
@@ -246,6 +246,24 @@ def test_every_request_is_answered(panel, ask, kind, fields, code):
     assert buffers == []
 
 
+@pytest.mark.parametrize(
+    ("selected", "said"),
+    [
+        ({"position": 7}, "Position 7 is outside the prompt"),
+        ({"position": -8}, "Position -8 is outside the prompt"),
+        ({"prompt": 3}, "prompt 3"),
+        ({"heads": ["L0H0", "L0H4"]}, "no head L0H4"),
+        ({"layer": 3}, "layer 3"),
+    ],
+    ids=str,
+)
+def test_a_page_of_what_is_not_there_is_refused(selected, said):
+    service = Service(tiny.run(tiny.boot("llama"))[2])
+    shown = Shown(service.default_target(), **selected)
+    with pytest.raises(ResidscopeError, match=f"(?i){said}"):
+        service.reply(WritePage(shown, "view"))
+
+
 def test_traits_take_what_a_person_writes_and_hold_one_form(panel):
     panel.heads = [(23, 3), "29.0", "L23H3"]
     assert panel.heads == ["L23H3", "L29H0"]
@@ -348,6 +366,20 @@ def test_what_a_view_asks_first_goes_along_once(panel, ask, selection):
 
     panel.prepare()  # a view is there, and asks
     assert panel.opening == {}
+
+
+def test_a_short_prompt_is_large_where_the_models_weights_are(monkeypatch):
+    model = tiny.boot("llama")
+    cache = tiny.run(model, 1, 2)[2]
+    activations, weights = (
+        sum(one.numel() * one.element_size() for one in some) for some in (cache.values(), model.blocks.parameters())
+    )
+    panel = residscope.inspect(cache, (5, 6), show=False)
+    for limit, large in ((activations + weights // 2, True), (2 * (activations + weights), False)):
+        monkeypatch.setattr("residscope.serving.service._LARGE", limit)
+        panel.prepare()
+        assert (panel.opening == {}) == large
+    panel.close()
 
 
 def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):

@@ -109,6 +109,19 @@ def test_heads_are_the_whole_runs_and_what_is_missing_is_said(run, kept):
     assert not any("arises" in note for note in found.notes)
 
 
+def test_heads_of_a_filtered_cache_that_do_not_add_up_are_shown_as_a_whole(run):
+    model, _, _, whole = run
+    some = part(run, ("attn.hook_z", "hook_attn_out", "ln_final.hook_scale"))
+    some.cache_dict["blocks.1.attn.hook_z"] *= 2
+    found = residscope.attribute(some, ANSWERS)
+    assert "blocks.0.hook_mlp_out" in found.missing
+    assert not any(label.startswith("L1H") for label in found.labels)
+    true = Brute(model, whole, ANSWERS, 6).rows()
+    for label, values in zip(found.labels, found.values.double(), strict=True):
+        torch.testing.assert_close(values, true[label], atol=2e-5, rtol=1e-4)
+    assert any("In layer 1 the heads (z @ W_O) and the bias are not all of" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("kept", FILTERS)
 @pytest.mark.parametrize("norm", ["frozen", "recomputed"])
 def test_the_lens_is_read_at_the_points_that_were_cached(run, kept, norm):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from brute import Brute
 from transformer_lens import ActivationCache
 
 import residscope
@@ -62,6 +63,39 @@ def test_neither_does_it_among_the_sources_of_a_head(llama, stray):
     assert result.unexplained.abs().max() > result.tolerance
     valued = residscope.attention(ActivationCache(edited, model), "1.1", weighting="value", prompt=0)
     assert any("before `W_O`" in note for note in valued.notes)
+
+
+def test_heads_that_were_kept_more_coarsely_than_the_rest_add_up_all_the_same(llama):
+    model, cache = llama
+    coarse = {"blocks.1.attn.hook_z": cache["blocks.1.attn.hook_z"].bfloat16()}
+    held = ActivationCache(dict(cache.items()) | coarse, model)
+    read = cache["pattern", 1][:, 1, -1, :, None] * cache["v", 1][:, :, 0]  # heads 0 and 1 share their values
+    written = read.double() @ model.W_O[1, 1].detach().double()  # [batch, source, d_model]
+    for answers in ((3, 4), (3, 6), (4, 5)):
+        brute = Brute(model, cache, torch.tensor([answers] * 3), 6)
+        true = torch.stack([brute.worth(vectors) for vectors in written.unbind(1)])
+        found = residscope.attribute(held, answers, by="source", heads="1.1")
+        torch.testing.assert_close(found.values[:, 0].double(), true, atol=2e-5, rtol=1e-4)
+        assert not found.notes
+
+
+@pytest.mark.parametrize("family", ["afmoe", "qwen3_5_text"])
+def test_a_gate_that_was_kept_more_coarsely_than_the_rest_is_found(family):
+    model = tiny.boot(family)
+    cache = tiny.run(model)[2]
+    gates = (f"blocks.1.attn.{name}" for name in ("gate.hook_out", "hook_q_gate"))
+    coarse = {name: cache[name].bfloat16() for name in gates if name in cache}
+    assert len(coarse) == 1
+    held = ActivationCache(dict(cache.items()) | coarse, model)
+    found = residscope.attribute(held, ANSWERS, by="source", heads="1.1")
+    brute = Brute(model, cache, ANSWERS, 6)
+    z = brute.at("blocks.1.attn.hook_z")[:, 1]
+    true = brute.worth(brute.written(1, "ln1_post", z @ model.blocks[1].attn.W_O[1].detach().double()))
+    near = torch.finfo(torch.bfloat16).eps * found.values.abs().max()
+    torch.testing.assert_close(found.values.sum(0)[0].double(), true, atol=float(near), rtol=0)
+    assert found.unexplained.abs().max() <= found.tolerance
+    [note] = found.notes
+    assert "gate what they have read" in note
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -48,6 +48,7 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
 @pytest.mark.parametrize("cells", [weightings.CELLS, 40])
 def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
     monkeypatch.setattr(scores, "CELLS", cells)
+    monkeypatch.setattr(scores, "_BLOCK", cells)  # one head and one destination at a time, or all
     expected = torch.zeros(4, 3, 4)
     for prompt, span in enumerate(SPANS):
         tokens = PADDED[prompt, span.start : span.stop]

@@ -48,6 +48,15 @@ def test_sets_are_means_and_a_pair_is_a_difference(ioi):
     torch.testing.assert_close(mary, ioi.logits[:, -1, ioi.answer_tokens[0, 0]])
 
 
+def test_prompts_may_have_sets_of_different_sizes():
+    _, logits, cache = tiny.run(tiny.boot("llama"))
+    end = logits[:, -1]
+    result = residscope.attribute(cache, [({5, 6, 7}, {8, 9}), (5, 6), 7], by="layer")
+    expected = [end[0, 5:8].mean() - end[0, 8:10].mean(), end[1, 5] - end[1, 6], end[2, 7]]
+    torch.testing.assert_close(result.measured, torch.stack(expected))
+    assert result.unexplained.abs().max() <= result.tolerance
+
+
 ONE_TOKEN = " Mary"
 MISTAKES = [
     ({"answers": " Josephine"}, "several-tokens", ["“·Joseph” + “ine”", "try “·Joseph”"]),

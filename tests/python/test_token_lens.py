@@ -213,3 +213,11 @@ def test_missing_streams_nan_and_models_that_do_more_are_said():
 def test_a_position_may_be_any_whole_number(at):
     cache = tiny.run(tiny.boot("llama"))[2]
     assert torch.equal(residscope.token_lens(cache, 5, positions=at).ids, residscope.token_lens(cache, 5).ids[:, 3:4])
+
+
+def test_a_lens_in_words_names_what_its_last_point_says_at_its_last_position():
+    _, logits, cache = tiny.run(tiny.boot("llama"))
+    said = repr(residscope.token_lens(cache, prompt=0, positions=[1, 5]))
+    top = logits[0, 5].softmax(-1).max(0)
+    assert logits[0, 1].argmax() != top.indices
+    assert f"at final_post, position 5: 'w{top.indices}' {top.values:.3f}" in said

@@ -64,9 +64,12 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
 
 
 def on_padding(view: CacheView, position: Any) -> list[str]:
-    """A note where a position that was counted from the end lies on what was taken for padding."""
-    if isinstance(position, str):
-        return []
+    """A note where a position that was counted from the end lies on what was taken for padding.
+
+    Args:
+        view: The cache.
+        position: One that `resolve` takes as a number, or a number for each prompt.
+    """
     given = _whole_numbers(position, view.batch)
     ends = zip(given, first(view), last(view), strict=True)
     lost = [at for at, (p, begin, end) in enumerate(ends) if p < 0 and not begin <= p + view.n_pos <= end]

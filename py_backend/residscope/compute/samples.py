@@ -31,7 +31,8 @@ _FEW = 8
 
 
 _Path = tuple[int, tuple[int, ...], tuple[int, ...]]
-"""A tensor's place, and size and stride of the view through it that is read; a vector that is read whole has none."""
+"""A tensor's place, and size and stride of the view through it that is read; a vector that is read whole has none, nor
+has a single figure."""
 
 
 class Samples:
@@ -132,11 +133,6 @@ def _is_readable(tensor: Tensor) -> bool:
 @lru_cache(4096)
 def _path(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Size and stride of a view through a tensor: all of its small dimensions, and a diagonal through the others."""
-    total = 1
-    for length in shape:
-        total *= length
-    if total <= MOST:
-        return (shape, stride) if shape else ((1,), (1,))
     size, steps, room, long = list[int](), list[int](), MOST, list[tuple[int, int]]()
     for length, step in sorted(zip(shape, stride, strict=True)):
         if length <= _FEW and length <= room:
