@@ -155,7 +155,7 @@ export interface BlendAttention {
   padding?: "found" | "none";
 }
 /**
- * How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be told.
+ * How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be determined.
  */
 export interface ScoreHeads {
   kind: "scores";
@@ -459,7 +459,7 @@ export interface AttentionBuffer {
  * All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
  *
  *     A limit is None where there is no such attention: the layer has fewer heads, or none, or it was not cached, or what
- *     it brings cannot be told (`notes` say which). The cells are 0 there.
+ *     it brings cannot be determined (`notes` say which). The cells are 0 there.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
@@ -672,4 +672,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "2eb0af83acb7";
+export const WIRE = "a622dafaec08";
