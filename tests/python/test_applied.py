@@ -161,7 +161,7 @@ def test_also_where_the_cache_holds_nothing_to_compare_with(kind):
 def test_what_is_no_linear_map_or_random_is_refused_and_nothing_is_changed(monkeypatch):
     monkeypatch.setitem(KINDS, "squared", Squared.of)
     heard = []
-    for kind, said in (("squared", "no linear map"), ("adapter", "training mode")):
+    for kind, said in (("squared", "not a linear map"), ("adapter", "training mode")):
         model = _pair(kind, "o_proj")[0]
         layer = model.blocks[1].attn.o.original_component
         cache = model.run_with_cache(TOKENS)[1]
@@ -281,7 +281,7 @@ def test_what_is_nearly_linear_is_not_linear(monkeypatch):
     monkeypatch.setitem(KINDS, "bent", Bent.of)
     model = _pair("bent", "o_proj")[0]
     cache = model.run_with_cache(TOKENS)[1]
-    with pytest.raises(ResidscopeError, match=r"no linear map of what it reads \(off by 0\.0[1-9]") as error:
+    with pytest.raises(ResidscopeError, match=r"not a linear map of what it reads \(off by 0\.0[1-9]") as error:
         FIGURES["value"](cache)
     assert "Merge" not in str(error.value)  # there is nothing to merge
     assert "unquantised" not in str(error.value)

@@ -82,7 +82,7 @@ def test_an_open_panel_follows_a_padding_token_that_is_set(asked):
     assert (panel.facts["last"], panel.facts["padding"], panel.position) == (list(ENDS), 0, 4)
     told = []
     panel.observe(lambda change: told.append(change.new["last"]), "facts")
-    for token, ends, position in (("w3", PADDED_ENDS, None), (None, ENDS, 4)):
+    for token, ends, position in (("w3", PADDED_ENDS, "last"), (None, ENDS, 4)):
         looked.model.tokenizer.pad_token = token
         if asked:
             panel._on_message(panel, {"id": "1", "ask": {"kind": "check", "text": "w5"}}, [])

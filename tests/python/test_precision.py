@@ -99,7 +99,7 @@ def test_a_gate_that_was_kept_more_coarsely_than_the_rest_is_found(family):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("position", ["last", None])
+@pytest.mark.parametrize("position", ["last", "all"])
 def test_what_sources_leave_over_is_told_from_rounding_in_each_precision(llama, dtype, position):
     """As much as rounding explains is allowed, and a fifth of what a source brings is not."""
     model, cache = llama

@@ -179,9 +179,9 @@ def test_the_demo_models_answer_rises_to_the_top(ioi):
         ({"prompt": 3}, "There is no prompt 3"),
         ({"norm": "melted"}, '"frozen" or "recomputed"'),
         ({"positions": "last"}, "positions are numbers"),
-        ({"positions": slice(0, 2)}, "is not known: give a number"),
+        ({"positions": slice(0, 2)}, "is not a position: give an index"),
         ({"points": [3]}, 'no point "3"'),
-        ({"prompt": "0"}, "`prompt='0'` is no prompt"),
+        ({"prompt": "0"}, "`prompt='0'` is not a prompt"),
     ],
     ids=str,
 )
