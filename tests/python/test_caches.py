@@ -135,7 +135,7 @@ def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype
 def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     """On tensors without memory, whose device is checked in every operation: the rows stay where the cache is."""
     from residscope.attribution import components
-    from residscope.attribution.model_value import measure
+    from residscope.attribution.model_value import model_value
     from residscope.attribution.readout import Readout
     from residscope.attribution.sources import sources
     from residscope.attribution.targets import Targets
@@ -161,7 +161,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
             rows = [
                 *(components.rows_of(readout, plan).values for plan in plans),
                 *sources(readout, [(1, 1)]),
-                measure(readout, targets, target, None).value,
+                model_value(readout, targets, target, None).value,
             ]
             assert {row.device.type for row in rows} == {"meta"}
 

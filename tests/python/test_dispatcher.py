@@ -244,7 +244,9 @@ def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(v
     from residscope.serving import answer_views
 
     fitted = []
-    monkeypatch.setattr(head_split, "fit", lambda *args, real=head_split.fit: fitted.append(1) or real(*args))
+    monkeypatch.setattr(
+        head_split, "reconcile", lambda *args, real=head_split.reconcile: fitted.append(1) or real(*args)
+    )
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
     other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}

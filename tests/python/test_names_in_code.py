@@ -12,7 +12,7 @@ import tiny
 import torch
 
 import residscope
-from residscope.export.python_source import leads_somewhere, literal
+from residscope.export.python_source import is_addressable, literal
 from residscope.serving.service import Service
 from residscope.session.discovery import search
 from residscope.wire.protocol import Shown, WriteCode
@@ -202,7 +202,7 @@ def test_what_a_panel_is_called_stays_inside_a_comment(llama, notebook, planted,
     service = Service(llama.cache, name)
     code = written(service)
     code.encode()
-    assert not leads_somewhere(name)
+    assert not is_addressable(name)
     [remark] = [line for line in code.splitlines() if line.startswith("# `cache` stands for")]
     assert len(code.splitlines()) == 7
     assert len(remark) < 250

@@ -17,7 +17,7 @@ import traitlets
 import residscope
 from residscope import ResidscopeError
 from residscope.serving.service import Service
-from residscope.session.cache_reference import Hold
+from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Answer, Shown, WritePage
 
 
@@ -64,7 +64,7 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
 
     unknown = ("unembed", "hook_unembed", "ln_final.hook_out", "blocks.29.hook_resid_post")
     blind = ActivationCache({n: t for n, t in ioi.cache.items() if not n.startswith(unknown)}, ioi.model)
-    monkeypatch.setattr(panel._service, "hold", Hold(blind))
+    monkeypatch.setattr(panel._service, "hold", CacheReference(blind))
     reply, _ = ask("attribute", by="head", target=panel.wire_target)
     assert (reply["measured"], reply["unexplained"]) == (None, None)
     lens, _ = ask("attribute", by="accumulated", target=panel.wire_target)
@@ -148,7 +148,7 @@ def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
     wrong = ioi.logits.clone()
     wrong[0, -1, ioi.answer_tokens[0, 0]] += 3
     wrong[1, -1, ioi.answer_tokens[1, 0]] -= 3
-    monkeypatch.setattr(panel._service, "hold", Hold(ioi.cache, logits=wrong))
+    monkeypatch.setattr(panel._service, "hold", CacheReference(ioi.cache, logits=wrong))
     reply, _ = ask("attribute", by="head", target=target)
     assert reply["measured_from"] == "the given logits"
     assert abs(reply["unexplained"]) < 1e-4  # the two errors cancel in the mean …
@@ -183,7 +183,7 @@ def test_nan_in_attention_and_logits_is_refused_in_a_sentence(ioi, panel, ask, m
     for name in ("blocks.23.attn.hook_pattern", "unembed.hook_out"):
         broken[name] = broken[name].clone()
         broken[name][0] = torch.nan
-    monkeypatch.setattr(panel._service, "hold", Hold(ActivationCache(broken, ioi.model)))
+    monkeypatch.setattr(panel._service, "hold", CacheReference(ActivationCache(broken, ioi.model)))
     for kind in ("attention", "suggest"):
         fields = {"layer": 23, "head": 3, "target": panel.wire_target} if kind == "attention" else {}
         failure, _ = ask(kind, **fields)

@@ -274,7 +274,7 @@ SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
     "previous": (scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
     "copying": (copying, "report_progress", 3, lambda cache: residscope.scores(cache, "copying").values),
     "attention": (
-        weighting.Maps,
+        weighting.WeightedAttention,
         "_weighted",
         1,
         lambda cache: residscope.attention(cache, ["0.0", "1.0"], weighting="value").values,

@@ -18,7 +18,7 @@ from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
 from residscope.compute.memo import UnknownError, key_of
-from residscope.compute.torch_context import calm
+from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import By, NormConvention
@@ -102,7 +102,7 @@ def attribute(
                 view.memo.put(*asked, value=_copy(result), size=size)
             return result
 
-        return calm(view.stream.device, found)
+        return in_torch_context(view.stream.device, found)
 
     return steadily(cache, model, looked, work)
 

@@ -18,9 +18,9 @@ from residscope.attribution.components import Plan, Rows
 from residscope.attribution.head_inputs import gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.missing import absent, check_cached
-from residscope.attribution.model_value import measure, notes
+from residscope.attribution.model_value import model_value, notes
 from residscope.attribution.readout import Readout
-from residscope.attribution.reconcile import fit, gap, reasons, rounding, stream_goal
+from residscope.attribution.reconcile import gap, reasons, reconcile, rounding, stream_goal
 from residscope.attribution.result import Attribution
 from residscope.attribution.sources import not_by_reading, rounding_in, sources, wanted_heads
 from residscope.attribution.targets import Targets
@@ -86,7 +86,7 @@ def decompose(
     held = not (by == "accumulated" and norm == "recomputed")
     check_cached(view, by, held=held)
     readout = Readout(view, where, *targets.functional(target), held=held)
-    measured = measure(readout, targets, target, logits)
+    measured = model_value(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     if by == "source":
         brought = _sources(readout, query.heads, None if measured.value is None else measured.value - constant, checked)
@@ -104,7 +104,7 @@ def decompose(
         finite = math.isfinite(left) and bool(rows.values.isfinite().all())  # the last one is not their sum
         tolerance = rounding(readout, total, logits)
     else:
-        fitted = fit(readout, partial(_rows, readout, by, wanted), stream_goal(readout, own), own, logits)
+        fitted = reconcile(readout, partial(_rows, readout, by, wanted), stream_goal(readout, own), own, logits)
         structure, rows, tolerance, left = fitted.structure, fitted.rows, fitted.tolerance, fitted.left
         total, finite = rows.values.sum(0), fitted.finite
     if not finite:

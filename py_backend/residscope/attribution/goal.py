@@ -11,7 +11,7 @@ import msgspec
 
 from residscope.attribution.components import head_directions
 from residscope.attribution.head_split import Checked, check_split
-from residscope.attribution.model_value import measure
+from residscope.attribution.model_value import model_value
 from residscope.attribution.readout import Readout
 from residscope.attribution.targets import Targets
 from residscope.compute.memo import Memo, size_of
@@ -74,6 +74,6 @@ class Goal:
     def _own(self) -> tuple[Readout, Tensor | None]:
         """The way to the target, and the model's own figure less the constant."""
         readout = Readout(self.targets.view, self.where, *self.way)
-        measured = measure(readout, self.targets, self.target, None)
+        measured = model_value(readout, self.targets, self.target, None)
         own = None if measured.value is None else measured.value - measured.bent - readout.functional.constant
         return readout, own

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reads:
+class HeadInputs:
     """What some heads of one layer read: z = gate · (pattern @ v).
 
     Attributes:
@@ -134,7 +134,7 @@ def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
 
 def reads(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int], cut: tuple[int, int]
-) -> Reads:
+) -> HeadInputs:
     """What some heads of a layer read.
 
     Args:
@@ -156,17 +156,17 @@ def reads(
         z = working(_some(head_outputs(view, positions, layer, cut), heads)).transpose(1, 2)
     name = _gate_name(view, layer)
     if name is None:
-        return Reads(pattern, v, z, None)
+        return HeadInputs(pattern, v, z, None)
     if z is None:  # without it nothing tells how the gate is applied
         z = view.get(f"blocks.{layer}.attn.hook_z")
     raw = view.rows(name, positions).flatten(2)  # a figure for each unit, or one for each head
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
-        return Reads(pattern, v, z, None)
+        return HeadInputs(pattern, v, z, None)
     raw = _some(raw.unflatten(-1, (cut[0], -1)), heads).transpose(1, 2)
     some = spread(raw.shape[2])
     rounding = view.rounding_step(*read_names(view, layer))
     gate = _gate(raw[:, :, some], working(pattern[:, :, some]) @ v, z[:, :, some], rounding)
-    return Reads(pattern, v, z, None if gate is None else gate(raw))
+    return HeadInputs(pattern, v, z, None if gate is None else gate(raw))
 
 
 def gated(view: CacheView, layers: Iterable[int]) -> list[str]:

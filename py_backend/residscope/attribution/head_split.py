@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.attribution import components
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.readout import Readout
-from residscope.attribution.reconcile import fit, heads_add_up, other_structure, reasons, stream_goal
+from residscope.attribution.reconcile import heads_add_up, other_structure, reasons, reconcile, stream_goal
 from residscope.cache.structure import Structure, coarse, named_layers, out_bias, out_weight, output_factor
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
@@ -146,7 +146,7 @@ def unchecked(view: CacheView, layers: Iterable[int]) -> list[str]:
 def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> None:
     """What is the same for every head."""
     try:
-        fitted = fit(
+        fitted = reconcile(
             readout, lambda structure: read_rows(readout, components.layers(structure)), stream_goal(readout, own), own
         )
     except ResidscopeError as error:

@@ -36,7 +36,7 @@ class Measured:
     own: bool
 
 
-def measure(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
+def model_value(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
     """Read the target off the given logits, else the cache's, else the final norm's output and the unembedding."""
     view, positions = readout.view, readout.positions
     none = readout.functional.constant * 0

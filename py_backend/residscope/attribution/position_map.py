@@ -10,7 +10,7 @@ from residscope.attribution.components import layer_heads
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.goal import Goal
 from residscope.attribution.missing import lacking
-from residscope.attribution.model_value import measure
+from residscope.attribution.model_value import model_value
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
@@ -83,7 +83,7 @@ def _heads(
     view, every = targets.view, range(targets.view.batch)
     goal = Goal(targets, target, None)
     readout = goal.readout(every)
-    measured = measure(readout, targets, target, logits).value
+    measured = model_value(readout, targets, target, logits).value
     own = view.like.new_full((view.n_pos,), float("nan")) if measured is None else measured.mean(0)
     notes = changed(view) + notes
     if not heads:

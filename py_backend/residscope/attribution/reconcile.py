@@ -42,7 +42,7 @@ class Fitted:
     finite: bool
 
 
-def fit(
+def reconcile(
     readout: Readout,
     build: Callable[[Structure], Rows],
     goal: Float[Tensor, "batch pos"] | None,

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.components import head_directions
-from residscope.attribution.head_inputs import ALL, Reads, check_heads, reads
+from residscope.attribution.head_inputs import ALL, HeadInputs, check_heads, reads
 from residscope.attribution.readout import Readout
 from residscope.cache.head_names import parse
 from residscope.cache.view import CacheView
@@ -55,7 +55,7 @@ def bring(
 
 
 @dataclass(frozen=True)
-class Bringing:
+class SourceContributions:
     """What heads of one layer bring: pattern[q, k] · (v[k] · W_O g) / s[q], and the same figure by `z`.
 
     Where a head gates what it has read, each source's part passes the gate as it stood at the destination.
@@ -67,7 +67,7 @@ class Bringing:
         own: What each head is worth at each destination by its `z`: what its sources sum to.
     """
 
-    read: Reads
+    read: HeadInputs
     unit: Float[Tensor, "batch head d_head"]
     divisor: Float[Tensor, "batch destination"]
     own: Float[Tensor, "batch head destination"]
@@ -88,7 +88,7 @@ class Bringing:
         return brought.div_(self.divisor[:, None, rows, None])  # it may be as large as all patterns of a layer
 
 
-def bringing(readout: Readout, layer: int, heads: Sequence[int]) -> Bringing:
+def bringing(readout: Readout, layer: int, heads: Sequence[int]) -> SourceContributions:
     """What heads of a layer bring, to be read part by part."""
     direction, divisor, _ = head_directions(readout, layer)
     return bringing_by(readout.view, readout.positions, direction, divisor, layer, heads)
@@ -101,13 +101,13 @@ def bringing_by(
     divisor: Float[Tensor, "batch destination"],
     layer: int,
     heads: Sequence[int],
-) -> Bringing:
+) -> SourceContributions:
     """`bringing`, for callers who know what each unit of the layer's `z` is worth, and what to divide by."""
     check_heads(layer, heads, direction.shape[1])
     read = reads(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
     z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # refused, where it was not cached
     unit = direction[:, list(heads)]
-    return Bringing(read, unit, divisor, _dot(z, unit) / divisor[:, None])
+    return SourceContributions(read, unit, divisor, _dot(z, unit) / divisor[:, None])
 
 
 _SMALL = 2**15

@@ -25,7 +25,7 @@ from residscope.cache.unembedding import Output, unembedding_of_stream
 from residscope.cache.view import CacheView, not_cached
 from residscope.compute.batching import blocks
 from residscope.compute.precision import working
-from residscope.compute.torch_context import calm
+from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
 from residscope.terms import NormConvention, Target
@@ -171,7 +171,7 @@ def token_lens(
             said = targets.said + without_space(targets, target, None, given) + said
             return replace(found, notes=said + found.notes + _from_the_end(view, positions))
 
-        return calm(view.stream.device, found)
+        return in_torch_context(view.stream.device, found)
 
     return steadily(cache, model, looked, work)
 

@@ -50,7 +50,7 @@ _COPIED = 4_000_000_000
 
 
 @dataclass(frozen=True)
-class Applied:
+class LinearMap:
     """x @ matrix + bias.
 
     Attributes:
@@ -71,7 +71,7 @@ class Applied:
         return self.matrix.nbytes if self.made else 0
 
 
-def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
+def applied(module: Any, view: CacheView, width: int | None = None) -> LinearMap:
     """The map that a layer applies.
 
     Args:
@@ -89,7 +89,7 @@ def applied(module: Any, view: CacheView, width: int | None = None) -> Applied:
         found = figures(module, "weight", layer.weight)  # as accelerate keeps it: read, and not loaded into the layer
         bias = getattr(layer, "bias", None)
         matrix = found if type(layer) is conv and conv is not torch.nn.Linear else found.T
-        return Applied(matrix, None if bias is None else figures(module, "bias", bias))
+        return LinearMap(matrix, None if bias is None else figures(module, "bias", bias))
     try:
         with _copy_of(layer) as own:
             return _asked(own, layer, view, getattr(layer, "in_features", None) or width)
@@ -137,7 +137,7 @@ def _elsewhere(layer: Any) -> bool:
     return type(layer) in known_layers() and weight is not None and weight.is_meta
 
 
-def not_so(module: Any, view: CacheView, found: Applied, rows: Float[Tensor, "row input"]) -> str | None:
+def not_so(module: Any, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
     """Why a layer that was asked for its map does not apply it to what it read in a run; None if it does.
 
     Args:
@@ -262,7 +262,7 @@ def nothing_drawn(device: Any) -> Generator[None, None, None]:
         yield
 
 
-def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> Applied:
+def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> LinearMap:
     import torch
 
     if not isinstance(width, int):
@@ -286,8 +286,8 @@ def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> Applied:
     if own is not None and type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype:
         for same in (own.detach().T, own.detach()):
             if same.shape == matrix.shape and torch.equal(same, matrix):
-                return Applied(same, bias if bool(bias.any()) else None, made=False)
-    return Applied(matrix, bias if bool(bias.any()) else None, coarse=off)
+                return LinearMap(same, bias if bool(bias.any()) else None, made=False)
+    return LinearMap(matrix, bias if bool(bias.any()) else None, coarse=off)
 
 
 def _off(ask: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tensor | None, rows: Tensor) -> float:

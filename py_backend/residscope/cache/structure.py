@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from residscope.cache.linear_maps import Applied, applied, not_so
+from residscope.cache.linear_maps import LinearMap, applied, not_so
 from residscope.cache.view import CacheView
 from residscope.cache.weights import figures, is_plain, tensor_of
 from residscope.compute.precision import working
@@ -292,11 +292,11 @@ def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Writt
     # What a layer does to vectors that are made up, it need not do to those that it read in this run.
     run, matrix = view.root, found[0].flatten(0, -2)
     tried = ("tried", *key)
-    why = run.memo.once(tried, lambda: (_tried(run, layer, part, odd, Applied(matrix, found[1])),))[0]
+    why = run.memo.once(tried, lambda: (_tried(run, layer, part, odd, LinearMap(matrix, found[1])),))[0]
     return found if why is None else (None, None, why, 0.0, 0)
 
 
-def _tried(view: CacheView, layer: int, part: Literal["attn", "mlp"], odd: Any, found: Applied) -> str | None:
+def _tried(view: CacheView, layer: int, part: Literal["attn", "mlp"], odd: Any, found: LinearMap) -> str | None:
     name = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
     read = view.activations.get(name)
     if read is None or read.numel() == 0 or read.numel() % found.matrix.shape[0]:

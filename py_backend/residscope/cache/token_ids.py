@@ -14,7 +14,7 @@ _COLUMNS = 16  # of each row; two tokens that agree in all of them agree altoget
 _found: Any = None  # what was matched before: hook_embed → (its version, the ids); lets go with the tensor
 
 
-def matched(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
+def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
     """The token ids whose embeddings `embed` holds; None where a row is nobody's, or two tokens' alike.
 
     Exact, never nearest: a row that differs in one bit is no match. Works for processed weights, too, since the

@@ -277,13 +277,13 @@ class CacheView:
                     f"{self.n_pos} positions.",
                 )
             return tokens
-        from residscope.cache.token_ids import matched
+        from residscope.cache.token_ids import recover_token_ids
 
         held, embed = self.activations.get("embed.hook_in"), self.activations.get("hook_embed")
         extent = (self.batch, self.n_pos) if self.has_batch_dim else (self.n_pos,)
         # With `pos_slice` the ids may be those of the whole prompt: which of them were kept is not in the cache.
         if held is None or held.is_floating_point() or tuple(held.shape) != extent:
-            held = None if embed is None else matched(embed, self.model)
+            held = None if embed is None else recover_token_ids(embed, self.model)
         return held if held is None or self.has_batch_dim else held.unsqueeze(0)
 
     @property

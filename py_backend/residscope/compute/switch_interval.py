@@ -50,7 +50,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
-def brisk(work: Callable[[], T]) -> T:
+def switching_often(work: Callable[[], T]) -> T:
     """Shorten Python's switch interval meanwhile and for a moment after it. One that the user sets meanwhile stays."""
     global _until
     me = object()

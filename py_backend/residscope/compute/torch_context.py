@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def calm(device: torch.device, work: Callable[[], T]) -> T:
+def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
     """Without gradients, and in the precision that was asked for: an `autocast` around the call would round the sums.
 
     Both are properties of the thread, and the user's are back afterwards.
@@ -51,7 +51,7 @@ def without_gradients(work: Callable[[], T]) -> T:
         torch._C._set_grad_enabled(before)  # pyright: ignore[reportPrivateUsage]
 
 
-def alone(work: Callable[[], T]) -> T:
+def on_one_thread(work: Callable[[], T]) -> T:
     """Run what is many small steps on this thread alone.
 
     Torch would spread each step over all cores and wait for the last of them: beside a cell that keeps them busy that

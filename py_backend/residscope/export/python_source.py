@@ -42,7 +42,7 @@ def _quoted(text: str) -> str:
     return f'"{written[1:-1]}"' if written[0] == "'" and '"' not in written and "\\" not in written else written
 
 
-def leads_somewhere(name: str) -> bool:
+def is_addressable(name: str) -> bool:
     """Whether a name, as it stands, is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
     path = parsed(name)
     if path is None or path.variable == "residscope":  # which the code imports

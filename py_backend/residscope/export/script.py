@@ -12,7 +12,7 @@ from residscope.base.expressions import parsed
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
 from residscope.cache.view import CacheView
-from residscope.export.python_source import call, leads_somewhere, literal
+from residscope.export.python_source import call, is_addressable, literal
 from residscope.session.discovery import is_taken, leads_to, variables_of, ways_to
 from residscope.wire.protocol import WriteCode
 
@@ -50,10 +50,10 @@ class Script:
     def cache(self) -> str:
         """The cache, as the user reaches it now."""
         cache, given = self.given.cache, self.given.name
-        found = next((way for way in ways_to(cache) if leads_somewhere(way) and leads_to(way, cache)), None)
+        found = next((way for way in ways_to(cache) if is_addressable(way) and leads_to(way, cache)), None)
         if found is not None:
             return found
-        path = parsed(given) if leads_somewhere(given) and legible(given) == given else None
+        path = parsed(given) if is_addressable(given) and legible(given) == given else None
         free = path is not None and (leads_to(given, cache) or not is_taken(path.variable))
         name = given if free else _free("cache")
         self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))
@@ -150,7 +150,7 @@ def _free(name: str) -> str:
 
 def _variable(meant: Callable[[Any], bool]) -> str | None:
     """The first of the user's variables whose value is meant, and whose name may stand in code."""
-    return next(filter(leads_somewhere, variables_of(meant)), None)
+    return next(filter(is_addressable, variables_of(meant)), None)
 
 
 def _same_direction(value: Any, direction: Tensor) -> bool:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from residscope.session.cache_reference import Hold
+from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Presence
 
 
@@ -28,7 +28,7 @@ class Views:
     fresh = 10.0
     """Seconds within which the first view must come to draw what was sent along."""
 
-    def __init__(self, hold: Hold, send_along: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, hold: CacheReference, send_along: Callable[[dict[str, Any]], None]) -> None:
         self._hold = hold
         self._send_along = send_along
         self._shown: set[str] = set()

@@ -76,7 +76,7 @@ class Frame:
         )
 
 
-class Told(NamedTuple):
+class ItemFacts(NamedTuple):
     """What was said of an item, beside its figures."""
 
     measured_from: str
@@ -96,7 +96,7 @@ class Part:
     constant: Tensor
     unexplained: Tensor
     values: Tensor | None
-    told: Told
+    told: ItemFacts
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Spread:
 
 
 @dataclass
-class Tally:
+class Accumulator:
     """The items that are done, by number.
 
     Attributes:
@@ -196,13 +196,15 @@ class Tally:
             self._spread = spread
             self._last = None
 
-    def joined(self, others: Iterable[Tally]) -> Tally:
+    def joined(self, others: Iterable[Accumulator]) -> Accumulator:
         """This and others in one; what they have in common counts once.
 
         Raises:
             ResidscopeError: If they do not fit.
         """
-        whole = Tally(self.question, self.keeps_values, self.frame, dict(self.skipped), dict(self.parts), self.spread)
+        whole = Accumulator(
+            self.question, self.keeps_values, self.frame, dict(self.skipped), dict(self.parts), self.spread
+        )
         for other in others:
             if other.frame is None:
                 whole.skipped |= other.skipped

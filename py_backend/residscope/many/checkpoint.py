@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from residscope.base.files import in_place_of
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Part, Spread, Tally
+from residscope.many.accumulator import Accumulator, Part, Spread
 from residscope.many.kept import FORM, Kept, UnfitError, contents
 from residscope.many.result import joined
 
@@ -37,12 +37,12 @@ class Store:
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             raise ResidscopeError("resume", f"`resume={str(path)!r}` cannot be written: it takes a file's name.")
 
-    def keep(self, tally: Tally) -> None:
+    def keep(self, tally: Accumulator) -> None:
         """Save, if it is time to."""
         if self.path is not None and time.monotonic() >= self._due:
             self.save(tally)
 
-    def save(self, tally: Tally) -> None:
+    def save(self, tally: Accumulator) -> None:
         """Save now. The file is always a whole one: the new one takes the old one's place when it is written."""
         if self.path is None or not tally.parts:
             return
@@ -53,7 +53,7 @@ class Store:
         self._due = now + max(_EVERY, _SHARE * (now - start))
 
 
-def write(file: IO[bytes], tally: Tally) -> None:
+def write(file: IO[bytes], tally: Accumulator) -> None:
     """Write a tally that is not empty."""
     import numpy as np
 
@@ -83,7 +83,7 @@ def write(file: IO[bytes], tally: Tally) -> None:
     np.savez(file, **entries)
 
 
-def read(path: Path, question: dict[str, str]) -> Tally:
+def read(path: Path, question: dict[str, str]) -> Accumulator:
     """Read what was kept. The file is not trusted: see `kept`.
 
     Args:
@@ -107,7 +107,7 @@ def read(path: Path, question: dict[str, str]) -> Tally:
     return _tally(kept)
 
 
-def _tally(kept: Kept) -> Tally:
+def _tally(kept: Kept) -> Accumulator:
     import torch
 
     header, frame, arrays = kept.header, kept.frame, kept.arrays
@@ -127,7 +127,7 @@ def _tally(kept: Kept) -> Tally:
     spread = None
     if "mean" in arrays:
         spread = Spread(header.count, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["squares"]))
-    return Tally(header.question, "values" in arrays, frame, dict(header.skipped), parts, spread)
+    return Accumulator(header.question, "values" in arrays, frame, dict(header.skipped), parts, spread)
 
 
 def check_question(kept: dict[str, str], asked: dict[str, str], what: str) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from residscope.many.accumulator import Frame, Told
+from residscope.many.accumulator import Frame, ItemFacts
 from residscope.terms import By
 
 FORM = "residscope attribute_many 1"
@@ -73,7 +73,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     form: Literal["residscope attribute_many 1"]
     question: dict[str, str]
     frame: FrameHeader
-    told: list[Told]
+    told: list[ItemFacts]
     skipped: list[tuple[Count, str]]
     count: Count
 

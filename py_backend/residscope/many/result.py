@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.result import Attribution
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Frame, Part, Tally
+from residscope.many.accumulator import Accumulator, Frame, Part
 from residscope.terms import By, FigureKind
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ManyAttribution(Attribution):
 
     items: list[int] = field(default_factory=list[int])
     skipped: dict[int, str] = field(default_factory=dict[int, str])
-    _tally: Tally | None = None
+    _tally: Accumulator | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,7 +59,7 @@ class AttributionSummary:
     items: list[int]
     skipped: dict[int, str]
     _std: Float[Tensor, " component"]
-    _tally: Tally
+    _tally: Accumulator
 
     @property
     def by(self) -> By:
@@ -129,7 +129,7 @@ class AttributionSummary:
         return f"AttributionSummary({self.count} prompts; the mean: {self.average!r})"
 
 
-def result_of(tally: Tally) -> ManyAttribution | AttributionSummary:
+def result_of(tally: Accumulator) -> ManyAttribution | AttributionSummary:
     """What the items that are done come to.
 
     Raises:
@@ -179,7 +179,7 @@ def joined(parts: Iterable[Part], name: str, frame: Frame) -> Tensor:
     return torch.cat([getattr(part, name) for part in parts], frame.prompts - (name != "values"))
 
 
-def _notes(tally: Tally, parts: dict[int, Part]) -> list[str]:
+def _notes(tally: Accumulator, parts: dict[int, Part]) -> list[str]:
     """The items' notes: what is said of all as it is, else with the items' numbers; other figures are no other note."""
     found: dict[str, dict[str, list[int]]] = {}
     for number, part in parts.items():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from residscope.attribution.attribute import attribute
 from residscope.cache.positions import Positions
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Frame, Part, Tally, Told
+from residscope.many.accumulator import Accumulator, Frame, ItemFacts, Part
 from residscope.many.checkpoint import Store, check_question, read
 from residscope.many.fingerprint import mark, question, tokenizer_mark, what_differs
 from residscope.many.items import END, Items, opened
@@ -137,7 +137,7 @@ def attribute_many(
     if base.parts:
         source.check_anew()
     alone = processes.count == 1
-    own = base if alone else Tally(asked, base.keeps_values, base.frame)
+    own = base if alone else Accumulator(asked, base.keeps_values, base.frame)
     ask = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
     run = _Run(
         source,
@@ -158,9 +158,11 @@ def attribute_many(
     return result_of(whole)
 
 
-def _begun(resume: Resume, path: Path | None, asked: dict[str, str], keeps_values: bool, processes: Processes) -> Tally:
+def _begun(
+    resume: Resume, path: Path | None, asked: dict[str, str], keeps_values: bool, processes: Processes
+) -> Accumulator:
     """What is done already: the same in all processes."""
-    fresh = Tally(asked, keeps_values)
+    fresh = Accumulator(asked, keeps_values)
     if isinstance(resume, ManyAttribution | AttributionSummary):
         tally = resume._tally  # pyright: ignore[reportPrivateUsage]
         if tally is None:
@@ -175,7 +177,7 @@ def _begun(resume: Resume, path: Path | None, asked: dict[str, str], keeps_value
         return fresh
     Store(path)  # refused now, not after the work
 
-    def look() -> list[Tally]:
+    def look() -> list[Accumulator]:
         return [read(one, asked) for one in [path, *left_by_processes(path)] if one.exists()]
 
     base = fresh.joined(itertools.chain.from_iterable(processes.together(look)))
@@ -184,7 +186,7 @@ def _begun(resume: Resume, path: Path | None, asked: dict[str, str], keeps_value
     return base
 
 
-def _into_one(path: Path | None, whole: Tally, processes: Processes) -> None:
+def _into_one(path: Path | None, whole: Accumulator, processes: Processes) -> None:
     """Put what the processes have done into one file, and only then take theirs away."""
     if path is None:
         return
@@ -220,14 +222,14 @@ class _Run:
 
     source: Items
     make: Callable[[list[Any]], tuple[Frame, Part]]
-    base: Tally
-    own: Tally
+    base: Accumulator
+    own: Accumulator
     store: Store
     skip: bool
     numbers: range
     split: bool
 
-    def guarded(self, total: int | None, shown: bool) -> Tally:
+    def guarded(self, total: int | None, shown: bool) -> Accumulator:
         """Do what is not done, under a progress bar; whatever ends it early takes along what is done."""
         from tqdm.auto import tqdm
 
@@ -323,7 +325,7 @@ def _part(ask: Callable[..., Attribution], answers: Any, model: Any, holder: lis
         tensor.detach().cpu().clone()  # a view would keep all that it is a view of
         for tensor in (result.measured, result.constant, result.unexplained, result.values)
     )
-    told = Told(
+    told = ItemFacts(
         result.measured_from, result.own, result.tolerance, tuple(result.notes), mark(cache, model),
         tokenizer_mark(cache, model, answers),
     )  # fmt: skip

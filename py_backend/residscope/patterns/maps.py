@@ -16,9 +16,9 @@ from residscope.cache import positions
 from residscope.cache.head_names import name
 from residscope.cache.token_labels import mean_of_padded, token_texts
 from residscope.cache.view import CacheView
-from residscope.compute.torch_context import calm
+from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.patterns.weighting import MEANINGS, Maps
+from residscope.patterns.weighting import MEANINGS, WeightedAttention
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import Target, Weighting
 
@@ -171,7 +171,7 @@ def attention(
                 target = top_two(view, given) if answers is None else targets.resolve(answers)
                 goal = Goal(targets, target, positions.resolve(view, "last"))
                 said = targets.said + without_space(targets, target, goal.where, logits)
-            maps = Maps(view, weighting, whose, goal)
+            maps = WeightedAttention(view, weighting, whose, goal)
             values = _in_order(maps, wanted)
             notes = said + maps.notes + mean_of_padded(view, whose)
             names, texts, sources = [name(*head) for head in wanted], token_texts(view, whose), values.shape[-1]
@@ -186,12 +186,12 @@ def attention(
             meaning = MEANINGS[weighting]
             return Attention(values, names, texts, weighting, meaning, whose, notes, places, asked, view.model_name)
 
-        return calm(view.stream.device, found)
+        return in_torch_context(view.stream.device, found)
 
     return steadily(cache, model, looked, work)
 
 
-def _in_order(maps: Maps, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:
+def _in_order(maps: WeightedAttention, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:
     """The maps of heads of any layers; those of one layer are computed together."""
     import torch
 

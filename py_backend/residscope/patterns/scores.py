@@ -19,7 +19,7 @@ from residscope.compute.memo import UnknownError, key_of, size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import dots
-from residscope.compute.torch_context import calm
+from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.patterns import copying, detection
 from residscope.patterns.weighting import CELLS
@@ -158,7 +158,7 @@ def scores(
 
     def work() -> Scores:
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
-        return calm(view.stream.device, lambda: score_heads(view, score, view.check_prompt(prompt)))
+        return in_torch_context(view.stream.device, lambda: score_heads(view, score, view.check_prompt(prompt)))
 
     return steadily(cache, model, looked, work)
 

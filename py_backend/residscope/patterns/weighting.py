@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from residscope.attribution.goal import Goal
-from residscope.attribution.head_inputs import ALL, Reads, gated, read_names, reads, some_pattern, sources_of
+from residscope.attribution.head_inputs import ALL, HeadInputs, gated, read_names, reads, some_pattern, sources_of
 from residscope.attribution.head_split import adds_up, projects, unchecked
-from residscope.attribution.sources import Bringing, bringing_by, not_by_reading, rounding_in
+from residscope.attribution.sources import SourceContributions, bringing_by, not_by_reading, rounding_in
 from residscope.cache.finite import check_finite
 from residscope.cache.head_names import name
 from residscope.cache.norms import odd_final_norm
@@ -24,7 +24,7 @@ from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
 from residscope.compute.memo import size_of
 from residscope.compute.precision import working
-from residscope.compute.torch_context import alone
+from residscope.compute.torch_context import on_one_thread
 from residscope.errors import ResidscopeError
 from residscope.patterns.downsampling import Part, down_sampled
 from residscope.session.change_notes import cache_changed, changed, weights_changed
@@ -49,7 +49,7 @@ Weighted = Callable[[slice, slice], "Tensor"]
 
 
 @dataclass
-class Maps:
+class WeightedAttention:
     """Attention of heads, weighted one way, for one prompt or in the mean over prompts.
 
     Attributes:
@@ -102,7 +102,7 @@ class Maps:
         """The same down-sampled: the whole maps are never there, only a strip of them at a time."""
         import torch
 
-        return alone(
+        return on_one_thread(
             lambda: [
                 (some, torch.cat([down_sampled(strip, step, pool) for strip in strips], dim=1))
                 for some, strips in self._strips(layer, heads, part, STRIP, step)
@@ -130,7 +130,7 @@ class Maps:
         memo = self.view.memo.part("maps", self.weighting, self.prompt, goal)
         found: tuple[Tensor, list[str]] | tuple[()] | None = memo.get(layer)
         if found is None:
-            every = Maps(self.view, self.weighting, self.prompt, self.goal)
+            every = WeightedAttention(self.view, self.weighting, self.prompt, self.goal)
             try:
                 maps = torch.cat([some for _, some in every.small(layer, heads, part, 1)])
                 found = () if every._left else (maps, every.notes)  # what is left over is told of a head, not of all
@@ -245,7 +245,7 @@ class Maps:
 
     def _bringing(
         self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
-    ) -> Bringing:
+    ) -> SourceContributions:
         direction, divisor = self._goal.writes(prompts, layer, where)
         return bringing_by(self.view.only(prompts), where, direction, divisor, layer, heads)
 
@@ -259,7 +259,7 @@ class Maps:
             self._note([_CHANGED])
         return Lengths(read, W_O[list(heads)])
 
-    def _brought(self, found: Bringing, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
+    def _brought(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
         """What all sources bring to some destinations; that it adds up is checked on the way."""
         brought = found.part(heads, rows, columns)
         left = float((brought.sum(-1) - found.own[:, heads, rows]).abs().max())
@@ -299,7 +299,7 @@ class Lengths:
         W_O: What they write with.
     """
 
-    read: Reads
+    read: HeadInputs
     W_O: Float[Tensor, "head d_head d_model"]
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:

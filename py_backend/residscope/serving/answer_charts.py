@@ -13,7 +13,7 @@ from residscope.cache import positions
 from residscope.cache.head_names import name
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.serving.request_context import Scene
+from residscope.serving.request_context import RequestContext
 from residscope.terms import Position
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
@@ -25,7 +25,7 @@ _PER_PROMPT = 500_000
 """So many figures may travel with a mean, that a view can show what each prompt has."""
 
 
-def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers]:
+def attribution(scene: RequestContext, ask: Attribute) -> tuple[AttributionReply, Buffers]:
     """A decomposition."""
     import torch
 
@@ -86,7 +86,7 @@ def attribution(scene: Scene, ask: Attribute) -> tuple[AttributionReply, Buffers
     return reply, buffers
 
 
-def neurons(scene: Scene, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
+def neurons(scene: RequestContext, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
     """The strongest neurons of a layer, or of all."""
     view, targets = scene.view, scene.targets
     prompt = view.check_prompt(ask.prompt)

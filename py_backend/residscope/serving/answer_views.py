@@ -11,12 +11,12 @@ from residscope.cache import positions
 from residscope.cache.structure import named_layers
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
-from residscope.compute.torch_context import alone
+from residscope.compute.torch_context import on_one_thread
 from residscope.errors import ResidscopeError
 from residscope.patterns.downsampling import Part, down_sampled, is_triangle, triangle
 from residscope.patterns.scores import score_heads
-from residscope.patterns.weighting import Maps
-from residscope.serving.request_context import Scene
+from residscope.patterns.weighting import WeightedAttention
+from residscope.serving.request_context import RequestContext
 from residscope.session.change_notes import cache_changed
 from residscope.terms import Span, Weighting
 from residscope.wire.envelope import Buffers, float16, float32, int8, scaled
@@ -50,7 +50,7 @@ WIDE = 16_384
 """Maps of no more cells travel as float32: those of short prompts, and what one destination reads in a long one."""
 
 
-def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
+def attention(scene: RequestContext, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
     """One head's maps, or a part of them, and what its sources bring to the destination."""
     view, prompt = scene.view, scene.view.check_prompt(ask.prompt)
     part = Part.of(view.n_pos, ask.rows, ask.columns)
@@ -59,14 +59,14 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
     notes = cache_changed(view) + mean_of_padded(view, prompt)
 
     def add(weighting: Weighting, values: Tensor) -> None:
-        what, buffer = alone(lambda: _packed(weighting, values))
+        what, buffer = on_one_thread(lambda: _packed(weighting, values))
         parts.append(what)
         buffers.append(buffer)
 
-    def read(maps: Maps) -> Tensor:
+    def read(maps: WeightedAttention) -> Tensor:
         return maps.one(ask.layer, ask.head, part, ask.pool)
 
-    patterns, whole_prompt = Maps(view, "pattern", prompt), ask.rows is None and ask.columns is None
+    patterns, whole_prompt = WeightedAttention(view, "pattern", prompt), ask.rows is None and ask.columns is None
     add("pattern", read(patterns))
     if whole_prompt:
         where = positions.resolve(view, ask.position)
@@ -74,7 +74,7 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
             parts.append(AttentionBuffer("reads"))
             buffers.append(float32(patterns.reads(ask.layer, ask.head, where)))
     try:
-        maps = Maps(view, "contribution", prompt, scene.goal(ask.target, ask.position))
+        maps = WeightedAttention(view, "contribution", prompt, scene.goal(ask.target, ask.position))
         whole = None
         if view.n_pos <= ALWAYS or ask.weighting == "contribution":
             whole = read(maps)
@@ -89,7 +89,7 @@ def attention(scene: Scene, ask: ReadAttention) -> tuple[AttentionReply, Buffers
         notes.append(str(error))
     if ask.weighting == "value":
         try:
-            maps = Maps(view, "value", prompt)
+            maps = WeightedAttention(view, "value", prompt)
             add("value", read(maps))
             notes += [note for note in maps.notes if note not in notes]
         except ResidscopeError as error:
@@ -117,7 +117,7 @@ def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
     return AttentionBuffer(what, scale, False, below), buffer
 
 
-def _brings(maps: Maps, ask: ReadAttention, whole: Tensor | None) -> Tensor:
+def _brings(maps: WeightedAttention, ask: ReadAttention, whole: Tensor | None) -> Tensor:
     """What each source brings to the destination asked about; read off the whole map where that is there."""
     where = maps.goal.where if maps.goal else None
     if where is None:
@@ -128,7 +128,7 @@ def _brings(maps: Maps, ask: ReadAttention, whole: Tensor | None) -> Tensor:
     return maps.brings(ask.layer, ask.head, where)
 
 
-def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
+def thumbnails(scene: RequestContext, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
     """All heads of a layer in small."""
     import torch
 
@@ -142,7 +142,7 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
     try:
         found = maps.small(layer, range(_count(view, layer)), Part.of(view.n_pos), step)
         every = [(head, small) for heads, values in found for head, small in zip(heads, values, strict=True)]
-        for at, limit, figures in alone(lambda: [(head, *int8(small)) for head, small in every]):
+        for at, limit, figures in on_one_thread(lambda: [(head, *int8(small)) for head, small in every]):
             limits[at], cells[at] = limit, figures
     except ResidscopeError as error:
         refused = [str(error)]
@@ -150,7 +150,7 @@ def thumbnails(scene: Scene, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buff
     return ThumbnailsReply(layer, side, view.n_pos, limits, notes), [cells.numpy().tobytes()]
 
 
-def blend(scene: Scene, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
+def blend(scene: RequestContext, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
     """Many heads in one map, a layer at a time."""
     view = scene.view
     maps = scene.maps(ask.weighting, ask.target, ask.prompt)
@@ -184,14 +184,14 @@ def _count(view: CacheView, layer: int) -> int:
     return view.n_heads if pattern is None else int(pattern.shape[-3])
 
 
-def scores(scene: Scene, ask: ScoreHeads) -> tuple[ScoresReply, Buffers]:
+def scores(scene: RequestContext, ask: ScoreHeads) -> tuple[ScoresReply, Buffers]:
     """How much each head is of a known kind."""
     found = score_heads(scene.view, ask.score, scene.view.check_prompt(ask.prompt))
     reply = ScoresReply(ask.score, found.meaning, found.low, found.high, found.notes)
     return reply, [float32(found.values)]
 
 
-def position_rows(scene: Scene, ask: MapPositions) -> tuple[PositionsReply, Buffers]:
+def position_rows(scene: RequestContext, ask: MapPositions) -> tuple[PositionsReply, Buffers]:
     """Component × position."""
     prompt, target = scene.view.check_prompt(ask.prompt), scene.targets.resolve(ask.target)
     _check_each_once(ask.heads, "heads")
@@ -200,7 +200,7 @@ def position_rows(scene: Scene, ask: MapPositions) -> tuple[PositionsReply, Buff
     return reply, [float32(found.values), float32(found.own)]
 
 
-def token_lens(scene: Scene, ask: ReadTokenLens) -> TokenLensReply:
+def token_lens(scene: RequestContext, ask: ReadTokenLens) -> TokenLensReply:
     """A window of the token lens."""
     view, target = scene.view, ask.target
     if target.contrasts or target.direction is not None:  # without one there is no answer's rank

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from residscope.compute.progress import GivenUpError, Progress, listen
-from residscope.compute.switch_interval import brisk
+from residscope.compute.switch_interval import switching_often
 from residscope.errors import ResidscopeError
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ LAST = 0.15
 """Seconds that an interrupted caller waits for its work to end, before it goes on."""
 
 
-class Turns:
+class FairLock:
     """One piece of work at a time; a long one lets those between that wait for their turn."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Turns:
             self._lock.acquire()
 
 
-class Task:
+class Job:
     """One piece of work.
 
     Args:
@@ -77,7 +77,9 @@ class Task:
         total: Of so many; 0 where that is not known.
     """
 
-    def __init__(self, question: Hashable, work: Callable[[], Any], turns: Turns, wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, question: Hashable, work: Callable[[], Any], turns: FairLock, wanted: Callable[[], bool]
+    ) -> None:
         self.question = question
         self.done, self.total = 0, 0
         self._work, self._turns, self._wanted = work, turns, wanted
@@ -126,7 +128,7 @@ class Task:
     def _run(self) -> None:
         listen(self)
         try:
-            self._result = brisk(lambda: self._turns.mine(self._work))
+            self._result = switching_often(lambda: self._turns.mine(self._work))
         except BaseException as error:  # it is raised where the result is asked for
             self._error = error.with_traceback(None)  # its frames hold what was worked on
         finally:
@@ -134,7 +136,7 @@ class Task:
             del self._work, self._wanted  # they hold what is worked on
 
 
-class Work:
+class JobQueue:
     """Questions about one thing, answered one at a time.
 
     Args:
@@ -143,8 +145,8 @@ class Work:
 
     def __init__(self, wanted: Callable[[], bool]) -> None:
         self._wanted = wanted
-        self._turns = Turns()
-        self._tasks: dict[str, Task] = {}
+        self._turns = FairLock()
+        self._tasks: dict[str, Job] = {}
         self._lock = threading.Lock()  # questions come in on several threads
 
     def short(self, work: Callable[[], T]) -> T:
@@ -161,7 +163,7 @@ class Work:
         Raises:
             ResidscopeError: If it was given up; or what the work raised.
         """
-        id, tasks = uuid4().hex, list[Task]()
+        id, tasks = uuid4().hex, list[Job]()
         try:
             # In the list first: an interrupt before the name is bound would leave the work to itself.
             tasks.append(self._task(id, None, work))
@@ -201,7 +203,7 @@ class Work:
                 del self._tasks[id]
         return _result(task, "This was cancelled: nobody asked for it for a while. Ask again.")
 
-    def _task(self, id: str, question: Hashable, work: Callable[[], Any]) -> Task:
+    def _task(self, id: str, question: Hashable, work: Callable[[], Any]) -> Job:
         with self._lock:
             self._tasks = {other: task for other, task in self._tasks.items() if not task.forgotten}
             task = self._tasks.get(id)
@@ -209,7 +211,7 @@ class Work:
                 said = f"{MOST} long questions are being answered already: wait for one of them, or give one up."
                 raise ResidscopeError("busy", said)
             if task is None:
-                task = self._tasks[id] = Task(question, work, self._turns, self._wanted)
+                task = self._tasks[id] = Job(question, work, self._turns, self._wanted)
             elif task.question != question:
                 said = "Another question is still being answered under this id: ask this one under an id of its own."
                 raise ResidscopeError("protocol", said)
@@ -228,7 +230,7 @@ class Work:
             self.give_up(id)
 
 
-def _result(task: Task, otherwise: str) -> Any:
+def _result(task: Job, otherwise: str) -> Any:
     try:
         return task.result()
     except GivenUpError:

@@ -14,7 +14,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.compute.memo import UnknownError, key_of, size_of
-from residscope.patterns.weighting import Maps
+from residscope.patterns.weighting import WeightedAttention
 from residscope.terms import By, NormConvention, Position, Target, Weighting
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _KEPT = 16_000_000
 
 
 @dataclass(frozen=True)
-class Scene:
+class RequestContext:
     """A cache as it is now, and what answers about it need.
 
     Attributes:
@@ -71,7 +71,7 @@ class Scene:
                 self.view.memo.put(*key, value=found, size=size)
         return found
 
-    def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> Maps:
+    def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> WeightedAttention:
         """Attention, weighted one way."""
         goal = self.goal(target) if weighting == "contribution" else None
-        return Maps(self.view, weighting, self.view.check_prompt(prompt), goal)
+        return WeightedAttention(self.view, weighting, self.view.check_prompt(prompt), goal)

@@ -20,13 +20,13 @@ from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
 from residscope.compute.memo import UnknownError, key_of, size_of
 from residscope.compute.progress import Progress
-from residscope.compute.torch_context import calm
+from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.serving import answer_charts, answer_views
-from residscope.serving.jobs import Work
-from residscope.serving.request_context import Scene
+from residscope.serving.jobs import JobQueue
+from residscope.serving.request_context import RequestContext
 from residscope.session import answers
-from residscope.session.cache_reference import Hold
+from residscope.session.cache_reference import CacheReference
 from residscope.session.cache_summary import basics
 from residscope.session.change_notes import steady
 from residscope.session.change_tracking import TrackedCache, settings_of, track
@@ -106,7 +106,7 @@ class Service:
         attention_mask: Any = None,
         tight: bool = True,
     ) -> None:
-        self.hold = Hold(cache, model, logits, tight=tight)
+        self.hold = CacheReference(cache, model, logits, tight=tight)
         self.name, self.tokens, self.attention_mask = whole(name), tokens, attention_mask
         view = self.view()
         self._logits(view)  # refuses what is not this cache's
@@ -114,7 +114,7 @@ class Service:
         self._directions: dict[str, Any] = {}
         self._tracked = track(cache, model)
         # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
-        self._work = Work(self.hold.there)
+        self._work = JobQueue(self.hold.there)
         self._size: tuple[str | None, int] = (None, 0)  # bytes to read at most, in a state of the cache
 
     def view(self, counted: Padding = "found") -> CacheView:
@@ -235,7 +235,7 @@ class Service:
         view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
         del held  # long work must not keep the cache alive
         # Grad mode and autocast are the thread's: a subshell's thread has its own.
-        return calm(view.stream.device, lambda: self._reply(view, ask))
+        return in_torch_context(view.stream.device, lambda: self._reply(view, ask))
 
     def _takes_long(self, ask: AnyRequest) -> bool:
         return ask.takes_long == "always" or (ask.takes_long == "large caches" and self._large())
@@ -317,8 +317,8 @@ class Service:
             points=view.points(),
         )
 
-    def _scene(self, view: CacheView) -> Scene:
-        return Scene(self.targets(view), self._logits(view))
+    def _scene(self, view: CacheView) -> RequestContext:
+        return RequestContext(self.targets(view), self._logits(view))
 
     def _once(
         self, view: CacheView, ask: AnyRequest, make: Callable[[], tuple[AnyReply, Buffers]]

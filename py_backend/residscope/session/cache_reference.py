@@ -18,7 +18,7 @@ _GIVEN = "The {} that was given with this cache is not in memory any more: call 
 _LOST: Any = object()
 
 
-class Held(NamedTuple):
+class Referenced(NamedTuple):
     """A cache, and what was given with it."""
 
     cache: Any
@@ -26,7 +26,7 @@ class Held(NamedTuple):
     logits: Any = None
 
 
-class Hold:
+class CacheReference:
     """Holds a cache, and the model and logits that were given with it, firmly at first.
 
     Args:
@@ -38,10 +38,10 @@ class Hold:
 
     def __init__(self, cache: Any, model: Any = None, logits: Any = None, *, tight: bool = True) -> None:
         self._ways = [_way(part) for part in (cache, model, logits)]
-        self._firm: Held | None = Held(cache, model, logits) if tight else None
+        self._firm: Referenced | None = Referenced(cache, model, logits) if tight else None
         self._released = False
 
-    def get(self) -> Held:
+    def get(self) -> Referenced:
         """What is held.
 
         Raises:
@@ -56,7 +56,7 @@ class Hold:
         for part, sentence in zip(parts, (GONE, _GIVEN.format("model"), _GIVEN.format("output")), strict=True):
             if part is _LOST:
                 raise ResidscopeError("gone", sentence)
-        return Held(*parts)
+        return Referenced(*parts)
 
     def there(self) -> bool:
         """Whether it is in memory, and not let go of."""

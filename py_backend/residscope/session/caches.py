@@ -6,7 +6,7 @@ from typing import Any
 
 from residscope.base.legible import legible
 from residscope.session.cache_summary import said
-from residscope.session.discovery import known_as, search
+from residscope.session.discovery import search, variable_name
 
 
 def caches() -> dict[str, Any]:
@@ -32,4 +32,4 @@ class _Caches(dict[str, Any]):
 
 def name_of(cache: Any) -> str:
     """The name by which the user knows `cache`; "cache" where it has none (or there is no notebook)."""
-    return known_as(cache) or "cache"
+    return variable_name(cache) or "cache"

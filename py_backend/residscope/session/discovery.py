@@ -110,7 +110,7 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
     return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_LEFT_OUT] * full)
 
 
-def known_as(cache: Any) -> str | None:
+def variable_name(cache: Any) -> str | None:
     """The name by which the user knows `cache`; None where it has none (or there is no notebook)."""
     return next(ways_to(cache), None)
 

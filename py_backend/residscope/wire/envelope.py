@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from residscope.base.legible import whole
-from residscope.compute.switch_interval import brisk
+from residscope.compute.switch_interval import switching_often
 from residscope.errors import ResidscopeError
 from residscope.wire.protocol import MOST_OF_ID, Answer, AnyReply, Failure, Question
 from residscope.wire.refusals import refusal
@@ -54,7 +54,7 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
             raise ResidscopeError("protocol", _NO_ID)
         with _reading:
             question = msgspec.convert(message, Question)
-        said, buffers = brisk(lambda: reply(question))
+        said, buffers = switching_often(lambda: reply(question))
         # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
         return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
     except ResidscopeError as error:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from residscope.compute import switch_interval as room
-from residscope.compute.switch_interval import AFTER, TURN, brisk
+from residscope.compute.switch_interval import AFTER, TURN, switching_often
 
 
 @pytest.fixture(autouse=True)
@@ -35,19 +35,19 @@ def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
 
     def twice() -> None:
         meanwhile()
-        brisk(lambda: None)
+        switching_often(lambda: None)
         meanwhile()
 
-    brisk(twice)
+    switching_often(twice)
     assert sys.getswitchinterval() == pytest.approx(AFTER)
-    brisk(meanwhile)
+    switching_often(meanwhile)
     wait()
     assert sys.getswitchinterval() == usual
 
 
 def test_after_a_failure_too(usual):
     with pytest.raises(ZeroDivisionError):
-        brisk(lambda: 1 / 0)
+        switching_often(lambda: 1 / 0)
     wait()
     assert sys.getswitchinterval() == usual
 
@@ -64,20 +64,20 @@ def test_after_an_interrupt_as_soon_as_it_is_set(usual, monkeypatch, nth):
 
     monkeypatch.setattr(sys, "setswitchinterval", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        brisk(lambda: None)
+        switching_often(lambda: None)
     wait()
     assert sys.getswitchinterval() == usual
 
 
 def test_the_users_own_stays():
-    brisk(lambda: sys.setswitchinterval(0.25))
+    switching_often(lambda: sys.setswitchinterval(0.25))
     wait()
     assert sys.getswitchinterval() == 0.25
 
 
 def test_a_shorter_one_is_left():
     sys.setswitchinterval(1e-6)
-    assert brisk(sys.getswitchinterval) == pytest.approx(1e-6)
+    assert switching_often(sys.getswitchinterval) == pytest.approx(1e-6)
     wait()
     assert sys.getswitchinterval() == pytest.approx(1e-6)
 
@@ -90,4 +90,4 @@ def test_a_forked_child_has_the_usual_one(usual):
             os._exit(0 if sys.getswitchinterval() == usual else 1)
         return child
 
-    assert os.waitpid(brisk(fork), 0)[1] == 0
+    assert os.waitpid(switching_often(fork), 0)[1] == 0
