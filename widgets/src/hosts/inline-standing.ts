@@ -6,7 +6,7 @@ import type { Store } from "../state/store";
 import { hostOf } from "../ui/theme";
 import { type Client, SILENCE_MS } from "../wire/client";
 
-const GONE = "was lost when its kernel restarted or ended. The last picture stays. Run the cell again.";
+const GONE = "was lost when the kernel restarted or ended. The last picture stays. Run the cell again.";
 const UNANSWERED =
   "is not answered for: its kernel was restarted, or runs a long cell. If it was restarted, run the cell again. The last picture stays.";
 
