@@ -23,7 +23,7 @@ from residscope.export.snapshot import opening
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
 import tiny
 
-MIME = "application/vnd.residscope.hosts.panel+json"
+MIME = "application/vnd.residscope.panel+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 CALL = "window.hacked=true"

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
 import hostile
 import tiny
 
-MIME = "application/vnd.residscope.hosts.panel+json"
+MIME = "application/vnd.residscope.panel+json"
 Open = Callable[[residscope.Panel], Page]
 
 
