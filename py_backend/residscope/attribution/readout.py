@@ -103,7 +103,7 @@ class Readout:
         held: bool = True,
     ) -> None:
         self.view, self.positions = view, positions
-        self.structure = Structure(view)  # as most models are; what the cache shows otherwise is found in `fit`
+        self.structure = Structure(view)  # as most models are; what the cache shows otherwise is found in `reconcile`
         self.directions, self.offset = directions, offset
         self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
         count = view.n_pos if positions is None else 1

@@ -86,8 +86,6 @@ class Targets:
         if is_array(answers):
             if (kind := unreadable(answers)) is not None:
                 raise ResidscopeError("answers", f"The answers were given as a {kind}: give plain numbers.")
-            if (kind := unreadable(answers)) is not None:
-                raise ResidscopeError("answers", f"The answers were given as a {kind}: give plain numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
                 return self._direction(answers.detach())

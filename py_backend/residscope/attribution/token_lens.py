@@ -55,7 +55,7 @@ class TokenLens:
         answer_probability: `[point, position]`, that of the answer (of the likeliest, where a prompt has several);
             None where there is no answer token (a direction).
         rank: `[point, position]`, the answer's rank, 1 being the likeliest token; in the mean over prompts the median
-            of the prompts' ranks (of two the better one).
+            of the prompts' ranks (of an even number, the better of the middle two).
         norm: Whether the final norm's scale is held (`"frozen"`) or `"recomputed"` at each point.
         notes: What a reader of the figures should know, in sentences.
     """
@@ -291,8 +291,8 @@ class Reader:
 
     Attributes:
         view: The cache.
-        norm: Whether the scale is held.
-        rows: So many rows of logits fit the budget.
+        norm: The convention of the final norm's scale.
+        rows: How many rows of logits are computed at once.
     """
 
     def __init__(self, view: CacheView, norm: NormConvention) -> None:

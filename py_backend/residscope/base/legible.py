@@ -1,6 +1,6 @@
 """Text from outside (names, tokens), made fit to be shown: it hides nothing, covers nothing, turns nothing around it.
 
-The page's side does the same in `widgets/src/legible.ts`; both are held to `tests/texts/shown.json`.
+The page's side does the same in `widgets/src/base/legible.ts`; both are held to `tests/texts/shown.json`.
 """
 
 from __future__ import annotations

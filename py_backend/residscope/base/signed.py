@@ -1,6 +1,6 @@
 """How figures are written, in logits: with a sign, to as many decimals as the one farthest from zero needs.
 
-The page's side does the same in `widgets/src/format.ts`; both are held to `tests/texts/figures.json`.
+The page's side does the same in `widgets/src/base/format.ts`; both are held to `tests/texts/figures.json`.
 """
 
 from __future__ import annotations

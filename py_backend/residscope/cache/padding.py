@@ -10,8 +10,8 @@ Everything that asks for a prompt's last token, its first one, or its real posit
    and before the first real token there is one token again and again, or rows that read everything alike or nothing,
    so that packed texts are not padding. Sharp attention rounds to exactly 0, too: of each layer and head it is counted
    how often it does so among the real tokens. Where that many zeros could be chance, they are no evidence, and a note
-   says that they could be either. Where one prompt of the batch shows a mask, there was one for all: the other prompts
-   are real from end to end.
+   says that they could be either. Where one prompt of the batch shows a mask, the batch was run with one: prompts in
+   which it hides nothing are real from end to end.
 3. Runs of the padding token at an end, and ids. A padding token that is neither end of text nor BOS is padding. Where
    it is the end of text, too: if some prompt ends without it, no prompt has one of its own, and all of it is padding;
    if one prompt ends with exactly one, each has one of its own; if all end with two or more, all of it is padding,

@@ -182,7 +182,7 @@ class CacheView:
         return self.take(self.get(name), positions)
 
     def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
-        """The same as it is, for what takes it in its own precision (`products.dots`)."""
+        """The same as it is, for what takes it in its own precision (`projection.dots`)."""
         return self.pick(self.get(name), positions)
 
     def take(

@@ -2,8 +2,8 @@
 
 Activations are told by metadata alone: which tensors there are, and how often PyTorch says that each was written to.
 Weights also by some figures of each (`samples`), since optimizers write past PyTorch's count; and by what the layers
-make of them (`layers`). Nothing is kept alive: tensors are known by their addresses, and a weak reference tells when
-one goes, since its address may be another's a moment later.
+make of them (`layer_state`). Nothing is kept alive: tensors are known by their addresses, and a weak reference tells
+when one goes, since its address may be another's a moment later.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import type { AttentionBuffer, ReadAttention } from "../../wire/protocol.gen";
 export type Pool = "peak" | "mean";
 export type Maps = Partial<Record<Weighting, Float32Array>>;
 
-/** A part of a head's maps. */
 /** What a token reads, or what reads it. */
 export type Direction = "reads" | "read-by";
+/** A part of a head's maps. */
 export interface Pane extends Frame {
   maps: Maps;
 }
