@@ -130,6 +130,8 @@ def value(client: BlockingKernelClient, expression: str) -> Any:
     while True:
         reply = client.get_shell_msg(timeout=60)
         if reply["parent_header"].get("msg_id") == id:
+            if reply["content"]["status"] == "aborted":  # the kernel still drops what was sent before an interrupt
+                return value(client, expression)
             it = reply["content"]["user_expressions"]["it"]
             assert it["status"] == "ok", it
             return json.loads(json.dumps(it["data"]["application/json"]["it"]))

@@ -251,6 +251,8 @@ def tested(works: dict[str, list[Mutant]], workers: int, revision: str | None) -
             tasks: list[Any] = []
             for module, mutants in works.items():
                 own = sorted((file for file in MODULES[module] if file in took), key=took.__getitem__)
+                if not own:
+                    raise RuntimeError(f"No test of {module} passes without any mutant: nothing can be told.")
                 tasks += [(mutant, own, 4 * sum(map(took.__getitem__, own)) + 30) for mutant in mutants]
             yield from ended(tasks)
         finally:
@@ -328,7 +330,19 @@ def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
             try:
                 import pytest
 
-                quiet = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-rfE"]
+                quiet = [
+                    "-W",
+                    "default",
+                    "-x",
+                    "-q",
+                    "--no-header",
+                    "--tb=no",
+                    "-p",
+                    "no:cacheprovider",
+                    "-p",
+                    "no:xdist",
+                    "-rfE",
+                ]
                 code = int(pytest.main([*quiet, *files]))
                 sys.stdout.flush()
             finally:
