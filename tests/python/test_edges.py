@@ -544,6 +544,30 @@ def test_beside_a_position_map_stands_the_models_own_figure_at_each_position(run
     np.testing.assert_allclose(own, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("prompt", [0, 1, 2])
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_where_logits_are_given_a_position_map_of_one_prompt_has_that_prompts_own_figures(run, by, prompt):
+    _, logits, cache = run
+    held = {name: t for name, t in cache.items() if name not in ("unembed.hook_out", "hook_unembed")}
+    service = Service(type(cache)(held, cache.model), logits=logits)
+    ask = MapPositions(by, service.targets().resolve(ANSWERS), prompt, heads=FALLING if by == "head" else [])
+    answer, distractor = ANSWERS[prompt]
+    own = np.frombuffer(service.reply(ask)[1][1], "f4")
+    np.testing.assert_allclose(own, logits[prompt, :, answer] - logits[prompt, :, distractor], atol=1e-6)
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 1, 2])
+@pytest.mark.parametrize("given", [False, True], ids=["cached", "given"])
+def test_what_is_suggested_are_probabilities_and_in_the_mean_their_mean(run, given, prompt):
+    _, logits, cache = run
+    service = Service(cache, logits=logits if given else None)
+    found = service.reply(Suggest(prompt, k=64))[0].predictions
+    each = logits[:, -1].softmax(-1)
+    true = (each.mean(0) if prompt is None else each[prompt]).tolist()
+    assert [one.probability for one in found] == pytest.approx([true[one.token.id] for one in found], rel=1e-4)
+    assert [one.probability for one in found] == pytest.approx(sorted(true, reverse=True), rel=1e-4)
+
+
 @pytest.mark.parametrize("head", ["L0H4", "L0H99", "L3H0"])
 def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
     service = Service(run[2])
