@@ -135,6 +135,15 @@ def test_the_lens(result, prompt):
         assert (band.hoverinfo, band.fill) == ("skip", "toself")
 
 
+def test_the_lens_of_an_answer_each_spreads_with_the_constants(cache):
+    lens = residscope.attribute(cache, torch.tensor([[5, 6], [7, 8], [9, 10]]), by="accumulated")
+    assert float(lens.constant.std()) > 0.01
+    band = lens.to_plotly().data[0]
+    spread = (lens.values + lens.constant).std(1)
+    count = len(spread)
+    np.testing.assert_allclose((np.array(band.y[:count]) - band.y[count:][::-1]) / 2, spread, rtol=1e-4)
+
+
 def test_layers_as_bars(result):
     layers = result("layer")
     figure = layers.to_plotly(prompt=0)
