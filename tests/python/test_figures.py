@@ -327,6 +327,16 @@ def test_a_map_that_is_zero_behind_its_first_position_has_a_scale(result):
     assert colours(replace(layers, values=values).to_plotly(prompt=0))[1:3] == (-3, 3)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_cell_beyond_the_colours_bears_a_dot_on_either_side(result, sign):
+    layers = result("layer", position="all")
+    values = torch.ones_like(layers.values)
+    values[1, :, 0] = 9 * sign
+    [map] = replace(layers, values=values).to_plotly(prompt=0).data
+    dots = [(row, at) for row, texts in enumerate(map.text or []) for at, dot in enumerate(texts) if dot == "•"]
+    assert dots == [(1, 0)]
+
+
 def test_of_a_single_prompt_no_mean_is_spoken_of(result):
     lens = result("accumulated")
     columns = {name: getattr(lens, name)[:1] for name in ("measured", "constant", "unexplained")}
