@@ -232,6 +232,7 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
     ("change", "said"),
     [
         ({"by": "layer"}, 'was made with `by="head"`, not `by="layer"`'),
+        ({"norm": "recomputed"}, 'was made with `norm="frozen"`, not `norm="recomputed"`'),
         ({"position": 3}, 'was made with `position="last"`, not `position=3`'),
         ({"answers": ("w5", "w7")}, r'answers=\("w5", "w6"\)`, not `answers=\("w5", "w7"\)'),
         ({"answers": torch.zeros(24)}, r"not `answers=array\[24\]"),
@@ -243,14 +244,16 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
 def test_what_is_resumed_must_fit(pairs, change, said, tmp_path):
     path = tmp_path / "kept.npz"
     caches = [cache for cache, _ in pairs]
-    many(caches[:2], answers=ANSWERS, resume=path)
+    same: dict[str, Any] = {"answers": ANSWERS, "resume": path}
+    same |= {"by": "accumulated"} if "norm" in change else {}  # only a lens has another one
+    many(caches[:2], **same)
     if "model" in change:
         other = tiny.boot("native", compatible=True) if change["model"] == "compatible" else tiny.boot("native-rms")
         caches = [*caches[:2], many_worker.item(other, 2)[0]]
         change = {}
     before = path.read_bytes()
     with pytest.raises(ResidscopeError, match=said):
-        many(caches, **{"answers": ANSWERS, "resume": path} | change)
+        many(caches, **same | change)
     if change:
         assert path.read_bytes() == before
 
