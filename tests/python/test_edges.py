@@ -188,6 +188,15 @@ def test_what_is_read_at_a_position_is_the_row_of_the_cached_pattern(run, positi
     assert rows["brings"].sum() == pytest.approx(float(worth), abs=1e-5)
 
 
+def test_in_the_mean_of_prompts_that_end_apart_each_is_read_at_its_own_end(run):
+    mask = torch.tensor([[1] * 7, [1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0]])
+    service = Service(run[2], attention_mask=mask)
+    reply, buffers = service.reply(ReadAttention(1, 2, service.targets().resolve(ANSWERS), None, "last"))
+    brings = buffers[[part.what for part in reply.parts].index("brings")]
+    own = residscope.attribute(run[2], ANSWERS, by="source", heads=["1.2"], position=[6, 3, 5])
+    np.testing.assert_allclose(np.frombuffer(brings, "f4"), own.values[:, 0].mean(-1), atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neuron", "source"])
 @pytest.mark.parametrize(
     "position", [0, -7, torch.tensor(0), [0, 0, 0], [6, 3, 0], torch.tensor([-1, -4, -7]), (0, 6, 3)], ids=str
