@@ -20,6 +20,8 @@ from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.serving.service import Service
 from residscope.session import change_notes
+from residscope.session.cache_summary import row
+from residscope.session.change_tracking import track
 from residscope.wire.protocol import Answer, Attribute, WriteCode
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -438,6 +440,8 @@ def test_another_model_is_not_called_changed_weights(run):
     notes = residscope.attribute(cache, ANSWERS, model=other).notes
     assert not any(SAID in note for note in notes)
     assert any(OTHER in note for note in notes)
+    assert row(cache, ["cache"], track(cache, other)).weights_changed
+    assert not row(cache, ["cache"], track(cache)).weights_changed
     _train(other)
     assert any(SAID in note for note in residscope.attribute(cache, ANSWERS, model=other).notes)
     assert residscope.attribute(cache, ANSWERS).notes == []

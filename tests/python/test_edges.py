@@ -188,6 +188,15 @@ def test_what_is_read_at_a_position_is_the_row_of_the_cached_pattern(run, positi
     assert rows["brings"].sum() == pytest.approx(float(worth), abs=1e-5)
 
 
+def test_in_the_mean_of_prompts_that_end_apart_each_is_read_at_its_own_end(run):
+    mask = torch.tensor([[1] * 7, [1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0]])
+    service = Service(run[2], attention_mask=mask)
+    reply, buffers = service.reply(ReadAttention(1, 2, service.targets().resolve(ANSWERS), None, "last"))
+    brings = buffers[[part.what for part in reply.parts].index("brings")]
+    own = residscope.attribute(run[2], ANSWERS, by="source", heads=["1.2"], position=[6, 3, 5])
+    np.testing.assert_allclose(np.frombuffer(brings, "f4"), own.values[:, 0].mean(-1), atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neuron", "source"])
 @pytest.mark.parametrize(
     "position", [0, -7, torch.tensor(0), [0, 0, 0], [6, 3, 0], torch.tensor([-1, -4, -7]), (0, 6, 3)], ids=str
@@ -542,6 +551,30 @@ def test_beside_a_position_map_stands_the_models_own_figure_at_each_position(run
     first, second = (logits[torch.arange(3), :, ANSWERS[:, which]] for which in (0, 1))
     expected = (first - second).mean(0) if prompt is None else (first - second)[prompt]
     np.testing.assert_allclose(own, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [0, 1, 2])
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_where_logits_are_given_a_position_map_of_one_prompt_has_that_prompts_own_figures(run, by, prompt):
+    _, logits, cache = run
+    held = {name: t for name, t in cache.items() if name not in ("unembed.hook_out", "hook_unembed")}
+    service = Service(type(cache)(held, cache.model), logits=logits)
+    ask = MapPositions(by, service.targets().resolve(ANSWERS), prompt, heads=FALLING if by == "head" else [])
+    answer, distractor = ANSWERS[prompt]
+    own = np.frombuffer(service.reply(ask)[1][1], "f4")
+    np.testing.assert_allclose(own, logits[prompt, :, answer] - logits[prompt, :, distractor], atol=1e-6)
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 1, 2])
+@pytest.mark.parametrize("given", [False, True], ids=["cached", "given"])
+def test_what_is_suggested_are_probabilities_and_in_the_mean_their_mean(run, given, prompt):
+    _, logits, cache = run
+    service = Service(cache, logits=logits if given else None)
+    found = service.reply(Suggest(prompt, k=64))[0].predictions
+    each = logits[:, -1].softmax(-1)
+    true = (each.mean(0) if prompt is None else each[prompt]).tolist()
+    assert [one.probability for one in found] == pytest.approx([true[one.token.id] for one in found], rel=1e-4)
+    assert [one.probability for one in found] == pytest.approx(sorted(true, reverse=True), rel=1e-4)
 
 
 @pytest.mark.parametrize("head", ["L0H4", "L0H99", "L3H0"])

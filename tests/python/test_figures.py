@@ -135,6 +135,15 @@ def test_the_lens(result, prompt):
         assert (band.hoverinfo, band.fill) == ("skip", "toself")
 
 
+def test_the_lens_of_an_answer_each_spreads_with_the_constants(cache):
+    lens = residscope.attribute(cache, torch.tensor([[5, 6], [7, 8], [9, 10]]), by="accumulated")
+    assert float(lens.constant.std()) > 0.01
+    band = lens.to_plotly().data[0]
+    spread = (lens.values + lens.constant).std(1)
+    count = len(spread)
+    np.testing.assert_allclose((np.array(band.y[:count]) - band.y[count:][::-1]) / 2, spread, rtol=1e-4)
+
+
 def test_layers_as_bars(result):
     layers = result("layer")
     figure = layers.to_plotly(prompt=0)
@@ -316,6 +325,16 @@ def test_a_map_that_is_zero_behind_its_first_position_has_a_scale(result):
     values = torch.zeros_like(layers.values)
     values[1, :, 0] = -3
     assert colours(replace(layers, values=values).to_plotly(prompt=0))[1:3] == (-3, 3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_cell_beyond_the_colours_bears_a_dot_on_either_side(result, sign):
+    layers = result("layer", position="all")
+    values = torch.ones_like(layers.values)
+    values[1, :, 0] = 9 * sign
+    [map] = replace(layers, values=values).to_plotly(prompt=0).data
+    dots = [(row, at) for row, texts in enumerate(map.text or []) for at, dot in enumerate(texts) if dot == "•"]
+    assert dots == [(1, 0)]
 
 
 def test_of_a_single_prompt_no_mean_is_spoken_of(result):

@@ -232,6 +232,7 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
     ("change", "said"),
     [
         ({"by": "layer"}, 'was made with `by="head"`, not `by="layer"`'),
+        ({"norm": "recomputed"}, 'was made with `norm="frozen"`, not `norm="recomputed"`'),
         ({"position": 3}, 'was made with `position="last"`, not `position=3`'),
         ({"answers": ("w5", "w7")}, r'answers=\("w5", "w6"\)`, not `answers=\("w5", "w7"\)'),
         ({"answers": torch.zeros(24)}, r"not `answers=array\[24\]"),
@@ -243,14 +244,16 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
 def test_what_is_resumed_must_fit(pairs, change, said, tmp_path):
     path = tmp_path / "kept.npz"
     caches = [cache for cache, _ in pairs]
-    many(caches[:2], answers=ANSWERS, resume=path)
+    same: dict[str, Any] = {"answers": ANSWERS, "resume": path}
+    same |= {"by": "accumulated"} if "norm" in change else {}  # only a lens has another one
+    many(caches[:2], **same)
     if "model" in change:
         other = tiny.boot("native", compatible=True) if change["model"] == "compatible" else tiny.boot("native-rms")
         caches = [*caches[:2], many_worker.item(other, 2)[0]]
         change = {}
     before = path.read_bytes()
     with pytest.raises(ResidscopeError, match=said):
-        many(caches, **{"answers": ANSWERS, "resume": path} | change)
+        many(caches, **same | change)
     if change:
         assert path.read_bytes() == before
 
@@ -495,9 +498,9 @@ def test_a_file_says_what_was_left_out(pairs, tmp_path):
     assert read(path, {}).skipped == found.skipped
 
 
-@pytest.mark.parametrize("keep", ["values", "summary"])
-def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, monkeypatch):
-    """Two processes, one after the other here: the second has what the first has done."""
+@pytest.fixture
+def two(monkeypatch):
+    """`attribute_many` in two processes, one after the other here: the second has what the first has done."""
     from residscope.many.processes import Processes
 
     done: list[Any] = []
@@ -506,12 +509,19 @@ def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, monkeypatc
         done.append(work())
         return list(done)
 
+    def whole(items, **options):
+        ranks = [SimpleNamespace(num_processes=2, process_index=rank) for rank in range(2)]
+        return [many(items, accelerator=rank, **options) for rank in ranks][-1]
+
     monkeypatch.setattr(Processes, "together", together)
+    return whole
+
+
+@pytest.mark.parametrize("keep", ["values", "summary"])
+def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, two):
     bad = [(pairs[0][0], "no word"), (pairs[1][0], "nothing"), (pairs[2][0], "none")]
     items = [pairs[0], bad[0], bad[1], pairs[2], pairs[4], bad[2]]
-    for rank in range(2):
-        accelerator = SimpleNamespace(num_processes=2, process_index=rank)
-        whole = many(items, accelerator=accelerator, on_error="skip", keep=keep)
+    whole = two(items, on_error="skip", keep=keep)
     alone = many(items, on_error="skip", keep=keep)
     assert whole.items == alone.items == [0, 3, 3, 3, 4, 4]
     assert whole.skipped == alone.skipped
@@ -520,6 +530,14 @@ def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, monkeypatc
     assert whole.notes == alone.notes
     close(whole.mean(), alone.mean())
     close(whole.std(), alone.std())
+
+
+def test_a_process_that_goes_on_and_leaves_all_out_tells_it_too(pairs, two):
+    items = [pairs[0], (pairs[1][0], "no word"), pairs[2], (pairs[3][0], "nothing")]
+    with pytest.raises(ResidscopeError) as stopped:
+        many(items)
+    whole = two(items, on_error="skip", resume=stopped.value.partial)  # the second has the bad ones alone
+    assert (whole.items, list(whole.skipped)) == ([0, 2, 2, 2], [1, 3])
 
 
 def test_two_processes(model, tmp_path):

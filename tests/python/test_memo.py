@@ -158,6 +158,11 @@ def test_a_view_is_answered_from_memory_only_while_that_is_true():
     assert answer(plain) is first
     assert answer(Service(cache)) is first  # another view of the same cache
     assert answer(padded) != first  # read one token earlier
+    masked = answer(Service(cache, attention_mask=torch.ones_like(tokens).index_fill(1, torch.tensor([6]), 0)))
+    torch.testing.assert_close(  # as it is told, not as another view was answered
+        torch.frombuffer(bytearray(masked), dtype=torch.float32),
+        residscope.attribute(cache, 5, position=5).mean(),
+    )
     cache["blocks.1.attn.hook_z"].mul_(2)
     assert answer(plain) != first
     with torch.inference_mode():

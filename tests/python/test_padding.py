@@ -359,6 +359,28 @@ def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
         assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
 
 
+@pytest.mark.parametrize(("side", "real"), [("right", [0, 1, 2]), ("left", [2, 3, 4])])
+def test_a_mean_with_padding_at_one_side_says_so_and_where_all_is_real_does_not(model, side, real):
+    mask = [[1] * 5, [1, 1, 1, 0, 0] if side == "right" else [0, 0, 1, 1, 1]]
+    cache = run(model, [[1, 5, 6, 7, 8], [9, 10, 11, 12, 13]], attention_mask=torch.tensor(mask))[1]
+    service = Service(cache, attention_mask=mask)
+    ask = {"kind": "positions", "by": "layer", "target": TARGET}
+
+    def told(notes):
+        return sum("1 of 2 prompts are padded: at some positions" in note for note in notes)
+
+    for prompt in (None, 0, 1):
+        found = [
+            residscope.attention(cache, "1.1", prompt=prompt, attention_mask=mask).notes,
+            residscope.token_lens(cache, 11, prompt=prompt, attention_mask=mask).notes,
+            service.answer({"id": "1", "ask": ask | {"prompt": prompt}})[0]["reply"]["notes"],
+        ]
+        assert [told(notes) for notes in found] == [prompt is None] * 3
+    for at in range(5):
+        notes = residscope.token_lens(cache, 11, positions=at, attention_mask=mask).notes
+        assert told(notes) == (at not in real)
+
+
 @pytest.mark.parametrize("kind", ["list", "numpy", "bool", "batch"])
 def test_a_mask_is_taken_as_people_hold_it(model, kind):
     logits, cache = run(model, [[5, 6, 7, 8], [9, 10, 11, 12]])

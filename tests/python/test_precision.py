@@ -162,6 +162,22 @@ def test_what_float8_is_too_coarse_for_is_said_to_be_that(llama, kind, off):
             assert untrue not in found
 
 
+@pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
+def test_logits_given_in_bfloat16_are_rounded_and_no_note_calls_that_more(llama, by):
+    model, cache = llama
+    logits = cache["unembed.hook_out"].bfloat16()
+    found = residscope.attribute(cache, ANSWERS, by=by, logits=logits)
+    own = logits[:, -1].float().gather(1, ANSWERS)
+    torch.testing.assert_close(found.measured, own[:, 0] - own[:, 1], atol=1e-6, rtol=0)
+    assert 1e-3 < found.unexplained.abs().max() <= found.tolerance  # more than float32 would explain
+    assert found.notes == []
+    edited = dict(cache.items())
+    edited["blocks.1.attn.hook_z"] = 2 * edited["blocks.1.attn.hook_z"]
+    del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
+    broken = residscope.attribute(ActivationCache(edited, model), ANSWERS, logits=logits)
+    assert any("arises in layer 1:" in note for note in broken.notes)  # what is more than that is still told
+
+
 def test_rounding_is_claimed_only_where_every_place_was_compared(llama):
     model, cache = llama
     # The layer is named where the stream around it was cached …

@@ -66,6 +66,15 @@ def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(pa
     torch.testing.assert_close(residscope.scores(padded, score).values, expected.mean(0), atol=1e-6, rtol=1e-5)
 
 
+def test_the_scale_of_entropy_ends_where_the_longest_real_prompt_is_read_evenly():
+    with torch.no_grad():
+        cache = tiny.boot("llama").run_with_cache(torch.tensor([[1, 5, 6, 7, 8, 0, 0], [1, 9, 10, 0, 0, 0, 0]]))[1]
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0]])
+    assert residscope.scores(cache, "entropy", attention_mask=mask).high == math.log2(5)
+    assert residscope.scores(cache, "entropy", 1, attention_mask=mask).high == math.log2(3)
+    assert residscope.scores(cache, "entropy").high == math.log2(5)  # by what was taken for padding
+
+
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
     """Its whole way, on one prompt of the demo model: tokens, cache, layers and heads."""
     tokens = ioi.tokens[2]

@@ -123,6 +123,17 @@ def test_of_several_answers_the_likeliest_counts_and_a_direction_has_none():
     assert own.to_frame().loc["final_post", 6] == own.tokens[0][0][0]
 
 
+def test_of_answer_sets_of_unequal_size_each_prompts_own_counts_and_no_other_token():
+    _, logits, cache = tiny.run(tiny.boot("llama"))
+    order = logits[:, -1].argsort()  # of each prompt, the least likely token first
+    answers = [{int(order[0, 0]), int(order[0, 1])}, {int(order[1, 0])}, {int(order[2, 0])}]
+    assert all(0 not in ids for ids in answers)  # so that token 0 is likelier than what is asked for
+    result = residscope.token_lens(cache, [(ids, 3) for ids in answers], points="final_post", positions=-1)
+    likeliest = logits[:, -1].softmax(-1)[range(3), [order[0, 1], order[1, 0], order[2, 0]]]
+    assert float(result.answer_probability) == pytest.approx(float(likeliest.mean()), rel=1e-3, abs=0)
+    assert int(result.rank) == 64  # the median of 63, 64 and 64
+
+
 def test_weights_in_half_precision_are_widened_some_columns_at_a_time(monkeypatch):
     model = copy.deepcopy(tiny.boot("gpt2")).bfloat16()
     _, logits, cache = tiny.run(model)

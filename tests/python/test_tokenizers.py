@@ -171,6 +171,22 @@ def test_a_word_at_the_start_of_a_line_is_not_noted(ioi):
     assert not said(residscope.attribute(cache, ("Mary", "John"), by="layer").notes)
 
 
+def test_of_two_tokens_with_one_embedding_neither_is_taken_for_the_one_that_was_read():
+    model = copy.deepcopy(tiny.boot("llama"))
+    with torch.no_grad():
+        weight = model.embed.original_component.weight
+        weight[40] = weight[6]
+    for row, known in (([1, 5, 6, 7], False), ([1, 5, 40, 7], False), ([1, 5, 8, 7], True)):
+        with torch.no_grad():
+            cache = model.run_with_cache(torch.tensor([row]))[1]
+        held = type(cache)({name: t for name, t in cache.items() if name != "embed.hook_in"}, model)
+        said = [f"w{id}" if id > 2 else "<s>" for id in row] if known else ["0", "1", "2", "3"]
+        assert residscope.attention(held, "1.1", prompt=0).tokens == said
+        if not known:
+            with pytest.raises(ResidscopeError, match="pass `tokens=`"):
+                residscope.scores(held, "duplicate")
+
+
 # --- tokenizers of other kinds ---------------------------------------------------------------------------------------
 LETTERS = "".join(chr(48 + i) for i in range(tiny.VOCAB))
 

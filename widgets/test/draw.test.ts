@@ -1,7 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { visible } from "../src/base/format";
 import { bars, lensX, percent } from "../src/draw/axis";
 import { divergingRgb, limitOf, sequentialRgb } from "../src/draw/colours";
+import { paintBrings } from "../src/draw/contributions";
 import { half } from "../src/wire/half";
 
 describe("half floats", () => {
@@ -35,6 +36,21 @@ describe("colours", () => {
     expect(sequentialRgb(2, theme)).toEqual(sequentialRgb(1, theme));
   });
   it("take the largest absolute value as their limit", () => expect(limitOf([0.5, -2, NaN, Infinity])).toBe(2));
+});
+
+describe("bars of what sources bring", () => {
+  it("are the tallest that fall on a pixel, up for what adds and down for what takes away", () => {
+    const canvas = document.createElement("canvas");
+    const fillRect = vi.fn();
+    vi.spyOn(canvas, "getContext").mockReturnValue({ scale: vi.fn(), fillRect } as unknown as RenderingContext);
+    paintBrings(canvas, Float32Array.of(-3, 1, 0, 0, 2, -1, -0.5, -4), 4, 4, 22, "light");
+    expect(fillRect.mock.calls).toEqual([
+      [0, 10.5, 4, 1], // zero
+      [0, 11, 1, 7.5],
+      [2, 6, 1, 5],
+      [3, 11, 1, 10],
+    ]);
+  });
 });
 
 describe("axis", () => {

@@ -1,7 +1,9 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { figuresOf } from "../src/views/prompts/prompt-figures";
 import { textOf } from "../src/views/prompts/prompt-texts";
+import { attributionOf } from "./made";
 import { all, key, open, text } from "./open";
 
 const SHAPE = { layers: 2, heads: 2, positions: 3, prompts: 200 };
@@ -77,6 +79,17 @@ describe("spread over prompts", () => {
       ),
     );
   });
+});
+
+it("the whole spreads as its rows with each prompt's own constant", () => {
+  const data = attributionOf([2], { by: "accumulated", labels: ["final_post"], prompts: 2, constant: 12 }, [
+    Math.SQRT2,
+  ]);
+  data.perPrompt = Float32Array.of(1, 3);
+  data.constants = Float32Array.of(10, 14);
+  const figures = figuresOf(data, null, 2);
+  expect([figures?.mean, figures?.each]).toEqual([14, Float32Array.of(11, 17)]);
+  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // 3 to either side of 14; of the rows alone √2
 });
 
 describe("a prompt's text", () => {

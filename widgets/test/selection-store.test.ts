@@ -292,6 +292,14 @@ describe("Esc", () => {
     store.undo();
     expect(store.sentence.value).toEqual(["Nothing to bring back: Esc has let nothing go."]);
   });
+  it("lets the first layer go, and it comes back", () => {
+    const store = storeOf(FOUR, [1, 2, 3, 4]);
+    store.toggleLayer(0);
+    store.escape(false, true);
+    expect(store.layer.value).toBeNull();
+    store.undo();
+    expect([store.layer.value, store.sentence.value]).toEqual([0, ["Back: layer 0."]]);
+  });
   it("lets a locked token go from the strip only, and nothing else with it", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
     store.togglePosition(0);

@@ -206,8 +206,8 @@ class Accumulator:
             self.question, self.keeps_values, self.frame, dict(self.skipped), dict(self.parts), self.spread
         )
         for other in others:
+            whole.skipped |= other.skipped
             if other.frame is None:
-                whole.skipped |= other.skipped
                 continue
             if whole.frame is not None:
                 whole.frame.check(other.frame)
@@ -220,7 +220,6 @@ class Accumulator:
                 )
             whole.frame = other.frame
             whole._parts |= other.parts
-            whole.skipped |= other.skipped
             spreads = [spread for spread in (whole._spread, other.spread) if spread is not None]
             whole._spread = spreads[0].with_(spreads[1]) if len(spreads) == 2 else next(iter(spreads), None)
         whole.skipped = {number: why for number, why in whole.skipped.items() if number not in whole._parts}
