@@ -35,12 +35,12 @@ def small(request):
 
 
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
-@pytest.mark.parametrize("position", ["last", 2, None], ids=str)
+@pytest.mark.parametrize("position", ["last", 2, "all"], ids=str)
 def test_rows_and_constant_are_the_models_own_logits(small, by, position):
     _, _, logits, cache = small
     one = torch.arange(3)
     own = logits[one, :, ANSWERS[:, 0]] - logits[one, :, ANSWERS[:, 1]]
-    own = own[:, {"last": -1, 2: 2, None: slice(None)}[position]]
+    own = own[:, {"last": -1, 2: 2, "all": slice(None)}[position]]
     for given in (None, logits):
         result = residscope.attribute(cache, ANSWERS, by=by, position=position, logits=given)
         explained = (result.values[-1] if by == "accumulated" else result.values.sum(0)) + result.constant

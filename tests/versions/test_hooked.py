@@ -10,7 +10,7 @@ import torch
 
 import residscope
 
-POSITIONS = {"last": -1, 2: 2, -3: -3, None: slice(None)}
+POSITIONS = {"last": -1, 2: 2, -3: -3, "all": slice(None)}
 every = pytest.mark.parametrize("structure", hooked.STRUCTURES)
 
 
@@ -67,7 +67,7 @@ def test_heads_and_bias_of_a_layer_are_its_attention_row(structure):
 
 
 @pytest.mark.parametrize("structure", ["LN", "gated-grouped", "grouped-ungrouped", "gemma2", "attn-only"])
-@pytest.mark.parametrize("position", ["last", None])
+@pytest.mark.parametrize("position", ["last", "all"])
 def test_what_the_sources_bring_is_in_sum_what_the_head_is_worth(structure, position):
     _, cache = hooked.run(structure)
     heads = residscope.attribute(cache, hooked.ANSWERS, position=position).grid
