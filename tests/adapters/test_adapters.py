@@ -66,7 +66,7 @@ def test_quantised_by_bitsandbytes(wide, bits):
         cache = model.run_with_cache(TOKENS)[1]
     if bits == 8:  # it quantises what it reads, too: no linear map
         for figure in FIGURES.values():
-            with pytest.raises(ResidscopeError, match="no linear map"):
+            with pytest.raises(ResidscopeError, match="not a linear map"):
                 figure(cache)
         return
     v = cache["blocks.1.attn.hook_v"].float()[:, :, 0]  # [prompt, source, d_head]; head 1 reads group 0
