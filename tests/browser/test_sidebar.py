@@ -251,7 +251,8 @@ def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_run
     assert len(asked()) <= 2 + 4 + 4  # its neighbours, the strongest
     cell(view, "L0H1").hover()
     small.until(asked, lambda heads: {"L0H1", "L1H1", "L0H2"} <= set(heads))
-    assert len(asked()) == len(set(asked()))
+    heads = asked()  # once: more may be asked for meanwhile
+    assert len(heads) == len(set(heads))
 
 
 def test_heads_are_asked_for_ahead_also_where_the_kernel_was_busy_without_a_cell(lab: Lab) -> None:
