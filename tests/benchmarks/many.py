@@ -116,7 +116,7 @@ def measured(work: str, prompts: int) -> dict[str, float]:
     do = {"many": many, "neurons": neurons, "hold": hold}[work]
     do(2 * BATCH)
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted again
     start, spent = time.perf_counter(), 0.0
     count = do(prompts)
     return {"seconds": time.perf_counter() - start, "runs": spent, "extra": resident("VmHWM") - before, "rows": count}

@@ -16,6 +16,6 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Begin anew, where the system can."""
+    """Begin again, where the system can."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")

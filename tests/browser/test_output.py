@@ -271,7 +271,7 @@ def test_a_notice_is_in_sight_wherever_the_panel_is_scrolled_and_moves_and_cover
             output.silent = True
         else:
             output.refused["tokens"] = REFUSAL
-        # As where Python has described the cache anew: all is asked again, and nobody has touched a control.
+        # As where Python has described the cache again: all is asked again, and nobody has touched a control.
         output.page.evaluate("() => window.emit('change:facts')")
         expect(notice).to_have_count(1, timeout=FOLLOWS)
         expect(notice).to_contain_text("Waiting for the kernel" if what == "waiting" else "holds no residual stream")

@@ -22,7 +22,7 @@ from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
             "Read it again",
         ),
     ],
-    ids=["bound anew", "changed in place", "weights"],
+    ids=["bound again", "changed in place", "weights"],
 )
 def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
     small: Lab, code: str, words: str, label: str

@@ -420,14 +420,14 @@ describe("silence", () => {
     reply(0, "a");
     await flush();
     expect([a(), b(), client.unanswered.value, client.heard.value]).toEqual(["there", "waits", false, 1]);
-    vi.advanceTimersByTime(SILENCE_MS); // of the other one, counted anew
+    vi.advanceTimersByTime(SILENCE_MS); // of the other one, counted again
     expect(texts(sent).slice(4)).toEqual(["b"]);
     reply(1, "b");
     vi.advanceTimersByTime(3 * SILENCE_MS);
     expect([sent.length, client.unanswered.value]).toEqual([5, false]);
   });
 
-  it("is counted from the first question, and anew from each word of the kernel", () => {
+  it("is counted from the first question, and again from each word of the kernel", () => {
     const { sent, client, deliver } = silent();
     void client.ask({ kind: "check", text: "a" });
     vi.advanceTimersByTime(SILENCE_MS / 2);

@@ -152,8 +152,8 @@ export class KernelLink implements Link {
   // --- the kernel's signals -----------------------------------------------------------------------------------------
   #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
-    // Every run of a kernel has a session of its own. A restart by another page, or by a console, is told by nothing
-    // else.
+    // Every run of a kernel has a session of its own. Nothing else tells of a restart by another page or
+    // by a console.
     const run = message.header.session;
     const another = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;
@@ -194,7 +194,7 @@ export class KernelLink implements Link {
   }
 
   #onConnection(kernel: Kernel.IKernelConnection, status: Kernel.ConnectionStatus): void {
-    // What was on the way when the network dropped may be lost: attached anew, it is asked again.
+    // What was on the way when the network dropped may be lost: attached again, it is asked again.
     if (status === "connected" && this.#dropped && this.state.peek().kind !== "refused") void this.#attach(kernel);
     this.#dropped = status !== "connected";
   }

@@ -70,7 +70,7 @@ export class JupyterPlaces implements Places {
     return this.#open.has(path);
   }
 
-  /** Detaches from the kernel at a path; asked for again, it is attached anew. */
+  /** Detaches from the kernel at a path; asked for again, it is attached again. */
   forget(path: string): void {
     const known = this.#known.get(path);
     this.#known.delete(path);

@@ -207,7 +207,7 @@ export class Connection {
     else this.#fail(trouble);
   }
 
-  /** Questions were left unanswered: interrupted, or taken away. Attached anew, they are asked again. */
+  /** Questions were left unanswered: interrupted, or taken away. Attached again, they are asked again. */
   #fail(trouble: unknown): void {
     const again = this.#failed;
     this.#failed = true;

@@ -260,7 +260,7 @@ describe("asking", () => {
     for (const code of kernel.codes) expect(code).toMatch(/^[\n\x20-\x7e]+$/);
   });
 
-  it("attaches anew when a request was interrupted, and has it asked again", async () => {
+  it("attaches again when a request was interrupted, and has it asked again", async () => {
     kernel.script = [[]];
     events.length = 0;
     ask("a");

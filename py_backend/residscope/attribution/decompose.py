@@ -66,9 +66,7 @@ class Query:
         _check(self.by, self.norm, self.layers, self.heads)
 
 
-def decompose(
-    view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None, checked: Checked | None = None
-) -> Attribution:
+def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
     """Decompose a target.
 
     Args:
@@ -76,7 +74,6 @@ def decompose(
         targets: Resolves targets in it.
         query: What is asked.
         logits: The model's output `[batch, pos, d_vocab]`, where it was given.
-        checked: What is known of the layers' heads already.
 
     Raises:
         ResidscopeError: If something that is needed was not cached, or is not finite.
@@ -89,7 +86,7 @@ def decompose(
     measured = model_value(readout, targets, target, logits)
     constant = readout.functional.constant + measured.bent
     if by == "source":
-        brought = _sources(readout, query.heads, None if measured.value is None else measured.value - constant, checked)
+        brought = _sources(readout, query.heads, None if measured.value is None else measured.value - constant)
         said = brought.notes + without_space(targets, target, where, logits)
         return replace(brought, notes=said, target=target, model=view.model_name)
     wanted = components.wanted_layers(view, query.layers) if by == "neuron" else []
@@ -137,12 +134,12 @@ def decompose(
     )
 
 
-def _sources(readout: Readout, heads: Any, own: Tensor | None, checked: Checked | None) -> Attribution:
+def _sources(readout: Readout, heads: Any, own: Tensor | None) -> Attribution:
     """What heads bring from each source; measured against what they are worth by their `z`."""
     view = readout.view
     wanted = wanted_heads(view, heads)
     layers = sorted({layer for layer, _ in wanted})
-    said = changed(view) + check_split(view, layers, checked or Checked(), lambda: (readout, own))
+    said = changed(view) + check_split(view, layers, Checked(), lambda: (readout, own))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # a figure that is none leaves none in its sum

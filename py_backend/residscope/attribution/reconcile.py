@@ -52,7 +52,7 @@ def reconcile(
     """Rows that add up to the goal, and the structure they are made from.
 
     Most models are as most models are, and then this is one comparison. Where it fails, the structure is read off the
-    cache layer by layer, and the rows are made anew.
+    cache layer by layer, and the rows are made again.
 
     Args:
         readout: The way to the target.

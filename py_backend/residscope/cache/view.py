@@ -434,7 +434,7 @@ class CacheView:
             return None
         return (
             f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`, or past "
-            "keys): they are counted anew."
+            "keys): they are counted again."
         )
 
     def missing(self) -> list[str]:

@@ -1,7 +1,7 @@
 """How requests get their turns beside a cell that computes in pure Python.
 
 PyTorch lets go of the interpreter's lock in each operation, and so does ipykernel at each step of a message. A loop in
-pure Python takes the lock, and gives it back only after Python's switch interval of 5 ms, each time anew: a request of
+pure Python takes the lock, and gives it back only after Python's switch interval of 5 ms, each time again: a request of
 200 operations, which computes for 10 ms, was seen to take from 70 ms to 30 s. So the interval is shortened while a
 request is answered, and for a moment after it, in which the answer travels and the next click may come. The interval is
 the process's; it only matters to the user's cell while another thread wants to go on.

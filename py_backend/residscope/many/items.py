@@ -62,7 +62,7 @@ class Items:
                 return item
             del item  # before the next one is made
 
-    def check_anew(self) -> None:
+    def check_again(self) -> None:
         """Refuse a generator that has begun already: the items that are done would be skipped a second time."""
         if inspect.isgenerator(self._items) and inspect.getgeneratorstate(self._items) != inspect.GEN_CREATED:
             raise ResidscopeError(

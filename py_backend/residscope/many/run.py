@@ -135,7 +135,7 @@ def attribute_many(
     path = Path(fspath(resume)).expanduser() if isinstance(resume, str | PathLike) else None
     base = _begun(resume, path, asked, keep == "values", processes)
     if base.parts:
-        source.check_anew()
+        source.check_again()
     alone = processes.count == 1
     own = base if alone else Accumulator(asked, base.keeps_values, base.frame)
     ask = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)

@@ -62,7 +62,7 @@ _MOMENT = 0.05
 
 
 def steady(look: Callable[[bool], TrackedCache], make: Callable[[], T], looked: TrackedCache | None = None) -> T:
-    """What `make` makes of a cache that stays as it is meanwhile; where it does not, it is made anew.
+    """What `make` makes of a cache that stays as it is meanwhile; where it does not, it is made again.
 
     Args:
         look: Compares the cache, and its model's weights, with what they were; by their counters alone where it is told

@@ -19,6 +19,7 @@ import {
   type Tab,
   type Weighting,
 } from "../state/store";
+import type { Position } from "../state/target";
 import { isSet } from "../state/target";
 import { Client, type Transport } from "../wire/client";
 import type { CacheFacts, Target } from "../wire/protocol.gen";
@@ -27,7 +28,7 @@ import type { CacheFacts, Target } from "../wire/protocol.gen";
 export interface Traits {
   cache_name: string;
   prompt: number | null;
-  position: number | "last";
+  position: Position;
   heads: string[];
   norm: Norm;
   wire_target: Target;
@@ -39,7 +40,7 @@ export interface Traits {
   score: Score | null;
   tab: Tab;
   padding: Padding;
-  /** What the cache is; asked for anew all the same. */
+  /** What the cache is; asked for again all the same. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
 }

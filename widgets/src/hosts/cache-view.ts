@@ -191,7 +191,7 @@ export class Inspection {
     }
   }
 
-  /** It was bound anew since it was listed: what stands under its name now is meant. */
+  /** It was bound again since it was listed: what stands under its name now is meant. */
   async #takeSuccessor(row: CacheRow): Promise<void> {
     await this.caches.refresh();
     const now = this.caches.named(this.name);

@@ -1,4 +1,4 @@
-// The caches of one kernel, listed anew when a cell has ended.
+// The caches of one kernel, listed again when a cell has ended.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { Client, RequestFailed } from "../wire/client";

@@ -296,7 +296,7 @@ export class Sidebar {
     if (!this.#current.peek()?.focus()) this.#root.querySelector<HTMLElement>("select")?.focus();
   }
 
-  /** A notebook was renamed: what was at its old path is looked at anew. */
+  /** A notebook was renamed: what was at its old path is looked at again. */
   drop(path: string): void {
     const part = this.#parts.get(path);
     if (!part) return;

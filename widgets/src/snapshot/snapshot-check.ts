@@ -3,6 +3,7 @@
 import * as v from "valibot";
 import { parseHead } from "../base/format";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
+import type { Position } from "../state/target";
 import { NOTHING } from "../state/target";
 import type { Ask } from "../wire/client";
 import { fits as isReplyTo } from "../wire/fits";
@@ -153,7 +154,7 @@ function read(value: unknown): Snapshot {
 }
 
 /** Whether there is such a position; the last is always there. */
-const isPosition = (at: number | "last", positions: number): boolean => at === "last" || isIndex(at, positions);
+const isPosition = (at: Position, positions: number): boolean => at === "last" || isIndex(at, positions);
 
 /** Whether a request is about what is selected. */
 function isOf(

@@ -54,7 +54,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   const now = <T>(body: () => T): T => untracked(body);
 
   watch(signal, () => {
-    void store.source.value; // a renamed or exchanged cache is described anew
+    void store.source.value; // a renamed or exchanged cache is described again
     now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
   });
 

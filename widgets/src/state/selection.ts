@@ -7,7 +7,6 @@ import type { CacheRow, Shown, Target } from "../wire/protocol.gen";
 import {
   type Norm,
   type Padding,
-  type Position,
   type Presentation,
   type Ranking,
   type Score,
@@ -17,7 +16,7 @@ import {
   type Tab,
   type Weighting,
 } from "./store";
-import { isSet, NOTHING } from "./target";
+import { isSet, NOTHING, type Position } from "./target";
 
 export interface Selection {
   prompt: number | null;

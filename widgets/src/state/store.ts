@@ -15,7 +15,7 @@ import type {
   Target,
   TokenLabel,
 } from "../wire/protocol.gen";
-import { isSet, NOTHING, quantity } from "./target";
+import { isSet, NOTHING, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type Norm = "frozen" | "recomputed";
@@ -26,8 +26,6 @@ export type Tab = NonNullable<Shown["tab"]>;
 /** What folds in the narrow layout. */
 export const SECTIONS = ["ranking", "views"] as const;
 export type Section = (typeof SECTIONS)[number];
-/** Where a target is read: an index, or each prompt's last real token. */
-export type Position = NonNullable<Shown["position"]>;
 export type Padding = NonNullable<Shown["padding"]>;
 export type Score = ScoresReply["score"];
 /** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */

@@ -1,6 +1,9 @@
 // What is attributed, seen and edited from one prompt or from all of them. Pure functions over the wire's Target.
 import { quoted, visible } from "../base/format";
-import type { Contrast, Target, Token } from "../wire/protocol.gen";
+import type { Contrast, Shown, Target, Token } from "../wire/protocol.gen";
+
+/** Where a target is read: an index, or each prompt's last real token. */
+export type Position = NonNullable<Shown["position"]>;
 
 export type Side = "answer" | "distractor";
 

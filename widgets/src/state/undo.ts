@@ -3,6 +3,7 @@ import { batch, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { parseHead, quoted } from "../base/format";
 import { UNDO } from "../base/keys";
 import type { Sentence } from "../base/sentence";
+import type { Position } from "./target";
 
 /** What one Esc let go. */
 interface LetGo {
@@ -15,7 +16,7 @@ interface LetGo {
 interface Selected {
   readonly heads: Signal<string[]>;
   readonly preview: Signal<string | null>;
-  readonly position: Signal<number | "last">;
+  readonly position: Signal<Position>;
   readonly layer: Signal<number | null>;
   readonly ranking: Signal<"heads" | "neurons">;
   readonly sentence: Signal<Sentence | null>;

@@ -4,7 +4,8 @@
 
 import { parseHead } from "../../base/format";
 import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
-import type { Position, Store, Weighting } from "../../state/store";
+import type { Store, Weighting } from "../../state/store";
+import type { Position } from "../../state/target";
 import { targetKey } from "../../state/target";
 import { type Client, float32, RequestFailed, type Result, words16 } from "../../wire/client";
 import { halves } from "../../wire/half";

@@ -43,7 +43,7 @@ export function mountThumbnails(
   );
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
-  // Built when it is first looked at, anew for another shape.
+  // Built when it is first looked at, again for another shape.
   const shape = computed(() =>
     inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null,
   );

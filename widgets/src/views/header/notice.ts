@@ -37,7 +37,7 @@ export function mountNotice(
   });
   let pause: AbortController | null = null;
   watch(signal, () => {
-    // Every answer starts the patience anew.
+    // Every answer starts the patience again.
     void client.heard.value;
     pause?.abort();
     pause = null;
