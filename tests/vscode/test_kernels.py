@@ -166,7 +166,7 @@ def test_during_the_first_cell_it_is_waited_for(code: Code, looks: str) -> None:
     toolbar = code.page.locator(".notebook-toolbar-container")
     expect(toolbar.get_by_role("button", name="Interrupt").first).to_be_visible(timeout=FOLLOWS)
     link = code.open_sidebar().locator(".rs-part:not([hidden]) .rs-link")
-    expect(link).to_contain_text("Waiting for the cell that runs", timeout=FOLLOWS)
+    expect(link).to_contain_text("Waiting for the running cell", timeout=FOLLOWS)
     end()
     expect(code.caches).to_have_count(1, timeout=FOLLOWS)
 

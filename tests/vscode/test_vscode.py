@@ -85,7 +85,7 @@ def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
     stop.touch()
     code.until(code.runs, lambda runs: runs.running == 0)
     # The cell that ran again has bound another cache to the name.
-    expect(standing(view)).to_contain_text("another cache now", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("now another cache", timeout=FOLLOWS)
     stop.unlink()
 
 

@@ -98,7 +98,7 @@ const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] =
         ...everything(POSITIONS),
         step: 1,
         maps: { pattern, contribution: numbers(POSITIONS ** 2) },
-        brings: numbers(POSITIONS),
+        sourceContributions: numbers(POSITIONS),
       })),
     },
     marks: [".cells > rect", 2 * POSITIONS ** 2],

@@ -26,7 +26,7 @@ const OFFERS: Offers = {
       ...everything(1),
       step: 1,
       maps: { pattern: Float32Array.of(1) },
-      brings: null,
+      sourceContributions: null,
     })),
   },
   positions: {
@@ -426,7 +426,7 @@ describe("the menu", () => {
   ])("gives the browser a %s file, of its kind, and says so", async (format, type, content) => {
     const { take, saved } = taking(full());
     expect(await take(format, "layers")).toEqual({
-      said: `cache-Mary-John-prompt0-layers.${format} given to the browser to save`,
+      message: `cache-Mary-John-prompt0-layers.${format} given to the browser to save`,
     });
     expect([saved.map(({ name }) => name), saved[0]?.blob.type]).toEqual([
       [`cache-Mary-John-prompt0-layers.${format}`],
@@ -450,7 +450,7 @@ describe("the menu", () => {
   it("says that VS Code has it, there", async () => {
     document.body.dataset["vscodeThemeKind"] = "vscode-dark";
     expect(await taking(full()).take("csv", "lens")).toEqual({
-      said: "cache-Mary-John-prompt0-lens.csv given to VS Code to save",
+      message: "cache-Mary-John-prompt0-lens.csv given to VS Code to save",
     });
   });
   it("says what a host that saves by itself did", async () => {
@@ -470,7 +470,7 @@ describe("the menu", () => {
       store[name].value = 1;
       const { take, saved, asked } = taking(store);
       await expect(take("csv", "layers")).rejects.toThrow(
-        "The kernel is still computing what is selected. Take the picture when it is there.",
+        "The kernel is still computing the selected picture. Export it when it is drawn.",
       );
       void take("code", "layers").catch(() => undefined);
       expect([saved, asked.length]).toEqual([[], 1]);
@@ -478,7 +478,7 @@ describe("the menu", () => {
   );
   it("takes nothing that is not there any more", async () => {
     await expect(taking(full()).take("svg", "positions")).rejects.toThrow(
-      "This picture is not there yet, or not any more.",
+      "This picture is not drawn yet, or is no longer drawn.",
     );
   });
 
@@ -522,7 +522,7 @@ describe("the menu", () => {
     ]);
     answer({ kind: "code", code: "x = 1" });
     expect(await done).toEqual({
-      said: "The browser does not let this page use the clipboard. Copy the code by hand:",
+      message: "The browser does not let this page use the clipboard. Copy the code by hand:",
       byHand: "x = 1",
     });
   });
@@ -564,7 +564,7 @@ describe("the menu", () => {
     expect(asked.map(({ ask }) => ask.kind)).toEqual(["page"]);
     const bytes = new TextEncoder().encode("..<p>é</p>..");
     answer({ kind: "page", name }, [new DataView(bytes.buffer as ArrayBuffer, 2, bytes.length - 4)]);
-    expect(await done).toEqual({ said: `${file} given to the browser to save` });
+    expect(await done).toEqual({ message: `${file} given to the browser to save` });
     expect([saved[0]?.name, saved[0]?.blob.type, await saved[0]?.blob.text()]).toEqual([file, "text/html", "<p>é</p>"]);
   });
   it("says that no page came, and that one was stopped", async () => {
@@ -575,7 +575,7 @@ describe("the menu", () => {
     const stopped = page();
     answer({ kind: "working", done: 1, total: 2 });
     stopPage(client);
-    expect([await stopped, saved]).toEqual([{ said: "Stopped: no page was made." }, []]);
+    expect([await stopped, saved]).toEqual([{ message: "Stopped: no page was made." }, []]);
   });
 });
 

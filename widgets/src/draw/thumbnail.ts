@@ -1,4 +1,4 @@
-// Paints a head's attention in small: one pixel a cell, the browser enlarges it.
+// Paints a thumbnail of a head's attention: one pixel for each cell; the browser enlarges it.
 import type { Rgb } from "./colours";
 import { isEmpty } from "./matrix";
 

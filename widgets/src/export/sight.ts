@@ -1,4 +1,4 @@
-// What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
+// The pictures on screen, as plain data, and the words that all their captions share.
 
 import { parseHead, plural, visible } from "../base/format";
 import { shown } from "../base/legible";
@@ -9,7 +9,7 @@ import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, label, shared } from "../state/target";
 import { offered, type Picture, type Setting, type Valued } from "./pictures";
 
-/** A picture, and what the menu calls it. */
+/** A picture on screen, and its title in the menu. */
 export interface Sight {
   title: string;
   picture: Picture;
@@ -26,11 +26,11 @@ export function inSight(store: Store): Sight[] {
   const sights: Sight[] = [];
   const facts = store.facts.value;
   if (!facts) return sights;
-  // What was refused for this selection is not there, though an earlier one's may still be kept.
+  // A refused picture is not on screen, though the store may still have the data of an earlier selection.
   const kept = <T>(lane: string, data: T | null): T | null => (store.problems.value.has(lane) ? null : data);
   const lens = kept("lens", store.lens.value);
   if (lens) {
-    // As the chart draws it: with the constant, so that its end is the quantity itself.
+    // With the constant, as in the chart, so that the last point is the target itself.
     const points = valued(lens).map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
     sights.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
   }
@@ -120,7 +120,7 @@ export function settingOf(store: Store): Setting {
   };
 }
 
-/** What files are called: the cache, the target, the prompt. */
+/** The parts of a file name: the cache, the target, the prompt. */
 export function fileParts(store: Store): string[] {
   const target = store.target.value;
   const prompts = store.facts.value?.prompts ?? 1;

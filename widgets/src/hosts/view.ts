@@ -1,4 +1,4 @@
-// One view in a place of its own: how things stand with its kernel, and the cache that is looked at.
+// A view in the main area: the state of its link, and the cache it shows.
 
 import { element } from "../base/lifetime";
 import { dress } from "../ui/theme";

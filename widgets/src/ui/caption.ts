@@ -1,5 +1,4 @@
-// The line above a view below the charts: what is shown and how it is meant, and a chip for what the kernel adds to
-// that.
+// The caption of a view below the charts: what it shows and how to read it, and a chip with the kernel's notes.
 import { html, nothing, render } from "lit-html";
 import { fitted } from "../base/legible";
 import { watch } from "../base/lifetime";
@@ -30,7 +29,7 @@ export function mountCaption(
   });
 }
 
-/** A refusal, in the place of the picture. */
+/** Shows why there is no picture, in the place of the picture. */
 export function mountTrouble(
   node: HTMLElement,
   picture: HTMLElement,

@@ -1,4 +1,4 @@
-// In the narrow layout a section folds to its title; what is folded stays so.
+// In the narrow layout a section can be folded to its title, and stays folded.
 import { element, watch } from "../base/lifetime";
 import type { Section, Store } from "../state/store";
 

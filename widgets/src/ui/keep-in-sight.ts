@@ -1,6 +1,6 @@
-// The line of the sentence stays in view while the panel is scrolled: by its style, where the box that scrolls is known
-// to the browser. An output of VS Code is moved from outside its page, others stand in boxes of their own: there a
-// notice is moved to the first line that is seen, for as long as there is one.
+// Keeps the sentence line in view while the panel scrolls. CSS (`position: sticky`) does this where the browser scrolls the
+// panel itself. VS Code scrolls an output from outside its page, and other hosts put it into boxes of their own: there a
+// notice is moved to the first visible line, as long as there is one.
 import { child } from "../base/lifetime";
 
 const STEPS = Array.from({ length: 101 }, (_, i) => i / 100);

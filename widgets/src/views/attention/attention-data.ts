@@ -26,7 +26,7 @@ export interface Attention extends Pane {
   /** How much of each source the destination that was asked for reads; in the mean over prompts, each prompt's own. */
   reads: Float32Array | null;
   /** What each source brings there. */
-  brings: Float32Array | null;
+  sourceContributions: Float32Array | null;
   /** That destination, where it was locked; null is the last. */
   locked: number | null;
   notes: string[];
@@ -235,7 +235,7 @@ function attentionOf(result: Result<"attention">, position: Position = "last"): 
     ...paneOf(result),
     size: positions,
     reads: row("reads"),
-    brings: row("brings"),
+    sourceContributions: row("brings"),
     locked: position === "last" ? null : position,
     notes,
   };

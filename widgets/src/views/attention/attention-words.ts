@@ -11,15 +11,15 @@ import { length, written } from "./attention-scale";
 const destination = (store: Store, q: number): string => `${quoted(store.tokenName(q))} (destination ${q})`;
 const source = (store: Store, k: number): string => `${quoted(store.tokenName(k))} (source ${k})`;
 
-/** The destination whose row `brings` is: that of the last picture until the new one's has come. */
+/** The destination whose row `sourceContributions` is: that of the last picture until the new one's has come. */
 export function ownDestination({ locked }: Attention, store: Store): number | null {
   return locked ?? store.lastPosition.value;
 }
 
 /** What source k brings at destination q: in float32 where that is the destination that was asked for. */
 export function contributionAt(attention: Attention, pane: Pane, store: Store, q: number, k: number): number | null {
-  const { brings } = attention;
-  if (brings && q === ownDestination(attention, store)) return brings[k] ?? null;
+  const { sourceContributions } = attention;
+  if (sourceContributions && q === ownDestination(attention, store)) return sourceContributions[k] ?? null;
   return pane.step > 1 ? null : (pane.maps.contribution?.[indexOf(pane, q, k)] ?? null);
 }
 

@@ -62,7 +62,7 @@ function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "at
     name: head,
     value: store.headValue(head),
     ...pane,
-    brings: attention.brings?.subarray(pane.columns.start, pane.columns.stop) ?? null,
+    sourceContributions: attention.sourceContributions?.subarray(pane.columns.start, pane.columns.stop) ?? null,
   };
 }
 
@@ -86,10 +86,10 @@ function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTex
         ...frame,
         step: 1,
         maps: { [weighting]: line },
-        brings: null,
+        sourceContributions: null,
       },
     ];
   }
   if (only) return [ofCard(store, { head: only.head, attention: only.attention, pane: only.attention })];
-  return [{ name, of: heads, value: null, ...everything(size), step: 1, maps: { [weighting]: values }, brings: null }];
+  return [{ name, of: heads, value: null, ...everything(size), step: 1, maps: { [weighting]: values }, sourceContributions: null }];
 }

@@ -5,7 +5,7 @@ import { html, render } from "lit-html";
 import { parseHead, plain } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
-import { paintBrings } from "../../draw/contributions";
+import { paintSourceContributions } from "../../draw/contributions";
 import { type Look, paintMatrix } from "../../draw/matrix";
 import { covers, cropped, everything, type Plane } from "../../draw/plane";
 import { partOf, type Zoom } from "../../draw/zoom";
@@ -64,9 +64,9 @@ export function createCard(
   const corner = element("div", "rs-axis-from", { "aria-hidden": "true" }, element("span", "", {}, "from (source) →"));
   const sources = element("div", "rs-sources", { "aria-hidden": "true" });
   const destinations = element("div", "rs-destinations", { "aria-hidden": "true" });
-  const bars = element("canvas", "rs-brings", { tabindex: "0", role: "application", "aria-roledescription": "bars" });
+  const bars = element("canvas", "rs-source-bars", { tabindex: "0", role: "application", "aria-roledescription": "bars" });
   const mark = element("div", "rs-overlay");
-  const barsLabel = element("div", "rs-brings-label", { "aria-hidden": "true" });
+  const barsLabel = element("div", "rs-source-bars-label", { "aria-hidden": "true" });
   const to = element("div", "rs-axis-to", { "aria-hidden": "true" }, element("span", "", {}, "to (destination)"));
   const reads = element("p", "rs-reads");
   const field = element("div", "rs-field", {}, matrix, overlay);
@@ -139,7 +139,7 @@ export function createCard(
             size: size.peek(),
             maps: {},
             reads: null,
-            brings: null,
+            sourceContributions: null,
             locked: null,
             notes: [],
           };
@@ -195,24 +195,24 @@ export function createCard(
   const read = computed(() => {
     const contributions = line.value?.maps.contribution;
     const chosen = asked.value;
-    if (!line.value || !contributions || (line.value.token === chosen && shown.value?.attention.brings)) return chosen;
+    if (!line.value || !contributions || (line.value.token === chosen && shown.value?.attention.sourceContributions)) return chosen;
     return line.value.token;
   });
-  const brings = computed(() => {
+  const sourceContributions = computed(() => {
     const { attention } = shown.value ?? {};
     return (
       (read.value === asked.value
-        ? (attention?.brings ?? line.value?.maps.contribution)
+        ? (attention?.sourceContributions ?? line.value?.maps.contribution)
         : line.value?.maps.contribution) ?? null
     );
   });
-  const tallest = computed(() => (brings.value ? limitOf(brings.value) : 0));
+  const tallest = computed(() => (sourceContributions.value ? limitOf(sourceContributions.value) : 0));
   watch(signal, () => {
     if (!shown.value) return;
     const { left, span } = part.value;
-    paintBrings(
+    paintSourceContributions(
       bars,
-      brings.value?.subarray(left, left + span) ?? new Float32Array(0),
+      sourceContributions.value?.subarray(left, left + span) ?? new Float32Array(0),
       tallest.value,
       side.value,
       BARS,
@@ -225,7 +225,7 @@ export function createCard(
     const most = plain(limit, limit);
     const where = read.value === null ? "the last token" : store.tokenName(read.value);
     render(
-      brings.value
+      sourceContributions.value
         ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"}
             dir="auto">${where}</span>gains, at most ${most}`
         : "",
@@ -301,7 +301,7 @@ export function createCard(
       head: shown.value.head,
       destination: token,
       weights,
-      contributions: read.value === token ? brings.value : null,
+      contributions: read.value === token ? sourceContributions.value : null,
     };
     untracked(() => (room.followed.value = followed));
   });

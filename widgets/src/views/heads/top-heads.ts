@@ -1,4 +1,4 @@
-// The heads that add most and take away most. Beneath them the ledger: where the whole sum comes from.
+// The heads that add most and take away most. Below them the ledger, which shows what the whole sum is made of.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";

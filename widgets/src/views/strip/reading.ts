@@ -39,9 +39,9 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
     const weighting = store.weighting.value;
     untracked(() => {
       const show = (attention: Parameters<typeof ownDestination>[0]): void => {
-        const { reads, brings } = attention;
+        const { reads, sourceContributions } = attention;
         const destination = ownDestination(attention, store);
-        put(reads && { head: name, destination, weights: reads, contributions: brings });
+        put(reads && { head: name, destination, weights: reads, contributions: sourceContributions });
       };
       const kept = data.kept(key, weighting);
       const left = fallsBack();
