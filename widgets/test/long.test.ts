@@ -182,7 +182,15 @@ describe("a long prompt", { timeout: 20_000 }, () => {
       weighting: "pattern" as const,
       ownRange: false,
       pool: "peak" as const,
-      maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, sourceContributions: null }],
+      maps: [
+        {
+          name: "L0H0",
+          value: 1,
+          ...blocks,
+          maps: { pattern: map.subarray(0, side * side) },
+          sourceContributions: null,
+        },
+      ],
     };
     const setting = {
       ...settingOf(new Store()),

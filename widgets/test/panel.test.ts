@@ -263,9 +263,7 @@ describe("panel", () => {
     };
     let input = await open_();
     expect(rows()[3]).toBe("<b>x2 tokens");
-    expect(text(root.querySelector(".rs-combobox-place"))).toContain(
-      "1 more in the notebook: type part of the name.",
-    );
+    expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type part of the name.");
     typed(input, "PROMPT");
     expect(rows()).toEqual(["prompts2 tokens"]);
     key(input, "Enter"); // what is typed is a token, and none here: only a hand chooses a variable

@@ -75,7 +75,7 @@ describe("spread over prompts", () => {
     model.set("tab", "prompts");
     await vi.waitFor(() =>
       expect(text(root.querySelector(".rs-prompts .rs-view-trouble"))).toMatch(
-        /^200 prompts are too many .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
+        /^There are too many prompts \(200\) .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
       ),
     );
   });

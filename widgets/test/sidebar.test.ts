@@ -124,7 +124,7 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
   await vi.waitFor(() =>
     expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain(
-      "was not read while that could be done",
+      "was not read before the cache became unavailable",
     ),
   );
   expect(text(panel()?.querySelector(".rs-alert"))).toBe("");

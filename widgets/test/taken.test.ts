@@ -454,12 +454,12 @@ describe("the menu", () => {
     });
   });
   it("says what a host that saves by itself did", async () => {
-    for (const [done, said] of [
+    for (const [done, message] of [
       [true, "cache-Mary-John-prompt0-layers.csv saved"],
       [false, "cache-Mary-John-prompt0-layers.csv was not saved"],
     ] as const) {
       saveWith(async () => done);
-      expect(await taking(full()).take("csv", "layers")).toEqual({ said });
+      expect(await taking(full()).take("csv", "layers")).toEqual({ message });
     }
   });
 
@@ -539,13 +539,13 @@ describe("the menu", () => {
     ["", "Code copied: "],
     ["a = 1\nimportant = 2", "Code copied: a = 1 …"],
     ["# import\nb", "Code copied: b …"],
-  ])("says which code it copied: %j", async (code, said) => {
+  ])("says which code it copied: %j", async (code, message) => {
     const { take, answer } = taking(full());
     const written: string[] = [];
     vi.stubGlobal("navigator", { clipboard: { writeText: async (words: string) => void written.push(words) } });
     const done = take("code", "layers");
     answer({ kind: "code", code });
-    expect([await done, written]).toEqual([{ said }, [code]]);
+    expect([await done, written]).toEqual([{ message }, [code]]);
   });
 
   it.each([

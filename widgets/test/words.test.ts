@@ -412,19 +412,19 @@ describe("the token lens", () => {
       cell,
       "0_pre",
       0,
-      "Stopped before the first layer (0_pre) at “<bos>” (position 0), the model says “·Tom” 0.50; the answer “·Mary” 0.43, rank 2",
+      "If it stopped before the first layer (0_pre) at “<bos>” (position 0), the model would say “·Tom” 0.50; the answer “·Mary” 0.43, rank 2",
     ],
     [
       { ...cell, answer: null, rank: null },
       "1_mid",
       2,
-      "Stopped after layer 1’s attention (1_mid) at “·to” (position 2), the model says “·Tom” 0.50",
+      "If it stopped after layer 1’s attention (1_mid) at “·to” (position 2), the model would say “·Tom” 0.50",
     ],
     [
       { tokens: [], probabilities: [] },
       "final_post",
       2,
-      "Stopped after the last layer (final_post) at “·to” (position 2), the model says “∅” not known",
+      "If it stopped after the last layer (final_post) at “·to” (position 2), the model would say “∅” not known",
     ],
   ])("reads a cell: %j at %s, %i", (given, point, position, words) =>
     expect(flat(lensSentence(storeOf(TOKENS), given, point, position))).toBe(words),

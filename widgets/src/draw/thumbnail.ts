@@ -2,7 +2,7 @@
 import type { Rgb } from "./colours";
 import { isEmpty } from "./matrix";
 
-/** `cells` are 127ths of `limit`, [side, side], row-major. */
+/** `cells` [side, side] are in units of 1/127 of `limit`, row-major. */
 export function paintThumbnail(
   canvas: HTMLCanvasElement,
   cells: Int8Array,

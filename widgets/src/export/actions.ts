@@ -51,7 +51,8 @@ async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Out
   // The page cannot know whether the file was saved: browsers and VS Code may ask for a place, and the user may cancel.
   const receiver = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
   return {
-    message: done === "offered" ? `${name} given to ${receiver} to save` : done ? `${name} saved` : `${name} was not saved`,
+    message:
+      done === "offered" ? `${name} given to ${receiver} to save` : done ? `${name} saved` : `${name} was not saved`,
   };
 }
 

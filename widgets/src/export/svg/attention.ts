@@ -32,7 +32,9 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
   const across = Math.min(3, Math.max(1, maps.length));
   const sheet = new Sheet(across * PANEL + 2 * MARGIN);
   const values = (map: AttentionMap): Float32Array => map.maps[weighting] ?? new Float32Array(0);
-  const bars = maps.some((map) => map.sourceContributions) ? [`bars: what each source contributes to the ${setting.quantity}`] : [];
+  const bars = maps.some((map) => map.sourceContributions)
+    ? [`bars: what each source contributes to the ${setting.quantity}`]
+    : [];
   const named = maps.flatMap(({ name }) => (name.length > NAME ? [name] : []));
   const parts = [...new Set(maps.map((map) => partWords(map, pool, setting.tokens.length).join("; ")).filter(Boolean))];
   const top =
@@ -48,7 +50,8 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
       ? { kind: "diverging", low: -limit, high: limit }
       : { kind: "sequential", low: 0, high: limit };
   };
-  const tall = 12 + LABELS + SIDE + (maps.some((map) => map.sourceContributions) ? BARS + 8 : 0) + (ownRange ? 10 : 0) + 8;
+  const tall =
+    12 + LABELS + SIDE + (maps.some((map) => map.sourceContributions) ? BARS + 8 : 0) + (ownRange ? 10 : 0) + 8;
   const largest = limitOf(maps.map(({ value }) => value ?? 0));
   maps.forEach((map, i) => {
     panel(

@@ -1,5 +1,4 @@
-// The cards side by side: the pinned heads in pin order, then one preview slot, always last and always of the same
-// size.
+// The attention cards: the pinned heads in the order of pinning, then one slot for a preview, always of the same size.
 import { untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keys";
 import { child, element, watch } from "../../base/lifetime";
@@ -12,7 +11,7 @@ interface Held extends Card {
   end: AbortController;
 }
 
-/** What the cards show, in their order. */
+/** Reads what the cards show, in their order. */
 export type ReadCards = () => Seen[];
 
 export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadCards {
@@ -26,13 +25,13 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
       "div",
       "rs-placeholder-box",
       {},
-      element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
+      element("p", "", {}, "Hover over a head to see where it looks; click to pin it."),
       element("p", "rs-placeholder-line", {}, "Hover over another head to compare it."),
       element(
         "p",
         "rs-placeholder-more",
         {},
-        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.",
+        "Each row is a token that reads, each column one that is read. The bars below show what each source contributes to the target.",
       ),
     ),
   );
@@ -60,7 +59,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
   });
 
   function arrange(heads: string[], hovered: string | null): void {
-    // A pinned preview is kept as it is; an unpinned card may go back to being the preview.
+    // When the preview is pinned, its card stays; an unpinned card may become the preview again.
     for (const head of heads) {
       if (pinned.has(head)) continue;
       if (preview?.head.peek() === head) {
@@ -83,7 +82,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     placeholder.hidden = preview !== null;
     const order = heads.flatMap((head) => pinned.get(head)?.node ?? []);
     if (preview) order.push(preview.node);
-    // Moved only when out of place: moving an element would lose its focus.
+    // Cards are moved only if they are out of place, because a moved element loses the focus.
     order.forEach((node, i) => {
       const at = row.children[i];
       if (at !== node) row.insertBefore(node, at ?? null);

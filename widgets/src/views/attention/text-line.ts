@@ -1,4 +1,4 @@
-// What the text view shades: a row of its picture, or a column. Of a long prompt it is asked for when it is looked at.
+// The line that the text view shades: a row or a column of its picture. For a long prompt it is requested when needed.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { everything, frameOf } from "../../draw/plane";
@@ -13,9 +13,9 @@ export interface Shade {
   shown: TextPicture;
   at: number;
   direction: Direction;
-  /** The superposition; NaN where there is nothing. */
+  /** The superposition of the heads; NaN where it is masked. */
   values: Float32Array;
-  /** Of each head. */
+  /** The line of each head. */
   parts: { head: string; values: Float32Array; pane: Pane }[];
 }
 

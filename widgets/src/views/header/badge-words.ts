@@ -59,9 +59,7 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
   const rounding = `rounding (${dtype}: up to ${amount(tolerance)})`;
   const left = amount(worst ?? 0);
   if (kind === "agrees") {
-    const judged = many
-      ? `The largest gap in a prompt, ${left}, is`
-      : `The gap, ${left}, is`;
+    const judged = many ? `The largest gap in a prompt, ${left}, is` : `The gap, ${left}, is`;
     const what = own ? `the model’s own ${quantity}` : `the ${quantity} that the cache gives`;
     return `${sum} ${what}, ${signed(measured, largest, 1)}, read from ${measured_from}. ${judged} ${rounding}.`;
   }

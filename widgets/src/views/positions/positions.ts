@@ -1,4 +1,4 @@
-// Position map: what each component adds at each position. The rows are layers, points of the lens, or heads.
+// Position map: the contribution of each component at each position. Rows are sublayers, points of the lens, or heads.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, signed } from "../../base/format";
@@ -21,7 +21,7 @@ import type { PositionPicture } from "./position-picture";
 const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
   ["layer", "layers", "What each layer’s attention and MLP add"],
   ["accumulated", "lens", "The logit lens at every position: the residual stream up to each point"],
-  ["head", "heads", "The pinned heads, and those in the ranking"],
+  ["head", "heads", "The pinned heads and the top heads"],
 ];
 const MOST_HEADS = 48;
 
@@ -33,7 +33,7 @@ export function mountPositions(
   signal: AbortSignal,
 ): void {
   const inSight = computed(() => store.tab.value === "positions");
-  /** Pinned heads first, then the ranking's. */
+  /** The pinned heads, then the top heads. */
   const heads = computed(() => {
     const facts = store.facts.value;
     const rows = store.headRows.value?.rows;
@@ -97,15 +97,15 @@ export function mountPositions(
     const clipped = beyond.value > 0 ? ` ${beyondWords(beyond.value)}` : "";
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
-      accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant comes on top" : ""}.`,
+      accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant is not included" : ""}.`,
       layer:
         (shown.value?.reply.missing ?? []).length > 0
-          ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
-          : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
+          ? `What each component ↓ adds at each position →, without components that were not cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
+          : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own value above it.`,
       head: "What each head ↓ adds at each position →.",
     }[by];
     return {
-      words: `${what} Each column is read towards the target at that position.${clipped}`,
+      words: `${what} Each column shows contributions to the target at that position.${clipped}`,
       notes: shown.value?.reply.notes ?? [],
     };
   });

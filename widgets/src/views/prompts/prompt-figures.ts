@@ -1,5 +1,5 @@
-// What each prompt has: of one head, or of the whole. From the mean that the charts show; while they show one prompt,
-// asked for.
+// The value of each prompt: the contribution of one head, or the target itself. Taken from the mean over prompts that the
+// charts show; requested while they show a single prompt.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";
@@ -10,7 +10,7 @@ import type { Client } from "../../wire/client";
 import { type Spread, spreadOf } from "../heads/spread";
 
 export interface Figures extends Spread {
-  /** The head; null is the whole. */
+  /** The head; null for the target itself. */
   head: string | null;
 }
 export interface PromptFigures {
@@ -58,7 +58,7 @@ export function promptFigures(
   };
 }
 
-/** Null where this decomposition is not of all prompts, or not the one that is meant. */
+/** The values of all prompts; null if this decomposition is of a single prompt, or has other rows. */
 export function figuresOf(data: Attribution | null, head: string | null, heads: number): Figures | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
   if (head !== null) {
@@ -68,14 +68,14 @@ export function figuresOf(data: Attribution | null, head: string | null, heads: 
     const spread = row < 0 ? null : spreadOf(data, row);
     return spread && { ...spread, head };
   }
-  if (data.reply.labels.at(-1) !== "final_post") return null; // the run stopped before its end
+  if (data.reply.labels.at(-1) !== "final_post") return null; // the cache does not reach the end of the model
   const spread = spreadOf(data, data.rows.length - 1);
   if (!spread) return null;
   const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;
   return { ...spread, mean: spread.mean + data.reply.constant, std: each ? deviation(each) : spread.std, each, head };
 }
 
-/** As in Python: the standard deviation of a sample. */
+/** The sample standard deviation, as in Python. */
 function deviation(values: Float32Array): number {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1));

@@ -1,5 +1,5 @@
-// The list of prompts: a bar, a figure and the text of each, about the mean and its band. Only what is in view is
-// there.
+// The list of prompts: a bar, a number and the text of each, with a line for the mean and a band for the standard
+// deviation. Only visible rows are in the page.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
@@ -23,7 +23,7 @@ export interface PromptList {
   inSight: ReadonlySignal<boolean>;
 }
 
-/** CSS pixels: a row, where the text stands beside the bar and where beneath it; how much of the list is in view. */
+/** CSS pixels: the height of a row with the text next to the bar (wide) or below it (narrow), and of the visible list. */
 const ROW = { wide: 24, narrow: 42 };
 const VIEW = 336;
 let lists = 0;
@@ -136,7 +136,7 @@ export function mountPromptList(
     );
   });
 
-  // Reading and opening.
+  // The cursor, and opening a prompt.
   watch(signal, () => {
     const at = cursor.value;
     const found = figures.value;

@@ -1,4 +1,4 @@
-// Spread over the prompts: one bar a prompt, of the head in focus or of the whole; a click opens that prompt.
+// The spread over the prompts: one bar for each prompt, for the head in focus or for the target; a click opens a prompt.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -21,7 +21,7 @@ export function mountPrompts(
   client: Client,
   signal: AbortSignal,
 ): void {
-  /** Whether the whole stays in view though a head is in focus. */
+  /** Whether to show the target although a head is in focus. */
   const whole = state(false);
   const sorted = state(false);
   const head = computed(() => (whole.value ? null : store.preview.value));
@@ -43,14 +43,14 @@ export function mountPrompts(
     const focus = store.preview.value;
     const what = quantity(store.target.value, null);
     render(
-      html`<div class="rs-switch" role="group" aria-label="Whose figures">
+      html`<div class="rs-switch" role="group" aria-label="What the bars show">
           <button type="button" aria-pressed=${head.value === null}
               @click=${() => (whole.value = true)}>${what}</button>
           ${
             focus === null
               ? nothing
               : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null}
-              title="The head in focus: the last one pointed at" @click=${() => (whole.value = false)}>${focus}</button>`
+              title="The head in focus: the one pointed at last" @click=${() => (whole.value = false)}>${focus}</button>`
           }
         </div>
         <div class="rs-switch" role="group" aria-label="Order of the prompts">
@@ -97,12 +97,12 @@ function spreadWords({ mean, std, each }: Figures): string {
 
 function tooMany(figures: Figures | null): string | null {
   if (!figures || figures.each) return null;
-  return `${figures.prompts} prompts are too many to send what each of them has. Their mean is ${spreadWords(figures)}; \`residscope.attribute(…)\` has the figures of all.`;
+  return `There are too many prompts (${figures.prompts}) to send the value of each. Their mean is ${spreadWords(figures)}; \`residscope.attribute(…)\` gives all values.`;
 }
 
 function captionOf(figures: Figures | null, what: string): string {
   if (!figures) return "Adding up the prompts …";
-  const spread = `Line and band: the mean ${spreadWords(figures)}, one standard deviation.`;
+  const spread = `Line and band: mean ± one standard deviation, ${spreadWords(figures)}.`;
   if (figures.head !== null) return `What ${figures.head} adds to the ${what} in each prompt. ${spread}`;
-  return `The ${what} of each prompt, as its final residual stream gives it. Point at a head to see its own. ${spread}`;
+  return `The ${what} of each prompt, read from its final residual stream. Point at a head to see its contributions. ${spread}`;
 }

@@ -1,4 +1,4 @@
-// What one cell of the token lens holds, written out: its likeliest tokens, and where the answer stands among them.
+// The contents of one cell of the token lens: its likeliest tokens, and the rank of the answer among them.
 import { html, nothing, render } from "lit-html";
 import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";

@@ -27,7 +27,7 @@ export function mountTokenLens(
   const cursor = state<At | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
-  /** One point a layer and the last one; with mid also behind each attention. */
+  /** One point for each layer, and the last point; with mid also the point after each attention. */
   const labels = computed(() =>
     ((store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? []).join(" "),
   );
@@ -58,7 +58,7 @@ export function mountTokenLens(
     untracked(() => tiles.look(ask ? question : null, window.peek()));
   });
 
-  // What is in view: the rest has not been asked for.
+  // Only the visible cells: the others have not been requested.
   offer(store, "token-lens", () => {
     void tiles.version.value;
     const {
@@ -97,7 +97,7 @@ export function mountTokenLens(
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
           ${[false, true].map(
             (on) => html`<button type="button" aria-pressed=${mid.value === on}
-                title=${on ? "Also behind each layer’s attention" : "One point a layer, and the last"}
+                title=${on ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"}
             @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`,
           )}
         </div>`,
@@ -110,7 +110,7 @@ export function mountTokenLens(
     const found = at && tiles.cell(points.value, at.row, at.column);
     return found && at ? { cell: found.cell, point: points.value[at.row] ?? "", position: at.column } : null;
   };
-  // Under no pointer: the last point at the position that is read.
+  // Without a pointer: the last point at the destination.
   const rest = computed<At>(() => ({
     row: points.value.length - 1,
     column: store.destination.value ?? positions.value - 1,
