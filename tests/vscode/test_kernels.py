@@ -32,7 +32,7 @@ def waiting(code: Code, name: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("Stand-in: Restart Kernel", "The kernel was restarted, and has run no cell since"),
+        ("Stand-in: Restart Kernel", "The kernel was restarted and has not run a cell since"),
         ("Stand-in: Choose Another Kernel", "has run no cell yet"),
     ],
 )

@@ -1,4 +1,4 @@
-/** Residscope in VS Code: a view in the activity bar, views in editor tabs, and their commands. */
+/** Residscope in VS Code: the sidebar in the activity bar, views in editor tabs, and the commands. */
 
 import type { Opened } from "@residscope/widgets";
 import { shown } from "@residscope/widgets/node";
@@ -31,13 +31,13 @@ export function activate(context: ExtensionContext): void {
   const icon = Uri.joinPath(context.extensionUri, "media", "icon.png");
   const pictures = new Pictures(Uri.joinPath(context.storageUri ?? context.globalStorageUri, "pictures"));
   const hub = new Hub(assets, new Memory(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
-  /** The page that was last looked at: where "next head" goes. */
+  /** The page that was used last; the command "next head" goes there. */
   let current: Page | null = null;
   let sidebar: Page | null = null;
-  /** Commands for a sidebar that is only just being opened. */
+  /** Commands for a sidebar that is being opened. */
   let wishes: ToPage[] = [];
 
-  /** What is on screen, for the keys: inside a page VS Code knows of no notebook and no view. */
+  /** Our visible views; key bindings depend on them, because VS Code does not know which view a page shows. */
   const seen = new Set<WebviewView | WebviewPanel>();
   function see(view: WebviewView | WebviewPanel, page: Page, visible: boolean): void {
     page.show(visible);
@@ -132,7 +132,7 @@ export function activate(context: ExtensionContext): void {
     );
   }
 
-  /** Opens the sidebar, and has it do something. */
+  /** Opens the sidebar, and sends it a message. */
   async function inSidebar(message: ToPage): Promise<void> {
     if (!sidebar) wishes = [message];
     const there = sidebar;
