@@ -8,7 +8,7 @@ import { mountFold } from "./ui/fold";
 import { freeHeight } from "./ui/free-height";
 import { keepInSight } from "./ui/keep-in-sight";
 import { rowHeight } from "./ui/row-height";
-import { dress } from "./ui/theme";
+import { followTheme } from "./ui/theme";
 import { AttentionRoom } from "./views/attention/attention-room";
 import { mountHeader } from "./views/header/header";
 import { mountNotice } from "./views/header/notice";
@@ -35,7 +35,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const charts = element("div", "rs-charts", {}, heads, lower, ranking);
   root.append(element("div", "rs-box", {}, header, sight, says, charts));
 
-  dress(root, signal, store);
+  followTheme(root, signal, store);
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
     const failed =

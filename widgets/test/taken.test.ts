@@ -1,10 +1,10 @@
 // What is in sight, what a caption says of it, and what the menu does with it and says afterwards.
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { everything } from "../src/draw/plane";
-import { type Format, stopPage, take, takePage } from "../src/export/actions";
+import { exportPage, exportPicture, type Format, stopPage } from "../src/export/actions";
 import { type Offers, offer, type PictureName } from "../src/export/pictures";
 import { saveWith } from "../src/export/save";
-import { fileParts, inSight, settingOf } from "../src/export/sight";
+import { fileParts, settingOf, shownPictures } from "../src/export/shown-pictures";
 import { holdOf } from "../src/state/held-scale";
 import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
 import { Client } from "../src/wire/client";
@@ -12,8 +12,8 @@ import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protoco
 import { attributionOf, factsOf, storeOf } from "./made";
 
 const TOKENS = ["a", " b", "a"];
-const shownIn = (store: Store) => inSight(store).map(({ title, picture }) => [title, picture] as const);
-const titles = (store: Store): string[] => inSight(store).map(({ title }) => title);
+const shownIn = (store: Store) => shownPictures(store).map(({ title, picture }) => [title, picture] as const);
+const titles = (store: Store): string[] => shownPictures(store).map(({ title }) => title);
 const OFFERS: Offers = {
   attention: {
     picture: "attention",
@@ -195,7 +195,7 @@ describe("in sight", () => {
       values: Float32Array.of(1, 2, 3, 4),
     };
     const score = () =>
-      inSight(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
+      shownPictures(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
     expect(score()).toBeNull();
     store.score.value = "copying";
     expect(score()).toMatchObject({
@@ -406,8 +406,8 @@ function taking(store: Store) {
     saved,
     answer,
     client,
-    take: (format: Format, what: PictureName) => take(format, what, store, client, document.body),
-    page: () => takePage(store, client, document.body),
+    take: (format: Format, what: PictureName) => exportPicture(format, what, store, client, document.body),
+    page: () => exportPage(store, client, document.body),
   };
 }
 

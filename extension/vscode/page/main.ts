@@ -38,7 +38,7 @@ function cachesOf(path: string): Caches {
 /** A restored view with its selection checked, because another version may have stored it. */
 const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
 
-function obey(
+function handleCommands(
   inspection: () => Inspection | null,
   more: Partial<Record<Command, (name: string | null) => void>>,
   signal = life.signal,
@@ -82,7 +82,7 @@ host.hear("sidebar", ({ remembered }) => {
     if (opened) before.set(to, { ...opened, path: to });
     for (const path of [from, to]) sidebar.drop(path); // the sidebar may show either path already
   });
-  obey(() => sidebar.inspection, {
+  handleCommands(() => sidebar.inspection, {
     inspect: (name) => {
       sidebar.inspect(name);
       sidebar.focus();
@@ -108,7 +108,7 @@ host.hear("view", ({ opened: first }) => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));
   });
-  obey(() => inspection, {}, signal);
+  handleCommands(() => inspection, {}, signal);
 });
 
 for (const turned of ["focusin", "pointerdown"])

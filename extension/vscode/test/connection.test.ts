@@ -384,7 +384,10 @@ describe("the kernel", () => {
     jupyterWith(() => undefined);
     kernel.become("terminating", "dead");
     await vi.advanceTimersByTimeAsync(3000);
-    expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/was changed or stopped/) as string });
+    expect(connection.state).toMatchObject({
+      kind: "none",
+      words: expect.stringMatching(/was changed or stopped/) as string,
+    });
     expect(events).toEqual(["lost", "attaching", "none"]);
   });
 

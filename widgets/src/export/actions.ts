@@ -8,7 +8,7 @@ import { csv } from "./csv";
 import type { Picture, PictureName, Setting } from "./pictures";
 import { png } from "./png";
 import { copy, download, fileName, safe } from "./save";
-import { fileParts, inSight, settingOf } from "./sight";
+import { fileParts, settingOf, shownPictures } from "./shown-pictures";
 import { figure } from "./svg/figure";
 import { cut } from "./svg/xml";
 import { tableOf } from "./tables";
@@ -22,7 +22,7 @@ export interface Outcome {
 }
 
 /** Exports a picture. Elements that the browser needs for it are added to `within` for a moment. */
-export async function take(
+export async function exportPicture(
   format: Format,
   what: PictureName,
   store: Store,
@@ -33,7 +33,7 @@ export async function take(
   // The caption describes the selection, so the picture must belong to the selection.
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
     throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
-  const picture = inSight(store).find((sight) => sight.picture.picture === what)?.picture; // read now: the menu may be older
+  const picture = shownPictures(store).find((shown) => shown.picture.picture === what)?.picture; // read now: the menu may be older
   if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);
   const name = `${fileName(...fileParts(store), picture.picture)}.${format}`;
@@ -73,7 +73,7 @@ function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   const shown = {
     ...shownOf(store),
-    ...headsIn(inSight(store).find((sight) => sight.picture.picture === picture)?.picture),
+    ...headsIn(shownPictures(store).find((shown) => shown.picture.picture === picture)?.picture),
   };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
   const copied = await copy(code, within);
@@ -91,7 +91,7 @@ const STOPPED = "Stopped: no page was made.";
 /** Cancels the page that is being made. */
 export const stopPage = (client: Client): void => client.leave(PAGE);
 
-export async function takePage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+export async function exportPage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   const result = await client.latest(PAGE, { kind: "page", shown: shownOf(store) });
   if (!result) return { message: STOPPED };
   const { reply, buffers } = result;

@@ -21,9 +21,10 @@ export function safe(part: string, most = MOST): string {
       .replace(/[^\p{L}\p{N}_-]+/gu, "-")
       .replace(/^-+/, ""),
   );
+  // The cut may leave half a character, or a hyphen at the end.
   return new TextDecoder()
     .decode(bytes.subarray(0, most))
-    .replace(/\ufffd+$/, "") // a character that was cut in two
+    .replace(/\ufffd+$/, "")
     .replace(/-+$/, "");
 }
 

@@ -5,7 +5,7 @@ import { plural } from "../base/format";
 import { keepKeys } from "../base/keys";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Selection } from "../state/selection";
-import { dress } from "../ui/theme";
+import { followTheme } from "../ui/theme";
 import type { CacheRow } from "../wire/protocol.gen";
 import { mountCaches, WHAT } from "./cache-list";
 import { Inspection } from "./cache-view";
@@ -238,7 +238,7 @@ export class Sidebar {
     );
     root.append(head, nothing, place);
     parent.append(root);
-    dress(root, signal);
+    followTheme(root, signal);
     mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {

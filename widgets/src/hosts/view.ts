@@ -1,7 +1,7 @@
 // A view in the main area: the state of its link, and the cache it shows.
 
 import { element } from "../base/lifetime";
-import { dress } from "../ui/theme";
+import { followTheme } from "../ui/theme";
 import { mountAbsent } from "./absent";
 import { Inspection } from "./cache-view";
 import type { Caches } from "./caches";
@@ -22,7 +22,7 @@ export function mountView(
   const place = element("div", "rs-view");
   parent.append(link, place);
   signal.addEventListener("abort", () => [link, place].forEach((node) => node.remove()), { once: true });
-  dress(link, signal);
+  followTheme(link, signal);
   mountLinkState(state, caches.link, signal);
   const inspection = new Inspection(place, caches, opened.name, signal, opened.selection, Boolean(pictures));
   mountAbsent(absent, caches, inspection, signal);

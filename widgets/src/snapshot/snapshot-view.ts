@@ -5,7 +5,7 @@ import { element, watch } from "../base/lifetime";
 import { mountPanel } from "../panel";
 import { asSelection, select, shownOf } from "../state/selection";
 import { Store } from "../state/store";
-import { dress } from "../ui/theme";
+import { followTheme } from "../ui/theme";
 import { type Ask, Client } from "../wire/client";
 import type { Shown } from "../wire/protocol.gen";
 import { Replay, type Snapshot } from "./snapshot";
@@ -85,7 +85,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
 
   const line = element("p", "rs-saved", { role: "status" });
   const top = element("div", "residscope", {}, line);
-  dress(top, signal);
+  followTheme(top, signal);
   watch(signal, () => {
     line.textContent = line.title = missing.value ?? words.quiet;
     line.classList.toggle("rs-missing", missing.value !== null);

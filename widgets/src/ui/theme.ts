@@ -60,7 +60,7 @@ function isDark(node: HTMLElement, system: boolean): boolean {
 }
 
 /** Gives an element the theme of the surrounding page, and follows its changes. */
-export function dress(
+export function followTheme(
   node: HTMLElement,
   signal: AbortSignal,
   store: Pick<Store, "theme"> = { theme: state<Theme>("light") },

@@ -50,9 +50,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
         : kind === "contradicts"
           ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
           : past && kind === "misses"
-            ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ${signed(measured, largest, 1)} · as it was`
+            ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ${signed(measured, largest, 1)} · from an earlier picture`
             : past
-              ? `${rows} summed to ${signed(sum, largest, 1)} · as it was`
+              ? `${rows} summed to ${signed(sum, largest, 1)} · from an earlier picture`
               : kind === "agrees" && data.reply.own
                 ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
                 : kind === "agrees"

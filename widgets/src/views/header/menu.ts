@@ -3,8 +3,8 @@
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
-import { type Format, type Outcome, stopPage, take, takePage } from "../../export/actions";
-import { inSight, type Sight } from "../../export/sight";
+import { exportPage, exportPicture, type Format, type Outcome, stopPage } from "../../export/actions";
+import { type ShownPicture, shownPictures } from "../../export/shown-pictures";
 import type { Store } from "../../state/store";
 import type { Client } from "../../wire/client";
 
@@ -60,30 +60,30 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     box.setAttribute("aria-busy", String(busy.value));
     box.classList.toggle("rs-busy", busy.value); // a style for the attribute would make the browser check every button of the panel
     if (!open.value) return render(nothing, box);
-    const sights = inSight(store);
+    const pictures = shownPictures(store);
     const what = outcome.value;
     const far = busy.value ? client.progress.value : null;
-    const line = (sight: Sight, row: number) => html`<div role="row" class="rs-export-line">
-      <span role="rowheader" title=${sight.title}>${sight.title}</span>
+    const line = (shown: ShownPicture, row: number) => html`<div role="row" class="rs-export-line">
+      <span role="rowheader" title=${shown.title}>${shown.title}</span>
       ${FORMATS.map(
         (
           [format, name, tip],
           column,
         ) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column}
             tabindex=${row + column === 0 ? 0 : -1}
-        aria-label="${sight.title}: ${name}" title=${tip}
-            @click=${() => act(() => take(format, sight.picture.picture, store, client, box))}>${name}</button></span>`,
+        aria-label="${shown.title}: ${name}" title=${tip}
+            @click=${() => act(() => exportPicture(format, shown.picture.picture, store, client, box))}>${name}</button></span>`,
       )}
     </div>`;
     render(
       html`${
-        sights.length > 0
+        pictures.length > 0
           ? html`<div role="grid"
-          aria-label="Pictures on screen">${sights.map(line)}</div>`
+          aria-label="Pictures on screen">${pictures.map(line)}</div>`
           : html`<p>Nothing is drawn yet.</p>`
       }
-        <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
-          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
+        <button type="button" class="rs-export-page" data-row=${pictures.length} data-column="0"
+          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => exportPage(store, client, box))}>Stand-alone page (.html)</button>
         <p class="rs-export-said"
             role="status">${busy.value ? "working …" : (what?.message ?? "")}${
               far !== null && far.total > 0
