@@ -7,7 +7,7 @@ import type { Store, Weighting } from "../src/state/store";
 import { fitWords } from "../src/ui/fit-words";
 import type { Attention, Direction, Pane } from "../src/views/attention/attention-data";
 import {
-  cellFigures,
+  cellNumbers,
   cellSentence,
   contributionAt,
   lineIn,
@@ -143,12 +143,12 @@ describe("a cell of attention", () => {
   ])("%s: %s, %i, %i", (_, weighting, q, k, given, words, figures) => {
     const [store, attention] = [storeOf(TOKENS), attentionOf(given)];
     expect(flat(cellSentence(store, attention, attention, weighting, "L9H9", q, k))).toBe(words);
-    expect(cellFigures(store, attention, attention, weighting, q, k)).toBe(figures);
+    expect(cellNumbers(store, attention, attention, weighting, q, k)).toBe(figures);
   });
 
   it("is written beside the head that adds most", () => {
     const [store, attention] = [storeOf(TOKENS, [500, 0, 0, 0]), attentionOf()];
-    expect(cellFigures(store, attention, attention, "pattern", 2, 1)).toBe("0.79, +1.9");
+    expect(cellNumbers(store, attention, attention, "pattern", 2, 1)).toBe("0.79, +1.9");
     expect(flat(cellSentence(store, attention, attention, "pattern", "L9H9", 2, 1))).toContain("contributes *+1.9* to");
   });
 

@@ -79,7 +79,7 @@ export function cellSentence(
 }
 
 /** A cell's numbers only: “0.79, +1.93”; null if it is masked. */
-export function cellFigures(
+export function cellNumbers(
   store: Store,
   attention: Attention,
   pane: Pane,
@@ -102,7 +102,7 @@ function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: str
   if (columns.start >= rows.stop && !(at("pattern") > 0))
     return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
   const kind = store.pool.value === "peak" ? "strongest" : "mean";
-  const figures: Sentence =
+  const numbers: Sentence =
     weighting === "contribution"
       ? [
           `${kind} contribution to the ${store.quantity.value} `,
@@ -111,7 +111,7 @@ function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: str
       : [
           `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`,
         ];
-  return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
+  return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...numbers, " · zoom in for single tokens"];
 }
 
 const spanWords = (span: Span): string => (many(span) === 1 ? String(span.start) : `${span.start}–${span.stop - 1}`);

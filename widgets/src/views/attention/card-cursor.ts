@@ -9,7 +9,7 @@ import { bringIntoSight, type Part, type Zoom } from "../../draw/zoom";
 import type { Weighting } from "../../state/store";
 import type { Attention, Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
-import { cellFigures, cellSentence, paneAt } from "./attention-words";
+import { cellNumbers, cellSentence, paneAt } from "./attention-words";
 
 export interface Shown {
   attention: Attention;
@@ -111,11 +111,11 @@ export function mountCursor(
     const picture = shown.value;
     const pane = at && paneAt(panes.value, at.q, at.k);
     const { left, top, span } = part.value;
-    const figures =
-      at && picture && pane ? cellFigures(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
-    tip.hidden = figures === null || mark.matches(":hover");
-    if (!at || figures === null) return;
-    tip.replaceChildren(element("b", "", {}, `${store.tokenName(at.q)} ← ${store.tokenName(at.k)}`), ` ${figures}`);
+    const numbers =
+      at && picture && pane ? cellNumbers(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
+    tip.hidden = numbers === null || mark.matches(":hover");
+    if (!at || numbers === null) return;
+    tip.replaceChildren(element("b", "", {}, `${store.tokenName(at.q)} ← ${store.tokenName(at.k)}`), ` ${numbers}`);
     const across = ((at.k - left + 0.5) / span) * 100;
     tip.style.left = `${across}%`;
     tip.style.top = `${((at.q - top) / span) * 100}%`;

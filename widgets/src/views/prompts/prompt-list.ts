@@ -12,11 +12,11 @@ import { quantity } from "../../state/target";
 import { whenPointedAt } from "../../ui/pointer";
 import { measured } from "../../ui/width";
 import { plusMinus } from "../heads/spread";
-import type { Figures } from "./prompt-figures";
+import type { PromptSpread } from "./prompt-spread";
 import type { PromptTexts } from "./prompt-texts";
 
 export interface PromptList {
-  figures: ReadonlySignal<Figures | null>;
+  spread: ReadonlySignal<PromptSpread | null>;
   /** Prompt numbers, first to last row. */
   order: ReadonlySignal<number[]>;
   texts: PromptTexts;
@@ -31,7 +31,7 @@ let lists = 0;
 export function mountPromptList(
   parent: HTMLElement,
   store: Store,
-  { figures, order, texts, inSight }: PromptList,
+  { spread, order, texts, inSight }: PromptList,
   signal: AbortSignal,
 ): void {
   const id = `rs-prompts-${++lists}`;
@@ -46,7 +46,7 @@ export function mountPromptList(
   const top = state(0);
   const cursor = state<number | null>(null); // a row
   const scale = computed(() => {
-    const { each, mean = 0, std = 0 } = figures.value ?? {};
+    const { each, mean = 0, std = 0 } = spread.value ?? {};
     const values = [
       0,
       mean,
@@ -91,7 +91,7 @@ export function mountPromptList(
   });
 
   watch(signal, () => {
-    const found = figures.value;
+    const found = spread.value;
     const prompts = order.value;
     const at = cursor.value;
     const x = scale.value;
@@ -139,7 +139,7 @@ export function mountPromptList(
   // The cursor, and opening a prompt.
   watch(signal, () => {
     const at = cursor.value;
-    const found = figures.value;
+    const found = spread.value;
     const prompt = at === null ? undefined : order.value[at];
     if (prompt === undefined || !found) return;
     const said = sentence(store, found, prompt);
@@ -187,7 +187,7 @@ export function mountPromptList(
   );
 }
 
-function sentence(store: Store, { head, each, mean, std, prompts }: Figures, prompt: number): Sentence {
+function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread, prompt: number): Sentence {
   const value = each?.[prompt] ?? NaN;
   const what = quantity(store.target.value, null);
   const largest = limitOf(each ?? [mean]);

@@ -9,22 +9,22 @@ import { isSet } from "../../state/target";
 import type { Client } from "../../wire/client";
 import { type Spread, spreadOf } from "../heads/spread";
 
-export interface Figures extends Spread {
+export interface PromptSpread extends Spread {
   /** The head; null for the target itself. */
   head: string | null;
 }
-export interface PromptFigures {
-  figures: ReadonlySignal<Figures | null>;
+export interface PromptSpreadState {
+  spread: ReadonlySignal<PromptSpread | null>;
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;
 }
 
-export function promptFigures(
+export function promptSpread(
   store: Store,
   client: Client,
   head: ReadonlySignal<string | null>,
   signal: AbortSignal,
-): PromptFigures {
+): PromptSpreadState {
   const by = computed(() => (head.value === null ? "accumulated" : "head"));
   const asked = asking<"attribute", Attribution>(
     "prompts",
@@ -41,25 +41,25 @@ export function promptFigures(
     attributionOf,
   );
 
-  let last: Figures | null = null;
-  const figures = computed(() => {
+  let last: PromptSpread | null = null;
+  const spread = computed(() => {
     const heads = store.facts.value?.heads ?? 0;
     const mean = store.isMean.value
       ? head.value === null
         ? store.lens.value
         : store.headRows.value
       : asked.shown.value;
-    return (last = figuresOf(mean, head.value, heads) ?? last);
+    return (last = promptSpreadOf(mean, head.value, heads) ?? last);
   });
   return {
-    figures,
+    spread,
     trouble: computed(() => (store.isMean.value ? null : asked.trouble.value)),
     waiting: asked.waiting,
   };
 }
 
 /** The values of all prompts; null if this decomposition is of a single prompt, or has other rows. */
-export function figuresOf(data: Attribution | null, head: string | null, heads: number): Figures | null {
+export function promptSpreadOf(data: Attribution | null, head: string | null, heads: number): PromptSpread | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
   if (head !== null) {
     const row = data.reply.labels.findIndex(
