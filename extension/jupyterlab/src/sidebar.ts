@@ -84,7 +84,7 @@ function activate(
     caches: (path) => places.caches(path),
     remembered: (path) => memory.get(path),
     remember: (opened) => memory.set(opened),
-    left: (path) => tidy(path),
+    onLeave: (path) => tidy(path),
     ...(labShell ? { enlarge: (opened: Opened) => void app.commands.execute(CommandIDs.open, asArgs(opened)) } : {}),
   });
   app.shell.add(sidebar, DEFAULTS.side, { rank: 600 });

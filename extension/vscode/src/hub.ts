@@ -30,7 +30,7 @@ export class Hub {
   ) {
     this.notebooks = new Notebooks(
       {
-        places: () => this.#tell(this.places()),
+        places: () => this.#send(this.places()),
         cell: (path, started) => {
           this.#connections.get(path)?.cell(started);
           if (!started) for (const page of this.#pages) if (page.hears(path)) page.cell(path);
@@ -62,10 +62,10 @@ export class Hub {
     const made = new Connection(
       Uri.parse(path),
       {
-        state: (state) => this.#tell({ say: "state", path, state }, path),
-        lost: () => this.#tell({ say: "lost", path }, path),
-        renewed: () => this.#tell({ say: "renewed", path }, path),
-        occupied: (occupied) => this.#tell({ say: "occupied", path, occupied }, path),
+        state: (state) => this.#send({ say: "state", path, state }, path),
+        lost: () => this.#send({ say: "lost", path }, path),
+        renewed: () => this.#send({ say: "renewed", path }, path),
+        occupied: (occupied) => this.#send({ say: "occupied", path, occupied }, path),
       },
       this.signal,
       name === null || this.#given.has(path) ? { what: "none" } : { what: "window", name },
@@ -96,11 +96,11 @@ export class Hub {
       this.memory.move(path, now);
       this.pictures.move(path, now);
       this.renamed.fire({ from: path, to: now });
-      this.#tell({ say: "moved", from: path, to: now });
+      this.#send({ say: "moved", from: path, to: now });
     }
   }
 
-  #tell(message: ToPage, path?: string): void {
+  #send(message: ToPage, path?: string): void {
     for (const page of this.#pages) if (path === undefined || page.hears(path)) page.post(message);
   }
 }

@@ -11,7 +11,7 @@ import type { ToHost, ToPage } from "./messages";
 export class Page {
   /** The notebooks whose kernels the page listens to. */
   readonly #paths = new Set<string>();
-  #there = false;
+  #isLoaded = false;
   #visible = true;
   /** Commands that came before the page was loaded. */
   #early: ToPage[] = [];
@@ -36,7 +36,7 @@ export class Page {
 
   post(message: ToPage): void {
     if (this.signal.aborted) return;
-    if (this.#there) void this.webview.postMessage(message);
+    if (this.#isLoaded) void this.webview.postMessage(message);
     else if (message.say === "command") this.#early.push(message);
   }
 
@@ -62,7 +62,7 @@ export class Page {
   async #receive(message: ToHost): Promise<void> {
     switch (message.say) {
       case "hello":
-        this.#there = true;
+        this.#isLoaded = true;
         this.#paths.clear();
         this.post(this.first());
         this.post({ say: "visible", visible: this.#visible });

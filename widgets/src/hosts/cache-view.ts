@@ -35,7 +35,7 @@ export class Inspection {
   readonly #recorder: Recorder | null;
   readonly #parent: HTMLElement;
   #mounted = false;
-  #taking = false;
+  #isChoosing = false;
   #ref: CacheRef | null = null;
   #kernel = "";
   #default = "";
@@ -78,7 +78,7 @@ export class Inspection {
         if (!next) return;
         pause = child(this.#end.signal);
         later(MOMENT_MS, pause.signal, () => (this.#slow.value = true));
-        void this.take(next);
+        void this.show(next);
       });
     });
     watch(this.#end.signal, () => {
@@ -145,18 +145,18 @@ export class Inspection {
   /**
    * Shows this cache, and keeps the selection as far as it fits. The last picture stays until the default target is known.
    */
-  async take(row: CacheRow): Promise<void> {
+  async show(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
-    if (this.#taking && same(this.#ref, row.ref)) return; // a double click
+    if (this.#isChoosing && same(this.#ref, row.ref)) return; // a double click
     this.#ref = row.ref;
-    this.#taking = true;
+    this.#isChoosing = true;
     const wanted = this.#wanted ?? this.selection.peek();
     const sameModel =
       !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
     const found = selection.target ? { target: selection.target, trouble: null } : await this.#choose(row);
     if (!found || this.#ref !== row.ref) return; // another cache was chosen meanwhile
-    this.#taking = false;
+    this.#isChoosing = false;
     this.#wanted = null;
     batch(() => {
       this.#kernel = this.caches.kernel.peek();
@@ -183,31 +183,31 @@ export class Inspection {
       if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return null;
       const { code, message } = error;
       if (code !== "lost" && code !== "gone" && code !== "changed") return { target: NOTHING, trouble: message };
-      this.#taking = false;
+      this.#isChoosing = false;
       if (code === "lost")
-        this.takeWhenListed(); // the kernel is gone: wait until it answers again
-      else await this.#takeSuccessor(row);
+        this.showWhenListed(); // the kernel is gone: wait until it answers again
+      else await this.#showSuccessor(row);
       return null;
     }
   }
 
   /** The variable was rebound after the caches were listed: shows its present cache. */
-  async #takeSuccessor(row: CacheRow): Promise<void> {
+  async #showSuccessor(row: CacheRow): Promise<void> {
     await this.caches.refresh();
     const now = this.caches.named(this.name);
-    if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.take(now);
+    if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.show(now);
   }
 
   /**
    * Shows the cache of this name as soon as it is listed: for a view that is restored before its kernel has answered.
    */
-  takeWhenListed(): void {
+  showWhenListed(): void {
     const waiting = child(this.#end.signal);
     watch(waiting.signal, () => {
       const row = this.caches.named(this.name);
       if (!row || this.#isAway.value || waiting.signal.aborted) return;
       waiting.abort();
-      untracked(() => void this.take(row));
+      untracked(() => void this.show(row));
     });
   }
 
@@ -242,7 +242,7 @@ export class Inspection {
     if (!next || next.problem)
       return { words: status === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
     const label = status === "changed" || status === "weights" ? "Read it again" : "Show the new one";
-    return { words, act: { label, run: () => void this.take(next) } };
+    return { words, act: { label, run: () => void this.show(next) } };
   }
 }
 

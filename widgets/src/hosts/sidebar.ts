@@ -35,7 +35,7 @@ export interface SidebarHost {
   /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
   /** Called when the sidebar turns to another kernel. */
-  left?(path: string): void;
+  onLeave?(path: string): void;
 }
 
 /** A kernel that is free for this long has run all its queued cells. */
@@ -52,10 +52,10 @@ class KernelPane {
   #shown: AbortController;
   readonly #view = element("div", "rs-part-view");
   readonly #list = element("div", "rs-part-list", { id: `rs-caches-${++lists}` });
-  readonly #demanded = state(false);
+  readonly #isOpened = state(false);
   readonly #chosen = computed(() => Boolean(this.inspection.value?.row.value));
   /** The list is visible until a cache is chosen, then on demand. */
-  readonly #listed = computed(() => !this.#chosen.value || this.#demanded.value);
+  readonly #listed = computed(() => !this.#chosen.value || this.#isOpened.value);
 
   constructor(
     readonly path: string,
@@ -92,7 +92,7 @@ class KernelPane {
       if (this.inspection.peek() || signal.aborted) return;
       if (!last) return void (free.value = true);
       const inspection = this.#open(last.name, last.selection);
-      inspection.takeWhenListed();
+      inspection.showWhenListed();
       if (host.pictures) void showLastPicture(path, this.#view, inspection, host.pictures, this.#shown.signal);
     });
     let waited = false;
@@ -124,18 +124,18 @@ class KernelPane {
   }
 
   inspect(row: CacheRow, name = row.names[0] ?? "cache"): void {
-    this.#demanded.value = false;
+    this.#isOpened.value = false;
     const open = this.inspection.peek();
     // The same variable keeps its view and its selection.
     if (open && open.name === name) {
       const shown = open.row.peek()?.ref;
-      if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.take(row);
+      if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.show(row);
       return;
     }
     // Another variable gets the selection it had before, or the present one; "follow" is not taken over.
     const now = open?.selection.peek();
     if (open && now) this.#left.set(open.name, now);
-    void this.#open(name, this.#left.get(name) ?? (now ? { ...now, follow: null } : null)).take(row);
+    void this.#open(name, this.#left.get(name) ?? (now ? { ...now, follow: null } : null)).show(row);
   }
 
   #open(name: string, selection: Selection | null): Inspection {
@@ -160,7 +160,7 @@ class KernelPane {
               ? `${at + 1} of ${rows.length}`
               : "";
         }),
-        toggle: () => (this.#listed.peek() ? this.#close(true) : this.demand()),
+        toggle: () => (this.#listed.peek() ? this.#close(true) : this.openList()),
       },
       ...(this.host.enlarge ? { enlarge: () => void this.enlargeShown() } : {}),
     };
@@ -169,7 +169,7 @@ class KernelPane {
   }
 
   /** Opens the list over the view, below the line of its button. */
-  demand(): void {
+  openList(): void {
     if (!this.#chosen.peek()) return;
     const button = this.#button;
     if (button)
@@ -177,11 +177,11 @@ class KernelPane {
         "--rs-under",
         `${button.getBoundingClientRect().bottom - this.node.getBoundingClientRect().top + 4}px`,
       );
-    this.#demanded.value = true;
+    this.#isOpened.value = true;
   }
 
   #close(refocus: boolean): void {
-    this.#demanded.value = false;
+    this.#isOpened.value = false;
     if (refocus) this.#button?.focus();
   }
 
@@ -220,7 +220,7 @@ export class Sidebar {
   readonly #current = state<KernelPane | null>(null);
   readonly #dropped = state(0);
   readonly #root = element("div", "residscope rs-sidebar");
-  #wish: AbortController | null = null;
+  #pending: AbortController | null = null;
 
   constructor(
     parent: HTMLElement,
@@ -251,7 +251,7 @@ export class Sidebar {
         for (const other of this.#parts.values()) other.node.hidden = other !== part;
         nothing.hidden = part !== null;
         this.#current.value = part;
-        if (before && before !== part) host.left?.(before.path);
+        if (before && before !== part) host.onLeave?.(before.path);
       });
     });
     keepKeys(root, signal);
@@ -270,15 +270,15 @@ export class Sidebar {
 
   /** Shows a cache by its name (null: the only one there is) as soon as the caches are listed. */
   inspect(name: string | null): void {
-    this.#wish?.abort();
-    const wish = (this.#wish = child(this.signal));
-    watch(wish.signal, () => {
+    this.#pending?.abort();
+    const pending = (this.#pending = child(this.signal));
+    watch(pending.signal, () => {
       const part = this.#current.value;
-      if (!part || part.caches.kernel.value === "" || wish.signal.aborted) return;
+      if (!part || part.caches.kernel.value === "" || pending.signal.aborted) return;
       const rows = part.caches.rows.value;
       const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part.caches.named(name);
-      wish.abort();
-      untracked(() => (row ? part.inspect(row, name ?? undefined) : part.demand()));
+      pending.abort();
+      untracked(() => (row ? part.inspect(row, name ?? undefined) : part.openList()));
     });
   }
 

@@ -26,7 +26,7 @@ export function mountView(
   mountLinkState(state, caches.link, signal);
   const inspection = new Inspection(place, caches, opened.name, signal, opened.selection, Boolean(pictures));
   mountAbsent(absent, caches, inspection, signal);
-  inspection.takeWhenListed();
+  inspection.showWhenListed();
   if (pictures) {
     keepPicture(opened.path, inspection, pictures, signal);
     void showLastPicture(opened.path, place, inspection, pictures, signal);

@@ -14,15 +14,15 @@ export function mountCaption(
   watch(signal, () => {
     const { words, notes } = read();
     const note = notes.join(" ");
-    const say = (): void => void (store.sentence.value = [note]);
-    const hush = (): void => void (store.sentence.value = null);
+    const showNote = (): void => void (store.sentence.value = [note]);
+    const hideNote = (): void => void (store.sentence.value = null);
     render(
       html`<span>${prose(words)}</span>${
         note === ""
           ? nothing
           : html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(note)}
               aria-label="note: ${fitted(note)}"
-        @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`
+        @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
       }`,
       node,
     );

@@ -24,7 +24,7 @@ interface Option {
 }
 
 /** A target found in the notebook: in a variable, or in an inline panel (`name` is null). */
-interface Found {
+interface NotebookTarget {
   name: string | null;
   words: string;
 }
@@ -50,9 +50,9 @@ export function mountCombobox(
   const check = state<TokenCheck | null>(null);
   const refused = state("");
   const entered = state(false); // Enter was pressed before the check of the text was answered
-  const lying = state<AnswersReply | null>(null);
+  const inNotebook = state<AnswersReply | null>(null);
   const reading = state<string | null>(null);
-  const quiet = (error: unknown): void => {
+  const report = (error: unknown): void => {
     if (signal.aborted) return;
     reading.value = null;
     refused.value = isOutdated(error, store)
@@ -64,17 +64,17 @@ export function mountCombobox(
 
   client
     .latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.chosenPosition.peek(), k: 24 })
-    .then((result) => result && (predictions.value = result.reply.predictions), quiet);
+    .then((result) => result && (predictions.value = result.reply.predictions), report);
 
   if (side === "answer" && !store.isSaved.peek())
-    client.latest("answers", { kind: "answers" }).then((result) => result && (lying.value = result.reply), quiet);
+    client.latest("answers", { kind: "answers" }).then((result) => result && (inNotebook.value = result.reply), report);
 
   const read = (name: string | null): void => {
     refused.value = "";
     reading.value = name ?? "the panel";
     client.latest("resolve", { kind: "resolve", name }).then((result) => {
       if (result && !signal.aborted) act.take(result.reply.target, result.reply.notes, name);
-    }, quiet);
+    }, report);
   };
 
   // The check waits for a pause in the typing; a newer check replaces it.
@@ -91,7 +91,7 @@ export function mountCombobox(
         const token = result.reply.single ? result.reply.tokens[0] : undefined;
         if (entered.peek() && token) act.choose(token);
         entered.value = false;
-      }, quiet);
+      }, report);
     });
   });
 
@@ -113,8 +113,8 @@ export function mountCombobox(
     return found;
   });
 
-  const found = computed<Found[]>(() => {
-    const { variables = [], panel = null } = lying.value ?? {};
+  const found = computed<NotebookTarget[]>(() => {
+    const { variables = [], panel = null } = inNotebook.value ?? {};
     const needle = typed.value.trim().toLowerCase();
     const named = variables.filter(({ name }) => name.toLowerCase().includes(needle));
     return panel === null || needle !== "" ? named : [{ name: null, words: panel }, ...named];
@@ -171,7 +171,7 @@ export function mountCombobox(
           }
         </div>
         ${more > 0 ? html`<p>${more} more in the notebook: type part of the name.</p>` : nothing}
-        ${(lying.value?.notes ?? []).map((note) => html`<p>${prose(note)}</p>`)}
+        ${(inNotebook.value?.notes ?? []).map((note) => html`<p>${prose(note)}</p>`)}
         ${reading.value === null ? nothing : html`<p>reading ${shown(reading.value, 30)} …</p>`}
         ${
           said

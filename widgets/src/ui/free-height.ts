@@ -17,7 +17,7 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
   /** Boxes that once clipped the panel stay in this set; otherwise a shortened output would grow and shrink in turn. */
   const clips = new Set<HTMLElement>();
 
-  const look = (): void => {
+  const measure = (): void => {
     let least = window.innerHeight;
     for (let node = root.parentElement; node; node = parentOf(node)) {
       const style = getComputedStyle(node);
@@ -33,9 +33,9 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
     }
     height.value = least;
   };
-  const observer = new ResizeObserver(look);
+  const observer = new ResizeObserver(measure);
   observer.observe(root);
-  window.addEventListener("resize", look, { signal });
+  window.addEventListener("resize", measure, { signal });
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
   // In a sidebar the view starts at the sidebar's first line; elsewhere at the panel.

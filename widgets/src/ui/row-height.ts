@@ -24,11 +24,11 @@ export function rowHeight(
 ): ReadonlySignal<number> {
   const top = state(0);
   const row = state(HIGHEST);
-  const look = (): void => {
+  const measure = (): void => {
     const node = axes();
     if (node?.isConnected && node.clientHeight > 0) top.value = Math.round(free.above(node));
   };
-  const observer = new ResizeObserver(look);
+  const observer = new ResizeObserver(measure);
   for (const node of before) observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   watch(signal, () => {

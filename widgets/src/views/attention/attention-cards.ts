@@ -7,7 +7,7 @@ import { type Card, createCard } from "./card";
 import type { Seen } from "./card-cursor";
 import { mountSlots } from "./card-slots";
 
-interface Held extends Card {
+interface MountedCard extends Card {
   end: AbortController;
 }
 
@@ -37,17 +37,17 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
   );
   row.append(placeholder);
   row.tabIndex = -1;
-  const lay = mountSlots(row, store, signal);
+  const layOut = mountSlots(row, store, signal);
 
-  const pinned = new Map<string, Held>();
-  let preview: Held | null = null;
+  const pinned = new Map<string, MountedCard>();
+  let preview: MountedCard | null = null;
   let laid: HTMLElement[] = [];
 
-  const create = (head: string): Held => {
+  const create = (head: string): MountedCard => {
     const end = child(signal);
     return { ...createCard(head, room, inSight, end.signal), end };
   };
-  const drop = (card: Held): void => {
+  const drop = (card: MountedCard): void => {
     card.end.abort();
     card.node.remove();
   };
@@ -91,7 +91,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     const now = [...order, ...(preview ? [] : [placeholder])];
     const same = now.length === laid.length && now.every((node, i) => node === laid[i]);
     laid = now;
-    if (!same || heads.includes(store.preview.peek() ?? "")) lay();
+    if (!same || heads.includes(store.preview.peek() ?? "")) layOut();
   }
 
   return () =>

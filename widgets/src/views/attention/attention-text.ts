@@ -92,7 +92,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   // --- the text -------------------------------------------------------------------------------------------------------
   let words: Word[] = [];
   let start = 0;
-  let rove = 0;
+  let tabStop = 0;
   const built = state(0);
   const wordAt = (position: number): Word | undefined => words[position - start];
   watch(signal, () => {
@@ -117,9 +117,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       if (label.text.includes("\n")) box.append(element("br"));
       return { node, text, bars };
     });
-    rove = Math.max(first, Math.min(rove, stop - 1));
-    wordAt(rove)?.node.setAttribute("tabindex", "0");
-    if (had) wordAt(rove)?.node.focus();
+    tabStop = Math.max(first, Math.min(tabStop, stop - 1));
+    wordAt(tabStop)?.node.setAttribute("tabindex", "0");
+    if (had) wordAt(tabStop)?.node.focus();
     untracked(() => {
       if ((locked.peek() ?? 0) >= tokens.length) locked.value = null;
       built.value += 1;
@@ -231,9 +231,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       const position = at(event);
       if (position === null) return;
-      wordAt(rove)?.node.setAttribute("tabindex", "-1");
-      rove = position;
-      wordAt(rove)?.node.setAttribute("tabindex", "0");
+      wordAt(tabStop)?.node.setAttribute("tabindex", "-1");
+      tabStop = position;
+      wordAt(tabStop)?.node.setAttribute("tabindex", "0");
       light(position);
     },
     { signal },

@@ -59,7 +59,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     return slotsIn(row.clientWidth - parseFloat(style.paddingRight), bottom - row.getBoundingClientRect().top, free);
   };
 
-  const lay = (): void => {
+  const layOut = (): void => {
     slots = row.querySelector(":scope > .rs-large") ? null : room;
     const cards = [...row.children].filter((node): node is HTMLElement => node instanceof HTMLElement && !node.hidden);
     const pinned = store.heads.peek().length;
@@ -104,12 +104,12 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
   // Measured when sizes change, not for each card, because measuring forces the browser to compute the layout.
   const observer = new ResizeObserver(() => {
     room = measure();
-    lay();
+    layOut();
   });
   for (const node of [row, ...beside]) observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   return () => {
-    lay();
+    layOut();
     reveal();
   };
 }

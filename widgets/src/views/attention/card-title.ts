@@ -35,8 +35,8 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
     const pinned = store.heads.value.includes(name);
     const large = card.large.value;
     const notes = shown?.head === name ? shown.attention.notes : [];
-    const say = (): void => void (store.sentence.value = [notes.join(" ")]);
-    const hush = (): void => void (store.sentence.value = null);
+    const showNote = (): void => void (store.sentence.value = [notes.join(" ")]);
+    const hideNote = (): void => void (store.sentence.value = null);
     render(
       html`<b class="rs-name">${name}</b>
         ${
@@ -55,7 +55,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
             notes.length > 0
               ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))}
                   aria-label=${`note: ${fitted(notes.join(" "))}`}
-            @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`
+            @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
               : nothing
           }
           ${

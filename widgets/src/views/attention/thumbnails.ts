@@ -27,7 +27,7 @@ export function mountThumbnails(
   const thumbs = new Map<string, Thumb>();
   const painted = new Map<number, { from: LayerOfThumbnails; look: string }>();
   const titles: HTMLElement[] = [];
-  let rove: HTMLElement | null = null;
+  let tabStop: HTMLElement | null = null;
 
   watch(signal, () => {
     trouble.hidden = data.trouble.value === null;
@@ -100,7 +100,7 @@ export function mountThumbnails(
       box.append(group);
       observer.observe(group);
     }
-    setRove(thumbs.get(headName(0, 0))?.node ?? null);
+    setTabStop(thumbs.get(headName(0, 0))?.node ?? null);
   }
 
   // The limit of the shared colour scale.
@@ -181,7 +181,7 @@ export function mountThumbnails(
     (event) => {
       const name = headOf(event);
       if (!name) return;
-      setRove(thumbs.get(name)?.node ?? null);
+      setTabStop(thumbs.get(name)?.node ?? null);
       store.hover(name);
     },
     { signal },
@@ -209,10 +209,10 @@ export function mountThumbnails(
     { signal },
   );
 
-  function setRove(node: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
+  function setTabStop(node: HTMLElement | null): void {
+    tabStop?.setAttribute("tabindex", "-1");
     node?.setAttribute("tabindex", "0");
-    rove = node;
+    tabStop = node;
   }
 }
 

@@ -47,11 +47,11 @@ export function mountNotice(
   });
 
   const seen = state(true);
-  const eye = new IntersectionObserver(([entry]) => void (seen.value = (entry?.intersectionRatio ?? 1) > 0.98), {
+  const observer = new IntersectionObserver(([entry]) => void (seen.value = (entry?.intersectionRatio ?? 1) > 0.98), {
     threshold: [0, 0.98, 0.99],
   });
-  eye.observe(header);
-  signal.addEventListener("abort", () => eye.disconnect(), { once: true });
+  observer.observe(header);
+  signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
   watch(signal, () => {
     const sentences = [

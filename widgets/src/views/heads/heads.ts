@@ -62,7 +62,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   });
 
   const cells = new Map<string, HTMLElement>();
-  let rove: HTMLElement | null = null;
+  let tabStop: HTMLElement | null = null;
   const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
 
   const picture = mapPicture(store);
@@ -108,7 +108,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       grid.append(row);
     }
     grid.append(tip);
-    setRove(cells.get("L0H0") ?? null);
+    setTabStop(cells.get("L0H0") ?? null);
     const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
       const span = element("span", "", {}, String(at));
       span.style[side] = `${((at + 0.5) / count) * 100}%`;
@@ -199,7 +199,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     (event) => {
       const head = headOf(event);
       if (!head) return;
-      setRove(cells.get(head) ?? null);
+      setTabStop(cells.get(head) ?? null);
       store.hover(head);
     },
     { signal },
@@ -232,10 +232,10 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     { signal },
   );
 
-  function setRove(cell: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
+  function setTabStop(cell: HTMLElement | null): void {
+    tabStop?.setAttribute("tabindex", "-1");
     cell?.setAttribute("tabindex", "0");
-    rove = cell;
+    tabStop = cell;
   }
 }
 

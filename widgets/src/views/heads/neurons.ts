@@ -34,7 +34,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   });
   const problem = computed(() => store.why(NEURONS));
   const cursor = state<number | null>(null);
-  const rove = state(0);
+  const tabStop = state(0);
 
   watch(signal, () => {
     list.hidden = sum.hidden = problem.value !== null;
@@ -47,7 +47,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     list.style.setProperty("--k", String(store.topK.value));
     const reach = reachOf(found);
     const largest = limitOf(found.map(({ value }) => value));
-    const start = Math.min(rove.value, Math.max(0, found.length - 1));
+    const start = Math.min(tabStop.value, Math.max(0, found.length - 1));
     render(
       store.neurons.value === null
         ? html`<p class="rs-waits">adding up the neurons …</p>`
@@ -99,7 +99,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     "focusin",
     (event) => {
       const to = at(event);
-      if (to !== null) rove.value = cursor.value = to;
+      if (to !== null) tabStop.value = cursor.value = to;
     },
     { signal },
   );

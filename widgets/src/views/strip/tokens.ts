@@ -55,7 +55,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const destination = store.destination.value;
     const locked = store.locked.value;
     const { start, stop } = stretch.shown.value;
-    const rove = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
+    const tabStop = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
     strip.classList.toggle("rs-long", tokens.length > 64);
     render(
       html`${tokens.slice(start, stop).map((token, nth) => {
@@ -72,7 +72,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
           varies.length > 0
             ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …`
             : `position ${i}${token.padding ? ", padding" : ""}`;
-        return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === rove ? 0 : -1}
+        return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === tabStop ? 0 : -1}
           aria-selected=${i === destination} aria-label="${says}, position ${i}"
               title=${tip}>${store.tokenText(i)}</div>`;
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
