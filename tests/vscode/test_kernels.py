@@ -33,7 +33,7 @@ def waiting(code: Code, name: str) -> Callable[[], None]:
     ("command", "said"),
     [
         ("Stand-in: Restart Kernel", "The kernel was restarted and has not run a cell since"),
-        ("Stand-in: Choose Another Kernel", "has run no cell yet"),
+        ("Stand-in: Choose Another Kernel", "no cell has been run since"),
     ],
 )
 def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, command: str, said: str) -> None:
