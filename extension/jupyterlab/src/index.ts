@@ -12,7 +12,7 @@ import { sidebarPlugin } from "./sidebar";
 
 /** The ids of the commands, which other extensions and tests may rely on. */
 export const CommandIDs = {
-  /** Copy the example notebook into `cwd` (default: the file browser's folder) and open it. */
+  /** Copies the example notebook into `cwd` (default: the file browser's folder) and opens it. */
   openExample: "residscope:open-example",
 } as const;
 

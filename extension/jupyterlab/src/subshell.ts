@@ -27,7 +27,7 @@ export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<
     ({ content }) => ("subshell_id" in content && typeof content.subshell_id === "string" ? content.subshell_id : null),
     () => null,
   );
-  // An older kernel does not even answer.
+  // Older kernels do not answer this request.
   return Promise.race([reply, known.then((does) => (does ? reply : null))]);
 }
 

@@ -107,7 +107,7 @@ export function bytes(count: number): string {
   return `${value < 9.95 && unit > 1 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** "1536", "46,080". */
+/** A count, with commas from 10,000 on: "1536", "46,080". */
 export function counted(count: number): string {
   return count < 10_000 ? String(count) : String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }

@@ -94,7 +94,7 @@ function fitting(pen: CanvasRenderingContext2D, cell: number, { write, digits, w
   if (cell < READABLE) return null;
   for (let tried = digits; tried > 0; tried -= 1) {
     const text = write(widest, tried);
-    if (text === write(0, tried)) return null; // all of them would read zero
+    if (text === write(0, tried)) return null; // all values would read zero
     for (const size of [12, 11, 10, 9]) {
       pen.font = `${size}px system-ui, sans-serif`;
       if (pen.measureText(text).width <= cell - 3) return tried;

@@ -16,7 +16,7 @@ import { mountTrouble } from "./caption";
 export interface Mark {
   name: string;
   value: number;
-  /** In layers, see draw/axis.ts. */
+  /** Its position on the layer axis (draw/axis.ts). */
   at: number;
   layer: number | null;
   sentence: Sentence;
@@ -39,7 +39,7 @@ export interface Chart {
   why: ReadonlySignal<string | null>;
   /** The contents of the plot; `x` maps a value to percent from the left. */
   draw: (x: (value: number) => number) => TemplateResult;
-  /** Its name, below the axis. */
+  /** The chart's name, below the axis. */
   caption: HTMLElement;
 }
 

@@ -9,7 +9,7 @@ import { Limits } from "./attention-scale";
 export class AttentionRoom {
   readonly data: AttentionStore;
   readonly limits: Limits;
-  /** The destination under the pointer, in a matrix or beside it. */
+  /** The destination under the pointer, in a matrix or next to it. */
   readonly pointed = state<number | null>(null);
   /** What the row under the pointer reads; the strip shows it as long as the pointer is there. */
   readonly followed = state<Reading | null>(null);

@@ -175,7 +175,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     if (inSight.value && picture.value) limits.report("text", picture.value.weighting, picture.value.limit);
     else limits.forget("text");
   });
-  // The destination in view: within the box only, the page never scrolls.
+  // Scrolls the box (never the page) to the destination.
   watch(signal, () => {
     void built.value;
     const node = inSight.value ? wordAt(store.destination.value ?? 0)?.node : undefined;
@@ -276,7 +276,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       if (event.key !== "Escape" || locked.peek() === null) return;
       locked.value = null;
-      event.stopPropagation(); // the pins stay
+      event.stopPropagation(); // otherwise the panel would unpin heads
     },
     { signal },
   );

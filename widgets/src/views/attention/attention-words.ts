@@ -50,7 +50,8 @@ function column(map: Float32Array, { rows, columns }: Pane, token: number): Floa
 }
 
 /**
- * “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to the logit difference”
+ * The sentence about a cell: “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to
+ * the logit difference”.
  */
 export function cellSentence(
   store: Store,
@@ -95,7 +96,7 @@ export function cellNumbers(
   return `${written("pattern", pattern)}${value}${added === null ? "" : `, ${signed(added, store.largest.value)}`}`;
 }
 
-/** “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens” */
+/** The sentence about a block: “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens”. */
 function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
   const { rows, columns } = blockOf(pane, q, k);
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;

@@ -22,7 +22,7 @@ export function readLine(
     const { attention, head, key, weighting } = picture;
     const there = lineIn(attention, "reads", row);
     if (there) return void (line.value = there);
-    if (!inSight.value || data.key(head) !== key) return; // another picture is on its way
+    if (!inSight.value || data.key(head) !== key) return; // another picture is loading
     untracked(() => {
       const kept = data.keptLine(head, weighting, "reads", row);
       if (kept) return void (line.value = { token: row, maps: kept });

@@ -79,7 +79,7 @@ export function readShade(
           ]
         : [],
     );
-    if (there.length < all.length) return null; // overtaken
+    if (there.length < all.length) return null; // replaced by a newer request
     return {
       shown,
       at,

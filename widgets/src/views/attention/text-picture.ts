@@ -97,7 +97,7 @@ export function readText(
     const reply = "heads" in what ? readHeads(what.heads, weighting) : readBlend(what, weighting);
     reply.then(
       (next) => {
-        if (next) put(next); // null: overtaken
+        if (next) put(next); // null: replaced by a newer request
       },
       (error: unknown) => {
         if (!current()) return;

@@ -127,7 +127,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
         event.preventDefault();
         return button.click();
       }
-      walk(event, box);
+      moveFocus(event, box);
     },
     { signal },
   );
@@ -158,7 +158,7 @@ function place(box: HTMLElement, button: HTMLElement): void {
 }
 
 /** Moves the focus between the buttons, which form rows and columns, with the arrow keys. */
-function walk(event: KeyboardEvent, box: HTMLElement): void {
+function moveFocus(event: KeyboardEvent, box: HTMLElement): void {
   const at = event.target instanceof HTMLElement ? event.target : null;
   if (!at || at.dataset["row"] === undefined) return;
   const [row, column] = [Number(at.dataset["row"]), Number(at.dataset["column"])];

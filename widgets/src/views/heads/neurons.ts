@@ -8,7 +8,7 @@ import { limitOf } from "../../draw/colours";
 import { NEURONS, type Neurons, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { type Entry, sumTable } from "../header/ledger";
-import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
+import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 
 /** The lines of the sum (all neurons, biases) and the MLPs that they add up to. */
 export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
@@ -105,7 +105,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   );
   list.addEventListener("pointerleave", leave, { signal });
   list.addEventListener("focusout", leave, { signal });
-  walk(list, "[data-at]", signal);
+  addArrowKeys(list, "[data-at]", signal);
 }
 
 function sentence({ name, value }: Ranked, largest: number, quantity: string): Sentence {

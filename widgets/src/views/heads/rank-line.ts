@@ -66,7 +66,7 @@ function dotStrip(each: Float32Array, at: (value: number) => number): TemplateRe
 }
 
 /** Up, down, Home and End move the focus among the list's lines. */
-export function walk(list: HTMLElement, selector: string, signal: AbortSignal): void {
+export function addArrowKeys(list: HTMLElement, selector: string, signal: AbortSignal): void {
   list.addEventListener(
     "keydown",
     (event) => {

@@ -89,7 +89,7 @@ export function mountPrompts(
   mountPromptList(picture, store, { spread, order, texts: new PromptTexts(client, signal), inSight }, signal);
 }
 
-/** "+1.73 ± 0.41" */
+/** The mean and the standard deviation: "+1.73 ± 0.41". */
 function spreadWords({ mean, std, each }: PromptSpread): string {
   const largest = limitOf(each ?? [mean]);
   return `${signed(mean, largest)} ${plusMinus(std, largest)}`;
