@@ -102,7 +102,8 @@ def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
             # Whole vectors apart from strided views: `cat` takes twice as long where both are among its inputs.
             whole = [tensors[index] for index, size, _ in kind if not size]
             some = [strided(tensors[index], size, stride) for index, size, stride in kind if size]
-            for flat in (whole, [one if one.ndim == 1 else one.reshape(-1) for one in some]):
+            for group in (whole, some):
+                flat = [one if one.ndim == 1 else one.reshape(-1) for one in group]
                 if flat:
                     # Bits: NaN is the same as NaN; and what has one byte (float8) knows no `cat` of its own.
                     bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
