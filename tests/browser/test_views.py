@@ -231,9 +231,8 @@ def token_lens(lab: Lab, panel: Locator) -> None:
         ("final_post", 13, "ArrowUp"),
     ]:
         top, p, answer, rank = told(point, column)
-        words = (
-            f"the model would say “{top.replace(' ', '·')}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
-        )
+        first = top.replace(" ", "·")
+        words = f"the model would say “{first}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
         expect(sentence(panel)).to_contain_text(f"({point}) at “")
         expect(sentence(panel)).to_contain_text(f"(position {column}), {words}", timeout=FOLLOWS)
         active = view.locator(f"[id='{grid.get_attribute('aria-activedescendant')}']")
