@@ -1,9 +1,9 @@
 // The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
-import { batch, computed, signal as state, untracked } from "@preact/signals-core";
+import { computed, signal as state, untracked } from "@preact/signals-core";
 import { shown } from "../base/legible";
 import { element, watch } from "../base/lifetime";
 import { mountPanel } from "../panel";
-import { asSelection, select, shownOf } from "../state/selection";
+import { show, shownOf } from "../state/selection";
 import { Store } from "../state/store";
 import { dress } from "../ui/theme";
 import { type Ask, Client } from "../wire/client";
@@ -59,7 +59,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
     broken ||= settling && PICTURES.includes(ask.kind);
     untracked(() => (missing.value ??= refusal(ask)));
   });
-  put(store, snapshot.selection);
+  show(store, snapshot.selection);
   store.cacheName.value = snapshot.name;
   store.preview.value = snapshot.preview ?? null;
 
@@ -78,7 +78,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
       settling = broken = false;
       if (whole) return void (good = now);
       const sentence = missing.peek();
-      put(store, good);
+      show(store, good);
       missing.value = sentence;
     });
   });
@@ -93,15 +93,6 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   parent.append(top);
   signal.addEventListener("abort", () => top.remove(), { once: true });
   mountPanel(parent, store, new Client(replay, signal), signal);
-}
-
-function put(store: Store, shown: Shown): void {
-  const selection = asSelection({ ...shown, topK: shown.top_k });
-  if (!selection) return;
-  batch(() => {
-    select(store, selection);
-    store.mapBy.value = shown.by ?? "layer";
-  });
 }
 
 /** What a request asks for, in words: the place, where that is another one than was on screen, and the view. */
