@@ -44,9 +44,7 @@ export type RecordedKind = (typeof RECORDED)[number];
 /** So many pinned heads are in a picture. */
 export const PINNED = 64;
 
-/** Without these there is no picture. */
-export const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
-/** The name of a request in that list. */
+/** What a request of the charts is called. */
 export const chartOf = (ask: Entry["ask"]): string =>
   ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind;
 
