@@ -9,7 +9,8 @@ import type { Ask, Transport } from "../wire/client";
 import { DEFAULTS } from "../wire/protocol.check.gen";
 import type { Answer, CacheRef, Question } from "../wire/protocol.gen";
 import { Relay } from "../wire/relay";
-import { type Entry, isRecorded, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
+import { isRecorded } from "./requests";
+import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
 
 /** A panel's root is asked for its picture by this event; `detail.put` takes it. */
 export const SNAPSHOT_EVENT = "residscope:snapshot";

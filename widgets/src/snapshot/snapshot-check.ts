@@ -10,7 +10,8 @@ import type { Ask } from "../wire/client";
 import { fits as isReplyTo } from "../wire/fits";
 import * as wire from "../wire/protocol.check.gen";
 import type { AttentionBuffer, CacheFacts, Target } from "../wire/protocol.gen";
-import { chartOf, type Entry, keyOf, PINNED, RECORDED, type RecordedKind, type Snapshot } from "./snapshot";
+import { isRecorded, type RecordedKind } from "./requests";
+import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
 export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; trouble: string };
 
@@ -92,8 +93,8 @@ export function checkSnapshot(value: unknown): Checked {
 function read(value: unknown): Snapshot {
   const { name, selection, preview = null, saved, lacks = [], entries } = v.parse(Outside, value, { abortEarly: true });
   const replied = entries.flatMap(({ ask, reply, buffers }): (Replied & { entry: Entry })[] => {
-    const kind = RECORDED.find((kind) => kind === ask.kind);
-    if (!kind || reply === undefined) return []; // what only a kernel may say: code, a page, predictions
+    const { kind } = ask;
+    if (!isRecorded(kind) || reply === undefined) return []; // what only a kernel may say: code, a page, predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
     // All of a picture's figures are of its own target, which is checked once.
     const { target: _, ...whole } = v.parse(wire.REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
