@@ -256,6 +256,8 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       return matches(
         bytes.length === 1 && bytes[0] === reply.labels.length * 4 && reply.labels.length <= 2 * MOST.topK,
       );
+    default:
+      return kind satisfies never;
   }
 }
 
