@@ -6,6 +6,7 @@ import { visible } from "../base/format";
 import { fitted, shown } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
 import { isOutdated } from "../state/loader";
+import { suggestions } from "../state/questions";
 import type { Store } from "../state/store";
 import type { Side } from "../state/target";
 import type { Client } from "../wire/client";
@@ -63,7 +64,10 @@ export function mountCombobox(
   };
 
   client
-    .latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.chosenPosition.peek(), k: 24 })
+    .latest(
+      "suggest",
+      untracked(() => suggestions(store.shown)),
+    )
     .then((result) => result && (predictions.value = result.reply.predictions), report);
 
   if (side === "answer" && !store.isSaved.peek())

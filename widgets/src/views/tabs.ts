@@ -25,12 +25,13 @@ const alone =
   (parent, controls, { store, client }, signal) =>
     mount(parent, controls, store, client, signal);
 
-const TABS: [Tab, string, string, Mount][] = [
-  ["attention", "Attention", "Where heads look, and what they contribute", mountAttention],
-  ["positions", "Positions", "What each component adds at each position", alone(mountPositions)],
-  ["token-lens", "Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
-  ["prompts", "Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
-];
+const VIEWS: Record<Tab, [string, string, Mount]> = {
+  attention: ["Attention", "Where heads look, and what they contribute", mountAttention],
+  positions: ["Positions", "What each component adds at each position", alone(mountPositions)],
+  "token-lens": ["Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
+  prompts: ["Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
+};
+const TABS = (Object.keys(VIEWS) as Tab[]).map((tab) => [tab, ...VIEWS[tab]] as const);
 let panels = 0;
 
 export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {

@@ -2,8 +2,9 @@
 // For a long prompt a map consists of blocks of cells; a part of it, or the row of one token, is requested cell by cell
 // when it is shown.
 
-import { parseHead } from "../../base/format";
+import { untracked } from "@preact/signals-core";
 import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
+import { attention } from "../../state/questions";
 import type { Store, Weighting } from "../../state/store";
 import type { Position } from "../../state/target";
 import { targetKey } from "../../state/target";
@@ -179,20 +180,10 @@ export class AttentionStore {
   }
 
   #ask(head: string, weighting: Weighting, part: { rows?: Span; columns?: Span } = {}): ReadAttention | null {
-    const at = parseHead(head);
-    const { target, prompt, chosenPosition, pool, settled } = this.store;
-    if (!at || !settled.peek()) return null;
+    const { pool, settled, shown } = this.store;
+    if (!settled.peek()) return null;
     const coarse = pool.peek() === "mean" ? { pool: "mean" as const } : {};
-    return {
-      kind: "attention",
-      ...at,
-      target: target.peek(),
-      prompt: prompt.peek(),
-      position: chosenPosition.peek(),
-      weighting,
-      ...coarse,
-      ...part,
-    };
+    return untracked(() => attention(shown, head, weighting, { ...coarse, ...part }));
   }
 
   /** Keeps maps; earlier maps of other weightings stay, but a requested map that did not come is removed. */
@@ -203,9 +194,9 @@ export class AttentionStore {
     if (!fresh.maps[asked]) delete kept.maps[asked];
     this.#kept.set(key, kept);
     this.#cells += cellsOf(kept);
-    for (const [old, attention] of this.#kept) {
+    for (const [old, found] of this.#kept) {
       if (this.#cells <= MOST_CELLS || old === key) break;
-      this.#drop(old, attention);
+      this.#drop(old, found);
     }
     return kept;
   }

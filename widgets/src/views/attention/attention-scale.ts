@@ -6,8 +6,6 @@ import type { Theme } from "../../draw/colours";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../../draw/colours";
 import type { Store, Weighting } from "../../state/store";
 
-export const WEIGHTINGS: Weighting[] = ["pattern", "value", "contribution"];
-
 /** The units of the scales. */
 export const UNITS: Record<Weighting, string> = { pattern: "attention", value: "× ‖v W_O‖", contribution: "logits" };
 export const NAMES: Record<Weighting, string> = {
@@ -15,6 +13,7 @@ export const NAMES: Record<Weighting, string> = {
   value: "Value-weighted",
   contribution: "Contribution",
 };
+export const WEIGHTINGS = Object.keys(NAMES) as Weighting[];
 
 export function meaningOf(weighting: Weighting, store: Store): string {
   switch (weighting) {

@@ -3,6 +3,7 @@ import { type ReadonlySignal, signal as state, untracked } from "@preact/signals
 import { watch } from "../../base/lifetime";
 import { everything, frameOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
+import { blend } from "../../state/questions";
 import type { Direction } from "./attention-data";
 import { type Maps, type Pane, unpacked } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -93,18 +94,11 @@ export function readShade(
   }
 
   async function ofBlend(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
-    const target = store.target.peek();
     if (!store.settled.peek()) return null;
     const span = { start: at, stop: at + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
-    const result = await client.latest("text blend row", {
-      kind: "blend",
-      layer: shown.layer,
-      target,
-      prompt: store.prompt.peek(),
-      weighting: shown.weighting,
-      ...part,
-    });
+    const ask = untracked(() => blend(store.shown, shown.layer, shown.weighting, part));
+    const result = await client.latest("text blend row", ask);
     if (!result) return null;
     const line = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
     return { shown, at, direction, values: unmasked(line, direction, at), parts: [] };

@@ -5,6 +5,7 @@ import { watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
 import { frameOf, stepOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
+import { blend, lineOf } from "../../state/questions";
 import type { Weighting } from "../../state/store";
 import { type Attention, unpacked, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -142,20 +143,11 @@ export function readText(
   }
 
   async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
-    const target = store.target.peek();
     if (!store.settled.peek()) return null;
     // For a long prompt one line is enough here: it gives the number of heads and the notes.
-    const at = store.destination.peek() ?? 0;
-    const long = stepOf(store.tokens.peek().length, store.tokens.peek().length) > 1;
-    const part = long ? { rows: { start: at, stop: at + 1 } } : {};
-    const result = await client.latest("text blend", {
-      kind: "blend",
-      ...what,
-      target,
-      prompt: store.prompt.peek(),
-      weighting,
-      ...part,
-    });
+    const line = lineOf(store.tokens.peek().length, store.destination.peek() ?? 0);
+    const ask = untracked(() => blend(store.shown, what.layer, weighting, line));
+    const result = await client.latest("text blend", ask);
     if (!result) return null;
     const { positions, heads, notes } = result.reply;
     const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));

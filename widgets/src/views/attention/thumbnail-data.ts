@@ -3,11 +3,11 @@
 import { signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
+import { thumbnails } from "../../state/questions";
 import type { Weighting } from "../../state/store";
 import { targetKey } from "../../state/target";
 import type { AttentionRoom } from "./attention-room";
 
-export const SIDE = 32;
 const AT_ONCE = 2;
 
 export interface LayerOfThumbnails {
@@ -70,14 +70,8 @@ export class ThumbnailStore {
     this.#fresh.set(layer, key);
     this.#underway += 1;
     try {
-      const result = await client.latest(`thumbnails ${layer}`, {
-        kind: "thumbnails",
-        layer,
-        target: store.target.peek(),
-        prompt: store.prompt.peek(),
-        weighting,
-        side: SIDE,
-      });
+      const ask = untracked(() => thumbnails(store.shown, layer));
+      const result = await client.latest(`thumbnails ${layer}`, ask);
       const buffer = result?.buffers[0];
       if (!result || !buffer || this.signal.aborted || key !== this.#key) return;
       const cells = new Int8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);

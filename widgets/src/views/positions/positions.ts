@@ -8,7 +8,7 @@ import { divergingGradient } from "../../draw/colours";
 import { offer } from "../../export/pictures";
 import { holdOf } from "../../state/held-scale";
 import { asking } from "../../state/query";
-import { rank } from "../../state/ranked";
+import { positionMap, rankedHeads } from "../../state/questions";
 import type { Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
@@ -23,7 +23,6 @@ const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
   ["accumulated", "lens", "The logit lens at every position: the residual stream up to each point"],
   ["head", "heads", "The pinned heads and the top heads"],
 ];
-const MOST_HEADS = 48;
 
 export function mountPositions(
   parent: HTMLElement,
@@ -34,18 +33,7 @@ export function mountPositions(
 ): void {
   const inSight = computed(() => store.tab.value === "positions");
   /** The pinned heads, then the top heads. */
-  const heads = computed(() => {
-    const facts = store.facts.value;
-    const rows = store.headRows.value?.rows;
-    const top =
-      facts && rows
-        ? rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value)
-        : { plus: [], minus: [] };
-    return [...new Set([...store.heads.value, ...top.plus.map((r) => r.name), ...top.minus.map((r) => r.name)])].slice(
-      0,
-      MOST_HEADS,
-    );
-  });
+  const heads = computed(() => rankedHeads(store));
   const answered = asking<"positions", PositionPicture>(
     "positions",
     store,
@@ -54,14 +42,7 @@ export function mountPositions(
     () => {
       const [by, target] = [store.mapBy.value, store.target.value];
       if (!inSight.value || !isSet(target) || (by === "head" && heads.value.length === 0)) return null;
-      return {
-        kind: "positions",
-        by,
-        target,
-        prompt: store.prompt.value,
-        norm: by === "accumulated" ? store.norm.value : "frozen",
-        heads: by === "head" ? heads.value : [],
-      };
+      return positionMap(store.shown, by === "head" ? heads.value : []);
     },
     ({ reply, buffers }, ask) => {
       const values = float32(buffers[0]);

@@ -4,6 +4,7 @@ import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";
 import { asking } from "../../state/query";
+import { ofEachPrompt } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import type { Client } from "../../wire/client";
@@ -32,11 +33,8 @@ export function promptSpread(
     client,
     signal,
     () => {
-      const [target, position] = [store.target.value, store.chosenPosition.value];
       const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
-      return here && isSet(target)
-        ? { kind: "attribute", by: by.value, target, prompt: null, position, norm: "frozen" }
-        : null;
+      return here && isSet(store.target.value) ? ofEachPrompt(store.shown, by.value) : null;
     },
     attributionOf,
   );

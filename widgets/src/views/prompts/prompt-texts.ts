@@ -1,6 +1,7 @@
 // The texts of the prompts for the list: requested one after the other, and only for visible rows.
 import { signal as state } from "@preact/signals-core";
 import { legible } from "../../base/legible";
+import { tokens } from "../../state/questions";
 import type { Client } from "../../wire/client";
 import type { TokenLabel } from "../../wire/protocol.gen";
 
@@ -36,7 +37,7 @@ export class PromptTexts {
     try {
       for (let next = this.#next(); next !== undefined && !this.signal.aborted; next = this.#next()) {
         const source = this.#source;
-        const result = await this.client.latest("prompt texts", { kind: "tokens", prompt: next });
+        const result = await this.client.latest("prompt texts", tokens({ prompt: next }));
         if (!result || source !== this.#source) continue;
         this.#texts.set(next, textOf(result.reply.tokens));
         this.version.value += 1;

@@ -2,11 +2,10 @@
 import { html, nothing, render } from "lit-html";
 import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
+import { LISTED } from "../../state/questions";
 import type { Store } from "../../state/store";
 import type { LensCell } from "../../wire/protocol.gen";
 import { answerName, hasRank, probability } from "./lens-words";
-
-export const LISTED = 10;
 
 export interface Read {
   cell: LensCell;

@@ -2,13 +2,12 @@
 // few at a time, the deepest first; a tile that is scrolled out of view before its turn is not requested.
 import { signal as state, untracked } from "@preact/signals-core";
 import { isOutdated } from "../../state/loader";
+import { TALL, type Tile, tileAt, WIDE } from "../../state/questions";
 import type { Store } from "../../state/store";
 import type { Client } from "../../wire/client";
 import type { LensCell, ReadTokenLens } from "../../wire/protocol.gen";
 
-/** The points and positions of a tile; how many tiles are requested at a time; how many are kept. */
-export const TALL = 4;
-export const WIDE = 32;
+/** How many tiles are requested at a time; how many are kept. */
 const LANES = 2;
 const MOST = 600;
 
@@ -18,9 +17,9 @@ export interface Question {
   /** All points of the lens, from the first. */
   points: string[];
   positions: number;
-  ask: Omit<ReadTokenLens, "kind" | "points" | "start" | "stop">;
+  ask: (tile: Tile) => ReadTokenLens;
 }
-interface Tile {
+interface Kept {
   key: string;
   start: number;
   /** By point, then position. */
@@ -40,7 +39,7 @@ export class LensTiles {
   #question: Question | null = null;
   #wanted: string[] = [];
   #busy = new Map<number, string>();
-  readonly #tiles = new Map<string, Tile>();
+  readonly #tiles = new Map<string, Kept>();
 
   constructor(
     readonly store: Store,
@@ -83,17 +82,10 @@ export class LensTiles {
   }
 
   async #ask(lane: number, id: string, question: Question): Promise<void> {
-    const { points, start, stop } = extent(question, id);
     this.#busy.set(lane, `${id} ${question.key}`);
     let refused = false;
     try {
-      const result = await this.client.latest(`token lens ${lane}`, {
-        ...question.ask,
-        kind: "token-lens",
-        points,
-        start,
-        stop,
-      });
+      const result = await this.client.latest(`token lens ${lane}`, question.ask(extent(question, id)));
       if (result && !this.signal.aborted && question.key === this.#question?.key) {
         this.#keep(id, {
           key: question.key,
@@ -116,7 +108,7 @@ export class LensTiles {
     }
   }
 
-  #keep(id: string, tile: Tile): void {
+  #keep(id: string, tile: Kept): void {
     this.#tiles.delete(id);
     this.#tiles.set(id, tile);
     for (const old of this.#tiles.keys()) {
@@ -132,7 +124,7 @@ function name(points: string[], row: number, column: number): string {
 }
 
 /** The tiles that a window touches: the deepest first, and at one depth the last positions first. */
-export function tilesIn({ points }: Question, { rows, columns }: Window): string[] {
+export function tilesIn({ points }: Pick<Question, "points">, { rows, columns }: Window): string[] {
   const all: string[] = [];
   for (let y = Math.floor((rows[1] - 1) / TALL); y >= Math.floor(rows[0] / TALL); y -= 1)
     for (let x = Math.floor((columns[1] - 1) / WIDE); x >= Math.floor(columns[0] / WIDE); x -= 1)
@@ -140,15 +132,7 @@ export function tilesIn({ points }: Question, { rows, columns }: Window): string
   return all;
 }
 
-export function extent(
-  question: Pick<Question, "points" | "positions">,
-  id: string,
-): { points: string[]; start: number; stop: number } {
-  const [, y = 0, x = 0] = id.split(" ").map(Number);
-  const start = x * WIDE;
-  return {
-    points: question.points.slice(y * TALL, (y + 1) * TALL),
-    start,
-    stop: Math.min(question.positions, start + WIDE),
-  };
+export function extent({ points, positions }: Pick<Question, "points" | "positions">, id: string): Tile {
+  const [, row = 0, column = 0] = id.split(" ").map(Number);
+  return tileAt(points, positions, row, column);
 }
