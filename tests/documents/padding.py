@@ -67,7 +67,7 @@ def head(verdicts: list[str]) -> list[str]:
         "",
         "Where each prompt begins and ends is decided in one place (`residscope/cache/padding.py`, which has the rules), from the",
         "evidence in this order: `attention_mask=`, the mask that the cached attention shows, runs of the padding token, ids.",
-        "Wherever something was taken for padding, or could be, the notes of the result say how many tokens that are, and where",
+        "Wherever something was treated as padding, or could be, the notes of the result say how many tokens that are, and where",
         "each prompt is read. To change it, pass `attention_mask=` (a tensor, an",
         "array, lists, or what the tokenizer returned) or `position=`; in the panel one click counts the tokens as real.",
         "",

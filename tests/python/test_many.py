@@ -454,7 +454,7 @@ def test_a_note_of_padding_names_an_item_only_where_its_figures_are_that_items(m
 
     once, longer = padded(7, 3), padded(7, 5)
     [note], [other] = (residscope.attribute(cache, ANSWERS).notes for cache in (once, longer))
-    assert "taken for padded" in note
+    assert "treated as padded" in note
     assert note != other
     assert many([once, once], ANSWERS).notes == [note]
     assert many([once, padded(7), once], ANSWERS).notes == [f"2 items (0, 2): {note}"]

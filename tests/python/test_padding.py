@@ -79,7 +79,7 @@ def test_the_demo_model_padded_to_24_by_its_own_tokenizer(ioi):
         assert float(result.measured[at]) == pytest.approx(float(logits[answer] - logits[distractor]), abs=2e-3)
     assert [round(x, 2) for x in result.measured[:2].tolist()] == [4.62, 3.67]
     assert "L23H3" in [name for name, _ in result.top(3)]
-    assert any("taken for padded" in note for note in result.notes)
+    assert any("treated as padded" in note for note in result.notes)
 
 
 # --- single cases ----------------------------------------------------------------------------------------------------
@@ -104,15 +104,15 @@ def spelled(model, words):
 @pytest.mark.parametrize(
     ("rows", "pad", "last", "said"),
     [
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "taken for padded"),  # filled by `pad_sequence`
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], None, [5, 2], "taken for padded"),
-        ([[1, 5, 6, 7], [1, 9, 10, 0]], 2, [3, 3], "taken for real"),
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "taken for padded"),
-        ([[1, 30, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 5], "taken for real"),
-        ([[1, 5, 6, 30, 30, 30]], None, [5], "taken for real"),
-        ([[1, 5, 6, 7, 30]], 30, [4], "taken for real"),  # an ordinary token as padding, and an unpadded prompt
-        ([[1, 5, 6, 7, 2]], 2, [4], "taken for real"),
-        ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "taken for padded"),
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "treated as padded"),  # filled by `pad_sequence`
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], None, [5, 2], "treated as padded"),
+        ([[1, 5, 6, 7], [1, 9, 10, 0]], 2, [3, 3], "treated as real"),
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "treated as padded"),
+        ([[1, 30, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 5], "treated as real"),
+        ([[1, 5, 6, 30, 30, 30]], None, [5], "treated as real"),
+        ([[1, 5, 6, 7, 30]], 30, [4], "treated as real"),  # an ordinary token as padding, and an unpadded prompt
+        ([[1, 5, 6, 7, 2]], 2, [4], "treated as real"),
+        ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "treated as padded"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 30, 30, 30]], 2, [3, 5], "2 trailing `</s>` were left out"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
         # one token that nobody calls padding: a special one, a sign, one that follows other prompts' ends …
@@ -158,9 +158,9 @@ def test_a_doubled_bos_is_not_padding(model):
     model.tokenizer.pad_token_id = model.tokenizer.bos_token_id = model.tokenizer.eos_token_id = 2
     cache = run(model, [[2, 2, 9, 10, 9, 10]])[1]
     found = residscope.scores(cache, "first", 0)
-    assert any("BOS and the padding token alike" in note for note in found.notes)
+    assert any("both BOS and the padding token" in note for note in found.notes)
     torch.testing.assert_close(found.values[1], cache["pattern", 1][0][:, 1:, 0].mean(1))
-    assert "it, and the figures are those of this run" in residscope.attribute(cache, 11).notes[0]
+    assert "it, and the values are those of this run" in residscope.attribute(cache, 11).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_doubled_bos_is_not_padding(model):
         ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded at the other side
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (0, 1, 2), "left", [0, 0], None),
         # one token of another kind before some of the prompts
-        ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was taken for padded"),
+        ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was treated as padded"),
         ([[30, 1, 5, 6], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 0], None),
         ([[5, 6, 7, 8], [0, 9, 10, 11]], (2, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `<pad>`"),
         ([[5, 6, 7, 8], [31, 9, 10, 11]], (2, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `.`"),
@@ -354,7 +354,7 @@ def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
         residscope.attribute_many([(cache, 11)], by="layer", position=position, progress=False),
         *([residscope.token_lens(cache, 11, positions=[position])] if position == -1 else []),
     ]
-    assert all("−1` lies on what was taken for padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
+    assert all("−1` lies on what was treated as padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
     for fits in (3, -3, [-1, 2], [-1, -3]):
         assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
 
@@ -438,7 +438,7 @@ def test_many_items_say_what_was_taken_for_padding(model):
     model.tokenizer.pad_token_id = 2
     caches = [run(model, [[1, 5, 6, 7, *[2] * count]])[1] for count in (2, 3)]
     [note] = residscope.attribute_many(caches, 11, by="layer", progress=False).notes
-    assert "taken for padded" in note
+    assert "treated as padded" in note
     assert note.startswith("2 items (0, 1), such as item 0: ")
 
 
@@ -473,7 +473,7 @@ def padded_run(model):
 )
 def test_what_a_view_shows_says_so(padded_run, request_):
     said = Service(padded_run[1]).answer({"id": "1", "ask": request_})[0]["reply"]["notes"]
-    assert "taken for padded" in " ".join(said)
+    assert "treated as padded" in " ".join(said)
 
 
 def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_run):

@@ -64,7 +64,7 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
 
 
 def on_padding(view: CacheView, position: Any) -> list[str]:
-    """A note where a position that was counted from the end lies on what was taken for padding.
+    """A note where a position that was counted from the end lies on what was treated as padding.
 
     Args:
         view: The cache.
@@ -77,7 +77,7 @@ def on_padding(view: CacheView, position: Any) -> list[str]:
         return []
     numbers = " and ".join(dict.fromkeys(f"−{-given[at]}" for at in lost[:4]))
     return [
-        f"`position={numbers}` lies on what was taken for padding in {len(lost)} of {view.batch} prompts: counted "
+        f"`position={numbers}` lies on what was treated as padding in {len(lost)} of {view.batch} prompts: counted "
         'from the end of the row. `"last"` is each prompt\'s last real token.'
     ]
 

@@ -207,7 +207,7 @@ def _notes(tally: Accumulator, parts: dict[int, Part]) -> list[str]:
     return said
 
 
-_PADDED = re.compile("taken for (padded|real)")
+_PADDED = re.compile("treated as (padded|real)")
 
 
 def _kind(note: str) -> str:

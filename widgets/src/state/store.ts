@@ -102,7 +102,7 @@ export class Store implements Synced {
   /** What colours the head map; null is what each head adds. */
   readonly score = signal<Score | null>(null);
   readonly tab = signal<Tab>("attention");
-  /** Whether what was taken for padding is left out, or counts as real. */
+  /** Whether what was treated as padding is left out, or counts as real. */
   readonly padding = signal<Padding>("found");
   readonly folded = signal<readonly Section[]>([]);
   /** Whether each attention picture has a colour range of its own, or all share one. */
@@ -294,7 +294,7 @@ export class Store implements Synced {
   }
 
   /**
-   * Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again.
+   * Count what was treated as padding as real, or again: leave it out. Who stood at the last token stands there again.
    */
   togglePadding(): void {
     batch(() => {
