@@ -135,11 +135,11 @@ def references(said: list[str], remarks: dict[str, str]) -> str:
         (r"^[\d.e+-]+ (arises|of a head)", r"… \1"),
         (r"\([\d.e-]+ at most\)", "(… at most)"),
         (r"(by|at) [\d.]+(?=[;:])", r"\1 …"),
-        (r"[Tt]he layers \d[\d, ]*( to \d+)?(?=\W)|[Ll]ayer [1-9]", "layer N"),
+        (r"(?:[Tt]he )?[Ll]ayers \d[\d, ]*( to \d+)?(?=\W)|[Ll]ayer [1-9]", "layer N"),
         (r"layer N(?=[a-z])", "layer N "),
         (r"blocks\.\d+\.", "blocks.N."),
         (r"L\dH\d", "L1H1"),
-        (r"reads \d+ figures and its stream has \d+", "reads fewer figures than its stream has"),
+        (r"reads vectors of width \d+, but its residual stream has width \d+", "reads narrower vectors than its residual stream"),
     ]
     numbers = []
     for note in dict.fromkeys(said):

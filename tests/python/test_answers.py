@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_neither_offered_nor_taken_nor_touched(ask, mine):
     failure = ask({"mine": mine}, "resolve", name="mine")["failure"]
     assert TOUCHED == []
     assert failure["code"] == "answers"
-    assert failure["message"].startswith("`mine` is not there any more, or not all that it holds is an answer for 8")
+    assert failure["message"].startswith("`mine` was deleted, or some of its entries are not answers for 8")
 
 
 def test_a_mistake_is_told_as_attribute_tells_it(ioi, ask):
@@ -227,7 +227,7 @@ def test_what_is_read_otherwise_than_written_bears_a_note(ioi, ask, monkeypatch)
     mary = int(ioi.answer_tokens[0, 0])
     monkeypatch.setattr(type(ioi.model.tokenizer), "encode", lambda *_, **__: [mary])
     (note,) = ask({"names": ["mary"] * 8}, "resolve", name="names")["reply"]["notes"]
-    assert note == "This model's tokenizer reads “mary” as “·Mary”: that token is taken."
+    assert note == "This model's tokenizer reads “mary” as “·Mary”: that token is used."
 
 
 NAMES = ["a b", "\u202egnirts", "<img src=x onerror=alert(1)>", 'x"]; y["', "\ud800", "ﬁx", "class"]
@@ -262,7 +262,7 @@ def test_the_list_is_made_in_milliseconds_and_says_where_it_ends(ask):
     ):
         reply = ask(variables, "answers")["reply"]
         assert len(reply["variables"]) == listed
-        assert reply["notes"] == [f"Only the first {looked} lists, tuples, arrays and tensors were looked at."]
+        assert reply["notes"] == [f"Only the first {looked} lists, tuples, arrays and tensors were checked."]
 
 
 def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):

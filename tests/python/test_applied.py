@@ -214,7 +214,7 @@ def test_the_trial_leaves_the_layer_and_every_random_generator_as_they_were(monk
 
     before = state()
     if noise:
-        with pytest.raises(ResidscopeError, match="differently each time"):
+        with pytest.raises(ResidscopeError, match="differs from call to call"):
             FIGURES["value"](cache)
     else:
         assert FIGURES["value"](cache).max() > 0
@@ -281,7 +281,7 @@ def test_what_is_nearly_linear_is_not_linear(monkeypatch):
     monkeypatch.setitem(KINDS, "bent", Bent.of)
     model = _pair("bent", "o_proj")[0]
     cache = model.run_with_cache(TOKENS)[1]
-    with pytest.raises(ResidscopeError, match=r"not a linear map of what it reads \(off by 0\.0[1-9]") as error:
+    with pytest.raises(ResidscopeError, match=r"not a linear map of its input \(relative error 0\.0[1-9]") as error:
         FIGURES["value"](cache)
     assert "Merge" not in str(error.value)  # there is nothing to merge
     assert "unquantised" not in str(error.value)
@@ -294,7 +294,7 @@ def test_a_layer_is_tried_on_what_it_read_in_the_run_too(monkeypatch):
         model.blocks[1].attn.v.original_component.weight.mul_(1000)
     cache = model.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1]
     for name in ("source", "value", "contribution"):
-        with pytest.raises(ResidscopeError, match="what it read in this run"):
+        with pytest.raises(ResidscopeError, match="on its inputs in this run"):
             FIGURES[name](cache)
     assert residscope.attention(cache, "0.1", weighting="value").values.max() > 0
 

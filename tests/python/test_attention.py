@@ -188,7 +188,7 @@ def test_what_is_missing_or_not_finite_is_named():
 
 
 def test_attention_that_changes_what_it_has_read_is_said():
-    for weighting, words in (("value", "changes what its heads have read"), ("contribution", "is not pattern @ v")):
+    for weighting, words in (("value", "changes pattern @ v before"), ("contribution", "is not pattern @ v")):
         result = residscope.attention(tiny.run(tiny.boot("bitnet"))[2], "L1H0", weighting=weighting, answers=5)
         assert any(words in note for note in result.notes)
 

@@ -340,7 +340,7 @@ def test_what_is_needed_and_not_a_tensor_is_named(value):
     held["blocks.1.attn.hook_pattern"] = value
     with pytest.raises(residscope.ResidscopeError, match=f"hook_pattern` is a {type(value).__name__} in this cache"):
         residscope.attention(held, "1.1", model=model)
-    with pytest.raises(residscope.ResidscopeError, match="holds no activations by name"):
+    with pytest.raises(residscope.ResidscopeError, match="holds no activations"):
         residscope.attribute({"prompt": value if not isinstance(value, tuple) else "text"}, 5, model=model)
 
 
@@ -377,8 +377,8 @@ CHANGES = {
     "sparse z": ("hook_z", lambda tensor: tensor.to_sparse(), "`blocks.0.attn.hook_z` is a sparse tensor"),
     "no prompts": ("", lambda tensor: tensor[:0], "holds 0 prompts"),
     "two lengths": ("1.attn.hook_pattern", lambda tensor: tensor[:, :, :5, :5], "has 5 positions"),
-    "no axes": ("1.hook_resid_post", lambda tensor: tensor.sum(), "an axis too few"),
-    "two widths": ("1.hook_resid_post", lambda tensor: tensor[..., :20], "they are of different models"),
+    "no axes": ("1.hook_resid_post", lambda tensor: tensor.sum(), "too few or too many axes"),
+    "two widths": ("1.hook_resid_post", lambda tensor: tensor[..., :20], "they are from different models"),
 }
 
 
@@ -465,4 +465,4 @@ def test_tokens_that_are_not_the_caches_own_are_noted(run):
     other = tokens.clone()
     other[0, 2] += 1
     for found in (residscope.attribute(cache, 5, tokens=other), residscope.scores(cache, "induction", tokens=other)):
-        assert any("not the ids that this cache holds" in note for note in found.notes)
+        assert any("differs from the token ids in this cache" in note for note in found.notes)

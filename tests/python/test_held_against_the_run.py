@@ -78,7 +78,7 @@ def test_what_a_filtered_cache_cannot_check_is_said_of_every_figure():
     assert all(any("was not checked" in note for note in answer.notes) for answer in answers)
     held = {name: tensor for name, tensor in cache.items() if name != "blocks.1.attn.hook_z"}
     notes = residscope.attribute(ActivationCache(held, model), ANSWERS).notes
-    assert any("heads of the layers 0, 2 add up" in note for note in notes)  # layer 1 has none
+    assert any("heads of layers 0, 2 add up" in note for note in notes)  # layer 1 has none
 
 
 def test_a_final_norm_that_does_more_is_said():
@@ -88,7 +88,7 @@ def test_a_final_norm_that_does_more_is_said():
     norm.__class__ = type("Doubled", (plain,), {"forward": lambda self, x: 2 * plain.forward(self, x)})
     stream = _run(model, ("hook_resid_post",))[1]
     for found in (residscope.token_lens(stream, 5), residscope.attribute(stream, ANSWERS, by="accumulated")):
-        assert any("`Doubled`) does more" in note for note in found.notes)
+        assert any("`Doubled`) computes more" in note for note in found.notes)
 
 
 def test_the_last_row_of_a_lens_without_logits_is_not_checked():
@@ -180,5 +180,5 @@ def test_norms_that_no_name_places_are_placed_by_nothing_coarse(factor, kind, be
 def test_patterns_of_fewer_prompts_than_the_cache_are_refused(ask):
     model = tiny.boot("llama")
     held = {name: t[:1] if name.endswith("hook_pattern") else t for name, t in _run(model)[1].items()}
-    with pytest.raises(ResidscopeError, match="holds 1 prompts, and this cache 3"):
+    with pytest.raises(ResidscopeError, match="holds 1 prompts, but this cache holds 3"):
         ask(ActivationCache(held, model))

@@ -135,8 +135,8 @@ def test_what_training_mode_does_not_explain_is_not_said_to_come_of_it(with_drop
     edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
     model.train()  # only now: the edit is the cause
     said = residscope.attribute(edited, (5, 6)).notes[0]
-    assert "is in training mode: if it was so when this cache was made" in said
-    assert "may come of that" in said
+    assert "is in training mode. If it was already when this cache was made" in said
+    assert "may explain the following" in said
 
 
 def test_weights_that_changed_before_the_first_look_are_among_the_causes():

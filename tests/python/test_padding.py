@@ -321,7 +321,7 @@ def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
                 cache.cache_dict[name] = cache.cache_dict[name][:, :1]
         found = padding(CacheView(cache))
         assert found.count == 0
-        either += any("That may be a mask, or attention so sharp" in note for note in found.notes)
+        either += any("This may be a mask, or attention so sharp" in note for note in found.notes)
     assert either > 0
 
 
@@ -354,7 +354,7 @@ def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
         residscope.attribute_many([(cache, 11)], by="layer", position=position, progress=False),
         *([residscope.token_lens(cache, 11, positions=[position])] if position == -1 else []),
     ]
-    assert all("−1` lies on what was treated as padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
+    assert all("−1` is on padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
     for fits in (3, -3, [-1, 2], [-1, -3]):
         assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
 
@@ -402,7 +402,7 @@ def test_a_mask_is_taken_as_people_hold_it(model, kind):
     ("mask", "said"),
     [
         ([[1, 1, 1]], "has the shape [1, 3], but the cache holds 2 prompts of 4 positions"),
-        ([[1, 1, 1, 1], [0, 0, 0, 0]], "leaves nothing of prompt 1"),
+        ([[1, 1, 1, 1], [0, 0, 0, 0]], "masks all of prompt 1"),
         ([[1, 1, 1, 1], [0, 2, 1, 1]], "1 for each real token and 0 for padding"),
         ("right", "was given a str"),
     ],

@@ -155,7 +155,7 @@ def test_what_float8_is_too_coarse_for_is_said_to_be_that(llama, kind, off):
 
     for by, options in (("head", {}), ("neuron", {}), ("source", {"heads": "1.1"})):
         found = said(coarse, by, **options)
-        assert f"kept in {str(kind)[6:]}, numbers of 8 bits, each up to {off} off" in found
+        assert f"kept in {str(kind)[6:]}, numbers of 8 bits with a rounding error of up to {off}" in found
         assert "`.to(torch.bfloat16)`" in found  # which is true:
         assert said(kept, by, **options) == ""
         for untrue in ("the model does more", "a hook", "training", "scales them", "of this model"):

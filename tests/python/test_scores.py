@@ -168,7 +168,7 @@ def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
         ("mamba2", "copying", "there is no copying score"),
         ("deepseek_v3", "copying", "latent attention"),
         ("afmoe", "copying", "gated heads"),
-        ("opt-projected", "copying", "of the width of its stream"),
+        ("opt-projected", "copying", "the width of its residual stream"),
     ],
 )
 def test_a_score_that_cannot_be_told_is_refused_in_a_sentence(family, score, said):
@@ -188,7 +188,7 @@ def test_missing_ids_nan_and_a_single_token_are_said():
     odd[0, 0, 3] = torch.nan
     with pytest.raises(ResidscopeError, match="layer 1 holds NaN"):
         residscope.scores(ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model), "entropy")
-    with pytest.raises(ResidscopeError, match="A prompt of one token"):
+    with pytest.raises(ResidscopeError, match="In a prompt of one token"):
         residscope.scores(tiny.run(model, positions=1)[2], "entropy")
 
 
@@ -228,7 +228,7 @@ def test_a_result_says_what_it_is_and_can_be_taken_elsewhere():
     cache = tiny.run(tiny.boot("lfm2"))[2]
     found = residscope.scores(cache, "previous", 1)
     assert found.labels[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
-    assert found.notes == ["No attention was found in the layers 0, 2."]
+    assert found.notes == ["No attention was found in layers 0, 2."]
     known = {label: v for label, v in zip(found.labels, found.values.flatten().tolist(), strict=True) if v == v}
     assert found.top(3) == sorted(known.items(), key=lambda pair: -pair[1])[:3]
     assert len(found.top(1000)) == len(known) == 8
