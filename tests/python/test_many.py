@@ -176,13 +176,13 @@ def test_what_is_done_is_kept_every_half_minute(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def make(number, seconds):
-        kept.append(list(checkpoint.read(path, {}).parts) if path.exists() else [])
+        kept.append(list(checkpoint.read(path, {}).results) if path.exists() else [])
         now[0] = seconds
         return pairs[number]
 
     many([partial(make, number, seconds) for number, seconds in enumerate((0, 29, 31, 60, 62))], resume=path)
     assert kept == [[], [], [], [0, 1, 2], [0, 1, 2]]  # after 31 seconds, and then after 62
-    assert list(checkpoint.read(path, {}).parts) == [0, 1, 2, 3, 4]
+    assert list(checkpoint.read(path, {}).results) == [0, 1, 2, 3, 4]
     assert many(pairs).items == many(pairs, resume=path).items
 
 
@@ -237,7 +237,7 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
         ({"answers": ("w5", "w7")}, r'answers=\("w5", "w6"\)`, not `answers=\("w5", "w7"\)'),
         ({"answers": torch.zeros(24)}, r"not `answers=array\[24\]"),
         ({"keep": "summary"}, 'keep="values"'),
-        ({"model": "compatible"}, "Item 2: What is resumed was made with another model"),
+        ({"model": "compatible"}, "Item 2: The resumed results were made with another model"),
         ({"model": "other"}, "Item 2: "),
     ],
 )
@@ -269,11 +269,11 @@ def other_words(tokenizer):
 
 
 TOKENIZERS = {
-    "special tokens": (other_special, "Item 2: What is resumed was made with another tokenizer: pad_token_id was 0, "),
-    "words": (other_words, "Item 2: What is resumed was made with another tokenizer: some of its words were others"),
+    "special tokens": (other_special, "Item 2: The resumed results were made with another tokenizer: pad_token_id was 0, "),
+    "words": (other_words, "Item 2: The resumed results were made with another tokenizer: some of its tokens were different"),
     "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, and is 65"),
     "side": (lambda tokenizer: setattr(tokenizer, "padding_side", "left"), "padding_side was 'right', and is 'left'"),
-    "none": (None, "Item 2: What is resumed was made with another tokenizer: "),
+    "none": (None, "Item 2: The resumed results were made with another tokenizer: "),
 }
 
 
@@ -317,7 +317,7 @@ def test_a_file_of_before_that_knows_no_tokenizer_is_gone_on_with(pairs, tmp_pat
     many(pairs[:2], resume=path)
     kept = dict(np.load(path))
     header = json.loads(bytes(kept["header"]))
-    header["told"] = [told[:5] for told in header["told"]]
+    header["facts"] = [facts[:5] for facts in header["facts"]]
     np.savez(path, **kept | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
     assert torch.equal(many(pairs, resume=path).values, many(pairs).values)
 
@@ -351,7 +351,7 @@ BAD = {
     "NaN": (lambda pairs: spoiled(pairs[1][0]), "The cache holds NaN"),
     "no cache": (lambda _: "a prompt", "needs an ActivationCache, but was given a str"),
     "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "the cache comes first here"),
-    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It is not a cache, "),
+    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It must be a cache, "),
     "options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
     "answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),
     "another model": (lambda _: many_worker.item(tiny.boot("native-attention-only"), 1), "it lacks `0_mlp_out`"),
@@ -379,7 +379,7 @@ def test_what_an_item_was_instead_is_said(item, kinds):
     with pytest.raises(ResidscopeError) as refused:
         many([item], ANSWERS)
     assert (
-        str(refused.value) == f"Item 0: It is not a cache, (cache, answers) or (cache, answers, options), but {kinds}."
+        str(refused.value) == f"Item 0: It must be a cache, (cache, answers) or (cache, answers, options), but it is {kinds}."
     )
 
 
@@ -397,7 +397,7 @@ def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
 
     with pytest.raises(ResidscopeError) as refused:
         frame(*(f"row {number}" for number in range(count)), "last").check(frame("last"))
-    assert f"other rows than the items before it ({said}: another model" in str(refused.value)
+    assert f"rows differ from those of the items before it ({said}: it has another model" in str(refused.value)
 
 
 @pytest.mark.parametrize(
