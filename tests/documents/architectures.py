@@ -139,7 +139,10 @@ def references(said: list[str], remarks: dict[str, str]) -> str:
         (r"layer N(?=[a-z])", "layer N "),
         (r"blocks\.\d+\.", "blocks.N."),
         (r"L\dH\d", "L1H1"),
-        (r"reads vectors of width \d+, but its residual stream has width \d+", "reads narrower vectors than its residual stream"),
+        (
+            r"reads vectors of width \d+, but its residual stream has width \d+",
+            "reads narrower vectors than its residual stream",
+        ),
     ]
     numbers = []
     for note in dict.fromkeys(said):

@@ -129,7 +129,7 @@ def test_a_link_in_the_notebooks_place_is_the_users(planted):
     assert "Kept your changed" in cli._place_notebook(folder)
     assert outside.read_text() == "precious"
     outside.unlink()
-    with pytest.raises(demo.DemoError, match=r"is a link to nothing; .* --folder"):
+    with pytest.raises(demo.DemoError, match=r"is a broken link; .* --folder"):
         cli._place_notebook(folder)
     assert link.is_symlink()
     assert not outside.exists()

@@ -580,9 +580,7 @@ def test_what_is_suggested_are_probabilities_and_in_the_mean_their_mean(run, giv
 @pytest.mark.parametrize("head", ["L0H4", "L0H99", "L3H0"])
 def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
     service = Service(run[2])
-    with pytest.raises(
-        residscope.ResidscopeError, match=f"no head {head}: it has layers 0 to 2 with heads 0 to 3"
-    ):
+    with pytest.raises(residscope.ResidscopeError, match=f"no head {head}: it has layers 0 to 2 with heads 0 to 3"):
         service.reply(MapPositions("head", service.targets().resolve(ANSWERS), None, heads=["L0H0", head]))
 
 

@@ -53,10 +53,10 @@ def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says
     else:  # the projection itself is as it should be, and something behind it is not
         assert any("not all of `hook_attn_out`" in note for note in found.notes)
     assert residscope.attention(cache, "0.1", weighting="value").notes == []
-    assert any("heads in layer 1 write" in note for note in residscope.scores(cache, "copying").notes)
+    assert any("In layer 1 the outputs of heads" in note for note in residscope.scores(cache, "copying").notes)
 
 
-@pytest.mark.parametrize(("place", "said"), [("v", "heads in layer 1 read"), ("embed", "`hook_embed` is not")])
+@pytest.mark.parametrize(("place", "said"), [("v", "In layer 1 the values of heads"), ("embed", "`hook_embed` is not")])
 def test_copying_says_where_values_or_embeddings_are_not_by_the_weights(place, said):
     model = deepcopy(tiny.boot("llama"))
     assert residscope.scores(_run(model)[1], "copying").notes == []

@@ -268,12 +268,17 @@ def other_words(tokenizer):
     tokenizer._tokenizer.model = WordLevel(words, unk_token="<pad>")
 
 
+OTHER_TOKENIZER = "Item 2: The resumed results were made with another tokenizer: "
+
 TOKENIZERS = {
-    "special tokens": (other_special, "Item 2: The resumed results were made with another tokenizer: pad_token_id was 0, "),
-    "words": (other_words, "Item 2: The resumed results were made with another tokenizer: some of its tokens were different"),
-    "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, and is 65"),
-    "side": (lambda tokenizer: setattr(tokenizer, "padding_side", "left"), "padding_side was 'right', and is 'left'"),
-    "none": (None, "Item 2: The resumed results were made with another tokenizer: "),
+    "special tokens": (other_special, OTHER_TOKENIZER + "pad_token_id was 0, "),
+    "words": (other_words, OTHER_TOKENIZER + "some of its tokens were different"),
+    "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, now it is 65"),
+    "side": (
+        lambda tokenizer: setattr(tokenizer, "padding_side", "left"),
+        "padding_side was 'right', now it is 'left'",
+    ),
+    "none": (None, OTHER_TOKENIZER),
 }
 
 
@@ -378,9 +383,8 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
 def test_what_an_item_was_instead_is_said(item, kinds):
     with pytest.raises(ResidscopeError) as refused:
         many([item], ANSWERS)
-    assert (
-        str(refused.value) == f"Item 0: It must be a cache, (cache, answers) or (cache, answers, options), but it is {kinds}."
-    )
+    forms = "a cache, (cache, answers) or (cache, answers, options)"
+    assert str(refused.value) == f"Item 0: It must be {forms}, but it is {kinds}."
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,8 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
         values = joined_values(results.values(), "values", frame)
         views = values.split([result.prompts for result in results.values()], frame.prompts)
         for (number, result), view in zip(results.items(), views, strict=True):
-            accumulator.results[number] = replace(
-                result, values=view
-            )  # a view, so that the values are in memory only once
+            # A view, so that the values are in memory only once.
+            accumulator.results[number] = replace(result, values=view)
         return ManyAttribution(
             values, frame.labels, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator
         )
