@@ -335,9 +335,9 @@ def test_a_place_that_will_not_do_is_refused_before_the_work(pairs, tmp_path):
     cut.write_bytes(cut.read_bytes()[:-300])
     for path, said in (
         (tmp_path / "none/kept.npz", "make it first"),
-        (tmp_path, "takes a file's name"),
-        (text, "is not a file that `attribute_many` kept"),
-        (cut, "is not a file that `attribute_many` kept"),
+        (tmp_path, "pass the name of a file"),
+        (text, "is not a file that `attribute_many` saved"),
+        (cut, "is not a file that `attribute_many` saved"),
         (3, "was given int"),
     ):
         with pytest.raises(ResidscopeError, match=said):
