@@ -57,7 +57,7 @@ ALL = [
     Picture(
         "value",
         "Value-weighted attention",
-        "The same heads, attention × ‖v W_O‖: the first token, to which heads attend by default, fades, because its value vectors are short.",
+        "The same heads, attention × ‖v W_O‖: the first token fades, because its value vectors are short.",
         {"weighting": "value"},
     ),
     Picture(

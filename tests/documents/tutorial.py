@@ -183,7 +183,7 @@ def patterns(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
         "## Attention of the top heads",
         "",
         f"The three strongest heads of each sign, in the first prompt, from its last token, {words[-1]!r}. The tutorial draws the pattern; ",
-        'Residscope also gives each source's contribution: `residscope.attribute(cache, answers, by="source", heads=["23.3"])`.',
+        'Residscope also gives the contribution of each source: `residscope.attribute(cache, answers, by="source", heads=["23.3"])`.',
         "",
         "| head | attends most to | attention | largest source contribution | its value | Σ sources | the head's own contribution |",
         "|---|---|---:|---|---:|---:|---:|",

@@ -36,7 +36,7 @@ class _UnreadError(Exception):
     """Why a layer's map cannot be read, in words that follow "what it does"."""
 
 
-_COARSEST = 2**-8
+_MOST_ROUNDING = 2**-8
 """The largest relative error that counts as rounding: that of bfloat16, in which some layers always compute. Layers
 that also quantise their input have larger errors."""
 
@@ -162,7 +162,7 @@ def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[T
     except _UnreadError as failure:
         return str(unreadable_layer(module, str(failure)))
     why = f"is not the linear map that it is on test vectors (relative error {error:.2g} on its inputs in this run)"
-    return None if error <= _COARSEST else str(unreadable_layer(module, why))
+    return None if error <= _MOST_ROUNDING else str(unreadable_layer(module, why))
 
 
 def _spread(count: int, device: Any) -> Tensor:
@@ -282,7 +282,7 @@ def _measure_map(layer: Any, original: Any, view: CacheView, width: Any) -> Line
     if not torch.equal(call(tests), call(tests)):
         raise _UnreadError("cannot be determined: its output for the same input differs from call to call")
     error = max(_relative_error(call, matrix, bias, rows) for rows in (tests, tests * _LARGE))
-    if not error <= _COARSEST:
+    if not error <= _MOST_ROUNDING:
         raise _UnreadError(f"is not a linear map of its input (relative error {error:.2g} on test vectors)")
     own = getattr(original, "weight", None)
     if own is not None and type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype:

@@ -70,7 +70,7 @@ def _begin(me: object) -> None:
     with _lock:
         _answering.add(me)
         if _restorer is None:
-            restorer = threading.Thread(target=_restore, name="residscope-brisk", daemon=True)
+            restorer = threading.Thread(target=_restore, name="residscope-switch-interval", daemon=True)
             restorer.start()  # before the interval changes, so that it is always restored
             _restorer = restorer
         if _usual is None:

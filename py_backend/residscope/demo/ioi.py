@@ -82,12 +82,12 @@ def load(model: str | None = None) -> TransformerBridge:
         with _quiet_boot(folder is not None):
             from transformer_lens.model_bridge import TransformerBridge
     except Exception as error:  # incompatible packages may raise anything
-        raise DemoError(_unusable(error)) from error
+        raise DemoError(_why_not_imported(error)) from error
     with _quiet_boot(folder is not None):
         try:
             bridge = cast("Any", TransformerBridge).boot_transformers(str(folder or name))
         except Exception as error:
-            raise DemoError(_why(str(folder or name), folder is not None, error)) from error
+            raise DemoError(_why_not_opened(str(folder or name), folder is not None, error)) from error
     if folder is not None:
         bridge.cfg.model_name = folder.name  # shown on screen, so without the path
     return cast("TransformerBridge", bridge)
@@ -159,7 +159,7 @@ def _one_token(model: TransformerBridge, name: str) -> int:
 _OURS = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
 
 
-def _unusable(error: Exception) -> str:
+def _why_not_imported(error: Exception) -> str:
     """Why TransformerLens' bridge cannot be imported: not installed, too old, or a package that it needs fails."""
     try:
         installed = version("transformer-lens")
@@ -180,7 +180,7 @@ def _unusable(error: Exception) -> str:
     )
 
 
-def _why(name: str, local: bool, error: Exception) -> str:
+def _why_not_opened(name: str, local: bool, error: Exception) -> str:
     """Why a model could not be booted, in one sentence."""
     reason = first_line(error)
     if isinstance(error, ImportError):  # transformers imports a model's code only when it is opened

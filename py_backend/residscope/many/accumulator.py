@@ -68,7 +68,7 @@ class Frame:
             )
         extra = [label for label in other.labels if label not in set(self.labels)]
         missing = [label for label in self.labels if label not in set(other.labels)]
-        difference = [f"it has {_some(extra)}"] * bool(extra) + [f"it lacks {_some(missing)}"] * bool(missing)
+        difference = [f"it has {_listed(extra)}"] * bool(extra) + [f"it lacks {_listed(missing)}"] * bool(missing)
         raise ResidscopeError(
             "items",
             f"Its rows differ from those of the items before it ({', '.join(difference) or 'another order'}): it has "
@@ -227,5 +227,5 @@ class Accumulator:
         return whole
 
 
-def _some(labels: list[str]) -> str:
+def _listed(labels: list[str]) -> str:
     return ", ".join(f"`{label}`" for label in labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")

@@ -125,10 +125,10 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
     middle = _middle(view)
     values = middle.new_full((view.n_layers, view.n_heads), math.nan)
     without: list[int] = []
-    behind = norms_outputs(view)
+    normalises_outputs = norms_outputs(view)
     for layer in range(view.n_layers):
         report_progress(layer, view.n_layers)
-        weights = _circuit(view, layer, behind)
+        weights = _circuit(view, layer, normalises_outputs)
         if weights is None:
             without.append(layer)
             continue
@@ -195,7 +195,7 @@ def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_he
 
 
 def _circuit(
-    view: CacheView, layer: int, behind: bool
+    view: CacheView, layer: int, normalises_outputs: bool
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]] | None:
     """W_V and W_O of every head, with the norms before and after attention folded in. None if they are not fixed."""
     block, written = view.model.blocks[layer], out_weight(view, layer)
@@ -208,7 +208,7 @@ def _circuit(
         return None
     written, read = working(written), working(read)
     groups = [head * len(read) // len(written) for head in range(len(written))]
-    after = output_norm(view, layer, "attn", behind=behind)
+    after = output_norm(view, layer, "attn", behind=normalises_outputs)
     if after is not None:
         written = _scaled(Norm.of(getattr(block, after), view), written)
     values = Norm.of(getattr(attention, "v_norm", None), view)

@@ -234,7 +234,8 @@ def _measured(
                 if layer in without:
                     continue
                 report_progress(layer, view.n_layers)
-                real = _some(whole_pattern(view, layer), prompts)[..., span.start : span.stop, span.start : span.stop]
+                patterns = _patterns_of(whole_pattern(view, layer), prompts)
+                real = patterns[..., span.start : span.stop, span.start : span.stop]
                 scores = _of_layer(real, measure)
                 if not bool(scores.isfinite().all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
@@ -260,7 +261,7 @@ def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) 
     return torch.cat(scores, dim=1)
 
 
-def _some(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
+def _patterns_of(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
     """The patterns of some prompts. Consecutive prompts are not copied."""
     consecutive = prompts[-1] - prompts[0] + 1 == len(prompts)
     return patterns[prompts[0] : prompts[-1] + 1] if consecutive else patterns[list(prompts)]

@@ -149,10 +149,10 @@ def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = Tr
 def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
     """A copy of a pair, because the user's code may change it between the check and its use."""
     most = MOST_OF_SIDE + 1 if most is None else most
-    return tuple(list(islice(side, most)) if _is_some(side) else side for side in pair[:3])
+    return tuple(list(islice(side, most)) if _is_collection(side) else side for side in pair[:3])
 
 
-def _is_some(side: Any) -> bool:
+def _is_collection(side: Any) -> bool:
     return type(side) is list or type(side) is set or type(side) is frozenset  # `is`: a metaclass may define `==`
 
 
