@@ -94,10 +94,7 @@ class Vocabulary:
 
     def writes(self, text: str) -> Token | None:
         """Return the token whose text is exactly `text`. None if there is none."""
-        try:
-            ids = self.encode(text)
-        except ResidscopeError:  # some texts are our own guesses, such as a word with a space, and may be refused
-            ids = []
+        ids = self._encode_guess(text)
         if len(ids) == 1 and self.token(ids[0]).text == text:
             return self.token(ids[0])
         # A tokenizer that adds a space to every text never returns the token of a text with a space. Its name finds it.
@@ -105,6 +102,13 @@ class Vocabulary:
         found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
+
+    def _encode_guess(self, text: str) -> list[int]:
+        """The ids of a text that the user did not write, such as a word with a space. Empty if it is refused."""
+        try:
+            return self.encode(text)
+        except ResidscopeError:
+            return []
 
     def check(self, text: str) -> Reading:
         """Return how `text` is tokenised, with suggestions if it is not a single token."""
@@ -162,10 +166,15 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return `spaced` for each token, by the tokens' names if these mark spaces. Faster, nearly always equal."""
-        if not self._mark:
-            return self.each_spaced(tokens)
+        """Return `spaced` for each token, by the tokens' names if these mark spaces. Faster, nearly always equal.
+
+        If they do not mark spaces, one text of all words shows whether the vocabulary has tokens with a space at all.
+        """
         bare = [token for token in tokens if token.text[:1].isalnum()]
+        if not self._mark:
+            ids = self._encode_guess(" ".join(["", *(token.text for token in bare)])) if bare else []
+            has_spaces = any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
+            return self.each_spaced(tokens) if has_spaces else [None] * len(tokens)
         names = ((token, named(self.tokenizer, token.id)) for token in bare)
         found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
         unknown = unknown_token(self.tokenizer)
