@@ -672,4 +672,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "a622dafaec08";
+export const WIRE = "24270505f634";
