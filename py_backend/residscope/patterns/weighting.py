@@ -121,7 +121,7 @@ class WeightedAttention:
         return self.small(layer, [head], part, part.step, pool)[0][1][0]
 
     def _together(self, layer: int, part: Part) -> tuple[Tensor, list[str]] | None:
-        """The maps of all heads of a layer, which are kept, with their notes. None if heads must be computed singly."""
+        """The maps of all heads of a layer, which are kept, with their notes. None if each must be computed alone."""
         import torch
 
         heads = range(self.view.n_heads)
