@@ -104,7 +104,7 @@ def test_demo_into_a_file_is_refused(launched, tmp_path, capsys):
 
 @pytest.fixture
 def planted(tmp_path) -> tuple[Path, Path]:
-    """A folder in which somebody has put links, and a file outside to which they lead."""
+    """A folder with links, and a file outside of it to which they lead."""
     folder, outside = tmp_path / "mine", tmp_path / "outside"
     folder.mkdir()
     outside.write_text("precious")

@@ -1,4 +1,4 @@
-"""Figures by weights are held against what the run itself wrote: refused, or a note, where it did something else."""
+"""Values from weights are compared with the outputs of the run: refused, or noted, if the run did something else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says
         found = residscope.attention(cache, "1.1", weighting="value")
     except ResidscopeError as error:
         assert "not all of `hook_attn_out`" in str(error)  # noqa: PT017
-    else:  # the projection itself is as it should be, and something behind it is not
+    else:  # the projection is right, but something after it is not
         assert any("not all of `hook_attn_out`" in note for note in found.notes)
     assert residscope.attention(cache, "0.1", weighting="value").notes == []
     assert any("In layer 1 the outputs of heads" in note for note in residscope.scores(cache, "copying").notes)

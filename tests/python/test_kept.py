@@ -1,4 +1,4 @@
-"""A file to resume is not trusted: what is damaged or made up is refused in a sentence, and never read whole."""
+"""A file to resume is not trusted: a damaged or forged file is refused in a sentence, and never read completely."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory) -> dict[str, Path]:
-    """A good file for each question."""
+    """A valid file for each question."""
     model, folder = tiny.boot("native"), tmp_path_factory.mktemp("kept")
     pairs = [many_worker.item(model, number) for number in range(3)]
     paths = {name: folder / f"{name}.npz" for name in QUESTIONS}
@@ -49,12 +49,12 @@ def kept(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def good(kept, tmp_path) -> Path:
-    """A copy of a good file."""
+    """A copy of a valid file."""
     return Path(shutil.copy(kept["values"], tmp_path / "kept.npz"))
 
 
 def refused(path: Path, **question: Any) -> str:
-    """That it is refused as it should be, without much memory; the sentence."""
+    """Check that it is refused as expected, without much memory, and return the message."""
     tracemalloc.start()
     try:
         with pytest.raises(ResidscopeError) as caught:
@@ -218,7 +218,7 @@ def replaced(name: str, make: Callable[[Any], bytes]) -> Callable[[Files], Files
 
 
 def declared(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
-    """An array's own header, and no data."""
+    """The header of an array, without data."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
     return file.getvalue()
@@ -284,7 +284,7 @@ def test_another_way_of_packing_is_refused(good, kind):
 
 @pytest.mark.parametrize("member", ["header", "values", "items", "more"])
 def test_a_bomb_is_not_unpacked(good, member):
-    """300 MB in 300 kB, of which nothing is read; the most that is read is said."""
+    """300 MB in 300 kB: nothing of it is read, and the message names the limit."""
     zeros = np.zeros(75_000_000 if member != "header" else 300_000_000, "<f4" if member != "header" else np.uint8)
     files = unpacked(good) | {f"{member}.npy": array(zeros)}
     del zeros

@@ -1,4 +1,4 @@
-"""Many caches one after another: the same figures as one by one, nothing kept, nothing lost, whatever ends the call."""
+"""Many caches in one call: the same values as one by one, no cache kept, nothing lost, whatever ends the call."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_same_as_one_by_one(pairs, question, tmp_path):
     close(torch.tensor(summary.to_frame()["std"].to_numpy()).flatten(), summary.std().flatten())
     assert "mean of 9 prompts" in summary.to_plotly().layout.title.text
 
-    for keep, wanted in (("values", whole), ("summary", summary)):  # in two goes, over a file
+    for keep, wanted in (("values", whole), ("summary", summary)):  # in two calls, with a file
         path = tmp_path / f"{keep}.npz"
         many(pairs[:3], **question, keep=keep, resume=path)
         resumed = many(pairs, **question, keep=keep, resume=path)
@@ -116,7 +116,7 @@ def test_no_cache_is_kept(model, kind):
     seen: list[weakref.ref] = []
 
     def make(number):
-        # The one before is gone before this one is made, and no collector was needed.
+        # The previous one was freed before this one is made, without garbage collection.
         assert all(alive() is None for alive in seen)
         cache, answers = many_worker.item(model, number)
         seen.append(weakref.ref(cache["blocks.1.hook_resid_post"]))
@@ -154,7 +154,7 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
         go(resume=path if safe == "file" else None)
     assert first.value.partial.items == [0, 1, 1]
     assert "2 items done" in " ".join(getattr(first.value, "__notes__", ["2 items done"]))
-    with pytest.raises(RuntimeError) as second:  # a second time, and another reason
+    with pytest.raises(RuntimeError) as second:  # a second time, for another reason
         go(resume=path if safe == "file" else first.value.partial)
     assert second.value.partial.items == [0, 1, 1, 2, 2, 2]
     result = go(resume=path if safe == "file" else second.value.partial)
@@ -162,7 +162,7 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
     close(result.mean(), whole.mean())
     close(result.std(), whole.std())
     assert result.items == whole.items
-    assert len(first.value.partial.items) == 3  # what was handed over did not change
+    assert len(first.value.partial.items) == 3  # the result that was passed did not change
     if safe == "file":
         go(resume=path)
         assert made == [0, 1, 2, 3, 4]
@@ -285,13 +285,13 @@ TOKENIZERS = {
 @pytest.mark.parametrize("what", TOKENIZERS)
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_what_is_resumed_must_have_the_same_tokenizer(what, on_error, tmp_path):
-    """What is padding, and which token a word is, are its affair."""
+    """It decides what is padding, and which token a word is."""
     change, said = TOKENIZERS[what]
     path, model = tmp_path / "kept.npz", tiny.boot("native")
     caches = [many_worker.item(model, number)[0] for number in range(4)]
     go = partial(many, answers=(5, 6), resume=path)
     go(caches[:2])
-    model.tokenizer = copy.deepcopy(model.tokenizer)  # another object, and the same
+    model.tokenizer = copy.deepcopy(model.tokenizer)  # another object, but equal
     assert go(caches[:3]).items == go(caches[:3]).items
     path.unlink()
     go(caches[:2])
@@ -440,7 +440,7 @@ def test_prompts_of_other_lengths(model):
 
 
 def test_notes_are_said_once(ioi):
-    """A note of some items bears their numbers; where only its figures differ it is the same note."""
+    """A note of some items names their numbers. Notes that differ only in their values are the same note."""
     changed = dict(ioi.cache.cache_dict)
     bare = type(ioi.cache)({name: t for name, t in changed.items() if name != "ln_final.hook_scale"}, ioi.model)
     other = type(ioi.cache)(changed | {"hook_embed": changed["hook_embed"] * 1.5}, ioi.model)
@@ -504,7 +504,7 @@ def test_a_file_says_what_was_left_out(pairs, tmp_path):
 
 @pytest.fixture
 def two(monkeypatch):
-    """`attribute_many` in two processes, one after the other here: the second has what the first has done."""
+    """`attribute_many` in two processes, here one after the other: the second has the results of the first."""
     from residscope.many.processes import Processes
 
     done: list[Any] = []
@@ -540,7 +540,7 @@ def test_a_process_that_goes_on_and_leaves_all_out_tells_it_too(pairs, two):
     items = [pairs[0], (pairs[1][0], "no word"), pairs[2], (pairs[3][0], "nothing")]
     with pytest.raises(ResidscopeError) as stopped:
         many(items)
-    whole = two(items, on_error="skip", resume=stopped.value.partial)  # the second has the bad ones alone
+    whole = two(items, on_error="skip", resume=stopped.value.partial)  # only the second has the bad ones
     assert (whole.items, list(whole.skipped)) == ([0, 2, 2, 2], [1, 3])
 
 
@@ -562,7 +562,7 @@ def test_two_processes(model, tmp_path):
         assert found["made"] == [[0, 2, 4], [1, 3]][rank]  # its own, and no others
         assert found["items"] == whole.items
         assert found["same"] == [True, True, True]
-        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both, and nobody waits
+        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both raise, and none waits
         assert found["left"] == ["kept.process-0-of-2.npz", "kept.process-1-of-2.npz"]
         assert found["made_again"] == [[], [3]][rank]
         tensors = torch.load(tmp_path / f"tensors-{rank}.pt")
@@ -571,6 +571,6 @@ def test_two_processes(model, tmp_path):
         close(tensors["mean"], summary.mean())
         close(tensors["std"], summary.std())
     assert sorted(file.name for file in Path(tmp_path).glob("kept*")) == ["kept.npz"]
-    # One process goes on from what several have kept.
+    # One process continues from the files of several.
     alone = many([*[lambda: pytest.fail("it was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")
     close(alone.values, whole.values)

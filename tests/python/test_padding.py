@@ -1,4 +1,4 @@
-"""What is padding: the truth is each prompt run alone. A figure is right, or bears a note; none is silently wrong."""
+"""Padding: the truth is each prompt run alone. A value is right, or has a note; none is silently wrong."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_no_figure_of_padded_prompts_is_silently_wrong():
 
 
 def told(notes):
-    """Whether notes say how many tokens of what stand where, and what to pass."""
+    """Whether notes say how many tokens of which text are at which end, and what to pass."""
     said = re.search(r"\d+ (trailing|leading|`)", " ".join(notes))
     return said is not None and "pass `attention_mask=`" in " ".join(notes)
 
@@ -94,7 +94,7 @@ def run(model, tokens, **options):
 
 
 def spelled(model, words):
-    """Give some tokens other words."""
+    """Give some tokens other texts."""
     vocabulary = model.tokenizer.get_vocab() | {word: id for id, word in words.items()}
     for id in words:
         del vocabulary[f"w{id}"]
@@ -104,7 +104,7 @@ def spelled(model, words):
 @pytest.mark.parametrize(
     ("rows", "pad", "last", "said"),
     [
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "treated as padded"),  # filled by `pad_sequence`
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "treated as padded"),  # padded by `pad_sequence`
         ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], None, [5, 2], "treated as padded"),
         ([[1, 5, 6, 7], [1, 9, 10, 0]], 2, [3, 3], "treated as real"),
         ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "treated as padded"),
@@ -115,7 +115,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "treated as padded"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 30, 30, 30]], 2, [3, 5], "2 trailing `</s>` were left out"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
-        # one token that nobody calls padding: a special one, a sign, one that follows other prompts' ends …
+        # a single token that is not declared as padding: special, a sign, or one that follows other prompts' ends …
         ([[1, 5, 6, 7], [1, 9, 10, 2]], 0, [3, 3], "1 of 2 prompts ends with 1 `</s>`, unlike the others"),
         ([[1, 5, 6, 7], [1, 9, 10, 31]], 2, [3, 3], "1 of 2 prompts ends with 1 `.`, unlike the others"),
         ([[1, 5, 31, 7], [1, 31, 9, 31]], 2, [3, 3], "ends with 1 `.`"),
@@ -124,7 +124,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 8], [1, 9, 10, 30, 30], [1, 9, 5, 6, 30]], 2, [4] * 3, "2 of 3 prompts end with 2 and 1 `w30`"),
         ([[1, 5, 6, 7, 8], [1, 9, 10, 1, 1]], 0, [4, 4], "1 of 2 prompts ends with 2 `<s>`"),
         ([[1, 5, 6, 7], [1, 9, 10, 1]], 0, [3, 3], "1 of 2 prompts ends with 1 `<s>`"),
-        # … and what everyday prompts of one length end with
+        # … and the ends of usual prompts of the same length
         ([[1, 5, 6, 31], [1, 9, 10, 31]], 2, [3, 3], None),
         ([[1, 5, 6, 31], [1, 9, 10, 33]], 2, [3, 3], None),
         ([[1, 5, 6, 7], [1, 9, 10, 32], [1, 11, 12, 32]], 2, [3] * 3, None),
@@ -166,11 +166,11 @@ def test_a_doubled_bos_is_not_padding(model):
 @pytest.mark.parametrize(
     ("rows", "special", "side", "first", "said"),
     [
-        # each prompt with one token that is BOS and padding: everybody's GPT-2, until something speaks for padding
+        # each prompt with one token that is BOS and padding, as in GPT-2, without and with evidence for padding
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "right", [0, 0], None),
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "left", [0, 0], "2 of 2 prompts begin with 1 `</s>` each"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (1, 1, 2), "right", [0, 0], "2 of 2 prompts begin with 1 `<s>` each"),
-        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded at the other side
+        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded on the other side
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (0, 1, 2), "left", [0, 0], None),
         # one token of another kind before some of the prompts
         ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was treated as padded"),
@@ -195,7 +195,7 @@ def test_runs_at_the_start(model, rows, special, side, first, said):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
 def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special, side):
-    """Neither has an end of text or a BOS of its own, so all of it is padding, whatever token that is."""
+    """Neither prompt has its own end of text or BOS, so all of these tokens are padding, whatever token it is."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side
@@ -218,7 +218,7 @@ def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special,
 @pytest.mark.parametrize("special", ["pad = bos", "pad = bos = eos", "bos = eos", "all differ"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_first_token_is_the_prompts_own_bos(model, special, side):
-    """Of prompts that all begin with BOS; one of them may be padded on the right."""
+    """Prompts that all begin with BOS. One of them may be padded on the right."""
     tokenizer = model.tokenizer
     pad, bos, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.padding_side = pad, bos, side
@@ -498,7 +498,7 @@ def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_
     panel.padding = "none"
     assert panel.position == 7
     assert measured(padding="none") == pytest.approx(true([7, 7]), abs=1e-5)
-    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # what was asked before is not taken for it
+    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # an earlier result is not used
     assert ask(kind="describe", padding="none")["padding"] == 8
     labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
     assert not any(label["padding"] for label in labels)

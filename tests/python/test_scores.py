@@ -22,7 +22,7 @@ SPANS = [range(6), range(4), range(2, 6), range(5)]
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2", "falcon-alibi"])
 def padded(request):
-    """Prompts that say some tokens twice; the second ends with padding, the third begins with it."""
+    """Prompts with repeated tokens. The second ends with padding, the third begins with it."""
     model = tiny.boot(request.param)
     with torch.no_grad():
         return model.run_with_cache(PADDED)[1]
@@ -72,11 +72,11 @@ def test_the_scale_of_entropy_ends_where_the_longest_real_prompt_is_read_evenly(
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0]])
     assert residscope.scores(cache, "entropy", attention_mask=mask).high == math.log2(5)
     assert residscope.scores(cache, "entropy", 1, attention_mask=mask).high == math.log2(3)
-    assert residscope.scores(cache, "entropy").high == math.log2(5)  # by what was taken for padding
+    assert residscope.scores(cache, "entropy").high == math.log2(5)  # by what was treated as padding
 
 
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
-    """Its whole way, on one prompt of the demo model: tokens, cache, layers and heads."""
+    """Its whole computation on one prompt of the demo model: tokens, cache, layers and heads."""
     tokens = ioi.tokens[2]
     cache = ActivationCache({n: t[2] for n, t in ioi.cache.items() if n.endswith("pattern")}, ioi.model, False)
     for score, name in NAMES.items():
@@ -140,7 +140,7 @@ def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed
     made = []
     monkeypatch.setattr(copying, "_copying", lambda view, real=copying._copying: made.append(1) or real(view))
     first = residscope.scores(cache, "copying").values
-    first.zero_()  # the user's own
+    first.zero_()  # the user's own tensor
     again = residscope.scores(tiny.run(model)[2], "copying", prompt=1).values
     assert len(made) == 1
     assert again.abs().max() > 0
@@ -211,7 +211,7 @@ def test_entropy_where_the_smallest_numbers_count_as_zero():
 
 
 def test_a_filtered_cache_does_not_decide_what_is_remembered_of_copying():
-    """`bert` has its norms behind attention, which only activations tell; of a gate the module tells, too."""
+    """`bert` has its norms after attention, which only activations show. A gate also shows in the module."""
     model = copy.deepcopy(tiny.boot("bert"))
     tokens, _, cache = tiny.run(model)
     expected = residscope.scores(cache, "copying").values
