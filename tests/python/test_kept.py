@@ -301,7 +301,7 @@ def test_a_bomb_that_fits_its_header_is_not_unpacked(good):
     rows = len(header["frame"]["labels"])
     ones = np.zeros(prompts, np.float32)
     files |= {f"{name}.npy": array(ones) for name in ("measured", "constant", "unexplained")}
-    files |= {"items.npy": array([0]), "said.npy": array([0]), "prompts.npy": array([prompts])}
+    files |= {"items.npy": array([0]), "facts.npy": array([0]), "prompts.npy": array([prompts])}
     files["values.npy"] = declared((rows, prompts)) + bytes(4 * prompts)  # the data of a row
     packed(good, files, zipfile.ZIP_DEFLATED)
     del files, ones

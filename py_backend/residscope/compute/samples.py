@@ -101,7 +101,8 @@ def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
             # `cat` takes twice as long for a mixture of whole vectors and strided views, so it is called for each.
             whole = [tensors[index] for index, size, _ in kind if not size]
             views = [strided(tensors[index], size, stride) for index, size, stride in kind if size]
-            for flat in (whole, [one if one.ndim == 1 else one.reshape(-1) for one in views]):
+            for group in (whole, views):
+                flat = [one if one.ndim == 1 else one.reshape(-1) for one in group]
                 if flat:
                     # As bits, so that NaN equals NaN. `cat` does not support float8.
                     bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
