@@ -116,7 +116,7 @@ def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     assert len(rows) == len(reply["labels"])
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
     assert "0_mixer_out" in reply["labels"]
-    assert any("no attention heads in the layers 0, 2" in note for note in reply["notes"])
+    assert any("no attention heads in layers 0, 2" in note for note in reply["notes"])
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
     without = tiny.run(tiny.boot("mamba2"))[2]
     panel = residscope.inspect(without, (5, 6), show=False)

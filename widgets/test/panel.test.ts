@@ -108,7 +108,7 @@ describe("panel", () => {
     expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L0H1"]);
   });
 
-  it("says how many tokens were taken for padding, and one click counts them as real, and back", async () => {
+  it("says how many tokens were treated as padding, and one click counts them as real, and back", async () => {
     const plain = fakeKernel(SHAPE);
     const { root, model, settled } = await open({}, (ask) => {
       const answer = plain(ask);
@@ -120,7 +120,7 @@ describe("panel", () => {
     const beside = (): string => text(root.querySelector(".rs-strip-note"));
     const click = (): void => root.querySelector<HTMLElement>(".rs-count-padding")?.click();
     const read = (): string | undefined => all(root, '.rs-token[aria-selected="true"]')[0]?.dataset["position"];
-    expect(beside()).toBe("3 tokens taken for padding · count them as real");
+    expect(beside()).toBe("3 tokens treated as padding · count them as real");
     expect(read()).toBe("3");
     const before = model.asked.length;
     click();

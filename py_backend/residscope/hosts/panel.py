@@ -73,7 +73,7 @@ class Panel(Selected, anywidget.AnyWidget):
         score: What colours the head map: None for what each head adds, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
         tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
-        padding: Whether what was taken for padding is left out (`"found"`) or counts as real (`"none"`).
+        padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
     """
 
     _esm = _built("panel.js")

@@ -311,7 +311,7 @@ class Service:
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
-        decided = padding.found(view)
+        decided = padding.detected_padding(view)
         return CacheFacts(
             name=self.name,
             model=view.model_name,

@@ -252,7 +252,7 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again.
+   * Count what was treated as padding as real, or again: leave it out. Who stood at the last token stands there again.
    */
   togglePadding(): void {
     batch(() => {

@@ -35,7 +35,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const left = store.padding.value === "found";
     beside.hidden = !blind && count === 0;
     const said = left
-      ? `${plural(count, "token")} taken for padding`
+      ? `${plural(count, "token")} treated as padding`
       : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
     const it = count === 1 ? "it" : "them";
     render(
