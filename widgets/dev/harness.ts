@@ -1,9 +1,8 @@
 // Opens the panel over a kernel in the page: ?layers=&heads=&positions=&prompts=&dark&measured=misses,
-// &ranking=neurons&layer=29&experts=3,4&mixers=1,2&positions-only&notes; or ?fixture for true numbers.
+// &ranking=neurons&layer=29&experts=3,4&mixers=1,2&positions-only&notes.
 import entry, { type Traits } from "../src/entry/anywidget";
 import { demoTarget, fakeKernel } from "./fake-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
-import { type Fixture, fixtureKernel, fixtureTarget } from "./fixture-kernel";
 
 const query = new URLSearchParams(location.search);
 const number = (name: string, other: number): number => Number(query.get(name) ?? other);
@@ -31,28 +30,21 @@ const traits: Traits = {
   score: (query.get("score") ?? null) as Traits["score"],
   tab: (query.get("tab") ?? "attention") as Traits["tab"],
 };
-let kernel: Kernel;
-if (query.has("fixture")) {
-  const fixture = (await (await fetch("fixture.json")).json()) as Fixture;
-  kernel = fixtureKernel(fixture, 30, 9);
-  traits.wire_target = fixtureTarget(fixture);
-} else {
-  kernel = fakeKernel(
-    {
-      layers: number("layers", 30),
-      heads: number("heads", 9),
-      positions: number("positions", 15),
-      prompts: number("prompts", 8),
-    },
-    {
-      notes: query.has("notes") ? NOTES : [],
-      experts: layersIn("experts"),
-      mixers: layersIn("mixers"),
-      tokens: !query.has("positions-only"),
-      measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown",
-    },
-  );
-}
+const kernel = fakeKernel(
+  {
+    layers: number("layers", 30),
+    heads: number("heads", 9),
+    positions: number("positions", 15),
+    prompts: number("prompts", 8),
+  },
+  {
+    notes: query.has("notes") ? NOTES : [],
+    experts: layersIn("experts"),
+    mixers: layersIn("mixers"),
+    tokens: !query.has("positions-only"),
+    measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown",
+  },
+);
 const refused: Kernel = () => ({
   failure: {
     code: "refused",
