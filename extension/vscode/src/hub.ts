@@ -1,11 +1,10 @@
 /** Brings pages and kernels together: a connection for each notebook that somebody looks at, told to all who look. */
 
-import type { Opened } from "@residscope/widgets";
+import type { Memory, Opened } from "@residscope/widgets/node";
 import { EventEmitter, Uri } from "vscode";
 
 import { Connection } from "./connection";
 import { standsInVsCode } from "./jupyter";
-import type { Memory } from "./memory";
 import type { ToPage } from "./messages";
 import { Notebooks } from "./notebooks";
 import type { Page } from "./page";

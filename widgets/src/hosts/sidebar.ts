@@ -13,13 +13,7 @@ import type { Caches } from "./caches";
 import { mountKernels, type Places } from "./kernels";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
-
-/** What a view is of, and what is selected in it: enough to open it again. */
-export interface Opened {
-  path: string;
-  name: string;
-  selection: Selection | null;
-}
+import type { Opened } from "./opened";
 
 export interface SidebarHost {
   places: Places;
