@@ -1,8 +1,8 @@
-// Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw
-// at once. Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it
-// is looked at.
+// Attention maps already asked for, so that pinning, unpinning and going back draw at once. Of a long prompt a map comes
+// in blocks of cells; a part of it, or what one token reads, cell by cell when it is looked at.
 
 import { parseHead } from "../../base/format";
+import { Lru } from "../../base/lru";
 import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
 import type { Store, Weighting } from "../../state/store";
 import type { Position } from "../../state/target";
@@ -39,13 +39,12 @@ export const READING = "reading";
 const LINES = 200;
 
 export class AttentionStore {
-  readonly #kept = new Map<string, Attention>();
-  readonly #lines = new Map<string, Maps>();
-  readonly #refused = new Map<string, RequestFailed>();
+  readonly #kept = new Lru<string, Attention>(MOST_CELLS, cellsOf);
+  readonly #lines = new Lru<string, Maps>(LINES);
+  readonly #refused = new Lru<string, RequestFailed>(LINES);
   readonly #pending = new Map<string, { lane: string; answer: Promise<Attention | null> }>();
   /** What each lane asked last. */
   readonly #asked = new Map<string, string>();
-  #cells = 0;
 
   constructor(
     readonly store: Store,
@@ -62,15 +61,11 @@ export class AttentionStore {
 
   /** What is there with this weighting. */
   kept(key: string, weighting: Weighting): Attention | null {
-    const found = this.#kept.get(key);
-    if (!found?.maps[weighting]) return null;
-    this.#kept.delete(key); // to the end of the line
-    this.#kept.set(key, found);
-    return found;
+    return this.#kept.peek(key)?.maps[weighting] ? (this.#kept.get(key) ?? null) : null;
   }
 
   has(head: string, weighting: Weighting): boolean {
-    return this.#kept.get(this.key(head))?.maps[weighting] !== undefined;
+    return this.#kept.peek(this.key(head))?.maps[weighting] !== undefined;
   }
 
   /**
@@ -111,7 +106,6 @@ export class AttentionStore {
   /** What was not cached will not be there a moment later, either: it is not asked for again. */
   #refuse(key: string, weighting: Weighting, error: unknown): never {
     if (error instanceof RequestFailed && error.code === "missing-activation") {
-      if (this.#refused.size >= LINES) this.#refused.clear();
       this.#refused.set(`${key} ${weighting}`, error);
     }
     throw error;
@@ -134,7 +128,7 @@ export class AttentionStore {
       const result = results[i];
       if (!result) return;
       const fresh = attentionOf(result, ask.position);
-      if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
+      if (!this.#kept.peek(key) && this.#kept.size + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
     });
     return results.length > 0 && results.every((result) => result !== null);
   }
@@ -163,10 +157,6 @@ export class AttentionStore {
     if (!result) return null;
     const { maps } = paneOf(result);
     this.#lines.set(key, maps);
-    for (const old of this.#lines.keys()) {
-      if (this.#lines.size <= LINES) break;
-      this.#lines.delete(old);
-    }
     return maps;
   }
 
@@ -198,22 +188,11 @@ export class AttentionStore {
 
   /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
   #keep(key: string, fresh: Attention, asked: Weighting): Attention {
-    const before = this.#kept.get(key);
-    if (before) this.#drop(key, before);
+    const before = this.#kept.peek(key);
     const kept = before?.size === fresh.size ? { ...fresh, maps: { ...before.maps, ...fresh.maps } } : fresh;
     if (!fresh.maps[asked]) delete kept.maps[asked];
     this.#kept.set(key, kept);
-    this.#cells += cellsOf(kept);
-    for (const [old, attention] of this.#kept) {
-      if (this.#cells <= MOST_CELLS || old === key) break;
-      this.#drop(old, attention);
-    }
     return kept;
-  }
-
-  #drop(key: string, attention: Attention): void {
-    this.#kept.delete(key);
-    this.#cells -= cellsOf(attention);
   }
 }
 

@@ -1,6 +1,7 @@
 // The token lens' cells as they come from the kernel: in tiles of a few points and some positions. Only tiles in view
 // are asked for, a few at a time, the deepest first; what is scrolled out of view before its turn is never asked for.
 import { signal as state, untracked } from "@preact/signals-core";
+import { Lru } from "../../base/lru";
 import { isOutdated } from "../../state/loader";
 import type { Store } from "../../state/store";
 import type { Client } from "../../wire/client";
@@ -40,7 +41,7 @@ export class LensTiles {
   #question: Question | null = null;
   #wanted: string[] = [];
   #busy = new Map<number, string>();
-  readonly #tiles = new Map<string, Tile>();
+  readonly #tiles = new Lru<string, Tile>(MOST);
 
   constructor(
     readonly store: Store,
@@ -59,13 +60,13 @@ export class LensTiles {
   cell(points: string[], row: number, column: number): { cell: LensCell; fresh: boolean } | null {
     const point = points[row];
     if (point === undefined) return null;
-    const tile = this.#tiles.get(name(points, row, column));
+    const tile = this.#tiles.peek(name(points, row, column));
     const cell = tile?.cells.get(point)?.[column - tile.start];
     return tile && cell ? { cell, fresh: tile.key === this.#question?.key } : null;
   }
 
   #missing(): string[] {
-    return this.#wanted.filter((id) => this.#tiles.get(id)?.key !== this.#question?.key);
+    return this.#wanted.filter((id) => this.#tiles.peek(id)?.key !== this.#question?.key);
   }
 
   #pump(): void {
@@ -95,7 +96,7 @@ export class LensTiles {
         stop,
       });
       if (result && !this.signal.aborted && question.key === this.#question?.key) {
-        this.#keep(id, {
+        this.#tiles.set(id, {
           key: question.key,
           start: result.reply.start,
           cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])),
@@ -113,15 +114,6 @@ export class LensTiles {
       // What was refused is not asked for again until something else is in view or selected.
       if (refused) untracked(() => (this.waiting.value = false));
       else if (!this.signal.aborted) this.#pump();
-    }
-  }
-
-  #keep(id: string, tile: Tile): void {
-    this.#tiles.delete(id);
-    this.#tiles.set(id, tile);
-    for (const old of this.#tiles.keys()) {
-      if (this.#tiles.size <= MOST) break;
-      this.#tiles.delete(old);
     }
   }
 }
