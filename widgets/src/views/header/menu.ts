@@ -5,6 +5,7 @@ import { element, watch } from "../../base/lifetime";
 import { type Format, type Outcome, stopPage, take, takePage } from "../../export/actions";
 import { inSight, type Sight } from "../../export/sight";
 import type { Store } from "../../state/store";
+import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 
 const FORMATS: [Format, string, string][] = [
@@ -130,21 +131,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     },
     { signal },
   );
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
-      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-    },
-    { signal },
-  );
-  parent.ownerDocument.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() && !(event.target instanceof Node && event.composedPath().includes(parent))) close();
-    },
-    { signal },
-  );
+  closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
 /** Beneath its button, and not past the left edge of the panel, which may be narrow. */

@@ -19,6 +19,7 @@ import {
 import { SCORES, type Store } from "../../state/store";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
+import { stepAcross, TabStop } from "../../ui/roving";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
@@ -61,7 +62,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   });
 
   const cells = new Map<string, HTMLElement>();
-  let rove: HTMLElement | null = null;
+  const tabStop = new TabStop();
   const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
 
   const picture = mapPicture(store);
@@ -107,7 +108,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       grid.append(row);
     }
     grid.append(tip);
-    setRove(cells.get("L0H0") ?? null);
+    tabStop.move(cells.get("L0H0") ?? null);
     const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
       const span = element("span", "", {}, String(at));
       span.style[side] = `${((at + 0.5) / count) * 100}%`;
@@ -198,7 +199,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     (event) => {
       const head = headOf(event);
       if (!head) return;
-      setRove(cells.get(head) ?? null);
+      tabStop.move(cells.get(head) ?? null);
       store.hover(head);
     },
     { signal },
@@ -221,50 +222,13 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       const name = headName(at.layer, at.head);
       if (event.key === "Enter" || event.key === " ") store.togglePin(name);
       else {
-        const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
+        const to = stepAcross(event, { row: at.layer, column: at.head }, facts.layers, facts.heads);
         if (!to) return;
-        cells.get(headName(...to))?.focus({ preventScroll: true });
+        cells.get(headName(to.row, to.column))?.focus({ preventScroll: true });
         store.sought.value += 1;
       }
       event.preventDefault();
     },
     { signal },
   );
-
-  function setRove(cell: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
-    cell?.setAttribute("tabindex", "0");
-    rove = cell;
-  }
-}
-
-/** Home and End move along the row; with Ctrl to the first and last cell, as grids do. */
-function move(
-  event: KeyboardEvent,
-  layer: number,
-  head: number,
-  lastLayer: number,
-  lastHead: number,
-): [number, number] | null {
-  const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
-  switch (event.key) {
-    case "ArrowUp":
-      return [clamp(layer - 1, lastLayer), head];
-    case "ArrowDown":
-      return [clamp(layer + 1, lastLayer), head];
-    case "ArrowLeft":
-      return [layer, clamp(head - 1, lastHead)];
-    case "ArrowRight":
-      return [layer, clamp(head + 1, lastHead)];
-    case "Home":
-      return [event.ctrlKey ? 0 : layer, 0];
-    case "End":
-      return [event.ctrlKey ? lastLayer : layer, lastHead];
-    case "PageUp":
-      return [0, head];
-    case "PageDown":
-      return [lastLayer, head];
-    default:
-      return null;
-  }
 }
