@@ -1,5 +1,6 @@
 // How numbers, tokens and heads are written on screen.
 import { cut, isolated, sign } from "./legible";
+import { MARKS } from "./look.gen";
 
 // Figures that stand together (a map, a ranking, a chart) are written to the same decimals: as many as the one farthest
 // from zero needs. The kernel's side does the same in `base/signed.py`; both are held to tests/texts/figures.json.
@@ -58,8 +59,6 @@ export function vanishes(value: number, largest: number, more = 0): boolean {
 }
 
 export { cut };
-
-const MARKS: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
 
 /** A token with its white space made visible, not longer than can be read, and fit to be set beside anything. */
 export function visible(text: string): string {

@@ -1,6 +1,7 @@
 // Text from outside (names, tokens, the kernel's sentences), made fit to be shown: it hides nothing, covers nothing and
 // turns nothing around it. The kernel's side does the same in `base/legible.py`; both are held to
 // tests/texts/shown.json.
+import { MARKS } from "./look.gen";
 
 /** What draws nothing, or turns what stands beside it. Some of it is needed: see `isNeeded`. */
 const UNSEEN =
@@ -113,11 +114,9 @@ export function fitted(sentence: string): string {
     .join("");
 }
 
-const ENDS: Record<string, string> = { "\n": "↵", "\r": "␍", "\t": "⇥" };
-
 /** A name as it is shown: one line, not longer than can be read, to be set beside anything. */
 export function shown(text: string, most = 60): string {
-  return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => ENDS[c] ?? c));
+  return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => MARKS[c] ?? c));
 }
 
 /** A name in a sentence, set as code where the sentence is shown (views/prose.ts). */
