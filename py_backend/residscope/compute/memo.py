@@ -21,12 +21,16 @@ _LEAST = 1_000
 
 
 class Store:
-    """Values by key; when there are more bytes than `limit`, those go that were not asked for the longest."""
+    """Values by key; when there are more bytes than `limit`, those go that were not asked for the longest.
+
+    By hand, and not by `cachetools`: a cache may be collected, and its entries dropped, between any two lines of `put`,
+    which leaves an `LRUCache` with a wrong size or an order of keys that are gone.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
         self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        # Taken again by the thread that holds it: a cache may be collected, and its entries dropped, at any line.
+        # Taken again by the thread that holds it, where a cache is collected meanwhile.
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -51,7 +55,7 @@ class Store:
             self._kept[key] = value, size
             self._size += size
             while self._size > self._limit and self._kept:
-                self._pop(next(iter(self._kept)))
+                self._pop(next(iter(self._kept), ()))  # dropped since it was looked for: then nothing
 
     def drop(self, owner: Hashable) -> None:
         """Forget everything of one owner, the first part of its keys."""
