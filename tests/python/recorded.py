@@ -1,26 +1,32 @@
-"""A tiny model's cache, asked one question of each kind: the messages as they travel, to be read.
+"""What Python answers about a tiny model's cache, written down by `npm run record`.
 
-`python tests/python/recorded.py` writes them to `tests/texts/messages.json`, which both sides are held to: Python gives
-these answers (`test_messages.py`), and the page's checks take them (`widgets/test/messages.test.ts`).
+`tests/texts/messages.json` has one question of each kind, to be read, and both sides are held to it: Python gives these
+answers (`test_messages.py`), and the page's checks take them (`widgets/test/messages.test.ts`).
+
+`widgets/dev/recording.json` has what the views ask. It is the kernel of the page's tests.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import types
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
+import msgspec
 import numpy
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from residscope.terms import Decomposition, Weighting
+from residscope.wire.protocol import AnyRequest
+
 FILE = Path(__file__).parents[1] / "texts" / "messages.json"
+RECORDING = Path(__file__).parents[2] / "widgets" / "dev" / "recording.json"
 WORDS = ["<|im_start|>", " Mary", " John", " When", " and", " went", " Amy", " gave", " a", " drink", "\n", " שלום"]
 PROMPTS = [["<|im_start|>", " When", name, " and", " Mary", " went"] for name in (" John", " Amy")]
 TARGET = {"contrasts": [{"answer": [{"id": 1, "text": " Mary"}], "distractor": [{"id": 2, "text": " John"}]}]}
@@ -45,11 +51,13 @@ def run() -> tuple[Any, Any]:
     from transformer_lens.model_bridge import TransformerBridge
 
     sizes = {"d_model": 16, "d_head": 8, "n_layers": 3, "n_heads": 2, "n_ctx": 8, "d_mlp": 12, "d_vocab": len(WORDS)}
+    sizes |= {"positional_embedding_type": "rotary"}
     model: Any = TransformerBridge.boot_native(sizes | {"seed": 0}, tokenizer=_tokenizer())
     with torch.no_grad():
         for number, (name, weight) in enumerate(sorted(model.original_model.named_parameters())):
             made = numpy.random.RandomState(number).randn(*weight.shape) * (0.3 if weight.ndim == 1 else 0.6)
-            weight.copy_(torch.from_numpy(made) + float("ln" in name and not name.endswith((".b", "bias"))))
+            even = 0.5 if ".q." in name or ".k." in name else 1.0  # no head looks at a single token
+            weight.copy_(torch.from_numpy(made * even) + float("ln" in name and not name.endswith((".b", "bias"))))
         tokens = torch.tensor([[WORDS.index(word) for word in prompt] for prompt in PROMPTS])
         return model, model.run_with_cache(tokens)[1]
 
@@ -106,9 +114,15 @@ def messages() -> list[dict[str, Any]]:
             early = ask["kind"] == "page" and found[-1]["question"]["ask"]["kind"] != "page"
             with mock.patch.object(jobs, "MOMENT", 0 if early else 60):
                 answer, buffers = panel(question) if ask["kind"] == "presence" else dispatcher.answer(question)
-            found.append(_steady({"question": question, "answer": answer, "buffers": _readable(answer, buffers)}))
+            found.append(steady({"question": question, "answer": answer, "buffers": _readable(answer, buffers)}))
         inline.close()
         return found
+
+
+def fields_of(kind: str) -> tuple[str, ...]:
+    """What a request of this kind has."""
+    (request,) = (one for one in get_args(AnyRequest) if one.__struct_config__.tag == kind)
+    return request.__struct_fields__
 
 
 def _readable(answer: dict[str, Any], buffers: list[bytes]) -> list[dict[str, Any]]:
@@ -135,12 +149,13 @@ def _short(number: float | int) -> float | int | None:
 _VOLATILE = {"ref": {"id": "…", "state": "1.1.1"}, "cache": {"id": "…", "state": "1.1.1"}, "kernel": "…", "age": 0.0}
 
 
-def _steady(message: Any) -> Any:
+def steady(message: Any) -> Any:
+    """The message without what differs from run to run."""
     if isinstance(message, dict):
         known = _VOLATILE | ({"done": 0, "total": 0} if message.get("kind") == "working" else {})
-        return {name: known.get(name, _steady(value)) for name, value in message.items()}
+        return {name: known.get(name, steady(value)) for name, value in message.items()}
     if isinstance(message, list):
-        return [_steady(one) for one in message]
+        return [steady(one) for one in message]
     return _short(message) if isinstance(message, float) else message
 
 
@@ -158,6 +173,50 @@ def _lines(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def recording() -> dict[str, Any]:
+    """What the views of one selection ask, and what is one gesture away; then what their tests ask, too."""
+    from residscope.export.snapshot import Entry, snapshot
+    from residscope.serving.service import Service
+    from residscope.wire.envelope import answered
+    from residscope.wire.protocol import Shown
+
+    service = Service(run()[1])
+    shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
+    made = msgspec.to_builtins(snapshot(service.reply, "cache", shown, "all"), builtin_types=(bytes,))
+    for ask in _also():
+        question = {"id": "1", "ask": ask | ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {})}
+        answer, buffers = answered(question, lambda question: service.reply(question.ask))
+        made["entries"].append(
+            msgspec.to_builtins(Entry(ask, answer["reply"], buffers=buffers), builtin_types=(bytes,))
+        )
+    return made | {"saved": ""}
+
+
+def _also() -> list[dict[str, Any]]:
+    every = [{"layer": layer, "head": head} for layer in range(3) for head in range(2)]
+    unlisted = [{"kind": "attention", "layer": 0, "head": 0}, {"kind": "attention", "layer": 1, "head": 1}]
+    ranked = ["L1H1", "L2H0", "L2H1", "L0H1", "L1H0"]
+    return [
+        *(ask | {"prompt": 0, "weighting": weighting} for ask in unlisted for weighting in get_args(Weighting)),
+        *(ask | {"prompt": prompt} for ask in unlisted for prompt in (None, 1)),
+        *({"kind": "attention", "prompt": 0, "position": 2} | at for at in every),
+        *({"kind": "neurons", "prompt": 0, "position": 2, "k": 3, "layer": layer} for layer in (None, 0, 1, 2)),
+        {"kind": "positions", "by": "head", "prompt": 0, "heads": ranked},
+        {"kind": "positions", "by": "accumulated", "prompt": 0, "norm": "recomputed"},
+        {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
+        {"kind": "describe", "padding": "none"},
+        {"kind": "tokens", "prompt": 0, "padding": "none"},
+        *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),
+    ]
+
+
+def entries_of(made: dict[str, Any]) -> str:
+    """As the file has it: a line for each entry."""
+    rest = msgspec.json.encode(made | {"entries": []}).decode()
+    entries = ",\n".join(msgspec.json.encode(entry).decode() for entry in made["entries"])
+    return rest.replace('"entries":[]', f'"entries":[\n{entries}\n]') + "\n"
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(FILE.parents[2] / "py_backend"))
     FILE.write_text(text_of(messages()), encoding="utf-8")
+    RECORDING.write_text(entries_of(recording()), encoding="utf-8")

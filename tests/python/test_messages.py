@@ -1,16 +1,18 @@
 """The wire as it is today, message by message: what differs from `tests/texts/messages.json` is a change of the wire.
 
-Written anew by `python tests/python/recorded.py`, and then to be read before it is committed.
+Written anew by `npm run record`, and then to be read before it is committed.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from typing import Any, get_args
 
 import pytest
 import recorded
 
+from residscope.serving.service import Service
 from residscope.wire.protocol import AnyReply, AnyRequest
 
 
@@ -31,6 +33,18 @@ def test_there_is_a_message_of_each_kind(kept: list[dict[str, Any]]):
     assert {message["question"]["ask"]["kind"] for message in kept} == tags(AnyRequest)
     assert {message["answer"].get("reply", {}).get("kind") for message in kept} - {None} == tags(AnyReply)
     assert any("failure" in message["answer"] for message in kept)
+
+
+def test_what_the_pages_tests_are_answered_is_still_what_python_answers():
+    service = Service(recorded.run()[1])
+    made = json.loads(recorded.RECORDING.read_text(encoding="utf-8"))
+    for entry in made["entries"]:
+        ask = entry["ask"]
+        if "target" in recorded.fields_of(ask["kind"]) and ask["kind"] != "code":
+            ask = {"target": made["selection"]["target"]} | ask
+        answer, buffers = service.answer({"id": "1", "ask": ask})
+        alike(recorded.steady(answer.get("reply")), recorded.steady(entry.get("reply")), f"{entry['ask']}")
+        assert [len(buffer) for buffer in buffers] == [len(b64decode(one)) for one in entry.get("buffers", [])], ask
 
 
 def alike(found: Any, expected: Any, where: str) -> None:

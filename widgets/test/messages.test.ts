@@ -1,4 +1,4 @@
-// What Python sends, as tests/python/recorded.py has written it down: the page's checks take all of it, and leave
+// What Python sends, as `npm run record` has written it down: the page's checks take all of it, and leave
 // nothing out.
 import { parse } from "valibot";
 import { expect, it } from "vitest";
