@@ -85,10 +85,7 @@ class Vocabulary:
 
     def writes(self, text: str) -> Token | None:
         """The one token that writes exactly `text`, or None."""
-        try:
-            ids = self.encode(text)
-        except ResidscopeError:  # a guess of ours, such as a word with a space, that the tokenizer does not take
-            ids = []
+        ids = self._guess(text)
         if len(ids) == 1 and self.token(ids[0]).text == text:
             return self.token(ids[0])
         # A tokenizer that puts a space before every text never finds the token of a word with one; its name does.
@@ -96,6 +93,13 @@ class Vocabulary:
         found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
+
+    def _guess(self, text: str) -> list[int]:
+        """The ids of a text of ours, such as a word with a space; none where the tokenizer refuses it."""
+        try:
+            return self.encode(text)
+        except ResidscopeError:
+            return []
 
     def check(self, text: str) -> Reading:
         """How `text` is tokenised, and what could be meant where it is not one token."""
@@ -153,10 +157,15 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """The same by the names of tokens, where these bear a mark for a space: quicker, and nearly always the same."""
-        if not self._mark:
-            return self.each_spaced(tokens)
+        """The same by the names of tokens, where these bear a mark for a space: quicker, and nearly always the same.
+
+        Where they bear none, one text of all these words shows whether this vocabulary has tokens with a space at all.
+        """
         bare = [token for token in tokens if token.text[:1].isalnum()]
+        if not self._mark:
+            ids = self._guess(" ".join(["", *(token.text for token in bare)])) if bare else []
+            has_spaces = any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
+            return self.each_spaced(tokens) if has_spaces else [None] * len(tokens)
         names = ((token, named(self.tokenizer, token.id)) for token in bare)
         found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
         strange = unknown(self.tokenizer)
