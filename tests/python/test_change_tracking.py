@@ -44,7 +44,7 @@ def replace_an_activation(cache):
 
 
 def replace_it_twice(cache):
-    """So that the second may lie where the first lay."""
+    """So that the second may get the address of the first."""
     for _ in range(2):
         cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
         gc.collect()
@@ -79,7 +79,7 @@ def test_one_more_activation_is_another_state_and_no_change_of_what_was_seen(cac
 
 
 def test_addresses_that_are_used_again_deceive_nobody():
-    """A new tensor may get the address of the one that it replaces: one of these is bound to."""
+    """A new tensor may get the address of the one that it replaces: one of these certainly does."""
     held = ActivationCache({"hook_embed": torch.zeros(3)}, None)
     for _ in range(50):
         before, address = track(held).state, id(held.cache_dict["hook_embed"])
@@ -135,7 +135,7 @@ def test_changed_weights_are_told(model, cache, edit):
     assert after.state.split(".")[0] == before.split(".")[0]
     assert after.state != before
     later = tiny.run(model)[2]
-    assert not track(later).weights_changed  # it is the new weights' own
+    assert not track(later).weights_changed  # it belongs to the new weights
 
 
 def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
@@ -169,7 +169,7 @@ def test_nothing_is_kept_alive():
     gc.disable()
     try:
         del cache
-        assert alive[0]() is None is alive[2]()  # at once, and not at a collection
+        assert alive[0]() is None is alive[2]()  # at once, not at a garbage collection
         assert change_tracking.known(seen.id) is None is seen.cache
     finally:
         gc.enable()

@@ -1,6 +1,7 @@
 // Opens the panel over what was recorded: ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1
 // &positions-only&notes; or, enlarged, ?layers=&heads=&positions=&prompts=.
 import entry, { type Traits } from "../src/entry/anywidget";
+import { firstTraits } from "../src/state/selectable";
 import { enlargedKernel } from "./enlarged-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
 import { demoTarget, recordedKernel, SHAPE } from "./recorded-kernel";
@@ -16,18 +17,15 @@ const NOTES = [
 ];
 
 const traits: Traits = {
+  ...firstTraits(),
   cache_name: "cache",
   prompt: query.has("mean") ? null : 0,
-  position: "last",
-  norm: "frozen",
-  top_k: 5,
   heads: (query.get("pins") ?? "").split(",").filter(Boolean),
   wire_target: demoTarget(),
   ranking: query.get("ranking") === "neurons" ? "neurons" : "heads",
   layer: query.has("layer") ? number("layer", 0) : null,
   weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"],
   presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"],
-  padding: "found",
   score: (query.get("score") ?? null) as Traits["score"],
   tab: (query.get("tab") ?? "attention") as Traits["tab"],
 };

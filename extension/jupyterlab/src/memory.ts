@@ -1,4 +1,4 @@
-/** What was looked at in each notebook, in JupyterLab's database. */
+/** Remembers the open view of each notebook across a reload. */
 
 import type { IStateDB } from "@jupyterlab/statedb";
 import type { ReadonlyPartialJSONObject } from "@lumino/coreutils";
@@ -13,7 +13,7 @@ export function memoryIn(db: IStateDB | null): { memory: Memory; loaded: Promise
   return { memory, loaded: load() };
 }
 
-/** As a command's arguments, and in the database. */
+/** A view as a command's arguments; the database stores the same. */
 export function asArgs({ path, name, selection }: Opened): ReadonlyPartialJSONObject {
   return { path, name, selection: selection as unknown as ReadonlyPartialJSONObject };
 }

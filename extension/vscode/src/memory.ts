@@ -1,4 +1,4 @@
-/** What was looked at in each notebook, over a reload of the window. What was stored may be anything. */
+/** Remembers the open view of each notebook across a reload of the window. Stored data is not trusted. */
 
 import { asOpened as asWritten, Memory, type Opened } from "@residscope/widgets/node";
 import { type Memento, Uri } from "vscode";
@@ -11,7 +11,7 @@ export function memoryIn(state: Memento): Memory {
   return memory;
 }
 
-/** What was looked at, as it was stored; null where that cannot be read any more. */
+/** A stored view; null if it cannot be read. */
 export function asOpened(stored: unknown): Opened | null {
   const opened = asWritten(stored);
   return opened && isAddress(opened.path) ? opened : null;
