@@ -1,6 +1,6 @@
 """What a saved page holds: the requests that its views make, of what is in view and one gesture further.
 
-What views ask stands in `widgets/src/` (`state/loader.ts`, `views/`): here it is written out by hand.
+What views ask stands in `widgets/src/state/questions.ts`: here it is written out by hand.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import tiny
 import torch
+import view_cases
 
 import residscope
 from residscope.export.snapshot import Snapshot, snapshot
@@ -244,6 +245,11 @@ def test_a_wide_token_lens_comes_in_tiles():
     assert [(ask["points"], ask["start"], ask["stop"]) for ask in tiles] == [
         (["0_pre", "1_pre", "2_pre", "final_post"], 32, 40), (["0_pre", "1_pre", "2_pre", "final_post"], 0, 32),
     ]  # fmt: skip
+
+
+def test_the_views_are_held_to_the_same_by_a_file_that_is_current():
+    """After a change: `python tests/python/view_cases.py`."""
+    assert view_cases.FILE.read_text() == view_cases.text()
 
 
 def facts(positions: int, *last: int, layers: int = 1) -> CacheFacts:
