@@ -124,9 +124,9 @@ def attribute_many(
             before it as `.partial`.
     """
     if keep not in ("values", "summary"):
-        raise ResidscopeError("keep", f'`keep="{keep}"` is not valid: use "values" or "summary".')
+        raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
     if on_error not in ("raise", "skip"):
-        raise ResidscopeError("on-error", f'`on_error="{on_error}"` is not valid: use "raise" or "skip".')
+        raise ResidscopeError("on-error", f'`on_error="{on_error}"` is not known: use "raise" or "skip".')
     asked = question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep)
     source, processes = Items(items), Processes(accelerator)
     path = Path(fspath(resume)).expanduser() if isinstance(resume, str | PathLike) else None
