@@ -26,7 +26,7 @@ const languages = {
       },
     );
     const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1" });
-    step("Mutants of the Python part", () => run(python, [inRoot("tests", "mutants", "run.py"), ...words], { env }));
+    step("Mutants of the Python part", () => run(python, ["-m", "tests.mutants.run", ...words], { env }));
   },
   typescript(words) {
     step("Mutants of the views", () => run(process.execPath, [inRoot(".dev", "mutants-typescript.mjs"), ...words]));

@@ -129,7 +129,7 @@ main(async () => {
       RESIDSCOPE_CHROMIUM: found,
     });
     if (what === "test") step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...more], { env }));
-    else step("Pictures", () => run(python, ["tests/vscode/pictures.py"], { env }));
+    else step("Pictures", () => run(python, ["-m", "tests.vscode.pictures_vscode"], { env }));
   }
   console.log("\nDone:");
   summary();

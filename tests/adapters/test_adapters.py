@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])

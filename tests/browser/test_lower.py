@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell
 
-CACHES = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / "python")!r})
-import tiny, torch
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, cell
+
+CACHES = """
+from tests.support import tiny
+import torch
 from transformer_lens.model_bridge import TransformerBridge
-settings = {{"d_model": 24, "d_head": 6, "n_layers": 20, "n_heads": 2, "n_ctx": 640, "d_mlp": 40, "d_vocab": 64}}
-model = TransformerBridge.boot_native(settings | {{"seed": 0}}, tokenizer=tiny._tokenizer())
+settings = {"d_model": 24, "d_head": 6, "n_layers": 20, "n_heads": 2, "n_ctx": 640, "d_mlp": 40, "d_vocab": 64}
+model = TransformerBridge.boot_native(settings | {"seed": 0}, tokenizer=tiny._tokenizer())
 torch.manual_seed(1)
 with torch.no_grad():
     _, of_15 = model.run_with_cache(torch.randint(3, 64, (1, 15)))

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Browser, Locator, Page, expect
-from sidebar import FOLLOWS, TINY, cell, cells
 
 import residscope
 from residscope import demo
 from residscope.export import snapshot
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-import hostile
-import tiny
+from tests.support import hostile, tiny
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, TINY, cell, cells
 
 MIME = "application/vnd.residscope.panel+json"
 Open = Callable[[residscope.Panel], Page]

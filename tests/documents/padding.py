@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-import padded
+from tests.support import padded
 
 RIGHT, NOTED, SILENT = "right", "noted", "**silent**"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-import tiny
-
 import residscope
 from residscope import demo
+from tests.support import tiny
 
 WAYS = ("accumulated", "layer", "head", "neuron", "source")
 FAMILIES = ("gpt2", "llama", "gemma2", "qwen3", "olmo2")

@@ -38,7 +38,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from modules import MODULES
+from tests.mutants.modules import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "py_backend" / "residscope"
@@ -275,10 +275,13 @@ def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None)
     if revision is None:
         shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     else:
-        packed = subprocess.run(["git", "archive", revision, "tests"], cwd=ROOT, capture_output=True, check=True).stdout
+        packed = subprocess.run(
+            ["git", "archive", revision, "tests", "pyproject.toml"], cwd=ROOT, capture_output=True, check=True
+        ).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(folder, filter="data")
-    for name in ("pyproject.toml", "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
+    kept = () if revision else ("pyproject.toml",)  # a revision's tests run by its own settings
+    for name in (*kept, "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
         (folder / name).symlink_to(ROOT / name)
     os.chdir(folder)
     for name in SLOW:
@@ -326,6 +329,8 @@ def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
             sys.path[:0] = [str(Path("py_backend").resolve())]
+            for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+                del sys.modules[name]  # this program's; the tests' own is that of their tree
             code = 99
             try:
                 import pytest

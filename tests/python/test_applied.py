@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))

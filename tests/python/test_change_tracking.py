@@ -8,12 +8,12 @@ import time
 import weakref
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
 from residscope.session import change_tracking
 from residscope.session.change_tracking import track
+from tests.support import tiny
 
 
 @pytest.fixture

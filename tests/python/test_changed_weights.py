@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -23,6 +22,7 @@ from residscope.session import change_notes
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
 from residscope.wire.protocol import Answer, Attribute, WriteCode
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"

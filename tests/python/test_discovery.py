@@ -11,7 +11,6 @@ from collections import OrderedDict, defaultdict, deque, namedtuple
 from unittest.mock import MagicMock
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -19,6 +18,7 @@ import residscope
 from residscope.session import discovery
 from residscope.session.caches import name_of
 from residscope.session.discovery import search
+from tests.support import tiny
 
 
 def cache(**extra) -> ActivationCache:

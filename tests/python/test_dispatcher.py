@@ -14,7 +14,6 @@ import weakref
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -23,6 +22,7 @@ from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.session import change_tracking
 from residscope.wire.protocol import Answer
+from tests.support import tiny
 
 
 @pytest.fixture

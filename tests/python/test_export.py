@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import residscope
@@ -30,6 +29,7 @@ from residscope.wire.protocol import (
     Shown,
     WriteCode,
 )
+from tests.support import tiny
 
 MARKUP = ["<img src=x onerror=alert(1)>", "<b>x</b>", "</script><script>alert(1)</script>", "$x$", "a\nb", "&lt;", ""]
 
@@ -565,7 +565,7 @@ def test_a_name_that_is_no_variable_does_not_become_code(llama, name):
 
 
 def test_strings_in_the_code_are_safe():
-    import hostile
+    from tests.support import hostile
 
     _, cache = hostile.cache()
     service = Service(cache)

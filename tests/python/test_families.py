@@ -4,11 +4,11 @@ or refused in a sentence. What each is stands here; everything that is not named
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WAYS = ("accumulated", "layer", "head", "neuron", "source")

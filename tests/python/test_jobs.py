@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gate import Gate, workers
-from tiny import boot, run
 
 import residscope
 from residscope.serving import jobs, service
 from residscope.serving.service import Service
+from tests.support.gate import Gate, workers
+from tests.support.tiny import boot, run
 
 HEADS = {
     "kind": "attribute",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,6 +14,7 @@ from residscope.patterns.downsampling import SENT, Part, down_sampled
 from residscope.serving.service import Service
 from residscope.terms import Span
 from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
+from tests.support import tiny
 
 LONG = 520
 WEIGHTINGS = ["pattern", "value", "contribution"]

@@ -10,7 +10,6 @@ import weakref
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 import traitlets
 
@@ -19,6 +18,7 @@ from residscope import ResidscopeError
 from residscope.serving.service import Service
 from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Answer, Shown, WritePage
+from tests.support import tiny
 
 
 @pytest.fixture

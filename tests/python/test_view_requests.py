@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import tiny
 import torch
 
 import residscope
@@ -20,6 +19,7 @@ from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Position, Span, Target, Token
 from residscope.wire.protocol import BlendAttention, CacheFacts, MapPositions, ReadAttention, Shown
+from tests.support import tiny
 
 PAIR = ("w5", "w9")
 NORMS, BYS = ("frozen", "recomputed"), ("layer", "accumulated", "head")
