@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from queue import Empty
 
 import numpy as np
@@ -78,12 +77,3 @@ def next_custom(client: BlockingKernelClient, comm: str) -> dict:
             and data.get("method") == "custom"
         ):
             return message
-
-
-def test_importing_residscope_loads_neither_torch_nor_transformer_lens():
-    import subprocess
-
-    code = "import sys, residscope; print([m for m in ('torch', 'transformer_lens', 'anywidget') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
