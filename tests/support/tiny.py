@@ -26,6 +26,11 @@ class Family:
     architecture: str | None = None  # as the hub's checkpoints name it, where that is not the class's own name
 
 
+def _family(kind: str, *sizes: dict[str, Any], architecture: str | None = None, **settings: Any) -> Family:
+    """A family of these sizes and settings; of two values for one setting the later one counts."""
+    return Family(kind, {name: value for some in (*sizes, settings) for name, value in some.items()}, architecture)
+
+
 _SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
 _GROUPED = _SIZES | {"num_key_value_heads": 2}
 _FOUR = _GROUPED | {"num_hidden_layers": 4}
@@ -54,164 +59,301 @@ _NATIVE = {"d_model": 24, "d_head": 6, "n_layers": 3, "n_heads": 4, "n_ctx": 32,
 
 FAMILIES: dict[str, Family] = {
     # learned or other additive positions
-    "gpt2": Family("gpt2", _GPT),
-    "gpt2-scaled-by-layer": Family("gpt2", _GPT | {"scale_attn_by_inverse_layer_idx": True}),
-    "gpt2-untied": Family("gpt2", _GPT | {"tie_word_embeddings": False}),
-    "gpt_neo": Family("gpt_neo", {"hidden_size": 24, "num_layers": 3, "num_heads": 4, "intermediate_size": 40}
-                      | {"max_position_embeddings": 32, "attention_types": [[["global", "local", "global"], 1]]}),
-    "gpt_bigcode": Family("gpt_bigcode", _GPT),
-    "openai-gpt": Family("openai-gpt", _GPT),
-    "opt": Family("opt", _OPT),
-    "opt-projected": Family("opt", _OPT | {"word_embed_proj_dim": 16}),
-    "xglm": Family("xglm", {"d_model": 24, "num_layers": 3, "attention_heads": 4, "ffn_dim": 40}
-                   | {"max_position_embeddings": 32}),
-    "bert": Family("bert", _SIZES | {"is_decoder": True, "max_position_embeddings": 32}),
+    "gpt2": _family("gpt2", _GPT),
+    "gpt2-scaled-by-layer": _family("gpt2", _GPT, scale_attn_by_inverse_layer_idx=True),
+    "gpt2-untied": _family("gpt2", _GPT, tie_word_embeddings=False),
+    "gpt_neo": _family(
+        "gpt_neo",
+        hidden_size=24,
+        num_layers=3,
+        num_heads=4,
+        intermediate_size=40,
+        max_position_embeddings=32,
+        attention_types=[[["global", "local", "global"], 1]],
+    ),
+    "gpt_bigcode": _family("gpt_bigcode", _GPT),
+    "openai-gpt": _family("openai-gpt", _GPT),
+    "opt": _family("opt", _OPT),
+    "opt-projected": _family("opt", _OPT, word_embed_proj_dim=16),
+    "xglm": _family("xglm", d_model=24, num_layers=3, attention_heads=4, ffn_dim=40, max_position_embeddings=32),
+    "bert": _family("bert", _SIZES, is_decoder=True, max_position_embeddings=32),
     # parallel blocks, ALiBi
-    "gptj": Family("gptj", _GPT | {"rotary_dim": 4}),
-    "codegen": Family("codegen", _GPT | {"rotary_dim": 4}),
-    "gpt_neox": Family("gpt_neox", _SIZES | {"rotary_pct": 0.67}),
-    "gpt_neox-sequential": Family("gpt_neox", _SIZES | {"rotary_pct": 0.67, "use_parallel_residual": False}),
-    "phi": Family("phi", _SIZES | _ROTARY),
-    "falcon": Family("falcon", _SIZES | {"alibi": False}),
-    "falcon-biased": Family("falcon", _SIZES | {"alibi": False, "bias": True}),
-    "falcon-alibi": Family("falcon", _SIZES | {"alibi": True}),
-    "falcon-new": Family("falcon", _SIZES | {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 1}),
-    "falcon-sequential": Family("falcon", _SIZES | {"alibi": True, "bias": True, "parallel_attn": False}
-                                | {"multi_query": False}),
-    "bloom": Family("bloom", {"hidden_size": 24, "n_layer": 3, "n_head": 4}),
-    "mpt": Family("mpt", {"d_model": 24, "n_layers": 3, "n_heads": 4, "max_seq_len": 32}),
-    "cohere": Family("cohere", _GROUPED | {"logit_scale": 0.3}),
-    "cohere2": Family("cohere2", _GROUPED | {"logit_scale": 0.3, "sliding_window": 4} | _WINDOWS),
+    "gptj": _family("gptj", _GPT, rotary_dim=4),
+    "codegen": _family("codegen", _GPT, rotary_dim=4),
+    "gpt_neox": _family("gpt_neox", _SIZES, rotary_pct=0.67),
+    "gpt_neox-sequential": _family("gpt_neox", _SIZES, rotary_pct=0.67, use_parallel_residual=False),
+    "phi": _family("phi", _SIZES, _ROTARY),
+    "falcon": _family("falcon", _SIZES, alibi=False),
+    "falcon-biased": _family("falcon", _SIZES, alibi=False, bias=True),
+    "falcon-alibi": _family("falcon", _SIZES, alibi=True),
+    "falcon-new": _family("falcon", _SIZES, alibi=False, new_decoder_architecture=True, num_kv_heads=1),
+    "falcon-sequential": _family("falcon", _SIZES, alibi=True, bias=True, parallel_attn=False, multi_query=False),
+    "bloom": _family("bloom", hidden_size=24, n_layer=3, n_head=4),
+    "mpt": _family("mpt", d_model=24, n_layers=3, n_heads=4, max_seq_len=32),
+    "cohere": _family("cohere", _GROUPED, logit_scale=0.3),
+    "cohere2": _family("cohere2", _GROUPED, _WINDOWS, logit_scale=0.3, sliding_window=4),
     # RMSNorm and rotary positions
-    "llama": Family("llama", _GROUPED),
-    "llama-multi-query": Family("llama", _SIZES | {"num_key_value_heads": 1}),
-    "llama-biased": Family("llama", _GROUPED | {"attention_bias": True, "mlp_bias": True}),
-    "llama-tied": Family("llama", _GROUPED | {"tie_word_embeddings": True}),
-    "mistral": Family("mistral", _GROUPED),
-    "mistral-window": Family("mistral", _GROUPED | {"sliding_window": 3}),
-    "ministral3": Family("ministral3", _GROUPED | {"head_dim": 6}),
-    "qwen2": Family("qwen2", _GROUPED),
-    "qwen3": Family("qwen3", _GROUPED | {"head_dim": 6}),
-    "phi3": Family("phi3", _GROUPED),
-    "stablelm": Family("stablelm", _GROUPED | _ROTARY),
-    "stablelm-parallel": Family("stablelm", _GROUPED | _ROTARY | {"use_parallel_residual": True, "use_qkv_bias": True}),
-    "starcoder2": Family("starcoder2", _GROUPED),
-    "nemotron": Family("nemotron", _GROUPED | _ROTARY),
-    "smollm3": Family("smollm3", _GROUPED),
-    "seed_oss": Family("seed_oss", _GROUPED | {"head_dim": 6}),
-    "arcee": Family("arcee", _GROUPED),
-    "apertus": Family("apertus", _GROUPED),
-    "bitnet": Family("bitnet", _GROUPED),
-    "ernie4_5": Family("ernie4_5", _GROUPED | {"head_dim": 6}),
-    "exaone4": Family("exaone4", _GROUPED | {"sliding_window": 4, "sliding_window_pattern": 2}),
-    "hunyuan_v1_dense": Family("hunyuan_v1_dense", _GROUPED | {"head_dim": 6}),
-    "jais2": Family("jais2", _GROUPED | {"head_dim": 6}),
-    "nanochat": Family("nanochat", _GROUPED | {"final_logit_softcapping": 5.0}),
-    "modernbert-decoder": Family("modernbert-decoder", _SIZES | {"local_attention": 8} | _WINDOWS),
-    "olmo": Family("olmo", _GROUPED),
-    "olmo2": Family("olmo2", _GROUPED),
-    "olmo3": Family("olmo3", _GROUPED),
-    "glm": Family("glm", _GROUPED | {"head_dim": 8}),
-    "glm4": Family("glm4", _GROUPED | {"head_dim": 8}),
-    "gemma": Family("gemma", _GROUPED | {"head_dim": 8}),
-    "gemma2": Family("gemma2", _GROUPED | {"head_dim": 8}),
-    "gemma2-cap-5": Family("gemma2", _GROUPED | {"head_dim": 8, "final_logit_softcapping": 5.0}),
-    "gemma3_text": Family("gemma3_text", _GROUPED | {"head_dim": 8}),
-    "gemma4_text": Family("gemma4_text", _GEMMA_4),
-    "gemma4_text-cap-5": Family("gemma4_text", _GEMMA_4 | {"final_logit_softcapping": 5.0}),
-    "gemma4_text-shared": Family("gemma4_text", _GEMMA_4 | {"num_kv_shared_layers": 1}),
-    "gemma4_text-heads": Family("gemma4_text", _GEMMA_4
-                                | {"per_layer_config": {"1": {"head_dim": 12}, "2": {"head_dim": 12}}}),
-    "gemma4_text-experts": Family("gemma4_text", _GEMMA_4 | {"enable_moe_block": True, "moe_intermediate_size": 20}
-                                  | {"num_experts": 4, "top_k_experts": 2, "hidden_size_per_layer_input": 0}),
-    "vaultgemma": Family("vaultgemma", _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8}
-                         | {"final_logit_softcapping": 5.0}),
-    "granite": Family("granite", _GROUPED | _GRANITE),
+    "llama": _family("llama", _GROUPED),
+    "llama-multi-query": _family("llama", _SIZES, num_key_value_heads=1),
+    "llama-biased": _family("llama", _GROUPED, attention_bias=True, mlp_bias=True),
+    "llama-tied": _family("llama", _GROUPED, tie_word_embeddings=True),
+    "mistral": _family("mistral", _GROUPED),
+    "mistral-window": _family("mistral", _GROUPED, sliding_window=3),
+    "ministral3": _family("ministral3", _GROUPED, head_dim=6),
+    "qwen2": _family("qwen2", _GROUPED),
+    "qwen3": _family("qwen3", _GROUPED, head_dim=6),
+    "phi3": _family("phi3", _GROUPED),
+    "stablelm": _family("stablelm", _GROUPED, _ROTARY),
+    "stablelm-parallel": _family("stablelm", _GROUPED, _ROTARY, use_parallel_residual=True, use_qkv_bias=True),
+    "starcoder2": _family("starcoder2", _GROUPED),
+    "nemotron": _family("nemotron", _GROUPED, _ROTARY),
+    "smollm3": _family("smollm3", _GROUPED),
+    "seed_oss": _family("seed_oss", _GROUPED, head_dim=6),
+    "arcee": _family("arcee", _GROUPED),
+    "apertus": _family("apertus", _GROUPED),
+    "bitnet": _family("bitnet", _GROUPED),
+    "ernie4_5": _family("ernie4_5", _GROUPED, head_dim=6),
+    "exaone4": _family("exaone4", _GROUPED, sliding_window=4, sliding_window_pattern=2),
+    "hunyuan_v1_dense": _family("hunyuan_v1_dense", _GROUPED, head_dim=6),
+    "jais2": _family("jais2", _GROUPED, head_dim=6),
+    "nanochat": _family("nanochat", _GROUPED, final_logit_softcapping=5.0),
+    "modernbert-decoder": _family("modernbert-decoder", _SIZES, _WINDOWS, local_attention=8),
+    "olmo": _family("olmo", _GROUPED),
+    "olmo2": _family("olmo2", _GROUPED),
+    "olmo3": _family("olmo3", _GROUPED),
+    "glm": _family("glm", _GROUPED, head_dim=8),
+    "glm4": _family("glm4", _GROUPED, head_dim=8),
+    "gemma": _family("gemma", _GROUPED, head_dim=8),
+    "gemma2": _family("gemma2", _GROUPED, head_dim=8),
+    "gemma2-cap-5": _family("gemma2", _GROUPED, head_dim=8, final_logit_softcapping=5.0),
+    "gemma3_text": _family("gemma3_text", _GROUPED, head_dim=8),
+    "gemma4_text": _family("gemma4_text", _GEMMA_4),
+    "gemma4_text-cap-5": _family("gemma4_text", _GEMMA_4, final_logit_softcapping=5.0),
+    "gemma4_text-shared": _family("gemma4_text", _GEMMA_4, num_kv_shared_layers=1),
+    "gemma4_text-heads": _family(
+        "gemma4_text", _GEMMA_4, per_layer_config={"1": {"head_dim": 12}, "2": {"head_dim": 12}}
+    ),
+    "gemma4_text-experts": _family(
+        "gemma4_text",
+        _GEMMA_4,
+        enable_moe_block=True,
+        moe_intermediate_size=20,
+        num_experts=4,
+        top_k_experts=2,
+        hidden_size_per_layer_input=0,
+    ),
+    "vaultgemma": _family("vaultgemma", _GROUPED, head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=5.0),
+    "granite": _family("granite", _GROUPED, _GRANITE),
     # mixtures of experts
-    "granitemoe": Family("granitemoe", _GROUPED | _GRANITE | {"num_local_experts": 4}),
-    "mixtral": Family("mixtral", _GROUPED | {"num_local_experts": 4}),
-    "phimoe": Family("phimoe", _GROUPED | {"num_local_experts": 4}, architecture="PhiMoEForCausalLM"),
-    "qwen2_moe": Family("qwen2_moe", _GROUPED | _EXPERTS | {"shared_expert_intermediate_size": 20}),
-    "qwen3_moe": Family("qwen3_moe", _GROUPED | _EXPERTS | {"head_dim": 6}),
-    "olmoe": Family("olmoe", _GROUPED | {"num_experts": 4, "num_experts_per_tok": 2}),
-    "flex_olmo": Family("flex_olmo", _GROUPED | {"num_experts": 4, "num_experts_per_tok": 2}),
-    "gpt_oss": Family("gpt_oss", _GROUPED | {"head_dim": 6, "num_local_experts": 4, "num_experts_per_tok": 2}),
-    "afmoe": Family("afmoe", _GROUPED | _EXPERTS | {"head_dim": 6, "num_shared_experts": 1, "mup_enabled": True}
-                    | {"sliding_window": 4} | _WINDOWS),
-    "ernie4_5_moe": Family("ernie4_5_moe", _GROUPED | {"moe_intermediate_size": 20, "moe_k": 2, "moe_num_experts": 4}
-                           | {"moe_num_shared_experts": 1, "moe_layer_end_index": 2}),
-    "glm4_moe": Family("glm4_moe", _GROUPED | _ROUTED | _GROUPS | {"head_dim": 8}),
-    "jetmoe": Family("jetmoe", {"hidden_size": 24, "num_hidden_layers": 3, "num_key_value_heads": 2, "kv_channels": 6}
-                     | {"intermediate_size": 40, "num_local_experts": 4, "num_experts_per_tok": 2}),
-    "laguna": Family("laguna", _GROUPED | _EXPERTS | {"head_dim": 8, "shared_expert_intermediate_size": 20}
-                     | {"sliding_window": 4, "num_attention_heads_per_layer": [4, 4, 4]} | _WINDOWS
-                     | {"mlp_layer_types": ["dense", "sparse", "sparse"]}),
-    "laguna-heads": Family("laguna", _GROUPED | _EXPERTS | {"head_dim": 8, "shared_expert_intermediate_size": 20}
-                           | {"sliding_window": 4, "num_attention_heads_per_layer": [2, 4, 2]} | _WINDOWS
-                           | {"mlp_layer_types": ["dense", "sparse", "sparse"]}),
-    "llama4_text": Family("llama4_text", _FOUR | {"intermediate_size_mlp": 40, "num_local_experts": 4, "head_dim": 6}
-                          | {"interleave_moe_layer_step": 2}),
-    "minimax_m2": Family("minimax_m2", _GROUPED | {"head_dim": 6, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "granitemoe": _family("granitemoe", _GROUPED, _GRANITE, num_local_experts=4),
+    "mixtral": _family("mixtral", _GROUPED, num_local_experts=4),
+    "phimoe": _family("phimoe", _GROUPED, architecture="PhiMoEForCausalLM", num_local_experts=4),
+    "qwen2_moe": _family("qwen2_moe", _GROUPED, _EXPERTS, shared_expert_intermediate_size=20),
+    "qwen3_moe": _family("qwen3_moe", _GROUPED, _EXPERTS, head_dim=6),
+    "olmoe": _family("olmoe", _GROUPED, num_experts=4, num_experts_per_tok=2),
+    "flex_olmo": _family("flex_olmo", _GROUPED, num_experts=4, num_experts_per_tok=2),
+    "gpt_oss": _family("gpt_oss", _GROUPED, head_dim=6, num_local_experts=4, num_experts_per_tok=2),
+    "afmoe": _family(
+        "afmoe", _GROUPED, _EXPERTS, _WINDOWS, head_dim=6, num_shared_experts=1, mup_enabled=True, sliding_window=4
+    ),
+    "ernie4_5_moe": _family(
+        "ernie4_5_moe",
+        _GROUPED,
+        moe_intermediate_size=20,
+        moe_k=2,
+        moe_num_experts=4,
+        moe_num_shared_experts=1,
+        moe_layer_end_index=2,
+    ),
+    "glm4_moe": _family("glm4_moe", _GROUPED, _ROUTED, _GROUPS, head_dim=8),
+    "jetmoe": _family(
+        "jetmoe",
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_key_value_heads=2,
+        kv_channels=6,
+        intermediate_size=40,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    ),
+    "laguna": _family(
+        "laguna",
+        _GROUPED,
+        _EXPERTS,
+        _WINDOWS,
+        head_dim=8,
+        shared_expert_intermediate_size=20,
+        sliding_window=4,
+        num_attention_heads_per_layer=[4, 4, 4],
+        mlp_layer_types=["dense", "sparse", "sparse"],
+    ),
+    "laguna-heads": _family(
+        "laguna",
+        _GROUPED,
+        _EXPERTS,
+        _WINDOWS,
+        head_dim=8,
+        shared_expert_intermediate_size=20,
+        sliding_window=4,
+        num_attention_heads_per_layer=[2, 4, 2],
+        mlp_layer_types=["dense", "sparse", "sparse"],
+    ),
+    "llama4_text": _family(
+        "llama4_text", _FOUR, intermediate_size_mlp=40, num_local_experts=4, head_dim=6, interleave_moe_layer_step=2
+    ),
+    "minimax_m2": _family("minimax_m2", _GROUPED, head_dim=6, num_local_experts=4, num_experts_per_tok=2),
     # latent attention
-    "deepseek_v2": Family("deepseek_v2", _SIZES | _ROUTED | _LATENT | {"num_key_value_heads": 4, "head_dim": 4}
-                          | {"first_k_dense_replace": 1}),
-    "deepseek_v3": Family("deepseek_v3", _SIZES | _ROUTED | _GROUPS | _LATENT | {"num_key_value_heads": 4}
-                          | {"first_k_dense_replace": 1}),
-    "deepseek_v4": Family("deepseek_v4", _SIZES | _ROUTED | {"num_key_value_heads": 1, "head_dim": 8, "hc_mult": 2}
-                          | {"q_lora_rank": 12, "o_lora_rank": 8, "o_groups": 2, "index_n_heads": 2}
-                          | {"index_head_dim": 8, "index_topk": 4, "sliding_window": 8}),
-    "glm4_moe_lite": Family("glm4_moe_lite", _SIZES | _ROUTED | _GROUPS | _LATENT | {"num_key_value_heads": 4}),
-    "glm_moe_dsa": Family("glm_moe_dsa", _SIZES | _ROUTED | _GROUPS | _LATENT | {"num_key_value_heads": 4}
-                          | {"first_k_dense_replace": 1, "index_topk": 4, "index_head_dim": 8, "index_n_heads": 2}),
-    "youtu": Family("youtu", _SIZES | _LATENT | {"num_key_value_heads": 4}),
+    "deepseek_v2": _family(
+        "deepseek_v2", _SIZES, _ROUTED, _LATENT, num_key_value_heads=4, head_dim=4, first_k_dense_replace=1
+    ),
+    "deepseek_v3": _family(
+        "deepseek_v3", _SIZES, _ROUTED, _GROUPS, _LATENT, num_key_value_heads=4, first_k_dense_replace=1
+    ),
+    "deepseek_v4": _family(
+        "deepseek_v4",
+        _SIZES,
+        _ROUTED,
+        num_key_value_heads=1,
+        head_dim=8,
+        hc_mult=2,
+        q_lora_rank=12,
+        o_lora_rank=8,
+        o_groups=2,
+        index_n_heads=2,
+        index_head_dim=8,
+        index_topk=4,
+        sliding_window=8,
+    ),
+    "glm4_moe_lite": _family("glm4_moe_lite", _SIZES, _ROUTED, _GROUPS, _LATENT, num_key_value_heads=4),
+    "glm_moe_dsa": _family(
+        "glm_moe_dsa",
+        _SIZES,
+        _ROUTED,
+        _GROUPS,
+        _LATENT,
+        num_key_value_heads=4,
+        first_k_dense_replace=1,
+        index_topk=4,
+        index_head_dim=8,
+        index_n_heads=2,
+    ),
+    "youtu": _family("youtu", _SIZES, _LATENT, num_key_value_heads=4),
     # recurrences, convolutions and hybrids
-    "mamba": Family("mamba", {"hidden_size": 24, "num_hidden_layers": 3, "state_size": 8, "time_step_rank": 4}),
-    "falcon_mamba": Family("falcon_mamba", {"hidden_size": 24, "num_hidden_layers": 3, "state_size": 8}
-                           | {"time_step_rank": 4}),
-    "mamba2": Family("mamba2", {"hidden_size": 24, "num_hidden_layers": 3, "state_size": 8, "num_heads": 4}
-                     | {"head_dim": 12, "n_groups": 2, "chunk_size": 8}),
-    "bamba": Family("bamba", _FOUR | _MAMBA | {"attn_layer_indices": [1, 3]}),
-    "falcon_h1": Family("falcon_h1", _GROUPED | _MAMBA | {"mamba_d_ssm": 48, "lm_head_multiplier": 0.5}
-                        | {"embedding_multiplier": 2.0, "attention_out_multiplier": 0.6, "ssm_out_multiplier": 0.7}
-                        | {"mlp_multipliers": [0.8, 0.9]}),
-    "granitemoehybrid": Family("granitemoehybrid", _GRANITE_HYBRID | {"position_embedding_type": "rope"}),
-    "granitemoehybrid-dense": Family("granitemoehybrid", _GRANITE_HYBRID | {"position_embedding_type": "rope"}
-                                     | {"num_local_experts": 0}),
-    "jamba": Family("jamba", _FOUR | {"num_experts": 2, "num_experts_per_tok": 1, "mamba_d_state": 8}
-                    | {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4, "use_mamba_kernels": False}),
-    "zamba2": Family("zamba2", _FOUR | {"num_key_value_heads": 4, "mamba_d_state": 8, "n_mamba_heads": 4}
-                     | {"chunk_size": 8, "mamba_headdim": 12, "layers_block_type": ["mamba", "hybrid"] * 2}
-                     | {"use_mamba_kernels": False, "attention_head_dim": 12, "adapter_rank": 4}),
-    "nemotron_h": Family("nemotron_h", _FOUR | _ROUTED | _GROUPS | {"head_dim": 6, "mamba_num_heads": 4}
-                         | {"layers_block_type": ["mamba", "moe", "attention", "mlp"], "mamba_head_dim": 12}
-                         | {"ssm_state_size": 8, "n_groups": 2, "chunk_size": 8, "use_mamba_kernels": False}
-                         | {"moe_shared_expert_intermediate_size": 20}),
-    "lfm2": Family("lfm2", _FOUR | {"layer_types": ["conv", "full_attention"] * 2}),
-    "lfm2_moe": Family("lfm2_moe", _FOUR | _EXPERTS | {"layer_types": ["conv", "full_attention"] * 2}
-                       | {"num_dense_layers": 1}),
-    "olmo_hybrid": Family("olmo_hybrid", _FOUR | _HYBRID | {"linear_num_key_heads": 4, "linear_num_value_heads": 4}
-                          | {"linear_key_head_dim": 6, "linear_value_head_dim": 6}),
-    "qwen3_next": Family("qwen3_next", _FOUR | _HYBRID | _LINEAR | _EXPERTS
-                         | {"head_dim": 8, "shared_expert_intermediate_size": 20}),
-    "qwen3_5_text": Family("qwen3_5_text", _FOUR | _HYBRID | _LINEAR | {"head_dim": 8}),
-    "qwen3_5_moe_text": Family("qwen3_5_moe_text", _FOUR | _HYBRID | _LINEAR | _EXPERTS
-                               | {"head_dim": 8, "shared_expert_intermediate_size": 20}),
-    "recurrent_gemma": Family("recurrent_gemma", _FOUR | {"num_key_value_heads": 1, "lru_width": 24, "head_dim": 8}
-                              | {"block_types": ["recurrent", "attention"], "logits_soft_cap": 5.0}),
-    "rwkv": Family("rwkv", {"hidden_size": 24, "num_hidden_layers": 3, "attention_hidden_size": 24}
-                   | {"intermediate_size": 40, "context_length": 32, "rescale_every": 2}),
+    "mamba": _family("mamba", hidden_size=24, num_hidden_layers=3, state_size=8, time_step_rank=4),
+    "falcon_mamba": _family("falcon_mamba", hidden_size=24, num_hidden_layers=3, state_size=8, time_step_rank=4),
+    "mamba2": _family(
+        "mamba2", hidden_size=24, num_hidden_layers=3, state_size=8, num_heads=4, head_dim=12, n_groups=2, chunk_size=8
+    ),
+    "bamba": _family("bamba", _FOUR, _MAMBA, attn_layer_indices=[1, 3]),
+    "falcon_h1": _family(
+        "falcon_h1",
+        _GROUPED,
+        _MAMBA,
+        mamba_d_ssm=48,
+        lm_head_multiplier=0.5,
+        embedding_multiplier=2.0,
+        attention_out_multiplier=0.6,
+        ssm_out_multiplier=0.7,
+        mlp_multipliers=[0.8, 0.9],
+    ),
+    "granitemoehybrid": _family("granitemoehybrid", _GRANITE_HYBRID, position_embedding_type="rope"),
+    "granitemoehybrid-dense": _family(
+        "granitemoehybrid", _GRANITE_HYBRID, position_embedding_type="rope", num_local_experts=0
+    ),
+    "jamba": _family(
+        "jamba",
+        _FOUR,
+        num_experts=2,
+        num_experts_per_tok=1,
+        mamba_d_state=8,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        mamba_dt_rank=4,
+        use_mamba_kernels=False,
+    ),
+    "zamba2": _family(
+        "zamba2",
+        _FOUR,
+        num_key_value_heads=4,
+        mamba_d_state=8,
+        n_mamba_heads=4,
+        chunk_size=8,
+        mamba_headdim=12,
+        layers_block_type=["mamba", "hybrid"] * 2,
+        use_mamba_kernels=False,
+        attention_head_dim=12,
+        adapter_rank=4,
+    ),
+    "nemotron_h": _family(
+        "nemotron_h",
+        _FOUR,
+        _ROUTED,
+        _GROUPS,
+        head_dim=6,
+        mamba_num_heads=4,
+        layers_block_type=["mamba", "moe", "attention", "mlp"],
+        mamba_head_dim=12,
+        ssm_state_size=8,
+        n_groups=2,
+        chunk_size=8,
+        use_mamba_kernels=False,
+        moe_shared_expert_intermediate_size=20,
+    ),
+    "lfm2": _family("lfm2", _FOUR, layer_types=["conv", "full_attention"] * 2),
+    "lfm2_moe": _family("lfm2_moe", _FOUR, _EXPERTS, layer_types=["conv", "full_attention"] * 2, num_dense_layers=1),
+    "olmo_hybrid": _family(
+        "olmo_hybrid",
+        _FOUR,
+        _HYBRID,
+        linear_num_key_heads=4,
+        linear_num_value_heads=4,
+        linear_key_head_dim=6,
+        linear_value_head_dim=6,
+    ),
+    "qwen3_next": _family(
+        "qwen3_next", _FOUR, _HYBRID, _LINEAR, _EXPERTS, head_dim=8, shared_expert_intermediate_size=20
+    ),
+    "qwen3_5_text": _family("qwen3_5_text", _FOUR, _HYBRID, _LINEAR, head_dim=8),
+    "qwen3_5_moe_text": _family(
+        "qwen3_5_moe_text", _FOUR, _HYBRID, _LINEAR, _EXPERTS, head_dim=8, shared_expert_intermediate_size=20
+    ),
+    "recurrent_gemma": _family(
+        "recurrent_gemma",
+        _FOUR,
+        num_key_value_heads=1,
+        lru_width=24,
+        head_dim=8,
+        block_types=["recurrent", "attention"],
+        logits_soft_cap=5.0,
+    ),
+    "rwkv": _family(
+        "rwkv",
+        hidden_size=24,
+        num_hidden_layers=3,
+        attention_hidden_size=24,
+        intermediate_size=40,
+        context_length=32,
+        rescale_every=2,
+    ),
     # the stream runs several times through the same two stacks
-    "hrm_text": Family("hrm_text", _GROUPED | {"num_hidden_layers": 2, "head_dim": 6, "prefix_lm": False}),
+    "hrm_text": _family("hrm_text", _GROUPED, num_hidden_layers=2, head_dim=6, prefix_lm=False),
     # TransformerLens' own
-    "native": Family(NATIVE, _NATIVE),
-    "native-attention-only": Family(NATIVE, _NATIVE | {"attn_only": True, "d_mlp": None}),
-    "native-no-norm": Family(NATIVE, _NATIVE | {"normalization_type": None}),
-    "native-ln-pre": Family(NATIVE, _NATIVE | {"normalization_type": "LNPre"}),
-    "native-rms": Family(NATIVE, _NATIVE | {"normalization_type": "RMS", "positional_embedding_type": "rotary"}
-                         | {"gated_mlp": True, "act_fn": "silu", "n_key_value_heads": 2}),
-    "native-rms-pre": Family(NATIVE, _NATIVE | {"normalization_type": "RMSPre"}),
-    "native-final-rms": Family(NATIVE, _NATIVE | {"final_rms": True}),
-}  # fmt: skip
+    "native": _family(NATIVE, _NATIVE),
+    "native-attention-only": _family(NATIVE, _NATIVE, attn_only=True, d_mlp=None),
+    "native-no-norm": _family(NATIVE, _NATIVE, normalization_type=None),
+    "native-ln-pre": _family(NATIVE, _NATIVE, normalization_type="LNPre"),
+    "native-rms": _family(
+        NATIVE,
+        _NATIVE,
+        normalization_type="RMS",
+        positional_embedding_type="rotary",
+        gated_mlp=True,
+        act_fn="silu",
+        n_key_value_heads=2,
+    ),
+    "native-rms-pre": _family(NATIVE, _NATIVE, normalization_type="RMSPre"),
+    "native-final-rms": _family(NATIVE, _NATIVE, final_rms=True),
+}
 
 _NO_TYPE = "transformers has no such model type: `AutoConfig.for_model` raises ValueError."
 NOT_BOOTED: dict[str, str] = {
