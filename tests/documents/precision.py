@@ -28,11 +28,14 @@ def main(path: Path) -> None:
 HEAD = [
     "# Half precision",
     "",
-    "A model and its cache in bfloat16 or float16, held against the same model with the same rounded weights in float64.",
-    "Residscope reads the cache as it is and sums in float32, so nothing overflows; what is off is what the model itself",
+    "A model and its cache in bfloat16 or float16, held against the same model with the same rounded weights in "
+    "float64.",
+    "Residscope reads the cache as it is and sums in float32, so nothing overflows; what is off is what the model "
+    "itself",
     "rounded on its way. Made by `npm run docs`; do not edit.",
     "",
-    "- **off**: the largest difference of any row in any prompt from the float64 model's row, in logits; beside it, in parts of",
+    "- **off**: the largest difference of any row in any prompt from the float64 model's row, in logits; beside it, in "
+    "parts of",
     "  the largest row, and in rounding steps of the precision.",
     "- **own**: the same with the sums alone, the float64 rows of the *same* rounded cache: Residscope's own rounding.",
     "- **left over**: `unexplained` in the worst prompt, and `tolerance`, up to which the badge calls it rounding.",
