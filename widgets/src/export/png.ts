@@ -13,7 +13,9 @@ export async function png(svg: string): Promise<Blob> {
   const size = pixelSize(width, height);
   const image = new Image();
   // A data address, not a blob's: Safari taints a canvas that a blob's SVG was drawn on.
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg.replace(/width="[^"]+mm" height="[^"]+mm"/, `width="${size.width}" height="${size.height}"`))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(
+    svg.replace(/width="[^"]+mm" height="[^"]+mm"/, `width="${size.width}" ` + `height="${size.height}"`),
+  )}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   canvas.width = size.width;

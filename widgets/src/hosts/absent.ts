@@ -22,7 +22,8 @@ export function mountAbsent(parent: HTMLElement, caches: Caches, inspection: Ins
     const instead =
       others.length === 0
         ? ""
-        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
+        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ` +
+          `${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
     render(
       trouble
         ? html`<p role="alert">${prose(trouble)}</p>`

@@ -29,7 +29,8 @@ export interface Fold {
 const FEW = 4;
 /** What is seen here, in one sentence, for who sees it first. */
 export const WHAT =
-  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each head reads";
+  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each " +
+  "head reads";
 
 const FATES: Partial<Record<Fate, string>> = {
   rebound: "another cache now",
@@ -141,7 +142,13 @@ export function mountCaches(
           class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""} ${isLine ? "rs-one-line" : ""}">
         <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"}
             aria-disabled=${row.problem ? "true" : "false"}
-          title=${isLine ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...said].filter((line) => line !== "").join("\n") : nothing}
+          title=${
+            isLine
+              ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...said]
+                  .filter((line) => line !== "")
+                  .join("\n")
+              : nothing
+          }
           @click=${() => !row.problem && gestures.inspect(row)}><b class="rs-cache">${name}</b>${
             also
               ? html` <span
@@ -168,7 +175,12 @@ export function mountCaches(
     first.hidden = shown !== null || !listed;
     render(`${WHAT}${rows.length > 0 ? ": choose a cache" : ""}.`, first);
     render(
-      html`${none ? html`<p>No activation cache in this kernel yet. Make one and it stands here: <code>logits, cache = model.run_with_cache(tokens)</code></p>` : nothing}
+      html`${
+        none
+          ? html`<p>No activation cache in this kernel yet. Make one and it stands here:
+              <code>logits, cache = model.run_with_cache(tokens)</code></p>`
+          : nothing
+      }
       ${sentences.map((sentence) => html`<p>${prose(sentence)}</p>`)}`,
       note,
     );

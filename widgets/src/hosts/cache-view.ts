@@ -112,7 +112,8 @@ export class Inspection {
     const row = this.#row.value;
     if (!row) return "same";
     if (this.caches.kernel.value !== this.#kernel) return "restarted";
-    if (this.#isAway.value) return "waiting"; // of a kernel that does not answer, or was not asked yet, nothing else is known
+    // Of a kernel that does not answer, or was not asked yet, nothing else is known.
+    if (this.#isAway.value) return "waiting";
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     const [then, is] = [row.ref.state.split("."), now.ref.state.split(".")];

@@ -8,7 +8,8 @@ import { type Client, SILENCE_MS } from "../wire/client";
 
 const GONE = "was lost when the kernel restarted or ended. The last picture stays. Run the cell again.";
 const UNANSWERED =
-  "is not answered for: its kernel was restarted, or runs a long cell. If it was restarted, run the cell again. The last picture stays.";
+  "is not answered for: its kernel was restarted, or runs a long cell. If it was restarted, run the cell " +
+  "again. The last picture stays.";
 
 /** `view` is what the kernel knows this view by. */
 export function followKernel(el: HTMLElement, store: Store, client: Client, view: string, signal: AbortSignal): void {

@@ -136,7 +136,10 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
           mark
             ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
               <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}"
-                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
+                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(
+                    mark.value,
+                    farthest(chart.marks.value),
+                  )}</span>`
             : null
         }`,
       plot,
@@ -147,7 +150,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const [low = 0, high = 0] = scale.value.domain();
     const beyond = (count: number): number[] =>
       scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
-    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []); // a scale needs two figures
+    // A scale needs two figures.
+    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []);
     const shown =
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
     render(

@@ -165,7 +165,11 @@ export function mountCombobox(
               ? nothing
               : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation"
                   class="rs-found-title" id="${id}-found">From the notebook</div>
-            ${here.map(({ name, words }, i) => option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () => read(name)))}</div>`
+            ${here.map(({ name, words }, i) =>
+              option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () =>
+                read(name),
+              ),
+            )}</div>`
           }
         </div>
         ${more > 0 ? html`<p>${more} more in the notebook: type a part of the name.</p>` : nothing}

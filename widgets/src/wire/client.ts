@@ -29,7 +29,9 @@ export interface Transport {
   readonly occupied?: ReadonlySignal<boolean>;
   /** Whether the user sees each exchange with the kernel: then little is asked ahead, and in one go. */
   readonly thrifty?: boolean;
-  /** Whether, as far as can be determined now, its silence means that the kernel is gone: where nobody else may say so. */
+  /**
+   * Whether, as far as can be determined now, its silence means that the kernel is gone: where nobody else may say so.
+   */
   isSilenceLoss?(): boolean;
 }
 
@@ -236,7 +238,8 @@ export class Client {
     this.#waiting.delete(id);
     waiting.settle(new RequestFailed("given-up", "This was cancelled."));
     // Where it was asked: another cache may be looked at by now.
-    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {}); // a kernel that is gone has given up already
+    // A kernel that is gone has given up already.
+    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {});
   }
 
   #receive(message: unknown, buffers: DataView[]): void {

@@ -163,7 +163,8 @@ function matrix(
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
   const value = (row: number, column: number): number => {
     const own = values[row * across + column] ?? NaN;
-    return isEmpty(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own; // a causal mask leaves its triangle empty
+    // A causal mask leaves its triangle empty.
+    return isEmpty(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own;
   };
   if (Math.max(down, across) > MARKS) {
     const address = pixels(down, across, value, (own) => colourOf(own, colours));

@@ -32,7 +32,8 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
         "p",
         "rs-placeholder-more",
         {},
-        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.",
+        "Each row is a token that reads, each column one that is read. The bars below say what every source " +
+          "brings to the target.",
       ),
     ),
   );

@@ -23,7 +23,10 @@ export function meaningOf(weighting: Weighting, store: Store): string {
     case "value":
       return "Value-weighted: attention × ‖v W_O‖, the length of what is written from each source.";
     case "contribution":
-      return `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, orange takes away.`;
+      return (
+        `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, ` +
+        "orange takes away."
+      );
   }
 }
 

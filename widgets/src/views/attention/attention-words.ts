@@ -67,7 +67,9 @@ export function cellSentence(
   if (k > q && !(pattern > 0))
     return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
   const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
-  const start = `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ${written("pattern", pattern)}${value}`;
+  const start =
+    `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ` +
+    `${written("pattern", pattern)}${value}`;
   const brought = contributionAt(attention, pane, store, q, k);
   if (brought === null) return [start];
   const where = q === store.destination.value ? "" : " there";
@@ -109,7 +111,8 @@ function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: str
           { stress: written(weighting, at(weighting), store.largest.value) },
         ]
       : [
-          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`,
+          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ` +
+            `${written("pattern", at("pattern"))}`,
         ];
   return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
 }

@@ -85,7 +85,9 @@ function ends({ weighting }: Shown, limit: number): string {
 
 function pooled({ pane }: CardState, pool: "peak" | "mean"): unknown {
   const words = pane.value ? poolWords(pool, pane.value) : "";
-  const tip = `Down-sampled: each cell is the ${pool === "peak" ? "cell that is farthest from zero" : "mean"} of so many. Zoom in for single tokens; what is said in words, and the bars, are exact.`;
+  const tip =
+    `Down-sampled: each cell is the ${pool === "peak" ? "cell that is farthest from zero" : "mean"} of so ` +
+    "many. Zoom in for single tokens; what is said in words, and the bars, are exact.";
   return words === "" ? nothing : html`<span class="rs-pooled" title=${tip}>${words}</span>`;
 }
 

@@ -231,7 +231,9 @@ export function createCard(
         : "",
       barsLabel,
     );
-    barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, up or down.`;
+    barsLabel.title =
+      `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, up ` +
+      "or down.";
   });
 
   const parts = computed((): string[] => {
@@ -295,7 +297,8 @@ export function createCard(
     const pointedAt = cursor.value !== null || labelled.value;
     const weights = line.value?.maps.pattern;
     if (!pointedAt || !shown.value) return untracked(unfollow);
-    if (!line.value || !weights || line.value.token !== room.row.value) return; // on its way: the last one stays, and is dimmed
+    // On its way: the last one stays, and is dimmed.
+    if (!line.value || !weights || line.value.token !== room.row.value) return;
     const { token } = line.value;
     followed = {
       head: shown.value.head,

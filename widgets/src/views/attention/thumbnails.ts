@@ -139,7 +139,14 @@ export function mountThumbnails(
         );
         thumb.node.setAttribute(
           "aria-label",
-          `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head), store.largest.value)}` : store.isAbsent(name) ? "no attention" : "not known"}`,
+          `${name}, attention thumbnail, ` +
+            `${
+              Number.isFinite(limit)
+                ? `largest ${written(weighting, largest(from, head), store.largest.value)}`
+                : store.isAbsent(name)
+                  ? "no attention"
+                  : "not known"
+            }`,
         );
       });
     }
@@ -150,7 +157,8 @@ export function mountThumbnails(
     const stale = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const adds = stale ? null : store.headValue(name);
-      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value); // little room
+      // Little room.
+      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value);
       value.dataset["text"] = written;
       value.className = `rs-number ${side(written)}`;
       node.toggleAttribute("disabled", store.isAbsent(name));

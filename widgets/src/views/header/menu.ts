@@ -15,6 +15,9 @@ const FORMATS: [Format, string, string][] = [
 ];
 let menus = 0;
 
+const PAGE =
+  "Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel";
+
 export function mountMenu(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const id = `rs-export-${++menus}`;
   const open = state(false);
@@ -57,7 +60,8 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     button.setAttribute("aria-expanded", String(open.value));
     box.hidden = !open.value;
     box.setAttribute("aria-busy", String(busy.value));
-    box.classList.toggle("rs-busy", busy.value); // a style by the attribute would have the browser look at every button of the panel
+    // A style by the attribute would have the browser look at every button of the panel.
+    box.classList.toggle("rs-busy", busy.value);
     if (!open.value) return render(nothing, box);
     const sights = inSight(store);
     const what = outcome.value;
@@ -82,7 +86,8 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
           : html`<p>Nothing is drawn yet.</p>`
       }
         <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
-          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
+          title=${PAGE}
+          @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
         <p class="rs-export-said"
             role="status">${busy.value ? "working …" : (what?.said ?? "")}${
               far !== null && far.total > 0

@@ -30,7 +30,9 @@ export function mountNotice(
     const progress = client.progress.value;
     return (
       progress && [
-        `Working: ${progress.total > 0 ? `${progress.done} of ${progress.total} parts are read` : "this takes a moment"}.`,
+        `Working: ${
+          progress.total > 0 ? `${progress.done} of ${progress.total} parts are read` : "this takes a moment"
+        }.`,
         "The last picture stays.",
       ]
     );

@@ -17,7 +17,8 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   watch(signal, () => {
-    const kinds = `blue and orange: attention, grey: MLP${others.value ? ", hollow: what else writes to the stream" : ""}`;
+    const also = others.value ? ", hollow: what else writes to the stream" : "";
+    const kinds = `blue and orange: attention, grey: MLP${also}`;
     render(
       html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
       <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i
@@ -56,7 +57,10 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   );
   const summary = computed(() => {
     const sorted = [...marks.value].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
-    return `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow keys read the bars, Enter on an MLP lists its neurons.`;
+    return (
+      `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow ` +
+      "keys read the bars, Enter on an MLP lists its neurons."
+    );
   });
   const why = computed(() => store.why("layers"));
 

@@ -48,7 +48,9 @@ export function rankLine(
       ${
         spread && Number.isFinite(spread.std)
           ? html`<b class="rs-whisker"
-          style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>`
+          style="left:${at(value - sign * spread.std)}%;width:${
+            at(value + sign * spread.std) - at(value - sign * spread.std)
+          }%"></b>`
           : nothing
       }
       ${dots && spread?.each ? dotStrip(spread.each, at) : nothing}

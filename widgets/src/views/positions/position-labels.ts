@@ -28,7 +28,9 @@ export function columnLabels(store: Store, columns: number, x: number, hovered: 
       ? [hovered]
       : [hovered, destination];
   return html`${written(columns, x, sure).map((i) => {
-    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
+    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${
+      tokens[i]?.padding ? "rs-padding" : ""
+    }`;
     return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenName(i)}</span>`;
   })}`;
 }
@@ -53,7 +55,9 @@ export function rowLabels(
   return html`${rowTicks(labels, y, hovered).map(
     (i) => html`<span class=${i === hovered ? "rs-lit" : ""}
       aria-hidden="true" title=${labels[i]}
-      style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]}</span>`,
+      style="top:${Math.max(5, (i + 0.5) * y)}px">${
+        narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]
+      }</span>`,
   )}`;
 }
 

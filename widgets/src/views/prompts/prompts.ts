@@ -50,7 +50,8 @@ export function mountPrompts(
             focus === null
               ? nothing
               : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null}
-              title="The head in focus: the last one pointed at" @click=${() => (whole.value = false)}>${focus}</button>`
+              title="The head in focus: the last one pointed at" @click=${() =>
+                (whole.value = false)}>${focus}</button>`
           }
         </div>
         <div class="rs-switch" role="group" aria-label="Order of the prompts">
@@ -97,7 +98,10 @@ function spreadWords({ mean, std, each }: Figures): string {
 
 function tooMany(figures: Figures | null): string | null {
   if (!figures || figures.each) return null;
-  return `${figures.prompts} prompts are too many to send what each of them has. Their mean is ${spreadWords(figures)}; \`residscope.attribute(…)\` has the figures of all.`;
+  return (
+    `${figures.prompts} prompts are too many to send what each of them has. Their mean is ` +
+    `${spreadWords(figures)}; \`residscope.attribute(…)\` has the figures of all.`
+  );
 }
 
 function captionOf(figures: Figures | null, what: string): string {

@@ -42,11 +42,14 @@ export function paintStrip(
       option.dataset["attention"] = weight.toFixed(4);
       option.setAttribute(
         "aria-description",
-        `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
+        `${found.head}: attention ` +
+          `${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
       );
       const share = most > 0 ? Math.abs(added) / most : 0;
       const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
-      option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
+      option.style.cssText =
+        `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}` +
+        `px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
     }
   });
   // Another head is in focus, and its figures are not there yet: mostly they are in a moment.

@@ -146,7 +146,9 @@ export function mountLensGrid(
       const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on}
           aria-label=${attributes.name}
-        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
+        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${
+          attributes.rank === 1 ? "rs-first" : ""
+        }" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
         style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span></div>`;
     };
     render(
@@ -156,7 +158,9 @@ export function mountLensGrid(
             columns,
             (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}"
                 style="left:${NAMES + column * x}px;width:${x}px"
-            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenName(column)}</span></div>`,
+            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${
+              store.tokens.value[column]?.padding ? "rs-padding" : ""
+            }"><span>${store.tokenName(column)}</span></div>`,
           )}
         </div>
         ${each(

@@ -39,6 +39,7 @@ export function cellSentence(store: Store, cell: LensCell, point: string, positi
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   return [
-    `Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
+    `Stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}` +
+      `), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
   ];
 }

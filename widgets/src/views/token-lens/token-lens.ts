@@ -86,7 +86,9 @@ export function mountTokenLens(
     const answer = answerName(store);
     const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MARKED}.`;
     return {
-      words: `The likeliest next token if the model stopped at this point ↓, at each position →; the norm is recomputed there.${marks}${mean}`,
+      words:
+        "The likeliest next token if the model stopped at this point ↓, at each position →; the norm is " +
+        `recomputed there.${marks}${mean}`,
       notes: tiles.notes,
     };
   });
