@@ -9,29 +9,32 @@ const button = (root: HTMLElement, name: string): HTMLElement | undefined =>
   all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
 
 describe("position map", () => {
-  it("asks nothing until it is in sight; then the cells are read one by one, and a column sets the destination", async () => {
-    const { root, model, settled } = await open();
-    await settled();
-    const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
-    expect(asked()).toBe(0);
-    root.querySelector<HTMLElement>('[data-tab="positions"]')?.click();
-    await settled();
-    expect(asked()).toBe(1);
-    expect(field(root)?.getAttribute("aria-label")).toContain("6 components at 6 positions");
-    key(field(root), "ArrowDown"); // starts at the destination
-    key(field(root), "ArrowDown");
-    key(field(root), "ArrowLeft");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
-    );
-    key(field(root), "PageUp");
-    key(field(root), "ArrowUp");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/,
-    );
-    key(field(root), "Enter");
-    expect(model.state.position).toBe(4);
-  });
+  it(
+    "asks nothing until it is in sight; then the cells are read one by one, and a column sets the " + "destination",
+    async () => {
+      const { root, model, settled } = await open();
+      await settled();
+      const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
+      expect(asked()).toBe(0);
+      root.querySelector<HTMLElement>('[data-tab="positions"]')?.click();
+      await settled();
+      expect(asked()).toBe(1);
+      expect(field(root)?.getAttribute("aria-label")).toContain("6 components at 6 positions");
+      key(field(root), "ArrowDown"); // starts at the destination
+      key(field(root), "ArrowDown");
+      key(field(root), "ArrowLeft");
+      expect(text(root.querySelector(".rs-sentence"))).toMatch(
+        /^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
+      );
+      key(field(root), "PageUp");
+      key(field(root), "ArrowUp");
+      expect(text(root.querySelector(".rs-sentence"))).toMatch(
+        /^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/,
+      );
+      key(field(root), "Enter");
+      expect(model.state.position).toBe(4);
+    },
+  );
 
   it("lists the pinned heads first, then the ranking's, and pins by their names", async () => {
     const { root, model, settled } = await open({ tab: "positions", heads: ["L1H1"] });
