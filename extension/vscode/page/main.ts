@@ -95,8 +95,8 @@ host.hear("sidebar", ({ remembered }) => {
 let view = child(life.signal);
 let told: string | null = null;
 host.hear("view", ({ opened: first }) => {
-  // VS Code may make the page again (in a window of its own), or the notebook may have been renamed: it goes on where it
-  // was.
+  // VS Code may make the page again (in a window of its own), or the notebook may have been renamed: it goes on where
+  // it was.
   const kept = host.kept as Partial<Opened> | undefined;
   const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === told);
   const opened = isSame ? { ...first, selection: kept.selection ?? null } : first;
