@@ -178,8 +178,9 @@ function table(mutants) {
   ];
   const widths = columns.map((_, i) => Math.max(...rows.map((cells) => String(cells[i]).length)));
   const line = (cells) =>
-    `| ${cells.map((cell, i) => (i === 0 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join(" | ")} |`;
-  const rule = `|${widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`)).join("|")}|`;
+    `| ${cells.map((cell, i) => String(cell)[i === 0 ? "padEnd" : "padStart"](widths[i])).join(" | ")} |`;
+  const rules = widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`));
+  const rule = `|${rules.join("|")}|`;
   return [line(rows[0]), rule, ...rows.slice(1).map(line)].join("\n");
 }
 

@@ -20,6 +20,7 @@ const steps = [
     name: "imports",
     work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]),
   },
+  { name: "columns", work: () => run(process.execPath, [inRoot(".dev", "columns.mjs")]) },
   { name: "spelling", work: () => inPython("codespell_lib", ".") },
   { name: "imports widgets", work: () => npm("run", "imports", "--workspace", "widgets") },
   {
@@ -36,6 +37,10 @@ const steps = [
     name: "pyright",
     beside: "protocol",
     begin: () => begin(process.execPath, [inRoot("node_modules", "pyright", "index.js")]),
+  },
+  {
+    name: "pyright tests",
+    work: () => run(process.execPath, [inRoot("node_modules", "pyright", "index.js"), "-p", "tests"]),
   },
   { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
   { name: "versions", beside: "python", begin: () => begin(process.execPath, [inRoot(".dev", "versions.mjs")]) },

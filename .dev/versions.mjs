@@ -78,7 +78,8 @@ function test({ release, also = [] }, [command, ...args], pytest) {
   );
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
-    const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
+    // No network; and tiny tensors are slower on many threads.
+    const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" };
     run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], {
       env: { ...env, ...source, ...calm },
     });

@@ -76,7 +76,7 @@ def hostile() -> dict[str, Hostile]:
 
 
 @pytest.fixture
-def asked(page: Page) -> Iterator[list[str]]:
+def asked(page: Page) -> list[str]:
     """The addresses that the page asks for."""
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))

@@ -41,7 +41,8 @@ def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
 
 def widen(lab: Lab, width: int) -> None:
     """Drag the sidebar's edge until it is so wide."""
-    box: dict[str, float] = lab.sidebar.bounding_box() or {}
+    box = lab.sidebar.bounding_box()
+    assert box
     by = width - box["width"]
     y = box["y"] + 300
     lab.page.mouse.move(box["x"] - 2, y)

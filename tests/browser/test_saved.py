@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ Open = Callable[[residscope.Panel], Page]
 
 
 @pytest.fixture(scope="module")
-def run() -> SimpleNamespace:
+def run() -> demo.Ioi:
     return demo.ioi()
 
 
@@ -80,7 +79,7 @@ def point_at(panel: Locator, head: str, q: int, k: int) -> None:
     canvas.hover(position={"x": (k + 0.5) / 15 * box["width"], "y": (q + 0.5) / 15 * box["height"]})
 
 
-def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open, run: SimpleNamespace) -> None:
+def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open, run: demo.Ioi) -> None:
     saved = residscope.inspect(run.cache, run.answers, prompt=0, heads=["23.3"], name="<cache>", show=False)
     page = offline(saved)
     panel = view(page)

@@ -191,7 +191,7 @@ class Watched(Scaled):
         self.seen += x.abs().max()
         with torch.no_grad():
             self.started.add_(1)
-        torch.rand(3), np.random.rand(), random.random()
+        _ = torch.rand(3), np.random.rand(), random.random()
         return super().forward(x)
 
 

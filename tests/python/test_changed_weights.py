@@ -68,6 +68,10 @@ def run():
     return model, tiny.run(model)[2]
 
 
+def _foreach(model):
+    torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1)  # pyright: ignore[reportPrivateImportUsage]
+
+
 def _fused(model):
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
@@ -114,7 +118,7 @@ PAST_THE_COUNT = {
     "a head by .data": lambda model: _output(model).weight.data[:, 6:12].zero_(),
     "numpy": lambda model: _output(model).weight.detach().numpy().__imul__(3),
     "inference mode": _in_inference_mode,
-    "foreach on .data": lambda model: torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1),
+    "foreach on .data": _foreach,
     "forward": _forward,
     "class": lambda model: setattr(_output(model), "__class__", Negated),
 }

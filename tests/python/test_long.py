@@ -95,7 +95,7 @@ def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prom
     largest = float(whole.abs().max())
 
     def ask(**part: object) -> tuple[AttentionReply, list[bytes]]:
-        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # type: ignore[return-value] (of the union of replies)
+        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # pyright: ignore[reportReturnType]
 
     monkeypatch.setattr(weightings, "STRIP", 20_000)  # many strips
     for pool in ("peak", "mean"):
