@@ -1,8 +1,8 @@
 /**
- * The Node packages, exactly as the lock file names them. It is never rewritten on the way: that is a change of the
- * project, which somebody looks at and commits.
+ * Installs the Node packages exactly as in the lock file. The lock file is never changed here, because a change should
+ * be reviewed and committed.
  *
- * Also the `npm` that builds a wheel from a clone (see pyproject.toml): `install` is what is said above.
+ * This script is also the `npm` that builds a wheel from a clone (see pyproject.toml): its `install` does the above.
  */
 
 import { Failure, fingerprint, inRoot, isScript, main, npm, stepIfChanged } from "./lib.mjs";

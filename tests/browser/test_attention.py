@@ -122,7 +122,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
                     figure(lab, LENGTH, 23, 3, q, k), rel=0.06
                 )
     # The same by keyboard, in the strip of sources; and the row that is pointed at, in both cards.
-    strip = card(panel, "L29H0").get_by_label("What each source brings through L29H0")
+    strip = card(panel, "L29H0").get_by_label("What each source contributes through L29H0")
     strip.focus()
     lab.page.keyboard.press("End")
     expect(sentence(panel)).to_contain_text("L29H0: “·to₁₄” (destination 14) reads “·to₁₄” (source 14)")

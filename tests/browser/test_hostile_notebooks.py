@@ -147,7 +147,7 @@ def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) 
 def test_a_forged_sum_is_taken_again(lab: Lab, hostile: dict[str, Hostile]) -> None:
     kernel = kernel_of(lab)
     for name, badge in {
-        "honest": "rows summed to +… · as it was",
+        "honest": "rows summed to +… · from an earlier picture",
         "forged, a tick": "rows sum to +0.016, not to the +9.999 that came with them",
         "forged, a tolerance": "rows sum to +0.016, not to the +9.999 that came with them",
     }.items():

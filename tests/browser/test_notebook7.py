@@ -45,7 +45,7 @@ def test_the_panel_and_the_sidebar(page: Page, server: Server) -> None:
     cell(view, "L1H1").click()
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     lab.run_cell("panel.close(); del cache, panel")
-    expect(standing(view)).to_contain_text("was deleted: no variable leads to it", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
 

@@ -319,7 +319,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     assert [question["id"] for question in output.held] == asked * 2  # once more
     expect(standing(view)).to_have_count(0)
     output.page.clock.run_for(10_000)
-    expect(standing(view)).to_contain_text("its kernel was restarted, or runs a long cell")
+    expect(standing(view)).to_contain_text("its kernel was restarted, or is running a long cell")
     expect(standing(view)).to_contain_text("run the cell again")
     expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
     expect(view.get_by_role("status")).not_to_contain_text("✓")

@@ -328,7 +328,7 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_what_to_do(opened: 
     expect(standing(panel)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     expect(standing(panel)).to_contain_text("Run the cell again")
     expect(panel.get_by_role("status")).not_to_contain_text("✓")
-    expect(panel.get_by_role("status")).to_contain_text("as it was")
+    expect(panel.get_by_role("status")).to_contain_text("from an earlier picture")
     expect(panel).to_have_attribute("data-state", "error")
     cell(panel, "L0H0").click()
     panel.get_by_role("button", name="Next prompt").click()

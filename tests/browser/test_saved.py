@@ -87,7 +87,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     expect(line(page)).to_contain_text("Saved from <cache> on")
     expect(line(page)).not_to_contain_text("Without")  # there was room for all of it
     assert cells(panel) == grid(run, 0)
-    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.616 · as it was")
+    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.616 · from an earlier picture")
 
     # A pinned head, one that was never looked at before, and the same in another prompt.
     for prompt, head in ((0, "L23H3"), (0, "L5H2"), (1, "L23H3")):
@@ -103,7 +103,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     assert cells(panel) == grid(run, 1)
 
     panel.get_by_role("button", name=re.compile("mean of 8")).click()
-    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.724 · as it was")
+    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.724 · from an earlier picture")
     assert cells(panel) == grid(run, None)
     panel.get_by_label("Prompt number").fill("0")
     panel.get_by_label("Prompt number").press("Enter")

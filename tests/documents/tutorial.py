@@ -37,14 +37,14 @@ def head(run: demo.Ioi) -> list[str]:
         "attention",
         f"patterns) on the demo model ({run.model.cfg.n_layers} layers × {run.model.cfg.n_heads} heads, "
         f"{len(run.prompts)} prompts). "
-        "“Tutorial” is the course's way: TransformerLens'",
+        "“Tutorial” is the course's method: TransformerLens'",
         f"{version()} functions, `apply_ln_to_stack`, a projection on the difference of two residual directions, on a "
         f"model in",
         "compatibility mode (on a raw bridge `apply_ln_to_stack` leaves out the norm's weight). “Residscope” is one "
         "call, on",
-        "the same cache and on that of the raw model. All figures are logit differences, answer − distractor, mean "
+        "the same cache and on that of the raw model. All values are logit differences, answer − distractor, as means "
         "over the",
-        "prompts unless a prompt is named. Made by `npm run docs`; do not edit.",
+        "prompts if no prompt is named. Made by `npm run docs`; do not edit.",
     ]
 
 
@@ -101,7 +101,7 @@ def compared(
         "",
         f"## {title}",
         "",
-        f"{len(labels)} rows × {theirs.shape[-1]} prompts; `{call}`. Largest difference from the tutorial's figure in "
+        f"{len(labels)} rows × {theirs.shape[-1]} prompts; `{call}`. Largest difference from the tutorial's value in "
         f"any row of",
         f"any prompt: {gap(mine, theirs)} on the same cache, {gap(bare, theirs)} on the raw model's.",
         "",
@@ -159,10 +159,10 @@ def heads(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
         "",
         f"{layers} × {per_layer} heads × {theirs.shape[-1]} prompts; `residscope.attribute(cache, answers).grid`. "
         f"Largest difference from the",
-        f"tutorial's figure of any head in any prompt: {gap(mine.grid, theirs)} on the same cache, "
+        f"tutorial's value of any head in any prompt: {gap(mine.grid, theirs)} on the same cache, "
         f"{gap(bare.grid, theirs)} on the raw model's.",
-        f"What its rows leave over in the worst prompt, `unexplained`: {float(bare.unexplained.abs().max()):.1e}. The "
-        f"five strongest each way",
+        f"`unexplained` in the worst prompt: {float(bare.unexplained.abs().max()):.1e}. The five strongest of each "
+        f"sign",
         "(`.top(5)` gives the same, in this order):",
         "",
         "| head | tutorial | Residscope, compatible | Residscope, raw |",
@@ -195,10 +195,11 @@ def patterns(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
         "",
         f"The three strongest heads of each sign, in the first prompt, from its last token, {words[-1]!r}. The "
         f"tutorial draws the pattern; ",
-        "Residscope also says what each source brings: "
+        "Residscope also gives the contribution of each source: "
         '`residscope.attribute(cache, answers, by="source", heads=["23.3"])`.',
         "",
-        "| head | looks most at | attention | the most is brought by | it brings | Σ sources | the head's own figure |",
+        "| head | attends most to | attention | largest source contribution | its value | Σ sources | the head's own "
+        "contribution |",
         "|---|---|---:|---|---:|---:|---:|",
         *rows,
     ]

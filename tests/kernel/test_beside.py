@@ -155,7 +155,7 @@ def test_deleting_the_variable_frees_the_tensors(kernel, sidebar):
 def threads_at_rest(client) -> list[str]:
     """The kernel's threads, once the one is gone that gives Python's switch interval back."""
     end = time.monotonic() + 10
-    while "residscope-brisk" in (names := value(client, "sorted(t.name for t in threading.enumerate())")):
+    while "residscope-switch-interval" in (names := value(client, "sorted(t.name for t in threading.enumerate())")):
         assert time.monotonic() < end
         time.sleep(0.2)
     return names

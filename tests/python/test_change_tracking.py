@@ -43,7 +43,7 @@ def replace_an_activation(cache):
 
 
 def replace_it_twice(cache):
-    """So that the second may lie where the first lay."""
+    """So that the second may get the address of the first."""
     for _ in range(2):
         cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
         gc.collect()
@@ -134,7 +134,7 @@ def test_changed_weights_are_told(model, cache, edit):
     assert after.state.split(".")[0] == before.split(".")[0]
     assert after.state != before
     later = tiny.run(model)[2]
-    assert not track(later).weights_changed  # it is the new weights' own
+    assert not track(later).weights_changed  # it belongs to the new weights
 
 
 def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
@@ -168,7 +168,7 @@ def test_nothing_is_kept_alive():
     gc.disable()
     try:
         del cache
-        assert alive[0]() is None is alive[2]()  # at once, and not at a collection
+        assert alive[0]() is None is alive[2]()  # at once, not at a garbage collection
         assert change_tracking.known(seen.id) is None is seen.cache
     finally:
         gc.enable()

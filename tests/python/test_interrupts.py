@@ -1,4 +1,4 @@
-"""Whenever an interrupt comes, it is raised, and everything is as it was: nothing swallowed, nothing left behind."""
+"""Whenever an interrupt comes, it is raised, and all settings are restored: nothing is swallowed or left behind."""
 
 from __future__ import annotations
 

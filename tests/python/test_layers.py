@@ -1,4 +1,4 @@
-"""Models of which layers were taken out: the configuration still names all of them."""
+"""Models from which layers were removed, while the configuration still counts all of them."""
 
 from __future__ import annotations
 

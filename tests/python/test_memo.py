@@ -1,4 +1,4 @@
-"""What is computed once serves again only while it is true: by cache, its state, the weights and the question."""
+"""A result is reused only while it is true: for the same cache, state, weights and request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from residscope.serving.service import Service
 from residscope.session import change_tracking
 from tests.support.tiny import boot, run
 
-# Norms and factors on what sublayers write, and their biases; parallel blocks, grouped queries, hybrids.
+# Norms, factors and biases of sublayers' outputs; parallel blocks, grouped queries, hybrids.
 FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]
 FAMILIES += ["granite", "stablelm", "exaone4", "mixtral", "jamba", "native"]
 QUESTIONS: list[dict[str, Any]] = [
@@ -39,7 +39,7 @@ def test_a_new_target_is_read_off_kept_vectors_as_off_the_activations(family: st
     model = boot(family)
     _, _, cache = run(model)
     for question in QUESTIONS:
-        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second on vectors are kept
+        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second target on, vectors are kept
             found = residscope.attribute(cache, answers, **question)
         with monkeypatch.context() as patch:
             patch.setattr(component_vectors, "LARGEST", 0)
@@ -159,7 +159,7 @@ def test_a_view_is_answered_from_memory_only_while_that_is_true():
     assert answer(Service(cache)) is first  # another view of the same cache
     assert answer(padded) != first  # read one token earlier
     masked = answer(Service(cache, attention_mask=torch.ones_like(tokens).index_fill(1, torch.tensor([6]), 0)))
-    torch.testing.assert_close(  # as it is told, not as another view was answered
+    torch.testing.assert_close(  # by its own settings, not by another view's result
         torch.frombuffer(bytearray(masked), dtype=torch.float32),
         residscope.attribute(cache, 5, position=5).mean(),
     )
@@ -244,5 +244,5 @@ def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
         number_of(1)
     del thing
     gc.collect()
-    later = [Thing() for _ in range(100)]  # one of them may lie where it lay
+    later = [Thing() for _ in range(100)]  # one of them may get its address
     assert of not in {number_of(one) for one in later}

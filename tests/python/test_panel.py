@@ -15,6 +15,7 @@ import traitlets
 
 import residscope
 from residscope import ResidscopeError
+from residscope.hosts.panel import Panel
 from residscope.serving.service import Service
 from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Answer, Shown, WritePage
@@ -119,7 +120,7 @@ def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     assert len(rows) == len(reply["labels"])
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
     assert "0_mixer_out" in reply["labels"]
-    assert any("no attention heads in the layers 0, 2" in note for note in reply["notes"])
+    assert any("no attention heads in layers 0, 2" in note for note in reply["notes"])
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
 
 
@@ -408,3 +409,14 @@ def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
     panel.prepare()  # the view asks, and is told
     assert panel.opening == {}
     panel.close()
+
+
+def test_all_that_can_be_selected_is_a_trait_and_described():
+    """`Shown` is the table: its fields, limits and defaults are the panel's."""
+    shown = {field.name: field for field in msgspec.structs.fields(Shown)}
+    shared = set(shown) - {"target", "by"}
+    assert {*Panel.class_trait_names(sync=True)} >= shared
+    told = Panel.__doc__ or ""
+    assert [name for name in shared if f"\n        {name}: " not in told] == []
+    plain = {name: shown[name].default for name in shared - {"heads"}}
+    assert {name: Panel.class_traits()[name].default_value for name in plain} == plain

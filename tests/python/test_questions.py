@@ -265,7 +265,7 @@ def test_an_answer_that_is_never_of_one_state_is_refused(tell, cache, monkeypatc
         while (answer.get("reply") or {}).get("kind") == "working":
             answer, _ = tell({"id": f"a{large}", "ask": attribution("head")})
         assert answer["failure"]["code"] == "unsteady"
-        assert "weights were changed while this was worked out" in answer["failure"]["message"]
+        assert "weights were changed during this computation" in answer["failure"]["message"]
 
 
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {

@@ -33,8 +33,8 @@ def waiting(code: Code, name: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("Stand-in: Restart Kernel", "The kernel was restarted, and has run no cell since"),
-        ("Stand-in: Choose Another Kernel", "has run no cell yet"),
+        ("Stand-in: Restart Kernel", "The kernel was restarted and has not run a cell since"),
+        ("Stand-in: Choose Another Kernel", "no cell has been run since"),
     ],
 )
 def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, command: str, said: str) -> None:
@@ -167,7 +167,7 @@ def test_during_the_first_cell_it_is_waited_for(code: Code, looks: str) -> None:
     toolbar = code.page.locator(".notebook-toolbar-container")
     expect(toolbar.get_by_role("button", name="Interrupt").first).to_be_visible(timeout=FOLLOWS)
     link = code.open_sidebar().locator(".rs-part:not([hidden]) .rs-link")
-    expect(link).to_contain_text("Waiting for the cell that runs", timeout=FOLLOWS)
+    expect(link).to_contain_text("Waiting for the running cell", timeout=FOLLOWS)
     end()
     expect(code.caches).to_have_count(1, timeout=FOLLOWS)
 

@@ -1,6 +1,7 @@
 // Opens the panel over a kernel in the page: ?layers=&heads=&positions=&prompts=&dark&measured=misses,
 // &ranking=neurons&layer=29&experts=3,4&mixers=1,2&positions-only&notes; or ?fixture for true numbers.
 import entry, { type Traits } from "../src/entry/anywidget";
+import { firstTraits } from "../src/state/selectable";
 import { demoTarget, fakeKernel } from "./fake-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
 import { type Fixture, fixtureKernel, fixtureTarget } from "./fixture-kernel";
@@ -16,18 +17,15 @@ const NOTES = [
 ];
 
 const traits: Traits = {
+  ...firstTraits(),
   cache_name: "cache",
   prompt: query.has("mean") ? null : 0,
-  position: "last",
-  norm: "frozen",
-  top_k: 5,
   heads: (query.get("pins") ?? "").split(",").filter(Boolean),
   wire_target: demoTarget(),
   ranking: query.get("ranking") === "neurons" ? "neurons" : "heads",
   layer: query.has("layer") ? number("layer", 0) : null,
   weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"],
   presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"],
-  padding: "found",
   score: (query.get("score") ?? null) as Traits["score"],
   tab: (query.get("tab") ?? "attention") as Traits["tab"],
 };

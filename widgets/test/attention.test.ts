@@ -21,7 +21,7 @@ const ATTENTION = {
   size: 3,
   maps: { pattern: PATTERN, value: PATTERN.map((w) => 4 * w), contribution: PATTERN.map((w) => -w) },
   reads: null,
-  brings: Float32Array.of(0.01, 1.93, -0.5),
+  sourceContributions: Float32Array.of(0.01, 1.93, -0.5),
   locked: null,
   notes: [],
 };
@@ -121,7 +121,7 @@ describe("words", () => {
       size: 2,
       maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) },
       reads: null,
-      brings: null,
+      sourceContributions: null,
       locked: null,
       notes: [],
     };

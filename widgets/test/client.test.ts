@@ -549,7 +549,9 @@ describe("a question", () => {
     deliver({ id: sent[1]?.id, reply: { kind: "tokens", tokens: [] } });
     await expect(odd).rejects.toMatchObject({
       code: "bad-answer",
-      message: "The kernel answered with something else than what was asked. Are its versions mixed?",
+      message:
+        "The kernel’s reply does not match the request. Its Residscope may be another version: restart the " +
+        "kernel and reload the page.",
     });
     const empty = client.ask({ kind: "describe" });
     deliver({ id: sent[2]?.id });

@@ -6,7 +6,7 @@ import { csv, shortest } from "../src/export/csv";
 import type { Picture, Setting } from "../src/export/pictures";
 import { pixelSize, withResolution } from "../src/export/png";
 import { fileName } from "../src/export/save";
-import { fileParts } from "../src/export/sight";
+import { fileParts } from "../src/export/shown-pictures";
 import { figure } from "../src/export/svg/figure";
 import { cut } from "../src/export/svg/xml";
 import { tableOf } from "../src/export/tables";
@@ -98,7 +98,7 @@ const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] =
         ...everything(POSITIONS),
         step: 1,
         maps: { pattern, contribution: numbers(POSITIONS ** 2) },
-        brings: numbers(POSITIONS),
+        sourceContributions: numbers(POSITIONS),
       })),
     },
     marks: [".cells > rect", 2 * POSITIONS ** 2],

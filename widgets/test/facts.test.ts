@@ -30,14 +30,13 @@ describe("the badge in words", () => {
       "agrees",
       {},
       "The rows and the constant add up to the model’s own logit difference, +4.616, read from the given " +
-        "logits. What is left over, 3e-6, is rounding (float32: up to 1e-4).",
+        "logits. The gap, 3e-6, is rounding (float32: up to 1e-4).",
     ],
     [
       "agrees in the mean",
       { prompts: 8, worst: 2e-5 },
       "The rows and the constant, in the mean over 8 prompts, add up to the model’s own logit difference, " +
-        "+4.616, read from the given logits. The worst prompt is judged: what is left over there, 2e-5, is " +
-        "rounding (float32: up to 1e-4).",
+        "+4.616, read from the given logits. The largest gap in a prompt, 2e-5, is rounding (float32: up to 1e-4).",
     ],
     [
       "misses",
@@ -49,8 +48,8 @@ describe("the badge in words", () => {
       "misses, nobody knows why",
       { unexplained: 0.1, worst: 0.35, prompts: 2 },
       "The rows and the constant, in the mean over 2 prompts, add up to +4.516; the model’s own logit " +
-        "difference, read from the given logits, is +4.616. The worst prompt is judged: there they leave 0.35 " +
-        "unexplained, more than rounding (float32: up to 1e-4).",
+        "difference, read from the given logits, is +4.616. In the worst prompt they leave 0.35 unexplained, " +
+        "more than rounding (float32: up to 1e-4).",
     ],
     [
       "is not measured",
@@ -66,7 +65,7 @@ describe("the badge in words", () => {
     [
       "has rows that do not sum to what is said of them",
       { measured: 9.999, unexplained: 0, worst: 0, tolerance: 1e9 },
-      "The rows and the constant add up to +2.000, but +9.999 came with them: these figures do not belong together.",
+      "The rows and the constant add up to +2.000, but +9.999 came with them: these numbers do not belong together.",
     ],
     [
       "has a tolerance that would let anything pass",

@@ -127,7 +127,7 @@ const map = (given: Partial<Extract<Picture, { picture: "attention" }>["maps"][n
   ...everything(2),
   step: 1,
   maps: { pattern: Float32Array.of(1, 0, half, half) },
-  brings: null,
+  sourceContributions: null,
   ...given,
 });
 const attention = (pool: "peak" | "mean", ...maps: ReturnType<typeof map>[]): Picture => ({
@@ -707,9 +707,9 @@ describe("pixels", () => {
   });
   it("are refused in words, with what to take instead", async () => {
     browser(false, null);
-    await expect(png(SVG)).rejects.toThrow("This browser draws on no canvas; take the SVG instead.");
+    await expect(png(SVG)).rejects.toThrow("This browser cannot draw on a canvas. Save the figure as SVG instead.");
     browser(true, null);
-    await expect(png(SVG)).rejects.toThrow("The picture is too large for this browser; take the SVG instead.");
+    await expect(png(SVG)).rejects.toThrow("The picture is too large for this browser. Save it as SVG instead.");
   });
 });
 

@@ -3,7 +3,7 @@ import { downSampled } from "../dev/down-sampled";
 import { fakeKernel } from "../dev/fake-kernel";
 import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "../src/draw/plane";
 import type { Traits } from "../src/entry/anywidget";
-import { inSight, settingOf } from "../src/export/sight";
+import { settingOf, shownPictures } from "../src/export/shown-pictures";
 import { figure } from "../src/export/svg/figure";
 import { tableOf } from "../src/export/tables";
 import { Store } from "../src/state/store";
@@ -186,7 +186,15 @@ describe("a long prompt", { timeout: 20_000 }, () => {
       weighting: "pattern" as const,
       ownRange: false,
       pool: "peak" as const,
-      maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, brings: null }],
+      maps: [
+        {
+          name: "L0H0",
+          value: 1,
+          ...blocks,
+          maps: { pattern: map.subarray(0, side * side) },
+          sourceContributions: null,
+        },
+      ],
     };
     const setting = {
       ...settingOf(new Store()),
@@ -203,6 +211,6 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     ]);
     expect([...rows].at(-1)?.slice(0, 5)).toEqual(["L0H0", 28, 29, 28, 29]);
     expect(figure(picture, setting)).toContain("each cell is the strongest of 4 × 4");
-    expect(inSight(new Store())).toEqual([]);
+    expect(shownPictures(new Store())).toEqual([]);
   });
 });

@@ -108,7 +108,7 @@ describe("panel", () => {
     expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L0H1"]);
   });
 
-  it("says how many tokens were taken for padding, and one click counts them as real, and back", async () => {
+  it("says how many tokens were treated as padding, and one click counts them as real, and back", async () => {
     const plain = fakeKernel(SHAPE);
     const { root, model, settled } = await open({}, (ask) => {
       const answer = plain(ask);
@@ -120,7 +120,7 @@ describe("panel", () => {
     const beside = (): string => text(root.querySelector(".rs-strip-note"));
     const click = (): void => root.querySelector<HTMLElement>(".rs-count-padding")?.click();
     const read = (): string | undefined => all(root, '.rs-token[aria-selected="true"]')[0]?.dataset["position"];
-    expect(beside()).toBe("3 tokens taken for padding · count them as real");
+    expect(beside()).toBe("3 tokens treated as padding · count them as real");
     expect(read()).toBe("3");
     const before = model.asked.length;
     click();
@@ -263,9 +263,7 @@ describe("panel", () => {
     };
     let input = await open_();
     expect(rows()[3]).toBe("<b>x2 tokens");
-    expect(text(root.querySelector(".rs-combobox-place"))).toContain(
-      "1 more in the notebook: type a part of the name.",
-    );
+    expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type part of the name.");
     typed(input, "PROMPT");
     expect(rows()).toEqual(["prompts2 tokens"]);
     key(input, "Enter"); // what is typed is a token, and none here: only a hand chooses a variable
@@ -282,7 +280,7 @@ describe("panel", () => {
     key(input, "Enter");
     await vi.waitFor(() => expect(text(root.querySelector(".rs-target-said"))).toContain("reads “amy” as “·Amy”"));
     expect(model.state.wire_target.contrasts.map((c) => c.answer[0]?.text)).toEqual([" Amy"]);
-    root.querySelector<HTMLElement>('[aria-label="Understood"]')?.click();
+    root.querySelector<HTMLElement>('[aria-label="Dismiss"]')?.click();
     expect(root.querySelector<HTMLElement>(".rs-target-said")?.hidden).toBe(true);
     input = await open_();
     all(root, '[role="group"] .rs-option')[2]?.click();

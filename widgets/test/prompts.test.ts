@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
-import { figuresOf } from "../src/views/prompts/prompt-figures";
+import { promptSpreadOf } from "../src/views/prompts/prompt-spread";
 import { textOf } from "../src/views/prompts/prompt-texts";
 import { attributionOf } from "./made";
 import { all, key, open, text } from "./open";
@@ -75,7 +75,7 @@ describe("spread over prompts", () => {
     model.set("tab", "prompts");
     await vi.waitFor(() =>
       expect(text(root.querySelector(".rs-prompts .rs-view-trouble"))).toMatch(
-        /^200 prompts are too many .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
+        /^There are too many prompts \(200\) .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
       ),
     );
   });
@@ -87,7 +87,7 @@ it("the whole spreads as its rows with each prompt's own constant", () => {
   ]);
   data.perPrompt = Float32Array.of(1, 3);
   data.constants = Float32Array.of(10, 14);
-  const figures = figuresOf(data, null, 2);
+  const figures = promptSpreadOf(data, null, 2);
   expect([figures?.mean, figures?.each]).toEqual([14, Float32Array.of(11, 17)]);
   expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // 3 to either side of 14; of the rows alone √2
 });

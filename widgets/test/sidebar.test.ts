@@ -77,7 +77,7 @@ it("lists a cache by its names and shows it on a click, with the model's own tar
 });
 
 it.each([
-  ["bound to another", [changed(ROW, { id: "c2" })], "another cache now", "Show the new one"],
+  ["bound to another", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
   ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
   ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
 ])("says when a cache was %s; the picture stays, one click takes the new one", async (_, now, words, label) => {
@@ -118,13 +118,13 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   const { link, show, facts, act, rows, panel } = open();
   await show();
   link.cell();
-  await vi.waitFor(() => expect(facts()).toContain("was deleted: no variable leads to it"));
+  await vi.waitFor(() => expect(facts()).toContain("was deleted: no variable refers to it"));
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
   await vi.waitFor(() =>
     expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain(
-      "was not read while that could be done",
+      "was not read before the cache became unavailable",
     ),
   );
   expect(text(panel()?.querySelector(".rs-alert"))).toBe("");

@@ -50,7 +50,7 @@ describe("a panel's picture", () => {
     expect(cells(root)).toEqual(cells(live.root));
     expect(cells(root)).toHaveLength(6);
     expect(text(root.querySelector("[role=status]"))).toMatch(
-      /^rows and constant summed to [+−]\d\.\d{3} · as it was$/,
+      /^rows and constant summed to [+−]\d\.\d{3} · from an earlier picture$/,
     );
     for (const part of [".rs-strip", ".rs-rank", ".rs-target", ".rs-prompt"])
       expect(text(root.querySelector(part))).toBe(text(live.root.querySelector(part)));

@@ -1,4 +1,4 @@
-/** Lumino's signals, listened to until an AbortSignal ends it. */
+/** Connects to a Lumino signal until an AbortSignal aborts. */
 
 import type { ISignal } from "@lumino/signaling";
 

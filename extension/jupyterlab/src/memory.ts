@@ -1,11 +1,11 @@
-/** What was looked at in each notebook, over a reload. */
+/** Remembers the open view of each notebook across a reload. */
 
 import type { IStateDB } from "@jupyterlab/statedb";
 import type { ReadonlyPartialJSONObject } from "@lumino/coreutils";
 import { asSelection, type Opened } from "@residscope/widgets";
 
 const KEY = "@residscope/jupyterlab:sidebar";
-/** So many notebooks are remembered, the latest. */
+/** The most notebooks that are remembered; the latest are kept. */
 const MOST = 50;
 
 export class Memory {
@@ -13,7 +13,7 @@ export class Memory {
   readonly #loaded: Promise<void>;
 
   constructor(readonly db: IStateDB | null) {
-    // Not to be awaited in a plugin's activation: the database opens when all are active.
+    // Must not be awaited in a plugin's activation: the database opens only when all plugins are active.
     this.#loaded = this.#load();
   }
 
@@ -23,13 +23,13 @@ export class Memory {
   }
 
   set(opened: Opened): void {
-    this.#all.delete(opened.path); // to the end of the line
+    this.#all.delete(opened.path); // so that it becomes the latest
     this.#all.set(opened.path, opened);
     const latest = [...this.#all.values()].slice(-MOST);
     void this.db?.save(KEY, Object.fromEntries(latest.map((one) => [one.path, asArgs(one)])));
   }
 
-  /** A notebook was renamed. */
+  /** Follows a renamed notebook. */
   move(from: string, to: string): void {
     const opened = this.#all.get(from);
     if (!opened) return;
@@ -46,7 +46,7 @@ export class Memory {
   }
 }
 
-/** As a command's arguments, and in the database. */
+/** A view as a command's arguments; the database stores the same. */
 export function asArgs({ path, name, selection }: Opened): ReadonlyPartialJSONObject {
   return { path, name, selection: selection as unknown as ReadonlyPartialJSONObject };
 }

@@ -35,10 +35,10 @@ function cachesOf(path: string): Caches {
   return made;
 }
 
-/** What was kept may come from another version. */
+/** A restored view with its selection checked, because another version may have stored it. */
 const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
 
-function obey(
+function handleCommands(
   inspection: () => Inspection | null,
   more: Partial<Record<Command, (name: string | null) => void>>,
   signal = life.signal,
@@ -80,9 +80,9 @@ host.hear("sidebar", ({ remembered }) => {
     const opened = before.get(from);
     before.delete(from);
     if (opened) before.set(to, { ...opened, path: to });
-    for (const path of [from, to]) sidebar.drop(path); // whichever it looks at already
+    for (const path of [from, to]) sidebar.drop(path); // the sidebar may show either path already
   });
-  obey(() => sidebar.inspection, {
+  handleCommands(() => sidebar.inspection, {
     inspect: (name) => {
       sidebar.inspect(name);
       sidebar.focus();
@@ -93,14 +93,14 @@ host.hear("sidebar", ({ remembered }) => {
 });
 
 let view = child(life.signal);
-let told: string | null = null;
+let firstPath: string | null = null;
 host.hear("view", ({ opened: first }) => {
-  // VS Code may make the page again (in a window of its own), or the notebook may have been renamed: it goes on where
-  // it was.
+  // VS Code may create the page again (in a new window), or the notebook may have been renamed: the view keeps its
+  // selection.
   const kept = host.kept as Partial<Opened> | undefined;
-  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === told);
+  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === firstPath);
   const opened = isSame ? { ...first, selection: kept.selection ?? null } : first;
-  told = first.path;
+  firstPath = first.path;
   view.abort();
   const { signal } = (view = child(life.signal));
   const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal, pictures);
@@ -108,7 +108,7 @@ host.hear("view", ({ opened: first }) => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));
   });
-  obey(() => inspection, {}, signal);
+  handleCommands(() => inspection, {}, signal);
 });
 
 for (const turned of ["focusin", "pointerdown"])

@@ -1,4 +1,4 @@
-/** An event of VS Code's, heard until a signal ends it. */
+/** Listens to a VS Code event until an AbortSignal aborts. */
 
 import type { Event } from "vscode";
 

@@ -1,11 +1,11 @@
-/** What was looked at in each notebook, over a reload of the window. What was stored may be anything. */
+/** Remembers the open view of each notebook across a reload of the window. Stored data is not trusted. */
 
 import type { Opened } from "@residscope/widgets";
 import { asSelection } from "@residscope/widgets/node";
 import { type Memento, Uri } from "vscode";
 
 const KEY = "residscope.opened";
-/** So many notebooks are remembered, the latest. */
+/** The most notebooks that are remembered; the latest are kept. */
 const MOST = 50;
 
 export class Memory {
@@ -25,7 +25,7 @@ export class Memory {
     await this.state.update(KEY, [...others, opened].slice(-MOST));
   }
 
-  /** A notebook has another name. */
+  /** Follows a renamed notebook. */
   move(from: string, to: string): void {
     const opened = this.all.find(({ path }) => path === from);
     if (!opened) return;
@@ -36,7 +36,7 @@ export class Memory {
   }
 }
 
-/** What was looked at, as it was stored; null where that cannot be read any more. */
+/** A stored view; null if it cannot be read. */
 export function asOpened(stored: unknown): Opened | null {
   const { path, name, selection } = (stored ?? {}) as Record<keyof Opened, unknown>;
   if (typeof path !== "string" || typeof name !== "string" || !isAddress(path)) return null;

@@ -1,8 +1,8 @@
-/** How long to wait for a kernel that has nothing else to do. */
+/** A timeout that counts only while a kernel is idle. */
 
 const LOOK_MS = 500;
 
-/** Calls `body` once `idle` was true for `ms` on end, unless `signal` aborts before. */
+/** Calls `body` when `idle` has been true for `ms` without a break, unless `signal` aborts before. */
 export function whenIdleFor(ms: number, idle: () => boolean, signal: AbortSignal, body: () => void): void {
   if (signal.aborted) return;
   let since = Date.now();

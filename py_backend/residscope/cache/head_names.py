@@ -1,4 +1,4 @@
-"""How a head is named: `"L9H9"` on screen; `"9.9"` and `(9, 9)` mean the same."""
+"""Names of heads: `"L9H9"` on screen. `"9.9"` and `(9, 9)` are accepted, too."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from residscope.errors import ResidscopeError
 
 
 def parse(head: Any) -> tuple[int, int]:
-    """Layer and index of a head, from any way of writing it.
+    """Return the layer and the index of a head, written in any of the accepted forms.
 
     Raises:
-        ResidscopeError: If it is none.
+        ResidscopeError: If `head` is not a head.
     """
     head = head.tolist() if hasattr(head, "tolist") else head
     match = re.fullmatch(r"L?(\d+)[.H](\d+)", head.strip()) if isinstance(head, str) else None
@@ -29,5 +29,5 @@ def parse(head: Any) -> tuple[int, int]:
 
 
 def name(layer: int, head: int) -> str:
-    """A head's name, `"L23H3"`."""
+    """Return a head's name, such as `"L23H3"`."""
     return f"L{layer}H{head}"

@@ -1,5 +1,5 @@
-// Colour scales. Diverging: blue adds, orange takes away, centred at zero, told apart by the colour-blind.
-// Sequential: teal, 0 to 1. Both go through a 256-entry table, so a canvas can be painted from it.
+// Colour scales, safe for colour-blind readers. Diverging: blue is positive, orange is negative, centred at zero.
+// Sequential: teal, from 0 to 1. Both use a table of 256 colours, which is fast for canvases.
 
 type Stop = readonly [at: number, hex: string];
 export type Theme = "light" | "dark";
@@ -110,7 +110,7 @@ export function css([r, g, b]: Rgb): string {
   return `rgb(${r} ${g} ${b})`;
 }
 
-/** The domain of a diverging scale: the largest absolute value. */
+/** The limit of a diverging scale: the largest absolute value. */
 export function limitOf(values: ArrayLike<number>): number {
   let limit = 0;
   for (let i = 0; i < values.length; i += 1) {

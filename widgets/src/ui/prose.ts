@@ -1,4 +1,4 @@
-// A sentence in which `names` of the code stand in the code's type. Whatever it quotes, it is fit to be shown.
+// Renders a sentence: names in backquotes are shown in the code font, and all text is made safe to show.
 import { html, type TemplateResult } from "lit-html";
 import { fitted, isolated } from "../base/legible";
 

@@ -1,4 +1,4 @@
-// The head map, layer × head, coloured by what each head adds or by a score; and the ranking as bars.
+// The head map, layer × head, coloured by contribution or by a score; and the ranking as bars.
 
 import { headName, signed } from "../../base/format";
 import { layerTicks } from "../../draw/axis";

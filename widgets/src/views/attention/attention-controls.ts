@@ -1,4 +1,4 @@
-// Beside the tabs: how attention is presented, how it is weighted, how far the colours go, and the scale itself.
+// The controls next to the tabs: the presentation of attention, the weighting, the colour range, and the colour scale.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
@@ -10,21 +10,21 @@ import { gradient, meaningOf, NAMES, UNITS, WEIGHTINGS, written } from "./attent
 const PRESENTATIONS: [Presentation, string, string][] = [
   ["matrix", "Matrix", "The pinned heads side by side: destination × source"],
   ["text", "Text", "The prompt as text: hover over a token to see what it reads"],
-  ["all", "All heads", "Every head of the model in small"],
+  ["all", "All heads", "A thumbnail of every head of the model"],
 ];
 const RANGES: [own: boolean, string, string][] = [
-  [false, "shared", "One colour scale for all pictures in sight, so that they can be compared"],
-  [true, "own", "Each picture’s colours end at its own largest value, so that faint ones can be read"],
+  [false, "shared", "One colour scale for all pictures on screen, so that they can be compared"],
+  [true, "own", "Each picture’s colours end at its own largest value, so that faint pictures can be read"],
 ];
 
 const POOLS: [Store["pool"]["value"], string, string][] = [
   [
     "peak",
     "strongest",
-    "This prompt is long: each cell of a whole matrix stands for a block of them, by the one that is farthest " +
-      "from zero, so that no peak is lost",
+    "This prompt is long: in a whole matrix each cell shows the value farthest from zero in a block of cells, " +
+      "so that no peak is lost",
   ],
-  ["mean", "mean", "This prompt is long: each cell of a whole matrix stands for a block of them, by their mean"],
+  ["mean", "mean", "This prompt is long: in a whole matrix each cell shows the mean of a block of cells"],
 ];
 
 export function mountAttentionControls(controls: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
@@ -42,7 +42,7 @@ export function mountAttentionControls(controls: HTMLElement, room: AttentionRoo
     const end = own ? "max" : limit === 0 ? "" : weighting === "pattern" ? "1" : written(weighting, limit);
     const says = own
       ? "Each picture’s colours end at its own largest value"
-      : "What the colours mean, for all pictures in sight";
+      : "The colour scale of all pictures on screen";
     render(
       html`<div class="rs-switch" role="group" aria-label="Presentation">
           ${PRESENTATIONS.map(([name, label, tip]) =>

@@ -1,5 +1,5 @@
-// Attention over the prompt as text: a token under the pointer, locked, or else the panel's destination, shades what it
-// reads, or what reads it. The box's size is CSS' alone: nothing here measures it, and nothing sets it.
+// Attention over the prompt as text. One token (locked, else under the pointer, else the panel's destination) shades
+// the tokens that it reads, or that read it. Only CSS sets the size of the box.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
@@ -23,7 +23,7 @@ interface Word {
   text: HTMLElement;
   bars: HTMLElement;
 }
-/** What is asked of the text view from elsewhere: its picture, and the line of it that is shaded. */
+/** Reads the text view's picture, and its shaded line. */
 export type ReadTextPicture = () => { picture: TextPicture; shade: Shade | null } | null;
 
 export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadTextPicture {
@@ -55,7 +55,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
           @click=${() => (direction.value = name)}>${label}</button>`;
     render(
       html`<button type="button" class="rs-quiet rs-clear" ?disabled=${locked.value === null}
-          title="Let go of the locked token (Esc)" @click=${() => (locked.value = null)}>clear</button>
+          title="Unlock the token (Esc)" @click=${() => (locked.value = null)}>clear</button>
         <div class="rs-switch" role="group"
             aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button(
               "read-by",
@@ -74,8 +74,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const hint = trouble.value
       ? ""
       : picture.value
-        ? "Hover over a token to see what it reads; click to keep it."
-        : "Hover over a head in the map above, pin some, or take all of a layer.";
+        ? "Hover over a token to see what it reads; click to lock it."
+        : "Hover over a head in the map above, pin some, or choose all heads of a layer.";
     const words = now
       ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values, 5)}`
       : hint;
@@ -96,7 +96,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   // --- the text ------------------------------------------------------------------------------------------------------
   let words: Word[] = [];
   let start = 0;
-  let rove = 0;
+  let tabStop = 0;
   const built = state(0);
   const wordAt = (position: number): Word | undefined => words[position - start];
   watch(signal, () => {
@@ -121,16 +121,16 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       if (label.text.includes("\n")) box.append(element("br"));
       return { node, text, bars };
     });
-    rove = Math.max(first, Math.min(rove, stop - 1));
-    wordAt(rove)?.node.setAttribute("tabindex", "0");
-    if (had) wordAt(rove)?.node.focus();
+    tabStop = Math.max(first, Math.min(tabStop, stop - 1));
+    wordAt(tabStop)?.node.setAttribute("tabindex", "0");
+    if (had) wordAt(tabStop)?.node.focus();
     untracked(() => {
       if ((locked.peek() ?? 0) >= tokens.length) locked.value = null;
       built.value += 1;
     });
   });
   watch(signal, () => {
-    if (!inSight.value) return; // out of sight, what is hovered elsewhere paints nothing here
+    if (!inSight.value) return; // hovering elsewhere paints nothing while this view is hidden
     void built.value;
     const now = shaded.value;
     const at = token.value;
@@ -150,7 +150,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const theme = store.theme.value;
     const limit = limits.of(weighting, limitOf(values));
     const lines = now.parts.map((part) => ({ colour: choice.colour(part.head), values: part.values }));
-    // Bars tell the heads apart; how much is the shade's to say.
+    // Bars compare the heads; the shade shows the amount.
     const tallest = Math.max(...lines.map((l) => limitOf(l.values)));
     for (const [nth, { node, text, bars }] of words.entries()) {
       const i = start + nth;
@@ -183,7 +183,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     if (inSight.value && picture.value) limits.report("text", picture.value.weighting, picture.value.limit);
     else limits.forget("text");
   });
-  // The destination in view: within the box only, the page never scrolls.
+  // Scrolls the box (never the page) to the destination.
   watch(signal, () => {
     void built.value;
     const node = inSight.value ? wordAt(store.destination.value ?? 0)?.node : undefined;
@@ -214,14 +214,14 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
         ? [
             `${now.shown.name}: ` +
               `${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${
-                locked.value === null ? " · click to keep it" : " · click again to let go"
+                locked.value === null ? " · click to lock it" : " · click again to unlock it"
               }`,
           ]
         : pair(now, position);
     untracked(() => (store.sentence.value = words));
   });
-  function pair({ shown, at: kept, direction: way, values, parts }: Shade, other: number): Sentence {
-    const [q, k] = way === "reads" ? [kept, other] : [other, kept];
+  function pair({ shown, at: kept, direction, values, parts }: Shade, other: number): Sentence {
+    const [q, k] = direction === "reads" ? [kept, other] : [other, kept];
     const [first] = parts;
     const attention = shown.parts[0]?.attention;
     const sentence =
@@ -243,9 +243,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       const position = at(event);
       if (position === null) return;
-      wordAt(rove)?.node.setAttribute("tabindex", "-1");
-      rove = position;
-      wordAt(rove)?.node.setAttribute("tabindex", "0");
+      wordAt(tabStop)?.node.setAttribute("tabindex", "-1");
+      tabStop = position;
+      wordAt(tabStop)?.node.setAttribute("tabindex", "0");
       light(position);
     },
     { signal },
@@ -288,7 +288,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       if (event.key !== "Escape" || locked.peek() === null) return;
       locked.value = null;
-      event.stopPropagation(); // the pins stay
+      event.stopPropagation(); // otherwise the panel would unpin heads
     },
     { signal },
   );
@@ -305,7 +305,7 @@ function bare({ node, text, bars }: Word): void {
   bars.replaceChildren();
 }
 
-/** From the bottom; with a sign, up and down from the middle. */
+/** Draws a bar from the bottom; values with a sign go up or down from the middle. */
 function paintBar(bar: HTMLElement, colour: string, share: number, withSign: boolean): void {
   const size = Math.min(1, Math.abs(share) || 0) * (withSign ? 50 : 100);
   const bottom = withSign ? (share < 0 ? 50 - size : 50) : 0;

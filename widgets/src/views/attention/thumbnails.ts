@@ -1,4 +1,5 @@
-// All heads in small, a group for each layer. Pointing at one enlarges it in the card beside, a click pins it.
+// Thumbnails of all heads, a group for each layer. Pointing at one enlarges it in the card next to them; a click pins
+// it.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
@@ -27,7 +28,7 @@ export function mountThumbnails(
   const thumbs = new Map<string, Thumb>();
   const painted = new Map<number, { from: LayerOfThumbnails; look: string }>();
   const titles: HTMLElement[] = [];
-  let rove: HTMLElement | null = null;
+  let tabStop: HTMLElement | null = null;
 
   watch(signal, () => {
     trouble.hidden = data.trouble.value === null;
@@ -43,7 +44,7 @@ export function mountThumbnails(
   );
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
-  // Built when it is first looked at, again for another shape.
+  // Built when it is first visible, and again for a model of another shape.
   const shape = computed(() =>
     inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null,
   );
@@ -100,10 +101,10 @@ export function mountThumbnails(
       box.append(group);
       observer.observe(group);
     }
-    setRove(thumbs.get(headName(0, 0))?.node ?? null);
+    setTabStop(thumbs.get(headName(0, 0))?.node ?? null);
   }
 
-  // The pictures: one scale for all of them, or each its own.
+  // The limit of the shared colour scale.
   watch(signal, () => {
     const layers = data.layers.value;
     const weighting = store.weighting.value;
@@ -151,13 +152,13 @@ export function mountThumbnails(
       });
     }
   });
-  // What each head adds, and which are pinned or pointed at.
+  // The contribution of each head.
   watch(signal, () => {
     if (shape.value === null) return;
     const stale = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const adds = stale ? null : store.headValue(name);
-      // Little room.
+      // There is no room for more digits.
       const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value);
       value.dataset["text"] = written;
       value.className = `rs-number ${side(written)}`;
@@ -189,7 +190,7 @@ export function mountThumbnails(
     (event) => {
       const name = headOf(event);
       if (!name) return;
-      setRove(thumbs.get(name)?.node ?? null);
+      setTabStop(thumbs.get(name)?.node ?? null);
       store.hover(name);
     },
     { signal },
@@ -217,15 +218,16 @@ export function mountThumbnails(
     { signal },
   );
 
-  function setRove(node: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
+  function setTabStop(node: HTMLElement | null): void {
+    tabStop?.setAttribute("tabindex", "-1");
     node?.setAttribute("tabindex", "0");
-    rove = node;
+    tabStop = node;
   }
 }
 
 /**
- * Left and right through all heads, up and down through the layers; the head's number in order, or null for other keys.
+ * The head that a key moves to, counted through all layers; null for other keys. Left and right go through all heads,
+ * up and down through the layers.
  */
 function step(key: string, layer: number, head: number, layers: number, heads: number): number | null {
   const at = layer * heads + head;

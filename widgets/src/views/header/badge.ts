@@ -1,4 +1,4 @@
-// The conservation badge: do all rows add up to what the model really said? The reckoning is a click or a focus away.
+// The conservation badge: whether all rows add up to the model's own value. A click opens the calculation.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, vanishes } from "../../base/format";
@@ -42,7 +42,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const sum = rowSum(data);
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
-    // What was shown of a cache that is not there any more, or not as it was; or what somebody saved.
+    // Whether the values are from the past: from a cache that was changed or is gone, or from a saved picture.
     const past = store.standing.value !== null || store.isSaved.value;
     const text =
       kind === "incomplete"
@@ -54,9 +54,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
           : past && kind === "misses"
             ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ` +
-              `${signed(measured, largest, 1)} · as it was`
+              `${signed(measured, largest, 1)} · from an earlier picture`
             : past
-              ? `${rows} summed to ${signed(sum, largest, 1)} · as it was`
+              ? `${rows} summed to ${signed(sum, largest, 1)} · from an earlier picture`
               : kind === "agrees" && data.reply.own
                 ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
                 : kind === "agrees"
@@ -80,7 +80,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       count === 0
         ? nothing
         : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")}
-            title="Notes on these figures: click to read them">${count}<i>${
+            title="Notes on these values: click to read them">${count}<i>${
               count === 1 ? " note" : " notes"
             }</i></span>`;
     render(
@@ -108,14 +108,14 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { kind, measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
     const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
-    const notes = store.notes.value; // the head rows' own first: where they miss, these say why
+    const notes = store.notes.value; // the notes of the head rows come first: they say why rows do not add up
     render(
       html`<p class="rs-words">${prose(
         explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"),
       )}</p>
         ${
           store.isSaved.value
-            ? html`<p>These figures were saved. Their sum was checked again here; the model’s number was not.</p>`
+            ? html`<p>These values were saved. Their sum was checked again here; the model’s own value was not.</p>`
             : nothing
         }
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}

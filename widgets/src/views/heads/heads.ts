@@ -1,5 +1,6 @@
-// Head map: layer × head, one cell a head, and beside it on the same axis the layers' bars and the lens. The cells are
-// elements, built once for a model's shape; hovering touches two of them. What colours them is map-picture.ts' matter.
+// Head map: layer × head, one cell for each head; next to it, on the same layer axis, the layer bars and the lens. The
+// cells are elements that are built once for a model's shape; hovering changes only two of them. state/map-picture.ts
+// decides their colours.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
@@ -61,7 +62,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   });
 
   const cells = new Map<string, HTMLElement>();
-  let rove: HTMLElement | null = null;
+  let tabStop: HTMLElement | null = null;
   const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
 
   const picture = mapPicture(store);
@@ -70,7 +71,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const why = added
       ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
       : (store.problems.value.get(SCORES) ?? undefined);
-    // Where heads’ attention was cached, the map is still the way to it: its cells stay, without a colour.
+    // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
     refusal.hidden = why === undefined;
     map.toggleAttribute("inert", why !== undefined && !neutral);
@@ -107,7 +108,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       grid.append(row);
     }
     grid.append(tip);
-    setRove(cells.get("L0H0") ?? null);
+    setTabStop(cells.get("L0H0") ?? null);
     const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
       const span = element("span", "", {}, String(at));
       span.style[side] = `${((at + 0.5) / count) * 100}%`;
@@ -117,7 +118,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
   }
 
-  // Colours and names, when the numbers or the theme change.
+  // Colours and labels, when the values or the theme change.
   watch(signal, () => {
     void shape.value;
     const theme = store.theme.value;
@@ -161,7 +162,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     }
   });
 
-  // The hovered cell, its value beside it and on the colour bar.
+  // The hovered cell, with its value in a tooltip and on the colour bar.
   let lit: HTMLElement | null = null;
   watch(signal, () => {
     const name = store.hoveredHead.value;
@@ -206,7 +207,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     (event) => {
       const head = headOf(event);
       if (!head) return;
-      setRove(cells.get(head) ?? null);
+      setTabStop(cells.get(head) ?? null);
       store.hover(head);
     },
     { signal },
@@ -239,14 +240,14 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     { signal },
   );
 
-  function setRove(cell: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
+  function setTabStop(cell: HTMLElement | null): void {
+    tabStop?.setAttribute("tabindex", "-1");
     cell?.setAttribute("tabindex", "0");
-    rove = cell;
+    tabStop = cell;
   }
 }
 
-/** Home and End move along the row; with Ctrl to the first and last cell, as grids do. */
+/** The cell that a key moves to. Home and End move along the row; with Ctrl to the first and last row. */
 function move(
   event: KeyboardEvent,
   layer: number,

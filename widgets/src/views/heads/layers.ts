@@ -1,4 +1,4 @@
-// Layers: what each attention and each MLP adds, beside the lens' steps. An MLP's bar lists its neurons.
+// The layer bars: what each attention and each MLP adds. A click on the bar of an MLP lists its neurons.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, render, svg } from "lit-html";
 import { signed } from "../../base/format";
@@ -8,7 +8,7 @@ import { limitOf } from "../../draw/colours";
 import type { Store } from "../../state/store";
 import { type Mark, mountChart } from "../../ui/chart";
 
-const PARTS: Record<string, string> = { attn: "attention", mlp: "MLP" };
+const SUBLAYERS: Record<string, string> = { attn: "attention", mlp: "MLP" };
 
 export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
@@ -17,8 +17,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   watch(signal, () => {
-    const also = others.value ? ", hollow: what else writes to the stream" : "";
-    const kinds = `blue and orange: attention, grey: MLP${also}`;
+    const kinds = `blue and orange: attention, grey: MLP${others.value ? ", hollow: other components" : ""}`;
     render(
       html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
       <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i
@@ -34,9 +33,9 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       const what =
         bar.layer === null
           ? `“${bar.label}”`
-          : PARTS[bar.part]
-            ? `the ${PARTS[bar.part]} of layer ${bar.layer}`
-            : `a part of layer ${bar.layer}`;
+          : SUBLAYERS[bar.part]
+            ? `the ${SUBLAYERS[bar.part]} of layer ${bar.layer}`
+            : `a component of layer ${bar.layer}`;
       const mlp = bar.kind === "mlp" ? bar.layer : null;
       const more =
         mlp === null ? "" : ` · click for ${mlp === store.chosenLayer.value ? "all layers’" : "its"} neurons`;

@@ -1,4 +1,4 @@
-// Logit lens: the quantity after each sublayer, and the choice between its two conventions.
+// Logit lens: the target after each sublayer, and the choice between its two norm conventions.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { line } from "d3-shape";
 import { html, render, svg } from "lit-html";

@@ -1,5 +1,5 @@
-// The grid of the token lens: a row a point of the stream, a column a position. It scrolls both ways in a box of its
-// own, and only what is in view is there at all. One cell is active; the arrow keys move it.
+// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls both ways in
+// its own box, and only visible cells are in the page. One cell is active; the arrow keys move it.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../../base/format";
@@ -25,13 +25,13 @@ export interface Lens {
   cursor: Signal<At | null>;
 }
 
-/** CSS pixels: of a cell, of the names beside them, of the tokens above; and how many rows are in view at most. */
+/** Sizes in CSS pixels: a cell, the row names, the tokens above; and the most visible rows. */
 const TALL = 22;
 const [NARROWEST, USUAL, WIDEST] = [52, 64, 108];
 const NAMES = 76;
 const HEAD = 24;
 const ROWS = 16;
-/** Up to this rank the answer is marked in the cell. */
+/** The answer's rank is shown in a cell up to this number. */
 export const MARKED = 10;
 let grids = 0;
 
@@ -52,9 +52,9 @@ export function mountLensGrid(
     const room = width.value - NAMES;
     const fitting = Math.floor(room / Math.max(1, positions.value));
     if (fitting >= NARROWEST) return Math.min(WIDEST, fitting);
-    return Math.floor(room / Math.max(1, Math.floor(room / USUAL))); // so that whole columns are in view
+    return Math.floor(room / Math.max(1, Math.floor(room / USUAL))); // so that only whole columns are visible
   });
-  /** Whole rows, whatever the scroll bars take: as many as there are, as many as are seen at once at most. */
+  /** The height of the visible rows: all of them, but at most ROWS; scroll bars are added to it. */
   const view = computed(() => Math.min(ROWS, Math.max(1, points.value.length)) * TALL);
   watch(signal, () => {
     const tall = HEAD + view.value;
@@ -65,7 +65,7 @@ export function mountLensGrid(
       () => !signal.aborted && (scroller.style.height = `${tall + scroller.offsetHeight - scroller.clientHeight}px`),
     );
   });
-  /** Where it stands, and for which shape: before the first look at one, nothing is in view. */
+  /** The scroll position, and the shape it belongs to: before a shape is first shown, nothing is in view. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
   const shape = computed(() => `${points.value.length} ${positions.value}`);
   const window = computed<Window>((): Window => {
@@ -105,15 +105,15 @@ export function mountLensGrid(
     },
     { signal },
   );
-  // Seen for the first time it stands at the end: the deepest points. The column that is read is in sight then, and
-  // when it, the prompt or the room for it changes.
+  // At first the grid is scrolled to the deepest points. The destination's column stays visible when the destination,
+  // the prompt or the width changes.
   watch(signal, () => {
     void [shape.value, width.value, wide.value, store.prompt.value, store.source.value];
     const read = store.destination.value ?? positions.value - 1;
     if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {
       if (signal.aborted) return;
-      const at = scrolled.peek(); // a box that was hidden has forgotten
+      const at = scrolled.peek(); // a hidden box loses its own scroll position
       const [top, left] = at.shape === shape.peek() ? [at.top, at.left] : [points.peek().length * TALL, 0];
       scroll(top, beside(read, left));
     });
@@ -143,7 +143,7 @@ export function mountLensGrid(
       const found = lens.tiles.cell(names, row, column);
       const on = at?.row === row && at.column === column;
       const place = `left:${NAMES + column * x}px;width:${x}px`;
-      const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
+      const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "loading", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on}
           aria-label=${attributes.name}
         class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${
@@ -181,7 +181,7 @@ export function mountLensGrid(
     );
   });
 
-  // Reading.
+  // The cursor.
   const under = (event: Event): At | null => {
     const node = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]") : null;
     return node ? { row: Number(node.dataset["row"]), column: Number(node.dataset["column"]) } : null;
@@ -234,7 +234,7 @@ export function mountLensGrid(
     const { top, left } = scrolled.peek();
     scroll(nearest(row * TALL, (row + 1) * TALL, top, view.peek()), beside(column, left));
   }
-  /** How far to scroll sideways to have a column in sight. */
+  /** The horizontal scroll position that shows a column. */
   function beside(column: number, left: number): number {
     return nearest(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES);
   }

@@ -1,12 +1,11 @@
-// What one cell of the token lens holds, written out: its likeliest tokens, and where the answer stands among them.
+// The contents of one cell of the token lens: its likeliest tokens, and the rank of the answer among them.
 import { html, nothing, render } from "lit-html";
 import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
+import { LISTED } from "../../state/questions";
 import type { Store } from "../../state/store";
 import type { LensCell } from "../../wire/protocol.gen";
 import { answerName, hasRank, probability } from "./lens-words";
-
-export const LISTED = 10;
 
 export interface Read {
   cell: LensCell;

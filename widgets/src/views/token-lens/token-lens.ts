@@ -4,6 +4,7 @@ import { html, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
 import { sequentialGradient } from "../../draw/colours";
 import { offer } from "../../export/pictures";
+import { lensPoints, lensTile, withoutMid } from "../../state/questions";
 import type { Store } from "../../state/store";
 import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
@@ -11,7 +12,7 @@ import type { Client } from "../../wire/client";
 import type { LensCell } from "../../wire/protocol.gen";
 import { layerOf } from "../positions/position-words";
 import { type At, MARKED, mountLensGrid } from "./lens-grid";
-import { LISTED, mountReading, type Read } from "./lens-reading";
+import { mountReading, type Read } from "./lens-reading";
 import { LensTiles, type Question } from "./lens-tiles";
 import { answerName, cellSentence } from "./lens-words";
 
@@ -27,13 +28,12 @@ export function mountTokenLens(
   const cursor = state<At | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
-  /** One point a layer and the last one; with mid also behind each attention. */
-  const labels = computed(() =>
-    ((store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? []).join(" "),
-  );
-  const points = computed(() =>
-    labels.value.split(" ").filter((label) => label !== "" && (mid.value || !label.endsWith("_mid"))),
-  );
+  /** One point for each layer, and the last point; with mid also the point after each attention. */
+  const labels = computed(() => lensPoints(store).join(" "));
+  const points = computed(() => {
+    const all = labels.value.split(" ").filter((label) => label !== "");
+    return mid.value ? all : withoutMid(all);
+  });
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
 
@@ -48,17 +48,18 @@ export function mountTokenLens(
   const inView = computed(() => JSON.stringify(window.value));
   watch(signal, () => {
     void inView.value;
+    const asked = { target: store.target.peek(), prompt: store.prompt.value };
     const question: Question = {
       key: key.value,
       points: points.value,
       positions: positions.value,
-      ask: { target: store.target.peek(), prompt: store.prompt.value, k: LISTED, norm: "recomputed" },
+      ask: (tile) => lensTile(asked, tile),
     };
     const ask = inSight.value && store.settled.value && points.value.length > 0;
     untracked(() => tiles.look(ask ? question : null, window.peek()));
   });
 
-  // What is in view: the rest has not been asked for.
+  // Only the visible cells: the others have not been requested.
   offer(store, "token-lens", () => {
     void tiles.version.value;
     const {
@@ -99,7 +100,9 @@ export function mountTokenLens(
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
           ${[false, true].map(
             (on) => html`<button type="button" aria-pressed=${mid.value === on}
-                title=${on ? "Also behind each layer’s attention" : "One point a layer, and the last"}
+                title=${
+                  on ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
+                }
             @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`,
           )}
         </div>`,
@@ -112,7 +115,7 @@ export function mountTokenLens(
     const found = at && tiles.cell(points.value, at.row, at.column);
     return found && at ? { cell: found.cell, point: points.value[at.row] ?? "", position: at.column } : null;
   };
-  // Under no pointer: the last point at the position that is read.
+  // Without a pointer: the last point at the destination.
   const rest = computed<At>(() => ({
     row: points.value.length - 1,
     column: store.destination.value ?? positions.value - 1,

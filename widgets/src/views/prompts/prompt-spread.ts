@@ -1,30 +1,31 @@
-// What each prompt has: of one head, or of the whole. From the mean that the charts show; while they show one prompt,
-// asked for.
+// The value of each prompt: the contribution of one head, or the target itself. Taken from the mean over prompts that
+// the charts show; requested while they show a single prompt.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";
 import { asking } from "../../state/query";
+import { ofEachPrompt } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import type { Client } from "../../wire/client";
 import { type Spread, spreadOf } from "../heads/spread";
 
-export interface Figures extends Spread {
-  /** The head; null is the whole. */
+export interface PromptSpread extends Spread {
+  /** The head; null for the target itself. */
   head: string | null;
 }
-export interface PromptFigures {
-  figures: ReadonlySignal<Figures | null>;
+export interface PromptSpreadState {
+  spread: ReadonlySignal<PromptSpread | null>;
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;
 }
 
-export function promptFigures(
+export function promptSpread(
   store: Store,
   client: Client,
   head: ReadonlySignal<string | null>,
   signal: AbortSignal,
-): PromptFigures {
+): PromptSpreadState {
   const by = computed(() => (head.value === null ? "accumulated" : "head"));
   const asked = asking<"attribute", Attribution>(
     "prompts",
@@ -32,34 +33,31 @@ export function promptFigures(
     client,
     signal,
     () => {
-      const [target, position] = [store.target.value, store.chosenPosition.value];
       const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
-      return here && isSet(target)
-        ? { kind: "attribute", by: by.value, target, prompt: null, position, norm: "frozen" }
-        : null;
+      return here && isSet(store.target.value) ? ofEachPrompt(store.shown, by.value) : null;
     },
     attributionOf,
   );
 
-  let last: Figures | null = null;
-  const figures = computed(() => {
+  let last: PromptSpread | null = null;
+  const spread = computed(() => {
     const heads = store.facts.value?.heads ?? 0;
     const mean = store.isMean.value
       ? head.value === null
         ? store.lens.value
         : store.headRows.value
       : asked.shown.value;
-    return (last = figuresOf(mean, head.value, heads) ?? last);
+    return (last = promptSpreadOf(mean, head.value, heads) ?? last);
   });
   return {
-    figures,
+    spread,
     trouble: computed(() => (store.isMean.value ? null : asked.trouble.value)),
     waiting: asked.waiting,
   };
 }
 
-/** Null where this decomposition is not of all prompts, or not the one that is meant. */
-export function figuresOf(data: Attribution | null, head: string | null, heads: number): Figures | null {
+/** The values of all prompts; null if this decomposition is of a single prompt, or has other rows. */
+export function promptSpreadOf(data: Attribution | null, head: string | null, heads: number): PromptSpread | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
   if (head !== null) {
     const row = data.reply.labels.findIndex(
@@ -68,14 +66,14 @@ export function figuresOf(data: Attribution | null, head: string | null, heads: 
     const spread = row < 0 ? null : spreadOf(data, row);
     return spread && { ...spread, head };
   }
-  if (data.reply.labels.at(-1) !== "final_post") return null; // the run stopped before its end
+  if (data.reply.labels.at(-1) !== "final_post") return null; // the cache does not reach the end of the model
   const spread = spreadOf(data, data.rows.length - 1);
   if (!spread) return null;
   const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;
   return { ...spread, mean: spread.mean + data.reply.constant, std: each ? deviation(each) : spread.std, each, head };
 }
 
-/** As in Python: the standard deviation of a sample. */
+/** The sample standard deviation, as in Python. */
 function deviation(values: Float32Array): number {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1));

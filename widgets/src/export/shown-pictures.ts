@@ -1,4 +1,4 @@
-// What is in sight: the pictures of a view as plain data, and what a caption says of all of them.
+// The pictures on screen, as plain data, and the words that all their captions share.
 
 import { parseHead, plural, visible } from "../base/format";
 import { shown } from "../base/legible";
@@ -9,8 +9,8 @@ import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, label, shared } from "../state/target";
 import { offered, type Picture, type Setting, type Valued } from "./pictures";
 
-/** A picture, and what the menu calls it. */
-export interface Sight {
+/** A picture on screen, and its title in the menu. */
+export interface ShownPicture {
   title: string;
   picture: Picture;
 }
@@ -22,20 +22,20 @@ const NAMES = {
   prompts: "Prompts",
 } as const;
 
-export function inSight(store: Store): Sight[] {
-  const sights: Sight[] = [];
+export function shownPictures(store: Store): ShownPicture[] {
+  const pictures: ShownPicture[] = [];
   const facts = store.facts.value;
-  if (!facts) return sights;
-  // What was refused for this selection is not there, though an earlier one's may still be kept.
+  if (!facts) return pictures;
+  // A refused picture is not on screen, though the store may still have the data of an earlier selection.
   const kept = <T>(lane: string, data: T | null): T | null => (store.problems.value.has(lane) ? null : data);
   const lens = kept("lens", store.lens.value);
   if (lens) {
-    // As the chart draws it: with the constant, so that its end is the quantity itself.
+    // With the constant, as in the chart, so that the last point is the target itself.
     const points = valued(lens).map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
-    sights.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
+    pictures.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
   }
   const layers = kept("layers", store.layerRows.value);
-  if (layers) sights.push({ title: "Layers", picture: { picture: "layers", rows: valued(layers) } });
+  if (layers) pictures.push({ title: "Layers", picture: { picture: "layers", rows: valued(layers) } });
   const count = facts.layers * facts.heads;
   const rows = kept("heads", store.headRows.value);
   const named = rows?.reply.refusal ? null : rows;
@@ -45,7 +45,7 @@ export function inSight(store: Store): Sight[] {
       scores && scores.reply.score === store.score.value
         ? { ...scores.reply, name: scores.reply.score, values: scores.values }
         : null;
-    sights.push({
+    pictures.push({
       title: "Heads",
       picture: {
         picture: "heads",
@@ -66,7 +66,7 @@ export function inSight(store: Store): Sight[] {
         : null
       : kept(NEURONS, neurons(store));
   if (ranking)
-    sights.push({
+    pictures.push({
       title: `Top ${store.ranking.value}`,
       picture: { picture: "ranking", of: store.ranking.value, rows: ranking },
     });
@@ -74,9 +74,9 @@ export function inSight(store: Store): Sight[] {
   if (lower) {
     const names =
       lower.picture === "attention" && lower.maps.length <= 3 ? ` ${lower.maps.map((map) => map.name).join(", ")}` : "";
-    sights.push({ title: NAMES[lower.picture] + names, picture: lower });
+    pictures.push({ title: NAMES[lower.picture] + names, picture: lower });
   }
-  return sights;
+  return pictures;
 }
 
 function valued({ reply, rows, std }: Attribution): Valued[] {
@@ -120,7 +120,7 @@ export function settingOf(store: Store): Setting {
   };
 }
 
-/** What files are called: the cache, the target, the prompt. */
+/** The parts of a file name: the cache, the target, the prompt. */
 export function fileParts(store: Store): string[] {
   const target = store.target.value;
   const prompts = store.facts.value?.prompts ?? 1;
