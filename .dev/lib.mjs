@@ -59,7 +59,8 @@ export function run(
 }
 
 /**
- * Starts a program in the background. The returned function waits for its end, shows its output, and fails as `run` does.
+ * Starts a program in the background. The returned function waits for its end, shows its output, and fails as `run`
+ * does.
  */
 export function begin(command, args, { env = environment(), cwd = root } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));

@@ -1,7 +1,7 @@
 /**
- * Mutation testing of the TypeScript: Stryker puts mistakes ("mutants") into the code, one at a time, and counts those that
- * make a test fail. widgets/stryker.config.mjs lists the mutated files. It is not part of `npm test`, because each mutant
- * that no test notices costs a run of all tests that cover its line.
+ * Mutation testing of the TypeScript: Stryker puts mistakes ("mutants") into the code, one at a time, and counts those
+ * that make a test fail. widgets/stryker.config.mjs lists the mutated files. It is not part of `npm test`, because each
+ * mutant that no test notices costs a run of all tests that cover its line.
  *
  *   node .dev/mutants-typescript.mjs                     a sample: 12 mutants of each file
  *   node .dev/mutants-typescript.mjs --each 30 --seed 1  a larger sample, with another seed
@@ -10,9 +10,9 @@
  *   … --list                                             only lists the mutants that would be tried
  *   … --survivors                                        only mutants that survived when they were last tried
  *
- * The sample depends only on the seed and on the mutants themselves (file, original text and replacement), so adding a line
- * elsewhere does not change it. Equivalent mutants, which no test can detect, are listed in tests/mutants/typescript.json
- * with the reason, and do not count. The report goes to test-results/mutants/.
+ * The sample depends only on the seed and on the mutants themselves (file, original text and replacement), so adding a
+ * line elsewhere does not change it. Equivalent mutants, which no test can detect, are listed in
+ * tests/mutants/typescript.json with the reason, and do not count. The report goes to test-results/mutants/.
  */
 
 import { createHash } from "node:crypto";
@@ -81,8 +81,8 @@ async function mutantsOf(files) {
 }
 
 /**
- * Describes each mutant, with a name that stays the same while its text and equal mutants before it do not change. `nth`
- * numbers mutants with the same text and the same first line.
+ * Describes each mutant, with a name that stays the same while its text and equal mutants before it do not change.
+ * `nth` numbers mutants with the same text and the same first line.
  */
 function described(file, source, mutants) {
   const lines = source.split("\n");
@@ -178,8 +178,9 @@ function table(mutants) {
   ];
   const widths = columns.map((_, i) => Math.max(...rows.map((cells) => String(cells[i]).length)));
   const line = (cells) =>
-    `| ${cells.map((cell, i) => (i === 0 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join(" | ")} |`;
-  const rule = `|${widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`)).join("|")}|`;
+    `| ${cells.map((cell, i) => String(cell)[i === 0 ? "padEnd" : "padStart"](widths[i])).join(" | ")} |`;
+  const rules = widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`));
+  const rule = `|${rules.join("|")}|`;
   return [line(rows[0]), rule, ...rows.slice(1).map(line)].join("\n");
 }
 

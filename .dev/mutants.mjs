@@ -1,6 +1,6 @@
 /**
- * `npm run mutants`: mutation tests. Mistakes are put into the code, one at a time, and a test must fail each time. A sample
- * takes half an hour.
+ * `npm run mutants`: mutation tests. Mistakes are put into the code, one at a time, and a test must fail each time. A
+ * sample takes half an hour.
  *
  * `npm run mutants -- python` or `npm run mutants -- typescript` runs only one language. Further arguments go to
  * tests/mutants/run.py and .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes a night.
@@ -27,7 +27,7 @@ const languages = {
       },
     );
     const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1" });
-    step("Mutants of the Python part", () => run(python, [inRoot("tests", "mutants", "run.py"), ...words], { env }));
+    step("Mutants of the Python part", () => run(python, ["-m", "tests.mutants.run", ...words], { env }));
   },
   typescript(words) {
     step("Mutants of the views", () => run(process.execPath, [inRoot(".dev", "mutants-typescript.mjs"), ...words]));

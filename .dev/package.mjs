@@ -123,7 +123,8 @@ function tryWheel() {
 
     // jupyter writes its list to standard error
     const list =
-      "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'jupyter', 'labextension', 'list'], capture_output=True, text=True).stderr)";
+      "import subprocess, sys; list = [sys.executable, '-m', 'jupyter', 'labextension', 'list']; " +
+      "print(subprocess.run(list, capture_output=True, text=True).stderr)";
     const listing = (ask(clean, ["-c", list], options) ?? "").replace(/\x1b\[[0-9;]*m/g, "");
     const line =
       listing

@@ -1,8 +1,8 @@
 /**
  * `npm test`: sets up, then runs all checks and tests, the fast ones first.
  *
- * `npm test -- python browser` runs only the steps with these names. A step that is `beside` another one starts with it,
- * in the background.
+ * `npm test -- python browser` runs only the steps with these names. A step that is `beside` another one starts with
+ * it, in the background.
  */
 
 import { availableParallelism } from "node:os";
@@ -21,6 +21,7 @@ const steps = [
     name: "imports",
     work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]),
   },
+  { name: "columns", work: () => run(process.execPath, [inRoot(".dev", "columns.mjs")]) },
   { name: "spelling", work: () => inPython("codespell_lib", ".") },
   { name: "imports widgets", work: () => npm("run", "imports", "--workspace", "widgets") },
   {
@@ -37,6 +38,10 @@ const steps = [
     name: "pyright",
     beside: "protocol",
     begin: () => begin(process.execPath, [inRoot("node_modules", "pyright", "index.js")]),
+  },
+  {
+    name: "pyright tests",
+    work: () => run(process.execPath, [inRoot("node_modules", "pyright", "index.js"), "-p", "tests"]),
   },
   { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
   { name: "versions", beside: "python", begin: () => begin(process.execPath, [inRoot(".dev", "versions.mjs")]) },

@@ -1,12 +1,12 @@
 /**
- * `npm run test:versions`: runs tests/versions with older releases of TransformerLens. Each has its own environment under
- * `.venv-versions/`, with that release and the packages that Residscope computes with, but no Jupyter.
+ * `npm run test:versions`: runs tests/versions with older releases of TransformerLens. Each has its own environment
+ * under `.venv-versions/`, with that release and the packages that Residscope computes with, but no Jupyter.
  *
  * It also runs tests/adapters with peft and bitsandbytes, which are installed in a separate folder next to `.venv`.
  *
- * `npm run test:versions -- 2.18 adapters` runs those whose names begin so; arguments after a further `--` go to pytest.
- * To add a release, add an entry below and a file of pins, .dev/versions/RELEASE.txt: install the release without pins,
- * and write the output of `pip freeze` into the file.
+ * `npm run test:versions -- 2.18 adapters` runs those whose names begin so; arguments after a further `--` go to
+ * pytest. To add a release, add an entry below and a file of pins, .dev/versions/RELEASE.txt: install the release
+ * without pins, and write the output of `pip freeze` into the file.
  */
 
 import { rmSync } from "node:fs";
@@ -70,7 +70,8 @@ function test({ release, also = [] }, [command, ...args], pytest) {
     [own],
     () => {
       run(command, [...args, "-m", "venv", "--clear", folder]);
-      // Not compiled: Python compiles what it imports. Compiling everything takes twice the time and a quarter more disk.
+      // Not compiled: Python compiles what it imports. Compiling everything takes twice the time and a quarter more
+      // disk.
       run(own, ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...computesWith], {
         env,
       });
@@ -78,7 +79,8 @@ function test({ release, also = [] }, [command, ...args], pytest) {
   );
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
-    const quiet = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
+    // No network; and tiny tensors are slower on many threads.
+    const quiet = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" };
     run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], {
       env: { ...env, ...source, ...quiet },
     });

@@ -1,10 +1,10 @@
 /**
- * `npm run test:vscode`: tests the VS Code extension in a real code-server with a real ipykernel.
- * `npm run package:vscode`: builds its .vsix, in `dist/`. `npm run pictures:vscode`: takes pictures of it, and measures how
- * long a click takes.
+ * `npm run test:vscode`: tests the VS Code extension in a real code-server with a real ipykernel. `npm run
+ * package:vscode`: builds its .vsix, in `dist/`. `npm run pictures:vscode`: takes pictures of it, and measures how long
+ * a click takes.
  *
- * Test machines cannot reach the marketplace of the Jupyter extension, so tests/vscode/stub has a stand-in with the same id
- * and API. Arguments after `--` go to pytest.
+ * Test machines cannot reach the marketplace of the Jupyter extension, so tests/vscode/stub has a stand-in with the
+ * same id and API. Arguments after `--` go to pytest.
  */
 
 import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
@@ -128,7 +128,7 @@ main(async () => {
       RESIDSCOPE_CHROMIUM: found,
     });
     if (what === "test") step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...more], { env }));
-    else step("Pictures", () => run(python, ["tests/vscode/pictures.py"], { env }));
+    else step("Pictures", () => run(python, ["-m", "tests.vscode.pictures_vscode"], { env }));
   }
   console.log("\nDone:");
   summary();

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import Lab
 from playwright.sync_api import Locator, expect
+
+from tests.support.lab import Lab
 
 Look = Callable[[Lab, Locator], None]
 

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, token_names
 
-SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
+from tests.support.demo_panel import SETUP, settled
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, token_names
+
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0, heads=['L23H3', 'L29H0'])"
 CELLS = [(14, 10), (14, 4), (8, 2), (3, 3)]
 # What is expected, from TransformerLens' cache and weights: three query heads share a key-value head in this model.
@@ -63,10 +64,6 @@ def sentence(panel: Locator) -> Locator:
 
 def switch(panel: Locator, group: str, to: str) -> None:
     panel.get_by_role("group", name=group, exact=True).get_by_role("button", name=to, exact=True).click()
-
-
-def settled(panel: Locator) -> None:
-    expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
 
 
 def number(text: str | None, pattern: str) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS
 
 TRAPS = (
     "residscope/__init__.py",

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hostile_notebooks import Hostile, notebooks
-from lab import Lab
 from nbformat import reads
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import Page, expect
-from sidebar import FOLLOWS
+
+from tests.support.hostile_notebooks import Hostile, notebooks
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS
 
 pytestmark = pytest.mark.alone
 ANSWERS_WITHIN = 2_000  # milliseconds
@@ -75,7 +76,7 @@ def hostile() -> dict[str, Hostile]:
 
 
 @pytest.fixture
-def asked(page: Page) -> Iterator[list[str]]:
+def asked(page: Page) -> list[str]:
     """The addresses that the page asks for."""
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_notebooks import notebooks
-from lab import Lab
 from playwright.sync_api import Page, expect
-from server import Server
-from sidebar import FOLLOWS, TINY, cell, cells, standing
+
+from tests.support.hostile_notebooks import notebooks
+from tests.support.lab import Lab
+from tests.support.server import Server
+from tests.support.sidebar import FOLLOWS, TINY, cell, cells, standing
 
 
 @pytest.fixture(scope="module")

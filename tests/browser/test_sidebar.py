@@ -9,24 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import MODEL, Lab
 from playwright.sync_api import expect
-from server import Server
-from sidebar import DIFFERENCE, FOLLOWS, OURS, TINY, cell, cells, worth
 
-from residscope.demo import demo_model_folder
-
-# What a researcher has run, without a word of Residscope.
-REAL = f"""
-from transformer_lens.model_bridge import TransformerBridge
-model = TransformerBridge.boot_transformers({str(demo_model_folder())!r})
-tokens = model.to_tokens([
-    "When John and Mary went to the shops, John gave the bag to",
-    "When Tom and James went to the park, James gave the ball to",
-])
-logits, cache = model.run_with_cache(tokens)
-runs = {{"clean": cache}}
-"""
+from tests.support.lab import MODEL, Lab
+from tests.support.server import Server
+from tests.support.sidebar import DIFFERENCE, FOLLOWS, OURS, REAL, TINY, cell, cells, worth
 
 
 # --- attaching and listing ------------------------------------------------------------------------------------------

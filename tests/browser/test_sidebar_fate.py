@@ -6,9 +6,10 @@ import json
 import re
 
 import pytest
-from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell, token_names
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, cell, token_names
 
 SETUP = """
 from residscope import demo

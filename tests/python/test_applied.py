@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
@@ -191,7 +191,7 @@ class Watched(Scaled):
         self.seen += x.abs().max()
         with torch.no_grad():
             self.started.add_(1)
-        torch.rand(3), np.random.rand(), random.random()
+        _ = torch.rand(3), np.random.rand(), random.random()
         return super().forward(x)
 
 

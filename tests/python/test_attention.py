@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-import tiny
 import torch
-from brute import Brute, logit_scale
 from transformer_lens import ActivationCache
 
 import residscope
@@ -25,6 +23,8 @@ from residscope.wire.protocol import (
     ScoreHeads,
     Suggest,
 )
+from tests.support import tiny
+from tests.support.brute import Brute, logit_scale
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 GATES = {"qwen3_5_text": torch.sigmoid, "laguna": torch.nn.functional.softplus, "afmoe": torch.sigmoid}

@@ -6,7 +6,6 @@ import copy
 
 import numpy
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -14,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.view import CacheView
 from residscope.session.cache_summary import basics
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WAYS = [("head", {}), ("layer", {}), ("accumulated", {}), ("neuron", {}), ("source", {"heads": ["1.1", "2.0"]})]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -23,6 +22,7 @@ from residscope.session import change_notes
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
 from residscope.wire.protocol import Answer, Attribute, WriteCode
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"
@@ -66,6 +66,10 @@ WITHOUT_WEIGHTS = {
 def run():
     model = copy.deepcopy(tiny.boot("llama"))
     return model, tiny.run(model)[2]
+
+
+def _foreach(model):
+    torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _fused(model):
@@ -114,7 +118,7 @@ PAST_THE_COUNT = {
     "a head by .data": lambda model: _output(model).weight.data[:, 6:12].zero_(),
     "numpy": lambda model: _output(model).weight.detach().numpy().__imul__(3),
     "inference mode": _in_inference_mode,
-    "foreach on .data": lambda model: torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1),
+    "foreach on .data": _foreach,
     "forward": _forward,
     "class": lambda model: setattr(_output(model), "__class__", Negated),
 }

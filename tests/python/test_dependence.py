@@ -12,14 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from brute import Brute
 from tokenizers import models
 from transformer_lens import ActivationCache
 
 import residscope
 from residscope.serving.service import Service
+from tests.support import tiny
+from tests.support.brute import Brute
 
 PADDED = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])  # padded with w3, id 3, if that is declared as padding
 ENDS, PADDED_ENDS = (4, 4), (4, 2)

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import residscope
@@ -33,6 +32,7 @@ from residscope.wire.protocol import (
     Suggest,
     WriteCode,
 )
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTINGS = ("pattern", "value", "contribution")

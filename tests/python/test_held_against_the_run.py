@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -13,6 +12,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.norms import norms_outputs
 from residscope.cache.view import CacheView
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTED = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale", "mlp.hook_post", "embed.hook_in")

@@ -13,16 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import many_worker
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import many_worker, tiny
 
 Files = dict[str, bytes]
 many = partial(residscope.attribute_many, progress=False)

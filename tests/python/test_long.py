@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,6 +14,7 @@ from residscope.patterns.downsampling import SENT, Part, down_sampled
 from residscope.serving.service import Service
 from residscope.terms import Span
 from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
+from tests.support import tiny
 
 LONG = 520
 WEIGHTINGS = ["pattern", "value", "contribution"]
@@ -95,7 +95,7 @@ def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prom
     largest = float(whole.abs().max())
 
     def ask(**part: object) -> tuple[AttentionReply, list[bytes]]:
-        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # type: ignore[return-value] (of the union of replies)
+        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # pyright: ignore[reportReturnType]
 
     monkeypatch.setattr(weightings, "STRIP", 20_000)  # many strips
     for pool in ("peak", "mean"):

@@ -15,16 +15,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import many_worker
 import numpy as np
 import pytest
-import tiny
 import torch
 from tokenizers.models import WordLevel
 
 import residscope
 from residscope import ResidscopeError, demo
 from residscope.many.accumulator import Frame, Spread
+from tests.support import many_worker, tiny
 
 ANSWERS = many_worker.ANSWERS
 many = partial(residscope.attribute_many, progress=False)

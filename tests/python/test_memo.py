@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import boot, run
 
 import residscope
 from residscope.attribution import attribute, component_vectors
@@ -19,6 +18,7 @@ from residscope.compute.memo import CACHES, Store, UnknownError, key_of, number_
 from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
 from residscope.session import change_tracking
+from tests.support.tiny import boot, run
 
 # Norms, factors and biases of sublayers' outputs; parallel blocks, grouped queries, hybrids.
 FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]

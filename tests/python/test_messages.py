@@ -1,6 +1,6 @@
 """The wire as it is today, message by message: what differs from `tests/texts/messages.json` is a change of the wire.
 
-Written anew by `npm run record`, and then to be read before it is committed.
+Written again by `npm run record`, and then to be read before it is committed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from base64 import b64decode
 from typing import Any, get_args
 
 import pytest
-import recorded
 
 from residscope.serving.service import Service
 from residscope.wire.protocol import AnyReply, AnyRequest
+from tests.support import recorded
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,6 +14,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
+from tests.support import tiny
 
 _SIZES = {
     "t5": {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}

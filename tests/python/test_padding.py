@@ -6,9 +6,7 @@ import copy
 import re
 
 import numpy as np
-import padded
 import pytest
-import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +19,7 @@ from residscope.cache.padding import padding
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
+from tests.support import padded, tiny
 
 
 def test_no_figure_of_padded_prompts_is_silently_wrong():

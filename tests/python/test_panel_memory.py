@@ -9,10 +9,10 @@ import weakref
 from collections.abc import Mapping
 
 import pytest
-import tiny
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
-from brute import Brute
 from transformer_lens import ActivationCache
 
 import residscope
+from tests.support import tiny
+from tests.support.brute import Brute
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 STRAYS = {

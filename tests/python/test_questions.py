@@ -12,10 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 from comm.base_comm import BaseComm
-from gate import Gate, workers
 
 import residscope
 from residscope.attribution import components, token_lens
@@ -25,6 +23,8 @@ from residscope.serving import answer_charts, jobs, service
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.wire.protocol import AnyRequest
+from tests.support import tiny
+from tests.support.gate import Gate, workers
 
 Answer = tuple[dict[str, Any], list[bytes]]
 Tell = Callable[[Any], Answer]

@@ -6,7 +6,6 @@ import copy
 import math
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache, FactoredMatrix, head_detector
 
@@ -14,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.patterns import copying, detection, scores
 from residscope.patterns import weighting as weightings
+from tests.support import tiny
 
 NAMES = {"previous": "previous_token", "duplicate": "duplicate_token", "induction": "induction"}
 PADDED = torch.tensor([[1, 5, 6, 5, 6, 5], [1, 8, 9, 8, 0, 0], [0, 0, 1, 7, 3, 7], [1, 5, 6, 7, 5, 0]])

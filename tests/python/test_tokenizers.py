@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -14,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.vocabulary import Vocabulary
 from residscope.serving.service import Service
+from tests.support import tiny
 
 
 def run_with(tokenizer):

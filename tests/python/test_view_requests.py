@@ -11,9 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-import tiny
 import torch
-import view_cases
 
 import residscope
 from residscope.export.snapshot import Snapshot, snapshot
@@ -21,6 +19,7 @@ from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Position, Span, Target, Token
 from residscope.wire.protocol import BlendAttention, CacheFacts, MapPositions, ReadAttention, Shown
+from tests.support import tiny, view_cases
 
 PAIR = ("w5", "w9")
 NORMS, BYS = ("frozen", "recomputed"), ("layer", "accumulated", "head")
@@ -248,7 +247,7 @@ def test_a_wide_token_lens_comes_in_tiles():
 
 
 def test_the_views_are_held_to_the_same_by_a_file_that_is_current():
-    """After a change: `python tests/python/view_cases.py`."""
+    """After a change: `python -m tests.support.view_cases`."""
     assert view_cases.FILE.read_text() == view_cases.text()
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from copy import copy
 
-import hooked
 import numpy as np
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache, HookedTransformer, HookedTransformerConfig
 
@@ -15,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
+from tests.support import hooked, tiny
 
 BOTH = pytest.mark.parametrize("structure", ["LN", "LN-folded", "gated-grouped", "gemma2"])
 BY = ("head", "layer", "accumulated")

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 from playwright.sync_api import Locator, expect
-from sidebar import TINY, cell, cells, standing
-from window import FOLLOWS, Code
+
+from tests.support.sidebar import TINY, cell, cells, standing
+from tests.support.window import FOLLOWS, Code
 
 DIED = "The kernel has died"
 # All that a place has said, since it was watched.

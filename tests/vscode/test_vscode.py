@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from sidebar import DIFFERENCE, TINY, cell, cells, standing, worth
-from window import FOLLOWS, Code, CodeServer
+
+from tests.support.sidebar import DIFFERENCE, TINY, cell, cells, standing, worth
+from tests.support.window import FOLLOWS, Code, CodeServer
 
 NAMES = "sorted(name for name in globals() if not name.startswith('_') and name not in ('In', 'Out', 'exit', 'quit'))"
 STATE = f"[{NAMES}, get_ipython().execution_count, len(In), list(Out)]"

@@ -29,22 +29,27 @@ describe("the badge in words", () => {
     [
       "agrees",
       {},
-      "The rows and the constant add up to the model’s own logit difference, +4.616, read from the given logits. The gap, 3e-6, is rounding (float32: up to 1e-4).",
+      "The rows and the constant add up to the model’s own logit difference, +4.616, read from the given " +
+        "logits. The gap, 3e-6, is rounding (float32: up to 1e-4).",
     ],
     [
       "agrees in the mean",
       { prompts: 8, worst: 2e-5 },
-      "The rows and the constant, in the mean over 8 prompts, add up to the model’s own logit difference, +4.616, read from the given logits. The largest gap in a prompt, 2e-5, is rounding (float32: up to 1e-4).",
+      "The rows and the constant, in the mean over 8 prompts, add up to the model’s own logit difference, " +
+        "+4.616, read from the given logits. The largest gap in a prompt, 2e-5, is rounding (float32: up to 1e-4).",
     ],
     [
       "misses",
       { unexplained: -0.35, worst: -0.35, notes: ["Why."] },
-      "The rows and the constant add up to +4.966; the model’s own logit difference, read from the given logits, is +4.616. They leave 0.35 unexplained; why:",
+      "The rows and the constant add up to +4.966; the model’s own logit difference, read from the given " +
+        "logits, is +4.616. They leave 0.35 unexplained; why:",
     ],
     [
       "misses, nobody knows why",
       { unexplained: 0.1, worst: 0.35, prompts: 2 },
-      "The rows and the constant, in the mean over 2 prompts, add up to +4.516; the model’s own logit difference, read from the given logits, is +4.616. In the worst prompt they leave 0.35 unexplained, more than rounding (float32: up to 1e-4).",
+      "The rows and the constant, in the mean over 2 prompts, add up to +4.516; the model’s own logit " +
+        "difference, read from the given logits, is +4.616. In the worst prompt they leave 0.35 unexplained, " +
+        "more than rounding (float32: up to 1e-4).",
     ],
     [
       "is not measured",
@@ -54,7 +59,8 @@ describe("the badge in words", () => {
         worst: null,
         measured_from: "nothing: the cache holds no logits; pass `logits=`",
       },
-      "The rows and the constant add up to +2.000. Whether that is the model’s own logit difference is not known: the cache holds no logits; pass `logits=`.",
+      "The rows and the constant add up to +2.000. Whether that is the model’s own logit difference is not " +
+        "known: the cache holds no logits; pass `logits=`.",
     ],
     [
       "has rows that do not sum to what is said of them",
@@ -64,7 +70,8 @@ describe("the badge in words", () => {
     [
       "has a tolerance that would let anything pass",
       { unexplained: 2.6, worst: 2.6, tolerance: 1e9 },
-      "The rows and the constant add up to +2.016; the model’s own logit difference, read from the given logits, is +4.616. They leave 2.6 unexplained, more than rounding (float32: up to 1000000000).",
+      "The rows and the constant add up to +2.016; the model’s own logit difference, read from the given " +
+        "logits, is +4.616. They leave 2.6 unexplained, more than rounding (float32: up to 1000000000).",
     ],
   ])("%s", (_, given, words) => {
     const { measured, unexplained, constant } = reply(given);

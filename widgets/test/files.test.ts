@@ -689,7 +689,8 @@ describe("pixels", () => {
     const seen = browser(true, new Blob([new Uint8Array(40)], { type: "image/png" }));
     const blob = await png(SVG);
     expect(seen).toEqual([
-      'data:image/svg+xml;charset=utf-8,<svg width="600" height="1200" viewBox="0 0 72 144"><rect width="25mm" height="25mm"/></svg>',
+      'data:image/svg+xml;charset=utf-8,<svg width="600" height="1200" viewBox="0 0 72 144"><rect ' +
+        'width="25mm" height="25mm"/></svg>',
       "2d",
       600,
       1200,

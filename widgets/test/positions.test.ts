@@ -9,7 +9,7 @@ const button = (root: HTMLElement, name: string): HTMLElement | undefined =>
   all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
 
 describe("position map", () => {
-  it("asks nothing until it is in sight; then the cells are read one by one, and a column sets the destination", async () => {
+  it("asks nothing until it is in sight; its cells can be read; a column sets the destination", async () => {
     const { root, model, settled } = await open();
     await settled();
     const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;

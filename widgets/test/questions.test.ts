@@ -1,5 +1,5 @@
 // What the views ask, and what a saved page asks for them in Python, is the same. The file is written from Python:
-// `python tests/python/view_cases.py`.
+// `python -m tests.support.view_cases`.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/wire/view_requests.json";
 import { keyOf } from "../src/snapshot/snapshot";

@@ -56,7 +56,8 @@ describe("a cell of attention", () => {
       2,
       0,
       {},
-      "L9H9: “·to” (destination 2) reads “<bos>” (source 0): attention 0.13, contributes *+0.25* to the logit difference",
+      "L9H9: “·to” (destination 2) reads “<bos>” (source 0): attention 0.13, contributes *+0.25* to the logit " +
+        "difference",
       "0.13, +0.25",
     ],
     [
@@ -74,7 +75,8 @@ describe("a cell of attention", () => {
       1,
       1,
       {},
-      "L9H9: “·Mary” (destination 1) reads “·Mary” (source 1): attention 0.75, value-weighted 3.0, contributes *−0.75* to the logit difference there",
+      "L9H9: “·Mary” (destination 1) reads “·Mary” (source 1): attention 0.75, value-weighted 3.0, " +
+        "contributes *−0.75* to the logit difference there",
       "0.75, 3.0, −0.75",
     ],
     [
@@ -83,7 +85,8 @@ describe("a cell of attention", () => {
       0,
       0,
       {},
-      "L9H9: “<bos>” (destination 0) reads “<bos>” (source 0): attention 1.00, contributes *−1.00* to the logit difference there",
+      "L9H9: “<bos>” (destination 0) reads “<bos>” (source 0): attention 1.00, contributes *−1.00* to the " +
+        "logit difference there",
       "1.00, −1.00",
     ],
     [
@@ -177,7 +180,8 @@ describe("a cell of attention", () => {
       "contribution",
       5,
       0,
-      "L1H0: positions 4–7 read 0–3: strongest contribution to the logit difference *−0.50* · zoom in for single tokens",
+      "L1H0: positions 4–7 read 0–3: strongest contribution to the logit difference *−0.50* · zoom in for " +
+        "single tokens",
     ],
     [
       "mean",
@@ -254,7 +258,8 @@ describe("a line of attention", () => {
   it("has only the maps that are there, and none where cells come in blocks", () => {
     expect(Object.keys(lineIn(attentionOf(BARE), "reads", 1)?.maps ?? {})).toEqual(["pattern"]);
     expect(lineIn(attentionOf({ step: 2 }), "reads", 1)).toBeNull();
-    expect([...lineOf(PATTERN, 4, "reads", 2)]).toEqual([Math.fround(0.085), NaN, NaN, NaN]); // what is not there is nothing
+    // What is not there is nothing.
+    expect([...lineOf(PATTERN, 4, "reads", 2)]).toEqual([Math.fround(0.085), NaN, NaN, NaN]);
   });
 
   it.each<[number[], number, number[]]>([
@@ -412,7 +417,8 @@ describe("the token lens", () => {
       cell,
       "0_pre",
       0,
-      "If it stopped before the first layer (0_pre) at “<bos>” (position 0), the model would say “·Tom” 0.50; the answer “·Mary” 0.43, rank 2",
+      "If it stopped before the first layer (0_pre) at “<bos>” (position 0), the model would say “·Tom” 0.50; " +
+        "the answer “·Mary” 0.43, rank 2",
     ],
     [
       { ...cell, answer: null, rank: null },
@@ -733,31 +739,36 @@ describe("the badge", () => {
       "rows that were not cached, and a figure",
       [1],
       { missing: ["MLPs"], measured: 4.6156 },
-      "The rows are not complete: MLPs missing. Each row is exact, but their sum is not the logit difference. The model’s logit difference, read from the given logits, is +4.616.",
+      "The rows are not complete: MLPs missing. Each row is exact, but their sum is not the logit difference. " +
+        "The model’s logit difference, read from the given logits, is +4.616.",
     ],
     [
       "and none",
       [1],
       { missing: ["MLPs", "heads"], measured_from: "nothing: the cache holds no logits" },
-      "The rows are not complete: MLPs and heads missing. Each row is exact, but their sum is not the logit difference. The model’s logit difference is not known: the cache holds no logits.",
+      "The rows are not complete: MLPs and heads missing. Each row is exact, but their sum is not the logit " +
+        "difference. The model’s logit difference is not known: the cache holds no logits.",
     ],
     [
       "nothing measured, and no reason",
       [1],
       { measured_from: "" },
-      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not known: pass `logits=`.",
+      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not " +
+        "known: pass `logits=`.",
     ],
     [
       "the same in the mean",
       [1],
       { prompts: 2, measured_from: "nothing: why" },
-      "The rows and the constant, in the mean over 2 prompts, add up to +1.500. Whether that is the model’s own logit difference is not known: why.",
+      "The rows and the constant, in the mean over 2 prompts, add up to +1.500. Whether that is the model’s " +
+        "own logit difference is not known: why.",
     ],
     [
       "a figure that the cache gives",
       [1],
       { own: false, measured: 1.5, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to the logit difference that the cache gives, +1.500, read from the given logits. The gap, 0, is rounding (float32: up to 1e-4).",
+      "The rows and the constant add up to the logit difference that the cache gives, +1.500, read from the " +
+        "given logits. The gap, 0, is rounding (float32: up to 1e-4).",
     ],
     [
       "figures that are written beside the larger one",
@@ -775,7 +786,8 @@ describe("the badge", () => {
       "“nothing: ” elsewhere than at its start",
       [1],
       { measured_from: "a file with nothing: in it" },
-      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not known: a file with nothing: in it.",
+      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not " +
+        "known: a file with nothing: in it.",
     ],
   ])("at length: %s", (_, rows, given, words) => expect(said(rows, given)).toBe(words));
 });

@@ -36,7 +36,8 @@ export class Host {
     window.addEventListener(
       "message",
       ({ data, origin }: MessageEvent<ToPage | null | undefined>) => {
-        // Messages of the extension come through VS Code's own frame, which has our origin. Other windows can send messages, too.
+        // Messages of the extension come through VS Code's own frame, which has our origin. Other windows can send
+        // messages, too.
         if (origin === window.origin && data?.say === say) listener(data as Extract<ToPage, { say: S }>);
       },
       { signal },

@@ -35,9 +35,9 @@ export function plain(value: number, largest: number, more = 0): string {
 }
 
 /**
- * A number with its sign, "+4.62", "−1.47", "−0.003", and a real minus. `largest` is the number farthest from zero among
- * those shown with it, and gives the decimals; a small number gets a few more, to show its first digit. A number that
- * rounds to zero has no sign: "0.00".
+ * A number with its sign, "+4.62", "−1.47", "−0.003", and a real minus. `largest` is the number farthest from zero
+ * among those shown with it, and gives the decimals; a small number gets a few more, to show its first digit. A number
+ * that rounds to zero has no sign: "0.00".
  */
 export function signed(value: number, largest: number, more = 0): string {
   const text = plain(value, largest, more);

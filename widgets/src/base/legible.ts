@@ -30,8 +30,8 @@ const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]|[\ud802\ud803\u
 const [ISOLATE, END] = ["\u2068", "\u2069"];
 
 /**
- * Invisible characters are written as their code, "‹U+202E›"; of many stacked marks the first few are kept, then a count
- * of the others. White space stays.
+ * Invisible characters are written as their code, "‹U+202E›"; of many stacked marks the first few are kept, then a
+ * count of the others. White space stays.
  */
 export function legible(text: string): string {
   if (!DOUBTFUL.test(text)) return text;

@@ -68,7 +68,10 @@ export function limitOf(values: ArrayLike<number>): number {
 
 /** A CSS gradient of the sequential scale, from 0 to 1. */
 export function sequentialGradient(theme: Theme): string {
-  return `linear-gradient(to right, ${Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))).join(", ")})`;
+  return (
+    `linear-gradient(to right, ` +
+    `${Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))).join(", ")})`
+  );
 }
 
 /** A CSS gradient of the diverging scale, from −limit at the bottom to +limit at the top. */

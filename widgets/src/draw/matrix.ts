@@ -1,6 +1,7 @@
 // Paints an attention matrix, or a part of it. Large cells are rounded, have gaps, and show their values if there is
-// room; small cells are plain blocks. If there are more cells than pixels, each pixel shows the value farthest from zero,
-// so that no peak is lost. For a long prompt the cells are blocks, and finer blocks of a part are painted over them.
+// room; small cells are plain blocks. If there are more cells than pixels, each pixel shows the value farthest from
+// zero, so that no peak is lost. For a long prompt the cells are blocks, and finer blocks of a part are painted over
+// them.
 import { penOf } from "./canvas";
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";
@@ -18,7 +19,10 @@ export interface Look {
 /** The smallest cell, in CSS pixels, in which a value is written. */
 export const READABLE = 26;
 
-/** Whether a cell is masked: NaN, or a zero above the diagonal. For blocks of size `step`, q and k are their first cells. */
+/**
+ * Whether a cell is masked: NaN, or a zero above the diagonal. For blocks of size `step`, q and k are their first
+ * cells.
+ */
 export function isEmpty(value: number, q: number, k: number, step = 1): boolean {
   return Number.isNaN(value) || (value === 0 && k > q + step - 1);
 }
@@ -89,7 +93,9 @@ function paintCells(
   }
 }
 
-/** Sets the font size at which every value fits into a cell, and returns the number of digits; null if there is no room. */
+/**
+ * Sets the font size at which every value fits into a cell, and returns the number of digits; null if there is no room.
+ */
 function fitting(pen: CanvasRenderingContext2D, cell: number, { write, digits, widest }: Look): number | null {
   if (cell < READABLE) return null;
   for (let tried = digits; tried > 0; tried -= 1) {

@@ -100,8 +100,8 @@ export function cropped(
 }
 
 /**
- * The spans to request to see a part in smaller blocks than `step`; null if the kernel would send nothing finer. A small
- * part gets a margin, so that it can be moved a little.
+ * The spans to request to see a part in smaller blocks than `step`; null if the kernel would send nothing finer. A
+ * small part gets a margin, so that it can be moved a little.
  */
 export function finer(part: Part, size: number, step: number): { rows: Span; columns: Span } | null {
   if (part.span === 0 || stepOf(part.span, part.span) >= step) return null;

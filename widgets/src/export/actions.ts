@@ -33,7 +33,8 @@ export async function exportPicture(
   // The caption describes the selection, so the picture must belong to the selection.
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
     throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
-  const picture = shownPictures(store).find((shown) => shown.picture.picture === what)?.picture; // read now: the menu may be older
+  // Read now: the menu may be older.
+  const picture = shownPictures(store).find((shown) => shown.picture.picture === what)?.picture;
   if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);
   const name = `${fileName(...fileParts(store), picture.picture)}.${format}`;

@@ -1,5 +1,5 @@
-// The data of each picture that can be exported, as plain values. A view that keeps its data to itself offers them here;
-// shown-pictures.ts collects the pictures on screen.
+// The data of each picture that can be exported, as plain values. A view that keeps its data to itself offers them
+// here; shown-pictures.ts collects the pictures on screen.
 import type { Frame } from "../draw/plane";
 import type { Store, Weighting } from "../state/store";
 import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";

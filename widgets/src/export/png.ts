@@ -1,4 +1,5 @@
-// A figure as a PNG. The browser draws it onto a canvas; the figure loads nothing from elsewhere, so it can be read back.
+// A figure as a PNG. The browser draws it onto a canvas; the figure loads nothing from elsewhere, so it can be read
+// back.
 const DPI = 600;
 const MOST_PIXELS = 16_000_000;
 
@@ -13,7 +14,9 @@ export async function png(svg: string): Promise<Blob> {
   const size = pixelSize(width, height);
   const image = new Image();
   // A data URL, not a blob URL: in Safari a canvas cannot be read after an SVG from a blob was drawn on it.
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg.replace(/width="[^"]+mm" height="[^"]+mm"/, `width="${size.width}" height="${size.height}"`))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(
+    svg.replace(/width="[^"]+mm" height="[^"]+mm"/, `width="${size.width}" ` + `height="${size.height}"`),
+  )}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   canvas.width = size.width;

@@ -1,5 +1,5 @@
-// The message in place of a view whose cache the kernel does not have. It names other caches, because a view outside the
-// sidebar has no list of them.
+// The message in place of a view whose cache the kernel does not have. It names other caches, because a view outside
+// the sidebar has no list of them.
 import { html, nothing, render } from "lit-html";
 import { coded } from "../base/legible";
 import { watch } from "../base/lifetime";
@@ -23,7 +23,8 @@ export function mountAbsent(parent: HTMLElement, caches: Caches, inspection: Ins
     const instead =
       others.length === 0
         ? ""
-        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
+        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ` +
+          `${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
     render(
       trouble
         ? html`<p role="alert">${prose(trouble)}</p>`

@@ -1,5 +1,5 @@
-// The caches of one kernel, with a row for each: its facts, its names and its status. If there are many, each row is one
-// line, and they can be filtered.
+// The caches of one kernel, with a row for each: its facts, its names and its status. If there are many, each row is
+// one line, and they can be filtered.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { bytes, plural } from "../base/format";
@@ -29,7 +29,8 @@ export interface Fold {
 const FEW = 4;
 /** One sentence about Residscope, for new users. */
 export const WHAT =
-  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each head reads";
+  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each " +
+  "head reads";
 
 const REMARKS: Partial<Record<CacheStatus, string>> = {
   rebound: "now another cache",
@@ -141,7 +142,13 @@ export function mountCaches(
           class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""} ${isLine ? "rs-one-line" : ""}">
         <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"}
             aria-disabled=${row.problem ? "true" : "false"}
-          title=${isLine ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...remarks].filter((line) => line !== "").join("\n") : nothing}
+          title=${
+            isLine
+              ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...remarks]
+                  .filter((line) => line !== "")
+                  .join("\n")
+              : nothing
+          }
           @click=${() => !row.problem && gestures.inspect(row)}><b class="rs-cache">${name}</b>${
             also
               ? html` <span
@@ -168,7 +175,12 @@ export function mountCaches(
     first.hidden = shown !== null || !listed;
     render(`${WHAT}${rows.length > 0 ? ": choose a cache" : ""}.`, first);
     render(
-      html`${none ? html`<p>This kernel has no activation cache yet. Create one, and it is listed here: <code>logits, cache = model.run_with_cache(tokens)</code></p>` : nothing}
+      html`${
+        none
+          ? html`<p>This kernel has no activation cache yet. Create one, and it is listed here:
+              <code>logits, cache = model.run_with_cache(tokens)</code></p>`
+          : nothing
+      }
       ${sentences.map((sentence) => html`<p>${prose(sentence)}</p>`)}`,
       note,
     );

@@ -1,4 +1,5 @@
-// One open view of one cache of a kernel: the panel over a link, the status of the cache, and how to show its successor.
+// One open view of one cache of a kernel: the panel over a link, the status of the cache, and how to show its
+// successor.
 import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { coded } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
@@ -143,7 +144,8 @@ export class Inspection {
   });
 
   /**
-   * Shows this cache, and keeps the selection as far as it fits. The last picture stays until the default target is known.
+   * Shows this cache, and keeps the selection as far as it fits. The last picture stays until the default target is
+   * known.
    */
   async show(row: CacheRow): Promise<void> {
     const before = this.#row.peek();

@@ -35,7 +35,9 @@ export function asWho(said: unknown): Who {
 export function judge(who: Who, version: string, reload: string): LinkState {
   const line = `%pip install residscope==${version}`;
   if (!who.version) {
-    const words = `This kernel’s environment (\`${who.python ?? "unknown"}\`) has no Residscope. Run this line in the notebook, then try again:`;
+    const words =
+      `This kernel’s environment (\`${who.python ?? "unknown"}\`) has no Residscope. Run this line in the ` +
+      `notebook, then try again:`;
     return { kind: "refused", words, line };
   }
   if (!who.wire) {

@@ -7,7 +7,8 @@ import { type Client, SILENCE_MS } from "../wire/client";
 
 const GONE = "was lost when the kernel restarted or ended. The last picture stays. Run the cell again.";
 const UNANSWERED =
-  "gets no answer: its kernel was restarted, or is running a long cell. If it was restarted, run the cell again. The last picture stays.";
+  "gets no answer: its kernel was restarted, or is running a long cell. If it was restarted, run the cell " +
+  "again. The last picture stays.";
 
 /** Follows the kernel; `view` is the kernel's id for this view. */
 export function followKernel(el: HTMLElement, store: Store, client: Client, view: string, signal: AbortSignal): void {

@@ -33,7 +33,9 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
     render(
       html`<select aria-label="Kernel" title="The kernel whose caches are listed" @change=${choose}>
           <option value=""
-              .selected=${picked === null}>${focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"}</option>
+              .selected=${picked === null}>${
+                focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"
+              }</option>
           ${running.map(
             ({ path, label }) => html`<option value=${`=${path}`}
               .selected=${path === picked}>${shown(label)}</option>`,

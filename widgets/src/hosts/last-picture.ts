@@ -1,4 +1,5 @@
-// The last picture of a view: the host keeps it while the page reloads, and it is shown until the cache itself is drawn.
+// The last picture of a view: the host keeps it while the page reloads, and it is shown until the cache itself is
+// drawn.
 import { untracked } from "@preact/signals-core";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Snapshot } from "../snapshot/snapshot";

@@ -38,7 +38,11 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
         : now.kind === "attaching" && now.words
           ? html`<p role="status">${prose(now.words)}</p>${now.act ? html`<p>${act(now.act)}</p>` : nothing}`
           : now.kind === "attaching" && slow.value
-            ? html`<p>${now.busy ? "Waiting for the running cell: this kernel answers only between cells." : "Attaching to the kernel …"}</p>`
+            ? html`<p>${
+                now.busy
+                  ? "Waiting for the running cell: this kernel answers only between cells."
+                  : "Attaching to the kernel …"
+              }</p>`
             : now.kind !== "attaching" && now.words
               ? html`<p role="alert">${prose(now.words)}</p>
           ${

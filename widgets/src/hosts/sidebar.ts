@@ -1,5 +1,5 @@
-// The sidebar: the choice of a kernel, its caches, and the view of one of them. Each kernel has a pane of its own, which
-// is kept while another is shown.
+// The sidebar: the choice of a kernel, its caches, and the view of one of them. Each kernel has a pane of its own,
+// which is kept while another is shown.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { plural } from "../base/format";
 import { keepKeys } from "../base/keys";
@@ -94,8 +94,8 @@ class KernelPane {
     watch(signal, () => {
       pause?.abort();
       pause = null;
-      // If there is only one cache, it is opened: at once when the user turns to this kernel; if it is created later, when
-      // the kernel has run its cells.
+      // If there is only one cache, it is opened: at once when the user turns to this kernel; if it is created later,
+      // when the kernel has run its cells.
       if (!seen.value) return void (waited = false);
       if (!free.value || this.inspection.value || caches.kernel.value === "") return;
       const [lone, ...others] = caches.rows.value;

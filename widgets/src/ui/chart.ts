@@ -1,6 +1,6 @@
 // The chart frame that the lens and the layer bars share. The layer axis runs down, with the same rows as the head map
-// (draw/axis.ts); values run across. It has a band for the active layer, and a cursor that the pointer and the arrow keys
-// move from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
+// (draw/axis.ts); values run across. It has a band for the active layer, and a cursor that the pointer and the arrow
+// keys move from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
@@ -129,7 +129,10 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
           mark
             ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
               <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}"
-                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
+                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(
+                    mark.value,
+                    farthest(chart.marks.value),
+                  )}</span>`
             : null
         }`,
       plot,
@@ -140,7 +143,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const [low = 0, high = 0] = scale.value.domain();
     const beyond = (count: number): number[] =>
       scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
-    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []); // a scale needs two numbers
+    // A scale needs two numbers.
+    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []);
     const shown =
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
     render(

@@ -1,5 +1,5 @@
-// The token picker: the model's top predictions, filtered while the user types, and a live check of the typed text. Where
-// a whole target can be chosen, it also lists variables of the notebook.
+// The token picker: the model's top predictions, filtered while the user types, and a live check of the typed text.
+// Where a whole target can be chosen, it also lists variables of the notebook.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../base/format";
@@ -44,8 +44,8 @@ export function mountCombobox(
 ): void {
   const id = `rs-combobox-${++boxes}`;
   const typed = state("");
-  // Chosen with the arrow keys or the pointer. The list of tokens changes when the check is answered: a variable that was
-  // chosen below it stays chosen.
+  // Chosen with the arrow keys or the pointer. The list of tokens changes when the check is answered: a variable that
+  // was chosen below it stays chosen.
   const chosen = state<{ at: number; isFound: boolean } | null>(null);
   const predictions = state<Prediction[] | null>(null);
   const check = state<TokenCheck | null>(null);
@@ -171,7 +171,11 @@ export function mountCombobox(
               ? nothing
               : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation"
                   class="rs-found-title" id="${id}-found">From the notebook</div>
-            ${here.map(({ name, words }, i) => option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () => read(name)))}</div>`
+            ${here.map(({ name, words }, i) =>
+              option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () =>
+                read(name),
+              ),
+            )}</div>`
           }
         </div>
         ${more > 0 ? html`<p>${more} more in the notebook: type part of the name.</p>` : nothing}

@@ -1,5 +1,5 @@
-// The height that is available to a view: the part of the page that can be seen at once. The rows of the head map and the
-// cards fit into it, so that the strip, the sentence and the map are visible together.
+// The height that is available to a view: the part of the page that can be seen at once. The rows of the head map and
+// the cards fit into it, so that the strip, the sentence and the map are visible together.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { parentOf } from "../base/ancestors";
 

@@ -1,6 +1,6 @@
-// Keeps the sentence line in view while the panel scrolls. CSS (`position: sticky`) does this where the browser scrolls the
-// panel itself. VS Code scrolls an output from outside its page, and other hosts put it into boxes of their own: there a
-// notice is moved to the first visible line, as long as there is one.
+// Keeps the sentence line in view while the panel scrolls. CSS (`position: sticky`) does this where the browser scrolls
+// the panel itself. VS Code scrolls an output from outside its page, and other hosts put it into boxes of their own:
+// there a notice is moved to the first visible line, as long as there is one.
 import { child } from "../base/lifetime";
 
 const STEPS = Array.from({ length: 101 }, (_, i) => i / 100);

@@ -3,5 +3,7 @@ import { html, type TemplateResult } from "lit-html";
 import { fitted, isolated } from "../base/legible";
 
 export function prose(sentence: string): TemplateResult {
-  return html`${sentence.split("`").map((part, i) => (i % 2 === 1 ? html`<code>${isolated(fitted(part))}</code>` : fitted(part)))}`;
+  return html`${sentence
+    .split("`")
+    .map((part, i) => (i % 2 === 1 ? html`<code>${isolated(fitted(part))}</code>` : fitted(part)))}`;
 }

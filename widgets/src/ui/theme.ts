@@ -6,9 +6,9 @@ import type { Theme } from "../draw/colours";
 import type { Store } from "../state/store";
 
 /**
- * The host whose CSS variables the styles use. JupyterLab's variables exist on other pages, too: ipywidgets' bundle sets
- * them to fixed light values in VS Code's output page and in documents, whatever the theme is. So they are used only
- * where JupyterLab has marked the page as its own.
+ * The host whose CSS variables the styles use. JupyterLab's variables exist on other pages, too: ipywidgets' bundle
+ * sets them to fixed light values in VS Code's output page and in documents, whatever the theme is. So they are used
+ * only where JupyterLab has marked the page as its own.
  */
 export type Host = "jupyter" | "vscode" | "other";
 
@@ -43,7 +43,9 @@ function read(node: HTMLElement, system: MediaQueryList): Look {
   return { host: "other", theme: isDark(node, system.matches) ? "dark" : "light", contrast: false };
 }
 
-/** Whether the background behind the node is dark. Pages declare their theme in many ways, but all paint a background. */
+/**
+ * Whether the background behind the node is dark. Pages declare their theme in many ways, but all paint a background.
+ */
 function isDark(node: HTMLElement, system: boolean): boolean {
   for (let at = node.isConnected ? parentOf(node) : document.body; at; at = parentOf(at)) {
     const [r = 0, g = 0, b = 0, alpha = 1] = (

@@ -1,4 +1,5 @@
-// The page holds only a stretch of a long prompt's tokens, because all of them would be slow; a slider moves the stretch.
+// The page holds only a stretch of a long prompt's tokens, because all of them would be slow; a slider moves the
+// stretch.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../base/lifetime";

@@ -235,7 +235,8 @@ export class Client {
     this.#waiting.delete(id);
     waiting.settle(new RequestFailed("given-up", "This was cancelled."));
     // Sent to the cache of the request: the view may show another cache by now.
-    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {}); // a kernel that is gone has no jobs
+    // A kernel that is gone has no jobs.
+    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {});
   }
 
   #receive(message: unknown, buffers: DataView[]): void {
@@ -301,7 +302,8 @@ function asError(failure: Failure | null | undefined): RequestFailed {
   if (failure) return new RequestFailed(failure.code, legible(failure.message));
   return new RequestFailed(
     "bad-answer",
-    "The kernel’s reply does not match the request. Its Residscope may be another version: restart the kernel and reload the page.",
+    "The kernel’s reply does not match the request. Its Residscope may be another version: restart the kernel " +
+      "and reload the page.",
   );
 }
 

@@ -108,7 +108,8 @@ function panel(
     });
   sheet.text(x + LABELS + SIDE, y, "from (source)", { anchor: "end", fill: MUTED });
   const [left, top] = [x + LABELS, y + 4 + LABELS];
-  const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) }; // the size of one position
+  // The size of one position.
+  const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) };
   matrix(sheet, left, top, map, values, colours);
   sheet.path(`M${left} ${top}v${tall}h${wide}`, `fill="none" stroke="${RULE}" stroke-width="0.5"`);
   const written = (span: typeof rows, room: number, cell: number, marked: number | null): void => {

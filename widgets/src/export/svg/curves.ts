@@ -1,4 +1,5 @@
-// The logit lens as a curve and the layers as bars, on the same layer axis. A mean over prompts is drawn with its spread.
+// The logit lens as a curve and the layers as bars, on the same layer axis. A mean over prompts is drawn with its
+// spread.
 import { area, line } from "d3-shape";
 import { signed } from "../../base/format";
 import { bars, lensX, percent } from "../../draw/axis";

@@ -62,7 +62,8 @@ export function headsFigure(
       if (!pinned.includes(headName(layer, head))) continue;
       const [x, top, width, height] = place(layer, head);
       sheet.path(
-        `M${(x - 0.4).toFixed(2)} ${(top - 0.4).toFixed(2)}h${(width + 0.8).toFixed(2)}v${(height + 0.8).toFixed(2)}h${(-width - 0.8).toFixed(2)}z`,
+        `M${(x - 0.4).toFixed(2)} ${(top - 0.4).toFixed(2)}h${(width + 0.8).toFixed(2)}` +
+          `v${(height + 0.8).toFixed(2)}h${(-width - 0.8).toFixed(2)}z`,
         `fill="none" stroke="${INK}" stroke-width="1"`,
       );
     }

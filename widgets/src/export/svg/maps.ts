@@ -1,5 +1,5 @@
-// Maps over positions (contributions at each position, and the token lens), and the bars of the prompts. They are as wide
-// as they need, up to two columns of a paper.
+// Maps over positions (contributions at each position, and the token lens), and the bars of the prompts. They are as
+// wide as they need, up to two columns of a paper.
 import { visible } from "../../base/format";
 import type { PositionsPicture, PromptsPicture, Setting, TokenLensPicture } from "../pictures";
 import {

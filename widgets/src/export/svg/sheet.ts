@@ -1,5 +1,5 @@
-// A figure for print, as SVG text: white background, units of points (1/72 inch), a group for each kind of mark. It loads
-// nothing.
+// A figure for print, as SVG text: white background, units of points (1/72 inch), a group for each kind of mark. It
+// loads nothing.
 import type { Rgb } from "../../draw/colours";
 import { cut, widthOf, xml } from "./xml";
 
@@ -47,12 +47,14 @@ export class Sheet {
   ): void {
     const stroke = more.stroke ? ` stroke="${more.stroke}" stroke-width="0.6"` : "";
     this.#parts.push(
-      `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
+      `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}` +
+        `"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
     );
   }
   line(x1: number, y1: number, x2: number, y2: number, stroke = RULE, width = 0.5): void {
     this.#parts.push(
-      `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" stroke-width="${width}"/>`,
+      `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" ` +
+        `stroke-width="${width}"/>`,
     );
   }
   path(d: string, attributes: string): void {
@@ -63,7 +65,8 @@ export class Sheet {
   }
   image(x: number, y: number, width: number, height: number, address: string): void {
     this.#parts.push(
-      `<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`,
+      `<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" ` +
+        `preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`,
     );
   }
   /** Each part is isolated, so that right-to-left text does not change the direction of its neighbours. */
@@ -99,7 +102,8 @@ export class Sheet {
         (_, i) => `<stop offset="${round((i / 32) * 100)}%" stop-color="${hex(colourAt(i / 32))}"/>`,
       );
       this.#parts.push(
-        `<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" y2="0">${stops.join("")}</linearGradient></defs>`,
+        `<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" ` +
+          `y2="0">${stops.join("")}</linearGradient></defs>`,
       );
       this.#defined.add(id);
     }
@@ -107,8 +111,8 @@ export class Sheet {
   }
 
   /**
-   * Writes the name in bold, a description, and below them the caption in as many lines as it needs. Returns the y at which
-   * the picture may begin.
+   * Writes the name in bold, a description, and below them the caption in as many lines as it needs. Returns the y at
+   * which the picture may begin.
    */
   heading(name: string, words: string, caption: string[]): number {
     let y = MARGIN + 7.5;
@@ -124,8 +128,10 @@ export class Sheet {
 
   end(height: number, title: string): string {
     const mm = (points: number): string => `${round(points / POINTS_PER_MM)}mm`;
+    const box = `0 0 ${round(this.width)} ${round(height)}`;
+    const size = `width="${mm(this.width)}" height="${mm(height)}" viewBox="${box}"`;
     return `<?xml version="1.0" encoding="UTF-8"?>
-<svg xmlns="http://www.w3.org/2000/svg" width="${mm(this.width)}" height="${mm(height)}" viewBox="0 0 ${round(this.width)} ${round(height)}" role="img" font-family="${SANS}">
+<svg xmlns="http://www.w3.org/2000/svg" ${size} role="img" font-family="${SANS}">
 <title>${xml(title)}</title>
 <rect width="100%" height="100%" fill="#ffffff"/>
 ${this.#parts.join("\n")}

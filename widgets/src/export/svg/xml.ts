@@ -1,5 +1,5 @@
-// Escapes any text for XML: characters that XML forbids, or that a reader would not see, are written as their code. Long
-// texts are cut.
+// Escapes any text for XML: characters that XML forbids, or that a reader would not see, are written as their code.
+// Long texts are cut.
 import { legible, sign } from "../../base/legible";
 
 /** Removes isolating characters, because each text has an element of its own that isolates it. */

@@ -21,7 +21,8 @@ const POOLS: [Store["pool"]["value"], string, string][] = [
   [
     "peak",
     "strongest",
-    "This prompt is long: in a whole matrix each cell shows the value farthest from zero in a block of cells, so that no peak is lost",
+    "This prompt is long: in a whole matrix each cell shows the value farthest from zero in a block of cells, " +
+      "so that no peak is lost",
   ],
   ["mean", "mean", "This prompt is long: in a whole matrix each cell shows the mean of a block of cells"],
 ];
@@ -44,22 +45,33 @@ export function mountAttentionControls(controls: HTMLElement, room: AttentionRoo
       : "The colour scale of all pictures on screen";
     render(
       html`<div class="rs-switch" role="group" aria-label="Presentation">
-          ${PRESENTATIONS.map(([name, label, tip]) => button(label, tip, store.presentation.value === name, () => (store.presentation.value = name)))}</div>
+          ${PRESENTATIONS.map(([name, label, tip]) =>
+            button(label, tip, store.presentation.value === name, () => (store.presentation.value = name)),
+          )}</div>
         <div class="rs-switch" role="group" aria-label="Weighting">
-          ${WEIGHTINGS.map((name: Weighting) => button(NAMES[name], meaningOf(name, store), weighting === name, () => (store.weighting.value = name)))}</div>
+          ${WEIGHTINGS.map((name: Weighting) =>
+            button(NAMES[name], meaningOf(name, store), weighting === name, () => (store.weighting.value = name)),
+          )}</div>
         ${
           long.value
             ? html`<div class="rs-switch" role="group" aria-label="Down-sampling">
-          ${POOLS.map(([pool, label, tip]) => button(label, tip, store.pool.value === pool, () => (store.pool.value = pool)))}</div>`
+          ${POOLS.map(([pool, label, tip]) =>
+            button(label, tip, store.pool.value === pool, () => (store.pool.value = pool)),
+          )}</div>`
             : nothing
         }
         <div class="rs-range">
           <div class="rs-switch" role="group"
-              aria-label="Colour range">${RANGES.map(([value, label, tip]) => button(label, tip, own === value, () => (store.ownRange.value = value)))}</div>
+              aria-label="Colour range">${RANGES.map(([value, label, tip]) =>
+                button(label, tip, own === value, () => (store.ownRange.value = value)),
+              )}</div>
           <div class="rs-scale" role="img" title=${says}
               aria-label=${`Colour scale: ${NAMES[weighting]} from ${diverging ? `minus ${end}` : "0"} to ${end}`}>
             <span>${diverging ? (end ? `−${end.replace(/^\+/, "")}` : nothing) : "0"}</span><i
-                style="background-image:${gradient(weighting, store.theme.value)}"></i><span>${end} <small>${UNITS[weighting]}</small></span></div>
+                style="background-image:${gradient(
+                  weighting,
+                  store.theme.value,
+                )}"></i><span>${end} <small>${UNITS[weighting]}</small></span></div>
         </div>`,
       controls,
     );

@@ -1,6 +1,6 @@
-// A cache of attention maps (the least recently used are dropped), so that pinning, unpinning and going back draw at once.
-// For a long prompt a map consists of blocks of cells; a part of it, or the row of one token, is requested cell by cell
-// when it is shown.
+// A cache of attention maps (the least recently used are dropped), so that pinning, unpinning and going back draw at
+// once. For a long prompt a map consists of blocks of cells; a part of it, or the row of one token, is requested cell
+// by cell when it is shown.
 
 import { untracked } from "@preact/signals-core";
 import { Lru } from "../../base/lru";
@@ -71,8 +71,8 @@ export class AttentionStore {
   }
 
   /**
-   * Requests a head's attention; null if a newer request of the same lane has replaced this one. If another lane already
-   * waits for the same attention, both share the answer.
+   * Requests a head's attention; null if a newer request of the same lane has replaced this one. If another lane
+   * already waits for the same attention, both share the answer.
    */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);

@@ -1,5 +1,5 @@
-// The three weightings: their names and meanings, how their values are written and coloured, and the limit of the colour
-// scale, which all pictures on screen share unless each has its own.
+// The three weightings: their names and meanings, how their values are written and coloured, and the limit of the
+// colour scale, which all pictures on screen share unless each has its own.
 import { computed, signal as state } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import type { Theme } from "../../draw/colours";
@@ -22,7 +22,10 @@ export function meaningOf(weighting: Weighting, store: Store): string {
     case "value":
       return "Value-weighted: attention × ‖v W_O‖, the length of what is written from each source.";
     case "contribution":
-      return `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, orange takes away.`;
+      return (
+        `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, ` +
+        "orange takes away."
+      );
   }
 }
 

@@ -1,5 +1,5 @@
-// Attention over the prompt as text. One token (locked, else under the pointer, else the panel's destination) shades the
-// tokens that it reads, or that read it. Only CSS sets the size of the box.
+// Attention over the prompt as text. One token (locked, else under the pointer, else the panel's destination) shades
+// the tokens that it reads, or that read it. Only CSS sets the size of the box.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
@@ -49,7 +49,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   const choice = mountTextChoice(chips, room, signal);
   const { picture, trouble, waiting } = readText(room, choice.wanted, inSight, signal);
 
-  // --- above the text -------------------------------------------------------------------------------------------------
+  // --- above the text ------------------------------------------------------------------------------------------------
   watch(signal, () => {
     const button = (name: Direction, label: string, tip: string): unknown =>
       html`<button type="button" aria-pressed=${direction.value === name} title=${tip}
@@ -58,7 +58,11 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       html`<button type="button" class="rs-quiet rs-clear" ?disabled=${locked.value === null}
           title="Unlock the token (Esc)" @click=${() => (locked.value = null)}>clear</button>
         <div class="rs-switch" role="group"
-            aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button("read-by", "is read by", "Shade the tokens that read it")}</div>`,
+            aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button(
+              "read-by",
+              "is read by",
+              "Shade the tokens that read it",
+            )}</div>`,
       tools,
     );
   });
@@ -90,7 +94,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     );
   });
 
-  // --- the text -------------------------------------------------------------------------------------------------------
+  // --- the text ------------------------------------------------------------------------------------------------------
   let words: Word[] = [];
   let start = 0;
   let rove = 0;
@@ -148,7 +152,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const theme = store.theme.value;
     const limit = limits.of(weighting, limitOf(values));
     const lines = now.parts.map((part) => ({ colour: choice.colour(part.head), values: part.values }));
-    const tallest = Math.max(...lines.map((l) => limitOf(l.values))); // bars compare the heads; the shade shows the amount
+    // Bars compare the heads; the shade shows the amount.
+    const tallest = Math.max(...lines.map((l) => limitOf(l.values)));
     for (const [nth, { node, text, bars }] of words.entries()) {
       const i = start + nth;
       const value = values[i] ?? NaN;
@@ -159,7 +164,10 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       const said = store.tokens.peek()[i]?.text ?? "";
       node.setAttribute(
         "aria-label",
-        `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ${seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"}`,
+        `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ` +
+          `${
+            seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"
+          }`,
       );
       while (bars.childElementCount > lines.length) bars.lastElementChild?.remove();
       while (bars.childElementCount < lines.length) bars.append(element("i"));
@@ -185,7 +193,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       box.scrollTop = node.offsetTop + node.offsetHeight - box.clientHeight + 8;
   });
 
-  // --- gestures -------------------------------------------------------------------------------------------------------
+  // --- gestures ------------------------------------------------------------------------------------------------------
   const at = (event: Event): number | null => {
     const position =
       event.target instanceof Element
@@ -206,7 +214,10 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const words =
       locked.value === null || position === locked.value
         ? [
-            `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${locked.value === null ? " · click to lock it" : " · click again to unlock it"}`,
+            `${now.shown.name}: ` +
+              `${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${
+                locked.value === null ? " · click to lock it" : " · click again to unlock it"
+              }`,
           ]
         : pair(now, position);
     untracked(() => (store.sentence.value = words));
@@ -221,7 +232,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN, store.largest.value);
     const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
     return [
-      `${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`,
+      `${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} ` +
+        `(source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`,
     ];
   }
   const lock = (position: number): void => void (locked.value = locked.peek() === position ? null : position);

@@ -50,8 +50,8 @@ function column(map: Float32Array, { rows, columns }: Pane, token: number): Floa
 }
 
 /**
- * The sentence about a cell: “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to
- * the logit difference”.
+ * The sentence about a cell: “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93
+ * to the logit difference”.
  */
 export function cellSentence(
   store: Store,
@@ -68,7 +68,9 @@ export function cellSentence(
   if (k > q && !(pattern > 0))
     return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
   const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
-  const start = `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ${written("pattern", pattern)}${value}`;
+  const start =
+    `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ` +
+    `${written("pattern", pattern)}${value}`;
   const added = contributionAt(attention, pane, store, q, k);
   if (added === null) return [start];
   const where = q === store.destination.value ? "" : " there";
@@ -110,7 +112,8 @@ function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: str
           { stress: written(weighting, at(weighting), store.largest.value) },
         ]
       : [
-          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`,
+          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ` +
+            `${written("pattern", at("pattern"))}`,
         ];
   return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...numbers, " · zoom in for single tokens"];
 }

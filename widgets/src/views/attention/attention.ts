@@ -52,7 +52,7 @@ export function mountAttention(
   });
 }
 
-// --- for exports ------------------------------------------------------------------------------------------------------
+// --- for exports -----------------------------------------------------------------------------------------------------
 function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): AttentionPicture {
   return { picture: "attention", weighting, maps, ownRange: store.ownRange.peek(), pool: store.pool.peek() };
 }

@@ -52,7 +52,8 @@ export function mountCursor(
   const column = element("i", "rs-lane");
   const cell = element("i", "rs-frame rs-frame-cell");
   const bar = element("i", "rs-lane");
-  const tip = element("span", "rs-tip rs-cell-tip", { hidden: "", "aria-hidden": "true" }); // the sentence has the same for screen readers
+  // The sentence has the same for screen readers.
+  const tip = element("span", "rs-tip rs-cell-tip", { hidden: "", "aria-hidden": "true" });
   overlay.append(row, column, destination, cell);
   overlay.after(tip);
   mark.append(bar);

@@ -38,7 +38,9 @@ export function axisLabels(
     LINE[axis],
   ).map((i) => {
     const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
-    const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
+    const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${
+      tokens[i]?.padding ? "rs-padding" : ""
+    }`;
     return html`<span class=${classes} style=${place} dir="auto">${store.tokenName(i)}</span>`;
   })}`;
 }

@@ -1,10 +1,12 @@
 // The layout of the cards next to the head map. The area is as high as the map and the ranking, however many heads are
 // pinned. Cards that do not fit are on further pages to the right, which are filled in the same order, so that no card
-// moves. The preview then covers the last visible place; pointing at a pinned head hides the preview and scrolls to that
-// head's page.
+// moves. The preview then covers the last visible place; pointing at a pinned head hides the preview and scrolls to
+// that head's page.
 import type { Store } from "../../state/store";
 
-/** CSS pixels: the gap between cards, the sizes of a card and its picture, the room around the picture, a scroll bar. */
+/**
+ * CSS pixels: the gap between cards, the sizes of a card and its picture, the room around the picture, a scroll bar.
+ */
 const GAP = { x: 22, y: 16 };
 const NARROWEST = 226;
 const [LARGEST, SMALLEST] = [264, 150];

@@ -85,7 +85,9 @@ function ends({ weighting }: Shown, limit: number): string {
 
 function pooled({ pane }: CardState, pool: "peak" | "mean"): unknown {
   const words = pane.value ? poolWords(pool, pane.value) : "";
-  const tip = `Down-sampled: each cell is the ${pool === "peak" ? "value farthest from zero" : "mean"} of a block of cells. Zoom in for single tokens; the sentences and the bars are exact.`;
+  const tip =
+    `Down-sampled: each cell is the ${pool === "peak" ? "value farthest from zero" : "mean"} of a block of ` +
+    "cells. Zoom in for single tokens; the sentences and the bars are exact.";
   return words === "" ? nothing : html`<span class="rs-pooled" title=${tip}>${words}</span>`;
 }
 

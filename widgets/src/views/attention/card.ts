@@ -107,8 +107,8 @@ export function createCard(
     };
   });
 
-  // Shows a kept picture at once, or requests it; the last one stays until then. This comes first in the function, so that
-  // the request is sent early.
+  // Shows a kept picture at once, or requests it; the last one stays until then. This comes first in the function, so
+  // that the request is sent early.
   watch(signal, () => {
     if (!inSight.value) return;
     const head = name.value;
@@ -136,7 +136,8 @@ export function createCard(
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
           else if (another) trouble.value = `${head} was not read before the cache became unavailable.`;
-          // A refused picture must not look like the earlier one, and no head's picture may appear under another head's name.
+          // A refused picture must not look like the earlier one, and no head's picture may appear under another head's
+          // name.
           const nothing: Attention = {
             ...everything(size.peek()),
             step: 1,
@@ -161,7 +162,8 @@ export function createCard(
     matrix.setAttribute("aria-label", `${what} of ${name.value}. Arrow keys move through the cells, + and − zoom.`);
     bars.setAttribute(
       "aria-label",
-      `What each source contributes through ${name.value} to the ${store.quantity.value}. Arrow keys move from bar to bar.`,
+      `What each source contributes through ${name.value} to the ${store.quantity.value}. Arrow keys move ` +
+        "from bar to bar.",
     );
     node.dataset["layer"] = String(at?.layer ?? "");
     node.dataset["head"] = String(at?.head ?? "");
@@ -236,7 +238,9 @@ export function createCard(
         : "",
       barsLabel,
     );
-    barsLabel.title = `What each source contributes to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, up or down.`;
+    barsLabel.title =
+      `What each source contributes to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, ` +
+      "up or down.";
   });
 
   const parts = computed((): string[] => {

@@ -10,8 +10,8 @@ import type { AttentionRoom } from "./attention-room";
 /** If the pointer moves on within this time, the kernel should be free for the head it goes to. */
 const REST_MS = 40;
 /**
- * On a thrifty transport, where the user sees each request: a pointer that rests this long does not just pass. Then this
- * many heads are requested together.
+ * On a thrifty transport, where the user sees each request: a pointer that rests this long does not just pass. Then
+ * this many heads are requested together.
  */
 const THRIFTY = { restMs: 400, heads: 4 };
 /** How many of the strongest heads are requested after the neighbours. */

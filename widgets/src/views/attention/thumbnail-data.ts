@@ -1,5 +1,5 @@
-// Requests thumbnails: one layer per request, only visible layers, and few at once, so that fast scrolling does not build
-// up a queue.
+// Requests thumbnails: one layer per request, only visible layers, and few at once, so that fast scrolling does not
+// build up a queue.
 import { signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";

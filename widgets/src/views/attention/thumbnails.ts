@@ -1,4 +1,5 @@
-// Thumbnails of all heads, a group for each layer. Pointing at one enlarges it in the card next to them; a click pins it.
+// Thumbnails of all heads, a group for each layer. Pointing at one enlarges it in the card next to them; a click pins
+// it.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
@@ -140,7 +141,14 @@ export function mountThumbnails(
         );
         thumb.node.setAttribute(
           "aria-label",
-          `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head), store.largest.value)}` : store.isAbsent(name) ? "no attention" : "not known"}`,
+          `${name}, attention thumbnail, ` +
+            `${
+              Number.isFinite(limit)
+                ? `largest ${written(weighting, largest(from, head), store.largest.value)}`
+                : store.isAbsent(name)
+                  ? "no attention"
+                  : "not known"
+            }`,
         );
       });
     }
@@ -151,7 +159,8 @@ export function mountThumbnails(
     const stale = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const adds = stale ? null : store.headValue(name);
-      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value); // there is no room for more digits
+      // There is no room for more digits.
+      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value);
       value.dataset["text"] = written;
       value.className = `rs-number ${side(written)}`;
       node.toggleAttribute("disabled", store.isAbsent(name));
@@ -212,8 +221,8 @@ export function mountThumbnails(
 }
 
 /**
- * The head that a key moves to, counted through all layers; null for other keys. Left and right go through all heads, up
- * and down through the layers.
+ * The head that a key moves to, counted through all layers; null for other keys. Left and right go through all heads,
+ * up and down through the layers.
  */
 function step(key: string, layer: number, head: number, layers: number, heads: number): number | null {
   const at = layer * heads + head;

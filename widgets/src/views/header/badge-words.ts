@@ -48,13 +48,19 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
       measured === null
         ? `The model’s ${quantity} is not known: ${measured_from.replace(/^nothing: /, "")}.`
         : `The model’s ${quantity}, read from ${measured_from}, is ${signed(measured, largest, 1)}.`;
-    return `The rows are not complete: ${missingWords(data.reply.missing ?? [])}. Each row is exact, but their sum is not the ${quantity}. ${known}`;
+    return (
+      `The rows are not complete: ${missingWords(data.reply.missing ?? [])}. Each row is exact, but their sum ` +
+      `is not the ${quantity}. ${known}`
+    );
   }
   const many = prompts > 1;
   const sum = `The rows and the constant${many ? `, in the mean over ${prompts} prompts,` : ""} add up to`;
   if (measured === null) {
     const why = measured_from.replace(/^nothing: /, "") || "pass `logits=`";
-    return `${sum} ${signed(rowSum(data), largest, 1)}. Whether that is the model’s own ${quantity} is not known: ${why}.`;
+    return (
+      `${sum} ${signed(rowSum(data), largest, 1)}. Whether that is the model’s own ${quantity} is not known: ` +
+      `${why}.`
+    );
   }
   const rounding = `rounding (${dtype}: up to ${amount(tolerance)})`;
   const left = amount(worst ?? 0);
@@ -64,8 +70,14 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
     return `${sum} ${what}, ${signed(measured, largest, 1)}, read from ${measured_from}. ${judged} ${rounding}.`;
   }
   if (kind === "contradicts")
-    return `${sum} ${signed(rowSum(data), largest, 1)}, but ${signed(measured, largest, 1)} came with them: these numbers do not belong together.`;
+    return (
+      `${sum} ${signed(rowSum(data), largest, 1)}, but ${signed(measured, largest, 1)} came with them: these ` +
+      "numbers do not belong together."
+    );
   const judged = many ? "In the worst prompt they leave" : "They leave";
   const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;
-  return `${sum} ${signed(rowSum(data), largest, 1)}; the model’s own ${quantity}, read from ${measured_from}, is ${signed(measured, largest, 1)}. ${judged} ${left} ${why}`;
+  return (
+    `${sum} ${signed(rowSum(data), largest, 1)}; the model’s own ${quantity}, read from ${measured_from}, is ` +
+    `${signed(measured, largest, 1)}. ${judged} ${left} ${why}`
+  );
 }

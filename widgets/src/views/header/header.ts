@@ -1,5 +1,5 @@
-// The header: the cache, the target, and whether the rows add up. A narrow header has three lines: the cache, the target,
-// the prompt.
+// The header: the cache, the target, and whether the rows add up. A narrow header has three lines: the cache, the
+// target, the prompt.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { bytes, plural } from "../../base/format";

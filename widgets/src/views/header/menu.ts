@@ -1,5 +1,5 @@
-// The export menu: a line for each picture on screen, with buttons for code, numbers and figures; and the whole view as a
-// page.
+// The export menu: a line for each picture on screen, with buttons for code, numbers and figures; and the whole view as
+// a page.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
@@ -15,6 +15,8 @@ const FORMATS: [Format, string, string][] = [
   ["svg", "SVG", "Save a figure at print size, as lines and text"],
   ["png", "PNG", "Save a figure at print size, at 600 dots per inch"],
 ];
+const PAGE =
+  "Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel";
 let menus = 0;
 
 export function mountMenu(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
@@ -59,7 +61,8 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     button.setAttribute("aria-expanded", String(open.value));
     box.hidden = !open.value;
     box.setAttribute("aria-busy", String(busy.value));
-    box.classList.toggle("rs-busy", busy.value); // a style for the attribute would make the browser check every button of the panel
+    // A style for the attribute would make the browser check every button of the panel.
+    box.classList.toggle("rs-busy", busy.value);
     if (!open.value) return render(nothing, box);
     const pictures = shownPictures(store);
     const what = outcome.value;
@@ -73,7 +76,8 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
         ) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column}
             tabindex=${row + column === 0 ? 0 : -1}
         aria-label="${shown.title}: ${name}" title=${tip}
-            @click=${() => act(() => exportPicture(format, shown.picture.picture, store, client, box))}>${name}</button></span>`,
+            @click=${() =>
+              act(() => exportPicture(format, shown.picture.picture, store, client, box))}>${name}</button></span>`,
       )}
     </div>`;
     render(
@@ -84,7 +88,8 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
           : html`<p>Nothing is drawn yet.</p>`
       }
         <button type="button" class="rs-export-page" data-row=${pictures.length} data-column="0"
-          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => exportPage(store, client, box))}>Stand-alone page (.html)</button>
+          title=${PAGE}
+          @click=${() => act(() => exportPage(store, client, box))}>Stand-alone page (.html)</button>
         <p class="rs-export-said"
             role="status">${busy.value ? "working …" : (what?.message ?? "")}${
               far !== null && far.total > 0

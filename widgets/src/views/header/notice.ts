@@ -29,7 +29,9 @@ export function mountNotice(
     const progress = client.progress.value;
     return (
       progress && [
-        `Working: ${progress.total > 0 ? `${progress.done} of ${progress.total} steps are done` : "this takes a moment"}.`,
+        `Working: ${
+          progress.total > 0 ? `${progress.done} of ${progress.total} steps are done` : "this takes a moment"
+        }.`,
         "The last picture stays.",
       ]
     );

@@ -1,4 +1,5 @@
-// The choice of the prompt: one of them, or the mean of all. Numbered from 0, as in Python. Hidden if there is only one.
+// The choice of the prompt: one of them, or the mean of all. Numbered from 0, as in Python. Hidden if there is only
+// one.
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";

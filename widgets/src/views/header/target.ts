@@ -102,7 +102,9 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     render(
       words.length === 0
         ? nothing
-        : html`${words.slice(0, MOST_WORDS).map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
+        : html`${words
+            .slice(0, MOST_WORDS)
+            .map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
       type="button" class="rs-quiet" aria-label="Dismiss" title="Hide this message"
           @click=${() => (origin.value = null)}>×</button>`,
       said,

@@ -138,7 +138,15 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       cell.classList.toggle("rs-beyond", !absent && !stale && liesBeyond(shown, value));
       cell.setAttribute(
         "aria-label",
-        `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`,
+        `${name} ${
+          absent
+            ? "no attention"
+            : stale
+              ? "not known"
+              : unknown && shown.score === null
+                ? "not cached"
+                : cellWords(shown, value)
+        }`,
       );
       index += 1;
     }

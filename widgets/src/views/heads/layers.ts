@@ -56,7 +56,10 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   );
   const summary = computed(() => {
     const sorted = [...marks.value].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
-    return `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow keys read the bars, Enter on an MLP lists its neurons.`;
+    return (
+      `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow ` +
+      "keys read the bars, Enter on an MLP lists its neurons."
+    );
   });
   const why = computed(() => store.why("layers"));
 

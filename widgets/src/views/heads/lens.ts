@@ -42,7 +42,10 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     const last = marks.value.at(-1);
     if (!first || !last) return "Logit lens";
     const largest = farthest(marks.value);
-    return `Logit lens: ${store.quantity.value} from ${signed(first.value, largest)} at ${first.name} to ${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`;
+    return (
+      `Logit lens: ${store.quantity.value} from ${signed(first.value, largest)} at ${first.name} to ` +
+      `${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`
+    );
   });
   const why = computed(() => store.why("lens"));
 

@@ -54,7 +54,9 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
         : found.map(
             (neuron, i) => html`
           <div role="listitem"
-              class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
+              class="rs-rank-line ${
+                neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""
+              } ${i === cursor.value ? "rs-hover" : ""}"
             data-at=${i} tabindex=${i === start ? 0 : -1}
                 aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`,
           ),

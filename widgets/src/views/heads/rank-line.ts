@@ -1,5 +1,5 @@
-// One line of a ranking of heads or neurons: a name, a bar and a number; for a mean over prompts also a whisker, and a dot
-// for each prompt. Also the arrow keys that move through the list.
+// One line of a ranking of heads or neurons: a name, a bar and a number; for a mean over prompts also a whisker, and a
+// dot for each prompt. Also the arrow keys that move through the list.
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Value } from "../../state/ranked";
@@ -48,7 +48,9 @@ export function rankLine(
       ${
         spread && Number.isFinite(spread.std)
           ? html`<b class="rs-whisker"
-          style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>`
+          style="left:${at(value - sign * spread.std)}%;width:${
+            at(value + sign * spread.std) - at(value - sign * spread.std)
+          }%"></b>`
           : nothing
       }
       ${dots && spread?.each ? dotStrip(spread.each, at) : nothing}

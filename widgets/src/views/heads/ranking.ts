@@ -55,7 +55,10 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
           ? layerChoice(store)
           : store.headRows.value?.std
             ? html`<span
-                title="The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard deviation to either side. Hover over a line to see a dot for each prompt."><i
+                title=${
+                  `The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard ` +
+                  "deviation to either side. Hover over a line to see a dot for each prompt."
+                }><i
             class="rs-key-whisker"
                 aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
             : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`

@@ -33,8 +33,18 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const item = (ranked: Ranked, index: number): TemplateResult => html`
       <div role="listitem" class="rs-ranked">
         <button type="button" data-head=${ranked.name}
-            aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(ranked.spread ?? null, store.largest.value)}" aria-pressed=${pinned.includes(ranked.name)}
-          class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, reach, store.largest.value, ranked.name === hovered)}</button>
+            aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(
+              ranked.spread ?? null,
+              store.largest.value,
+            )}" aria-pressed=${pinned.includes(ranked.name)}
+          class="rs-rank-line ${
+            ranked.value < 0 && index === 0 ? "rs-first-minus" : ""
+          } ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(
+            ranked,
+            reach,
+            store.largest.value,
+            ranked.name === hovered,
+          )}</button>
       </div>`;
     const why = store.why("heads") ?? store.headRows.value?.reply.refusal;
     render(

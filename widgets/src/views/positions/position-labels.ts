@@ -1,5 +1,5 @@
-// The labels of the position map: tokens above the columns, components next to the rows. If there are many, only some are
-// shown.
+// The labels of the position map: tokens above the columns, components next to the rows. If there are many, only some
+// are shown.
 import { html, nothing, type TemplateResult } from "lit-html";
 import { parseHead, signed } from "../../base/format";
 import { layerTicks } from "../../draw/axis";
@@ -10,8 +10,8 @@ import { layerOf } from "./position-words";
 const LINE = 12;
 
 /**
- * Which of `count` labels, `size` pixels apart, are shown so that they do not touch: the marked ones, and others at equal
- * distances.
+ * Which of `count` labels, `size` pixels apart, are shown so that they do not touch: the marked ones, and others at
+ * equal distances.
  */
 export function written(count: number, size: number, marked: (number | null)[]): number[] {
   const step = Math.max(1, Math.ceil(LINE / size));
@@ -28,7 +28,9 @@ export function columnLabels(store: Store, columns: number, x: number, hovered: 
       ? [hovered]
       : [hovered, destination];
   return html`${written(columns, x, sure).map((i) => {
-    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
+    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${
+      tokens[i]?.padding ? "rs-padding" : ""
+    }`;
     return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenName(i)}</span>`;
   })}`;
 }
@@ -53,7 +55,9 @@ export function rowLabels(
   return html`${rowTicks(labels, y, hovered).map(
     (i) => html`<span class=${i === hovered ? "rs-lit" : ""}
       aria-hidden="true" title=${labels[i]}
-      style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]}</span>`,
+      style="top:${Math.max(5, (i + 0.5) * y)}px">${
+        narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]
+      }</span>`,
   )}`;
 }
 

@@ -83,7 +83,8 @@ export function mountPositionMap(
     paintColumns(own, shown.own, x, OWN - 6, (value) => css(divergingRgb(Math.sign(value) * 0.72, 1, theme)), line);
     field.setAttribute(
       "aria-label",
-      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`,
+      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a ` +
+        `position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`,
     );
   });
 
@@ -97,10 +98,13 @@ export function mountPositionMap(
     );
     sheet.style.gridTemplate = `${TOKENS}px ${OWN}px auto / ${left}px auto`;
     render(
-      html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${shown ? signed(tallest, tallest, -1) : ""}`,
+      html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${
+        shown ? signed(tallest, tallest, -1) : ""
+      }`,
       ownLabel,
     );
-    ownLabel.title = `The model’s own ${store.quantity.value} at each position; the tallest bar is ${signed(tallest, tallest)}.`;
+    ownLabel.title =
+      `The model’s own ${store.quantity.value} at each position; the tallest bar is ` + `${signed(tallest, tallest)}.`;
     render(columnLabels(store, size.value.columns, x, at?.column ?? store.hoveredToken.value), tokens);
     render(html`${rowLabels(shown?.reply ?? null, y, at?.row ?? null, narrow, store)}`, names);
   });
@@ -138,7 +142,9 @@ export function mountPositionMap(
     const value = shown.values[at.row * columns + at.column] ?? NaN;
     tip.replaceChildren(
       element("b", "", {}, shown.reply.labels[at.row] ?? ""),
-      ` ${signed(value, shown.limit)}${isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""}`,
+      ` ${signed(value, shown.limit)}${
+        isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""
+      }`,
     );
     // Placed inside the visible part of the sheet, so that it is not cut off.
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
@@ -244,7 +250,8 @@ export function mountPositionMap(
   );
   names.addEventListener("pointerleave", () => store.hover(null), { signal });
 
-  // The destination's column stays visible when the tab opens, and when the destination, the prompt or the width changes.
+  // The destination's column stays visible when the tab opens, and when the destination, the prompt or the width
+  // changes.
   watch(signal, () => {
     const { columns } = size.value;
     void [width.value, store.prompt.value, store.source.value];

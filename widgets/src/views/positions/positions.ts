@@ -78,11 +78,17 @@ export function mountPositions(
     const clipped = beyond.value > 0 ? ` ${beyondWords(beyond.value)}` : "";
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
-      accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant is not included" : ""}.`,
+      accumulated:
+        "The residual stream up to each point ↓ at each position →, " +
+        `${
+          store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"
+        }${constant ? "; the constant is not included" : ""}.`,
       layer:
         (shown.value?.reply.missing ?? []).length > 0
-          ? `What each component ↓ adds at each position →, without components that were not cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
-          : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own value above it.`,
+          ? "What each component ↓ adds at each position →, without components that were not cached: " +
+            `${missingWords(shown.value?.reply.missing ?? [])}.`
+          : "What each component ↓ adds at each position →. A column’s " +
+            `rows${constant ? " and the constant" : ""} add up to the model’s own value above it.`,
       head: "What each head ↓ adds at each position →.",
     }[by];
     return {
@@ -100,8 +106,13 @@ export function mountPositions(
           ? nothing
           : html`<div class="rs-scale" role="img"
               title="${held ? "The colours are held. " : ""}${beyondWords(beyond.value)}"
-          aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""}">${low}<i
-          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
+          aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${
+            beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""
+          }">${low}<i
+          style="background-image:${divergingGradient(store.theme.value).replace(
+            "to top",
+            "to right",
+          )}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
       }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
           ${ROWS.map(

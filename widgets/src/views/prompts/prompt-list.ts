@@ -192,7 +192,9 @@ function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread
   const what = quantity(store.target.value, null);
   const largest = limitOf(each ?? [mean]);
   const stress = { stress: signed(value, largest) };
-  const all = ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
+  const all =
+    ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ` +
+    `${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
   if (head === null) return [`prompt ${prompt}: ${what} `, stress, all];
   return [
     `prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `,

@@ -1,5 +1,5 @@
-// The value of each prompt: the contribution of one head, or the target itself. Taken from the mean over prompts that the
-// charts show; requested while they show a single prompt.
+// The value of each prompt: the contribution of one head, or the target itself. Taken from the mean over prompts that
+// the charts show; requested while they show a single prompt.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";

@@ -1,4 +1,5 @@
-// The spread over the prompts: one bar for each prompt, for the head in focus or for the target; a click opens a prompt.
+// The spread over the prompts: one bar for each prompt, for the head in focus or for the target; a click opens a
+// prompt.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -50,7 +51,8 @@ export function mountPrompts(
             focus === null
               ? nothing
               : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null}
-              title="The head in focus: the one pointed at last" @click=${() => (whole.value = false)}>${focus}</button>`
+              title="The head in focus: the one pointed at last" @click=${() =>
+                (whole.value = false)}>${focus}</button>`
           }
         </div>
         <div class="rs-switch" role="group" aria-label="Order of the prompts">
@@ -97,12 +99,18 @@ function spreadWords({ mean, std, each }: PromptSpread): string {
 
 function tooMany(spread: PromptSpread | null): string | null {
   if (!spread || spread.each) return null;
-  return `There are too many prompts (${spread.prompts}) to send the value of each. Their mean is ${spreadWords(spread)}; \`residscope.attribute(…)\` gives all values.`;
+  return (
+    `There are too many prompts (${spread.prompts}) to send the value of each. Their mean is ` +
+    `${spreadWords(spread)}; \`residscope.attribute(…)\` gives all values.`
+  );
 }
 
 function captionOf(spread: PromptSpread | null, what: string): string {
   if (!spread) return "Adding up the prompts …";
   const words = `Line and band: mean ± one standard deviation, ${spreadWords(spread)}.`;
   if (spread.head !== null) return `What ${spread.head} adds to the ${what} in each prompt. ${words}`;
-  return `The ${what} of each prompt, read from its final residual stream. Point at a head to see its contributions. ${words}`;
+  return (
+    `The ${what} of each prompt, read from its final residual stream. Point at a head to see its ` +
+    `contributions. ${words}`
+  );
 }

@@ -1,5 +1,5 @@
-// A sentence about the head in focus, clause by clause: its contribution, the tokens it reads, and what they contribute. A
-// clause that does not fit is left out completely, so that no number is cut.
+// A sentence about the head in focus, clause by clause: its contribution, the tokens it reads, and what they
+// contribute. A clause that does not fit is left out completely, so that no number is cut.
 
 import { parseHead, signed, vanishes } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
@@ -53,7 +53,8 @@ export function headClauses(
 
 /** The score of a head: “previous-token 0.87: how much attention goes to the token just before”. */
 function scoreClause(store: Store, name: string, picture: MapPicture): Sentence {
-  const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", ""); // the words have the score's name already
+  // The words have the score's name already.
+  const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", "");
   const words = cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0));
   return [`${words}${meaning === "" ? "" : `: ${meaning.charAt(0).toLowerCase()}${meaning.slice(1)}`}`];
 }

@@ -1,6 +1,6 @@
-// The token strip as an attention view: the tint of a token is how much the head in focus reads of it at the destination,
-// the bar below is its contribution. It only sets styles and attributes of existing elements, because it follows every
-// hover.
+// The token strip as an attention view: the tint of a token is how much the head in focus reads of it at the
+// destination, the bar below is its contribution. It only sets styles and attributes of existing elements, because it
+// follows every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
@@ -42,11 +42,14 @@ export function paintStrip(
       option.dataset["attention"] = weight.toFixed(4);
       option.setAttribute(
         "aria-description",
-        `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
+        `${found.head}: attention ` +
+          `${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
       );
       const share = most > 0 ? Math.abs(added) / most : 0;
       const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
-      option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
+      option.style.cssText =
+        `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}` +
+        `px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
     }
   });
   // Dims the strip while another head's reading is loading, but only if that takes longer than a moment.

@@ -40,7 +40,11 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
       : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
     const it = count === 1 ? "it" : "them";
     render(
-      html`${blind || count === 0 ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
+      html`${
+        blind || count === 0
+          ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text")
+          : nothing
+      }
       ${
         count > 0
           ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding"

@@ -1,5 +1,5 @@
-// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls both ways in its
-// own box, and only visible cells are in the page. One cell is active; the arrow keys move it.
+// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls both ways in
+// its own box, and only visible cells are in the page. One cell is active; the arrow keys move it.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../../base/format";
@@ -106,8 +106,8 @@ export function mountLensGrid(
     },
     { signal },
   );
-  // At first the grid is scrolled to the deepest points. The destination's column stays visible when the destination, the
-  // prompt or the width changes.
+  // At first the grid is scrolled to the deepest points. The destination's column stays visible when the destination,
+  // the prompt or the width changes.
   watch(signal, () => {
     void [shape.value, width.value, wide.value, store.prompt.value, store.source.value];
     const read = store.destination.value ?? positions.value - 1;
@@ -147,7 +147,9 @@ export function mountLensGrid(
       const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "loading", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on}
           aria-label=${attributes.name}
-        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
+        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${
+          attributes.rank === 1 ? "rs-first" : ""
+        }" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
         style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span></div>`;
     };
     render(
@@ -157,7 +159,9 @@ export function mountLensGrid(
             columns,
             (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}"
                 style="left:${NAMES + column * x}px;width:${x}px"
-            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenName(column)}</span></div>`,
+            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${
+              store.tokens.value[column]?.padding ? "rs-padding" : ""
+            }"><span>${store.tokenName(column)}</span></div>`,
           )}
         </div>
         ${each(

@@ -27,10 +27,14 @@ export function mountReading(parent: HTMLElement, store: Store, signal: AbortSig
       isAnswer: boolean,
     ): unknown => html`<li class=${isAnswer ? "rs-answer" : ""}>
       <small>${place}</small><bdi class="rs-name">${text}</bdi><span class="rs-track"><i
-          style="width:${100 * Math.max(0, Math.min(1, p))}%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
+          style="width:${
+            100 * Math.max(0, Math.min(1, p))
+          }%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
     render(
       html`<h4><span>${point} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
-        <ol>${cell.tokens.slice(0, LISTED).map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, ranked && cell.rank === i + 1))}
+        <ol>${cell.tokens
+          .slice(0, LISTED)
+          .map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, ranked && cell.rank === i + 1))}
         ${ranked && cell.rank > cell.tokens.length ? line(answer, cell.answer, cell.rank, true) : nothing}</ol>`,
       parent,
     );

@@ -1,5 +1,5 @@
-// The cells of the token lens, requested in tiles of a few points and some positions. Only visible tiles are requested, a
-// few at a time, the deepest first; a tile that is scrolled out of view before its turn is not requested.
+// The cells of the token lens, requested in tiles of a few points and some positions. Only visible tiles are requested,
+// a few at a time, the deepest first; a tile that is scrolled out of view before its turn is not requested.
 import { signal as state, untracked } from "@preact/signals-core";
 import { Lru } from "../../base/lru";
 import { isOutdated } from "../../state/loader";
@@ -110,7 +110,9 @@ export class LensTiles {
   }
 }
 
-/** The id of a cell's tile. It has the number of points, so that tiles with and without mid points are kept separately. */
+/**
+ * The id of a cell's tile. It has the number of points, so that tiles with and without mid points are kept separately.
+ */
 function name(points: string[], row: number, column: number): string {
   return `${points.length} ${Math.floor(row / TALL)} ${Math.floor(column / WIDE)}`;
 }

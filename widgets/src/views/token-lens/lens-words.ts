@@ -39,6 +39,7 @@ export function cellSentence(store: Store, cell: LensCell, point: string, positi
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   return [
-    `If it stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ${position}), the model would say ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
+    `If it stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ` +
+      `${position}), the model would say ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
   ];
 }

@@ -87,7 +87,9 @@ export function mountTokenLens(
     const answer = answerName(store);
     const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MARKED}.`;
     return {
-      words: `The likeliest next token if the model stopped at this point ↓, at each position →; the norm is recomputed there.${marks}${mean}`,
+      words:
+        "The likeliest next token if the model stopped at this point ↓, at each position →; the norm is " +
+        `recomputed there.${marks}${mean}`,
       notes: tiles.notes,
     };
   });
@@ -98,7 +100,9 @@ export function mountTokenLens(
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
           ${[false, true].map(
             (on) => html`<button type="button" aria-pressed=${mid.value === on}
-                title=${on ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"}
+                title=${
+                  on ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
+                }
             @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`,
           )}
         </div>`,

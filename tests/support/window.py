@@ -21,18 +21,13 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("browser", "kernel")]
-
-import nursery as nursery_program
-from beside import value
-from server import add_kernel, end, environment_in, write_notebook
+from tests.support import nursery as nursery_program
+from tests.support.beside import value
+from tests.support.server import add_kernel, end, environment_in, write_notebook
 
 T = TypeVar("T")
 STARTING = 120.0  # seconds
 FOLLOWS = 20_000  # milliseconds; the machine may be busy, the gesture is not
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
 SETTINGS = {
     "workbench.startupEditor": "none",

@@ -1,6 +1,6 @@
 """Selections, and what is asked of them by `export/view_requests.py`: the views' own questions are held to the same.
 
-`python tests/python/view_cases.py` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
+`python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import tiny
 import torch
 from accelerate import Accelerator
 
 import residscope
+from tests.support import tiny
 
 COUNT = 5  # odd: the processes' shares differ
 ANSWERS = ("w5", "w6")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from playwright.sync_api import Locator
 
+from residscope.demo import demo_model_folder
+
 FOLLOWS = 15_000  # milliseconds; the machine may be busy, the gesture is not
 
-TINY = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / "python")!r})
-import tiny, torch
+TINY = """
+from tests.support import tiny
+import torch
 model = tiny.boot("llama")
 tokens, logits, cache = tiny.run(model)
 """
+
+REAL = f"""
+from transformer_lens.model_bridge import TransformerBridge
+model = TransformerBridge.boot_transformers({str(demo_model_folder())!r})
+tokens = model.to_tokens([
+    "When John and Mary went to the shops, John gave the bag to",
+    "When Tom and James went to the park, James gave the ball to",
+])
+logits, cache = model.run_with_cache(tokens)
+runs = {{"clean": cache}}
+"""
+"""What a researcher has run, without a word of Residscope."""
 
 TOP = "logits[:, -1].topk(2)"  # the model's own two top predictions
 DIFFERENCE = f"{TOP}.values.diff().neg().mean().item()"
@@ -37,6 +50,23 @@ OURS = (
 )
 SUBSHELLS = "get_ipython().kernel.shell_channel_thread.manager.list_subshell()"
 HELD = f"[len({OURS}), len({SUBSHELLS}), __import__('threading').active_count()]"
+
+
+# How much of an element is inside the window and inside every ancestor that cuts it off, 0 to 1.
+SEEN = """node => {
+    const box = node.getBoundingClientRect();
+    let { left, top, right, bottom } = box;
+    const cut = (l, t, r, b) => {
+        [left, top, right, bottom] = [Math.max(left, l), Math.max(top, t), Math.min(right, r), Math.min(bottom, b)];
+    };
+    cut(0, 0, innerWidth, innerHeight);
+    for (let over = node.parentElement; over && over !== document.body; over = over.parentElement) {
+        if (getComputedStyle(over).overflow === "visible") continue;
+        const { left: l, top: t, right: r, bottom: b } = over.getBoundingClientRect();
+        cut(l, t, r, b);
+    }
+    return Math.max(0, right - left) * Math.max(0, bottom - top) / (box.width * box.height);
+}"""
 
 
 def standing(view: Locator) -> Locator:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nursery as nursery_program
 import platformdirs
+
+from tests.support import nursery as nursery_program
 
 STARTING = 120.0  # seconds; a first start on a small machine compiles a great deal
 

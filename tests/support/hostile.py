@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import tiny
 import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
+
+from tests.support import tiny
 
 CALL = "window.hacked=true"
 TOKENS = [

@@ -11,9 +11,20 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from playwright.sync_api import Locator, Page, expect
-from server import Server, write_notebook
+
+from tests.support.server import Server, write_notebook
 
 T = TypeVar("T")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
 MODEL = 300_000.0  # milliseconds; importing TransformerLens and loading the demo model included
 
 

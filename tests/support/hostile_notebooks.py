@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,9 +17,7 @@ import numpy as np
 
 import residscope
 from residscope.export.snapshot import opening
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-import tiny
+from tests.support import tiny
 
 MIME = "application/vnd.residscope.panel+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Locator, expect, sync_playwright
-from window import FLAGS, FOLLOWS, Code, CodeServer, kernels
 
-from sidebar import cell, cells  # isort: skip (found by the one before)
+from tests.support.lab import CHROMIUM_FLAGS
+from tests.support.sidebar import cell, cells
+from tests.support.window import FOLLOWS, Code, CodeServer, kernels
 
 PICTURES = Path(__file__).resolve().parents[2] / "widgets" / "pictures"
 VSIX = Path(os.environ["RESIDSCOPE_VSIX"])
@@ -54,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, kernels(Path(folder)) as environment:
         extensions = (VSIX / "stand-in.vsix", VSIX / "residscope.vsix")
         with CodeServer.started(Path(folder) / "code", environment, *extensions) as server, sync_playwright() as tool:
-            browser = tool.chromium.launch(executable_path=os.environ["RESIDSCOPE_CHROMIUM"], args=FLAGS)
+            browser = tool.chromium.launch(executable_path=os.environ["RESIDSCOPE_CHROMIUM"], args=CHROMIUM_FLAGS)
             page = browser.new_context(viewport={"width": 1500, "height": 1000}, reduced_motion="reduce").new_page()
             _show(Code(page, server))
             browser.close()

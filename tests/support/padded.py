@@ -9,13 +9,13 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-import tiny
 import torch
 from tokenizers import models
 
 import residscope
 from residscope.cache.positions import last
 from residscope.cache.view import CacheView
+from tests.support import tiny
 
 PROMPTS = [[5, 6, 7, 5, 6], [9, 10, 9], [11, 12, 11, 12]]
 BY_ONE = [[5, 6, 7, 5, 6], [9, 10, 9, 10], [11, 12, 11, 12]]
