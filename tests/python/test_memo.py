@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import weakref
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -209,6 +211,38 @@ def test_a_store_is_bounded_and_forgets_the_longest_unused():
     store.drop("a")
     assert store.get(("a", 1)) is None
     assert len(store) == 2
+
+
+def test_what_is_dropped_between_any_two_lines_leaves_the_store_right():
+    for line in range(1, 100):
+        store = Store(3_000)
+        for number in range(3):
+            store.put(("a", number), number, 1_000)
+        left = line
+
+        def trace(frame: FrameType, event: str, _: object, store: Store = store) -> Any:
+            nonlocal left
+            if frame.f_code.co_name not in ("put", "_pop"):
+                return None
+            left -= event == "line"
+            if left == 0:
+                sys.settrace(None)
+                store.drop("a")
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            store.put(("a", 3), 3, 1_000)
+        finally:
+            sys.settrace(before)
+        if left > 0:
+            break
+        for number in range(4):
+            store.put(("b", number), number, 1_000)
+        assert [store.get(("b", number)) for number in range(4)] == [None, 1, 2, 3], line
+        assert len(store) == 3, line
+    assert 10 < line < 99
 
 
 def test_keys_tell_questions_apart():

@@ -1,7 +1,7 @@
 import { signal as state } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { everything } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { Store } from "../src/state/store";
@@ -294,7 +294,7 @@ describe("the attention tab", () => {
   );
 
   it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
-    const { root, model, settled } = await open({ heads: [] }, fakeKernel(SHAPE), () => 15);
+    const { root, model, settled } = await open({ heads: [] }, recordedKernel(), () => 15);
     await settled();
     model.asked.length = 0;
     const way = ["L0H1", "L1H0", "L2H1"];
@@ -311,7 +311,7 @@ describe("the attention tab", () => {
   });
 
   it("keeps the last picture until that of another weighting is there", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let wait = 0;
     const { root, settled, model } = await open(
       { heads: ["L0H0"] },
@@ -345,7 +345,7 @@ describe("the attention tab", () => {
   it.each(["matrix", "text", "all"] as const)(
     "shows no head's picture, and no prompt's, for one that is refused: %s",
     async (presentation) => {
-      const honest = fakeKernel(SHAPE);
+      const honest = recordedKernel();
       let refused: (ask: { layer: number | null; prompt?: number | null }) => boolean = ({ layer }) => layer === 1;
       const { root, model, settled } = await open({ presentation }, (ask) =>
         ask.kind === "attention" && refused(ask)
@@ -406,7 +406,7 @@ describe("the attention tab", () => {
 
   it("shows tokens as text, cut where they are endless", async () => {
     const hostile = ["<img src=x onerror=alert(1)>", "שלום", "🙂", "\n", "y".repeat(10_000), "</span><b>"];
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const kernel: Kernel = (ask) =>
       ask.kind === "tokens" ? { reply: { kind: "tokens", tokens: hostile.map((t) => ({ text: t })) } } : honest(ask);
     for (const presentation of ["matrix", "text"] as const) {

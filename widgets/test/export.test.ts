@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { everything } from "../src/draw/plane";
 import { csv, shortest } from "../src/export/csv";
 import type { Picture, Setting } from "../src/export/pictures";
@@ -354,7 +354,7 @@ describe("the menu", () => {
   });
 
   it.each([
-    ["positions", "Positions", ["component", "position", "token", "value"], 7 * SHAPE.positions, { prompt: 0 }],
+    ["positions", "Positions", ["component", "position", "token", "value"], 8 * SHAPE.positions, { prompt: 0 }],
     [
       "token-lens",
       "Token lens",
@@ -419,7 +419,7 @@ describe("the menu", () => {
   });
 
   it("saves no earlier selection's figures under a new one's caption", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const { root, press, said, saved, menu, model } = await opened((ask) =>
       "prompt" in ask && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep hook_z." } } : honest(ask),
     );
@@ -436,7 +436,7 @@ describe("the menu", () => {
   });
 
   it("stops a page that takes long, and says that there is none", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let rounds = 0;
     const { menu, said, saved, model } = await opened((ask) =>
       ask.kind === "page" && rounds++ < 500
@@ -452,7 +452,7 @@ describe("the menu", () => {
   });
 
   it("says a refusal in the kernel's words", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const { press, said } = await opened((ask) =>
       ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask),
     );

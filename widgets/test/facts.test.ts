@@ -1,13 +1,13 @@
 // What the panel says about its figures: the badge, its notes, and what a cache does not hold.
 import { describe, expect, it } from "vitest";
-import { fakeKernel, type Options } from "../dev/fake-kernel";
+import { type Options, recordedKernel } from "../dev/recorded-kernel";
 import type { Traits } from "../src/entry/anywidget";
 import { explanation } from "../src/views/header/badge-words";
 import { entries, rowSum } from "../src/views/header/ledger";
 import type { AttributionReply } from "../src/wire/protocol.gen";
-import { all, names, open, SHAPE, text } from "./open";
+import { all, names, open, text } from "./open";
 
-const over = (options: Options) => open({}, fakeKernel(SHAPE, options));
+const over = (options: Options) => open({}, recordedKernel(options));
 const reply = (given: Partial<AttributionReply> = {}): AttributionReply => ({
   kind: "attribute",
   by: "head",
@@ -104,7 +104,7 @@ describe("a cache that Python describes otherwise", () => {
   it("is asked again for all that is in view, at the prompts’ new ends", async () => {
     const { model, settled } = await open({ prompt: null, position: 5 });
     await settled();
-    const described = fakeKernel(SHAPE)({ kind: "describe" }) as { reply: NonNullable<Traits["facts"]> };
+    const described = recordedKernel()({ kind: "describe" }) as { reply: NonNullable<Traits["facts"]> };
     const before = model.asked.length;
     model.state.position = "last";
     model.set("facts", { ...described.reply, last: [5, 3] });

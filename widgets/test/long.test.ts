@@ -1,6 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { downSampled } from "../dev/down-sampled";
-import { fakeKernel } from "../dev/fake-kernel";
+import { downSampled, enlargedKernel } from "../dev/enlarged-kernel";
 import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "../src/draw/plane";
 import type { Traits } from "../src/entry/anywidget";
 import { settingOf, shownPictures } from "../src/export/shown-pictures";
@@ -95,7 +94,7 @@ it("labels thin out, and the marked ones stay", () => {
 
 describe("a long prompt", { timeout: 20_000 }, () => {
   const opened = async (traits: Partial<Traits> = {}) => {
-    const asked = await open({ heads: ["L0H0"], ...traits }, fakeKernel(SHAPE));
+    const asked = await open({ heads: ["L0H0"], ...traits }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(asked.root.dataset["state"]).toBe("ready"), 10_000);
     const card = asked.root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]');
     const matrix = card?.querySelector<HTMLElement>(".rs-matrix") ?? null;

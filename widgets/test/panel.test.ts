@@ -1,8 +1,8 @@
 import { describe, expect, it, vi } from "vitest";
-import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { demoTarget, recordedKernel } from "../dev/recorded-kernel";
 import { type Attribution, Store } from "../src/state/store";
-import { all, key, names, open, SHAPE, text } from "./open";
+import { all, key, names, open, text } from "./open";
 
 describe("panel", () => {
   it("draws what the kernel says, names every head, and adds up", async () => {
@@ -24,7 +24,7 @@ describe("panel", () => {
   ])(
     "writes figures of up to %s to the digits that they need, and nothing without a sign",
     async (largest, most, least) => {
-      const plain = fakeKernel(SHAPE);
+      const plain = recordedKernel();
       const { root, settled } = await open({ heads: ["L0H0", "L0H1"] }, (ask) => {
         const answer = plain(ask);
         const [rows] = "reply" in answer && ask.kind === "attribute" ? (answer.buffers ?? []) : [];
@@ -57,7 +57,7 @@ describe("panel", () => {
 
   it("shows tokens as text, whatever they contain", async () => {
     const hostile = "<img src=x onerror=alert(1)>";
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const kernel: Kernel = (ask) => {
       if (ask.kind === "tokens")
         return { reply: { kind: "tokens", tokens: Array.from({ length: 6 }, () => ({ text: hostile })) } };
@@ -109,7 +109,7 @@ describe("panel", () => {
   });
 
   it("says how many tokens were treated as padding, and one click counts them as real, and back", async () => {
-    const plain = fakeKernel(SHAPE);
+    const plain = recordedKernel();
     const { root, model, settled } = await open({}, (ask) => {
       const answer = plain(ask);
       if ("reply" in answer && answer.reply.kind === "describe")
@@ -248,7 +248,7 @@ describe("panel", () => {
 
   it("takes a variable of the notebook as the whole target, and says what was read otherwise, or refused", async () => {
     const listed = ["names", "prompts", "direction", "<b>x", "y1", "y2"].map((name) => ({ name, words: "2 tokens" }));
-    const { root, model, settled } = await open({}, fakeKernel(SHAPE, { variables: listed }));
+    const { root, model, settled } = await open({}, recordedKernel({ variables: listed }));
     await settled();
     const rows = (): string[] => all(root, '[role="group"] .rs-option').map(text);
     const open_ = async (): Promise<HTMLInputElement> => {
@@ -289,7 +289,7 @@ describe("panel", () => {
   });
 
   it("says why each view cannot be drawn in that view’s own place, and never over the controls", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let refuse = false;
     const { root, model, settled } = await open({}, (ask) =>
       refuse && ask.kind === "attribute"
@@ -319,7 +319,7 @@ describe("panel", () => {
   });
 
   it("says that it waits when the kernel is silent", async () => {
-    const { root } = await open({}, fakeKernel(SHAPE), () => Infinity);
+    const { root } = await open({}, recordedKernel(), () => Infinity);
     expect(root.dataset["state"]).toBe("loading");
     await vi.waitFor(() => expect(root.textContent).toContain("Waiting for the kernel"), 3000);
   });

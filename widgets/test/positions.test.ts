@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { quoted, visible } from "../src/base/format";
 import { rowTicks, written } from "../src/views/positions/position-labels";
 import { all, key, open, text } from "./open";
@@ -9,32 +9,29 @@ const button = (root: HTMLElement, name: string): HTMLElement | undefined =>
   all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
 
 describe("position map", () => {
-  it(
-    "asks nothing until it is in sight; then the cells are read one by one, and a column sets the " + "destination",
-    async () => {
-      const { root, model, settled } = await open();
-      await settled();
-      const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
-      expect(asked()).toBe(0);
-      root.querySelector<HTMLElement>('[data-tab="positions"]')?.click();
-      await settled();
-      expect(asked()).toBe(1);
-      expect(field(root)?.getAttribute("aria-label")).toContain("6 components at 6 positions");
-      key(field(root), "ArrowDown"); // starts at the destination
-      key(field(root), "ArrowDown");
-      key(field(root), "ArrowLeft");
-      expect(text(root.querySelector(".rs-sentence"))).toMatch(
-        /^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
-      );
-      key(field(root), "PageUp");
-      key(field(root), "ArrowUp");
-      expect(text(root.querySelector(".rs-sentence"))).toMatch(
-        /^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/,
-      );
-      key(field(root), "Enter");
-      expect(model.state.position).toBe(4);
-    },
-  );
+  it("asks nothing until it is in sight; its cells can be read; a column sets the destination", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
+    expect(asked()).toBe(0);
+    root.querySelector<HTMLElement>('[data-tab="positions"]')?.click();
+    await settled();
+    expect(asked()).toBe(1);
+    expect(field(root)?.getAttribute("aria-label")).toContain("7 components at 6 positions");
+    key(field(root), "ArrowDown"); // starts at the destination
+    key(field(root), "ArrowDown");
+    key(field(root), "ArrowLeft");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^0_attn_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
+    );
+    key(field(root), "PageUp");
+    key(field(root), "ArrowUp");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(
+      /^The model’s own logit difference at “·Mary” \(position 4\): \+\d\.\d+$/,
+    );
+    key(field(root), "Enter");
+    expect(model.state.position).toBe(4);
+  });
 
   it("lists the pinned heads first, then the ranking's, and pins by their names", async () => {
     const { root, model, settled } = await open({ tab: "positions", heads: ["L1H1"] });
@@ -59,7 +56,7 @@ describe("position map", () => {
   });
 
   it("says a refusal in its own place", async () => {
-    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const honest = recordedKernel();
     const { root, settled } = await open({ tab: "positions" }, (ask) =>
       ask.kind === "positions" ? { failure: { code: "missing", message: "Keep `hook_mlp_out`." } } : honest(ask),
     );

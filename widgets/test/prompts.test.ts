@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
+import { enlargedKernel } from "../dev/enlarged-kernel";
 import type { Kernel } from "../dev/fake-model";
 import { promptSpreadOf } from "../src/views/prompts/prompt-spread";
 import { textOf } from "../src/views/prompts/prompt-texts";
@@ -16,7 +16,7 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
 
 describe("spread over prompts", () => {
   it("is no view of one prompt: then the first tab stands there, and can be reached", async () => {
-    const { root, model, settled } = await open({ tab: "prompts" }, fakeKernel({ ...SHAPE, prompts: 1 }));
+    const { root, model, settled } = await open({ tab: "prompts" }, enlargedKernel({ ...SHAPE, prompts: 1 }));
     await settled();
     expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual([
       "attention",
@@ -25,7 +25,7 @@ describe("spread over prompts", () => {
   });
 
   it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
-    const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
+    const { root, model } = await open({ prompt: null, tab: "prompts" }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     expect(rows(root).map((row) => row.prompt)).toEqual(Array.from({ length: 14 }, (_, i) => i));
     expect(text(root.querySelector(".rs-prompts .rs-caption"))).toContain("The logit difference of each prompt");
@@ -42,7 +42,7 @@ describe("spread over prompts", () => {
   }, 20_000);
 
   it("shows the head in focus; Enter opens a prompt, the list stays, and again goes back to the mean", async () => {
-    const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
+    const { root, model } = await open({ prompt: null, tab: "prompts" }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     root.querySelector('.rs-cell[data-head="L1H1"]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(text(root.querySelector(".rs-prompts .rs-caption"))).toMatch(/^What L1H1 adds/);
@@ -63,7 +63,7 @@ describe("spread over prompts", () => {
   }, 20_000);
 
   it("says so where there are too many prompts to send, and asks nothing while it is out of sight", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = enlargedKernel(SHAPE);
     const short: Kernel = (ask) => {
       const outcome = honest(ask);
       if ("failure" in outcome || outcome.reply.kind !== "attribute") return outcome;

@@ -1,24 +1,25 @@
 import { signal as state } from "@preact/signals-core";
 import { afterEach, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
 import { FakeLink, ROW } from "../dev/fake-link";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { Caches } from "../src/hosts/caches";
 import type { Place } from "../src/hosts/kernels";
 import type { Pictures } from "../src/hosts/last-picture";
 import type { LinkState } from "../src/hosts/link";
-import { type Opened, Sidebar } from "../src/hosts/sidebar";
+import type { Opened } from "../src/hosts/opened";
+import { Sidebar } from "../src/hosts/sidebar";
 import { mountView } from "../src/hosts/view";
 import type { Snapshot } from "../src/snapshot/snapshot";
 import { asSelection, fitting } from "../src/state/selection";
 import type { CacheRow, Question } from "../src/wire/protocol.gen";
-import { all, SHAPE, text } from "./open";
+import { all, text } from "./open";
 
 let end = new AbortController();
 afterEach(() => end.abort());
 
 function open(remembered: Opened | null = null, pictures?: Pictures, standing?: LinkState) {
   end = new AbortController();
-  const link = new FakeLink(fakeKernel(SHAPE));
+  const link = new FakeLink(recordedKernel());
   if (standing) link.state.value = standing;
   const caches = new Caches(link, end.signal);
   const kept: Opened[] = [];
@@ -161,7 +162,7 @@ it("claims nothing of a kernel that answers again, and was not asked yet what it
 
 it("says in a place of its own that its kernel has no cache of this name, and which it has", async () => {
   end = new AbortController();
-  const link = new FakeLink(fakeKernel(SHAPE));
+  const link = new FakeLink(recordedKernel());
   link.caches = [{ ...ROW, names: ["second"] }];
   const { signal } = end;
   mountView(document.body, new Caches(link, signal), { path: "a.ipynb", name: "cache", selection: null }, signal);

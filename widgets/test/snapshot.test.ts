@@ -1,6 +1,6 @@
 // A panel's picture as plain data, and the views over it.
 import { describe, expect, it, vi } from "vitest";
-import { demoTarget } from "../dev/fake-kernel";
+import { demoTarget } from "../dev/recorded-kernel";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
 import { keyOf, type Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
@@ -160,7 +160,7 @@ describe("a record", () => {
     box.innerHTML = summaryOf(snapshot);
     expect(box.querySelector("img")).toBeNull();
     expect(text(box)).toContain(
-      "<img src=x onerror=alert(1)> · made-up logit difference (·Mary minus ·John) of prompt 0:",
+      "<img src=x onerror=alert(1)> · native logit difference (·Mary minus ·John) of prompt 0:",
     );
     expect(text(box)).toMatch(/Strongest heads: L\dH\d [+−]/);
   });

@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
+import { enlargedKernel } from "../dev/enlarged-kernel";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../src/draw/colours";
 import { inkOn, luminance } from "../src/draw/ink";
 import { extent, tilesIn } from "../src/views/token-lens/lens-tiles";
@@ -14,7 +15,7 @@ const tiles = (asked: { ask: Ask }[]): Tile[] => asked.flatMap(({ ask }) => (ask
 
 describe("token lens", () => {
   it("asks for what is in view only, the last layers first, and more when it is scrolled to", async () => {
-    const { root, model } = await open({ tab: "token-lens" }, fakeKernel(LARGE));
+    const { root, model } = await open({ tab: "token-lens" }, enlargedKernel(LARGE));
     await vi.waitFor(() => {
       expect(all(root, ".rs-lens-cell").length).toBeGreaterThan(0);
       expect(all(root, ".rs-lens-cell").filter((cell) => text(cell) === "")).toHaveLength(0);
@@ -60,7 +61,7 @@ describe("token lens", () => {
   );
 
   it("is there again at once when one goes back from a prompt that was refused", async () => {
-    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const honest = recordedKernel();
     const { root, model, settled } = await open({ tab: "token-lens" }, (ask) =>
       ask.kind === "token-lens" && ask.prompt === 1
         ? { failure: { code: "missing", message: "Keep it." } }
@@ -75,7 +76,7 @@ describe("token lens", () => {
   });
 
   it("has no rank where the target is a direction, and shows tokens as text", async () => {
-    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const honest = recordedKernel();
     const { root, settled } = await open(
       { tab: "token-lens", wire_target: { contrasts: [], direction: "d1" } },
       (ask) => {

@@ -7,10 +7,9 @@ import { PathExt } from "@jupyterlab/coreutils";
 import type { INotebookTracker } from "@jupyterlab/notebook";
 import type { Session } from "@jupyterlab/services";
 import type { Widget } from "@lumino/widgets";
-import { Caches, child, type Place, type Places, signal as state } from "@residscope/widgets";
+import { Caches, child, listen, type Place, type Places, signal as state } from "@residscope/widgets";
 
 import { KernelLink } from "./link";
-import { listen } from "./listen";
 
 const NO_KERNEL = "This notebook has no kernel. Start one, and its caches are listed here.";
 const NOT_RUNNING = "The kernel has ended. Open the notebook again and run its cells.";
@@ -44,8 +43,8 @@ export class JupyterPlaces implements Places {
       tracker.forEach((widget: Widget & { sessionContext: ISessionContext }) => this.#enter(widget.sessionContext));
       // The trackers have different widgets, but only their sessions are used here.
       const { widgetAdded, currentChanged } = tracker as INotebookTracker;
-      listen(widgetAdded, (_, widget) => this.#enter(widget.sessionContext), signal);
-      listen(currentChanged, (_, widget) => widget && this.#focus(widget.sessionContext), signal);
+      listen(widgetAdded, (widget) => this.#enter(widget.sessionContext), signal);
+      listen(currentChanged, (widget) => widget && this.#focus(widget.sessionContext), signal);
       if (tracker.currentWidget) this.#focus(tracker.currentWidget.sessionContext);
     }
     // The notebook or console that had the focus last; a text file or one of our views changes nothing.
@@ -126,7 +125,7 @@ export class JupyterPlaces implements Places {
     void context.ready.then(connect);
     listen(
       context.propertyChanged,
-      (_, what) => {
+      (what) => {
         if (what !== "path" || context.path === path) return;
         const from = path;
         path = context.path;

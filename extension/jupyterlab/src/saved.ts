@@ -13,6 +13,7 @@ import {
   type Checked,
   checkSnapshot,
   child,
+  listen,
   mountSnapshot,
   SNAPSHOT_EVENT,
   type Snapshot,
@@ -20,8 +21,6 @@ import {
   summaryOf,
   wordsOf,
 } from "@residscope/widgets";
-
-import { listen } from "./listen";
 
 const MIME = "application/vnd.residscope.panel+json";
 const WIDGET_VIEW = "application/vnd.jupyter.widget-view+json";

@@ -2,8 +2,8 @@
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISettingRegistry } from "@jupyterlab/settingregistry";
+import { listen } from "@residscope/widgets";
 
-import { listen } from "./listen";
 import type { JupyterPlaces } from "./places";
 import type { SidebarWidget } from "./widgets";
 

@@ -7,9 +7,9 @@ import { INotebookTracker } from "@jupyterlab/notebook";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { IStateDB } from "@jupyterlab/statedb";
 import { UUID } from "@lumino/coreutils";
-import { child, type Inspection, type Opened, untracked, watch } from "@residscope/widgets";
+import { asOpened, child, type Inspection, type Opened, untracked, watch } from "@residscope/widgets";
 
-import { asArgs, fromArgs, Memory } from "./memory";
+import { asArgs, memoryIn } from "./memory";
 import { JupyterPlaces } from "./places";
 import { DEFAULTS, follow } from "./settings";
 import { SidebarWidget, ViewWidget } from "./widgets";
@@ -52,7 +52,7 @@ function activate(
   registry: ISettingRegistry | null,
   stateDB: IStateDB | null,
 ): void {
-  const memory = new Memory(stateDB);
+  const { memory, loaded } = memoryIn(stateDB);
   const life = new AbortController();
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
   const places = new JupyterPlaces(
@@ -82,7 +82,10 @@ function activate(
   const sidebar = new SidebarWidget({
     places,
     caches: (path) => places.caches(path),
-    remembered: (path) => memory.get(path),
+    remembered: async (path) => {
+      await loaded;
+      return memory.get(path);
+    },
     remember: (opened) => memory.set(opened),
     onLeave: (path) => tidy(path),
     ...(labShell ? { enlarge: (opened: Opened) => void app.commands.execute(CommandIDs.open, asArgs(opened)) } : {}),
@@ -122,7 +125,7 @@ function activate(
     },
     isEnabled: (args) => labShell !== null && (typeof args.name === "string" || sidebar.sidebar.inspection !== null),
     execute: (args) => {
-      const opened = fromArgs(args);
+      const opened = asOpened(args);
       if (!opened) return void sidebar.sidebar.enlarge();
       const id = typeof args.id === "string" ? args.id : `residscope-view-${UUID.uuid4()}`;
       const view = new ViewWidget(places.caches(opened.path), opened, id);

@@ -1,11 +1,10 @@
 // The page: the sidebar, or one view in an editor tab.
 import {
-  asSelection,
+  asOpened,
   Caches,
   child,
   type Inspection,
   mountView,
-  type Opened,
   type Place,
   Sidebar,
   saveWith,
@@ -35,9 +34,6 @@ function cachesOf(path: string): Caches {
   return made;
 }
 
-/** A restored view with its selection checked, because another version may have stored it. */
-const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
-
 function handleCommands(
   inspection: () => Inspection | null,
   more: Partial<Record<Command, (name: string | null) => void>>,
@@ -59,7 +55,7 @@ host.hear("places", (message) => {
 
 host.hear("sidebar", ({ remembered }) => {
   document.body.classList.add("rs-in-sidebar");
-  const before = new Map(remembered.map((opened) => [opened.path, checked(opened)]));
+  const before = new Map(remembered.map((opened) => [opened.path, opened]));
   const sidebar = new Sidebar(
     root,
     {
@@ -97,13 +93,13 @@ let firstPath: string | null = null;
 host.hear("view", ({ opened: first }) => {
   // VS Code may create the page again (in a new window), or the notebook may have been renamed: the view keeps its
   // selection.
-  const kept = host.kept as Partial<Opened> | undefined;
+  const kept = asOpened(host.kept);
   const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === firstPath);
-  const opened = isSame ? { ...first, selection: kept.selection ?? null } : first;
+  const opened = isSame ? { ...first, selection: kept.selection } : first;
   firstPath = first.path;
   view.abort();
   const { signal } = (view = child(life.signal));
-  const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal, pictures);
+  const inspection = mountView(root, cachesOf(opened.path), opened, signal, pictures);
   watch(signal, () => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));

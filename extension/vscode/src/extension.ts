@@ -1,7 +1,6 @@
 /** Residscope in VS Code: the sidebar in the activity bar, views in editor tabs, and the commands. */
 
-import type { Opened } from "@residscope/widgets";
-import { shown } from "@residscope/widgets/node";
+import { listen, type Opened, shown } from "@residscope/widgets/node";
 import {
   commands,
   type ExtensionContext,
@@ -15,8 +14,7 @@ import {
 } from "vscode";
 
 import { Hub } from "./hub";
-import { listen } from "./listen";
-import { asOpened, Memory } from "./memory";
+import { asOpened, memoryIn } from "./memory";
 import type { Command, ToPage } from "./messages";
 import { nameOf } from "./notebooks";
 import { Page } from "./page";
@@ -30,7 +28,7 @@ export function activate(context: ExtensionContext): void {
   const assets = Uri.joinPath(context.extensionUri, "dist");
   const icon = Uri.joinPath(context.extensionUri, "media", "icon.png");
   const pictures = new Pictures(Uri.joinPath(context.storageUri ?? context.globalStorageUri, "pictures"));
-  const hub = new Hub(assets, new Memory(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
+  const hub = new Hub(assets, memoryIn(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
   /** The page that was used last; the command "next head" goes there. */
   let current: Page | null = null;
   let sidebar: Page | null = null;

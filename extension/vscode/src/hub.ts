@@ -1,11 +1,10 @@
 /** Connects pages and kernels: one connection for each notebook that pages show, and its messages to all these pages. */
 
-import type { Opened } from "@residscope/widgets";
+import type { Memory, Opened } from "@residscope/widgets/node";
 import { EventEmitter, Uri } from "vscode";
 
 import { Connection } from "./connection";
 import { standsInVsCode } from "./jupyter";
-import type { Memory } from "./memory";
 import type { ToPage } from "./messages";
 import { Notebooks } from "./notebooks";
 import type { Page } from "./page";

@@ -1,6 +1,7 @@
 /** The open notebooks, the focused one, and events when their cells start and end. */
 
 import type { Place } from "@residscope/widgets";
+import { listen } from "@residscope/widgets/node";
 import {
   type NotebookCell,
   type NotebookCellExecutionSummary,
@@ -9,8 +10,6 @@ import {
   window,
   workspace,
 } from "vscode";
-
-import { listen } from "./listen";
 
 const TYPES = new Set(["jupyter-notebook", "interactive"]);
 

@@ -2,10 +2,10 @@
 
 import { randomBytes } from "node:crypto";
 import { homedir } from "node:os";
+import { listen } from "@residscope/widgets/node";
 import { Uri, type Webview, window, workspace } from "vscode";
 
 import type { Hub } from "./hub";
-import { listen } from "./listen";
 import type { ToHost, ToPage } from "./messages";
 
 export class Page {

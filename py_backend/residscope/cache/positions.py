@@ -45,7 +45,7 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
         if position == "all":
             return None
         if position != "last":
-            raise ResidscopeError("position", f'`position="{position}"` is not a position: {_KNOWN}')
+            raise ResidscopeError("position", f'`position="{position}"` is not known: {_KNOWN}')
         wanted = last(view)
     else:
         wanted = _whole_numbers(position, view.batch)

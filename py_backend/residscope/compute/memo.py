@@ -21,7 +21,11 @@ _LEAST = 1_000
 
 
 class Store:
-    """Values by key. Above `limit` bytes, the least recently used ones are dropped."""
+    """Values by key. Above `limit` bytes, the least recently used ones are dropped.
+
+    This is not `cachetools.LRUCache`: garbage collection may drop a cache's entries between any two lines of `put`,
+    which leaves an `LRUCache` with a wrong size, or with keys in its order that are gone.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
@@ -51,7 +55,7 @@ class Store:
             self._kept[key] = value, size
             self._size += size
             while self._size > self._limit and self._kept:
-                self._pop(next(iter(self._kept)))
+                self._pop(next(iter(self._kept), ()))  # dropped since it was looked for: then nothing
 
     def drop(self, owner: Hashable) -> None:
         """Drop all values of one owner, which is the first item of their keys."""

@@ -121,7 +121,7 @@ def opened(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
         )
     if not isinstance(options, Mapping) or not set(options) <= set(_OPTIONS):
         known = ", ".join(f'"{name}"' for name in _OPTIONS)
-        raise ResidscopeError("items", f"The third element of an item is a dictionary with the options {known}.")
+        raise ResidscopeError("items", f"The third element of an item is a dictionary of options: {known}.")
     return item, answers, dict(options)
 
 

@@ -23,52 +23,46 @@ from residscope.many.processes import Processes, files_of_processes
 from residscope.many.result import AttributionSummary, ManyAttribution, result_of
 from residscope.terms import By, NormConvention
 
-if TYPE_CHECKING:
-    from residscope.attribution.result import Attribution
-
 Resume = str | PathLike[str] | ManyAttribution | AttributionSummary | None
 _NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")  # errors of options are the same for every item
 
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    from residscope.attribution.result import Attribution
+
+    class _Options(TypedDict, total=False):
+        """What may be given whatever is kept; its defaults are those of the function itself."""
+
+        by: By
+        position: Positions
+        norm: NormConvention
+        layers: int | Sequence[int] | None
+        heads: Any
+        model: Any
+        resume: Resume
+        on_error: Literal["raise", "skip"]
+        progress: bool
+        total: int | None
+        accelerator: Any
+        split: bool
+
 
 @overload
 def attribute_many(
     items: Iterable[Any] | Sequence[Any],
     answers: Any = None,
     *,
-    by: By = "head",
-    position: Positions = "last",
-    norm: NormConvention = "frozen",
-    layers: int | Sequence[int] | None = None,
-    heads: Any = None,
-    model: Any = None,
     keep: Literal["values"] = "values",
-    resume: Resume = None,
-    on_error: Literal["raise", "skip"] = "raise",
-    progress: bool = True,
-    total: int | None = None,
-    accelerator: Any = None,
-    split: bool = True,
+    **options: Unpack[_Options],
 ) -> ManyAttribution: ...
-
-
 @overload
 def attribute_many(
     items: Iterable[Any] | Sequence[Any],
     answers: Any = None,
     *,
-    by: By = "head",
-    position: Positions = "last",
-    norm: NormConvention = "frozen",
-    layers: int | Sequence[int] | None = None,
-    heads: Any = None,
-    model: Any = None,
     keep: Literal["summary"],
-    resume: Resume = None,
-    on_error: Literal["raise", "skip"] = "raise",
-    progress: bool = True,
-    total: int | None = None,
-    accelerator: Any = None,
-    split: bool = True,
+    **options: Unpack[_Options],
 ) -> AttributionSummary: ...
 
 
@@ -130,9 +124,9 @@ def attribute_many(
             before it as `.partial`.
     """
     if keep not in ("values", "summary"):
-        raise ResidscopeError("keep", f'`keep="{keep}"` is not valid: use "values" or "summary".')
+        raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
     if on_error not in ("raise", "skip"):
-        raise ResidscopeError("on-error", f'`on_error="{on_error}"` is not valid: use "raise" or "skip".')
+        raise ResidscopeError("on-error", f'`on_error="{on_error}"` is not known: use "raise" or "skip".')
     asked = question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep)
     source, processes = Items(items), Processes(accelerator)
     path = Path(fspath(resume)).expanduser() if isinstance(resume, str | PathLike) else None

@@ -156,7 +156,7 @@ def attention(
     """
     if not isinstance(weighting, str) or weighting not in MEANINGS:  # pyright: ignore[reportUnnecessaryIsInstance]
         known = ", ".join(f'"{name}"' for name in MEANINGS)
-        raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not a weighting: use {known}.')
+        raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')
     looked = seen(cache, model)
 
     def work() -> Attention:

@@ -1,5 +1,6 @@
 // How numbers, tokens and heads are written on screen.
 import { cut, isolated, sign } from "./legible";
+import { MARKS } from "./look.gen";
 
 // Numbers that are shown together (in a map, a ranking, a chart) have the same number of decimals: as many as the one
 // farthest from zero needs. `base/signed.py` does the same in Python; tests/texts/figures.json tests both.
@@ -58,8 +59,6 @@ export function vanishes(value: number, largest: number, more = 0): boolean {
 }
 
 export { cut };
-
-const MARKS: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
 
 /** A token for the screen: white space made visible, cut to a readable length, and safe next to other text. */
 export function visible(text: string): string {

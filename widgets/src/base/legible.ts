@@ -1,5 +1,6 @@
 // Makes text from outside (names, tokens, the kernel's sentences) safe to show: it cannot hide text, cover its
 // neighbours or reverse their direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
+import { MARKS } from "./look.gen";
 
 /** Characters that draw nothing, or change the direction of their neighbours. Some are needed: see `isNeeded`. */
 const UNSEEN =
@@ -112,11 +113,9 @@ export function fitted(sentence: string): string {
     .join("");
 }
 
-const ENDS: Record<string, string> = { "\n": "↵", "\r": "␍", "\t": "⇥" };
-
 /** A name for the screen: on one line, cut to a readable length, and safe next to other text. */
 export function shown(text: string, most = 60): string {
-  return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => ENDS[c] ?? c));
+  return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => MARKS[c] ?? c));
 }
 
 /** A name for a sentence, in backquotes: `ui/prose.ts` shows it as code. */

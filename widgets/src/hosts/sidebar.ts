@@ -13,13 +13,7 @@ import type { Caches } from "./caches";
 import { mountKernels, type Places } from "./kernels";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
-
-/** A view's notebook, cache and selection: enough to open it again. */
-export interface Opened {
-  path: string;
-  name: string;
-  selection: Selection | null;
-}
+import type { Opened } from "./opened";
 
 export interface SidebarHost {
   places: Places;

@@ -7,7 +7,7 @@ import { Inspection } from "./cache-view";
 import type { Caches } from "./caches";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
-import type { Opened } from "./sidebar";
+import type { Opened } from "./opened";
 
 export function mountView(
   parent: HTMLElement,

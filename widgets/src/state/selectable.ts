@@ -116,7 +116,7 @@ export const SELECTABLE = {
   /** What colours the head map; null is what each head adds. */
   score: wired("score"),
   tab: wired("tab"),
-  /** Whether what was taken for padding is left out, or counts as real. */
+  /** Whether what was treated as padding is left out, or counts as real. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait of it, and no host keeps it. */
   mapBy: { ...wired("by"), trait: null, kept: false as const },

@@ -12,6 +12,7 @@ import { limitOf } from "../draw/colours";
 import { holdOf } from "../state/held-scale";
 import type { Store } from "../state/store";
 import { mountTrouble } from "./caption";
+import { stepAlong } from "./roving";
 
 export interface Mark {
   name: string;
@@ -94,20 +95,12 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
         event.preventDefault();
         return choose(cursor.peek());
       }
-      const last = chart.marks.peek().length - 1;
+      const count = chart.marks.peek().length;
       const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
-      const from = cursor.peek() ?? (back ? last + 1 : -1);
-      const to = {
-        ArrowDown: from + 1,
-        ArrowRight: from + 1,
-        ArrowUp: from - 1,
-        ArrowLeft: from - 1,
-        Home: 0,
-        End: last,
-      }[event.key];
+      const to = stepAlong(event.key, cursor.peek() ?? (back ? count : -1), count);
       if (to === undefined) return;
       event.preventDefault();
-      select(Math.max(0, Math.min(last, to)));
+      select(to);
     },
     { signal },
   );

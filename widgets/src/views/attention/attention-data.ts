@@ -3,6 +3,7 @@
 // by cell when it is shown.
 
 import { untracked } from "@preact/signals-core";
+import { Lru } from "../../base/lru";
 import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
 import { attention } from "../../state/questions";
 import type { Store, Weighting } from "../../state/store";
@@ -40,13 +41,12 @@ export const READING = "reading";
 const LINES = 200;
 
 export class AttentionStore {
-  readonly #kept = new Map<string, Attention>();
-  readonly #lines = new Map<string, Maps>();
-  readonly #refused = new Map<string, RequestFailed>();
+  readonly #kept = new Lru<string, Attention>(MOST_CELLS, cellsOf);
+  readonly #lines = new Lru<string, Maps>(LINES);
+  readonly #refused = new Lru<string, RequestFailed>(LINES);
   readonly #pending = new Map<string, { lane: string; answer: Promise<Attention | null> }>();
   /** The last request of each lane. */
   readonly #asked = new Map<string, string>();
-  #cells = 0;
 
   constructor(
     readonly store: Store,
@@ -63,15 +63,11 @@ export class AttentionStore {
 
   /** The kept maps, if they have this weighting. */
   kept(key: string, weighting: Weighting): Attention | null {
-    const found = this.#kept.get(key);
-    if (!found?.maps[weighting]) return null;
-    this.#kept.delete(key); // now the most recently used
-    this.#kept.set(key, found);
-    return found;
+    return this.#kept.peek(key)?.maps[weighting] ? (this.#kept.get(key) ?? null) : null;
   }
 
   has(head: string, weighting: Weighting): boolean {
-    return this.#kept.get(this.key(head))?.maps[weighting] !== undefined;
+    return this.#kept.peek(this.key(head))?.maps[weighting] !== undefined;
   }
 
   /**
@@ -111,7 +107,6 @@ export class AttentionStore {
   /** Remembers a refusal because of a missing activation: it will not be there later, either. */
   #refuse(key: string, weighting: Weighting, error: unknown): never {
     if (error instanceof RequestFailed && error.code === "missing-activation") {
-      if (this.#refused.size >= LINES) this.#refused.clear();
       this.#refused.set(`${key} ${weighting}`, error);
     }
     throw error;
@@ -134,7 +129,7 @@ export class AttentionStore {
       const result = results[i];
       if (!result) return;
       const fresh = attentionOf(result, ask.position);
-      if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
+      if (!this.#kept.peek(key) && this.#kept.size + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
     });
     return results.length > 0 && results.every((result) => result !== null);
   }
@@ -163,10 +158,6 @@ export class AttentionStore {
     if (!result) return null;
     const { maps } = paneOf(result);
     this.#lines.set(key, maps);
-    for (const old of this.#lines.keys()) {
-      if (this.#lines.size <= LINES) break;
-      this.#lines.delete(old);
-    }
     return maps;
   }
 
@@ -188,22 +179,11 @@ export class AttentionStore {
 
   /** Keeps maps; earlier maps of other weightings stay, but a requested map that did not come is removed. */
   #keep(key: string, fresh: Attention, asked: Weighting): Attention {
-    const before = this.#kept.get(key);
-    if (before) this.#drop(key, before);
+    const before = this.#kept.peek(key);
     const kept = before?.size === fresh.size ? { ...fresh, maps: { ...before.maps, ...fresh.maps } } : fresh;
     if (!fresh.maps[asked]) delete kept.maps[asked];
     this.#kept.set(key, kept);
-    this.#cells += cellsOf(kept);
-    for (const [old, found] of this.#kept) {
-      if (this.#cells <= MOST_CELLS || old === key) break;
-      this.#drop(old, found);
-    }
     return kept;
-  }
-
-  #drop(key: string, attention: Attention): void {
-    this.#kept.delete(key);
-    this.#cells -= cellsOf(attention);
   }
 }
 

@@ -9,6 +9,7 @@ import type { Sentence } from "../../base/sentence";
 import { css, limitOf } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import { prose } from "../../ui/prose";
+import { stepAlong, TabStop } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
 import type { Direction } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -96,7 +97,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   // --- the text ------------------------------------------------------------------------------------------------------
   let words: Word[] = [];
   let start = 0;
-  let tabStop = 0;
+  let rove = 0;
+  const tabStop = new TabStop();
   const built = state(0);
   const wordAt = (position: number): Word | undefined => words[position - start];
   watch(signal, () => {
@@ -121,9 +123,9 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       if (label.text.includes("\n")) box.append(element("br"));
       return { node, text, bars };
     });
-    tabStop = Math.max(first, Math.min(tabStop, stop - 1));
-    wordAt(tabStop)?.node.setAttribute("tabindex", "0");
-    if (had) wordAt(tabStop)?.node.focus();
+    rove = Math.max(first, Math.min(rove, stop - 1));
+    tabStop.move(wordAt(rove)?.node ?? null);
+    if (had) wordAt(rove)?.node.focus();
     untracked(() => {
       if ((locked.peek() ?? 0) >= tokens.length) locked.value = null;
       built.value += 1;
@@ -243,9 +245,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       const position = at(event);
       if (position === null) return;
-      wordAt(tabStop)?.node.setAttribute("tabindex", "-1");
-      tabStop = position;
-      wordAt(tabStop)?.node.setAttribute("tabindex", "0");
+      rove = position;
+      tabStop.move(wordAt(rove)?.node ?? null);
       light(position);
     },
     { signal },
@@ -264,20 +265,11 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       const position = at(event);
       if (position === null) return;
-      const last = store.tokens.peek().length - 1;
-      const to = {
-        ArrowLeft: position - 1,
-        ArrowUp: position - 1,
-        ArrowRight: position + 1,
-        ArrowDown: position + 1,
-        Home: 0,
-        End: last,
-      }[event.key];
+      const to = stepAlong(event.key, position, store.tokens.peek().length);
       if (event.key === "Enter" || event.key === " ") lock(position);
       else if (to !== undefined) {
-        const next = Math.max(0, Math.min(last, to));
-        stretch.reveal(next);
-        wordAt(next)?.node.focus();
+        stretch.reveal(to);
+        wordAt(to)?.node.focus();
       } else return;
       event.preventDefault();
     },

@@ -6,6 +6,7 @@ import { headName, parseHead, side, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { paintThumbnail } from "../../draw/thumbnail";
 import { prose } from "../../ui/prose";
+import { TabStop } from "../../ui/roving";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, written } from "./attention-scale";
 import { type LayerOfThumbnails, largest, ThumbnailStore } from "./thumbnail-data";
@@ -28,7 +29,7 @@ export function mountThumbnails(
   const thumbs = new Map<string, Thumb>();
   const painted = new Map<number, { from: LayerOfThumbnails; look: string }>();
   const titles: HTMLElement[] = [];
-  let tabStop: HTMLElement | null = null;
+  const tabStop = new TabStop();
 
   watch(signal, () => {
     trouble.hidden = data.trouble.value === null;
@@ -101,7 +102,7 @@ export function mountThumbnails(
       box.append(group);
       observer.observe(group);
     }
-    setTabStop(thumbs.get(headName(0, 0))?.node ?? null);
+    tabStop.move(thumbs.get(headName(0, 0))?.node ?? null);
   }
 
   // The limit of the shared colour scale.
@@ -190,7 +191,7 @@ export function mountThumbnails(
     (event) => {
       const name = headOf(event);
       if (!name) return;
-      setTabStop(thumbs.get(name)?.node ?? null);
+      tabStop.move(thumbs.get(name)?.node ?? null);
       store.hover(name);
     },
     { signal },
@@ -217,12 +218,6 @@ export function mountThumbnails(
     },
     { signal },
   );
-
-  function setTabStop(node: HTMLElement | null): void {
-    tabStop?.setAttribute("tabindex", "-1");
-    node?.setAttribute("tabindex", "0");
-    tabStop = node;
-  }
 }
 
 /**

@@ -6,6 +6,7 @@ import { bytes, plural } from "../../base/format";
 import { shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { closeElsewhere } from "../../ui/popover";
 import { prose } from "../../ui/prose";
 import { measured } from "../../ui/width";
 import type { Client } from "../../wire/client";
@@ -139,20 +140,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
     },
     { signal },
   );
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-    },
-    { signal },
-  );
-  parent.ownerDocument.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() && !event.composedPath().includes(parent)) close();
-    },
-    { signal },
-  );
+  closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
 /** The "follow" button; only over a link, because an inline panel does not know the kernel's variables. */

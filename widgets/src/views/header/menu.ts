@@ -6,6 +6,7 @@ import { element, watch } from "../../base/lifetime";
 import { exportPage, exportPicture, type Format, type Outcome, stopPage } from "../../export/actions";
 import { type ShownPicture, shownPictures } from "../../export/shown-pictures";
 import type { Store } from "../../state/store";
+import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 
 const FORMATS: [Format, string, string][] = [
@@ -136,21 +137,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     },
     { signal },
   );
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      // The menu closes when the focus moves elsewhere in the page, but not when the window loses the focus.
-      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-    },
-    { signal },
-  );
-  parent.ownerDocument.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() && !(event.target instanceof Node && event.composedPath().includes(parent))) close();
-    },
-    { signal },
-  );
+  closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
 /** Places the menu below its button, but not beyond the left edge of a narrow panel. */

@@ -6,6 +6,7 @@ import { child, element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { canSwap, edit, inView, isSet, label, type Side, shared, swap, targetKey } from "../../state/target";
 import { mountCombobox } from "../../ui/combobox";
+import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 import type { Target, Token } from "../../wire/protocol.gen";
 
@@ -149,20 +150,10 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
       close,
     });
   });
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      if (open.peek() !== null && event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget))
-        close(false);
-    },
-    { signal },
-  );
-  // Pressing anywhere else closes the box, also on elements that cannot have the focus.
-  document.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() !== null && !event.composedPath().includes(parent)) close(false);
-    },
-    { signal, capture: true },
+  closeElsewhere(
+    parent,
+    () => open.peek() !== null,
+    () => close(false),
+    signal,
   );
 }

@@ -20,6 +20,7 @@ import {
 import { SCORES, type Store } from "../../state/store";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
+import { stepAcross, TabStop } from "../../ui/roving";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
@@ -62,7 +63,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   });
 
   const cells = new Map<string, HTMLElement>();
-  let tabStop: HTMLElement | null = null;
+  const tabStop = new TabStop();
   const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
 
   const picture = mapPicture(store);
@@ -108,7 +109,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       grid.append(row);
     }
     grid.append(tip);
-    setTabStop(cells.get("L0H0") ?? null);
+    tabStop.move(cells.get("L0H0") ?? null);
     const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
       const span = element("span", "", {}, String(at));
       span.style[side] = `${((at + 0.5) / count) * 100}%`;
@@ -207,7 +208,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     (event) => {
       const head = headOf(event);
       if (!head) return;
-      setTabStop(cells.get(head) ?? null);
+      tabStop.move(cells.get(head) ?? null);
       store.hover(head);
     },
     { signal },
@@ -230,50 +231,13 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       const name = headName(at.layer, at.head);
       if (event.key === "Enter" || event.key === " ") store.togglePin(name);
       else {
-        const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
+        const to = stepAcross(event, { row: at.layer, column: at.head }, facts.layers, facts.heads);
         if (!to) return;
-        cells.get(headName(...to))?.focus({ preventScroll: true });
+        cells.get(headName(to.row, to.column))?.focus({ preventScroll: true });
         store.sought.value += 1;
       }
       event.preventDefault();
     },
     { signal },
   );
-
-  function setTabStop(cell: HTMLElement | null): void {
-    tabStop?.setAttribute("tabindex", "-1");
-    cell?.setAttribute("tabindex", "0");
-    tabStop = cell;
-  }
-}
-
-/** The cell that a key moves to. Home and End move along the row; with Ctrl to the first and last row. */
-function move(
-  event: KeyboardEvent,
-  layer: number,
-  head: number,
-  lastLayer: number,
-  lastHead: number,
-): [number, number] | null {
-  const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
-  switch (event.key) {
-    case "ArrowUp":
-      return [clamp(layer - 1, lastLayer), head];
-    case "ArrowDown":
-      return [clamp(layer + 1, lastLayer), head];
-    case "ArrowLeft":
-      return [layer, clamp(head - 1, lastHead)];
-    case "ArrowRight":
-      return [layer, clamp(head + 1, lastHead)];
-    case "Home":
-      return [event.ctrlKey ? 0 : layer, 0];
-    case "End":
-      return [event.ctrlKey ? lastLayer : layer, lastHead];
-    case "PageUp":
-      return [0, head];
-    case "PageDown":
-      return [lastLayer, head];
-    default:
-      return null;
-  }
 }

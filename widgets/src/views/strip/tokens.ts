@@ -7,6 +7,7 @@ import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { stepAlong } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
 import type { Focus } from "./reading";
 import { sourceSentence } from "./reading-words";
@@ -176,12 +177,9 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     (event) => {
       const at = positionOf(event);
       if (at === null) return;
-      const last = store.tokens.peek().length - 1;
-      const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[
-        event.key
-      ];
+      const to = stepAlong(event.key, at, store.tokens.peek().length);
       if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
-      else if (to !== undefined) goTo(Math.max(0, Math.min(last, to)));
+      else if (to !== undefined) goTo(to);
       else return;
       event.preventDefault();
     },

@@ -8,6 +8,7 @@ import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
 import { nearest } from "../../ui/in-sight";
+import { stepAcross } from "../../ui/roving";
 import { measured } from "../../ui/width";
 import type { LensCell } from "../../wire/protocol.gen";
 import type { LensTiles, Window } from "./lens-tiles";
@@ -203,24 +204,14 @@ export function mountLensGrid(
       const [rows, columns] = [points.peek().length, positions.peek()];
       if (rows === 0) return;
       const at = cursor.peek();
-      const { row, column } = at ?? { row: rows - 1, column: store.destination.peek() ?? columns - 1 };
-      const page = Math.floor(view.peek() / TALL);
-      const to: Partial<Record<string, At>> = {
-        ArrowUp: { row: row - 1, column },
-        ArrowDown: { row: row + 1, column },
-        ArrowLeft: { row, column: column - 1 },
-        ArrowRight: { row, column: column + 1 },
-        Home: { row: event.ctrlKey ? 0 : row, column: 0 },
-        End: { row: event.ctrlKey ? rows - 1 : row, column: columns - 1 },
-        PageUp: { row: row - page, column },
-        PageDown: { row: row + page, column },
+      const { row, column } = at ?? {
+        row: rows - 1,
+        column: Math.min(columns - 1, store.destination.peek() ?? columns - 1),
       };
-      const wanted = at ? to[event.key] : to[event.key] && { row, column };
-      if (wanted) {
-        const next = {
-          row: Math.max(0, Math.min(rows - 1, wanted.row)),
-          column: Math.max(0, Math.min(columns - 1, wanted.column)),
-        };
+      const page = Math.floor(view.peek() / TALL);
+      const to = stepAcross(event, { row, column }, rows, columns, page);
+      if (to) {
+        const next = at ? to : { row, column };
         cursor.value = next;
         reveal(next);
       } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);

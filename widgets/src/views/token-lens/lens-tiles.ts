@@ -1,6 +1,7 @@
 // The cells of the token lens, requested in tiles of a few points and some positions. Only visible tiles are requested,
 // a few at a time, the deepest first; a tile that is scrolled out of view before its turn is not requested.
 import { signal as state, untracked } from "@preact/signals-core";
+import { Lru } from "../../base/lru";
 import { isOutdated } from "../../state/loader";
 import { TALL, type Tile, tileAt, WIDE } from "../../state/questions";
 import type { Store } from "../../state/store";
@@ -39,7 +40,7 @@ export class LensTiles {
   #question: Question | null = null;
   #wanted: string[] = [];
   #busy = new Map<number, string>();
-  readonly #tiles = new Map<string, Kept>();
+  readonly #tiles = new Lru<string, Kept>(MOST);
 
   constructor(
     readonly store: Store,
@@ -58,13 +59,13 @@ export class LensTiles {
   cell(points: string[], row: number, column: number): { cell: LensCell; fresh: boolean } | null {
     const point = points[row];
     if (point === undefined) return null;
-    const tile = this.#tiles.get(name(points, row, column));
+    const tile = this.#tiles.peek(name(points, row, column));
     const cell = tile?.cells.get(point)?.[column - tile.start];
     return tile && cell ? { cell, fresh: tile.key === this.#question?.key } : null;
   }
 
   #missing(): string[] {
-    return this.#wanted.filter((id) => this.#tiles.get(id)?.key !== this.#question?.key);
+    return this.#wanted.filter((id) => this.#tiles.peek(id)?.key !== this.#question?.key);
   }
 
   #pump(): void {
@@ -87,7 +88,7 @@ export class LensTiles {
     try {
       const result = await this.client.latest(`token lens ${lane}`, question.ask(extent(question, id)));
       if (result && !this.signal.aborted && question.key === this.#question?.key) {
-        this.#keep(id, {
+        this.#tiles.set(id, {
           key: question.key,
           start: result.reply.start,
           cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])),
@@ -105,15 +106,6 @@ export class LensTiles {
       // After a refusal, nothing is requested until the window or the selection changes.
       if (refused) untracked(() => (this.waiting.value = false));
       else if (!this.signal.aborted) this.#pump();
-    }
-  }
-
-  #keep(id: string, tile: Kept): void {
-    this.#tiles.delete(id);
-    this.#tiles.set(id, tile);
-    for (const old of this.#tiles.keys()) {
-      if (this.#tiles.size <= MOST) break;
-      this.#tiles.delete(old);
     }
   }
 }
