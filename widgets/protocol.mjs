@@ -1,6 +1,6 @@
-// Writes what both sides have from Python: src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks of
-// what comes from outside) from the one schema, py_backend/residscope/wire/protocol.py; src/base/look.gen.ts (colours and
-// marks) from py_backend/residscope/base/look.py. With --check: says whether all are current.
+// Writes what both sides have from Python: src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks
+// of what comes from outside) from the one schema, py_backend/residscope/wire/protocol.py; src/base/look.gen.ts
+// (colours and marks) from py_backend/residscope/base/look.py. With --check: says whether all are current.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

@@ -68,7 +68,7 @@ def test_circuitsvis_shows_the_first_prompt_where_none_is_named(llama):
 
 @pytest.mark.parametrize("weighting", ["attention", "gradient"])
 def test_circuitsvis_says_that_a_weighting_is_not_known(llama, weighting):
-    with pytest.raises(ResidscopeError, match=f'`weighting="{weighting}"` is not a weighting'):
+    with pytest.raises(ResidscopeError, match=f'`weighting="{weighting}"` is not known'):
         residscope.to_circuitsvis(llama.cache, ["0.1"], weighting=weighting)
 
 
