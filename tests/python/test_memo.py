@@ -214,6 +214,7 @@ def test_a_store_is_bounded_and_forgets_the_longest_unused():
 
 
 def test_what_is_dropped_between_any_two_lines_leaves_the_store_right():
+    line = 0
     for line in range(1, 100):
         store = Store(3_000)
         for number in range(3):
