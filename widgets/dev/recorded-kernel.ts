@@ -57,7 +57,9 @@ export function recordedKernel(options: Options = {}): Kernel {
       return {
         failure: {
           code: "no-neurons",
-          message: `The MLP of layer ${ask.layer} cannot be split: it has no single W_out (as in a mixture of experts), so there are no neurons to list. \`by="layer"\` has it as a whole.`,
+          message:
+            `The MLP of layer ${ask.layer} cannot be split: it has no single W_out (as in a mixture of experts), ` +
+            'so there are no neurons to list. `by="layer"` has it as a whole.',
         },
       };
     const outcome = recorded(ask);

@@ -218,32 +218,29 @@ describe("the attention tab", () => {
   const shaded = (root: HTMLElement): number[] =>
     words(root).flatMap((w, i) => (w.querySelector<HTMLElement>(".rs-word-text")?.style.backgroundColor ? [i] : []));
 
-  it(
-    "shades what a token reads; a lock holds until it is clicked again, cleared or escaped, and the pins " + "stay",
-    async () => {
-      const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
-      await settled();
-      expect(line(root)).toMatch(/^mean of L0H0 and L1H1: “[^”]+” reads /);
-      expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the panel's destination
-      words(root)[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-      expect(shaded(root)).toEqual([0, 1, 2]);
-      const unlock = [
-        () => words(root)[2]?.click(),
-        () => root.querySelector<HTMLElement>(".rs-clear")?.click(),
-        () => key(words(root)[2], "Escape"),
-      ];
-      for (const letGo of unlock) {
-        words(root)[2]?.click();
-        root.querySelector(".rs-text-box")?.dispatchEvent(new Event("pointerleave"));
-        expect([shaded(root), words(root)[2]?.getAttribute("aria-selected")]).toEqual([[0, 1, 2], "true"]);
-        letGo();
-        expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
-      }
-      expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
-      key(words(root)[2], "Escape"); // nothing is locked: the panel's own
-      expect(model.state.heads).toEqual([]);
-    },
-  );
+  it("shades what a token reads; a click, clear or Esc ends a lock and keeps the pins", async () => {
+    const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
+    await settled();
+    expect(line(root)).toMatch(/^mean of L0H0 and L1H1: “[^”]+” reads /);
+    expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the panel's destination
+    words(root)[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    expect(shaded(root)).toEqual([0, 1, 2]);
+    const unlock = [
+      () => words(root)[2]?.click(),
+      () => root.querySelector<HTMLElement>(".rs-clear")?.click(),
+      () => key(words(root)[2], "Escape"),
+    ];
+    for (const letGo of unlock) {
+      words(root)[2]?.click();
+      root.querySelector(".rs-text-box")?.dispatchEvent(new Event("pointerleave"));
+      expect([shaded(root), words(root)[2]?.getAttribute("aria-selected")]).toEqual([[0, 1, 2], "true"]);
+      letGo();
+      expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
+    }
+    expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
+    key(words(root)[2], "Escape"); // nothing is locked: the panel's own
+    expect(model.state.heads).toEqual([]);
+  });
 
   it("shades what reads a token, by the heads that are switched on, or by all of them", async () => {
     const { root, model, settled } = await open({
@@ -266,32 +263,29 @@ describe("the attention tab", () => {
     expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "blend", layer: null, weighting: "contribution" });
   });
 
-  it(
-    "names its axes: sources run across, destinations down, and the one that is read is marked among " + "these",
-    async () => {
-      const { root, settled } = await open({ heads: ["L0H0"] });
-      await settled();
-      const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]') ?? document.body;
-      expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual([
-        "from (source) →",
-        "to (destination)",
+  it("names its axes: sources across, destinations down, with a mark at the selected destination", async () => {
+    const { root, settled } = await open({ heads: ["L0H0"] });
+    await settled();
+    const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]') ?? document.body;
+    expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual([
+      "from (source) →",
+      "to (destination)",
+    ]);
+    const labels = (axis: string): string[][] =>
+      all(card, `${axis} > span`).map((label) => [
+        text(label),
+        label.getAttribute("style")?.replace(/:.*/, "") ?? "",
+        label.className.trim(),
       ]);
-      const labels = (axis: string): string[][] =>
-        all(card, `${axis} > span`).map((label) => [
-          text(label),
-          label.getAttribute("style")?.replace(/:.*/, "") ?? "",
-          label.className.trim(),
-        ]);
-      const [sources, destinations] = [labels(".rs-sources"), labels(".rs-destinations")];
-      expect([sources.length, destinations.length]).toEqual([SHAPE.positions, SHAPE.positions]);
-      expect(new Set(sources.map(([, place]) => place))).toEqual(new Set(["left"]));
-      expect(new Set(destinations.map(([, place]) => place))).toEqual(new Set(["top"]));
-      expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([
-        ["", "", "", "", "", ""],
-        ["", "", "", "", "", "rs-marked"],
-      ]);
-    },
-  );
+    const [sources, destinations] = [labels(".rs-sources"), labels(".rs-destinations")];
+    expect([sources.length, destinations.length]).toEqual([SHAPE.positions, SHAPE.positions]);
+    expect(new Set(sources.map(([, place]) => place))).toEqual(new Set(["left"]));
+    expect(new Set(destinations.map(([, place]) => place))).toEqual(new Set(["top"]));
+    expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([
+      ["", "", "", "", "", ""],
+      ["", "", "", "", "", "rs-marked"],
+    ]);
+  });
 
   it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
     const { root, model, settled } = await open({ heads: [] }, recordedKernel(), () => 15);

@@ -115,43 +115,39 @@ describe.each([
     );
   });
 
-  it(
-    "stand in a legend as they stand in the picture: from what takes away, at the bottom, to what adds, at the " +
-      "top; from little, at the left, to much",
-    () => {
-      const stops = (gradient: string): string[] => gradient.slice(gradient.indexOf("(") + 1, -1).split(", ");
-      expect(stops(divergingGradient(theme))).toEqual([
-        "to top",
-        ...Array.from({ length: 49 }, (_, i) => css(divergingRgb((i - 24) / 24, 1, theme))),
-      ]);
-      expect(stops(sequentialGradient(theme))).toEqual([
-        "to right",
-        ...Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))),
-      ]);
-      const picture = (low: number): MapPicture => ({
-        score: low < 0 ? null : "first",
-        values: new Float32Array(0),
-        low,
-        high: 2,
-        largest: 2,
-        meaning: "",
-      });
-      expect(stops(levelScale(picture(-2), theme))).toEqual([
-        "to right",
-        ...Array.from({ length: 49 }, (_, i) => css(divergingRgb(-2 + (4 * i) / 48, 2, theme))),
-      ]);
-      const shares = (count: number): string[] =>
-        Array.from({ length: count }, (_, i) => css(sequentialRgb(i / (count - 1), theme)));
-      expect(stops(levelScale(picture(0), theme))).toEqual(["to right", ...shares(49)]);
-      expect(stops(gradient("pattern", theme))).toEqual(["to right", ...shares(33)]);
-      expect(stops(gradient("contribution", theme))).toEqual([
-        "to right",
-        ...Array.from({ length: 33 }, (_, i) => css(divergingRgb((i - 16) / 16, 1, theme))),
-      ]);
-      expect(divergingGradient(theme)).toMatch(/^linear-gradient\(to top, rgb\(\d+ \d+ \d+\), rgb/);
-      expect(sequentialGradient(theme)).toMatch(/^linear-gradient\(to right, rgb\(\d+ \d+ \d+\), rgb/);
-    },
-  );
+  it("have the picture's order in legends: upwards from negative to positive, rightwards from low to high", () => {
+    const stops = (gradient: string): string[] => gradient.slice(gradient.indexOf("(") + 1, -1).split(", ");
+    expect(stops(divergingGradient(theme))).toEqual([
+      "to top",
+      ...Array.from({ length: 49 }, (_, i) => css(divergingRgb((i - 24) / 24, 1, theme))),
+    ]);
+    expect(stops(sequentialGradient(theme))).toEqual([
+      "to right",
+      ...Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))),
+    ]);
+    const picture = (low: number): MapPicture => ({
+      score: low < 0 ? null : "first",
+      values: new Float32Array(0),
+      low,
+      high: 2,
+      largest: 2,
+      meaning: "",
+    });
+    expect(stops(levelScale(picture(-2), theme))).toEqual([
+      "to right",
+      ...Array.from({ length: 49 }, (_, i) => css(divergingRgb(-2 + (4 * i) / 48, 2, theme))),
+    ]);
+    const shares = (count: number): string[] =>
+      Array.from({ length: count }, (_, i) => css(sequentialRgb(i / (count - 1), theme)));
+    expect(stops(levelScale(picture(0), theme))).toEqual(["to right", ...shares(49)]);
+    expect(stops(gradient("pattern", theme))).toEqual(["to right", ...shares(33)]);
+    expect(stops(gradient("contribution", theme))).toEqual([
+      "to right",
+      ...Array.from({ length: 33 }, (_, i) => css(divergingRgb((i - 16) / 16, 1, theme))),
+    ]);
+    expect(divergingGradient(theme)).toMatch(/^linear-gradient\(to top, rgb\(\d+ \d+ \d+\), rgb/);
+    expect(sequentialGradient(theme)).toMatch(/^linear-gradient\(to right, rgb\(\d+ \d+ \d+\), rgb/);
+  });
 });
 
 it.each<[number[], number]>([

@@ -173,49 +173,45 @@ it("says in a place of its own that its kernel has no cache of this name, and wh
   expect(said()).toBe("");
 });
 
-it(
-  "keeps the picture of a view, and draws it again until the cache is there; another kernel's answers are not " +
-    "in it",
-  async () => {
-    const kept: Snapshot[] = [];
-    const pictures = (stored: unknown): Pictures => ({
-      get: async () => stored,
-      put: (_, __, picture) => kept.push(picture),
-    });
-    const first = open(null, pictures(null));
-    first.link.caches = [ROW, { ...ROW, ref: { id: "c7", state: "1.1" }, names: ["other"] }];
-    first.link.cell(...first.link.caches);
-    await first.show();
-    const drawn = all(first.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"));
-    await vi.waitFor(() => expect(kept).toHaveLength(1), { timeout: 4000 });
-    first.root.querySelector<HTMLElement>(".rs-named")?.click();
-    await first.show("other");
-    await vi.waitFor(() => expect(kept).toHaveLength(2), { timeout: 4000 });
-    expect(kept.map(({ name }) => name)).toEqual(["cache", "other"]);
-    expect(kept[1]?.entries.length).toBeLessThanOrEqual((kept[0]?.entries.length ?? 0) + 1);
-    end.abort();
-    const again = open(
-      { path: "a.ipynb", name: "cache", selection: null },
-      pictures(JSON.parse(JSON.stringify(kept[0]))),
-      { kind: "none", words: "It ended." },
-    );
-    await again.ready();
-    expect(
-      all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label")),
-    ).toEqual(drawn);
-    expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
-    again.link.back();
-    await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
-    await again.ready();
-    end.abort();
-    const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), {
-      kind: "none",
-      words: "It ended.",
-    });
-    await new Promise((done) => setTimeout(done, 50));
-    expect(forged.panel()).toBeNull();
-  },
-);
+it("keeps a view's picture, without another kernel's replies, and shows it until the cache is there", async () => {
+  const kept: Snapshot[] = [];
+  const pictures = (stored: unknown): Pictures => ({
+    get: async () => stored,
+    put: (_, __, picture) => kept.push(picture),
+  });
+  const first = open(null, pictures(null));
+  first.link.caches = [ROW, { ...ROW, ref: { id: "c7", state: "1.1" }, names: ["other"] }];
+  first.link.cell(...first.link.caches);
+  await first.show();
+  const drawn = all(first.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"));
+  await vi.waitFor(() => expect(kept).toHaveLength(1), { timeout: 4000 });
+  first.root.querySelector<HTMLElement>(".rs-named")?.click();
+  await first.show("other");
+  await vi.waitFor(() => expect(kept).toHaveLength(2), { timeout: 4000 });
+  expect(kept.map(({ name }) => name)).toEqual(["cache", "other"]);
+  expect(kept[1]?.entries.length).toBeLessThanOrEqual((kept[0]?.entries.length ?? 0) + 1);
+  end.abort();
+  const again = open(
+    { path: "a.ipynb", name: "cache", selection: null },
+    pictures(JSON.parse(JSON.stringify(kept[0]))),
+    { kind: "none", words: "It ended." },
+  );
+  await again.ready();
+  expect(all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"))).toEqual(
+    drawn,
+  );
+  expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
+  again.link.back();
+  await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
+  await again.ready();
+  end.abort();
+  const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), {
+    kind: "none",
+    words: "It ended.",
+  });
+  await new Promise((done) => setTimeout(done, 50));
+  expect(forged.panel()).toBeNull();
+});
 
 it("asks again what was not answered when the link is renewed", async () => {
   const { link, show, panel, ready } = open();

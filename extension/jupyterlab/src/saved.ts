@@ -35,7 +35,8 @@ type Context = NotebookPanel["sessionContext"];
 export const savedPlugin: JupyterFrontEndPlugin<void> = {
   id: "@residscope/jupyterlab:saved",
   description:
-    "Keeps the last picture of each panel in its notebook, and shows it when the notebook is opened without its kernel.",
+    "Keeps the last picture of each panel in its notebook, " +
+    "and shows it when the notebook is opened without its kernel.",
   autoStart: true,
   requires: [INotebookTracker],
   activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker) => {
@@ -93,7 +94,8 @@ class PanelOutput extends Panel implements Renderer {
     this.#output = output;
     const showing = this.#showing;
     const { id, snapshot } = heldBy(output);
-    if (id === this.#id && output.trusted && showing?.as === "live") return; // only its picture has changed, which we stored
+    // Only the picture has changed, and we stored it.
+    if (id === this.#id && output.trusted && showing?.as === "live") return;
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
     if (id === this.#id && showing?.as === "still" && content !== "" && showing.content === content)
@@ -106,7 +108,7 @@ class PanelOutput extends Panel implements Renderer {
       return void this.#enliven();
     }
     this.#showing = { as: "live" };
-    // For a cell that has just run, the kernel is ready and nothing is awaited. Otherwise ipywidgets must be ready, too.
+    // If the cell has just run, the kernel is ready and nothing is awaited. Otherwise ipywidgets must be ready, too.
     if (!this.context.isReady) await kernelReady(this.context);
     if (!this.isDisposed && this.#output === output && output.trusted) await this.#host(output);
   }
@@ -172,7 +174,8 @@ class PanelOutput extends Panel implements Renderer {
     if (!known || this.isDisposed || this.#showing !== showing || this.#output !== output || !output.trusted) return;
     this.#showing = { as: "live" };
     const live = this.#showing;
-    this.node.style.paddingTop = `${lineAbove(showing.widget.node)}px`; // in place of the picture's line, so that nothing moves
+    // The padding replaces the line above the picture, so that nothing moves.
+    this.node.style.paddingTop = `${lineAbove(showing.widget.node)}px`;
     const renderer = await this.#host(output, true);
     await drawn(renderer.node, this.#end.signal);
     showing.end.abort();
@@ -204,7 +207,8 @@ function contentOf(snapshot: Snapshot): string {
 
 function sentenceFor(checked: Checked | null, trusted: boolean): string {
   const why = checked?.trouble ? `Its saved picture is not drawn: ${checked.trouble}.` : "No picture of it was saved.";
-  return `A Residscope panel. ${why} Run its cell to create it again.${trusted ? "" : " Live panels are not shown in a notebook that is not trusted."}`;
+  const limit = trusted ? "" : " Live panels are not shown in a notebook that is not trusted.";
+  return `A Residscope panel. ${why} Run its cell to create it again.${limit}`;
 }
 
 /** Settles when the notebook has its kernel, and all others who wait for it (ipywidgets) have run. */

@@ -10,8 +10,9 @@ const parts = (kernel: Kernel.IKernelConnection) => ({ username: kernel.username
 /**
  * Creates a subshell; null if the kernel does not support them.
  *
- * A busy kernel sends its kernel info only after its cell, so a page that was reloaded meanwhile does not know whether it
- * supports subshells. But they are created on the control channel, which is always answered: so we request one anyway.
+ * A busy kernel sends its kernel info only after its cell, so a page that was reloaded meanwhile does not know whether
+ * the kernel supports subshells. But they are created on the control channel, which is always answered: so we request
+ * one anyway.
  */
 export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<string | null> {
   const known = kernel.info.then(() => kernel.supportsSubshells);
@@ -38,7 +39,8 @@ export function deleteSubshell(kernel: Kernel.IKernelConnection, subshell: strin
     channel: "control",
     content: { subshell_id: subshell },
   });
-  kernel.sendControlMessage(message, true, true).done.catch(() => undefined); // the kernel is gone, and so is its subshell
+  // A failure means that the kernel is gone, and so is its subshell.
+  kernel.sendControlMessage(message, true, true).done.catch(() => undefined);
 }
 
 /** Runs code silently (no `In[n]`, no history, no output), and returns the value of each expression as a MIME bundle. */

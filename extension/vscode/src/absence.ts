@@ -25,12 +25,16 @@ export function absent(past: Past): LinkState {
     case "restarted":
       return {
         kind: "none",
-        words: `The kernel was restarted and has not run a cell since. Run the cells again, and their caches are listed here.`,
+        words:
+          "The kernel was restarted and has not run a cell since. " +
+          "Run the cells again, and their caches are listed here.",
       };
     case "another":
       return {
         kind: "none",
-        words: `This notebook’s kernel was changed or stopped, and no cell has been run since. Run the cells, and their caches are listed here.`,
+        words:
+          "This notebook’s kernel was changed or stopped, and no cell has been run since. " +
+          "Run the cells, and their caches are listed here.",
       };
   }
 }

@@ -22,5 +22,7 @@ export const greeting = (token: string): string => {
  * Sends requests. It imports nothing, because a kernel that was restarted meanwhile might import a file from the
  * notebook's folder. Such a kernel answers nothing and raises nothing.
  */
-export const asking = (token: string, questions: Question[]): string =>
-  `getattr(__import__("sys").modules.get("residscope.hosts.execute"), "answer", lambda *_: None)(${pythonText(JSON.stringify(questions))}, "${token}")`;
+export const asking = (token: string, questions: Question[]): string => {
+  const answer = `getattr(__import__("sys").modules.get("residscope.hosts.execute"), "answer", lambda *_: None)`;
+  return `${answer}(${pythonText(JSON.stringify(questions))}, "${token}")`;
+};

@@ -9,9 +9,11 @@ const ID = "ms-toolsai.jupyter";
 const MANAGE = "jupyter.manageAccessToKernels";
 
 const UNTRUSTED =
-  "This workspace is not trusted, so VS Code lets no extension run code here. Trust it (`Workspaces: Manage Workspace Trust`), and the caches are listed.";
+  "This workspace is not trusted, so VS Code lets no extension run code here. " +
+  "Trust it (`Workspaces: Manage Workspace Trust`), and the caches are listed.";
 const MISSING =
-  "Kernels are reached through the Jupyter extension (`ms-toolsai.jupyter`), which is not installed or is disabled here. Install it, then try again.";
+  "Kernels are reached through the Jupyter extension (`ms-toolsai.jupyter`), " +
+  "which is not installed or is disabled here. Install it, then try again.";
 const OLD = "This Jupyter extension is too old to let others reach its kernels. Update it, then try again.";
 const OTHER = "This kernel does not run Python, which TransformerLens needs.";
 export const DIED: LinkState = { kind: "none", words: "The kernel has died. Restart it, and run the cells again." };
@@ -22,7 +24,8 @@ export const DENIED: LinkState = {
   kind: "refused",
   act: ACT,
   words:
-    "VS Code did not let Residscope run code in this kernel, and does not ask again. Allow it in `Jupyter: Manage Access To Jupyter Kernels`. Residscope reads caches; it changes nothing.",
+    "VS Code did not let Residscope run code in this kernel, and does not ask again. " +
+    "Allow it in `Jupyter: Manage Access To Jupyter Kernels`. Residscope reads caches; it changes nothing.",
 };
 /** Used while VS Code waits for the user's answer, or an older Jupyter extension does not react to a request. */
 export const ASKED: LinkState = {
@@ -30,7 +33,8 @@ export const ASKED: LinkState = {
   busy: false,
   act: ACT,
   words:
-    "VS Code asks whether Residscope may use this kernel: answer its question. If you see none, allow it in `Jupyter: Manage Access To Jupyter Kernels`.",
+    "VS Code asks whether Residscope may use this kernel: answer its question. " +
+    "If you see none, allow it in `Jupyter: Manage Access To Jupyter Kernels`.",
 };
 
 /** Whether VS Code itself is the obstacle, which may disappear when its state changes. */

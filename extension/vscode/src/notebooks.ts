@@ -66,7 +66,8 @@ export class Notebooks {
 
   /** How many cells of a notebook are running. */
   cells(path: string): number {
-    return [...this.#running].filter(({ notebook, index }) => index >= 0 && notebook.uri.toString() === path).length; // −1: deleted
+    // A deleted cell has the index −1.
+    return [...this.#running].filter(({ notebook, index }) => index >= 0 && notebook.uri.toString() === path).length;
   }
 
   /** Updates the focused notebook, and returns whether it has changed. */

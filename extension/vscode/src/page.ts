@@ -74,7 +74,8 @@ export class Page {
       case "attach": {
         this.#paths.add(message.path);
         const { state, occupied } = this.hub.connection(message.path);
-        if (state.kind === "ready") this.post({ say: "renewed", path: message.path }); // requests sent before the page was attached are sent again
+        // The page then sends its earlier requests again.
+        if (state.kind === "ready") this.post({ say: "renewed", path: message.path });
         this.post({ say: "state", path: message.path, state });
         this.post({ say: "occupied", path: message.path, occupied });
         return;
@@ -132,7 +133,13 @@ function documentOf(webview: Webview, assets: Uri): string {
   const nonce = randomBytes(16).toString("hex");
   const address = (name: string): string => webview.asWebviewUri(Uri.joinPath(assets, name)).toString();
   // Inline styles are allowed, because the views use them to place bars and marks. Nothing is loaded from elsewhere.
-  const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src ${webview.cspSource} 'unsafe-inline'; img-src ${webview.cspSource} data: blob:; font-src ${webview.cspSource};`;
+  const policy = [
+    "default-src 'none';",
+    `script-src 'nonce-${nonce}';`,
+    `style-src ${webview.cspSource} 'unsafe-inline';`,
+    `img-src ${webview.cspSource} data: blob:;`,
+    `font-src ${webview.cspSource};`,
+  ].join(" ");
   return `<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -17,7 +17,8 @@ export const LIMITS = {
 };
 
 const LONG =
-  "This answer is too long for the connection to the kernel. Choose fewer heads or fewer positions, or use Residscope in a cell.";
+  "This answer is too long for the connection to the kernel. " +
+  "Choose fewer heads or fewer positions, or use Residscope in a cell.";
 const UNREADABLE = "The kernel’s answer could not be read. Restart the kernel, and reload the window.";
 
 export interface Answered {

@@ -1,5 +1,5 @@
-// Whether the asker may use kernels, as the Jupyter extension decides it: Allow and Deny count for all kernels; Cancel leaves
-// it open, and yet the kernel's own object keeps the answer, until "Manage Access" changes something.
+// Whether an extension may use kernels; the rules are the Jupyter extension's. Allow and Deny count for all kernels.
+// Cancel decides nothing, but the kernel's object keeps this answer until "Manage Access" changes something.
 import { window } from "vscode";
 
 const ASKER = "Residscope";
@@ -17,7 +17,10 @@ export class Access {
   /** Passes where code may run in this kernel; asks where nobody has decided. */
   async check(kernel: object): Promise<void> {
     let answer = this.#answers.get(kernel);
-    if (!answer) this.#answers.set(kernel, (answer = this.#granted === null ? (this.#open ??= this.#ask()) : Promise.resolve(this.#granted)));
+    if (!answer) {
+      answer = this.#granted === null ? (this.#open ??= this.#ask()) : Promise.resolve(this.#granted);
+      this.#answers.set(kernel, answer);
+    }
     if (!(await answer)) throw new AccessRevoked("Access to Jupyter Kernel has been revoked");
   }
 
@@ -34,8 +37,9 @@ export class Access {
   }
 
   async #ask(): Promise<boolean> {
+    const question = `Do you want to grant Kernel access to the extension ${ASKER}?`;
     const detail = "This allows the extension to execute code against Jupyter Kernels.";
-    const answer = await window.showInformationMessage(`Do you want to grant Kernel access to the extension ${ASKER}?`, { modal: true, detail }, "Allow", "Deny");
+    const answer = await window.showInformationMessage(question, { modal: true, detail }, "Allow", "Deny");
     this.#open = null;
     if (answer) this.#granted = answer === "Allow";
     return answer === "Allow";

@@ -1,11 +1,21 @@
-// Stands in for the Jupyter extension, which the machines that test cannot get: its id, its kernel API, its rules (a kernel
-// only once a cell of the user's has ended, a modal question, cells before extensions, the toolbar that shows what extensions
-// ask), its order of events, over a real ipykernel. What it does not have: kernel pickers, servers, widgets.
+// Stands in for the Jupyter extension, which test machines cannot install, with a real ipykernel. It has the same id,
+// kernel API, order of events and rules: no kernel before a cell of the user's has ended, a modal question, cells run
+// before requests of extensions, and the toolbar shows these requests. It has no kernel picker, servers or widgets.
 import { join } from "node:path";
 import type { Jupyter, Kernel, Output } from "@vscode/jupyter-extension";
 import {
-  commands, type ExtensionContext, type NotebookCell, type NotebookController, NotebookCellOutput, NotebookCellOutputItem, type NotebookDocument,
-  notebooks, type Uri, window, workspace,
+  commands,
+  type ExtensionContext,
+  type NotebookCell,
+  type NotebookCellExecution,
+  NotebookCellOutput,
+  NotebookCellOutputItem,
+  type NotebookController,
+  type NotebookDocument,
+  notebooks,
+  type Uri,
+  window,
+  workspace,
 } from "vscode";
 import { Access } from "./access";
 import { outputOf, RunningKernel } from "./kernel";
@@ -26,7 +36,10 @@ export function activate(context: ExtensionContext): Jupyter {
   // What tests wait for: the cells' icons are VS Code's to draw, which once showed two at a time.
   const bar = window.createStatusBarItem("runs");
   const runs = { running: 0, succeeded: 0, failed: 0, requests: 0 };
-  const say = (): void => void (bar.text = `Stand-in: ${Object.entries(runs).map(([what, many]) => `${String(many)} ${what}`).join(", ")}`);
+  const say = (): void => {
+    const counts = Object.entries(runs).map(([what, many]) => `${String(many)} ${what}`);
+    bar.text = `Stand-in: ${counts.join(", ")}`;
+  };
 
   function kernelOf(notebook: NotebookDocument): RunningKernel {
     const key = notebook.uri.toString();
@@ -39,7 +52,11 @@ export function activate(context: ExtensionContext): Jupyter {
     return made;
   }
 
-  const controller = notebooks.createNotebookController("stand-in", "jupyter-notebook", "Stand-in Python") as WithExecutions;
+  const controller = notebooks.createNotebookController(
+    "stand-in",
+    "jupyter-notebook",
+    "Stand-in Python",
+  ) as WithExecutions;
   controller.supportsExecutionOrder = true;
   controller.supportedLanguages = ["python"];
   controller.interruptHandler = (notebook) => kernelOf(notebook).interrupt();
@@ -60,13 +77,15 @@ export function activate(context: ExtensionContext): Jupyter {
     }
   };
 
-  async function runCell(kernel: RunningKernel, cell: NotebookCell, execution: ReturnType<NotebookController["createNotebookCellExecution"]>): Promise<void> {
+  async function runCell(kernel: RunningKernel, cell: NotebookCell, execution: NotebookCellExecution): Promise<void> {
     execution.start(Date.now());
     await execution.clearOutput();
     const reply = await kernel.execute(cell.document.getText(), { silent: false, store_history: true }, (message) => {
       if (message.type === "execute_input") execution.executionOrder = ++order;
       const output = outputOf(message);
-      if (output) void execution.appendOutput(new NotebookCellOutput(output.items.map(({ mime, data }) => new NotebookCellOutputItem(data, mime))));
+      if (!output) return;
+      const items = output.items.map(({ mime, data }) => new NotebookCellOutputItem(data, mime));
+      void execution.appendOutput(new NotebookCellOutput(items));
     });
     await new Promise((resolve) => setTimeout(resolve, END_MS));
     const succeeded = reply ? reply.content["status"] === "ok" : undefined; // neither, where the kernel went away
@@ -129,7 +148,9 @@ export function activate(context: ExtensionContext): Jupyter {
   };
   const inFocus = (): string => window.activeNotebookEditor?.notebook.uri.toString() ?? "";
   const focused = (): RunningKernel | undefined => kernels.get(inFocus());
-  const command = (name: string, act: () => unknown): void => void context.subscriptions.push(commands.registerCommand(name, act));
+  const command = (name: string, act: () => unknown): void => {
+    context.subscriptions.push(commands.registerCommand(name, act));
+  };
   command("stand-in.restart", () => focused()?.restart());
   command("stand-in.interrupt", () => focused()?.interrupt());
   command("stand-in.kill", () => focused()?.kill());

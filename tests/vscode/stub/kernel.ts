@@ -45,8 +45,9 @@ export class RunningKernel {
         this.#become("idle");
         ready();
       } else if (message.type === "restarted") this.#restarted?.();
-      // A killed kernel may have something left to say, and one that is restarted has, too.
-      else if (message.type === "status" && !this.isGone && !this.#restarted) this.#become(message.content["execution_state"] as KernelStatus);
+      // A kernel that was killed or is being restarted may still send its status.
+      else if (message.type === "status" && !this.isGone && !this.#restarted)
+        this.#become(message.content["execution_state"] as KernelStatus);
       if (message.parent) this.#heard.get(message.parent)?.(message);
     });
   }
@@ -55,8 +56,12 @@ export class RunningKernel {
     return ["dead", "terminating", "unknown"].includes(this.status);
   }
 
-  /** Runs code; its messages until it has ended. */
-  async execute(code: string, options: { silent: boolean; store_history: boolean }, hear: (message: Message) => void): Promise<Message | null> {
+  /** Runs code, and calls `hear` with each of its messages. Returns the reply; null if the kernel was lost. */
+  async execute(
+    code: string,
+    options: { silent: boolean; store_history: boolean },
+    hear: (message: Message) => void,
+  ): Promise<Message | null> {
     await this.#ready;
     const id = randomUUID();
     let reply: Message | null = null;
@@ -73,7 +78,8 @@ export class RunningKernel {
         if (message.type === "status" && message.content["execution_state"] === "idle") idle = true;
         if (reply && idle) end();
       });
-      this.#say({ do: "execute", id, content: { code, ...options, user_expressions: {}, allow_stdin: false, stop_on_error: false } });
+      const content = { code, ...options, user_expressions: {}, allow_stdin: false, stop_on_error: false };
+      this.#say({ do: "execute", id, content });
     });
   }
 
@@ -146,14 +152,27 @@ export class RunningKernel {
   }
 }
 
-/** A message as an output of a cell; null where it is none. */
+interface KernelError {
+  ename: string;
+  evalue: string;
+  traceback: string[];
+}
+
+/** The output that a message adds to a cell; null if it adds none. */
 export function outputOf({ type, content }: Message): Output | null {
-  const bytes = (value: unknown): Uint8Array => new TextEncoder().encode(typeof value === "string" ? value : JSON.stringify(value));
-  if (type === "stream") return { items: [{ mime: `application/vnd.code.notebook.${String(content["name"])}`, data: bytes(content["text"]) }] };
+  const output = (data: Record<string, unknown>): Output => ({
+    items: Object.entries(data).map(([mime, value]) => ({ mime, data: bytes(value) })),
+  });
+  if (type === "stream")
+    return output({ [`application/vnd.code.notebook.${String(content["name"])}`]: content["text"] });
   if (type === "error") {
-    const { ename: name, evalue: message, traceback } = content as { ename: string; evalue: string; traceback: string[] };
-    return { items: [{ mime: "application/vnd.code.notebook.error", data: bytes({ name, message, stack: traceback.join("\n") }) }] };
+    const { ename: name, evalue: message, traceback } = content as KernelError & Message["content"];
+    return output({ "application/vnd.code.notebook.error": { name, message, stack: traceback.join("\n") } });
   }
   if (type !== "display_data" && type !== "execute_result") return null;
-  return { items: Object.entries(content["data"] as Record<string, unknown>).map(([mime, value]) => ({ mime, data: bytes(value) })) };
+  return output(content["data"] as Record<string, unknown>);
+}
+
+function bytes(value: unknown): Uint8Array {
+  return new TextEncoder().encode(typeof value === "string" ? value : JSON.stringify(value));
 }

@@ -1,4 +1,4 @@
-// What a picture of a panel makes of each kind of request: the one registry. A kind that is missing here does not compile.
+// How a picture of a panel treats each kind of request. If a kind is missing here, the code does not compile.
 import type { Ask, Kind } from "../wire/client";
 import type { Shown } from "../wire/protocol.gen";
 

@@ -136,7 +136,7 @@ function read(value: unknown): Snapshot {
 /** Whether there is such a position; the last is always there. */
 const isPosition = (at: Position, positions: number): boolean => at === "last" || isIndex(at, positions);
 
-// --- each in itself ---------------------------------------------------------------------------------------------------
+// --- the facts, the selection and each reply -------------------------------------------------------------------------
 function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): void {
   counts("layers", layers, 1, MOST.layers);
   counts("heads", heads, 0, MOST.heads);
@@ -286,7 +286,7 @@ function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Fr
   return (triangle ? (down * (down + 1)) / 2 : down * across) * (wide ? 4 : 2);
 }
 
-// --- small parts ------------------------------------------------------------------------------------------------------
+// --- helpers ---------------------------------------------------------------------------------------------------------
 /** Counts what there is before anything else looks at it: letters, values, and how deep they lie. */
 function isSmall(value: unknown): boolean {
   let [letters, values] = [0, 0];
@@ -307,7 +307,8 @@ function isSmall(value: unknown): boolean {
           letters += name.length;
           if (name === "buffers" && Array.isArray(inner) && inner.every((text) => typeof text === "string")) {
             values += inner.length;
-            letters += inner.reduce<number>((sum, text) => sum + (text as string).length, 0); // figures: long, and no texts
+            // Buffers hold numbers: they may be longer than a text.
+            letters += inner.reduce<number>((sum, text) => sum + (text as string).length, 0);
           } else next.push(inner);
         }
       }

@@ -8,6 +8,8 @@ import type { AttributionReply, CacheFacts } from "../wire/protocol.gen";
 import { type Snapshot, unpacked } from "./snapshot";
 
 const HEADS = 5;
+/** The most contrasts whose tokens are listed. */
+const MOST_LISTED = 4;
 
 export function summaryOf({ name, selection, entries }: Snapshot): string {
   const facts = entries.find(({ ask }) => ask.kind === "describe")?.reply as CacheFacts | undefined;
@@ -22,7 +24,8 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
       ),
     ),
   ];
-  const target = `${quantity(selection.target, prompt)}${words.length > 0 && words.length <= 4 ? ` (${words.join("; ")})` : ""}`;
+  const tokens = words.length > 0 && words.length <= MOST_LISTED ? ` (${words.join("; ")})` : "";
+  const target = quantity(selection.target, prompt) + tokens;
   const of =
     prompt === null
       ? (facts?.prompts ?? 1) > 1
@@ -34,13 +37,13 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
     .filter(({ head, value }) => parseHead(head) !== null && !Number.isNaN(value))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
     .slice(0, HEADS);
-  const figure = (value: number): string => escaped(signed(value, strongest[0]?.value ?? 0));
+  const contribution = ({ head, value }: { head: string; value: number }): string =>
+    `<b>${escaped(head)}</b> ${escaped(signed(value, strongest[0]?.value ?? 0))}`;
+  const result = typeof measured === "number" ? `: <b>${escaped(signed(measured, measured, 1))}</b>` : "";
   return [
     `<p><b>Residscope</b> · ${escaped(shown(name))}${facts?.model ? ` · ${escaped(shown(facts.model))}` : ""}</p>`,
-    `<p>${escaped(target)} of ${escaped(of)}${typeof measured === "number" ? `: <b>${escaped(signed(measured, measured, 1))}</b>` : ""}</p>`,
-    strongest.length > 0
-      ? `<p>Strongest heads: ${strongest.map(({ head, value }) => `<b>${escaped(head)}</b> ${figure(value)}`).join(", ")}</p>`
-      : "",
+    `<p>${escaped(target)} of ${escaped(of)}${result}</p>`,
+    strongest.length > 0 ? `<p>Strongest heads: ${strongest.map(contribution).join(", ")}</p>` : "",
   ].join("\n");
 }
 

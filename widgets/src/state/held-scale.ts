@@ -43,9 +43,12 @@ export class Hold {
 
   button(what: string): TemplateResult {
     const on = this.on.value;
+    const title = on
+      ? "The colours keep their range while prompts and positions change. Click to let go; another target does, too."
+      : "Keep this colour range while prompts and positions change, so that pictures can be compared";
     return html`<button type="button" class="rs-quiet rs-hold" aria-pressed=${on}
         aria-label="hold the colours of ${what}"
-      title=${on ? "The colours keep their range while prompts and positions change. Click to let go; another target does, too." : "Keep this colour range while prompts and positions change, so that pictures can be compared"}
+      title=${title}
       @click=${() => this.toggle()}>hold</button>`;
   }
 }

@@ -1,6 +1,6 @@
-// What the views ask, decided once: each question is a function of what is selected. The views ask by these, the recorder
-// takes from them what is on screen, and py_backend/residscope/export/view_requests.py, which asks the same for a saved
-// page, is held to them by tests/wire/view_requests.json.
+// What the views request: each request is a function of the selection. The views send these requests, and the recorder
+// uses them to know what is on screen. py_backend/residscope/export/view_requests.py makes the same requests for a
+// saved page: tests/wire/view_requests.json tests both sides.
 import { parseHead } from "../base/format";
 import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
@@ -23,7 +23,7 @@ const MOST_MAPPED = 48;
 /** What the editor of the target suggests. */
 const PREDICTIONS = 24;
 
-// --- one question each: only what it depends on is read ---------------------------------------------------------------
+// --- one request each; a function reads only what its request depends on ---------------------------------------------
 export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
   return { kind: "tokens", prompt };
 }
@@ -85,7 +85,7 @@ export function suggestions({ prompt, position }: Selected): Of<"suggest"> {
   return { kind: "suggest", prompt, position, k: PREDICTIONS };
 }
 
-// --- parts ------------------------------------------------------------------------------------------------------------
+// --- what requests are made of ---------------------------------------------------------------------------------------
 export type Tile = Pick<Of<"token-lens">, "points" | "start" | "stop">;
 
 /** A tile by its place on the grid of all points and positions. */
@@ -120,7 +120,7 @@ export function lensPoints(store: Store): string[] {
   return (store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? [];
 }
 
-// --- all of them together ---------------------------------------------------------------------------------------------
+// --- all requests of a view ------------------------------------------------------------------------------------------
 /** What is selected in a cache, and what the kernel has said of it. */
 export interface Scene {
   shown: Selected;

@@ -1,5 +1,5 @@
-// All that can be selected in a view: the one table. The store's signals, the traits that Python shares, what the kernel
-// is told, what a host keeps and puts back, and what passes for any of it from outside, all follow from it.
+// The table of all that can be selected in a view. From it follow the store's signals, the traits that Python shares,
+// what is sent to the kernel, what a host stores and restores, and how values from outside are checked.
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { parseHead } from "../base/format";

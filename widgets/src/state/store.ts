@@ -84,10 +84,11 @@ export class Store extends SelectionSignals {
   /** Counts how often Python described the cache otherwise than before. */
   readonly described = signal(0);
   /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
-  readonly source = computed(
-    () =>
-      `${this.ref.value?.id ?? ""} ${this.ref.value?.state ?? ""} ${this.padding.value} ${this.ref.value ? "" : this.cacheName.value} ${this.described.value || ""}`,
-  );
+  readonly source = computed(() => {
+    const ref = this.ref.value;
+    const name = ref ? "" : this.cacheName.value;
+    return [ref?.id ?? "", ref?.state ?? "", this.padding.value, name, this.described.value || ""].join(" ");
+  });
 
   readonly #undo = new Undo(this);
   readonly theme = signal<Theme>("light");
@@ -215,7 +216,8 @@ export class Store extends SelectionSignals {
 
   /** A token that can be distinguished from all others: "·Mary", "·John₁₀". What axes and sentences call it. */
   tokenName(position: number): string {
-    if (this.facts.value?.has_tokens === false) return `#${position}`; // a bare number beside figures would be taken for one
+    // A bare number next to values would be read as a value.
+    if (this.facts.value?.has_tokens === false) return `#${position}`;
     return this.tokenText(position) + this.tokenMark(position);
   }
 

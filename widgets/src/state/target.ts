@@ -72,11 +72,19 @@ export function edit(target: Target, prompt: number | null, side: Side, tokens: 
 
   function wordsOf(): string | null {
     const rest = count - 1;
-    if (target.own && !all)
-      return `Only prompt ${prompt} was changed: the other ${rest === 1 ? "one keeps" : `${rest} keep`} the model’s own top token − its second, and the mean is of both.`;
+    if (target.own && !all) {
+      const others = rest === 1 ? "one keeps" : `${rest} keep`;
+      return (
+        `Only prompt ${prompt} was changed: the other ${others} the model’s own top token − its second, ` +
+        "and the mean is of both."
+      );
+    }
     if (!mixed) return null;
     if (side === "answer")
-      return `Each prompt’s second was dropped, since it belongs to the model’s own top token: this is the plain logit of ${quoted(label(tokens))}.`;
+      return (
+        "Each prompt’s second was dropped, since it belongs to the model’s own top token: " +
+        `this is the plain logit of ${quoted(label(tokens))}.`
+      );
     const top = "each prompt’s own top token, as it was";
     return tokens.length > 0
       ? `The answer stays ${top}; ${quoted(label(tokens))} is subtracted in every prompt.`
