@@ -147,7 +147,7 @@ function byHand(ask: Ask, { variables = [] }: Options): Outcome | null {
             ask.name === "direction"
               ? { contrasts: [], direction: "direction-1", own: false }
               : { contrasts: [{ answer: [token(" Amy")], distractor: [token(" Tom")] }], direction: null, own: false },
-          notes: ask.name === "names" ? ["This model's tokenizer reads “amy” as “·Amy”: that token is taken."] : [],
+          notes: ask.name === "names" ? ["This model's tokenizer reads “amy” as “·Amy”: that token is used."] : [],
         },
       };
     case "caches":
