@@ -31,9 +31,7 @@ function tooLong(file) {
 main(() => {
   const given = process.argv.slice(2);
   const files = given.length > 0 ? given : ask("git", ["ls-files"]).split("\n");
-  const wanted = files.filter(
-    (file) => KINDS.test(file) && !WRITTEN.some((pattern) => pattern.test(file)),
-  );
+  const wanted = files.filter((file) => KINDS.test(file) && !WRITTEN.some((pattern) => pattern.test(file)));
   const found = wanted.flatMap((file) => tooLong(file).map((line) => `${file}:${line}`));
   if (found.length > 0)
     throw new Failure(`${found.length} lines are longer than ${WIDTH} columns:\n${found.join("\n")}`);

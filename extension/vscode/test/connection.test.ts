@@ -119,24 +119,21 @@ describe("on the way", () => {
     expect(connection.state.kind).toBe("ready");
   });
 
-  it(
-    "does not wait for ever where VS Code neither runs nor refuses it, and is ready when it is allowed " + "after all",
-    async () => {
-      vi.useFakeTimers();
-      let allow = (): void => undefined;
-      kernel.gate = new Promise((resolve) => (allow = resolve));
-      void connection.attach();
-      await vi.advanceTimersByTimeAsync(7000);
-      expect(connection.state).toMatchObject({
-        kind: "attaching",
-        act: "Manage access",
-        words: expect.stringMatching(/^VS Code asks .*Manage Access/) as string,
-      });
-      allow();
-      await vi.advanceTimersByTimeAsync(10);
-      expect(connection.state.kind).toBe("ready");
-    },
-  );
+  it("names the setting if VS Code neither runs nor refuses it, and is ready once it is allowed", async () => {
+    vi.useFakeTimers();
+    let allow = (): void => undefined;
+    kernel.gate = new Promise((resolve) => (allow = resolve));
+    void connection.attach();
+    await vi.advanceTimersByTimeAsync(7000);
+    expect(connection.state).toMatchObject({
+      kind: "attaching",
+      act: "Manage access",
+      words: expect.stringMatching(/^VS Code asks .*Manage Access/) as string,
+    });
+    allow();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(connection.state.kind).toBe("ready");
+  });
 
   it("is patient with a kernel that has work to do", async () => {
     vi.useFakeTimers();
