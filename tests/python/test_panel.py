@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import traitlets
+from rows import labels_of
 
 import residscope
 from residscope import ResidscopeError
@@ -68,7 +69,7 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
     reply, _ = ask("attribute", by="head", target=panel.wire_target)
     assert (reply["measured"], reply["unexplained"]) == (None, None)
     lens, _ = ask("attribute", by="accumulated", target=panel.wire_target)
-    assert lens["labels"][-1] == "29_mid"
+    assert labels_of(lens)[-1] == "29_mid"
     assert (lens["measured"], lens["unexplained"]) == (None, None)
     assert any("`hook_resid_post` of layer 29" in note for note in lens["notes"])
 
@@ -112,9 +113,9 @@ def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     request = {"kind": "attribute", "by": "head", "target": panel.wire_target}
     answer, [buffer, *_] = panel._service.answer({"id": "1", "ask": request})
     rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
-    assert len(rows) == len(reply["labels"])
+    assert len(rows) == len(labels_of(reply))
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
-    assert "0_mixer_out" in reply["labels"]
+    assert "0_mixer_out" in labels_of(reply)
     assert any("no attention heads in the layers 0, 2" in note for note in reply["notes"])
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
     without = tiny.run(tiny.boot("mamba2"))[2]

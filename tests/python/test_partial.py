@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from brute import Brute
+from rows import named
 from transformer_lens import ActivationCache
 
 import residscope
@@ -277,7 +278,7 @@ def test_a_view_is_answered_or_told_what_is_missing(run, kept):
             assert len(buffers) >= 1
         else:
             assert "hook_pattern" in answer["failure"]["message"]
-    points = ask(kind="describe")[0]["reply"]["points"]
+    points = named(ask(kind="describe")[0]["reply"]["points"])
     assert points == (["1_pre", "2_pre", "final_post"] if kept == "resid_post" else [])
     panel.close()
 

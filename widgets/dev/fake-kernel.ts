@@ -1,6 +1,7 @@
 // A kernel that makes its numbers up: any shape, always the same for the same shape, rows that add up.
 import { stepOf } from "../src/draw/plane";
 import type { Target, Token, TokenLabel, Variable } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
 import { downSampled } from "./down-sampled";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
@@ -219,7 +220,7 @@ export function fakeKernel(shape: Shape, options: Options = {}): Kernel {
         reply: {
           kind: "attribute",
           by: ask.by,
-          labels: rows.map(([label]) => label),
+          components: columnsOf(rows.map(([label]) => label)),
           constant,
           unexplained,
           measured: options.measured === "unknown" ? null : total + unexplained,

@@ -2,6 +2,7 @@
 
 import { halves } from "../src/wire/half";
 import type { Target } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
 import type { Kernel } from "./fake-model";
 import { neuronsReply } from "./made-up-neurons";
 
@@ -121,7 +122,7 @@ export function fixtureKernel(f: Fixture, layers: number, heads: number): Kernel
         reply: {
           kind: "attribute",
           by: ask.by,
-          labels,
+          components: columnsOf(labels),
           measured,
           constant: 0,
           unexplained: 2e-6,

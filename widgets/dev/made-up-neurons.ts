@@ -1,5 +1,6 @@
 // Neurons of MLPs whose worth is given: numbers made up so that they add up to it.
 import type { RankNeurons } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
 import type { Kernel } from "./fake-model";
 
 export const WIDTH = 1536;
@@ -30,7 +31,7 @@ export function neuronsReply(ask: RankNeurons, mlps: number[], bias: number): Re
   return {
     reply: {
       kind: "neurons",
-      labels: chosen.map((n) => n.name),
+      components: columnsOf(chosen.map((n) => n.name)),
       count: all.length,
       layers: wanted.length,
       total: all.reduce((a, n) => a + n.value, 0),

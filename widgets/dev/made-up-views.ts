@@ -1,6 +1,7 @@
 // Made-up answers for the views below the charts, the head scores and the exports.
 import type { Ask } from "../src/wire/client";
 import type { LensCell } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
 import { downSampled } from "./down-sampled";
 import { random, type Shape, toHalf } from "./fake-kernel";
 import type { Kernel } from "./fake-model";
@@ -82,7 +83,7 @@ export function madeUp(ask: Ask, { layers, heads, positions }: Shape): ReturnTyp
             ).flat();
       const next = random(labels.length + 3);
       return {
-        reply: { kind: "positions", by: ask.by, labels, positions, notes: [] },
+        reply: { kind: "positions", by: ask.by, components: columnsOf(labels), positions, notes: [] },
         buffers: [
           floats(labels.flatMap(() => Array.from({ length: positions }, () => (next() - 0.5) * 2))),
           floats(Array.from({ length: positions }, () => next() * 4)),

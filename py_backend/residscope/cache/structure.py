@@ -13,18 +13,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from einops import rearrange
+
 from residscope.cache.linear_maps import LinearMap, applied, not_so
 from residscope.cache.view import CacheView
 from residscope.cache.weights import figures, is_plain, tensor_of
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
+from residscope.terms import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-Pieces = dict[str, tuple[tuple[str, float], ...]]
-"""Rows by label, each a sum of activations times factors."""
+Terms = tuple[tuple[str, float], ...]
+"""A sum of activations times factors."""
+
+Pieces = dict[Component, Terms]
+"""What rows are read from."""
+
+OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
+"""The row of a sublayer as a whole."""
 
 
 _PERHAPS = (
@@ -73,13 +82,13 @@ class Structure:
         """What enters layer 0."""
         carried = self.carries[0]
         if self.entered or self.read_where_it_enters:
-            return {"embed": (("blocks.0.hook_resid_pre", carried),)}
-        pieces: Pieces = {"embed": (("hook_embed", carried),)}
+            return {Component("embed"): (("blocks.0.hook_resid_pre", carried),)}
+        pieces: Pieces = {Component("embed"): (("hook_embed", carried),)}
         # "Shortformer" positions are added to what heads look by, and never enter the stream.
         kind = getattr(self.view.cfg, "positional_embedding_type", None)
         learned = kind == "standard" and hasattr(self.view.model, "pos_embed")
         if kind != "shortformer" and (self.view.has("hook_pos_embed") or learned):
-            pieces["pos_embed"] = (("hook_pos_embed", carried),)
+            pieces[Component("pos_embed")] = (("hook_pos_embed", carried),)
         return pieces
 
     @property
@@ -96,7 +105,7 @@ class Structure:
         view, block, carried = self.view, self.view.model.blocks[layer], self.carries[layer]
         before, after = self.added(layer)
         if layer in self.whole:
-            return {f"{layer}_layer_out": (after, before)}
+            return {Component("layer_out", layer): (after, before)}
         mid = (f"blocks.{layer}.hook_resid_mid", carried)
         attn_out = (f"blocks.{layer}.hook_attn_out", carried * output_factor(view, layer, "attn"))
         mlp_out = (f"blocks.{layer}.hook_mlp_out", carried)
@@ -104,20 +113,20 @@ class Structure:
         attends = hasattr(block, "attn") or view.has(attn_out[0])
         feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid[0]))
         if attends:
-            pieces[f"{layer}_attn_out"] = (attn_out,)
+            pieces[Component("attn_out", layer)] = (attn_out,)
         if not attends or mixes_beside(view, layer):
             end = mid if view.has(mid[0]) else after
             others = [attn_out] * attends + [mlp_out] * (feeds and end is after)
-            pieces[f"{layer}_mixer_out"] = (end, before, *((name, -factor) for name, factor in others))
+            pieces[Component("mixer_out", layer)] = (end, before, *((name, -factor) for name, factor in others))
         if feeds:
             known = hasattr(block, "mlp") or view.has(mlp_out[0])
-            pieces[f"{layer}_mlp_out"] = (mlp_out,) if known else (after, (mid[0], -carried))
+            pieces[Component("mlp_out", layer)] = (mlp_out,) if known else (after, (mid[0], -carried))
         beside = f"blocks.{layer}.post_per_layer_input_norm.hook_out"  # an embedding of the token for each layer
         if view.has(beside):
-            pieces[f"{layer}_per_layer_out"] = ((beside, carried),)
+            pieces[Component("per_layer_out", layer)] = ((beside, carried),)
         return pieces
 
-    def cached(self, layer: int, *, without: str = "") -> Pieces:
+    def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> Pieces:
         """What a layer adds, as far as it was cached: its sublayers, else what they change in the stream, in all.
 
         Args:
@@ -131,19 +140,19 @@ class Structure:
         )
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
         # The stream between the sublayers tells both of them, where nothing else is added.
-        told: Pieces = {f"{layer}_attn_out": ((mid, carried), before), f"{layer}_mlp_out": (after, (mid, -carried))}
+        attn, mlp = Component("attn_out", layer), Component("mlp_out", layer)
+        told: Pieces = {attn: ((mid, carried), before), mlp: (after, (mid, -carried))}
         if pieces.keys() <= told.keys():
             pieces = {
-                label: terms if self.has(terms) or not self.has(told[label]) else told[label]
-                for label, terms in pieces.items()
+                row: terms if self.has(terms) or not self.has(told[row]) else told[row] for row, terms in pieces.items()
             }
         if without:
-            pieces.pop(f"{layer}_{without}_out", None)
+            pieces.pop(Component(OUT[without], layer), None)
         elif not all(map(self.has, pieces.values())) and self.has((before, after)):
-            return {f"{layer}_layer_out": (after, before)}
+            return {Component("layer_out", layer): (after, before)}
         return pieces
 
-    def has(self, terms: Iterable[tuple[str, float]]) -> bool:
+    def has(self, terms: Terms) -> bool:
         """Whether all activations of a piece were cached."""
         return all(self.view.has(name) for name, _ in terms)
 
@@ -315,7 +324,7 @@ def _read(
                 heads = int(view.cfg.n_heads) if shape is None else shape[0]
                 if matrix.shape[0] % heads:
                     return None, None, None, 0.0, 0
-                matrix = matrix.unflatten(0, (heads, -1))
+                matrix = rearrange(matrix, "(head d_head) d_model -> head d_head d_model", head=heads)
             return matrix, found.bias, None, found.coarse, found.size
         name = {"attn": "b_O", "mlp": "b_out"}[part]
         bias = tensor_of(getattr(sublayer, name, None))
@@ -335,10 +344,10 @@ def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
         W_O = tensor_of(getattr(attention, "W_O", None))
         if W_O is not None and W_O.ndim == 3:
             return W_O
-    weight = tensor_of(getattr(getattr(attention, "o", None), "weight", None))  # [d_model, head · d_head]
+    weight = tensor_of(getattr(getattr(attention, "o", None), "weight", None))
     if weight is None or shape is None or weight.shape[-1] != shape[0] * shape[1]:
         return None
-    return weight.T.unflatten(0, shape)
+    return rearrange(weight, "d_model (head d_head) -> head d_head d_model", head=shape[0])
 
 
 def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:

@@ -19,6 +19,7 @@ from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.compute.memo import Memo
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
+from residscope.terms import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -418,13 +419,13 @@ class CacheView:
         own = f"blocks.{layer}.hook_resid_post"
         return self.first(own, f"blocks.{layer + 1}.hook_resid_pre") or own
 
-    def points(self) -> list[str]:
+    def points(self) -> list[Component]:
         """The points of the residual stream that the cache holds, in order: `0_pre`, `0_mid`, …, `final_post`."""
-        found: list[str] = []
+        found: list[Component] = []
         for layer in range(self.n_layers):
-            found += [f"{layer}_pre"] * self.has(self.before(layer))
-            found += [f"{layer}_mid"] * self.has(f"blocks.{layer}.hook_resid_mid")
-        return found + ["final_post"] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
+            found += [Component("pre", layer)] * self.has(self.before(layer))
+            found += [Component("mid", layer)] * self.has(f"blocks.{layer}.hook_resid_mid")
+        return found + [Component("final_post")] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
 
     def cut(self) -> str | None:
         """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""

@@ -161,12 +161,12 @@ def result_of(tally: Accumulator) -> ManyAttribution | AttributionSummary:
         pieces = values.split([part.prompts for part in parts.values()], frame.prompts)
         for (number, part), piece in zip(parts.items(), pieces, strict=True):
             tally.parts[number] = replace(part, values=piece)  # held once
-        return ManyAttribution(values, frame.labels, **columns, **told, items=items, skipped=skipped, _tally=tally)
+        return ManyAttribution(values, frame.components, **columns, **told, items=items, skipped=skipped, _tally=tally)
     spread = tally.spread
     assert spread is not None
     like, at = columns["measured"], frame.prompts
     means = {name: column.mean(at - 1, keepdim=True) for name, column in columns.items()}
-    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.labels, **means, **told)
+    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.components, **means, **told)
     return AttributionSummary(
         average, spread.count, **columns, items=items, skipped=skipped, _std=spread.std.to(like), _tally=tally
     )

@@ -1,5 +1,5 @@
 // The frame that the lens and the layers' bars share: the layers' axis runs down, row by row beside the head map
-// (draw/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from
+// (state/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from
 // mark to mark. Across, places are percentages: nothing measures its own box.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
@@ -7,8 +7,8 @@ import { html, render, type TemplateResult } from "lit-html";
 import { signed } from "../base/format";
 import { element, watch } from "../base/lifetime";
 import type { Sentence } from "../base/sentence";
-import { along, placeAt } from "../draw/axis";
 import { limitOf } from "../draw/colours";
+import { along, placeAt } from "../state/axis";
 import { holdOf } from "../state/held-scale";
 import type { Store } from "../state/store";
 import { mountTrouble } from "./caption";
@@ -16,7 +16,7 @@ import { mountTrouble } from "./caption";
 export interface Mark {
   name: string;
   value: number;
-  /** In layers, see draw/axis.ts. */
+  /** In layers, see state/axis.ts. */
   at: number;
   layer: number | null;
   sentence: Sentence;

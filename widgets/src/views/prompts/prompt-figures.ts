@@ -7,6 +7,7 @@ import { asking } from "../../state/query";
 import type { Attribution, Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import type { Client } from "../../wire/client";
+import { componentsOf } from "../../wire/components";
 import { type Spread, spreadOf } from "../heads/spread";
 
 export interface Figures extends Spread {
@@ -61,14 +62,15 @@ export function promptFigures(
 /** Null where this decomposition is not of all prompts, or not the one that is meant. */
 export function figuresOf(data: Attribution | null, head: string | null, heads: number): Figures | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
+  const components = componentsOf(data.reply.components);
   if (head !== null) {
-    const row = data.reply.labels.findIndex(
-      (label, i) => label === head && label === headName(Math.floor(i / heads), i % heads),
+    const row = components.findIndex(
+      ({ label }, i) => label === head && label === headName(Math.floor(i / heads), i % heads),
     );
     const spread = row < 0 ? null : spreadOf(data, row);
     return spread && { ...spread, head };
   }
-  if (data.reply.labels.at(-1) !== "final_post") return null; // the run stopped before its end
+  if (components.at(-1)?.kind !== "final_post") return null; // the run stopped before its end
   const spread = spreadOf(data, data.rows.length - 1);
   if (!spread) return null;
   const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;

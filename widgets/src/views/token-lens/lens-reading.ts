@@ -3,6 +3,7 @@ import { html, nothing, render } from "lit-html";
 import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 import { answerName, hasRank, probability } from "./lens-words";
 
@@ -10,7 +11,7 @@ export const LISTED = 10;
 
 export interface Read {
   cell: LensCell;
-  point: string;
+  point: Component;
   position: number;
 }
 
@@ -30,7 +31,7 @@ export function mountReading(parent: HTMLElement, store: Store, signal: AbortSig
       <small>${place}</small><bdi class="rs-name">${text}</bdi><span class="rs-track"><i
           style="width:${100 * Math.max(0, Math.min(1, p))}%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
     render(
-      html`<h4><span>${point} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
+      html`<h4><span>${point.label} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
         <ol>${cell.tokens.slice(0, LISTED).map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, ranked && cell.rank === i + 1))}
         ${ranked && cell.rank > cell.tokens.length ? line(answer, cell.answer, cell.rank, true) : nothing}</ol>`,
       parent,

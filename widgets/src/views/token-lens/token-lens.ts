@@ -8,8 +8,8 @@ import type { Store } from "../../state/store";
 import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import type { Client } from "../../wire/client";
+import { componentsOf } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
-import { layerOf } from "../positions/position-words";
 import { type At, MARKED, mountLensGrid } from "./lens-grid";
 import { LISTED, mountReading, type Read } from "./lens-reading";
 import { LensTiles, type Question } from "./lens-tiles";
@@ -28,12 +28,13 @@ export function mountTokenLens(
   const tiles = new LensTiles(store, client, signal);
 
   /** One point a layer and the last one; with mid also behind each attention. */
-  const labels = computed(() =>
-    ((store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? []).join(" "),
-  );
-  const points = computed(() =>
-    labels.value.split(" ").filter((label) => label !== "" && (mid.value || !label.endsWith("_mid"))),
-  );
+  const wanted = computed(() => {
+    const table = store.why("lens") === null ? store.lens.value?.reply.components : null;
+    return componentsOf(table ?? store.facts.value?.points).filter(({ kind }) => mid.value || kind !== "mid");
+  });
+  /** Their names as one text: the same points in another reply change nothing. */
+  const names = computed(() => JSON.stringify(wanted.value.map(({ label }) => label)));
+  const points = computed(() => JSON.parse(names.value) as string[]);
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
 
@@ -108,7 +109,8 @@ export function mountTokenLens(
   const readAt = (at: At | null): Read | null => {
     void tiles.version.value;
     const found = at && tiles.cell(points.value, at.row, at.column);
-    return found && at ? { cell: found.cell, point: points.value[at.row] ?? "", position: at.column } : null;
+    const point = at && wanted.peek()[at.row];
+    return found && at && point ? { cell: found.cell, point, position: at.column } : null;
   };
   // Under no pointer: the last point at the position that is read.
   const rest = computed<At>(() => ({
@@ -127,7 +129,7 @@ export function mountTokenLens(
       spoke = at !== null;
       store.sentence.value = sentence;
       store.hoveredToken.value = at?.column ?? null;
-      store.hoveredLayer.value = read ? layerOf(read.point) : null;
+      store.hoveredLayer.value = read?.point.layer ?? null;
     });
   });
 }
