@@ -54,7 +54,7 @@ def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, 
     result = residscope.attribute(ioi.cache, ioi.answers, by=by)
     expected = result.mean() if prompt is None else result.values[:, prompt]
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5, atol=1e-6)
-    assert reply["labels"] == result.labels
+    assert labels_of(reply) == result.labels
     measured = result.measured.mean() if prompt is None else result.measured[prompt]
     assert reply["measured"] == pytest.approx(float(measured))
     assert abs(reply["unexplained"]) <= reply["tolerance"]
@@ -97,7 +97,7 @@ def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, p
     shown = neurons.mean(1) if prompt is None else neurons[:, prompt]
     expected = [*shown.topk(4).values.tolist(), *(-shown).topk(4).values.neg().tolist()]
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5)
-    assert reply["labels"][0] == result.labels[int(shown.argmax())]
+    assert labels_of(reply)[0] == result.labels[int(shown.argmax())]
     assert (reply["count"], reply["layers"]) == ((1536 * 30, 30) if layer is None else (1536, 1))
     mlp = residscope.attribute(ioi.cache, ioi.answers, by="layer")
     rows = [row for label, row in zip(mlp.labels, mlp.values, strict=True) if label.endswith(f"{layer or ''}_mlp_out")]

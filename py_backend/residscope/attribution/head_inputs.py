@@ -34,7 +34,7 @@ class HeadInputs:
     pattern: Float[Tensor, "batch head destination source"]
     v: Float[Tensor, "batch head source d_head"]
     z: Float[Tensor, "batch head destination d_head"] | None
-    gate: Float[Tensor, "batch head destination d_head"] | None
+    gate: Float[Tensor, "batch head destination #d_head"] | None
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
         """Some heads, destinations and sources of the pattern."""

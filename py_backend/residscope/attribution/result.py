@@ -45,11 +45,11 @@ class Attribution:
         model: The model's name.
     """
 
-    values: Float[Tensor, "component batch"]
+    values: Float[Tensor, "component *each"]
     components: list[Component]
-    measured: Float[Tensor, " batch"]
-    constant: Float[Tensor, " batch"]
-    unexplained: Float[Tensor, " batch"]
+    measured: Float[Tensor, "*each"]
+    constant: Float[Tensor, "*each"]
+    unexplained: Float[Tensor, "*each"]
     by: By
     measured_from: str
     tolerance: float
@@ -74,7 +74,7 @@ class Attribution:
         return len(self.components) if self._parts is None else self._parts
 
     @property
-    def grid(self) -> Float[Tensor, "layer head batch"]:
+    def grid(self) -> Float[Tensor, "layer head *each"]:
         """The head rows as `[layer, head, batch]`; NaN in a layer that has no attention heads."""
         if self._grid is None:
             raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
@@ -84,11 +84,11 @@ class Attribution:
         grid[[layer * heads + head for layer, head in places]] = self.values[: self.parts]
         return grid.unflatten(0, self._grid)
 
-    def mean(self) -> Float[Tensor, " component"]:
+    def mean(self) -> Float[Tensor, "component ..."]:
         """The rows averaged over prompts, in logits."""
         return self.values.mean(self.axes.index("batch"))
 
-    def std(self) -> Float[Tensor, " component"]:
+    def std(self) -> Float[Tensor, "component ..."]:
         """How far the rows spread over prompts: the standard deviation, in logits (0 for a single prompt)."""
         axis = self.axes.index("batch")
         return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)

@@ -22,7 +22,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Shaped
     from torch import Tensor
 
 
@@ -127,7 +127,7 @@ class CacheView:
         """Whether the cache holds the activation `name`."""
         return name in self.activations
 
-    def get(self, name: str) -> Float[Tensor, "batch ..."]:
+    def get(self, name: str) -> Shaped[Tensor, "batch ..."]:
         """One activation, detached, with a batch dimension.
 
         Args:
@@ -175,20 +175,20 @@ class CacheView:
         """The first of `names` that the cache holds."""
         return next((name for name in names if name in self.activations), None)
 
-    def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+    def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
         """One activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
 
         The result is in the working precision: float32, or float64 where the cache is float64.
         """
         return self.take(self.get(name), positions)
 
-    def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+    def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
         """The same as it is, for what takes it in its own precision (`projection.dots`)."""
         return self.pick(self.get(name), positions)
 
     def take(
         self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
-    ) -> Float[Tensor, "batch pos ..."]:
+    ) -> Float[Tensor, "batch read ..."]:
         """The rows of `tensor` at `positions` (see `rows`), in the working precision."""
         return working(self.pick(tensor, positions))
 
