@@ -19,6 +19,7 @@ from jaxtyping import AbstractArray, install_import_hook
 MATHEMATICS = ("compute", "cache", "attribution", "patterns")
 """The folders whose tensors are checked."""
 
+
 def checker(function: Callable[..., Any]) -> Callable[..., Any]:
     """What the hook puts around each function: shapes are checked here, all other types by pyright."""
     hints = function.__annotations__

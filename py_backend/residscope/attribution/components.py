@@ -31,7 +31,7 @@ from residscope.compute.memo import size_of
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct, dots, project
 from residscope.errors import ResidscopeError
-from residscope.terms import Component, ComponentKind
+from residscope.terms import By, Component, ComponentKind
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -103,6 +103,25 @@ class Plan:
         if not pieces and not self.split:
             raise not_cached(*missing)
         return replace(self, pieces=pieces, missing=missing)
+
+
+def reads(view: CacheView, by: By) -> list[str]:
+    """The activations that a decomposition is made from, as far as every model has them."""
+
+    def every(*names: str) -> list[str]:
+        return [f"blocks.{layer}.{name}" for name in names for layer in range(view.n_layers)]
+
+    match by:
+        case "head":
+            return every("attn.hook_z")
+        case "source":
+            return every("attn.hook_pattern", "attn.hook_v", "attn.hook_z")
+        case "neuron":
+            return every("mlp.hook_post")
+        case "layer":
+            return every("hook_attn_out", "hook_mlp_out")
+        case "accumulated":
+            return [] if view.points() else every("hook_resid_post")
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from residscope.attribution.components import Rows, reads
 from residscope.cache.norms import Norm
 from residscope.cache.structure import Structure, named_layers
 from residscope.cache.view import CacheView, ending, not_cached
@@ -12,7 +13,6 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
 if TYPE_CHECKING:
-    from residscope.attribution.components import Rows
     from residscope.terms import By
 
 _WORDS = {
@@ -48,15 +48,7 @@ def check_cached(view: CacheView, by: By, *, held: bool) -> None:
     norm = Norm.of(getattr(view.model, "ln_final", None), view)
     if not held or not norm.divides or view.first("ln_final.hook_scale", stream):
         return
-    every = range(view.n_layers)
-    needed = {
-        "head": [f"blocks.{layer}.attn.hook_z" for layer in every],
-        "source": [f"blocks.{layer}.attn.{name}" for name in ("hook_pattern", "hook_v", "hook_z") for layer in every],
-        "neuron": [f"blocks.{layer}.mlp.hook_post" for layer in every],
-        "layer": [f"blocks.{layer}.{name}" for name in ("hook_attn_out", "hook_mlp_out") for layer in every],
-        "accumulated": [] if view.points() else [f"blocks.{layer}.hook_resid_post" for layer in every],
-    }[by]
-    others = [name for name in needed if not view.has(name)]
+    others = [name for name in reads(view, by) if not view.has(name)]
     refusal = not_cached(*others, *([] if stream in others else ["ln_final.hook_scale"]))
     if by == "accumulated" and not others:  # a run that stopped early has points, and no end
         said = f'{refusal} With the norm recomputed at each point (`norm="recomputed"`) none of this is needed.'

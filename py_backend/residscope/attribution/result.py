@@ -45,7 +45,7 @@ class Attribution:
         model: The model's name.
     """
 
-    values: Float[Tensor, "component *each"]
+    values: Float[Tensor, " component *each"]
     components: list[Component]
     measured: Float[Tensor, "*each"]
     constant: Float[Tensor, "*each"]
