@@ -1,7 +1,7 @@
 /**
- * `npm run build`: the two bundles that live inside the Python package.
+ * `npm run build`: builds the two bundles that are part of the Python package.
  *
- * Also what the wheel's build hook calls (see pyproject.toml); there `jupyter-builder` is the build environment's own.
+ * The wheel's build hook calls it, too (see pyproject.toml); there `jupyter-builder` comes from the build environment.
  */
 
 import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from "node:fs";
@@ -38,7 +38,7 @@ const bundles = [
   },
 ];
 
-/** Build what has changed since the last time, or everything. */
+/** Builds what has changed since the last build, or everything. */
 export function build({ everything = false } = {}) {
   for (const { name, stamp, inputs, results, build } of bundles) {
     if (everything) rmSync(inRoot(".setup", stamp), { force: true });
@@ -48,7 +48,7 @@ export function build({ everything = false } = {}) {
 
 const link = join(venv, "share", "jupyter", "labextensions", "@residscope", "jupyterlab");
 
-/** Let the JupyterLab of `.venv` load the labextension from the tree, so that a new build needs no new installation. */
+/** Links the labextension into `.venv`, so that JupyterLab loads new builds without a new installation. */
 export function linkLabextension() {
   step("Link to the JupyterLab extension", () => {
     if (existsSync(link) && realpathSync(link) === realpathSync(outputs.labextension)) return "unchanged";
@@ -58,9 +58,9 @@ export function linkLabextension() {
   });
 }
 
-/** For pip, which would otherwise remove and write the installed files through the link, in the tree. */
+/** Removes the link before pip runs; otherwise pip would write through it, into the working tree. */
 export function unlinkLabextension() {
-  rmSync(link, { recursive: true, force: true }); // removes a link itself, not what it leads to
+  rmSync(link, { recursive: true, force: true }); // removes the link, not its target
 }
 
 if (isScript(import.meta)) main(() => build({ everything: true }));

@@ -1,4 +1,4 @@
-/** A Chromium for the browser tests: the one that is named, one that is there, or one that is installed now. */
+/** Finds a Chromium for the browser tests: the one set by the user, else an installed one, else it installs one. */
 
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -14,7 +14,7 @@ const usualPlaces = [
     .map((folder) => join(folder, "Google", "Chrome", "Application", "chrome.exe")),
 ];
 
-/** It starts: a launcher without its browser (Ubuntu's snap) or a browser without its libraries does not. */
+/** Whether a browser starts. A launcher without its browser (Ubuntu's snap) does not, nor a browser without libraries. */
 function works(path) {
   return Boolean(path) && existsSync(path) && (windows || ask(path, ["--version"]) !== undefined);
 }
@@ -24,7 +24,7 @@ function onPath() {
   return names.flatMap((name) => folders.map((folder) => join(folder, windows ? `${name}.exe` : name)));
 }
 
-/** Where Playwright keeps its own, installed or not. */
+/** The path of Playwright's browser, which need not be installed. */
 function playwrights() {
   return ask(python, [
     "-c",
@@ -41,28 +41,29 @@ function attempt(command, args) {
   }
 }
 
-/** The path of a browser that starts; installs one where there is none. */
+/** The path of a browser that starts; installs one if there is none. */
 export function findChromium() {
   const named = process.env.RESIDSCOPE_CHROMIUM;
-  if (named && !works(named)) throw new Failure(`RESIDSCOPE_CHROMIUM is "${named}", and no browser starts from there.`);
+  if (named && !works(named))
+    throw new Failure(`RESIDSCOPE_CHROMIUM is "${named}", which is not a browser that starts.`);
   const present = [named, ...onPath(), ...usualPlaces].find(works) ?? [playwrights()].find(works);
   if (present) return present;
 
-  console.log("No Chromium or Chrome here: asking Playwright for its own.");
+  console.log("Found no Chromium or Chrome: installing Playwright's.");
   attempt(python, ["-m", "playwright", "install", "chromium"]);
   const own = playwrights();
   if (works(own)) return own;
 
   if (process.getuid?.() === 0 && existsSync("/etc/debian_version")) {
-    console.log("Asking the distribution for Chromium.");
+    console.log("Installing the distribution's Chromium.");
     attempt("apt-get", ["update"]);
     attempt("apt-get", ["install", "-y", "chromium"]);
     const installed = onPath().find(works);
     if (installed) return installed;
   }
   throw new Failure(
-    "The browser tests need Chromium or Chrome, none was found, and none could be installed. " +
-      "Install one, or name its program in the environment variable RESIDSCOPE_CHROMIUM.",
+    "The browser tests need Chromium or Chrome. None was found, and none could be installed. " +
+      "Install one, or set the environment variable RESIDSCOPE_CHROMIUM to its program.",
   );
 }
 

@@ -1,9 +1,8 @@
 /**
- * `npm run test:hosts`: the sidebar in other releases of JupyterLab, each in an environment of its own under
- * `.venv-hosts/`: that release of JupyterLab, and nothing of Residscope but the built extension. The kernels are this
- * checkout's.
+ * `npm run test:hosts`: tests the sidebar in other releases of JupyterLab. Each has its own environment under
+ * `.venv-hosts/`, with only that release of JupyterLab and the built extension. The kernels use `.venv`.
  *
- * `npm run test:hosts -- 4.4` takes the hosts whose names contain that; what follows `--` goes to pytest.
+ * `npm run test:hosts -- 4.4` runs the hosts whose names contain "4.4"; arguments after a further `--` go to pytest.
  */
 
 import { mkdirSync, rmSync, symlinkSync } from "node:fs";
@@ -66,7 +65,7 @@ export function testHosts(words) {
   const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
   const unknown = wanted.find((word) => !hosts.some(({ name }) => name.includes(word)));
   if (unknown !== undefined)
-    throw new Failure(`There is no host "${unknown}" here; there are: ${hosts.map(({ name }) => name).join(", ")}.`);
+    throw new Failure(`There is no host "${unknown}"; the hosts are: ${hosts.map(({ name }) => name).join(", ")}.`);
   const chromium = findChromium();
   for (const host of hosts)
     if (wanted.length === 0 || wanted.some((word) => host.name.includes(word))) test(host, chromium, pytest);

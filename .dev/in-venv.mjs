@@ -1,4 +1,4 @@
-/** Run a command with the programs of `.venv` first on the path: `node .dev/in-venv.mjs python …`, `… npm run …`. */
+/** Runs a command with the programs of `.venv` first on the path: `node .dev/in-venv.mjs python …`, `… npm run …`. */
 
 import { existsSync } from "node:fs";
 import { Failure, main, npm, python, run } from "./lib.mjs";

@@ -1,4 +1,4 @@
-/** What the scripts of this folder share: where things are, how a step is shown, what has changed since last time. */
+/** Shared by the scripts in this folder: paths, running programs, steps with their times, and change detection. */
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -33,7 +33,7 @@ export const outputs = {
   labextension: inRoot("py_backend", "residscope", "labextension"),
 };
 
-/** A failure whose message is all there is to say: no stack trace. */
+/** A failure that is reported by its message only, without a stack trace. */
 export class Failure extends Error {}
 
 // --- running programs -----------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ export function environment(extra = {}) {
   return { ...env, VIRTUAL_ENV: venv, RESIDSCOPE_PYTHON: python, PATH: path, ...extra };
 }
 
-/** Run a program in the repository and show its output; fail unless it exits with 0. */
+/** Runs a program in the repository and shows its output; fails unless it exits with 0. */
 export function run(
   command,
   args,
@@ -59,12 +59,12 @@ export function run(
 }
 
 /**
- * Start a program beside what follows; the returned function waits for its end, shows its output, and fails as `run`
+ * Starts a program in the background. The returned function waits for its end, shows its output, and fails as `run`
  * does.
  */
 export function begin(command, args, { env = environment(), cwd = root } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));
-  const output = openSync(join(folder, "output"), "w"); // a file: nobody reads a pipe while `run` waits
+  const output = openSync(join(folder, "output"), "w"); // a file, because nothing reads a pipe while `run` waits
   const child = spawn(command, args, { cwd, env, detached: !windows, stdio: ["ignore", output, output] });
   const ended = new Promise((resolve) => {
     child.on("error", ({ message }) => resolve(`could not be started: ${message}`));
@@ -85,7 +85,7 @@ export function begin(command, args, { env = environment(), cwd = root } = {}) {
   };
 }
 
-/** End a program and what it has started. */
+/** Ends a program and the programs it has started. */
 function stop({ pid }) {
   try {
     process.kill(windows ? pid : -pid);
@@ -94,16 +94,16 @@ function stop({ pid }) {
   }
 }
 
-/** Run a program silently; what it wrote, or undefined when it is not there or fails. */
+/** Runs a program silently and returns its output; undefined if it does not exist or fails. */
 export function ask(command, args, { env = environment(), cwd = root, timeout = 60_000 } = {}) {
   const result = spawnSync(command, args, { cwd, env, timeout, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
   return result.status === 0 ? result.stdout.trim() : undefined;
 }
 
-/** Run npm: the one that runs this script, where there is one (on Windows `npm` is no program but a shell script). */
+/** Runs npm: the one that runs this script, if any (on Windows `npm` is a shell script, not a program). */
 export const npm = (...args) => npmIn(root, ...args);
 
-/** The same in another folder. */
+/** Runs npm in another folder. */
 export function npmIn(cwd, ...args) {
   const script = process.env.npm_execpath;
   const called = `npm ${args.join(" ")}`;
@@ -117,7 +117,7 @@ const finished = [];
 const bold = (text) => (process.stdout.isTTY ? `\x1b[1m${text}\x1b[0m` : text);
 const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
 
-/** Do one named piece of work and show how long it took. `work` may return a remark, such as "unchanged". */
+/** Runs a named step and shows how long it took. `work` may return a remark, such as "unchanged". */
 export function step(name, work) {
   const start = performance.now();
   console.log(bold(`\n▸ ${name}`));
@@ -131,7 +131,7 @@ export function step(name, work) {
   }
 }
 
-/** The same for what was begun before (`begin`): its time is what was still waited for. */
+/** Waits for a step that was started with `begin`; the time shown is only the time waited here. */
 export async function stepEnd(name, end) {
   const start = performance.now();
   console.log(bold(`\n▸ ${name}`));
@@ -145,7 +145,7 @@ export async function stepEnd(name, end) {
   console.log(`✓ ${name}  ${seconds(start)} waited for`);
 }
 
-/** Every step so far and its time, as a table. */
+/** Prints all finished steps and their times. */
 export function summary() {
   const width = Math.max(...finished.map(({ name }) => name.length));
   const time = Math.max(...finished.map((entry) => entry.time.length));
@@ -154,32 +154,32 @@ export function summary() {
   }
 }
 
-/** Run a script's body; a `Failure` becomes one sentence and exit status 1. */
+/** Runs a script's body; a `Failure` is printed as one sentence, with exit status 1. */
 export async function main(body) {
-  process.on("SIGINT", () => {}); // Ctrl-C is for the program that is running; its end ends this one
+  process.on("SIGINT", () => {}); // Ctrl-C goes to the running program; when that ends, this script ends, too
   try {
     await body();
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     console.error(bold(`\n✗ ${error.message}`));
-    process.exit(1); // whatever was begun beside it ends, too
+    process.exit(1); // background programs end, too
   }
 }
 
-/** Is this module the script that node was asked to run? */
+/** Whether this module is the script that node runs. */
 export const isScript = (meta) => process.argv[1] === fileURLToPath(meta.url);
 
 // --- what has changed -----------------------------------------------------------------------------------------------
 
-const passedOver = new Set(["node_modules", "lib", "dist", "__pycache__", "pictures", ".vite", "tsconfig.tsbuildinfo"]);
+const ignored = new Set(["node_modules", "lib", "dist", "__pycache__", "pictures", ".vite", "tsconfig.tsbuildinfo"]);
 
 function* filesUnder(path) {
   if (!existsSync(path)) return;
   if (!statSync(path).isDirectory()) yield path;
-  else for (const name of readdirSync(path).sort()) if (!passedOver.has(name)) yield* filesUnder(join(path, name));
+  else for (const name of readdirSync(path).sort()) if (!ignored.has(name)) yield* filesUnder(join(path, name));
 }
 
-/** A hash of the contents of files and folders (relative to the repository) and of any further texts. */
+/** A hash of files and folders (paths are relative to the repository), and of any other texts. */
 export function fingerprint(paths, ...texts) {
   const hash = createHash("sha256");
   for (const file of paths.flatMap((path) => [...filesUnder(inRoot(path))])) {
@@ -188,7 +188,7 @@ export function fingerprint(paths, ...texts) {
   return hash.update(JSON.stringify(texts)).digest("hex");
 }
 
-/** A step that is passed over while its inputs have the same fingerprint and its results are there. */
+/** A step that is skipped if its inputs have the same fingerprint as last time and its results exist. */
 export function stepIfChanged(name, stampName, inputs, results, work) {
   const stamp = inRoot(".setup", stampName);
   step(name, () => {

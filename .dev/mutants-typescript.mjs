@@ -1,18 +1,18 @@
 /**
- * Mutation testing of the TypeScript: how many of the mistakes that Stryker puts into the code, one at a time, make a
- * test fail. What is mutated stands in widgets/stryker.config.mjs. It is not part of `npm test`: a mistake that no test
- * notices costs a run of all tests that touch its line.
+ * Mutation testing of the TypeScript: Stryker puts mistakes ("mutants") into the code, one at a time, and counts those
+ * that make a test fail. widgets/stryker.config.mjs lists the mutated files. It is not part of `npm test`, because each
+ * mutant that no test notices costs a run of all tests that cover its line.
  *
- *   node .dev/mutants-typescript.mjs                     a sample: 12 of each file
- *   node .dev/mutants-typescript.mjs --each 30 --seed 1  a larger one, other ones
- *   node .dev/mutants-typescript.mjs --all               every one (hours)
- *   node .dev/mutants-typescript.mjs csv.ts format.ts    of these files only
- *   … --list                                             what would be tried, and nothing else
- *   … --survivors                                        only what was not caught when it was last tried
+ *   node .dev/mutants-typescript.mjs                     a sample: 12 mutants of each file
+ *   node .dev/mutants-typescript.mjs --each 30 --seed 1  a larger sample, with another seed
+ *   node .dev/mutants-typescript.mjs --all               all mutants (hours)
+ *   node .dev/mutants-typescript.mjs csv.ts format.ts    only mutants of these files
+ *   … --list                                             only lists the mutants that would be tried
+ *   … --survivors                                        only mutants that survived when they were last tried
  *
- * Which ones are drawn depends on the seed and on the mutants alone (their file, their text and what becomes of it): a
- * line that is added elsewhere changes nothing. Those that no test can tell from the code stand in
- * tests/mutants/typescript.json, each with the reason, and do not count. The report goes to test-results/mutants/.
+ * The sample depends only on the seed and on the mutants themselves (file, original text and replacement), so adding a
+ * line elsewhere does not change it. Equivalent mutants, which no test can detect, are listed in
+ * tests/mutants/typescript.json with the reason, and do not count. The report goes to test-results/mutants/.
  */
 
 import { createHash } from "node:crypto";
@@ -28,13 +28,13 @@ import { keyOf } from "../widgets/stryker.sample.mjs";
 import { Failure, inRoot, isScript, main, root, run } from "./lib.mjs";
 
 const CHOSEN = inRoot("test-results", "mutants", "typescript-chosen.json");
-/** What came of each mutant when it was last tried, by name. */
+/** The last status of each mutant, by name. */
 const KNOWN = inRoot("test-results", "mutants", "typescript-known.json");
 const known = () => (existsSync(KNOWN) ? JSON.parse(readFileSync(KNOWN, "utf8")) : {});
 const ALIVE = ["Survived", "NoCoverage"];
 const EQUIVALENT = inRoot("tests", "mutants", "typescript.json");
 
-/** The files that the patterns name; only "*" within a name is known. */
+/** The files that match the patterns; only "*" within a file name is supported. */
 function filesOf(patterns) {
   return patterns.flatMap((pattern) => {
     const folder = dirname(pattern);
@@ -51,7 +51,7 @@ function filesOf(patterns) {
   });
 }
 
-/** Every mutant of these files, as Stryker makes them. */
+/** All mutants that Stryker makes of these files. */
 async function mutantsOf(files) {
   const core = createRequire(createRequire(inRoot("widgets", "package.json")).resolve("@stryker-mutator/core"));
   const load = (name) => import(pathToFileURL(core.resolve(name)).href);
@@ -81,8 +81,8 @@ async function mutantsOf(files) {
 }
 
 /**
- * Each with its own text, and a name that it keeps while neither that nor what is like it before it changes. `nth`: of
- * those that cannot be told apart by their text and that of the line they begin in.
+ * Describes each mutant, with a name that stays the same while its text and equal mutants before it do not change.
+ * `nth` numbers mutants with the same text and the same first line.
  */
 function described(file, source, mutants) {
   const lines = source.split("\n");
@@ -121,7 +121,7 @@ function sampled(mutants, seed, each) {
   });
 }
 
-/** The status of each mutant that the report has, by key. */
+/** The status of each mutant in Stryker's report, by key. */
 function statuses() {
   const { files } = JSON.parse(readFileSync(inRoot(REPORT), "utf8"));
   const minusOne = ({ line, column }) => ({ line: line - 1, column: column - 1 });
@@ -138,7 +138,7 @@ function statuses() {
   );
 }
 
-/** Whether no test can tell it from the code: said in the list, with the reason. */
+/** Returns a function that says whether a mutant is listed as equivalent. */
 function knownEquivalent() {
   const list = existsSync(EQUIVALENT) ? JSON.parse(readFileSync(EQUIVALENT, "utf8")) : [];
   const same = (entry, mutant) =>
@@ -148,7 +148,7 @@ function knownEquivalent() {
 
 const percent = (part, whole) => (whole === 0 ? "–" : `${((100 * part) / whole).toFixed(0)} %`);
 
-/** One row a file, and one for all. */
+/** The results as a table: one row for each file, and one for all. */
 function table(mutants) {
   const columns = ["file", "mutants", "killed", "survived", "no coverage", "timeout", "equivalent", "score"];
   const row = (name, of) => {
@@ -178,14 +178,15 @@ function table(mutants) {
   ];
   const widths = columns.map((_, i) => Math.max(...rows.map((cells) => String(cells[i]).length)));
   const line = (cells) =>
-    `| ${cells.map((cell, i) => (i === 0 ? String(cell).padEnd(widths[i]) : String(cell).padStart(widths[i]))).join(" | ")} |`;
-  const rule = `|${widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`)).join("|")}|`;
+    `| ${cells.map((cell, i) => String(cell)[i === 0 ? "padEnd" : "padStart"](widths[i])).join(" | ")} |`;
+  const rules = widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`));
+  const rule = `|${rules.join("|")}|`;
   return [line(rows[0]), rule, ...rows.slice(1).map(line)].join("\n");
 }
 
 const oneLine = (text) => text.replace(/\s+/g, " ");
 
-/** A sample (or all, or what the last run let through) is tried; what came of each, with its status. */
+/** Tries a sample of the mutants (or all, or the last survivors), and returns them with their status. */
 export async function tryMutants({
   all = false,
   seed = "0",
@@ -197,7 +198,7 @@ export async function tryMutants({
   const files = filesOf(FILES).filter(
     (file) => only.length === 0 || only.some((name) => file === name || file.endsWith(`/${name}`)),
   );
-  if (files.length === 0) throw new Failure(`None of the files that are mutated is called ${only.join(" or ")}.`);
+  if (files.length === 0) throw new Failure(`No mutated file is called ${only.join(" or ")}.`);
   const equivalent = knownEquivalent();
   const mutants = await mutantsOf(files);
   const before = known();
@@ -241,7 +242,8 @@ if (isScript(import.meta)) {
       },
     });
     const each = Number(values.each);
-    if (!Number.isInteger(each) || each < 1) throw new Failure("--each takes a whole number, how many of each file.");
+    if (!Number.isInteger(each) || each < 1)
+      throw new Failure("--each takes a whole number: the mutants to try of each file.");
     const mutants = await tryMutants({ ...values, each, only: positionals });
     const shown = mutants.filter(({ status }) => values.list || ALIVE.includes(status));
     for (const { file, line, mutator, original, replacement, status } of shown)

@@ -1,8 +1,9 @@
 /**
- * `npm run mutants`: mistakes are put into the code, one at a time, and the tests must fail; a sample, in half an hour.
+ * `npm run mutants`: mutation tests. Mistakes are put into the code, one at a time, and a test must fail each time. A
+ * sample takes half an hour.
  *
- * `npm run mutants -- python`, `npm run mutants -- typescript`: one of them. What follows goes to tests/mutants/run.py,
- * and to .dev/mutants-typescript.mjs: `--all` for all mistakes that can be made, which takes a night.
+ * `npm run mutants -- python` or `npm run mutants -- typescript` runs only one language. Further arguments go to
+ * tests/mutants/run.py and .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes a night.
  */
 
 import { rmSync } from "node:fs";
@@ -26,7 +27,7 @@ const languages = {
       },
     );
     const env = environment({ PYTHONPATH: folder, HF_HUB_OFFLINE: "1" });
-    step("Mutants of the Python part", () => run(python, [inRoot("tests", "mutants", "run.py"), ...words], { env }));
+    step("Mutants of the Python part", () => run(python, ["-m", "tests.mutants.run", ...words], { env }));
   },
   typescript(words) {
     step("Mutants of the views", () => run(process.execPath, [inRoot(".dev", "mutants-typescript.mjs"), ...words]));
@@ -37,7 +38,7 @@ main(() => {
   const [first, ...rest] = process.argv.slice(2);
   const isOne = first !== undefined && first in languages;
   if (!isOne && rest.some((word) => !word.startsWith("--"))) {
-    throw new Failure(`Say which first: ${Object.keys(languages).join(", ")}.`);
+    throw new Failure(`Name a language first: ${Object.keys(languages).join(", ")}.`);
   }
   setUp({ model: true });
   const words = isOne ? rest : process.argv.slice(2);

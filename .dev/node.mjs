@@ -1,8 +1,8 @@
 /**
- * The Node packages, exactly as the lock file names them. It is never rewritten on the way: that is a change of the
- * project, which somebody looks at and commits.
+ * Installs the Node packages exactly as in the lock file. The lock file is never changed here, because a change should
+ * be reviewed and committed.
  *
- * Also the `npm` that builds a wheel from a clone (see pyproject.toml): `install` is what is said above.
+ * This script is also the `npm` that builds a wheel from a clone (see pyproject.toml): its `install` does the above.
  */
 
 import { Failure, fingerprint, inRoot, isScript, main, npm, stepIfChanged } from "./lib.mjs";
@@ -27,9 +27,9 @@ export function setUpNode() {
       } catch (error) {
         if (!(error instanceof Failure)) throw error;
         throw new Failure(
-          `${error.message}: the packages of package-lock.json could not be installed; npm says why above. Nothing was changed. ` +
-            "If it says that the lock file does not fit a package.json, run `npm install`, look at what it changes in " +
-            "package-lock.json, and commit that.",
+          `${error.message}: the packages of package-lock.json could not be installed; npm says why above. ` +
+            "Nothing was changed. If it says that the lock file does not fit a package.json, run `npm install`, " +
+            "look at what it changes in package-lock.json, and commit that.",
         );
       }
     },

@@ -1,8 +1,8 @@
 /**
- * `npm run package`: a fresh sdist and wheel in `dist/`, checked by using them.
+ * `npm run package`: builds a new sdist and wheel in `dist/`, and checks them by using them.
  *
- * The wheel is built from the sdist, so the sdist is known to be complete. It is then installed in a clean environment
- * whose path holds that environment's programs and nothing else: no Node, no npm.
+ * The wheel is built from the sdist, which proves that the sdist is complete. The wheel is then installed in a clean
+ * environment whose path has only that environment's programs: no Node, no npm.
  */
 
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -28,11 +28,11 @@ import { setUp } from "./setup.mjs";
 const dist = inRoot("dist");
 const extension = "@residscope/jupyterlab";
 const extensionData = `.data/data/share/jupyter/labextensions/${extension}/`;
-const heavy = ["torch", "transformer-lens"]; // gigabytes that neither importing nor listing needs
+const heavy = ["torch", "transformer-lens"]; // gigabytes that the checks do not need
 
 function only(suffix) {
   const found = readdirSync(dist).filter((name) => name.endsWith(suffix));
-  if (found.length !== 1) throw new Failure(`dist/ should hold one *${suffix}, and holds ${found.length}`);
+  if (found.length !== 1) throw new Failure(`dist/ should have one *${suffix} file, but has ${found.length}`);
   return join(dist, found[0]);
 }
 
@@ -43,14 +43,14 @@ function buildBoth() {
 
 const kilobytes = (path) => `${(statSync(path).size / 1024).toFixed(0)} kB`;
 
-/** Each of these once, and no stray file. */
+/** Checks that an archive has each expected file once, and no stray file. */
 function check(archive, names, expected, stray) {
   for (const [what, matches] of Object.entries(expected)) {
     const count = names.filter(matches).length;
-    if (count !== 1) throw new Failure(`${what} should be in the ${archive} once, and is there ${count} times`);
+    if (count !== 1) throw new Failure(`${what} should be in the ${archive} once, but is there ${count} times`);
   }
   const found = names.filter((name) => stray.test(name));
-  if (found.length > 0) throw new Failure(`the ${archive} should not hold ${found.slice(0, 5).join(", ")}`);
+  if (found.length > 0) throw new Failure(`the ${archive} should not contain ${found.slice(0, 5).join(", ")}`);
 }
 
 function checkContents() {
@@ -97,7 +97,7 @@ function checkContents() {
   return `wheel ${kilobytes(wheel)}, sdist ${kilobytes(sdist)}`;
 }
 
-/** Use the wheel as a user's computer would. */
+/** Installs and uses the wheel as a user would. */
 function tryWheel() {
   const folder = mkdtempSync(join(tmpdir(), "residscope-wheel-"));
   try {
@@ -123,7 +123,8 @@ function tryWheel() {
 
     // jupyter writes its list to standard error
     const list =
-      "import subprocess, sys; print(subprocess.run([sys.executable, '-m', 'jupyter', 'labextension', 'list'], capture_output=True, text=True).stderr)";
+      "import subprocess, sys; list = [sys.executable, '-m', 'jupyter', 'labextension', 'list']; " +
+      "print(subprocess.run(list, capture_output=True, text=True).stderr)";
     const listing = (ask(clean, ["-c", list], options) ?? "").replace(/\x1b\[[0-9;]*m/g, "");
     const line =
       listing

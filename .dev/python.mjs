@@ -1,4 +1,4 @@
-/** The Python environment: find an interpreter, make `.venv`, install the packages. */
+/** Sets up the Python environment: finds an interpreter, creates `.venv`, installs the packages. */
 
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -19,10 +19,10 @@ import {
 } from "./lib.mjs";
 
 const oldest = [3, 10];
-const tellVersion = ["-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"];
+const printVersion = ["-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"];
 
 function versionOf(command, args = []) {
-  return ask(command, [...args, ...tellVersion], { env: process.env });
+  return ask(command, [...args, ...printVersion], { env: process.env });
 }
 
 function isRecent(version) {
@@ -30,7 +30,7 @@ function isRecent(version) {
   return major > oldest[0] || (major === oldest[0] && minor >= oldest[1]);
 }
 
-/** A Python that is new enough, as a command and its first arguments. */
+/** Finds a Python that is new enough; returns a command and its first arguments. */
 function findPython() {
   const candidates = process.env.PYTHON
     ? [[process.env.PYTHON]]
@@ -47,11 +47,11 @@ function findPython() {
     if (version) seen.push(`${command} is ${version}`);
   }
   const found = process.env.PYTHON
-    ? `PYTHON is set to "${process.env.PYTHON}", which is none`
+    ? `PYTHON is set to "${process.env.PYTHON}", which is not one`
     : seen.join(", ") || "none was found";
   throw new Failure(
     `Residscope needs Python ${oldest.join(".")} or newer (${found}). Install one from python.org or your system's ` +
-      "package manager, or name one in the environment variable PYTHON.",
+      "package manager, or set the environment variable PYTHON to one.",
   );
 }
 
@@ -62,7 +62,7 @@ function makeEnvironment() {
   try {
     run(command, [...args, "-m", "venv", "--clear", venv], { env: process.env });
   } catch (error) {
-    error.message += `. On Debian and Ubuntu the module is a package of its own: apt-get install python3-venv`;
+    error.message += `. On Debian and Ubuntu the module venv is a separate package: apt-get install python3-venv`;
     throw error;
   }
   return `Python ${version}, new`;
@@ -77,7 +77,7 @@ export function setUpPython() {
     [join(binOf(venv), windows ? "residscope.exe" : "residscope")],
     () => {
       unlinkLabextension();
-      mkdirSync(outputs.labextension, { recursive: true }); // named in pyproject.toml; it is built later, by build.mjs
+      mkdirSync(outputs.labextension, { recursive: true }); // pyproject.toml needs the folder; build.mjs fills it later
       run(python, ["-m", "pip", "install", "-c", ".dev/constraints.txt", "-e", ".[figures,dev]"], {
         env: environment({ SKIP_JUPYTER_BUILDER: "1", PIP_DISABLE_PIP_VERSION_CHECK: "1" }),
       });

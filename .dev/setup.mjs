@@ -1,11 +1,11 @@
-/** `npm run setup`: from a fresh clone to a working tree. Run again, it does only what has changed. */
+/** `npm run setup`: makes a fresh clone ready to use. When run again, it only does what has changed. */
 
 import { build, linkLabextension } from "./build.mjs";
 import { isScript, main, python, run, step, summary } from "./lib.mjs";
 import { setUpNode } from "./node.mjs";
 import { setUpPython } from "./python.mjs";
 
-/** Everything that running and testing need; `model: false` leaves the demo model for later. */
+/** Sets up everything for running and testing; `model: false` leaves out the demo model. */
 export function setUp({ model = true } = {}) {
   setUpPython();
   setUpNode();

@@ -1,7 +1,8 @@
 /**
- * `npm test`: set up, then every check and test, in the order of what is quickest to know.
+ * `npm test`: sets up, then runs all checks and tests, the fast ones first.
  *
- * `npm test -- python browser` runs the steps of these names only. What is `beside` another step starts with it.
+ * `npm test -- python browser` runs only the steps with these names. A step that is `beside` another one starts with
+ * it, in the background.
  */
 
 import { availableParallelism } from "node:os";
@@ -20,6 +21,7 @@ const steps = [
     name: "imports",
     work: () => run(python, ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]),
   },
+  { name: "columns", work: () => run(process.execPath, [inRoot(".dev", "columns.mjs")]) },
   { name: "spelling", work: () => inPython("codespell_lib", ".") },
   { name: "imports widgets", work: () => npm("run", "imports", "--workspace", "widgets") },
   {
@@ -37,17 +39,21 @@ const steps = [
     beside: "protocol",
     begin: () => begin(process.execPath, [inRoot("node_modules", "pyright", "index.js")]),
   },
+  {
+    name: "pyright tests",
+    work: () => run(process.execPath, [inRoot("node_modules", "pyright", "index.js"), "-p", "tests"]),
+  },
   { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
   { name: "versions", beside: "python", begin: () => begin(process.execPath, [inRoot(".dev", "versions.mjs")]) },
   { name: "browser", model: true, work: testInBrowser },
 ];
 
-/** pytest fails by itself when it finds no test; a browser that is missing is a failure too, never a skip. */
+/** Runs the browser tests. A missing browser is a failure, never a skip; pytest itself fails if it finds no test. */
 function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
   const env = environment({ RESIDSCOPE_CHROMIUM: chromium });
-  // A page that loads keeps one core busy: two workers, each with a JupyterLab of its own, take two thirds of the time.
+  // A loading page keeps one core busy. Two workers, each with its own JupyterLab, need two thirds of the time of one.
   const workers = Math.min(2, availableParallelism());
   run(python, ["-m", "pytest", "-n", String(workers), "-m", "not alone", "--durations=12", "tests/browser"], { env });
   run(python, ["-m", "pytest", "-m", "alone", "tests/browser"], { env });
@@ -56,7 +62,7 @@ function testInBrowser() {
 function choose(words) {
   const unknown = words.filter((word) => !steps.some(({ name }) => name.split(" ").includes(word)));
   if (unknown.length > 0) {
-    throw new Failure(`There is no step "${unknown[0]}"; there are: ${steps.map(({ name }) => name).join(", ")}.`);
+    throw new Failure(`There is no step "${unknown[0]}"; the steps are: ${steps.map(({ name }) => name).join(", ")}.`);
   }
   return words.length === 0 ? steps : steps.filter(({ name }) => words.some((word) => name.split(" ").includes(word)));
 }
@@ -64,7 +70,7 @@ function choose(words) {
 main(async () => {
   const chosen = choose(process.argv.slice(2));
   setUp({ model: chosen.some(({ model }) => model) });
-  // Most of what older releases take is their installation, which leaves a core to the other tests.
+  // Most time of the older releases is their installation, which leaves a core for the other tests.
   const begun = new Map();
   for (const { name, work, begin } of chosen) {
     for (const other of chosen) if (other.beside === name) begun.set(other.name, other.begin());

@@ -1,12 +1,12 @@
 /**
- * `npm run test:versions`: tests/versions against older releases of TransformerLens, each in an environment of its own
- * under `.venv-versions/`: that release, what Residscope computes with, and Residscope's source; no Jupyter.
+ * `npm run test:versions`: runs tests/versions with older releases of TransformerLens. Each has its own environment
+ * under `.venv-versions/`, with that release and the packages that Residscope computes with, but no Jupyter.
  *
- * And tests/adapters with peft and bitsandbytes, which lie in a folder beside what `.venv` has.
+ * It also runs tests/adapters with peft and bitsandbytes, which are installed in a separate folder next to `.venv`.
  *
- * `npm run test:versions -- 2.18 adapters` takes what begins so; what follows `--` goes to pytest.
- * A release is added by its entry below and a file of pins, .dev/versions/RELEASE.txt: install it here without pins,
- * and list what `pip freeze` says.
+ * `npm run test:versions -- 2.18 adapters` runs those whose names begin so; arguments after a further `--` go to
+ * pytest. To add a release, add an entry below and a file of pins, .dev/versions/RELEASE.txt: install the release
+ * without pins, and write the output of `pip freeze` into the file.
  */
 
 import { rmSync } from "node:fs";
@@ -29,7 +29,7 @@ import {
 import { setUpPython } from "./python.mjs";
 
 const releases = [
-  { release: "2.18.0", newestPython: 12 }, // it needs numpy 1, which has no wheels for a newer one
+  { release: "2.18.0", newestPython: 12 }, // it needs numpy 1, which has no wheels for newer versions of Python
   { release: "3.9.0", newestPython: 14, also: ["tests/python/test_applied.py"] },
 ];
 const adapters = "adapters";
@@ -44,7 +44,7 @@ const minorOf = (command) => {
   return major === 3 ? minor : undefined;
 };
 
-/** A Python that this release runs on: the one of `.venv`, else an older one that is installed beside it, if any. */
+/** A Python on which this release runs: that of `.venv`, else another installed one, if any. */
 function findPython({ newestPython }) {
   const minors = Array.from({ length: newestPython - oldestPython + 1 }, (_, i) => newestPython - i);
   const older = minors.map((minor) => (windows ? ["py", `-3.${minor}`] : [`python3.${minor}`]));
@@ -55,8 +55,8 @@ function findPython({ newestPython }) {
 }
 
 const missing = ({ release, newestPython }) =>
-  `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, and this machine has only ` +
-  `3.${minorOf([python])}: install python3.${newestPython} beside it to run its tests.`;
+  `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, but this machine has only ` +
+  `3.${minorOf([python])}: install python3.${newestPython}, too, to run its tests.`;
 
 function test({ release, also = [] }, [command, ...args], pytest) {
   const folder = inRoot(".venv-versions", release);
@@ -70,7 +70,8 @@ function test({ release, also = [] }, [command, ...args], pytest) {
     [own],
     () => {
       run(command, [...args, "-m", "venv", "--clear", folder]);
-      // Not compiled: what is imported is, when it is; all of it takes twice the time and a quarter more of the disk.
+      // Not compiled: Python compiles what it imports. Compiling everything takes twice the time and a quarter more
+      // disk.
       run(own, ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...computesWith], {
         env,
       });
@@ -78,14 +79,15 @@ function test({ release, also = [] }, [command, ...args], pytest) {
   );
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
-    const calm = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" }; // no network; and tiny tensors are slower on many threads
+    // No network; and tiny tensors are slower on many threads.
+    const quiet = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" };
     run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], {
-      env: { ...env, ...source, ...calm },
+      env: { ...env, ...source, ...quiet },
     });
   });
 }
 
-/** With the packages that change a layer's map: too large for `.venv`, and nothing that Residscope itself imports. */
+/** Runs tests/adapters. These packages are too large for `.venv`, and Residscope itself does not import them. */
 function testAdapters(pytest) {
   const folder = inRoot(".venv-versions", adapters);
   const pins = `.dev/versions/${adapters}.txt`;
@@ -114,18 +116,18 @@ main(() => {
   const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
   const all = [...releases.map(({ release }) => release), adapters];
   const unknown = wanted.find((word) => !all.some((name) => name.startsWith(word)));
-  if (unknown !== undefined) throw new Failure(`There is no "${unknown}" here; there are: ${all.join(", ")}.`);
+  if (unknown !== undefined) throw new Failure(`There is no "${unknown}"; choose from: ${all.join(", ")}.`);
   const isWanted = (name) => wanted.length === 0 || wanted.some((word) => name.startsWith(word));
   setUpPython();
-  const left = [];
+  const leftOut = [];
   for (const entry of releases) {
     if (!isWanted(entry.release)) continue;
     const command = findPython(entry);
     if (command) test(entry, command, pytest);
-    else left.push(missing(entry));
+    else leftOut.push(missing(entry));
   }
   if (isWanted(adapters)) testAdapters(pytest);
-  if (left.length > 0 && wanted.length > 0) throw new Failure(left.join("\n"));
-  console.log(`\nAll passed${left.length > 0 ? `, but this was left out: ${left.join(" ")}` : ":"}`);
+  if (leftOut.length > 0 && wanted.length > 0) throw new Failure(leftOut.join("\n"));
+  console.log(`\nAll passed${leftOut.length > 0 ? `, but this was left out: ${leftOut.join(" ")}` : ":"}`);
   summary();
 });

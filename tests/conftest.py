@@ -1,6 +1,14 @@
-"""For every test: what it runs with, in the report's first lines."""
+"""For every test: what it runs with, in the report's first lines; and where processes find this package."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+# Kernels and other processes that a test starts import `tests.support`, as the tests do by pytest's `pythonpath`.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+pytest.register_assert_rewrite("tests.support")
 
 
 def pytest_report_header() -> str:

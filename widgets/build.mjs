@@ -15,7 +15,8 @@ mkdirSync(out, { recursive: true });
 /** Every panel brings the same code: a page evaluates the first one's, and the others find it warm. */
 function once(code) {
   const key = `Symbol.for("residscope ${createHash("sha256").update(code).digest("hex").slice(0, 16)}")`;
-  return `if (!globalThis[${key}]) {\n${code}globalThis[${key}] = made.default;\n}\nexport default globalThis[${key}];\n`;
+  const once = `if (!globalThis[${key}]) {\n${code}globalThis[${key}] = made.default;\n}\n`;
+  return `${once}export default globalThis[${key}];\n`;
 }
 
 const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];

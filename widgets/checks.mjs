@@ -16,11 +16,32 @@ export function checks(schema) {
   return `// Generated from py_backend/residscope/wire/protocol.py by \`npm run protocol\`. Do not edit.
 // What does not fit is refused, and what the schema does not name is left out.
 import * as v from "valibot";
+import type { Shown as Selected } from "./protocol.gen";
 
 ${[...written.values()].join("")}
+/** The check of each kind of request, and of its reply. */
+export const REQUESTS = ${byKind(definitions.Question.properties.ask)};
+export const REPLIES = ${byKind(definitions.Answer.properties.reply.anyOf.find(({ type }) => type !== "null"))};
+
 /** What each kind of request means by a field that it leaves out; null is left out everywhere. */
 export const DEFAULTS: Record<string, Record<string, unknown>> = ${JSON.stringify(defaults(definitions), null, 2)};
+
+/** What is selected where nobody has selected anything. */
+export const UNSELECTED: Required<Omit<Selected, "target">> = ${JSON.stringify(unselected(definitions), null, 2)};
 `;
+}
+
+/** The kinds of a union, with the names of their checks. */
+function byKind(union) {
+  const lines = Object.entries(union.discriminator.mapping).map(
+    ([kind, ref]) => `  ${JSON.stringify(kind)}: ${ref.split("/").at(-1)},\n`,
+  );
+  return `{\n${lines.join("")}} as const`;
+}
+
+function unselected({ Shown: { properties } }) {
+  const fields = Object.entries(properties).filter(([, field]) => field.default !== undefined);
+  return Object.fromEntries(fields.map(([name, field]) => [name, field.default]));
 }
 
 function defaults(definitions) {

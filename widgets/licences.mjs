@@ -44,7 +44,8 @@ function licenceOf(folder) {
 function checked(licence) {
   if (licence.text.trim() !== "") return licence;
   throw new Error(
-    `${licence.name} ${licence.version} is bundled, and has no licence text in its folder: use another package, or one that has.`,
+    `${licence.name} ${licence.version} is bundled, and has no licence text in its folder: ` +
+      "use another package, or one that has.",
   );
 }
 

@@ -1,5 +1,6 @@
-// Writes src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks of what comes from outside) from
-// the one schema, py_backend/residscope/wire/protocol.py. With --check: says whether both are current.
+// Writes what both sides have from Python: src/wire/protocol.gen.ts (types) and src/wire/protocol.check.gen.ts (checks of
+// what comes from outside) from the one schema, py_backend/residscope/wire/protocol.py; src/base/look.gen.ts (colours and
+// marks) from py_backend/residscope/base/look.py. With --check: says whether all are current.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -12,12 +13,16 @@ const repo = dirname(here);
 const venv = join(repo, ".venv", "bin", "python");
 const python = process.env.RESIDSCOPE_PYTHON ?? (existsSync(venv) ? venv : "python3");
 
-const schema = JSON.parse(
-  execFileSync(python, ["-m", "residscope.wire.protocol"], {
-    encoding: "utf8",
-    env: { ...process.env, PYTHONPATH: join(repo, "py_backend") },
-  }),
-);
+/** What a module of the package prints about itself. */
+const told = (module) =>
+  JSON.parse(
+    execFileSync(python, ["-m", `residscope.${module}`], {
+      encoding: "utf8",
+      env: { ...process.env, PYTHONPATH: join(repo, "py_backend") },
+    }),
+  );
+
+const schema = told("wire.protocol");
 const types =
   (await compile(schema, "Wire", {
     additionalProperties: false,
@@ -31,15 +36,31 @@ const types =
 export const WIRE = "${schema.$comment}";
 `;
 
+const { MARKS, DIVERGING, SEQUENTIAL } = told("base.look");
+const written = (value) =>
+  JSON.stringify(value, null, 2)
+    .replace(/\[\s+(\S+),\s+(\S+)\s+\]/g, "[$1, $2]")
+    .replaceAll("\u00a0", "\\u00a0");
+const look = `// Generated from py_backend/residscope/base/look.py by \`npm run protocol\`. Do not edit.
+/** Where on the scale, from 0 to 1, and the colour there. */
+export type Stop = readonly [at: number, hex: string];
+/** What stands for white space where it must be seen. */
+export const MARKS: Record<string, string> = ${written(MARKS)};
+type Diverging = { middle: string; plus: Stop[]; minus: Stop[] };
+export const DIVERGING: Record<"light" | "dark", Diverging> = ${written(DIVERGING)};
+export const SEQUENTIAL: Record<"light" | "dark", Stop[]> = ${written(SEQUENTIAL)};
+`;
+
 for (const [name, text] of [
-  ["protocol.gen.ts", types],
-  ["protocol.check.gen.ts", checks(schema)],
+  ["wire/protocol.gen.ts", types],
+  ["wire/protocol.check.gen.ts", checks(schema)],
+  ["base/look.gen.ts", look],
 ]) {
-  const file = join(here, "src", "wire", name);
+  const file = join(here, "src", name);
   const current = existsSync(file) ? readFileSync(file, "utf8") : "";
   if (current === text) continue;
   if (process.argv.includes("--check")) {
-    console.error(`widgets/src/wire/${name} is not what the schema gives: run \`npm run protocol\`.`);
+    console.error(`widgets/src/${name} is not what Python gives: run \`npm run protocol\`.`);
     process.exitCode = 1;
   } else writeFileSync(file, text);
 }

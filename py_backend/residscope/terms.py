@@ -43,7 +43,7 @@ FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources
 
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
-"""Whether what was taken for padding is left out, or counts as real."""
+"""Whether what was treated as padding is left out, or counts as real."""
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -25,7 +25,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("place", ["o_proj", "v_proj", "down_proj", "lm_head", "embed_tokens"])
 def test_unmerged_adapters_of_peft(place):
-    import peft
+    import peft  # pyright: ignore[reportMissingImports] (in .venv-versions/adapters)
 
     path = str(tiny.folder("llama"))
     torch.manual_seed(3)
@@ -60,6 +60,7 @@ def test_quantised_by_bitsandbytes(wide, bits):
     inner = AutoModelForCausalLM.from_pretrained(wide, quantization_config=settings, device_map="cpu")
     model = TransformerBridge.boot_transformers(wide, hf_model=inner)
     weight = model.blocks[1].attn.o.original_component.weight
+    plain = None
     if bits == 4:  # before the first run, which packs it for the processor
         plain = functional.dequantize_4bit(weight.data, weight.quant_state).float().T.unflatten(0, (4, -1))
     with torch.no_grad():

@@ -10,7 +10,7 @@ twice: as it comes (the picture's pixels are in its canvas; the reply is there),
 frame after that, which is what eyes see: an animation frame, and then a task, which comes when the frame is done. The
 goal compares painted with painted: both wait for the screen alike. Prints a table; never asserts a time.
 
-python tests/benchmarks/answer_times.py [--json FILE] [--only idle]
+python -m tests.benchmarks.answer_times [--json FILE] [--only idle]
 """
 
 from __future__ import annotations
@@ -26,15 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
-from table import Row, markdown
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/browser"))
-
-from lab import Lab  # noqa: E402 (found by the line above)
-from server import Server  # noqa: E402 (likewise)
-
-from conftest import CHROMIUM_FLAGS  # noqa: E402 (likewise)
+from tests.benchmarks.table import Row, markdown
+from tests.support.lab import CHROMIUM_FLAGS, Lab
+from tests.support.server import Server
 
 Times = dict[str, list[list[float]]]
 """By kind of gesture, each one's milliseconds: as it comes, and painted."""

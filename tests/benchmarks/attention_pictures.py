@@ -3,7 +3,7 @@
 Residscope's views run as they do in a notebook, over a kernel service in this process; messages and buffers travel over
 HTTP. CircuitsVis' page is put into the same page as notebooks do it. Prints a table; never asserts a time.
 
-python tests/benchmarks/attention_pictures.py
+python -m tests.benchmarks.attention_pictures
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ import msgspec
 import torch
 from playwright.sync_api import Browser, Error, sync_playwright
 
+from tests.benchmarks.table import Row, markdown, spoken
+
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "py_backend/residscope/static"
-sys.path[:0] = [str(ROOT / "tests/benchmarks"), str(ROOT / "tests/python")]
-
-from table import Row, markdown, spoken  # noqa: E402 (found by the line above)
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
 PATIENCE = int(os.environ.get("RESIDSCOPE_PATIENCE", "120")) * 1000
@@ -220,10 +219,10 @@ def bench() -> Iterator[Bench]:
 
 def service(positions: int, layers: int, heads: int) -> Any:
     """Over a random model's cache; its attention is spread evenly over some tokens, as trained heads' is."""
-    import tiny
     from transformer_lens.model_bridge import TransformerBridge
 
     from residscope.serving.service import Service
+    from tests.support import tiny
 
     settings = {
         "d_model": heads * 16,

@@ -1,6 +1,6 @@
 """Attribution beside TransformerLens' own functions, on models of known shapes with random weights.
 
-python tests/benchmarks/attribution.py [NAME …]
+python -m tests.benchmarks.attribution [NAME …]
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from memory import forget_peak, peak
-from table import Row, markdown, side_by_side, spoken
+from tests.benchmarks.memory import forget_peak, peak
+from tests.benchmarks.table import Row, markdown, side_by_side, spoken
 
 Work = Callable[[], object]
 
@@ -62,10 +61,10 @@ def rows(only: set[str] | None = None) -> list[Row]:
 # --- the cases -------------------------------------------------------------------------------------------------------
 def case(name: str) -> Case:
     """Model, cache and the works of a case."""
-    import shapes
     import torch
 
     import residscope
+    from tests.benchmarks import shapes
 
     batch, positions = {"heads-last": (8, 15), "heads-all": (1, 1024), "heads-many": (64, 128)}.get(name, (8, 15))
     batch, positions = (1, 1024) if name == "sources" else (batch, positions)
@@ -149,9 +148,8 @@ def _heads_last() -> list[Row]:
 
 def _first_of_all() -> Work:
     """The first question to a cache, of which nothing is known but what its model is made of."""
-    import shapes
-
     import residscope
+    from tests.benchmarks import shapes
 
     model = shapes.gpt2_small()
     cache, answers = shapes.run(model, 8, 15)
@@ -221,7 +219,7 @@ def _memory(name: str, work: str, goal: float) -> Row:
     """Peak memory above what was there before, of a child process for each side."""
 
     def child(side: str) -> float:
-        command = [sys.executable, str(Path(__file__)), "--memory", name, side]
+        command = [sys.executable, "-m", "tests.benchmarks.attribution", "--memory", name, side]
         environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         return float(json.loads(done.stdout.splitlines()[-1]))
@@ -234,9 +232,8 @@ def _memory(name: str, work: str, goal: float) -> Row:
 
 def _grown(name: str, side: str) -> float:
     """By how many bytes this process grew at most while it worked, after a first time on something small."""
-    import shapes
-
     import residscope
+    from tests.benchmarks import shapes
 
     work = case(name)
     small, answers = shapes.run(shapes.gpt2_small(), 2, 4)

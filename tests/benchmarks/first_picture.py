@@ -11,7 +11,7 @@ Each cell in turn, several times, in a warm kernel where all libraries are impor
 A picture is there when its marks are in the page, and the browser has painted the frame after that. All times by the
 browser's clock. Never asserts a time.
 
-python tests/benchmarks/first_picture.py [--json FILE]
+python -m tests.benchmarks.first_picture [--json FILE]
 """
 
 from __future__ import annotations
@@ -25,17 +25,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from answer_times import chromium
 from playwright.sync_api import sync_playwright
-from table import Row, markdown, plain, spoken
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/browser"))
-
-from lab import Lab  # noqa: E402 (found by the line above)
-from server import Server  # noqa: E402 (likewise)
-
-from conftest import CHROMIUM_FLAGS  # noqa: E402 (likewise)
+from tests.benchmarks.answer_times import chromium
+from tests.benchmarks.table import Row, markdown, plain, spoken
+from tests.support.lab import CHROMIUM_FLAGS, Lab
+from tests.support.server import Server
 
 TIMES = 5
 SETUP = """

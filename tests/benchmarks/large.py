@@ -1,6 +1,6 @@
 """A large model: 32 layers × 32 heads × 2048 tokens in bfloat16 (Llama-3-8B's shape), answered as for a view.
 
-python tests/benchmarks/large.py
+python -m tests.benchmarks.large
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-from memory import forget_peak, peak
-from table import Row, markdown, spoken
+from tests.benchmarks.memory import forget_peak, peak
+from tests.benchmarks.table import Row, markdown, spoken
 
 SHAPE = "32 layers × 32 heads × 2048 tokens, bfloat16, Llama-3-8B's shape"
 PATTERNS = 6
@@ -31,7 +30,7 @@ def main() -> None:
 
 def rows() -> list[Row]:
     """From a process of its own, whose memory is looked at."""
-    command = [sys.executable, str(Path(__file__)), "--child"]
+    command = [sys.executable, "-m", "tests.benchmarks.large", "--child"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     budget, limit = "memory budget", "≤ 256 MB"
@@ -57,9 +56,8 @@ def rows() -> list[Row]:
 
 def figures() -> dict[str, Any]:
     """What each piece of work takes, by time and memory, and how soon it is given up."""
-    import shapes
-
     from residscope.serving.service import Service
+    from tests.benchmarks import shapes
 
     model = shapes.llama3_8b()
     cache = shapes.llama3_cache(model, 2048, PATTERNS)

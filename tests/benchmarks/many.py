@@ -1,6 +1,6 @@
 """10,000 prompts through `attribute_many`: how fast beside the runs alone, how much memory beside holding all caches.
 
-python tests/benchmarks/many.py
+python -m tests.benchmarks.many
 
 Each piece of work is done in a process of its own. Extra memory is the peak of its resident memory, less what it was
 after a first batch; so the model, the libraries and one batch's buffers are not counted. (Linux only.)
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from table import Row, markdown
+from tests.benchmarks.table import Row, markdown
 
 PROMPTS, BATCH, POSITIONS, VOCAB = 10_000, 100, 16, 1000
 HELD = 1000
@@ -75,7 +75,7 @@ def rows() -> list[Row]:
 
 def child(work: str, prompts: int) -> dict[str, float]:
     """What a process of its own says of a piece of work: seconds, those of the model's runs, extra bytes, rows."""
-    command = [sys.executable, str(Path(__file__).resolve()), work, str(prompts)]
+    command = [sys.executable, "-m", "tests.benchmarks.many", work, str(prompts)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

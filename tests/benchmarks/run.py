@@ -2,7 +2,7 @@
 
 Each part runs in a process of its own, one after another.
 
-python tests/benchmarks/run.py [--json FILE] [PART …]
+python -m tests.benchmarks.run [--json FILE] [PART …]
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from table import Row, markdown
+from tests.benchmarks.table import Row, markdown
 
 PARTS = {
     "attribution": "heads, neurons and sources, beside TransformerLens",
@@ -41,7 +39,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default all")
     arguments = parser.parse_args()
     if arguments.part:
-        rows: list[Row] = importlib.import_module(arguments.part).rows()
+        rows: list[Row] = importlib.import_module(f"tests.benchmarks.{arguments.part}").rows()
         arguments.json.write_text(json.dumps([row.__dict__ for row in rows]))
         return
     found: dict[str, list[Row]] = {}
@@ -62,7 +60,7 @@ def measured(part: str) -> list[Row]:
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
-        command = [sys.executable, __file__, "--part", part, "--json", str(file)]
+        command = [sys.executable, "-m", "tests.benchmarks.run", "--part", part, "--json", str(file)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if ended.returncode != 0:  # one part that fails hides no other
             print(ended.stdout[-3000:], file=sys.stderr)

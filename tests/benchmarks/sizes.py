@@ -1,6 +1,6 @@
 """What is loaded and sent: the import, the wheel, the bundle; each request's reply on the demo model.
 
-python tests/benchmarks/sizes.py
+python -m tests.benchmarks.sizes
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from table import Row, markdown, side_by_side, spoken
+from tests.benchmarks.table import Row, markdown, side_by_side, spoken
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "py_backend/residscope/static"

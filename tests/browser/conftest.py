@@ -13,23 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab
-from nursery import AVAILABLE, SOURCE, environment
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
-from server import Server, end
-from sidebar import FOLLOWS, TINY
 
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
+from tests.support.lab import CHROMIUM_FLAGS, Lab
+from tests.support.nursery import AVAILABLE, SOURCE, environment
+from tests.support.server import Server, end
+from tests.support.sidebar import FOLLOWS, TINY
+
 PICTURES = Path("test-results")
 
 

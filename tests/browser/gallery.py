@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import Lab
 from playwright.sync_api import Locator, expect
+
+from tests.support.lab import Lab
 
 Look = Callable[[Lab, Locator], None]
 
@@ -57,26 +58,26 @@ ALL = [
     Picture(
         "value",
         "Value-weighted attention",
-        "The same heads, attention × ‖v W_O‖: the first token, where heads rest, fades, since little is written there.",
+        "The same heads, attention × ‖v W_O‖: the first token fades, because its value vectors are short.",
         {"weighting": "value"},
     ),
     Picture(
         "text",
         "Attention as text",
-        "The prompt as a sentence: what the last token reads through both heads, and through which of them.",
+        "The prompt as a sentence: to which tokens the last token attends, and by which of the two heads.",
         {"presentation": "text"},
         look=_token(14),
     ),
     Picture(
         "all",
         "All heads",
-        "Every head in small; the one under the pointer is enlarged.",
+        "Small maps of all heads. The one under the pointer is enlarged.",
         {"presentation": "all"},
     ),
     Picture(
         "scores",
         "Head scores",
-        "The head map coloured by how much each head looks at the token before.",
+        "The head map coloured by how much each head attends to the previous token.",
         {"score": "previous"},
         part=".rs-charts",
         look=_cell("L23H3"),
@@ -84,19 +85,19 @@ ALL = [
     Picture(
         "positions",
         "Position map",
-        "What each layer's attention and MLP add, at every position.",
+        "The contribution of each layer's attention and MLP at every position.",
         {"tab": "positions"},
     ),
     Picture(
         "token-lens",
         "Token lens",
-        "The likeliest token at each layer and position, and the answer's rank.",
+        "The most likely token at each layer and position, and the answer's rank.",
         {"tab": "token-lens"},
     ),
     Picture(
         "prompts",
         "Spread over prompts",
-        "One bar a prompt for the head under the pointer, sorted, with mean and standard deviation.",
+        "One bar per prompt for the head under the pointer, sorted, with mean and standard deviation.",
         {"tab": "prompts", "prompt": None},
         look=_cell("L23H3"),
     ),

@@ -1,6 +1,6 @@
 """`npm run pictures`: the README's and the gallery's pictures, taken from the running program in a real JupyterLab.
 
-python tests/browser/pictures.py [FOLDER]
+python -m tests.browser.pictures [FOLDER]
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import gallery
-from lab import Lab
 from playwright.sync_api import expect, sync_playwright
-from server import Server
+
+from tests.browser import gallery
+from tests.support.demo_panel import PARTIAL
+from tests.support.lab import Lab
+from tests.support.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "widgets/pictures"
@@ -35,14 +37,6 @@ logits, cache = model.run_with_cache(model.to_tokens(prompts))"""
 TRAINING = "runs = {'clean': cache, 'first': model.run_with_cache(model.to_tokens(prompts[:1]))[1]}"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTHS = {"wide": (1440, 1900), "narrow": (600, 3400)}
-
-
-PARTIAL = {
-    "patterns": 'name.endswith("hook_pattern")',
-    "z": 'name.endswith(("attn.hook_z", "ln_final.hook_scale"))',
-    "resid-post": 'name.endswith("hook_resid_post")',
-}
-"""Filters that are often used, and what a panel shows of their caches."""
 
 
 def main(folder: Path) -> None:

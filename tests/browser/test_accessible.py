@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, TINY, cell
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, TINY, cell
 
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 THEMES = ("JupyterLab Light", "JupyterLab Dark")

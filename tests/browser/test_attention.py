@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, token_names
 
-SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
+from tests.support.demo_panel import SETUP, settled
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, token_names
+
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0, heads=['L23H3', 'L29H0'])"
 CELLS = [(14, 10), (14, 4), (8, 2), (3, 3)]
 # What is expected, from TransformerLens' cache and weights: three query heads share a key-value head in this model.
@@ -63,10 +64,6 @@ def sentence(panel: Locator) -> Locator:
 
 def switch(panel: Locator, group: str, to: str) -> None:
     panel.get_by_role("group", name=group, exact=True).get_by_role("button", name=to, exact=True).click()
-
-
-def settled(panel: Locator) -> None:
-    expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
 
 
 def number(text: str | None, pattern: str) -> float:
@@ -125,7 +122,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
                     figure(lab, LENGTH, 23, 3, q, k), rel=0.06
                 )
     # The same by keyboard, in the strip of sources; and the row that is pointed at, in both cards.
-    strip = card(panel, "L29H0").get_by_label("What each source brings through L29H0")
+    strip = card(panel, "L29H0").get_by_label("What each source contributes through L29H0")
     strip.focus()
     lab.page.keyboard.press("End")
     expect(sentence(panel)).to_contain_text("L29H0: “·to₁₄” (destination 14) reads “·to₁₄” (source 14)")

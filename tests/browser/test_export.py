@@ -13,10 +13,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, TINY
-from test_panel import INSPECT, SETUP, settled
+
+from tests.support.demo_panel import INSPECT, SETUP, settled
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, TINY
 
 PICTURES = ["Logit lens", "Layers", "Heads", "Top heads", "Attention L23H3, L29H0"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS
 
 TRAPS = (
     "residscope/__init__.py",
@@ -28,10 +29,10 @@ def test_opening_a_notebook_runs_nothing_that_lies_beside_it(lab: Lab) -> None:
     path = lab.write_notebook("from-elsewhere/quiet.ipynb", "1 + 1")
     lab.command("docmanager:open", path=path)
     lab.wait_for_notebook(path)
-    answered = sidebar.get_by_text("No activation cache in this kernel yet").or_(sidebar.get_by_role("alert"))
+    answered = sidebar.get_by_text("This kernel has no activation cache yet").or_(sidebar.get_by_role("alert"))
     expect(answered.first).to_be_visible(timeout=FOLLOWS)
     assert not mark.exists(), mark.read_text()
-    expect(sidebar.get_by_text("No activation cache in this kernel yet")).to_be_visible()
+    expect(sidebar.get_by_text("This kernel has no activation cache yet")).to_be_visible()
     # It was attached to beside these very files.
     assert lab.python("[__import__('os').path.realpath('.'), '' in __import__('sys').path]") == [
         str(folder.resolve()),

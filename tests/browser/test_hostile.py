@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import re
-from pathlib import Path
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, Page, expect
-from sidebar import FOLLOWS, TINY
 
-FOLDER = Path(__file__).parents[1] / "python"
-HOSTILE = f"""
-import sys; sys.path.insert(0, {str(FOLDER)!r})
-import hostile, residscope
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, TINY
+
+HOSTILE = """
+from tests.support import hostile
+import residscope
 model, cache = hostile.cache()
 answers = (hostile.TOKENS[0], hostile.TOKENS[1])
 panel = residscope.inspect(cache, answers, prompt=0, heads=['1.1'])

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hostile_notebooks import Hostile, notebooks
-from lab import Lab
 from nbformat import reads
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import Page, expect
-from sidebar import FOLLOWS
+
+from tests.support.hostile_notebooks import Hostile, notebooks
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS
 
 pytestmark = pytest.mark.alone
 ANSWERS_WITHIN = 2_000  # milliseconds
@@ -75,7 +76,7 @@ def hostile() -> dict[str, Hostile]:
 
 
 @pytest.fixture
-def asked(page: Page) -> Iterator[list[str]]:
+def asked(page: Page) -> list[str]:
     """The addresses that the page asks for."""
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))
@@ -146,7 +147,7 @@ def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) 
 def test_a_forged_sum_is_taken_again(lab: Lab, hostile: dict[str, Hostile]) -> None:
     kernel = kernel_of(lab)
     for name, badge in {
-        "honest": "rows summed to +… · as it was",
+        "honest": "rows summed to +… · from an earlier picture",
         "forged, a tick": "rows sum to +0.016, not to the +9.999 that came with them",
         "forged, a tolerance": "rows sum to +0.016, not to the +9.999 that came with them",
     }.items():

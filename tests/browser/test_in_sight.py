@@ -8,28 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell
-from test_sidebar import REAL
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, REAL, SEEN, cell
 
 SIZES = {"1440 × 900": (1440, 900), "1280 × 720": (1280, 720), "1920 × 1080": (1920, 1080)}
 HEADS = ("L23H3", "L29H0", "L2H5")
-# How much of an element is inside the window and inside every ancestor that cuts it off, 0 to 1.
-SEEN = """node => {
-    const box = node.getBoundingClientRect();
-    let { left, top, right, bottom } = box;
-    const cut = (l, t, r, b) => {
-        [left, top, right, bottom] = [Math.max(left, l), Math.max(top, t), Math.min(right, r), Math.min(bottom, b)];
-    };
-    cut(0, 0, innerWidth, innerHeight);
-    for (let over = node.parentElement; over && over !== document.body; over = over.parentElement) {
-        if (getComputedStyle(over).overflow === "visible") continue;
-        const { left: l, top: t, right: r, bottom: b } = over.getBoundingClientRect();
-        cut(l, t, r, b);
-    }
-    return Math.max(0, right - left) * Math.max(0, bottom - top) / (box.width * box.height);
-}"""
 
 
 def all_in_sight(view: Locator) -> dict[str, float]:
@@ -56,7 +41,8 @@ def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
 
 def widen(lab: Lab, width: int) -> None:
     """Drag the sidebar's edge until it is so wide."""
-    box: dict[str, float] = lab.sidebar.bounding_box() or {}
+    box = lab.sidebar.bounding_box()
+    assert box
     by = width - box["width"]
     y = box["y"] + 300
     lab.page.mouse.move(box["x"] - 2, y)

@@ -3,8 +3,9 @@
 import json
 from importlib.resources import files
 
-from lab import Lab
 from playwright.sync_api import expect
+
+from tests.support.lab import Lab
 
 SHIPPED = files("residscope.demo") / "example.ipynb"
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS
 
-LONG = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / "python")!r})
-import tiny, torch, residscope
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS
+
+LONG = """
+from tests.support import tiny
+import torch, residscope
 from transformer_lens.model_bridge import TransformerBridge
-settings = {{"d_model": 24, "d_head": 6, "n_layers": 1, "n_heads": 2, "n_ctx": 1024, "d_mlp": 40, "d_vocab": 64}}
-model = TransformerBridge.boot_native(settings | {{"seed": 0}}, tokenizer=tiny._tokenizer())
+settings = {"d_model": 24, "d_head": 6, "n_layers": 1, "n_heads": 2, "n_ctx": 1024, "d_mlp": 40, "d_vocab": 64}
+model = TransformerBridge.boot_native(settings | {"seed": 0}, tokenizer=tiny._tokenizer())
 torch.manual_seed(1)
 with torch.no_grad():
     logits, cache = model.run_with_cache(torch.randint(3, 64, (1, 1024)))

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell
 
-CACHES = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / "python")!r})
-import tiny, torch
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, cell
+
+CACHES = """
+from tests.support import tiny
+import torch
 from transformer_lens.model_bridge import TransformerBridge
-settings = {{"d_model": 24, "d_head": 6, "n_layers": 20, "n_heads": 2, "n_ctx": 640, "d_mlp": 40, "d_vocab": 64}}
-model = TransformerBridge.boot_native(settings | {{"seed": 0}}, tokenizer=tiny._tokenizer())
+settings = {"d_model": 24, "d_head": 6, "n_layers": 20, "n_heads": 2, "n_ctx": 640, "d_mlp": 40, "d_vocab": 64}
+model = TransformerBridge.boot_native(settings | {"seed": 0}, tokenizer=tiny._tokenizer())
 torch.manual_seed(1)
 with torch.no_grad():
     _, of_15 = model.run_with_cache(torch.randint(3, 64, (1, 15)))
@@ -98,6 +98,7 @@ def test_the_destination_is_in_sight_at_opening_and_after_each_change(lab: Lab, 
             last = lab.until(partial(boxes, view, tab), in_sight)
             assert last["around"] == found["around"]
             assert tab != "Token lens" or whole_rows(last)
+        strip = view.get_by_role("listbox", name="Destination position").get_by_role("option")
         assert strip.last.get_attribute("data-position") in (None, str(positions - 1))
 
 

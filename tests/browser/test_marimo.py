@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lab import MODEL
 from playwright.sync_api import Page, expect
-from server import STARTING, end
-from sidebar import cell, cells
 
-PYTHON = Path(__file__).parents[1] / "python"
-APP = f"""
+from tests.support.lab import MODEL
+from tests.support.server import STARTING, end
+from tests.support.sidebar import cell, cells
+
+APP = """
 import marimo
 
 app = marimo.App()
@@ -27,12 +27,9 @@ app = marimo.App()
 
 @app.cell
 def _():
-    import sys
-
-    sys.path.insert(0, {str(PYTHON)!r})
     import marimo as mo
     import residscope
-    import tiny
+    from tests.support import tiny
 
     tokens, logits, cache = tiny.run(tiny.boot("llama"))
     return cache, mo, residscope
@@ -49,7 +46,7 @@ def _(cache, mo, residscope):
 def _(cache, mo, panel, residscope):
     result = residscope.attribute(cache, panel.target, by="head")
     figures = [round(value, 2) for value in result.grid.mean(-1).flatten().tolist()]
-    mo.plain_text(f"pinned {{panel.value['heads']}} of {{figures}}")
+    mo.plain_text(f"pinned {panel.value['heads']} of {figures}")
     return
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_notebooks import notebooks
-from lab import Lab
 from playwright.sync_api import Page, expect
-from server import Server
-from sidebar import FOLLOWS, TINY, cell, cells, standing
+
+from tests.support.hostile_notebooks import notebooks
+from tests.support.lab import Lab
+from tests.support.server import Server
+from tests.support.sidebar import FOLLOWS, TINY, cell, cells, standing
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_the_panel_and_the_sidebar(page: Page, server: Server) -> None:
     cell(view, "L1H1").click()
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     lab.run_cell("panel.close(); del cache, panel")
-    expect(standing(view)).to_contain_text("was deleted: no variable leads to it", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
 

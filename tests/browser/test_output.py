@@ -5,21 +5,16 @@ Truth: WCAG's contrast of the colours that the browser computed, VS Code's own t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from output_page import THEMES, WIDGETS, OutputPage, as_output, in_vscode
 from playwright.sync_api import Locator, Page, expect
-from sidebar import FOLLOWS, cell, standing
-from test_in_sight import SEEN
 
 import residscope
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-import tiny
+from tests.support import tiny
+from tests.support.output_page import THEMES, WIDGETS, OutputPage, as_output, in_vscode
+from tests.support.sidebar import FOLLOWS, SEEN, cell, standing
 
 # Every text that is seen, with its contrast to what is painted behind it: alpha is composed, from the page's ground on.
 CONTRASTS = """view => {
@@ -324,7 +319,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     assert [question["id"] for question in output.held] == asked * 2  # once more
     expect(standing(view)).to_have_count(0)
     output.page.clock.run_for(10_000)
-    expect(standing(view)).to_contain_text("its kernel was restarted, or runs a long cell")
+    expect(standing(view)).to_contain_text("its kernel was restarted, or is running a long cell")
     expect(standing(view)).to_contain_text("run the cell again")
     expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
     expect(view.get_by_role("status")).not_to_contain_text("✓")

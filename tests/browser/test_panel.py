@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import MODEL, Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, TINY, cell, cells, standing, token_names
 
-SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
-INSPECT = "panel = residscope.inspect(cache, answers=answers)"
+from tests.support.demo_panel import INSPECT, SETUP, settled
+from tests.support.lab import MODEL, Lab
+from tests.support.sidebar import FOLLOWS, TINY, cell, cells, standing, token_names
 
 
 @pytest.fixture
@@ -32,10 +30,6 @@ def size(panel: Locator) -> tuple[float, float]:
 
 def sentence(panel: Locator) -> Locator:
     return panel.locator(".rs-sentence")
-
-
-def settled(panel: Locator) -> None:
-    expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
 
 
 def said(panel: Locator) -> list[str]:
@@ -167,8 +161,7 @@ def test_neurons_of_a_layer_and_the_badge_in_words(opened: tuple[Lab, Locator]) 
 
 
 def test_a_model_without_heads_in_some_layers_says_so(lab: Lab) -> None:
-    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'python')!r})"
-    setup = f"{path}\nimport tiny, residscope\n_, _, cache = tiny.run(tiny.boot('qwen3_5_text'))"
+    setup = "import residscope\nfrom tests.support import tiny\n_, _, cache = tiny.run(tiny.boot('qwen3_5_text'))"
     lab.open(lab.write_notebook("hybrid.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))
     lab.run_all()
     panel = lab.panel()
@@ -238,9 +231,7 @@ def test_keys_of_the_panel_do_not_move_or_cut_the_notebook(opened: tuple[Lab, Lo
 
 
 def test_layer_labels_stand_beside_their_rows_on_a_small_model(lab: Lab) -> None:
-    tests = Path(__file__).resolve().parents[1] / "python"
-    path = f"import sys; sys.path.insert(0, {str(tests)!r})"
-    setup = f"{path}\nimport tiny, residscope\n_, _, cache = tiny.run(tiny.boot('gpt2'))"
+    setup = "import residscope\nfrom tests.support import tiny\n_, _, cache = tiny.run(tiny.boot('gpt2'))"
     lab.open(lab.write_notebook("tiny.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))
     lab.run_all()
     panel = lab.panel()
@@ -337,7 +328,7 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_what_to_do(opened: 
     expect(standing(panel)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     expect(standing(panel)).to_contain_text("Run the cell again")
     expect(panel.get_by_role("status")).not_to_contain_text("✓")
-    expect(panel.get_by_role("status")).to_contain_text("as it was")
+    expect(panel.get_by_role("status")).to_contain_text("from an earlier picture")
     expect(panel).to_have_attribute("data-state", "error")
     cell(panel, "L0H0").click()
     panel.get_by_role("button", name="Next prompt").click()

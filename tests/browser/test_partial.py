@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab import Lab
-from pictures import PARTIAL
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, TINY, cell, cells
+
+from tests.support.demo_panel import PARTIAL
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, TINY, cell, cells
 
 INSPECT = "import residscope\npanel = residscope.inspect(some, (5, 6), prompt=0, tokens=tokens)"
 DIRECTION = "(model.W_U[:, 5] - model.W_U[:, 6]) * model.ln_final.weight / cache['ln_final.hook_scale'][0, -1]"

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Browser, Locator, Page, expect
-from sidebar import FOLLOWS, TINY, cell, cells
 
 import residscope
 from residscope import demo
 from residscope.export import snapshot
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-import hostile
-import tiny
+from tests.support import hostile, tiny
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, TINY, cell, cells
 
 MIME = "application/vnd.residscope.panel+json"
 Open = Callable[[residscope.Panel], Page]
 
 
 @pytest.fixture(scope="module")
-def run() -> SimpleNamespace:
+def run() -> demo.Ioi:
     return demo.ioi()
 
 
@@ -84,7 +79,7 @@ def point_at(panel: Locator, head: str, q: int, k: int) -> None:
     canvas.hover(position={"x": (k + 0.5) / 15 * box["width"], "y": (q + 0.5) / 15 * box["height"]})
 
 
-def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open, run: SimpleNamespace) -> None:
+def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open, run: demo.Ioi) -> None:
     saved = residscope.inspect(run.cache, run.answers, prompt=0, heads=["23.3"], name="<cache>", show=False)
     page = offline(saved)
     panel = view(page)
@@ -92,7 +87,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     expect(line(page)).to_contain_text("Saved from <cache> on")
     expect(line(page)).not_to_contain_text("Without")  # there was room for all of it
     assert cells(panel) == grid(run, 0)
-    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.616 · as it was")
+    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.616 · from an earlier picture")
 
     # A pinned head, one that was never looked at before, and the same in another prompt.
     for prompt, head in ((0, "L23H3"), (0, "L5H2"), (1, "L23H3")):
@@ -108,7 +103,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     assert cells(panel) == grid(run, 1)
 
     panel.get_by_role("button", name=re.compile("mean of 8")).click()
-    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.724 · as it was")
+    expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.724 · from an earlier picture")
     assert cells(panel) == grid(run, None)
     panel.get_by_label("Prompt number").fill("0")
     panel.get_by_label("Prompt number").press("Enter")

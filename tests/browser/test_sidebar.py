@@ -9,24 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import MODEL, Lab
 from playwright.sync_api import expect
-from server import Server
-from sidebar import DIFFERENCE, FOLLOWS, OURS, TINY, cell, cells, worth
 
-from residscope.demo import demo_model_folder
-
-# What a researcher has run, without a word of Residscope.
-REAL = f"""
-from transformer_lens.model_bridge import TransformerBridge
-model = TransformerBridge.boot_transformers({str(demo_model_folder())!r})
-tokens = model.to_tokens([
-    "When John and Mary went to the shops, John gave the bag to",
-    "When Tom and James went to the park, James gave the ball to",
-])
-logits, cache = model.run_with_cache(tokens)
-runs = {{"clean": cache}}
-"""
+from tests.support.lab import MODEL, Lab
+from tests.support.server import Server
+from tests.support.sidebar import DIFFERENCE, FOLLOWS, OURS, REAL, TINY, cell, cells, worth
 
 
 # --- attaching and listing ------------------------------------------------------------------------------------------
@@ -82,7 +69,7 @@ def test_a_kernel_without_the_package_says_what_to_run(lab: Lab) -> None:
     root = Path(__file__).parents[2] / "py_backend"
     lab.python("0", before=f"import sys; sys.path.append({str(root)!r}); del sys")
     sidebar.get_by_role("button", name="Try again").click()
-    expect(sidebar.get_by_text("No activation cache in this kernel yet")).to_be_visible(timeout=FOLLOWS)
+    expect(sidebar.get_by_text("This kernel has no activation cache yet")).to_be_visible(timeout=FOLLOWS)
 
 
 def test_a_second_cache_and_one_level_of_containers(small: Lab) -> None:
@@ -107,7 +94,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     small.command("docmanager:open", path=small.write_notebook("second.ipynb", TINY.replace("cache =", "second =")))
     small.wait_for_notebook("second.ipynb")
     expect(small.sidebar.get_by_label("Kernel")).to_contain_text("second.ipynb (the one in focus)")
-    expect(small.sidebar.get_by_text("No activation cache in this kernel yet")).to_be_visible(timeout=FOLLOWS)
+    expect(small.sidebar.get_by_text("This kernel has no activation cache yet")).to_be_visible(timeout=FOLLOWS)
     small.run_all()
     expect(small.caches).to_have_count(1, timeout=FOLLOWS)
     expect(small.caches).to_contain_text("second")
@@ -130,7 +117,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     small.command("console:create", path="", kernelPreference={"name": "tests"}, activate=True)
     choice.select_option("")
     expect(choice).to_contain_text("console", ignore_case=True)
-    expect(small.sidebar.get_by_text("No activation cache in this kernel yet").filter(visible=True)).to_be_visible(
+    expect(small.sidebar.get_by_text("This kernel has no activation cache yet").filter(visible=True)).to_be_visible(
         timeout=MODEL
     )
     # Nobody looks at the closed notebook's kernel any more: it is let go.
@@ -212,7 +199,7 @@ def test_a_kernel_without_subshells_says_that_it_waits(lab: Lab, old_kernel: str
     assert lab.python("__import__('ipykernel').__version__") == "6.31.0"
     lab.start_cell("import time\nfor _ in range(60): time.sleep(0.1)")
     sidebar = lab.open_sidebar()
-    expect(sidebar.get_by_text("Waiting for the cell that runs")).to_be_visible(timeout=FOLLOWS)
+    expect(sidebar.get_by_text("Waiting for the running cell")).to_be_visible(timeout=FOLLOWS)
     expect(lab.caches).to_have_count(1, timeout=FOLLOWS)
     view = lab.inspect("cache")
     lab.start_cell("for _ in range(40): time.sleep(0.1)")
@@ -336,7 +323,7 @@ def test_a_token_in_place_of_each_prompts_own_is_its_plain_logit_and_said_so(sma
     expect(view.get_by_role("status")).to_contain_text(
         f"✓ rows sum to {signed(expected)} · the model’s own mean logit", timeout=FOLLOWS
     )
-    said.get_by_role("button", name="Understood").click()
+    said.get_by_role("button", name="Dismiss").click()
     expect(said).to_be_hidden()
 
 

@@ -6,15 +6,16 @@ import json
 import re
 
 import pytest
-from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
 
 
 @pytest.mark.parametrize(
     ("code", "words", "label"),
     [
-        ("cache = tiny.run(model)[2]", "is another cache now", "Show the new one"),
+        ("cache = tiny.run(model)[2]", "is now another cache", "Show the new one"),
         ("cache.cache_dict['ln_final.hook_scale'] *= 2", "was changed in place", "Read it again"),
         (
             "with torch.no_grad(): [p.mul_(1.5) for p in model.parameters()]",
@@ -33,7 +34,7 @@ def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
     before = cells(view)
     small.run_cell(code)
     expect(standing(view)).to_contain_text(words, timeout=FOLLOWS)
-    expect(small.caches.filter(has_text=re.compile("another cache now|changed"))).to_have_count(1)
+    expect(small.caches.filter(has_text=re.compile("now another cache|changed"))).to_have_count(1)
     assert cells(view) == before  # the last picture
     view.get_by_role("button", name=label).click()
     expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
@@ -68,7 +69,7 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
     small.command("docmanager:open", path="small.ipynb")
     small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
     for panel in (view, wide):
-        expect(standing(panel)).to_contain_text("was deleted: no variable leads to it", timeout=FOLLOWS)
+        expect(standing(panel)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
     expect(small.caches.first).to_contain_text("deleted; its last picture stays")
     assert small.python("[ref() is None for ref in gone]") == [True, True]
     assert cells(wide) == before

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-from lab import Lab
 from playwright.sync_api import expect
-from sidebar import FOLLOWS, HELD, OURS, SUBSHELLS, cell, cells
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, HELD, OURS, SUBSHELLS, cell, cells
 
 
 def test_layout_and_selection_are_put_back_and_nothing_leaks_over_a_reload(small: Lab) -> None:

@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from lab import Lab
 from playwright.sync_api import Locator, expect
-from sidebar import FOLLOWS, cell, token_names
+
+from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS, cell, token_names
 
 SETUP = """
 from residscope import demo
@@ -203,7 +204,7 @@ def positions(lab: Lab, panel: Locator) -> None:
 def token_lens(lab: Lab, panel: Locator) -> None:
     view = tab(panel, "Token lens")
     grid = view.get_by_role("grid", name="Token lens")
-    expect(grid.get_by_role("gridcell", name="not there yet")).to_have_count(0, timeout=FOLLOWS)
+    expect(grid.get_by_role("gridcell", name="loading")).to_have_count(0, timeout=FOLLOWS)
     lab.ready(panel)
 
     def told(point: str, column: int) -> Any:
@@ -231,9 +232,8 @@ def token_lens(lab: Lab, panel: Locator) -> None:
         ("final_post", 13, "ArrowUp"),
     ]:
         top, p, answer, rank = told(point, column)
-        words = (
-            f"the model says “{top.replace(' ', '·')}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
-        )
+        first = top.replace(" ", "·")
+        words = f"the model would say “{first}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
         expect(sentence(panel)).to_contain_text(f"({point}) at “")
         expect(sentence(panel)).to_contain_text(f"(position {column}), {words}", timeout=FOLLOWS)
         active = view.locator(f"[id='{grid.get_attribute('aria-activedescendant')}']")
@@ -242,7 +242,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
         lab.page.keyboard.press(key)
     lab.page.keyboard.press("Control+Home")
     expect(sentence(panel)).to_contain_text(
-        "Stopped before the first layer (0_pre) at “<|im_start|>” (position 0)", timeout=FOLLOWS
+        "If it stopped before the first layer (0_pre) at “<|im_start|>” (position 0)", timeout=FOLLOWS
     )
     panel.get_by_role("button", name="with mid", exact=True).click()
     expect(grid.get_by_role("rowheader", name="29_mid")).to_be_visible(timeout=FOLLOWS)

@@ -1,10 +1,9 @@
-"""Every decoder family that boots offline: what Residscope leaves over, beside what TransformerLens' own functions do."""
+"""Every decoder family that boots offline: what Residscope leaves over, beside what TransformerLens' own do."""
 
 from __future__ import annotations
 
 import logging
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,10 +12,8 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-import tiny
-
 import residscope
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 REFUSED = "refused"
@@ -117,7 +114,7 @@ def compatible(name: str) -> float:
 
 
 def stack_of_heads(model: Any, cache: Any) -> float:
-    """How far TransformerLens' head results with b_O are off each layer's `attn_out`, in parts of it, on the raw model."""
+    """How far TransformerLens' head results with b_O are off each layer's `attn_out`, in parts of it (raw model)."""
     cache = type(cache)(dict(cache.items()), model)  # stack_head_results adds to the cache it is given
     stack = cache.stack_head_results(layer=-1, pos_slice=-1).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
     gaps = []
@@ -135,11 +132,14 @@ def references(said: list[str], remarks: dict[str, str]) -> str:
         (r"^[\d.e+-]+ (arises|of a head)", r"… \1"),
         (r"\([\d.e-]+ at most\)", "(… at most)"),
         (r"(by|at) [\d.]+(?=[;:])", r"\1 …"),
-        (r"[Tt]he layers \d[\d, ]*( to \d+)?(?=\W)|[Ll]ayer [1-9]", "layer N"),
+        (r"(?:[Tt]he )?[Ll]ayers \d[\d, ]*( to \d+)?(?=\W)|[Ll]ayer [1-9]", "layer N"),
         (r"layer N(?=[a-z])", "layer N "),
         (r"blocks\.\d+\.", "blocks.N."),
         (r"L\dH\d", "L1H1"),
-        (r"reads \d+ figures and its stream has \d+", "reads fewer figures than its stream has"),
+        (
+            r"reads vectors of width \d+, but its residual stream has width \d+",
+            "reads narrower vectors than its residual stream",
+        ),
     ]
     numbers = []
     for note in dict.fromkeys(said):
@@ -155,20 +155,29 @@ def head(families: int, exact: int) -> list[str]:
     return [
         "# Architectures",
         "",
-        f"Tiny random models of {families} decoder families and variants: all that TransformerLens {lens} supports and that a model",
-        f"can be built for without a hub (transformers {transformers}). Norm weights far from 1, biases far from 0, logit scales, soft-caps,",
-        "residual and embedding multipliers, mixtures of experts, parallel blocks, grouped and multi-query attention, windows.",
+        f"Tiny random models of {families} decoder families and variants: all that TransformerLens {lens} supports and "
+        f"that a model",
+        f"can be built for without a hub (transformers {transformers}). Norm weights far from 1, biases far from 0, "
+        f"logit scales, soft-caps,",
+        "residual and embedding multipliers, mixtures of experts, parallel blocks, grouped and multi-query attention, "
+        "windows.",
         "Raw bridges: nothing folded, no compatibility mode. Made by `npm run docs`; do not edit.",
         "",
-        "Residscope's columns: what is left over (`unexplained`) for a logit difference in the worst of three prompts, in parts of",
-        "the largest row (answers: tokens 5, 7, 9 against 6, 8, 10; sources: those of L1H1); “Σ heads” is the largest gap between a layer's heads with their bias and its attention row. Rounding is",
-        f"below 1e-5; what is more stands in **bold**, always with its reason. {exact} of {families} are exact for layers and for heads.",
+        "Residscope's columns: `unexplained` for a logit difference in the worst of three prompts, relative to",
+        "the largest row (answers: tokens 5, 7, 9 against 6, 8, 10; sources: those of L1H1). “Σ heads” is the largest "
+        "difference between the sum of a layer's heads and bias and its attention row. Rounding is",
+        f"below 1e-5. Larger values are **bold**, always with a reason. {exact} of {families} are exact for layers and "
+        f"for heads.",
         "",
-        "TransformerLens' columns, on the same models: `direct_logit_attribution` on the raw bridge, the same in compatibility",
-        "mode (what it leaves over, b_U added), and how far `stack_head_results` + b_O is off a layer's `attn_out` (in parts of it).",
-        "An exception's name is what they raised; on raw bridges it is by design: `direct_logit_attribution` asks for that mode.",
+        "TransformerLens' columns, on the same models: `direct_logit_attribution` on the raw bridge, the same in "
+        "compatibility",
+        "mode (the unexplained rest, with b_U added), and the relative difference between `stack_head_results` + b_O "
+        "and a layer's `attn_out`.",
+        "The name of an exception means that they raised it. On raw bridges that is by design: "
+        "`direct_logit_attribution` requires that mode.",
         "",
-        "| family | layer | head | Σ heads | neuron | source | accumulated | `direct_logit_attribution`, raw | compatible | `stack_head_results` | remarks |",
+        "| family | layer | head | Σ heads | neuron | source | accumulated | `direct_logit_attribution`, raw | "
+        "compatible | `stack_head_results` | remarks |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
@@ -176,7 +185,7 @@ def head(families: int, exact: int) -> list[str]:
 def foot(remarks: dict[str, str]) -> list[str]:
     """What Residscope said, and what could not be built."""
     return [
-        "## Remarks: what Residscope says",
+        "## Remarks: Residscope's notes and errors",
         "",
         *(f"{number}. {kind}" for kind, number in remarks.items()),
         "",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-import padded
+from tests.support import padded
 
 RIGHT, NOTED, SILENT = "right", "noted", "**silent**"
 
@@ -26,18 +24,26 @@ WAYS = padded.WAYS + padded.ONE
 ONE = [
     "## One token",
     "",
-    "The smallest padding there is, of which ids tell least: the shorter prompts, or all of them, are filled up with exactly",
-    "one token, the tokenizer's padding token or another one by hand (`0` is what `pad_sequence` fills with).",
+    "The smallest possible padding, about which token ids show the least: the shorter prompts, or all of them, are "
+    "padded with exactly",
+    "one token, the tokenizer's padding token or, by hand, another one (`pad_sequence` pads with `0`).",
     "",
-    "A single token that nobody calls padding is read as real. A note says that it could be padding where something speaks",
-    "for it, and none where prompts of one length just end differently. At the end of some prompts and not of others that is:",
-    "token 0; a special token; a full stop or another sign without a letter, where others end with a word; any token that",
-    "begins no word and stands nowhere else, where it follows what another prompt ends with, or different words in several",
-    "prompts. Where every prompt begins with one BOS that is also the padding token, it is noted if the tokenizer pads on the",
-    "left, or if BOS is padding and not end of text. GPT-2 as everybody uses it (one token for all three, padded on the",
-    "right) is neither: a prompt behind such a token is the same to the model, whether it is called BOS or padding.",
+    "A single token that is not declared as padding is treated as real. A note says that it could be padding if there "
+    "is evidence",
+    "for that, but not if prompts of the same length just end differently. Evidence at the end of some prompts, but "
+    "not of all, is:",
+    "token 0; a special token; a full stop or another sign without a letter, if others end with a word; any token that",
+    "does not begin a word and occurs nowhere else, if it follows the last token of another prompt, or different words "
+    "in several",
+    "prompts. If every prompt begins with one BOS that is also the padding token, a note says so if the tokenizer pads "
+    "on the",
+    "left, or if BOS is the padding token but not the end of text. GPT-2 in its usual setup (one token for all three, "
+    "padded on the",
+    "right) is neither: a prompt after such a token is the same for the model, whether the token is called BOS or "
+    "padding.",
     "",
-    "What no evidence tells: every prompt filled by hand with the same ordinary token, and one prompt with one such token.",
+    "No evidence can show: every prompt padded by hand with the same ordinary token, or a single prompt with one such "
+    "token.",
 ]  # fmt: skip
 
 
@@ -65,23 +71,35 @@ def head(verdicts: list[str]) -> list[str]:
     return [
         "# Padding",
         "",
-        "Where each prompt begins and ends is decided in one place (`residscope/cache/padding.py`, which has the rules), from the",
-        "evidence in this order: `attention_mask=`, the mask that the cached attention shows, runs of the padding token, ids.",
-        "Wherever something was taken for padding, or could be, the notes of the result say how many tokens that are, and where",
+        "One module decides where each prompt begins and ends (`residscope/cache/padding.py`, which has the rules). It "
+        "uses this",
+        "evidence, in this order: `attention_mask=`, the mask that shows in the cached attention, runs of the padding "
+        "token, token ids.",
+        "If tokens were treated as padding, or could be padding, the notes of the result say how many tokens these "
+        "are, and where",
         "each prompt is read. To change it, pass `attention_mask=` (a tensor, an",
-        "array, lists, or what the tokenizer returned) or `position=`; in the panel one click counts the tokens as real.",
+        "array, lists, or what the tokenizer returned) or `position=`; in the panel one click counts the tokens as "
+        "real.",
         "",
-        "A mask shows in the cached attention as zeros: nobody reads a masked token, in no layer and no head, whatever token",
-        "it is. Sharp attention rounds to exactly 0, too. So of each layer and head it is counted how often it does so among",
-        "the real tokens; where that many zeros together could be chance (more often than once in ten thousand, as with one",
-        "layer or one head cached), nothing is left out, and a note says that it could be either. Without token ids, and with",
-        "no mask to be seen, every mean over several prompts says that padding cannot be determined. A note also says where",
-        "`attention_mask=` is not the mask that the attention shows, and where a position counted from the end, such as",
-        "`position=-1`, lies on padding.",
+        "A mask shows in the cached attention as zeros: no token attends to a masked token, in any layer or head, "
+        "whatever token",
+        "it is. Sharp attention also rounds to exactly 0. So the share of such zeros among the real tokens is counted "
+        "for each head",
+        "of each layer. If that many zeros could be chance (with a probability above 1 in 10,000, as with only one",
+        "layer or one head cached), nothing is left out, and a note names both explanations. Without token ids, and if",
+        "no mask shows, every mean over several prompts has a note that padding cannot be determined. A note also says "
+        "if",
+        "`attention_mask=` differs from the mask that the attention shows, and if a position counted from the end, "
+        "such as",
+        "`position=-1`, is on padding.",
         "",
-        f"Below, a tiny model and three prompts in {len(WAYS)} ways to pad them, each figure held against the same prompts run alone.",
-        "**right**: it is theirs. **noted**: it is not, and a note says what was assumed: ids alone cannot tell whether a padding",
-        "token that is also end of text (or BOS) is the prompt's own; and a model that was run without a mask has read what stands",
-        "before a prompt, so no figure of that run is the prompt's alone.",
-        f"**{count[RIGHT]} right, {count[NOTED]} noted, {count[SILENT]} silently wrong.** Made by `npm run docs`; do not edit.",
+        f"Below, a tiny model and three prompts in {len(WAYS)} ways to pad them. Each value is compared with that of "
+        f"the same prompts run alone.",
+        "**right**: it is equal. **noted**: it differs, and a note says what was assumed. Token ids alone cannot show "
+        "whether a padding",
+        "token that is also end of text (or BOS) is the prompt's own. And a model that was run without a mask has "
+        "attended to tokens",
+        "before a prompt, so no value of that run is that of the prompt alone.",
+        f"**{count[RIGHT]} right, {count[NOTED]} noted, {count[SILENT]} silently wrong.** Made by `npm run docs`; do "
+        f"not edit.",
     ]  # fmt: skip

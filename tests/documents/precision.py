@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-import tiny
-
 import residscope
 from residscope import demo
+from tests.support import tiny
 
 WAYS = ("accumulated", "layer", "head", "neuron", "source")
 FAMILIES = ("gpt2", "llama", "gemma2", "qwen3", "olmo2")
@@ -31,16 +28,20 @@ def main(path: Path) -> None:
 HEAD = [
     "# Half precision",
     "",
-    "A model and its cache in bfloat16 or float16, held against the same model with the same rounded weights in float64.",
-    "Residscope reads the cache as it is and sums in float32, so nothing overflows; what is off is what the model itself",
-    "rounded on its way. Made by `npm run docs`; do not edit.",
+    "A model and its cache in bfloat16 or float16, compared with the same model with the same rounded weights in "
+    "float64.",
+    "Residscope reads the cache in its own precision and sums in float32, so nothing overflows. The errors come from "
+    "the model's",
+    "own rounding. Made by `npm run docs`; do not edit.",
     "",
-    "- **off**: the largest difference of any row in any prompt from the float64 model's row, in logits; beside it, in parts of",
+    "- **error**: the largest difference between a row of any prompt and the float64 model's row, in logits; then "
+    "relative to",
     "  the largest row, and in rounding steps of the precision.",
-    "- **own**: the same with the sums alone, the float64 rows of the *same* rounded cache: Residscope's own rounding.",
-    "- **left over**: `unexplained` in the worst prompt, and `tolerance`, up to which the badge calls it rounding.",
+    "- **own**: the same difference for the sums alone, from float64 rows of the *same* rounded cache: Residscope's "
+    "own rounding.",
+    "- **unexplained**: `unexplained` in the worst prompt, and `tolerance`, below which the badge calls it rounding.",
     "",
-    "| model | precision | by | off (logits) | of the largest row | in steps | own | left over | tolerance |",
+    "| model | precision | by | error (logits) | of the largest row | in steps | own | unexplained | tolerance |",
     "|---|---|---|---:|---:|---:|---:|---:|---:|",
 ]
 

@@ -33,13 +33,18 @@ def head(run: demo.Ioi) -> list[str]:
     return [
         "# The tutorial, number by number",
         "",
-        "ARENA's section on logit attribution (direct logit attribution, logit lens, layer and head attribution, attention",
-        f"patterns) on the demo model ({run.model.cfg.n_layers} layers × {run.model.cfg.n_heads} heads, {len(run.prompts)} prompts). "
-        "“Tutorial” is the course's way: TransformerLens'",
-        f"{version()} functions, `apply_ln_to_stack`, a projection on the difference of two residual directions, on a model in",
-        "compatibility mode (on a raw bridge `apply_ln_to_stack` leaves out the norm's weight). “Residscope” is one call, on",
-        "the same cache and on that of the raw model. All figures are logit differences, answer − distractor, mean over the",
-        "prompts unless a prompt is named. Made by `npm run docs`; do not edit.",
+        "ARENA's section on logit attribution (direct logit attribution, logit lens, layer and head attribution, "
+        "attention",
+        f"patterns) on the demo model ({run.model.cfg.n_layers} layers × {run.model.cfg.n_heads} heads, "
+        f"{len(run.prompts)} prompts). "
+        "“Tutorial” is the course's method: TransformerLens'",
+        f"{version()} functions, `apply_ln_to_stack`, a projection on the difference of two residual directions, on a "
+        f"model in",
+        "compatibility mode (on a raw bridge `apply_ln_to_stack` leaves out the norm's weight). “Residscope” is one "
+        "call, on",
+        "the same cache and on that of the raw model. All values are logit differences, answer − distractor, as means "
+        "over the",
+        "prompts if no prompt is named. Made by `npm run docs`; do not edit.",
     ]
 
 
@@ -78,7 +83,8 @@ def difference(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
         "",
         "## Logit difference, and the final residual stream on the logit difference direction",
         "",
-        "| prompt | logits | tutorial: stream · direction | Residscope, compatible: `measured` | raw: `measured` | raw: Σ rows + `constant` |",
+        "| prompt | logits | tutorial: stream · direction | Residscope, compatible: `measured` | raw: `measured` | "
+        "raw: Σ rows + `constant` |",
         "|---|---:|---:|---:|---:|---:|",
         *lines,
         "| **mean** | " + " | ".join(f"**{float(v):+.6f}**" for v in means) + " |",
@@ -95,7 +101,8 @@ def compared(
         "",
         f"## {title}",
         "",
-        f"{len(labels)} rows × {theirs.shape[-1]} prompts; `{call}`. Largest difference from the tutorial's figure in any row of",
+        f"{len(labels)} rows × {theirs.shape[-1]} prompts; `{call}`. Largest difference from the tutorial's value in "
+        f"any row of",
         f"any prompt: {gap(mine, theirs)} on the same cache, {gap(bare, theirs)} on the raw model's.",
         "",
         "<details><summary>All rows, mean over the prompts</summary>",
@@ -150,9 +157,12 @@ def heads(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
         "",
         "## Head attribution",
         "",
-        f"{layers} × {per_layer} heads × {theirs.shape[-1]} prompts; `residscope.attribute(cache, answers).grid`. Largest difference from the",
-        f"tutorial's figure of any head in any prompt: {gap(mine.grid, theirs)} on the same cache, {gap(bare.grid, theirs)} on the raw model's.",
-        f"What its rows leave over in the worst prompt, `unexplained`: {float(bare.unexplained.abs().max()):.1e}. The five strongest each way",
+        f"{layers} × {per_layer} heads × {theirs.shape[-1]} prompts; `residscope.attribute(cache, answers).grid`. "
+        f"Largest difference from the",
+        f"tutorial's value of any head in any prompt: {gap(mine.grid, theirs)} on the same cache, "
+        f"{gap(bare.grid, theirs)} on the raw model's.",
+        f"`unexplained` in the worst prompt: {float(bare.unexplained.abs().max()):.1e}. The five strongest of each "
+        f"sign",
         "(`.top(5)` gives the same, in this order):",
         "",
         "| head | tutorial | Residscope, compatible | Residscope, raw |",
@@ -175,17 +185,21 @@ def patterns(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
         source = int(theirs.argmax())
         most = int(brings.abs().argmax())
         rows.append(
-            f"| L{layer}H{head} | {words[source]!r} ({source}) | {float(theirs[source]):.4f} | {words[most]!r} ({most}) "
+            f"| L{layer}H{head} | {words[source]!r} ({source}) | {float(theirs[source]):.4f} "
+            f"| {words[most]!r} ({most}) "
             f"| {float(brings[most]):+.4f} | {float(brings.sum()):+.4f} | {float(result.measured[0, 0]):+.4f} |"
         )
     return [
         "",
         "## Attention of the top heads",
         "",
-        f"The three strongest heads of each sign, in the first prompt, from its last token, {words[-1]!r}. The tutorial draws the pattern; ",
-        'Residscope also says what each source brings: `residscope.attribute(cache, answers, by="source", heads=["23.3"])`.',
+        f"The three strongest heads of each sign, in the first prompt, from its last token, {words[-1]!r}. The "
+        f"tutorial draws the pattern; ",
+        "Residscope also gives the contribution of each source: "
+        '`residscope.attribute(cache, answers, by="source", heads=["23.3"])`.',
         "",
-        "| head | looks most at | attention | the most is brought by | it brings | Σ sources | the head's own figure |",
+        "| head | attends most to | attention | largest source contribution | its value | Σ sources | the head's own "
+        "contribution |",
         "|---|---|---:|---|---:|---:|---:|",
         *rows,
     ]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import architectures
-import padding
-import precision
-import tutorial
+from tests.documents import architectures, padding, precision, tutorial
 
 FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 

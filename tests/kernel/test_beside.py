@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from beside import Beside, busy, value
 from jupyter_client.manager import KernelManager, start_new_kernel
-from test_kernel import SETUP, run
 
 from residscope.wire import protocol
+from tests.support.beside import Beside, busy, value
+from tests.support.kernels import SETUP, TRACES, run
 
 PROBE = """
 import gc, os, sys, psutil, threading
@@ -31,16 +31,6 @@ CELLS = {
     "numpy": "import numpy as np\na = np.ones((700, 700))\nwhile go(): a @ a",
     "torch": "a = torch.ones(700, 700)\nwhile go(): a @ a",
     "python": "x = 0\nwhile go():\n    for _ in range(1_000_000): x += 1",
-}
-TRACES = {
-    "names": "sorted(globals())",
-    "count": "get_ipython().execution_count",
-    "In": "list(In)",
-    "history": "list(get_ipython().history_manager.input_hist_raw)",
-    "shown": "repr((globals().get('_'), globals().get('__'), list(Out)))",
-    "raised": "repr((getattr(__import__('sys'), 'last_value', None), getattr(__import__('sys'), 'last_type', None)))",
-    "callbacks": "repr(get_ipython().events.callbacks)",
-    "kind of list": "type(get_ipython().events.callbacks['post_execute']).__name__",
 }
 
 
@@ -165,7 +155,7 @@ def test_deleting_the_variable_frees_the_tensors(kernel, sidebar):
 def threads_at_rest(client) -> list[str]:
     """The kernel's threads, once the one is gone that gives Python's switch interval back."""
     end = time.monotonic() + 10
-    while "residscope-brisk" in (names := value(client, "sorted(t.name for t in threading.enumerate())")):
+    while "residscope-switch-interval" in (names := value(client, "sorted(t.name for t in threading.enumerate())")):
         assert time.monotonic() < end
         time.sleep(0.2)
     return names

@@ -7,15 +7,14 @@ import json
 
 import numpy as np
 import pytest
-from as_vscode import expression
-from beside import value
 from jupyter_client.manager import start_new_kernel
-from test_beside import TRACES
-from test_kernel import SETUP, run
 
 from residscope.hosts import execute
 from residscope.hosts.execute import MIME
 from residscope.wire import protocol
+from tests.support.as_vscode import expression
+from tests.support.beside import value
+from tests.support.kernels import SETUP, TRACES, run
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 

@@ -11,14 +11,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from as_vscode import expression
-from beside import Beside, busy, value
 from jupyter_client.manager import start_new_kernel
-from test_kernel import run
 
 import residscope.hosts.attach
 from residscope.hosts.execute import MIME
 from residscope.wire import protocol
+from tests.support.as_vscode import expression
+from tests.support.beside import Beside, busy, value
+from tests.support.kernels import run
 
 # Loaded by a kernel at its start; attaching has to look for them again. msgspec does without the second.
 AGAIN = ("uuid", "typing_extensions")

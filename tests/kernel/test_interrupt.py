@@ -8,12 +8,12 @@ from queue import Empty
 from uuid import uuid4
 
 import pytest
-from as_vscode import expression
-from beside import value
 from jupyter_client.manager import start_new_kernel
-from test_kernel import SETUP, run
 
 from residscope.hosts.execute import MIME
+from tests.support.as_vscode import expression
+from tests.support.beside import value
+from tests.support.kernels import SETUP, run
 
 SLOW = """
 import threading, time

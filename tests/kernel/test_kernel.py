@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from queue import Empty
 
 import numpy as np
@@ -11,14 +9,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 
-TESTS = Path(__file__).resolve().parents[1]
-SETUP = f"""
-import sys; sys.path.insert(0, {str(TESTS / "python")!r})
-import tiny, torch
-model = tiny.boot("llama")
-tokens, logits, my_cache = tiny.run(model)
-import residscope
-"""
+from tests.support.kernels import SETUP, run
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +19,6 @@ def kernel():
     yield client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
-
-
-def run(client: BlockingKernelClient, code: str) -> list[dict]:
-    """Run code as a cell; returns the messages it printed or displayed, and fails on an error."""
-    outputs: list[dict] = []
-
-    def hook(message: dict) -> None:
-        assert message["msg_type"] != "error", "\n".join(message["content"]["traceback"])
-        if message["msg_type"] in ("display_data", "execute_result", "stream"):
-            outputs.append(message["content"])
-
-    client.execute_interactive(code, output_hook=hook, timeout=120)
-    return outputs
 
 
 def value(client: BlockingKernelClient, expression: str) -> str:
@@ -99,12 +77,3 @@ def next_custom(client: BlockingKernelClient, comm: str) -> dict:
             and data.get("method") == "custom"
         ):
             return message
-
-
-def test_importing_residscope_loads_neither_torch_nor_transformer_lens():
-    import subprocess
-
-    code = "import sys, residscope; print([m for m in ('torch', 'transformer_lens', 'anywidget') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )

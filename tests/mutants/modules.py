@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ATTRIBUTION = ["precision", "output", "attribution", "partial", "edges", "families"]
 MANY = ["many"]
-EXPORT = ["export", "figures", "names_in_code", "legible"]
+EXPORT = ["code", "plotly", "circuitsvis", "csv", "figures", "names_in_code", "legible"]
 
 MODULES: dict[str, list[str]] = {
     "cache/positions": ["edges", "attribution", "partial", "padding"],

@@ -38,7 +38,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from modules import MODULES
+from tests.mutants.modules import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "py_backend" / "residscope"
@@ -88,7 +88,7 @@ class Result:
 
 def main() -> int:
     """Run, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("modules", nargs="*", help="such as `fit` or `export/code`; by default all of modules.py")
     parser.add_argument("--each", type=int, default=8, help="how many mutants of each module")
     parser.add_argument("--all", action="store_true", help="all mutants")
@@ -133,8 +133,8 @@ def sampled(module: str, each: int | None, seed: int) -> list[Mutant]:
 
 def _mutant(module: str, source: str, line: int, column: int, name: str, occurrence: int) -> Mutant | None:
     """The mutant; None where nothing changes, or where the result is not valid Python."""
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator
+    from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports] (in .mutants/)
+    from cosmic_ray.plugins import get_operator  # pyright: ignore[reportMissingImports]
 
     text = mutate_code(source, get_operator(name)(), occurrence)
     if text is None or text == source or not _compiles(text):
@@ -144,8 +144,8 @@ def _mutant(module: str, source: str, line: int, column: int, name: str, occurre
 
 def possible(source: str) -> Iterator[tuple[int, int, str, int]]:
     """All mistakes that Cosmic Ray can make, but for those in what never runs: line, column, which, and its number."""
-    from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.plugins import get_operator, operator_names
+    from cosmic_ray.ast import ast_nodes, get_ast  # pyright: ignore[reportMissingImports]
+    from cosmic_ray.plugins import get_operator, operator_names  # pyright: ignore[reportMissingImports]
 
     parsed = ast.parse(source)
     nodes, idle, limits = list(ast_nodes(get_ast(source))), list(_idle(parsed)), list(_limits(parsed))
@@ -275,10 +275,13 @@ def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None)
     if revision is None:
         shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     else:
-        packed = subprocess.run(["git", "archive", revision, "tests"], cwd=ROOT, capture_output=True, check=True).stdout
+        packed = subprocess.run(
+            ["git", "archive", revision, "tests", "pyproject.toml"], cwd=ROOT, capture_output=True, check=True
+        ).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(folder, filter="data")
-    for name in ("pyproject.toml", "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
+    kept = () if revision else ("pyproject.toml",)  # a revision's tests run by its own settings
+    for name in (*kept, "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
         (folder / name).symlink_to(ROOT / name)
     os.chdir(folder)
     for name in SLOW:
@@ -326,6 +329,8 @@ def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
             sys.path[:0] = [str(Path("py_backend").resolve())]
+            for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+                del sys.modules[name]  # this program's; the tests' own is that of their tree
             code = 99
             try:
                 import pytest

@@ -7,7 +7,7 @@ import os
 import pytest
 
 if os.environ.get("RESIDSCOPE_SHAPES") == "1":  # see `test_shapes.py`; before anything of the package is imported
-    from shapes import check_shapes
+    from tests.support.shapes import check_shapes
 
     check_shapes()
 

@@ -1,4 +1,4 @@
-"""Answers that lie in the notebook: which variables are offered, that nothing of theirs is run, what they become."""
+"""Answers in the notebook's variables: which are offered, that none of their code runs, and what they become."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ask = Any
 
 @pytest.fixture
 def ask(ioi, monkeypatch):
-    """Asks a sidebar's dispatcher about the demo's cache, in a notebook that holds `variables`."""
+    """Sends requests to a sidebar's dispatcher about the demo's cache, in a notebook with these `variables`."""
 
     def asked(variables: dict[Any, Any], kind: str, **fields: Any) -> dict[str, Any]:
         shell = types.SimpleNamespace(user_ns={"cache": ioi.cache} | variables)
@@ -56,7 +56,7 @@ def some(ioi) -> torch.Tensor:
 
 
 def along(direction: Any) -> Any:
-    """What the model's final stream has along a direction."""
+    """The model's final stream along a direction."""
 
     def measured(ioi) -> torch.Tensor:
         final = ioi.cache["ln_final.hook_normalized"][:, -1] * ioi.model.ln_final.weight
@@ -73,7 +73,7 @@ def each(ioi) -> torch.Tensor:
     return torch.nn.Parameter(ioi.model.W_U[:, :8].T.detach().clone())
 
 
-# How it is offered, the variable, and its number for each prompt from the model's own logits or stream.
+# Its description, the variable, and its value for each prompt from the model's own logits or stream.
 FITTING = {
     "a tensor of pairs": ("[8, 2] ids", lambda ioi: ioi.answer_tokens, difference),
     "a tensor": ("[8] ids", lambda ioi: ioi.answer_tokens[:, 0].int(), answer),
@@ -109,7 +109,7 @@ Pair = namedtuple("Pair", "answer distractor")
 
 
 TOUCHED: list[str] = []
-"""What was asked of the objects below, which are not to be asked anything."""
+"""The accesses to the objects below, of which there must be none."""
 
 
 class Loud(str):
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_neither_offered_nor_taken_nor_touched(ask, mine):
     failure = ask({"mine": mine}, "resolve", name="mine")["failure"]
     assert TOUCHED == []
     assert failure["code"] == "answers"
-    assert failure["message"].startswith("`mine` is not there any more, or not all that it holds is an answer for 8")
+    assert failure["message"].startswith("`mine` was deleted, or some of its entries are not answers for 8")
 
 
 def test_a_mistake_is_told_as_attribute_tells_it(ioi, ask):
@@ -210,10 +210,10 @@ def test_a_mistake_is_told_as_attribute_tells_it(ioi, ask):
     ):
         with pytest.raises(residscope.ResidscopeError) as raised:
             residscope.attribute(ioi.cache, mine)
-        assert len(offered(ask, mine=mine)) == 1  # told by what it is, not by what it holds
+        assert len(offered(ask, mine=mine)) == 1  # recognised by its class, not by its content
         assert ask({"mine": mine}, "resolve", name="mine")["failure"] == {"code": code, "message": str(raised.value)}
     late = [" Mary"] * 2_000
-    late[-1] = None  # further on than the list looks
+    late[-1] = None  # beyond the entries that the list checks
     assert ask({"mine": late}, "resolve", name="mine")["failure"]["code"] == "answers"
 
 
@@ -223,11 +223,11 @@ def test_what_is_read_otherwise_than_written_bears_a_note(ioi, ask, monkeypatch)
     notes = ask({}, "attribute", by="head", target=target)["reply"]["notes"]
     assert set(residscope.attribute(ioi.cache, names).notes) <= set(notes)
     assert any("“·Mary”" in note for note in notes)
-    # A tokenizer that takes another token than was written says so at once: the target does not tell any more.
+    # If a tokenizer reads another token than was written, a note says so at once: the target no longer shows it.
     mary = int(ioi.answer_tokens[0, 0])
     monkeypatch.setattr(type(ioi.model.tokenizer), "encode", lambda *_, **__: [mary])
     (note,) = ask({"names": ["mary"] * 8}, "resolve", name="names")["reply"]["notes"]
-    assert note == "This model's tokenizer reads “mary” as “·Mary”: that token is taken."
+    assert note == "This model's tokenizer reads “mary” as “·Mary”: that token is used."
 
 
 NAMES = ["a b", "\u202egnirts", "<img src=x onerror=alert(1)>", 'x"]; y["', "\ud800", "ﬁx", "class"]
@@ -262,7 +262,7 @@ def test_the_list_is_made_in_milliseconds_and_says_where_it_ends(ask):
     ):
         reply = ask(variables, "answers")["reply"]
         assert len(reply["variables"]) == listed
-        assert reply["notes"] == [f"Only the first {looked} lists, tuples, arrays and tensors were looked at."]
+        assert reply["notes"] == [f"Only the first {looked} lists, tuples, arrays and tensors were checked."]
 
 
 def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
@@ -270,7 +270,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
         return ask({}, "answers")["reply"]["panel"]
 
     panel = residscope.inspect(ioi.cache, show=False)
-    assert panels() is None  # nobody has chosen anything there, and the panel knows
+    assert panels() is None  # nothing was chosen there, and the panel knows
     assert panel.wire_target["own"]
     for chosen, words in (
         ((" Mary", " John"), "“·Mary” − “·John”"),
@@ -284,7 +284,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
         measured = ask({}, "attribute", **asked)["reply"]["measured"]
         assert measured == pytest.approx(residscope.attribute(ioi.cache, chosen).measured.mean().item(), abs=1e-4)
     own, _ = panel._service.answer({"id": "1", "ask": {"kind": "answers"}})
-    assert own["reply"]["panel"] is None  # a panel does not offer itself what it shows
+    assert own["reply"]["panel"] is None  # a panel does not offer its present target
     panel.target = None
     assert panels() is None
     panel.target = " Mary"

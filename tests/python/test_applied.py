@@ -1,4 +1,4 @@
-"""The map that a layer really applies: under adapters, quantised, offloaded, emptied. Truth: the same model, merged."""
+"""The map that a layer applies: with adapters, quantised, offloaded, emptied. Truth: the same model, merged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
@@ -23,7 +23,7 @@ ATTENTION_ONLY = ("hook_pattern", "hook_v", "hook_z", "hook_embed", "ln_final.ho
 
 
 class Adapter(nn.Module):
-    """A low-rank adapter beside a linear layer, as LoRA has it."""
+    """A low-rank adapter on a linear layer, as in LoRA."""
 
     def __init__(self, base):
         super().__init__()
@@ -72,7 +72,7 @@ class WholeNumbers(nn.Module):
 
 
 class Scaled(nn.Linear):
-    """A linear layer that does more than its weight: its kind is not known."""
+    """A linear layer that does more than its weight, of an unknown class."""
 
     def forward(self, x):
         return 3 * super().forward(x)
@@ -92,7 +92,7 @@ class Scaled(nn.Linear):
 
 
 class Squared(Scaled):
-    """No linear map."""
+    """A layer that is not linear."""
 
     def forward(self, x):
         return super().forward(x) + x[..., :1] ** 2
@@ -110,7 +110,7 @@ def _replace(model, place, make):
 
 
 def _pair(kind, place, family="llama-biased", dtype=torch.float32):
-    """The model with odd layers at a place, and the same with these merged into plain ones."""
+    """The model with unusual layers in one place, and the same model with these merged into plain ones."""
     path, bridges = str(tiny.folder(family)), []
     for merge in (False, True):
         torch.manual_seed(3)
@@ -177,7 +177,7 @@ def test_what_is_no_linear_map_or_random_is_refused_and_nothing_is_changed(monke
 
 
 class Watched(Scaled):
-    """Counts, keeps, observes and draws at each call, as layers that are calibrated or noisy do."""
+    """Counts, stores, observes and draws random numbers at each call, as calibrated or noisy layers do."""
 
     calls, kept = 0, None
 
@@ -191,7 +191,7 @@ class Watched(Scaled):
         self.seen += x.abs().max()
         with torch.no_grad():
             self.started.add_(1)
-        torch.rand(3), np.random.rand(), random.random()
+        _ = torch.rand(3), np.random.rand(), random.random()
         return super().forward(x)
 
 
@@ -214,7 +214,7 @@ def test_the_trial_leaves_the_layer_and_every_random_generator_as_they_were(monk
 
     before = state()
     if noise:
-        with pytest.raises(ResidscopeError, match="differently each time"):
+        with pytest.raises(ResidscopeError, match="differs from call to call"):
             FIGURES["value"](cache)
     else:
         assert FIGURES["value"](cache).max() > 0
@@ -261,7 +261,7 @@ def test_a_function_in_the_place_of_forward_is_tried_on_the_copy(monkeypatch):
 
 
 class Bent(Scaled):
-    """Nearly linear: a part of its answers is not."""
+    """Nearly linear: a part of its output is not."""
 
     part = 0.0
 
@@ -270,7 +270,7 @@ class Bent(Scaled):
 
 
 class Bounded(Scaled):
-    """Linear on what is short."""
+    """Linear only on short vectors."""
 
     def forward(self, x):
         return super().forward(x.clamp(-200, 200))
@@ -281,7 +281,7 @@ def test_what_is_nearly_linear_is_not_linear(monkeypatch):
     monkeypatch.setitem(KINDS, "bent", Bent.of)
     model = _pair("bent", "o_proj")[0]
     cache = model.run_with_cache(TOKENS)[1]
-    with pytest.raises(ResidscopeError, match=r"not a linear map of what it reads \(off by 0\.0[1-9]") as error:
+    with pytest.raises(ResidscopeError, match=r"not a linear map of its input \(relative error 0\.0[1-9]") as error:
         FIGURES["value"](cache)
     assert "Merge" not in str(error.value)  # there is nothing to merge
     assert "unquantised" not in str(error.value)
@@ -294,7 +294,7 @@ def test_a_layer_is_tried_on_what_it_read_in_the_run_too(monkeypatch):
         model.blocks[1].attn.v.original_component.weight.mul_(1000)
     cache = model.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1]
     for name in ("source", "value", "contribution"):
-        with pytest.raises(ResidscopeError, match="what it read in this run"):
+        with pytest.raises(ResidscopeError, match="on its inputs in this run"):
             FIGURES[name](cache)
     assert residscope.attention(cache, "0.1", weighting="value").values.max() > 0
 
@@ -308,7 +308,7 @@ def test_hooks_do_not_hear_of_the_trial():
     assert residscope.attention(cache, "1.1", weighting="value").values.max() > 0
     layer.original_component.down.register_forward_hook(lambda *_: heard.append("inside"))
     with torch.no_grad():
-        layer.original_component.up.weight.mul_(2)  # what was found out before does not hold any more
+        layer.original_component.up.weight.mul_(2)  # the earlier result is no longer valid
     with pytest.raises(ResidscopeError, match="hooks inside"):
         residscope.attention(cache, "1.1", weighting="value")
     assert not heard
@@ -323,12 +323,12 @@ def test_an_adapter_that_is_turned_up_is_read_again():
         torch.testing.assert_close(value(one), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
     odd.blocks[1].attn.o.original_component.scaling = 1.0
     assert (value(cache) - before).abs().max() > 0.1
-    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # which tells that it was another map
+    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # which shows that it was another map
         value(whole)
 
 
 class DTensor(torch.Tensor):
-    """Stands for PyTorch's own of that name, which wants several processes."""
+    """Stands for PyTorch's class of this name, which needs several processes."""
 
 
 def _shard(layer):
@@ -373,7 +373,7 @@ def test_weights_that_are_not_there_are_a_sentence_and_what_needs_none_goes_on(g
             with pytest.raises(ResidscopeError, match=r"meta|emptied|sharded"):
                 figure(cache)
         else:
-            with suppress(ResidscopeError):  # neurons, sources: a sentence is right, too
+            with suppress(ResidscopeError):  # neurons, sources: a message is right, too
                 assert figure(cache).isfinite().any()
     assert residscope.attention(cache, "1.1").values.isfinite().all()
     assert residscope.scores(cache, "previous").values.isfinite().all()

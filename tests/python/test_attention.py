@@ -1,13 +1,11 @@
-"""Attention in its three weightings: beside vectors in the stream, built in float64 as the definitions say."""
+"""Attention in its three weightings, compared with vectors in the stream, built in float64 by the definitions."""
 
 from __future__ import annotations
 
 from typing import get_args
 
 import pytest
-import tiny
 import torch
-from brute import Brute, logit_scale
 from transformer_lens import ActivationCache
 
 import residscope
@@ -25,6 +23,8 @@ from residscope.wire.protocol import (
     ScoreHeads,
     Suggest,
 )
+from tests.support import tiny
+from tests.support.brute import Brute, logit_scale
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 GATES = {"qwen3_5_text": torch.sigmoid, "laguna": torch.nn.functional.softplus, "afmoe": torch.sigmoid}
@@ -43,7 +43,7 @@ def wanted(family: str) -> list[tuple[int, int]]:
 
 
 def vectors(family: str, model, cache, layer: int, head: int) -> torch.Tensor:
-    """What a head adds to each destination from each source, [batch, destination, source, d_model], in float64."""
+    """What a head adds at each destination from each source, [batch, destination, source, d_model], in float64."""
     where = f"blocks.{layer}.attn"
     pattern = cache[f"{where}.hook_pattern"][:, head].double()
     v, W_O = cache[f"{where}.hook_v"].double(), model.blocks[layer].attn.W_O.detach().double()
@@ -188,7 +188,7 @@ def test_what_is_missing_or_not_finite_is_named():
 
 
 def test_attention_that_changes_what_it_has_read_is_said():
-    for weighting, words in (("value", "changes what its heads have read"), ("contribution", "is not pattern @ v")):
+    for weighting, words in (("value", "changes pattern @ v before"), ("contribution", "is not pattern @ v")):
         result = residscope.attention(tiny.run(tiny.boot("bitnet"))[2], "L1H0", weighting=weighting, answers=5)
         assert any(words in note for note in result.notes)
 
@@ -202,7 +202,7 @@ def test_contributions_of_layers_whose_heads_do_not_add_up_are_refused():
 
 @pytest.mark.parametrize("family", GATES)
 def test_a_filtered_cache_does_not_hide_a_gate(family):
-    """Without the gate, or without `hook_z` that tells how it is applied, nothing is shown as if there were none."""
+    """Without the gate, or without `hook_z`, which shows how it is applied, the gate is not ignored."""
     model = tiny.boot(family)
     tokens, _, cache = tiny.run(model)
     head = HEADS.get(family, ["L1H0"])[0]
@@ -218,7 +218,7 @@ def test_a_filtered_cache_does_not_hide_a_gate(family):
 
 
 def test_the_users_default_device_is_no_matter():
-    """Here one that holds no numbers: whatever is made on it by mistake cannot be read."""
+    """A device without values (`meta`): a tensor that is made on it by mistake cannot be read."""
     cache = tiny.run(tiny.boot("llama"))[2]
 
     def replies() -> list[object]:

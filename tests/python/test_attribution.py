@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
-from brute import Brute, logit_scale
 
 import residscope
+from tests.support import tiny
+from tests.support.brute import Brute, logit_scale
 
 RAW_ONLY = {"olmo2"}  # TransformerLens has no compatibility mode for these
 CHOSEN = ["gpt2", "gptj", "gpt_neox", "phi", "llama", "qwen2", "cohere", "granite", "gemma2", "olmo2"]

@@ -6,7 +6,6 @@ import copy
 
 import numpy
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -14,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.view import CacheView
 from residscope.session.cache_summary import basics
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WAYS = [("head", {}), ("layer", {}), ("accumulated", {}), ("neuron", {}), ("source", {"heads": ["1.1", "2.0"]})]
@@ -73,7 +73,7 @@ def test_a_filtered_cache_needs_only_what_is_asked_and_names_what_it_lacks(llama
     result = residscope.attribute(some, ANSWERS, by=by, **options)
     torch.testing.assert_close(result.values, expected.values, atol=1e-5, rtol=1e-4)
     assert bool(result.measured.isfinite().all()) is measured
-    if by in ("layer", "accumulated"):  # what is left is told all the same: see test_partial.py
+    if by in ("layer", "accumulated"):  # the rest is still attributed: see test_partial.py
         return
     _, less = llama.run_with_cache(tokens, names_filter=lambda name: name.endswith((*needed[1:], "hook_q")))
     with pytest.raises(ResidscopeError, match=needed[0]) as error:
@@ -114,7 +114,7 @@ def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coar
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
 def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype):
-    """Against a model in float64 with the same rounded weights; the figures are in `py_backend/docs/numbers.md`."""
+    """Against a model in float64 with the same rounded weights. The values are in `py_backend/docs/precision.md`."""
     half, exact = tiny.boot(family).to(dtype), tiny.boot(family).to(dtype).to(torch.float64)
     tokens, _, cache = tiny.run(half)
     truth = exact.run_with_cache(tokens)[1]
@@ -142,7 +142,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.cache import positions
     from residscope.cache.structure import Structure
 
-    monkeypatch.setattr("residscope.cache.layout.unreadable", lambda _: None)  # tensors without figures are refused
+    monkeypatch.setattr("residscope.cache.layout.unreadable", lambda _: None)  # tensors without values are refused
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_token_ids_are_told_by_the_embeddings_or_not_at_all(family, compatible, 
     torch.testing.assert_close(view.tokens, tokens)
     without["hook_embed"] = without["hook_embed"].clone()
     without["hook_embed"][0, 3, 5] *= 1.5
-    assert CacheView(without, model=model).tokens is None  # one figure differs: nothing is guessed
+    assert CacheView(without, model=model).tokens is None  # one value differs: nothing is guessed
 
 
 GATED = ["qwen3_next", "qwen3_5_text", "afmoe", "laguna"]
@@ -218,7 +218,7 @@ def test_the_gate_of_a_head_is_the_models_own_and_a_changed_output_is_not_explai
 
 
 def hooked(model, tokens, name, change):
-    """A run with a hook, and what it caches."""
+    """A run with a hook, and its cache."""
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, lambda t, hook: change(t))]):  # noqa: ARG005 (called by name)
         return model.run_with_cache(tokens)
 
@@ -278,7 +278,7 @@ def test_the_default_dtype_is_the_users_own(llama, run):
         torch.set_default_dtype(torch.float32)
 
 
-# --- dictionaries of other things ------------------------------------------------------------------------------------
+# --- dictionaries with other entries ---------------------------------------------------------------------------------
 def _as_dictionary(name: str, plain: dict, tokens: torch.Tensor) -> dict:
     """A plain dictionary of activations, as people keep them."""
     return {
@@ -340,7 +340,7 @@ def test_what_is_needed_and_not_a_tensor_is_named(value):
     held["blocks.1.attn.hook_pattern"] = value
     with pytest.raises(residscope.ResidscopeError, match=f"hook_pattern` is a {type(value).__name__} in this cache"):
         residscope.attention(held, "1.1", model=model)
-    with pytest.raises(residscope.ResidscopeError, match="holds no activations by name"):
+    with pytest.raises(residscope.ResidscopeError, match="holds no activations"):
         residscope.attribute({"prompt": value if not isinstance(value, tuple) else "text"}, 5, model=model)
 
 
@@ -377,8 +377,8 @@ CHANGES = {
     "sparse z": ("hook_z", lambda tensor: tensor.to_sparse(), "`blocks.0.attn.hook_z` is a sparse tensor"),
     "no prompts": ("", lambda tensor: tensor[:0], "holds 0 prompts"),
     "two lengths": ("1.attn.hook_pattern", lambda tensor: tensor[:, :, :5, :5], "has 5 positions"),
-    "no axes": ("1.hook_resid_post", lambda tensor: tensor.sum(), "an axis too few"),
-    "two widths": ("1.hook_resid_post", lambda tensor: tensor[..., :20], "they are of different models"),
+    "no axes": ("1.hook_resid_post", lambda tensor: tensor.sum(), "too few or too many axes"),
+    "two widths": ("1.hook_resid_post", lambda tensor: tensor[..., :20], "they are from different models"),
 }
 
 
@@ -426,14 +426,14 @@ def test_what_was_given_and_cannot_be_read_is_refused_in_a_sentence(llama, ask, 
 
 
 class Raises:
-    """A tokenizer that raises whatever is asked."""
+    """A tokenizer that raises at every access."""
 
     def __getattr__(self, name):
         raise RuntimeError(name)
 
 
 class PutsBOS:
-    """A tokenizer of the user's own that puts BOS before every text, and whose ids are numpy's."""
+    """A tokenizer of the user that adds BOS to every text, and returns NumPy ids."""
 
     pad_token_id, bos_token_id = numpy.int64(3), 1
 
@@ -465,4 +465,4 @@ def test_tokens_that_are_not_the_caches_own_are_noted(run):
     other = tokens.clone()
     other[0, 2] += 1
     for found in (residscope.attribute(cache, 5, tokens=other), residscope.scores(cache, "induction", tokens=other)):
-        assert any("not the ids that this cache holds" in note for note in found.notes)
+        assert any("differs from the token ids in this cache" in note for note in found.notes)

@@ -1,4 +1,4 @@
-"""What was changed after a cache was first seen is said of every figure that needs it: activations, and weights."""
+"""Changes of activations or weights after a cache was first seen are noted on every value that depends on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -23,6 +22,7 @@ from residscope.session import change_notes
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
 from residscope.wire.protocol import Answer, Attribute, WriteCode
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 SAID = "weights were changed after this cache was first seen"
@@ -68,6 +68,10 @@ def run():
     return model, tiny.run(model)[2]
 
 
+def _foreach(model):
+    torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1)  # pyright: ignore[reportPrivateImportUsage]
+
+
 def _fused(model):
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
@@ -85,7 +89,7 @@ def _output(model):
 
 
 class Gained(nn.Linear):
-    """An odd layer: its kind is not known, and its weight alone does not tell its map."""
+    """A layer of an unknown class: its weight alone does not determine its map."""
 
     def forward(self, x):
         return super().forward(x) * self._gain * self.tensor * self.buffer
@@ -114,7 +118,7 @@ PAST_THE_COUNT = {
     "a head by .data": lambda model: _output(model).weight.data[:, 6:12].zero_(),
     "numpy": lambda model: _output(model).weight.detach().numpy().__imul__(3),
     "inference mode": _in_inference_mode,
-    "foreach on .data": lambda model: torch._foreach_mul_([weight.data for weight in model.parameters()], 1.1),
+    "foreach on .data": _foreach,
     "forward": _forward,
     "class": lambda model: setattr(_output(model), "__class__", Negated),
 }
@@ -129,9 +133,9 @@ OF_AN_ODD_LAYER = {
 
 @pytest.mark.parametrize("edit", PAST_THE_COUNT | OF_AN_ODD_LAYER)
 def test_a_change_that_pytorch_does_not_count_is_seen(edit):
-    """Truth: the same model in a copy, of which nothing can be remembered."""
+    """Truth: a copy of the same model, of which nothing can be remembered."""
     path = str(tiny.folder("llama"))
-    with torch.inference_mode(edit == "inference mode"):  # then its weights are tensors that are never counted
+    with torch.inference_mode(edit == "inference mode"):  # then PyTorch never counts changes of its weights
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
         if edit in OF_AN_ODD_LAYER:
             inner.model.layers[1].self_attn.o_proj = Gained.of(inner.model.layers[1].self_attn.o_proj)
@@ -139,7 +143,7 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
             inner.load_state_dict({name: held.clone() for name, held in inner.state_dict().items()}, assign=True)
             assert all(weight.is_inference() for weight in inner.parameters())
         model = TransformerBridge.boot_transformers(path, hf_model=inner)
-    keep = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale")  # nothing to hold what is read against
+    keep = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale")  # nothing to compare it with
     tokens = torch.tensor([[3, 4, 5, 6, 7]])
 
     def made(of):
@@ -185,11 +189,11 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
         cache, fresh = (type(held)(dict(held.cache_dict), model) for _ in range(2))
         for figure in figures.values():
             figure(cache)
-        weight.data.mul_(1.5)  # past PyTorch's count
+        weight.data.mul_(1.5)  # not counted by PyTorch
         for kind, figure in figures.items():
             try:
                 found = figure(cache)
-            except ResidscopeError:  # a refusal is not silent
+            except ResidscopeError:  # a refusal is a message, too
                 continue
             if not any(SAID in note for note in found.notes):
                 silent.add(name)
@@ -201,7 +205,7 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
 
 
 def test_of_weights_that_are_never_counted_nothing_is_remembered():
-    """A change of one figure that is not among those that are looked at."""
+    """A change of one value that is not among those that are compared."""
     path = str(tiny.folder("llama"))
     with torch.inference_mode():
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
@@ -243,7 +247,7 @@ def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_ch
     layer = Counting.of(_output(model))
     model.blocks[1].attn.o.set_original_component(layer)
     cache = tiny.run(model)[2]
-    del cache.cache_dict["blocks.1.hook_attn_out"]  # where it is there, another map is refused
+    del cache.cache_dict["blocks.1.hook_attn_out"]  # if it is there, another map is refused
     value = PYTHON["value"]
     assert not any(SAID in note for note in value(cache))
     tiny.run(model)
@@ -352,7 +356,7 @@ def test_python_says_that_the_cache_was_changed(run, what, change):
     notes, cache = (PYTHON | PYTHON_WITHOUT_WEIGHTS)[what], run[1]
     assert not any(CHANGED in note for note in notes(cache))
     CHANGES[change](cache.cache_dict)
-    # The copying score is of weights alone.
+    # The copying score depends only on weights.
     assert sum(CHANGED in note for note in notes(cache)) == (what != "copying")
 
 
@@ -389,13 +393,13 @@ def test_a_page_and_copied_code_say_it(run, said):
 
 
 def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
-    """As a panel's page is, which is compared with the weights before it is begun, however soon it is done."""
+    """As for a panel's page: the weights are compared before it is begun, however soon it is done."""
     model, cache = run
     service = Service(cache)
     ask = Attribute("head", service.default_target())
-    monkeypatch.setattr(change_notes, "_MOMENT", 60.0)  # behind the work the counters alone are looked at
+    monkeypatch.setattr(change_notes, "_MOMENT", 60.0)  # after the work only the counters are compared
     assert not any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
-    _output(model).weight.data.mul_(3)  # past PyTorch's count
+    _output(model).weight.data.mul_(3)  # not counted by PyTorch
     assert any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
 
 
@@ -406,7 +410,7 @@ def _entries(panel):
 
 
 class Loaded(Mapping):
-    """Activations that lie elsewhere, and are loaded when they are asked for."""
+    """Activations that are stored elsewhere, and loaded at each access."""
 
     def __init__(self, held):
         self.held = held

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import tiny
 
 import residscope
 from residscope.cache.component_names import parse, parse_point
@@ -14,6 +13,7 @@ from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
 from residscope.terms import By, Component, ComponentKind, ComponentTable
 from residscope.wire.protocol import Attribute, Describe
+from tests.support import tiny
 
 CASES = json.loads((Path(__file__).parents[1] / "texts" / "components.json").read_text())
 ROWS = [Component(*place) for place, _, _ in CASES]

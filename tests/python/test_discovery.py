@@ -1,4 +1,4 @@
-"""Finding caches: by all their names, quickly, and without running anything of the user's."""
+"""Finding caches: by all their names, quickly, and without running any of the user's code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections import OrderedDict, defaultdict, deque, namedtuple
 from unittest.mock import MagicMock
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -19,6 +18,7 @@ import residscope
 from residscope.session import discovery
 from residscope.session.caches import name_of
 from residscope.session.discovery import search
+from tests.support import tiny
 
 
 def cache(**extra) -> ActivationCache:
@@ -48,7 +48,7 @@ class Slotted:
 
 
 class Own(ActivationCache):
-    """A user's own kind of cache."""
+    """A cache class of the user."""
 
 
 Pair = namedtuple("Pair", "logits cache")
@@ -149,7 +149,7 @@ def test_what_only_looks_like_a_cache_is_none():
 
 
 class Touchy(type):
-    """A metaclass that minds being looked at."""
+    """A metaclass that notices any access."""
 
     touched: list[str] = []  # noqa: RUF012 (of the class, on purpose: what is touched is told apart from any instance)
 
@@ -252,7 +252,7 @@ def test_classes_are_not_kept_alive():
 @pytest.mark.parametrize("place", [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 99_998])
 @pytest.mark.parametrize("kind", [list, tuple, deque, dict])
 def test_a_cache_is_found_at_every_place_of_a_long_container(place, kind):
-    """As far as a search looks at all: to the last of 100,000 elements."""
+    """The last of the 100,000 elements that are searched."""
     held = [0] * place + [cache()] + [0] * (99_999 - place)
     runs = dict(enumerate(held)) if kind is dict else kind(held)
     found = search({"runs": runs})
@@ -286,8 +286,7 @@ def test_what_is_too_much_is_said():
 ])  # fmt: skip
 def test_two_levels_are_looked_at_as_quickly(variables, capsys):
     variables = {"first": {"run": {"cache": cache()}}} | variables
-    search(variables)
-    times = []
+    found, times = search(variables), []
     for _ in range(7):
         start = time.perf_counter()
         found = search(variables)
@@ -316,8 +315,7 @@ def test_ten_thousand_variables(capsys):
     held = ActivationCache({f"blocks.{i % 30}.hook_{i}": torch.zeros(1) for i in range(1400)}, None)
     kinds = [lambda i: i, str, lambda _: print, lambda i: [i, i + 1], lambda i: {"a": i}, lambda i: Holder(a=i), float]
     variables = {f"v{i}": kinds[i % 7](i) for i in range(10_000)} | {"cache": held}
-    search(variables)
-    times = []
+    found, times = search(variables), []
     for _ in range(20):
         start = time.perf_counter()
         found = search(variables)

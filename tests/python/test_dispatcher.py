@@ -10,11 +10,11 @@ import sys
 import threading
 import types
 import weakref
+from collections import Counter
 
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -23,6 +23,7 @@ from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.session import change_tracking
 from residscope.wire.protocol import Answer
+from tests.support import tiny
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_what_cannot_be_inspected_says_why(variables, ask):
     problems = {row["names"][0]: row["problem"] for row in rows(ask)}
     assert problems.pop("fine") is None
     assert all(problems.values()), problems
-    assert "has no model any more" in problems["orphan"]
+    assert "The model of this cache was deleted" in problems["orphan"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_another_state_is_refused_until_it_is_taken(variables, ask):
         True,
     ]
     notes = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
-    assert "its activations are the old model's" in notes[0]
+    assert "the activations are from the old model" in notes[0]
 
 
 def test_an_activation_that_was_added_refuses_nothing(variables, ask):
@@ -199,7 +200,7 @@ def test_a_deleted_cache_is_freed_at_once_whatever_was_asked(variables, ask):
         gc.enable()
     failure, _ = ask("describe", ref)
     assert failure["code"] == "gone"
-    assert "not in memory any more" in failure["message"]
+    assert "was deleted" in failure["message"]
     assert rows(ask) == []
     alive = weakref.ref(model)
     del model
@@ -238,43 +239,66 @@ def test_many_threads_may_ask(variables, ask):
     assert wrong == []
 
 
-def test_from_head_to_head_the_layers_are_checked_once_and_anew_after_a_change(variables, ask, monkeypatch):
-    model, _, _, variables["mine"] = boot()
+@pytest.fixture
+def calls(monkeypatch):
+    """How often the layers were reconciled, the cache was opened for a question, and attention was computed."""
     from residscope.attribution import head_split
     from residscope.serving import answer_views
 
-    fitted = []
-    monkeypatch.setattr(
-        head_split, "reconcile", lambda *args, real=head_split.reconcile: fitted.append(1) or real(*args)
-    )
+    counted: Counter[str] = Counter()
+
+    def count(owner, name: str) -> None:
+        real = getattr(owner, name)
+
+        def counting(*args):
+            counted[name] += 1
+            return real(*args)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(head_split, "reconcile")
+    count(Service, "_answer_once")
+    count(answer_views, "attention")
+    return counted
+
+
+OTHER = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
+
+
+def test_from_head_to_head_the_layers_are_checked_once(variables, ask, calls):
+    _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
-    other = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
-    results = {}
-    read, drawn = [], []
-    monkeypatch.setattr(Service, "_answer_once", lambda *args, real=Service._answer_once: read.append(1) or real(*args))
-    monkeypatch.setattr(
-        answer_views, "attention", lambda *args, real=answer_views.attention: drawn.append(1) or real(*args)
-    )
-    for layer, head in [(0, 0), (1, 3), (0, 1), (1, 3)]:
-        reply, buffers = ask("attention", ref, layer=layer, head=head, target=target)
-        results.setdefault((layer, head), (reply, buffers))
-        assert (reply, buffers) == results[layer, head]
-    assert len(fitted) == 1
-    assert len(drawn) == len(read) == 3  # the last one was asked for before: the cache is not even opened
-    expected = residscope.attribute(variables["mine"], [(c["answer"][0]["id"], c["distractor"][0]["id"])
-                                    for c in target["contrasts"]]).grid[1, 3].mean()  # fmt: skip
-    assert np.frombuffer(results[1, 3][1][2], np.float32).sum() == pytest.approx(float(expected), abs=1e-4)
-    fitted.clear()
-    ask("attention", ref, layer=0, head=0, target=other)
-    ask("attention", ref, layer=0, head=0, target=other, position=2)
-    assert len(fitted) == 2
+    calls.clear()
+    replies = [ask("attention", ref, layer=layer, head=head, target=target) for layer, head in [(0, 0), (1, 3), (0, 1)]]
+    again = ask("attention", ref, layer=1, head=3, target=target)
+    assert again == replies[1]
+    # The last one was asked for before: the cache is not even opened.
+    assert calls == {"reconcile": 1, "_answer_once": 3, "attention": 3}
+    answers = [(c["answer"][0]["id"], c["distractor"][0]["id"]) for c in target["contrasts"]]
+    expected = residscope.attribute(variables["mine"], answers).grid[1, 3].mean()
+    assert np.frombuffer(again[1][2], np.float32).sum() == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_another_target_or_position_is_checked_by_itself(variables, ask, calls):
+    _, _, _, variables["mine"] = boot()
+    ref = rows(ask)[0]["ref"]
+    target = ask("target", ref)[0]["target"]
+    for fields in ({"target": target}, {"target": OTHER}, {"target": OTHER, "position": 2}):
+        ask("attention", ref, layer=0, head=0, **fields)
+    assert calls["reconcile"] == 3
+
+
+def test_after_a_change_of_the_weights_the_layers_are_checked_anew(variables, ask, calls):
+    model, _, _, variables["mine"] = boot()
+    ref = rows(ask)[0]["ref"]
+    ask("attention", ref, layer=0, head=0, target=OTHER, position=2)
     with torch.no_grad():
         model.blocks[1].attn.o.original_component.weight.mul_(3)  # the heads' outputs are another model's now
     ref = rows(ask)[0]["ref"]
-    assert ask("attention", ref, layer=0, head=0, target=other, position=2)[0]["parts"][2:]
-    assert len(fitted) == 3
-    refused, _ = ask("attention", ref, layer=1, head=0, target=other, position=2)
+    assert ask("attention", ref, layer=0, head=0, target=OTHER, position=2)[0]["parts"][2:]
+    assert calls["reconcile"] == 2
+    refused, _ = ask("attention", ref, layer=1, head=0, target=OTHER, position=2)
     assert [part["what"] for part in refused["parts"]] == ["pattern", "reads"]
     assert "cannot be determined" in " ".join(refused["notes"])
 

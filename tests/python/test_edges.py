@@ -10,9 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
-from rows import labels_of
 
 import residscope
 from residscope.export.page import file_name, title
@@ -34,6 +32,8 @@ from residscope.wire.protocol import (
     Suggest,
     WriteCode,
 )
+from tests.support import tiny
+from tests.support.rows import labels_of
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTINGS = ("pattern", "value", "contribution")
@@ -233,7 +233,7 @@ def test_one_prompt_of_one_token(model, prompt, position):
     for kind, ask in of_prompts(target, prompt).items():
         ask = msgspec.structs.replace(ask, position=position) if hasattr(ask, "position") else ask
         if kind in ("first score", "entropy score"):
-            with pytest.raises(residscope.ResidscopeError, match="leaves attention no choice"):
+            with pytest.raises(residscope.ResidscopeError, match="attention can only go to that token"):
                 service.reply(ask)
             continue
         reply, buffers = service.reply(ask)
@@ -486,7 +486,7 @@ def test_what_a_head_reads_is_compared_at_every_destination(run, position):
     held = {key: tensor for key, tensor in cache.items() if key != "blocks.1.hook_attn_out"} | {name: z}
     for one, changed in ((cache, False), (type(cache)(held, cache.model), True)):
         notes = residscope.attention(one, "1.1", weighting="value").notes
-        assert any("changes what its heads have read before `W_O`" in note for note in notes) == changed
+        assert any("changes pattern @ v before `W_O`" in note for note in notes) == changed
 
 
 def test_values_of_all_heads_in_one_piece_are_refused_with_their_shape(run):
@@ -518,7 +518,7 @@ def test_neurons_that_are_not_all_of_the_mlp_are_not_called_missing(run):
     with pytest.raises(residscope.ResidscopeError) as error:
         residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="neuron")
     said = str(error.value)
-    assert "In the layers 0, 1, 2 the neurons (post @ W_out) and the bias are not all of `hook_mlp_out`" in said
+    assert "In layers 0, 1, 2 the neurons (post @ W_out) and the bias are not all of `hook_mlp_out`" in said
     assert "no MLP with a single W_out" not in said
 
 
@@ -581,9 +581,7 @@ def test_what_is_suggested_are_probabilities_and_in_the_mean_their_mean(run, giv
 @pytest.mark.parametrize("head", ["L0H4", "L0H99", "L3H0"])
 def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
     service = Service(run[2])
-    with pytest.raises(
-        residscope.ResidscopeError, match=f"no head {head}: it has the layers 0 to 2 with the heads 0 to 3"
-    ):
+    with pytest.raises(residscope.ResidscopeError, match=f"no head {head}: it has layers 0 to 2 with heads 0 to 3"):
         service.reply(MapPositions("head", service.targets().resolve(ANSWERS), None, heads=["L0H0", head]))
 
 

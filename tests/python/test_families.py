@@ -4,11 +4,11 @@ or refused in a sentence. What each is stands here; everything that is not named
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WAYS = ("accumulated", "layer", "head", "neuron", "source")
@@ -102,6 +102,8 @@ def test_a_family_is_exact_or_says_why_not(family, by):
 def test_heads_and_bias_are_the_attention_row_layer_by_layer(family):
     name, model, _, _, cache = family
     if refused(name, "head") is not None:
+        with pytest.raises(ResidscopeError):
+            residscope.attribute(cache, ANSWERS, by="head")
         return
     heads, layers = (residscope.attribute(cache, ANSWERS, by=by) for by in ("head", "layer"))
     rows = dict(zip(layers.labels, layers.values, strict=True))

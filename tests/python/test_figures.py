@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import residscope
 from residscope.terms import Component
+from tests.support import tiny
 
 PAIR = ("w5", "w9")
 TOKENS = [f"t{at}" for at in range(7)]

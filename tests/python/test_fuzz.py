@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import pytest
-import tiny
 import torch
 
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Target, Token
 from residscope.wire.protocol import AnyRequest, CacheRef, WriteCode, WritePage
+from tests.support import tiny
 
 REQUESTS = 10_000
 SECONDS = 2.0

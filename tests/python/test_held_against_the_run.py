@@ -1,11 +1,10 @@
-"""Figures by weights are held against what the run itself wrote: refused, or a note, where it did something else."""
+"""Values from weights are compared with the outputs of the run: refused, or noted, if the run did something else."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 
@@ -13,6 +12,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.norms import norms_outputs
 from residscope.cache.view import CacheView
+from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTED = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale", "mlp.hook_post", "embed.hook_in")
@@ -50,13 +50,13 @@ def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says
         found = residscope.attention(cache, "1.1", weighting="value")
     except ResidscopeError as error:
         assert "not all of `hook_attn_out`" in str(error)  # noqa: PT017
-    else:  # the projection itself is as it should be, and something behind it is not
+    else:  # the projection is right, but something after it is not
         assert any("not all of `hook_attn_out`" in note for note in found.notes)
     assert residscope.attention(cache, "0.1", weighting="value").notes == []
-    assert any("heads in layer 1 write" in note for note in residscope.scores(cache, "copying").notes)
+    assert any("In layer 1 the outputs of heads" in note for note in residscope.scores(cache, "copying").notes)
 
 
-@pytest.mark.parametrize(("place", "said"), [("v", "heads in layer 1 read"), ("embed", "`hook_embed` is not")])
+@pytest.mark.parametrize(("place", "said"), [("v", "In layer 1 the values of heads"), ("embed", "`hook_embed` is not")])
 def test_copying_says_where_values_or_embeddings_are_not_by_the_weights(place, said):
     model = deepcopy(tiny.boot("llama"))
     assert residscope.scores(_run(model)[1], "copying").notes == []
@@ -78,7 +78,7 @@ def test_what_a_filtered_cache_cannot_check_is_said_of_every_figure():
     assert all(any("was not checked" in note for note in answer.notes) for answer in answers)
     held = {name: tensor for name, tensor in cache.items() if name != "blocks.1.attn.hook_z"}
     notes = residscope.attribute(ActivationCache(held, model), ANSWERS).notes
-    assert any("heads of the layers 0, 2 add up" in note for note in notes)  # layer 1 has none
+    assert any("heads of layers 0, 2 add up" in note for note in notes)  # layer 1 has none
 
 
 def test_a_final_norm_that_does_more_is_said():
@@ -88,7 +88,7 @@ def test_a_final_norm_that_does_more_is_said():
     norm.__class__ = type("Doubled", (plain,), {"forward": lambda self, x: 2 * plain.forward(self, x)})
     stream = _run(model, ("hook_resid_post",))[1]
     for found in (residscope.token_lens(stream, 5), residscope.attribute(stream, ANSWERS, by="accumulated")):
-        assert any("`Doubled`) does more" in note for note in found.notes)
+        assert any("`Doubled`) computes more" in note for note in found.notes)
 
 
 def test_the_last_row_of_a_lens_without_logits_is_not_checked():
@@ -180,5 +180,5 @@ def test_norms_that_no_name_places_are_placed_by_nothing_coarse(factor, kind, be
 def test_patterns_of_fewer_prompts_than_the_cache_are_refused(ask):
     model = tiny.boot("llama")
     held = {name: t[:1] if name.endswith("hook_pattern") else t for name, t in _run(model)[1].items()}
-    with pytest.raises(ResidscopeError, match="holds 1 prompts, and this cache 3"):
+    with pytest.raises(ResidscopeError, match="holds 1 prompts, but this cache holds 3"):
         ask(ActivationCache(held, model))

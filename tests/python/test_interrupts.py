@@ -1,4 +1,4 @@
-"""Whenever an interrupt comes, it is raised, and everything is as it was: nothing swallowed, nothing left behind."""
+"""Whenever an interrupt comes, it is raised, and all settings are restored: nothing is swallowed or left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 import time
 
 import pytest
-import tiny
 import torch
 
 import residscope
@@ -17,6 +16,7 @@ from residscope.compute import switch_interval
 from residscope.errors import ResidscopeError
 from residscope.serving import progress_bar
 from residscope.serving.service import Service
+from tests.support import tiny
 
 TARGET = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
 ASKS = [

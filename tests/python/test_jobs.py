@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gate import Gate, workers
-from tiny import boot, run
 
 import residscope
 from residscope.serving import jobs, service
 from residscope.serving.service import Service
+from tests.support.gate import Gate, workers
+from tests.support.tiny import boot, run
 
 HEADS = {
     "kind": "attribute",
@@ -85,13 +85,13 @@ def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch)
     ask(served, "1", HEADS)
     gate.reached()
     (worker,) = workers()
+    tensor = weakref.ref(cache["blocks.0.attn.hook_z"])
     match way:
         case "nobody asks":
             monkeypatch.setattr(jobs, "PATIENCE", -1.0)
         case "closed":
             served.release()
         case _:
-            tensor = weakref.ref(cache["blocks.0.attn.hook_z"])
             del cache
     gate.on()
     worker.join(20)

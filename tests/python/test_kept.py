@@ -1,4 +1,4 @@
-"""A file to resume is not trusted: what is damaged or made up is refused in a sentence, and never read whole."""
+"""A file to resume is not trusted: a damaged or forged file is refused in a sentence, and never read completely."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import many_worker
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import many_worker, tiny
 
 Files = dict[str, bytes]
 many = partial(residscope.attribute_many, progress=False)
@@ -38,7 +37,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory) -> dict[str, Path]:
-    """A good file for each question."""
+    """A valid file for each question."""
     model, folder = tiny.boot("native"), tmp_path_factory.mktemp("kept")
     pairs = [many_worker.item(model, number) for number in range(3)]
     paths = {name: folder / f"{name}.npz" for name in QUESTIONS}
@@ -49,12 +48,12 @@ def kept(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def good(kept, tmp_path) -> Path:
-    """A copy of a good file."""
+    """A copy of a valid file."""
     return Path(shutil.copy(kept["values"], tmp_path / "kept.npz"))
 
 
 def refused(path: Path, **question: Any) -> str:
-    """That it is refused as it should be, without much memory; the sentence."""
+    """Check that it is refused as expected, without much memory, and return the message."""
     tracemalloc.start()
     try:
         with pytest.raises(ResidscopeError) as caught:
@@ -64,7 +63,7 @@ def refused(path: Path, **question: Any) -> str:
         tracemalloc.stop()
     said = str(caught.value)
     assert caught.value.code == "resume"
-    assert said.startswith(f"{str(path)!r} is not a file that `attribute_many` kept, or was damaged since (")
+    assert said.startswith(f"{str(path)!r} is not a file that `attribute_many` saved, or it is damaged (")
     assert said.endswith("): delete it to begin again, or give `resume` another name.")
     assert "\n" not in said
     assert len(said) < 600
@@ -181,13 +180,13 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a huge grid": frame(grid=[1 << 30, 1 << 30]),
     "a small grid": frame(grid=[1, 1]),
     "a grid of text": frame(grid="ab"),
-    "nothing told": lambda header: header | {"told": []},
+    "no facts": lambda header: header | {"facts": []},
     "an endless tolerance": lambda header: json.dumps(
-        header | {"told": [[*one[:2], float("inf"), *one[3:]] for one in header["told"]]}
+        header | {"facts": [[*one[:2], float("inf"), *one[3:]] for one in header["facts"]]}
     ).encode(),
-    "a negative tolerance": lambda header: header | {"told": [[*one[:2], -1.0, *one[3:]] for one in header["told"]]},
-    "told too little": lambda header: header | {"told": [one[:3] for one in header["told"]]},
-    "notes that are none": lambda header: header | {"told": [[*one[:3], 5, one[4]] for one in header["told"]]},
+    "a negative tolerance": lambda header: header | {"facts": [[*one[:2], -1.0, *one[3:]] for one in header["facts"]]},
+    "too few facts": lambda header: header | {"facts": [one[:3] for one in header["facts"]]},
+    "notes that are none": lambda header: header | {"facts": [[*one[:3], 5, one[4]] for one in header["facts"]]},
     "skipped without a number": lambda header: header | {"skipped": [["one", "why"]]},
     "skipped before the first": lambda header: header | {"skipped": [[-1, "why"]]},
 }
@@ -231,7 +230,7 @@ def replaced(name: str, make: Callable[[Any], bytes]) -> Callable[[Files], Files
 
 
 def declared(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
-    """An array's own header, and no data."""
+    """The header of an array, without data."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
     return file.getvalue()
@@ -244,7 +243,7 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "one less": lambda files: {name: data for name, data in files.items() if name != "constant.npy"},
     "no header": lambda files: {name: data for name, data in files.items() if name != "header.npy"},
     "both sorts": lambda files: files | {"mean.npy": array([1.0]), "squares.npy": array([1.0])},
-    "objects": replaced("said", lambda old: array(old.astype(object))),
+    "objects": replaced("facts", lambda old: array(old.astype(object))),
     "text": replaced("items", lambda old: array(old.astype(str))),
     "fields": replaced("items", lambda old: array(old.view([("a", "<i8")]))),
     "numbers with fractions": replaced("items", lambda old: array(old.astype(float))),
@@ -257,8 +256,8 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "a negative number of prompts": replaced("prompts", lambda old: array(old - 5)),
     "a negative number of prompts, made up for": replaced("prompts", lambda old: array(np.add(old, [-2, 0, 2]))),
     "more prompts than anybody has": replaced("prompts", lambda old: array(old + (1 << 62))),
-    "said nowhere": replaced("said", lambda old: array(old + 99)),
-    "said before the first": replaced("said", lambda old: array(old - 1)),
+    "facts that are not there": replaced("facts", lambda old: array(old + 99)),
+    "facts before the first": replaced("facts", lambda old: array(old - 1)),
     "values of another shape": replaced("values", lambda old: array(old.T.copy())),
     "values that are whole": replaced("values", lambda old: array(old.astype(int))),
     "fewer measured": replaced("measured", lambda old: array(old[1:])),
@@ -266,7 +265,7 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "less data than declared": replaced("values", lambda old: array(old)[:-1]),
     "a huge shape": replaced("values", lambda _: declared((1 << 31, 1 << 31))),
     "a huge number of items": replaced("items", lambda _: declared((1 << 40,), "<i8")),
-    "a shape that is code": replaced("said", lambda _: declared((3,)).replace(b"(3,)", b"[3] ")),
+    "a shape that is code": replaced("facts", lambda _: declared((3,)).replace(b"(3,)", b"[3] ")),
     "a later version": replaced("items", lambda old: array(old, version=(2, 0))),
     "a zip in it": lambda files: files | {"values.npy": zipped(files)},
     "all in a zip": lambda files: {"values.npy": zipped(files)},
@@ -297,7 +296,7 @@ def test_another_way_of_packing_is_refused(good, kind):
 
 @pytest.mark.parametrize("member", ["header", "values", "items", "more"])
 def test_a_bomb_is_not_unpacked(good, member):
-    """300 MB in 300 kB, of which nothing is read; the most that is read is said."""
+    """300 MB in 300 kB: nothing of it is read, and the message names the limit."""
     zeros = np.zeros(75_000_000 if member != "header" else 300_000_000, "<f4" if member != "header" else np.uint8)
     files = unpacked(good) | {f"{member}.npy": array(zeros)}
     del zeros
@@ -314,7 +313,7 @@ def test_a_bomb_that_fits_its_header_is_not_unpacked(good):
     rows = len(header["frame"]["components"]["kind"])
     ones = np.zeros(prompts, np.float32)
     files |= {f"{name}.npy": array(ones) for name in ("measured", "constant", "unexplained")}
-    files |= {"items.npy": array([0]), "said.npy": array([0]), "prompts.npy": array([prompts])}
+    files |= {"items.npy": array([0]), "facts.npy": array([0]), "prompts.npy": array([prompts])}
     files["values.npy"] = declared((rows, prompts)) + bytes(4 * prompts)  # the data of a row
     packed(good, files, zipfile.ZIP_DEFLATED)
     del files, ones

@@ -1,9 +1,8 @@
-"""Models of which layers were taken out: the configuration still names all of them."""
+"""Models from which layers were removed, while the configuration still counts all of them."""
 
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
@@ -12,6 +11,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
+from tests.support import tiny
 
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])

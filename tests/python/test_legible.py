@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny
 
 import residscope
 from residscope.base.legible import legible, shown
@@ -16,6 +15,7 @@ from residscope.export.page import file_name, title
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Target, Token
 from residscope.wire.protocol import Shown, WriteCode
+from tests.support import tiny
 
 TEXTS = Path(__file__).parents[1] / "texts"
 CASES = json.loads((TEXTS / "shown.json").read_text())

@@ -10,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-import tiny
 
 import residscope
+from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(str(files("residscope")))

@@ -1,10 +1,9 @@
-"""Attention of long prompts: what is down-sampled, beside plain loops; what is not, beside the whole map."""
+"""Attention of long prompts: down-sampled values compared with plain loops, exact values with the whole map."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,6 +14,7 @@ from residscope.patterns.downsampling import SENT, Part, down_sampled
 from residscope.serving.service import Service
 from residscope.terms import Span
 from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
+from tests.support import tiny
 
 LONG = 520
 WEIGHTINGS = ["pattern", "value", "contribution"]
@@ -33,7 +33,7 @@ def brute(values: torch.Tensor, step: int, pool: str) -> torch.Tensor:
 
 
 def in_pairs(values: torch.Tensor, pool: str) -> torch.Tensor:
-    """The same for blocks of 2 × 2, quicker."""
+    """The same for blocks of 2 × 2, but faster."""
     corners = torch.stack([values[i::2, j::2].double() for i in (0, 1) for j in (0, 1)])
     return corners.mean(0) if pool == "mean" else corners.gather(0, corners.abs().argmax(0, keepdim=True))[0]
 
@@ -58,7 +58,7 @@ def test_no_more_travels_than_a_picture_has_and_a_line_travels_whole():
 
 @pytest.fixture(scope="module", params=["native", "gated"])
 def long(request):
-    """A cache of a long prompt: of grouped queries in float16, too, and of heads that gate what they have read."""
+    """A cache of a long prompt, also with grouped queries in float16, and with gated heads."""
     if request.param == "gated":
         model = tiny.boot("qwen3_5_text")
     else:
@@ -95,7 +95,7 @@ def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prom
     largest = float(whole.abs().max())
 
     def ask(**part: object) -> tuple[AttentionReply, list[bytes]]:
-        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # type: ignore[return-value] (of the union of replies)
+        return service.reply(ReadAttention(layer, head, target, prompt, "last", weighting, **part))  # pyright: ignore[reportReturnType]
 
     monkeypatch.setattr(weightings, "STRIP", 20_000)  # many strips
     for pool in ("peak", "mean"):
@@ -162,13 +162,13 @@ def test_only_what_is_asked_for_is_computed(long, monkeypatch):
 
     for weighting in WEIGHTINGS:
         ask = ReadAttention(layer, head, target, 0, "last", weighting)
-        service.reply(ask)  # the layer's own check is done
+        service.reply(ask)  # the layer was checked
         for part in ({}, {"rows": Span(9, 10)}, {"rows": Span(0, 50), "columns": Span(0, 50)}):
             sizes.clear()
             monkeypatch.setattr(torch.Tensor, "__mul__", watched)
             service.reply(msgspec.structs.replace(ask, **part))
             monkeypatch.setattr(torch.Tensor, "__mul__", multiply)
-            factors = LONG * 64  # what stands at each source, for a head
+            factors = LONG * 64  # the sources, for a head
             assert max(sizes, default=0) <= (max(weightings.STRIP, factors) if not part else factors)
 
 

@@ -1,4 +1,4 @@
-"""Many caches one after another: the same figures as one by one, nothing kept, nothing lost, whatever ends the call."""
+"""Many caches in one call: the same values as one by one, no cache kept, nothing lost, whatever ends the call."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import many_worker
 import numpy as np
 import pytest
-import tiny
 import torch
 from tokenizers.models import WordLevel
 
@@ -26,6 +24,7 @@ import residscope
 from residscope import ResidscopeError, demo
 from residscope.many.accumulator import Frame, Spread
 from residscope.terms import Component
+from tests.support import many_worker, tiny
 
 ANSWERS = many_worker.ANSWERS
 many = partial(residscope.attribute_many, progress=False)
@@ -80,7 +79,7 @@ def test_the_same_as_one_by_one(pairs, question, tmp_path):
     close(torch.tensor(summary.to_frame()["std"].to_numpy()).flatten(), summary.std().flatten())
     assert "mean of 9 prompts" in summary.to_plotly().layout.title.text
 
-    for keep, wanted in (("values", whole), ("summary", summary)):  # in two goes, over a file
+    for keep, wanted in (("values", whole), ("summary", summary)):  # in two calls, with a file
         path = tmp_path / f"{keep}.npz"
         many(pairs[:3], **question, keep=keep, resume=path)
         resumed = many(pairs, **question, keep=keep, resume=path)
@@ -117,7 +116,7 @@ def test_no_cache_is_kept(model, kind):
     seen: list[weakref.ref] = []
 
     def make(number):
-        # The one before is gone before this one is made, and no collector was needed.
+        # The previous one was freed before this one is made, without garbage collection.
         assert all(alive() is None for alive in seen)
         cache, answers = many_worker.item(model, number)
         seen.append(weakref.ref(cache["blocks.1.hook_resid_post"]))
@@ -155,7 +154,7 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
         go(resume=path if safe == "file" else None)
     assert first.value.partial.items == [0, 1, 1]
     assert "2 items done" in " ".join(getattr(first.value, "__notes__", ["2 items done"]))
-    with pytest.raises(RuntimeError) as second:  # a second time, and another reason
+    with pytest.raises(RuntimeError) as second:  # a second time, for another reason
         go(resume=path if safe == "file" else first.value.partial)
     assert second.value.partial.items == [0, 1, 1, 2, 2, 2]
     result = go(resume=path if safe == "file" else second.value.partial)
@@ -163,7 +162,7 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
     close(result.mean(), whole.mean())
     close(result.std(), whole.std())
     assert result.items == whole.items
-    assert len(first.value.partial.items) == 3  # what was handed over did not change
+    assert len(first.value.partial.items) == 3  # the result that was passed did not change
     if safe == "file":
         go(resume=path)
         assert made == [0, 1, 2, 3, 4]
@@ -177,13 +176,13 @@ def test_what_is_done_is_kept_every_half_minute(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def make(number, seconds):
-        kept.append(list(checkpoint.read(path, {}).parts) if path.exists() else [])
+        kept.append(list(checkpoint.read(path, {}).results) if path.exists() else [])
         now[0] = seconds
         return pairs[number]
 
     many([partial(make, number, seconds) for number, seconds in enumerate((0, 29, 31, 60, 62))], resume=path)
     assert kept == [[], [], [], [0, 1, 2], [0, 1, 2]]  # after 31 seconds, and then after 62
-    assert list(checkpoint.read(path, {}).parts) == [0, 1, 2, 3, 4]
+    assert list(checkpoint.read(path, {}).results) == [0, 1, 2, 3, 4]
     assert many(pairs).items == many(pairs, resume=path).items
 
 
@@ -238,7 +237,7 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
         ({"answers": ("w5", "w7")}, r'answers=\("w5", "w6"\)`, not `answers=\("w5", "w7"\)'),
         ({"answers": torch.zeros(24)}, r"not `answers=array\[24\]"),
         ({"keep": "summary"}, 'keep="values"'),
-        ({"model": "compatible"}, "Item 2: What is resumed was made with another model"),
+        ({"model": "compatible"}, "Item 2: The resumed results were made with another model"),
         ({"model": "other"}, "Item 2: "),
     ],
 )
@@ -269,25 +268,30 @@ def other_words(tokenizer):
     tokenizer._tokenizer.model = WordLevel(words, unk_token="<pad>")
 
 
+OTHER_TOKENIZER = "Item 2: The resumed results were made with another tokenizer: "
+
 TOKENIZERS = {
-    "special tokens": (other_special, "Item 2: What is resumed was made with another tokenizer: pad_token_id was 0, "),
-    "words": (other_words, "Item 2: What is resumed was made with another tokenizer: some of its words were others"),
-    "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, and is 65"),
-    "side": (lambda tokenizer: setattr(tokenizer, "padding_side", "left"), "padding_side was 'right', and is 'left'"),
-    "none": (None, "Item 2: What is resumed was made with another tokenizer: "),
+    "special tokens": (other_special, OTHER_TOKENIZER + "pad_token_id was 0, "),
+    "words": (other_words, OTHER_TOKENIZER + "some of its tokens were different"),
+    "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, now it is 65"),
+    "side": (
+        lambda tokenizer: setattr(tokenizer, "padding_side", "left"),
+        "padding_side was 'right', now it is 'left'",
+    ),
+    "none": (None, OTHER_TOKENIZER),
 }
 
 
 @pytest.mark.parametrize("what", TOKENIZERS)
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_what_is_resumed_must_have_the_same_tokenizer(what, on_error, tmp_path):
-    """What is padding, and which token a word is, are its affair."""
+    """It decides what is padding, and which token a word is."""
     change, said = TOKENIZERS[what]
     path, model = tmp_path / "kept.npz", tiny.boot("native")
     caches = [many_worker.item(model, number)[0] for number in range(4)]
     go = partial(many, answers=(5, 6), resume=path)
     go(caches[:2])
-    model.tokenizer = copy.deepcopy(model.tokenizer)  # another object, and the same
+    model.tokenizer = copy.deepcopy(model.tokenizer)  # another object, but equal
     assert go(caches[:3]).items == go(caches[:3]).items
     path.unlink()
     go(caches[:2])
@@ -318,7 +322,7 @@ def test_a_file_of_before_that_knows_no_tokenizer_is_gone_on_with(pairs, tmp_pat
     many(pairs[:2], resume=path)
     kept = dict(np.load(path))
     header = json.loads(bytes(kept["header"]))
-    header["told"] = [told[:5] for told in header["told"]]
+    header["facts"] = [facts[:5] for facts in header["facts"]]
     np.savez(path, **kept | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
     assert torch.equal(many(pairs, resume=path).values, many(pairs).values)
 
@@ -331,9 +335,9 @@ def test_a_place_that_will_not_do_is_refused_before_the_work(pairs, tmp_path):
     cut.write_bytes(cut.read_bytes()[:-300])
     for path, said in (
         (tmp_path / "none/kept.npz", "make it first"),
-        (tmp_path, "takes a file's name"),
-        (text, "is not a file that `attribute_many` kept"),
-        (cut, "is not a file that `attribute_many` kept"),
+        (tmp_path, "pass the name of a file"),
+        (text, "is not a file that `attribute_many` saved"),
+        (cut, "is not a file that `attribute_many` saved"),
         (3, "was given int"),
     ):
         with pytest.raises(ResidscopeError, match=said):
@@ -352,7 +356,7 @@ BAD = {
     "NaN": (lambda pairs: spoiled(pairs[1][0]), "The cache holds NaN"),
     "no cache": (lambda _: "a prompt", "needs an ActivationCache, but was given a str"),
     "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "the cache comes first here"),
-    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It is not a cache, "),
+    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It must be a cache, "),
     "options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
     "answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),
     "another model": (lambda _: many_worker.item(tiny.boot("native-attention-only"), 1), "it lacks `0_mlp_out`"),
@@ -379,9 +383,8 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
 def test_what_an_item_was_instead_is_said(item, kinds):
     with pytest.raises(ResidscopeError) as refused:
         many([item], ANSWERS)
-    assert (
-        str(refused.value) == f"Item 0: It is not a cache, (cache, answers) or (cache, answers, options), but {kinds}."
-    )
+    forms = "a cache, (cache, answers) or (cache, answers, options)"
+    assert str(refused.value) == f"Item 0: It must be {forms}, but it is {kinds}."
 
 
 @pytest.mark.parametrize(
@@ -396,11 +399,11 @@ def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
     def frame(*rows):
         return Frame("layer", list(rows), ("component", "batch"), (), [], None, None)
 
+    rows = (Component("mlp_out", layer) for layer in range(count))
+    whole = frame(*rows, Component("embed"))
     with pytest.raises(ResidscopeError) as refused:
-        frame(*(Component("mlp_out", layer) for layer in range(count)), Component("embed")).check(
-            frame(Component("embed"))
-        )
-    assert f"other rows than the items before it ({said}: another model" in str(refused.value)
+        whole.check(frame(Component("embed")))
+    assert f"rows differ from those of the items before it ({said}: it has another model" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +442,7 @@ def test_prompts_of_other_lengths(model):
 
 
 def test_notes_are_said_once(ioi):
-    """A note of some items bears their numbers; where only its figures differ it is the same note."""
+    """A note of some items names their numbers. Notes that differ only in their values are the same note."""
     changed = dict(ioi.cache.cache_dict)
     bare = type(ioi.cache)({name: t for name, t in changed.items() if name != "ln_final.hook_scale"}, ioi.model)
     other = type(ioi.cache)(changed | {"hook_embed": changed["hook_embed"] * 1.5}, ioi.model)
@@ -457,7 +460,7 @@ def test_a_note_of_padding_names_an_item_only_where_its_figures_are_that_items(m
 
     once, longer = padded(7, 3), padded(7, 5)
     [note], [other] = (residscope.attribute(cache, ANSWERS).notes for cache in (once, longer))
-    assert "taken for padded" in note
+    assert "treated as padded" in note
     assert note != other
     assert many([once, once], ANSWERS).notes == [note]
     assert many([once, padded(7), once], ANSWERS).notes == [f"2 items (0, 2): {note}"]
@@ -503,7 +506,7 @@ def test_a_file_says_what_was_left_out(pairs, tmp_path):
 
 @pytest.fixture
 def two(monkeypatch):
-    """`attribute_many` in two processes, one after the other here: the second has what the first has done."""
+    """`attribute_many` in two processes, here one after the other: the second has the results of the first."""
     from residscope.many.processes import Processes
 
     done: list[Any] = []
@@ -539,7 +542,7 @@ def test_a_process_that_goes_on_and_leaves_all_out_tells_it_too(pairs, two):
     items = [pairs[0], (pairs[1][0], "no word"), pairs[2], (pairs[3][0], "nothing")]
     with pytest.raises(ResidscopeError) as stopped:
         many(items)
-    whole = two(items, on_error="skip", resume=stopped.value.partial)  # the second has the bad ones alone
+    whole = two(items, on_error="skip", resume=stopped.value.partial)  # only the second has the bad ones
     assert (whole.items, list(whole.skipped)) == ([0, 2, 2, 2], [1, 3])
 
 
@@ -561,7 +564,7 @@ def test_two_processes(model, tmp_path):
         assert found["made"] == [[0, 2, 4], [1, 3]][rank]  # its own, and no others
         assert found["items"] == whole.items
         assert found["same"] == [True, True, True]
-        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both, and nobody waits
+        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both raise, and none waits
         assert found["left"] == ["kept.process-0-of-2.npz", "kept.process-1-of-2.npz"]
         assert found["made_again"] == [[], [3]][rank]
         tensors = torch.load(tmp_path / f"tensors-{rank}.pt")
@@ -570,6 +573,6 @@ def test_two_processes(model, tmp_path):
         close(tensors["mean"], summary.mean())
         close(tensors["std"], summary.std())
     assert sorted(file.name for file in Path(tmp_path).glob("kept*")) == ["kept.npz"]
-    # One process goes on from what several have kept.
+    # One process continues from the files of several.
     alone = many([*[lambda: pytest.fail("it was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")
     close(alone.values, whole.values)

@@ -1,15 +1,16 @@
-"""What is computed once serves again only while it is true: by cache, its state, the weights and the question."""
+"""A result is reused only while it is true: for the same cache, state, weights and request."""
 
 from __future__ import annotations
 
 import copy
 import gc
+import sys
 import weakref
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
-from tiny import boot, run
 
 import residscope
 from residscope.attribution import attribute, component_vectors
@@ -17,8 +18,9 @@ from residscope.compute.memo import CACHES, Store, UnknownError, key_of, number_
 from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
 from residscope.session import change_tracking
+from tests.support.tiny import boot, run
 
-# Norms and factors on what sublayers write, and their biases; parallel blocks, grouped queries, hybrids.
+# Norms, factors and biases of sublayers' outputs; parallel blocks, grouped queries, hybrids.
 FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]
 FAMILIES += ["granite", "stablelm", "exaone4", "mixtral", "jamba", "native"]
 QUESTIONS: list[dict[str, Any]] = [
@@ -39,7 +41,7 @@ def test_a_new_target_is_read_off_kept_vectors_as_off_the_activations(family: st
     model = boot(family)
     _, _, cache = run(model)
     for question in QUESTIONS:
-        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second on vectors are kept
+        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second target on, vectors are kept
             found = residscope.attribute(cache, answers, **question)
         with monkeypatch.context() as patch:
             patch.setattr(component_vectors, "LARGEST", 0)
@@ -159,7 +161,7 @@ def test_a_view_is_answered_from_memory_only_while_that_is_true():
     assert answer(Service(cache)) is first  # another view of the same cache
     assert answer(padded) != first  # read one token earlier
     masked = answer(Service(cache, attention_mask=torch.ones_like(tokens).index_fill(1, torch.tensor([6]), 0)))
-    torch.testing.assert_close(  # as it is told, not as another view was answered
+    torch.testing.assert_close(  # by its own settings, not by another view's result
         torch.frombuffer(bytearray(masked), dtype=torch.float32),
         residscope.attribute(cache, 5, position=5).mean(),
     )
@@ -211,6 +213,38 @@ def test_a_store_is_bounded_and_forgets_the_longest_unused():
     assert len(store) == 2
 
 
+def test_what_is_dropped_between_any_two_lines_leaves_the_store_right():
+    for line in range(1, 100):
+        store = Store(3_000)
+        for number in range(3):
+            store.put(("a", number), number, 1_000)
+        left = line
+
+        def trace(frame: FrameType, event: str, _: object, store: Store = store) -> Any:
+            nonlocal left
+            if frame.f_code.co_name not in ("put", "_pop"):
+                return None
+            left -= event == "line"
+            if left == 0:
+                sys.settrace(None)
+                store.drop("a")
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            store.put(("a", 3), 3, 1_000)
+        finally:
+            sys.settrace(before)
+        if left > 0:
+            break
+        for number in range(4):
+            store.put(("b", number), number, 1_000)
+        assert [store.get(("b", number)) for number in range(4)] == [None, 1, 2, 3], line
+        assert len(store) == 3, line
+    assert 10 < line < 99
+
+
 def test_keys_tell_questions_apart():
     tensor = torch.zeros(200_000)
     alike = [(1, 1), ([" a", 2], [" a", 2]), ({1, 2}, {2, 1}), (torch.tensor([1]), torch.tensor([1])), (tensor, tensor)]
@@ -244,5 +278,5 @@ def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
         number_of(1)
     del thing
     gc.collect()
-    later = [Thing() for _ in range(100)]  # one of them may lie where it lay
+    later = [Thing() for _ in range(100)]  # one of them may get its address
     assert of not in {number_of(one) for one in later}

@@ -1,11 +1,10 @@
-"""What is not a model that Residscope reads, or not in the state that it should be, is called by its name."""
+"""Errors name what is wrong with a model that Residscope does not support, or that is in a wrong state."""
 
 from __future__ import annotations
 
 import copy
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,6 +14,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
+from tests.support import tiny
 
 _SIZES = {
     "t5": {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
@@ -86,7 +86,7 @@ def test_dropout_in_training_mode_is_said_and_without_it_nothing_is(tmp_path):
             found = residscope.attribute(cache, (5, 6), by=by)
             assert any("in training mode" in note for note in found.notes) == training
             assert bool(found.notes) == training
-    plain = copy.deepcopy(tiny.boot("llama")).train()  # has no dropout: its figures are right
+    plain = copy.deepcopy(tiny.boot("llama")).train()  # has no dropout: its values are right
     _, logits, cache = tiny.run(plain)
     found = residscope.attribute(cache, 5)
     assert not found.notes
@@ -120,7 +120,7 @@ def test_a_model_that_trains_only_now_changes_no_figure_of_a_cache_made_before(w
             found = look(seen_first)
             torch.testing.assert_close(found.values, before[name].values)
             assert not found.notes
-        panel = residscope.inspect(seen_first, (5, 6), show=False)  # opened only now
+        panel = residscope.inspect(seen_first, (5, 6), show=False)  # only tracked from now on
         asked = {"kind": "attribute", "by": "layer", "target": panel.wire_target}
         reply = panel._service.answer({"id": "1", "ask": asked})[0]["reply"]
         assert reply["measured"] == pytest.approx(float(before["layer"].measured.mean()), abs=1e-5)
@@ -133,14 +133,14 @@ def test_what_training_mode_does_not_explain_is_not_said_to_come_of_it(with_drop
     cache = tiny.run(model)[2]
     edited = ActivationCache(dict(cache.cache_dict), model)
     edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
-    model.train()  # only now: the edit is the cause
+    model.train()  # not before: the edit is the cause
     said = residscope.attribute(edited, (5, 6)).notes[0]
-    assert "is in training mode: if it was so when this cache was made" in said
-    assert "may come of that" in said
+    assert "is in training mode. If it was already when this cache was made" in said
+    assert "may explain the following" in said
 
 
 def test_weights_that_changed_before_the_first_look_are_among_the_causes():
-    """Truth: the figures that the model gave when the cache was made."""
+    """Truth: the values of the model when the cache was made."""
     for part in ("lm_head", "model.norm"):
         model = copy.deepcopy(tiny.boot("llama"))
         _, logits, cache = tiny.run(model)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import residscope
@@ -16,6 +15,7 @@ from residscope.export.python_source import is_addressable, literal
 from residscope.serving.service import Service
 from residscope.session.discovery import search
 from residscope.wire.protocol import Shown, WriteCode
+from tests.support import tiny
 
 PAIR = ("w5", "w9")
 

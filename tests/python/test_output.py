@@ -12,15 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from brute import Brute
 from torch import nn
 from transformer_lens import ActivationCache
 
 import residscope
 from residscope.serving.service import Service
 from residscope.wire.protocol import Suggest
+from tests.support import tiny
+from tests.support.brute import Brute
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 CAP = 0.5

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 
 import residscope
 from residscope import ResidscopeError, demo
+from tests.support import tiny
 
 NMS = "operator torchvision::nms does not exist"
 

@@ -1,4 +1,4 @@
-"""What is padding: the truth is each prompt run alone. A figure is right, or bears a note; none is silently wrong."""
+"""Padding: the truth is each prompt run alone. A value is right, or has a note; none is silently wrong."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import copy
 import re
 
 import numpy as np
-import padded
 import pytest
-import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +19,7 @@ from residscope.cache.padding import padding
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
+from tests.support import padded, tiny
 
 
 def test_no_figure_of_padded_prompts_is_silently_wrong():
@@ -32,7 +31,7 @@ def test_no_figure_of_padded_prompts_is_silently_wrong():
 
 
 def told(notes):
-    """Whether notes say how many tokens of what stand where, and what to pass."""
+    """Whether notes say how many tokens of which text are at which end, and what to pass."""
     said = re.search(r"\d+ (trailing|leading|`)", " ".join(notes))
     return said is not None and "pass `attention_mask=`" in " ".join(notes)
 
@@ -79,7 +78,7 @@ def test_the_demo_model_padded_to_24_by_its_own_tokenizer(ioi):
         assert float(result.measured[at]) == pytest.approx(float(logits[answer] - logits[distractor]), abs=2e-3)
     assert [round(x, 2) for x in result.measured[:2].tolist()] == [4.62, 3.67]
     assert "L23H3" in [name for name, _ in result.top(3)]
-    assert any("taken for padded" in note for note in result.notes)
+    assert any("treated as padded" in note for note in result.notes)
 
 
 # --- single cases ----------------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ def run(model, tokens, **options):
 
 
 def spelled(model, words):
-    """Give some tokens other words."""
+    """Give some tokens other texts."""
     vocabulary = model.tokenizer.get_vocab() | {word: id for id, word in words.items()}
     for id in words:
         del vocabulary[f"w{id}"]
@@ -104,18 +103,18 @@ def spelled(model, words):
 @pytest.mark.parametrize(
     ("rows", "pad", "last", "said"),
     [
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "taken for padded"),  # filled by `pad_sequence`
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], None, [5, 2], "taken for padded"),
-        ([[1, 5, 6, 7], [1, 9, 10, 0]], 2, [3, 3], "taken for real"),
-        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "taken for padded"),
-        ([[1, 30, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 5], "taken for real"),
-        ([[1, 5, 6, 30, 30, 30]], None, [5], "taken for real"),
-        ([[1, 5, 6, 7, 30]], 30, [4], "taken for real"),  # an ordinary token as padding, and an unpadded prompt
-        ([[1, 5, 6, 7, 2]], 2, [4], "taken for real"),
-        ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "taken for padded"),
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], 2, [5, 2], "treated as padded"),  # padded by `pad_sequence`
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 0, 0, 0]], None, [5, 2], "treated as padded"),
+        ([[1, 5, 6, 7], [1, 9, 10, 0]], 2, [3, 3], "treated as real"),
+        ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "treated as padded"),
+        ([[1, 30, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 5], "treated as real"),
+        ([[1, 5, 6, 30, 30, 30]], None, [5], "treated as real"),
+        ([[1, 5, 6, 7, 30]], 30, [4], "treated as real"),  # an ordinary token as padding, and an unpadded prompt
+        ([[1, 5, 6, 7, 2]], 2, [4], "treated as real"),
+        ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "treated as padded"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 30, 30, 30]], 2, [3, 5], "2 trailing `</s>` were left out"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
-        # one token that nobody calls padding: a special one, a sign, one that follows other prompts' ends …
+        # a single token that is not declared as padding: special, a sign, or one that follows other prompts' ends …
         ([[1, 5, 6, 7], [1, 9, 10, 2]], 0, [3, 3], "1 of 2 prompts ends with 1 `</s>`, unlike the others"),
         ([[1, 5, 6, 7], [1, 9, 10, 31]], 2, [3, 3], "1 of 2 prompts ends with 1 `.`, unlike the others"),
         ([[1, 5, 31, 7], [1, 31, 9, 31]], 2, [3, 3], "ends with 1 `.`"),
@@ -124,7 +123,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 8], [1, 9, 10, 30, 30], [1, 9, 5, 6, 30]], 2, [4] * 3, "2 of 3 prompts end with 2 and 1 `w30`"),
         ([[1, 5, 6, 7, 8], [1, 9, 10, 1, 1]], 0, [4, 4], "1 of 2 prompts ends with 2 `<s>`"),
         ([[1, 5, 6, 7], [1, 9, 10, 1]], 0, [3, 3], "1 of 2 prompts ends with 1 `<s>`"),
-        # … and what everyday prompts of one length end with
+        # … and the ends of usual prompts of the same length
         ([[1, 5, 6, 31], [1, 9, 10, 31]], 2, [3, 3], None),
         ([[1, 5, 6, 31], [1, 9, 10, 33]], 2, [3, 3], None),
         ([[1, 5, 6, 7], [1, 9, 10, 32], [1, 11, 12, 32]], 2, [3] * 3, None),
@@ -158,22 +157,22 @@ def test_a_doubled_bos_is_not_padding(model):
     model.tokenizer.pad_token_id = model.tokenizer.bos_token_id = model.tokenizer.eos_token_id = 2
     cache = run(model, [[2, 2, 9, 10, 9, 10]])[1]
     found = residscope.scores(cache, "first", 0)
-    assert any("BOS and the padding token alike" in note for note in found.notes)
+    assert any("both BOS and the padding token" in note for note in found.notes)
     torch.testing.assert_close(found.values[1], cache["pattern", 1][0][:, 1:, 0].mean(1))
-    assert "it, and the figures are those of this run" in residscope.attribute(cache, 11).notes[0]
+    assert "it, and the values are those of this run" in residscope.attribute(cache, 11).notes[0]
 
 
 @pytest.mark.parametrize(
     ("rows", "special", "side", "first", "said"),
     [
-        # each prompt with one token that is BOS and padding: everybody's GPT-2, until something speaks for padding
+        # each prompt with one token that is BOS and padding, as in GPT-2, without and with evidence for padding
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "right", [0, 0], None),
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "left", [0, 0], "2 of 2 prompts begin with 1 `</s>` each"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (1, 1, 2), "right", [0, 0], "2 of 2 prompts begin with 1 `<s>` each"),
-        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded at the other side
+        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded on the other side
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (0, 1, 2), "left", [0, 0], None),
         # one token of another kind before some of the prompts
-        ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was taken for padded"),
+        ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was treated as padded"),
         ([[30, 1, 5, 6], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 0], None),
         ([[5, 6, 7, 8], [0, 9, 10, 11]], (2, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `<pad>`"),
         ([[5, 6, 7, 8], [31, 9, 10, 11]], (2, 1, 2), "right", [0, 0], "1 of 2 prompts begins with 1 `.`"),
@@ -195,7 +194,7 @@ def test_runs_at_the_start(model, rows, special, side, first, said):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
 def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special, side):
-    """Neither has an end of text or a BOS of its own, so all of it is padding, whatever token that is."""
+    """Neither prompt has its own end of text or BOS, so all of these tokens are padding, whatever token it is."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side
@@ -218,7 +217,7 @@ def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special,
 @pytest.mark.parametrize("special", ["pad = bos", "pad = bos = eos", "bos = eos", "all differ"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_first_token_is_the_prompts_own_bos(model, special, side):
-    """Of prompts that all begin with BOS; one of them may be padded on the right."""
+    """Prompts that all begin with BOS. One of them may be padded on the right."""
     tokenizer = model.tokenizer
     pad, bos, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.padding_side = pad, bos, side
@@ -321,7 +320,7 @@ def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
                 cache.cache_dict[name] = cache.cache_dict[name][:, :1]
         found = padding(CacheView(cache))
         assert found.count == 0
-        either += any("That may be a mask, or attention so sharp" in note for note in found.notes)
+        either += any("This may be a mask, or attention so sharp" in note for note in found.notes)
     assert either > 0
 
 
@@ -354,7 +353,7 @@ def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
         residscope.attribute_many([(cache, 11)], by="layer", position=position, progress=False),
         *([residscope.token_lens(cache, 11, positions=[position])] if position == -1 else []),
     ]
-    assert all("−1` lies on what was taken for padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
+    assert all("−1` is on padding in 1 of 2 prompts" in " ".join(one.notes) for one in found)
     for fits in (3, -3, [-1, 2], [-1, -3]):
         assert residscope.attribute(cache, 11, by="layer", position=fits).notes == []
 
@@ -402,7 +401,7 @@ def test_a_mask_is_taken_as_people_hold_it(model, kind):
     ("mask", "said"),
     [
         ([[1, 1, 1]], "has the shape [1, 3], but the cache holds 2 prompts of 4 positions"),
-        ([[1, 1, 1, 1], [0, 0, 0, 0]], "leaves nothing of prompt 1"),
+        ([[1, 1, 1, 1], [0, 0, 0, 0]], "masks all of prompt 1"),
         ([[1, 1, 1, 1], [0, 2, 1, 1]], "1 for each real token and 0 for padding"),
         ("right", "was given a str"),
     ],
@@ -438,7 +437,7 @@ def test_many_items_say_what_was_taken_for_padding(model):
     model.tokenizer.pad_token_id = 2
     caches = [run(model, [[1, 5, 6, 7, *[2] * count]])[1] for count in (2, 3)]
     [note] = residscope.attribute_many(caches, 11, by="layer", progress=False).notes
-    assert "taken for padded" in note
+    assert "treated as padded" in note
     assert note.startswith("2 items (0, 1), such as item 0: ")
 
 
@@ -473,7 +472,7 @@ def padded_run(model):
 )
 def test_what_a_view_shows_says_so(padded_run, request_):
     said = Service(padded_run[1]).answer({"id": "1", "ask": request_})[0]["reply"]["notes"]
-    assert "taken for padded" in " ".join(said)
+    assert "treated as padded" in " ".join(said)
 
 
 def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_run):
@@ -498,7 +497,7 @@ def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_
     panel.padding = "none"
     assert panel.position == 7
     assert measured(padding="none") == pytest.approx(true([7, 7]), abs=1e-5)
-    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # what was asked before is not taken for it
+    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # an earlier result is not used
     assert ask(kind="describe", padding="none")["padding"] == 8
     labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
     assert not any(label["padding"] for label in labels)

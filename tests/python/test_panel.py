@@ -10,16 +10,17 @@ import weakref
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 import traitlets
-from rows import labels_of
 
 import residscope
 from residscope import ResidscopeError
+from residscope.hosts.panel import Panel
 from residscope.serving.service import Service
 from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Answer, Shown, WritePage
+from tests.support import tiny
+from tests.support.rows import labels_of
 
 
 @pytest.fixture
@@ -106,29 +107,35 @@ def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, p
     assert reply["total"] + reply["bias"] == pytest.approx(float(total), abs=1e-3)
 
 
+def asked(family: str, kind: str, **fields):
+    """What a panel on a tiny model of this family is answered: the reply or the failure, and the buffers."""
+    panel = residscope.inspect(tiny.run(tiny.boot(family))[2], (5, 6), show=False)
+    request = {"kind": kind, "target": panel.wire_target, **fields}
+    answer, buffers = panel._service.answer({"id": "1", "ask": request})
+    return answer.get("reply") or answer["failure"], buffers
+
+
 def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
-    model = tiny.boot("lfm2")
-    _, _, cache = tiny.run(model)
-    panel = residscope.inspect(cache, (5, 6), show=False)
-    request = {"kind": "attribute", "by": "head", "target": panel.wire_target}
-    answer, [buffer, *_] = panel._service.answer({"id": "1", "ask": request})
-    rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
+    reply, [buffer, *_] = asked("lfm2", "attribute", by="head")
+    rows = np.frombuffer(buffer, np.float32)
     assert len(rows) == len(labels_of(reply))
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
     assert "0_mixer_out" in labels_of(reply)
-    assert any("no attention heads in the layers 0, 2" in note for note in reply["notes"])
+    assert any("no attention heads in layers 0, 2" in note for note in reply["notes"])
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
-    without = tiny.run(tiny.boot("mamba2"))[2]
-    panel = residscope.inspect(without, (5, 6), show=False)
-    answer, [buffer, *_] = panel._service.answer({"id": "3", "ask": request | {"target": panel.wire_target}})
-    rows, reply = np.frombuffer(buffer, np.float32), answer["reply"]
+
+
+def test_the_map_of_a_model_without_heads_is_empty_and_the_other_rows_add_up():
+    reply, [buffer, *_] = asked("mamba2", "attribute", by="head")
+    rows = np.frombuffer(buffer, np.float32)
     assert np.isnan(rows[:12]).all()
     assert "No layer of this model can be split into attention heads" in reply["notes"][0] == reply["refusal"]
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
-    experts = tiny.boot("mixtral")
-    panel = residscope.inspect(tiny.run(experts)[2], (5, 6), show=False)
-    answer, _ = panel._service.answer({"id": "2", "ask": {"kind": "neurons", "target": panel.wire_target, "layer": 1}})
-    assert "mixture of experts" in answer["failure"]["message"]
+
+
+def test_neurons_of_a_mixture_of_experts_are_refused():
+    failure, _ = asked("mixtral", "neurons", layer=1)
+    assert "mixture of experts" in failure["message"]
 
 
 def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
@@ -403,3 +410,14 @@ def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
     panel.prepare()  # the view asks, and is told
     assert panel.opening == {}
     panel.close()
+
+
+def test_all_that_can_be_selected_is_a_trait_and_described():
+    """`Shown` is the table: its fields, limits and defaults are the panel's."""
+    shown = {field.name: field for field in msgspec.structs.fields(Shown)}
+    shared = set(shown) - {"target", "by"}
+    assert {*Panel.class_trait_names(sync=True)} >= shared
+    told = Panel.__doc__ or ""
+    assert [name for name in shared if f"\n        {name}: " not in told] == []
+    plain = {name: shown[name].default for name in shared - {"heads"}}
+    assert {name: Panel.class_traits()[name].default_value for name in plain} == plain

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 
 import pytest
-import tiny
 import torch
-from brute import Brute
-from rows import named
 from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
+from tests.support import tiny
+from tests.support.brute import Brute
+from tests.support.rows import named
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 FILTERS = {

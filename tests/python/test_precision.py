@@ -1,14 +1,14 @@
-"""What counts as rounding follows the precision of what is in a sum, and of nothing else."""
+"""The tolerance for rounding depends only on the precision of the terms of a sum."""
 
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
-from brute import Brute
 from transformer_lens import ActivationCache
 
 import residscope
+from tests.support import tiny
+from tests.support.brute import Brute
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 STRAYS = {
@@ -20,7 +20,7 @@ STRAYS = {
 
 
 def _broken(names: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A cache in which one head's output is not what the model used; attention's own output is not there."""
+    """A cache in which one head's output is not what the model used, without attention's own output."""
     edited = {name: tensor.clone() for name, tensor in names.items()}
     del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
     z = edited["blocks.1.attn.hook_z"]
@@ -101,7 +101,7 @@ def test_a_gate_that_was_kept_more_coarsely_than_the_rest_is_found(family):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("position", ["last", "all"])
 def test_what_sources_leave_over_is_told_from_rounding_in_each_precision(llama, dtype, position):
-    """As much as rounding explains is allowed, and a fifth of what a source brings is not."""
+    """Differences that rounding explains are allowed. A fifth of a source contribution is not."""
     model, cache = llama
     held = {name: t.to(dtype) if t.is_floating_point() else t for name, t in cache.items()}
     heads = ["L1H1", "L0H0"]
@@ -136,7 +136,7 @@ def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
     row = result.values[result.labels.index("1_pre")]
     torch.testing.assert_close(row, (stream.T * way).sum(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(result.measured, logits.gather(1, ANSWERS).diff(dim=1)[:, 0].neg())
-    for by in ("layer", "accumulated"):  # heads may not add up so coarsely, which is a sentence
+    for by in ("layer", "accumulated"):  # heads must not add up so coarsely: a message says so
         assert residscope.attribute(held, ANSWERS, by=by).values.isfinite().all()
 
 
@@ -155,7 +155,7 @@ def test_what_float8_is_too_coarse_for_is_said_to_be_that(llama, kind, off):
 
     for by, options in (("head", {}), ("neuron", {}), ("source", {"heads": "1.1"})):
         found = said(coarse, by, **options)
-        assert f"kept in {str(kind)[6:]}, numbers of 8 bits, each up to {off} off" in found
+        assert f"kept in {str(kind)[6:]}, numbers of 8 bits with a rounding error of up to {off}" in found
         assert "`.to(torch.bfloat16)`" in found  # which is true:
         assert said(kept, by, **options) == ""
         for untrue in ("the model does more", "a hook", "training", "scales them", "of this model"):
@@ -175,7 +175,7 @@ def test_logits_given_in_bfloat16_are_rounded_and_no_note_calls_that_more(llama,
     edited["blocks.1.attn.hook_z"] = 2 * edited["blocks.1.attn.hook_z"]
     del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
     broken = residscope.attribute(ActivationCache(edited, model), ANSWERS, logits=logits)
-    assert any("arises in layer 1:" in note for note in broken.notes)  # what is more than that is still told
+    assert any("arises in layer 1:" in note for note in broken.notes)  # larger differences are still reported
 
 
 def test_rounding_is_claimed_only_where_every_place_was_compared(llama):

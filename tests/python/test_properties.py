@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from brute import Brute
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from transformer_lens import ActivationCache
@@ -14,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import boot_native
 
 import residscope
+from tests.support.brute import Brute
 
 VOCAB = 40
 PAD = 0

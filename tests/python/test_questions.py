@@ -12,10 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 from comm.base_comm import BaseComm
-from gate import Gate, workers
 
 import residscope
 from residscope.attribution import components, token_lens
@@ -25,6 +23,8 @@ from residscope.serving import answer_charts, jobs, service
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.wire.protocol import AnyRequest
+from tests.support import tiny
+from tests.support.gate import Gate, workers
 
 Answer = tuple[dict[str, Any], list[bytes]]
 Tell = Callable[[Any], Answer]
@@ -265,7 +265,7 @@ def test_an_answer_that_is_never_of_one_state_is_refused(tell, cache, monkeypatc
         while (answer.get("reply") or {}).get("kind") == "working":
             answer, _ = tell({"id": f"a{large}", "ask": attribution("head")})
         assert answer["failure"]["code"] == "unsteady"
-        assert "weights were changed while this was worked out" in answer["failure"]["message"]
+        assert "weights were changed during this computation" in answer["failure"]["message"]
 
 
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 QUIET = """
 import sys
-sys.path.insert(0, sys.argv[1])
-import tiny, torch
+from tests.support import tiny
+import torch
 model = tiny.boot("llama")
 tokens, logits, cache = tiny.run(model)
 model.tokenizer.encode("w5")
@@ -43,14 +43,14 @@ service = Service(cache)
 service.reply(WriteCode("heads", Shown(service.targets().resolve(pair))))
 Dispatcher(SafeImports).answer({"id": "1", "ask": {"kind": "caches"}})
 assert not seen, seen
-panel.save(sys.argv[2])
+panel.save(sys.argv[1])
 assert [event for event, _ in seen] == ["open"], seen
 """
 
 
 def test_nothing_is_fetched_no_port_is_opened_and_no_file_is_written(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    command = [sys.executable, "-c", QUIET, str(Path(__file__).parent), str(page)]
+    command = [sys.executable, "-c", QUIET, str(page)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [page.name]

@@ -6,7 +6,6 @@ import copy
 import math
 
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache, FactoredMatrix, head_detector
 
@@ -14,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.patterns import copying, detection, scores
 from residscope.patterns import weighting as weightings
+from tests.support import tiny
 
 NAMES = {"previous": "previous_token", "duplicate": "duplicate_token", "induction": "induction"}
 PADDED = torch.tensor([[1, 5, 6, 5, 6, 5], [1, 8, 9, 8, 0, 0], [0, 0, 1, 7, 3, 7], [1, 5, 6, 7, 5, 0]])
@@ -22,7 +22,7 @@ SPANS = [range(6), range(4), range(2, 6), range(5)]
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2", "falcon-alibi"])
 def padded(request):
-    """Prompts that say some tokens twice; the second ends with padding, the third begins with it."""
+    """Prompts with repeated tokens. The second ends with padding, the third begins with it."""
     model = tiny.boot(request.param)
     with torch.no_grad():
         return model.run_with_cache(PADDED)[1]
@@ -72,11 +72,11 @@ def test_the_scale_of_entropy_ends_where_the_longest_real_prompt_is_read_evenly(
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0]])
     assert residscope.scores(cache, "entropy", attention_mask=mask).high == math.log2(5)
     assert residscope.scores(cache, "entropy", 1, attention_mask=mask).high == math.log2(3)
-    assert residscope.scores(cache, "entropy").high == math.log2(5)  # by what was taken for padding
+    assert residscope.scores(cache, "entropy").high == math.log2(5)  # by what was treated as padding
 
 
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
-    """Its whole way, on one prompt of the demo model: tokens, cache, layers and heads."""
+    """Its whole computation on one prompt of the demo model: tokens, cache, layers and heads."""
     tokens = ioi.tokens[2]
     cache = ActivationCache({n: t[2] for n, t in ioi.cache.items() if n.endswith("pattern")}, ioi.model, False)
     for score, name in NAMES.items():
@@ -140,7 +140,7 @@ def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed
     made = []
     monkeypatch.setattr(copying, "_copying", lambda view, real=copying._copying: made.append(1) or real(view))
     first = residscope.scores(cache, "copying").values
-    first.zero_()  # the user's own
+    first.zero_()  # the user's own tensor
     again = residscope.scores(tiny.run(model)[2], "copying", prompt=1).values
     assert len(made) == 1
     assert again.abs().max() > 0
@@ -168,7 +168,7 @@ def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
         ("mamba2", "copying", "there is no copying score"),
         ("deepseek_v3", "copying", "latent attention"),
         ("afmoe", "copying", "gated heads"),
-        ("opt-projected", "copying", "of the width of its stream"),
+        ("opt-projected", "copying", "the width of its residual stream"),
     ],
 )
 def test_a_score_that_cannot_be_told_is_refused_in_a_sentence(family, score, said):
@@ -188,7 +188,7 @@ def test_missing_ids_nan_and_a_single_token_are_said():
     odd[0, 0, 3] = torch.nan
     with pytest.raises(ResidscopeError, match="layer 1 holds NaN"):
         residscope.scores(ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model), "entropy")
-    with pytest.raises(ResidscopeError, match="A prompt of one token"):
+    with pytest.raises(ResidscopeError, match="In a prompt of one token"):
         residscope.scores(tiny.run(model, positions=1)[2], "entropy")
 
 
@@ -211,7 +211,7 @@ def test_entropy_where_the_smallest_numbers_count_as_zero():
 
 
 def test_a_filtered_cache_does_not_decide_what_is_remembered_of_copying():
-    """`bert` has its norms behind attention, which only activations tell; of a gate the module tells, too."""
+    """`bert` has its norms after attention, which only activations show. A gate also shows in the module."""
     model = copy.deepcopy(tiny.boot("bert"))
     tokens, _, cache = tiny.run(model)
     expected = residscope.scores(cache, "copying").values
@@ -228,7 +228,7 @@ def test_a_result_says_what_it_is_and_can_be_taken_elsewhere():
     cache = tiny.run(tiny.boot("lfm2"))[2]
     found = residscope.scores(cache, "previous", 1)
     assert found.labels[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
-    assert found.notes == ["No attention was found in the layers 0, 2."]
+    assert found.notes == ["No attention was found in layers 0, 2."]
     known = {label: v for label, v in zip(found.labels, found.values.flatten().tolist(), strict=True) if v == v}
     assert found.top(3) == sorted(known.items(), key=lambda pair: -pair[1])[:3]
     assert len(found.top(1000)) == len(known) == 8

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 RUNS = {
-    "properties": ["test_properties.py"],
-    "families": ["test_families.py", "-k", "gpt2 or falcon-alibi or gemma3 or lfm2 or laguna or nemotron_h"],
-    "attention": ["test_attention.py"],
+    "properties": [f"{HERE}/test_properties.py"],
+    "families": [f"{HERE}/test_families.py", "-k", "gpt2 or falcon-alibi or gemma3 or lfm2 or laguna or nemotron_h"],
+    "attention": [f"{HERE}/test_attention.py"],
 }
 WRONG = """
-from shapes import check_shapes
+from tests.support.shapes import check_shapes
 check_shapes()
 import pytest, torch
 from jaxtyping import TypeCheckError
@@ -32,7 +33,7 @@ for wrong in (lambda: dots(torch.ones(2, 3, 4), torch.ones(3, 4)), lambda: Rows(
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"RESIDSCOPE_SHAPES": "1"}
-    return subprocess.run([sys.executable, *command], cwd=HERE, env=env, capture_output=True, text=True, timeout=900)
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
 
 
 def test_a_wrong_shape_is_noticed():

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import tiny
 
 import residscope
 from residscope.hosts import execute
 from residscope.serving.dispatcher import Dispatcher
+from tests.support import tiny
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 TOKEN = {"id": 5, "text": ""}

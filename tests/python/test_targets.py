@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
 import residscope
 from residscope import ResidscopeError
+from tests.support import tiny
 
 
 def test_every_form_of_the_same_answers_gives_the_same_rows(ioi):

@@ -6,14 +6,14 @@ import copy
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from brute import logit_scale
 
 import residscope
 from residscope import ResidscopeError
 from residscope.attribution import token_lens
 from residscope.serving.service import Service
+from tests.support import tiny
+from tests.support.brute import logit_scale
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 FAMILIES = ["gpt2", "gptj", "gpt_neox", "llama", "qwen2", "cohere", "granite", "gemma2", "gemma2-cap-5", "olmo2",

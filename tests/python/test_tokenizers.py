@@ -1,11 +1,10 @@
-"""Answers as texts, with tokenizers of every kind: a token is what was written, or a note or a sentence says more."""
+"""Answers as texts, with tokenizers of every kind: the token is what was written, or a note or an error says more."""
 
 from __future__ import annotations
 
 import copy
 
 import pytest
-import tiny
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -14,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.vocabulary import Vocabulary
 from residscope.serving.service import Service
+from tests.support import tiny
 
 
 def run_with(tokenizer):
@@ -21,7 +21,7 @@ def run_with(tokenizer):
     model = copy.deepcopy(tiny.boot("llama"))
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7]]))
-    model._tokenizer = tokenizer  # a bridge takes Hugging Face's alone; models of TransformerLens 2 and 3 take any
+    model._tokenizer = tokenizer  # a bridge accepts only Hugging Face's; models of TransformerLens 2 and 3 accept any
     return model, logits[0, -1], cache
 
 
@@ -31,7 +31,7 @@ def wrapped(tokenizer: Tokenizer, tmp_path, **special):
 
 
 def words_with(*words: str, unknown: str, tmp_path, told: bool = True, lower: bool = False):
-    """A tokenizer of whole words; `told`: whether it says which token stands for unknown ones."""
+    """A tokenizer of whole words. `told`: whether it declares its unknown token."""
     names = ["<pad>", "<s>", "</s>", unknown, *words]
     names += [f"w{i}" for i in range(len(names), tiny.VOCAB)]
     made = Tokenizer(models.WordLevel({name: id for id, name in enumerate(names)}, unk_token=unknown))
@@ -54,7 +54,7 @@ def test_a_word_that_the_tokenizer_does_not_know_is_refused_whatever_stands_for_
             residscope.attribute(cache, answer)
         assert f"“{unknown}”" in str(error.value)
     assert measured(cache, "Paris") == pytest.approx(float(logits[4]), abs=1e-5)
-    assert measured(cache, unknown) == pytest.approx(float(logits[3]), abs=1e-5)  # asked for by its own name
+    assert measured(cache, unknown) == pytest.approx(float(logits[3]), abs=1e-5)  # requested by its own name
     answered, _ = Service(cache).answer({"id": "1", "ask": {"kind": "check", "text": "Parris"}})
     assert not answered["reply"]["single"]
     assert "not in this model" in residscope.targets.explain("Parris", model)
@@ -78,7 +78,7 @@ def test_a_word_that_the_tokenizer_changes_is_read_with_a_note(text, read, id, t
 
 
 def sentence_pieces(tmp_path):
-    """As Llama 2 and Mistral: a space is put before every text; some bytes have tokens of their own."""
+    """As in Llama 2 and Mistral: a space is added before every text, and some bytes have their own tokens."""
     pieces, merges = [], []
     for word in ("▁Paris", "▁the"):
         parts = list(word)
@@ -109,7 +109,7 @@ def test_what_is_shown_of_sentence_pieces_can_be_typed(tmp_path):
     assert residscope.targets.explain(" Paris", model) == f"“·Paris” is one token in this model, id {spaced}."
     with pytest.raises(ResidscopeError, match="is not in this model's vocabulary"):
         residscope.attribute(cache, " Berlin")
-    # Whatever a token is shown as leads back to it, in the panel and in Python.
+    # The shown text of a token leads back to this token, in the panel and in Python.
     words = Vocabulary(model)
     for id in range(len(words.tokenizer)):
         check = words.check(words.text(id))
@@ -122,7 +122,7 @@ def test_parts_of_characters_are_shown_as_their_bytes(ioi, tmp_path):
     for text in ("你", " 😀", "é", "�", "Ж", "한"):
         ids = encode(text, add_special_tokens=False)
         shown = [words.text(id) for id in ids]
-        # What stands in brackets are the bytes, in order, and all of the rest the text itself: nothing is lost.
+        # The brackets contain the bytes, in order, and the rest is the text itself: nothing is lost.
         data = b""
         for part in shown:
             if "⟨" in part:
@@ -162,7 +162,7 @@ def test_words_without_their_space_are_noted_where_the_model_expects_one(ioi):
 
 
 def test_a_word_at_the_start_of_a_line_is_not_noted(ioi):
-    """There the model itself expects a word without a space; its own logits say so."""
+    """The model itself expects a word without a space there, by its own logits."""
     tokens = ioi.model.to_tokens("List of names:\nJohn\nMary\nJohn\nMary\nJohn\n")
     with torch.no_grad():
         logits, cache = ioi.model.run_with_cache(tokens)

@@ -1,6 +1,6 @@
 """What a saved page holds: the requests that its views make, of what is in view and one gesture further.
 
-What views ask stands in `widgets/src/` (`state/loader.ts`, `views/`): here it is written out by hand.
+What views ask stands in `widgets/src/state/questions.ts`: here it is written out by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import tiny
 import torch
 
 import residscope
@@ -20,6 +19,7 @@ from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.terms import Contrast, Position, Span, Target, Token
 from residscope.wire.protocol import BlendAttention, CacheFacts, MapPositions, ReadAttention, Shown
+from tests.support import tiny, view_cases
 
 PAIR = ("w5", "w9")
 NORMS, BYS = ("frozen", "recomputed"), ("layer", "accumulated", "head")
@@ -244,6 +244,11 @@ def test_a_wide_token_lens_comes_in_tiles():
     assert [(ask["points"], ask["start"], ask["stop"]) for ask in tiles] == [
         (["0_pre", "1_pre", "2_pre", "final_post"], 32, 40), (["0_pre", "1_pre", "2_pre", "final_post"], 0, 32),
     ]  # fmt: skip
+
+
+def test_the_views_are_held_to_the_same_by_a_file_that_is_current():
+    """After a change: `python -m tests.support.view_cases`."""
+    assert view_cases.FILE.read_text() == view_cases.text()
 
 
 def facts(positions: int, *last: int, layers: int = 1) -> CacheFacts:

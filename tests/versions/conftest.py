@@ -4,13 +4,9 @@ What a release does not have is not collected: `HookedTransformer` left with 4.0
 """
 
 import os
-import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "python"))  # tiny.py: small Hugging Face models
 
 _INSTALLED = version("transformer-lens")
 _MAJOR = int(_INSTALLED.split(".")[0])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import brute
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import residscope
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
+from tests.support import brute, tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 CASES = [

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from copy import copy
 
-import hooked
 import msgspec
 import numpy as np
 import pytest
-import tiny
 import torch
 from transformer_lens import ActivationCache, HookedTransformer, HookedTransformerConfig
 
@@ -17,6 +15,7 @@ from residscope import ResidscopeError
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
 from residscope.terms import ComponentTable
+from tests.support import hooked, tiny
 
 BOTH = pytest.mark.parametrize("structure", ["LN", "LN-folded", "gated-grouped", "gemma2"])
 BY = ("head", "layer", "accumulated")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from copy import copy
 
-import hooked
 import pytest
 import torch
 
 import residscope
+from tests.support import hooked
 
 POSITIONS = {"last": -1, 2: 2, -3: -3, "all": slice(None)}
 every = pytest.mark.parametrize("structure", hooked.STRUCTURES)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from window import FLAGS, FOLLOWS, Code, CodeServer, kernels
 
-from sidebar import TINY  # isort: skip (found by the one before)
+from tests.support.lab import CHROMIUM_FLAGS
+from tests.support.sidebar import TINY
+from tests.support.window import FOLLOWS, Code, CodeServer, kernels
 
 PICTURES = Path("test-results")
 VSIX = Path(os.environ.get("RESIDSCOPE_VSIX", "dist"))
@@ -45,7 +46,7 @@ def browser() -> Iterator[Browser]:
     """The Chromium that `npm run test:vscode` found."""
     path = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield running
         running.close()
 

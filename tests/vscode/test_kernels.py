@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 from playwright.sync_api import Locator, expect
-from sidebar import TINY, cell, cells, standing
-from window import FOLLOWS, Code
+
+from tests.support.sidebar import TINY, cell, cells, standing
+from tests.support.window import FOLLOWS, Code
 
 DIED = "The kernel has died"
 # All that a place has said, since it was watched.
@@ -32,8 +33,8 @@ def waiting(code: Code, name: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("Stand-in: Restart Kernel", "The kernel was restarted, and has run no cell since"),
-        ("Stand-in: Choose Another Kernel", "has run no cell yet"),
+        ("Stand-in: Restart Kernel", "The kernel was restarted and has not run a cell since"),
+        ("Stand-in: Choose Another Kernel", "no cell has been run since"),
     ],
 )
 def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, command: str, said: str) -> None:
@@ -166,7 +167,7 @@ def test_during_the_first_cell_it_is_waited_for(code: Code, looks: str) -> None:
     toolbar = code.page.locator(".notebook-toolbar-container")
     expect(toolbar.get_by_role("button", name="Interrupt").first).to_be_visible(timeout=FOLLOWS)
     link = code.open_sidebar().locator(".rs-part:not([hidden]) .rs-link")
-    expect(link).to_contain_text("Waiting for the cell that runs", timeout=FOLLOWS)
+    expect(link).to_contain_text("Waiting for the running cell", timeout=FOLLOWS)
     end()
     expect(code.caches).to_have_count(1, timeout=FOLLOWS)
 

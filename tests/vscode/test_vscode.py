@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from sidebar import DIFFERENCE, TINY, cell, cells, standing, worth
-from window import FOLLOWS, Code, CodeServer
+
+from tests.support.sidebar import DIFFERENCE, TINY, cell, cells, standing, worth
+from tests.support.window import FOLLOWS, Code, CodeServer
 
 NAMES = "sorted(name for name in globals() if not name.startswith('_') and name not in ('In', 'Out', 'exit', 'quit'))"
 STATE = f"[{NAMES}, get_ipython().execution_count, len(In), list(Out)]"
@@ -45,7 +46,7 @@ def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> No
 def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
     view = small.inspect("cache")
     small.command("Stand-in: Restart Kernel")
-    expect(small.sidebar).to_contain_text("was restarted, and has run no cell", timeout=FOLLOWS)
+    expect(small.sidebar).to_contain_text("was restarted and has not run a cell", timeout=FOLLOWS)
     small.run_all()
     expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     view.get_by_role("button", name="Show the new one").click()
@@ -85,7 +86,7 @@ def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
     stop.touch()
     code.until(code.runs, lambda runs: runs.running == 0)
     # The cell that ran again has bound another cache to the name.
-    expect(standing(view)).to_contain_text("another cache now", timeout=FOLLOWS)
+    expect(standing(view)).to_contain_text("now another cache", timeout=FOLLOWS)
     stop.unlink()
 
 

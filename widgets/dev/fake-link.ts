@@ -86,7 +86,7 @@ export class FakeLink implements Link {
   #answer({ ask, cache }: Question): Outcome {
     if (ask.kind === "caches") return { reply: { kind: "caches", kernel: this.run, caches: this.caches, notes: [] } };
     const row = this.caches.find(({ ref }) => ref.id === cache?.id);
-    if (!row) return { failure: { code: "gone", message: "This cache is not in memory any more." } };
+    if (!row) return { failure: { code: "gone", message: "This cache was deleted." } };
     if (row.ref.state.split(".")[0] !== cache?.state.split(".")[0])
       return { failure: { code: "changed", message: "This cache was changed." } };
     return this.kernel(ask);

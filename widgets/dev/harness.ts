@@ -1,9 +1,10 @@
-// Opens the panel over a kernel in the page: ?layers=&heads=&positions=&prompts=&dark&measured=misses,
-// &ranking=neurons&layer=29&experts=3,4&mixers=1,2&positions-only&notes; or ?fixture for true numbers.
+// Opens the panel over what was recorded: ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1
+// &positions-only&notes; or, enlarged, ?layers=&heads=&positions=&prompts=.
 import entry, { type Traits } from "../src/entry/anywidget";
-import { demoTarget, fakeKernel } from "./fake-kernel";
+import { firstTraits } from "../src/state/selectable";
+import { enlargedKernel } from "./enlarged-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
-import { type Fixture, fixtureKernel, fixtureTarget } from "./fixture-kernel";
+import { demoTarget, recordedKernel, SHAPE } from "./recorded-kernel";
 
 const query = new URLSearchParams(location.search);
 const number = (name: string, other: number): number => Number(query.get(name) ?? other);
@@ -16,43 +17,34 @@ const NOTES = [
 ];
 
 const traits: Traits = {
+  ...firstTraits(),
   cache_name: "cache",
   prompt: query.has("mean") ? null : 0,
-  position: "last",
-  norm: "frozen",
-  top_k: 5,
   heads: (query.get("pins") ?? "").split(",").filter(Boolean),
   wire_target: demoTarget(),
   ranking: query.get("ranking") === "neurons" ? "neurons" : "heads",
   layer: query.has("layer") ? number("layer", 0) : null,
   weighting: (query.get("weighting") ?? "pattern") as Traits["weighting"],
   presentation: (query.get("presentation") ?? "matrix") as Traits["presentation"],
-  padding: "found",
   score: (query.get("score") ?? null) as Traits["score"],
   tab: (query.get("tab") ?? "attention") as Traits["tab"],
 };
-let kernel: Kernel;
-if (query.has("fixture")) {
-  const fixture = (await (await fetch("fixture.json")).json()) as Fixture;
-  kernel = fixtureKernel(fixture, 30, 9);
-  traits.wire_target = fixtureTarget(fixture);
-} else {
-  kernel = fakeKernel(
-    {
-      layers: number("layers", 30),
-      heads: number("heads", 9),
-      positions: number("positions", 15),
-      prompts: number("prompts", 8),
-    },
-    {
-      notes: query.has("notes") ? NOTES : [],
-      experts: layersIn("experts"),
-      mixers: layersIn("mixers"),
-      tokens: !query.has("positions-only"),
-      measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown",
-    },
-  );
-}
+const shape = {
+  layers: number("layers", SHAPE.layers),
+  heads: number("heads", SHAPE.heads),
+  positions: number("positions", SHAPE.positions),
+  prompts: number("prompts", SHAPE.prompts),
+};
+const kernel =
+  JSON.stringify(shape) !== JSON.stringify(SHAPE)
+    ? enlargedKernel(shape)
+    : recordedKernel({
+        notes: query.has("notes") ? NOTES : [],
+        experts: layersIn("experts"),
+        mixers: layersIn("mixers"),
+        tokens: !query.has("positions-only"),
+        measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown",
+      });
 const refused: Kernel = () => ({
   failure: {
     code: "refused",

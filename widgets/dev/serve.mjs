@@ -1,4 +1,4 @@
-// Builds the harness into a folder outside the repository and serves it: node dev/serve.mjs [port] [fixture.json]
+// Builds the harness into a folder outside the repository and serves it: node dev/serve.mjs [port]
 import { copyFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -19,9 +19,7 @@ async function rebuild() {
   });
   copyFileSync(join(here, "index.html"), join(out, "index.html"));
 }
-const fixture = process.argv[3];
-if (fixture && existsSync(fixture)) copyFileSync(fixture, join(out, "fixture.json"));
-const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json" };
+const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
 createServer(async (request, response) => {
   const name = new URL(request.url, "http://x").pathname.slice(1) || "index.html";
   if (name === "index.html") await rebuild();

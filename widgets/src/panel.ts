@@ -1,4 +1,4 @@
-// Lays the views out. Knows the store and the client; not who carries the messages.
+// Creates the views and their layout. Knows the store and the client, but not the host.
 
 import { isUndo, keepKeys } from "./base/keys";
 import { element, watch } from "./base/lifetime";
@@ -8,7 +8,7 @@ import { mountFold } from "./ui/fold";
 import { freeHeight } from "./ui/free-height";
 import { keepInSight } from "./ui/keep-in-sight";
 import { rowHeight } from "./ui/row-height";
-import { dress } from "./ui/theme";
+import { followTheme } from "./ui/theme";
 import { AttentionRoom } from "./views/attention/attention-room";
 import { mountHeader } from "./views/header/header";
 import { mountNotice } from "./views/header/notice";
@@ -35,7 +35,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const charts = element("div", "rs-charts", {}, heads, lower, ranking);
   root.append(element("div", "rs-box", {}, header, sight, says, charts));
 
-  dress(root, signal, store);
+  followTheme(root, signal, store);
   watch(signal, () => {
     const loading = client.inFlight.value > 0;
     const failed =
@@ -56,7 +56,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
 
   const room = new AttentionRoom(store, client);
   mountHeader(header, store, client, signal);
-  mountLower(lower, room, signal); // before what a gesture paints: its request is on the way meanwhile
+  mountLower(lower, room, signal); // first: its request is sent before the other views paint a gesture
   const focus = mountReading(room, signal);
   mountTokens(tokens, store, focus, signal);
   mountSentence(says, store, focus, signal);
@@ -69,7 +69,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   keepInSight(says, root, signal);
   load(store, client, signal);
 
-  // A key that went to another head: the map, then what is read, as far as both are in view.
+  // A key moved to another head: scroll to the map, then to the token strip, if both fit.
   watch(signal, () => {
     if (store.sought.value === 0) return;
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });

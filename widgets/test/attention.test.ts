@@ -1,7 +1,7 @@
 import { signal as state } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { everything } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { Store } from "../src/state/store";
@@ -21,7 +21,7 @@ const ATTENTION = {
   size: 3,
   maps: { pattern: PATTERN, value: PATTERN.map((w) => 4 * w), contribution: PATTERN.map((w) => -w) },
   reads: null,
-  brings: Float32Array.of(0.01, 1.93, -0.5),
+  sourceContributions: Float32Array.of(0.01, 1.93, -0.5),
   locked: null,
   notes: [],
 };
@@ -63,13 +63,15 @@ describe("words", () => {
       "value",
       2,
       1,
-      "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, value-weighted 3.2, contributes +1.93 to the logit difference",
+      "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79, value-weighted 3.2, contributes " +
+        "+1.93 to the logit difference",
     ],
     [
       "contribution",
       1,
       0,
-      "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25, contributes −0.25 to the logit difference there",
+      "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25, contributes −0.25 to the logit " +
+        "difference there",
     ],
     ["pattern", 0, 2, "L9H9: “<bos>” (destination 0) cannot see “·to” (source 2), which comes later"],
   ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) =>
@@ -119,7 +121,7 @@ describe("words", () => {
       size: 2,
       maps: { pattern: Float32Array.of(1, 0, 0.5, 0.5) },
       reads: null,
-      brings: null,
+      sourceContributions: null,
       locked: null,
       notes: [],
     };
@@ -216,29 +218,32 @@ describe("the attention tab", () => {
   const shaded = (root: HTMLElement): number[] =>
     words(root).flatMap((w, i) => (w.querySelector<HTMLElement>(".rs-word-text")?.style.backgroundColor ? [i] : []));
 
-  it("shades what a token reads; a lock holds until it is clicked again, cleared or escaped, and the pins stay", async () => {
-    const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
-    await settled();
-    expect(line(root)).toMatch(/^mean of L0H0 and L1H1: “[^”]+” reads /);
-    expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the panel's destination
-    words(root)[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
-    expect(shaded(root)).toEqual([0, 1, 2]);
-    const unlock = [
-      () => words(root)[2]?.click(),
-      () => root.querySelector<HTMLElement>(".rs-clear")?.click(),
-      () => key(words(root)[2], "Escape"),
-    ];
-    for (const letGo of unlock) {
-      words(root)[2]?.click();
-      root.querySelector(".rs-text-box")?.dispatchEvent(new Event("pointerleave"));
-      expect([shaded(root), words(root)[2]?.getAttribute("aria-selected")]).toEqual([[0, 1, 2], "true"]);
-      letGo();
-      expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
-    }
-    expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
-    key(words(root)[2], "Escape"); // nothing is locked: the panel's own
-    expect(model.state.heads).toEqual([]);
-  });
+  it(
+    "shades what a token reads; a lock holds until it is clicked again, cleared or escaped, and the pins " + "stay",
+    async () => {
+      const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
+      await settled();
+      expect(line(root)).toMatch(/^mean of L0H0 and L1H1: “[^”]+” reads /);
+      expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the panel's destination
+      words(root)[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+      expect(shaded(root)).toEqual([0, 1, 2]);
+      const unlock = [
+        () => words(root)[2]?.click(),
+        () => root.querySelector<HTMLElement>(".rs-clear")?.click(),
+        () => key(words(root)[2], "Escape"),
+      ];
+      for (const letGo of unlock) {
+        words(root)[2]?.click();
+        root.querySelector(".rs-text-box")?.dispatchEvent(new Event("pointerleave"));
+        expect([shaded(root), words(root)[2]?.getAttribute("aria-selected")]).toEqual([[0, 1, 2], "true"]);
+        letGo();
+        expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
+      }
+      expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
+      key(words(root)[2], "Escape"); // nothing is locked: the panel's own
+      expect(model.state.heads).toEqual([]);
+    },
+  );
 
   it("shades what reads a token, by the heads that are switched on, or by all of them", async () => {
     const { root, model, settled } = await open({
@@ -261,32 +266,35 @@ describe("the attention tab", () => {
     expect(model.asked.at(-1)?.ask).toMatchObject({ kind: "blend", layer: null, weighting: "contribution" });
   });
 
-  it("names its axes: sources run across, destinations down, and the one that is read is marked among these", async () => {
-    const { root, settled } = await open({ heads: ["L0H0"] });
-    await settled();
-    const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]') ?? document.body;
-    expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual([
-      "from (source) →",
-      "to (destination)",
-    ]);
-    const labels = (axis: string): string[][] =>
-      all(card, `${axis} > span`).map((label) => [
-        text(label),
-        label.getAttribute("style")?.replace(/:.*/, "") ?? "",
-        label.className.trim(),
+  it(
+    "names its axes: sources run across, destinations down, and the one that is read is marked among " + "these",
+    async () => {
+      const { root, settled } = await open({ heads: ["L0H0"] });
+      await settled();
+      const card = root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]') ?? document.body;
+      expect([".rs-axis-from", ".rs-axis-to"].map((axis) => text(card.querySelector(axis)))).toEqual([
+        "from (source) →",
+        "to (destination)",
       ]);
-    const [sources, destinations] = [labels(".rs-sources"), labels(".rs-destinations")];
-    expect([sources.length, destinations.length]).toEqual([SHAPE.positions, SHAPE.positions]);
-    expect(new Set(sources.map(([, place]) => place))).toEqual(new Set(["left"]));
-    expect(new Set(destinations.map(([, place]) => place))).toEqual(new Set(["top"]));
-    expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([
-      ["", "", "", "", "", ""],
-      ["", "", "", "", "", "rs-marked"],
-    ]);
-  });
+      const labels = (axis: string): string[][] =>
+        all(card, `${axis} > span`).map((label) => [
+          text(label),
+          label.getAttribute("style")?.replace(/:.*/, "") ?? "",
+          label.className.trim(),
+        ]);
+      const [sources, destinations] = [labels(".rs-sources"), labels(".rs-destinations")];
+      expect([sources.length, destinations.length]).toEqual([SHAPE.positions, SHAPE.positions]);
+      expect(new Set(sources.map(([, place]) => place))).toEqual(new Set(["left"]));
+      expect(new Set(destinations.map(([, place]) => place))).toEqual(new Set(["top"]));
+      expect([sources.map(([, , marked]) => marked), destinations.map(([, , marked]) => marked)]).toEqual([
+        ["", "", "", "", "", ""],
+        ["", "", "", "", "", "rs-marked"],
+      ]);
+    },
+  );
 
   it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
-    const { root, model, settled } = await open({ heads: [] }, fakeKernel(SHAPE), () => 15);
+    const { root, model, settled } = await open({ heads: [] }, recordedKernel(), () => 15);
     await settled();
     model.asked.length = 0;
     const way = ["L0H1", "L1H0", "L2H1"];
@@ -303,7 +311,7 @@ describe("the attention tab", () => {
   });
 
   it("keeps the last picture until that of another weighting is there", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let wait = 0;
     const { root, settled, model } = await open(
       { heads: ["L0H0"] },
@@ -337,7 +345,7 @@ describe("the attention tab", () => {
   it.each(["matrix", "text", "all"] as const)(
     "shows no head's picture, and no prompt's, for one that is refused: %s",
     async (presentation) => {
-      const honest = fakeKernel(SHAPE);
+      const honest = recordedKernel();
       let refused: (ask: { layer: number | null; prompt?: number | null }) => boolean = ({ layer }) => layer === 1;
       const { root, model, settled } = await open({ presentation }, (ask) =>
         ask.kind === "attention" && refused(ask)
@@ -350,7 +358,8 @@ describe("the attention tab", () => {
           root.querySelector(
             presentation === "text"
               ? ".rs-text-line"
-              : ".rs-attention :not([hidden]) > .rs-card:not(.rs-placeholder), .rs-enlarged-head .rs-card:not(.rs-placeholder)",
+              : ".rs-attention :not([hidden]) > .rs-card:not(.rs-placeholder), .rs-enlarged-head " +
+                  ".rs-card:not(.rs-placeholder)",
           ),
         );
       const point = async (head: string): Promise<void> => {
@@ -397,7 +406,7 @@ describe("the attention tab", () => {
 
   it("shows tokens as text, cut where they are endless", async () => {
     const hostile = ["<img src=x onerror=alert(1)>", "שלום", "🙂", "\n", "y".repeat(10_000), "</span><b>"];
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const kernel: Kernel = (ask) =>
       ask.kind === "tokens" ? { reply: { kind: "tokens", tokens: hostile.map((t) => ({ text: t })) } } : honest(ask);
     for (const presentation of ["matrix", "text"] as const) {

@@ -443,29 +443,33 @@ describe("silence", () => {
     expect(texts(sent)).toEqual(["a", "b", "a", "a", "b"]);
   });
 
-  it("says nothing while it is no sign of loss, where others tell of losses, once the view is closed, and once all is lost", async () => {
-    let isLoss = false;
-    const { sent, client } = silent(() => isLoss);
-    void client.ask({ kind: "check", text: "a" });
-    vi.advanceTimersByTime(5 * SILENCE_MS);
-    expect([sent.length, client.unanswered.value]).toEqual([1, false]);
-    isLoss = true;
-    vi.advanceTimersByTime(2 * SILENCE_MS);
-    expect([sent.length, client.unanswered.value]).toEqual([2, true]);
-    const told = setup();
-    void told.client.ask({ kind: "describe" });
-    const [closed, lost] = [silent(), silent()];
-    const fates = [closed, lost].map((made) => fate(made.client.ask({ kind: "describe" })));
-    closed.end.abort();
-    lost.lose();
-    await vi.advanceTimersByTimeAsync(5 * SILENCE_MS);
-    expect([told, closed, lost].map((made) => [made.sent.length, made.client.unanswered.value])).toEqual([
-      [1, false],
-      [1, false],
-      [1, false],
-    ]);
-    expect(fates.map((one) => one())).toEqual(["closed", "lost"]);
-  });
+  it(
+    "says nothing while it is no sign of loss, where others tell of losses, once the view is closed, and once " +
+      "all is lost",
+    async () => {
+      let isLoss = false;
+      const { sent, client } = silent(() => isLoss);
+      void client.ask({ kind: "check", text: "a" });
+      vi.advanceTimersByTime(5 * SILENCE_MS);
+      expect([sent.length, client.unanswered.value]).toEqual([1, false]);
+      isLoss = true;
+      vi.advanceTimersByTime(2 * SILENCE_MS);
+      expect([sent.length, client.unanswered.value]).toEqual([2, true]);
+      const told = setup();
+      void told.client.ask({ kind: "describe" });
+      const [closed, lost] = [silent(), silent()];
+      const fates = [closed, lost].map((made) => fate(made.client.ask({ kind: "describe" })));
+      closed.end.abort();
+      lost.lose();
+      await vi.advanceTimersByTimeAsync(5 * SILENCE_MS);
+      expect([told, closed, lost].map((made) => [made.sent.length, made.client.unanswered.value])).toEqual([
+        [1, false],
+        [1, false],
+        [1, false],
+      ]);
+      expect(fates.map((one) => one())).toEqual(["closed", "lost"]);
+    },
+  );
 
   it("that was said is not said beside a loss", () => {
     const { client, lose } = silent();
@@ -478,27 +482,31 @@ describe("silence", () => {
 });
 
 describe("a question", () => {
-  it("says which cache it is about and what counts as real, where that is not as usual; giving up says neither of padding", async () => {
-    const { sent, client, about, deliver } = setup();
-    client.ask({ kind: "describe" }).catch(() => undefined);
-    about.cache = { id: "one", state: "1" };
-    client.padding = () => "none";
-    client.latest("box", { kind: "check", text: "a" }).catch(() => undefined);
-    deliver({ id: sent[1]?.id, reply: { kind: "working", done: 1, total: 2 } });
-    client.leave("box");
-    const [plain, check, again, givenUp] = sent;
-    expect(plain).toEqual({ id: plain?.id, ask: { kind: "describe" } });
-    expect(check).toEqual({
-      id: check?.id,
-      ask: { kind: "check", text: "a", padding: "none" },
-      cache: { id: "one", state: "1" },
-    });
-    expect([again, givenUp]).toEqual([
-      check,
-      { id: givenUp?.id, ask: { kind: "give-up", id: check?.id }, cache: { id: "one", state: "1" } },
-    ]);
-    expect(sent.map(({ id }) => id.split("-")[1])).toEqual(["1", "2", "2", "3"]);
-  });
+  it(
+    "says which cache it is about and what counts as real, where that is not as usual; giving up says neither " +
+      "of padding",
+    async () => {
+      const { sent, client, about, deliver } = setup();
+      client.ask({ kind: "describe" }).catch(() => undefined);
+      about.cache = { id: "one", state: "1" };
+      client.padding = () => "none";
+      client.latest("box", { kind: "check", text: "a" }).catch(() => undefined);
+      deliver({ id: sent[1]?.id, reply: { kind: "working", done: 1, total: 2 } });
+      client.leave("box");
+      const [plain, check, again, givenUp] = sent;
+      expect(plain).toEqual({ id: plain?.id, ask: { kind: "describe" } });
+      expect(check).toEqual({
+        id: check?.id,
+        ask: { kind: "check", text: "a", padding: "none" },
+        cache: { id: "one", state: "1" },
+      });
+      expect([again, givenUp]).toEqual([
+        check,
+        { id: givenUp?.id, ask: { kind: "give-up", id: check?.id }, cache: { id: "one", state: "1" } },
+      ]);
+      expect(sent.map(({ id }) => id.split("-")[1])).toEqual(["1", "2", "2", "3"]);
+    },
+  );
 
   it("that takes long is told of until the last of them is there", async () => {
     const { sent, client, reply, deliver } = setup();
@@ -543,7 +551,9 @@ describe("a question", () => {
     deliver({ id: sent[1]?.id, reply: { kind: "tokens", tokens: [] } });
     await expect(odd).rejects.toMatchObject({
       code: "bad-answer",
-      message: "The kernel answered with something else than what was asked. Are its versions mixed?",
+      message:
+        "The kernel’s reply does not match the request. Its Residscope may be another version: restart the " +
+        "kernel and reload the page.",
     });
     const empty = client.ask({ kind: "describe" });
     deliver({ id: sent[2]?.id });
@@ -591,21 +601,24 @@ describe("a question", () => {
   });
 });
 
-it("what cannot be sent again, when the kernel is said to be there again, is refused, and the kernel is gone", async () => {
-  const sent: string[] = [];
-  let broken = false;
-  const { client, renew } = setup({
-    send: ({ id }) => {
-      if (broken) throw new Error("Cannot send");
-      sent.push(id);
-    },
-  });
-  const asked = [client.ask({ kind: "describe" }), client.ask({ kind: "check", text: "a" })];
-  broken = true;
-  renew();
-  for (const one of asked) await expect(one).rejects.toMatchObject({ code: "lost" });
-  expect([client.lost.value, sent.length]).toEqual([true, 2]);
-});
+it(
+  "what cannot be sent again, when the kernel is said to be there again, is refused, and the kernel is " + "gone",
+  async () => {
+    const sent: string[] = [];
+    let broken = false;
+    const { client, renew } = setup({
+      send: ({ id }) => {
+        if (broken) throw new Error("Cannot send");
+        sent.push(id);
+      },
+    });
+    const asked = [client.ask({ kind: "describe" }), client.ask({ kind: "check", text: "a" })];
+    broken = true;
+    renew();
+    for (const one of asked) await expect(one).rejects.toMatchObject({ code: "lost" });
+    expect([client.lost.value, sent.length]).toEqual([true, 2]);
+  },
+);
 
 describe("buffers", () => {
   it("that are not there are empty, and a number that is cut off is none", () => {

@@ -47,7 +47,8 @@ describe("a range that is held", () => {
     hold.toggle();
     expect(range("layer", 9)).toBe(9);
     hold.toggle();
-    expect([range("layer", 0), range("layer", 3), range("layer", 4)]).toEqual([0, 3, 3]); // an empty picture has no range
+    // An empty picture has no range.
+    expect([range("layer", 0), range("layer", 3), range("layer", 4)]).toEqual([0, 3, 3]);
   });
 
   it("stays while prompts change, says so in the legend, and another target lets go", async () => {

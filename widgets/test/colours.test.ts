@@ -71,12 +71,14 @@ const SHARES = [0, 0.03, 0.12, 0.2, 0.35, 0.5, 0.65, 0.8, 1];
 describe.each([
   [
     "light",
-    "156 63 5, 182 87 24, 208 110 43, 236 177 132, 240 198 164, 244 214 189, 247 233 221, 245 245 242, 228 237 242, 205 224 235, 183 212 229, 155 196 221, 58 130 189, 38 97 158, 18 64 127",
+    "156 63 5, 182 87 24, 208 110 43, 236 177 132, 240 198 164, 244 214 189, 247 233 221, 245 245 242, 228 " +
+      "237 242, 205 224 235, 183 212 229, 155 196 221, 58 130 189, 38 97 158, 18 64 127",
     "242 244 242, 228 238 234, 200 224 216, 179 213 203, 140 193 179, 93 164 150, 47 135 121, 31 108 98, 10 72 68",
   ],
   [
     "dark",
-    "255 195 141, 232 161 102, 208 126 62, 120 73 42, 95 63 41, 76 55 41, 53 45 40, 35 39 44, 39 49 59, 42 63 85, 46 76 107, 50 92 135, 80 150 218, 123 181 237, 165 212 255",
+    "255 195 141, 232 161 102, 208 126 62, 120 73 42, 95 63 41, 76 55 41, 53 45 40, 35 39 44, 39 49 59, 42 63 " +
+      "85, 46 76 107, 50 92 135, 80 150 218, 123 181 237, 165 212 255",
     "34 40 43, 37 48 49, 40 65 64, 42 80 77, 47 107 102, 64 139 130, 81 171 157, 119 201 185, 169 242 222",
   ],
 ] as const)("%s colours, as they are", (theme, diverging, sequential) => {
@@ -113,39 +115,43 @@ describe.each([
     );
   });
 
-  it("stand in a legend as they stand in the picture: from what takes away, at the bottom, to what adds, at the top; from little, at the left, to much", () => {
-    const stops = (gradient: string): string[] => gradient.slice(gradient.indexOf("(") + 1, -1).split(", ");
-    expect(stops(divergingGradient(theme))).toEqual([
-      "to top",
-      ...Array.from({ length: 49 }, (_, i) => css(divergingRgb((i - 24) / 24, 1, theme))),
-    ]);
-    expect(stops(sequentialGradient(theme))).toEqual([
-      "to right",
-      ...Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))),
-    ]);
-    const picture = (low: number): MapPicture => ({
-      score: low < 0 ? null : "first",
-      values: new Float32Array(0),
-      low,
-      high: 2,
-      largest: 2,
-      meaning: "",
-    });
-    expect(stops(levelScale(picture(-2), theme))).toEqual([
-      "to right",
-      ...Array.from({ length: 49 }, (_, i) => css(divergingRgb(-2 + (4 * i) / 48, 2, theme))),
-    ]);
-    const shares = (count: number): string[] =>
-      Array.from({ length: count }, (_, i) => css(sequentialRgb(i / (count - 1), theme)));
-    expect(stops(levelScale(picture(0), theme))).toEqual(["to right", ...shares(49)]);
-    expect(stops(gradient("pattern", theme))).toEqual(["to right", ...shares(33)]);
-    expect(stops(gradient("contribution", theme))).toEqual([
-      "to right",
-      ...Array.from({ length: 33 }, (_, i) => css(divergingRgb((i - 16) / 16, 1, theme))),
-    ]);
-    expect(divergingGradient(theme)).toMatch(/^linear-gradient\(to top, rgb\(\d+ \d+ \d+\), rgb/);
-    expect(sequentialGradient(theme)).toMatch(/^linear-gradient\(to right, rgb\(\d+ \d+ \d+\), rgb/);
-  });
+  it(
+    "stand in a legend as they stand in the picture: from what takes away, at the bottom, to what adds, at the " +
+      "top; from little, at the left, to much",
+    () => {
+      const stops = (gradient: string): string[] => gradient.slice(gradient.indexOf("(") + 1, -1).split(", ");
+      expect(stops(divergingGradient(theme))).toEqual([
+        "to top",
+        ...Array.from({ length: 49 }, (_, i) => css(divergingRgb((i - 24) / 24, 1, theme))),
+      ]);
+      expect(stops(sequentialGradient(theme))).toEqual([
+        "to right",
+        ...Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))),
+      ]);
+      const picture = (low: number): MapPicture => ({
+        score: low < 0 ? null : "first",
+        values: new Float32Array(0),
+        low,
+        high: 2,
+        largest: 2,
+        meaning: "",
+      });
+      expect(stops(levelScale(picture(-2), theme))).toEqual([
+        "to right",
+        ...Array.from({ length: 49 }, (_, i) => css(divergingRgb(-2 + (4 * i) / 48, 2, theme))),
+      ]);
+      const shares = (count: number): string[] =>
+        Array.from({ length: count }, (_, i) => css(sequentialRgb(i / (count - 1), theme)));
+      expect(stops(levelScale(picture(0), theme))).toEqual(["to right", ...shares(49)]);
+      expect(stops(gradient("pattern", theme))).toEqual(["to right", ...shares(33)]);
+      expect(stops(gradient("contribution", theme))).toEqual([
+        "to right",
+        ...Array.from({ length: 33 }, (_, i) => css(divergingRgb((i - 16) / 16, 1, theme))),
+      ]);
+      expect(divergingGradient(theme)).toMatch(/^linear-gradient\(to top, rgb\(\d+ \d+ \d+\), rgb/);
+      expect(sequentialGradient(theme)).toMatch(/^linear-gradient\(to right, rgb\(\d+ \d+ \d+\), rgb/);
+    },
+  );
 });
 
 it.each<[number[], number]>([

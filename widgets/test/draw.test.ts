@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from "vitest";
 import { componentOf, rowsOf } from "../dev/component-table";
 import { visible } from "../src/base/format";
 import { divergingRgb, limitOf, sequentialRgb } from "../src/draw/colours";
-import { paintBrings } from "../src/draw/contributions";
+import { paintSourceContributions } from "../src/draw/contributions";
 import { bars, lensX, percent } from "../src/state/axis";
 import { half } from "../src/wire/half";
 
@@ -44,7 +44,7 @@ describe("bars of what sources bring", () => {
     const canvas = document.createElement("canvas");
     const fillRect = vi.fn();
     vi.spyOn(canvas, "getContext").mockReturnValue({ scale: vi.fn(), fillRect } as unknown as RenderingContext);
-    paintBrings(canvas, Float32Array.of(-3, 1, 0, 0, 2, -1, -0.5, -4), 4, 4, 22, "light");
+    paintSourceContributions(canvas, Float32Array.of(-3, 1, 0, 0, 2, -1, -0.5, -4), 4, 4, 22, "light");
     expect(fillRect.mock.calls).toEqual([
       [0, 10.5, 4, 1], // zero
       [0, 11, 1, 7.5],

@@ -1,13 +1,13 @@
 import { describe, expect, it, vi } from "vitest";
 import { componentOf } from "../dev/component-table";
-import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { everything } from "../src/draw/plane";
 import { csv, shortest } from "../src/export/csv";
 import type { Picture, Setting } from "../src/export/pictures";
 import { pixelSize, withResolution } from "../src/export/png";
 import { fileName } from "../src/export/save";
-import { fileParts } from "../src/export/sight";
+import { fileParts } from "../src/export/shown-pictures";
 import { figure } from "../src/export/svg/figure";
 import { cut } from "../src/export/svg/xml";
 import { tableOf } from "../src/export/tables";
@@ -104,7 +104,7 @@ const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] =
         ...everything(POSITIONS),
         step: 1,
         maps: { pattern, contribution: numbers(POSITIONS ** 2) },
-        brings: numbers(POSITIONS),
+        sourceContributions: numbers(POSITIONS),
       })),
     },
     marks: [".cells > rect", 2 * POSITIONS ** 2],
@@ -360,7 +360,7 @@ describe("the menu", () => {
   });
 
   it.each([
-    ["positions", "Positions", ["component", "position", "token", "value"], 7 * SHAPE.positions, { prompt: 0 }],
+    ["positions", "Positions", ["component", "position", "token", "value"], 8 * SHAPE.positions, { prompt: 0 }],
     [
       "token-lens",
       "Token lens",
@@ -425,7 +425,7 @@ describe("the menu", () => {
   });
 
   it("saves no earlier selection's figures under a new one's caption", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const { root, press, said, saved, menu, model } = await opened((ask) =>
       "prompt" in ask && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep hook_z." } } : honest(ask),
     );
@@ -442,7 +442,7 @@ describe("the menu", () => {
   });
 
   it("stops a page that takes long, and says that there is none", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let rounds = 0;
     const { menu, said, saved, model } = await opened((ask) =>
       ask.kind === "page" && rounds++ < 500
@@ -458,7 +458,7 @@ describe("the menu", () => {
   });
 
   it("says a refusal in the kernel's words", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const { press, said } = await opened((ask) =>
       ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask),
     );

@@ -1,14 +1,14 @@
 // What the panel says about its figures: the badge, its notes, and what a cache does not hold.
 import { describe, expect, it } from "vitest";
 import { columnsOf } from "../dev/component-table";
-import { fakeKernel, type Options } from "../dev/fake-kernel";
+import { type Options, recordedKernel } from "../dev/recorded-kernel";
 import type { Traits } from "../src/entry/anywidget";
 import { explanation } from "../src/views/header/badge-words";
 import { entries, rowSum } from "../src/views/header/ledger";
 import type { AttributionReply } from "../src/wire/protocol.gen";
-import { all, names, open, SHAPE, text } from "./open";
+import { all, names, open, text } from "./open";
 
-const over = (options: Options) => open({}, fakeKernel(SHAPE, options));
+const over = (options: Options) => open({}, recordedKernel(options));
 const reply = (given: Partial<AttributionReply> = {}): AttributionReply => ({
   kind: "attribute",
   by: "head",
@@ -30,22 +30,27 @@ describe("the badge in words", () => {
     [
       "agrees",
       {},
-      "The rows and the constant add up to the model’s own logit difference, +4.616, read from the given logits. What is left over, 3e-6, is rounding (float32: up to 1e-4).",
+      "The rows and the constant add up to the model’s own logit difference, +4.616, read from the given " +
+        "logits. The gap, 3e-6, is rounding (float32: up to 1e-4).",
     ],
     [
       "agrees in the mean",
       { prompts: 8, worst: 2e-5 },
-      "The rows and the constant, in the mean over 8 prompts, add up to the model’s own logit difference, +4.616, read from the given logits. The worst prompt is judged: what is left over there, 2e-5, is rounding (float32: up to 1e-4).",
+      "The rows and the constant, in the mean over 8 prompts, add up to the model’s own logit difference, " +
+        "+4.616, read from the given logits. The largest gap in a prompt, 2e-5, is rounding (float32: up to 1e-4).",
     ],
     [
       "misses",
       { unexplained: -0.35, worst: -0.35, notes: ["Why."] },
-      "The rows and the constant add up to +4.966; the model’s own logit difference, read from the given logits, is +4.616. They leave 0.35 unexplained; why:",
+      "The rows and the constant add up to +4.966; the model’s own logit difference, read from the given " +
+        "logits, is +4.616. They leave 0.35 unexplained; why:",
     ],
     [
       "misses, nobody knows why",
       { unexplained: 0.1, worst: 0.35, prompts: 2 },
-      "The rows and the constant, in the mean over 2 prompts, add up to +4.516; the model’s own logit difference, read from the given logits, is +4.616. The worst prompt is judged: there they leave 0.35 unexplained, more than rounding (float32: up to 1e-4).",
+      "The rows and the constant, in the mean over 2 prompts, add up to +4.516; the model’s own logit " +
+        "difference, read from the given logits, is +4.616. In the worst prompt they leave 0.35 unexplained, " +
+        "more than rounding (float32: up to 1e-4).",
     ],
     [
       "is not measured",
@@ -55,17 +60,19 @@ describe("the badge in words", () => {
         worst: null,
         measured_from: "nothing: the cache holds no logits; pass `logits=`",
       },
-      "The rows and the constant add up to +2.000. Whether that is the model’s own logit difference is not known: the cache holds no logits; pass `logits=`.",
+      "The rows and the constant add up to +2.000. Whether that is the model’s own logit difference is not " +
+        "known: the cache holds no logits; pass `logits=`.",
     ],
     [
       "has rows that do not sum to what is said of them",
       { measured: 9.999, unexplained: 0, worst: 0, tolerance: 1e9 },
-      "The rows and the constant add up to +2.000, but +9.999 came with them: these figures do not belong together.",
+      "The rows and the constant add up to +2.000, but +9.999 came with them: these numbers do not belong together.",
     ],
     [
       "has a tolerance that would let anything pass",
       { unexplained: 2.6, worst: 2.6, tolerance: 1e9 },
-      "The rows and the constant add up to +2.016; the model’s own logit difference, read from the given logits, is +4.616. They leave 2.6 unexplained, more than rounding (float32: up to 1000000000).",
+      "The rows and the constant add up to +2.016; the model’s own logit difference, read from the given " +
+        "logits, is +4.616. They leave 2.6 unexplained, more than rounding (float32: up to 1000000000).",
     ],
   ])("%s", (_, given, words) => {
     const { measured, unexplained, constant } = reply(given);
@@ -98,7 +105,7 @@ describe("a cache that Python describes otherwise", () => {
   it("is asked again for all that is in view, at the prompts’ new ends", async () => {
     const { model, settled } = await open({ prompt: null, position: 5 });
     await settled();
-    const described = fakeKernel(SHAPE)({ kind: "describe" }) as { reply: NonNullable<Traits["facts"]> };
+    const described = recordedKernel()({ kind: "describe" }) as { reply: NonNullable<Traits["facts"]> };
     const before = model.asked.length;
     model.state.position = "last";
     model.set("facts", { ...described.reply, last: [5, 3] });

@@ -128,7 +128,7 @@ const map = (given: Partial<Extract<Picture, { picture: "attention" }>["maps"][n
   ...everything(2),
   step: 1,
   maps: { pattern: Float32Array.of(1, 0, half, half) },
-  brings: null,
+  sourceContributions: null,
   ...given,
 });
 const attention = (pool: "peak" | "mean", ...maps: ReturnType<typeof map>[]): Picture => ({
@@ -690,7 +690,8 @@ describe("pixels", () => {
     const seen = browser(true, new Blob([new Uint8Array(40)], { type: "image/png" }));
     const blob = await png(SVG);
     expect(seen).toEqual([
-      'data:image/svg+xml;charset=utf-8,<svg width="600" height="1200" viewBox="0 0 72 144"><rect width="25mm" height="25mm"/></svg>',
+      'data:image/svg+xml;charset=utf-8,<svg width="600" height="1200" viewBox="0 0 72 144"><rect ' +
+        'width="25mm" height="25mm"/></svg>',
       "2d",
       600,
       1200,
@@ -707,9 +708,9 @@ describe("pixels", () => {
   });
   it("are refused in words, with what to take instead", async () => {
     browser(false, null);
-    await expect(png(SVG)).rejects.toThrow("This browser draws on no canvas; take the SVG instead.");
+    await expect(png(SVG)).rejects.toThrow("This browser cannot draw on a canvas. Save the figure as SVG instead.");
     browser(true, null);
-    await expect(png(SVG)).rejects.toThrow("The picture is too large for this browser; take the SVG instead.");
+    await expect(png(SVG)).rejects.toThrow("The picture is too large for this browser. Save it as SVG instead.");
   });
 });
 

@@ -13,23 +13,26 @@ const [MINUS, PLUS] = [-1, 1].map((value) => css(divergingRgb(value, 1, "light")
 const [LITTLE, MUCH] = [0, 1].map((value) => css(sequentialRgb(value, "light")));
 
 describe("the head map", () => {
-  it("has what takes away at the left of its scale and what adds at the right, and the cells have those colours", async () => {
-    const { root, settled } = await open();
-    await settled();
-    const scale = root.querySelector(".rs-bar-scale");
-    const [low, high] = all(root, ".rs-bar-scale > span").map((end) => text(end));
-    const cells = all(root, ".rs-grid [data-head]").map((cell) => ({
-      value: number(cell.getAttribute("aria-label")?.split(" ")[1]),
-      colour: cell.style.backgroundColor,
-    }));
-    const largest = Math.max(...cells.map(({ value }) => Math.abs(value)));
-    expect([low?.charAt(0), high?.charAt(0), number(low), number(high)]).toEqual(["−", "+", -largest, largest]);
-    expect([...(scale?.children ?? [])].map((child) => child.className)).toEqual(["", "rs-bar-colours", ""]);
-    const colours = stops(root.querySelector(".rs-bar-colours"));
-    expect([colours[0], colours[1], colours.at(-1)]).toEqual(["to right", MINUS, PLUS]);
-    const most = cells.find(({ value }) => Math.abs(value) === largest);
-    expect(most?.colour).toBe((most?.value ?? 0) > 0 ? PLUS : MINUS);
-  });
+  it(
+    "has what takes away at the left of its scale and what adds at the right, and the cells have those " + "colours",
+    async () => {
+      const { root, settled } = await open();
+      await settled();
+      const scale = root.querySelector(".rs-bar-scale");
+      const [low, high] = all(root, ".rs-bar-scale > span").map((end) => text(end));
+      const cells = all(root, ".rs-grid [data-head]").map((cell) => ({
+        value: number(cell.getAttribute("aria-label")?.split(" ")[1]),
+        colour: cell.style.backgroundColor,
+      }));
+      const largest = Math.max(...cells.map(({ value }) => Math.abs(value)));
+      expect([low?.charAt(0), high?.charAt(0), number(low), number(high)]).toEqual(["−", "+", -largest, largest]);
+      expect([...(scale?.children ?? [])].map((child) => child.className)).toEqual(["", "rs-bar-colours", ""]);
+      const colours = stops(root.querySelector(".rs-bar-colours"));
+      expect([colours[0], colours[1], colours.at(-1)]).toEqual(["to right", MINUS, PLUS]);
+      const most = cells.find(({ value }) => Math.abs(value) === largest);
+      expect(most?.colour).toBe((most?.value ?? 0) > 0 ? PLUS : MINUS);
+    },
+  );
 
   it("counts layers down and heads across", async () => {
     const { root, settled } = await open();
@@ -70,42 +73,46 @@ describe("attention's scale", () => {
 });
 
 describe("the position map", () => {
-  it("has what takes away at the left of its scale and what adds at the right, and tells a cell by its own names", async () => {
-    const { root, settled } = await open({ tab: "positions" });
-    await settled();
-    const scale = (): HTMLElement | null => root.querySelector('.rs-scale[aria-label^="colours from"]');
-    await vi.waitFor(() =>
-      expect(scale()?.getAttribute("aria-label")).toMatch(/^colours from [≤ ]*−[\d.]+ to [≥ ]*\+[\d.]+/),
-    );
-    expect(text(scale())).toMatch(/^[≤ ]*−[\d.]+ ?[≥ ]*\+[\d.]+$/);
-    expect(scale()?.querySelector("i")?.getAttribute("style")).toContain(`to right, ${MINUS}`);
-    const field = root.querySelector(".rs-sheet-field");
-    const rows = all(root, ".rs-sheet-names > span").map((name) => text(name));
-    const columns = all(root, ".rs-sheet-tokens > span").map((name) => text(name));
-    expect([rows.length, columns.length]).toEqual(
-      [2 * SHAPE.layers, SHAPE.positions].map((count) => expect.toSatisfy((n: number) => n >= count)),
-    );
-    key(field, "Home"); // enters at the first row
-    key(field, "Home");
-    for (const [column, press] of [
-      [0, "Home"],
-      [1, "ArrowRight"],
-      [SHAPE.positions - 1, "End"],
-    ] as const) {
-      key(field, press);
-      const name = columns[column] ?? "";
-      expect(text(root.querySelector(".rs-sentence"))).toMatch(
-        new RegExp(
-          `^${rows[0]} (adds|takes) [+−]?[\\d.]+ (to|from) the logit difference at “${name}” \\(position ${column}\\)$`,
-        ),
+  it(
+    "has what takes away at the left of its scale and what adds at the right, and tells a cell by its own " + "names",
+    async () => {
+      const { root, settled } = await open({ tab: "positions" });
+      await settled();
+      const scale = (): HTMLElement | null => root.querySelector('.rs-scale[aria-label^="colours from"]');
+      await vi.waitFor(() =>
+        expect(scale()?.getAttribute("aria-label")).toMatch(/^colours from [≤ ]*−[\d.]+ to [≥ ]*\+[\d.]+/),
       );
-    }
-    key(field, "PageDown");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(new RegExp(`^${rows.at(-1)} `));
-    key(field, "PageUp");
-    key(field, "ArrowUp");
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^The model’s own logit difference at “/);
-  });
+      expect(text(scale())).toMatch(/^[≤ ]*−[\d.]+ ?[≥ ]*\+[\d.]+$/);
+      expect(scale()?.querySelector("i")?.getAttribute("style")).toContain(`to right, ${MINUS}`);
+      const field = root.querySelector(".rs-sheet-field");
+      const rows = all(root, ".rs-sheet-names > span").map((name) => text(name));
+      const columns = all(root, ".rs-sheet-tokens > span").map((name) => text(name));
+      expect([rows.length, columns.length]).toEqual(
+        [2 * SHAPE.layers, SHAPE.positions].map((count) => expect.toSatisfy((n: number) => n >= count)),
+      );
+      key(field, "Home"); // enters at the first row
+      key(field, "Home");
+      for (const [column, press] of [
+        [0, "Home"],
+        [1, "ArrowRight"],
+        [SHAPE.positions - 1, "End"],
+      ] as const) {
+        key(field, press);
+        const name = columns[column] ?? "";
+        expect(text(root.querySelector(".rs-sentence"))).toMatch(
+          new RegExp(
+            `^${rows[0]} (adds|takes) [+−]?[\\d.]+ (to|from) the logit difference at “${name}” \\(position ` +
+              `${column}\\)$`,
+          ),
+        );
+      }
+      key(field, "PageDown");
+      expect(text(root.querySelector(".rs-sentence"))).toMatch(new RegExp(`^${rows.at(-1)} `));
+      key(field, "PageUp");
+      key(field, "ArrowUp");
+      expect(text(root.querySelector(".rs-sentence"))).toMatch(/^The model’s own logit difference at “/);
+    },
+  );
 });
 
 describe("lens and layers", () => {

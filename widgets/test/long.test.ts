@@ -1,9 +1,8 @@
 import { describe, expect, it, vi } from "vitest";
-import { downSampled } from "../dev/down-sampled";
-import { fakeKernel } from "../dev/fake-kernel";
+import { downSampled, enlargedKernel } from "../dev/enlarged-kernel";
 import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "../src/draw/plane";
 import type { Traits } from "../src/entry/anywidget";
-import { inSight, settingOf } from "../src/export/sight";
+import { settingOf, shownPictures } from "../src/export/shown-pictures";
 import { figure } from "../src/export/svg/figure";
 import { tableOf } from "../src/export/tables";
 import { Store } from "../src/state/store";
@@ -95,7 +94,7 @@ it("labels thin out, and the marked ones stay", () => {
 
 describe("a long prompt", { timeout: 20_000 }, () => {
   const opened = async (traits: Partial<Traits> = {}) => {
-    const asked = await open({ heads: ["L0H0"], ...traits }, fakeKernel(SHAPE));
+    const asked = await open({ heads: ["L0H0"], ...traits }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(asked.root.dataset["state"]).toBe("ready"), 10_000);
     const card = asked.root.querySelector<HTMLElement>('[aria-label="Attention L0H0"]');
     const matrix = card?.querySelector<HTMLElement>(".rs-matrix") ?? null;
@@ -103,37 +102,41 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     return { ...asked, card, matrix, parts, said: () => text(asked.root.querySelector(".rs-sentence")) };
   };
 
-  it("is read in blocks, which are said to be some, and cell by cell where it is zoomed; the mini-map moves", async () => {
-    const { card, matrix, parts, said, root } = await opened();
-    expect(text(card?.querySelector(".rs-pooled"))).toBe("strongest of 2 × 2");
-    expect(card?.querySelector<HTMLElement>(".rs-mini-map")?.hidden).toBe(true);
-    key(matrix, "Home");
-    await vi.waitFor(() =>
-      expect(said()).toMatch(/^L0H0: positions 518–519 read 0–1: strongest attention 0\.\d\d · zoom in/),
-    );
-    key(matrix, "ArrowUp"); // a block
-    expect(said()).toContain("positions 516–517 read 0–1");
-    for (let i = 0; i < 4; i += 1) key(matrix, "+");
-    await vi.waitFor(() => expect(card?.querySelector(".rs-pooled")).toBeNull());
-    const asked = parts().filter((ask) => ask.rows && ask.columns);
-    expect(asked).toHaveLength(1); // what lies within it is there
-    expect(asked[0]).toMatchObject({ rows: { start: 4, stop: 516 }, columns: { start: 4, stop: 516 } }); // 520 / 1.4, and what is around
-    key(matrix, "ArrowLeft");
-    await vi.waitFor(() => expect(said()).toMatch(/\(destination \d+\) (reads|cannot see)/));
-    const map = card?.querySelector<HTMLElement>(".rs-mini-map");
-    expect(map?.hidden).toBe(false);
-    key(map, "End");
-    expect(map?.getAttribute("aria-label")).toMatch(/^In view: destinations 385 to 519, sources 385 to 519, of 520/);
-    key(map, "ArrowLeft");
-    expect(map?.getAttribute("aria-label")).toContain("sources 317 to 451");
-    key(matrix, "0");
-    expect([text(card?.querySelector(".rs-pooled")), map?.hidden]).toEqual(["strongest of 2 × 2", true]);
-    all(root, '[aria-label="Down-sampling"] button')
-      .find((button) => text(button) === "mean")
-      ?.click();
-    await vi.waitFor(() => expect(text(card?.querySelector(".rs-pooled"))).toBe("mean of 2 × 2"));
-    expect(parts().at(-1)).toMatchObject({ pool: "mean" });
-  });
+  it(
+    "is read in blocks, which are said to be some, and cell by cell where it is zoomed; the mini-map " + "moves",
+    async () => {
+      const { card, matrix, parts, said, root } = await opened();
+      expect(text(card?.querySelector(".rs-pooled"))).toBe("strongest of 2 × 2");
+      expect(card?.querySelector<HTMLElement>(".rs-mini-map")?.hidden).toBe(true);
+      key(matrix, "Home");
+      await vi.waitFor(() =>
+        expect(said()).toMatch(/^L0H0: positions 518–519 read 0–1: strongest attention 0\.\d\d · zoom in/),
+      );
+      key(matrix, "ArrowUp"); // a block
+      expect(said()).toContain("positions 516–517 read 0–1");
+      for (let i = 0; i < 4; i += 1) key(matrix, "+");
+      await vi.waitFor(() => expect(card?.querySelector(".rs-pooled")).toBeNull());
+      const asked = parts().filter((ask) => ask.rows && ask.columns);
+      expect(asked).toHaveLength(1); // what lies within it is there
+      // 520 / 1.4, and what is around.
+      expect(asked[0]).toMatchObject({ rows: { start: 4, stop: 516 }, columns: { start: 4, stop: 516 } });
+      key(matrix, "ArrowLeft");
+      await vi.waitFor(() => expect(said()).toMatch(/\(destination \d+\) (reads|cannot see)/));
+      const map = card?.querySelector<HTMLElement>(".rs-mini-map");
+      expect(map?.hidden).toBe(false);
+      key(map, "End");
+      expect(map?.getAttribute("aria-label")).toMatch(/^In view: destinations 385 to 519, sources 385 to 519, of 520/);
+      key(map, "ArrowLeft");
+      expect(map?.getAttribute("aria-label")).toContain("sources 317 to 451");
+      key(matrix, "0");
+      expect([text(card?.querySelector(".rs-pooled")), map?.hidden]).toEqual(["strongest of 2 × 2", true]);
+      all(root, '[aria-label="Down-sampling"] button')
+        .find((button) => text(button) === "mean")
+        ?.click();
+      await vi.waitFor(() => expect(text(card?.querySelector(".rs-pooled"))).toBe("mean of 2 × 2"));
+      expect(parts().at(-1)).toMatchObject({ pool: "mean" });
+    },
+  );
 
   it("says exactly what a row reads: it is asked for, not taken from the blocks", async () => {
     const { card, parts } = await opened();
@@ -182,7 +185,15 @@ describe("a long prompt", { timeout: 20_000 }, () => {
       weighting: "pattern" as const,
       ownRange: false,
       pool: "peak" as const,
-      maps: [{ name: "L0H0", value: 1, ...blocks, maps: { pattern: map.subarray(0, side * side) }, brings: null }],
+      maps: [
+        {
+          name: "L0H0",
+          value: 1,
+          ...blocks,
+          maps: { pattern: map.subarray(0, side * side) },
+          sourceContributions: null,
+        },
+      ],
     };
     const setting = {
       ...settingOf(new Store()),
@@ -199,6 +210,6 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     ]);
     expect([...rows].at(-1)?.slice(0, 5)).toEqual(["L0H0", 28, 29, 28, 29]);
     expect(figure(picture, setting)).toContain("each cell is the strongest of 4 × 4");
-    expect(inSight(new Store())).toEqual([]);
+    expect(shownPictures(new Store())).toEqual([]);
   });
 });

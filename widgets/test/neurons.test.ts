@@ -1,8 +1,8 @@
 import { describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
-import { fakeKernel } from "../dev/fake-kernel";
 import type { FakeModel, Kernel } from "../dev/fake-model";
-import { all, key, names, open, SHAPE, text } from "./open";
+import { recordedKernel } from "../dev/recorded-kernel";
+import { all, key, names, open, text } from "./open";
 
 const FOUND: Kernel = () => ({
   reply: {
@@ -16,7 +16,7 @@ const FOUND: Kernel = () => ({
   },
   buffers: [new Float32Array([0.52, 0.1, -0.3]).buffer as ArrayBuffer],
 });
-const honest = fakeKernel(SHAPE, { experts: [1] });
+const honest = recordedKernel({ experts: [1] });
 const known: Kernel = (ask) => (ask.kind === "neurons" ? FOUND(ask) : honest(ask));
 const asks = (model: FakeModel): (number | null | undefined)[] =>
   model.asked.flatMap(({ ask }) => (ask.kind === "neurons" ? [ask.layer] : []));

@@ -1,29 +1,22 @@
 // Opens a panel over a kernel in the page, for the tests.
 import { afterEach, expect, vi } from "vitest";
-import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import { FakeModel, type Kernel } from "../dev/fake-model";
+import { demoTarget, recordedKernel, SHAPE } from "../dev/recorded-kernel";
 import entry, { type Traits } from "../src/entry/anywidget";
+import { firstTraits } from "../src/state/selectable";
 
-export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
+export { SHAPE };
+
 let end = new AbortController();
 
-export async function open(traits: Partial<Traits> = {}, kernel: Kernel = fakeKernel(SHAPE), delay = (): number => 0) {
+export async function open(traits: Partial<Traits> = {}, kernel: Kernel = recordedKernel(), delay = (): number => 0) {
   end = new AbortController();
   const state: Traits = {
+    ...firstTraits(),
     cache_name: "cache",
     prompt: 0,
-    position: "last",
-    heads: [],
-    norm: "frozen",
     wire_target: demoTarget(),
     top_k: 3,
-    ranking: "heads",
-    layer: null,
-    weighting: "pattern",
-    presentation: "matrix",
-    score: null,
-    tab: "attention",
-    padding: "found",
     ...traits,
   };
   const model = new FakeModel(state, kernel, delay);

@@ -1,10 +1,10 @@
 // What the kernel sends along with a panel is drawn without asking, once.
 import { describe, expect, it, vi } from "vitest";
-import { demoTarget, fakeKernel } from "../dev/fake-kernel";
+import { demoTarget, recordedKernel } from "../dev/recorded-kernel";
 import type { Opening } from "../src/snapshot/prefetched";
-import { all, names, open, SHAPE } from "./open";
+import { all, names, open } from "./open";
 
-const kernel = fakeKernel(SHAPE);
+const kernel = recordedKernel();
 const kinds = (asked: { ask: { kind: string } }[]): string[] => asked.map(({ ask }) => ask.kind);
 const cells = (root: HTMLElement): (string | null)[] => names(all(root, ".rs-heads [role=gridcell]"));
 

@@ -1,8 +1,8 @@
 import { describe, expect, it, vi } from "vitest";
-import { demoTarget, fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { demoTarget, recordedKernel } from "../dev/recorded-kernel";
 import { type Attribution, Store } from "../src/state/store";
-import { all, key, names, open, SHAPE, text } from "./open";
+import { all, key, names, open, text } from "./open";
 
 describe("panel", () => {
   it("draws what the kernel says, names every head, and adds up", async () => {
@@ -24,7 +24,7 @@ describe("panel", () => {
   ])(
     "writes figures of up to %s to the digits that they need, and nothing without a sign",
     async (largest, most, least) => {
-      const plain = fakeKernel(SHAPE);
+      const plain = recordedKernel();
       const { root, settled } = await open({ heads: ["L0H0", "L0H1"] }, (ask) => {
         const answer = plain(ask);
         const [rows] = "reply" in answer && ask.kind === "attribute" ? (answer.buffers ?? []) : [];
@@ -57,7 +57,7 @@ describe("panel", () => {
 
   it("shows tokens as text, whatever they contain", async () => {
     const hostile = "<img src=x onerror=alert(1)>";
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     const kernel: Kernel = (ask) => {
       if (ask.kind === "tokens")
         return { reply: { kind: "tokens", tokens: Array.from({ length: 6 }, () => ({ text: hostile })) } };
@@ -108,8 +108,8 @@ describe("panel", () => {
     expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L0H1"]);
   });
 
-  it("says how many tokens were taken for padding, and one click counts them as real, and back", async () => {
-    const plain = fakeKernel(SHAPE);
+  it("says how many tokens were treated as padding, and one click counts them as real, and back", async () => {
+    const plain = recordedKernel();
     const { root, model, settled } = await open({}, (ask) => {
       const answer = plain(ask);
       if ("reply" in answer && answer.reply.kind === "describe")
@@ -120,7 +120,7 @@ describe("panel", () => {
     const beside = (): string => text(root.querySelector(".rs-strip-note"));
     const click = (): void => root.querySelector<HTMLElement>(".rs-count-padding")?.click();
     const read = (): string | undefined => all(root, '.rs-token[aria-selected="true"]')[0]?.dataset["position"];
-    expect(beside()).toBe("3 tokens taken for padding · count them as real");
+    expect(beside()).toBe("3 tokens treated as padding · count them as real");
     expect(read()).toBe("3");
     const before = model.asked.length;
     click();
@@ -248,7 +248,7 @@ describe("panel", () => {
 
   it("takes a variable of the notebook as the whole target, and says what was read otherwise, or refused", async () => {
     const listed = ["names", "prompts", "direction", "<b>x", "y1", "y2"].map((name) => ({ name, words: "2 tokens" }));
-    const { root, model, settled } = await open({}, fakeKernel(SHAPE, { variables: listed }));
+    const { root, model, settled } = await open({}, recordedKernel({ variables: listed }));
     await settled();
     const rows = (): string[] => all(root, '[role="group"] .rs-option').map(text);
     const open_ = async (): Promise<HTMLInputElement> => {
@@ -263,9 +263,7 @@ describe("panel", () => {
     };
     let input = await open_();
     expect(rows()[3]).toBe("<b>x2 tokens");
-    expect(text(root.querySelector(".rs-combobox-place"))).toContain(
-      "1 more in the notebook: type a part of the name.",
-    );
+    expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type part of the name.");
     typed(input, "PROMPT");
     expect(rows()).toEqual(["prompts2 tokens"]);
     key(input, "Enter"); // what is typed is a token, and none here: only a hand chooses a variable
@@ -282,7 +280,7 @@ describe("panel", () => {
     key(input, "Enter");
     await vi.waitFor(() => expect(text(root.querySelector(".rs-target-said"))).toContain("reads “amy” as “·Amy”"));
     expect(model.state.wire_target.contrasts.map((c) => c.answer[0]?.text)).toEqual([" Amy"]);
-    root.querySelector<HTMLElement>('[aria-label="Understood"]')?.click();
+    root.querySelector<HTMLElement>('[aria-label="Dismiss"]')?.click();
     expect(root.querySelector<HTMLElement>(".rs-target-said")?.hidden).toBe(true);
     input = await open_();
     all(root, '[role="group"] .rs-option')[2]?.click();
@@ -291,7 +289,7 @@ describe("panel", () => {
   });
 
   it("says why each view cannot be drawn in that view’s own place, and never over the controls", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let refuse = false;
     const { root, model, settled } = await open({}, (ask) =>
       refuse && ask.kind === "attribute"
@@ -321,7 +319,7 @@ describe("panel", () => {
   });
 
   it("says that it waits when the kernel is silent", async () => {
-    const { root } = await open({}, fakeKernel(SHAPE), () => Infinity);
+    const { root } = await open({}, recordedKernel(), () => Infinity);
     expect(root.dataset["state"]).toBe("loading");
     await vi.waitFor(() => expect(root.textContent).toContain("Waiting for the kernel"), 3000);
   });

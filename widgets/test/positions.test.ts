@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { rowsOf } from "../dev/component-table";
-import { fakeKernel } from "../dev/fake-kernel";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { quoted, visible } from "../src/base/format";
 import { rowTicks, written } from "../src/views/positions/position-labels";
 import { all, key, open, text } from "./open";
@@ -10,7 +10,7 @@ const button = (root: HTMLElement, name: string): HTMLElement | undefined =>
   all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
 
 describe("position map", () => {
-  it("asks nothing until it is in sight; then the cells are read one by one, and a column sets the destination", async () => {
+  it("asks nothing until it is in sight; its cells can be read; a column sets the destination", async () => {
     const { root, model, settled } = await open();
     await settled();
     const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
@@ -18,12 +18,12 @@ describe("position map", () => {
     root.querySelector<HTMLElement>('[data-tab="positions"]')?.click();
     await settled();
     expect(asked()).toBe(1);
-    expect(field(root)?.getAttribute("aria-label")).toContain("6 components at 6 positions");
+    expect(field(root)?.getAttribute("aria-label")).toContain("7 components at 6 positions");
     key(field(root), "ArrowDown"); // starts at the destination
     key(field(root), "ArrowDown");
     key(field(root), "ArrowLeft");
     expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^0_mlp_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
+      /^0_attn_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
     );
     key(field(root), "PageUp");
     key(field(root), "ArrowUp");
@@ -57,7 +57,7 @@ describe("position map", () => {
   });
 
   it("says a refusal in its own place", async () => {
-    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const honest = recordedKernel();
     const { root, settled } = await open({ tab: "positions" }, (ask) =>
       ask.kind === "positions" ? { failure: { code: "missing", message: "Keep `hook_mlp_out`." } } : honest(ask),
     );

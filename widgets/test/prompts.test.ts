@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
+import { enlargedKernel } from "../dev/enlarged-kernel";
 import type { Kernel } from "../dev/fake-model";
-import { figuresOf } from "../src/views/prompts/prompt-figures";
+import { promptSpreadOf } from "../src/views/prompts/prompt-spread";
 import { textOf } from "../src/views/prompts/prompt-texts";
 import { attributionOf } from "./made";
 import { all, key, open, text } from "./open";
@@ -16,7 +16,7 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
 
 describe("spread over prompts", () => {
   it("is no view of one prompt: then the first tab stands there, and can be reached", async () => {
-    const { root, model, settled } = await open({ tab: "prompts" }, fakeKernel({ ...SHAPE, prompts: 1 }));
+    const { root, model, settled } = await open({ tab: "prompts" }, enlargedKernel({ ...SHAPE, prompts: 1 }));
     await settled();
     expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual([
       "attention",
@@ -25,7 +25,7 @@ describe("spread over prompts", () => {
   });
 
   it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
-    const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
+    const { root, model } = await open({ prompt: null, tab: "prompts" }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     expect(rows(root).map((row) => row.prompt)).toEqual(Array.from({ length: 14 }, (_, i) => i));
     expect(text(root.querySelector(".rs-prompts .rs-caption"))).toContain("The logit difference of each prompt");
@@ -42,7 +42,7 @@ describe("spread over prompts", () => {
   }, 20_000);
 
   it("shows the head in focus; Enter opens a prompt, the list stays, and again goes back to the mean", async () => {
-    const { root, model } = await open({ prompt: null, tab: "prompts" }, fakeKernel(SHAPE));
+    const { root, model } = await open({ prompt: null, tab: "prompts" }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     root.querySelector('.rs-cell[data-head="L1H1"]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(text(root.querySelector(".rs-prompts .rs-caption"))).toMatch(/^What L1H1 adds/);
@@ -63,7 +63,7 @@ describe("spread over prompts", () => {
   }, 20_000);
 
   it("says so where there are too many prompts to send, and asks nothing while it is out of sight", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = enlargedKernel(SHAPE);
     const short: Kernel = (ask) => {
       const outcome = honest(ask);
       if ("failure" in outcome || outcome.reply.kind !== "attribute") return outcome;
@@ -75,7 +75,7 @@ describe("spread over prompts", () => {
     model.set("tab", "prompts");
     await vi.waitFor(() =>
       expect(text(root.querySelector(".rs-prompts .rs-view-trouble"))).toMatch(
-        /^200 prompts are too many .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
+        /^There are too many prompts \(200\) .+ mean is [+−]\d\.\d+ ± \d\.\d+/,
       ),
     );
   });
@@ -87,7 +87,7 @@ it("the whole spreads as its rows with each prompt's own constant", () => {
   ]);
   data.perPrompt = Float32Array.of(1, 3);
   data.constants = Float32Array.of(10, 14);
-  const figures = figuresOf(data, null, 2);
+  const figures = promptSpreadOf(data, null, 2);
   expect([figures?.mean, figures?.each]).toEqual([14, Float32Array.of(11, 17)]);
   expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // 3 to either side of 14; of the rows alone √2
 });

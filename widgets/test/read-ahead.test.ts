@@ -58,22 +58,25 @@ describe("reading ahead", () => {
     ).toEqual([]);
   });
 
-  it("asks for nothing while something else is awaited, once the pointer has left, or once the view is closed", async () => {
-    const { root, model, settled, close } = await open({}, undefined, () => 30);
-    await settled();
-    point(root, "L0H0");
-    await vi.waitFor(() => expect(asked(model.asked)).toHaveLength(2), { interval: 5 });
-    point(root, "L2H1"); // while the first of its neighbours is on the way
-    leave(root);
-    await settled();
-    await rested();
-    expect(asked(model.asked).slice(2)).toEqual(["L2H1"]);
-    point(root, "L1H0");
-    close();
-    const before = model.asked.length;
-    await rested();
-    expect(model.asked).toHaveLength(before);
-  });
+  it(
+    "asks for nothing while something else is awaited, once the pointer has left, or once the view is " + "closed",
+    async () => {
+      const { root, model, settled, close } = await open({}, undefined, () => 30);
+      await settled();
+      point(root, "L0H0");
+      await vi.waitFor(() => expect(asked(model.asked)).toHaveLength(2), { interval: 5 });
+      point(root, "L2H1"); // while the first of its neighbours is on the way
+      leave(root);
+      await settled();
+      await rested();
+      expect(asked(model.asked).slice(2)).toEqual(["L2H1"]);
+      point(root, "L1H0");
+      close();
+      const before = model.asked.length;
+      await rested();
+      expect(model.asked).toHaveLength(before);
+    },
+  );
 
   it("asks for nothing out of sight", async () => {
     const { root, model, settled } = await open({ tab: "positions" });

@@ -1,8 +1,8 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { reachOf } from "../src/views/heads/rank-line";
-import { all, names, open, SHAPE, text } from "./open";
+import { all, names, open, text } from "./open";
 
 const cells = (root: HTMLElement): (string | null)[] =>
   names(all(root, '[role="grid"][aria-label="Head map"] [role="gridcell"]'));
@@ -27,7 +27,7 @@ describe("head scores", () => {
     expect(text(root.querySelector(".rs-bar-scale"))).toBe("0.001.00");
     root.querySelector('[aria-label^="L2H1 "]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^L2H1 adds [+−][\d.]+;.*previous-token \d\.\d\d: how much/,
+      /^L2H1 adds [+−][\d.]+;.*previous-token \d\.\d\d: the share of/,
     );
     choose(root, "");
     expect(root.querySelector<HTMLElement>(".rs-ranked-by")?.hidden).toBe(true);
@@ -35,7 +35,7 @@ describe("head scores", () => {
   });
 
   it("leave the last picture until they are there, and say a refusal in the map's place only", async () => {
-    const honest = fakeKernel(SHAPE);
+    const honest = recordedKernel();
     let delay = 0;
     const refusing: Kernel = (ask) =>
       ask.kind === "scores"

@@ -1,24 +1,25 @@
 import { signal as state } from "@preact/signals-core";
 import { afterEach, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
 import { FakeLink, ROW } from "../dev/fake-link";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { Caches } from "../src/hosts/caches";
 import type { Place } from "../src/hosts/kernels";
 import type { Pictures } from "../src/hosts/last-picture";
 import type { LinkState } from "../src/hosts/link";
-import { type Opened, Sidebar } from "../src/hosts/sidebar";
+import type { Opened } from "../src/hosts/opened";
+import { Sidebar } from "../src/hosts/sidebar";
 import { mountView } from "../src/hosts/view";
 import type { Snapshot } from "../src/snapshot/snapshot";
 import { asSelection, fitting } from "../src/state/selection";
 import type { CacheRow, Question } from "../src/wire/protocol.gen";
-import { all, SHAPE, text } from "./open";
+import { all, text } from "./open";
 
 let end = new AbortController();
 afterEach(() => end.abort());
 
 function open(remembered: Opened | null = null, pictures?: Pictures, standing?: LinkState) {
   end = new AbortController();
-  const link = new FakeLink(fakeKernel(SHAPE));
+  const link = new FakeLink(recordedKernel());
   if (standing) link.state.value = standing;
   const caches = new Caches(link, end.signal);
   const kept: Opened[] = [];
@@ -77,7 +78,7 @@ it("lists a cache by its names and shows it on a click, with the model's own tar
 });
 
 it.each([
-  ["bound to another", [changed(ROW, { id: "c2" })], "another cache now", "Show the new one"],
+  ["bound to another", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
   ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
   ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
 ])("says when a cache was %s; the picture stays, one click takes the new one", async (_, now, words, label) => {
@@ -118,13 +119,13 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   const { link, show, facts, act, rows, panel } = open();
   await show();
   link.cell();
-  await vi.waitFor(() => expect(facts()).toContain("was deleted: no variable leads to it"));
+  await vi.waitFor(() => expect(facts()).toContain("was deleted: no variable refers to it"));
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
   all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
   await vi.waitFor(() =>
     expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain(
-      "was not read while that could be done",
+      "was not read before the cache became unavailable",
     ),
   );
   expect(text(panel()?.querySelector(".rs-alert"))).toBe("");
@@ -161,7 +162,7 @@ it("claims nothing of a kernel that answers again, and was not asked yet what it
 
 it("says in a place of its own that its kernel has no cache of this name, and which it has", async () => {
   end = new AbortController();
-  const link = new FakeLink(fakeKernel(SHAPE));
+  const link = new FakeLink(recordedKernel());
   link.caches = [{ ...ROW, names: ["second"] }];
   const { signal } = end;
   mountView(document.body, new Caches(link, signal), { path: "a.ipynb", name: "cache", selection: null }, signal);
@@ -172,45 +173,49 @@ it("says in a place of its own that its kernel has no cache of this name, and wh
   expect(said()).toBe("");
 });
 
-it("keeps the picture of a view, and draws it again until the cache is there; another kernel's answers are not in it", async () => {
-  const kept: Snapshot[] = [];
-  const pictures = (stored: unknown): Pictures => ({
-    get: async () => stored,
-    put: (_, __, picture) => kept.push(picture),
-  });
-  const first = open(null, pictures(null));
-  first.link.caches = [ROW, { ...ROW, ref: { id: "c7", state: "1.1" }, names: ["other"] }];
-  first.link.cell(...first.link.caches);
-  await first.show();
-  const drawn = all(first.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"));
-  await vi.waitFor(() => expect(kept).toHaveLength(1), { timeout: 4000 });
-  first.root.querySelector<HTMLElement>(".rs-named")?.click();
-  await first.show("other");
-  await vi.waitFor(() => expect(kept).toHaveLength(2), { timeout: 4000 });
-  expect(kept.map(({ name }) => name)).toEqual(["cache", "other"]);
-  expect(kept[1]?.entries.length).toBeLessThanOrEqual((kept[0]?.entries.length ?? 0) + 1);
-  end.abort();
-  const again = open(
-    { path: "a.ipynb", name: "cache", selection: null },
-    pictures(JSON.parse(JSON.stringify(kept[0]))),
-    { kind: "none", words: "It ended." },
-  );
-  await again.ready();
-  expect(all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"))).toEqual(
-    drawn,
-  );
-  expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
-  again.link.back();
-  await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
-  await again.ready();
-  end.abort();
-  const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), {
-    kind: "none",
-    words: "It ended.",
-  });
-  await new Promise((done) => setTimeout(done, 50));
-  expect(forged.panel()).toBeNull();
-});
+it(
+  "keeps the picture of a view, and draws it again until the cache is there; another kernel's answers are not " +
+    "in it",
+  async () => {
+    const kept: Snapshot[] = [];
+    const pictures = (stored: unknown): Pictures => ({
+      get: async () => stored,
+      put: (_, __, picture) => kept.push(picture),
+    });
+    const first = open(null, pictures(null));
+    first.link.caches = [ROW, { ...ROW, ref: { id: "c7", state: "1.1" }, names: ["other"] }];
+    first.link.cell(...first.link.caches);
+    await first.show();
+    const drawn = all(first.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label"));
+    await vi.waitFor(() => expect(kept).toHaveLength(1), { timeout: 4000 });
+    first.root.querySelector<HTMLElement>(".rs-named")?.click();
+    await first.show("other");
+    await vi.waitFor(() => expect(kept).toHaveLength(2), { timeout: 4000 });
+    expect(kept.map(({ name }) => name)).toEqual(["cache", "other"]);
+    expect(kept[1]?.entries.length).toBeLessThanOrEqual((kept[0]?.entries.length ?? 0) + 1);
+    end.abort();
+    const again = open(
+      { path: "a.ipynb", name: "cache", selection: null },
+      pictures(JSON.parse(JSON.stringify(kept[0]))),
+      { kind: "none", words: "It ended." },
+    );
+    await again.ready();
+    expect(
+      all(again.panel() as HTMLElement, '[role="gridcell"]').map((cell) => cell.getAttribute("aria-label")),
+    ).toEqual(drawn);
+    expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
+    again.link.back();
+    await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
+    await again.ready();
+    end.abort();
+    const forged = open({ path: "a.ipynb", name: "cache", selection: null }, pictures({ ...kept[0], entries: [] }), {
+      kind: "none",
+      words: "It ended.",
+    });
+    await new Promise((done) => setTimeout(done, 50));
+    expect(forged.panel()).toBeNull();
+  },
+);
 
 it("asks again what was not answered when the link is renewed", async () => {
   const { link, show, panel, ready } = open();

@@ -1,6 +1,6 @@
 // A panel's picture as plain data, and the views over it.
 import { describe, expect, it, vi } from "vitest";
-import { demoTarget } from "../dev/fake-kernel";
+import { demoTarget } from "../dev/recorded-kernel";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
 import { keyOf, type Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
@@ -50,7 +50,7 @@ describe("a panel's picture", () => {
     expect(cells(root)).toEqual(cells(live.root));
     expect(cells(root)).toHaveLength(6);
     expect(text(root.querySelector("[role=status]"))).toMatch(
-      /^rows and constant summed to [+−]\d\.\d{3} · as it was$/,
+      /^rows and constant summed to [+−]\d\.\d{3} · from an earlier picture$/,
     );
     for (const part of [".rs-strip", ".rs-rank", ".rs-target", ".rs-prompt"])
       expect(text(root.querySelector(part))).toBe(text(live.root.querySelector(part)));
@@ -160,7 +160,7 @@ describe("a record", () => {
     box.innerHTML = summaryOf(snapshot);
     expect(box.querySelector("img")).toBeNull();
     expect(text(box)).toContain(
-      "<img src=x onerror=alert(1)> · made-up logit difference (·Mary minus ·John) of prompt 0:",
+      "<img src=x onerror=alert(1)> · native logit difference (·Mary minus ·John) of prompt 0:",
     );
     expect(text(box)).toMatch(/Strongest heads: L\dH\d [+−]/);
   });

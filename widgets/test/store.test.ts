@@ -19,18 +19,21 @@ describe("store", () => {
     expect(store.heads.value).toEqual(["L0H3"]);
   });
 
-  it("keeps the preview when the pointer leaves; Esc drops pins, preview and hover, the token only from the strip", () => {
-    const store = new Store();
-    store.hover("L2H0");
-    store.hover(null);
-    expect([store.hoveredHead.value, store.preview.value]).toEqual([null, "L2H0"]);
-    store.togglePin("L2H0");
-    store.togglePosition(4);
-    store.escape(false);
-    expect([store.heads.value, store.preview.value, store.position.value]).toEqual([[], null, 4]);
-    store.escape(true);
-    expect(store.position.value).toBe("last");
-  });
+  it(
+    "keeps the preview when the pointer leaves; Esc drops pins, preview and hover, the token only from the " + "strip",
+    () => {
+      const store = new Store();
+      store.hover("L2H0");
+      store.hover(null);
+      expect([store.hoveredHead.value, store.preview.value]).toEqual([null, "L2H0"]);
+      store.togglePin("L2H0");
+      store.togglePosition(4);
+      store.escape(false);
+      expect([store.heads.value, store.preview.value, store.position.value]).toEqual([[], null, 4]);
+      store.escape(true);
+      expect(store.position.value).toBe("last");
+    },
+  );
 
   it("reads each prompt's last token unless one is locked", () => {
     const store = new Store();

@@ -2,10 +2,10 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { columnsOf, componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
-import { type Format, stopPage, take, takePage } from "../src/export/actions";
+import { exportPage, exportPicture, type Format, stopPage } from "../src/export/actions";
 import { type Offers, offer, type PictureName } from "../src/export/pictures";
 import { saveWith } from "../src/export/save";
-import { fileParts, inSight, settingOf } from "../src/export/sight";
+import { fileParts, settingOf, shownPictures } from "../src/export/shown-pictures";
 import { holdOf } from "../src/state/held-scale";
 import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
 import { Client } from "../src/wire/client";
@@ -13,8 +13,8 @@ import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protoco
 import { attributionOf, factsOf, storeOf } from "./made";
 
 const TOKENS = ["a", " b", "a"];
-const shownIn = (store: Store) => inSight(store).map(({ title, picture }) => [title, picture] as const);
-const titles = (store: Store): string[] => inSight(store).map(({ title }) => title);
+const shownIn = (store: Store) => shownPictures(store).map(({ title, picture }) => [title, picture] as const);
+const titles = (store: Store): string[] => shownPictures(store).map(({ title }) => title);
 const OFFERS: Offers = {
   attention: {
     picture: "attention",
@@ -27,7 +27,7 @@ const OFFERS: Offers = {
       ...everything(1),
       step: 1,
       maps: { pattern: Float32Array.of(1) },
-      brings: null,
+      sourceContributions: null,
     })),
   },
   positions: {
@@ -204,7 +204,7 @@ describe("in sight", () => {
       values: Float32Array.of(1, 2, 3, 4),
     };
     const score = () =>
-      inSight(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
+      shownPictures(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
     expect(score()).toBeNull();
     store.score.value = "copying";
     expect(score()).toMatchObject({
@@ -415,8 +415,8 @@ function taking(store: Store) {
     saved,
     answer,
     client,
-    take: (format: Format, what: PictureName) => take(format, what, store, client, document.body),
-    page: () => takePage(store, client, document.body),
+    take: (format: Format, what: PictureName) => exportPicture(format, what, store, client, document.body),
+    page: () => exportPage(store, client, document.body),
   };
 }
 
@@ -435,7 +435,7 @@ describe("the menu", () => {
   ])("gives the browser a %s file, of its kind, and says so", async (format, type, content) => {
     const { take, saved } = taking(full());
     expect(await take(format, "layers")).toEqual({
-      said: `cache-Mary-John-prompt0-layers.${format} given to the browser to save`,
+      message: `cache-Mary-John-prompt0-layers.${format} given to the browser to save`,
     });
     expect([saved.map(({ name }) => name), saved[0]?.blob.type]).toEqual([
       [`cache-Mary-John-prompt0-layers.${format}`],
@@ -459,16 +459,16 @@ describe("the menu", () => {
   it("says that VS Code has it, there", async () => {
     document.body.dataset["vscodeThemeKind"] = "vscode-dark";
     expect(await taking(full()).take("csv", "lens")).toEqual({
-      said: "cache-Mary-John-prompt0-lens.csv given to VS Code to save",
+      message: "cache-Mary-John-prompt0-lens.csv given to VS Code to save",
     });
   });
   it("says what a host that saves by itself did", async () => {
-    for (const [done, said] of [
+    for (const [done, message] of [
       [true, "cache-Mary-John-prompt0-layers.csv saved"],
       [false, "cache-Mary-John-prompt0-layers.csv was not saved"],
     ] as const) {
       saveWith(async () => done);
-      expect(await taking(full()).take("csv", "layers")).toEqual({ said });
+      expect(await taking(full()).take("csv", "layers")).toEqual({ message });
     }
   });
 
@@ -479,7 +479,7 @@ describe("the menu", () => {
       store[name].value = 1;
       const { take, saved, asked } = taking(store);
       await expect(take("csv", "layers")).rejects.toThrow(
-        "The kernel is still computing what is selected. Take the picture when it is there.",
+        "The kernel is still computing the selected picture. Export it when it is drawn.",
       );
       void take("code", "layers").catch(() => undefined);
       expect([saved, asked.length]).toEqual([[], 1]);
@@ -487,7 +487,7 @@ describe("the menu", () => {
   );
   it("takes nothing that is not there any more", async () => {
     await expect(taking(full()).take("svg", "positions")).rejects.toThrow(
-      "This picture is not there yet, or not any more.",
+      "This picture is not drawn yet, or is no longer drawn.",
     );
   });
 
@@ -531,7 +531,7 @@ describe("the menu", () => {
     ]);
     answer({ kind: "code", code: "x = 1" });
     expect(await done).toEqual({
-      said: "The browser does not let this page use the clipboard. Copy the code by hand:",
+      message: "The browser does not let this page use the clipboard. Copy the code by hand:",
       byHand: "x = 1",
     });
   });
@@ -548,13 +548,13 @@ describe("the menu", () => {
     ["", "Code copied: "],
     ["a = 1\nimportant = 2", "Code copied: a = 1 …"],
     ["# import\nb", "Code copied: b …"],
-  ])("says which code it copied: %j", async (code, said) => {
+  ])("says which code it copied: %j", async (code, message) => {
     const { take, answer } = taking(full());
     const written: string[] = [];
     vi.stubGlobal("navigator", { clipboard: { writeText: async (words: string) => void written.push(words) } });
     const done = take("code", "layers");
     answer({ kind: "code", code });
-    expect([await done, written]).toEqual([{ said }, [code]]);
+    expect([await done, written]).toEqual([{ message }, [code]]);
   });
 
   it.each([
@@ -573,7 +573,7 @@ describe("the menu", () => {
     expect(asked.map(({ ask }) => ask.kind)).toEqual(["page"]);
     const bytes = new TextEncoder().encode("..<p>é</p>..");
     answer({ kind: "page", name }, [new DataView(bytes.buffer as ArrayBuffer, 2, bytes.length - 4)]);
-    expect(await done).toEqual({ said: `${file} given to the browser to save` });
+    expect(await done).toEqual({ message: `${file} given to the browser to save` });
     expect([saved[0]?.name, saved[0]?.blob.type, await saved[0]?.blob.text()]).toEqual([file, "text/html", "<p>é</p>"]);
   });
   it("says that no page came, and that one was stopped", async () => {
@@ -584,7 +584,7 @@ describe("the menu", () => {
     const stopped = page();
     answer({ kind: "working", done: 1, total: 2 });
     stopPage(client);
-    expect([await stopped, saved]).toEqual([{ said: "Stopped: no page was made." }, []]);
+    expect([await stopped, saved]).toEqual([{ message: "Stopped: no page was made." }, []]);
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
-import { fakeKernel } from "../dev/fake-kernel";
+import { enlargedKernel } from "../dev/enlarged-kernel";
+import { recordedKernel } from "../dev/recorded-kernel";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../src/draw/colours";
 import { inkOn, luminance } from "../src/draw/ink";
 import { extent, tilesIn } from "../src/views/token-lens/lens-tiles";
@@ -14,7 +15,7 @@ const tiles = (asked: { ask: Ask }[]): Tile[] => asked.flatMap(({ ask }) => (ask
 
 describe("token lens", () => {
   it("asks for what is in view only, the last layers first, and more when it is scrolled to", async () => {
-    const { root, model } = await open({ tab: "token-lens" }, fakeKernel(LARGE));
+    const { root, model } = await open({ tab: "token-lens" }, enlargedKernel(LARGE));
     await vi.waitFor(() => {
       expect(all(root, ".rs-lens-cell").length).toBeGreaterThan(0);
       expect(all(root, ".rs-lens-cell").filter((cell) => text(cell) === "")).toHaveLength(0);
@@ -38,26 +39,29 @@ describe("token lens", () => {
     expect(grid(root)?.getAttribute("aria-activedescendant")).toMatch(/-0-0$/);
   }, 30_000);
 
-  it("reads a cell in a sentence and in a list; ranks up to ten are marked; a click reads the model there", async () => {
-    const { root, model, settled } = await open({ tab: "token-lens" });
-    await settled();
-    await vi.waitFor(() => expect(all(root, ".rs-lens-cell[data-rank]").length).toBeGreaterThan(0));
-    key(grid(root), "ArrowUp"); // starts at the last point and the destination
-    const active = (): Element | null => root.querySelector(`#${grid(root)?.getAttribute("aria-activedescendant")}`);
-    const cell = active();
-    expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^Stopped after the last layer \(final_post\) at “·went” \(position 5\), the model says “.+” 0\.\d+; the answer “·Mary” 0\.\d+, rank \d+$/,
-    );
-    expect(text(root.querySelector(".rs-lens-reading h4"))).toBe("final_post at ·went");
-    expect(all(root, ".rs-lens-reading li").length).toBeGreaterThanOrEqual(7);
-    key(grid(root), "ArrowLeft");
-    expect(active()).not.toBe(cell);
-    key(grid(root), "Enter");
-    expect(model.state.position).toBe(4);
-  });
+  it(
+    "reads a cell in a sentence and in a list; ranks up to ten are marked; a click reads the model " + "there",
+    async () => {
+      const { root, model, settled } = await open({ tab: "token-lens" });
+      await settled();
+      await vi.waitFor(() => expect(all(root, ".rs-lens-cell[data-rank]").length).toBeGreaterThan(0));
+      key(grid(root), "ArrowUp"); // starts at the last point and the destination
+      const active = (): Element | null => root.querySelector(`#${grid(root)?.getAttribute("aria-activedescendant")}`);
+      const cell = active();
+      expect(text(root.querySelector(".rs-sentence"))).toMatch(
+        /^If it stopped after the last layer \(final_post\) at “·went” \(position 5\), the model would say “.+” 0\.\d+; the answer “·Mary” 0\.\d+, rank \d+$/,
+      );
+      expect(text(root.querySelector(".rs-lens-reading h4"))).toBe("final_post at ·went");
+      expect(all(root, ".rs-lens-reading li").length).toBeGreaterThanOrEqual(7);
+      key(grid(root), "ArrowLeft");
+      expect(active()).not.toBe(cell);
+      key(grid(root), "Enter");
+      expect(model.state.position).toBe(4);
+    },
+  );
 
   it("is there again at once when one goes back from a prompt that was refused", async () => {
-    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const honest = recordedKernel();
     const { root, model, settled } = await open({ tab: "token-lens" }, (ask) =>
       ask.kind === "token-lens" && ask.prompt === 1
         ? { failure: { code: "missing", message: "Keep it." } }
@@ -72,7 +76,7 @@ describe("token lens", () => {
   });
 
   it("has no rank where the target is a direction, and shows tokens as text", async () => {
-    const honest = fakeKernel({ layers: 3, heads: 2, positions: 6, prompts: 2 });
+    const honest = recordedKernel();
     const { root, settled } = await open(
       { tab: "token-lens", wire_target: { contrasts: [], direction: "d1" } },
       (ask) => {

@@ -8,7 +8,7 @@ import type { Store, Weighting } from "../src/state/store";
 import { fitWords } from "../src/ui/fit-words";
 import type { Attention, Direction, Pane } from "../src/views/attention/attention-data";
 import {
-  cellFigures,
+  cellNumbers,
   cellSentence,
   contributionAt,
   lineIn,
@@ -42,7 +42,7 @@ const attentionOf = (given: Partial<Attention> = {}): Attention => ({
   size: 3,
   maps: { pattern: PATTERN, value: PATTERN.map((w) => 4 * w), contribution: PATTERN.map((w) => -w) },
   reads: null,
-  brings: Float32Array.of(0.25, 1.93, -0.5),
+  sourceContributions: Float32Array.of(0.25, 1.93, -0.5),
   locked: null,
   notes: [],
   ...given,
@@ -57,7 +57,8 @@ describe("a cell of attention", () => {
       2,
       0,
       {},
-      "L9H9: “·to” (destination 2) reads “<bos>” (source 0): attention 0.13, contributes *+0.25* to the logit difference",
+      "L9H9: “·to” (destination 2) reads “<bos>” (source 0): attention 0.13, contributes *+0.25* to the logit " +
+        "difference",
       "0.13, +0.25",
     ],
     [
@@ -75,7 +76,8 @@ describe("a cell of attention", () => {
       1,
       1,
       {},
-      "L9H9: “·Mary” (destination 1) reads “·Mary” (source 1): attention 0.75, value-weighted 3.0, contributes *−0.75* to the logit difference there",
+      "L9H9: “·Mary” (destination 1) reads “·Mary” (source 1): attention 0.75, value-weighted 3.0, " +
+        "contributes *−0.75* to the logit difference there",
       "0.75, 3.0, −0.75",
     ],
     [
@@ -84,7 +86,8 @@ describe("a cell of attention", () => {
       0,
       0,
       {},
-      "L9H9: “<bos>” (destination 0) reads “<bos>” (source 0): attention 1.00, contributes *−1.00* to the logit difference there",
+      "L9H9: “<bos>” (destination 0) reads “<bos>” (source 0): attention 1.00, contributes *−1.00* to the " +
+        "logit difference there",
       "1.00, −1.00",
     ],
     [
@@ -128,7 +131,7 @@ describe("a cell of attention", () => {
       "value",
       2,
       1,
-      { ...BARE, brings: null },
+      { ...BARE, sourceContributions: null },
       "L9H9: “·to” (destination 2) reads “·Mary” (source 1): attention 0.79",
       "0.79",
     ],
@@ -137,19 +140,19 @@ describe("a cell of attention", () => {
       "pattern",
       2,
       2,
-      { ...BARE, brings: Float32Array.of(1) },
+      { ...BARE, sourceContributions: Float32Array.of(1) },
       "L9H9: “·to” (destination 2) reads “·to” (source 2): attention 0.09",
       "0.09",
     ],
   ])("%s: %s, %i, %i", (_, weighting, q, k, given, words, figures) => {
     const [store, attention] = [storeOf(TOKENS), attentionOf(given)];
     expect(flat(cellSentence(store, attention, attention, weighting, "L9H9", q, k))).toBe(words);
-    expect(cellFigures(store, attention, attention, weighting, q, k)).toBe(figures);
+    expect(cellNumbers(store, attention, attention, weighting, q, k)).toBe(figures);
   });
 
   it("is written beside the head that adds most", () => {
     const [store, attention] = [storeOf(TOKENS, [500, 0, 0, 0]), attentionOf()];
-    expect(cellFigures(store, attention, attention, "pattern", 2, 1)).toBe("0.79, +1.9");
+    expect(cellNumbers(store, attention, attention, "pattern", 2, 1)).toBe("0.79, +1.9");
     expect(flat(cellSentence(store, attention, attention, "pattern", "L9H9", 2, 1))).toContain("contributes *+1.9* to");
   });
 
@@ -178,7 +181,8 @@ describe("a cell of attention", () => {
       "contribution",
       5,
       0,
-      "L1H0: positions 4–7 read 0–3: strongest contribution to the logit difference *−0.50* · zoom in for single tokens",
+      "L1H0: positions 4–7 read 0–3: strongest contribution to the logit difference *−0.50* · zoom in for " +
+        "single tokens",
     ],
     [
       "mean",
@@ -219,7 +223,7 @@ describe("a cell of attention", () => {
     ["of the destination that was asked for", { locked: 1 }, {}, 0, 1, 0, 0.25],
     ["of the last, which was not", { locked: 1 }, {}, 0, 2, 1, -Math.fround(0.79)],
     ["of the first, which was", { locked: 0 }, {}, null, 0, 0, 0.25],
-    ["none there", { brings: null, maps: { pattern: PATTERN } }, {}, null, 2, 1, null],
+    ["none there", { sourceContributions: null, maps: { pattern: PATTERN } }, {}, null, 2, 1, null],
     ["of a source that is not there", {}, {}, null, 2, 3, null],
     ["of a block", {}, { step: 2 }, null, 1, 1, null],
     ["of a block's destination", {}, { step: 2 }, null, 2, 1, Math.fround(1.93)],
@@ -255,7 +259,8 @@ describe("a line of attention", () => {
   it("has only the maps that are there, and none where cells come in blocks", () => {
     expect(Object.keys(lineIn(attentionOf(BARE), "reads", 1)?.maps ?? {})).toEqual(["pattern"]);
     expect(lineIn(attentionOf({ step: 2 }), "reads", 1)).toBeNull();
-    expect([...lineOf(PATTERN, 4, "reads", 2)]).toEqual([Math.fround(0.085), NaN, NaN, NaN]); // what is not there is nothing
+    // What is not there is nothing.
+    expect([...lineOf(PATTERN, 4, "reads", 2)]).toEqual([Math.fround(0.085), NaN, NaN, NaN]);
   });
 
   it.each<[number[], number, number[]]>([
@@ -413,19 +418,20 @@ describe("the token lens", () => {
       cell,
       "0_pre",
       0,
-      "Stopped before the first layer (0_pre) at “<bos>” (position 0), the model says “·Tom” 0.50; the answer “·Mary” 0.43, rank 2",
+      "If it stopped before the first layer (0_pre) at “<bos>” (position 0), the model would say “·Tom” 0.50; " +
+        "the answer “·Mary” 0.43, rank 2",
     ],
     [
       { ...cell, answer: null, rank: null },
       "1_mid",
       2,
-      "Stopped after layer 1’s attention (1_mid) at “·to” (position 2), the model says “·Tom” 0.50",
+      "If it stopped after layer 1’s attention (1_mid) at “·to” (position 2), the model would say “·Tom” 0.50",
     ],
     [
       { tokens: [], probabilities: [] },
       "final_post",
       2,
-      "Stopped after the last layer (final_post) at “·to” (position 2), the model says “∅” not known",
+      "If it stopped after the last layer (final_post) at “·to” (position 2), the model would say “∅” not known",
     ],
   ])("reads a cell: %j at %s, %i", (given, point, position, words) =>
     expect(flat(lensSentence(storeOf(TOKENS), given, componentOf(point), position))).toBe(words),
@@ -708,7 +714,7 @@ describe("the badge", () => {
     [["misses", -4.6, 1, true, true, 500], "was −4.6"],
     [["misses", 4.6, -0.35, true, false, 4.6], "misses −0.35"],
     [["misses", 4.6, 0.35, false, false, 500], "misses +0.3"],
-    [["misses", 4.6, null, true, false, 4.6], "a prompt is missed"],
+    [["misses", 4.6, null, true, false, 4.6], "misses in a prompt"],
     [["agrees", 4.6, null, true, false, 4.6], "✓ adds up: +4.60"],
     [["agrees", -4.6, null, false, false, 4.6], "−4.60, not checked"],
     [["unmeasured", 4.6, null, true, false, 4.6], "+4.60, not checked"],
@@ -722,49 +728,55 @@ describe("the badge", () => {
       "rows that were not cached, and a figure",
       [1],
       { missing: ["MLPs"], measured: 4.6156 },
-      "The rows are not complete: MLPs missing. Each row is exact by itself; no sum is claimed. The model’s logit difference, read from the given logits, is +4.616.",
+      "The rows are not complete: MLPs missing. Each row is exact, but their sum is not the logit difference. " +
+        "The model’s logit difference, read from the given logits, is +4.616.",
     ],
     [
       "and none",
       [1],
       { missing: ["MLPs", "heads"], measured_from: "nothing: the cache holds no logits" },
-      "The rows are not complete: MLPs and heads missing. Each row is exact by itself; no sum is claimed. What the model’s logit difference is, is not known: the cache holds no logits.",
+      "The rows are not complete: MLPs and heads missing. Each row is exact, but their sum is not the logit " +
+        "difference. The model’s logit difference is not known: the cache holds no logits.",
     ],
     [
       "nothing measured, and no reason",
       [1],
       { measured_from: "" },
-      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not known: pass `logits=`.",
+      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not " +
+        "known: pass `logits=`.",
     ],
     [
       "the same in the mean",
       [1],
       { prompts: 2, measured_from: "nothing: why" },
-      "The rows and the constant, in the mean over 2 prompts, add up to +1.500. Whether that is the model’s own logit difference is not known: why.",
+      "The rows and the constant, in the mean over 2 prompts, add up to +1.500. Whether that is the model’s " +
+        "own logit difference is not known: why.",
     ],
     [
       "a figure that the cache gives",
       [1],
       { own: false, measured: 1.5, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to the logit difference that the cache gives, +1.500, read from the given logits. What is left over, 0, is rounding (float32: up to 1e-4).",
+      "The rows and the constant add up to the logit difference that the cache gives, +1.500, read from the " +
+        "given logits. The gap, 0, is rounding (float32: up to 1e-4).",
     ],
     [
       "figures that are written beside the larger one",
       [499.5],
       { measured: 1, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to +500.00, but +1.00 came with them: these figures do not belong together.",
+      "The rows and the constant add up to +500.00, but +1.00 came with them: these numbers do not belong together.",
     ],
     [
       "the same, the other way",
       [0.5],
       { measured: -500, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to +1.00, but −500.00 came with them: these figures do not belong together.",
+      "The rows and the constant add up to +1.00, but −500.00 came with them: these numbers do not belong together.",
     ],
     [
       "“nothing: ” elsewhere than at its start",
       [1],
       { measured_from: "a file with nothing: in it" },
-      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not known: a file with nothing: in it.",
+      "The rows and the constant add up to +1.500. Whether that is the model’s own logit difference is not " +
+        "known: a file with nothing: in it.",
     ],
   ])("at length: %s", (_, rows, given, words) => expect(said(rows, given)).toBe(words));
 });

@@ -8,7 +8,7 @@ declare module "*.ipynb" {
   export default notebook;
 }
 
-/** A Python file as its text. */
+/** A Python file, imported as text. */
 declare module "*.py" {
   const text: string;
   export default text;

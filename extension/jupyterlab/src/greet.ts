@@ -1,4 +1,4 @@
-/** Asks a kernel who its Residscope is, and says what stands in the way of working with it, if anything. */
+/** Attaches to a kernel, and finds out which Residscope it has, and what prevents working with it, if anything. */
 
 import type { Kernel } from "@jupyterlab/services";
 import { asWho, attaching, judge, type LinkState, WHO } from "@residscope/widgets";
@@ -7,11 +7,11 @@ import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 import { version } from "../package.json";
 import { execute } from "./subshell";
 
-/** `ready` when the kernel's comm target is there and understands us. */
+/** The state of the link: `ready` if the kernel has the comm target of a compatible version. */
 export async function greet(kernel: Kernel.IKernelConnection, subshell: string | null): Promise<LinkState> {
-  // Only ipykernel has subshells: what has one is Python, also while it is too busy to say so.
+  // Only ipykernel has subshells, so a kernel with one is Python, even if it is too busy to say so.
   if (!subshell && (await kernel.info).language_info.name !== "python") {
-    return { kind: "refused", words: "This kernel does not run Python, and TransformerLens lives there." };
+    return { kind: "refused", words: "This kernel does not run Python, which TransformerLens needs." };
   }
   const { who } = await execute(kernel, subshell, attaching(attachCode), {
     who: `__import__("IPython.display", fromlist=["_"]).JSON(${WHO})`,

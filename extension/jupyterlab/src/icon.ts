@@ -2,5 +2,5 @@ import { LabIcon } from "@jupyterlab/ui-components";
 
 import source from "../style/icon.svg";
 
-/** Rows that add (blue) and take away (orange): what the whole program is about. */
+/** The icon: bars of rows that add (blue) and take away (orange). */
 export const residscopeIcon = new LabIcon({ name: "residscope:icon", svgstr: source });

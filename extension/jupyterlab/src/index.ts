@@ -1,4 +1,4 @@
-/** Residscope's part of JupyterLab and Notebook 7: the plugins and their commands. */
+/** The Residscope extension for JupyterLab and Notebook 7: its plugins and their commands. */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { ICommandPalette, showErrorMessage } from "@jupyterlab/apputils";
@@ -10,9 +10,9 @@ import { residscopeIcon } from "./icon";
 import { savedPlugin } from "./saved";
 import { sidebarPlugin } from "./sidebar";
 
-/** The commands, by the names that other extensions and tests may rely on. */
+/** The ids of the commands, which other extensions and tests may rely on. */
 export const CommandIDs = {
-  /** Copy the example notebook into `cwd` (default: the file browser's folder) and open it. */
+  /** Copies the example notebook into `cwd` (default: the file browser's folder) and opens it. */
   openExample: "residscope:open-example",
 } as const;
 
@@ -40,7 +40,7 @@ const example: JupyterFrontEndPlugin<void> = {
           const reason = error instanceof Error ? error.message : String(error);
           await showErrorMessage(
             "The example notebook could not be opened",
-            `Nothing was overwritten. A folder that you can write to may help. (${reason})`,
+            `Nothing was overwritten. Try a folder that you can write to. (${reason})`,
           );
         }
       },

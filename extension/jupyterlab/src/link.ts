@@ -2,39 +2,55 @@
 
 import type { Kernel, KernelMessage } from "@jupyterlab/services";
 import { UUID } from "@lumino/coreutils";
-import { type Link, type LinkState, type Question, type ReadonlySignal, signal as state } from "@residscope/widgets";
+import {
+  Attachment,
+  type Link,
+  type LinkState,
+  Listeners,
+  listen,
+  type Question,
+  type ReadonlySignal,
+  signal as state,
+  whenIdleFor,
+} from "@residscope/widgets";
 
 import { greet } from "./greet";
-import { listen } from "./listen";
 import { Running } from "./running";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
-/** Longer than attaching to a kernel that is free takes. */
-const MOMENT_MS = 600;
 /** A kernel that has been asked, and has nothing to do, was restarted meanwhile: what was on the way is lost. */
 const PATIENCE_MS = 3_000;
 
-type Listener = (message: unknown, buffers: DataView[]) => void;
+type Message = [message: unknown, buffers: DataView[]];
 
 export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   readonly cells = state(0);
   /** While a cell runs nothing is asked ahead: not even a free thread's work is for nothing. */
   readonly occupied: ReadonlySignal<boolean>;
-  readonly #messages = new Set<Listener>();
-  readonly #lost = new Set<() => void>();
-  readonly #renewed = new Set<() => void>();
+  readonly #messages = new Listeners<Message>();
+  readonly #lost = new Listeners();
+  readonly #renewed = new Listeners();
+  readonly #attachment: Attachment;
   #kernel: Kernel.IKernelConnection | null = null;
   #heard = new AbortController();
   #attached: { subshell: string | null; comm: string } | null = null;
-  #attempt = new AbortController();
   #dropped = false;
   #run = "";
   readonly #running = new Running();
 
   constructor(signal: AbortSignal) {
     this.occupied = this.#running.any;
+    this.#attachment = new Attachment(
+      {
+        state: (now) => (this.state.value = now),
+        lost: () => this.#lost.tell(),
+        renewed: () => this.#renewed.tell(),
+      },
+      this.state.peek(),
+      signal,
+    );
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
     // A page that is left takes its comm and its subshell with it; one that the browser kept comes back.
     window.addEventListener("pagehide", () => this.#detach(true), { signal });
@@ -49,9 +65,9 @@ export class KernelLink implements Link {
     const had = this.#kernel !== null;
     this.#kernel = kernel;
     this.#run = "";
-    if (had) tell(this.#lost);
+    if (had) this.#lost.tell();
     if (!kernel) {
-      this.state.value = { kind: "none", words };
+      this.#attachment.set({ kind: "none", words });
       return;
     }
     const { signal } = (this.#heard = new AbortController());
@@ -61,9 +77,9 @@ export class KernelLink implements Link {
       () => !signal.aborted && this.#running.noneEarlier(),
       () => undefined,
     );
-    listen(kernel.iopubMessage, (_, message) => this.#onIopub(kernel, message), signal);
-    listen(kernel.statusChanged, (_, status) => this.#onStatus(kernel, status), signal);
-    listen(kernel.connectionStatusChanged, (_, status) => this.#onConnection(kernel, status), signal);
+    listen(kernel.iopubMessage, (message) => this.#onIopub(kernel, message), signal);
+    listen(kernel.statusChanged, (status) => this.#onStatus(kernel, status), signal);
+    listen(kernel.connectionStatusChanged, (status) => this.#onConnection(kernel, status), signal);
     void this.#attach(kernel);
   }
 
@@ -82,60 +98,49 @@ export class KernelLink implements Link {
       () => undefined,
     );
   }
-  onMessage(listener: Listener, signal: AbortSignal): void {
-    keep(this.#messages, listener, signal);
+  onMessage(listener: (...message: Message) => void, signal: AbortSignal): void {
+    this.#messages.add(listener, signal);
   }
   onLost(listener: () => void, signal: AbortSignal): void {
-    keep(this.#lost, listener, signal);
+    this.#lost.add(listener, signal);
   }
   onRenewed(listener: () => void, signal: AbortSignal): void {
-    keep(this.#renewed, listener, signal);
+    this.#renewed.add(listener, signal);
   }
 
   // --- attaching ----------------------------------------------------------------------------------------------------
   async #attach(kernel: Kernel.IKernelConnection): Promise<void> {
     this.#detach();
-    const { signal } = (this.#attempt = new AbortController());
-    this.state.value = { kind: "attaching", busy: false };
-    const comm = UUID.uuid4();
     let subshell: string | null = null;
-    let opened = false;
-    let outcome: LinkState;
-    // With a subshell there is nothing to wait for but the machine.
-    const slow = setTimeout(
-      () => (this.state.value = { kind: "attaching", busy: !subshell && kernel.status === "busy" }),
-      MOMENT_MS,
-    );
-    const lost = setInterval(() => kernel.status === "idle" && void this.#attach(kernel), PATIENCE_MS);
-    const stop = (): void => (clearTimeout(slow), clearInterval(lost));
-    signal.addEventListener("abort", stop, { once: true });
-    try {
-      subshell = await createSubshell(kernel);
-      outcome = await greet(kernel, subshell);
-      // To its end: a message to a comm that is not open yet makes the kernel complain on the user's stderr.
-      if (outcome.kind === "ready" && !signal.aborted) {
-        opened = true;
-        await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
-      }
-    } catch (error) {
-      outcome = {
-        kind: "refused",
-        words: `Residscope could not attach to this kernel: ${error instanceof Error ? error.message : String(error)}`,
-      };
-    }
-    stop();
-    if (signal.aborted || outcome.kind !== "ready") {
-      void leave(kernel, { subshell, comm: opened ? comm : null });
-      if (!signal.aborted) this.state.value = outcome;
-      return;
-    }
-    this.#attached = { subshell, comm };
-    tell(this.#renewed);
-    this.state.value = outcome;
+    await this.#attachment.attempt({
+      reach: async (waiting, signal) => {
+        whenIdleFor(
+          PATIENCE_MS,
+          () => kernel.status === "idle",
+          waiting,
+          () => void this.#attach(kernel),
+        );
+        let comm: string | null = null;
+        try {
+          subshell = await createSubshell(kernel);
+          const outcome = await greet(kernel, subshell);
+          if (outcome.kind !== "ready" || signal.aborted) return outcome;
+          // To its end: a message to a comm that is not open yet makes the kernel complain on the user's stderr.
+          comm = UUID.uuid4();
+          await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
+          if (!signal.aborted) this.#attached = { subshell, comm };
+          return outcome;
+        } finally {
+          if (comm === null || this.#attached?.comm !== comm) void leave(kernel, { subshell, comm });
+        }
+      },
+      // With a subshell there is nothing to wait for but the machine.
+      busy: () => !subshell && kernel.status === "busy",
+    });
   }
 
   #detach(atOnce = false): void {
-    this.#attempt.abort();
+    this.#attachment.end();
     const [kernel, attached] = [this.#kernel, this.#attached];
     this.#attached = null;
     if (kernel && attached) void leave(kernel, attached, atOnce);
@@ -143,10 +148,8 @@ export class KernelLink implements Link {
 
   /** What was attached is gone without our doing. */
   #lose(now: LinkState): void {
-    this.#attempt.abort();
     this.#attached = null;
-    tell(this.#lost);
-    this.state.value = now;
+    this.#attachment.lose(now);
   }
 
   // --- the kernel's signals -----------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ export class KernelLink implements Link {
     const buffers = (message.buffers ?? []).map((b) =>
       ArrayBuffer.isView(b) ? new DataView(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength) : new DataView(b),
     );
-    for (const listener of [...this.#messages]) listener(data, buffers);
+    this.#messages.tell(data, buffers);
   }
 
   #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {
@@ -189,7 +192,7 @@ export class KernelLink implements Link {
     if (status === "restarting" || status === "autorestarting") this.#lose({ kind: "attaching", busy: false });
     else if (status === "dead")
       this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
-    else if ((status === "idle" || status === "busy") && !this.#attached && this.#attempt.signal.aborted)
+    else if ((status === "idle" || status === "busy") && !this.#attached && this.#attachment.signal.aborted)
       void this.#attach(kernel);
   }
 
@@ -215,14 +218,4 @@ async function leave(
   } catch {
     // The kernel is gone, and both went with it.
   }
-}
-
-function tell(listeners: Set<() => void>): void {
-  for (const listener of [...listeners]) listener();
-}
-
-function keep<T>(all: Set<T>, one: T, signal: AbortSignal): void {
-  if (signal.aborted) return;
-  all.add(one);
-  signal.addEventListener("abort", () => all.delete(one), { once: true });
 }

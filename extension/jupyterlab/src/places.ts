@@ -1,4 +1,4 @@
-/** Where caches may be: open notebooks and consoles, and sessions that run without being open here. By their paths. */
+/** The places where caches may be: open notebooks and consoles, and sessions that run without being open. Keys are paths. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISessionContext } from "@jupyterlab/apputils";
@@ -7,19 +7,18 @@ import { PathExt } from "@jupyterlab/coreutils";
 import type { INotebookTracker } from "@jupyterlab/notebook";
 import type { Session } from "@jupyterlab/services";
 import type { Widget } from "@lumino/widgets";
-import { Caches, child, type Place, type Places, signal as state } from "@residscope/widgets";
+import { Caches, child, listen, type Place, type Places, signal as state } from "@residscope/widgets";
 
 import { KernelLink } from "./link";
-import { listen } from "./listen";
 
 const NO_KERNEL = "This notebook has no kernel. Start one, and its caches are listed here.";
-const NOT_RUNNING = "No kernel runs here any more. Open the notebook again, and run its cells.";
+const NOT_RUNNING = "The kernel has ended. Open the notebook again and run its cells.";
 
 interface Known {
   end: AbortController;
   link: KernelLink;
   caches: Caches;
-  /** A connection of our own, where no notebook is open. */
+  /** Our own connection, if the notebook is not open. */
   own: Session.ISessionConnection | null;
 }
 
@@ -27,28 +26,28 @@ export class JupyterPlaces implements Places {
   readonly focused = state<Place | null>(null);
   readonly running = state<Place[]>([]);
   readonly picked = state<string | null>(null);
-  /** Whether the focus is followed; else the first that had it stays. */
+  /** Whether to follow the focus; otherwise the first focused place stays. */
   readonly follow = state(true);
   readonly #known = new Map<string, Known>();
-  /** A notebook and its console stand at one path, and share a kernel. */
+  /** A notebook and its console have the same path, and share a kernel. */
   readonly #open = new Map<string, Set<ISessionContext>>();
 
   constructor(
     readonly app: JupyterFrontEnd,
     trackers: (INotebookTracker | IConsoleTracker | null)[],
-    readonly told: { moved: (from: string, to: string) => void; closed: (path: string) => void },
+    readonly listener: { moved: (from: string, to: string) => void; closed: (path: string) => void },
     readonly signal: AbortSignal,
   ) {
     for (const tracker of trackers) {
       if (!tracker) continue;
       tracker.forEach((widget: Widget & { sessionContext: ISessionContext }) => this.#enter(widget.sessionContext));
-      // Two trackers of different widgets, of which only the session counts here.
+      // The trackers have different widgets, but only their sessions are used here.
       const { widgetAdded, currentChanged } = tracker as INotebookTracker;
-      listen(widgetAdded, (_, widget) => this.#enter(widget.sessionContext), signal);
-      listen(currentChanged, (_, widget) => widget && this.#focus(widget.sessionContext), signal);
+      listen(widgetAdded, (widget) => this.#enter(widget.sessionContext), signal);
+      listen(currentChanged, (widget) => widget && this.#focus(widget.sessionContext), signal);
       if (tracker.currentWidget) this.#focus(tracker.currentWidget.sessionContext);
     }
-    // Of notebook and console the one that was looked at last; a text file or a view of ours changes nothing.
+    // The notebook or console that had the focus last; a text file or one of our views changes nothing.
     const shell = app.shell;
     if (shell.currentChanged) {
       listen(
@@ -70,7 +69,7 @@ export class JupyterPlaces implements Places {
     return this.#open.has(path);
   }
 
-  /** Detaches from the kernel at a path; asked for again, it is attached again. */
+  /** Detaches from the kernel at a path; `caches` attaches again. */
   forget(path: string): void {
     const known = this.#known.get(path);
     this.#known.delete(path);
@@ -78,7 +77,7 @@ export class JupyterPlaces implements Places {
     known?.own?.dispose();
   }
 
-  /** The caches of the kernel at a path; attached until it is forgotten. */
+  /** The caches of the kernel at a path; attaches to it until `forget`. */
   caches(path: string): Caches {
     const known = this.#known.get(path);
     if (known) return known.caches;
@@ -90,7 +89,7 @@ export class JupyterPlaces implements Places {
     return made.caches;
   }
 
-  /** Connects a path's link to the kernel that is there now. */
+  /** Connects a path's link to its present kernel. */
   #connect(path: string): void {
     const known = this.#known.get(path);
     if (!known) return;
@@ -105,7 +104,7 @@ export class JupyterPlaces implements Places {
     if (known.own && !known.own.isDisposed) return;
     const model = [...this.app.serviceManager.sessions.running()].find((session) => session.path === path);
     if (!model) return known.link.use(null, NOT_RUNNING);
-    // Without comms: a connection that handles them closes the widgets' comms that it does not know.
+    // Without comms, because a connection that handles comms closes those of widgets it does not know.
     const own = this.app.serviceManager.sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
     known.own = own;
     const { signal } = known.end;
@@ -117,7 +116,7 @@ export class JupyterPlaces implements Places {
   /** A notebook or console was opened. */
   #enter(context: ISessionContext): void {
     let path = context.path;
-    if (this.#open.get(path)?.has(context)) return; // a second view of a notebook
+    if (this.#open.get(path)?.has(context)) return; // a second widget for the same notebook
     this.#add(path, context);
     const { signal } = this;
     const connect = (): void => this.#connect(path);
@@ -126,7 +125,7 @@ export class JupyterPlaces implements Places {
     void context.ready.then(connect);
     listen(
       context.propertyChanged,
-      (_, what) => {
+      (what) => {
         if (what !== "path" || context.path === path) return;
         const from = path;
         path = context.path;
@@ -138,7 +137,7 @@ export class JupyterPlaces implements Places {
           this.forget(path);
           this.#known.set(path, known);
         }
-        this.told.moved(from, path);
+        this.listener.moved(from, path);
         if (this.picked.value === from) this.picked.value = path;
         if (this.focused.value?.path === from) this.focused.value = placeOf(context);
         this.#list();
@@ -149,8 +148,8 @@ export class JupyterPlaces implements Places {
       context.disposed,
       () => {
         this.#remove(path, context);
-        this.#connect(path); // its kernel may run on
-        this.told.closed(path);
+        this.#connect(path); // its kernel may continue to run
+        this.listener.closed(path);
       },
       signal,
     );

@@ -1,38 +1,38 @@
-/** Whether a cell runs in a kernel, as its messages tell. */
+/** Whether a cell runs in a kernel, derived from its messages. */
 
 import { signal as state } from "@residscope/widgets";
 
 export class Running {
   readonly any = state(true);
-  /** By the ids of their requests. */
+  /** The request ids of the running cells. */
   readonly #cells = new Set<string>();
-  /** Whether one may run that began before anybody listened. */
+  /** Whether a cell may run that started before we listened. */
   #earlier = true;
 
-  /** All at once: a kernel that nobody has listened to yet, or one that was restarted or is dead. */
+  /** Forgets all cells: for a new kernel (`earlier` is true), or one that was restarted or is dead. */
   reset({ earlier }: { earlier: boolean }): void {
     this.#cells.clear();
     this.#earlier = earlier;
-    this.#tell();
+    this.#update();
   }
 
   begins(id: string): void {
     this.#cells.add(id);
-    this.#tell();
+    this.#update();
   }
 
   ends(id: string): void {
-    if (!this.#cells.delete(id)) this.#earlier = false; // cells run one after the other
-    this.#tell();
+    if (!this.#cells.delete(id)) this.#earlier = false; // an unknown cell has ended; cells run one after the other
+    this.#update();
   }
 
-  /** What may have begun before is over. */
+  /** Reports that no earlier cell is running any more. */
   noneEarlier(): void {
     this.#earlier = false;
-    this.#tell();
+    this.#update();
   }
 
-  #tell(): void {
+  #update(): void {
     this.any.value = this.#earlier || this.#cells.size > 0;
   }
 }

@@ -1,9 +1,9 @@
 /**
- * A panel in a notebook's output: live while the kernel knows it, else its last picture. That is put into the notebook
- * whenever it is saved.
+ * A panel in a notebook's output: live while the kernel knows it, else its last picture. The picture is stored whenever
+ * the notebook is saved.
  *
- * The renderer is called for outputs that are not trusted, too. For them it draws a picture whose data was checked, or
- * a sentence: nothing of the output becomes a live widget, HTML, a link or code.
+ * The renderer is also called for untrusted outputs. For them it draws only a picture whose data was checked, or a
+ * sentence: no part of the output becomes a live widget, HTML, a link or code.
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
@@ -13,6 +13,7 @@ import {
   type Checked,
   checkSnapshot,
   child,
+  listen,
   mountSnapshot,
   SNAPSHOT_EVENT,
   type Snapshot,
@@ -21,11 +22,9 @@ import {
   wordsOf,
 } from "@residscope/widgets";
 
-import { listen } from "./listen";
-
 const MIME = "application/vnd.residscope.panel+json";
 const WIDGET_VIEW = "application/vnd.jupyter.widget-view+json";
-/** Before ipywidgets' own, which has −10. */
+/** Comes before ipywidgets' renderer, which has −10. */
 const RANK = -11;
 
 type RenderMime = NotebookPanel["content"]["rendermime"];
@@ -58,11 +57,11 @@ export const savedPlugin: JupyterFrontEndPlugin<void> = {
   },
 };
 
-/** What an output shows: its live panel, or in place of it the last picture or a sentence. */
+/** What an output shows: its live panel, or the last picture or a sentence in its place. */
 type Showing = { as: "live" } | Still;
 interface Still {
   as: "still";
-  /** The picture's; empty where it is a sentence. */
+  /** The content of the picture; empty for a sentence. */
   content: string;
   widget: Widget;
   end: AbortController;
@@ -73,7 +72,7 @@ class PanelOutput extends Panel implements Renderer {
   #output: Output | null = null;
   #id: string | null = null;
   #showing: Showing | null = null;
-  /** The picture that the notebook holds, without its date. */
+  /** The content of the picture that the notebook has. */
   #kept = "";
 
   constructor(
@@ -94,11 +93,11 @@ class PanelOutput extends Panel implements Renderer {
     this.#output = output;
     const showing = this.#showing;
     const { id, snapshot } = heldBy(output);
-    if (id === this.#id && output.trusted && showing?.as === "live") return; // its picture was put into the notebook
+    if (id === this.#id && output.trusted && showing?.as === "live") return; // only its picture has changed, which we stored
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
     if (id === this.#id && showing?.as === "still" && content !== "" && showing.content === content)
-      return void this.#enliven(); // just trusted
+      return void this.#enliven(); // the notebook has just become trusted
     this.#clear();
     this.#id = id;
     if (checked || !output.trusted) {
@@ -107,12 +106,12 @@ class PanelOutput extends Panel implements Renderer {
       return void this.#enliven();
     }
     this.#showing = { as: "live" };
-    // A cell that has just run finds its kernel there, and no time is lost. ipywidgets needs to have met it, too.
-    if (!this.context.isReady) await met(this.context);
+    // For a cell that has just run, the kernel is ready and nothing is awaited. Otherwise ipywidgets must be ready, too.
+    if (!this.context.isReady) await kernelReady(this.context);
     if (!this.isDisposed && this.#output === output && output.trusted) await this.#host(output);
   }
 
-  /** The cell has been run again into this very output, or the output is another one. */
+  /** Removes the contents, because the cell was run again into this output, or the output has changed. */
   #clear(): void {
     if (this.#showing?.as === "still") this.#showing.end.abort();
     this.#showing = null;
@@ -120,7 +119,7 @@ class PanelOutput extends Panel implements Renderer {
     for (const widget of [...this.widgets]) widget.dispose();
   }
 
-  /** Puts what is on screen into the notebook, where that is another picture than it holds. */
+  /** Stores the picture on screen in the notebook, if it has changed. */
   keep(): void {
     const output = this.#output;
     const root = this.#showing?.as === "live" ? this.node.querySelector(".residscope") : null;
@@ -136,7 +135,7 @@ class PanelOutput extends Panel implements Renderer {
     output.setData({ data: { ...output.data, "text/html": summaryOf(snapshot), [MIME]: kept } });
   }
 
-  /** What JupyterLab shows of a widget, or of a text where there are no widgets. Only for an output that is trusted. */
+  /** Adds JupyterLab's own renderer for the widget, or for text if there are no widgets. Only for trusted outputs. */
   async #host(output: Output, arriving = false): Promise<Renderer> {
     const type = this.rendermime.getFactory(WIDGET_VIEW) ? WIDGET_VIEW : "text/plain";
     const renderer = this.rendermime.createRenderer(type);
@@ -165,7 +164,7 @@ class PanelOutput extends Panel implements Renderer {
     return still;
   }
 
-  /** Puts the live panel in that place, if the output is trusted, the kernel still knows it, and once it is drawn. */
+  /** Replaces the picture by the live panel once that is drawn, if the output is trusted and the kernel knows the panel. */
   async #enliven(): Promise<void> {
     const [output, showing, id] = [this.#output, this.#showing, this.#id];
     if (!output?.trusted || showing?.as !== "still" || !id) return;
@@ -173,7 +172,7 @@ class PanelOutput extends Panel implements Renderer {
     if (!known || this.isDisposed || this.#showing !== showing || this.#output !== output || !output.trusted) return;
     this.#showing = { as: "live" };
     const live = this.#showing;
-    this.node.style.paddingTop = `${lineAbove(showing.widget.node)}px`; // the picture's line goes, and nothing moves
+    this.node.style.paddingTop = `${lineAbove(showing.widget.node)}px`; // in place of the picture's line, so that nothing moves
     const renderer = await this.#host(output, true);
     await drawn(renderer.node, this.#end.signal);
     showing.end.abort();
@@ -182,7 +181,7 @@ class PanelOutput extends Panel implements Renderer {
   }
 }
 
-/** What an output holds for us; `snapshot` is not yet known to be one. */
+/** The output's data for us; `snapshot` is not checked yet. */
 function heldBy(output: Output): { id: string | null; snapshot: unknown } {
   const held: unknown = output.data[MIME];
   const { model_id: id, snapshot } = (typeof held === "object" && held !== null ? held : {}) as {
@@ -192,26 +191,24 @@ function heldBy(output: Output): { id: string | null; snapshot: unknown } {
   return { id: typeof id === "string" ? id : null, snapshot: snapshot ?? null };
 }
 
-/** CSS pixels that a picture's line takes above its panel. */
+/** The height in CSS pixels of a picture's line above its panel. */
 function lineAbove(picture: HTMLElement): number {
   const panel = picture.querySelector(".residscope .rs-box");
   return panel ? panel.getBoundingClientRect().top - picture.getBoundingClientRect().top : 0;
 }
 
-/** Two pictures of the same are the same, whenever they were made. */
+/** A picture's content without its date, to compare pictures. */
 function contentOf(snapshot: Snapshot): string {
   return JSON.stringify({ ...snapshot, saved: "" });
 }
 
 function sentenceFor(checked: Checked | null, trusted: boolean): string {
-  const why = checked?.trouble
-    ? `The picture kept here is not drawn: ${checked.trouble}.`
-    : "No picture of it was kept here.";
-  return `A Residscope panel. ${why} It is made again when its cell runs.${trusted ? "" : " A live panel is not shown while this notebook is not trusted."}`;
+  const why = checked?.trouble ? `Its saved picture is not drawn: ${checked.trouble}.` : "No picture of it was saved.";
+  return `A Residscope panel. ${why} Run its cell to create it again.${trusted ? "" : " Live panels are not shown in a notebook that is not trusted."}`;
 }
 
-/** Once the notebook has its kernel, and everybody who waits for that has had a turn. */
-async function met(context: Context): Promise<void> {
+/** Settles when the notebook has its kernel, and all others who wait for it (ipywidgets) have run. */
+async function kernelReady(context: Context): Promise<void> {
   await context.ready;
   await new Promise((resolve) => setTimeout(resolve));
 }
@@ -219,17 +216,17 @@ async function met(context: Context): Promise<void> {
 /** Whether the notebook's kernel knows a widget of this name. */
 async function knows(context: Context, id: string): Promise<boolean> {
   try {
-    await met(context);
+    await kernelReady(context);
     const { content } = (await context.session?.kernel?.requestCommInfo({ target_name: "jupyter.widget" })) ?? {
       content: null,
     };
     return content?.status === "ok" && Object.hasOwn(content.comms, id);
   } catch {
-    return false; // the kernel went meanwhile
+    return false; // the kernel has ended meanwhile
   }
 }
 
-/** Once there is a panel with its figures in this element. */
+/** Settles when a panel is drawn in this element. */
 function drawn(node: HTMLElement, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const look = (): void => {

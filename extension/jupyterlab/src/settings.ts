@@ -1,9 +1,9 @@
-/** Does what the settings of schema/sidebar.json say, now and when they change. */
+/** Applies the settings of schema/sidebar.json, now and when they change. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISettingRegistry } from "@jupyterlab/settingregistry";
+import { listen } from "@residscope/widgets";
 
-import { listen } from "./listen";
 import type { JupyterPlaces } from "./places";
 import type { SidebarWidget } from "./widgets";
 
@@ -43,6 +43,6 @@ export async function follow(
     signal.addEventListener("abort", () => clearInterval(timer), { once: true });
     read();
   } catch (error) {
-    console.warn("Residscope’s settings could not be read; the defaults hold.", error);
+    console.warn("Residscope’s settings could not be read; the defaults are used.", error);
   }
 }

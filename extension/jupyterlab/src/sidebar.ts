@@ -1,4 +1,4 @@
-/** The sidebar's plugin: its place, its commands, and what is put back after a reload. */
+/** The sidebar's plugin: its place, its commands, and what is restored after a reload. */
 
 import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { ICommandPalette, WidgetTracker } from "@jupyterlab/apputils";
@@ -7,34 +7,35 @@ import { INotebookTracker } from "@jupyterlab/notebook";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { IStateDB } from "@jupyterlab/statedb";
 import { UUID } from "@lumino/coreutils";
-import { child, type Inspection, type Opened, untracked, watch } from "@residscope/widgets";
+import { asOpened, child, type Inspection, type Opened, untracked, watch } from "@residscope/widgets";
 
-import { asArgs, fromArgs, Memory } from "./memory";
+import { asArgs, memoryIn } from "./memory";
 import { JupyterPlaces } from "./places";
 import { DEFAULTS, follow } from "./settings";
 import { SidebarWidget, ViewWidget } from "./widgets";
 
 const ID = "@residscope/jupyterlab:sidebar";
 
-/** The commands, by the names that other extensions and tests may rely on. */
+/** The ids of the commands, which other extensions and tests may rely on. */
 export const CommandIDs = {
-  /** Show the sidebar, and in it the cache `name` (default: the only one there is). */
+  /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
   inspect: "residscope:inspect-cache",
-  /** Open a view in the main area: what the sidebar shows, or `{ path, name }`. */
+  /** Opens a view in the main area: the one that the sidebar shows, or `{ path, name }`. */
   open: "residscope:open-in-main-area",
   next: "residscope:next-head",
   previous: "residscope:previous-head",
   refresh: "residscope:list-caches",
 } as const;
 
-/** Longer than the palette takes to give the focus back. */
+/** The width from which the panel has its wide layout; as in the styles. */
 const WIDE_PX = 560;
+/** The palette returns the focus in less time than this. */
 const FOCUS_BACK_MS = 60;
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {
   id: ID,
   description:
-    "Lists the activation caches of running kernels and inspects them, beside the notebook or in the main area.",
+    "Lists the activation caches of running kernels and inspects them, next to the notebook or in the main area.",
   autoStart: true,
   requires: [INotebookTracker],
   optional: [IConsoleTracker, ICommandPalette, ILabShell, ILayoutRestorer, ISettingRegistry, IStateDB],
@@ -51,7 +52,7 @@ function activate(
   registry: ISettingRegistry | null,
   stateDB: IStateDB | null,
 ): void {
-  const memory = new Memory(stateDB);
+  const { memory, loaded } = memoryIn(stateDB);
   const life = new AbortController();
   const views = new WidgetTracker<ViewWidget>({ namespace: "residscope-views" });
   const places = new JupyterPlaces(
@@ -71,19 +72,22 @@ function activate(
     },
     life.signal,
   );
-  /** Lets go of a kernel that nobody looks at here any more: no notebook, no view, and not the sidebar. */
+  /** Detaches from a kernel that no open notebook, view or sidebar uses any more. */
   const tidy = (path: string): void => {
     if (places.isOpen(path) || sidebar.sidebar.path === path || views.find((view) => view.opened.path === path)) return;
     sidebar.sidebar.drop(path);
     places.forget(path);
   };
-  // Added before anything is awaited: JupyterLab restores its layout with what is there by then.
+  // Added before anything is awaited, because JupyterLab restores its layout with the widgets that exist by then.
   const sidebar = new SidebarWidget({
     places,
     caches: (path) => places.caches(path),
-    remembered: (path) => memory.get(path),
+    remembered: async (path) => {
+      await loaded;
+      return memory.get(path);
+    },
     remember: (opened) => memory.set(opened),
-    left: (path) => tidy(path),
+    onLeave: (path) => tidy(path),
     ...(labShell ? { enlarge: (opened: Opened) => void app.commands.execute(CommandIDs.open, asArgs(opened)) } : {}),
   });
   app.shell.add(sidebar, DEFAULTS.side, { rank: 600 });
@@ -96,7 +100,7 @@ function activate(
   const { commands } = app;
   commands.addCommand(CommandIDs.inspect, {
     label: "Residscope: Inspect Activation Cache",
-    caption: "Show the activation caches of the focused notebook’s kernel, and look into one",
+    caption: "Show the activation caches of the focused notebook’s kernel, and open one",
     describedBy: {
       args: {
         type: "object",
@@ -106,7 +110,7 @@ function activate(
     execute: ({ name }) => {
       app.shell.activateById(sidebar.id);
       sidebar.sidebar.inspect(typeof name === "string" ? name : null);
-      // Once more: the palette gives the focus back to the notebook after the command has run.
+      // Focus again later: the palette returns the focus to the notebook after the command has run.
       setTimeout(() => sidebar.sidebar.focus(), FOCUS_BACK_MS);
     },
   });
@@ -121,7 +125,7 @@ function activate(
     },
     isEnabled: (args) => labShell !== null && (typeof args.name === "string" || sidebar.sidebar.inspection !== null),
     execute: (args) => {
-      const opened = fromArgs(args);
+      const opened = asOpened(args);
       if (!opened) return void sidebar.sidebar.enlarge();
       const id = typeof args.id === "string" ? args.id : `residscope-view-${UUID.uuid4()}`;
       const view = new ViewWidget(places.caches(opened.path), opened, id);
@@ -166,7 +170,7 @@ function activate(
   if (registry) void follow(registry, ID, app, sidebar, places, life.signal);
 }
 
-/** Whether half of the main area is wide enough for the wide layout; else a view gets a tab over the notebook's. */
+/** Whether half of the main area is wide enough for the wide layout; otherwise a view opens as a tab. */
 function roomBeside(): boolean {
   return (document.getElementById("jp-main-dock-panel")?.clientWidth ?? 0) >= 2 * WIDE_PX;
 }

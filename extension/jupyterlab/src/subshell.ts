@@ -1,17 +1,17 @@
-/** Messages to a kernel, on a subshell where it has them: a thread that answers beside the user's cell. */
+/** Messages to a kernel, on a subshell if it has them: a thread that answers while the user's cell runs. */
 
 import { type Kernel, KernelMessage } from "@jupyterlab/services";
 
-/** Longer than a kernel that is free takes to introduce itself. */
+/** A free kernel sends its kernel info in less time than this. */
 const MOMENT_MS = 300;
 
 const parts = (kernel: Kernel.IKernelConnection) => ({ username: kernel.username, session: kernel.clientId });
 
 /**
- * A new subshell, or null where the kernel has none.
+ * Creates a subshell; null if the kernel does not support them.
  *
- * A kernel that is busy introduces itself only after its cell (a page that was reloaded meanwhile does not know it
- * then). Subshells are made on the control channel, which is always heard: so it is asked for one all the same.
+ * A busy kernel sends its kernel info only after its cell, so a page that was reloaded meanwhile does not know whether it
+ * supports subshells. But they are created on the control channel, which is always answered: so we request one anyway.
  */
 export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<string | null> {
   const known = kernel.info.then(() => kernel.supportsSubshells);
@@ -27,7 +27,7 @@ export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<
     ({ content }) => ("subshell_id" in content && typeof content.subshell_id === "string" ? content.subshell_id : null),
     () => null,
   );
-  // An older kernel does not even answer.
+  // Older kernels do not answer this request.
   return Promise.race([reply, known.then((does) => (does ? reply : null))]);
 }
 
@@ -38,10 +38,10 @@ export function deleteSubshell(kernel: Kernel.IKernelConnection, subshell: strin
     channel: "control",
     content: { subshell_id: subshell },
   });
-  kernel.sendControlMessage(message, true, true).done.catch(() => undefined); // the kernel is gone, and it with it
+  kernel.sendControlMessage(message, true, true).done.catch(() => undefined); // the kernel is gone, and so is its subshell
 }
 
-/** Runs code silently: no `In[n]`, no history, no output; gives what the expressions are, each as its MIME bundle. */
+/** Runs code silently (no `In[n]`, no history, no output), and returns the value of each expression as a MIME bundle. */
 export async function execute(
   kernel: Kernel.IKernelConnection,
   subshell: string | null,
@@ -77,8 +77,8 @@ export async function execute(
 type CommType = "comm_open" | "comm_msg" | "comm_close";
 
 /**
- * One message of a comm of our own (JupyterLab's need a connection that takes over all comms of the kernel); the
- * promise ends when the kernel has dealt with it.
+ * Sends one message of our own comm; settles when the kernel has handled it. JupyterLab's comms are not used, because
+ * they need a connection that handles all comms of the kernel.
  */
 export async function sendComm(
   kernel: Kernel.IKernelConnection,

@@ -1,4 +1,4 @@
-/** The two places of JupyterLab where Residscope stands: the sidebar, and views in the main area. */
+/** Residscope's two kinds of widgets in JupyterLab: the sidebar, and views in the main area. */
 
 import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
@@ -17,7 +17,7 @@ import {
 
 import { residscopeIcon } from "./icon";
 
-/** As narrow as the views stay whole. */
+/** The smallest width at which the views are complete. */
 const NARROWEST = "330px";
 
 export class SidebarWidget extends Widget {
@@ -29,7 +29,7 @@ export class SidebarWidget extends Widget {
     super();
     this.id = "residscope-sidebar";
     this.addClass("rs-host");
-    this.node.style.minWidth = NARROWEST; // on the element: the layout reads it before the styles are there
+    this.node.style.minWidth = NARROWEST; // on the element, because the layout reads it before the styles are loaded
     this.title.icon = residscopeIcon;
     this.title.caption = "Residscope";
     this.node.setAttribute("role", "region");
@@ -75,7 +75,7 @@ class View extends Widget {
 }
 
 export class ViewWidget extends MainAreaWidget<View> {
-  /** `id` is what the layout knows it by, over reloads. */
+  /** `id` identifies the widget in JupyterLab's layout across reloads. */
   constructor(
     caches: Caches,
     public opened: Opened,
@@ -90,13 +90,13 @@ export class ViewWidget extends MainAreaWidget<View> {
     this.toolbar.hide();
   }
 
-  /** Its notebook has this path now. */
+  /** Sets the present path of its notebook. */
   moved(path: string): void {
     this.opened = { ...this.opened, path };
     this.title.caption = `${shown(this.opened.name)} in ${shown(PathExt.basename(path))} · Residscope`;
   }
 
-  /** What is needed to open it again as it is. */
+  /** The view as it is now, to open it again. */
   get now(): Opened {
     return { ...this.opened, selection: this.content.inspection.selection.peek() };
   }

@@ -1,4 +1,4 @@
-// The page's end of its conversation with the extension.
+// The page's side of the messages to and from the extension.
 import { child } from "@residscope/widgets";
 import type { ToHost, ToPage } from "../src/messages";
 
@@ -19,7 +19,7 @@ export class Host {
     this.#api.postMessage(message);
   }
 
-  /** What a tab is opened with after a reload of the window. */
+  /** Keeps the state with which VS Code restores a tab after a reload of the window. */
   keep(state: unknown): void {
     this.#api.setState(state);
   }
@@ -36,14 +36,15 @@ export class Host {
     window.addEventListener(
       "message",
       ({ data, origin }: MessageEvent<ToPage | null | undefined>) => {
-        // The extension's messages are handed on by VS Code's own frame around this one. Any window may send others.
+        // Messages of the extension come through VS Code's own frame, which has our origin. Other windows can send
+        // messages, too.
         if (origin === window.origin && data?.say === say) listener(data as Extract<ToPage, { say: S }>);
       },
       { signal },
     );
   }
 
-  /** A page of VS Code's cannot download: the extension asks where to, and writes the file. */
+  /** Saves a file. A VS Code page cannot download, so the extension asks where to save, and writes the file. */
   async save(name: string, blob: Blob): Promise<boolean> {
     const number = ++this.#saves;
     const bytes = await blob.arrayBuffer();

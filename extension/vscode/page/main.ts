@@ -1,11 +1,10 @@
 // The page: the sidebar, or one view in an editor tab.
 import {
-  asSelection,
+  asOpened,
   Caches,
   child,
   type Inspection,
   mountView,
-  type Opened,
   type Place,
   Sidebar,
   saveWith,
@@ -35,10 +34,7 @@ function cachesOf(path: string): Caches {
   return made;
 }
 
-/** What was kept may come from another version. */
-const checked = ({ path, name, selection }: Opened): Opened => ({ path, name, selection: asSelection(selection) });
-
-function obey(
+function handleCommands(
   inspection: () => Inspection | null,
   more: Partial<Record<Command, (name: string | null) => void>>,
   signal = life.signal,
@@ -59,7 +55,7 @@ host.hear("places", (message) => {
 
 host.hear("sidebar", ({ remembered }) => {
   document.body.classList.add("rs-in-sidebar");
-  const before = new Map(remembered.map((opened) => [opened.path, checked(opened)]));
+  const before = new Map(remembered.map((opened) => [opened.path, opened]));
   const sidebar = new Sidebar(
     root,
     {
@@ -80,9 +76,9 @@ host.hear("sidebar", ({ remembered }) => {
     const opened = before.get(from);
     before.delete(from);
     if (opened) before.set(to, { ...opened, path: to });
-    for (const path of [from, to]) sidebar.drop(path); // whichever it looks at already
+    for (const path of [from, to]) sidebar.drop(path); // the sidebar may show either path already
   });
-  obey(() => sidebar.inspection, {
+  handleCommands(() => sidebar.inspection, {
     inspect: (name) => {
       sidebar.inspect(name);
       sidebar.focus();
@@ -93,22 +89,22 @@ host.hear("sidebar", ({ remembered }) => {
 });
 
 let view = child(life.signal);
-let told: string | null = null;
+let firstPath: string | null = null;
 host.hear("view", ({ opened: first }) => {
-  // VS Code may make the page again (in a window of its own), or the notebook may have been renamed: it goes on where it
-  // was.
-  const kept = host.kept as Partial<Opened> | undefined;
-  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === told);
-  const opened = isSame ? { ...first, selection: kept.selection ?? null } : first;
-  told = first.path;
+  // VS Code may create the page again (in a new window), or the notebook may have been renamed: the view keeps its
+  // selection.
+  const kept = asOpened(host.kept);
+  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === firstPath);
+  const opened = isSame ? { ...first, selection: kept.selection } : first;
+  firstPath = first.path;
   view.abort();
   const { signal } = (view = child(life.signal));
-  const inspection = mountView(root, cachesOf(opened.path), checked(opened), signal, pictures);
+  const inspection = mountView(root, cachesOf(opened.path), opened, signal, pictures);
   watch(signal, () => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));
   });
-  obey(() => inspection, {}, signal);
+  handleCommands(() => inspection, {}, signal);
 });
 
 for (const turned of ["focusin", "pointerdown"])

@@ -1,4 +1,4 @@
-// The last pictures of views, which the extension keeps over a reload of the window.
+// The last pictures of views, which the extension keeps across a reload of the window.
 import { child, type Pictures, type Snapshot } from "@residscope/widgets";
 import type { Host } from "./host";
 

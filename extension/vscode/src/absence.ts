@@ -1,13 +1,13 @@
-/** Why a notebook has no kernel that can be asked, in words. */
+/** Messages that say why a notebook has no kernel to read caches from. */
 
 import type { LinkState } from "@residscope/widgets";
 import { coded } from "@residscope/widgets/node";
 
-/** What has become of the kernel that there was, as far as it is known. */
+/** What happened to the notebook's last kernel, as far as it is known. */
 export type Past =
-  /** There was none in this window. */
+  /** There has been no kernel in this window. */
   | { what: "none" }
-  /** Before the window was loaded again, or the notebook was opened again, a cache of this name was looked at. */
+  /** The window was reloaded, or the notebook was closed and opened again; before that, a cache of this name was shown. */
   | { what: "window" | "notebook"; name: string }
   | { what: "restarted" | "another" };
 
@@ -25,12 +25,12 @@ export function absent(past: Past): LinkState {
     case "restarted":
       return {
         kind: "none",
-        words: `The kernel was restarted, and has run no cell since. Run the cells again, and their caches are listed here.`,
+        words: `The kernel was restarted and has not run a cell since. Run the cells again, and their caches are listed here.`,
       };
     case "another":
       return {
         kind: "none",
-        words: `This notebook’s kernel is another one now, or was ended, and has run no cell yet. Run the cells, and their caches are listed here.`,
+        words: `This notebook’s kernel was changed or stopped, and no cell has been run since. Run the cells, and their caches are listed here.`,
       };
   }
 }

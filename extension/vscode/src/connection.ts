@@ -1,7 +1,7 @@
 /** The way to one notebook's kernel: attaches without a trace, asks what pages ask, and says how things stand. */
 
 import type { Answer, LinkState, Question } from "@residscope/widgets";
-import { asWho, child, judge } from "@residscope/widgets/node";
+import { Attachment, asWho, child, judge, listen, refusal, type Told, whenIdleFor } from "@residscope/widgets/node";
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Uri } from "vscode";
 
@@ -9,13 +9,9 @@ import { version } from "../package.json";
 import { absent, type Past } from "./absence";
 import { asking, greeting, newToken } from "./expressions";
 import { ASKED, DENIED, DIED, isDead, isKernel, isRestarting, kernelOf, manageAccess, maySoonBeThere } from "./jupyter";
-import { listen } from "./listen";
-import { whenIdleFor } from "./patience";
 import { Pieces } from "./pieces";
 import { Refused, run } from "./run";
 
-/** Longer than a kernel that is free takes to answer. */
-const MOMENT_MS = 600;
 /** As long as this a kernel may be idle, and leave a request lying: then VS Code does not hand it over. */
 const PATIENCE_MS = 5000;
 /**
@@ -25,10 +21,7 @@ const BACK_MS = { restarted: 15_000, another: 2_000 };
 const CLOSED = "This notebook is not open. Open it, and run its cells: the last picture stays.";
 const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
 
-export interface Listener {
-  state(now: LinkState): void;
-  lost(): void;
-  renewed(): void;
+export interface Listener extends Told {
   occupied(now: boolean): void;
 }
 
@@ -40,13 +33,11 @@ interface Waiting {
 }
 
 export class Connection {
-  state: LinkState = { kind: "attaching", busy: false };
   occupied = false;
   #open = true;
   /** The kernel that is attached to, or on the way to be. */
   #kernel: Kernel | null = null;
-  /** An attempt, and what came of it; ends when the kernel is lost, or another attempt begins. */
-  #attached: AbortController;
+  readonly #attachment: Attachment;
   #waiting: Waiting[] = [];
   #asking: AbortSignal | null = null;
   /** Whether the last request came to nothing: once that may be an interrupt or a restart, twice it is not. */
@@ -66,53 +57,65 @@ export class Connection {
     /** The cells that run there already. */
     cells = 0,
   ) {
-    this.#attached = child(signal);
+    this.#attachment = new Attachment(
+      {
+        state: (now) => tell.state(now),
+        lost: () => {
+          tell.lost();
+          this.#occupy();
+        },
+        renewed: () => {
+          this.#waiting = []; // all of it is asked again
+          tell.renewed();
+        },
+      },
+      { kind: "attaching", busy: false },
+      signal,
+    );
     this.#cells = cells;
+  }
+
+  get state(): LinkState {
+    return this.#attachment.state;
   }
 
   /** Attaches to the kernel that is there now. */
   async attach(): Promise<void> {
     if (!this.#open) return;
-    this.#attached.abort();
-    const attempt = (this.#attached = child(this.signal));
-    const { signal } = attempt;
-    const waits = child(signal);
     this.#kernel = this.#going = null;
     this.#denied = false;
-    this.#set({ kind: "attaching", busy: false });
-    // Nothing but a cell, or a question of VS Code's own, makes it wait: both are the user's to answer.
-    const slow = setTimeout(() => this.#set({ kind: "attaching", busy: this.#cells > 0 }), MOMENT_MS);
-    waits.signal.addEventListener("abort", () => clearTimeout(slow), { once: true });
-    let outcome: LinkState;
-    try {
-      const found = await kernelOf(this.notebook);
-      if (signal.aborted) return;
-      if (isKernel(found) && isRestarting(found.status)) return this.#leave(found, "restarted");
-      if (isKernel(found) && isDead(found.status)) {
-        this.#await(found, signal);
-        outcome = DIED;
-      } else if (isKernel(found)) {
-        this.#hear(found, signal);
-        // It goes on: whoever allows it later need not try again.
-        whenIdleFor(
-          PATIENCE_MS,
-          () => this.#idle(found),
-          waits.signal,
-          () => this.#set(ASKED),
-        );
-        outcome = await greet(found, signal);
-      } else outcome = found ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : absent(this.past));
-    } catch (error) {
-      outcome = refusal(error);
+    await this.#attachment.attempt({
+      reach: async (waiting, signal) => {
+        const outcome = await this.#reach(waiting, signal).catch(refused);
+        if (!signal.aborted) this.#denied = outcome === DENIED;
+        return outcome;
+      },
+      // Nothing but a cell, or a question of VS Code's own, makes it wait: both are the user's to answer.
+      busy: () => this.#cells > 0,
+    });
+  }
+
+  async #reach(waiting: AbortSignal, signal: AbortSignal): Promise<LinkState | null> {
+    const found = await kernelOf(this.notebook);
+    if (signal.aborted) return null;
+    if (!isKernel(found)) return found ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : absent(this.past));
+    if (isRestarting(found.status)) {
+      this.#leave(found, "restarted");
+      return null;
     }
-    waits.abort();
-    if (signal.aborted) return;
-    this.#denied = outcome === DENIED;
-    if (outcome.kind === "ready") {
-      this.#waiting = []; // all of it is asked again
-      this.tell.renewed(); // first: whoever hears that it is ready asks at once
+    if (isDead(found.status)) {
+      this.#await(found, signal);
+      return DIED;
     }
-    this.#set(outcome);
+    this.#hear(found, signal);
+    // It goes on: whoever allows it later need not try again.
+    whenIdleFor(
+      PATIENCE_MS,
+      () => this.#idle(found),
+      waiting,
+      () => this.#attachment.set(ASKED),
+    );
+    return greet(found, signal);
   }
 
   /** Asks a question; it is answered, or the kernel is lost and the question is asked again when it is found. */
@@ -126,7 +129,7 @@ export class Connection {
     this.#cells = Math.max(0, this.#cells + (started ? 1 : -1));
     this.#occupy();
     // A kernel is to be had when its first cell has ended; until then it is that cell which is waited for.
-    if (started && maySoonBeThere(this.state)) this.#set({ kind: "attaching", busy: true });
+    if (started && maySoonBeThere(this.state)) this.#attachment.set({ kind: "attaching", busy: true });
     void this.#look(!started);
   }
 
@@ -145,7 +148,7 @@ export class Connection {
     try {
       await manageAccess();
     } catch (error) {
-      return this.#set(refusal(error));
+      return this.#attachment.set(refused(error));
     }
     await this.attach();
   }
@@ -153,7 +156,7 @@ export class Connection {
   // --- asking -------------------------------------------------------------------------------------------------------
   /** One request at a time holds all that wait: the user's next cell stands behind no more than that. */
   async #run(): Promise<void> {
-    const { signal } = this.#attached;
+    const { signal } = this.#attachment;
     if (this.#asking === signal) return;
     this.#asking = signal;
     while (!signal.aborted && this.#kernel && this.state.kind === "ready" && this.#waiting.length > 0) {
@@ -212,7 +215,7 @@ export class Connection {
     const again = this.#failed;
     this.#failed = true;
     if (trouble instanceof Refused) return this.#deny();
-    if (again) return this.#lose(refusal(trouble ?? new Error("VS Code ended the request without running it.")));
+    if (again) return this.#lose(refused(trouble ?? new Error("VS Code ended the request without running it.")));
     this.#lose({ kind: "attaching", busy: false });
     void this.attach();
   }
@@ -277,7 +280,7 @@ export class Connection {
     this.#cells = 0;
     this.past = { what };
     this.#lose({ kind: "attaching", busy: false });
-    const { signal } = (this.#attached = child(this.signal));
+    const signal = this.#attachment.renew();
     this.#going = signal;
     this.#await(kernel, signal);
     const given = setTimeout(() => void this.attach(), BACK_MS[what]);
@@ -297,19 +300,10 @@ export class Connection {
 
   /** What was attached is gone. */
   #lose(now: LinkState): void {
-    this.#attached.abort();
     this.#kernel = this.#going = null;
     this.#asking = null;
     this.#waiting = [];
-    this.tell.lost();
-    this.#occupy();
-    this.#set(now);
-  }
-
-  #set(now: LinkState): void {
-    if (JSON.stringify(now) === JSON.stringify(this.state)) return;
-    this.state = now;
-    this.tell.state(now);
+    this.#attachment.lose(now);
   }
 }
 
@@ -323,10 +317,6 @@ async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   return DENIED;
 }
 
-function refusal(error: unknown): LinkState {
-  if (error instanceof Refused) return DENIED;
-  return {
-    kind: "refused",
-    words: `Residscope could not ask this kernel: ${error instanceof Error ? error.message : String(error)}`,
-  };
+function refused(error: unknown): LinkState {
+  return error instanceof Refused ? DENIED : refusal("ask", error);
 }

@@ -1,4 +1,4 @@
-/** What a kernel is asked to run: expressions that are None, leave no name behind, and are ASCII. */
+/** The expressions that a kernel runs for us. Their value is None, they add no name to the namespace, and they are ASCII. */
 
 import { randomBytes } from "node:crypto";
 import type { Question } from "@residscope/widgets";
@@ -6,21 +6,21 @@ import { attaching, pythonText, WHO } from "@residscope/widgets/node";
 
 import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 
-/** What only we write and read; as in `residscope.hosts.execute`. */
+/** A MIME type of our own; as in `residscope.hosts.execute`. */
 export const MIME = "application/vnd.residscope+json";
 
-/** What an answer bears, so that it is known from what other code shows meanwhile; another one for each request. */
+/** A new token for each request; its answers carry it, so that the output of other code cannot be taken for them. */
 export const newToken = (): string => randomBytes(16).toString("hex");
 
-/** Attaches, and shows who is there. */
+/** Attaches, and displays which Residscope the kernel has. */
 export const greeting = (token: string): string => {
   const shown = `{"${MIME}": {"token": "${token}", "who": ${WHO}}}`;
   return `(${attaching(attachCode)}, __import__("IPython.display", fromlist=["_"]).display(${shown}, raw=True))[1]`;
 };
 
 /**
- * Asks. Nothing is imported for it: a kernel that was restarted meanwhile would import what lies in the notebook's
- * folder. There nothing is answered, and nothing is raised.
+ * Sends requests. It imports nothing, because a kernel that was restarted meanwhile might import a file from the
+ * notebook's folder. Such a kernel answers nothing and raises nothing.
  */
 export const asking = (token: string, questions: Question[]): string =>
   `getattr(__import__("sys").modules.get("residscope.hosts.execute"), "answer", lambda *_: None)(${pythonText(JSON.stringify(questions))}, "${token}")`;

@@ -1,7 +1,6 @@
-/** Residscope in VS Code: a view in the activity bar, views in editor tabs, and their commands. */
+/** Residscope in VS Code: the sidebar in the activity bar, views in editor tabs, and the commands. */
 
-import type { Opened } from "@residscope/widgets";
-import { shown } from "@residscope/widgets/node";
+import { listen, type Opened, shown } from "@residscope/widgets/node";
 import {
   commands,
   type ExtensionContext,
@@ -15,8 +14,7 @@ import {
 } from "vscode";
 
 import { Hub } from "./hub";
-import { listen } from "./listen";
-import { asOpened, Memory } from "./memory";
+import { asOpened, memoryIn } from "./memory";
 import type { Command, ToPage } from "./messages";
 import { nameOf } from "./notebooks";
 import { Page } from "./page";
@@ -30,14 +28,14 @@ export function activate(context: ExtensionContext): void {
   const assets = Uri.joinPath(context.extensionUri, "dist");
   const icon = Uri.joinPath(context.extensionUri, "media", "icon.png");
   const pictures = new Pictures(Uri.joinPath(context.storageUri ?? context.globalStorageUri, "pictures"));
-  const hub = new Hub(assets, new Memory(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
-  /** The page that was last looked at: where "next head" goes. */
+  const hub = new Hub(assets, memoryIn(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
+  /** The page that was used last; the command "next head" goes there. */
   let current: Page | null = null;
   let sidebar: Page | null = null;
-  /** Commands for a sidebar that is only just being opened. */
-  let wishes: ToPage[] = [];
+  /** Commands for a sidebar that is being opened. */
+  let pendingCommands: ToPage[] = [];
 
-  /** What is on screen, for the keys: inside a page VS Code knows of no notebook and no view. */
+  /** Our visible views; key bindings depend on them, because VS Code does not know which view a page shows. */
   const seen = new Set<WebviewView | WebviewPanel>();
   function see(view: WebviewView | WebviewPanel, page: Page, visible: boolean): void {
     page.show(visible);
@@ -57,7 +55,7 @@ export function activate(context: ExtensionContext): void {
     );
     hub.enter(page);
     sidebar = current = page;
-    for (const command of wishes.splice(0)) page.post(command);
+    for (const command of pendingCommands.splice(0)) page.post(command);
     see(view, page, view.visible);
     listen(
       view.onDidChangeVisibility,
@@ -89,15 +87,15 @@ export function activate(context: ExtensionContext): void {
   function fillTab(panel: WebviewPanel, of: Opened): void {
     const end = new AbortController();
     let opened = of;
-    const entitle = (): void => void (panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`);
-    entitle();
+    const updateTitle = (): void => void (panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`);
+    updateTitle();
     panel.iconPath = icon;
     listen(
       hub.renamed.event,
       ({ from, to }) => {
         if (opened.path !== from) return;
         opened = { ...opened, path: to };
-        entitle();
+        updateTitle();
         page.post({ say: "view", opened });
       },
       end.signal,
@@ -132,9 +130,9 @@ export function activate(context: ExtensionContext): void {
     );
   }
 
-  /** Opens the sidebar, and has it do something. */
-  async function inSidebar(message: ToPage): Promise<void> {
-    if (!sidebar) wishes = [message];
+  /** Opens the sidebar, and sends it a message. */
+  async function sendToSidebar(message: ToPage): Promise<void> {
+    if (!sidebar) pendingCommands = [message];
     const there = sidebar;
     await commands.executeCommand(`${VIEW}.focus`);
     there?.post(message);
@@ -157,12 +155,12 @@ export function activate(context: ExtensionContext): void {
     }),
     /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
     commands.registerCommand("residscope.inspect", (name?: unknown) =>
-      inSidebar(say("inspect", typeof name === "string" ? name : null)),
+      sendToSidebar(say("inspect", typeof name === "string" ? name : null)),
     ),
-    commands.registerCommand("residscope.open", () => inSidebar(say("enlarge"))),
+    commands.registerCommand("residscope.open", () => sendToSidebar(say("enlarge"))),
     commands.registerCommand("residscope.nextHead", () => current?.post(say("next"))),
     commands.registerCommand("residscope.previousHead", () => current?.post(say("previous"))),
-    commands.registerCommand("residscope.refresh", () => inSidebar(say("refresh"))),
+    commands.registerCommand("residscope.refresh", () => sendToSidebar(say("refresh"))),
   );
   listen(workspace.onDidGrantWorkspaceTrust, () => hub.retry(), life.signal);
   listen(extensions.onDidChange, () => hub.retry(), life.signal);

@@ -1,11 +1,10 @@
-/** Brings pages and kernels together: a connection for each notebook that somebody looks at, told to all who look. */
+/** Connects pages and kernels: one connection for each notebook that pages show, and its messages to all these pages. */
 
-import type { Opened } from "@residscope/widgets";
+import type { Memory, Opened } from "@residscope/widgets/node";
 import { EventEmitter, Uri } from "vscode";
 
 import { Connection } from "./connection";
 import { standsInVsCode } from "./jupyter";
-import type { Memory } from "./memory";
 import type { ToPage } from "./messages";
 import { Notebooks } from "./notebooks";
 import type { Page } from "./page";
@@ -13,15 +12,15 @@ import type { Pictures } from "./pictures";
 
 export class Hub {
   readonly notebooks: Notebooks;
-  /** A notebook that was looked at has another name. */
+  /** Fires when a notebook that has a view was renamed. */
   readonly renamed = new EventEmitter<{ from: string; to: string }>();
   readonly #pages = new Set<Page>();
   readonly #connections = new Map<string, Connection>();
-  /** Names that notebooks were given in this window: their kernels did not end with another one. */
+  /** The new paths of notebooks that were renamed in this window: their kernels did not end with an earlier window. */
   readonly #given = new Set<string>();
 
   constructor(
-    /** Where the page's scripts and styles lie. */
+    /** The folder of the page's scripts and styles. */
     readonly assets: Uri,
     readonly memory: Memory,
     readonly pictures: Pictures,
@@ -30,7 +29,7 @@ export class Hub {
   ) {
     this.notebooks = new Notebooks(
       {
-        places: () => this.#tell(this.places()),
+        places: () => this.#send(this.places()),
         cell: (path, started) => {
           this.#connections.get(path)?.cell(started);
           if (!started) for (const page of this.#pages) if (page.hears(path)) page.cell(path);
@@ -54,7 +53,7 @@ export class Hub {
     return { say: "places", focused: this.notebooks.focused, running: this.notebooks.running };
   }
 
-  /** The way to a notebook's kernel, made and attached when it is first asked for. */
+  /** The connection to a notebook's kernel; created and attached at the first call. */
   connection(path: string): Connection {
     const known = this.#connections.get(path);
     if (known) return known;
@@ -62,10 +61,10 @@ export class Hub {
     const made = new Connection(
       Uri.parse(path),
       {
-        state: (state) => this.#tell({ say: "state", path, state }, path),
-        lost: () => this.#tell({ say: "lost", path }, path),
-        renewed: () => this.#tell({ say: "renewed", path }, path),
-        occupied: (occupied) => this.#tell({ say: "occupied", path, occupied }, path),
+        state: (state) => this.#send({ say: "state", path, state }, path),
+        lost: () => this.#send({ say: "lost", path }, path),
+        renewed: () => this.#send({ say: "renewed", path }, path),
+        occupied: (occupied) => this.#send({ say: "occupied", path, occupied }, path),
       },
       this.signal,
       name === null || this.#given.has(path) ? { what: "none" } : { what: "window", name },
@@ -77,17 +76,17 @@ export class Hub {
     return made;
   }
 
-  /** What stood in the way everywhere may be gone: the workspace is trusted now, or an extension was installed. */
+  /** Tries again where VS Code itself was the obstacle: the workspace is trusted now, or an extension was installed. */
   retry(): void {
     for (const connection of this.#connections.values()) if (standsInVsCode(connection.state)) void connection.attach();
   }
 
-  /** The cache that was looked at there. */
+  /** The cache that was open in a notebook. */
   #name(path: string): string | null {
     return this.memory.all.find((opened) => opened.path === path)?.name ?? null;
   }
 
-  /** A file or a folder has another name: what was looked at in a notebook there is found under it. */
+  /** Follows a renamed file or folder: its notebooks keep their views and pictures. */
   #moved(from: string, to: string): void {
     for (const { path } of this.memory.all) {
       if (path !== from && !path.startsWith(`${from}/`)) continue;
@@ -96,11 +95,11 @@ export class Hub {
       this.memory.move(path, now);
       this.pictures.move(path, now);
       this.renamed.fire({ from: path, to: now });
-      this.#tell({ say: "moved", from: path, to: now });
+      this.#send({ say: "moved", from: path, to: now });
     }
   }
 
-  #tell(message: ToPage, path?: string): void {
+  #send(message: ToPage, path?: string): void {
     for (const page of this.#pages) if (path === undefined || page.hears(path)) page.post(message);
   }
 }

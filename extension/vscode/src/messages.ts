@@ -1,38 +1,38 @@
-/** What the extension and its pages say to each other. A path is a notebook's address (`uri.toString()`). */
+/** The messages between the extension and its pages. A path is a notebook's URI (`uri.toString()`). */
 
 import type { Answer, LinkState, Opened, Place, Question } from "@residscope/widgets";
 
 export type Command = "inspect" | "enlarge" | "next" | "previous" | "refresh";
 
 export type ToHost =
-  /** The page is there, and listens. */
+  /** The page is loaded and listens. */
   | { say: "hello" }
-  /** The user has turned to this page. */
+  /** The user is using this page. */
   | { say: "looked" }
-  /** Wants to know how things stand with the kernel of a notebook, from now on. */
+  /** Subscribes to the state of a notebook's kernel. */
   | { say: "attach"; path: string }
   | { say: "ask"; path: string; questions: Question[] }
   | { say: "retry" | "act"; path: string }
   | { say: "remember"; opened: Opened }
-  /** A view's last picture, as JSON, to be kept over a reload; and what was kept of one, please. */
+  /** `keep` stores a view's last picture, as JSON, across a reload; `recall` requests it. */
   | { say: "keep"; path: string; name: string; picture: string }
   | { say: "recall"; path: string; name: string }
   | { say: "enlarge"; opened: Opened }
   | { say: "save"; number: number; name: string; bytes: ArrayBuffer };
 
 export type ToPage =
-  /** The first: the sidebar with what was looked at before, or one view. */
+  /** The first message: the page is the sidebar (with the views that were open before), or one view. */
   | { say: "sidebar"; remembered: Opened[] }
   | { say: "view"; opened: Opened }
   | { say: "visible"; visible: boolean }
   | { say: "places"; focused: Place | null; running: Place[] }
   | { say: "state"; path: string; state: LinkState }
   | { say: "lost" | "renewed" | "cell"; path: string }
-  /** Whether a cell or one of our own requests runs there. */
+  /** Whether a cell or one of our own requests is running in the kernel. */
   | { say: "occupied"; path: string; occupied: boolean }
   | { say: "answer"; path: string; answer: Answer; buffers: ArrayBuffer[] }
   | { say: "saved"; number: number; saved: boolean }
   | { say: "recalled"; path: string; name: string; picture: string | null }
-  /** A notebook has another name. */
+  /** A notebook was renamed. */
   | { say: "moved"; from: string; to: string }
   | { say: "command"; command: Command; name: string | null };

@@ -1,6 +1,7 @@
-/** Which notebooks there are, which one is looked at, and when their cells start and end. */
+/** The open notebooks, the focused one, and events when their cells start and end. */
 
 import type { Place } from "@residscope/widgets";
+import { listen } from "@residscope/widgets/node";
 import {
   type NotebookCell,
   type NotebookCellExecutionSummary,
@@ -10,16 +11,14 @@ import {
   workspace,
 } from "vscode";
 
-import { listen } from "./listen";
-
 const TYPES = new Set(["jupyter-notebook", "interactive"]);
 
-export interface Told {
-  /** Another notebook is looked at, or another is open. */
+export interface NotebookListener {
+  /** The focused notebook or the open notebooks have changed. */
   places(): void;
   cell(path: string, started: boolean): void;
   opened(path: string, open: boolean): void;
-  /** A notebook has another name, or lies in a folder that has one. */
+  /** A file or folder was renamed. */
   moved(from: string, to: string): void;
 }
 
@@ -28,18 +27,18 @@ export class Notebooks {
   readonly #running = new Set<NotebookCell>();
 
   constructor(
-    readonly told: Told,
+    readonly listener: NotebookListener,
     readonly signal: AbortSignal,
   ) {
     for (const changed of [window.onDidChangeActiveNotebookEditor, window.onDidChangeVisibleNotebookEditors]) {
-      listen<unknown>(changed, () => this.#focus() && told.places(), signal);
+      listen<unknown>(changed, () => this.#focus() && listener.places(), signal);
     }
     listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
     listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
     listen(
       workspace.onDidRenameFiles,
       ({ files }) => {
-        for (const { oldUri, newUri } of files) told.moved(oldUri.toString(), newUri.toString());
+        for (const { oldUri, newUri } of files) listener.moved(oldUri.toString(), newUri.toString());
       },
       signal,
     );
@@ -65,17 +64,17 @@ export class Notebooks {
     return this.running.some((place) => place.path === path);
   }
 
-  /** How many cells run there. */
+  /** How many cells of a notebook are running. */
   cells(path: string): number {
     return [...this.#running].filter(({ notebook, index }) => index >= 0 && notebook.uri.toString() === path).length; // −1: deleted
   }
 
-  /** Whether another notebook is looked at now. */
+  /** Updates the focused notebook, and returns whether it has changed. */
   #focus(): boolean {
-    // Where none has the focus after a reload of the window, one that is seen is as good.
+    // After a reload of the window no notebook may have the focus: then take a visible one.
     const editor = window.activeNotebookEditor ?? (this.focused ? undefined : window.visibleNotebookEditors[0]);
     const notebook = editor?.notebook;
-    if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file or a view of ours changes nothing
+    if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file or one of our views changes nothing
     const follows = workspace.getConfiguration("residscope").get("followFocus", true);
     if (this.focused && !follows && this.isOpen(this.focused.path)) return false;
     this.focused = placeOf(notebook);
@@ -86,23 +85,23 @@ export class Notebooks {
     if (!TYPES.has(notebook.notebookType)) return;
     const { path } = placeOf(notebook);
     for (const cell of [...this.#running]) if (cell.notebook === notebook) this.#running.delete(cell);
-    this.told.opened(path, open);
+    this.listener.opened(path, open);
     if (!open && this.focused?.path === path) this.focused = this.running[0] ?? null;
-    this.told.places();
+    this.listener.places();
   }
 
   #cell(cell: NotebookCell, runs: boolean): void {
     if (this.#running.has(cell) === runs) {
-      if (!runs) this.told.cell(cell.notebook.uri.toString(), false); // one so short that its start was not told
+      if (!runs) this.listener.cell(cell.notebook.uri.toString(), false); // so short that its start was not reported
       return;
     }
     if (runs) this.#running.add(cell);
     else this.#running.delete(cell);
-    this.told.cell(cell.notebook.uri.toString(), runs);
+    this.listener.cell(cell.notebook.uri.toString(), runs);
   }
 }
 
-/** A cell that was cleared has no number, and one that has ended has a time, or says whether it was a success. */
+/** Whether a cell is running. A cleared cell has no number; a cell that has ended has a time or a success flag. */
 const runs = ({ executionOrder, success, timing }: NotebookCellExecutionSummary): boolean =>
   executionOrder !== undefined && success === undefined && !timing;
 

@@ -1,29 +1,29 @@
-/** A page with the views in it: its document, and its conversation with the kernels. */
+/** A web page with views: its HTML document, and its messages to and from the kernels. */
 
 import { randomBytes } from "node:crypto";
 import { homedir } from "node:os";
+import { listen } from "@residscope/widgets/node";
 import { Uri, type Webview, window, workspace } from "vscode";
 
 import type { Hub } from "./hub";
-import { listen } from "./listen";
 import type { ToHost, ToPage } from "./messages";
 
 export class Page {
-  /** The notebooks whose kernels it listens to. */
+  /** The notebooks whose kernels the page listens to. */
   readonly #paths = new Set<string>();
-  #there = false;
+  #isLoaded = false;
   #visible = true;
-  /** Commands that came before the page did. */
+  /** Commands that came before the page was loaded. */
   #early: ToPage[] = [];
-  /** The notebooks whose cells have ended while nobody looked: what they made is asked for when somebody does. */
+  /** Notebooks whose cells have ended while the page was hidden: their caches are listed when it is shown again. */
   readonly #missed = new Set<string>();
 
   constructor(
     readonly webview: Webview,
     readonly hub: Hub,
-    /** What it is told first. */
+    /** The first message to the page. */
     readonly first: () => ToPage,
-    /** Called when the user turns to it. */
+    /** Called when the user uses the page. */
     readonly looked: () => void,
     readonly signal: AbortSignal,
   ) {
@@ -36,11 +36,11 @@ export class Page {
 
   post(message: ToPage): void {
     if (this.signal.aborted) return;
-    if (this.#there) void this.webview.postMessage(message);
+    if (this.#isLoaded) void this.webview.postMessage(message);
     else if (message.say === "command") this.#early.push(message);
   }
 
-  /** Whether it is on screen. */
+  /** Sets whether the page is visible. */
   show(visible: boolean): void {
     this.#visible = visible;
     this.post({ say: "visible", visible });
@@ -49,7 +49,7 @@ export class Page {
     this.#missed.clear();
   }
 
-  /** A cell has ended. */
+  /** Reports that a cell has ended. */
   cell(path: string): void {
     if (this.#visible) this.post({ say: "cell", path });
     else this.#missed.add(path);
@@ -62,7 +62,7 @@ export class Page {
   async #receive(message: ToHost): Promise<void> {
     switch (message.say) {
       case "hello":
-        this.#there = true;
+        this.#isLoaded = true;
         this.#paths.clear();
         this.post(this.first());
         this.post({ say: "visible", visible: this.#visible });
@@ -74,7 +74,7 @@ export class Page {
       case "attach": {
         this.#paths.add(message.path);
         const { state, occupied } = this.hub.connection(message.path);
-        if (state.kind === "ready") this.post({ say: "renewed", path: message.path }); // what was asked before it came is asked again
+        if (state.kind === "ready") this.post({ say: "renewed", path: message.path }); // requests sent before the page was attached are sent again
         this.post({ say: "state", path: message.path, state });
         this.post({ say: "occupied", path: message.path, occupied });
         return;
@@ -106,7 +106,7 @@ export class Page {
   }
 }
 
-/** Asks where to, and writes the file; whether it did. */
+/** Asks the user where to save, writes the file, and returns whether it did. */
 async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
   try {
     const folder = workspace.workspaceFolders?.[0]?.uri ?? Uri.file(homedir());
@@ -122,7 +122,7 @@ async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
   }
 }
 
-/** The views' own styles do the rest; in the sidebar they stand on its colour. */
+/** The views have their own styles; in the sidebar they also take its background colour. */
 const STYLE = `
 body { padding: 0; }
 #residscope, #residscope > .rs-sidebar:only-child { min-height: 100vh; }
@@ -131,7 +131,7 @@ body { padding: 0; }
 function documentOf(webview: Webview, assets: Uri): string {
   const nonce = randomBytes(16).toString("hex");
   const address = (name: string): string => webview.asWebviewUri(Uri.joinPath(assets, name)).toString();
-  // Styles inline: the views place bars and marks by them. Nothing comes from elsewhere.
+  // Inline styles are allowed, because the views use them to place bars and marks. Nothing is loaded from elsewhere.
   const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src ${webview.cspSource} 'unsafe-inline'; img-src ${webview.cspSource} data: blob:; font-src ${webview.cspSource};`;
   return `<!DOCTYPE html>
 <html lang="en">

@@ -1,20 +1,20 @@
-/** Keeps the last pictures of views while the window is loaded again: a file each. What lies there may be anything. */
+/** Keeps the last pictures of views while the window reloads, in one file each. Stored files are not trusted. */
 
 import { createHash } from "node:crypto";
 import { FileType, Uri, workspace } from "vscode";
 
-/** So many are kept: the ones that were taken last. */
+/** The most pictures that are kept; the latest are. */
 const MOST = 20;
-/** Bytes of one; views give no larger ones away. */
+/** The most bytes of one picture; views make no larger ones. */
 const LONGEST = 3_000_000;
 
 export class Pictures {
-  /** Changes one after the other. */
+  /** The last operation: they run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(readonly folder: Uri) {}
 
-  /** The picture of this cache of this notebook, as its page wrote it; null where there is none. */
+  /** The picture of a notebook's cache, as the page wrote it; null if there is none. */
   get(path: string, name: string): Promise<string | null> {
     const file = this.#file(path, name);
     return this.#then(async () => {
@@ -27,13 +27,13 @@ export class Pictures {
     const bytes = new TextEncoder().encode(picture);
     if (bytes.length > LONGEST) return;
     void this.#then(async () => {
-      await workspace.fs.writeFile(this.#file(path, name), bytes); // makes the folder, too
+      await workspace.fs.writeFile(this.#file(path, name), bytes); // also creates the folder
       const files = (await this.#files()).sort((a, b) => b.changed - a.changed);
       for (const { uri } of files.slice(MOST)) await workspace.fs.delete(uri);
     });
   }
 
-  /** A notebook has another name. */
+  /** Follows a renamed notebook. */
   move(from: string, to: string): void {
     void this.#then(async () => {
       for (const { uri, file } of await this.#files()) {
@@ -59,7 +59,7 @@ export class Pictures {
     );
   }
 
-  /** A picture that cannot be kept or read is none: the view does without. */
+  /** Runs an operation after the others. A picture that cannot be written or read is ignored. */
   #then<T>(body: () => Promise<T>): Promise<T | null> {
     const done = this.#last.then(body).catch(() => null);
     this.#last = done;

@@ -1,18 +1,18 @@
-/** Puts the answers to one request together from its outputs, and keeps within bounds. */
+/** Assembles answers from the outputs of one request, within limits. */
 
 import type { Answer } from "@residscope/widgets";
 
 import type { Carried } from "./run";
 
-/** What is held at most; as in `residscope.hosts.execute`, which sends no longer answers. */
+/** Limits; the same as in `residscope.hosts.execute`, which sends no longer answers. */
 export const LIMITS = {
   /** Characters of one answer. */
   length: 128_000_000,
   /** Pieces of one answer. */
   pieces: 1000,
-  /** Characters of all answers that have begun to come. */
+  /** Characters of all incomplete answers. */
   held: 256_000_000,
-  /** Answers that have begun to come. The kernel gives one after the other. */
+  /** Incomplete answers. (The kernel sends one answer after the other.) */
   open: 64,
 };
 
@@ -33,7 +33,7 @@ interface Open {
 
 export class Pieces {
   readonly #open = new Map<string, Open>();
-  /** The questions that have no answer yet. */
+  /** The ids of the requests that have no answer yet. */
   readonly #asked: Set<string>;
   #held = 0;
 
@@ -44,12 +44,12 @@ export class Pieces {
     this.#asked = new Set(asked);
   }
 
-  /** Whether some of it came, and not all. */
+  /** Whether an answer has begun but is not complete. */
   began(id: string): boolean {
     return this.#open.has(id);
   }
 
-  /** The answer that this piece completes, if it does. Where the answer is out of bounds, that is a failure at once. */
+  /** Adds a piece, and returns the answer if it is complete. An answer that exceeds the limits becomes a failure at once. */
   take({ id, piece, pieces, text }: Carried): Answered | null {
     if (typeof id !== "string" || !this.#asked.has(id) || typeof text !== "string") return null;
     if (!isWhole(pieces) || !isWhole(piece) || piece >= pieces) return null;
@@ -95,12 +95,12 @@ function read(id: string, whole: string): Answered {
     if (isAnswer(answer) && answer.id === id && Array.isArray(buffers))
       return { answer, buffers: buffers.map(decoded) };
   } catch {
-    // No JSON, or no base64.
+    // Not JSON, or not base64.
   }
   return failed(id, "protocol", UNREADABLE);
 }
 
-/** Whether it has an answer's form; what is in a reply is between the kernel and the page. */
+/** Whether a value has the form of an answer; the page checks the contents of the reply. */
 function isAnswer(value: unknown): value is Answer {
   const { id, reply, failure } = (value ?? {}) as Record<string, unknown>;
   if (typeof id !== "string") return false;
@@ -111,6 +111,6 @@ function isAnswer(value: unknown): value is Answer {
 }
 
 function decoded(base64: unknown): ArrayBuffer {
-  if (typeof base64 !== "string") throw new TypeError("A buffer is text.");
+  if (typeof base64 !== "string") throw new TypeError("A buffer must be a string.");
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
 }

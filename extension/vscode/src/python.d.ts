@@ -1,4 +1,4 @@
-/** The text of a Python file. */
+/** A Python file, imported as text. */
 declare module "*.py" {
   const text: string;
   export default text;

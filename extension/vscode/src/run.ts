@@ -1,18 +1,18 @@
-/** Has a kernel run an expression, and gives what it shows in answer. Knows nothing of notebooks. */
+/** Lets a kernel run an expression, and yields what it displays. Knows nothing about notebooks. */
 
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { CancellationToken } from "vscode";
 
 import { MIME } from "./expressions";
 
-/** The name of the error that says that the user has taken our access away; documented by the Jupyter extension. */
+/** The name of the error after the user has revoked our access; documented by the Jupyter extension. */
 const REVOKED = "vscode.jupyter.apiAccessRevoked";
 const ERROR = "application/vnd.code.notebook.error";
 
-/** VS Code would not run it, for a reason that only the user can do something about. */
+/** VS Code refused to run it, for a reason that only the user can change. */
 export class Refused extends Error {}
 
-/** Never cancelled: once a request has started, that would interrupt the user's kernel. */
+/** Requests are never cancelled, because that would interrupt the user's kernel. */
 const NEVER: CancellationToken = {
   isCancellationRequested: false,
   onCancellationRequested: () => ({ dispose: () => undefined }),
@@ -21,8 +21,8 @@ const NEVER: CancellationToken = {
 export type Carried = Record<string, unknown>;
 
 /**
- * What our MIME type carries with this token, output by output. All else is ignored: a warning on stderr, and what
- * other code shows, which may be anything. An error is thrown at the end, since it may be that of other code, too.
+ * Yields the outputs that have our MIME type and this token. All others are ignored: warnings on stderr, and output of
+ * other code. An error is thrown only at the end, because it may come from other code.
  */
 export async function* run(kernel: Kernel, expression: string, token: string): AsyncGenerator<Carried> {
   let trouble: string | null = null;
@@ -36,7 +36,7 @@ export async function* run(kernel: Kernel, expression: string, token: string): A
       }
     }
   } catch (error) {
-    if (error instanceof Error && error.name === REVOKED) throw new Refused("Access to this kernel was taken away.");
+    if (error instanceof Error && error.name === REVOKED) throw new Refused("Access to this kernel was revoked.");
     throw error;
   }
   if (trouble !== null) throw new Error(trouble);
@@ -47,7 +47,7 @@ function errorIn(data: Uint8Array): string {
   return [name, message].filter((part) => typeof part === "string" && part).join(": ") || "an error without a name";
 }
 
-/** The object that some JSON holds; one without properties where it is none. */
+/** The object in some JSON; an empty object if it contains none. */
 function objectIn(data: Uint8Array): Carried {
   try {
     const value: unknown = JSON.parse(new TextDecoder().decode(data));

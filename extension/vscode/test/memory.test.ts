@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 import type { Memento } from "vscode";
-import { asOpened, Memory } from "../src/memory";
+import { asOpened, memoryIn } from "../src/memory";
 
 const path = "file:///w/a.ipynb";
-const memory = (stored: unknown): Memory =>
-  new Memory({ get: () => stored, update: async () => undefined, keys: () => [] } as unknown as Memento);
+const memory = (stored: unknown) =>
+  memoryIn({ get: () => stored, update: async () => undefined, keys: () => [] } as unknown as Memento);
 
 describe("what was stored", () => {
   it.each([undefined, null, 7, "text", {}, { length: 1 }])("is nothing where it is no list: %j", (stored) => {

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { FileRenameEvent, Memento, NotebookCell, NotebookDocument, NotebookEditor } from "vscode";
 import { Hub } from "../src/hub";
-import { Memory } from "../src/memory";
+import { memoryIn } from "../src/memory";
 import { Notebooks } from "../src/notebooks";
 import type { Pictures } from "../src/pictures";
 import { settings, told, Uri, window, workspace } from "./fake-vscode";
@@ -46,7 +46,13 @@ describe("the notebook that is looked at", () => {
 
   it("is known at once where one is open", () => {
     window.activeNotebookEditor = { notebook: notebook("a.ipynb") } as NotebookEditor;
-    const hub = new Hub(new Uri("file:///dist") as never, {} as Memory, {} as Pictures, () => undefined, end.signal);
+    const hub = new Hub(
+      new Uri("file:///dist") as never,
+      {} as Hub["memory"],
+      {} as Pictures,
+      () => undefined,
+      end.signal,
+    );
     expect(hub.places()).toMatchObject({ focused: { label: "a.ipynb" } });
   });
 
@@ -91,7 +97,7 @@ it("tells when cells start and end", () => {
 
 it("moves what was looked at in a notebook that has another name, or lies in a folder that has", () => {
   let stored: unknown = ["a", "d/b"].map((name) => ({ path: `file:///w/${name}.ipynb`, name, selection: null }));
-  const memory = new Memory({
+  const memory = memoryIn({
     get: () => stored,
     update: async (_: string, now: unknown) => void (stored = now),
     keys: () => [],

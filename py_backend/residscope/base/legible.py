@@ -9,11 +9,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from residscope.base.look import MARKS
+
 _MOST_MARKS = 4
 _LONGEST_CHARACTER = 16
 _LOOKED_AT = 32
 _ISOLATE, _END = "\u2068", "\u2069"
-_ENDS = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥"})
+_ENDS = str.maketrans({end: MARKS[end] for end in "\n\r\t"})
 _BLACK_FLAG = "\U0001f3f4"
 
 _IGNORED = (

@@ -1,1 +1,1 @@
-"""What one `ActivationCache` and its model hold: names, shapes, weights, norms, tokens, padding. Knows no target."""
+"""One `ActivationCache` and its model: names, shapes, weights, norms, tokens, padding. It does not know targets."""

@@ -18,10 +18,10 @@ _POINT = re.compile(r"(\d+)_(?:(pre)|(mid))")
 
 
 def parse(head: Any) -> tuple[int, int]:
-    """Layer and index of a head, from any way of writing it.
+    """Return the layer and the index of a head, written in any of the accepted forms.
 
     Raises:
-        ResidscopeError: If it is none.
+        ResidscopeError: If `head` is not a head.
     """
     head = head.tolist() if hasattr(head, "tolist") else head
     match = _HEAD.fullmatch(head.strip()) if isinstance(head, str) else None
@@ -36,10 +36,10 @@ def parse(head: Any) -> tuple[int, int]:
 
 
 def parse_point(name: Any) -> Component:
-    """A point of the stream, from its name.
+    """Return a point of the stream from its name.
 
     Raises:
-        ResidscopeError: If it is none.
+        ResidscopeError: If there is no such point.
     """
     if name == "final_post":
         return Component("final_post")
@@ -52,5 +52,5 @@ def parse_point(name: Any) -> Component:
 
 
 def name(layer: int, head: int) -> str:
-    """A head's name, `"L23H3"`."""
+    """Return a head's name, such as `"L23H3"`."""
     return Component("head", layer, head).label

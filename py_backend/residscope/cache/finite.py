@@ -1,4 +1,4 @@
-"""Figures that are no numbers are refused, with the place where the cache is not finite."""
+"""Refuses results with NaN or infinity, and names the place in the cache where they come from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_finite(view: CacheView, *figures: Tensor | None) -> None:
-    """Refuse figures that are not all finite; the sentence says where the cache is not."""
-    if not all(bool(figure.isfinite().all()) for figure in figures if figure is not None):
+def check_finite(view: CacheView, *results: Tensor | None) -> None:
+    """Raise if a result is not finite. The message says where the cache is not finite."""
+    if not all(bool(result.isfinite().all()) for result in results if result is not None):
         place = view.first_not_finite() or "its values overflow when they are summed"
         raise ResidscopeError(
-            "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of it would mean nothing."
+            "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of it would be meaningless."
         )

@@ -1,7 +1,7 @@
-"""What the layers of a model make of their weights: their kind, what they hold beside weights, and its settings.
+"""Everything except weights that decides what a model's layers compute: their classes, attributes and settings.
 
-An adapter that is switched off, a scale that is set or a `forward` that is exchanged change no weight, and what the
-model does. Read from the modules' own dictionaries: none of the user's code is run.
+Switching an adapter off, setting a scale or replacing a `forward` changes what the model computes without changing any
+weight. All is read from the modules' own dictionaries, so that none of the user's code runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from residscope.compute.samples import MOST, samples
 if TYPE_CHECKING:
     from torch import Tensor
 
-Figures = dict[tuple[str, str], object]
-"""What is held where, by the module's place and the name there, as something that can be compared."""
+LayerState = dict[tuple[str, str], object]
+"""Comparable values by (path of the module, name of the attribute)."""
 
 SCALARS = (int, float, bool, str, type(None))
 
-_FIGURES = (
+_ATTRIBUTES = (
     "eps", "variance_epsilon", "uses_weight_offset", "logit_scale", "layer_scalar", "attn_out_multiplier",
     "down_multiplier",
 )  # fmt: skip
@@ -32,52 +32,53 @@ _SETTINGS = (
     "attn_only", "positional_embedding_type",
 )  # fmt: skip
 _WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scaling")
-"""Of the Hugging Face model's own configuration, which it reads when it runs."""
+"""Settings of the Hugging Face model's own configuration, which it reads when it runs."""
 _TRANSFORM = "apply_output_logits_transform"
 _READ = (
     "o", "v", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post", "ln_final", "v_norm",
 )  # fmt: skip
-"""As TransformerLens names the layers whose map, or norm, answers depend on."""
+"""TransformerLens' names of the layers whose map or norm results depend on."""
 
-_BEFORE = frozenset(
+_UNREAD = frozenset(
     ("q", "k", "qkv", "in", "gate", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_in", "W_gate", "b_in",
      "b_gate", "W_pos")
 )  # fmt: skip
-"""Layers and weights that no answer reads: what they make lies in the cache, and answers go on from there.
+"""Layers and weights that no result depends on, because their outputs are in the cache.
 
-What is neither here nor in `_READ` counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` holds this.
+Any name that is neither here nor in `_READ` counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` checks
+this.
 """
 
 _WRAPPED = ("_original_component", "original_component")
 _DEEP, _LONG = 4, 64
-"""Containers are read so deep, where they hold so many at most; of others the number of what they hold counts."""
+"""Containers of at most `_LONG` items are compared down to the depth `_DEEP`, others only by their length."""
 
-RESTLESS: Any = object()
-"""Stands for what changes whenever the layer is asked, such as a count of its calls: it tells nothing."""
+VOLATILE: Any = object()
+"""Stands for a value that changes with every call of the layer, such as a counter of calls. It equals any value."""
 
-_restless: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+_volatile: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def is_read(place: str, name: str) -> bool:
-    """Whether answers may read a weight.
+    """Return whether results may depend on a weight.
 
     Args:
-        place: Its module's, such as `.blocks.0.attn.q`.
-        name: Its name there.
+        place: The path of its module, such as `.blocks.0.attn.q`.
+        name: Its name in the module.
     """
-    return name not in _BEFORE and _BEFORE.isdisjoint(place.split("."))
+    return name not in _UNREAD and _UNREAD.isdisjoint(place.split("."))
 
 
-def differ(one: Figures, other: Figures) -> bool:
-    """Whether something is not the same in both."""
+def differ(one: LayerState, other: LayerState) -> bool:
+    """Return whether two states differ in any value that is not volatile."""
     if one is other or one == other:
         return False
     pairs = [(one.get(key), other.get(key)) for key in one.keys() | other.keys()]
-    return any(then != now and then is not RESTLESS and now is not RESTLESS for then, now in pairs)
+    return any(then != now and then is not VOLATILE and now is not VOLATILE for then, now in pairs)
 
 
 class Layers:
-    """Those of a model's modules that answers depend on by more than their weights; held weakly."""
+    """The modules of a model whose attributes results depend on. It holds them by weak references."""
 
     def __init__(self, modules: list[tuple[str, Any]]) -> None:
         own = attributes()
@@ -92,13 +93,13 @@ class Layers:
         self._watched: list[tuple[Callable[[], Any], str, bool, tuple[str, ...]]] = []
         for _, module in modules:
             held = own(module)
-            names = tuple(name for name in _FIGURES if name in held or name in (held.get("_buffers") or {}))
+            names = tuple(name for name in _ATTRIBUTES if name in held or name in (held.get("_buffers") or {}))
             whole = id(module) in read
             if whole or names or any(weight is not None for weight in list((held.get("_parameters") or {}).values())):
                 self._watched.append((weakref.ref(module), places[id(module)], whole, names))
 
-    def figures(self, model: Any) -> tuple[Figures, tuple[bool, ...]]:
-        """What they hold now, beside their weights, and the model's settings; and which of them are in training."""
+    def state(self, model: Any) -> tuple[LayerState, tuple[bool, ...]]:
+        """Return the present state of the modules and the model's settings, and which modules are in training mode."""
         own, plain = attributes(), _plain()
         found, training = _Held(own), list[bool]()
         for there, place, whole, names in self._watched:
@@ -118,7 +119,8 @@ class Layers:
                     found.put((place, name), held.get(name, buffers.get(name)))
         inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
         wrapped = getattr(inner, "config", None)
-        # What the model does to its logits (logits.py). A bridge does not list the Hugging Face model as a module.
+        # What the model does to its logits (`unembedding.Output`). A bridge does not list the Hugging Face model as a
+        # module.
         for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
             found.put((place, name), getattr(owner, "__dict__", {}).get(name))
         for place, owner, names in (
@@ -133,51 +135,51 @@ class Layers:
 
 
 @contextmanager
-def asking(copied: Any, layer: Any) -> Generator[None, None, None]:
-    """While a copy of a layer is asked by Residscope: what it then changes itself is no change of what the layer does.
+def probing(copied: Any, layer: Any) -> Generator[None, None, None]:
+    """Wrap calls of a copied layer. Attributes that change during these calls count as volatile in the original, too.
 
     Args:
-        copied: The copy.
-        layer: The layer.
+        copied: The copy of the layer, which is called.
+        layer: The original layer.
     """
     inner: list[tuple[Any, Any]] = list(zip(copied.modules(), layer.modules(), strict=True))
     before = [_held(module) for module, _ in inner]
     try:
         yield
     finally:
-        for (module, of), then in zip(inner, before, strict=True):
+        for (module, original), then in zip(inner, before, strict=True):
             now = _held(module)
-            moved = {
+            changed = {
                 name for place, name in then.keys() | now.keys() if then.get((place, name)) != now.get((place, name))
             }
-            if moved:
-                _restless.setdefault(of, set()).update(moved)
+            if changed:
+                _volatile.setdefault(original, set()).update(changed)
 
 
-def _held(module: Any) -> Figures:
+def _held(module: Any) -> LayerState:
     found = _Held(attributes())
     _put_all(found, "", module)
     return found.all()
 
 
 def _put_all(found: _Held, place: str, module: Any) -> None:
-    held, restless = found.own(module), _restless.get(module, ())
+    held, volatile = found.own(module), _volatile.get(module, ())
     buffers: dict[str, Any] = held.get("_buffers") or {}
     for name in [*(held.keys() - _usual()), *buffers]:
-        if name in restless:
-            found.known[place, name] = RESTLESS
+        if name in volatile:
+            found.known[place, name] = VOLATILE
         else:
             found.put((place, name), held.get(name, buffers.get(name)))
 
 
 class _Held:
-    """What is held where; tensors among it are read together, at the end."""
+    """Collects comparable values. Tensors are sampled together at the end, which is faster."""
 
     def __init__(self, own: Callable[[Any], dict[str, Any]]) -> None:
         from torch import Tensor, device, dtype
 
         self.own = own
-        self.known: Figures = {}
+        self.known: LayerState = {}
         self._kinds = Tensor, (dtype, device)
         self._tensors: list[Tensor] = []
         self._of: list[tuple[str, str]] = []
@@ -186,7 +188,7 @@ class _Held:
         kind = type(value)
         self.known[key] = (kind, value) if kind in SCALARS else self._frozen(key, value, _DEEP)
 
-    def all(self) -> Figures:
+    def all(self) -> LayerState:
         for key, tensor, sample in zip(self._of, self._tensors, samples(self._tensors), strict=True):
             self.known[key] = self.known[key], _state(tensor, sample)
         return self.known
@@ -212,12 +214,12 @@ class _Held:
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
             return number_of(value)
-        except UnknownError:  # it knows no weak references; while it is held, its address is its own
+        except UnknownError:  # without weak references; its address is unique while the module holds it
             return id(value)
 
 
 def _entries(kind: Any, value: Any) -> list[Any] | None:
-    """What a container holds, by its own dictionary or list; None where it is none."""
+    """The items of a built-in container, read without any overridden method. None for all other values."""
     if issubclass(kind, dict):
         return list(dict.items(cast("dict[Any, Any]", value)))
     for known in (tuple, list, set, frozenset):
@@ -227,7 +229,7 @@ def _entries(kind: Any, value: Any) -> list[Any] | None:
 
 
 def _state(tensor: Tensor, sample: bytes | None) -> object:
-    """What tells a tensor from others and from itself after a change; a small one by all of its figures."""
+    """A value that differs if the tensor is replaced or changed. For a small tensor it contains all values."""
     import torch
 
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
@@ -238,7 +240,7 @@ def _state(tensor: Tensor, sample: bytes | None) -> object:
 
 
 def _wrapped(module: Any, inner: dict[int, list[tuple[str, Any]]]) -> Any:
-    """The layer that a bridge's component stands for, or the module itself."""
+    """The layer that a bridge's component wraps. Any other module is returned itself."""
     for _ in range(8):
         within = next((child for name, child in inner[id(module)] if name in _WRAPPED and id(child) in inner), None)
         if within is None:
@@ -248,7 +250,7 @@ def _wrapped(module: Any, inner: dict[int, list[tuple[str, Any]]]) -> Any:
 
 
 def _gather(module: Any, inner: dict[int, list[tuple[str, Any]]], found: set[int]) -> None:
-    """A module and all in it."""
+    """Add the ids of a module and of all modules inside it to `found`."""
     if id(module) in found or id(module) not in inner:
         return
     found.add(id(module))
@@ -257,7 +259,7 @@ def _gather(module: Any, inner: dict[int, list[tuple[str, Any]]], found: set[int
 
 
 def attributes() -> Callable[[Any], dict[str, Any]]:
-    """What reads a module's own dictionary."""
+    """Return a function that reads a module's `__dict__` without running overridden code."""
     from torch.nn import Module
 
     return Module.__dict__["__dict__"].__get__
@@ -267,7 +269,7 @@ _names: list[frozenset[str]] = []
 
 
 def _usual() -> frozenset[str]:
-    """What every module has, and TransformerLens and accelerate add to it."""
+    """Names that every module has, and those that TransformerLens and accelerate add."""
     if not _names:
         from torch.nn import Module
 
@@ -279,7 +281,7 @@ def _usual() -> frozenset[str]:
 
 
 def _plain() -> frozenset[type]:
-    """Classes of which `_FIGURES` and the weights tell everything."""
+    """Classes whose output depends only on `_ATTRIBUTES` and their weights."""
     from torch import nn
 
     norms = (nn.LayerNorm, *(norm for norm in (getattr(nn, "RMSNorm", None),) if norm is not None))

@@ -1,6 +1,6 @@
-"""What a cache holds: which of it are tensors, what names say of axes, how many prompts and positions there are.
+"""The layout of a cache: which entries are tensors, what their axes are, and how many prompts and positions there are.
 
-There may be thousands of names, and requests are many: `Layout` is what is kept of a cache that stays as it is.
+A cache may have thousands of names, and many requests read it, so the `Layout` of an unchanged cache is kept.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Layout(NamedTuple):
     """The names and shapes of a cache. It keeps no activation alive.
 
     Attributes:
-        names: All keys, in their order.
-        left_out: The keys of what is not read.
-        others: The same by their names, each with the kind of thing that it is.
-        arrays: The names of arrays that are read as tensors.
-        has_saes: Whether SAEs are attached.
+        names: All keys of the cache, in order.
+        left_out: Keys of entries that are not tensors.
+        others: Names of these entries, each with its type in words.
+        arrays: Names of NumPy arrays, which are read as tensors.
+        has_saes: Whether SAEs are attached to the model.
         has_batch_dim: Whether activations have an axis of prompts.
-        extent: How many prompts and positions there are.
+        extent: Number of prompts and of positions.
     """
 
     names: tuple[Any, ...]
@@ -39,51 +39,50 @@ class Layout(NamedTuple):
     has_batch_dim: bool
     extent: tuple[int, int]
 
-    def again(self, held: dict[Any, Any]) -> dict[str, Tensor]:
-        """The tensors of a dictionary that has this layout."""
+    def tensors(self, held: dict[Any, Any]) -> dict[str, Tensor]:
+        """Return the tensors of a dictionary that has this layout."""
         found = {name: value for name, value in held.items() if name not in self.left_out} if self.left_out else held
         found = {**found, **{name: tensor_of(found[name]) for name in self.arrays}}
-        return found | _behind_saes(found) if self.has_saes else found
+        return found | _sae_outputs(found) if self.has_saes else found
 
 
 def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a dictionary by their names, those behind SAEs too; and what else it holds, by the kinds of it.
+    """Split a dictionary into its tensors by name, with the outputs of SAEs, and the types of its other entries.
 
     Raises:
-        ResidscopeError: If it holds none, or one that cannot be read.
+        ResidscopeError: If it holds no tensors, or one that cannot be read.
     """
     found, others = _tensors(held)
     for name in others:
         if name in held and _kind(name) is not None and (kind := _unreadable(held[name])) is not None:
             raise ResidscopeError(
                 "unreadable",
-                f"`{name}` is a {kind}: Residscope reads plain tensors. Put one in its place, or run the model again.",
+                f"`{name}` is a {kind}, and Residscope reads plain tensors. Replace it by one, or run the model again.",
             )
     if not found:
         name, kind = next(iter(others.items()), ("", "nothing"))
         raise ResidscopeError(
             "no-cache",
-            f"This dictionary holds no activations by name: `{name}` is a {kind}. Residscope needs an "
+            f"This dictionary holds no activations: `{name}` is a {kind}. Residscope needs an "
             "ActivationCache, or a dictionary of tensors under TransformerLens' names.",
         )
-    return found | _behind_saes(found), others
+    return found | _sae_outputs(found), others
 
 
 def layout_of(
     held: dict[Any, Any], activations: dict[str, Tensor], others: dict[str, str], has_batch_dim: bool | None, cfg: Any
 ) -> Layout:
-    """The layout of what was `split`.
+    """Return the layout of a cache.
 
     Args:
-        held: All that the cache holds.
-        activations: Its tensors.
-        others: What else it holds.
-        has_batch_dim: What the cache says of itself; None where it says nothing.
+        held: All entries of the cache.
+        activations: Its tensors (from `split`).
+        others: The types of its other entries (from `split`).
+        has_batch_dim: The cache's own attribute. None if it has none.
         cfg: The model's configuration.
 
     Raises:
-        ResidscopeError: If nothing tells how many prompts and positions there are, there are none, or activations
-            contradict each other.
+        ResidscopeError: If the number of prompts and positions is unknown or 0, or activations contradict each other.
     """
     is_batch = _has_batch_dim(activations, cfg) if has_batch_dim is None else bool(has_batch_dim)
     extent = _extent(activations, is_batch)
@@ -95,13 +94,13 @@ def layout_of(
 
 
 def holds_every_prompt(name: str) -> bool:
-    """Whether an activation of this name is known to have a row for each prompt."""
+    """Whether an activation with this name always has a row for each prompt."""
     kind = _kind(name)
     return kind is not None and kind.order != _OTHER
 
 
 def _extent(activations: Mapping[str, Tensor], has_batch_dim: bool) -> tuple[int, int]:
-    """The number of prompts and of positions, read off whatever is there."""
+    """The number of prompts and of positions, read off the most reliable activation in the cache."""
     known = {name: kind for name, kind in ((name, _kind(name)) for name in activations) if kind is not None}
     for name, kind in sorted(known.items(), key=lambda known: known[1].order):
         tensor = activations[name]
@@ -111,21 +110,21 @@ def _extent(activations: Mapping[str, Tensor], has_batch_dim: bool) -> tuple[int
     names = ", ".join(f"`{name}`" for name in list(activations)[:3])
     raise ResidscopeError(
         "no-positions",
-        f"This cache holds only {names}{', …' if len(activations) > 3 else ''}: nothing in it tells how many "
+        f"This cache holds only {names}{', …' if len(activations) > 3 else ''}, which does not show how many "
         "prompts and positions were run. Cache at least one activation of a layer, such as "
         '`names_filter=lambda name: name.endswith("hook_resid_post")`.',
     )
 
 
 def _check_shapes(activations: Mapping[str, Tensor], has_batch_dim: bool, batch: int, n_pos: int) -> None:
-    """Refuse a cache of no prompts or positions, and one that was put together from runs of different lengths.
+    """Refuse a cache without prompts or positions, and one that mixes runs of different lengths or models.
 
-    Only activations whose axes are always the same are looked at.
+    Only activations whose axes are the same in every model are checked.
     """
     if not batch or not n_pos:
         raise ResidscopeError(
             "empty-cache",
-            f"This cache holds {batch} prompts of {n_pos} positions: nothing to read.",
+            f"This cache holds {batch} prompts of {n_pos} positions: there is nothing to read.",
         )
     widths: dict[int, str] = {}
     for name, tensor in activations.items():
@@ -135,13 +134,13 @@ def _check_shapes(activations: Mapping[str, Tensor], has_batch_dim: bool, batch:
         shape = tuple(tensor.shape) if has_batch_dim else (1, *tensor.shape)
         if len(shape) != kind.axes:
             raise ResidscopeError(
-                "shape", f"`{name}` has the shape {list(tensor.shape)} in this cache: an axis too few, or too many."
+                "shape", f"`{name}` has the shape {list(tensor.shape)} in this cache: too few or too many axes."
             )
         if shape[kind.position] != n_pos:
             raise ResidscopeError(
                 "shape",
-                f"`{name}` has {shape[kind.position]} positions, and other activations in this cache have "
-                f"{n_pos}: they are of different runs.",
+                f"`{name}` has {shape[kind.position]} positions, but other activations in this cache have "
+                f"{n_pos}: they are from different runs.",
             )
         if stream:
             widths.setdefault(shape[-1], name)
@@ -149,12 +148,13 @@ def _check_shapes(activations: Mapping[str, Tensor], has_batch_dim: bool, batch:
             wide, other = list(widths)[:2]
             raise ResidscopeError(
                 "shape",
-                f"`{widths[wide]}` is {wide} wide, and `{widths[other]}` {other}: they are of different models.",
+                f"`{widths[wide]}` has width {wide}, but `{widths[other]}` has width {other}: they are from different "
+                "models.",
             )
 
 
 def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a dictionary by their names (arrays as tensors), and what else it holds, by the kinds of it."""
+    """The tensors of a dictionary by name (arrays as tensors), and the types of its other entries."""
     found: dict[str, Tensor] = {}
     others: dict[str, str] = {}
     for name, value in held.items():
@@ -167,15 +167,15 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _unreadable(value: Any) -> str | None:
-    """What kind of tensor it is, where it cannot be an activation that is summed; else None."""
+    """The kind of a tensor that cannot be summed as an activation, in words. None for all other values."""
     complex_ = getattr(value, "is_complex", None)
     return unreadable(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
 
 
 def _tensor(value: Any) -> Tensor | None:
-    """What a cache holds under a name, as a tensor; None where it is something else (a prompt, a loss, a note).
+    """An entry of a cache as a tensor. None if it is something else, such as a prompt or a loss.
 
-    Arrays are read where they are: nothing is copied.
+    A NumPy array becomes a tensor that shares its memory: nothing is copied.
     """
     import torch
 
@@ -183,18 +183,18 @@ def _tensor(value: Any) -> Tensor | None:
         return None if _unreadable(value) else value
     if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "fiu":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of arrays that nobody may write to: nobody does
+            warnings.simplefilter("ignore")  # about read-only arrays: we never write to them
             with suppress(TypeError):
                 return tensor_of(value)
     return None
 
 
 class _Kind(NamedTuple):
-    """How activations with names of one ending are shaped.
+    """The shape of activations whose names have the same ending.
 
     Attributes:
-        order: The lower, the sooner it is believed where activations differ.
-        axes: How many axes they have, with the prompts' axis; None where that is not always the same.
+        order: How reliable the shape is. If activations contradict each other, the lowest order wins.
+        axes: The number of axes, including the axis of prompts. None if it differs between models.
         position: The axis of positions.
     """
 
@@ -205,16 +205,16 @@ class _Kind(NamedTuple):
 
 @lru_cache(16_384)
 def _kind(name: str) -> _Kind | None:
-    """What is known of an activation's shape by its name; None where nothing is."""
+    """The shape of an activation, inferred from its name. None if the name is not known."""
     ending = name.rpartition(".")[2]
     if ending in ("hook_pattern", "hook_attn_scores"):
         return _Kind(_PATTERN, 4, 2)  # [batch, head, destination, source]
     if name.startswith(("hook_pos_embed", "encoder")) or ending in ("hook_cos", "hook_sin"):
-        return None  # may have one row for all prompts
+        return None  # these may have a single row for all prompts
     if ending.startswith("hook_resid_") or ending in ("hook_attn_out", "hook_mlp_out", "hook_embed"):
         return _Kind(_STREAM, 3, 1)
     if ending == "hook_scale":
-        return _Kind(_SCALE, None if ".attn." in name else 3, 1)  # a norm on queries and keys has one for each head
+        return _Kind(_SCALE, None if ".attn." in name else 3, 1)  # norms on queries and keys have an axis of heads
     if ending == "hook_z":
         return _Kind(_Z, None, 1)
     if ending in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k"):
@@ -228,8 +228,8 @@ _STREAM, _SCALE, _Z, _PATTERN, _QKV, _OTHER = range(6)
 """Kinds of activations, the most regular ones first."""
 
 
-def _behind_saes(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Activations where an SAE stands: it keeps what goes on through the model as `NAME.hook_sae_output`."""
+def _sae_outputs(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Activations that an SAE replaced: what the model goes on with is cached as `NAME.hook_sae_output`."""
     spliced = ((name.removesuffix(_SAE), tensor) for name, tensor in activations.items() if name.endswith(_SAE))
     return {name: tensor for name, tensor in spliced if name not in activations}
 
@@ -238,13 +238,13 @@ _SAE = ".hook_sae_output"
 
 
 def _has_batch_dim(activations: Mapping[str, Tensor], cfg: Any) -> bool:
-    """Whether a plain dictionary of activations has one, as the number of their axes tells."""
+    """Whether the activations of a plain dictionary have an axis of prompts, inferred from their number of axes."""
     known = [(kind, tensor) for name, tensor in activations.items() if (kind := _kind(name)) is not None]
     for kind, tensor in known:
         if kind.axes is not None:
             return tensor.ndim >= kind.axes
     for kind, tensor in known:
-        if kind.order in (_Z, _QKV):  # heads stand apart, or side by side in the last axis
-            apart = tensor.shape[-1] == getattr(cfg, "d_head", None)
-            return tensor.ndim > (3 if apart else 2)
+        if kind.order in (_Z, _QKV):  # heads have their own axis, or share the last one
+            has_head_axis = tensor.shape[-1] == getattr(cfg, "d_head", None)
+            return tensor.ndim > (3 if has_head_axis else 2)
     return True

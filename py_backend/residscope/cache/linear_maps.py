@@ -1,9 +1,11 @@
-"""The linear map that a layer really applies, which is not always what its `weight` holds.
+"""The linear map that a layer applies, which is not always its `weight`.
 
-An adapter (LoRA) adds to it, a quantised layer keeps whole numbers and scales, an offloaded one keeps it elsewhere.
-Where a layer is not one that is known to be x @ weight + bias, its answer to the identity is its map, and its answers
-to a few other vectors show whether it is one. A copy of it is asked: some layers count, observe or keep what they read,
-and the user's own are to stay as they are. Its `forward` is called by itself, so that no hook on it hears of this.
+An adapter (LoRA) adds to the weight, a quantised layer stores integers and scales, and an offloaded layer keeps the
+weight elsewhere. If a layer is not of a class known to be x @ weight + bias, its map is its output for the identity
+matrix. Its outputs for a few test vectors show whether it is linear at all.
+
+Only a copy of the layer is called, because some layers count calls or store what they read, and the user's layers must
+not change. `forward` is called directly, so that no hook runs.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from dataclasses import dataclass
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.layer_state import asking
+from residscope.cache.layer_state import probing
 from residscope.cache.view import CacheView
-from residscope.cache.weights import figures, known_layers, refused, tensors_of, unusable, wrapped
+from residscope.cache.weights import known_layers, stored_values, tensors_of, unreadable_layer, unusable, wrapped
 from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
 
@@ -26,27 +28,27 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-_FIGURES = 16_000_000
-"""So many figures of a map are asked for at once."""
+_BLOCK = 16_000_000
+"""At most this many entries of a matrix are computed at once."""
 
 
 class _UnreadError(Exception):
-    """Why a layer's map cannot be had, in words that follow "what it does"."""
+    """Why a layer's map cannot be read, in words that follow "what it does"."""
 
 
-_COARSEST = 2**-8
-"""A layer's answers may be rounded as bfloat16 is: some compute in it whatever they are asked in. What quantises its
-input, too, is farther off."""
+_MOST_ROUNDING = 2**-8
+"""The largest relative error that counts as rounding: that of bfloat16, in which some layers always compute. Layers
+that also quantise their input have larger errors."""
 
 
 _ROWS = 64
-"""So many vectors a layer is tried on: as in a prompt, since some layers compute otherwise for a single one."""
+"""Number of test vectors. Several, as in a prompt, because some layers compute a single vector differently."""
 
 _LARGE = 32
-"""A layer is tried on vectors so many times as long, too: some bound what they read."""
+"""The layer is also tested with vectors that are this many times longer, because some layers clip their input."""
 
-_COPIED = 4_000_000_000
-"""A layer of more bytes is not copied, and so not tried."""
+_MOST_COPIED = 4_000_000_000
+"""A layer of more bytes is not copied, so its map cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -54,117 +56,117 @@ class LinearMap:
     """x @ matrix + bias.
 
     Attributes:
-        matrix: The map.
-        bias: What is added; None where nothing is.
-        made: Whether the matrix was made here, and is not the layer's own weight.
-        coarse: How far the layer's own answers were from it on a trial, relatively: by the layer's own rounding.
+        matrix: The weight.
+        bias: The bias, if any.
+        made: Whether the matrix was computed here. False if it is the layer's own weight.
+        rounding: The relative error of this map on the test vectors: the layer's own rounding.
     """
 
     matrix: Float[Tensor, "input output"]
     bias: Float[Tensor, " output"] | None
     made: bool = True
-    coarse: float = 0.0
+    rounding: float = 0.0
 
     @property
     def size(self) -> int:
-        """Bytes that keeping it takes."""
+        """Bytes that keeping this map takes."""
         return self.matrix.nbytes if self.made else 0
 
 
-def applied(module: Any, view: CacheView, width: int | None = None) -> LinearMap:
-    """The map that a layer applies.
+def linear_map_of(module: Any, view: CacheView, width: int | None = None) -> LinearMap:
+    """Return the linear map that a layer applies.
 
     Args:
         module: The layer, or the bridge's component for it.
-        view: The cache; its precision and device are those that the layer is asked in.
-        width: How many figures the layer reads, where it does not say so itself.
+        view: The cache. The layer is called in its precision and on its device.
+        width: The layer's input width, if the layer does not declare it.
 
     Raises:
-        ResidscopeError: If it cannot be had, or the layer applies no linear map; the sentence says which layer.
+        ResidscopeError: If the map cannot be read, or the layer is not linear. The message names the layer.
     """
     import torch
 
     layer, conv = wrapped(module), known_layers()[-1]
-    if _elsewhere(layer):
-        found = figures(module, "weight", layer.weight)  # as accelerate keeps it: read, and not loaded into the layer
+    if _is_offloaded(layer):
+        found = stored_values(module, "weight", layer.weight)  # read from accelerate, not loaded into the layer
         bias = getattr(layer, "bias", None)
         matrix = found if type(layer) is conv and conv is not torch.nn.Linear else found.T
-        return LinearMap(matrix, None if bias is None else figures(module, "bias", bias))
+        return LinearMap(matrix, None if bias is None else stored_values(module, "bias", bias))
     try:
-        with _copy_of(layer) as own:
-            return _asked(own, layer, view, getattr(layer, "in_features", None) or width)
+        with _copy_of(layer) as copied:
+            return _measure_map(copied, layer, view, getattr(layer, "in_features", None) or width)
     except _UnreadError as error:
-        raise refused(module, str(error)) from None
+        raise unreadable_layer(module, str(error)) from None
 
 
-def applied_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
-    """What an embedding that is not known as one gives for each of so many tokens.
+def embedding_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
+    """Return the embeddings of the first `count` tokens, from an embedding layer of any class.
 
     Raises:
-        ResidscopeError: If it cannot be asked.
+        ResidscopeError: If the layer cannot be called.
     """
     import torch
 
     layer = wrapped(module)
-    if _elsewhere(layer):
-        return figures(module, "weight", layer.weight)
+    if _is_offloaded(layer):
+        return stored_values(module, "weight", layer.weight)
     try:
-        with _copy_of(layer) as own:
-            ids = torch.arange(count, device=_device(own, view))
-            return torch.cat([_answer(own, some[None])[0] for some in ids.split(4096)])
+        with _copy_of(layer) as copied:
+            ids = torch.arange(count, device=_device(copied, view))
+            return torch.cat([_forward(copied, block[None])[0] for block in ids.split(4096)])
     except _UnreadError as error:
-        raise refused(module, str(error)) from None
+        raise unreadable_layer(module, str(error)) from None
 
 
-def asked(module: Any, view: CacheView, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
-    """What a layer, linear or not, gives for some vectors.
+def layer_output(module: Any, view: CacheView, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
+    """Return a layer's output for these vectors. The layer need not be linear.
 
     Raises:
-        ResidscopeError: If it cannot be asked.
+        ResidscopeError: If the layer cannot be called.
     """
     layer = wrapped(module)
     try:
-        with _copy_of(layer) as own:
-            rows = rows.to(_device(own, view))
-            return _asker(own, view, rows.shape[-1], rows.device)(rows)
+        with _copy_of(layer) as copied:
+            rows = rows.to(_device(copied, view))
+            return _caller(copied, view, rows.shape[-1], rows.device)(rows)
     except _UnreadError as error:
-        raise refused(module, str(error)) from None
+        raise unreadable_layer(module, str(error)) from None
 
 
-def _elsewhere(layer: Any) -> bool:
-    """Whether a layer is a plain one whose weight is kept elsewhere between runs."""
+def _is_offloaded(layer: Any) -> bool:
+    """Whether a layer is of a known class and its weight is kept elsewhere between runs."""
     weight = getattr(layer, "weight", None)
     return type(layer) in known_layers() and weight is not None and weight.is_meta
 
 
-def not_so(module: Any, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
-    """Why a layer that was asked for its map does not apply it to what it read in a run; None if it does.
+def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
+    """Return why a layer does not apply its map to its inputs of a run, as a sentence. None if it does.
 
     Args:
         module: The layer, or the bridge's component for it.
         view: The cache.
-        found: Its map.
-        rows: What it read.
+        found: The layer's map.
+        rows: The layer's inputs in the run.
     """
     import torch
 
-    long, layer = rows.abs().amax(-1), wrapped(module)
-    if _elsewhere(layer):
+    sizes, layer = rows.abs().amax(-1), wrapped(module)
+    if _is_offloaded(layer):
         return None
-    # The longest, which are what a layer may bound, and some others.
-    some = torch.cat([long.topk(min(_ROWS // 2, len(rows))).indices, _spread(len(rows), long.device)])
+    # The largest inputs, which a layer may clip, and some others.
+    tested = torch.cat([sizes.topk(min(_ROWS // 2, len(rows))).indices, _spread(len(rows), sizes.device)])
     try:
-        with _copy_of(layer) as own:
-            rows = rows[some].to(_device(own, view))
-            off = _off(_asker(own, view, rows.shape[-1], rows.device), found.matrix, found.bias, rows)
-    except _UnreadError as error:
-        return str(refused(module, str(error)))
-    why = f"is not the linear map that it was on a trial (off by {off:.2g} of it on what it read in this run)"
-    return None if off <= _COARSEST else str(refused(module, why))
+        with _copy_of(layer) as copied:
+            rows = rows[tested].to(_device(copied, view))
+            error = _relative_error(_caller(copied, view, rows.shape[-1], rows.device), found.matrix, found.bias, rows)
+    except _UnreadError as failure:
+        return str(unreadable_layer(module, str(failure)))
+    why = f"is not the linear map that it is on test vectors (relative error {error:.2g} on its inputs in this run)"
+    return None if error <= _MOST_ROUNDING else str(unreadable_layer(module, why))
 
 
 def _spread(count: int, device: Any) -> Tensor:
-    """Half of the rows that are asked, evenly spread."""
+    """Evenly spread indices of rows, half of the number of test vectors."""
     import torch
 
     return torch.linspace(0, count - 1, min(_ROWS // 2, count), device=device).round().long()
@@ -172,26 +174,26 @@ def _spread(count: int, device: Any) -> Tensor:
 
 @contextmanager
 def _copy_of(layer: Any) -> Generator[Any, None, None]:
-    """A copy of a layer, to be asked: whatever it draws or keeps is nobody's.
+    """A copy of a layer that may be called: random numbers that it draws and state that it keeps do not matter.
 
     Raises:
-        _UnreadError: If it may not be asked, or cannot be copied.
+        _UnreadError: If the layer must not be called, or cannot be copied.
     """
     import torch
 
-    _check_can_be_asked(layer)
+    _check_callable(layer)
     device = next((tensor.device for tensor in tensors_of(layer)), torch.device("cpu"))
-    with torch.no_grad(), nothing_drawn(device):
-        own = _copy(layer)
-        with asking(own, layer):
-            yield own
+    with torch.no_grad(), random_state_restored(device):
+        copied = _copy(layer)
+        with probing(copied, layer):
+            yield copied
 
 
 def _copy(layer: Any) -> Any:
-    """A copy of a layer without the hooks on it.
+    """A copy of a layer without its hooks.
 
     Raises:
-        _UnreadError: If there is none.
+        _UnreadError: If the layer cannot be copied.
     """
     import torch
 
@@ -200,46 +202,46 @@ def _copy(layer: Any) -> Any:
         for name, value in [*vars(inner).items(), *inner.named_buffers(recurse=False)]:
             if name.endswith("_hooks") and isinstance(value, dict):
                 memo[id(value)] = OrderedDict[int, Any]()  # hooks may refer to the whole model
-            elif isinstance(value, torch.Tensor) and not value.is_leaf:  # which refuses to be copied
+            elif isinstance(value, torch.Tensor) and not value.is_leaf:  # `deepcopy` refuses it
                 memo[id(value)] = value.detach().clone()
     try:
-        own = deepcopy(layer, memo)
-        for inner, copied in zip(layer.modules(), own.modules(), strict=True):
+        copied = deepcopy(layer, memo)
+        for inner, inner_copy in zip(layer.modules(), copied.modules(), strict=True):
             replaced = vars(inner).get("forward")
-            if isinstance(replaced, FunctionType):  # which `deepcopy` leaves as it is, with the layer inside it
-                copied.forward = _copied_function(replaced, memo)
-        return own
+            if isinstance(replaced, FunctionType):  # `deepcopy` does not copy it, and it refers to the original layer
+                inner_copy.forward = _copied_function(replaced, memo)
+        return copied
     except Exception as error:
         why = f"{type(error).__name__}: {error}".strip(": ")
-        raise _UnreadError(f"cannot be determined: it is tried on a copy, and none can be made ({why})") from None
+        raise _UnreadError(f"cannot be determined: only a copy may be called, and copying failed ({why})") from None
 
 
 def _copied_function(function: FunctionType, memo: _Copied) -> FunctionType:
-    """A function that reaches the copies of what it reached."""
+    """A copy of a function whose closure refers to copies, too."""
     import torch
 
-    named = map(function.__globals__.get, function.__code__.co_names)
-    if any(isinstance(value, torch.nn.Module) for value in named):
-        raise TypeError("its `forward` is a function that reads a module by its name")
+    globals_read = map(function.__globals__.get, function.__code__.co_names)
+    if any(isinstance(value, torch.nn.Module) for value in globals_read):
+        raise TypeError("its `forward` is a function that reads a module from a global variable")
     cells = tuple(CellType(deepcopy(cell.cell_contents, memo)) for cell in function.__closure__ or ())
     return FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
 
 
 class _Copied(dict[int, Any]):
-    """What was copied already, for `deepcopy`; it ends what grows too large."""
+    """The memo of `deepcopy`. It raises if the copies grow too large."""
 
     size = 0
 
     def __setitem__(self, key: int, value: Any) -> None:
         super().__setitem__(key, value)
         self.size += int(getattr(value, "nbytes", 0)) if hasattr(value, "untyped_storage") else 0
-        if self.size > _COPIED:
-            raise MemoryError(f"it holds more than {_COPIED // 10**9} GB")
+        if self.size > _MOST_COPIED:
+            raise MemoryError(f"it holds more than {_MOST_COPIED // 10**9} GB")
 
 
 @contextmanager
-def nothing_drawn(device: Any) -> Generator[None, None, None]:
-    """Give every random generator its state back afterwards: PyTorch's, Python's and NumPy's."""
+def random_state_restored(device: Any) -> Generator[None, None, None]:
+    """Restore the state of every random generator afterwards: PyTorch's, Python's and NumPy's."""
     import random
     import sys
 
@@ -253,8 +255,8 @@ def nothing_drawn(device: Any) -> Generator[None, None, None]:
         states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
     forked = device.type if device.type in ("cuda", "xpu") else "cpu"
     with ExitStack() as stack:
-        for give_back, state in states:
-            stack.callback(give_back, state)
+        for restore, state in states:
+            stack.callback(restore, state)
         if forked == "cpu":
             stack.enter_context(torch.random.fork_rng([]))
         else:
@@ -262,47 +264,47 @@ def nothing_drawn(device: Any) -> Generator[None, None, None]:
         yield
 
 
-def _asked(layer: Any, original: Any, view: CacheView, width: Any) -> LinearMap:
+def _measure_map(layer: Any, original: Any, view: CacheView, width: Any) -> LinearMap:
+    """Compute the map of a copied layer from its outputs, and check on random vectors that the layer is linear."""
     import torch
 
     if not isinstance(width, int):
-        raise _UnreadError("cannot be determined: it does not say how many figures it reads")
+        raise _UnreadError("cannot be determined: it does not declare its input width")
 
     device = _device(layer, view)
-    ask = _asker(layer, view, width, device)
-    nothing = torch.zeros(_ROWS, width, device=device)
-    bias = ask(nothing)[0]
-    each = max(1, _FIGURES // max(width, bias.shape[-1]))
-    blocks = [ask(rows) - bias for rows in _identity(width, each, device)]
+    call = _caller(layer, view, width, device)
+    bias = call(torch.zeros(_ROWS, width, device=device))[0]
+    each = max(1, _BLOCK // max(width, bias.shape[-1]))
+    blocks = [call(rows) - bias for rows in _identity(width, each, device)]
     matrix = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
     generator = torch.Generator(device="cpu").manual_seed(0)
-    some = torch.randn(_ROWS, width, generator=generator, device="cpu").to(device)
-    if not torch.equal(ask(some), ask(some)):
-        raise _UnreadError("cannot be determined: it answers the same question differently each time")
-    off = max(_off(ask, matrix, bias, rows) for rows in (some, some * _LARGE))
-    if not off <= _COARSEST:
-        raise _UnreadError(f"is not a linear map of what it reads (off by {off:.2g} of it on a trial)")
+    tests = torch.randn(_ROWS, width, generator=generator, device="cpu").to(device)
+    if not torch.equal(call(tests), call(tests)):
+        raise _UnreadError("cannot be determined: its output for the same input differs from call to call")
+    error = max(_relative_error(call, matrix, bias, rows) for rows in (tests, tests * _LARGE))
+    if not error <= _MOST_ROUNDING:
+        raise _UnreadError(f"is not a linear map of its input (relative error {error:.2g} on test vectors)")
     own = getattr(original, "weight", None)
     if own is not None and type(own) in (torch.Tensor, torch.nn.Parameter) and own.dtype == matrix.dtype:
         for same in (own.detach().T, own.detach()):
             if same.shape == matrix.shape and torch.equal(same, matrix):
                 return LinearMap(same, bias if bool(bias.any()) else None, made=False)
-    return LinearMap(matrix, bias if bool(bias.any()) else None, coarse=off)
+    return LinearMap(matrix, bias if bool(bias.any()) else None, rounding=error)
 
 
-def _off(ask: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tensor | None, rows: Tensor) -> float:
-    """How far a layer's answers are from a map's, relatively to what the map makes of these rows."""
-    answer = ask(rows)
-    expected, rounded = working(rows.to(answer.dtype)) @ working(matrix), 0.0
-    off = expected - working(answer)
+def _relative_error(call: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tensor | None, rows: Tensor) -> float:
+    """The error of the map, compared with the layer's outputs for these rows, relative to the size of rows @ matrix."""
+    output = call(rows)
+    expected, rounding = working(rows.to(output.dtype)) @ working(matrix), 0.0
+    difference = expected - working(output)
     if bias is not None:
-        off = off + working(bias)
-        rounded = step_of(answer.dtype) * float(bias.norm()) * len(rows) ** 0.5  # of a bias that is far larger
-    return max(float(off.norm()) - rounded, 0.0) / max(float(expected.norm()), 1e-30)
+        difference = difference + working(bias)
+        rounding = step_of(output.dtype) * float(bias.norm()) * len(rows) ** 0.5  # matters if the bias is far larger
+    return max(float(difference.norm()) - rounding, 0.0) / max(float(expected.norm()), 1e-30)
 
 
 def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
-    """The rows of the identity, some at a time."""
+    """The rows of the identity matrix, in blocks of `each`."""
     import torch
 
     for start in range(0, width, each):
@@ -312,41 +314,41 @@ def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
         yield rows
 
 
-def _asker(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Tensor], Tensor]:
-    """What asks the layer, in the first precision that it takes."""
+def _caller(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Tensor], Tensor]:
+    """A function that calls the layer on rows, in the first precision that the layer accepts."""
     import torch
 
     kinds = [view.stream.dtype, *(t.dtype for t in tensors_of(layer)), torch.float32]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point and kind.itemsize > 1]
-    trial, why = torch.zeros(1, _ROWS, width, device=device), _UnreadError("cannot be determined")
+    zeros, why = torch.zeros(1, _ROWS, width, device=device), _UnreadError("cannot be determined")
     for kind in kinds:
         try:
-            _answer(layer, trial.to(kind))
+            _forward(layer, zeros.to(kind))
         except _UnreadError as error:
             why = error
             continue
-        return lambda rows: _answer(layer, rows.to(kind)[None])[0]
+        return lambda rows: _forward(layer, rows.to(kind)[None])[0]
     raise why
 
 
-def _answer(layer: Any, question: Tensor) -> Tensor:
-    """The layer's answer; past the hooks on it, of PyTorch and of TransformerLens."""
+def _forward(layer: Any, batch: Tensor) -> Tensor:
+    """The layer's output for a batch of rows. No hooks run, neither PyTorch's nor TransformerLens'."""
     import torch
 
     try:
-        answer = layer.forward(question)
+        output = layer.forward(batch)
     except Exception as error:
-        raise _UnreadError(f"cannot be determined: on a trial it raises {type(error).__name__}: {error}") from None
-    fits = isinstance(answer, torch.Tensor) and answer.shape[:2] == question.shape[:2] and answer.ndim == 3
-    if not fits or not answer.is_floating_point():
-        raise _UnreadError("cannot be determined: on a trial it answers with something else than a row for each row")
-    if not bool(answer.isfinite().all()):
-        raise _UnreadError("cannot be determined: on a trial it answers with NaN or infinity")
-    return answer.detach()
+        raise _UnreadError(f"cannot be determined: on test vectors it raises {type(error).__name__}: {error}") from None
+    fits = isinstance(output, torch.Tensor) and output.shape[:2] == batch.shape[:2] and output.ndim == 3
+    if not fits or not output.is_floating_point():
+        raise _UnreadError("cannot be determined: on test vectors it does not return one vector for each")
+    if not bool(output.isfinite().all()):
+        raise _UnreadError("cannot be determined: on test vectors it returns NaN or infinity")
+    return output.detach()
 
 
-def _check_can_be_asked(layer: Any) -> None:
-    """Refuse a layer whose figures are not there, whose answer is random, or inside which hooks would hear of it."""
+def _check_callable(layer: Any) -> None:
+    """Refuse a layer whose weights are not there, whose output is random, or that has hooks inside it."""
     import torch
 
     if not callable(getattr(layer, "forward", None)):
@@ -360,9 +362,9 @@ def _check_can_be_asked(layer: Any) -> None:
         random = isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0  # pyright: ignore[reportPrivateUsage]
         if random and module.training:
             raise _UnreadError("is random: it has dropout and is in training mode. Call `model.eval()`")
-    spies: Any = torch.nn.modules.module
-    everywhere = spies._global_forward_hooks or spies._global_forward_pre_hooks
-    if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (everywhere and inner[1:]):
+    torch_module: Any = torch.nn.modules.module
+    global_hooks = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (global_hooks and inner[1:]):
         raise _UnreadError(
             "cannot be determined: there are hooks inside it, which may change what it does. Remove them"
         )

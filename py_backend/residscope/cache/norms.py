@@ -1,11 +1,11 @@
-"""Normalisation layers: their parameters, read off the module, and the figures they divide by."""
+"""Normalisation layers: their parameters, read off the modules, and the scales that they divide by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from residscope.cache.linear_maps import asked
+from residscope.cache.linear_maps import layer_output
 from residscope.cache.view import CacheView
 from residscope.cache.weights import parameter
 from residscope.compute.precision import working
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Norm:
-    """The parameters of one normalisation layer; `weight` and `bias` are None where they are folded away or absent.
+    """The parameters of one normalisation layer.
 
     Attributes:
-        divides: Whether it is a norm at all; in some models the place is kept by a module that passes everything on.
+        centres: Whether it subtracts the mean (LayerNorm) or not (RMSNorm).
+        weight: The weight. None if it is folded into the next layer, or absent.
+        bias: The bias. None if it is folded into the next layer, or absent.
+        eps: The constant that is added to the variance.
+        divides: Whether it is a norm at all. Some models have an identity module in its place.
     """
 
     centres: bool
@@ -49,18 +53,18 @@ class Norm:
         return cls(_centres(module, view), weight, parameter(module, like, "bias", "b"), eps)
 
     def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """`x` less its mean, for LayerNorm; RMSNorm leaves it."""
+        """Return `x` minus its mean for LayerNorm, `x` itself for RMSNorm."""
         return x - x.mean(-1, keepdim=True) if self.centres else x
 
     def scale(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, " ..."]:
-        """What this norm divides `x` by."""
+        """Return the scale that this norm divides `x` by."""
         if not self.divides:
             return x.new_ones(x.shape[:-1])
         return (self.centre(x).pow(2).mean(-1) + self.eps).sqrt()
 
 
 def _centres(module: Any, view: CacheView) -> bool:
-    """Whether a norm takes the mean away first; a bridge knows it of each norm, older models of all but the last."""
+    """Whether a norm subtracts the mean. A bridge declares it for each norm, older models for all but the last one."""
     known = getattr(module, "uses_rms_norm", None)
     if known is not None:
         return not known
@@ -69,13 +73,13 @@ def _centres(module: Any, view: CacheView) -> bool:
 
 
 def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, behind: bool) -> str | None:
-    """The norm that a sublayer's output passes before it is added, by its name in the block.
+    """Return the name of the norm that a sublayer's output passes before it is added. None if there is none.
 
     Args:
         view: The cache.
         layer: The layer.
         part: The sublayer.
-        behind: Whether `ln1` and `ln2` stand behind the sublayers (`norms_outputs`).
+        behind: Whether `ln1` and `ln2` normalise the outputs of the sublayers (`norms_outputs`).
     """
     block = view.model.blocks[layer]
     before, after = ("ln1", "ln1_post") if part == "attn" else ("ln2", "ln2_post")
@@ -85,12 +89,13 @@ def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, be
 
 
 def norms_outputs(view: CacheView) -> bool:
-    """Whether `ln1` and `ln2` stand behind the sublayers: some versions of TransformerLens name output norms so.
+    """Return whether `ln1` and `ln2` normalise the outputs of the sublayers, as some versions of TransformerLens do.
 
-    The modules' names tell; else what `ln1` read, which before attention is the stream itself; else what was added.
+    The evidence, in this order: the modules' names; whether the input of `ln1` is the stream; whether the output of
+    `ln1` is what was added to the stream.
 
     Raises:
-        ResidscopeError: If only figures in float8 could tell.
+        ResidscopeError: If the cache is in float8, which is too coarse for this comparison.
     """
     block = view.model.blocks[0]
     if hasattr(block, "ln1_post") or not hasattr(block, "ln1"):
@@ -106,30 +111,31 @@ def norms_outputs(view: CacheView) -> bool:
     known = [f"blocks.0.{name}" for name in ("ln1.hook_normalized", "hook_attn_out")]
     if not all(map(view.has, known)):
         return False
-    # Behind attention, what the norm gives is what is added to the stream.
+    # If the norm comes after attention, its output is what is added to the stream.
     normalized, added = (working(view.get(name)[0, -1]) for name in known)
     norm = Norm.of(block.ln1, view)
-    given = normalized if norm.weight is None else normalized * norm.weight
-    given = given if norm.bias is None else given + norm.bias
-    if given.shape != added.shape:
+    output = normalized if norm.weight is None else normalized * norm.weight
+    output = output if norm.bias is None else output + norm.bias
+    if output.shape != added.shape:
         return False
-    off = float((given - added).abs().max() / given.abs().max().clamp(min=1e-30))
-    near = 8 * view.rounding_step(*known)
-    if near > _NEAR and off <= near:
+    error = float((output - added).abs().max() / output.abs().max().clamp(min=1e-30))
+    tolerance = 8 * view.rounding_step(*known)
+    if tolerance > _MOST_TOLERANCE and error <= tolerance:
         raise ResidscopeError(
             "precision",
-            "This cache is too coarse (float8) to tell whether the norms of this model's layers stand before attention "
-            "or behind it: cache `blocks.0.ln1.hook_in` and `blocks.0.hook_resid_pre`, too, or in a finer precision.",
+            "This cache is too coarse (float8) to determine whether the norms of this model's layers come before "
+            "or after attention: also cache `blocks.0.ln1.hook_in` and `blocks.0.hook_resid_pre`, or cache in a finer "
+            "precision.",
         )
-    return off <= near
+    return error <= tolerance
 
 
-_NEAR = 0.1
-"""What is off by more is not nearly the same."""
+_MOST_TOLERANCE = 0.1
+"""With a larger relative tolerance the comparison decides nothing."""
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
-    """A note, where the final norm does not do what its parameters say, on a trial with the end of the stream."""
+    """Return a note if the final norm's output for the final stream differs from what its parameters give."""
     run = view.root
     return list(run.memo.once(("final norm",), lambda: tuple(_odd_final_norm(run))))
 
@@ -139,11 +145,11 @@ def _odd_final_norm(view: CacheView) -> list[str]:
 
     module = getattr(view.model, "ln_final", None)
     layer = getattr(module, "original_component", None)
-    # A bridge asks the layer that it stands for, or computes by itself what is computed here.
-    own = not getattr(module, "use_native_layernorm_autograd", True) and not getattr(
+    # A bridge either calls the wrapped layer, or computes the norm from the parameters itself, as we do.
+    computes_itself = not getattr(module, "use_native_layernorm_autograd", True) and not getattr(
         getattr(module, "config", None), "layer_norm_folding", False
     )
-    if layer is None or own or isinstance(layer, torch.nn.Identity | torch.nn.LayerNorm):
+    if layer is None or computes_itself or isinstance(layer, torch.nn.Identity | torch.nn.LayerNorm):
         return []
     norm, width = Norm.of(module, view), int(view.cfg.d_model)
     stream = view.activations.get(f"blocks.{view.n_layers - 1}.hook_resid_post")
@@ -153,18 +159,18 @@ def _odd_final_norm(view: CacheView) -> list[str]:
         flat = working(stream.detach()).reshape(-1, width)
         rows = flat[:: max(1, len(flat) // 64)]
     try:
-        given = asked(module, view, rows)
-    except ResidscopeError:  # it takes more than vectors
+        output = layer_output(module, view, rows)
+    except ResidscopeError:  # such as a norm that needs further inputs
         return []
     expected = norm.centre(rows) / norm.scale(rows)[:, None]
     expected = expected if norm.weight is None else expected * norm.weight
     expected = expected if norm.bias is None else expected + norm.bias
-    if given.shape != expected.shape:
+    if output.shape != expected.shape:
         return []
-    off = float((working(given).to(expected) - expected).norm() / expected.norm().clamp(min=1e-30))
-    if off <= 2**-6:
+    error = float((working(output).to(expected) - expected).norm() / expected.norm().clamp(min=1e-30))
+    if error <= 2**-6:
         return []
     return [
-        f"The final norm (`ln_final`, `{type(layer).__name__}`) does more than its weight, bias and scale say: on a "
-        f"trial its output was off by {off:.2g} of that. What follows it is computed as if it did not."
+        f"The final norm (`ln_final`, `{type(layer).__name__}`) computes more than its weight, bias and scale: its "
+        f"output differs from theirs by {error:.2g} in relative terms. Residscope ignores this difference."
     ]

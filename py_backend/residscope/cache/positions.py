@@ -1,4 +1,4 @@
-"""Where prompts begin and end (`padding` decides), and which positions are meant."""
+"""The first and last real position of each prompt (decided by `padding`), and `position=` resolved to indices."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 __all__ = ["Positions", "assumed", "first", "last", "on_padding", "resolve"]
 
 Positions = int | Sequence[int] | Literal["last", "all"]
-"""An index, one for each prompt, each prompt's last real token, or every position."""
+"""An index, one index for each prompt, `"last"` (each prompt's last real token) or `"all"` (every position)."""
 
 _KNOWN = 'give an index, one for each prompt, "last" (each prompt\'s last real token) or "all" (every position).'
 
 
 def last(view: CacheView) -> list[int]:
-    """The last real token of each prompt."""
+    """Return the position of the last real token of each prompt."""
     return list(padding(view).last)
 
 
 def first(view: CacheView) -> list[int]:
-    """The first real token of each prompt."""
+    """Return the position of the first real token of each prompt."""
     return list(padding(view).first)
 
 
 def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | None:
-    """Resolve a position: one for all prompts, one for each, `"last"`, or `"all"`, of which the result is None.
+    """Return one index for each prompt, counted from the start. None for `"all"`.
 
     Raises:
-        ResidscopeError: If a position lies outside the prompt, or their number is not the batch's.
+        ResidscopeError: If a position is outside the prompt, or the number of positions is not that of the prompts.
     """
     import torch
 
@@ -64,31 +64,31 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
 
 
 def on_padding(view: CacheView, position: Any) -> list[str]:
-    """A note where a position that was counted from the end lies on what was taken for padding.
+    """Return a note if a position that was counted from the end lies on padding.
 
     Args:
         view: The cache.
-        position: One that `resolve` takes as a number, or a number for each prompt.
+        position: An index, or one for each prompt.
     """
     given = _whole_numbers(position, view.batch)
     ends = zip(given, first(view), last(view), strict=True)
-    lost = [at for at, (p, begin, end) in enumerate(ends) if p < 0 and not begin <= p + view.n_pos <= end]
-    if not lost:
+    affected = [at for at, (p, begin, end) in enumerate(ends) if p < 0 and not begin <= p + view.n_pos <= end]
+    if not affected:
         return []
-    numbers = " and ".join(dict.fromkeys(f"−{-given[at]}" for at in lost[:4]))
+    numbers = " and ".join(dict.fromkeys(f"−{-given[at]}" for at in affected[:4]))
     return [
-        f"`position={numbers}` lies on what was taken for padding in {len(lost)} of {view.batch} prompts: counted "
-        'from the end of the row. `"last"` is each prompt\'s last real token.'
+        f"`position={numbers}` is on padding in {len(affected)} of {view.batch} prompts, because it counts from the "
+        'end of the row. `"last"` is each prompt\'s last real token.'
     ]
 
 
 def _whole_numbers(position: Any, count: int) -> list[int]:
-    """One whole number for all prompts, or one each."""
+    """One whole number for each prompt, from one for all or one for each."""
     try:
         values = position.tolist() if hasattr(position, "tolist") else position
         listed = list(values) if isinstance(values, Iterable) else [values] * count
         if any(isinstance(value, bool) for value in listed):
             raise TypeError
         return [index(value) for value in listed]
-    except (TypeError, RuntimeError):  # of PyTorch, where there are no figures
+    except (TypeError, RuntimeError):  # PyTorch raises a RuntimeError for tensors without values (`meta`)
         raise ResidscopeError("position", f"`position={position!r}` is not a position: {_KNOWN}") from None

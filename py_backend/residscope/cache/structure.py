@@ -1,8 +1,8 @@
-"""How a model's residual stream is put together, as its modules and its cache show it: which pieces add up to it.
+"""Which activations add up to a model's residual stream, read off its modules and its cache.
 
-Most models add `hook_attn_out` and `hook_mlp_out` to the embeddings, layer by layer. Some do not: mixers without
-attention, outputs that are multiplied in a way the cache does not show, embeddings that are changed before they enter.
-There the residual stream itself says what was added: the difference of two of its points.
+Most models add `hook_attn_out` and `hook_mlp_out` to the embeddings, layer by layer. Some do not: they have mixers
+instead of attention, multiply outputs by a factor that the cache does not show, or change the embeddings before
+layer 0. There the difference of two points of the residual stream shows what was added between them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from einops import rearrange
 
-from residscope.cache.linear_maps import LinearMap, applied, not_so
+from residscope.cache.linear_maps import LinearMap, linear_map_of, why_not_linear
 from residscope.cache.view import CacheView
-from residscope.cache.weights import figures, is_plain, tensor_of
+from residscope.cache.weights import is_plain, stored_values, tensor_of
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
@@ -27,44 +27,45 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Terms = tuple[tuple[str, float], ...]
-"""A sum of activations times factors."""
+"""A sum of activations, given as pairs (name, factor)."""
 
 Pieces = dict[Component, Terms]
-"""What rows are read from."""
+"""The rows of a decomposition, and the activations that each is a sum of."""
 
 OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
 """The row of a sublayer as a whole."""
 
 
-_PERHAPS = (
-    ": the model does more there, a hook changed it, or the weights are not those of the cache any more (training, "
+_POSSIBLE_CAUSES = (
+    ": the model does more there, a hook changed it, or the weights have changed since the cache was made (training, "
     "compatibility mode)."
 )
 
 
-_SCALED = " (the model scales them, or adds something else, or a hook did)"
+_SCALED = " (the model scales them or adds something else, or a hook did)"
 
 TRAINING = (
-    "The model is in training mode: if it was so when this cache was made, and has dropout, that changed at random "
-    "what its parts added, and what follows may come of that. Call `model.eval()` and make the cache again."
+    "The model is in training mode. If it was already when this cache was made, dropout may have changed the outputs "
+    "of its components at random, which may explain the following. Call `model.eval()` and make the cache again."
 )
 
 
 def in_training(model: Any) -> bool:
     """Whether a model, or the Hugging Face model in it, is in training mode."""
-    return any(getattr(part, "training", False) is True for part in (model, getattr(model, "original_model", None)))
+    return any(getattr(one, "training", False) is True for one in (model, getattr(model, "original_model", None)))
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Which pieces a decomposition is made of.
+    """Which activations the rows of a decomposition are made of.
 
     Attributes:
         view: The cache.
-        whole: Layers whose sublayers' outputs are not what they add: shown whole, as the difference of the stream.
-        entered: Whether the embeddings are read off the stream that enters layer 0, not off `hook_embed`.
-        unsplit_attn: Layers whose heads do not add up to their attention's output: shown as that output.
-        unsplit_mlp: Layers whose neurons do not add up to their MLP's output: shown as that output.
+        whole: Layers that add something other than their sublayers' outputs. Each is one row, the difference of the
+            stream after and before it.
+        entered: Whether the row `embed` is the stream that enters layer 0 instead of `hook_embed`.
+        unsplit_attn: Layers whose heads do not add up to the attention's output, which is one row instead.
+        unsplit_mlp: Layers whose neurons do not add up to the MLP's output, which is one row instead.
     """
 
     view: CacheView
@@ -75,16 +76,16 @@ class Structure:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells it from other structures of the same cache."""
+        """A key that differs between structures of the same cache."""
         return self.whole, self.entered, self.unsplit_attn, self.unsplit_mlp, tuple(self.carries)
 
     def embeddings(self) -> Pieces:
-        """What enters layer 0."""
+        """The rows of what enters layer 0."""
         carried = self.carries[0]
         if self.entered or self.read_where_it_enters:
             return {Component("embed"): (("blocks.0.hook_resid_pre", carried),)}
         pieces: Pieces = {Component("embed"): (("hook_embed", carried),)}
-        # "Shortformer" positions are added to what heads look by, and never enter the stream.
+        # "Shortformer" positions are added to queries and keys, and never enter the stream.
         kind = getattr(self.view.cfg, "positional_embedding_type", None)
         learned = kind == "standard" and hasattr(self.view.model, "pos_embed")
         if kind != "shortformer" and (self.view.has("hook_pos_embed") or learned):
@@ -93,7 +94,7 @@ class Structure:
 
     @property
     def read_where_it_enters(self) -> bool:
-        """Whether what enters layer 0 was cached, and the embeddings that it comes from were not."""
+        """Whether the stream before layer 0 was cached, but not the embeddings that add up to it."""
         names = ["hook_embed"] + ["hook_pos_embed"] * (
             getattr(self.view.cfg, "positional_embedding_type", None) == "standard"
             and hasattr(self.view.model, "pos_embed")
@@ -101,7 +102,7 @@ class Structure:
         return self.view.has("blocks.0.hook_resid_pre") and not all(map(self.view.has, names))
 
     def sublayers(self, layer: int) -> Pieces:
-        """What a layer adds: attention, or what stands in its place or beside it, MLP, and what else it adds."""
+        """The rows of what a layer adds: attention, another mixer, MLP, and per-layer embeddings."""
         view, block, carried = self.view, self.view.model.blocks[layer], self.carries[layer]
         before, after = self.added(layer)
         if layer in self.whole:
@@ -114,24 +115,24 @@ class Structure:
         feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid[0]))
         if attends:
             pieces[Component("attn_out", layer)] = (attn_out,)
-        if not attends or mixes_beside(view, layer):
+        if not attends or has_second_mixer(view, layer):
             end = mid if view.has(mid[0]) else after
             others = [attn_out] * attends + [mlp_out] * (feeds and end is after)
             pieces[Component("mixer_out", layer)] = (end, before, *((name, -factor) for name, factor in others))
         if feeds:
             known = hasattr(block, "mlp") or view.has(mlp_out[0])
             pieces[Component("mlp_out", layer)] = (mlp_out,) if known else (after, (mid[0], -carried))
-        beside = f"blocks.{layer}.post_per_layer_input_norm.hook_out"  # an embedding of the token for each layer
-        if view.has(beside):
-            pieces[Component("per_layer_out", layer)] = ((beside, carried),)
+        per_layer = f"blocks.{layer}.post_per_layer_input_norm.hook_out"  # this layer's own embedding of the token
+        if view.has(per_layer):
+            pieces[Component("per_layer_out", layer)] = ((per_layer, carried),)
         return pieces
 
     def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> Pieces:
-        """What a layer adds, as far as it was cached: its sublayers, else what they change in the stream, in all.
+        """The rows of what a layer adds, as far as the cache holds it: its sublayers, otherwise the layer as one row.
 
         Args:
             layer: The layer.
-            without: A sublayer that is told otherwise, such as `"attn"`; then the layer is not shown as a whole.
+            without: A sublayer whose rows come from elsewhere, such as `"attn"`. The layer is then never one row.
         """
         pieces = self.sublayers(layer)
         before, after = (
@@ -139,12 +140,15 @@ class Structure:
             (self.view.after(layer), self.carries[layer + 1]),
         )
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
-        # The stream between the sublayers tells both of them, where nothing else is added.
-        attn, mlp = Component("attn_out", layer), Component("mlp_out", layer)
-        told: Pieces = {attn: ((mid, carried), before), mlp: (after, (mid, -carried))}
-        if pieces.keys() <= told.keys():
+        # If nothing else is added, both sublayers follow from the stream between them.
+        differences: Pieces = {
+            Component("attn_out", layer): ((mid, carried), before),
+            Component("mlp_out", layer): (after, (mid, -carried)),
+        }
+        if pieces.keys() <= differences.keys():
             pieces = {
-                row: terms if self.has(terms) or not self.has(told[row]) else told[row] for row, terms in pieces.items()
+                row: terms if self.has(terms) or not self.has(differences[row]) else differences[row]
+                for row, terms in pieces.items()
             }
         if without:
             pieces.pop(Component(OUT[without], layer), None)
@@ -153,17 +157,20 @@ class Structure:
         return pieces
 
     def has(self, terms: Terms) -> bool:
-        """Whether all activations of a piece were cached."""
+        """Whether the cache holds all activations of a row."""
         return all(self.view.has(name) for name, _ in terms)
 
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
-        """What a layer adds to the stream in all, as a difference: less the stream before it, plus that after it."""
+        """Everything that a layer adds to the stream: minus the stream before it, plus the stream after it."""
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
         return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
 
     @cached_property
     def carries(self) -> list[float]:
-        """By what the layers from each one on multiply the whole stream (1 in most models); at the end 1."""
+        """For each layer, the factor by which it and all later layers multiply the stream. 1 in most models.
+
+        One more entry, 1, stands for the final stream.
+        """
         blocks = list(self.view.model.blocks)
         if not self.view.facts.once(("scaled",), lambda: (any(_scalar(block) is not None for block in blocks),))[0]:
             return [1.0] * (len(blocks) + 1)
@@ -174,72 +181,72 @@ class Structure:
         return products[::-1]
 
     def splits_attention(self, layer: int) -> bool:
-        """Whether the rows of this layer can be its heads."""
+        """Whether this layer's attention can be split into heads."""
         return layer not in self.whole | self.unsplit_attn and out_weight(self.view, layer) is not None
 
     def splits_mlp(self, layer: int) -> bool:
-        """Whether the rows of this layer can be its neurons."""
+        """Whether this layer's MLP can be split into neurons."""
         return layer not in self.whole | self.unsplit_mlp and neuron_weight(self.view, layer) is not None
 
     def notes(self) -> list[str]:
-        """What is not as in most models, in sentences."""
-        said: list[str] = []
-        odd = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
-        rough = float8(self.view, odd)
-        fall, perhaps, scaled = "are not all of", _PERHAPS, _SCALED
+        """Notes on what differs from most models."""
+        notes: list[str] = []
+        unusual = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
+        too_coarse = float8(self.view, unusual)
+        differ, causes, scaled = "are not all of", _POSSIBLE_CAUSES, _SCALED
         changed = ": this model changes `hook_embed` before that, or adds more to it."
-        if rough:  # what else it could be, nobody can tell
-            fall, perhaps, scaled, changed = "do not add up to", ".", "", ", and not what `hook_embed` and so on hold."
-            said.append(rough)
+        if too_coarse:  # the cache is too coarse to suggest any other cause
+            differ, causes, scaled, changed = "do not add up to", ".", "", ", not the sum of `hook_embed` and others."
+            notes.append(too_coarse)
         if (self.entered or self.whole or self.unsplit_attn or self.unsplit_mlp) and in_training(self.view.model):
-            said.append(TRAINING)
+            notes.append(TRAINING)
         if self.entered:
-            said.append(f"The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`){changed}")
+            notes.append(f"The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`){changed}")
         if self.whole:
-            said.append(
+            notes.append(
                 f"In {named_layers(self.whole)} the outputs of attention and MLP in the cache are not what is added to "
                 f"the stream{scaled}: `…_layer_out` is the layer as a whole."
             )
         if self.unsplit_attn:
-            said.append(
-                f"In {named_layers(self.unsplit_attn)} the heads (z @ W_O) and the bias {fall} "
-                f"`hook_attn_out`, which is shown as a whole{perhaps}"
+            notes.append(
+                f"In {named_layers(self.unsplit_attn)} the heads (z @ W_O) and the bias {differ} "
+                f"`hook_attn_out`, which is shown as a whole{causes}"
             )
         if self.unsplit_mlp:
-            said.append(
-                f"In {named_layers(self.unsplit_mlp)} the neurons (post @ W_out) and the bias {fall} "
-                f"`hook_mlp_out`, which is shown as a whole{perhaps}"
+            notes.append(
+                f"In {named_layers(self.unsplit_mlp)} the neurons (post @ W_out) and the bias {differ} "
+                f"`hook_mlp_out`, which is shown as a whole{causes}"
             )
-        return said
+        return notes
 
 
 def float8(view: CacheView, layers: Iterable[int]) -> str:
-    """A sentence, where activations of each of these layers were kept in float8; else nothing."""
+    """A note if every one of these layers has activations in float8. Otherwise an empty string."""
     import torch
 
     kinds: set[torch.dtype] = set()
     for layer in layers:
         own = (tensor.dtype for name, tensor in view.activations.items() if name.startswith(f"blocks.{layer}."))
-        found = {kind for kind in own if kind.is_floating_point and kind.itemsize == 1}
-        if not found:
+        eight_bits = {kind for kind in own if kind.is_floating_point and kind.itemsize == 1}
+        if not eight_bits:
             return ""
-        kinds |= found
+        kinds |= eight_bits
     if not kinds:
         return ""
     named = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-    off = max(torch.finfo(kind).eps for kind in kinds) / 2
+    error = max(torch.finfo(kind).eps for kind in kinds) / 2
     return (
-        f"This cache was kept in {named}, numbers of 8 bits, each up to {off:.0%} off: too coarse to tell whether "
-        "parts add up to a whole. Make it again and keep it in bfloat16 (`.to(torch.bfloat16)`) or finer."
+        f"This cache was kept in {named}, numbers of 8 bits with a rounding error of up to {error:.0%}: too coarse to "
+        "check sums of components. Make it again and keep it in bfloat16 (`.to(torch.bfloat16)`) or finer."
     )
 
 
 def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
-    """What to say of layers whose heads do not add up to what attention writes."""
-    where, rough = f"In {named_layers(layers)} the heads (z @ W_O) and the bias", float8(view, layers)
-    if rough:
-        return f"{rough} {where} do not add up to `hook_attn_out`."
-    return f"{where} are not all of `hook_attn_out`{_PERHAPS}"
+    """A note on layers whose heads do not add up to the attention's output."""
+    where, too_coarse = f"In {named_layers(layers)} the heads (z @ W_O) and the bias", float8(view, layers)
+    if too_coarse:
+        return f"{too_coarse} {where} do not add up to `hook_attn_out`."
+    return f"{where} are not all of `hook_attn_out`{_POSSIBLE_CAUSES}"
 
 
 def _scalar(block: Any) -> Any:
@@ -247,7 +254,7 @@ def _scalar(block: Any) -> Any:
 
 
 def output_factor(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
-    """By what a layer multiplies what `hook_attn_out`, or `mlp.hook_post` @ W_out, holds, before it adds it."""
+    """The factor by which a layer multiplies `hook_attn_out`, or `mlp.hook_post` @ W_out, before it adds the result."""
     block = view.model.blocks[layer]
     owner = block if part == "attn" else getattr(block, "mlp", None)
     name = {"attn": "attn_out_multiplier", "mlp": "down_multiplier"}[part]
@@ -255,8 +262,8 @@ def output_factor(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> 
     return float(factor) if isinstance(factor, int | float) else 1.0
 
 
-def mixes_beside(view: CacheView, layer: int) -> bool:
-    """Whether another mixer stands beside attention and adds its own output."""
+def has_second_mixer(view: CacheView, layer: int) -> bool:
+    """Whether the layer has another mixer in addition to attention, which adds its own output."""
     block = view.model.blocks[layer]
     return hasattr(block, "attn") and any(
         view.has(f"blocks.{layer}.{name}.hook_out") for name in ("mamba", "mixer", "ssm")
@@ -264,83 +271,101 @@ def mixes_beside(view: CacheView, layer: int) -> bool:
 
 
 def out_weight(view: CacheView, layer: int) -> Float[Tensor, "head d_head d_model"] | None:
-    """The weights that heads write with; None where a layer has no heads, or they cannot be read (`why_unread`)."""
-    return _writes(view, layer, "attn")[0]
+    """The output weights of a layer's heads. None if it has no heads, or if `why_unread` says why not."""
+    return _output_map(view, layer, "attn").weight
 
 
 def out_bias(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> Float[Tensor, " d_model"] | None:
-    """The bias that a sublayer adds to what its parts write."""
-    return _writes(view, layer, part)[1]
+    """The bias that a sublayer adds to the sum of its heads or neurons."""
+    return _output_map(view, layer, part).bias
 
 
 def why_unread(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> str | None:
-    """Why the weights that a sublayer writes with cannot be read, in a sentence; None where they can, or are not."""
-    return _writes(view, layer, part)[2]
+    """Why a sublayer's output weights cannot be read, as a sentence. None if they can, or if there are none."""
+    return _output_map(view, layer, part).why_unread
 
 
 def coarse(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
-    """How far what a sublayer writes may be from that, relatively, where its own arithmetic is coarse."""
-    return _writes(view, layer, part)[3]
+    """The relative rounding error of a sublayer's own arithmetic, if it is coarser than its output's precision."""
+    return _output_map(view, layer, part).rounding
 
 
-_Written = tuple["Tensor | None", "Tensor | None", str | None, float, int]
+class _OutputMap(NamedTuple):
+    """The linear map from a sublayer's heads or neurons to its output.
+
+    Attributes:
+        weight: The weight. None if the sublayer has none, or it cannot be read.
+        bias: The bias, if any.
+        why_unread: Why the weight cannot be read, as a sentence.
+        rounding: The relative rounding error of the sublayer's own arithmetic.
+        nbytes: Bytes that keeping the weight takes.
+    """
+
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    why_unread: str | None = None
+    rounding: float = 0.0
+    nbytes: int = 0
 
 
-def _writes(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _Written:
-    """The weight that a sublayer writes with, its bias, why they cannot be read, how coarse it is, and its bytes."""
+def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _OutputMap:
     z = view.activations.get(f"blocks.{layer}.attn.hook_z") if part == "attn" else None
     shape = None if z is None else tuple(z.shape[-2:])
     sublayer = getattr(view.model.blocks[layer], part, None)
     module = getattr(sublayer, {"attn": "o", "mlp": "out"}[part], None)
     plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
     key = ("writes", layer, part, shape)
-    odd = None if plain else module
-    found = view.facts.once(key, lambda: _read(view, part, sublayer, odd, shape), lambda kept: kept[-1])
-    if found[0] is None or not found[4]:
+    unknown = None if plain else module
+    found = view.facts.once(key, lambda: _read(view, part, sublayer, unknown, shape), lambda kept: kept.nbytes)
+    if found.weight is None or not found.nbytes:
         return found
-    # What a layer does to vectors that are made up, it need not do to those that it read in this run.
-    run, matrix = view.root, found[0].flatten(0, -2)
-    tried = ("tried", *key)
-    why = run.memo.once(tried, lambda: (_tried(run, layer, part, odd, LinearMap(matrix, found[1])),))[0]
-    return found if why is None else (None, None, why, 0.0, 0)
+    # A layer that is linear on test vectors may still treat the vectors of this run differently.
+    run, matrix = view.root, found.weight.flatten(0, -2)
+    tested = ("tried", *key)
+    why = run.memo.once(tested, lambda: (_why_not_in_run(run, layer, part, unknown, LinearMap(matrix, found.bias)),))[0]
+    return found if why is None else _OutputMap(why_unread=why)
 
 
-def _tried(view: CacheView, layer: int, part: Literal["attn", "mlp"], odd: Any, found: LinearMap) -> str | None:
+def _why_not_in_run(
+    view: CacheView, layer: int, part: Literal["attn", "mlp"], module: Any, found: LinearMap
+) -> str | None:
+    """Why the layer did not apply this map in the cached run. None if it did, or if its input was not cached."""
     name = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
-    read = view.activations.get(name)
-    if read is None or read.numel() == 0 or read.numel() % found.matrix.shape[0]:
+    layer_input = view.activations.get(name)
+    if layer_input is None or layer_input.numel() == 0 or layer_input.numel() % found.matrix.shape[0]:
         return None
-    return not_so(odd, view, found, working(read.detach()).reshape(-1, found.matrix.shape[0]))
+    return why_not_linear(module, view, found, working(layer_input.detach()).reshape(-1, found.matrix.shape[0]))
 
 
 def _read(
-    view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, odd: Any, shape: tuple[int, ...] | None
-) -> _Written:
+    view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, unknown: Any, shape: tuple[int, ...] | None
+) -> _OutputMap:
+    """Read the map off the weights, or off `unknown`, a layer of another kind, by its outputs."""
     try:
-        if odd is not None:
-            found = applied(odd, view, None if shape is None else shape[0] * shape[1])
+        if unknown is not None:
+            found = linear_map_of(unknown, view, None if shape is None else shape[0] * shape[1])
             matrix = found.matrix
             if part == "attn":
                 heads = int(view.cfg.n_heads) if shape is None else shape[0]
                 if matrix.shape[0] % heads:
-                    return None, None, None, 0.0, 0
+                    return _OutputMap()
                 matrix = rearrange(matrix, "(head d_head) d_model -> head d_head d_model", head=heads)
-            return matrix, found.bias, None, found.coarse, found.size
+            return _OutputMap(matrix, found.bias, None, found.rounding, found.size)
         name = {"attn": "b_O", "mlp": "b_out"}[part]
         bias = tensor_of(getattr(sublayer, name, None))
         matrix = _out_weight(sublayer, shape) if part == "attn" else _neuron_weight(sublayer)
         for tensor in (matrix, bias):
             if tensor is not None:
-                figures(sublayer, {"attn": "W_O", "mlp": "W_out"}[part], tensor)
-        return matrix, bias, None, 0.0, 0
+                stored_values(sublayer, {"attn": "W_O", "mlp": "W_out"}[part], tensor)
+        return _OutputMap(matrix, bias)
     except ResidscopeError as error:
         if error.code != "weights":
             raise
-        return None, None, str(error), 0.0, 0
+        return _OutputMap(why_unread=str(error))
 
 
 def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
-    with suppress(Exception):  # TransformerLens refuses it where layers differ in their number or width of heads
+    with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
         W_O = tensor_of(getattr(attention, "W_O", None))
         if W_O is not None and W_O.ndim == 3:
             return W_O
@@ -351,22 +376,22 @@ def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
 
 
 def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:
-    """The weights that neurons write with; None where an MLP is not one matrix of them (a mixture of experts)."""
-    return _writes(view, layer, "mlp")[0]
+    """The output weights of a layer's neurons. None if its MLP has no single matrix (a mixture of experts)."""
+    return _output_map(view, layer, "mlp").weight
 
 
 def _neuron_weight(mlp: Any) -> Tensor | None:
     W_out = None
-    with suppress(NotImplementedError):  # TransformerLens shows no packed weight
+    with suppress(NotImplementedError):  # TransformerLens raises for a packed weight
         W_out = tensor_of(getattr(mlp, "W_out", None))
     return W_out if W_out is not None and W_out.ndim == 2 else None
 
 
 def named_layers(layers: Iterable[int]) -> str:
-    """Layers in words: "layer 3", "the layers 0, 1, 2", "the layers 0 to 29"."""
+    """Layers in words: "layer 3", "layers 0, 1, 2", "layers 0 to 29"."""
     ordered = sorted(layers)
     if len(ordered) == 1:
         return f"layer {ordered[0]}"
     if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
-        return f"the layers {ordered[0]} to {ordered[-1]}"
-    return f"the layers {', '.join(map(str, ordered))}"
+        return f"layers {ordered[0]} to {ordered[-1]}"
+    return f"layers {', '.join(map(str, ordered))}"

@@ -1,4 +1,4 @@
-"""Token ids of a cache that does not hold them: the rows of `hook_embed`, matched exactly to the embedding's."""
+"""Recovers the token ids of a cache that does not hold them, by an exact match of `hook_embed` with the embedding."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-_COLUMNS = 16  # of each row; two tokens that agree in all of them agree altogether
-_found: Any = None  # what was matched before: hook_embed → (its version, the ids); lets go with the tensor
+_COLUMNS = 16  # columns that are hashed; the rows that they select are then compared in full
+_known: Any = None  # earlier results, by weak reference: hook_embed → (versions, token ids)
 
 
 def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
-    """The token ids whose embeddings `embed` holds; None where a row is nobody's, or two tokens' alike.
+    """Return the token ids whose embeddings `embed` holds. None if a row matches no token, or several.
 
-    Exact, never nearest: a row that differs in one bit is no match. Works for processed weights, too, since the
-    embedding that made the cache is the model's own.
+    The match is exact: a row that differs in one bit does not match. It also works for processed weights, because the
+    cache was made with the model's present embedding.
     """
-    global _found
+    global _known
     from torch.utils.weak import WeakIdKeyDictionary
 
-    if _found is None:
-        _found = WeakIdKeyDictionary()
+    if _known is None:
+        _known = WeakIdKeyDictionary()
     W_E = weight_of(model, "embed", "W_E")
     if W_E is None or unusable(W_E) is not None or W_E.ndim != 2 or W_E.shape[-1] != embed.shape[-1]:
         return None
     version = (_version(embed), _version(W_E), W_E.data_ptr())
-    known = _found.get(embed)
-    if known is None or known[0] != version:
-        known = (version, _match(embed.detach(), W_E))
-        _found[embed] = known
-    return known[1]
+    result = _known.get(embed)
+    if result is None or result[0] != version:
+        result = (version, _match(embed.detach(), W_E))
+        _known[embed] = result
+    return result[1]
 
 
 def _match(embed: Tensor, W_E: Tensor) -> Tensor | None:
@@ -54,7 +54,7 @@ def _match(embed: Tensor, W_E: Tensor) -> Tensor | None:
 
 
 def _fingerprint(rows: Tensor) -> Tensor:
-    """One whole number for each row; equal rows have equal numbers, +0 and −0 being the same."""
+    """A hash of each row. Equal rows have equal hashes, and +0 equals −0."""
     import torch
 
     bits = (rows.cpu().double() + 0.0).view(torch.int64)
@@ -65,5 +65,5 @@ def _fingerprint(rows: Tensor) -> Tensor:
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; inference tensors do not count."""
+    """The number of changes of a tensor in place. −1 for an inference tensor, which does not count them."""
     return -1 if tensor.is_inference() else tensor._version

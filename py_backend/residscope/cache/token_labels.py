@@ -1,4 +1,4 @@
-"""What stands at each position of a prompt, or of all prompts together."""
+"""The label of each position: its token, or what all prompts have in common there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VARIES = "∗"
 
 
 def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
-    """The tokens of one prompt, or what all prompts have in common."""
+    """Return the labels of one prompt's tokens. `prompt=None`: of what all prompts have in common."""
     tokens = view.tokens
     if tokens is None:
         return [TokenLabel(str(position)) for position in range(view.n_pos)]
@@ -26,19 +26,19 @@ def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
 
 
 def token_texts(view: CacheView, prompt: int | None) -> list[str]:
-    """The same as plain strings; where prompts differ, an asterisk, as in the panel."""
+    """Return the same labels as plain strings, with an asterisk where prompts differ, as in the panel."""
     return [_VARIES if label.varies and not label.text else label.text for label in token_labels(view, prompt)]
 
 
 def mean_of_padded(view: CacheView, prompt: int | None) -> list[str]:
-    """Notes on a mean over prompts at each position: padding in it, or what could be padding, or that none can tell."""
+    """Return notes on padding, or possible padding, in a mean over prompts at each position."""
     if prompt is not None or view.batch == 1:
         return []
     return padding_in_mean(view, prompt) or positions.assumed(view)
 
 
 def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
-    """A note where a mean over prompts takes in positions that are some prompts' padding."""
+    """Return a note if a mean over prompts includes positions that are padding in some prompts."""
     if prompt is not None or view.batch == 1:
         return []
     window = window or range(view.n_pos)
@@ -46,11 +46,11 @@ def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = 
     padded = sum(window.start < first or window.stop - 1 > last for first, last in ends)
     if not padded:
         return []
-    return [f"{padded} of {view.batch} prompts are padded: at some positions their padding is in the mean."]
+    return [f"{padded} of {view.batch} prompts are padded: at some positions the mean includes their padding."]
 
 
 def _common(column: list[int], text: Callable[[int], str]) -> TokenLabel:
-    """What stands at one position in all prompts: the token, or what varies."""
+    """The label of one position in all prompts: their common token, or the tokens that vary."""
     different = list(dict.fromkeys(column))
     if len(different) == 1:
         return TokenLabel(text(different[0]), different[0])

@@ -1,6 +1,6 @@
-"""The user's tokenizer, of whatever kind: Hugging Face's, `tokenizers`' own, tiktoken's, a notebook's own.
+"""Works with tokenizers of any kind: of Hugging Face, of `tokenizers`, of tiktoken, or written in the user's notebook.
 
-Of each no more is asked for than `encode` and `decode`; what else there is makes the answers better.
+Only `encode` and `decode` are required. Other methods improve the results.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _IDS = ("convert_tokens_to_ids", "token_to_id", "piece_to_id")
 
 
 def encoded(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text, without any special token added.
+    """Return the token ids of a text, without added special tokens.
 
     Raises:
-        ResidscopeError: If the tokenizer cannot tell.
+        ResidscopeError: If the tokenizer has no `encode`, or fails.
     """
     encode = attribute(tokenizer, "encode")
     if encode is None:
@@ -38,7 +38,7 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
     except Exception as error:  # it is the user's code
         raise ResidscopeError(
             "tokenizer",
-            f"This model's tokenizer ({type(tokenizer).__name__}) fails on “{text}”, with {type(error).__name__}: "
+            f"This model's tokenizer ({type(tokenizer).__name__}) fails on “{text}” with {type(error).__name__}: "
             f"{error}. Give token ids instead.",
         ) from error
 
@@ -49,17 +49,17 @@ def _ids(encode: Callable[..., Any], text: str) -> list[int]:
 
 
 def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int]) -> bool:
-    """Whether a text's first token is the BOS that a tokenizer of the user's own puts before every text, even none."""
+    """Whether a text's first token is the BOS that some tokenizers add to every text, even to an empty one."""
     if not first or first != [attribute(tokenizer, "bos_token_id")]:
         return False
     try:
         return _ids(encode, "")[:1] == first
-    except Exception:  # it is the user's code, and need not take an empty text
+    except Exception:  # it is the user's code, and may not accept an empty text
         return False
 
 
 def attribute(tokenizer: Any, name: str) -> Any:
-    """One attribute of a tokenizer; None where it has none, or raises: it is the user's code."""
+    """Return an attribute of a tokenizer. None if there is none, or if the user's code raises."""
     try:
         return getattr(tokenizer, name, None)
     except Exception:
@@ -67,7 +67,7 @@ def attribute(tokenizer: Any, name: str) -> Any:
 
 
 def decoded(tokenizer: Any, id: int) -> str:
-    """What `decode` gives for one token; nothing where it cannot."""
+    """Return the decoded text of one token. Empty if `decode` fails."""
     try:
         text = _called(tokenizer.decode, [id], clean_up_tokenization_spaces=False, skip_special_tokens=False)
     except Exception:  # it is the user's code, and may know fewer ids than the model
@@ -76,12 +76,12 @@ def decoded(tokenizer: Any, id: int) -> str:
 
 
 def names_tokens(tokenizer: Any) -> bool:
-    """Whether the tokenizer has a name for each token, beside what it writes."""
-    return any(attribute(tokenizer, way) is not None for way in _NAMES)
+    """Return whether the tokenizer has a method that gives each token's name in the vocabulary."""
+    return any(attribute(tokenizer, method) is not None for method in _NAMES)
 
 
 def named(tokenizer: Any, id: int) -> str | None:
-    """A token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`; None where there is none."""
+    """Return a token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`. None if it has none."""
     found = _first(tokenizer, _NAMES, id)
     if isinstance(found, bytes):
         return found.decode(errors="replace")
@@ -89,13 +89,13 @@ def named(tokenizer: Any, id: int) -> str | None:
 
 
 def with_name(tokenizer: Any, name: str) -> int | None:
-    """The token with this name; perhaps the one for unknown words, where there is none."""
+    """Return the token with this name. If there is none, some tokenizers return the unknown token."""
     found = _first(tokenizer, _IDS, name)
     return found if isinstance(found, int) else None
 
 
 def bytes_of(tokenizer: Any, id: int) -> bytes | None:
-    """The bytes of a token, where it can be determined that it is made of bytes."""
+    """Return the bytes of a token. None if it is not known to be made of bytes."""
     found = _first(tokenizer, ("decode_single_token_bytes",), id)
     found = _first(tokenizer, _NAMES, id) if found is None else found
     if isinstance(found, bytes):
@@ -108,16 +108,16 @@ def bytes_of(tokenizer: Any, id: int) -> bytes | None:
     return bytes(_bytes()[letter] for letter in found) if all(letter in _bytes() for letter in found) else None
 
 
-def of_bytes(tokenizer: Any, data: bytes) -> list[int]:
-    """Tokens that may be made of exactly these bytes."""
+def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
+    """Return tokens that may consist of exactly these bytes."""
     letters = {byte: letter for letter, byte in _bytes().items()}
     names = ["".join(letters[byte] for byte in data), *([f"<0x{data[0]:02X}>"] if len(data) == 1 else [])]
     found = (with_name(tokenizer, name) for name in names)
     return [id for id in found if id is not None]
 
 
-def unknown(tokenizer: Any) -> int | None:
-    """The token that stands for what the tokenizer does not know, where it says which."""
+def unknown_token(tokenizer: Any) -> int | None:
+    """Return the unknown token. None if the tokenizer does not declare one."""
     id = attribute(tokenizer, "unk_token_id")
     if isinstance(id, int):
         return id
@@ -126,37 +126,37 @@ def unknown(tokenizer: Any) -> int | None:
     return with_name(tokenizer, name) if isinstance(name, str) else None
 
 
-def _first(tokenizer: Any, ways: tuple[str, ...], value: Any) -> Any:
-    """What the first of some methods gives that the tokenizer has; None where it has none, or it fails."""
-    way = next((found for name in ways if (found := attribute(tokenizer, name)) is not None), None)
+def _first(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
+    """The result of the first of these methods that the tokenizer has. None if it has none, or if it fails."""
+    method = next((found for name in methods if (found := attribute(tokenizer, name)) is not None), None)
     try:
-        return None if way is None else way(value)
+        return None if method is None else method(value)
     except Exception:  # it is the user's code
         return None
 
 
 def _called(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    """Call with those options that the function takes."""
+    """Call the function with those options that it accepts."""
     own = getattr(function, "__func__", function)
     try:
         takes = _takes.get(own)
         if takes is None:
-            takes = _takes[own] = _taken(function)
-    except TypeError:  # it knows no weak references, or no hash
-        takes = _taken(function)
+            takes = _takes[own] = _options(function)
+    except TypeError:  # it cannot be hashed, or has no weak references
+        takes = _options(function)
     return function(*given, **{name: value for name, value in options.items() if _EVERY in takes or name in takes})
 
 
 _EVERY = "**"
 
 _takes: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
-"""The options of functions that were called before: to read a signature takes longer than to encode a word."""
+"""The options that each function accepts, kept because reading a signature takes longer than encoding a word."""
 
 
-def _taken(function: Callable[..., Any]) -> frozenset[str]:
+def _options(function: Callable[..., Any]) -> frozenset[str]:
     try:
         parameters = signature(function).parameters
-    except (TypeError, ValueError):  # one that is not written in Python need not say
+    except (TypeError, ValueError):  # functions that are not written in Python may have no signature
         return frozenset()
     every = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
     return frozenset([_EVERY]) if every else frozenset(parameters)
@@ -164,9 +164,9 @@ def _taken(function: Callable[..., Any]) -> frozenset[str]:
 
 @cache
 def _bytes() -> dict[str, int]:
-    """Which byte each letter of byte-level vocabularies stands for.
+    """The byte that each character of a byte-level vocabulary stands for.
 
-    Source: GPT-2's `bytes_to_unicode`: printable bytes stand for themselves, the others for the letters from 256 on.
+    Source: GPT-2's `bytes_to_unicode`. Printable bytes stand for themselves, others for the characters from 256 on.
     """
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]

@@ -1,7 +1,7 @@
-"""The model's logits: the final norm's output, the unembedding, and what the model does to its result.
+"""The model's logits: the final norm's output, the unembedding, and the scaling and soft-cap that follow it.
 
-Some models multiply what the unembedding writes (Cohere, Granite) or soft-cap it (Gemma 2). In a bridge's cache
-`unembed.hook_out` is what stands *before* that, so the model's own logits are a function of it.
+Some models multiply the unembedding's output (Cohere, Granite) or soft-cap it (Gemma 2). A bridge's `unembed.hook_out`
+holds the values *before* that, so the model's logits are a function of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.linear_maps import applied
+from residscope.cache.linear_maps import linear_map_of
 from residscope.cache.norms import Norm
 from residscope.cache.view import CacheView
-from residscope.cache.weights import figures, is_plain, parameter, weight_of, wrapped
+from residscope.cache.weights import is_plain, parameter, stored_values, weight_of, wrapped
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """What becomes of y @ W_U + b_U: a factor, and perhaps a soft-cap, cap · tanh(x / cap).
+    """How the model turns y @ W_U + b_U into logits: by a factor, and perhaps a soft-cap, cap · tanh(x / cap).
 
     Attributes:
-        scale: The factor; 1 for most models.
-        cap: The soft-cap's limit, in logits; 0 where there is none.
+        scale: The factor. 1 in most models.
+        cap: The limit of the soft-cap, in logits. 0 if there is none.
     """
 
     scale: float = 1.0
     cap: float = 0.0
 
     def __call__(self, written: Tensor) -> Tensor:
-        """The model's logits, from what its unembedding writes."""
+        """Return the model's logits, given the unembedding's output."""
         scaled = written if self.scale == 1 else written * self.scale
         return self.cap * (scaled / self.cap).tanh() if self.cap > 0 else scaled
 
     @classmethod
     def of(cls, model: Any) -> Output:
-        """Read it off the model: as its TransformerLens adapter declares it, else as the model itself holds it."""
+        """Read scale and soft-cap off the model, or off its TransformerLens adapter."""
         declared = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
         scale = _slope(declared) if declared else 1.0
         cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
-        # What was declared when the bridge was made, the Hugging Face model may hold otherwise by now, and reads.
+        # The Hugging Face model reads its own settings, which may have changed since the bridge was made.
         inner = getattr(model, "original_model", None)
         config = getattr(inner, "config", None)
         for name in ("final_logit_softcapping", "logits_soft_cap"):
@@ -64,7 +64,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _slope(transform: Callable[[Tensor], Tensor]) -> float:
-    """The factor of a transform of logits: its slope at zero, where no soft-cap bends it."""
+    """The factor of a transform of logits: its slope at 0, where a soft-cap has no effect."""
     import torch
 
     step = torch.tensor([2.0**-20], dtype=torch.float64, device="cpu")
@@ -73,15 +73,16 @@ def _slope(transform: Callable[[Tensor], Tensor]) -> float:
 
 
 READ_BY_UNEMBEDDING = "unembed.hook_in"
+"""The activation that the unembedding reads."""
 
 
 def final_vectors(
     view: CacheView, positions: Int[Tensor, " batch"] | None
 ) -> Float[Tensor, "batch pos d_model"] | None:
-    """The final norm's own output, what the unembedding reads: cached, or from the final residual stream, or None."""
+    """Return the final norm's output, cached or computed from the final stream. None if neither is possible."""
     module = getattr(view.model, "ln_final", None)
     name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
-    # A HookedTransformer's, after its weight and bias; but the RMSNorm of version 2 has its weight behind that hook.
+    # In a HookedTransformer this hook comes after weight and bias, except for the weight of version 2's RMSNorm.
     if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
         name = view.first("ln_final.hook_normalized")
     if name is not None:
@@ -97,7 +98,7 @@ def final_vectors(
 
 
 def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
-    """What the unembedding writes at the wanted positions: cached, or unembedded from the stream."""
+    """Return the unembedding's output at these positions, cached or computed from the stream."""
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
         return view.rows(name, positions)
@@ -106,8 +107,8 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
     if vectors is None:
         raise ResidscopeError(
             "no-logits",
-            "The cache holds neither logits nor the final residual stream, so the model's predictions are not known. "
-            "Pass `logits=` (the model's output), or say `answers=`.",
+            "The cache holds neither logits nor the final residual stream, so the model's predictions are unknown. "
+            "Pass `logits=` (the model's output) or `answers=`.",
         )
     weight = working(W_U)
     logits = vectors.to(weight) @ weight
@@ -115,26 +116,26 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
 
 
 def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """The same, where it reads the residual stream behind the final norm.
+    """Return the unembedding's weight and bias, if it reads the normalised residual stream.
 
     Raises:
-        ResidscopeError: If it reads something of another width.
+        ResidscopeError: If it reads vectors of another width.
     """
     W_U, b_U = unembedding(view)
     if W_U.shape[0] != view.cfg.d_model:
         raise ResidscopeError(
             "unembedding",
-            f"This model's unembedding reads {W_U.shape[0]} figures and its stream has {view.cfg.d_model}: it "
-            "projects the stream in between, which Residscope does not follow.",
+            f"This model's unembedding reads vectors of width {W_U.shape[0]}, but its residual stream has width "
+            f"{view.cfg.d_model}: the model projects the stream in between, which Residscope does not support.",
         )
     return W_U, b_U
 
 
 def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """The weight and the bias that the model unembeds with, detached.
+    """Return the weight and the bias of the unembedding, detached.
 
     Raises:
-        ResidscopeError: If the model has none, or what it applies cannot be read.
+        ResidscopeError: If the model has none, or its map cannot be read.
     """
     module = getattr(view.model, "unembed", None)
     plain = view.facts.once(("plain", "unembed"), lambda: (is_plain(_inner(module)),))[0]
@@ -144,33 +145,33 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
 
 
 def _inner(module: Any) -> Any:
-    """The layer that a bridge's unembedding stands for; a `HookedTransformer`'s own has its weight as `W_U`."""
+    """The layer that a bridge's unembedding wraps. None for a `HookedTransformer`, which has the weight as `W_U`."""
     return module if hasattr(module, "original_component") else None
 
 
-def _unembedding(view: CacheView, odd: Any) -> tuple[Tensor, Tensor | None, int]:
-    """Both, and the bytes that keeping them takes."""
+def _unembedding(view: CacheView, unknown: Any) -> tuple[Tensor, Tensor | None, int]:
+    """The weight, the bias, and the bytes that keeping them takes. `unknown` is a layer of an unknown class."""
     model = view.model
-    if odd is not None:
-        found = applied(odd, view, int(view.cfg.d_model))
+    if unknown is not None:
+        found = linear_map_of(unknown, view, int(view.cfg.d_model))
         return found.matrix, None if found.bias is None else working(found.bias), found.size
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is None:
-        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
-    figures(getattr(model, "unembed", None), "W_U", W_U)
+        raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope does not know its unembedding.")
+    stored_values(getattr(model, "unembed", None), "W_U", W_U)
     return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U"), 0
 
 
 def vocabulary_size(model: Any) -> int:
-    """How many tokens there are logits for."""
+    """Return the number of tokens that the model has logits for."""
     layer = wrapped(getattr(model, "unembed", None))
-    said = getattr(layer, "out_features", None)
-    if isinstance(said, int):
-        return said
+    declared = getattr(layer, "out_features", None)
+    if isinstance(declared, int):
+        return declared
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is not None:
         return int(W_U.shape[-1])
-    said = getattr(getattr(model, "cfg", None), "d_vocab", None)
-    if isinstance(said, int) and said > 0:
-        return said
-    raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope cannot tell how it reads logits.")
+    declared = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    if isinstance(declared, int) and declared > 0:
+        return declared
+    raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope does not know its unembedding.")

@@ -1,7 +1,7 @@
-"""A read-only view of one `ActivationCache`: names, shapes, positions, what is missing.
+"""A read-only view of one `ActivationCache`: its activations, shapes, tokens and layers.
 
-Duck-typed on purpose: TransformerLens 4 removed `HookedTransformer`, but the names of activations and weights stayed.
-Nothing here adds to, moves or changes the user's cache.
+It is duck-typed, because TransformerLens 4 removed `HookedTransformer` but kept the names of activations and weights.
+The user's cache is never changed or moved.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class Seen(Protocol):
-    """What is known of a cache that was just looked at.
+    """What change tracking knows about a cache (`session/change_tracking.py`).
 
     Attributes:
-        changed: Whether an activation was changed since it was first seen.
-        weights_changed: Whether its model's weights, or what layers make of them, were.
-        other_model: Whether that is another model than the one it was first seen with.
+        changed: Whether an activation was changed since the cache was first seen.
+        weights_changed: Whether the model's weights, or how its layers use them, were changed since then.
+        other_model: Whether the model is another one than the one that the cache was first seen with.
     """
 
     changed: bool
@@ -41,29 +41,29 @@ class Seen(Protocol):
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """What was computed of the cache as it is, and what was read off the model's modules."""
+        """Memos of results computed from the cache, and of values read off the model's modules."""
         ...
 
 
 class CacheView:
-    """What Residscope knows of one cache.
+    """A read-only view of one cache and its model.
 
     Args:
         cache: A TransformerLens `ActivationCache` (or anything with its `cache_dict`, `model` and `has_batch_dim`).
-        model: The model that made it; by default `cache.model`.
-        tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+        model: The model that made the cache. By default `cache.model`.
+        tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
-        seen: What is known of the cache, when it was just looked at: what was computed of it before need not be again.
+        seen: What change tracking knows about the cache. With it, earlier results are reused.
 
     Attributes:
-        seen: What is known of the cache, where it was just looked at.
-        memo: What was computed of this cache as it is.
-        facts: What was read off the model's modules as they are.
-        padding_is_real: Whether what looks like padding is to be counted as real.
-        part_of: The view that this one is a part of, and its prompts there.
+        seen: What change tracking knows about the cache, if it was given.
+        memo: Results computed from this cache in its present state.
+        facts: Values read off the model's modules in their present state.
+        padding_is_real: Whether tokens that look like padding count as real.
+        part_of: The larger view that this one is a part of, and the range of its prompts there.
 
     Raises:
-        ResidscopeError: If `cache` is no activation cache, is empty, or its model is gone.
+        ResidscopeError: If `cache` is not an activation cache, is empty, or its model was deleted.
     """
 
     def __init__(
@@ -83,31 +83,31 @@ class CacheView:
                 f"Residscope needs an ActivationCache, but was given a {kind}. {hint}: "
                 "`logits, cache = model.run_with_cache(tokens)`; then pass `cache`.",
             )
-        # A snapshot of the names: the user's cell may change the dictionary while we read.
+        # A copy, because the user's cell may change the dictionary while we read.
         held: dict[Any, Any] = dict(activations)
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
         layout: Layout | None = None if seen is None else seen.memo[0].get("layout")
         if layout is not None and layout.names != tuple(held):
             layout = None
-        self.activations, self._others = split(held) if layout is None else (layout.again(held), layout.others)
-        found = model if model is not None else getattr(cache, "model", None)
-        if found is None:
+        self.activations, self._others = split(held) if layout is None else (layout.tensors(held), layout.others)
+        model = model if model is not None else getattr(cache, "model", None)
+        if model is None:
             raise ResidscopeError(
                 "no-model",
-                "This cache has no model any more (`cache.model` is None), and attribution needs its weights. "
-                "Pass it: `model=…`.",
+                "The model of this cache was deleted (`cache.model` is None), and attribution needs its weights. "
+                "Pass the model: `model=…`.",
             )
-        if not hasattr(found, "cfg"):
+        if not hasattr(model, "cfg"):
             raise ResidscopeError(
                 "no-model",
-                f"`model=` takes the TransformerLens model itself, but was given {type(found).__name__}"
-                f"{_inside(found)}.",
+                f"`model=` takes the TransformerLens model itself, but was given {type(model).__name__}"
+                f"{_inside(model)}.",
             )
-        self.model: Any = found
-        self.cfg: Any = found.cfg
-        if not hasattr(found, "blocks"):
-            raise ResidscopeError("no-blocks", _no_blocks(found))
+        self.model: Any = model
+        self.cfg: Any = model.cfg
+        if not hasattr(model, "blocks"):
+            raise ResidscopeError("no-blocks", _no_blocks(model))
         self.seen = seen
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
         self.n_layers = self.memo.once(("layers",), self._layers)
@@ -128,18 +128,18 @@ class CacheView:
         return name in self.activations
 
     def get(self, name: str) -> Shaped[Tensor, "batch ..."]:
-        """One activation, detached, with a batch dimension.
+        """Return one activation, detached, with a batch dimension.
 
         Args:
             name: Its full name, such as `"blocks.3.attn.hook_z"`.
 
         Raises:
-            ResidscopeError: If it was not cached; the sentence names it and the `names_filter` that would have it.
+            ResidscopeError: If it was not cached. The message names it, and a `names_filter` that includes it.
         """
         if name in self._others:
             raise ResidscopeError(
                 "missing-activation",
-                f"`{name}` is a {self._others[name]} in this cache, not a tensor: put the tensor alone in its place.",
+                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it by the tensor alone.",
             )
         if name not in self.activations:
             raise not_cached(name)
@@ -149,15 +149,15 @@ class CacheView:
         if holds_every_prompt(name) and tensor.shape[0] != whole:
             raise ResidscopeError(
                 "prompts",
-                f"`{name}` holds {tensor.shape[0]} prompts, and this cache {whole}: keep the same prompts of every "
-                "activation.",
+                f"`{name}` holds {tensor.shape[0]} prompts, but this cache holds {whole}: keep the same prompts in "
+                "every activation.",
             )
         if self._prompts is None or tensor.shape[0] == 1:
             return tensor
         return tensor[self._prompts.start : self._prompts.stop]
 
     def only(self, prompts: range) -> CacheView:
-        """The same cache, of a run of its prompts alone: what is computed from it costs as much as they do."""
+        """Return a view of these prompts only, so that computing with it costs no more than they need."""
         tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
         part = copy(self)
         part.part_of = self, prompts
@@ -168,32 +168,32 @@ class CacheView:
 
     @property
     def root(self) -> CacheView:
-        """The view of all prompts."""
+        """The view of all prompts of the cache."""
         return self if self.part_of is None else self.part_of[0].root
 
     def first(self, *names: str) -> str | None:
-        """The first of `names` that the cache holds."""
+        """Return the first of `names` that the cache holds. None if it holds none."""
         return next((name for name in names if name in self.activations), None)
 
     def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
-        """One activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
+        """Return one activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
 
-        The result is in the working precision: float32, or float64 where the cache is float64.
+        The result is in the working precision: float32, or float64 if the cache is float64.
         """
         return self.take(self.get(name), positions)
 
     def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
-        """The same as it is, for what takes it in its own precision (`projection.dots`)."""
+        """Return the same as `rows`, but in the precision of the cache, for `projection.dots`."""
         return self.pick(self.get(name), positions)
 
     def take(
         self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch read ..."]:
-        """The rows of `tensor` at `positions` (see `rows`), in the working precision."""
+        """Return the rows of `tensor` at `positions` (see `rows`), in the working precision."""
         return working(self.pick(tensor, positions))
 
     def pick(self, tensor: Tensor, positions: Int[Tensor, " batch"] | None) -> Tensor:
-        """The rows of `tensor` at `positions`, as they are."""
+        """Return the rows of `tensor` at `positions`, in its own precision."""
         import torch
 
         if positions is not None:
@@ -205,10 +205,10 @@ class CacheView:
         return tensor
 
     def whole_logits(self, logits: Tensor) -> Float[Tensor, "batch pos d_vocab"]:
-        """The model's output as the user gave it, detached.
+        """Check the model's output that the user gave, and return it detached, with a batch dimension.
 
         Raises:
-            ResidscopeError: If it does not have this cache's prompts and positions.
+            ResidscopeError: If its shape does not match the cache's prompts and positions.
         """
         try:
             logits = tensor_of(logits).detach()
@@ -219,7 +219,7 @@ class CacheView:
             ) from None
         if not logits.is_floating_point():
             kind = str(logits.dtype).removeprefix("torch.")
-            raise ResidscopeError("logits-shape", f"`logits=` takes the model's output, but was given {kind} figures.")
+            raise ResidscopeError("logits-shape", f"`logits=` takes the model's output, but was given {kind} values.")
         logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
         if tuple(logits.shape[:2]) != (self.batch, self.n_pos):
             raise ResidscopeError(
@@ -230,10 +230,10 @@ class CacheView:
         return logits
 
     def _layers(self) -> int:
-        """How many layers there are: those of the model, of which some may have been taken out after its configuration.
+        """The number of layers that the model has now. Some may have been removed, so it can differ from `cfg`.
 
         Raises:
-            ResidscopeError: If the cache holds one that the model has not.
+            ResidscopeError: If the cache holds activations of a layer that the model does not have.
         """
         blocks = self.model.blocks
         count = len(blocks) if hasattr(blocks, "__len__") else int(self.cfg.n_layers)
@@ -242,26 +242,26 @@ class CacheView:
         if beyond:
             raise ResidscopeError(
                 "layers",
-                f"This cache holds activations of layer {beyond[-1]}, but the model has only {count} layers now: some "
-                "were taken out after it was cached, or it is another model's cache. Run the model again, or pass the "
-                "model that made the cache: `model=…`.",
+                f"This cache holds activations of layer {beyond[-1]}, but the model has only {count} layers now. "
+                "Either some were removed after the cache was made, or the cache is another model's. Run the model "
+                "again, or pass the model that made the cache: `model=…`.",
             )
         return count
 
     # --- shape and tokens --------------------------------------------------------------------------------------------
     def _widest(self) -> int:
-        """The number of heads; where layers differ in it, the largest."""
+        """The number of heads of a layer, or the largest if layers differ."""
         patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
         return max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
 
     @property
     def given_tokens(self) -> bool:
-        """Whether the token ids were given, and are no part of the cache."""
+        """Whether the token ids were passed by the user instead of read from the cache."""
         return self._tokens is not None
 
     @property
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
-        """The token ids: given, held by a bridge's cache, or told by the rows of `hook_embed`; else None."""
+        """The token ids: passed by the user, held by a bridge's cache, or recovered from `hook_embed`. Else None."""
         if self._tokens is not None:
             try:
                 self._tokens = tensor_of(self._tokens)
@@ -282,34 +282,36 @@ class CacheView:
 
         held, embed = self.activations.get("embed.hook_in"), self.activations.get("hook_embed")
         extent = (self.batch, self.n_pos) if self.has_batch_dim else (self.n_pos,)
-        # With `pos_slice` the ids may be those of the whole prompt: which of them were kept is not in the cache.
+        # With `pos_slice` the cache may hold the ids of the whole prompt, but not which positions were kept.
         if held is None or held.is_floating_point() or tuple(held.shape) != extent:
             held = None if embed is None else recover_token_ids(embed, self.model)
         return held if held is None or self.has_batch_dim else held.unsqueeze(0)
 
     @property
     def other_tokens(self) -> bool:
-        """Whether the token ids that were given are not those that the cache holds."""
+        """Whether the token ids that the user passed differ from those that the cache holds."""
         held = self.activations.get("embed.hook_in")
         if self._tokens is None or held is None or held.is_floating_point():
             return False
         held, given = held if self.has_batch_dim else held.unsqueeze(0), self.tokens
-        run = slice(None) if self._prompts is None else slice(self._prompts.start, self._prompts.stop)
-        return given is not None and held[run].shape == given.shape and bool((held[run].cpu() != given.cpu()).any())
+        chosen = slice(None) if self._prompts is None else slice(self._prompts.start, self._prompts.stop)
+        if given is None or held[chosen].shape != given.shape:
+            return False
+        return bool((held[chosen].cpu() != given.cpu()).any())
 
     @property
     def attention_mask(self) -> Int[Tensor, "batch pos"] | None:
-        """The attention mask that was given, as zeros and ones on the CPU.
+        """The attention mask that the user passed, as zeros and ones on the CPU. None without one.
 
         Raises:
-            ResidscopeError: If it is no mask for this cache.
+            ResidscopeError: If it is not a mask of this cache's shape.
         """
         if self._mask is not None and not isinstance(self._mask, _Checked):
             self._mask = _Checked(_mask(self._mask, self.batch, self.n_pos))
         return None if self._mask is None else self._mask.mask
 
     def check_prompt(self, prompt: int | None) -> int | None:
-        """The prompt's index, from the start; None (the mean) stays None."""
+        """Return the prompt's index, counted from the start. None (the mean over prompts) stays None."""
         if prompt is None:
             return None
         try:
@@ -323,46 +325,48 @@ class CacheView:
         return prompt % self.batch
 
     def check_head(self, layer: int, head: int) -> None:
-        """Refuse a head that the model does not have."""
+        """Raise a `ResidscopeError` if the model does not have this head."""
         if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
             raise ResidscopeError(
                 "head",
-                f"This model has no head L{layer}H{head}: it has the layers 0 to {self.n_layers - 1} "
-                f"with the heads 0 to {self.n_heads - 1} each.",
+                f"This model has no head L{layer}H{head}: it has layers 0 to {self.n_layers - 1} with heads 0 to "
+                f"{self.n_heads - 1} each.",
             )
 
     def check_layer(self, layer: Any) -> int:
-        """The layer's index, from the start; refuses one that the model does not have."""
+        """Return the layer's index, counted from the start. Raises if the model does not have it."""
         try:
             number = index(layer)
         except TypeError:
             raise ResidscopeError("layer", f"{layer!r} is not a layer: give a number.") from None
         if not -self.n_layers <= number < self.n_layers:
-            raise ResidscopeError("layer", f"There is no layer {number}: the model has 0 to {self.n_layers - 1}.")
+            raise ResidscopeError(
+                "layer", f"There is no layer {number}: the model has layers 0 to {self.n_layers - 1}."
+            )
         return number % self.n_layers
 
     # --- facts -------------------------------------------------------------------------------------------------------
     @property
     def model_name(self) -> str:
-        """The model's name, without the folders before it."""
+        """The model's name, without its organisation or folders."""
         return whole(PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the cache holds; tensors that share memory count once."""
+        """Bytes of memory that the cache keeps. Tensors that share memory count once."""
         storages = (tensor.untyped_storage() for tensor in self.activations.values())
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     @property
     def stream(self) -> Tensor:
-        """One floating-point activation that stands for the cache's dtype and device."""
+        """A floating-point activation whose dtype and device stand for those of the cache."""
         name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
         floats = (t for t in self.activations.values() if t.is_floating_point() and t.ndim > 1)
         return self.activations[name] if name else next(floats)
 
     @property
     def like(self) -> Tensor:
-        """An empty tensor with the device and the precision in which this cache is summed, for `tensor.to(…)`."""
+        """An empty tensor on the cache's device and in the working precision, for `tensor.to(view.like)`."""
         import torch
 
         stream = self.stream
@@ -370,28 +374,28 @@ class CacheView:
         return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
     def rounding_step(self, *names: str) -> float:
-        """The relative rounding step of what a sum is made of (under autocast there are several).
+        """Return the coarsest relative rounding step among activations that are summed (autocast mixes several).
 
-        A cache that was widened afterwards is as coarse as the model that made it, so the model's weights count, too.
+        The model's weights count, too: a cache that was widened later is as coarse as the model that made it.
 
         Args:
-            names: The activations in the sum; those that the cache does not hold count for nothing.
+            names: The activations in the sum. Those that the cache does not hold are ignored.
         """
-        found = (self.activations.get(name) for name in names)
-        kinds = {tensor.dtype for tensor in found if tensor is not None}
+        tensors = (self.activations.get(name) for name in names)
+        kinds = {tensor.dtype for tensor in tensors if tensor is not None}
         return max([self.memo.once(("rounding step",), self._model_step), *map(step_of, kinds)])
 
     def _model_step(self) -> float:
         kinds: list[Any] = []
         for name in ("W_E", "W_U"):
-            with suppress(Exception):  # a model may refuse to show a weight
+            with suppress(Exception):  # some models raise when a weight is read
                 kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
-        # Integers and float8 are how a weight is stored: with its scale it is finer than that.
-        fit = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
-        return max([step_of(self.like.dtype), self._kept_step(), *fit])
+        # Integers and float8 are storage formats: together with its scale such a weight is finer.
+        steps = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
+        return max([step_of(self.like.dtype), self._stored_step(), *steps])
 
-    def _kept_step(self) -> float:
-        """The step of the precision in which the stream was kept, where it was widened afterwards: its figures tell."""
+    def _stored_step(self) -> float:
+        """The rounding step of the precision that the stream was once stored in, inferred from its values. Else 0."""
         import torch
 
         points = [t for name, t in self.activations.items() if name.endswith(("hook_resid_post", "hook_z"))]
@@ -399,47 +403,47 @@ class CacheView:
         for tensor in [points[0], points[-1]] if points else []:
             flat = tensor.detach().flatten()
             some = flat[:: max(1, len(flat) // 1024)]
-            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few say nothing
+            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few to infer it
                 return 0.0
             kinds = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)
-            fit = (step_of(kind) for kind in kinds if bool((some.to(kind).to(some.dtype) == some).all()))
-            steps.append(next(fit, 0.0))
+            exact = (step_of(kind) for kind in kinds if bool((some.to(kind).to(some.dtype) == some).all()))
+            steps.append(next(exact, 0.0))
         return min(steps, default=0.0)
 
     def before(self, layer: int) -> str:
-        """The activation that is the stream before a layer: its `hook_resid_pre`, else what the layer before left.
+        """Return the name of the stream before a layer: its `hook_resid_pre`, or the previous `hook_resid_post`.
 
-        Where neither was cached, it is the name that would have it.
+        If neither was cached, it is the name of the former.
         """
         own = f"blocks.{layer}.hook_resid_pre"
         return self.first(own, f"blocks.{layer - 1}.hook_resid_post") or own
 
     def after(self, layer: int) -> str:
-        """The activation that is the stream after a layer: its `hook_resid_post`, else what the next one is given."""
+        """Return the name of the stream after a layer: its `hook_resid_post`, or the next layer's `hook_resid_pre`."""
         own = f"blocks.{layer}.hook_resid_post"
         return self.first(own, f"blocks.{layer + 1}.hook_resid_pre") or own
 
     def points(self) -> list[Component]:
-        """The points of the residual stream that the cache holds, in order: `0_pre`, `0_mid`, …, `final_post`."""
-        found: list[Component] = []
+        """Return the points of the residual stream that the cache holds: `0_pre`, `0_mid`, …, `final_post`."""
+        points: list[Component] = []
         for layer in range(self.n_layers):
-            found += [Component("pre", layer)] * self.has(self.before(layer))
-            found += [Component("mid", layer)] * self.has(f"blocks.{layer}.hook_resid_mid")
-        return found + [Component("final_post")] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
+            points += [Component("pre", layer)] * self.has(self.before(layer))
+            points += [Component("mid", layer)] * self.has(f"blocks.{layer}.hook_resid_mid")
+        return points + [Component("final_post")] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
 
     def cut(self) -> str | None:
-        """A sentence, where the cache holds only some of the prompt's positions (`pos_slice`)."""
+        """Return a note if the cache holds only some of the prompt's positions (`pos_slice`)."""
         name = next((name for name in self.activations if name.endswith("attn.hook_pattern")), None)
         sources = self.n_pos if name is None else int(self.activations[name].shape[-1])
         if sources == self.n_pos:
             return None
         return (
             f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`, or past "
-            "keys): they are counted again."
+            "keys): they are numbered from 0."
         )
 
     def missing(self) -> list[str]:
-        """Kinds of activations that Residscope uses and the cache does not hold for every layer."""
+        """Return the kinds of activations that Residscope uses but the cache does not hold for every layer."""
         kinds = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "attn.hook_pattern", "attn.hook_v"]
         if getattr(self.cfg, "attn_only", False):
             kinds.remove("hook_mlp_out")
@@ -448,9 +452,9 @@ class CacheView:
         return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
 
     def first_not_finite(self) -> str | None:
-        """Where the cache first holds NaN or infinity, in words; None where it is finite."""
+        """Return the first place where the cache holds NaN or infinity, in words. None if it is finite."""
         for name, tensor in self.activations.items():
-            # Attention scores are −inf above the diagonal by design; every other infinity is a fault.
+            # Attention scores are −inf above the diagonal by design. Any other infinity is an error.
             if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
                 continue
             bad = ~tensor.isfinite()
@@ -462,14 +466,14 @@ class CacheView:
 
 
 def _inside(model: Any) -> str:
-    """Which part of a module is the TransformerLens model, where one is, for the end of a sentence."""
+    """The end of a sentence that names the submodule which is the TransformerLens model. Empty if there is none."""
     parts: dict[str, Any] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
     name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
     return "" if name is None else f", which holds it: pass `model.{name}`"
 
 
 def _no_blocks(model: Any) -> str:
-    """What to say of a model whose layers are not in `blocks`."""
+    """The message for a model whose layers are not in `blocks`."""
     kind = type(model).__name__
     inside = _inside(model)
     if inside:
@@ -479,20 +483,20 @@ def _no_blocks(model: Any) -> str:
     if len(stacks) == 2:
         return (
             f"“{name}” is an encoder-decoder model: its layers are in {stacks[0]} and {stacks[1]}, and the decoder "
-            "reads the encoder in between. Residscope reads models with one row of layers (`blocks`), such as "
-            "decoder-only ones."
+            "reads the encoder's output. Residscope supports models with a single stack of layers (`blocks`), such as "
+            "decoder-only models."
         )
-    return f"This {kind} has no `blocks`: Residscope reads models whose layers stand in one row."
+    return f"This {kind} has no `blocks`: Residscope supports models with a single stack of layers."
 
 
 class _Checked(NamedTuple):
-    """A mask that was found to fit."""
+    """A mask whose shape and values were checked."""
 
     mask: Any
 
 
 def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
-    """A mask as a person gives it, as zeros and ones."""
+    """Check a mask that the user passed, and return it as zeros and ones."""
     if isinstance(given, Mapping) and "attention_mask" in given:  # what a tokenizer returns
         given = given["attention_mask"]
     try:
@@ -516,13 +520,13 @@ def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
     empty: list[int] = (~(mask == 1).any(-1)).nonzero().flatten().tolist()
     if empty:
         raise ResidscopeError(
-            "attention-mask", f"`attention_mask` leaves nothing of prompt {empty[0]}: it needs a 1 in each row."
+            "attention-mask", f"`attention_mask` masks all of prompt {empty[0]}: it needs a 1 in each row."
         )
     return (mask == 1).long()
 
 
 def not_cached(*names: str) -> ResidscopeError:
-    """The refusal of what needs these activations: it names them, and the `names_filter` that would have them."""
+    """The error for activations that were not cached. It names them, and a `names_filter` that includes them."""
     endings: dict[str, list[str]] = {}
     for name in names:
         endings.setdefault(ending(name), []).append(name)
@@ -534,10 +538,10 @@ def not_cached(*names: str) -> ResidscopeError:
     return ResidscopeError(
         "missing-activation",
         f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter`, or let it accept "
-        f"`name.endswith({wanted})`. Where nothing was filtered out, this model has no such activation{many}.",
+        f"`name.endswith({wanted})`. If nothing was filtered out, this model has no such activation{many}.",
     )
 
 
 def ending(name: str) -> str:
-    """The part of an activation's name that is the same in every layer: `blocks.3.attn.hook_z` → `attn.hook_z`."""
+    """The part of an activation's name that all layers share: `blocks.3.attn.hook_z` → `attn.hook_z`."""
     return name.split(".", 2)[2] if name.startswith("blocks.") else name

@@ -1,4 +1,4 @@
-"""The model's tokens: ids ↔ text, and what to say of a text that is not one of them."""
+"""The model's tokens: ids ↔ text, and messages about texts that are not a single token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from residscope.cache.tokenizer import bytes_of, decoded, encoded, named, names_tokens, of_bytes, unknown, with_name
+from residscope.cache.tokenizer import (
+    bytes_of,
+    decoded,
+    encoded,
+    named,
+    names_tokens,
+    tokens_of_bytes,
+    unknown_token,
+    with_name,
+)
 from residscope.cache.unembedding import vocabulary_size
 from residscope.errors import ResidscopeError
 from residscope.terms import Token
@@ -22,10 +31,10 @@ class Reading:
 
     Attributes:
         text: The text.
-        tokens: What the tokenizer reads it as.
-        single: Whether it is exactly one token.
-        message: What to say of it: else, why it is not.
-        suggestions: Tokens that could be meant.
+        tokens: The text's tokens.
+        single: Whether the text is exactly one token.
+        message: A remark on the token, or why the text is not a single token.
+        suggestions: Tokens that the user may mean instead.
     """
 
     text: str
@@ -36,7 +45,7 @@ class Reading:
 
 
 class Vocabulary:
-    """The model's tokens: ids ↔ text, with leading spaces kept and parts of characters shown as bytes, `⟨E4 BD⟩`."""
+    """The model's tokens: ids ↔ text. Leading spaces are kept. Parts of characters are shown as bytes, `⟨E4 BD⟩`."""
 
     def __init__(self, model: Any) -> None:
         self.tokenizer = getattr(model, "tokenizer", None)
@@ -44,7 +53,7 @@ class Vocabulary:
         self._tokens: dict[int, Token] = {}
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any special token added."""
+        """Return the token ids of `text`, without added special tokens."""
         if self.tokenizer is None:
             raise ResidscopeError(
                 "no-tokenizer", f"This model has no tokenizer, so “{text}” cannot be looked up: give token ids instead."
@@ -52,7 +61,7 @@ class Vocabulary:
         return encoded(self.tokenizer, text)
 
     def token(self, id: int) -> Token:
-        """The token with this id.
+        """Return the token with this id.
 
         Raises:
             ResidscopeError: If the vocabulary has no such id.
@@ -64,12 +73,12 @@ class Vocabulary:
         return known
 
     def check_id(self, id: int) -> None:
-        """Refuse an id that the vocabulary does not have."""
+        """Raise a `ResidscopeError` if the vocabulary does not have this id."""
         if not 0 <= id < self.size:
             raise ResidscopeError("token-id", f"Token id {id} is outside the vocabulary (0 to {self.size - 1}).")
 
     def text(self, id: int) -> str:
-        """What this token writes; a sentence piece's mark is shown as the space it is."""
+        """Return the text of this token. SentencePiece's mark `▁` is shown as a space."""
         if self.tokenizer is None:
             return f"#{id}"
         name = named(self.tokenizer, id)
@@ -84,38 +93,42 @@ class Vocabulary:
         return _shown(data) if text and data else name or text or f"#{id}"
 
     def writes(self, text: str) -> Token | None:
-        """The one token that writes exactly `text`, or None."""
-        try:
-            ids = self.encode(text)
-        except ResidscopeError:  # a guess of ours, such as a word with a space, that the tokenizer does not take
-            ids = []
+        """Return the token whose text is exactly `text`. None if there is none."""
+        ids = self._encode_guess(text)
         if len(ids) == 1 and self.token(ids[0]).text == text:
             return self.token(ids[0])
-        # A tokenizer that puts a space before every text never finds the token of a word with one; its name does.
-        found = of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
+        # A tokenizer that adds a space to every text never returns the token of a text with a space. Its name finds it.
+        found = tokens_of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
         found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
+    def _encode_guess(self, text: str) -> list[int]:
+        """The ids of a text that the user did not write, such as a word with a space. Empty if it is refused."""
+        try:
+            return self.encode(text)
+        except ResidscopeError:
+            return []
+
     def check(self, text: str) -> Reading:
-        """How `text` is tokenised, and what could be meant where it is not one token."""
+        """Return how `text` is tokenised, with suggestions if it is not a single token."""
         tokens = [self.token(id) for id in self.encode(text)]
-        strange = unknown(self.tokenizer)
+        unknown = unknown_token(self.tokenizer)
         single = len(tokens) == 1
         if single and (
-            tokens[0].text == text or (tokens[0].id != strange and _folded(tokens[0].text) == _folded(text))
+            tokens[0].text == text or (tokens[0].id != unknown and _folded(tokens[0].text) == _folded(text))
         ):
             return self._single(text, tokens[0])
         exact = self.writes(text)
         if exact is not None:
             return self._single(text, exact)
-        if single or any(token.id == strange for token in tokens):
-            written = " + ".join(quote(token.text) for token in tokens)
+        if single or any(token.id == unknown for token in tokens):
+            parts = " + ".join(quote(token.text) for token in tokens)
             return Reading(
                 text,
                 tokens,
                 False,
-                f"{quote(text)} is not in this model's vocabulary: its tokenizer reads it as {written}.",
+                f"{quote(text)} is not in this model's vocabulary: its tokenizer reads it as {parts}.",
                 [],
             )
         if not tokens:
@@ -123,87 +136,93 @@ class Vocabulary:
         return self._several(text, tokens)
 
     def _single(self, text: str, token: Token) -> Reading:
-        """What to say of a text that is one token."""
+        """The reading of a text that is a single token."""
         if token.text != text.replace("▁", " "):
-            said = f"This model's tokenizer reads {quote(text)} as {quote(token.text)}: that token is taken."
-            return Reading(text, [token], True, said, [])
+            message = f"This model's tokenizer reads {quote(text)} as {quote(token.text)}: that token is used."
+            return Reading(text, [token], True, message, [])
         near = self.spaced(token)
         if near is None:
             return Reading(text, [token], True, "", [])
-        said = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
-        return Reading(text, [token], True, said, [near])
+        message = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
+        return Reading(text, [token], True, message, [near])
 
     def _several(self, text: str, tokens: list[Token]) -> Reading:
-        """What to say of a text that is several tokens."""
+        """The reading of a text that is several tokens."""
         other = self.writes(text[1:] if text.startswith(" ") else f" {text}") if text.strip() else None
         near = [] if other is None else [other]
         parts = " + ".join(quote(token.text) for token in tokens)
-        # A first token that is a part of a character's bytes is nothing to suggest.
+        # A first token that holds only some bytes of a character is not a useful suggestion.
         suggestions = [*near, tokens[0]] if tokens[0].text.strip() and text.startswith(tokens[0].text) else near
         hint = " or ".join(dict.fromkeys(quote(token.text) for token in suggestions))
         message = f"{quote(text)} is {len(tokens)} tokens in this model: {parts}. A target is a single token"
         return Reading(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
 
     def spaced(self, token: Token) -> Token | None:
-        """The token of the same word with a space before it, for one that begins a word without; else None."""
+        """Return the token of the same text with a leading space. None if the text does not begin with a letter."""
         return self.writes(f" {token.text}") if token.text[:1].isalnum() else None
 
     def each_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """The same for several."""
+        """Return `spaced` for each token."""
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """The same by the names of tokens, where these bear a mark for a space: quicker, and nearly always the same."""
-        if not self._mark:
-            return self.each_spaced(tokens)
+        """Return `spaced` for each token, by the tokens' names if these mark spaces. Faster, nearly always equal.
+
+        If they do not mark spaces, one text of all words shows whether the vocabulary has tokens with a space at all.
+        """
         bare = [token for token in tokens if token.text[:1].isalnum()]
+        if not self._mark:
+            ids = self._encode_guess(" ".join(["", *(token.text for token in bare)])) if bare else []
+            has_spaces = any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
+            return self.each_spaced(tokens) if has_spaces else [None] * len(tokens)
         names = ((token, named(self.tokenizer, token.id)) for token in bare)
         found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
-        strange = unknown(self.tokenizer)
+        unknown = unknown_token(self.tokenizer)
         ids = [found.get(token.id) for token in tokens]
         return [
-            None if id is None or id == strange else Token(id, f" {token.text}")
+            None if id is None or id == unknown else Token(id, f" {token.text}")
             for token, id in zip(tokens, ids, strict=True)
         ]
 
     @cached_property
     def _mark(self) -> str:
-        """What stands for a space in the names of this vocabulary; nothing where none does."""
+        """The character that stands for a space in this vocabulary's names. Empty if there is none."""
         names = (mark + word for mark in "Ġ▁" for word in ("the", "a", "I", "de", "1"))
         found = ((name, with_name(self.tokenizer, name)) for name in names)
         return next((name[0] for name, id in found if id is not None and named(self.tokenizer, id) == name), "")
 
     def require(self, text: str) -> Reading:
-        """The one token that `text` is, and what to say of it.
+        """Return the reading of a text that must be a single token.
 
         Raises:
-            ResidscopeError: If it is several, or none that the model knows; the sentence shows them and suggests.
+            ResidscopeError: If it is several tokens, or not in the vocabulary. The message shows the tokens and
+                suggests others.
         """
-        check = self.check(text)
-        if not check.single:
-            raise ResidscopeError("several-tokens", check.message)
-        return check
+        reading = self.check(text)
+        if not reading.single:
+            raise ResidscopeError("several-tokens", reading.message)
+        return reading
 
 
 def quote(text: str) -> str:
-    """Text between quotation marks, its spaces and line breaks made visible."""
+    """Return the text in quotation marks, with visible spaces and line breaks."""
     return f"“{text.replace(' ', '·').replace(chr(10), '↵')}”"
 
 
 def _folded(text: str) -> str:
-    """A text without what tokenizers change in words: capitals, accents, ligatures, spaces."""
+    """The text without the differences that tokenizers remove: capitals, accents, ligatures, spaces."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in plain if not unicodedata.combining(letter) and not letter.isspace())
 
 
 def _data(text: str) -> bytes:
-    """The bytes of a text in which some stand in brackets."""
+    """The bytes of a text, in which some are written as `⟨E4 BD⟩`."""
     parts = _BYTES.split(text)
     return b"".join(bytes.fromhex(part) if at % 2 else part.encode(errors="replace") for at, part in enumerate(parts))
 
 
 def _shown(data: bytes) -> str:
-    """Bytes as the characters that they are, and what is only a part of one as `⟨E4 BD⟩`."""
+    """The bytes as text, with incomplete characters written as `⟨E4 BD⟩`."""
     text = ""
     while data:
         try:
@@ -211,7 +230,7 @@ def _shown(data: bytes) -> str:
         except UnicodeDecodeError as error:
             part = data[error.start : error.end].hex(" ").upper()
             before = text + data[: error.start].decode()
-            # A run of such bytes stands in one pair of brackets.
+            # Consecutive incomplete bytes share one pair of brackets.
             text = f"{before[:-1]} {part}⟩" if before.endswith("⟩") and not error.start else f"{before}⟨{part}⟩"
             data = data[error.end :]
     return text

@@ -1,4 +1,4 @@
-"""A model's weights as its modules hold them: which of them can be read as they are, and where else they are kept."""
+"""Reads a model's weights off its modules, also offloaded ones, and says why others cannot be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def wrapped(module: Any) -> Any:
-    """The layer that a bridge's component stands for; the module itself where it stands for none."""
+    """The layer that a bridge's component wraps. Any other module is returned itself."""
     for _ in range(8):
         inner = getattr(module, "original_component", None)
         if inner is None:
@@ -22,7 +22,7 @@ def wrapped(module: Any) -> Any:
 
 
 def is_plain(module: Any) -> bool:
-    """Whether a layer is known to apply its `weight`, whose figures are there."""
+    """Whether a layer is of a known class that applies its `weight`, and the weight's values are there."""
     import torch
 
     module = wrapped(module)
@@ -35,7 +35,7 @@ def is_plain(module: Any) -> bool:
 
 
 def known_layers() -> tuple[type, ...]:
-    """Classes whose `forward` is x @ weight + bias, or the weight's rows."""
+    """Classes whose `forward` returns x @ weight + bias, or rows of the weight."""
     import sys
 
     from torch import nn
@@ -45,33 +45,33 @@ def known_layers() -> tuple[type, ...]:
 
 
 def unusable(tensor: Any) -> str | None:
-    """Why a tensor's figures cannot be taken as they are, in words that follow "its weight"; None where they can."""
+    """Why a tensor's values cannot be used directly, in words that follow "its weight". None if they can."""
     if not hasattr(tensor, "detach"):
-        return f"is a `{type(tensor).__name__}`, no tensor"
+        return f"is a `{type(tensor).__name__}`, not a tensor"
     if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
         return "is sharded over several processes (DTensor): gather it first (`full_tensor()`)"
     if tensor.is_meta:
-        return "is on the `meta` device (offloaded, or thrown away), without figures: load the model without offloading"
+        return "is on the `meta` device (offloaded or deleted), without values: load the model without offloading"
     if _emptied(tensor):
-        return "was emptied (it has no memory any more): load the model's weights again"
+        return "was emptied (its memory was freed): load the model's weights again"
     if not tensor.is_floating_point() or tensor.element_size() < 2:
         kind = str(tensor.dtype).removeprefix("torch.")
-        return f"is stored as {kind}, which means nothing without its scale: load the model unquantised"
+        return f"is stored as {kind}, which has no meaning without its scale: load the model unquantised"
     return None
 
 
 def _emptied(tensor: Tensor) -> bool:
     try:
         return tensor.numel() == 0 or tensor.untyped_storage().nbytes() == 0
-    except (RuntimeError, NotImplementedError):  # a tensor that has no memory of its own, but is made of others
+    except (RuntimeError, NotImplementedError):  # a tensor subclass without memory of its own, made of other tensors
         return False
 
 
-def figures(owner: Any, name: str, tensor: Tensor) -> Tensor:
-    """A small parameter's figures: as it is, or from where accelerate keeps them.
+def stored_values(owner: Any, name: str, tensor: Tensor) -> Tensor:
+    """A parameter's values: the tensor itself, or what accelerate keeps elsewhere for it.
 
     Raises:
-        ResidscopeError: If they are nowhere to be had.
+        ResidscopeError: If the values are nowhere available.
     """
     why = unusable(tensor)
     if why is None:
@@ -79,16 +79,16 @@ def figures(owner: Any, name: str, tensor: Tensor) -> Tensor:
     kept = _offloaded(owner, name) if tensor.is_meta else None
     if kept is not None and unusable(kept) is None:
         return kept.detach()
-    raise refused(owner, f"cannot be read: its `{name}` {why}")
+    raise unreadable_layer(owner, f"cannot be read: its `{name}` {why}")
 
 
 def tensors_of(layer: Any) -> list[Any]:
-    """The parameters and buffers of a layer, and of all in it."""
+    """The parameters and buffers of a layer and of all modules inside it."""
     return [*layer.parameters(), *layer.buffers()]
 
 
 def _offloaded(owner: Any, name: str) -> Tensor | None:
-    """A weight that accelerate keeps elsewhere between runs, read from there."""
+    """A weight that accelerate keeps elsewhere between runs. None if it does not."""
     pending = [getattr(wrapped(owner), "_hf_hook", None)]
     while pending:
         hook = pending.pop()
@@ -102,14 +102,14 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
     return None
 
 
-def refused(module: Any, why: str) -> ResidscopeError:
-    """The refusal of a layer: which it is, why, and what would help.
+def unreadable_layer(module: Any, why: str) -> ResidscopeError:
+    """The error for a layer whose map cannot be read: which layer, why, and what would help.
 
     Args:
         module: The layer, or the bridge's component for it.
-        why: Follows "What … does".
+        why: The reason, in words that follow "What … does".
     """
-    name = getattr(getattr(module, "hook_out", None), "name", None)  # TransformerLens names its hooks by their place
+    name = getattr(getattr(module, "hook_out", None), "name", None)  # TransformerLens puts the module's path into it
     what = f"`{name.removesuffix('.hook_out')}` (`{type(wrapped(module)).__name__}`)" if isinstance(name, str) else ""
     return ResidscopeError(
         "weights", f"What {what or f'`{type(wrapped(module)).__name__}`'} does {why}.{_hint(module, why)}"
@@ -117,7 +117,7 @@ def refused(module: Any, why: str) -> ResidscopeError:
 
 
 def _hint(module: Any, why: str) -> str:
-    """What would help, where the layer shows what makes it odd and the reason does not say it already."""
+    """What would help, as a sentence. Empty if `why` already says so, or if the layer shows no known cause."""
     layer = wrapped(module)
     if ": " in why or ". " in why or not hasattr(layer, "modules"):
         return ""
@@ -133,15 +133,15 @@ def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
     for name in names:
         found = tensor_of(getattr(module, name, None))
         if found is not None:
-            return figures(module, name, found).to(like)
+            return stored_values(module, name, found).to(like)
     return None
 
 
 def weight_of(model: Any, part: str, name: str) -> Tensor | None:
-    """A weight that the model names itself, or one of its parts does: `model.W_U`, `model.unembed.W_U`."""
+    """A weight that is an attribute of the model or of one of its modules: `model.W_U`, `model.unembed.W_U`."""
     owners = (model, getattr(model, part, None))
     for owner in owners:
-        with suppress(Exception):  # a bridge refuses it where its layer has no `weight`
+        with suppress(Exception):  # a bridge raises if its layer has no `weight`
             found = tensor_of(getattr(owner, name, None))
             if found is not None:
                 return found
@@ -149,5 +149,5 @@ def weight_of(model: Any, part: str, name: str) -> Tensor | None:
 
 
 def tensor_of(value: Any) -> Tensor | None:
-    """The tensor that a module's attribute is, detached; None where it is none."""
+    """The value as a detached tensor. None if it is not a tensor."""
     return value.detach() if hasattr(value, "detach") else None

@@ -1,1 +1,1 @@
-"""How PyTorch and Python are driven: products in any precision, what is kept, progress. Knows no cache."""
+"""How PyTorch and Python are used: products, precision, memos, progress. It does not know caches."""

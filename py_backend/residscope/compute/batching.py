@@ -1,4 +1,4 @@
-"""Work in pieces that fit in memory."""
+"""Splits work into blocks that fit in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def blocks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Runs of items, of this size at most, and of one at least."""
+    """Yield consecutive blocks of at most `size` items, and report progress."""
     size = max(size, 1)
     for start in range(0, len(items), size):
         report_progress()

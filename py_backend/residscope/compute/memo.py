@@ -1,4 +1,4 @@
-"""What was computed before, while it is true: by cache, its state and the question; bounded; gone with the cache."""
+"""Keeps earlier results, by cache, state of the cache and request, up to a limit of bytes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ T = TypeVar("T")
 Key = tuple[Hashable, ...]
 
 _LEAST = 1_000
-"""An entry counts as so many bytes at least."""
+"""An entry counts as at least this many bytes."""
 
 
 class Store:
-    """Values by key; when there are more bytes than `limit`, those go that were not asked for the longest."""
+    """Values by key. Above `limit` bytes, the least recently used ones are dropped.
+
+    This is not `cachetools.LRUCache`: garbage collection may drop a cache's entries between any two lines of `put`,
+    which leaves an `LRUCache` with a wrong size, or with keys in its order that are gone.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
         self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        # Taken again by the thread that holds it: a cache may be collected, and its entries dropped, at any line.
+        # Reentrant, because garbage collection may drop a cache's entries on any line of the thread that holds it.
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
-        """How many values there are."""
+        """Return the number of values."""
         return len(self._kept)
 
     def get(self, key: Key) -> Any:
-        """The value, or None."""
+        """Return the value, or None."""
         with self._lock:
             if key not in self._kept:
                 return None
@@ -42,7 +46,7 @@ class Store:
             return self._kept[key][0]
 
     def put(self, key: Key, value: Any, size: int) -> None:
-        """Keep a value of so many bytes."""
+        """Keep a value that takes `size` bytes."""
         size = max(size, _LEAST)
         if size > self._limit:
             return
@@ -51,10 +55,10 @@ class Store:
             self._kept[key] = value, size
             self._size += size
             while self._size > self._limit and self._kept:
-                self._pop(next(iter(self._kept)))
+                self._pop(next(iter(self._kept), ()))  # dropped since it was looked for: then nothing
 
     def drop(self, owner: Hashable) -> None:
-        """Forget everything of one owner, the first part of its keys."""
+        """Drop all values of one owner, which is the first item of their keys."""
         with self._lock:
             for key in [key for key in list(self._kept) if key[0] == owner]:
                 self._pop(key)
@@ -66,21 +70,27 @@ class Store:
 
 @dataclass(frozen=True)
 class Memo:
-    """The part of a store that belongs to one owner in one state."""
+    """The part of a store that belongs to one owner in one state. Without a store it has its own."""
 
-    store: Store = field(default_factory=lambda: Store(1_000_000_000))  # by itself: as long as whoever made it
+    store: Store = field(default_factory=lambda: Store(1_000_000_000))
     prefix: Key = (None,)
 
     def get(self, *key: Hashable) -> Any:
-        """What is kept, or None."""
+        """Return the kept value, or None."""
         return self.store.get((*self.prefix, *key))
 
     def put(self, *key: Hashable, value: Any, size: int = 0) -> None:
-        """Keep a value of so many bytes."""
+        """Keep a value that takes `size` bytes."""
         self.store.put((*self.prefix, *key), value, size)
 
     def once(self, key: Key, make: Callable[[], T], size: Callable[[T], int] = lambda _: 0) -> T:
-        """What is kept, else what `make` makes (never None), kept from now on; by default it is something small."""
+        """Return the kept value. If there is none, call `make`, which never returns None, and keep its result.
+
+        Args:
+            key: The key.
+            make: Computes the value.
+            size: Returns the bytes that a value takes. By default it counts as small.
+        """
         found = self.get(*key)
         if found is None:
             found = make()
@@ -88,27 +98,27 @@ class Memo:
         return found
 
     def part(self, *key: Hashable) -> Memo:
-        """The same for a part of the owner."""
+        """Return the memo of a part of the owner."""
         return Memo(self.store, (*self.prefix, *key))
 
 
 CACHES = Store(128_000_000)
-"""What was computed from users' caches."""
+"""Results computed from users' caches."""
 
 
 def size_of(value: Any) -> int:
-    """Bytes of tensors and buffers, alone or together."""
+    """Return the bytes of a tensor or buffer, or of a list of them."""
     if isinstance(value, tuple | list):
         return sum(map(size_of, value))  # pyright: ignore[reportUnknownArgumentType]
     return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0))
 
 
 class UnknownError(Exception):
-    """Something that no key can stand for."""
+    """The value cannot be a part of a key."""
 
 
 class _Same:
-    """Stands for a large tensor: the very same one, not written to since."""
+    """Stands for a large tensor in a key. Equal only for the same tensor object, if it was not written to since."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor, self._id, self._version = weakref.ref(tensor), id(tensor), tensor._version
@@ -127,10 +137,10 @@ _things: dict[int, tuple[Callable[[], object], str]] = {}
 
 
 def number_of(thing: Any) -> str:
-    """What tells a thing from any other that was ever seen, as an address does not.
+    """Return an id of an object that is never used again, unlike its address.
 
     Raises:
-        UnknownError: If it knows no weak references.
+        UnknownError: If the object does not allow weak references.
     """
     if thing is None:
         return ""
@@ -152,10 +162,10 @@ _SMALL = 10_000
 
 
 def key_of(value: Any) -> Hashable:
-    """What stands for a value in a key: equal for equal values, and for large tensors for the same one.
+    """Return the part of a key that stands for a value. Equal values have equal keys, large tensors only if identical.
 
     Raises:
-        UnknownError: If nothing does.
+        UnknownError: If the value cannot be a part of a key.
     """
     if value is None or isinstance(value, str | int | float):
         return type(value), value
@@ -173,6 +183,6 @@ def key_of(value: Any) -> Hashable:
         if hasattr(value, "_version"):
             try:
                 return _Same(value), *samples([value])
-            except RuntimeError:  # made in inference mode: PyTorch does not count what is written to it
+            except RuntimeError:  # made in inference mode: PyTorch does not count changes of it
                 pass
     raise UnknownError

@@ -1,6 +1,6 @@
-"""How far long work has come: code that takes long reports it, and ends when nobody waits for the result any more.
+"""Progress of long work: code that takes long reports it, and is stopped if the work was cancelled.
 
-A report goes to the listener of the thread it is made on; without one it is lost.
+A report goes to the listener of the current thread. Without a listener it is ignored.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ _here = threading.local()
 
 
 class GivenUpError(BaseException):
-    """Nobody wants the result any more. No error that code on the way could take for one of its own."""
+    """The work was cancelled. A `BaseException`, so that no `except Exception` on the way catches it."""
 
 
 class Progress(NamedTuple):
-    """How far work is; `total` is 0 where that is not known."""
+    """How many of `total` parts are done. `total` is 0 if it is not known."""
 
     done: int
     total: int
 
 
 class Listener(Protocol):
-    """Who is told how far the work of a thread has come."""
+    """Receives the progress of the work on a thread."""
 
     def step(self, done: int | None, total: int) -> None:
-        """See `report_progress`."""
+        """Handle a report (see `report_progress`)."""
         ...
 
 
 def listen(listener: Listener) -> None:
-    """Reports that are made on this thread go to `listener` from now on."""
+    """Send all further reports of this thread to `listener`."""
     _here.listener = listener
 
 
 def report_progress(done: int | None = None, total: int = 0) -> None:
-    """So far the work has come: `done` parts of `total`, where that is known.
+    """Report that `done` of `total` parts are done, if that is known.
 
     Raises:
-        GivenUpError: If nobody waits for it any more.
+        GivenUpError: If the work was cancelled.
     """
     listener: Listener | None = getattr(_here, "listener", None)
     if listener is not None:
@@ -50,7 +50,7 @@ def report_progress(done: int | None = None, total: int = 0) -> None:
 
 @contextmanager
 def silent() -> Generator[None, None, None]:
-    """Within this, steps are parts of a larger step: their own progress is not reported."""
+    """Report no numbers within this block, because its work is one step of larger work."""
     before, _here.silent = getattr(_here, "silent", False), True
     try:
         yield

@@ -1,8 +1,8 @@
-"""Some figures of each tensor: what is written past PyTorch's count shows in them.
+"""Samples some elements of each tensor, to notice changes that PyTorch does not count.
 
-A fused optimizer, `weight.data.mul_(2)` and tensors of inference mode leave PyTorch's counters as they were. Of each
-tensor the same elements are read each time, spread over all of its rows and columns; they come in one piece from each
-device. A change of a few elements beside them is not seen.
+PyTorch's version counter does not count changes by a fused optimizer or by `weight.data.mul_(2)`, nor changes of
+inference tensors. The same elements of a tensor are read each time, spread over all of its rows and columns. All
+samples of a device are copied at once. A change of only a few other elements is not noticed.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST = 64
-"""So many elements of a tensor, at most; one of no more is read whole."""
+"""At most this many elements of a tensor are read. A tensor of no more elements is read completely."""
 
 _TENSORS = 2048
-"""Of so many tensors, at most: of more, some are drawn once and for all, so that looking stays quick."""
+"""At most this many tensors are read. If there are more, a fixed random selection is read, so that it stays fast."""
 
 _SHORT = 1024
-"""A vector of no more elements is read whole: many of them in one piece are quicker than a few elements of each."""
+"""A vector of at most this many elements is read completely, which is faster than selecting a few elements."""
 
 _FEW = 8
-"""A dimension of so few places (experts, LoRA's rank) is read at each of them."""
+"""A dimension of at most this size (experts, the rank of LoRA) is read completely."""
 
 
 _Path = tuple[int, tuple[int, ...], tuple[int, ...]]
-"""A tensor's place, and size and stride of the view through it that is read; a vector that is read whole has none, nor
-has a single figure."""
+"""A tensor's index in the list, and the size and the stride of the view of it that is read. Size and stride are empty
+for a tensor that is read completely as it is."""
 
 
 class Samples:
-    """Which elements of which tensors are read. It holds for these tensors while they lie where they lie.
+    """A plan of which elements of which tensors are read. It is valid while shapes, strides and devices stay the same.
 
     Args:
-        tensors: All of them.
-        drawn: The places of those that are read; by default all.
+        tensors: All tensors.
+        chosen: Indices of the tensors that are read. By default all.
     """
 
-    def __init__(self, tensors: list[Tensor], drawn: Sequence[int] | None = None) -> None:
-        drawn = range(len(tensors)) if drawn is None else drawn
-        if len(drawn) > _TENSORS:
-            drawn = sorted(random.Random(0).sample(drawn, _TENSORS))
+    def __init__(self, tensors: list[Tensor], chosen: Sequence[int] | None = None) -> None:
+        chosen = range(len(tensors)) if chosen is None else chosen
+        if len(chosen) > _TENSORS:
+            chosen = sorted(random.Random(0).sample(chosen, _TENSORS))
         self._groups: dict[Any, dict[Any, list[_Path]]] = {}
-        for index in drawn:
+        for index in chosen:
             tensor = tensors[index]
             if _is_readable(tensor):
                 whole = tensor.ndim == 1 and tensor.stride() == (1,) and tensor.numel() <= _SHORT
@@ -56,17 +56,17 @@ class Samples:
                 self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, size, stride))
 
     def read(self, tensors: list[Tensor]) -> tuple[bytes | None, ...]:
-        """The elements, as one piece for each device; None for what cannot be read."""
+        """Return the elements as bytes, one item for each device. None for a device that cannot be read."""
         import torch
 
-        # No user's code: of subclasses and modes. `as_strided` refuses what lies outside of the memory.
+        # Runs no user's code (tensor subclasses, modes). `as_strided` refuses views beyond the tensor's memory.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             groups = self._groups.values()
             return without_gradients(lambda: tuple(_read(tensors, list(kinds.values())) for kinds in groups))
 
 
 def samples(tensors: list[Tensor]) -> list[bytes | None]:
-    """The elements of each of a few tensors; None for what cannot be read."""
+    """Return the sampled elements of each tensor as bytes. None for a tensor that cannot be read."""
     import torch
 
     by_device: dict[Any, list[int]] = {}
@@ -78,7 +78,6 @@ def samples(tensors: list[Tensor]) -> list[bytes | None]:
 
 
 def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[bytes | None]:
-    """The elements of each, where they can be read."""
     found: list[bytes | None] = [None] * len(tensors)
     for indices in by_device.values():
         paths = [[(i, *_path(tuple(tensors[i].shape), tensors[i].stride()))] for i in indices]
@@ -93,24 +92,30 @@ def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[byt
 
 
 def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
-    """Some elements of tensors of one device, of one dtype after another."""
+    """The sampled elements of tensors of one device, grouped by dtype."""
     import torch
 
     strided, pieces = torch.Tensor.as_strided, list[Any]()
     try:
         for kind in kinds:
-            some = [strided(tensors[index], size, stride) if size else tensors[index] for index, size, stride in kind]
-            flat = [one if one.ndim == 1 else one.reshape(-1) for one in some]
-            # Bits: NaN is the same as NaN; and what has one byte (float8) knows no `cat` of its own.
-            bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
-            pieces.append(torch.cat(bits).view(torch.uint8))
+            # `cat` takes twice as long for a mixture of whole vectors and strided views, so it is called for each.
+            whole = [tensors[index] for index, size, _ in kind if not size]
+            views = [strided(tensors[index], size, stride) for index, size, stride in kind if size]
+            for group in (whole, views):
+                flat = [one if one.ndim == 1 else one.reshape(-1) for one in group]
+                if flat:
+                    # As bits, so that NaN equals NaN. `cat` does not support float8.
+                    bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
+                    pieces.append(torch.cat(bits).view(torch.uint8))
+        if pieces[0].device.type == "cpu":
+            return b"".join([piece.numpy().tobytes() for piece in pieces])
         return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).cpu().numpy().tobytes()
-    except Exception:  # a device in trouble says so where its figures are wanted
+    except Exception:  # a failing device raises again where its values are used
         return None
 
 
 def _is_readable(tensor: Tensor) -> bool:
-    """Whether a tensor is one piece of memory that is there, and brings no code of its own."""
+    """Whether a tensor is a plain one, with its own memory, and not of a subclass that runs its own code."""
     import torch
 
     own: Any = type(tensor)
@@ -126,13 +131,13 @@ def _is_readable(tensor: Tensor) -> bool:
                 and tensor.numel() > 0
                 and tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + extent) * tensor.element_size()
             )
-        except Exception:  # no plain tensor
+        except Exception:  # not a plain tensor
             return False
 
 
 @lru_cache(4096)
 def _path(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Size and stride of a view through a tensor: all of its small dimensions, and a diagonal through the others."""
+    """Size and stride of a view of a tensor: all of its small dimensions, and a diagonal through the others."""
     size, steps, room, long = list[int](), list[int](), MOST, list[tuple[int, int]]()
     for length, step in sorted(zip(shape, stride, strict=True)):
         if length <= _FEW and length <= room:
@@ -149,7 +154,7 @@ def _path(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[tuple[int, .
 
 
 def _count(lengths: list[int], most: int) -> int:
-    """How many places of a diagonal; that number with which it comes nearest to the end of each dimension."""
+    """The number of elements of the diagonal, chosen so that it comes close to the end of each dimension."""
     most = max(1, min(most, *lengths))
 
     def covered(count: int) -> tuple[float, int]:

@@ -1,10 +1,10 @@
-"""How requests get their turns beside a cell that computes in pure Python.
+"""Shortens Python's switch interval, so that requests are answered quickly while a cell of pure Python runs.
 
-PyTorch lets go of the interpreter's lock in each operation, and so does ipykernel at each step of a message. A loop in
-pure Python takes the lock, and gives it back only after Python's switch interval of 5 ms, each time again: a request of
-200 operations, which computes for 10 ms, was seen to take from 70 ms to 30 s. So the interval is shortened while a
-request is answered, and for a moment after it, in which the answer travels and the next click may come. The interval is
-the process's; it only matters to the user's cell while another thread wants to go on.
+PyTorch releases the interpreter lock (GIL) in each operation, and ipykernel does so at each step of a message. A loop
+in pure Python then takes the lock and keeps it for Python's switch interval of 5 ms, each time. A request of 200
+operations, which computes for 10 ms, was measured to take from 70 ms to 30 s. So the interval is shortened while a
+request is answered, and for a moment after it, in which the reply is sent and the next click may follow. The interval
+applies to the whole process, but it affects the user's cell only while another thread is waiting.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TURN = 0.00001
-"""Seconds after which Python asks a running thread to let another one go on, while a request is answered."""
+"""The switch interval in seconds while a request is answered."""
 
 AFTER = 0.0001
-"""The same for the moment after it."""
+"""The switch interval in seconds for a moment after a request."""
 
 LINGER = 2.0
-"""Seconds that this moment lasts."""
+"""How long this moment lasts, in seconds."""
 
 _lock = threading.Lock()
 _answering: set[object] = set()
 _until = 0.0
 _usual: float | None = None
 _ours: set[int] = set()
-"""The intervals that were set here since, in microseconds, as Python keeps them."""
+"""The intervals that this module has set, in microseconds. Any other interval was set by the user."""
 _restorer: threading.Thread | None = None
 
 
 def _in_child() -> None:
-    """A forked process has none of our threads: nobody else would give it the usual interval back."""
+    """Restore the usual interval in a forked process, where the thread that would do so does not exist."""
     global _lock, _usual, _restorer
     _lock, _restorer = threading.Lock(), None
     _answering.clear()
@@ -51,13 +51,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def switching_often(work: Callable[[], T]) -> T:
-    """Shorten Python's switch interval meanwhile and for a moment after it. One that the user sets meanwhile stays."""
+    """Call `work` with a shorter switch interval, also for a moment after it. An interval that the user sets stays."""
     global _until
     me = object()
     try:
         _begin(me)
         return work()
-    finally:  # first what an interrupt cannot come before: then `_restore` does the rest in any case
+    finally:  # this comes first because an interrupt cannot prevent it; `_restore` then does the rest in any case
         _answering.discard(me)
         with _lock:
             _until = time.monotonic() + LINGER
@@ -70,8 +70,8 @@ def _begin(me: object) -> None:
     with _lock:
         _answering.add(me)
         if _restorer is None:
-            restorer = threading.Thread(target=_restore, name="residscope-brisk", daemon=True)
-            restorer.start()  # first: nothing is changed that nobody would change back
+            restorer = threading.Thread(target=_restore, name="residscope-switch-interval", daemon=True)
+            restorer.start()  # before the interval changes, so that it is always restored
             _restorer = restorer
         if _usual is None:
             _ours.clear()
@@ -82,7 +82,7 @@ def _begin(me: object) -> None:
 def _set(seconds: float) -> None:
     now = _micros(sys.getswitchinterval())
     if now in _ours or not _ours:
-        _ours.update((now, _micros(seconds)))  # first: an interrupt may come as soon as it is set
+        _ours.update((now, _micros(seconds)))  # before the interval changes, because an interrupt may follow
         sys.setswitchinterval(seconds)
 
 

@@ -1,8 +1,7 @@
-"""How Residscope computes, whatever the user's code has switched on around it.
+"""Runs computations with fixed PyTorch settings, whatever the user's code has switched on.
 
-What is switched is given back in a `finally` of the very frame that notes what it was, by functions that are not
-Python's own: between these an interrupt cannot come. With a context manager it could, and would leave the user's thread
-without gradients.
+The settings are saved and restored in the same frame, in a `finally`, by functions written in C, because no interrupt
+can come between them. In a context manager it could, and would leave the user's thread without gradients.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ T = TypeVar("T")
 
 
 def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
-    """Without gradients, and in the precision that was asked for: an `autocast` around the call would round the sums.
+    """Call `work` without gradients and without `autocast`, which would round the sums.
 
-    Both are properties of the thread, and the user's are back afterwards.
+    Both settings belong to the thread. The user's are restored afterwards.
     """
     import torch
 
@@ -30,7 +29,7 @@ def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             for kind in kinds:
-                with suppress(RuntimeError):  # a device that knows no autocast
+                with suppress(RuntimeError):  # a device without autocast
                     stack.enter_context(torch.autocast(kind, enabled=False))
             return work()
     finally:
@@ -40,7 +39,7 @@ def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
 
 
 def without_gradients(work: Callable[[], T]) -> T:
-    """Without gradients alone."""
+    """Call `work` without gradients."""
     import torch
 
     before = torch.is_grad_enabled()
@@ -52,11 +51,11 @@ def without_gradients(work: Callable[[], T]) -> T:
 
 
 def on_one_thread(work: Callable[[], T]) -> T:
-    """Run what is many small steps on this thread alone.
+    """Call `work`, which consists of many small steps, without PyTorch's other threads.
 
-    Torch would spread each step over all cores and wait for the last of them: beside a cell that keeps them busy that
-    is ten times slower, and on idle ones hardly quicker. Threads that have used torch keep their number. One that first
-    uses it within these milliseconds takes over this one's, and keeps it: torch offers no way that is only one's own.
+    PyTorch would spread each step over all cores and wait for the last one. While a cell keeps the cores busy, that is
+    ten times slower, and on idle cores hardly faster. Threads that have used PyTorch before keep their setting. A new
+    thread that first uses PyTorch meanwhile inherits this one: PyTorch has no setting for a single thread.
     """
     import torch
 
@@ -69,11 +68,11 @@ def on_one_thread(work: Callable[[], T]) -> T:
 
 
 def _casts(kind: str) -> bool:
-    """Whether a kind of device knows `autocast`."""
+    """Whether a type of device supports `autocast`."""
     import torch
 
     try:
         torch.is_autocast_enabled(kind)
-    except (RuntimeError, TypeError):  # PyTorch before 2.4 takes no name of one
+    except (RuntimeError, TypeError):  # PyTorch before 2.4 does not accept a device type here
         return False
     return True

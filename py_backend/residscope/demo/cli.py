@@ -1,4 +1,4 @@
-"""The `residscope` command: make the demo model ready and open the example notebook in JupyterLab."""
+"""The `residscope` command: prepares the demo model and opens the example notebook in JupyterLab."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from residscope.demo.model import demo_model_folder
 
 NOTEBOOK = "example.ipynb"
 
-# Not `-m`, which would look for JupyterLab in the folder of notebooks first, where anybody's files may lie.
+# Not `-m`, which would first search for JupyterLab in the folder of notebooks, which may hold files of others.
 _LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp import main; sys.exit(main())"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; every failure is one sentence on stderr.
+    """Run the command. Every failure is one sentence on stderr.
 
     Args:
-        argv: The arguments, by default those of the process.
+        argv: The arguments. By default those of the process.
 
     Returns:
-        The exit code: 0, 1 where something failed, 2 for wrong arguments, 130 when interrupted. JupyterLab's own where
-        it was started.
+        The exit code: 0, 1 for a failure, 2 for wrong arguments, 130 after an interrupt. If JupyterLab was started,
+        its own exit code.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     own, lab = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     parser = _parser()
     try:
         args = parser.parse_args(own)
-    except SystemExit as stop:  # argparse has said why
+    except SystemExit as stop:  # argparse has printed why
         return int(stop.code or 0)
     if args.version:
         print(f"residscope {__version__}")
@@ -54,19 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"residscope: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("residscope: interrupted; nothing half-made was kept.", file=sys.stderr)
+        print("residscope: interrupted; no incomplete files were kept.", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="residscope", description="See which parts of a transformer write an answer.")
+    parser = argparse.ArgumentParser(
+        prog="residscope", description="See which components of a transformer contribute to an answer."
+    )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="command")
     demo = commands.add_parser(
         "demo",
         help="open the example notebook in JupyterLab",
-        description="Make the demo model ready and open the example notebook in JupyterLab. "
-        "What stands after -- goes to JupyterLab.",
+        description="Prepare the demo model and open the example notebook in JupyterLab. "
+        "Arguments after -- are passed to JupyterLab.",
     )
     demo.add_argument("--model", metavar="NAME_OR_FOLDER", help="another model: a hub name such as gpt2, or a folder")
     demo.add_argument(
@@ -74,11 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         default=Path("residscope-demo"),
-        help="for the notebook (default: ./residscope-demo)",
+        help="the folder of the notebook (default: ./residscope-demo)",
     )
     demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
     demo.add_argument("--port", type=_port, metavar="N", help="the port of JupyterLab")
-    demo.add_argument("--prepare-only", action="store_true", help="make the model ready and stop")
+    demo.add_argument("--prepare-only", action="store_true", help="prepare the model and stop")
     return parser
 
 
@@ -92,16 +94,16 @@ def _demo(args: argparse.Namespace, lab: list[str]) -> int:
     name: str | None = args.model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
     if not args.prepare_only and importlib.util.find_spec("jupyterlab") is None:
         raise DemoError(f'JupyterLab is missing from this Python ({sys.executable}); run "pip install jupyterlab".')
-    where = _ready(name)
+    model = _prepared(name)
     if args.prepare_only:
-        print(f"{where} is ready.")
+        print(f"{model} is ready.")
         return 0
     folder = args.folder.expanduser().absolute()
     print(_place_notebook(folder))
     environment = dict(os.environ)
     if name is not None:
-        environment["RESIDSCOPE_DEMO_MODEL"] = where
-    # As the default address, and not as a file to run: so the address that is printed leads to the notebook, too.
+        environment["RESIDSCOPE_DEMO_MODEL"] = model
+    # As the default URL instead of a file argument, so that the URL that JupyterLab prints opens the notebook, too.
     command = [sys.executable, "-c", _LAB, f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     command += ["--no-browser"] * args.no_browser
     command += [f"--ServerApp.port={args.port}"] * (args.port is not None)
@@ -111,31 +113,31 @@ def _demo(args: argparse.Namespace, lab: list[str]) -> int:
     return _launch([*command, *lab], folder, environment)
 
 
-def _ready(name: str | None) -> str:
-    """Make sure that the notebook will find its model; what it is called in the notebook's process."""
+def _prepared(name: str | None) -> str:
+    """Make sure that the notebook can load the model, and return the name by which it loads it."""
     if name is None:
         return str(demo_model_folder())
     folder = local_folder(name)
     if folder is not None:
         return str(folder)
     print(f"Loading {name} from the Hugging Face hub …", flush=True)
-    load(name)  # here, where a failure is a sentence, and not in the notebook
+    load(name)  # a failure is one sentence here, but a traceback in the notebook
     return name
 
 
 def _place_notebook(folder: Path) -> str:
-    """Copy the example notebook into `folder`, but never over the user's own; say what was done."""
+    """Copy the example notebook into `folder`, never over a changed one. Returns what was done, as a sentence."""
     if folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is not a folder; name another one with --folder.")
     ours = Path(__file__).with_name(NOTEBOOK).read_bytes()
     theirs = folder / NOTEBOOK
     try:
         if theirs.is_symlink() and not theirs.exists():
-            raise DemoError(f"{theirs} is a link to nothing; remove it, or take a fresh copy elsewhere with --folder.")
+            raise DemoError(f"{theirs} is a broken link; remove it, or make a new copy elsewhere with --folder.")
         if theirs.exists():
             if theirs.read_bytes() == ours:
                 return f"The example notebook is {theirs}"
-            return f"Kept your changed {theirs}; --folder takes a fresh copy elsewhere"
+            return f"Kept your changed {theirs}; --folder makes a new copy elsewhere"
         folder.mkdir(parents=True, exist_ok=True)
         with in_place_of(theirs) as file:
             file.write(ours)
@@ -148,7 +150,7 @@ def _place_notebook(folder: Path) -> str:
 
 
 def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
-    """Hand over to JupyterLab: in this very process where the system can, so that signals reach it."""
+    """Start JupyterLab. If the system can, it replaces this process, so that signals reach it."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
@@ -159,7 +161,7 @@ def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> in
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # Ctrl-C reached JupyterLab as well; wait for its own end
+            continue  # JupyterLab got the Ctrl-C, too: wait until it ends
 
 
 if __name__ == "__main__":

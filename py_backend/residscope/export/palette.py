@@ -9,25 +9,21 @@ from math import ceil
 from typing import Any
 
 from residscope.base.legible import cut, isolated, shown
+from residscope.base.look import DIVERGING, MARKS, SEQUENTIAL
 from residscope.base.packages import needed
 from residscope.base.signed import signed
 from residscope.terms import Target
 
-BLUE, ORANGE, LINE, QUIET = "#3a82bd", "#d06e2b", "#12407f", "#8a8f94"
-# As in the panel (light): blue adds, orange takes away, both told apart by the colour-blind; teal for what has no sign.
-_MIDDLE = "#f5f5f2"
-_PLUS = [(0.04, "#e4edf2"), (0.12, "#cde0eb"), (0.3, "#9cc4dd"), (0.6, BLUE), (1.0, LINE)]
-_MINUS = [(0.04, "#f7e9dd"), (0.12, "#f4d6bd"), (0.3, "#ecb185"), (0.6, ORANGE), (1.0, "#9c3f05")]
-DIVERGING = [
-    *([0.5 - at / 2, colour] for at, colour in reversed(_MINUS)),
-    [0.5, _MIDDLE],
-    *([0.5 + at / 2, colour] for at, colour in _PLUS),
+_LIGHT = DIVERGING["light"]
+BLUE, ORANGE, LINE, QUIET = _LIGHT["plus"][3][1], _LIGHT["minus"][3][1], _LIGHT["plus"][4][1], "#8a8f94"
+_DIVERGING = [
+    *([0.5 - at / 2, colour] for at, colour in reversed(_LIGHT["minus"])),
+    [0.5, _LIGHT["middle"]],
+    *([0.5 + at / 2, colour] for at, colour in _LIGHT["plus"]),
 ]
-SEQUENTIAL = [
-    [0.0, "#f2f4f2"], [0.03, "#e4eeea"], [0.12, "#c8e0d8"], [0.35, "#8cc1b3"], [0.65, "#2f8779"], [1.0, "#0a4844"],
-]  # fmt: skip
+_SEQUENTIAL = [[at, colour] for at, colour in SEQUENTIAL["light"]]
 
-_VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"})
+_VISIBLE = str.maketrans(MARKS)
 # plotly draws a part of HTML in every text, and LaTeX between dollar signs where the page has MathJax.
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
 _TICKS = 40
@@ -118,12 +114,12 @@ def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
     if low or high:
         ends = [("≤ " if low else "") + signed(-end, end), "0", ("≥ " if high else "") + signed(end, end)]
         bar |= {"tickvals": [-end, 0, end], "ticktext": ends}
-    return {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": bar}
+    return {"colorscale": _DIVERGING, "cmin": -end, "cmax": end, "colorbar": bar}
 
 
 def sequential(end: float, title: str) -> dict[str, Any]:
     """A colour axis from zero."""
-    return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": _bar(title)}
+    return {"colorscale": _SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": _bar(title)}
 
 
 def cells(rows: Any, hover: list[list[str]], **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from residscope.base.legible import cut, legible
 from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.export.python_source import call, is_addressable, literal
-from residscope.session.discovery import is_taken, leads_to, variables_of, ways_to
+from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
 from residscope.wire.protocol import WriteCode
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Script:
     def cache(self) -> str:
         """The cache, as the user reaches it now."""
         cache, given = self.given.cache, self.given.name
-        found = next((way for way in ways_to(cache) if is_addressable(way) and leads_to(way, cache)), None)
+        found = next((way for way in names_of(cache) if is_addressable(way) and leads_to(way, cache)), None)
         if found is not None:
             return found
         path = parsed(given) if is_addressable(given) and legible(given) == given else None

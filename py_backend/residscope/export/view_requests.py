@@ -1,4 +1,7 @@
-"""What the views ask, of what is on screen and one gesture further; the views are in `widgets/src/views/`."""
+"""What the views ask, of what is on screen and one gesture further.
+
+The views themselves go by `widgets/src/state/questions.ts`; `tests/wire/view_requests.json` holds both to the same.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,7 @@ Asks = list[AnyRequest]
 Group = tuple["str | None", Asks]
 """Requests that are of use together, and what lacks without them; None where they are on screen."""
 
-# As in the views: what the target editor suggests; the token lens' tiles and how many tokens it lists; the position
-# map's heads.
+# What the target editor suggests; the token lens' tiles and how many tokens it lists; the position map's heads.
 _PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED = 24, 4, 32, 10, 48
 
 
@@ -126,6 +128,10 @@ class Views:
         heads = ranked[:_MAPPED] if by == "head" else []
         return MapPositions(by, shown.target, prompt, norm, heads)
 
+    def suggestions(self, prompt: int | None) -> AnyRequest:
+        """What the target editor suggests."""
+        return Suggest(*self.place(prompt, self.shown.position), _PREDICTIONS)
+
     def code(self, picture: Picture, ranked: list[str]) -> AnyRequest:
         """The code of a picture, on its own tab, with the heads that are in it."""
         shown = self.shown
@@ -153,12 +159,38 @@ class Views:
 def on_screen(views: Views, norms: Sequence[NormConvention] = get_args(NormConvention)) -> Asks:
     """What no picture can do without: the charts' figures, and what they are coloured and ranked by."""
     shown = views.shown
-    asks: Asks = [Describe(), *views.figures(shown.prompt, shown.position, norms)]
+    return [Describe(), *views.figures(shown.prompt, shown.position, norms), *choices(views)]
+
+
+def choices(views: Views) -> Asks:
+    """What the charts are coloured and ranked by."""
+    shown = views.shown
+    asks: Asks = []
     if shown.score:
         asks.append(ScoreHeads(shown.score, shown.prompt))
     if shown.ranking == "neurons":
         asks.append(views.neurons(shown.layer, shown.prompt))
     return asks
+
+
+def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
+    """What the tab in sight asks, beside the charts and the pinned heads; the requests of a group are of use alone."""
+    shown = views.shown
+    match shown.tab:
+        case "attention":
+            return list(_each(_SMALL, views.in_small(shown.weighting) if shown.presentation == "all" else []))
+        case "positions":
+            nothing = shown.by == "head" and not ranked
+            return [] if nothing else [(None, [views.position_map(shown.by, ranked, shown.prompt)])]
+        case "token-lens":
+            return list(_each(_LENS, views.token_lens(without_mid(points))))
+        case "prompts":
+            return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
+
+
+def without_mid(points: list[Component]) -> list[Component]:
+    """The lens' points without those behind each layer's attention."""
+    return [point for point in points if point.kind != "mid"]
 
 
 def at_once(views: Views) -> Asks:
@@ -183,20 +215,12 @@ def wanted(
     """
     shown = views.shown
     current = views.prompts[0]
-    without_mid = [point for point in points if point.kind != "mid"]
-    if shown.tab == "positions":
-        yield None, [views.position_map(shown.by, ranked, current)]
-    if shown.tab == "token-lens":
-        yield from _each(_LENS, views.token_lens(without_mid))
-    if shown.tab == "prompts" and len(views.facts.last) > 1:
-        yield None, views.each_prompt()
-    if shown.presentation == "all":
-        yield from _each(_SMALL, views.in_small(shown.weighting))
+    yield from of_the_tab(views, ranked, points)
     yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
     yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
     for least, groups in (
         ("heads", _of_all_heads(views, ranked, by_worth)),
-        ("all", _of_all_layers(views, points, without_mid)),
+        ("all", _of_all_layers(views, points)),
         ("heads", _elsewhere(views, ranked)),
     ):
         if _LEVELS.index(holds) >= _LEVELS.index(least):
@@ -227,11 +251,11 @@ def _of_all_heads(views: Views, ranked: list[str], by_worth: list[str]) -> Itera
     yield from _each(_ONE, views.in_one(shown.weighting))
 
 
-def _of_all_layers(views: Views, points: list[Component], without_mid: list[Component]) -> Iterator[Group]:
+def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
     """What takes as long as all the others together, and is looked at less: vocabulary, weights, neurons."""
     shown, facts = views.shown, views.facts
     current, *others = views.prompts
-    for some in (without_mid, points):
+    for some in (without_mid(points), points):
         yield from _each(_LENS, views.token_lens(some))
     yield from _each("some head scores", [ScoreHeads(score, at) for at in views.prompts for score in get_args(Score)])
     neurons = [(layer, current) for layer in [None, *range(facts.layers)]] + [
@@ -242,11 +266,10 @@ def _of_all_layers(views: Views, points: list[Component], without_mid: list[Comp
 
 def _elsewhere(views: Views, ranked: list[str]) -> Iterator[Group]:
     """The other positions, and what the menus list."""
-    shown, current = views.shown, views.prompts[0]
+    current = views.prompts[0]
     for position in range(views.facts.positions):
         yield "some positions", views.figures(current, position)
-    suggested: Asks = [Suggest(*views.place(at, shown.position), _PREDICTIONS) for at in views.prompts]
-    yield from _each("the model's predictions", suggested)
+    yield from _each("the model's predictions", [views.suggestions(at) for at in views.prompts])
     for weighting in get_args(Weighting):
         yield from _each(_SMALL, views.in_small(weighting))
     yield from _each("the code", [views.code(picture, ranked) for picture in get_args(Picture)])

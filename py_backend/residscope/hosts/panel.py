@@ -1,9 +1,8 @@
 """The inline panel: a few small traits that Python and the views share; everything else is requests.
 
-Synced with the browser: `cache_name`, `prompt`, `position`, `heads`, `norm`, `top_k`, `ranking`, `layer`, `weighting`,
-`presentation`, `score`, `tab`, `padding`, `wire_target`. Only told to the browser: `facts`, what the cache is;
-`opening`, the answers to what the first view asks. Only in Python: `target`, the readable form of `wire_target`.
-Tensors are never traits.
+Synced with the browser: `cache_name`, `wire_target`, and all that can be selected (`traits.py`). Only told to the
+browser: `facts`, what the cache is; `opening`, the answers to what the first view asks. Only in Python: `target`, the
+readable form of `wire_target`. Tensors are never traits.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
 from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
-from residscope.hosts.traits import Answers, Facts, Heads, Position
+from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import Views
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
-from residscope.terms import Padding, Score, Target, Weighting
+from residscope.terms import Target
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     AnyReply,
@@ -36,10 +35,8 @@ from residscope.wire.protocol import (
     Holds,
     Presence,
     PresenceReply,
-    Presentation,
     Question,
     Shown,
-    Tab,
     Working,
     WritePage,
 )
@@ -58,7 +55,7 @@ def _built(name: str) -> Path:
     return path
 
 
-class Panel(anywidget.AnyWidget):
+class Panel(Selected, anywidget.AnyWidget):
     """Linked views of one cache, in the cell's output. Made by `residscope.inspect`.
 
     Attributes:
@@ -76,25 +73,13 @@ class Panel(anywidget.AnyWidget):
         score: What colours the head map: None for what each head adds, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
         tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
-        padding: Whether what was taken for padding is left out (`"found"`) or counts as real (`"none"`).
+        padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
     """
 
     _esm = _built("panel.js")
     _css = _built("panel.css")
 
     cache_name = traitlets.Unicode().tag(sync=True)
-    heads: Any = Heads().tag(sync=True)
-    prompt = traitlets.Int(None, allow_none=True).tag(sync=True)
-    position = Position().tag(sync=True)
-    norm = traitlets.Enum(("frozen", "recomputed"), "frozen").tag(sync=True)
-    top_k = traitlets.Int(5, min=1, max=50).tag(sync=True)
-    ranking = traitlets.Enum(("heads", "neurons"), "heads").tag(sync=True)
-    layer = traitlets.Int(None, allow_none=True).tag(sync=True)
-    weighting = traitlets.Enum(get_args(Weighting), "pattern").tag(sync=True)
-    presentation = traitlets.Enum(get_args(Presentation), "matrix").tag(sync=True)
-    score = traitlets.Enum(get_args(Score), None, allow_none=True).tag(sync=True)
-    tab = traitlets.Enum(get_args(Tab), "attention").tag(sync=True)
-    padding = traitlets.Enum(get_args(Padding), "found").tag(sync=True)
     wire_target = traitlets.Dict().tag(sync=True)
     facts = Facts(read_only=True).tag(sync=True)
     opening = traitlets.Dict(read_only=True).tag(sync=True)

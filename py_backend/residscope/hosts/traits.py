@@ -1,12 +1,18 @@
-"""Traits of a panel that take what a person would write, and check it against the panel's model and prompts."""
+"""The traits of a panel. What can be selected follows from `Shown`, field by field: name, type, limits and default.
+
+Some take what a person would write, and check it against the panel's model and prompts.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from types import new_class
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import traitlets
+from msgspec import inspect
 
 from residscope.errors import ResidscopeError
+from residscope.wire.protocol import Shown
 
 
 class Position(traitlets.TraitType[Any, Any]):
@@ -51,3 +57,44 @@ class Heads(traitlets.List[str]):
         alone = isinstance(value, str) or (isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value))
         names = [obj.head_name(head) for head in ([value] if alone and value else value)]
         return super().validate(obj, list(dict.fromkeys(names)))
+
+
+_OWN: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads}
+_NOT_SHARED = frozenset({"target", "by"})
+"""The target has a readable form beside that of the wire; the rows of the position map are the view's alone."""
+
+
+def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
+    """The trait of what can be selected."""
+    if field.name in _OWN:
+        return _OWN[field.name]()
+    kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
+    optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
+    kind = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))
+    match kind:
+        case inspect.LiteralType():
+            return traitlets.Enum(kind.values, field.default, allow_none=optional)
+        case inspect.IntType():
+            # Which prompt or layer there is, the panel knows.
+            limits: dict[str, Any] = {"allow_none": True} if optional else {"min": kind.ge, "max": kind.le}
+            return traitlets.Int(field.default, **limits)
+        case _:
+            raise NotImplementedError(f"`Shown.{field.name}` has a type that no trait is known for: add it to `_OWN`.")
+
+
+def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
+    """A trait for each field of `Shown` that Python and the views share."""
+    shown = inspect.type_info(Shown)
+    assert isinstance(shown, inspect.StructType)
+    return {field.name: _trait(field).tag(sync=True) for field in shown.fields if field.name not in _NOT_SHARED}
+
+
+if TYPE_CHECKING:
+
+    class Selected(traitlets.HasTraits):
+        """What can be selected: its traits are made from `Shown`, and no type checker sees them."""
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+else:
+    Selected = new_class("Selected", (traitlets.HasTraits,), exec_body=lambda body: body.update(selectable()))

@@ -1,9 +1,9 @@
-"""What is known of the items so far: each one's figures, or their mean and spread alone; how parts are put together."""
+"""Accumulates the results of items: each item's values, or only their mean and spread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from residscope.attribution.result import Attribution
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Frame:
-    """What all items must have in common.
+    """What the results of all items must have in common.
 
     Attributes:
         by: The decomposition.
         components: The rows.
         axes: The names of the axes of `values`.
-        sizes: How long the other axes are, `component` and `batch` left out.
-        heads: For `by="source"`, the heads.
-        parts: How many of the first rows are what was asked for.
-        grid: Layers and heads, where there is a grid.
+        sizes: The sizes of the other axes, without `component` and `batch`.
+        heads: The heads, for `by="source"`.
+        parts: Number of rows that `by` asks for. Other rows, such as biases, follow them.
+        grid: Number of layers and of heads, if the rows form a grid.
     """
 
     by: Any
@@ -39,67 +39,67 @@ class Frame:
 
     @classmethod
     def of(cls, result: Attribution) -> Frame:
-        """That of one item."""
+        """Return the frame of one item's result."""
         sizes = [size for axis, size in zip(result.axes, result.values.shape, strict=True) if axis != "batch"]
         parts, grid = result._parts, result._grid  # pyright: ignore[reportPrivateUsage]
         return cls(result.by, result.components, result.axes, tuple(sizes[1:]), result.heads, parts, grid)
 
     @property
     def prompts(self) -> int:
-        """The prompts' axis of `values`."""
+        """The axis of prompts in `values`."""
         return self.axes.index("batch")
 
     @property
     def length(self) -> int:
-        """How many positions the figures are of: 1, where they are of one position of each prompt."""
+        """Number of positions of the values. 1 if they are of one position of each prompt."""
         return len(self.components) if self.by == "source" else next(iter(self.sizes), 1)
 
     def check(self, other: Frame) -> None:
-        """Refuse an item that cannot stand beside the others.
+        """Refuse an item whose result does not fit the others.
 
         Raises:
-            ResidscopeError: If its rows or its positions are not theirs.
+            ResidscopeError: If its rows or its positions differ from theirs.
         """
         if other == self:
             return
         if other.length != self.length:
             raise ResidscopeError(
                 "items",
-                f"It has {other.length} positions, and the items before it have {self.length}. Figures of every "
-                "position, or of every source, need prompts of one length: pad them, or ask for one position.",
+                f"It has {other.length} positions, but the items before it have {self.length}. Values of every "
+                "position, or of every source, need prompts of the same length: pad them, or choose one position.",
             )
         own, others = set(self.components), set(other.components)
-        new = [row.label for row in other.components if row not in own]
-        gone = [row.label for row in self.components if row not in others]
-        named = [f"it has {_some(new)}"] * bool(new) + [f"it lacks {_some(gone)}"] * bool(gone)
+        extra = [row.label for row in other.components if row not in own]
+        missing = [row.label for row in self.components if row not in others]
+        difference = [f"it has {_listed(extra)}"] * bool(extra) + [f"it lacks {_listed(missing)}"] * bool(missing)
         raise ResidscopeError(
             "items",
-            f"It has other rows than the items before it ({', '.join(named) or 'in another order'}): another model, "
-            "another `names_filter`, or weights that were changed.",
+            f"Its rows differ from those of the items before it ({', '.join(difference) or 'another order'}): it has "
+            "another model, another `names_filter`, or weights that were changed.",
         )
 
 
 class ItemFacts(NamedTuple):
-    """What was said of an item, beside its figures."""
+    """What an item's result says in addition to its values."""
 
     measured_from: str
     own: bool
     tolerance: float
     notes: tuple[str, ...]
     model: str
-    tokenizer: tuple[tuple[str, str], ...] = ()  # files of before have none
+    tokenizer: tuple[tuple[str, str], ...] = ()  # empty in older files
 
 
 @dataclass(frozen=True)
-class Part:
-    """The figures of one item, on the CPU; `values` is None where only mean and spread are kept."""
+class ItemResult:
+    """The result of one item, on the CPU. `values` is None if only mean and spread are kept."""
 
     prompts: int
     measured: Tensor
     constant: Tensor
     unexplained: Tensor
     values: Tensor | None
-    told: ItemFacts
+    facts: ItemFacts
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ class Spread:
     """Mean and spread over prompts, in float64.
 
     Attributes:
-        count: So many prompts.
-        mean: Of each row.
-        squares: The sum of the squared distances to the mean.
+        count: Number of prompts.
+        mean: The mean of each row.
+        squares: The sum of the squared differences to the mean.
 
-    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979):
-    no figure is ever squared before its mean is taken off, so that nothing is lost where the mean is large.
+    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
+    The mean is subtracted before values are squared, so that no precision is lost if the mean is large.
     """
 
     count: int
@@ -121,62 +121,63 @@ class Spread:
 
     @classmethod
     def of(cls, values: Float[Tensor, "component batch"], axis: int) -> Spread:
-        """Of some prompts."""
+        """Return mean and spread of these values over the axis of prompts."""
         exact = values.double()
         mean = exact.mean(axis, keepdim=True)
         return cls(values.shape[axis], mean.squeeze(axis), (exact - mean).square().sum(axis))
 
     def with_(self, other: Spread) -> Spread:
-        """Of both."""
+        """Return mean and spread over the prompts of both."""
         count = self.count + other.count
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / count)
-        return Spread(count, mean, self.squares + other.squares + apart.square() * (self.count * other.count / count))
+        difference = other.mean - self.mean
+        mean = self.mean + difference * (other.count / count)
+        between = difference.square() * (self.count * other.count / count)
+        return Spread(count, mean, self.squares + other.squares + between)
 
     @property
     def std(self) -> Float[Tensor, " component"]:
-        """The standard deviation, as `Attribution.std` has it (0 for a single prompt)."""
+        """The standard deviation, as in `Attribution.std` (0 for a single prompt)."""
         return (self.squares / max(self.count - 1, 1)).sqrt()
 
 
 @dataclass
 class Accumulator:
-    """The items that are done, by number.
+    """The results of the items that are done, by the items' numbers.
 
     Attributes:
-        question: What was asked, in words, so that figures of two questions are never put together.
-        keeps_values: Whether each prompt's rows are kept, not only their mean and spread.
-        frame: What the items have in common; None before the first.
-        skipped: Why items were left out.
+        question: The options of the call as text, so that results of different calls are never combined.
+        keeps_values: Whether the rows of each prompt are kept. False: only their mean and spread.
+        frame: What the results have in common. None before the first item.
+        skipped: The numbers of items that were left out, and why.
     """
 
     question: dict[str, str]
     keeps_values: bool = True
     frame: Frame | None = None
     skipped: dict[int, str] = field(default_factory=dict[int, str])
-    _parts: dict[int, Part] = field(default_factory=dict[int, Part])
+    _results: dict[int, ItemResult] = field(default_factory=dict[int, ItemResult])
     _spread: Spread | None = None
-    _last: tuple[int, Part, Spread | None] | None = None
+    _last: tuple[int, ItemResult, Spread | None] | None = None
 
     @property
-    def parts(self) -> dict[int, Part]:
-        """The items' figures, by number."""
+    def results(self) -> dict[int, ItemResult]:
+        """The results, by item number."""
         self._settle()
-        return self._parts
+        return self._results
 
     @property
     def spread(self) -> Spread | None:
-        """Mean and spread, where only they are kept."""
+        """Mean and spread, if only these are kept."""
         self._settle()
         return self._spread
 
     @property
-    def reach(self) -> int:
-        """The number after the highest that is done."""
-        return max(self.parts, default=-1) + 1
+    def next_number(self) -> int:
+        """The number after the highest item that is done."""
+        return max(self.results, default=-1) + 1
 
-    def add(self, number: int, frame: Frame, part: Part) -> None:
-        """One more item.
+    def add(self, number: int, frame: Frame, result: ItemResult) -> None:
+        """Add the result of one item.
 
         Raises:
             ResidscopeError: If it does not fit the others.
@@ -185,28 +186,28 @@ class Accumulator:
             self.frame = frame
         self.frame.check(frame)
         spread = self.spread
-        if not self.keeps_values and part.values is not None:
-            own = Spread.of(part.values, frame.prompts)
+        if not self.keeps_values and result.values is not None:
+            own = Spread.of(result.values, frame.prompts)
             spread = own if spread is None else spread.with_(own)
-            part = Part(part.prompts, part.measured, part.constant, part.unexplained, None, part.told)
-        # One assignment: an interrupt finds the item done or not done, never its figures without its number.
-        self._last = (number, part, spread)
+            result = replace(result, values=None)
+        # A single assignment, so that after an interrupt the item is either done or not, never partly.
+        self._last = (number, result, spread)
 
     def _settle(self) -> None:
-        if self._last is not None:  # may be interrupted, and done twice
-            number, part, spread = self._last
-            self._parts[number] = part
+        if self._last is not None:  # if an interrupt stops this, it is simply repeated
+            number, result, spread = self._last
+            self._results[number] = result
             self._spread = spread
             self._last = None
 
     def joined(self, others: Iterable[Accumulator]) -> Accumulator:
-        """This and others in one; what they have in common counts once.
+        """Return the union of this and others. An item that is in several counts once.
 
         Raises:
-            ResidscopeError: If they do not fit.
+            ResidscopeError: If they do not fit each other.
         """
         whole = Accumulator(
-            self.question, self.keeps_values, self.frame, dict(self.skipped), dict(self.parts), self.spread
+            self.question, self.keeps_values, self.frame, dict(self.skipped), dict(self.results), self.spread
         )
         for other in others:
             whole.skipped |= other.skipped
@@ -214,20 +215,20 @@ class Accumulator:
                 continue
             if whole.frame is not None:
                 whole.frame.check(other.frame)
-            both = whole.parts.keys() & other.parts.keys()
-            if len(both) == len(other.parts):
+            both = whole.results.keys() & other.results.keys()
+            if len(both) == len(other.results):
                 continue
             if both and not self.keeps_values:
                 raise ResidscopeError(
-                    "resume", f"Item {min(both)} is in two files that were kept, and means cannot be taken apart."
+                    "resume", f"Item {min(both)} is in two saved files, and their means cannot be separated."
                 )
             whole.frame = other.frame
-            whole._parts |= other.parts
+            whole._results |= other.results
             spreads = [spread for spread in (whole._spread, other.spread) if spread is not None]
             whole._spread = spreads[0].with_(spreads[1]) if len(spreads) == 2 else next(iter(spreads), None)
-        whole.skipped = {number: why for number, why in whole.skipped.items() if number not in whole._parts}
+        whole.skipped = {number: why for number, why in whole.skipped.items() if number not in whole._results}
         return whole
 
 
-def _some(labels: list[str]) -> str:
+def _listed(labels: list[str]) -> str:
     return ", ".join(f"`{label}`" for label in labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")

@@ -1,4 +1,4 @@
-"""What is done, in a file: NumPy arrays and a header in JSON; nothing in it is ever run when it is read."""
+"""Saves results to a file of NumPy arrays with a JSON header. Reading it runs no code of the file."""
 
 from __future__ import annotations
 
@@ -12,72 +12,72 @@ import msgspec
 
 from residscope.base.files import in_place_of
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Accumulator, Part, Spread
+from residscope.many.accumulator import Accumulator, ItemResult, Spread
 from residscope.many.kept import FORM, FrameHeader, Kept, UnfitError, contents
-from residscope.many.result import joined
+from residscope.many.result import joined_values
 
-_EVERY = 30.0  # seconds between two savings
-_SHARE = 20  # … and at least so many times as long as the last one took
+_EVERY = 30.0  # at least this many seconds between two savings
+_SHARE = 20  # and at least this many times as long as the last one took
 
 
 class Store:
-    """Keeps a tally in a file; without a path it keeps nothing.
+    """Saves an accumulator to a file. Without a path it saves nothing.
 
     Args:
         path: The file.
 
     Raises:
-        ResidscopeError: If its folder is not there, or cannot be written to.
+        ResidscopeError: If its folder does not exist, or cannot be written to.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._due = time.monotonic() + _EVERY
         if path is not None and not path.parent.is_dir():
-            raise ResidscopeError("resume", f"The folder of `resume={str(path)!r}` is not there: make it first.")
+            raise ResidscopeError("resume", f"The folder of `resume={str(path)!r}` does not exist: make it first.")
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise ResidscopeError("resume", f"`resume={str(path)!r}` cannot be written: it takes a file's name.")
+            raise ResidscopeError("resume", f"`resume={str(path)!r}` cannot be written: pass the name of a file.")
 
-    def keep(self, tally: Accumulator) -> None:
-        """Save, if it is time to."""
+    def keep(self, accumulator: Accumulator) -> None:
+        """Save if the last time was long enough ago."""
         if self.path is not None and time.monotonic() >= self._due:
-            self.save(tally)
+            self.save(accumulator)
 
-    def save(self, tally: Accumulator) -> None:
-        """Save now. The file is always a whole one: the new one takes the old one's place when it is written."""
-        if self.path is None or not tally.parts:
+    def save(self, accumulator: Accumulator) -> None:
+        """Save now. The file is always complete: a new file replaces the old one after it was fully written."""
+        if self.path is None or not accumulator.results:
             return
         start = time.monotonic()
         with in_place_of(self.path) as file:
-            write(file, tally)
+            write(file, accumulator)
         now = time.monotonic()
         self._due = now + max(_EVERY, _SHARE * (now - start))
 
 
-def write(file: IO[bytes], tally: Accumulator) -> None:
-    """Write a tally that is not empty."""
+def write(file: IO[bytes], accumulator: Accumulator) -> None:
+    """Write an accumulator that is not empty."""
     import numpy as np
 
-    frame, parts, spread = tally.frame, dict(sorted(tally.parts.items())), tally.spread
+    frame, results, spread = accumulator.frame, dict(sorted(accumulator.results.items())), accumulator.spread
     assert frame is not None
-    told = list(dict.fromkeys(part.told for part in parts.values()))
-    place = {one: index for index, one in enumerate(told)}
+    facts = list(dict.fromkeys(result.facts for result in results.values()))
+    index_of = {one: index for index, one in enumerate(facts)}
     header = {
         "form": FORM,
-        "question": tally.question,
+        "question": accumulator.question,
         "frame": msgspec.to_builtins(FrameHeader.of(frame)),
-        "told": told,
-        "skipped": list(tally.skipped.items()),
+        "facts": facts,
+        "skipped": list(accumulator.skipped.items()),
         "count": 0 if spread is None else spread.count,
     }
-    names = ["measured", "constant", "unexplained", *(["values"] if tally.keeps_values else [])]
-    arrays = {name: joined(parts.values(), name, frame).numpy() for name in names}
+    names = ["measured", "constant", "unexplained", *(["values"] if accumulator.keeps_values else [])]
+    arrays = {name: joined_values(results.values(), name, frame).numpy() for name in names}
     if spread is not None:
         arrays |= {"mean": spread.mean.numpy(), "squares": spread.squares.numpy()}
     numbers = {
-        "items": list(parts),
-        "prompts": [part.prompts for part in parts.values()],
-        "said": [place[part.told] for part in parts.values()],
+        "items": list(results),
+        "prompts": [result.prompts for result in results.values()],
+        "facts": [index_of[result.facts] for result in results.values()],
     }
     entries: dict[str, Any] = arrays | {name: np.array(listed) for name, listed in numbers.items()}
     entries["header"] = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(errors="replace"), np.uint8)
@@ -85,30 +85,30 @@ def write(file: IO[bytes], tally: Accumulator) -> None:
 
 
 def read(path: Path, question: dict[str, str]) -> Accumulator:
-    """Read what was kept. The file is not trusted: see `kept`.
+    """Read a saved file. The file is not trusted, see `kept`.
 
     Args:
         path: A file that `write` wrote.
-        question: What is asked now.
+        question: The options of the present call (`fingerprint.question`).
 
     Raises:
-        ResidscopeError: If it is no such file, or was made for another question.
+        ResidscopeError: If it is not such a file, or was made with other options.
     """
     try:
         kept = contents(path)
-    except Exception as error:  # whatever is wrong with its bytes
+    except Exception as error:  # damaged bytes may raise anything
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        said = f"{why} cannot be right" if isinstance(error, UnfitError) else why
+        why = f"{why} cannot be right" if isinstance(error, UnfitError) else why
         raise ResidscopeError(
             "resume",
-            f"{str(path)!r} is not a file that `attribute_many` kept, or was damaged since ({said}): delete it to "
-            "begin again, or give `resume` another name.",
+            f"{str(path)!r} is not a file that `attribute_many` saved, or it is damaged ({why}): delete it to begin "
+            "again, or give `resume` another name.",
         ) from error
     check_question(kept.header.question, question, f"The file {str(path)!r}")
-    return _tally(kept)
+    return _accumulator(kept)
 
 
-def _tally(kept: Kept) -> Accumulator:
+def _accumulator(kept: Kept) -> Accumulator:
     import torch
 
     header, frame, arrays = kept.header, kept.frame, kept.arrays
@@ -119,30 +119,30 @@ def _tally(kept: Kept) -> Accumulator:
             return [None] * len(prompts)
         return torch.from_numpy(arrays[name]).split(prompts, frame.prompts - (name != "values"))
 
-    figures = zip(*(split(name) for name in ("measured", "constant", "unexplained", "values")), strict=True)
-    entries = zip(arrays["items"].tolist(), prompts, arrays["said"].tolist(), figures, strict=True)
-    parts = {
-        number: Part(count, measured, constant, unexplained, values, header.told[said])
-        for number, count, said, (measured, constant, unexplained, values) in entries
+    columns = zip(*(split(name) for name in ("measured", "constant", "unexplained", "values")), strict=True)
+    entries = zip(arrays["items"].tolist(), prompts, arrays["facts"].tolist(), columns, strict=True)
+    results = {
+        number: ItemResult(count, measured, constant, unexplained, values, header.facts[index])
+        for number, count, index, (measured, constant, unexplained, values) in entries
     }
     spread = None
     if "mean" in arrays:
         spread = Spread(header.count, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["squares"]))
-    return Accumulator(header.question, "values" in arrays, frame, dict(header.skipped), parts, spread)
+    return Accumulator(header.question, "values" in arrays, frame, dict(header.skipped), results, spread)
 
 
-def check_question(kept: dict[str, str], asked: dict[str, str], what: str) -> None:
-    """Refuse to go on with another question.
+def check_question(kept: dict[str, str], question: dict[str, str], what: str) -> None:
+    """Refuse to continue results that were computed with other options.
 
     Raises:
-        ResidscopeError: The sentence names what differs.
+        ResidscopeError: If options differ. The message names the first that does.
     """
-    for name, value in asked.items():
+    for name, value in question.items():
         if kept.get(name) != value:
             raise ResidscopeError(
                 "resume",
-                f"{what} was made with `{name}={_short(kept.get(name, '?'))}`, not `{name}={_short(value)}`: ask "
-                "the same question, or give `resume` another name.",
+                f"{what} was made with `{name}={_short(kept.get(name, '?'))}`, not `{name}={_short(value)}`: use the "
+                "same options, or give `resume` another name.",
             )
 
 

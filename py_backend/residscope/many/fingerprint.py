@@ -1,4 +1,4 @@
-"""What was asked, in words that can be compared: of a file that is gone on with, and of the model behind the items."""
+"""Fingerprints of options, model and tokenizer as text, to check that a saved file fits the present call."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 
 
 def question(answers: Any, **options: Any) -> dict[str, str]:
-    """The question: equal words for equal figures.
+    """Return the options of a call as text. Equal options give equal results.
 
     Args:
-        answers: Those of all items; an item's own are its own affair.
-        options: The options of `attribute_many` that figures depend on.
+        answers: The answers for all items. An item's own answers are not compared.
+        options: The options of `attribute_many` that results depend on.
     """
-    # Of options it does not matter what kind of sequence they are; of answers a tuple is a pair, a list is one each.
-    plain = {name: list(value) if _sequence(value) else value for name, value in options.items()}
-    return {"answers": words(answers)} | {name: words(value) for name, value in plain.items()}
+    # The type of a sequence does not matter in options. In answers it does: a tuple is a pair, a list has one each.
+    plain = {name: list(value) if _is_sequence(value) else value for name, value in options.items()}
+    return {"answers": as_text(answers)} | {name: as_text(value) for name, value in plain.items()}
 
 
-def words(value: Any) -> str:
-    """A value in words; arrays by their shape and contents."""
+def as_text(value: Any) -> str:
+    """Return a value as text. A large array is replaced by its shape and a hash."""
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         listed = repr(value.tolist())
         if len(listed) <= 60:
             return f"array({listed})"
         return f"array{list(value.shape)} {sha256(listed.encode()).hexdigest()[:16]}"
     if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(words(part) for part in value)) + "}"
+        return "{" + ", ".join(sorted(as_text(part) for part in value)) + "}"
     if isinstance(value, tuple | list):
         opening, closing = "()" if isinstance(value, tuple) else "[]"
-        return opening + ", ".join(words(part) for part in value) + closing
+        return opening + ", ".join(as_text(part) for part in value) + closing
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def mark(cache: Any, model: Any) -> str:
-    """Which model made a cache, told by its name and some of its weights: training moves them."""
+def model_fingerprint(cache: Any, model: Any) -> str:
+    """Return the name of a cache's model and a hash of some of its weights, which training changes."""
     import torch
 
     from residscope.cache.weights import unusable, weight_of
@@ -51,21 +51,21 @@ def mark(cache: Any, model: Any) -> str:
     ]
     if not rows:
         return name
-    # As text of few digits: the same weights in another process, or on another device, are the same.
+    # Rounded to a few digits, so that equal weights on another device have the same hash.
     some = ",".join(f"{value:.6g}" for value in torch.cat([row.cpu() for row in rows]).tolist())
     return f"{name} {sha256(some.encode()).hexdigest()[:12]}"
 
 
-_WORDS = 256  # of a vocabulary
+_COMPARED = 256  # tokens of a vocabulary
 
 
-def tokenizer_mark(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str], ...]:
-    """Which tokenizer figures were made with, in names and values: it tells padding, and which token a word is.
+def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str], ...]:
+    """Return properties of the tokenizer as names and values, because padding and the tokens of words depend on it.
 
     Args:
-        cache: One item's.
-        model: The model, where `cache.model` is not it.
-        answers: Those of all items: their words' tokens are compared, and some of the vocabulary.
+        cache: The cache of an item.
+        model: The model, if it is not `cache.model`.
+        answers: The answers for all items. Their tokens are compared, and some of the vocabulary.
     """
     from residscope.attribution.attribute import words_in
     from residscope.cache.vocabulary import Vocabulary
@@ -81,7 +81,7 @@ def tokenizer_mark(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str
     with suppress(Exception):
         count = len(tokenizer)
         found["number of tokens"] = str(count)
-        ids = range(0, count, max(1, count // _WORDS))
+        ids = range(0, count, max(1, count // _COMPARED))
         found[_VOCABULARY] = _short_hash(tokenizer.convert_ids_to_tokens(list(ids)))
     with suppress(Exception):
         checked = map(Vocabulary(model).check, words_in(answers))
@@ -90,16 +90,16 @@ def tokenizer_mark(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str
 
 
 _VOCABULARY, _ANSWERS = "vocabulary", "answers"
-_HASHED = {_VOCABULARY: "some of its words were others", _ANSWERS: "the answers were other tokens"}
+_HASHED = {_VOCABULARY: "some of its tokens were different", _ANSWERS: "the answers were other tokens"}
 
 
 def what_differs(then: tuple[tuple[str, str], ...], now: tuple[tuple[str, str], ...]) -> str:
-    """How a tokenizer differs from another, in words."""
+    """Return how two tokenizers differ, in words."""
     was, is_ = dict(then), dict(now)
     names = [name for name in {**was, **is_} if was.get(name) != is_.get(name)]
     if "tokenizer" in names:
         return "there is none now" if "tokenizer" in is_ else "there was none"
-    plain = [f"{name} was {was.get(name)}, and is {is_.get(name)}" for name in names if name not in _HASHED]
+    plain = [f"{name} was {was.get(name)}, now it is {is_.get(name)}" for name in names if name not in _HASHED]
     return "; ".join(plain or [_HASHED[name] for name in names])
 
 
@@ -107,5 +107,5 @@ def _short_hash(value: Any) -> str:
     return sha256(repr(value).encode()).hexdigest()[:12]
 
 
-def _sequence(value: Any) -> bool:
+def _is_sequence(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "tolist")

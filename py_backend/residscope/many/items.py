@@ -1,4 +1,4 @@
-"""The items of `attribute_many`: where each comes from, and what a person may write as one."""
+"""The items of `attribute_many`: how each is fetched, and the forms that an item may have."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 from residscope.errors import ResidscopeError
 
 END: Any = object()
-"""Stands for: there are no more items."""
+"""Returned after the last item."""
 
 _OPTIONS = ("attention_mask", "logits", "position", "tokens")
 
 
 class Items:
-    """Items by their number. Those of a sequence are asked for by it; an iterator is run through, nothing is kept.
+    """Access to items by number. A sequence is indexed. An iterator is advanced, and its items are not kept.
 
     Args:
-        items: What `attribute_many` was given.
+        items: The `items` of `attribute_many`.
 
     Raises:
-        ResidscopeError: If it is one cache, or nothing that has items.
+        ResidscopeError: If it is a single cache, or has no items.
     """
 
     def __init__(self, items: Any) -> None:
         if is_cache(items):
             raise ResidscopeError(
-                "items", "`attribute_many` takes many caches, but was given one: use `attribute`, or a list, [cache]."
+                "items", "`attribute_many` takes many caches, but was given one: use `attribute`, or a list: [cache]."
             )
         self._items = items
         self._indexed = hasattr(items, "__getitem__") and hasattr(items, "__len__")
@@ -43,12 +43,12 @@ class Items:
 
     @property
     def count(self) -> int | None:
-        """How many there are, where that is known beforehand."""
+        """The number of items, if it is known beforehand."""
         hint = len(self._items) if self._indexed else length_hint(self._items, -1)
         return hint if hint >= 0 else None
 
     def take(self, number: int) -> Any:
-        """One item, or `END`; numbers must rise. The caller is the only one who holds what an iterator gave."""
+        """Return one item, or `END`. Numbers must increase. An item of an iterator is not kept here."""
         if self._indexed:
             return self._items[number] if number < len(self._items) else END
         if self._iterator is None:
@@ -60,42 +60,42 @@ class Items:
             self._seen += 1
             if self._seen > number:
                 return item
-            del item  # before the next one is made
+            del item  # to free its memory before the next one is made
 
     def check_again(self) -> None:
-        """Refuse a generator that has begun already: the items that are done would be skipped a second time."""
+        """Refuse a generator that has already started, because the items that are done would be skipped twice."""
         if inspect.isgenerator(self._items) and inspect.getgeneratorstate(self._items) != inspect.GEN_CREATED:
             raise ResidscopeError(
                 "items",
-                "This generator has given items already, or was ended by an interrupt. To go on, make a new one: it "
-                "must begin at the first item, and those that are done are skipped.",
+                "This generator has already yielded items, or was stopped by an interrupt. To continue, make a new "
+                "one. It must begin at the first item; those that are done are skipped.",
             )
 
     def check_reaches(self, done: int) -> None:
-        """Refuse items that ended before those that are done."""
-        there = len(self._items) if self._indexed else self._seen
-        if there < done:
+        """Refuse items that are fewer than those that are done."""
+        count = len(self._items) if self._indexed else self._seen
+        if count < done:
             raise ResidscopeError(
                 "items",
-                f"There were only {there} items, but {done} are done already (`resume`). Give the same items, from the "
-                "first on; more may follow.",
+                f"There were only {count} items, but {done} are done already (`resume`). Pass the same items, "
+                "beginning with the first. More may follow.",
             )
 
 
 def is_cache(value: Any) -> bool:
-    """An `ActivationCache`, or a dictionary of activations."""
+    """Return whether this is an `ActivationCache`, or a dictionary of activations."""
     return isinstance(value, Mapping) or hasattr(value, "cache_dict")
 
 
 def opened(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """An item's cache, its answers, and options of its own.
+    """Return an item's cache, answers and options.
 
     Args:
-        item: A cache, `(cache, answers)`, `(cache, answers, options)`, or a function that makes one of these.
-        answers: The answers of items that bring none.
+        item: A cache, `(cache, answers)`, `(cache, answers, options)`, or a function that returns one of these.
+        answers: The answers for items without their own.
 
     Raises:
-        ResidscopeError: If it is none of these.
+        ResidscopeError: If the item has none of these forms.
     """
     if isinstance(item, Callable) and not is_cache(item):
         item = item()
@@ -110,17 +110,18 @@ def opened(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
                 else ""
             )
             raise ResidscopeError(
-                "items", f"It is not a cache, (cache, answers) or (cache, answers, options), but {_kinds(parts)}.{hint}"
+                "items",
+                f"It must be a cache, (cache, answers) or (cache, answers, options), but it is {_kinds(parts)}.{hint}",
             )
         item, own, options = (*parts, {})[:3]
         answers = answers if own is None else own
     if answers is None:
         raise ResidscopeError(
-            "answers", "There are no answers: give `answers=` for all items, or (cache, answers) as the item."
+            "answers", "There are no answers: pass `answers=` for all items, or (cache, answers) as the item."
         )
     if not isinstance(options, Mapping) or not set(options) <= set(_OPTIONS):
         known = ", ".join(f'"{name}"' for name in _OPTIONS)
-        raise ResidscopeError("items", f"The third part of an item is a dictionary of options; they are {known}.")
+        raise ResidscopeError("items", f"The third element of an item is a dictionary of options: {known}.")
     return item, answers, dict(options)
 
 

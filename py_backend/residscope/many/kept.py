@@ -1,7 +1,7 @@
-"""Reads a kept file that nobody vouches for: no more of it than there should be, and only what fits together.
+"""Reads a saved file that is not trusted: only the expected arrays, and only if all of it is consistent.
 
-The header is read first. It and the figures of each item tell which arrays there must be, of which shapes; an array
-whose own header says otherwise is not read.
+The header is read first. It determines which arrays there must be, and their shapes. An array whose own header says
+otherwise is not read.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from residscope.terms import By, Component, ComponentTable
 FORM = "residscope attribute_many 2"
 
 ROOM, TIMES = 16_000_000, 16
-"""Unpacked, a file has at most so many bytes, and so many times its own size. What was never packed always fits."""
+"""Unpacked, a file has at most `ROOM` bytes plus `TIMES` its own size. A file that is not compressed always fits."""
 
 _COMPONENTS = (("component", "batch"), ("component", "batch", "pos"))
 _SOURCES = (("source", "head", "batch"), ("source", "destination", "head", "batch"))
 _BLOCK = 1 << 20
-_FIGURES = ("measured", "constant", "unexplained")
-_NUMBERS = ("items", "prompts", "said")
+_PER_PROMPT = ("measured", "constant", "unexplained")
+_NUMBERS = ("items", "prompts", "facts")
 _KINDS = {"<f2": 2, "<f4": 4, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _FLOATS, _EXACT, _WHOLE, _BYTES = ("<f2", "<f4", "<f8"), ("<f8",), ("<i4", "<i8"), ("|u1",)
 _ARRAY = re.compile(
@@ -39,11 +39,11 @@ Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class UnfitError(ValueError):
-    """Why a file is none that was kept."""
+    """What is wrong with a file, as the beginning of "… cannot be right"."""
 
 
 class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `Frame`, as a header has it."""
+    """A `Frame` in a file's header."""
 
     by: By
     components: ComponentTable
@@ -60,10 +60,10 @@ class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(frame.by, rows, frame.axes, frame.sizes, frame.heads, frame.parts, frame.grid)
 
     def frame(self) -> Frame:
-        """The frame.
+        """Return the frame.
 
         Raises:
-            UnfitError: If its parts do not fit each other.
+            UnfitError: If it is not consistent.
         """
         known = _SOURCES if self.by == "source" else _COMPONENTS
         _must(self.axes in known and len(self.sizes) == len(self.axes) - 2, "its axes")
@@ -78,18 +78,18 @@ class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands beside the arrays."""
+    """The header of a file."""
 
     form: Literal["residscope attribute_many 2"]
     question: dict[str, str]
     frame: FrameHeader
-    told: list[ItemFacts]
+    facts: list[ItemFacts]
     skipped: list[tuple[Count, str]]
     count: Count
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What a file holds: its arrays fit its header."""
+    """The content of a file, whose arrays fit its header."""
 
     header: Header
     frame: Frame
@@ -100,34 +100,35 @@ def contents(path: Path) -> Kept:
     """Read a file.
 
     Raises:
-        UnfitError: If it is not one that was kept, as a whole.
-        Exception: What reading damaged bytes may raise, besides.
+        UnfitError: If it is not a consistent saved file.
+        Exception: Whatever reading damaged bytes may raise.
     """
     if not path.is_file():
         raise FileNotFoundError("it is not a file")
-    with _Sips(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+    with _LimitedReader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
         names = _names(archive, ROOM + TIMES * path.stat().st_size)
         header = msgspec.json.decode(bytes(_array(archive, "header", _BYTES, (None,))), type=Header)
         frame, sums = header.frame.frame(), "mean" in names
         _must(("values" in names) != sums, "its arrays")
         _must(header.question.get("by") == f'"{frame.by}"', "its question")
         _must(header.question.get("keep") == ('"summary"' if sums else '"values"'), "its question")
-        _must(all(math.isfinite(told.tolerance) and told.tolerance >= 0 for told in header.told), "its tolerances")
+        _must(all(math.isfinite(facts.tolerance) and facts.tolerance >= 0 for facts in header.facts), "its tolerances")
         arrays = {name: _array(archive, name, _WHOLE, (None,)) for name in _NUMBERS}
-        _check_numbers(arrays, len(header.told))
+        _check_numbers(arrays, len(header.facts))
         prompts = sum(arrays["prompts"].tolist())
         _must(header.count == (prompts if sums else 0), "its number of prompts")
         whole = [len(frame.components), *frame.sizes]
         whole.insert(frame.prompts, prompts)
-        arrays |= {name: _array(archive, name, _FLOATS, whole[1:]) for name in _FIGURES}
-        apart = whole[: frame.prompts] + whole[frame.prompts + 1 :]
-        own = {"mean": (_EXACT, apart), "squares": (_EXACT, apart)} if sums else {"values": (_FLOATS, whole)}
-        arrays |= {name: _array(archive, name, *wanted) for name, wanted in own.items()}
+        arrays |= {name: _array(archive, name, _FLOATS, whole[1:]) for name in _PER_PROMPT}
+        without_prompts = whole[: frame.prompts] + whole[frame.prompts + 1 :]
+        summary = {"mean": (_EXACT, without_prompts), "squares": (_EXACT, without_prompts)}
+        expected = summary if sums else {"values": (_FLOATS, whole)}
+        arrays |= {name: _array(archive, name, *wanted) for name, wanted in expected.items()}
     return Kept(header, frame, arrays)
 
 
-class _Sips(io.BufferedReader):
-    """A file of which nobody reads much at once: not a directory of millions of names, either."""
+class _LimitedReader(io.BufferedReader):
+    """A file of which at most `_BLOCK` bytes are read at once, so that a huge zip directory is refused."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         _must(size is None or size <= _BLOCK, "its directory")
@@ -135,11 +136,11 @@ class _Sips(io.BufferedReader):
 
 
 def _names(archive: zipfile.ZipFile, room: int) -> set[str]:
-    """The arrays that are there, each once: those that must be, and no others."""
+    """The names of the arrays. It checks that these are exactly the expected ones, each once."""
     listed = [info.filename.removesuffix(".npy") for info in archive.infolist() if info.filename.endswith(".npy")]
-    must, may = {"header", *_NUMBERS, *_FIGURES}, [{"values"}, {"mean", "squares"}]
+    required, others = {"header", *_NUMBERS, *_PER_PROMPT}, [{"values"}, {"mean", "squares"}]
     _must(len(listed) == len(archive.infolist()) and len(set(listed)) == len(listed), "its arrays")
-    _must(must <= set(listed) and set(listed) - must in may, "its arrays")
+    _must(required <= set(listed) and set(listed) - required in others, "its arrays")
     plain = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     _must(
         all(info.compress_type in plain and not info.flag_bits & 1 for info in archive.infolist()), "how it is packed"
@@ -150,7 +151,7 @@ def _names(archive: zipfile.ZipFile, room: int) -> set[str]:
 
 
 def _array(archive: zipfile.ZipFile, name: str, kinds: tuple[str, ...], shape: Any) -> Any:
-    """An array of one of these kinds and of this shape (None: any length). Only then is its data read."""
+    """An array. Its data are read only if it has one of these dtypes and this shape (None: any length)."""
     import numpy as np
 
     info, what = archive.getinfo(f"{name}.npy"), f"its `{name}`"
@@ -168,7 +169,7 @@ def _array(archive: zipfile.ZipFile, name: str, kinds: tuple[str, ...], shape: A
         _must(info.file_size == 10 + length + size, what)
         data = bytearray(size)
         done = 0
-        while block := file.read(_BLOCK):  # to the end, where the checksum is compared
+        while block := file.read(_BLOCK):  # to the end, because the checksum is checked there
             _must(done + len(block) <= size, what)
             data[done : done + len(block)] = block
             done += len(block)
@@ -176,17 +177,17 @@ def _array(archive: zipfile.ZipFile, name: str, kinds: tuple[str, ...], shape: A
     return np.frombuffer(data, kind).reshape(sizes, order="F" if found[2] == b"True" else "C")
 
 
-def _check_numbers(arrays: dict[str, Any], told: int) -> None:
-    """Each item once, in their order, with its prompts and what was said of it."""
-    items, prompts, said = (arrays[name] for name in _NUMBERS)
-    _must(0 < len(items) == len(prompts) == len(said), "its number of items")
+def _check_numbers(arrays: dict[str, Any], count: int) -> None:
+    """Check that each item occurs once, in order, with its number of prompts and an index into `count` facts."""
+    items, prompts, facts = (arrays[name] for name in _NUMBERS)
+    _must(0 < len(items) == len(prompts) == len(facts), "its number of items")
     _must(items[0] >= 0 and bool((items[1:] > items[:-1]).all()), "the numbers of its items")
     _must(bool((prompts > 0).all()) and int(prompts.max()) <= 1 << 31, "its numbers of prompts")
-    _must(bool((said >= 0).all()) and bool((said < told).all()), "what it says of its items")
+    _must(bool((facts >= 0).all()) and bool((facts < count).all()), "its facts about items")
 
 
 def _fits(grid: tuple[int, int], heads: list[Component], rows: int) -> bool:
-    """Whether these heads stand in a grid; layers without attention have rows of another kind."""
+    """Whether these heads fit in a grid. Layers without attention have other rows instead."""
     are_heads = all(head.kind == "head" for head in heads)
     inside = are_heads and all(layer < grid[0] and index < grid[1] for layer, index in (head.place for head in heads))
     return inside and grid[0] * grid[1] <= 64 * rows

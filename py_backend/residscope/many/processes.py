@@ -1,4 +1,4 @@
-"""The processes that share the items, as Hugging Face `accelerate` started them; one alone without it."""
+"""The processes that share the items, as started by Hugging Face `accelerate`. Without it there is one process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Who this process is among how many.
+    """The processes, and this one's rank among them.
 
     Attributes:
-        accelerator: An `accelerate.Accelerator` (or `PartialState`); None for a process of its own.
+        accelerator: An `accelerate.Accelerator` (or `PartialState`). None for a single process.
     """
 
     accelerator: Any = None
@@ -31,25 +31,25 @@ class Processes:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of processes."""
         return 1 if self.accelerator is None else int(self.accelerator.num_processes)
 
     @property
     def rank(self) -> int:
-        """The number of this one."""
+        """The rank of this process."""
         return 0 if self.accelerator is None else int(self.accelerator.process_index)
 
     def own(self, path: Path | None) -> Path | None:
-        """This process's own file beside `path`; alone, `path` itself."""
+        """Return this process's own file next to `path`. A single process uses `path` itself."""
         if path is None or self.count == 1:
             return path
         return path.with_name(f"{path.stem}.process-{self.rank}-of-{self.count}{path.suffix}")
 
     def together(self, work: Callable[[], T]) -> list[T]:
-        """What `work` gives in each process, in all of them. Where it fails in one it fails in all: nobody waits.
+        """Call `work` in each process, and return the results of all. If it fails in one, it raises in all of them.
 
         Raises:
-            ResidscopeError: If it failed in another process; the sentence is that one's.
+            ResidscopeError: If it failed in another process. The message is that process's.
         """
         if self.count == 1:
             return [work()]
@@ -64,15 +64,15 @@ class Processes:
         outcomes: list[tuple[Any, str]] = gather_object([outcome])
         if failure is not None:
             raise failure
-        for rank, (_, said) in enumerate(outcomes):
-            if said:
-                raise ResidscopeError("process", f"Process {rank} of {self.count} failed. {said}")
+        for rank, (_, message) in enumerate(outcomes):
+            if message:
+                raise ResidscopeError("process", f"Process {rank} of {self.count} failed. {message}")
         return [result for result, _ in outcomes]
 
 
-def left_by_processes(path: Path) -> list[Path]:
-    """The files of processes that were interrupted, beside `path`."""
-    beside = f"{path.stem}.process-"
+def files_of_processes(path: Path) -> list[Path]:
+    """Return the files of single processes next to `path`, which remain after an interrupt."""
+    prefix = f"{path.stem}.process-"
     return sorted(
-        one for one in path.parent.iterdir() if one.name.startswith(beside) and one.name.endswith(path.suffix)
+        one for one in path.parent.iterdir() if one.name.startswith(prefix) and one.name.endswith(path.suffix)
     )

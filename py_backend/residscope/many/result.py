@@ -1,4 +1,4 @@
-"""What `attribute_many` gives: every prompt's figures as one `Attribution`, or their mean and spread alone."""
+"""The results of `attribute_many`: an `Attribution` of all prompts, or only their mean and spread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.result import Attribution
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Accumulator, Frame, Part
+from residscope.many.accumulator import Accumulator, Frame, ItemResult
 from residscope.terms import By, FigureKind
 
 if TYPE_CHECKING:
@@ -22,33 +22,33 @@ _NOTES_SHOWN = 10
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ManyAttribution(Attribution):
-    """The prompts of all items in one `Attribution`, in the items' order, on the CPU.
+    """An `Attribution` of the prompts of all items, in the items' order, on the CPU.
 
-    All that an `Attribution` has is here: `.mean()`, `.std()`, `.top()`, `.grid`, `.to_frame()`, `.to_csv()`,
+    It has all methods of an `Attribution`: `.mean()`, `.std()`, `.top()`, `.grid`, `.to_frame()`, `.to_csv()`,
     `.to_plotly()`.
 
     Attributes:
-        items: For each prompt the number of the item that it came from.
-        skipped: The items that were left out (`on_error="skip"`), and why.
+        items: For each prompt, the number of its item.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
     """
 
     items: list[int] = field(default_factory=list[int])
     skipped: dict[int, str] = field(default_factory=dict[int, str])
-    _tally: Accumulator | None = None
+    _accumulator: Accumulator | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionSummary:
-    """Mean and spread over the prompts of all items; no prompt's rows were kept. All figures are logits.
+    """Mean and spread over the prompts of all items, without the rows of each prompt. All values are logits.
 
     Attributes:
-        average: The mean prompt, as an `Attribution` of one prompt.
+        average: The mean over prompts, as an `Attribution` of one prompt.
         count: The number of prompts.
-        measured: `[batch]`, the model's own figure for each prompt (see `Attribution`).
-        constant: `[batch]`.
-        unexplained: `[batch]`.
-        items: For each prompt the number of the item that it came from.
-        skipped: The items that were left out (`on_error="skip"`), and why.
+        measured: `[batch]`, the model's own value of the target for each prompt (see `Attribution`).
+        constant: `[batch]`, the constant for each prompt (see `Attribution`).
+        unexplained: `[batch]`, what the rows of each prompt leave over (see `Attribution`).
+        items: For each prompt, the number of its item.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
     """
 
     average: Attribution
@@ -59,7 +59,7 @@ class AttributionSummary:
     items: list[int]
     skipped: dict[int, str]
     _std: Float[Tensor, " component"]
-    _tally: Accumulator
+    _accumulator: Accumulator
 
     @property
     def by(self) -> By:
@@ -68,28 +68,28 @@ class AttributionSummary:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the rows."""
+        """The labels of the rows."""
         return self.average.labels
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the figures should know, in sentences."""
+        """What a reader of the values should know, in sentences."""
         return self.average.notes
 
     def mean(self) -> Float[Tensor, " component"]:
-        """The rows averaged over prompts."""
+        """Return the mean of the rows over prompts."""
         return self.average.mean()
 
     def std(self) -> Float[Tensor, " component"]:
-        """The rows' standard deviation over prompts (0 for a single prompt)."""
+        """Return the standard deviation of the rows over prompts (0 for a single prompt)."""
         return self._std
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """The k most positive and the k most negative rows of the mean (see `Attribution.top`)."""
+        """Return the k most positive and the k most negative rows of the mean (see `Attribution.top`)."""
         return self.average.top(k)
 
     def to_frame(self) -> Any:
-        """A pandas table: the rows by label, the columns `mean` and `std` (for each position or head, where there are).
+        """Return a pandas table: a row for each label, and columns `mean` and `std` (for each position or head).
 
         Raises:
             ResidscopeError: If pandas is not installed.
@@ -105,10 +105,10 @@ class AttributionSummary:
         return pd.concat({"mean": mean.droplevel("prompt", axis=1), "std": std.droplevel("prompt", axis=1)}, axis=1)
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str | None:
-        """The table of `to_frame` as CSV.
+        """Write the table of `to_frame` as CSV.
 
         Args:
-            path: Where to write it; by default the text is returned.
+            path: The file. By default the text is returned.
         """
         return self.to_frame().to_csv(path)
 
@@ -120,104 +120,114 @@ class AttributionSummary:
         tokens: Sequence[str] | None = None,
         rows: Sequence[str] | None = None,
     ) -> Any:
-        """A plotly figure of the mean (see `Attribution.to_plotly`)."""
+        """Return a plotly figure of the mean (see `Attribution.to_plotly`)."""
         figure = self.average.to_plotly(kind, k=k, tokens=tokens, rows=rows)
         return figure.update_layout(title_text=f"{figure.layout.title.text}, mean of {self.count} prompts")
 
     def __repr__(self) -> str:
-        """A summary a person can read."""
+        """Return a readable summary."""
         return f"AttributionSummary({self.count} prompts; the mean: {self.average!r})"
 
 
-def result_of(tally: Accumulator) -> ManyAttribution | AttributionSummary:
-    """What the items that are done come to.
+def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
+    """Return the combined result of the items that are done.
 
     Raises:
         ResidscopeError: If there are none.
     """
-    frame, parts = tally.frame, dict(sorted(tally.parts.items()))
-    if frame is None or not parts:
-        why = "".join(f" Item {number}: {said}" for number, said in sorted(tally.skipped.items())[:1])
+    frame, results = accumulator.frame, dict(sorted(accumulator.results.items()))
+    if frame is None or not results:
+        why = "".join(f" Item {number}: {message}" for number, message in sorted(accumulator.skipped.items())[:1])
         raise ResidscopeError(
             "no-items",
-            f"None of {len(tally.skipped)} items could be attributed.{why}" if why else "There are no items.",
+            f"None of {len(accumulator.skipped)} items could be attributed.{why}" if why else "There are no items.",
         )
-    items = [number for number, part in parts.items() for _ in range(part.prompts)]
-    columns = {name: joined(parts.values(), name, frame) for name in ("measured", "constant", "unexplained")}
-    told: dict[str, Any] = {
+    items = [number for number, result in results.items() for _ in range(result.prompts)]
+    columns = {name: joined_values(results.values(), name, frame) for name in ("measured", "constant", "unexplained")}
+    facts = [result.facts for result in results.values()]
+    common: dict[str, Any] = {
         "by": frame.by,
-        "measured_from": "; ".join(dict.fromkeys(part.told.measured_from for part in parts.values())),
-        "tolerance": max(part.told.tolerance for part in parts.values()),
-        "notes": _notes(tally, parts),
-        "own": all(part.told.own for part in parts.values()),
+        "measured_from": "; ".join(dict.fromkeys(one.measured_from for one in facts)),
+        "tolerance": max(one.tolerance for one in facts),
+        "notes": _notes(accumulator, results),
+        "own": all(one.own for one in facts),
         "axes": frame.axes,
         "heads": frame.heads,
         "_parts": frame.parts,
         "_grid": frame.grid,
     }
-    skipped = dict(sorted(tally.skipped.items()))
-    if tally.keeps_values:
-        values = joined(parts.values(), "values", frame)
-        pieces = values.split([part.prompts for part in parts.values()], frame.prompts)
-        for (number, part), piece in zip(parts.items(), pieces, strict=True):
-            tally.parts[number] = replace(part, values=piece)  # held once
-        return ManyAttribution(values, frame.components, **columns, **told, items=items, skipped=skipped, _tally=tally)
-    spread = tally.spread
+    skipped = dict(sorted(accumulator.skipped.items()))
+    if accumulator.keeps_values:
+        values = joined_values(results.values(), "values", frame)
+        views = values.split([result.prompts for result in results.values()], frame.prompts)
+        for (number, result), view in zip(results.items(), views, strict=True):
+            # A view, so that the values are in memory only once.
+            accumulator.results[number] = replace(result, values=view)
+        return ManyAttribution(
+            values, frame.components, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator
+        )
+    spread = accumulator.spread
     assert spread is not None
     like, at = columns["measured"], frame.prompts
     means = {name: column.mean(at - 1, keepdim=True) for name, column in columns.items()}
-    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.components, **means, **told)
+    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.components, **means, **common)
     return AttributionSummary(
-        average, spread.count, **columns, items=items, skipped=skipped, _std=spread.std.to(like), _tally=tally
+        average,
+        spread.count,
+        **columns,
+        items=items,
+        skipped=skipped,
+        _std=spread.std.to(like),
+        _accumulator=accumulator,
     )
 
 
-def joined(parts: Iterable[Part], name: str, frame: Frame) -> Tensor:
-    """One figure of all items, along the axis of the prompts."""
+def joined_values(results: Iterable[ItemResult], name: str, frame: Frame) -> Tensor:
+    """Return one of the tensors of all items, concatenated along the axis of prompts."""
     import torch
 
-    return torch.cat([getattr(part, name) for part in parts], frame.prompts - (name != "values"))
+    return torch.cat([getattr(result, name) for result in results], frame.prompts - (name != "values"))
 
 
-def _notes(tally: Accumulator, parts: dict[int, Part]) -> list[str]:
-    """The items' notes: what is said of all as it is, else with the items' numbers; other figures are no other note."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for number, part in parts.items():
-        for note in part.told.notes:
-            found.setdefault(_kind(note), {}).setdefault(note, []).append(number)
-    said: list[str] = []
-    for same in list(found.values())[:_NOTES_SHOWN]:
+def _notes(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[str]:
+    """The items' notes. Notes that differ only in numbers are merged. They name the items, unless it is all of them."""
+    by_kind: dict[str, dict[str, list[int]]] = {}
+    for number, result in results.items():
+        for note in result.facts.notes:
+            by_kind.setdefault(_kind(note), {}).setdefault(note, []).append(number)
+    notes: list[str] = []
+    for same in list(by_kind.values())[:_NOTES_SHOWN]:
         note, numbers = next(iter(same)), sorted(number for some in same.values() for number in some)
-        if _PADDED.search(note) and len(same) > 1:  # its figures are that item's alone, and are what matters
-            said.append(f"{_items(numbers)}, such as item {same[note][0]}: {note}")
+        if _PADDED.search(note) and len(same) > 1:  # the numbers in such a note matter, and are those of one item
+            notes.append(f"{_items(numbers)}, such as item {same[note][0]}: {note}")
         else:
-            said.append(note if len(numbers) == len(parts) else f"{_items(numbers)}: {note}")
-    if len(found) > _NOTES_SHOWN:
-        said.append(f"{len(found) - _NOTES_SHOWN} more notes are on single items.")
-    if len({part.told.model for part in parts.values()}) > 1:
-        said.append("The items come from several models, or from weights that were changed meanwhile.")
-    if len({part.told.tokenizer for part in parts.values()} - {()}) > 1:
-        said.append(
-            "The items were read with several tokenizers, or with one that was changed meanwhile: what was taken for "
-            "padding, and which tokens words are, may differ."
+            notes.append(note if len(numbers) == len(results) else f"{_items(numbers)}: {note}")
+    if len(by_kind) > _NOTES_SHOWN:
+        notes.append(f"{len(by_kind) - _NOTES_SHOWN} more notes are about some of the items.")
+    if len({result.facts.model for result in results.values()}) > 1:
+        notes.append("The items come from several models, or from weights that were changed meanwhile.")
+    if len({result.facts.tokenizer for result in results.values()} - {()}) > 1:
+        notes.append(
+            "The items were read with several tokenizers, or with one that was changed meanwhile: what is treated as "
+            "padding, and the tokens of words, may differ."
         )
-    if tally.skipped:
-        number, why = min(tally.skipped.items())
-        said.append(f"{_items(sorted(tally.skipped))} left out (`.skipped` says why): item {number}: {why}")
-    return said
+    if accumulator.skipped:
+        number, why = min(accumulator.skipped.items())
+        notes.append(f"{_items(sorted(accumulator.skipped))} left out (`.skipped` says why): item {number}: {why}")
+    return notes
 
 
-_PADDED = re.compile("taken for (padded|real)")
+_PADDED = re.compile("treated as (padded|real)")
 
 
 def _kind(note: str) -> str:
-    """A note without its figures, and without how many there are."""
+    """A note with its numbers replaced by `#`. Notes of the same kind are equal."""
     bare = re.sub(r"[\d.,+−-]+(?:e[+−-]?\d+)?", "#", note)
     return re.sub(r"#(?: #)*(?: and #)?", "#", bare) if _PADDED.search(note) else bare
 
 
 def _items(numbers: Sequence[int]) -> str:
-    """Items in words."""
+    """Item numbers in words."""
     if len(numbers) == 1:
         return f"Item {numbers[0]}"
     shown = ", ".join(map(str, numbers[:5]))

@@ -1,1 +1,1 @@
-"""Attention patterns: weighted, scored, made small."""
+"""Attention patterns: weighted, scored, down-sampled."""

@@ -1,4 +1,4 @@
-"""What attention of a known kind looks like: TransformerLens' detection patterns."""
+"""TransformerLens' detection patterns: the ideal attention pattern of a known kind of head."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 def patterns(
     score: Score, view: CacheView, prompts: Sequence[int], span: range
 ) -> Float[Tensor, "prompt destination source"]:
-    """The cells that a head of this kind looks at, between the first and the last real token of some prompts.
+    """Return the cells that a head of this kind attends to, 1 for each, within the real tokens of some prompts.
 
     Args:
         score: `"previous"`, `"duplicate"` or `"induction"`.
         view: The cache.
         prompts: The prompts.
-        span: Their real positions, the same for all.
+        span: The prompts' real positions, which are the same for all of them.
 
     Raises:
-        ResidscopeError: If tokens are compared, and the cache holds no token ids.
+        ResidscopeError: If the score compares tokens, but the cache holds no token ids.
 
-    Source: TransformerLens' `head_detector.get_previous_token_head_detection_pattern` and its fellows.
+    Source: TransformerLens' `head_detector.get_previous_token_head_detection_pattern` and similar functions.
     """
     import torch
 
     tokens = view.tokens
     if tokens is None and score != "previous":
         raise ResidscopeError(
-            "no-tokens", "This score compares tokens, and the cache holds no token ids: pass `tokens=` [batch, pos]."
+            "no-tokens", "This score compares tokens, but the cache holds no token ids: pass `tokens=` [batch, pos]."
         )
     if tokens is None:
         tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long, device="cpu")
     rows = tokens[list(prompts), span.start : span.stop].cpu()
     detect = _known(score)
-    with torch.device("cpu"):  # where the tokens are, whatever the user's default is
-        wanted = torch.stack([detect(row[None]) for row in rows])
-    return wanted.to(view.like)
+    with torch.device("cpu"):  # the device of the tokens, whatever the user's default device is
+        cells = torch.stack([detect(row[None]) for row in rows])
+    return cells.to(view.like)
 
 
 def _known(score: Score) -> Any:
-    """TransformerLens' own function; where a release has none, the same definition."""
+    """TransformerLens' own function. If a release has none, ours with the same definition."""
     try:
         from transformer_lens import head_detector
 
@@ -58,19 +58,19 @@ def _known(score: Score) -> Any:
 
 
 def previous(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
-    """The token just before."""
+    """Return the pattern of attention to the token just before."""
     import torch
 
     return torch.ones(tokens.shape[-1] - 1).diag(-1) if tokens.shape[-1] > 1 else torch.zeros(1, 1)
 
 
 def duplicate(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
-    """Earlier occurrences of the same token."""
+    """Return the pattern of attention to earlier occurrences of the same token."""
     return (tokens == tokens.T).float().tril(-1)
 
 
 def induction(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
-    """The token after an earlier occurrence of the same token."""
+    """Return the pattern of attention to the token after an earlier occurrence of the same token."""
     shifted = duplicate(tokens).roll(1, dims=1)
     shifted[:, 0] = 0
     return shifted.tril()

@@ -1,8 +1,7 @@
-"""Maps of long prompts: the part of a map that is wanted, and how it is made small enough to travel.
+"""Down-samples the maps of long prompts before they are sent.
 
-What travels is one figure for each block of `step` × `step` cells: the one that is farthest from zero, so that a single
-bright cell never vanishes, or their mean. `step` is 1 as long as the part has no more than `SENT` cells: then they are
-the cells themselves.
+One value is sent for each block of `step` × `step` cells: the value farthest from 0, so that a single bright cell never
+vanishes, or the mean. If the requested part of a map has at most `SENT` cells, `step` is 1 and all cells are sent.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SENT = 512 * 512
-"""So many figures of one map travel: as many as a picture of it has pixels, and more."""
+"""At most this many values of one map are sent, which is more than its picture has pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Part:
     Attributes:
         rows: The destinations.
         columns: The sources.
-        whole: Whether it has all sources: then a row sums to what its head has read.
+        whole: Whether it has all sources, so that the sum of a row is the head's total at this destination.
     """
 
     rows: range
@@ -40,17 +39,17 @@ class Part:
 
     @staticmethod
     def of(size: int, rows: Span | None = None, columns: Span | None = None) -> Part:
-        """The part that is asked for; None is all of them.
+        """Return the part of a map with `size` positions. None means all rows or all columns.
 
         Raises:
-            ResidscopeError: If it is empty.
+            ResidscopeError: If the part is empty.
         """
         down, across = _within(rows, size), _within(columns, size)
         return Part(down, across, len(across) == size)
 
     @property
     def step(self) -> int:
-        """How many cells a side stand in one figure."""
+        """The side length of the blocks that are down-sampled to one value."""
         step = max(1, int((len(self.rows) * len(self.columns) / SENT) ** 0.5))
         while ceil(len(self.rows) / step) * ceil(len(self.columns) / step) > SENT:
             step += 1
@@ -69,22 +68,22 @@ def _within(span: Span | None, size: int) -> range:
 def down_sampled(
     maps: Float[Tensor, "map row column"], step: int, pool: Pool = "peak"
 ) -> Float[Tensor, "map block_row block_column"]:
-    """Maps made smaller, a figure for each block of `step` × `step` cells (fewer at the lower and right edges).
+    """Return smaller maps, with one value for each block of `step` × `step` cells.
 
     Args:
         maps: The maps.
-        step: Cells a side of a block.
-        pool: `"peak"`: of the cells of a block the one that is farthest from zero, with its sign; `"mean"`: their mean.
+        step: The side length of a block. Blocks at the lower and right edges may have fewer cells.
+        pool: `"peak"`: the value of a block that is farthest from 0, with its sign. `"mean"`: the mean of the block.
     """
     if step == 1:
         return maps
     if pool == "mean":
         down, across = (_sizes(size, step, maps) for size in maps.shape[1:])
         return _in_blocks(_blocks(maps, step).sum(2), step).sum(-1) / (down[:, None] * across)
-    cut = _blocks(maps, step)
-    # Along the rows first: whole lines are compared, which is many times quicker.
-    most = _in_blocks(cut.amax(2), step).amax(-1)
-    least = _in_blocks(cut.amin(2), step).amin(-1) if bool((maps < 0).any()) else None
+    blocks = _blocks(maps, step)
+    # The rows of a block first: contiguous rows are compared, which is many times faster.
+    most = _in_blocks(blocks.amax(2), step).amax(-1)
+    least = _in_blocks(blocks.amin(2), step).amin(-1) if bool((maps < 0).any()) else None
     return most if least is None else most.where(most >= -least, least)
 
 
@@ -93,28 +92,28 @@ def _in_blocks(lines: Tensor, step: int) -> Float[Tensor, "map block_row block_c
 
 
 def _blocks(maps: Tensor, step: int) -> Float[Tensor, "map block_row row column"]:
-    """Filled up with zeros: they are nobody's farthest, and add nothing."""
+    """The maps in blocks of rows, padded with zeros, which affect neither peak nor sum."""
     from torch.nn.functional import pad
 
     down, across = (-size % step for size in maps.shape[1:])
-    filled = pad(maps, (0, across, 0, down)) if down or across else maps
-    return rearrange(filled, "map (block_row row) column -> map block_row row column", row=step)
+    padded = pad(maps, (0, across, 0, down)) if down or across else maps
+    return rearrange(padded, "map (block_row row) column -> map block_row row column", row=step)
 
 
 def _sizes(size: int, step: int, like: Tensor) -> Tensor:
-    """How many cells each block has along an axis."""
+    """The number of cells of each block along an axis."""
     sizes = like.new_full((ceil(size / step),), step)
     sizes[-1] = size - step * (len(sizes) - 1)
     return sizes
 
 
 def is_triangle(square: Float[Tensor, "row column"]) -> bool:
-    """Whether nothing stands above the diagonal: a causal model's map, of which half need not travel."""
+    """Return whether all cells above the diagonal are 0, as in a causal model: then half of the map is not sent."""
     return square.shape[0] == square.shape[1] > 1 and not bool(square.triu(1).any())
 
 
 def triangle(square: Float[Tensor, "row column"]) -> Float[Tensor, " cell"]:
-    """The cells at and below the diagonal, row by row."""
+    """Return the cells on and below the diagonal, row by row."""
     import torch
 
     return square[torch.ones(square.shape, dtype=torch.bool, device=square.device).tril()]

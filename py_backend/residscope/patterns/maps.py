@@ -1,4 +1,4 @@
-"""`attention`: where heads look, weighted by what they find there, or by what that brings to the target."""
+"""`attention`: the attention maps of heads, weighted in one of three ways."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ __all__ = ["Attention", "attention"]
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Attention of some heads: each row (destination) says what it takes from each column (source).
+    """Attention maps of some heads. Each row is a destination, each column a source.
 
     Attributes:
-        values: `[head, destination, source]`; 0 to 1 for patterns, lengths of vectors in the residual stream for
+        values: `[head, destination, source]`. 0 to 1 for `"pattern"`, lengths of vectors in the residual stream for
             `"value"`, logits with a sign for `"contribution"`.
         heads: The heads' names, `["L9H9", …]`.
-        tokens: What stands at each position, as the panel shows it: the token, "∗" where prompts differ, or the
-            position where the cache holds no ids.
-        weighting: How it is weighted.
-        meaning: The same in words: "attention × ‖v W_O‖".
-        prompt: The prompt; None for the mean over prompts.
-        notes: What a reader of the figures should know, in sentences.
-        sources: What stands at each source: the tokens, too; or, behind a key/value cache or a prefix, where there are
-            more sources than positions were run, their places.
-        target: Of `"contribution"`: what was attributed, each answer as its tokens.
+        tokens: The label of each position, as in the panel: the token, "∗" if prompts differ there, or the position if
+            the cache holds no token ids.
+        weighting: The weighting.
+        meaning: The weighting in words, such as "attention × ‖v W_O‖".
+        prompt: The prompt, or None for the mean over prompts.
+        notes: What a reader of the values should know, in sentences.
+        sources: The label of each source: the same as `tokens`, or indices if there are more sources than positions (a
+            key/value cache or a prefix).
+        target: The attributed target of `"contribution"`, each answer as its tokens.
         model: The model's name.
     """
 
@@ -61,7 +61,7 @@ class Attention:
     model: str = ""
 
     def to_frame(self) -> Any:
-        """A pandas table: a row for each head and destination, a column for each source.
+        """Return a pandas table with a row for each head and destination, and a column for each source.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -73,9 +73,10 @@ class Attention:
         return pd.DataFrame(self.values.flatten(0, 1).cpu().numpy(), index=index, columns=columns)
 
     def to_plotly(self) -> Any:
-        """A plotly figure: a map for each head, side by side, with the tokens at both axes.
+        """Return a plotly figure with a map for each head, side by side, and the tokens on both axes.
 
-        Patterns are coloured from 0 to 1, contributions about zero: blue adds, orange takes away.
+        The colours of patterns range from 0 to 1. Those of contributions are centred at 0: blue is positive, orange
+        negative.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -88,7 +89,7 @@ class Attention:
         return attention_figure(self)
 
     def top(self, k: int = 3) -> list[tuple[str, int, int, float]]:
-        """The k cells farthest from zero: head, destination, source, figure."""
+        """Return the k cells farthest from 0, as tuples (head, destination, source, value)."""
         flat = self.values.flatten()
         chosen = flat.abs().topk(min(max(k, 0), flat.numel())).indices.tolist()
         _, down, across = self.values.shape
@@ -98,17 +99,17 @@ class Attention:
         return (self.sources or self.tokens)[at]
 
     def __repr__(self) -> str:
-        """A summary a person can read."""
+        """Return a readable summary."""
         shape = " × ".join(
             f"{size} {axis}" for axis, size in zip(("head", "destination", "source"), self.values.shape, strict=True)
         )
-        whose = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
+        prompt = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
         cells = ", ".join(
             f"{head} {self.tokens[to]!r} ({to}) reads {self._source(source)!r} ({source}) {value:+.3g}"
             for head, to, source, value in self.top(2)
         )
         return (
-            f'Attention(weighting="{self.weighting}" ({self.meaning}) of {", ".join(self.heads)}, {shape}, {whose}; '
+            f'Attention(weighting="{self.weighting}" ({self.meaning}) of {", ".join(self.heads)}, {shape}, {prompt}; '
             f"{cells}{''.join(f'; note: {note}' for note in self.notes)})"
         )
 
@@ -125,30 +126,30 @@ def attention(
     model: Any = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
 ) -> Attention:
-    """Where heads look, weighted one of three ways.
+    """Compute the attention maps of heads, weighted in one of three ways.
 
     Args:
         cache: An `ActivationCache`.
-        heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or one.
+        heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one.
         prompt: The prompt, or None for the mean over prompts (of the weighted maps).
-        weighting: `"pattern"`: the attention pattern, as the model used it. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
-            length of the vector that the source adds to the destination (Kobayashi et al. 2020, "Attention Is Not Only
-            a Weight"), before what some blocks do to their whole output (a norm, a multiplier); where a head gates what
-            it has read, with the gate as it stood at the destination. `"contribution"`: what that vector is worth for
-            the target at that destination, in logits, with its sign: pattern[q, k] · (v[k] · W_O g) / s[q], the rows
-            of `attribute(…, by="source", position="all")`.
-        answers: For `"contribution"`: the target, as in `attribute`; by default the model's own two top predictions
-            at each prompt's last token, as in the panel.
-        tokens: Token ids, where the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, where `cache.model` is gone.
-        logits: The model's output, where the cache does not hold it and no answers are given.
+        weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
+            length of the vector that the source adds at the destination (Kobayashi et al. 2020, "Attention Is Not Only
+            a Weight"). A head's gate at the destination is included, a norm or multiplier after `W_O` is not.
+            `"contribution"`: the contribution of that vector to the target at that destination, in logits, with its
+            sign: pattern[q, k] · (v[k] · W_O g) / s[q], the rows of `attribute(…, by="source", position="all")`.
+        answers: The target of `"contribution"`, as in `attribute`. By default the model's two top predictions at each
+            prompt's last token, as in the panel.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
+        logits: The model's output, if the cache does not hold it and no answers are given.
 
     Returns:
-        The maps; `.values` is `[head, destination, source]`.
+        The maps. `.values` is `[head, destination, source]`.
 
     Raises:
-        ResidscopeError: With a sentence that says what is wrong and what to do.
+        ResidscopeError: With a message that says what is wrong and what to do.
 
     Source: TransformerLens' `hook_pattern`, `hook_v` and `W_O`; Kobayashi et al. (2020); "A Mathematical Framework for
     Transformer Circuits".
@@ -161,38 +162,38 @@ def attention(
     def work() -> Attention:
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
 
-        def found() -> Attention:
-            whose, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
-            whose = 0 if view.batch == 1 else whose
-            goal, said = None, list[str]()
+        def compute() -> Attention:
+            chosen, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
+            chosen = 0 if view.batch == 1 else chosen
+            goal, target_notes = None, list[str]()
             if weighting == "contribution":
                 targets = Targets.of(view)
                 given = None if logits is None else view.whole_logits(logits)
                 target = top_two(view, given) if answers is None else targets.resolve(answers)
                 goal = Goal(targets, target, positions.resolve(view, "last"))
-                said = targets.said + without_space(targets, target, goal.where, logits)
-            maps = WeightedAttention(view, weighting, whose, goal)
+                target_notes = targets.said + without_space(targets, target, goal.where, logits)
+            maps = WeightedAttention(view, weighting, chosen, goal)
             values = _in_order(maps, wanted)
-            notes = said + maps.notes + mean_of_padded(view, whose)
-            names, texts, sources = [name(*head) for head in wanted], token_texts(view, whose), values.shape[-1]
+            notes = target_notes + maps.notes + mean_of_padded(view, chosen)
+            names, texts, sources = [name(*head) for head in wanted], token_texts(view, chosen), values.shape[-1]
             if sources != view.n_pos:
                 notes.append(
-                    f"There are {sources} sources, and {view.n_pos} positions were run or kept (behind past keys or a "
-                    "prefix, or with `pos_slice`): sources are counted from the first, destinations from the first "
-                    "kept."
+                    f"There are {sources} sources, but {view.n_pos} positions were run or kept (after past keys or a "
+                    "prefix, or with `pos_slice`): sources are numbered from the first source, destinations from the "
+                    "first position that was kept."
                 )
-            places = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
-            asked = None if goal is None else goal.target
+            labels = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
+            target = None if goal is None else goal.target
             meaning = MEANINGS[weighting]
-            return Attention(values, names, texts, weighting, meaning, whose, notes, places, asked, view.model_name)
+            return Attention(values, names, texts, weighting, meaning, chosen, notes, labels, target, view.model_name)
 
-        return in_torch_context(view.stream.device, found)
+        return in_torch_context(view.stream.device, compute)
 
     return steadily(cache, model, looked, work)
 
 
 def _in_order(maps: WeightedAttention, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:
-    """The maps of heads of any layers; those of one layer are computed together."""
+    """The maps of heads of any layers, in this order. Heads of the same layer are computed together."""
     import torch
 
     found: dict[tuple[int, int], Tensor] = {}

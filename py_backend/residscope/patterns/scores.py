@@ -1,4 +1,4 @@
-"""`scores`: how much each head is of a known kind. The definitions, with their sources, are in `docs/scores.md`."""
+"""`scores`: how much each head behaves like a known kind of head. Definitions and sources are in `docs/scores.md`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MEANINGS", "Scores", "score_heads", "scores"]
 
 _BLOCK = 1_000_000
-"""So many cells of attention are worked on at once."""
+"""At most this many cells of attention are processed at once."""
 
 MEANINGS: dict[Score, str] = {
     "previous": "Previous-token score: the share of a head's attention that goes to the token just before "
@@ -44,10 +44,10 @@ MEANINGS: dict[Score, str] = {
     "token (TransformerLens' `head_detector`).",
     "induction": "Induction score: the share of a head's attention that goes to the token after an earlier occurrence "
     "of the same token (TransformerLens' `head_detector`; Olsson et al. 2022).",
-    "entropy": "Entropy of attention over the sources in bits, averaged over all destinations but the first: 0 where a "
-    "head looks at one token, 3 where it looks at eight alike.",
-    "copying": "Copying score: Σ Re λ / Σ |λ| over the eigenvalues of W_E W_V W_O W_U (Elhage et al. 2021): +1 where "
-    "whatever the head reads becomes likelier, −1 where it becomes less likely.",
+    "entropy": "Entropy of attention over the sources in bits, averaged over all destinations but the first: 0 if a "
+    "head attends to a single token, 3 if it attends to eight equally.",
+    "copying": "Copying score: Σ Re λ / Σ |λ| over the eigenvalues of W_E W_V W_O W_U (Elhage et al. 2021): +1 if the "
+    "head makes every token that it attends to more likely, −1 if less likely.",
 }
 
 
@@ -56,14 +56,14 @@ class Scores:
     """A score for each head.
 
     Attributes:
-        values: `[layer, head]`; NaN where it cannot be determined.
+        values: `[layer, head]`. NaN if the score cannot be determined.
         labels: The heads' names, `["L0H0", "L0H1", …]`, in the order of `values.flatten()`.
-        score: Which score it is.
-        meaning: What it measures, in a sentence.
-        low: The lower end of its scale.
-        high: The upper end.
-        prompt: The prompt; None for the mean of the prompts' scores.
-        notes: What a reader of the figures should know, in sentences.
+        score: The name of the score.
+        meaning: What the score measures, in a sentence.
+        low: The lower end of the score's scale.
+        high: The upper end of the score's scale.
+        prompt: The prompt, or None for the mean of the prompts' scores.
+        notes: What a reader of the values should know, in sentences.
         model: The model's name.
     """
 
@@ -78,14 +78,14 @@ class Scores:
     model: str = ""
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """The k heads whose scores are farthest from zero: name and score, the farthest first."""
+        """Return the k heads whose scores are farthest from 0, as pairs (name, score), the farthest first."""
         flat = self.values.flatten()
-        far = flat.abs().nan_to_num(-1.0)  # heads without a score come last, and are left out
-        chosen = far.topk(min(max(k, 0), int((far >= 0).sum()))).indices.tolist()
+        distance = flat.abs().nan_to_num(-1.0)  # heads without a score come last, and are left out
+        chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
         return [(self.labels[i], float(flat[i])) for i in chosen]
 
     def to_frame(self) -> Any:
-        """A pandas table: a row for each layer, a column for each head.
+        """Return a pandas table with a row for each layer and a column for each head.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -96,7 +96,7 @@ class Scores:
         return pd.DataFrame(self.values.cpu().numpy(), index=index, columns=columns)
 
     def to_plotly(self) -> Any:
-        """A plotly figure: layer × head, coloured over the whole of the score's scale.
+        """Return a plotly figure, layer × head, whose colours cover the whole scale of the score.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -109,13 +109,13 @@ class Scores:
         return scores_figure(self)
 
     def __repr__(self) -> str:
-        """A summary a person can read."""
+        """Return a readable summary."""
         layers, heads = self.values.shape
-        whose = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
-        whose = "" if self.score == "copying" else f", {whose}"
+        prompt = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
+        prompt = "" if self.score == "copying" else f", {prompt}"
         strongest = ", ".join(f"{name} {value:.3g}" for name, value in self.top(3))
         notes = "".join(f"; note: {note}" for note in self.notes)
-        return f'Scores("{self.score}", {layers} layers × {heads} heads{whose}; {strongest}{notes})'
+        return f'Scores("{self.score}", {layers} layers × {heads} heads{prompt}; {strongest}{notes})'
 
 
 def scores(
@@ -127,25 +127,26 @@ def scores(
     attention_mask: Any = None,
     model: Any = None,
 ) -> Scores:
-    """How much each head is of a known kind.
+    """Compute how much each head behaves like a known kind of head.
 
     Args:
         cache: An `ActivationCache`.
         score: `"previous"`, `"duplicate"`, `"induction"`: the share of the attention that goes to the token before, to
             earlier occurrences of the same token, to the tokens after these (0 to 1). `"first"`: attention to the first
-            token (0 to 1). `"entropy"`: in bits. `"copying"`: of the OV circuit's eigenvalues (−1 to 1; it needs no
-            prompt). The definitions, with their sources, are in `docs/scores.md`.
+            token (0 to 1). `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV circuit's
+            eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in `docs/scores.md`.
         prompt: The prompt, or None for the mean of the prompts' scores.
-        tokens: Token ids, where the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, where `cache.model` is gone.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
 
     Returns:
-        The scores; `.values` is `[layer, head]`, NaN in layers without attention heads, or where the score cannot be
-        told. Padding counts for nothing.
+        The scores. `.values` is `[layer, head]`, NaN in layers without attention heads, or if the score cannot be
+        determined. Padding is ignored.
 
     Raises:
-        ResidscopeError: If the score is not known, or cannot be determined for any head; the sentence says why.
+        ResidscopeError: If there is no such score, or it cannot be determined for any head. The message says why.
 
     Source: TransformerLens' `head_detector` ("mul" measure, nothing excluded); Elhage et al., "A Mathematical Framework
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
@@ -164,7 +165,7 @@ def scores(
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
-    """`scores` for callers who hold a view already (the service)."""
+    """Compute `scores` for callers that have a view already (the service)."""
     labels = [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     if score == "copying":
         values, notes = copying.copying(view)
@@ -175,7 +176,9 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
         spans = {at: span for at, span in spans.items() if at == prompt}
     without = _without_attention(view)
     if not spans:
-        raise ResidscopeError("too-short", "A prompt of one token leaves attention no choice: there is no score.")
+        raise ResidscopeError(
+            "too-short", "In a prompt of one token, attention can only go to that token: there is no score."
+        )
     values = _each(view, score, spans, without).mean(0)
     notes = cache_changed(view)
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
@@ -185,7 +188,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
 
 
 def _without_attention(view: CacheView) -> list[int]:
-    """The layers whose attention is not in the cache; refused, where that is all of them."""
+    """The layers whose attention is not in the cache. It raises if these are all layers."""
     without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
     if len(without) == view.n_layers:
         raise without[0]
@@ -193,20 +196,20 @@ def _without_attention(view: CacheView) -> list[int]:
 
 
 def _spans(view: CacheView, score: Score) -> dict[int, range]:
-    """Each prompt's real positions, of prompts that have a score."""
+    """The real positions of each prompt that is long enough for the score."""
     ends = zip(positions.first(view), positions.last(view), strict=True)
     spans = {at: range(first, last + 1) for at, (first, last) in enumerate(ends)}
-    # The first destination has no choice.
+    # The first destination can only attend to itself.
     return {at: span for at, span in spans.items() if len(span) > 1 or score not in ("first", "entropy")}
 
 
 def _each(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores; those of short ones are worked out for all at once, and kept."""
+    """The prompts' scores. If all prompts are small together, their scores are computed at once and kept."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        with suppress(ResidscopeError, UnknownError):  # one of the others may be the reason; or tokens of no kind known
+        with suppress(ResidscopeError, UnknownError):  # another prompt may be the reason, or tokens without a key
             tokens = key_of(view.tokens if view.given_tokens else None)
             key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
             values = view.memo.once(key, lambda: _measured(view, score, every, without), size_of)
@@ -217,9 +220,9 @@ def _each(
 def _measured(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores; NaN in layers without attention.
+    """The prompts' scores, NaN in layers without attention.
 
-    Prompts that begin and end at the same positions are taken together, as many as fit the budget.
+    Prompts with the same real positions are computed together, as many as fit in memory.
     """
     place = {prompt: number for number, prompt in enumerate(spans)}
     values = view.like.new_full((len(spans), view.n_layers, view.n_heads), math.nan)
@@ -231,16 +234,17 @@ def _measured(
                 if layer in without:
                     continue
                 report_progress(layer, view.n_layers)
-                real = _some(whole_pattern(view, layer), prompts)[..., span.start : span.stop, span.start : span.stop]
-                figures = _of_layer(real, measure)
-                if not bool(figures.isfinite().all()):
+                patterns = _patterns_of(whole_pattern(view, layer), prompts)
+                real = patterns[..., span.start : span.stop, span.start : span.stop]
+                scores = _of_layer(real, measure)
+                if not bool(scores.isfinite().all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
-                values[[place[prompt] for prompt in prompts], layer, : figures.shape[1]] = figures.to(values)
+                values[[place[prompt] for prompt in prompts], layer, : scores.shape[1]] = scores.to(values)
     return values
 
 
 def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) -> Float[Tensor, "prompt head"]:
-    """A layer's scores, some heads and destinations at a time: no copy of a pattern is made."""
+    """A layer's scores, computed for some heads and destinations at a time, so that no pattern is copied."""
     import torch
 
     prompts, heads, _, sources = patterns.shape
@@ -248,19 +252,19 @@ def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) 
     scores: list[Tensor] = []
     for some in blocks(range(heads), _BLOCK // (prompts * len(destinations) * sources)):
         own = patterns[:, some[0] : some[-1] + 1]
-        parts = [
+        quotients = [
             measure(own[:, :, rows[0] : rows[-1] + 1], slice(rows[0], rows[-1] + 1))
             for rows in blocks(destinations, _BLOCK // (prompts * len(some) * sources))
         ]
-        found, of = (torch.stack(column).sum(0) for column in zip(*parts, strict=True))
-        scores.append(found / of)
+        numerator, denominator = (torch.stack(column).sum(0) for column in zip(*quotients, strict=True))
+        scores.append(numerator / denominator)
     return torch.cat(scores, dim=1)
 
 
-def _some(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
-    """The patterns of some prompts; a run of them is not copied."""
-    run = prompts[-1] - prompts[0] + 1 == len(prompts)
-    return patterns[prompts[0] : prompts[-1] + 1] if run else patterns[list(prompts)]
+def _patterns_of(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
+    """The patterns of some prompts. Consecutive prompts are not copied."""
+    consecutive = prompts[-1] - prompts[0] + 1 == len(prompts)
+    return patterns[prompts[0] : prompts[-1] + 1] if consecutive else patterns[list(prompts)]
 
 
 def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
@@ -272,8 +276,8 @@ def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
 
 
 Measure = Callable[["Tensor", slice], "tuple[Tensor, Tensor]"]
-"""From some destinations' rows of patterns `[prompt, head, destination, source]`, and which these are, to two figures
-for each head `[prompt, head]`: the score is the quotient of their sums."""
+"""Takes patterns `[prompt, head, destination, source]` of some destinations, and the slice of these destinations.
+Returns a numerator and a denominator for each head `[prompt, head]`. The score is the quotient of their sums."""
 
 
 def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range) -> Measure:
@@ -283,26 +287,26 @@ def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range)
         case "first":
             return _first
         case "previous" | "duplicate" | "induction" | "copying":
-            wanted = detection.patterns(score, view, prompts, span)
+            ideal = detection.patterns(score, view, prompts, span)
 
             def share(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
                 """TransformerLens' `compute_head_attention_similarity_score(…, error_measure="mul")`."""
-                looked_for = dots(pattern.flatten(2), wanted[:, rows].flatten(1))
-                return looked_for, pattern.sum((-1, -2), dtype=wanted.dtype)
+                matching = dots(pattern.flatten(2), ideal[:, rows].flatten(1))
+                return matching, pattern.sum((-1, -2), dtype=ideal.dtype)
 
             return share
 
 
 def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """The first destination has no choice, and is not counted."""
+    """The attention to the first token. The first destination is left out, because it can only attend to itself."""
     later = working(_later(pattern, rows)[..., 0])
     return later.sum(-1), _count(later)
 
 
 def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """In bits; what a head with a sink of its own keeps back is not counted."""
+    """The entropy in bits. Attention to a learned sink, which is not a source, is left out."""
     later = working(_later(pattern, rows))
-    # Not the smallest float32: where a device counts such numbers as 0, their logarithm is infinite.
+    # Not the smallest float32, which some devices treat as 0, so that its logarithm would be infinite.
     return -(later * later.clamp(min=1e-30).log2()).sum((-1, -2)), _count(later)
 
 
@@ -311,5 +315,5 @@ def _later(pattern: Tensor, rows: slice) -> Tensor:
 
 
 def _count(later: Tensor) -> Tensor:
-    """How many destinations that are, for each prompt and head."""
+    """The number of destinations, for each prompt and head."""
     return later.new_full(later.shape[:2], later.shape[2])

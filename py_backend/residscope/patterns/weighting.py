@@ -1,8 +1,8 @@
-"""Three ways to weigh attention, for any heads, a few heads and prompts at a time.
+"""Attention maps of heads in three weightings: the pattern, value-weighted, and contribution-weighted.
 
-Attention says where a head looks, not how much of what it finds it brings along, nor whether that matters for the
-answer: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical Framework for
-Transformer Circuits" (2021).
+The pattern shows where a head attends. It shows neither how much the head moves from there, nor whether that matters
+for the target: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical
+Framework for Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ MEANINGS: dict[Weighting, str] = {
     "contribution": "contribution to the target, logits",
 }
 CELLS = 4_000_000
-"""So many figures are computed at once: some arrays of 16 MB."""
+"""At most this many values are computed at once, which takes a few arrays of 16 MB."""
 STRIP = 250_000
-"""So many where they are made small: they stay in the processor's own memory."""
-Weighted = Callable[[slice, slice], "Tensor"]
+"""The same while maps are down-sampled. Arrays of this size fit in the processor's cache."""
+WeightedRows = Callable[[slice, slice], "Tensor"]
+"""Returns the maps `[batch, head, row, column]` of a slice of heads and a slice of rows."""
 
 
 @dataclass
 class WeightedAttention:
-    """Attention of heads, weighted one way, for one prompt or in the mean over prompts.
+    """Attention maps of heads in one weighting, of one prompt or of the mean over prompts.
 
     Attributes:
         view: The cache.
-        weighting: How it is weighted.
+        weighting: The weighting.
         prompt: The prompt, or None for the mean.
         goal: The target, for contributions.
-        notes: What a reader of the maps should know; it grows with them.
+        notes: What a reader of the maps should know. Computing maps adds notes.
     """
 
     view: CacheView
@@ -65,7 +66,7 @@ class WeightedAttention:
     prompt: int | None
     goal: Goal | None = None
     notes: list[str] = field(default_factory=list[str])
-    _left: float = 0.0  # the most that a head is worth beyond what its sources bring
+    _unexplained: float = 0.0  # the largest difference between a head's contribution and the sum over its sources
 
     @property
     def prompts(self) -> range:
@@ -75,42 +76,42 @@ class WeightedAttention:
     def of(
         self, layer: int, heads: Sequence[int], part: Part | None = None
     ) -> Iterator[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
-        """Maps of heads of one layer, as many at a time as fit the budget, and which they are.
+        """Yield the maps of heads of one layer, as many at a time as fit in memory, with the heads' indices.
 
         Args:
             layer: The layer.
             heads: The heads.
-            part: The destinations and sources that are wanted; None is all.
+            part: The destinations and sources of the maps. None: all.
 
         Raises:
-            ResidscopeError: If a head is none, something was not cached or is not finite, or contributions of this
-                layer's heads cannot be determined.
+            ResidscopeError: If a head does not exist, an activation was not cached or is not finite, or contributions
+                of this layer's heads cannot be determined.
         """
         import torch
 
-        for some, strips in self._strips(layer, heads, part or self._every(layer), CELLS):
-            yield some, torch.cat(list(strips), dim=1)
+        for few_heads, strips in self._strips(layer, heads, part or self._every(layer), CELLS):
+            yield few_heads, torch.cat(list(strips), dim=1)
 
     def _every(self, layer: int) -> Part:
-        """All destinations and sources; of patterns as many as there are, behind a key/value cache or a prefix, too."""
+        """All destinations and sources. A pattern may have more sources, from a key/value cache or a prefix."""
         every = Part.of(self.view.n_pos)
         return replace(every, columns=range(sources_of(self.view, layer))) if self.weighting == "pattern" else every
 
     def small(
         self, layer: int, heads: Sequence[int], part: Part, step: int, pool: Pool = "peak"
     ) -> list[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
-        """The same down-sampled: the whole maps are never there, only a strip of them at a time."""
+        """Return down-sampled maps, computed strip by strip, so that whole maps are never in memory."""
         import torch
 
         return on_one_thread(
             lambda: [
-                (some, torch.cat([down_sampled(strip, step, pool) for strip in strips], dim=1))
-                for some, strips in self._strips(layer, heads, part, STRIP, step)
+                (few_heads, torch.cat([down_sampled(strip, step, pool) for strip in strips], dim=1))
+                for few_heads, strips in self._strips(layer, heads, part, STRIP, step)
             ]
         )
 
     def one(self, layer: int, head: int, part: Part, pool: Pool = "peak") -> Float[Tensor, "row column"]:
-        """The map of one head, or a part of it, as it travels. Small ones are worked out with all of their layer."""
+        """Return the map of one head, or a part of it, as it is sent. A small map is computed with its whole layer."""
         self.view.check_head(layer, head)
         if part.whole and part.step == 1 and len(part.rows) == self.view.n_pos:
             together = self._together(layer, part)
@@ -120,7 +121,7 @@ class WeightedAttention:
         return self.small(layer, [head], part, part.step, pool)[0][1][0]
 
     def _together(self, layer: int, part: Part) -> tuple[Tensor, list[str]] | None:
-        """The whole maps of a layer's heads, kept, and their notes; None where each must be looked at by itself."""
+        """The maps of all heads of a layer, which are kept, with their notes. None if each must be computed alone."""
         import torch
 
         heads = range(self.view.n_heads)
@@ -132,15 +133,15 @@ class WeightedAttention:
         if found is None:
             every = WeightedAttention(self.view, self.weighting, self.prompt, self.goal)
             try:
-                maps = torch.cat([some for _, some in every.small(layer, heads, part, 1)])
-                found = () if every._left else (maps, every.notes)  # what is left over is told of a head, not of all
-            except ResidscopeError:  # one of the others may be the reason
+                maps = torch.cat([maps for _, maps in every.small(layer, heads, part, 1)])
+                found = () if every._unexplained else (maps, every.notes)  # the note on it is about a single head
+            except ResidscopeError:  # another head of the layer may be the reason
                 found = ()
             memo.put(layer, value=found, size=size_of(found[0]) if found else 0)
         return found or None
 
     def all(self, layer: int, heads: Sequence[int]) -> Float[Tensor, "head destination source"]:
-        """Maps of heads of one layer, all at once."""
+        """Return the maps of heads of one layer, all at once."""
         import torch
 
         return torch.cat([maps for _, maps in self.of(layer, heads)])
@@ -148,7 +149,7 @@ class WeightedAttention:
     def _strips(
         self, layer: int, heads: Sequence[int], part: Part, budget: int, step: int = 1
     ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
-        """Some heads at a time, and their maps in strips of so many cells: whole blocks of `step` rows each."""
+        """A few heads at a time, and their maps in strips of whole blocks of `step` rows, at most `budget` cells."""
         for head in heads:
             self.view.check_head(layer, head)
         self._note(cache_changed(self.view))
@@ -158,41 +159,41 @@ class WeightedAttention:
         if self.weighting == "contribution":
             self._note(self._goal.check(layer) + odd_final_norm(self.view))
         if self.weighting == "value" and adds_up(self.view, layer) is False:
-            said = unsplit_heads(self.view, [layer])
+            note = unsplit_heads(self.view, [layer])
             if not projects(self.view, layer):
                 raise ResidscopeError(
-                    "no-heads", f"How long what heads write is cannot be determined by their weights. {said}"
+                    "no-heads", f"The length of the heads' outputs cannot be determined by their weights. {note}"
                 )
-            self._note([said])
+            self._note([note])
         if self.weighting != "pattern":
             self._note(gated(self.view, [layer]))
         cells = len(part.rows) * len(part.columns)
-        for some in blocks(heads, CELLS // cells):
-            each = max(1, CELLS // (cells * len(some)))  # prompts at a time
+        for block in blocks(heads, CELLS // cells):
+            each = max(1, CELLS // (cells * len(block)))  # prompts at a time
             weighted = [
-                self._weighted(range(prompts[0], prompts[-1] + 1), layer, some, part)
+                self._weighted(range(prompts[0], prompts[-1] + 1), layer, block, part)
                 for prompts in blocks(self.prompts, each)
             ]
-            for few in blocks(range(len(some)), budget // (cells * min(each, len(self.prompts)))):
-                tall = budget // (len(part.columns) * len(few) * min(each, len(self.prompts)))
-                rows = blocks(part.rows, max(tall - tall % step, step))
-                yield [some[i] for i in few], self._averaged(weighted, layer, some, few, rows)
-        if self._left:
-            self._note([not_by_reading(self._left)])
+            for few in blocks(range(len(block)), budget // (cells * min(each, len(self.prompts)))):
+                height = budget // (len(part.columns) * len(few) * min(each, len(self.prompts)))
+                rows = blocks(part.rows, max(height - height % step, step))
+                yield [block[i] for i in few], self._averaged(weighted, layer, block, few, rows)
+        if self._unexplained:
+            self._note([not_by_reading(self._unexplained)])
 
     def _averaged(
         self,
-        weighted: Sequence[Weighted],
+        weighted: Sequence[WeightedRows],
         layer: int,
         heads: Sequence[int],
         few: Sequence[int],
         strips: Iterator[Sequence[int]],
     ) -> Iterator[Tensor]:
-        """The mean over prompts of a few of the heads, strip by strip."""
+        """The mean over prompts of a few of these heads, strip by strip."""
         for rows in strips:
             maps = None
-            for some in weighted:
-                strip = some(slice(few[0], few[-1] + 1), slice(rows[0], rows[-1] + 1))
+            for weighted_rows in weighted:
+                strip = weighted_rows(slice(few[0], few[-1] + 1), slice(rows[0], rows[-1] + 1))
                 strip = strip[0] if strip.shape[0] == 1 else strip.sum(0)
                 maps = strip if maps is None else maps + strip
             if maps is not None:
@@ -201,24 +202,24 @@ class WeightedAttention:
                 yield maps
 
     def reads(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """How much of each source one destination of each prompt attends to: a row of the pattern."""
+        """Return a row of the pattern, the mean over prompts: how much one destination attends to each source."""
         prompts = self.prompts
         rows = some_pattern(self.view.only(prompts), where[prompts.start : prompts.stop], layer, [head])
         row = working(rows)[:, 0, 0].mean(0)
         check_finite(self.view, row)
         return row
 
-    def brings(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """What a head brings from each source to one destination of each prompt, in logits."""
+    def contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
+        """Return a head's source contributions at one destination of each prompt, the mean over prompts, in logits."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
         self._note(self._goal.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
-        found = self._bringing(prompts, layer, [head], where[prompts.start : prompts.stop])
-        row = self._brought(found, layer, ALL, ALL, ALL)[:, 0, 0].mean(0)
-        if self._left:
-            self._note([not_by_reading(self._left)])
+        found = self._contributions(prompts, layer, [head], where[prompts.start : prompts.stop])
+        row = self._checked(found, layer, ALL, ALL, ALL)[:, 0, 0].mean(0)
+        if self._unexplained:
+            self._note([not_by_reading(self._unexplained)])
         check_finite(self.view, row)
         return row
 
@@ -228,8 +229,8 @@ class WeightedAttention:
             raise ResidscopeError("answers", "Contributions need a target: `answers=…`.")
         return self.goal
 
-    def _weighted(self, prompts: range, layer: int, heads: Sequence[int], part: Part) -> Weighted:
-        """What gives some of these heads' rows that are wanted, `[batch, head, row, column]`."""
+    def _weighted(self, prompts: range, layer: int, heads: Sequence[int], part: Part) -> WeightedRows:
+        """A function that returns the rows of some of these heads' maps."""
         columns, view = slice(part.columns.start, part.columns.stop), self.view.only(prompts)
         if self.weighting == "pattern":
             square = len(part.columns) != sources_of(view, layer)
@@ -238,12 +239,12 @@ class WeightedAttention:
         if self.weighting == "value":
             lengths = self._lengths(view, layer, heads)
             return lambda few, rows: lengths.part(few, rows, columns)
-        found = self._bringing(prompts, layer, heads)
-        if not part.whole:  # a part of the sources says nothing about their sum
+        found = self._contributions(prompts, layer, heads)
+        if not part.whole:  # the sum over sources can only be checked if all are there
             return lambda few, rows: found.part(few, rows, columns)
-        return lambda few, rows: self._brought(found, layer, few, rows, columns)
+        return lambda few, rows: self._checked(found, layer, few, rows, columns)
 
-    def _bringing(
+    def _contributions(
         self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
     ) -> SourceContributions:
         direction, divisor = self._goal.writes(prompts, layer, where)
@@ -259,51 +260,52 @@ class WeightedAttention:
             self._note([_CHANGED])
         return Lengths(read, W_O[list(heads)])
 
-    def _brought(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
-        """What all sources bring to some destinations; that it adds up is checked on the way."""
-        brought = found.part(heads, rows, columns)
-        left = float((brought.sum(-1) - found.own[:, heads, rows]).abs().max())
-        if left > rounding_in(self._step(layer), brought, -1):
-            self._left = max(self._left, left)
-        return brought
+    def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
+        """The contributions of all sources. It checks that they add up to the heads' contributions."""
+        contributions = found.part(heads, rows, columns)
+        unexplained = float((contributions.sum(-1) - found.own[:, heads, rows]).abs().max())
+        if unexplained > rounding_in(self._step(layer), contributions, -1):
+            self._unexplained = max(self._unexplained, unexplained)
+        return contributions
 
     def _step(self, layer: int) -> float:
         return self.view.rounding_step(*read_names(self.view, layer))
 
     def _check_finite(self, maps: Tensor, layer: int, heads: Sequence[int]) -> None:
-        if bool(maps.sum().isfinite()) or bool(maps.isfinite().all()):  # a sum is quicker told
+        if bool(maps.sum().isfinite()) or bool(maps.isfinite().all()):  # the sum is faster, and usually enough
             return
         if self.weighting == "contribution":
             check_finite(self.view, maps)
-        odd = next(head for head, own in zip(heads, maps, strict=True) if not bool(own.isfinite().all()))
-        raise ResidscopeError("not-finite", f"The attention of {name(layer, odd)} holds NaN or infinity.")
+        bad = next(head for head, own in zip(heads, maps, strict=True) if not bool(own.isfinite().all()))
+        raise ResidscopeError("not-finite", f"The attention of {name(layer, bad)} holds NaN or infinity.")
 
-    def _note(self, said: Sequence[str]) -> None:
-        self.notes.extend(note for note in said if note not in self.notes)
+    def _note(self, notes: Sequence[str]) -> None:
+        self.notes.extend(note for note in notes if note not in self.notes)
 
 
 _CHANGED = (
-    "This attention changes what its heads have read before `W_O`, in a way that is not followed: ‖v W_O‖ is that of "
-    "what they read."
+    "This attention changes pattern @ v before `W_O` in a way that Residscope does not know: ‖v W_O‖ is computed "
+    "without this change."
 )
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """pattern[q, k] · ‖v[k] W_O‖, as long as the vector that a source adds to a destination.
+    """pattern[q, k] · ‖v[k] W_O‖: the length of the vector that a source adds at a destination.
 
-    ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ: no vector is ever built. Where a head gates what it has read, x = gate[q] · v[k].
+    It is computed as ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. If a head has a gate,
+    x = gate[q] · v[k].
 
     Attributes:
-        read: What the heads read.
-        W_O: What they write with.
+        read: The heads' patterns, values and gates.
+        W_O: The heads' output weights.
     """
 
     read: HeadInputs
     W_O: Float[Tensor, "head d_head d_model"]
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
-        """Some heads, destinations and sources of it."""
+        """Return the lengths for some heads, destinations and sources."""
         import torch
 
         pattern, gate = self.read.part(heads, rows, columns), self.read.gate
@@ -315,7 +317,7 @@ class Lengths:
             self._exact(gate[:, heads, rows]),
             self._gram[heads],
         )
-        # A gate for each unit and destination.
+        # Each destination has its own gate for each unit of d_head.
         lengths = [self._length(v * gate[:, :, q, None], gram) for q in range(gate.shape[2])]
         return pattern * torch.stack(lengths, dim=2)
 
@@ -329,7 +331,7 @@ class Lengths:
         return W @ W.transpose(-1, -2)
 
     def _exact(self, x: Tensor) -> Tensor:
-        """What is multiplied is a square, and its root a small difference."""
+        """In float64, because squares are summed and float32 would lose small lengths. MPS has no float64."""
         import torch
 
         return x if x.device.type == "mps" else x.to(torch.float64)

@@ -125,7 +125,7 @@ def _brings(maps: WeightedAttention, ask: ReadAttention, whole: Tensor | None) -
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
     if whole is not None and len(destinations) == 1:
         return whole[destinations.pop()]
-    return maps.brings(ask.layer, ask.head, where)
+    return maps.contributions(ask.layer, ask.head, where)
 
 
 def thumbnails(scene: RequestContext, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:

@@ -250,15 +250,20 @@ class Service:
 
     def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         view.padding_is_real = ask.padding == "none"
+        key = self._key(ask) if ask.is_kept else None
+        return self._handle(view, ask) if key is None else view.memo.once(key, lambda: self._handle(view, ask), size_of)
+
+    def _handle(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
+        """The registry: each request's handler. What it may cost, and whether it is kept, stands with the request."""
         match ask:
             case Describe():
                 return self._facts(view), []
             case ReadTokens():
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
-                return self._once(view, ask, lambda: answer_charts.attribution(self._scene(view), ask))
+                return answer_charts.attribution(self._scene(view), ask)
             case ReadAttention():
-                return self._once(view, ask, lambda: answer_views.attention(self._scene(view), ask))
+                return answer_views.attention(self._scene(view), ask)
             case ReadThumbnails():
                 return answer_views.thumbnails(self._scene(view), ask)
             case BlendAttention():
@@ -306,7 +311,7 @@ class Service:
 
     # --- one method a request ----------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
-        decided = padding.found(view)
+        decided = padding.detected_padding(view)
         return CacheFacts(
             name=self.name,
             model=view.model_name,
@@ -319,13 +324,6 @@ class Service:
 
     def _scene(self, view: CacheView) -> RequestContext:
         return RequestContext(self.targets(view), self._logits(view))
-
-    def _once(
-        self, view: CacheView, ask: AnyRequest, make: Callable[[], tuple[AnyReply, Buffers]]
-    ) -> tuple[AnyReply, Buffers]:
-        """The answer that was given before, while cache, weights and what was given with them are as they were."""
-        key = self._key(ask)
-        return make() if key is None else view.memo.once(key, make, size_of)
 
     def _key(self, ask: AnyRequest) -> tuple[Hashable, ...] | None:
         """What stands for a question about this cache; None where nothing does."""

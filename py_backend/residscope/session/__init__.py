@@ -1,1 +1,1 @@
-"""Caches in the user's namespace, and what has become of each."""
+"""Caches in the user's namespace, and whether they have changed."""

@@ -1,8 +1,8 @@
-"""The user's variables that fit as answers about a cache, told by class and shape: the menu of the target lists them.
+"""Finds the user's variables that fit as answers for a cache, by class and shape. The target menu lists them.
 
-Nothing of the user's is run (see `namespace`). Only objects of exactly Python's, torch's and numpy's own classes are
-looked at, since one that is made from them may have a say in how it is read; and of what they hold only texts, whole
-numbers, and pairs and sets of these.
+None of the user's code runs (see `discovery`). Only objects of exactly the classes of Python, PyTorch and NumPy are
+read, because a subclass may override how it is read; and of their contents only texts, whole numbers, and pairs and
+sets of these.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from residscope.session import discovery
 from residscope.terms import MOST_OF_NAME, MOST_OF_SIDE
 
 LISTED = 200
-"""So many variables are listed."""
+"""At most this many variables are listed."""
 
 LOOKED_AT = 5_000
-"""So many lists, tuples, arrays and tensors are looked at, to find those."""
+"""At most this many lists, tuples, arrays and tensors are checked."""
 
 _FIRST = 4
-"""So many entries of each, and of their sides, are looked at for the list; all of them when it is chosen."""
+"""For the list, only the first entries of a variable (and of their sides) are checked. When it is chosen, all are."""
 
 _LONGEST = 64
 """A list with longer texts holds prompts, not tokens."""
@@ -35,34 +35,34 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Fit(NamedTuple):
-    """A variable that fits: what to say of it, `[8, 2] ids`, and its answers as `Targets.resolve` takes them."""
+    """A variable that fits: its description, such as `[8, 2] ids`, and its answers for `Targets.resolve`."""
 
-    words: str
+    description: str
     answers: Any
 
 
 class Listed(NamedTuple):
-    """The variables that fit, each by what one would write to get it and its words; `notes` say what was left out."""
+    """The variables that fit, as pairs (expression, description). `notes` say what was not checked."""
 
     variables: list[tuple[str, str]]
     notes: list[str]
 
 
 def fitting(batch: int, d_model: int) -> Listed:
-    """The user's variables that may be answers for so many prompts, in the namespace's order."""
+    """Return the user's variables that may be answers for this number of prompts, in the namespace's order."""
     found: list[tuple[str, str]] = []
-    for looked, (name, value, fits) in enumerate(_candidates(batch, d_model)):
-        if len(found) == LISTED or looked == LOOKED_AT:
-            return Listed(found, [f"Only the first {looked:,} lists, tuples, arrays and tensors were looked at."])
+    for checked, (name, value, fits) in enumerate(_candidates(batch, d_model)):
+        if len(found) == LISTED or checked == LOOKED_AT:
+            return Listed(found, [f"Only the first {checked:,} lists, tuples, arrays and tensors were checked."])
         fit = fits(value, _FIRST)
-        # A name that is cut short leads nowhere, nor does one that no request can hold.
-        if fit is not None and len(written := name()) <= MOST_OF_NAME and "…" not in written:
-            found.append((written, fit.words))
+        # A shortened name cannot be looked up again, and a request cannot hold a very long one.
+        if fit is not None and len(expression := name()) <= MOST_OF_NAME and "…" not in expression:
+            found.append((expression, fit.description))
     return Listed(found, [])
 
 
 def named(name: str, batch: int, d_model: int) -> Any:
-    """The answers that a variable holds now, by the name it is listed under.
+    """Return the answers that a variable holds now, by its listed name.
 
     Raises:
         ResidscopeError: If there is no such variable, or it does not fit.
@@ -72,18 +72,18 @@ def named(name: str, batch: int, d_model: int) -> Any:
         s = "" if batch == 1 else "s"
         raise ResidscopeError(
             "answers",
-            f"`{shown(name).replace('`', 'ˋ')}` is not there any more, or not all that it holds is an answer for "
-            f"{batch} prompt{s}: a token as text or id, or a pair of these, for each.",
+            f"`{shown(name).replace('`', 'ˋ')}` was deleted, or some of its entries are not answers for "
+            f"{batch} prompt{s}: each must be a token as text or id, or a pair of these.",
         )
     return fit.answers
 
 
 _Fits = Callable[[Any, int | None], Fit | None]
-"""Tells what an object of a class is, from the first so many of its entries (None: from all)."""
+"""Checks whether an object fits, by its first entries (None: by all)."""
 
 
 def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], Any, _Fits]]:
-    """The variables of the classes that are looked at, each with what gives its name and what tells whether it fits."""
+    """The user's variables of the classes that can fit, each with functions that return its name and check it."""
     fit = partial(_fit_of_array, batch=batch, d_model=d_model)
     classes: list[tuple[type, _Fits]] = [(list, partial(_fit_of_list, batch=batch)), (tuple, _fit_of_tuple)]
     if "numpy" in sys.modules:
@@ -101,7 +101,7 @@ def _fit_of_list(value: list[Any], most: int | None, batch: int) -> Fit | None:
 
 
 def _fit_of_tuple(value: tuple[Any, ...], _most: int | None) -> Fit | None:
-    """One pair for all prompts; of numbers, it may be anything."""
+    """A tuple fits as one pair of texts for all prompts. A pair of numbers may mean anything."""
     is_pair = len(value) == 2 and all(type(side) is str and _is_token(side) for side in value)
     return Fit("a pair for all prompts", value) if is_pair else None
 
@@ -122,13 +122,13 @@ def _fit_of_array(value: Any, most: int | None, batch: int, d_model: int) -> Fit
 
 
 def _kind(array: Any) -> str | None:
-    """What a tensor or an array holds; None where it is of no use."""
+    """What a tensor or an array holds: ids, floats or texts. None for anything else."""
     kind = getattr(array.dtype, "kind", None)
     if kind is not None:  # numpy's
         return {"i": "ids", "u": "ids", "f": "floats", "U": "texts", "T": "texts", "O": "texts"}.get(kind)
     import torch
 
-    # A nested one has no shape, and one of another layout or on `meta` no figures to be read.
+    # A nested tensor has no shape. Tensors of other layouts or on `meta` have no values that can be read.
     if array.is_nested or array.layout is not torch.strided or array.is_meta:
         return None
     dtype = str(array.dtype).removeprefix("torch.")
@@ -136,7 +136,7 @@ def _kind(array: Any) -> str | None:
 
 
 def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = True) -> Fit | None:
-    """One answer for each prompt."""
+    """The fit of a list with one answer for each prompt."""
     rows = [_copy(entry, most) if type(entry) is tuple else entry for entry in entries]
     s = "s" if plural else ""
     if all(type(row) is tuple and _is_pair(row) for row in rows):
@@ -147,13 +147,13 @@ def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = Tr
 
 
 def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
-    """A pair that nobody else can change between the look at it and its use."""
+    """A copy of a pair, because the user's code may change it between the check and its use."""
     most = MOST_OF_SIDE + 1 if most is None else most
-    return tuple(list(islice(side, most)) if _is_some(side) else side for side in pair[:3])
+    return tuple(list(islice(side, most)) if _is_collection(side) else side for side in pair[:3])
 
 
-def _is_some(side: Any) -> bool:
-    return type(side) is list or type(side) is set or type(side) is frozenset  # by `is`: `==` is the metaclass'
+def _is_collection(side: Any) -> bool:
+    return type(side) is list or type(side) is set or type(side) is frozenset  # `is`: a metaclass may define `==`
 
 
 def _is_pair(value: tuple[Any, ...]) -> bool:
@@ -161,7 +161,7 @@ def _is_pair(value: tuple[Any, ...]) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    """Whether this is a token, or some tokens of which the mean is taken."""
+    """Whether this is a token, or several tokens, whose mean is used."""
     if type(value) is list:
         return 0 < len(value) <= MOST_OF_SIDE and all(map(_is_token, value))
     return _is_token(value)

@@ -1,4 +1,4 @@
-"""How a view holds a cache: firmly, or only as long as somebody else does."""
+"""Reference of a view to a cache: strong, which keeps it alive, or weak."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 from residscope.errors import ResidscopeError
 
 GONE = (
-    "This cache is not in memory any more: its variable was deleted or bound to something else. Run the cell that "
-    "makes it, and open it again."
+    "This cache was deleted: its variable was deleted or assigned to something else. Run the cell that makes it, and "
+    "open it again."
 )
-_GIVEN = "The {} that was given with this cache is not in memory any more: call `residscope.inspect` again."
+_GIVEN = "The {} that was passed with this cache was deleted: call `residscope.inspect` again."
 _LOST: Any = object()
 
 
 class Referenced(NamedTuple):
-    """A cache, and what was given with it."""
+    """A cache, and the model and logits that were passed with it."""
 
     cache: Any
     model: Any = None
@@ -27,39 +27,39 @@ class Referenced(NamedTuple):
 
 
 class CacheReference:
-    """Holds a cache, and the model and logits that were given with it, firmly at first.
+    """A reference to a cache, and to the model and logits that were passed with it.
 
     Args:
         cache: The user's `ActivationCache`, or a mapping of activations.
-        model: The model, where `cache.model` is not it.
-        logits: The model's output as it was given.
+        model: The model, if it is not `cache.model`.
+        logits: The model's output, as the user passed it.
         tight: Whether to keep them alive.
     """
 
     def __init__(self, cache: Any, model: Any = None, logits: Any = None, *, tight: bool = True) -> None:
-        self._ways = [_way(part) for part in (cache, model, logits)]
-        self._firm: Referenced | None = Referenced(cache, model, logits) if tight else None
+        self._weak = [_weak(value) for value in (cache, model, logits)]
+        self._strong: Referenced | None = Referenced(cache, model, logits) if tight else None
         self._released = False
 
     def get(self) -> Referenced:
-        """What is held.
+        """Return the cache, the model and the logits.
 
         Raises:
-            ResidscopeError: If it is not in memory any more, or was let go of for good.
+            ResidscopeError: If one of them was deleted, or the reference was released.
         """
         if self._released:
             raise ResidscopeError("closed", "This panel was closed: call `residscope.inspect` for a new one.")
-        firm = self._firm
-        if firm is not None:
-            return firm
-        parts = [way() for way in self._ways]
-        for part, sentence in zip(parts, (GONE, _GIVEN.format("model"), _GIVEN.format("output")), strict=True):
-            if part is _LOST:
+        strong = self._strong  # read once, because another thread may clear it
+        if strong is not None:
+            return strong
+        values = [get() for get in self._weak]
+        for value, sentence in zip(values, (GONE, _GIVEN.format("model"), _GIVEN.format("output")), strict=True):
+            if value is _LOST:
                 raise ResidscopeError("gone", sentence)
-        return Referenced(*parts)
+        return Referenced(*values)
 
     def there(self) -> bool:
-        """Whether it is in memory, and not let go of."""
+        """Return whether all of them still exist, and the reference was not released."""
         try:
             self.get()
         except ResidscopeError:
@@ -67,33 +67,33 @@ class CacheReference:
         return True
 
     def tighten(self) -> None:
-        """Keep it alive from now on, if it still is."""
+        """Keep the values alive from now on, if they still exist."""
         with suppress(ResidscopeError):
-            self._firm = self.get()
+            self._strong = self.get()
 
     def loosen(self) -> None:
-        """Keep nothing alive: it stays as long as the user has it."""
-        self._firm = None
+        """Stop keeping the values alive. They exist as long as the user's code refers to them."""
+        self._strong = None
 
     def release(self) -> None:
-        """Let go for good."""
-        self._released, self._firm, self._ways = True, None, []
+        """Drop all references for good."""
+        self._released, self._strong, self._weak = True, None, []
 
 
-def _way(part: Any) -> Callable[[], Any]:
-    """A way to something that does not keep it alive; it leads to `_LOST` once that is gone."""
-    if part is None:
+def _weak(value: Any) -> Callable[[], Any]:
+    """A function that returns the value without keeping it alive, and `_LOST` once it was deleted."""
+    if value is None:
         return lambda: None
     try:
-        there = weakref.ref(part)
+        reference = weakref.ref(value)
     except TypeError:
-        if isinstance(part, Mapping):  # a plain dictionary knows no weak references, but its tensors do
-            ways = {name: _way(tensor) for name, tensor in dict[str, Any](part).items()}
-            return partial(_gathered, ways)
-        return lambda: part  # a few numbers
-    return lambda: _LOST if (found := there()) is None else found
+        if isinstance(value, Mapping):  # a plain dictionary allows no weak references, but its tensors do
+            tensors = {name: _weak(tensor) for name, tensor in dict[str, Any](value).items()}
+            return partial(_all_or_lost, tensors)
+        return lambda: value  # a small value, such as a list of numbers
+    return lambda: _LOST if (found := reference()) is None else found
 
 
-def _gathered(ways: dict[str, Callable[[], Any]]) -> Any:
-    found = {name: way() for name, way in ways.items()}
+def _all_or_lost(tensors: dict[str, Callable[[], Any]]) -> Any:
+    found = {name: get() for name, get in tensors.items()}
     return _LOST if any(tensor is _LOST for tensor in found.values()) else found

@@ -1,4 +1,4 @@
-"""The facts of a cache in a list, off metadata alone: no tensor's content is touched, no code of the model is run."""
+"""A cache's row in the list of caches, from metadata alone: no tensor's values are read, no code of the model runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONFIGURED = ("n_layers", "n_heads", "model_name", "attn_only")
 
 
 def basics(view: CacheView) -> dict[str, Any]:
-    """What a list and a view tell of a cache alike."""
+    """Return the facts that both the list and the view of a cache show."""
     stream = view.stream
     return {
         "layers": view.n_layers,
@@ -33,12 +33,12 @@ def basics(view: CacheView) -> dict[str, Any]:
 
 
 def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
-    """One row of the list; what cannot be read is said in `problem`.
+    """Return a cache's row in the list. If the cache cannot be read, `problem` says why.
 
     Args:
         cache: The cache.
-        names: The ways to it.
-        tracked: What was just seen of it.
+        names: Its names in the user's namespace.
+        tracked: The tracked cache, just compared with the present state.
     """
     state, facts = tracked.kept.get("facts", ("", None))
     if state != tracked.state:
@@ -54,8 +54,8 @@ def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
     )
 
 
-def said(cache: Any) -> str:
-    """A cache in a few words, for a line of print."""
+def summary(cache: Any) -> str:
+    """Return a one-line summary of a cache, for printing."""
     row = _facts(cache)
     if row.problem:
         return row.problem
@@ -73,20 +73,20 @@ def _facts(cache: Any) -> CacheRow:
             return msgspec.structs.replace(empty, **basics(view))
     except ResidscopeError as error:
         return msgspec.structs.replace(empty, problem=str(error))
-    except Exception as error:  # a cache of something else than tensors, a configuration of another kind
+    except Exception as error:  # such as a cache without tensors, or an unusual configuration
         why = f"Residscope cannot read this cache: {type(error).__name__}: {error}"
         return msgspec.structs.replace(empty, problem=why)
 
 
 def _copy(cache: Any) -> Any:
-    """As much of a cache and its model as the facts need, read off their own dictionaries."""
+    """A copy of those attributes of a cache and its model that the facts need, read off their own dictionaries."""
     copy = SimpleNamespace(cache_dict=dict.copy(peek(cache, "cache_dict")), model=None)
     if (has := peek(cache, "has_batch_dim")) is not None:
         copy.has_batch_dim = has
     model = peek(cache, "model")
     if model is None:
         return copy
-    of_model: Any = type(_class_name(model), (), {})()  # its name is in what is said of it
+    of_model: Any = type(_class_name(model), (), {})()  # with the same class name, because messages show it
     copy.model = of_model
     config = peek(model, "cfg")
     if config is not None:
@@ -112,4 +112,4 @@ def _model_name(cache: Any) -> str:
 
 
 def _class_name(value: Any) -> str:
-    return type.__dict__["__name__"].__get__(type(value))  # its metaclass may have another idea of its name
+    return type.__dict__["__name__"].__get__(type(value))  # a metaclass may override `__name__`

@@ -1,35 +1,37 @@
-"""`residscope.caches()`: what the namespace holds, for people and their code."""
+"""`residscope.caches()`: the caches in the user's namespace."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from residscope.base.legible import legible
-from residscope.session.cache_summary import said
+from residscope.session.cache_summary import summary
 from residscope.session.discovery import search, variable_name
 
 
 def caches() -> dict[str, Any]:
-    """Every `ActivationCache` in the user's namespace, by its name.
+    """Return every `ActivationCache` in the user's namespace, by its name.
 
-    Variables, and two levels into lists, tuples, deques, dicts and objects: `{"cache": …, 'runs["clean"]': …}`. A cache
-    with several names stands under the first. Nothing is computed, and no property of any object is run.
+    Variables are searched, and two levels into lists, tuples, deques, dicts and objects:
+    `{"cache": …, 'runs["clean"]': …}`. A cache with several names is listed under the first. Nothing is computed, and
+    no property of any object runs.
     """
     return _Caches({found.names[0]: found for found in search().found})
 
 
 class _Caches(dict[str, Any]):
-    """Caches by name; printed, each is a line with all its names and its shape, not with thousands of activations."""
+    """Caches by name. Printed, each is one line with its names and shape, instead of thousands of activations."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         super().__init__({name: one.cache for name, one in found.items()})
         self._names = {name: one.names for name, one in found.items()}
 
     def __repr__(self) -> str:
-        lines = [f"{legible(' = '.join(self._names.get(name, [name])))}: {said(cache)}" for name, cache in self.items()]
+        names = {name: " = ".join(self._names.get(name, [name])) for name in self}
+        lines = [f"{legible(names[name])}: {summary(cache)}" for name, cache in self.items()]
         return "\n".join(lines) or "no activation caches"
 
 
 def name_of(cache: Any) -> str:
-    """The name by which the user knows `cache`; "cache" where it has none (or there is no notebook)."""
+    """Return the first name of `cache` in the user's namespace. "cache" without a name, or without a notebook."""
     return variable_name(cache) or "cache"

@@ -1,6 +1,6 @@
-"""Whether activations and weights are still those that a cache was first seen with: figures say where they are not.
+"""Notes on caches whose activations or weights were changed since the cache was first seen.
 
-And whether they stay as they are while figures are worked out: no figures are put together from two states.
+It also makes sure that they do not change during a computation, so that no result mixes two states.
 """
 
 from __future__ import annotations
@@ -17,86 +17,85 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CACHE_CHANGED = "This cache was changed after it was first seen: the figures are those of the cache as it is now."
+CACHE_CHANGED = "This cache was changed after it was first seen: the values are those of the cache as it is now."
 WEIGHTS_CHANGED = (
-    "The model's weights were changed after this cache was first seen (their figures, or what a layer, an adapter or a "
-    "setting makes of them): its activations are the old model's, the weights the new one's."
+    "The model's weights were changed after this cache was first seen (their values, or how a layer, an adapter or a "
+    "setting uses them): the activations are from the old model, the weights from the new one."
 )
 OTHER_MODEL = (
-    "This cache was first seen with another model than this one: where their weights differ, the activations are not "
-    "those of the weights."
+    "This cache was first seen with another model than this one: if their weights differ, the activations do not "
+    "belong to these weights."
 )
 UNSTEADY = (
-    "{} changed while this was worked out, and again when it was started again: its parts would belong to different "
-    "states. Ask again when nothing changes them any more (a running cell, a thread)."
+    "{} changed during this computation, and again each time it was repeated: the result would mix different states. "
+    "Try again when nothing changes them any more (a running cell, a thread)."
 )
 
 _TIMES = 3
-"""So many times an answer is begun."""
+"""A computation is tried at most this many times."""
 
 
 def seen(cache: Any, model: Any = None) -> TrackedCache | None:
-    """What is known of an `ActivationCache`, compared with what is there now; None for other mappings."""
+    """Return the tracked cache of an `ActivationCache`, compared with its present state. None for other mappings."""
     return track(cache, model) if isinstance(getattr(cache, "cache_dict", None), Mapping) else None
 
 
 def changed(view: CacheView) -> list[str]:
-    """Notes for figures that need activations and weights, where either were changed since the cache was first seen."""
+    """Return notes for results from activations and weights, if either were changed since the cache was first seen."""
     return weights_changed(view) + cache_changed(view)
 
 
 def cache_changed(view: CacheView) -> list[str]:
-    """A note for figures that need activations, where these were changed since the cache was first seen."""
+    """Return a note for results from activations, if these were changed since the cache was first seen."""
     return [CACHE_CHANGED] if view.seen is not None and view.seen.changed else []
 
 
 def weights_changed(view: CacheView) -> list[str]:
-    """A note for figures that need the weights, where these are not those that the cache was first seen with."""
+    """Return notes for results from weights, if these or the model were changed since the cache was first seen."""
     if view.seen is None:
         return []
     return [WEIGHTS_CHANGED] * view.seen.weights_changed + [OTHER_MODEL] * view.seen.other_model
 
 
 _MOMENT = 0.05
-"""Behind work of fewer seconds the counters alone are compared again: samples would take as long as the work."""
+"""After a computation of fewer seconds only the counters are compared again, because samples would take as long."""
 
 
 def steady(look: Callable[[bool], TrackedCache], make: Callable[[], T], looked: TrackedCache | None = None) -> T:
-    """What `make` makes of a cache that stays as it is meanwhile; where it does not, it is made again.
+    """Return the result of `make` from a cache that does not change meanwhile. If it changes, `make` is repeated.
 
     Args:
-        look: Compares the cache, and its model's weights, with what they were; by their counters alone where it is told
-            that only a moment has gone by.
-        make: Works out figures of the cache as it is.
-        looked: What it gave, where that was done just now.
+        look: Compares the cache and its model's weights with their last state. True: only by their counters.
+        make: Computes the result.
+        looked: The result of `look`, if it was called just now.
 
     Raises:
-        ResidscopeError: If they never stay as they are; or what `make` raises.
+        ResidscopeError: If the cache changes each time, or if `make` raises it.
     """
     before, what = (looked or look(False)).now, ""
     for _ in range(_TIMES):
         start = time.monotonic()
         try:
-            made = make()
+            result = make()
         except Exception:
             if (now := look(time.monotonic() - start < _MOMENT).now) == before:
                 raise
         else:
             if (now := look(time.monotonic() - start < _MOMENT).now) == before:
-                return made
-        what, before = _what(before, now), now
+                return result
+        what, before = _what_changed(before, now), now
     raise ResidscopeError("unsteady", UNSTEADY.format(what))
 
 
 def steadily(cache: Any, model: Any, looked: TrackedCache | None, make: Callable[[], T]) -> T:
-    """The same for a function that is given a cache, and perhaps the model, and has just `seen` them."""
+    """`steady` for public functions, which take a cache and perhaps a model, and have just called `seen`."""
     if looked is None and not isinstance(cache, dict):
         return make()
     known = looked or track(cache, model)
     return steady(lambda quick: known.look(cache, model, quick=quick), make, known)
 
 
-def _what(before: tuple[object, ...], now: tuple[object, ...]) -> str:
-    """What was changed, as the beginning of a sentence."""
+def _what_changed(before: tuple[object, ...], now: tuple[object, ...]) -> str:
+    """What changed, as the beginning of a sentence."""
     names = ("This cache was", "The model's weights were", "The model's tokenizer or settings were")
     return next((name for name, then, is_ in zip(names, before, now, strict=True) if then != is_), names[0])

@@ -1,9 +1,9 @@
-"""Which cache is which, and whether it or its model's weights were changed since Residscope first saw it.
+"""Identifies caches, and tracks whether a cache or its model's weights changed since Residscope first saw it.
 
-Activations are told by metadata alone: which tensors there are, and how often PyTorch says that each was written to.
-Weights also by some figures of each (`samples`), since optimizers write past PyTorch's count; and by what the layers
-make of them (`layer_state`). Nothing is kept alive: tensors are known by their addresses, and a weak reference tells
-when one goes, since its address may be another's a moment later.
+Changes of activations are noticed by metadata alone: which tensors there are, and PyTorch's version counter of each.
+For weights, some values of each are compared, too (`samples`), because optimizers change them without counting; and so
+is how the layers use them (`layer_state`). Nothing is kept alive: tensors are known by their addresses. A weak
+reference reports when one is deleted, because its address may then be reused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from residscope.cache.layer_state import SCALARS, Figures, Layers, attributes, differ, is_read
+from residscope.cache.layer_state import SCALARS, Layers, LayerState, attributes, differ, is_read
 from residscope.compute.memo import CACHES, Memo, Store, UnknownError, number_of
 from residscope.compute.samples import Samples
 from residscope.session.discovery import peek
@@ -37,73 +37,78 @@ _models: dict[int, _Weights] = {}
 
 
 class _Snapshot:
-    """Some tensors as they were, told by their key and by what else must be the same.
+    """The state of some tensors at one time, without keeping them alive.
 
-    Only weak references are kept, and they tell when one of the tensors goes.
+    Args:
+        tensors: The tensors.
+        key: Their key (`_key`).
+        extra: A further value that must stay the same.
+        on_deleted: Called when one of the tensors is deleted.
     """
 
     def __init__(
-        self, tensors: list[Tensor], key: _Key, more: object = None, lost: Callable[[], None] = lambda: None
+        self, tensors: list[Tensor], key: _Key, extra: object = None, on_deleted: Callable[[], None] = lambda: None
     ) -> None:
-        self.key, self.more = key, more
-        self._gone, self._lost = False, lost
-        self._watched: list[object] = []
+        self.key, self.extra = key, extra
+        self._deleted, self._on_deleted = False, on_deleted
+        self._references: list[object] = []
         for tensor in tensors:
-            with suppress(TypeError):  # what is no tensor may know no weak references
-                self._watched.append(weakref.ref(tensor, self._lose))
+            with suppress(TypeError):  # other objects may not allow weak references
+                self._references.append(weakref.ref(tensor, self._mark_deleted))
 
-    def _lose(self, _tensor: object) -> None:
-        self._gone = True
-        self._lost()
+    def _mark_deleted(self, _tensor: object) -> None:
+        self._deleted = True
+        self._on_deleted()
 
     @property
     def counted(self) -> bool:
-        """Whether PyTorch counts what is written to each of the tensors."""
+        """Whether PyTorch counts the changes of all these tensors."""
         return None not in self.key[2]
 
-    def holds(self, key: _Key, more: object = None) -> bool:
-        """Whether all of this, and nothing else, is there now."""
-        return not self._gone and more == self.more and key == self.key
+    def matches(self, key: _Key, extra: object = None) -> bool:
+        """Return whether these are still exactly the present tensors."""
+        return not self._deleted and extra == self.extra and key == self.key
 
-    def holds_at_least(self, key: _Key, more: object) -> bool:
-        """Whether all of this is there now, with something more behind it, perhaps."""
-        own = zip(self.key, key, strict=True)
-        return not self._gone and more == self.more and all(now[: len(then)] == then for then, now in own)
+    def is_prefix_of(self, key: _Key, extra: object) -> bool:
+        """Return whether these tensors are unchanged, but others may have been added after them."""
+        pairs = zip(self.key, key, strict=True)
+        return not self._deleted and extra == self.extra and all(now[: len(then)] == then for then, now in pairs)
 
 
 class _Weights:
-    """A model's weights, and what its layers make of them, as they were last seen.
+    """The last seen state of a model's weights and layers.
 
-    `written` counts how often the weights were found changed, `state` how often these or the layers were. `facts` is
-    what was read off the modules; it may refer to weights, and goes with the first that goes or changes.
+    `written` counts how many times the weights were found changed, `state` how many times the weights or the layers
+    were. `facts` keeps values read off the modules. They may refer to weights, so they are dropped as soon as any
+    weight is deleted or changes.
     """
 
     def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
         self.model = weakref.ref(model, forget)
         self.id = _new_id()
         self.state = self.written = 0
-        self.layers: Figures = {}
+        self.layers: LayerState = {}
         self._training: tuple[bool, ...] = ()
         self._settings: tuple[object, ...] | None = None
-        self._number = 0
-        self._looked = False
+        self._settings_number = 0
+        self._settings_are_current = False
         self._tree: _Tree | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
         self._samples, self._read = Samples([]), ()
 
     def look(self, model: Any, quick: bool = False) -> int:
-        """Look again; quickly: at the counters alone."""
-        self._looked = False
+        """Compare with the present weights and layers, and return `state`. `quick`: compare only the counters."""
+        self._settings_are_current = False
         tree = self._tree
         tensors = None if tree is None else tree.weights(quick=quick)
         if tree is None or tensors is None:
             tree = self._tree = _Tree(_modules(model))
             tensors = tree.weights() or []
             self.facts = Memo()  # another module may have the same weights, or none
-        key, first = _key(tensors, where=True), self._last is None
-        if self._last is None or not self._last.holds(key):
-            self._last = _Snapshot(tensors, key, lost=partial(_let_go, weakref.ref(self)))
+        key, first = _key(tensors, with_address=True), self._last is None
+        if self._last is None or not self._last.matches(key):
+            self._last = _Snapshot(tensors, key, on_deleted=partial(_drop_facts, weakref.ref(self)))
             self._samples = Samples(tensors, tree.read_among(tensors))
             read, written = self._samples.read(tensors), True
         elif quick:
@@ -111,12 +116,12 @@ class _Weights:
         else:
             read = self._samples.read(tensors)
             written = read != self._read
-        layers, self._training = tree.layers.figures(model)
-        otherwise = differ(layers, self.layers)
+        layers, self._training = tree.layers.state(model)
+        layers_changed = differ(layers, self.layers)
         self._read = read
-        if layers != self.layers:  # what is the very same need not be compared again
+        if layers != self.layers:  # an equal state is kept, because comparing the same object is faster
             self.layers = layers
-        if written or otherwise:
+        if written or layers_changed:
             self.facts = Memo()
             self.written += written and not first
             self.state += not first
@@ -125,27 +130,27 @@ class _Weights:
         return self.state
 
     def settings(self) -> int:
-        """What else of the model answers depend on (see `settings_of`), and which of its layers are in training.
+        """Return a number that changes with the model's settings (`settings_of`) and its layers' training modes.
 
-        As it was when it was first asked for after the last look: a number, which is another once something changed.
+        The settings are read at the first call after `look`.
 
         Raises:
-            UnknownError: If that cannot be determined.
+            UnknownError: If they cannot be determined.
         """
-        if not self._looked:
+        if not self._settings_are_current:
             now = self._training, settings_of(self.model())
             if now != self._settings:
-                self._settings, self._number = now, self._number + 1
-            self._looked = True
-        return self._number
+                self._settings, self._settings_number = now, self._settings_number + 1
+            self._settings_are_current = True
+        return self._settings_number
 
     @property
     def counted(self) -> bool:
-        """Whether what is written to each of them is counted."""
+        """Whether PyTorch counts the changes of all weights."""
         return self._last is not None and self._last.counted
 
 
-def _let_go(weights: Callable[[], _Weights | None]) -> None:
+def _drop_facts(weights: Callable[[], _Weights | None]) -> None:
     known = weights()
     if known is not None:
         known.facts = Memo()
@@ -153,17 +158,17 @@ def _let_go(weights: Callable[[], _Weights | None]) -> None:
 
 @dataclass(eq=False)
 class TrackedCache:
-    """A cache as Residscope first saw it. It goes with the cache.
+    """What is known about a cache since Residscope first saw it. It is dropped together with the cache.
 
     Attributes:
-        id: Names the cache; no other one ever has this id.
-        since: When it was first seen, on `time.monotonic`'s clock.
+        id: Identifies the cache. No other cache ever has this id.
+        since: When the cache was first seen, on the clock of `time.monotonic`.
         state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
-        changed: Whether an activation was replaced, written to or taken out since then. One more is no change.
-        weights_changed: Whether the weights of the model that it is now looked at with, or what its layers make of
-            them, are not those that it was first looked at with.
-        other_model: Whether that is another model than the one that it was first looked at with.
-        kept: What others keep with the cache, to go with it.
+        changed: Whether an activation was replaced, written to or removed since then. Adding one is not a change.
+        weights_changed: Whether the weights of its present model, or how the layers use them, differ from those at the
+            first look.
+        other_model: Whether the present model is another one than at the first look.
+        kept: Values that other modules keep as long as the cache exists.
     """
 
     id: str = field(default_factory=lambda: _new_id())
@@ -177,20 +182,20 @@ class TrackedCache:
     _last: _Snapshot | None = None
     _count: int = 0
     _added: int = 0
-    _met: dict[str, tuple[int, Figures]] = field(default_factory=dict[str, tuple[int, Figures]])
+    _models_seen: dict[str, tuple[int, LayerState]] = field(default_factory=dict[str, tuple[int, LayerState]])
     _weights: Callable[[], _Weights | None] | None = None
     _own: tuple[object, Memo] = ("", Memo())
 
     @property
     def cache(self) -> Any:
-        """The cache, while it is in memory; else None."""
+        """The cache. None if it was deleted."""
         return self._cache()
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """What is kept for this cache, these weights and settings as they are, and what was read off the modules.
+        """Memos of results for the present state of cache, weights and settings, and of values read off the modules.
 
-        Both are empty, and forgotten at once, where PyTorch does not count what is written.
+        If PyTorch does not count changes of the tensors, nothing is kept: the memos are new and empty each time.
         """
         weights = None if self._weights is None else self._weights()
         if weights is None:
@@ -204,37 +209,37 @@ class TrackedCache:
             return Memo(), facts
         if self.cache is not None:
             return Memo(CACHES, (self.id, self.state, settings)), facts
-        # A plain dictionary: nobody tells when it goes, so what belongs to it stays with whoever asks.
+        # A plain dictionary: its deletion cannot be noticed, so its results are kept in this object, not in CACHES.
         if self._own[0] != (self.state, settings):
             self._own = (self.state, settings), Memo()
         return self._own[1], facts
 
     @property
     def now(self) -> tuple[object, ...]:
-        """What answers depend on, as it was when last looked at: activations, weights, and settings of the model."""
+        """The states that results depend on, at the last look: activations, weights, and settings of the model."""
         weights = None if self._weights is None else self._weights()
         try:
             settings = None if weights is None else weights.settings()
         except UnknownError:
             settings = None
-        activations, of, _ = self.state.split(".")  # what was added changes nothing
-        return activations, of, settings
+        activations, model, _ = self.state.split(".")  # added activations do not change results
+        return activations, model, settings
 
     @property
     def age(self) -> float:
-        """Seconds since it was first seen."""
+        """Seconds since the cache was first seen."""
         return time.monotonic() - self.since
 
     def look(
         self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False
     ) -> TrackedCache:
-        """Compare with what is there now.
+        """Compare with the present cache and model, and return self.
 
         Args:
             cache: The cache.
-            model: The model, where `cache.model` is not it.
-            seen: Looks at models that count for this one, too: one list of caches looks at each model once.
-            quick: Whether what PyTorch does not count was compared a moment ago.
+            model: The model, if it is not `cache.model`.
+            seen: States of models that were already compared for the same list of caches, by address. It is extended.
+            quick: Whether to compare only the counters, because values were compared a moment ago.
         """
         with _lock:
             changes = self.changes(cache)
@@ -242,11 +247,11 @@ class TrackedCache:
             weights = _look_at(model, {} if seen is None else seen, quick)
             known = _models.get(id(model))
             self._weights = None if known is None else weakref.ref(known)
-            if weights is not None and known is not None:  # a model that is gone says nothing of its weights
-                which, _ = weights
-                written, layers = self._met.setdefault(which, (known.written, known.layers))
+            if weights is not None and known is not None:  # nothing is known of the weights of a deleted model
+                model_id, _ = weights
+                written, layers = self._models_seen.setdefault(model_id, (known.written, known.layers))
                 self.weights_changed = written != known.written or differ(layers, known.layers)
-                self.other_model = next(iter(self._met)) != which
+                self.other_model = next(iter(self._models_seen)) != model_id
             state = f"{changes}.{'-'.join(map(str, weights or ()))}.{self._added}"
             if state != self.state:
                 CACHES.drop(self.id)
@@ -254,31 +259,31 @@ class TrackedCache:
         return self
 
     def changes(self, cache: Any) -> int:
-        """How often the activations were found changed; the weights are not looked at, which takes longer."""
+        """Compare only the activations, which is fast, and return how many times they were found changed."""
         held = _activations(cache)
         if held is None:
             with _lock:
                 self._last = None
                 return self._count
-        tensors, more = list(held.values()), peek(cache, "has_batch_dim")
+        tensors, has_batch_dim = list(held.values()), peek(cache, "has_batch_dim")
         key = _key(tensors, tuple(held))
         with _lock:
-            if self._last is None or not self._last.holds(key, more):
-                if self._last is not None and self._last.holds_at_least(key, more):
+            if self._last is None or not self._last.matches(key, has_batch_dim):
+                if self._last is not None and self._last.is_prefix_of(key, has_batch_dim):
                     self._added += 1
                 elif self._last is not None:
                     self._count += 1
                     self.changed = True
-                self._last = _Snapshot(tensors, key, more)
+                self._last = _Snapshot(tensors, key, has_batch_dim)
             return self._count
 
 
 def track(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> TrackedCache:
-    """What is known of a cache, compared with what is there now (see `TrackedCache.look`)."""
+    """Return the tracked cache, compared with the present state (see `TrackedCache.look`)."""
     with _lock:
         known = _tracked.get(id(cache))
         if known is None:
-            known = _first(cache)
+            known = _begin(cache)
         return known.look(cache, model, seen)
 
 
@@ -286,23 +291,23 @@ SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padd
 
 
 def settings_of(model: Any) -> tuple[object, ...]:
-    """What answers depend on beside activations and weights: the model's tokenizer, configuration and mode.
+    """Return what results depend on in addition to activations and weights: tokenizer, configuration and mode.
 
-    Of the tokenizer: which one it is, its special tokens, the side of its padding and the number of its words. Words
-    that change places leave no mark here; a question that is asked in words is known by the tokens that they are now.
+    Of the tokenizer these are its identity, special tokens, padding side and number of tokens. Tokens that swap their
+    ids are not noticed here; requests with texts are kept by the token ids that the texts have at that time.
 
     Raises:
-        UnknownError: If the tokenizer is of a kind that cannot be distinguished from another, or raises.
+        UnknownError: If the tokenizer cannot be identified, or raises.
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     inner = getattr(getattr(model, "original_model", None), "config", None)
     try:
-        words = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+        size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
         special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
     except Exception as error:  # it is the user's code
         raise UnknownError from error
-    modes = tuple(getattr(part, "training", None) is True for part in (model, getattr(model, "original_model", None)))
-    return number_of(tokenizer), words, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+    modes = tuple(getattr(one, "training", None) is True for one in (model, getattr(model, "original_model", None)))
+    return number_of(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
 def _scalars(config: Any) -> tuple[object, ...]:
@@ -315,33 +320,34 @@ def _plain(value: Any) -> object:
 
 
 def known(id: str) -> TrackedCache | None:
-    """The cache with this id, as long as it is in memory."""
+    """Return the tracked cache with this id. None if the cache was deleted."""
     return next((tracked for tracked in list(_tracked.values()) if tracked.id == id), None)
 
 
-def _first(cache: Any) -> TrackedCache:
-    made, key = TrackedCache(), id(cache)
+def _begin(cache: Any) -> TrackedCache:
+    """Begin to track a cache."""
+    tracked, key = TrackedCache(), id(cache)
     try:
-        made._cache = weakref.ref(cache, partial(_lose, _tracked, CACHES, key, made.id))  # pyright: ignore[reportPrivateUsage]
-        _tracked[key] = made
-    except TypeError:  # a plain dictionary of activations: known to whoever asked, and to no one else
+        tracked._cache = weakref.ref(cache, partial(_drop, _tracked, CACHES, key, tracked.id))  # pyright: ignore[reportPrivateUsage]
+        _tracked[key] = tracked
+    except TypeError:  # a plain dictionary allows no weak references: only the caller keeps the result
         pass
-    return made
+    return tracked
 
 
-def _lose(register: dict[int, Any], memory: Store, key: int, id: str, _gone: object) -> None:
+def _drop(register: dict[int, Any], memory: Store, key: int, id: str, _gone: object) -> None:
     register.pop(key, None)
     memory.drop(id)
 
 
 def _forget(register: dict[int, Any], key: int, _gone: object) -> None:
-    register.pop(key, None)  # without the lock: a collection may come while this very thread holds it
+    register.pop(key, None)  # without the lock, because garbage collection may call this while the thread holds it
 
 
 def _activations(cache: Any) -> dict[str, Tensor] | None:
-    """A snapshot; what is given to `inspect` may also be a mapping, or something that is only like a cache.
+    """A copy of the dictionary of a cache, or of a mapping or an object like a cache, which `inspect` also accepts.
 
-    None where a mapping makes its tensors when they are asked for: others each time, which says nothing of a change.
+    None for a mapping that creates new tensors at each access, because their addresses show no change.
     """
     held = peek(cache, "cache_dict")
     if held is None:
@@ -353,7 +359,7 @@ def _activations(cache: Any) -> dict[str, Tensor] | None:
 
 
 def _look_at(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str, int] | None:
-    """Which model, and the state of its weights; None where there is none, or it cannot be followed."""
+    """The id of the model, and the state of its weights. None if there is no model, or it cannot be tracked."""
     key = id(model)
     weights = _models.get(key)
     if weights is None:
@@ -369,9 +375,9 @@ _PARAMETERS = "_parameters"
 
 
 class _Tree:
-    """A model's modules as they were found, so that they need not be searched for at every look.
+    """The modules of a model, kept so that they need not be searched at every look.
 
-    They are held weakly: some refer to the model, which must be free to go.
+    They are weak references: some modules refer to the model, which must not be kept alive.
     """
 
     def __init__(self, found: list[tuple[str, Any]]) -> None:
@@ -379,7 +385,7 @@ class _Tree:
         self._modules = list(map(weakref.ref, modules))
         held = list(map(attributes(), modules))
         self._inner = _ids(_entries(held, "_modules"))
-        self._bearing = [
+        self._with_weights = [
             module
             for module, own in zip(self._modules, held, strict=True)
             if any(weight is not None for weight in _entries([own], _PARAMETERS))
@@ -392,7 +398,7 @@ class _Tree:
         self.layers = Layers(found)
 
     def read_among(self, weights: list[Tensor]) -> list[int]:
-        """The places of those weights that answers may read."""
+        """Return the indices of those weights that results may depend on."""
         own, read = attributes(), set[int]()
         for there, names in self._read:
             module = there()
@@ -401,10 +407,13 @@ class _Tree:
         return [index for index, weight in enumerate(weights) if id(weight) in read]
 
     def weights(self, quick: bool = False) -> list[Tensor] | None:
-        """All parameters; None where there are other modules now: quickly, where one of those that had some is gone."""
+        """Return all parameters. None if the modules are different ones now.
+
+        With `quick`, only the deletion of a module that had parameters is noticed.
+        """
         try:
-            held = list(map(attributes(), map(weakref.ref.__call__, self._bearing if quick else self._modules)))
-        except TypeError:  # one of them is gone
+            held = list(map(attributes(), map(weakref.ref.__call__, self._with_weights if quick else self._modules)))
+        except TypeError:  # one of them was deleted
             return None
         if not quick and _ids(_entries(held, "_modules")) != self._inner:
             return None
@@ -415,24 +424,27 @@ class _Tree:
 
 
 def _modules(model: Any) -> list[tuple[str, Any]]:
-    """All modules of a model with their places, level by level through their own dictionaries: no code is run."""
+    """All modules of a model with their paths, found level by level in the modules' own dictionaries.
+
+    None of the user's code runs.
+    """
     hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)  # most modules, without weights
-    met: dict[int, tuple[str, Any]] = {id(model): ("", model)}
+    found: dict[int, tuple[str, Any]] = {id(model): ("", model)}
     level: list[tuple[str, Any]] = [("", model)]
     while level:
         held = list(map(attributes(), (module for _, module in level)))
         inner: dict[int, tuple[str, Any]] = {}
         for (place, _), own in zip(level, held, strict=True):
             for name, module in list(own["_modules"].items()):
-                if id(module) not in met and type(module) not in (hook, type(None)):
+                if id(module) not in found and type(module) not in (hook, type(None)):
                     inner.setdefault(id(module), (f"{place}.{name}", module))
-        met.update(inner)
+        found.update(inner)
         level = list(inner.values())
-    return list(met.values())
+    return list(found.values())
 
 
 def _entries(attributes: list[dict[str, Any]], name: str) -> list[Any]:
-    # No line of Python runs on the way, so no running cell adds a module meanwhile.
+    # Only C code runs here, so that no running cell can add a module meanwhile.
     return list(chain.from_iterable(map(dict.values, filter(None, map(itemgetter(name), attributes)))))
 
 
@@ -440,22 +452,22 @@ def _ids(things: list[Any]) -> tuple[int, ...]:
     return tuple(map(id, things))
 
 
-def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, where: bool = False) -> _Key:
-    """What tells tensors from others, and from themselves after a change; `where` adds where their numbers lie."""
+def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, with_address: bool = False) -> _Key:
+    """A key of tensors that differs after a change. `with_address` adds the memory addresses of their values."""
     import torch
 
     version: Callable[[Tensor], int] = torch.Tensor._version.__get__  # pyright: ignore
-    # The user's subclasses of tensors may bring code of their own for each of these.
+    # Tensor subclasses of the user may override each of these.
     with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
         try:
             versions = tuple(map(version, tensors))
         except (RuntimeError, TypeError):  # PyTorch does not count for tensors made in inference mode
             versions = tuple(_or_none(version, tensor) for tensor in tensors)
         try:
-            places = tuple(map(torch.Tensor.data_ptr, tensors)) if where else ()
-        except (RuntimeError, TypeError):  # a tensor that lies nowhere
-            places = tuple(_or_none(torch.Tensor.data_ptr, tensor) for tensor in tensors)
-    return names, tuple(map(id, tensors)), versions, places
+            addresses = tuple(map(torch.Tensor.data_ptr, tensors)) if with_address else ()
+        except (RuntimeError, TypeError):  # a tensor without memory
+            addresses = tuple(_or_none(torch.Tensor.data_ptr, tensor) for tensor in tensors)
+    return names, tuple(map(id, tensors)), versions, addresses
 
 
 def _or_none(read: Callable[[Tensor], int], tensor: Tensor) -> int | None:

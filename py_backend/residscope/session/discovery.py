@@ -1,9 +1,8 @@
-"""Finding caches in the user's namespace: variables, and two levels into lists, tuples, deques, dicts and objects.
+"""Finds caches in the user's namespace: variables, and two levels into lists, tuples, deques, dicts and objects.
 
-Nothing of the user's is run: no property, no `__getattr__`, no `__class__`, no `__iter__`, `__len__`, `__eq__` or
-`__hash__` of theirs or of their metaclasses. So classes are told by `type` and compared by identity, what an object
-holds is read through CPython's own descriptors, and containers through the methods of `list`, `tuple`, `deque` and
-`dict`.
+None of the user's code runs: no property, no `__getattr__`, no `__class__`, no `__iter__`, `__len__`, `__eq__` or
+`__hash__` of a class or metaclass. Therefore classes are read by `type` and compared by identity. Attributes are read
+through CPython's own descriptors, and containers through the methods of `list`, `tuple`, `deque` and `dict`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from typing import Any, NamedTuple, TypeVar
 from residscope.base import expressions
 
 ELEMENTS = 100_000
-"""So many elements of containers are looked at in one search, on either level."""
+"""At most this many elements of containers are searched on each level."""
 
 INNER = 2_000
-"""So many containers that lie in others are looked into."""
+"""At most this many containers inside others are searched."""
 
 _HISTORY = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|_[oid]h|In")
-"""IPython's own names for what was typed and shown; `Out` is the user's way to it."""
+"""IPython's own variables for inputs and outputs. `Out` is not among them, because users write `Out[5]`."""
 
 _VARIABLE, _INNER, _DEEP, _OUT = range(4)
 _T = TypeVar("_T")
@@ -37,13 +36,13 @@ _T = TypeVar("_T")
 
 @dataclass
 class Found:
-    """A cache, and all ways to it.
+    """A cache, and all its names.
 
-    Variables first, then `runs["clean"]`, `model.cache`, then two steps from a variable, `runs["clean"].cache`;
-    `Out[5]` where it has none.
+    Variables come first, then one step from a variable (`runs["clean"]`, `model.cache`), then two steps
+    (`runs["clean"].cache`). `Out[5]` is used only if there is no other name.
 
-    What is no plain name is told by where it is kept, so that it cannot be taken for another: `globals()["a b"]`,
-    `vars(model)["a.b"]`.
+    A key that is not an identifier is written with its dictionary, so that it cannot be confused with another:
+    `globals()["a b"]`, `vars(model)["a.b"]`.
     """
 
     cache: Any
@@ -51,22 +50,22 @@ class Found:
 
 
 class Search(NamedTuple):
-    """What a namespace holds, in its order; `notes` say what was not looked at."""
+    """The caches of a namespace, in its order. `notes` say what was not searched."""
 
     found: list[Found]
     notes: list[str]
 
 
 def search(namespace: dict[str, Any] | None = None) -> Search:
-    """Every `ActivationCache` that a namespace reaches; by default the user's.
+    """Return every `ActivationCache` in a namespace, by default the user's.
 
-    A cache is whatever has `accumulated_resid` and `stack_head_results` in its class and a dictionary `cache_dict` in
-    the instance: the classes of TransformerLens 2, 3 and 4, and those made from them.
+    An object is a cache if its class has `accumulated_resid` and `stack_head_results` and the instance has a dictionary
+    `cache_dict`: the classes of TransformerLens 2, 3 and 4, and their subclasses.
     """
-    if "torch" not in sys.modules:  # there is no cache without it, and it is not for us to load it
+    if "torch" not in sys.modules:  # without PyTorch there is no cache, and loading it takes seconds
         return Search([], [])
     names, values = _variables(namespace)
-    ways: list[tuple[int, int, str, Any]] = []  # what kind of way, where in the namespace, its name, the cache
+    ways: list[tuple[int, int, str, Any]] = []  # for each name: its kind, its variable's index, the name, the cache
     containers: dict[_Kind, list[int]] = {}
     for place, known in enumerate(map(_kinds.get, map(id, map(type, values)))):
         kind = known or _kind(type(values[place]))
@@ -100,49 +99,56 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
     for way, _, name, cache in sorted(ways, key=lambda way: way[:2]):
         known = found.setdefault(id(cache), Found(cache))
         if name not in known.names and not (way == _OUT and known.names):
-            # Long or odd keys are cut short, and may look alike: a name leads to one cache.
+            # Long keys are shortened and may look the same. A number then makes the name unique.
             same = taken.setdefault(name, [])
             if id(cache) not in same:
                 same.append(id(cache))
             place_among = same.index(id(cache)) + 1
             known.names.append(name if place_among == 1 else f"{name} ({place_among})")
     place = {id(cache): place for _, place, _, cache in sorted(ways, key=lambda way: -way[1])}
-    return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_LEFT_OUT] * full)
+    return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_NOT_SEARCHED] * full)
 
 
 def variable_name(cache: Any) -> str | None:
-    """The name by which the user knows `cache`; None where it has none (or there is no notebook)."""
-    return next(ways_to(cache), None)
+    """Return the first name of `cache` in the user's namespace. None without a name, or without a notebook."""
+    return next(names_of(cache), None)
 
 
-def ways_to(cache: Any) -> Iterator[str]:
-    """All names by which the user knows `cache`, variables first."""
+def names_of(cache: Any) -> Iterator[str]:
+    """Yield all names of `cache` in the user's namespace, variables first."""
     yield from variables_of(lambda value: value is cache)
     yield from (name for found in search().found if found.cache is cache for name in found.names)
 
 
-def variables_of(meant: Callable[[Any], bool]) -> Iterator[str]:
-    """The user's variables whose value is meant (none where there is no notebook)."""
+def variables_of(matches: Callable[[Any], bool]) -> Iterator[str]:
+    """Yield the user's variables whose value matches. None without a notebook."""
     names, values = _variables(None)
-    return (_variable(name) for name, value in zip(names, values, strict=True) if _of_user(name) and meant(value))
+    return (_variable(name) for name, value in zip(names, values, strict=True) if _of_user(name) and matches(value))
 
 
 def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[], str], Any, _T]]:
-    """The user's variables of exactly these classes, with what gives their names, and what was given with the class."""
-    wanted = {id(cls): given for cls, given in classes}  # by address: a metaclass' `__hash__` may be the user's
+    """Yield the user's variables of exactly these classes.
+
+    Args:
+        classes: Pairs of a class and a value that is returned with each variable of this class.
+
+    Yields:
+        A function that returns the variable's name, the variable's value, and the value that belongs to its class.
+    """
+    wanted = {id(cls): result for cls, result in classes}  # by address, because a metaclass may define `__hash__`
     names, values = _variables(None)
-    met = map(wanted.get, map(id, map(type, values)))
+    results = map(wanted.get, map(id, map(type, values)))
     return (
-        (partial(_variable, name), value, given)
-        for name, value, given in zip(names, values, met, strict=True)
-        if given is not None and _of_user(name)
+        (partial(_variable, name), value, result)
+        for name, value, result in zip(names, values, results, strict=True)
+        if result is not None and _of_user(name)
     )
 
 
 def leads_to(name: str, value: Any) -> bool:
-    """Whether Python, reading this name in the user's notebook, gets this very object, and runs nothing on the way.
+    """Return whether this name, evaluated in the user's notebook, gives this very object without running user code.
 
-    So no property and no method of the user's stands between; and the name of one object is not also another's.
+    So there is no property and no user-defined method on the way, and the name does not belong to another object.
     """
     path = expressions.parsed(name)
     if path is None:
@@ -155,18 +161,18 @@ def leads_to(name: str, value: Any) -> bool:
 
 
 def is_taken(variable: str) -> bool:
-    """Whether a name already means something, in the user's notebook or in Python."""
+    """Return whether a name is already used, in the user's notebook or by Python."""
     return variable in vars(builtins) or any(type(n) is str and n == variable for n in _variables(None)[0])
 
 
 def peek(value: Any, name: str, default: Any = None) -> Any:
-    """What an object's own dictionary holds under a name: no property, no `__getattr__` and no class attribute."""
+    """Return an attribute from an object's own dictionary, ignoring properties, `__getattr__` and class attributes."""
     held = _kind(type(value)).held(value)
     return default if held is None else dict.get(held, name, default)
 
 
 def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
-    """A snapshot of the user's variables; a running cell may add some meanwhile."""
+    """A copy of the user's variables, because a running cell may add others meanwhile."""
     if namespace is None:
         getipython = sys.modules.get("IPython.core.getipython")
         shell = getipython.get_ipython() if getipython else None
@@ -177,25 +183,25 @@ def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
 
 
 def _of_user(name: Any) -> bool:
-    """Whether a name is one that the user wrote, and not IPython's for what was typed and shown."""
+    """Whether a variable is the user's own, not one of IPython's for inputs and outputs."""
     return type(name) is str and not _HISTORY.fullmatch(name)
 
 
 def _variable(name: str) -> str:
-    """A variable by what one would write to get it."""
+    """The expression that gives a variable."""
     return name if expressions.is_plain(name) else f"globals()[{_key(name)}]"
 
 
-# --- what a class is, once for each class ----------------------------------------------------------------------------
+# --- kinds of classes, determined once for each class ----------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class _Kind:
-    """How objects of a class are read.
+    """How the instances of a class are read.
 
     Attributes:
         cache: Whether they may be caches.
-        base: The container that they are, if any.
-        owner: The class, theirs or one before it, that gives the instances a dictionary of their own.
-        slots: The classes, theirs and those before it, that give the instances slots (`__slots__`), and their names.
+        base: The built-in container that the class inherits from, if any.
+        owner: The class in its MRO that gives the instances their `__dict__`, if any.
+        slots: The classes in its MRO that define `__slots__`, with the names of the slots.
     """
 
     cache: bool = False
@@ -205,12 +211,12 @@ class _Kind:
 
     @property
     def instance(self) -> Callable[[Any], dict[str, Any]] | None:
-        """Reads an instance's own dictionary; None where it has none."""
+        """A function that reads an instance's `__dict__`. None if instances have none."""
         owner = self.owner and self.owner()
         return None if owner is None else _class_dict(owner)["__dict__"].__get__
 
     def held(self, value: Any) -> dict[str, Any] | None:
-        """What an instance holds, by name; None where it has neither a dictionary of its own nor slots."""
+        """Return an instance's attributes by name. None if it has neither a `__dict__` nor slots."""
         instance = self.instance
         if not self.slots:
             return None if instance is None else instance(value)
@@ -222,12 +228,12 @@ class _Kind:
             for name in names:
                 try:
                     held.setdefault(name, _class_dict(owner)[name].__get__(value))
-                except (AttributeError, KeyError):  # nothing was put there, or the class was changed since
+                except (AttributeError, KeyError):  # the slot is empty, or the class was changed meanwhile
                     continue
         return held
 
     def containers(self, values: list[Any]) -> list[Any]:
-        """The lists, tuples, deques or dictionaries that objects of this class hold their elements in."""
+        """Return the lists, tuples, deques or dictionaries in which objects of this class hold their elements."""
         if self.slots:
             return [self.held(value) for value in values]
         instance = self.instance
@@ -235,7 +241,7 @@ class _Kind:
 
     @property
     def reads(self) -> type:
-        """What they are read as."""
+        """The built-in class whose methods read them."""
         return self.base or dict
 
 
@@ -250,7 +256,7 @@ _MARKS = ("accumulated_resid", "stack_head_results")
 
 
 def _kind(cls: type) -> _Kind:
-    """What a class is. Remembered by its address, and forgotten with it: its metaclass' `__hash__` is the user's."""
+    """The kind of a class. It is kept by the class' address, because a metaclass may define `__hash__`."""
     key = id(cls)
     known = _kinds.get(key)
     if known is None:
@@ -271,7 +277,7 @@ def _classify(cls: type) -> _Kind:
         if any(b is base for b in bases):
             return _Kind(base=base)
     own = [(b, _class_dict(b)) for b in bases]
-    # A class may put a property in front of the true `__dict__`; C's own classes (functions, modules) have other ones.
+    # A class may hide the real `__dict__` by a property. Classes written in C (functions, modules) have other ones.
     owner = next((b for b, attributes in own if _gives_a_dictionary(b, attributes)), None)
     slots = tuple((weakref.ref(b), names) for b, attributes in own if (names := _slots(b, attributes)))
     if (owner is None and not slots) or any(b is type for b in bases):
@@ -281,7 +287,7 @@ def _classify(cls: type) -> _Kind:
 
 
 def _slots(cls: type, attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the slots that a class made in Python gives its instances."""
+    """The names of the slots that a class written in Python defines."""
     if not _flags(cls) & _MADE_IN_PYTHON or type(attributes.get("__slots__", _NOTHING)) is type(_NOTHING):
         return ()
     return tuple(
@@ -301,13 +307,13 @@ def _is_cache(value: Any) -> bool:
 
 # --- containers ------------------------------------------------------------------------------------------------------
 class _Inner(NamedTuple):
-    """A container in another one.
+    """A container inside another one.
 
     Attributes:
-        place: Where the outer one stands in the namespace.
-        outer: The outer one's kind.
-        key: Where it stands in the outer one.
-        value: It.
+        place: The index of the outer container's variable in the namespace.
+        outer: The kind of the outer container.
+        key: The key or index of the inner container in the outer one.
+        value: The inner container.
     """
 
     place: int
@@ -319,12 +325,14 @@ class _Inner(NamedTuple):
 def _with_caches(
     groups: dict[_Kind, tuple[list[int], list[Any]]], variables: set[int] | None
 ) -> tuple[list[tuple[int, _Kind, Any]], list[_Inner], bool]:
-    """The containers that hold an object of a cache's class, those in them, and whether some were not read whole.
+    """Search containers for objects of a cache's class.
 
     Args:
-        groups: For each kind of container their places in the namespace, and they.
-        variables: The addresses of what variables lead to, which is looked at anyway; None where the containers in
-            them are not wanted.
+        groups: For each kind of container, the indices of the variables, and the containers.
+        variables: Addresses of the variables' values, which are searched anyway. None: inner containers are not wanted.
+
+    Returns:
+        The containers that hold such an object, the containers inside them, and whether some were not fully searched.
     """
     held = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
     sizes = {kind: list(map(kind.reads.__len__, containers)) for kind, containers in held.items()}
@@ -333,14 +341,14 @@ def _with_caches(
     inner: list[_Inner] = []
     cut = False
     for kind, containers in held.items():
-        # All elements at once, at C speed: mostly no class among them is a cache's or a container's.
+        # All elements at once, which is fast. In most namespaces none of them is a cache or a container.
         nothing: tuple[list[int], list[int]] = [], []
         wanted, nested = _unchanging(partial(_classes_in, kind, containers, most), nothing)
         if wanted:
             opened += _unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most), [])
         if nested and variables is not None:
             some = _unchanging(partial(_holding, set(nested), kind, groups[kind][0], containers, most), [])
-            each = max(INNER // max(len(some), 1), 1)  # a large one leaves room for the others
+            each = max(INNER // max(len(some), 1), 1)  # the same share for each, so that a large one does not use all
             for place, _, container in some[:INNER]:
                 more = _unchanging(partial(_containers_in, set(nested), kind, container, each + 1), [])
                 inner += [_Inner(place, kind, key, value) for key, value in more[:each] if id(value) not in variables]
@@ -350,7 +358,7 @@ def _with_caches(
 
 
 def _containers_in(nested: set[int], kind: _Kind, container: Any, most: int) -> list[tuple[Any, Any]]:
-    """The first containers in a container, and where they stand."""
+    """The first containers inside a container, with their keys or indices."""
     some = islice(_items(kind, container), ELEMENTS)
     return list(islice(((key, value) for key, value in some if id(type(value)) in nested), most))
 
@@ -360,9 +368,9 @@ def _items(kind: _Kind, container: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _classes_in(kind: _Kind, containers: list[Any], most: int | None) -> tuple[list[int], list[int]]:
-    """The addresses of the caches' and of the containers' classes among all elements' classes.
+    """The addresses of those classes of elements that are caches, and of those that are containers.
 
-    Addresses, since a class' own `__hash__` may be the user's.
+    Addresses, because a metaclass may define `__hash__`.
     """
     met = set(map(id, map(type, chain.from_iterable(_views(kind, containers, most)))))
     if not met <= _kinds.keys():
@@ -376,7 +384,7 @@ def _classes_in(kind: _Kind, containers: list[Any], most: int | None) -> tuple[l
 def _holding(
     wanted: set[int], kind: _Kind, places: list[int], containers: list[Any], most: int | None
 ) -> list[tuple[int, _Kind, Any]]:
-    """The containers that hold an object of a wanted class."""
+    """Those containers that hold an object of a wanted class."""
     views = _views(kind, containers, most)
     return [
         (place, kind, container)
@@ -393,7 +401,7 @@ def _views(kind: _Kind, containers: list[Any], most: int | None) -> Iterable[Ite
 
 
 def _share(sizes: list[int]) -> int | None:
-    """How many elements of each container are looked at, so that the search stays quick; None is all."""
+    """The number of elements of each container that are searched, so that the search stays fast. None: all."""
     left = ELEMENTS
     if sum(sizes) <= left:
         return None
@@ -405,7 +413,7 @@ def _share(sizes: list[int]) -> int | None:
 
 
 def _labelled(kind: _Kind, container: Any, name: str) -> list[tuple[str, Any]]:
-    """The caches in a container, by what one would write to get them."""
+    """The caches in a container, with the expressions that give them."""
 
     def read() -> list[tuple[Any, Any]]:
         return [(key, element) for key, element in islice(_items(kind, container), ELEMENTS) if _is_cache(element)]
@@ -414,37 +422,37 @@ def _labelled(kind: _Kind, container: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def _step(kind: _Kind, name: str, key: Any) -> str:
-    """What one would write to get what stands in a container of this kind and name."""
+    """The expression that gives the element under `key` of a container of this kind and name."""
     if kind.base is not None:
         return f"{name}[{_key(key)}]"
     return f"{name}.{key}" if type(key) is str and expressions.is_plain(key) else f"vars({name})[{_key(key)}]"
 
 
 def _key(key: Any) -> str:
-    """A key as one would write it, a long one cut short."""
+    """A key as a Python literal. A long one is shortened."""
     return expressions.key_text(f"{key[:39]}…" if type(key) is str and len(key) > 40 else key)
 
 
-# --- one step, as Python would take it, where nothing of the user's has a say in it ----------------------------------
+# --- one step of an expression, evaluated without running user code --------------------------------------------------
 _NOTHING = object()
 
 
 def _element(container: Any, key: Any) -> Any:
-    """The element under a key, if the container's class leaves that to `list`, `tuple`, `deque` or `dict`."""
+    """The element under a key, unless the container's class overrides the `__getitem__` of its built-in base."""
     base = _kind(type(container)).base
     if base is None or _of_class(type(container), "__getitem__") is not _class_dict(base)["__getitem__"]:
         return _NOTHING
     if base is not dict:
         return base.__getitem__(container, key) if type(key) is int and 0 <= key < base.__len__(container) else _NOTHING
 
-    def read() -> Any:  # not by the key's hash: another key's `__eq__` may be the user's
+    def read() -> Any:  # without hashing the key, because another key's `__eq__` may be user code
         return next((held for k, held in dict.items(container) if type(k) is type(key) and k == key), _NOTHING)
 
     return _unchanging(read, _NOTHING)
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """What an object's own dictionary holds under a name, if nothing in its class comes before that."""
+    """An attribute from an object's own dictionary or slots, unless its class overrides the attribute lookup."""
     cls = type(owner)
     if not any(_of_class(cls, "__getattribute__") is _class_dict(b).get("__getattribute__") for b in _PLAIN):
         return _NOTHING
@@ -461,16 +469,16 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 _PLAIN = (object, types.SimpleNamespace)
-"""Classes whose way to look up an attribute is Python's own."""
+"""Classes with Python's usual attribute lookup."""
 
 
 def _of_class(cls: type, name: str) -> Any:
-    """What a class, or one before it, holds under a name, as it stands there."""
+    """The raw attribute of a class or of a class in its MRO, without calling a descriptor."""
     return next((held[name] for held in map(_class_dict, _mro(cls)) if name in held), _NOTHING)
 
 
 def _unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
-    """Read a dictionary that another thread may be filling."""
+    """Read containers that another thread may be changing. Returns `otherwise` if that fails again and again."""
     for _ in range(8):
         try:
             return read()
@@ -479,7 +487,7 @@ def _unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
     return otherwise
 
 
-_LEFT_OUT = (
-    f"Only {ELEMENTS:,} elements of lists, tuples and dictionaries were looked at, and {INNER:,} lists, dictionaries "
-    "and objects in them, the first ones of each: a cache further on is not listed. Give it a variable of its own."
+_NOT_SEARCHED = (
+    f"Only the first {ELEMENTS:,} elements of lists, tuples and dictionaries were searched, and the first {INNER:,} "
+    "lists, dictionaries and objects inside them. A cache after these is not listed: assign it to its own variable."
 )

@@ -313,7 +313,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     """Facts of the cache and its model.
 
     `last` is the last real position of each prompt, `points` are those of the residual stream that were cached.
-    `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
+    `padding` tokens were treated as padding: `last` and these are what was found, whatever a request counts as real.
     """
 
     name: str

@@ -1,4 +1,4 @@
-// The way up from an element, out of shadow roots, too.
+// The parent of an element, also across the border of a shadow root.
 
 export function parentOf(node: HTMLElement): HTMLElement | null {
   const root = node.getRootNode();

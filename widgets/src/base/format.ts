@@ -1,26 +1,27 @@
 // How numbers, tokens and heads are written on screen.
 import { cut, isolated, sign } from "./legible";
+import { MARKS } from "./look.gen";
 
-// Figures that stand together (a map, a ranking, a chart) are written to the same decimals: as many as the one farthest
-// from zero needs. The kernel's side does the same in `base/signed.py`; both are held to tests/texts/figures.json.
+// Numbers that are shown together (in a map, a ranking, a chart) have the same number of decimals: as many as the one
+// farthest from zero needs. `base/signed.py` does the same in Python; tests/texts/figures.json tests both.
 
-/** Below, and from here on, decimals would be too many to read: the digits and a power of ten. */
+/** Numbers below SMALL, and from LARGE on, would have too many digits to read: they are written with a power of ten. */
 const [SMALL, LARGE] = [1e-4, 1e7];
-/** So many more decimals are written of a small one among large ones, if that shows its first digit. */
+/** A small number among large ones gets up to this many decimals more, if that shows its first digit. */
 const LATER = 2;
 
-/** Two decimals of what is usual (0.1 to 100), more of what is smaller, fewer of what is larger. */
+/** The number of decimals: two from 0.1 to 100, more below, fewer above. */
 function decimals(largest: number): number {
   if (largest >= 100) return largest >= 1000 ? 0 : 1;
   return 2 + (largest > 0 ? [0.1, 0.01, 0.001].filter((bound) => largest < bound).length : 0);
 }
 
-/** How far from zero the figures go, this one included. */
+/** The largest absolute value, this value included. */
 function reach(value: number, largest: number): number {
   return Math.max(Math.abs(value), Number.isFinite(largest) ? Math.abs(largest) : 0);
 }
 
-/** A size without its sign: "4.62", "0.0039", "1834"; `more` is further decimals. */
+/** An absolute value: "4.62", "0.0039", "1834"; `more` adds decimals. */
 export function plain(value: number, largest: number, more = 0): string {
   if (!Number.isFinite(value)) return "not known";
   const [size, most] = [Math.abs(value), reach(value, largest)];
@@ -34,21 +35,21 @@ export function plain(value: number, largest: number, more = 0): string {
 }
 
 /**
- * "+4.62", "−1.47", "−0.003": with a real minus, to the decimals of what stands together with it, whose farthest from
- * zero is `largest`; a small one to its first digit where that comes a little later. What is written as zero has no
- * sign: "0.00".
+ * A number with its sign, "+4.62", "−1.47", "−0.003", and a real minus. `largest` is the number farthest from zero
+ * among those shown with it, and gives the decimals; a small number gets a few more, to show its first digit. A number
+ * that rounds to zero has no sign: "0.00".
  */
 export function signed(value: number, largest: number, more = 0): string {
   const text = plain(value, largest, more);
   return Number.isFinite(value) && /[1-9]/.test(text) ? (value < 0 ? "−" : "+") + text : text;
 }
 
-/** The colour of a figure as it is written: what reads zero has none. */
+/** The CSS class for the sign of a written number; "" if it reads zero. */
 export function side(written: string): "rs-plus" | "rs-minus" | "" {
   return written.startsWith("+") ? "rs-plus" : written.startsWith("−") ? "rs-minus" : "";
 }
 
-/** Whether a figure is nothing beside what stands together with it. */
+/** Whether a number would read zero among those shown with it. */
 export function vanishes(value: number, largest: number, more = 0): boolean {
   const most = reach(value, largest);
   return (
@@ -59,20 +60,18 @@ export function vanishes(value: number, largest: number, more = 0): boolean {
 
 export { cut };
 
-const MARKS: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
-
-/** A token with its white space made visible, not longer than can be read, and fit to be set beside anything. */
+/** A token for the screen: white space made visible, cut to a readable length, and safe next to other text. */
 export function visible(text: string): string {
   return text === "" ? "∅" : isolated(cut(text).replace(/\p{Zs}|[\n\r\t]/gu, (c) => MARKS[c] ?? sign(c)));
 }
 
-/** A token as it is spoken: without the marks, unless nothing else is left. */
+/** A token for screen readers: without the white-space marks, unless the token has nothing else. */
 export function spoken(text: string): string {
   const trimmed = text.trim();
   return trimmed === "" ? visible(text) : isolated(cut(trimmed));
 }
 
-/** A token inside a sentence, in quotes: what runs from right to left stays inside them. */
+/** A token in quotes, for use inside a sentence: right-to-left text stays inside the quotes. */
 export function quoted(text: string): string {
   return `“${isolated(text)}”`;
 }
@@ -107,12 +106,12 @@ export function bytes(count: number): string {
   return `${value < 9.95 && unit > 1 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** "1536", "46,080". */
+/** A count, with commas from 10,000 on: "1536", "46,080". */
 export function counted(count: number): string {
   return count < 10_000 ? String(count) : String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** How much is left over, without its sign: "0.35", "3e-6". */
+/** The absolute value of a remainder: "0.35", "3e-6". */
 export function amount(value: number): string {
   const size = Math.abs(value);
   return size === 0 ? "0" : size >= 0.001 ? String(Number(size.toPrecision(2))) : size.toExponential(0);

@@ -1,6 +1,6 @@
-// Names that are made up, such as those of questions.
+// Random ids, for example of requests.
 
-/** One that nobody else makes up, in whatever page: a kernel hears several. */
+/** A random id that is unique across pages, because one kernel serves several of them. */
 export function randomId(): string {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

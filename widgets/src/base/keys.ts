@@ -1,4 +1,4 @@
-// Keys that belong to an element while it has the focus, and not to the notebook around it.
+// Keys that go to an element while it has the focus, and not to the notebook around it.
 
 const OWN_KEYS = new Set([
   "ArrowUp",
@@ -15,10 +15,10 @@ const OWN_KEYS = new Set([
 ]);
 
 const isMac = /mac|iphone|ipad/i.test(globalThis.navigator?.platform ?? "");
-/** What takes back an Esc, as it is called here. */
+/** The name of the key that undoes an Esc on this system. */
 export const UNDO = isMac ? "⌘Z" : "Ctrl+Z";
 
-/** Whether it is pressed; in a text field it is the field's own. */
+/** Whether this is the undo key; in a text field it undoes typing, so there it is not. */
 export function isUndo(event: KeyboardEvent): boolean {
   const inText =
     event.target instanceof Element &&
@@ -29,7 +29,7 @@ export function isUndo(event: KeyboardEvent): boolean {
   );
 }
 
-/** Also plain letters: one that cuts the notebook's cell would take the panel away under its user's hands. */
+/** Also plain letters: the letter that cuts a notebook's cell would remove the panel while the user works in it. */
 function isOwn(event: KeyboardEvent): boolean {
   const modified =
     event.metaKey ||
@@ -39,9 +39,9 @@ function isOwn(event: KeyboardEvent): boolean {
   return isUndo(event) || (!modified && (OWN_KEYS.has(event.key) || event.key.length === 1));
 }
 
-/** Shift+Enter, Ctrl+S and the like stay the notebook's. Call it after the element's own listeners. */
+/** Shift+Enter, Ctrl+S and the like still go to the notebook. Call it after adding the element's own listeners. */
 export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
-  // A notebook's own listeners sit above the output, in the bubbling phase …
+  // Most notebooks listen above the output, in the bubbling phase …
   root.addEventListener(
     "keydown",
     (event) => {
@@ -49,7 +49,7 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
     },
     { signal },
   );
-  // … but JupyterLab's command mode listens on the document, in the capture phase, where only this attribute is heeded.
+  // … but JupyterLab's command mode listens on the document, in the capture phase, and respects only this attribute.
   window.addEventListener(
     "keydown",
     (event) => {
@@ -60,7 +60,7 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
   );
 }
 
-/** Where `body` takes away what had the focus, `place` gets it, so that the keys stay here. */
+/** If `body` removes the element that has the focus, `place` gets the focus, so that keys do not go to the notebook. */
 export function keepFocus(place: HTMLElement, body: () => void): void {
   const root = place.getRootNode();
   const has = (): boolean => place.contains((root instanceof ShadowRoot ? root : place.ownerDocument).activeElement);

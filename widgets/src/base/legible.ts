@@ -1,13 +1,13 @@
-// Text from outside (names, tokens, the kernel's sentences), made fit to be shown: it hides nothing, covers nothing and
-// turns nothing around it. The kernel's side does the same in `base/legible.py`; both are held to
-// tests/texts/shown.json.
+// Makes text from outside (names, tokens, the kernel's sentences) safe to show: it cannot hide text, cover its
+// neighbours or reverse their direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
+import { MARKS } from "./look.gen";
 
-/** What draws nothing, or turns what stands beside it. Some of it is needed: see `isNeeded`. */
+/** Characters that draw nothing, or change the direction of their neighbours. Some are needed: see `isNeeded`. */
 const UNSEEN =
   /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
-/** What is drawn over or under the character before it. */
+/** Marks that are drawn over or under the character before them. */
 const STACKED = /[\p{Mn}\p{Me}]/u;
-/** Most texts hold neither, and are left as they are. */
+/** Most texts contain neither and stay unchanged. */
 const DOUBTFUL =
   /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Mn}\p{Me}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 const WHITE = /[\s\u2028\u2029]/u;
@@ -15,23 +15,23 @@ const WHITE = /[\s\u2028\u2029]/u;
 /** Scripts whose letters join, or are kept from joining, by an invisible character. */
 const JOINING = /[\u0620-\u08ff\u0900-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\ufb50-\ufdff\ufe70-\ufefc]/u;
 const EMOJI = /\p{Extended_Pictographic}/u;
-/** A variant, or a colour of skin, between an emoji and its joiner. */
+/** A variation selector or a skin tone, between an emoji and its joiner. */
 const OF_EMOJI = /[\ufe0f\u{1f3fb}-\u{1f3ff}]/u;
 const TAG = /[\u{e0030}-\u{e0039}\u{e0061}-\u{e007a}\u{e007f}]/u;
 const BLACK_FLAG = "\u{1f3f4}";
 
 const MOST_MARKS = 4;
-/** So many code points of what counts as one character; families have up to ten. */
+/** The most code points that count as one character; emoji families have up to ten. */
 const LONGEST_CHARACTER = 16;
-/** So many units of a text are looked at for each character that is shown. */
+/** At most this many code units of a text are read for each character that is shown. */
 const LOOKED_AT = 32;
 
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]|[\ud802\ud803\ud83a\ud83b]/;
 const [ISOLATE, END] = ["\u2068", "\u2069"];
 
 /**
- * What is unseen stands as a sign, "‹U+202E›"; of a tower of marks the first few, then how many more. White space
- * stays.
+ * Invisible characters are written as their code, "‹U+202E›"; of many stacked marks the first few are kept, then a
+ * count of the others. White space stays.
  */
 export function legible(text: string): string {
   if (!DOUBTFUL.test(text)) return text;
@@ -60,8 +60,8 @@ export function legible(text: string): string {
 }
 
 /**
- * Whether an unseen character is part of how its neighbours are written: emoji of several, joined letters, variants,
- * flags.
+ * Whether an invisible character is needed to write its neighbours: emoji of several characters, joined letters,
+ * variants, flags.
  */
 function isNeeded(points: string[], at: number): boolean {
   const [point = "", before = "", after = ""] = [points[at], points[at - 1], points[at + 1]];
@@ -76,12 +76,12 @@ function isNeeded(points: string[], at: number): boolean {
   return points[flag] === BLACK_FLAG;
 }
 
-/** What stands for a character that would not be seen. */
+/** The code that is shown for an invisible character. */
 export function sign(point: string): string {
   return `‹U+${(point.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}›`;
 }
 
-/** At most so many characters, as a reader counts them; what is cut off is told by an ellipsis. */
+/** The text, cut to at most `most` characters as a reader counts them; an ellipsis marks a cut. */
 export function cut(text: string, most = 60): string {
   const looked = text.slice(0, LOOKED_AT * most).replace(/[\ud800-\udbff]$/, "");
   const start = looked.length < text.length ? looked : text;
@@ -100,12 +100,12 @@ function* characters(text: string): Generator<string> {
   }
 }
 
-/** What runs from right to left keeps to itself. */
+/** Right-to-left text is isolated, so that it does not change the direction of its neighbours. */
 export function isolated(text: string): string {
   return RIGHT_TO_LEFT.test(text) && !(text.startsWith(ISOLATE) && text.endsWith(END)) ? ISOLATE + text + END : text;
 }
 
-/** A sentence that was put together: what was isolated in it stays so, and all of it is legible. */
+/** A composed sentence made legible; its isolated parts stay isolated. */
 export function fitted(sentence: string): string {
   return sentence
     .split(/(\u2068[^\u2066-\u2069]*\u2069)/)
@@ -113,14 +113,12 @@ export function fitted(sentence: string): string {
     .join("");
 }
 
-const ENDS: Record<string, string> = { "\n": "↵", "\r": "␍", "\t": "⇥" };
-
-/** A name as it is shown: one line, not longer than can be read, to be set beside anything. */
+/** A name for the screen: on one line, cut to a readable length, and safe next to other text. */
 export function shown(text: string, most = 60): string {
-  return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => ENDS[c] ?? c));
+  return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => MARKS[c] ?? c));
 }
 
-/** A name in a sentence, set as code where the sentence is shown (views/prose.ts). */
+/** A name for a sentence, in backquotes: `ui/prose.ts` shows it as code. */
 export function coded(name: string): string {
   return `\`${shown(name).replaceAll("`", "ˋ")}\``;
 }

@@ -1,4 +1,4 @@
-// Everything that listens ends with an AbortSignal: one way in, one way out.
+// Every subscription ends when its AbortSignal aborts.
 import { effect, type ReadonlySignal } from "@preact/signals-core";
 
 /** Runs `body` now and whenever a signal that it read changes, until `signal` aborts. */
@@ -24,7 +24,7 @@ export function later(ms: number, signal: AbortSignal, body: () => void): void {
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
 }
 
-/** Settles once it is so, or `signal` has aborted. */
+/** Settles once `it` is true, or `signal` has aborted. */
 export async function until(it: ReadonlySignal<boolean>, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   const waits = child(signal);
@@ -34,7 +34,7 @@ export async function until(it: ReadonlySignal<boolean>, signal: AbortSignal): P
   });
 }
 
-/** A plain element with classes and attributes; text only ever goes in as text. */
+/** A new element with classes and attributes; strings become text nodes, never HTML. */
 export function element<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   className = "",

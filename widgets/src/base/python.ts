@@ -1,4 +1,4 @@
-/** A text as a string literal of Python's, in ASCII: a host's way to the kernel may not carry every other character. */
+/** A text as a Python string literal in ASCII, because not every host can send other characters to the kernel. */
 export const pythonText = (text: string): string =>
   JSON.stringify(text).replace(/[^\x20-\x7e]/gu, (character) => {
     const point = character.codePointAt(0) ?? 0;

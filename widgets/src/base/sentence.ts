@@ -1,2 +1,2 @@
-/** A sentence for what is under the pointer: plain text, and figures to stress, in the colour of their sign. */
+/** A sentence about the item under the pointer: plain text, and numbers that are shown in the colour of their sign. */
 export type Sentence = (string | { stress: string })[];

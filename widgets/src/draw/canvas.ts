@@ -1,4 +1,4 @@
-// A canvas for drawing in CSS pixels, as sharp as the screen is.
+// Prepares a canvas for drawing in CSS pixels at the resolution of the screen.
 export function penOf(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
   const ratio = Math.max(1, Math.min(3, window.devicePixelRatio || 1));
   canvas.width = Math.round(width * ratio);

@@ -1,18 +1,18 @@
-// Where the colours of a map of positions end, so that one outlier does not pale the rest.
+// The limit of a position map's colour scale, chosen so that one outlier does not make all other cells pale.
 import { limitOf } from "./colours";
 
-/** Of the positions' peaks this share lies on the scale. */
+/** The scale covers this share of the columns' peaks. */
 const QUANTILE = 0.99;
-/** What reaches so many times farther is worth a mark in place of a colour of its own. */
+/** Values up to this many times the limit extend the scale; beyond that, they are clipped and marked. */
 const FAR = 1.5;
 
 /**
- * The end of a diverging scale for `values` [row, column]. Each column has one say: its peak, the largest absolute
- * value. The first column of a text is where models rest, often many times larger than all the rest, and says nothing;
- * of the other peaks the scale ends at the 99th percentile (so up to 100 columns nothing but the first is left out),
- * and never short of the column `last`, which is what is asked about. Cells would be the wrong voters: where only the
- * last position has an answer, what matters is less than a hundredth of them. If nothing reaches 1.5 times as far, all
- * of it is on the scale. The same rule as `clipped` in export/palette.py.
+ * The limit of a diverging scale for `values` [row, column]. Each column counts once, by its peak: its largest absolute
+ * value. The first column does not count, because models often put many times larger values at the first position. The
+ * limit is the 99th percentile of the other peaks (so with up to 100 columns only the first can be clipped), and at
+ * least the peak of the column `last`, which the target is about. Counting cells instead would clip it: where only the
+ * last position has an answer, it has less than a hundredth of the cells. If no value exceeds 1.5 times the limit,
+ * nothing is clipped. `clipped` in export/palette.py has the same rule.
  */
 export function clippedLimit(
   values: Float32Array,
@@ -39,12 +39,12 @@ export function clippedLimit(
   return end > 0 && all > FAR * end ? end : all;
 }
 
-/** Whether a value lies beyond the ends of its scale: it has the end's colour, and a mark. */
+/** Whether a value lies beyond the ends of its scale; it is drawn in the colour of that end, with a mark. */
 export function isBeyond(value: number, { low, high }: { low: number; high: number }): boolean {
   return value > high || value < low;
 }
 
-/** The two ends as they are written, given what lies beyond them: "≤ −4.62", "≥ +4.62". */
+/** The labels of the two ends, with a sign if values lie beyond: "≤ −4.62", "≥ +4.62". */
 export function endsOf(
   values: Float32Array,
   { low, high }: { low: number; high: number },

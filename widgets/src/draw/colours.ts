@@ -1,64 +1,10 @@
-// Colour scales. Diverging: blue adds, orange takes away, centred at zero, told apart by the colour-blind.
-// Sequential: teal, 0 to 1. Both go through a 256-entry table, so a canvas can be painted from it.
+// Colour scales, safe for colour-blind readers. Diverging: blue is positive, orange is negative, centred at zero.
+// Sequential: teal, from 0 to 1. Both use a table of 256 colours, which is fast for canvases.
 
-type Stop = readonly [at: number, hex: string];
-export type Theme = "light" | "dark";
+import { DIVERGING, SEQUENTIAL, type Stop } from "../base/look.gen";
+
+export type Theme = keyof typeof DIVERGING;
 export type Rgb = readonly [number, number, number];
-
-const DIVERGING: Record<Theme, { middle: string; plus: Stop[]; minus: Stop[] }> = {
-  light: {
-    middle: "#f5f5f2",
-    plus: [
-      [0.04, "#e4edf2"],
-      [0.12, "#cde0eb"],
-      [0.3, "#9cc4dd"],
-      [0.6, "#3a82bd"],
-      [1, "#12407f"],
-    ],
-    minus: [
-      [0.04, "#f7e9dd"],
-      [0.12, "#f4d6bd"],
-      [0.3, "#ecb185"],
-      [0.6, "#d06e2b"],
-      [1, "#9c3f05"],
-    ],
-  },
-  dark: {
-    middle: "#23272c",
-    plus: [
-      [0.04, "#27313b"],
-      [0.12, "#2a3f55"],
-      [0.3, "#325c86"],
-      [0.6, "#5096da"],
-      [1, "#a5d4ff"],
-    ],
-    minus: [
-      [0.04, "#352d28"],
-      [0.12, "#4c3729"],
-      [0.3, "#77492a"],
-      [0.6, "#d07e3e"],
-      [1, "#ffc38d"],
-    ],
-  },
-};
-const SEQUENTIAL: Record<Theme, Stop[]> = {
-  light: [
-    [0, "#f2f4f2"],
-    [0.03, "#e4eeea"],
-    [0.12, "#c8e0d8"],
-    [0.35, "#8cc1b3"],
-    [0.65, "#2f8779"],
-    [1, "#0a4844"],
-  ],
-  dark: [
-    [0, "#22282b"],
-    [0.03, "#253031"],
-    [0.12, "#284140"],
-    [0.35, "#2f6b66"],
-    [0.65, "#51ab9d"],
-    [1, "#a9f2de"],
-  ],
-};
 
 function rgb(hex: string): Rgb {
   const n = parseInt(hex.slice(1), 16);
@@ -110,7 +56,7 @@ export function css([r, g, b]: Rgb): string {
   return `rgb(${r} ${g} ${b})`;
 }
 
-/** The domain of a diverging scale: the largest absolute value. */
+/** The limit of a diverging scale: the largest absolute value. */
 export function limitOf(values: ArrayLike<number>): number {
   let limit = 0;
   for (let i = 0; i < values.length; i += 1) {
@@ -122,7 +68,10 @@ export function limitOf(values: ArrayLike<number>): number {
 
 /** A CSS gradient of the sequential scale, from 0 to 1. */
 export function sequentialGradient(theme: Theme): string {
-  return `linear-gradient(to right, ${Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))).join(", ")})`;
+  return (
+    `linear-gradient(to right, ` +
+    `${Array.from({ length: 25 }, (_, i) => css(sequentialRgb(i / 24, theme))).join(", ")})`
+  );
 }
 
 /** A CSS gradient of the diverging scale, from −limit at the bottom to +limit at the top. */

@@ -1,21 +1,21 @@
-// What each source brings, as bars about a zero line, in the matrix' columns. Where there are more bars than pixels, of
-// those that fall on one the tallest stands for all.
+// Source contributions as bars about a zero line, aligned with the columns of the matrix. If there are more bars than
+// pixels, each pixel shows the tallest of its bars.
 
 import { penOf } from "./canvas";
 import type { Theme } from "./colours";
 import { css, divergingRgb } from "./colours";
 
-export function paintBrings(
+export function paintSourceContributions(
   canvas: HTMLCanvasElement,
-  brings: Float32Array,
+  contributions: Float32Array,
   limit: number,
   width: number,
   height: number,
   theme: Theme,
 ): void {
   const pen = penOf(canvas, width, height);
-  if (!pen || brings.length === 0) return;
-  const bars = brings.length > canvas.width ? tallest(brings, canvas.width) : brings;
+  if (!pen || contributions.length === 0) return;
+  const bars = contributions.length > canvas.width ? tallest(contributions, canvas.width) : contributions;
   const cell = width / bars.length;
   const gap = cell >= 9 ? 1 : cell >= 4 ? 0.5 : 0;
   const middle = height / 2;

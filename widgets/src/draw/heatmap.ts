@@ -1,4 +1,4 @@
-// Paints a map of cells, row by column: rounded cells with gaps while they are large, plain blocks when they are small.
+// Paints a heat map: large cells are rounded and have gaps, small cells are plain blocks.
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";
 
@@ -9,7 +9,7 @@ export interface Grid {
   values: Float32Array;
 }
 
-/** A pen in CSS pixels on a canvas of this size, as fine as the screen, unless that is more than a browser can hold. */
+/** A drawing context in CSS pixels, at the resolution of the screen, within the largest canvas that browsers allow. */
 export function penOn(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
   const ratio = Math.max(0.25, Math.min(3, window.devicePixelRatio || 1, 16_000 / Math.max(1, width, height)));
   canvas.width = Math.round(width * ratio);
@@ -21,7 +21,7 @@ export function penOn(canvas: HTMLCanvasElement, width: number, height: number):
   return pen;
 }
 
-/** What is `marked` has a dot in its middle. */
+/** Paints the cells; those that are `marked` get a dot in the middle. */
 export function paintGrid(
   canvas: HTMLCanvasElement,
   grid: Grid,
@@ -65,7 +65,7 @@ export function paintGrid(
   }
 }
 
-/** Bars about a zero line, one a column; the line stands where the largest of either sign leaves it. NaN has none. */
+/** Bars about a zero line, one for each column. The range of the values decides the height of the line; NaN has no bar. */
 export function paintColumns(
   canvas: HTMLCanvasElement,
   values: Float32Array,

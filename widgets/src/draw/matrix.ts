@@ -1,7 +1,7 @@
-// Paints an attention matrix, or a part of it: rounded cells with gaps while they are large, with their values where
-// there is room; one pixel block a cell when they are small, and where there are more cells than pixels the one
-// farthest from zero under each pixel, so that no peak is lost. Of a long prompt there are blocks of cells, and finer
-// ones of a part over them.
+// Paints an attention matrix, or a part of it. Large cells are rounded, have gaps, and show their values if there is
+// room; small cells are plain blocks. If there are more cells than pixels, each pixel shows the value farthest from
+// zero, so that no peak is lost. For a long prompt the cells are blocks, and finer blocks of a part are painted over
+// them.
 import { penOf } from "./canvas";
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";
@@ -11,20 +11,23 @@ import type { Part } from "./zoom";
 export interface Look {
   colour: (value: number) => Rgb;
   write: (value: number, digits: number) => string;
-  /** How many digits are wished for, and the value that takes the most room. */
+  /** The preferred number of digits, and the value whose text is the widest. */
   digits: number;
   widest: number;
 }
 
-/** CSS pixels of a cell that has its value written in it. */
+/** The smallest cell, in CSS pixels, in which a value is written. */
 export const READABLE = 26;
 
-/** A causal mask leaves its triangle empty. `step`: of blocks, by their first cells. */
+/**
+ * Whether a cell is masked: NaN, or a zero above the diagonal. For blocks of size `step`, q and k are their first
+ * cells.
+ */
 export function isEmpty(value: number, q: number, k: number, step = 1): boolean {
   return Number.isNaN(value) || (value === 0 && k > q + step - 1);
 }
 
-/** The coarse ones first. */
+/** Paints the planes on top of each other, the coarsest first. */
 export function paintMatrix(canvas: HTMLCanvasElement, planes: Plane[], side: number, look: Look, part: Part): void {
   const pen = penOf(canvas, side, side);
   if (!pen || part.span === 0) return;
@@ -40,7 +43,7 @@ function paintPlane(pen: CanvasRenderingContext2D, plane: Plane, part: Part, sid
 }
 
 interface Window {
-  /** Blocks. */
+  /** All four are counted in blocks. */
   row: number;
   column: number;
   rows: number;
@@ -90,12 +93,14 @@ function paintCells(
   }
 }
 
-/** Sets a type in which every value fits into a cell, and says with how many digits; null where there is no room. */
+/**
+ * Sets the font size at which every value fits into a cell, and returns the number of digits; null if there is no room.
+ */
 function fitting(pen: CanvasRenderingContext2D, cell: number, { write, digits, widest }: Look): number | null {
   if (cell < READABLE) return null;
   for (let tried = digits; tried > 0; tried -= 1) {
     const text = write(widest, tried);
-    if (text === write(0, tried)) return null; // all of them would read zero
+    if (text === write(0, tried)) return null; // all values would read zero
     for (const size of [12, 11, 10, 9]) {
       pen.font = `${size}px system-ui, sans-serif`;
       if (pen.measureText(text).width <= cell - 3) return tried;
@@ -138,7 +143,7 @@ function paintPixels(
   pen.drawImage(stage, x * scale, y * scale, window.columns * step * scale, window.rows * step * scale);
 }
 
-/** One pixel a value; NaN is left empty. */
+/** An image with one pixel for each value; NaN stays transparent. */
 function asImage(
   values: Float32Array,
   width: number,

@@ -1,5 +1,5 @@
-// A part of a map, in blocks: of a long prompt not every cell travels, but one figure for `step` × `step` of them. Of a
-// short one `step` is 1, and the part is all of it.
+// A part of a map, in blocks. For a long prompt the kernel sends one value for each `step` × `step` cells; for a short
+// one `step` is 1, and the part is the whole map.
 import type { Part } from "./zoom";
 
 /** Positions from `start` up to, not including, `stop`. */
@@ -17,14 +17,14 @@ export interface Plane extends Frame {
   values: Float32Array;
 }
 
-/** The most figures of a map that the kernel sends; see py_backend/residscope/patterns/downsampling.py. */
+/** The most values of a map that the kernel sends; see py_backend/residscope/patterns/downsampling.py. */
 const SENT = 512 * 512;
 
 export const length = ({ start, stop }: Span): number => stop - start;
 export const blocks = (span: Span, step: number): number => Math.ceil(length(span) / step);
 export const within = ({ start, stop }: Span, at: number): boolean => at >= start && at < stop;
 
-/** All of a map that is there cell by cell. */
+/** A whole map, cell by cell. */
 export function whole(size: number, values: Float32Array): Plane {
   return { ...everything(size), step: 1, values };
 }
@@ -32,7 +32,7 @@ export function everything(size: number): { rows: Span; columns: Span } {
   return { rows: { start: 0, stop: size }, columns: { start: 0, stop: size } };
 }
 
-/** Which positions a reply's maps are of. */
+/** The positions that a reply's maps cover. */
 export function frameOf({
   positions,
   rows,
@@ -48,14 +48,14 @@ export function frameOf({
   return { rows: rows ?? all.rows, columns: columns ?? all.columns, step: step ?? 1 };
 }
 
-/** How many cells a side the kernel puts into one figure. */
+/** The side of the blocks, in cells, that the kernel reduces to one value. */
 export function stepOf(rows: number, columns: number): number {
   let step = Math.max(1, Math.floor(Math.sqrt((rows * columns) / SENT)));
   while (Math.ceil(rows / step) * Math.ceil(columns / step) > SENT) step += 1;
   return step;
 }
 
-/** Which figure a cell is in; −1 where it is not in this part. */
+/** The index of the value that a cell belongs to; −1 if the cell is not in this part. */
 export function indexOf({ rows, columns, step }: Frame, q: number, k: number): number {
   if (!within(rows, q) || !within(columns, k)) return -1;
   return Math.floor((q - rows.start) / step) * blocks(columns, step) + Math.floor((k - columns.start) / step);
@@ -74,7 +74,7 @@ export function covers({ rows, columns }: Frame, { left, top, span }: Part): boo
   return rows.start <= top && rows.stop >= top + span && columns.start <= left && columns.stop >= left + span;
 }
 
-/** The blocks of a plane that a part touches: where they lie, and how to take their figures out of a map. */
+/** The blocks of a plane that a part touches: their frame, and a function that takes their values from a map. */
 export function cropped(
   plane: Frame,
   { left, top, span }: Part,
@@ -100,8 +100,8 @@ export function cropped(
 }
 
 /**
- * What to ask for to see a part more finely than with `step`; null where nothing finer would come. A part that is not
- * large comes with what is around it, so that it can be moved a little.
+ * The spans to request to see a part in smaller blocks than `step`; null if the kernel would send nothing finer. A
+ * small part gets a margin, so that it can be moved a little.
  */
 export function finer(part: Part, size: number, step: number): { rows: Span; columns: Span } | null {
   if (part.span === 0 || stepOf(part.span, part.span) >= step) return null;

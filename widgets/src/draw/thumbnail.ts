@@ -1,8 +1,8 @@
-// Paints a head's attention in small: one pixel a cell, the browser enlarges it.
+// Paints a thumbnail of a head's attention: one pixel for each cell; the browser enlarges it.
 import type { Rgb } from "./colours";
 import { isEmpty } from "./matrix";
 
-/** `cells` are 127ths of `limit`, [side, side], row-major. */
+/** `cells` [side, side] are in units of 1/127 of `limit`, row-major. */
 export function paintThumbnail(
   canvas: HTMLCanvasElement,
   cells: Int8Array,

@@ -1,14 +1,13 @@
-// Which part of a matrix is in sight. A zoom keeps fractions, so that small gestures add up; what is drawn are whole
-// cells.
+// The visible part of a matrix. A zoom keeps fractions, so that small gestures add up; only whole cells are drawn.
 export interface Zoom {
   left: number;
   top: number;
   span: number;
 }
-/** The same in whole cells. */
+/** The visible part, in whole cells. */
 export type Part = Zoom;
 
-/** Cells a side when zoomed in all the way. */
+/** The side of the visible part, in cells, at the largest zoom. */
 const CLOSEST = 4;
 
 const clamp = (value: number, low: number, high: number): number => Math.max(low, Math.min(high, value));
@@ -17,7 +16,7 @@ function inside({ left, top, span }: Zoom, size: number): Zoom {
   return { left: clamp(left, 0, size - span), top: clamp(top, 0, size - span), span };
 }
 
-/** In by `factor` about a point, given in fractions of the picture; out where it is below 1. */
+/** Zooms in by `factor` (out if it is below 1) about a point, given in fractions of the picture. */
 export function zoomBy(zoom: Zoom, size: number, factor: number, x = 0.5, y = 0.5): Zoom {
   const span = clamp(zoom.span / factor, Math.min(CLOSEST, size), size);
   return inside({ left: zoom.left + x * (zoom.span - span), top: zoom.top + y * (zoom.span - span), span }, size);
@@ -27,7 +26,7 @@ export function panBy(zoom: Zoom, size: number, columns: number, rows: number): 
   return inside({ ...zoom, left: zoom.left + columns, top: zoom.top + rows }, size);
 }
 
-/** Moved no farther than needed to have a cell in sight. */
+/** The zoom moved just far enough to show a cell. */
 export function bringIntoSight(zoom: Zoom, size: number, q: number, k: number): Zoom {
   const { left, top, span } = partOf(zoom, size);
   const to = (at: number, start: number): number => (at < start ? at : at >= start + span ? at - span + 1 : start);
@@ -36,7 +35,7 @@ export function bringIntoSight(zoom: Zoom, size: number, q: number, k: number): 
     : inside({ left: to(k, left), top: to(q, top), span: zoom.span }, size);
 }
 
-/** All of the matrix where there is no zoom. */
+/** The visible part; the whole matrix if there is no zoom. */
 export function partOf(zoom: Zoom | null, size: number): Part {
   if (!zoom) return { left: 0, top: 0, span: size };
   const span = Math.min(size, Math.round(zoom.span));

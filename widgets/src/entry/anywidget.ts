@@ -8,38 +8,13 @@ import { mountPanel } from "../panel";
 import { Opened, type Opening } from "../snapshot/prefetched";
 import { tellPresence } from "../snapshot/presence";
 import { answerForPictures, Recorder } from "../snapshot/recorder";
-import {
-  type Norm,
-  type Padding,
-  type Presentation,
-  type Ranking,
-  type Score,
-  Store,
-  type Synced,
-  type Tab,
-  type Weighting,
-} from "../state/store";
-import type { Position } from "../state/target";
-import { isSet } from "../state/target";
+import { isWhole, type SharedTraits, type Signals, sharedOf, TRAITS } from "../state/selectable";
+import { Store } from "../state/store";
 import { Client, type Transport } from "../wire/client";
-import type { CacheFacts, Target } from "../wire/protocol.gen";
+import type { CacheFacts } from "../wire/protocol.gen";
 
 /** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
-export interface Traits {
-  cache_name: string;
-  prompt: number | null;
-  position: Position;
-  heads: string[];
-  norm: Norm;
-  wire_target: Target;
-  top_k: number;
-  ranking: Ranking;
-  layer: number | null;
-  weighting: Weighting;
-  presentation: Presentation;
-  score: Score | null;
-  tab: Tab;
-  padding: Padding;
+export interface Traits extends SharedTraits {
   /** What the cache is; asked for again all the same. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
@@ -92,19 +67,18 @@ function isDead(view: unknown): boolean {
 }
 
 /** Keeps a trait and a signal equal. Compared by content, since Python sends fresh lists and objects. */
-function sync<K extends keyof Traits>(
+function sync<K extends keyof SharedTraits>(
   model: Model,
   trait: K,
-  own: { value: Traits[K] },
+  own: { value: SharedTraits[K] },
   signal: AbortSignal,
-  valid: (value: Traits[K]) => boolean = () => true,
 ): void {
   const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
   const pull = (): void => {
-    const theirs = model.get(trait);
+    const theirs: SharedTraits[K] | undefined = model.get(trait);
     if (
       theirs !== undefined &&
-      valid(theirs) &&
+      isWhole(trait, theirs) &&
       !same(
         theirs,
         untracked(() => own.value),
@@ -117,7 +91,7 @@ function sync<K extends keyof Traits>(
   watch(signal, () => {
     const mine = own.value;
     untracked(() => {
-      if (same(model.get(trait), mine) || !valid(mine)) return;
+      if (same(model.get(trait), mine) || !isWhole(trait, mine)) return;
       model.set(trait, mine);
       try {
         model.save_changes();
@@ -128,22 +102,9 @@ function sync<K extends keyof Traits>(
   });
 }
 
-export function connect(model: Model, store: Synced, signal: AbortSignal): void {
-  sync(model, "cache_name", store.cacheName, signal);
-  sync(model, "prompt", store.prompt, signal);
-  sync(model, "position", store.position, signal);
-  sync(model, "heads", store.heads, signal);
-  sync(model, "norm", store.norm, signal);
-  // An empty one is Python's before it has chosen: not a target, and never sent back.
-  sync(model, "wire_target", store.target, signal, (target) => Array.isArray(target?.contrasts) && isSet(target));
-  sync(model, "top_k", store.topK, signal);
-  sync(model, "ranking", store.ranking, signal);
-  sync(model, "layer", store.layer, signal);
-  sync(model, "weighting", store.weighting, signal);
-  sync(model, "presentation", store.presentation, signal);
-  sync(model, "score", store.score, signal);
-  sync(model, "tab", store.tab, signal);
-  sync(model, "padding", store.padding, signal);
+export function connect(model: Model, store: Signals, signal: AbortSignal): void {
+  const shared = sharedOf(store);
+  for (const trait of TRAITS) sync(model, trait, shared[trait], signal);
 }
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {

@@ -1,4 +1,4 @@
-// What the menu does, and what is said of it afterwards.
+// The actions of the export menu, and the message after each.
 
 import { shownOf } from "../state/selection";
 import type { Store } from "../state/store";
@@ -8,7 +8,7 @@ import { csv } from "./csv";
 import type { Picture, PictureName, Setting } from "./pictures";
 import { png } from "./png";
 import { copy, download, fileName, safe } from "./save";
-import { fileParts, inSight, settingOf } from "./sight";
+import { fileParts, settingOf, shownPictures } from "./shown-pictures";
 import { figure } from "./svg/figure";
 import { cut } from "./svg/xml";
 import { tableOf } from "./tables";
@@ -16,13 +16,13 @@ import { tableOf } from "./tables";
 export type Format = "code" | "csv" | "svg" | "png";
 
 export interface Outcome {
-  said: string;
-  /** Code that could not be put into the clipboard, to be copied by hand. */
+  message: string;
+  /** Code to copy by hand, because the page may not use the clipboard. */
   byHand?: string;
 }
 
-/** Takes a picture out of the page. `within` holds what the browser needs for it, for a moment. */
-export async function take(
+/** Exports a picture. Elements that the browser needs for it are added to `within` for a moment. */
+export async function exportPicture(
   format: Format,
   what: PictureName,
   store: Store,
@@ -30,11 +30,12 @@ export async function take(
   within: HTMLElement,
 ): Promise<Outcome> {
   if (format === "code") return copyCode(what, store, client, within);
-  // A caption tells the selection: the picture must be the selection's too.
+  // The caption describes the selection, so the picture must belong to the selection.
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
-    throw new Error("The kernel is still computing what is selected. Take the picture when it is there.");
-  const picture = inSight(store).find((sight) => sight.picture.picture === what)?.picture; // as it is now
-  if (!picture) throw new Error("This picture is not there yet, or not any more.");
+    throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
+  // Read now: the menu may be older.
+  const picture = shownPictures(store).find((shown) => shown.picture.picture === what)?.picture;
+  if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);
   const name = `${fileName(...fileParts(store), picture.picture)}.${format}`;
   return saved(name, await fileOf(format, picture, setting), within);
@@ -48,14 +49,15 @@ async function fileOf(format: Exclude<Format, "code">, picture: Picture, setting
 
 async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Outcome> {
   const done = await download(name, blob, within);
-  // Nobody tells what became of it: a browser may ask where to, VS Code does, and the answer may be "Cancel".
-  const whom = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
+  // The page cannot know whether the file was saved: browsers and VS Code may ask for a place, and the user may cancel.
+  const receiver = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
   return {
-    said: done === "offered" ? `${name} given to ${whom} to save` : done ? `${name} saved` : `${name} was not saved`,
+    message:
+      done === "offered" ? `${name} given to ${receiver} to save` : done ? `${name} saved` : `${name} was not saved`,
   };
 }
 
-/** The heads that a picture shows, which need not be those that are pinned: a preview, the ranking's, one in focus. */
+/** The heads that a picture shows. They may differ from the pinned heads: a preview, the top heads, the head in focus. */
 function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
   switch (picture?.picture) {
     case "attention":
@@ -72,27 +74,27 @@ function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   const shown = {
     ...shownOf(store),
-    ...headsIn(inSight(store).find((sight) => sight.picture.picture === picture)?.picture),
+    ...headsIn(shownPictures(store).find((shown) => shown.picture.picture === picture)?.picture),
   };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
   const copied = await copy(code, within);
   const words = await code;
   if (!copied)
-    return { said: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: words };
+    return { message: "The browser does not let this page use the clipboard. Copy the code by hand:", byHand: words };
   const lines = words.trim().split("\n");
-  const telling = lines.find((line) => /^(?!import|#)\S/.test(line)) ?? lines[0] ?? "";
-  return { said: `Code copied: ${cut(telling, 60)}${lines.length > 1 ? " …" : ""}` };
+  const first = lines.find((line) => /^(?!import|#)\S/.test(line)) ?? lines[0] ?? "";
+  return { message: `Code copied: ${cut(first, 60)}${lines.length > 1 ? " …" : ""}` };
 }
 
 const PAGE = "page";
 const STOPPED = "Stopped: no page was made.";
 
-/** Lets go of a page that is being made. */
+/** Cancels the page that is being made. */
 export const stopPage = (client: Client): void => client.leave(PAGE);
 
-export async function takePage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+export async function exportPage(store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   const result = await client.latest(PAGE, { kind: "page", shown: shownOf(store) });
-  if (!result) return { said: STOPPED };
+  if (!result) return { message: STOPPED };
   const { reply, buffers } = result;
   const [page] = buffers;
   if (!page) throw new Error("The kernel sent no page.");

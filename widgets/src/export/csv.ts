@@ -1,13 +1,13 @@
 // Tables as CSV text (RFC 4180): comma, CRLF, a header line, quotes where needed.
 //
-// Numbers are the shortest decimals that are the same float32 again; NaN is an empty field. A text that a spreadsheet
-// might run (=, +, - or @ after optional white space) is put behind an apostrophe, and so is one that begins with such
-// an apostrophe already: taking one apostrophe off gives the text back.
+// A number is written as the shortest decimal that reads back as the same float32; NaN is an empty field. A text that a
+// spreadsheet might run as a formula (=, +, - or @ after optional white space) gets an apostrophe in front, and so does
+// such a text that already has one. So removing one apostrophe always restores the text.
 
 export type Field = string | number;
 export interface Table {
   columns: string[];
-  /** Made as they are written: an attention map has a million. */
+  /** Generated while they are written, because an attention map may have a million rows. */
   rows: Iterable<Field[]>;
 }
 
@@ -17,9 +17,9 @@ const LINES = 10_000;
 export function shortest(value: number): string {
   if (Number.isNaN(value)) return "";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
-  if (Math.fround(value) !== value) return String(value); // not a float32: as it is
+  if (Math.fround(value) !== value) return String(value); // not a float32
   for (let digits = Math.abs(value) < 1.2e-38 ? 1 : 6; digits < 9; digits += 1) {
-    // subnormal ones have fewer digits
+    // subnormal numbers have fewer digits
     const decimal = Number(value.toPrecision(digits));
     if (Math.fround(decimal) === value) return String(decimal);
   }
@@ -32,7 +32,7 @@ function written(field: Field): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** In parts of some thousand lines, so that no string gets too long. */
+/** The text in parts of some thousand lines, so that no string gets too long. */
 export function csv({ columns, rows }: Table): string[] {
   const parts: string[] = [];
   let lines = [columns.map(written).join(",")];

@@ -1,5 +1,5 @@
-// What can be exported: the data of each picture, as plain values. A view whose data live only inside it offers them
-// here; sight.ts gathers what is in sight.
+// The data of each picture that can be exported, as plain values. A view that keeps its data to itself offers them
+// here; shown-pictures.ts collects the pictures on screen.
 import type { Frame } from "../draw/plane";
 import type { Store, Weighting } from "../state/store";
 import type { Component } from "../wire/components";
@@ -7,34 +7,34 @@ import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
 
 export type PictureName = WriteCode["picture"];
 
-/** What stands at a position: the text as it is (empty where prompts differ), and as it is shown. */
+/** The token at a position: its text (empty if prompts differ), and the text for the screen. */
 export interface TokenAt {
   text: string;
   shown: string;
-  /** Its position as a subscript, where the same token stands elsewhere, too. */
+  /** Its position as a subscript, if the same token occurs elsewhere, too. */
   mark: string;
 }
 
-/** What all pictures of a view have in common, in words. */
+/** What all pictures of a panel have in common: words for captions, and the tokens. */
 export interface Setting {
   cache: string;
   /** "mean logit difference" */
   quantity: string;
-  /** For captions: the model and which prompt; what is attributed; and where. */
+  /** For captions: the model and the prompt; the target; the position. */
   source: string[];
   target: string;
   place: string;
   tokens: TokenAt[];
   destination: number | null;
   layers: number;
-  /** How many prompts the figures are means over. */
+  /** The number of prompts that the values are means over. */
   prompts: number;
 }
 
 export interface Valued {
   name: string;
   value: number;
-  /** The standard deviation over prompts, in their mean. */
+  /** The standard deviation over prompts; null for a single prompt. */
   std: number | null;
 }
 
@@ -56,12 +56,12 @@ export interface HeadsPicture {
   picture: "heads";
   layers: number;
   heads: number;
-  /** [layer × head]; NaN where a layer has no heads. */
+  /** [layer × head]; NaN if a layer has no heads. */
   values: Float32Array;
   std: Float32Array | null;
-  /** The colours' ends where they are held, ±; values may lie beyond. */
+  /** The colour scale is ± this; values may lie beyond if the scale is held. */
   limit?: number;
-  /** What colours the map in place of the values. */
+  /** The score that colours the map in place of the values, if any. */
   score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
   pinned: string[];
 }
@@ -72,23 +72,23 @@ export interface RankingPicture {
 }
 /** Positions `rows` × `columns`, in blocks of `step` × `step`: 1 unless the prompt is long. */
 export interface AttentionMap extends Frame {
-  /** "L9H9", or what a blend is of. */
+  /** "L9H9", or the description of a blend. */
   name: string;
   /** The heads of a blend. */
   of?: string[];
-  /** What the head adds in all. */
+  /** The contribution of the head. */
   value: number | null;
-  /** [destination, source], those that are there. */
+  /** The weightings that are available, each [destination, source]. */
   maps: Partial<Record<Weighting, Float32Array>>;
-  /** What each of these sources brings at the destination. */
-  brings: Float32Array | null;
+  /** The source contributions at the destination, for the sources in `columns`. */
+  sourceContributions: Float32Array | null;
 }
 export interface AttentionPicture {
   picture: "attention";
   weighting: Weighting;
   maps: AttentionMap[];
   ownRange: boolean;
-  /** What stands for a block. */
+  /** The value that stands for a block of cells. */
   pool: "peak" | "mean";
 }
 export interface PositionsPicture {
@@ -98,9 +98,9 @@ export interface PositionsPicture {
   positions: number;
   /** [component, position] */
   values: Float32Array;
-  /** The model's own figure at each position; NaN where it is not known. */
+  /** The model's own value at each position; NaN if it is not known. */
   own: Float32Array;
-  /** The colour scale's ends: ±. Values may lie beyond. */
+  /** The colour scale is ± this; values may lie beyond. */
   limit: number;
 }
 export interface TokenLensPicture {
@@ -112,9 +112,9 @@ export interface TokenLensPicture {
 }
 export interface PromptsPicture {
   picture: "prompts";
-  /** Whose figures: a head's, or null for the whole. */
+  /** The head whose contributions are shown; null for the target itself. */
   head: string | null;
-  /** Of one prompt: "logit difference". */
+  /** The quantity for one prompt: "logit difference". */
   quantity: string;
   mean: number;
   std: number;
@@ -131,7 +131,7 @@ export type Picture =
   | TokenLensPicture
   | PromptsPicture;
 
-/** The pictures whose data a view keeps to itself. */
+/** The pictures whose data only their view has. */
 export interface Offers {
   attention: AttentionPicture;
   positions: PositionsPicture;
@@ -142,7 +142,7 @@ type Readers = { [K in keyof Offers]?: () => Offers[K] | null };
 
 const offers = new WeakMap<Store, Readers>();
 
-/** A view says where its picture can be read; null while there is none. */
+/** A view registers how to read its picture; `read` returns null while there is none. */
 export function offer<K extends keyof Offers>(store: Store, name: K, read: () => Offers[K] | null): void {
   const readers = offers.get(store) ?? {};
   readers[name] = read as Readers[K];

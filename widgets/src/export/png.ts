@@ -1,8 +1,9 @@
-// A figure as pixels: drawn by the browser onto a canvas, which nothing from elsewhere taints.
+// A figure as a PNG. The browser draws it onto a canvas; the figure loads nothing from elsewhere, so it can be read
+// back.
 const DPI = 600;
 const MOST_PIXELS = 16_000_000;
 
-/** How many pixels a figure of so many points has: 600 dpi, less where that were too many. */
+/** The size in pixels of a figure given in points: 600 dpi, or less if that were too many pixels. */
 export function pixelSize(width: number, height: number): { width: number; height: number } {
   const scale = Math.min(DPI / 72, Math.sqrt(MOST_PIXELS / (width * height)));
   return { width: Math.floor(width * scale), height: Math.floor(height * scale) };
@@ -12,17 +13,19 @@ export async function png(svg: string): Promise<Blob> {
   const [, , width = 1, height = 1] = (/viewBox="([^"]+)"/.exec(svg)?.[1] ?? "").split(" ").map(Number);
   const size = pixelSize(width, height);
   const image = new Image();
-  // A data address, not a blob's: Safari taints a canvas that a blob's SVG was drawn on.
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg.replace(/width="[^"]+mm" height="[^"]+mm"/, `width="${size.width}" height="${size.height}"`))}`;
+  // A data URL, not a blob URL: in Safari a canvas cannot be read after an SVG from a blob was drawn on it.
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(
+    svg.replace(/width="[^"]+mm" height="[^"]+mm"/, `width="${size.width}" ` + `height="${size.height}"`),
+  )}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   canvas.width = size.width;
   canvas.height = size.height;
   const pen = canvas.getContext("2d");
-  if (!pen) throw new Error("This browser draws on no canvas; take the SVG instead.");
+  if (!pen) throw new Error("This browser cannot draw on a canvas. Save the figure as SVG instead.");
   pen.drawImage(image, 0, 0, size.width, size.height);
   const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
-  if (!blob) throw new Error("The picture is too large for this browser; take the SVG instead.");
+  if (!blob) throw new Error("The picture is too large for this browser. Save it as SVG instead.");
   return new Blob([withResolution(new Uint8Array(await blob.arrayBuffer()), size.width / (width / 72))], {
     type: blob.type,
   });
@@ -30,7 +33,7 @@ export async function png(svg: string): Promise<Blob> {
 
 const HEADER = 8 + 25; // the signature, and the chunk that comes first in every PNG
 
-/** The same picture, which says how large it is: else a word processor takes each pixel for a point. */
+/** The PNG with its resolution; without it a word processor shows each pixel as a point. */
 export function withResolution(data: Uint8Array, dpi: number): Uint8Array<ArrayBuffer> {
   const chunk = new Uint8Array(4 + 4 + 9 + 4);
   const view = new DataView(chunk.buffer);

@@ -1,9 +1,9 @@
-// Out of the page: a file to download, a text to the clipboard.
+// Gets data out of the page: a file to download, a text for the clipboard.
 
-/** Bytes: of four parts and an ending a file system takes no more than 255. */
+/** The most bytes of one part: file systems allow 255 for up to four parts and an extension. */
 const MOST = 60;
 
-/** A name that every file system takes: letters, digits, - and _ of each part, as many as there is room for. */
+/** A name that every file system accepts: the letters, digits, - and _ of each part, cut to MOST bytes. */
 export function fileName(...parts: string[]): string {
   return (
     parts
@@ -21,10 +21,11 @@ export function safe(part: string, most = MOST): string {
       .replace(/[^\p{L}\p{N}_-]+/gu, "-")
       .replace(/^-+/, ""),
   );
+  // The cut may leave half a character, or a hyphen at the end.
   return new TextDecoder()
     .decode(bytes.subarray(0, most))
     .replace(/\ufffd+$/, "")
-    .replace(/-+$/, ""); // none is cut in two
+    .replace(/-+$/, "");
 }
 
 const KEEP_MS = 60_000;
@@ -33,16 +34,16 @@ type Saver = (name: string, blob: Blob) => Promise<boolean>;
 let saver: Saver | null = null;
 
 /**
- * For a host whose pages cannot download: it saves files itself, and tells whether it did. Null: the browser does
- * again.
+ * For a host whose pages cannot download: `own` saves files, and returns whether it did. Null restores the browser's
+ * download.
  */
 export function saveWith(own: Saver | null): void {
   saver = own;
 }
 
 /**
- * Whether the file is where the user wants it; "offered": the browser, or the host around this page, has it, and may
- * ask where to.
+ * Whether the file was saved; "offered" means that the browser, or the host around this page, has the file and may ask
+ * where to save it.
  */
 export async function download(name: string, blob: Blob, within: HTMLElement): Promise<boolean | "offered"> {
   if (saver) return saver(name, blob);
@@ -54,22 +55,22 @@ export async function download(name: string, blob: Blob, within: HTMLElement): P
   within.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(address), KEEP_MS); // a browser that asks where to put it reads it later
+  setTimeout(() => URL.revokeObjectURL(address), KEEP_MS); // a browser that asks where to save the file reads it later
   return "offered";
 }
 
 /**
- * Whether the text is in the clipboard now. It may come later: a browser that wants a click for it counts the one
- * before.
+ * Copies a text, and returns whether it is in the clipboard. The text is a promise: a browser that requires a click for
+ * this accepts the click before the text was ready.
  */
 export async function copy(text: Promise<string>, within: HTMLElement): Promise<boolean> {
   try {
     const blob = text.then((words) => new Blob([words], { type: "text/plain" }));
-    blob.catch(() => undefined); // said below
+    blob.catch(() => undefined); // `await text` below throws the same error
     await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })]);
     return true;
   } catch {
-    const words = await text; // its own failure is told as such
+    const words = await text;
     return (await written(words)) || copiedByHand(words, within);
   }
 }
@@ -83,7 +84,7 @@ async function written(words: string): Promise<boolean> {
   }
 }
 
-/** The old way, where the page may not use the clipboard (no https, a frame without the right to). */
+/** The old API, for pages that may not use the clipboard (no https, or a frame without the permission). */
 function copiedByHand(words: string, within: HTMLElement): boolean {
   const area = document.createElement("textarea");
   area.value = words;

@@ -1,4 +1,4 @@
-// Each picture as a table: one row a mark, labels as TransformerLens writes them.
+// Each picture as a table: one row for each mark; labels are those of TransformerLens.
 import { blocks } from "../draw/plane";
 import type { Field, Table } from "./csv";
 import type {
@@ -86,7 +86,7 @@ function attention({ maps, pool }: AttentionPicture, { tokens }: Setting): Table
   };
 }
 
-/** Of a long prompt: first and last positions of each block, and what stands for its cells. */
+/** For a long prompt: the first and last positions of each block, and the value that stands for its cells. */
 function inBlocks(maps: AttentionPicture["maps"], pool: AttentionPicture["pool"]): Table {
   const there = MAPS.filter(([what]) => maps.some((map) => map.maps[what]));
   function* rows(): Iterable<Field[]> {
@@ -112,7 +112,7 @@ function inBlocks(maps: AttentionPicture["maps"], pool: AttentionPicture["pool"]
   };
 }
 
-/** The model's own figures stand last, as component "measured". */
+/** The model's own values come last, as the component "measured". */
 function positions({ labels, positions, values, own }: PositionsPicture, { tokens }: Setting): Table {
   function* rows(): Iterable<Field[]> {
     for (const [row, label] of labels.entries())

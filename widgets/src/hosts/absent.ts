@@ -1,4 +1,5 @@
-// What is said where a view would be whose cache its kernel does not have: a place of its own has no list beside it.
+// The message in place of a view whose cache the kernel does not have. It names other caches, because a view outside
+// the sidebar has no list of them.
 import { html, nothing, render } from "lit-html";
 import { coded } from "../base/legible";
 import { watch } from "../base/lifetime";
@@ -6,7 +7,7 @@ import { prose } from "../ui/prose";
 import type { Inspection } from "./cache-view";
 import type { Caches } from "./caches";
 
-/** So many other names are told. */
+/** The most names of other caches in the message. */
 const MOST = 5;
 
 export function mountAbsent(parent: HTMLElement, caches: Caches, inspection: Inspection, signal: AbortSignal): void {
@@ -22,7 +23,8 @@ export function mountAbsent(parent: HTMLElement, caches: Caches, inspection: Ins
     const instead =
       others.length === 0
         ? ""
-        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
+        : ` The kernel holds ${others.slice(0, MOST).join(", ")}${more}: open ` +
+          `${others.length > 1 ? "one of them" : "it"} from the list of caches.`;
     render(
       trouble
         ? html`<p role="alert">${prose(trouble)}</p>`

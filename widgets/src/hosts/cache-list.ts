@@ -1,5 +1,5 @@
-// The caches of one kernel, a row each: what it is, how it is reached, what has become of it. Many are a line each, and
-// can be filtered.
+// The caches of one kernel, with a row for each: its facts, its names and its status. If there are many, each row is
+// one line, and they can be filtered.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { bytes, plural } from "../base/format";
@@ -8,54 +8,55 @@ import { element, later, watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
 import { dotted } from "../views/header/facts";
 import type { CacheRow } from "../wire/protocol.gen";
-import type { Fate, Inspection } from "./cache-view";
+import type { CacheStatus, Inspection } from "./cache-view";
 import type { Caches } from "./caches";
 
 export interface CacheGestures {
   inspect: (row: CacheRow) => void;
-  /** Into a place of its own; left out where the host has none. */
+  /** Opens the cache in the main area; undefined if the host has none. */
   enlarge?: (row: CacheRow) => void;
 }
 
-/** Whether the list is open, and whether it lies over a view. */
+/** Whether the list is open, and whether it covers a view. */
 export interface Fold {
   open: ReadonlySignal<boolean>;
   over: ReadonlySignal<boolean>;
-  /** Folds it again; `refocus`: the focus goes to the button that opens it. */
+  /** Closes the list; with `refocus` the focus goes to the button that opens it. */
   close: (refocus: boolean) => void;
 }
 
-/** More are a line each, and can be filtered. */
+/** If there are more caches, each row is one line, and they can be filtered. */
 const FEW = 4;
-/** What is seen here, in one sentence, for who sees it first. */
+/** One sentence about Residscope, for new users. */
 export const WHAT =
-  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each head reads";
+  "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each " +
+  "head reads";
 
-const FATES: Partial<Record<Fate, string>> = {
-  rebound: "another cache now",
+const REMARKS: Partial<Record<CacheStatus, string>> = {
+  rebound: "now another cache",
   gone: "deleted; its last picture stays",
   restarted: "lost when the kernel restarted",
   changed: "changed in place since it was opened",
   weights: "weights changed since it was opened",
 };
 
-/** "now", "5 min", "2 h": how long ago Residscope first saw it. */
+/** How long ago Residscope first saw a cache: "just now", "5 min ago", "2 h ago". */
 export function age(seconds: number): string {
   if (seconds < 45) return "just now";
   if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
   return seconds < 129_600 ? `${Math.round(seconds / 3600)} h ago` : `${Math.round(seconds / 86_400)} days ago`;
 }
 
-function remarks(row: CacheRow, fate: Fate): string[] {
-  const own = FATES[fate];
-  const found = own ? [own] : [];
-  if (row.weights_changed && fate !== "weights") found.push("weights changed since it was first seen");
-  if (row.changed && fate !== "changed") found.push("changed in place since it was first seen");
-  if (row.problem) found.push(row.problem);
-  return found;
+function remarksOn(row: CacheRow, status: CacheStatus): string[] {
+  const own = REMARKS[status];
+  const remarks = own ? [own] : [];
+  if (row.weights_changed && status !== "weights") remarks.push("weights changed since it was first seen");
+  if (row.changed && status !== "changed") remarks.push("changed in place since it was first seen");
+  if (row.problem) remarks.push(row.problem);
+  return remarks;
 }
 
-/** Whether each word is part of one of its names or of its model's. */
+/** Whether each word of the query is part of a name of the cache or of its model. */
 function matches(row: CacheRow, query: string): boolean {
   const text = [...row.names, row.model].join("\n").toLowerCase();
   return query
@@ -99,7 +100,7 @@ export function mountCaches(
     void minute.value;
     const inspection = inspected();
     const shown = inspection?.row.value ?? null;
-    const fate = inspection?.fate.value ?? "same";
+    const status = inspection?.status.value ?? "same";
     const rows = caches.rows.value;
     // A cache that is gone keeps its row as long as its picture stays.
     const gone = shown && !rows.some((row) => row.ref.id === shown.ref.id) ? [shown] : [];
@@ -109,7 +110,7 @@ export function mountCaches(
     const item = (row: CacheRow, isGone: boolean): TemplateResult => {
       const [name = "cache", ...others] = row.names.map((each) => fit(each));
       const isShown = shown?.ref.id === row.ref.id;
-      const said = remarks(row, isShown ? fate : "same");
+      const remarks = remarksOn(row, isShown ? status : "same");
       const seen = `first seen ${age(row.age + since)}`;
       const facts = row.problem
         ? [fit(row.model)]
@@ -130,18 +131,24 @@ export function mountCaches(
       const isLine = many && !isShown;
       const details = isLine
         ? html`${
-            said.length > 0
-              ? html`<span class="rs-cache-remark">${prose(said[0] ?? "")}</span>`
+            remarks.length > 0
+              ? html`<span class="rs-cache-remark">${prose(remarks[0] ?? "")}</span>`
               : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${age(row.age + since)}</span>`
           }`
         : html`<span class="rs-cache-facts">${dotted(facts)}</span>
           ${without ? html`<span class="rs-cache-facts">${without}</span>` : nothing}
-          ${said.map((words) => html`<span class="rs-cache-remark">${prose(words)}</span>`)}`;
+          ${remarks.map((words) => html`<span class="rs-cache-remark">${prose(words)}</span>`)}`;
       return html`<div role="listitem"
           class="rs-cache-row ${isShown ? "rs-shown" : ""} ${isGone ? "rs-gone" : ""} ${isLine ? "rs-one-line" : ""}">
         <button type="button" class="rs-cache-main" aria-current=${isShown ? "true" : "false"}
             aria-disabled=${row.problem ? "true" : "false"}
-          title=${isLine ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...said].filter((line) => line !== "").join("\n") : nothing}
+          title=${
+            isLine
+              ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...remarks]
+                  .filter((line) => line !== "")
+                  .join("\n")
+              : nothing
+          }
           @click=${() => !row.problem && gestures.inspect(row)}><b class="rs-cache">${name}</b>${
             also
               ? html` <span
@@ -168,7 +175,12 @@ export function mountCaches(
     first.hidden = shown !== null || !listed;
     render(`${WHAT}${rows.length > 0 ? ": choose a cache" : ""}.`, first);
     render(
-      html`${none ? html`<p>No activation cache in this kernel yet. Make one and it stands here: <code>logits, cache = model.run_with_cache(tokens)</code></p>` : nothing}
+      html`${
+        none
+          ? html`<p>This kernel has no activation cache yet. Create one, and it is listed here:
+              <code>logits, cache = model.run_with_cache(tokens)</code></p>`
+          : nothing
+      }
       ${sentences.map((sentence) => html`<p>${prose(sentence)}</p>`)}`,
       note,
     );
@@ -182,7 +194,7 @@ export function mountCaches(
     parent.classList.toggle("rs-over", over);
     if (!open && !parent.hidden) {
       field.value = query.value = "";
-      // What had the focus goes out of sight: the keys go on where the list is opened.
+      // The focused element disappears: the focus goes to the button that opens the list.
       if (parent.contains(focused)) queueMicrotask(() => fold.close(true));
     }
     const opens = parent.hidden && open && over;
@@ -194,8 +206,8 @@ export function mountCaches(
   });
 
   field.addEventListener("input", () => (query.value = field.value), { signal });
-  // Up and down go from row to row, as in a list of files; from the field into the rows, and a letter from the rows
-  // into the field.
+  // Up and down move from row to row, as in a list of files, and from the field into the rows. A typed letter moves the
+  // focus from the rows to the field.
   parent.addEventListener(
     "keydown",
     (event) => {
@@ -237,7 +249,7 @@ export function mountCaches(
   parent.addEventListener(
     "focusout",
     (event) => {
-      // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
+      // The list closes when the focus moves elsewhere in the page, but not when the window loses the focus.
       if (event.relatedTarget instanceof Element && isElsewhere([event.relatedTarget])) fold.close(false);
     },
     { signal },
@@ -249,7 +261,7 @@ export function mountCaches(
     },
     { signal },
   );
-  /** Neither here nor on the button that opens and closes it. */
+  /** Whether an event happened outside the list and outside the button that opens it. */
   const isElsewhere = (path: EventTarget[]): boolean =>
     fold.over.peek() &&
     fold.open.peek() &&

@@ -1,5 +1,5 @@
-// One open view of one cache of a kernel: the panel over a link, what has become of its cache, and how to take the new
-// one.
+// One open view of one cache of a kernel: the panel over a link, the status of the cache, and how to show its
+// successor.
 import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { coded } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
@@ -13,19 +13,19 @@ import { Client, RequestFailed } from "../wire/client";
 import type { CacheRef, CacheRow, Target } from "../wire/protocol.gen";
 import type { Caches } from "./caches";
 
-/** What has become of a cache that is in view. */
-export type Fate = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
+/** The status of the cache in view. */
+export type CacheStatus = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
 
-/** Taking a new cache is done in less, mostly: then nothing need be said of it. */
+/** Reading a new cache usually takes less time; only if it takes longer is there a message. */
 const MOMENT_MS = 400;
 
-const WORDS: Record<Exclude<Fate, "same">, () => string> = {
-  changed: () => "was changed in place since. The last picture stays.",
-  weights: () => "is as it was, but its model’s weights have changed since: new figures mix both.",
-  rebound: () => "is another cache now. The last picture stays.",
-  gone: () => "was deleted: no variable leads to it. The last picture stays.",
+const WORDS: Record<Exclude<CacheStatus, "same">, () => string> = {
+  changed: () => "was changed in place. The last picture stays.",
+  weights: () => "is unchanged, but its model’s weights have changed: new numbers would mix the two.",
+  rebound: () => "is now another cache. The last picture stays.",
+  gone: () => "was deleted: no variable refers to it. The last picture stays.",
   restarted: () => "was lost when the kernel restarted. The last picture stays.",
-  waiting: () => "cannot be asked now: its kernel does not answer. The last picture stays.",
+  waiting: () => "cannot be read now: its kernel does not answer. The last picture stays.",
 };
 
 export class Inspection {
@@ -36,13 +36,13 @@ export class Inspection {
   readonly #recorder: Recorder | null;
   readonly #parent: HTMLElement;
   #mounted = false;
-  #taking = false;
+  #isChoosing = false;
   #ref: CacheRef | null = null;
   #kernel = "";
   #default = "";
   #wanted: Selection | null;
   readonly #name: Signal<string>;
-  /** Whether taking the new cache of the followed variable takes its time. */
+  /** Whether reading the new cache of the followed variable takes long. */
   readonly #slow = state(false);
 
   constructor(
@@ -51,7 +51,7 @@ export class Inspection {
     name: string,
     signal: AbortSignal,
     selection: Selection | null = null,
-    /** Whether its picture is wanted. */
+    /** Whether to record pictures of the view. */
     records = false,
   ) {
     this.#end = child(signal);
@@ -61,9 +61,9 @@ export class Inspection {
     this.#wanted = selection;
     this.#name = state(name);
     watch(this.#end.signal, () => void (this.store.cacheName.value = this.name));
-    // Its variable leads to another cache, or nowhere, while it lives on under another name: the view is known by that.
+    // If its variable was deleted or refers to another cache, but the cache still has another name, the view uses that.
     watch(this.#end.signal, () => {
-      if (this.#coming.value) return; // it stays with its variable
+      if (this.#coming.value) return; // the view follows its variable
       const row = this.#row.value;
       const now = row && this.caches.kernel.value === this.#kernel ? this.caches.find(row.ref.id) : undefined;
       const [other] = now?.names ?? [];
@@ -79,7 +79,7 @@ export class Inspection {
         if (!next) return;
         pause = child(this.#end.signal);
         later(MOMENT_MS, pause.signal, () => (this.#slow.value = true));
-        void this.take(next);
+        void this.show(next);
       });
     });
     watch(this.#end.signal, () => {
@@ -91,12 +91,12 @@ export class Inspection {
     });
   }
 
-  /** The variable it is known by. */
+  /** The name of the variable that the view shows. */
   get name(): string {
     return this.#name.value;
   }
 
-  /** The cache in view, as it was when it was taken; null before the first. */
+  /** The cache in view, as it was when it was read; null before the first. */
   get row(): ReadonlySignal<CacheRow | null> {
     return this.#row;
   }
@@ -104,34 +104,35 @@ export class Inspection {
   readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#default));
 
   /**
-   * Whether nobody answers, or nobody has said since what caches there are: the rows may be of a kernel that is gone.
+   * Whether the kernel does not answer, or has not listed its caches again since: the rows may be from a kernel that is
+   * gone.
    */
   readonly #isAway = computed(() => this.#client.lost.value || !this.caches.fresh.value);
 
-  readonly fate: ReadonlySignal<Fate> = computed(() => {
+  readonly status: ReadonlySignal<CacheStatus> = computed(() => {
     const row = this.#row.value;
     if (!row) return "same";
     if (this.caches.kernel.value !== this.#kernel) return "restarted";
-    if (this.#isAway.value) return "waiting"; // of a kernel that does not answer, or was not asked yet, nothing else is known
+    if (this.#isAway.value) return "waiting"; // without an answer from the kernel, nothing else is known
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     const [then, is] = [row.ref.state.split("."), now.ref.state.split(".")];
     return then[0] !== is[0] ? "changed" : then[1] !== is[1] ? "weights" : "same";
   });
 
-  /** What one would see by taking the new one; null where there is none, or it is in view. */
+  /** The cache that would replace the one in view; null if there is none. */
   readonly successor: ReadonlySignal<CacheRow | null> = computed(() => {
-    if (this.fate.value === "same" || this.fate.value === "waiting") return null;
+    if (this.status.value === "same" || this.status.value === "waiting") return null;
     const row = this.#row.value;
     return (
       this.caches.named(this.name) ??
-      (row && this.fate.value !== "restarted" ? this.caches.find(row.ref.id) : null) ??
+      (row && this.status.value !== "restarted" ? this.caches.find(row.ref.id) : null) ??
       null
     );
   });
 
   /**
-   * The new cache of the variable that is followed, on its way into view; null where it is there, or none is followed.
+   * The new cache of the followed variable, until it is in view; null if it is, or if no variable is followed.
    */
   readonly #coming: ReadonlySignal<CacheRow | null> = computed(() => {
     const variable = this.store.follow.value;
@@ -143,20 +144,21 @@ export class Inspection {
   });
 
   /**
-   * Show this cache, with what is selected as far as it fits. Until its default target is known the last picture stays.
+   * Shows this cache, and keeps the selection as far as it fits. The last picture stays until the default target is
+   * known.
    */
-  async take(row: CacheRow): Promise<void> {
+  async show(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
-    if (this.#taking && same(this.#ref, row.ref)) return; // a double click
+    if (this.#isChoosing && same(this.#ref, row.ref)) return; // a double click
     this.#ref = row.ref;
-    this.#taking = true;
+    this.#isChoosing = true;
     const wanted = this.#wanted ?? this.selection.peek();
     const sameModel =
       !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
     const found = selection.target ? { target: selection.target, trouble: null } : await this.#choose(row);
-    if (!found || this.#ref !== row.ref) return; // another one was taken meanwhile
-    this.#taking = false;
+    if (!found || this.#ref !== row.ref) return; // another cache was chosen meanwhile
+    this.#isChoosing = false;
     this.#wanted = null;
     batch(() => {
       this.#kernel = this.caches.kernel.peek();
@@ -172,7 +174,7 @@ export class Inspection {
     this.#mounted = true;
   }
 
-  /** The model's own target, or why there is none; null where another cache is to be taken instead. */
+  /** The model's default target, or why there is none; null if another cache is to be shown instead. */
   async #choose(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
     try {
       const answer = await this.#client.latest("target", { kind: "target" });
@@ -183,45 +185,45 @@ export class Inspection {
       if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return null;
       const { code, message } = error;
       if (code !== "lost" && code !== "gone" && code !== "changed") return { target: NOTHING, trouble: message };
-      this.#taking = false;
+      this.#isChoosing = false;
       if (code === "lost")
-        this.takeWhenListed(); // the kernel went in between: once it answers again
-      else await this.#takeSuccessor(row);
+        this.showWhenListed(); // the kernel is gone: wait until it answers again
+      else await this.#showSuccessor(row);
       return null;
     }
   }
 
-  /** It was bound again since it was listed: what stands under its name now is meant. */
-  async #takeSuccessor(row: CacheRow): Promise<void> {
+  /** The variable was rebound after the caches were listed: shows its present cache. */
+  async #showSuccessor(row: CacheRow): Promise<void> {
     await this.caches.refresh();
     const now = this.caches.named(this.name);
-    if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.take(now);
+    if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.show(now);
   }
 
   /**
-   * Takes the cache of this name as soon as it is listed: a view that is opened again before its kernel has answered.
+   * Shows the cache of this name as soon as it is listed: for a view that is restored before its kernel has answered.
    */
-  takeWhenListed(): void {
+  showWhenListed(): void {
     const waiting = child(this.#end.signal);
     watch(waiting.signal, () => {
       const row = this.caches.named(this.name);
       if (!row || this.#isAway.value || waiting.signal.aborted) return;
       waiting.abort();
-      untracked(() => void this.take(row));
+      untracked(() => void this.show(row));
     });
   }
 
-  /** Changes with what is on screen. */
+  /** Changes whenever the screen may change. */
   readonly settled: ReadonlySignal<unknown> = computed(() => [
     this.#client.heard.value,
     this.selection.value,
     this.store.preview.value,
-    this.fate.value,
+    this.status.value,
   ]);
 
-  /** What is on screen; null while it is not whole, or not the cache's. */
+  /** The picture on screen; null while it is incomplete, or the cache is not unchanged. */
   picture(): Snapshot | null {
-    return this.fate.peek() === "same" && this.#client.inFlight.peek() === 0
+    return this.status.peek() === "same" && this.#client.inFlight.peek() === 0
       ? (this.#recorder?.picture() ?? null)
       : null;
   }
@@ -233,16 +235,16 @@ export class Inspection {
   #standing(): Standing | null {
     if (this.#coming.value)
       return this.#slow.value
-        ? { words: "is another cache now, which is being read. The last picture stays until then." }
+        ? { words: "is now another cache, which is being read. The last picture stays until then." }
         : null;
-    const fate = this.fate.value;
-    if (fate === "same") return null;
+    const status = this.status.value;
+    if (status === "same") return null;
     const next = this.successor.value;
-    const words = WORDS[fate]();
+    const words = WORDS[status]();
     if (!next || next.problem)
-      return { words: fate === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
-    const label = fate === "changed" || fate === "weights" ? "Read it again" : "Show the new one";
-    return { words, act: { label, run: () => void this.take(next) } };
+      return { words: status === "restarted" ? `${words} Run the cell that makes ${coded(this.name)} again.` : words };
+    const label = status === "changed" || status === "weights" ? "Read it again" : "Show the new one";
+    return { words, act: { label, run: () => void this.show(next) } };
   }
 }
 

@@ -1,4 +1,4 @@
-// The caches of one kernel, listed again when a cell has ended.
+// The list of caches of one kernel, updated when a cell has ended.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { Client, RequestFailed } from "../wire/client";
@@ -8,12 +8,12 @@ import type { Link } from "./link";
 export class Caches {
   readonly rows = state<CacheRow[]>([]);
   readonly notes = state<string[]>([]);
-  /** Which run of the kernel the rows are of; empty until they were listed once. */
+  /** The id of the kernel run that listed the rows; empty before the first list. */
   readonly kernel = state("");
   /** When they were listed, in milliseconds. */
   readonly listed = state(0);
   readonly trouble = state<string | null>(null);
-  /** Whether the rows are of the kernel that answers now: not those of one that went, until they are listed again. */
+  /** Whether the rows come from the kernel that answers now; false after a kernel is lost, until they are listed again. */
   readonly fresh = state(false);
   readonly #client: Client;
 
@@ -29,7 +29,7 @@ export class Caches {
     });
   }
 
-  /** While one list is under way, however many are asked for make one more. */
+  /** Lists the caches again. Calls during a request make one more request together. */
   async refresh(): Promise<void> {
     if (this.link.state.peek().kind !== "ready") return;
     try {
@@ -54,7 +54,7 @@ export class Caches {
     return this.rows.value.find((row) => row.ref.id === id);
   }
 
-  /** By any of its names. */
+  /** The cache with this name, which may be any of its names. */
   named(name: string): CacheRow | undefined {
     return this.rows.value.find((row) => row.names.includes(name));
   }

@@ -1,4 +1,4 @@
-// Whose caches are listed: the focused notebook's, or a running kernel's that is picked.
+// The choice of the kernel whose caches are listed: that of the focused notebook, or a running one that the user picks.
 
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, render } from "lit-html";
@@ -6,7 +6,7 @@ import { shown } from "../base/legible";
 import { watch } from "../base/lifetime";
 
 export interface Place {
-  /** What tells it from the others: a notebook's or a console's path. */
+  /** The path of the notebook or console, which is unique. */
   path: string;
   label: string;
 }
@@ -14,7 +14,7 @@ export interface Place {
 export interface Places {
   /** The notebook or console that has, or last had, the focus. */
   focused: ReadonlySignal<Place | null>;
-  /** All that have a running kernel. */
+  /** All notebooks and consoles with a running kernel. */
   running: ReadonlySignal<Place[]>;
   /** The path that was picked; null follows the focus. */
   picked: Signal<string | null>;
@@ -31,9 +31,11 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
       places.picked.value = select.value === "" ? null : select.value.slice(1);
     };
     render(
-      html`<select aria-label="Kernel" title="Whose caches are listed" @change=${choose}>
+      html`<select aria-label="Kernel" title="The kernel whose caches are listed" @change=${choose}>
           <option value=""
-              .selected=${picked === null}>${focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"}</option>
+              .selected=${picked === null}>${
+                focused ? `${shown(focused.label)} (the one in focus)` : "the notebook in focus"
+              }</option>
           ${running.map(
             ({ path, label }) => html`<option value=${`=${path}`}
               .selected=${path === picked}>${shown(label)}</option>`,

@@ -1,5 +1,5 @@
-// The last picture of a view: the host keeps it while the page is loaded again, and it is drawn until the cache itself
-// is there.
+// The last picture of a view: the host keeps it while the page reloads, and it is shown until the cache itself is
+// drawn.
 import { untracked } from "@preact/signals-core";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Snapshot } from "../snapshot/snapshot";
@@ -7,16 +7,16 @@ import { checkSnapshot } from "../snapshot/snapshot-check";
 import { mountSnapshot, wordsOf } from "../snapshot/snapshot-view";
 import type { Inspection } from "./cache-view";
 
-/** Where a host keeps pictures, by notebook and name. What comes back may be anything. */
+/** A host's storage of pictures, by notebook and cache name. Stored data is not trusted. */
 export interface Pictures {
   get(path: string, name: string): Promise<unknown>;
   put(path: string, name: string, picture: Snapshot): void;
 }
 
-/** Who looks on is not disturbed: a picture is made when nothing has changed for as long. */
+/** A picture is made when nothing has changed for this long, so that it does not disturb the user. */
 const STILL_MS = 1500;
 
-/** Gives the picture to the host, whenever it is another one than it has. */
+/** Gives the host a new picture whenever it has changed. */
 export function keepPicture(path: string, inspection: Inspection, pictures: Pictures, signal: AbortSignal): void {
   let pause: AbortController | null = null;
   let kept = "";
@@ -37,7 +37,7 @@ export function keepPicture(path: string, inspection: Inspection, pictures: Pict
 }
 
 /**
- * Draws the picture before `live`, until a cache is drawn there. A picture that does not pass the check is not drawn.
+ * Draws the last picture before `live`, until a cache is drawn there. A picture that fails the check is not drawn.
  */
 export async function showLastPicture(
   path: string,
@@ -51,7 +51,7 @@ export async function showLastPicture(
   const end = child(signal);
   const place = element("div", "rs-last-picture");
   live.before(place);
-  live.classList.add("rs-arriving"); // nothing moves when it takes the picture's place
+  live.classList.add("rs-arriving"); // so that nothing moves when it replaces the picture
   mountSnapshot(place, snapshot, wordsOf(snapshot), end.signal);
   const observer = new MutationObserver(
     () => live.querySelector(":scope > .residscope:is([data-state=ready], [data-state=error])") && end.abort(),

@@ -1,11 +1,11 @@
-// How things stand with the kernel, where it does not simply answer: a sentence, and the line to run.
+// The state of the link, if the kernel does not simply answer: a sentence, and a line of code to run.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { child, later, watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
 import type { Link } from "./link";
 
-/** Shorter than this, and nobody need know that it took a moment. */
+/** Attaching that takes less time than this is not shown. */
 const MOMENT_MS = 400;
 
 export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSignal): void {
@@ -38,7 +38,11 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
         : now.kind === "attaching" && now.words
           ? html`<p role="status">${prose(now.words)}</p>${now.act ? html`<p>${act(now.act)}</p>` : nothing}`
           : now.kind === "attaching" && slow.value
-            ? html`<p>${now.busy ? "Waiting for the cell that runs: this kernel answers between cells only." : "Attaching to the kernel …"}</p>`
+            ? html`<p>${
+                now.busy
+                  ? "Waiting for the running cell: this kernel answers only between cells."
+                  : "Attaching to the kernel …"
+              }</p>`
             : now.kind !== "attaching" && now.words
               ? html`<p role="alert">${prose(now.words)}</p>
           ${

@@ -1,28 +1,27 @@
-// A kernel as the sidebar sees it: somebody who carries messages, and how things stand with it. Each host makes its
-// own.
+// A kernel as the sidebar sees it: a transport for messages, and the state of the link. Each host implements it.
 import type { ReadonlySignal } from "@preact/signals-core";
 import type { Transport } from "../wire/client";
 
 export type LinkState =
-  /** Nothing to look at: no kernel, or it is gone. */
+  /** There is no kernel, or it is gone. */
   | { kind: "none"; words: string }
-  /** On the way: just opened, held up by a cell that runs (`busy`), or by what `words` say. */
+  /** Attaching: it has just begun, or waits for a running cell (`busy`) or for what `words` say. */
   | { kind: "attaching"; busy: boolean; words?: string; act?: string }
-  /** It answers; `words` and `line` where its version is another. */
+  /** The kernel answers; `words` and `line` are set if its version differs. */
   | { kind: "ready"; words?: string; line?: string }
   /**
-   * The kernel cannot answer, or not in this version; `line` is what to run there, `act` a button for what the host can
-   * do about it.
+   * The kernel cannot answer, or not in this version; `line` is code to run there, `act` the label of a button for what
+   * the host can do about it.
    */
   | { kind: "refused"; words: string; line?: string; act?: string };
 
-/** What is sent while it attaches is not lost: `onRenewed` makes it be asked again. */
+/** Requests sent while the link attaches are not lost: after `onRenewed` they are sent again. */
 export interface Link extends Transport {
   readonly state: ReadonlySignal<LinkState>;
-  /** Counts the cells that have ended: each is a reason to look again. */
+  /** Counts the cells that have ended; after each, the caches are listed again. */
   readonly cells: ReadonlySignal<number>;
-  /** Tries again what was refused. */
+  /** Tries to attach again after a refusal. */
   retry(): void;
-  /** What the state's `act` names. */
+  /** Runs the action that the state's `act` names. */
   act?(): void;
 }

@@ -1,11 +1,11 @@
-// The sidebar: whose kernel, its caches, and the one that is looked at. For every kernel its own part, kept while
-// others are in view.
+// The sidebar: the choice of a kernel, its caches, and the view of one of them. Each kernel has a pane of its own,
+// which is kept while another is shown.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { plural } from "../base/format";
 import { keepKeys } from "../base/keys";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Selection } from "../state/selection";
-import { dress } from "../ui/theme";
+import { followTheme } from "../ui/theme";
 import type { CacheRow } from "../wire/protocol.gen";
 import { mountCaches, WHAT } from "./cache-list";
 import { Inspection } from "./cache-view";
@@ -13,55 +13,49 @@ import type { Caches } from "./caches";
 import { mountKernels, type Places } from "./kernels";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
-
-/** What a view is of, and what is selected in it: enough to open it again. */
-export interface Opened {
-  path: string;
-  name: string;
-  selection: Selection | null;
-}
+import type { Opened } from "./opened";
 
 export interface SidebarHost {
   places: Places;
-  /** Whether the sidebar is seen: no kernel is attached to before somebody looks. */
+  /** Whether the sidebar is visible: no kernel is attached before it is. */
   visible: ReadonlySignal<boolean>;
-  /** The link to the kernel of a notebook or console, and the caches behind it; the host keeps one for each. */
+  /** The caches in the kernel of a notebook or console, with the link to it; the host keeps one for each. */
   caches(path: string): Caches;
-  /** Opens a view in a place of its own; left out where the host has none. */
+  /** Opens a view in the main area; undefined if the host has none. */
   enlarge?(opened: Opened): void;
-  /** What was looked at here when the page was left. */
+  /** The view that was open for this path when the page was closed. */
   remembered(path: string): Promise<Opened | null>;
   remember(opened: Opened): void;
-  /** Where the last pictures are kept over a reload; left out where a page outlives no kernel. */
+  /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
-  /** Told when the sidebar looks elsewhere. */
-  left?(path: string): void;
+  /** Called when the sidebar turns to another kernel. */
+  onLeave?(path: string): void;
 }
 
-/** A kernel that is free for as long has run the cells it was given. */
+/** A kernel that is free for this long has run all its queued cells. */
 const BETWEEN_CELLS_MS = 400;
 let lists = 0;
 
-/** The part of one kernel. */
-class Part {
+/** The part of the sidebar for one kernel. */
+class KernelPane {
   readonly node = element("div", "rs-part");
   readonly inspection = state<Inspection | null>(null);
   readonly #left = new Map<string, Selection>();
   readonly end: AbortController;
-  /** Ends with the view that is open. */
+  /** Aborts when the open view closes. */
   #shown: AbortController;
   readonly #view = element("div", "rs-part-view");
   readonly #list = element("div", "rs-part-list", { id: `rs-caches-${++lists}` });
-  readonly #demanded = state(false);
+  readonly #isOpened = state(false);
   readonly #chosen = computed(() => Boolean(this.inspection.value?.row.value));
-  /** The list is there until a cache is chosen, then on demand. */
-  readonly #listed = computed(() => !this.#chosen.value || this.#demanded.value);
+  /** The list is visible until a cache is chosen, then on demand. */
+  readonly #listed = computed(() => !this.#chosen.value || this.#isOpened.value);
 
   constructor(
     readonly path: string,
     readonly caches: Caches,
     readonly host: SidebarHost,
-    /** Whether somebody looks at this part. */
+    /** Whether this pane is visible. */
     seen: ReadonlySignal<boolean>,
     parent: AbortSignal,
   ) {
@@ -92,7 +86,7 @@ class Part {
       if (this.inspection.peek() || signal.aborted) return;
       if (!last) return void (free.value = true);
       const inspection = this.#open(last.name, last.selection);
-      inspection.takeWhenListed();
+      inspection.showWhenListed();
       if (host.pictures) void showLastPicture(path, this.#view, inspection, host.pictures, this.#shown.signal);
     });
     let waited = false;
@@ -100,8 +94,8 @@ class Part {
     watch(signal, () => {
       pause?.abort();
       pause = null;
-      // The only cache there is, is the one that is meant: at once where somebody turns to it; one that comes later,
-      // when its cells have run.
+      // If there is only one cache, it is opened: at once when the user turns to this kernel; if it is created later,
+      // when the kernel has run its cells.
       if (!seen.value) return void (waited = false);
       if (!free.value || this.inspection.value || caches.kernel.value === "") return;
       const [lone, ...others] = caches.rows.value;
@@ -124,18 +118,18 @@ class Part {
   }
 
   inspect(row: CacheRow, name = row.names[0] ?? "cache"): void {
-    this.#demanded.value = false;
+    this.#isOpened.value = false;
     const open = this.inspection.peek();
-    // The same variable keeps its view and what is selected in it.
+    // The same variable keeps its view and its selection.
     if (open && open.name === name) {
       const shown = open.row.peek()?.ref;
-      if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.take(row);
+      if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.show(row);
       return;
     }
-    // Another one starts with what it was left with, or with what is selected now; each variable is followed by itself.
+    // Another variable gets the selection it had before, or the present one; "follow" is not taken over.
     const now = open?.selection.peek();
     if (open && now) this.#left.set(open.name, now);
-    void this.#open(name, this.#left.get(name) ?? (now ? { ...now, follow: null } : null)).take(row);
+    void this.#open(name, this.#left.get(name) ?? (now ? { ...now, follow: null } : null)).show(row);
   }
 
   #open(name: string, selection: Selection | null): Inspection {
@@ -160,7 +154,7 @@ class Part {
               ? `${at + 1} of ${rows.length}`
               : "";
         }),
-        toggle: () => (this.#listed.peek() ? this.#close(true) : this.demand()),
+        toggle: () => (this.#listed.peek() ? this.#close(true) : this.openList()),
       },
       ...(this.host.enlarge ? { enlarge: () => void this.enlargeShown() } : {}),
     };
@@ -168,8 +162,8 @@ class Part {
     return inspection;
   }
 
-  /** Opens the list over the view, beneath the line of its button. */
-  demand(): void {
+  /** Opens the list over the view, below the line of its button. */
+  openList(): void {
     if (!this.#chosen.peek()) return;
     const button = this.#button;
     if (button)
@@ -177,11 +171,11 @@ class Part {
         "--rs-under",
         `${button.getBoundingClientRect().bottom - this.node.getBoundingClientRect().top + 4}px`,
       );
-    this.#demanded.value = true;
+    this.#isOpened.value = true;
   }
 
   #close(refocus: boolean): void {
-    this.#demanded.value = false;
+    this.#isOpened.value = false;
     if (refocus) this.#button?.focus();
   }
 
@@ -189,7 +183,7 @@ class Part {
     return this.#view.querySelector<HTMLElement>(".rs-named");
   }
 
-  /** The cache in view, or the first row. */
+  /** Focuses the cache in view, or the first row. */
   focus(): boolean {
     const to = this.#listed.peek()
       ? this.#list.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main')
@@ -216,11 +210,11 @@ class Part {
 }
 
 export class Sidebar {
-  readonly #parts = new Map<string, Part>();
-  readonly #current = state<Part | null>(null);
+  readonly #parts = new Map<string, KernelPane>();
+  readonly #current = state<KernelPane | null>(null);
   readonly #dropped = state(0);
   readonly #root = element("div", "residscope rs-sidebar");
-  #wish: AbortController | null = null;
+  #pending: AbortController | null = null;
 
   constructor(
     parent: HTMLElement,
@@ -238,11 +232,11 @@ export class Sidebar {
     );
     root.append(head, nothing, place);
     parent.append(root);
-    dress(root, signal);
+    followTheme(root, signal);
     mountKernels(head, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
-      void this.#dropped.value; // what was looked at may have to be made again
+      void this.#dropped.value; // the visible pane may have to be created again
       if (!host.visible.value) return;
       const now = path.value;
       untracked(() => {
@@ -251,38 +245,38 @@ export class Sidebar {
         for (const other of this.#parts.values()) other.node.hidden = other !== part;
         nothing.hidden = part !== null;
         this.#current.value = part;
-        if (before && before !== part) host.left?.(before.path);
+        if (before && before !== part) host.onLeave?.(before.path);
       });
     });
     keepKeys(root, signal);
     signal.addEventListener("abort", () => root.remove(), { once: true });
   }
 
-  /** Where the sidebar looks. */
+  /** The path of the visible pane. */
   get path(): string | null {
     return this.#current.peek()?.path ?? null;
   }
 
-  /** The view that is looked at. */
+  /** The visible view. */
   get inspection(): Inspection | null {
     return this.#current.peek()?.inspection.peek() ?? null;
   }
 
-  /** Looks at a cache by its name, or at the only one there is, as soon as they are listed. */
+  /** Shows a cache by its name (null: the only one there is) as soon as the caches are listed. */
   inspect(name: string | null): void {
-    this.#wish?.abort();
-    const wish = (this.#wish = child(this.signal));
-    watch(wish.signal, () => {
+    this.#pending?.abort();
+    const pending = (this.#pending = child(this.signal));
+    watch(pending.signal, () => {
       const part = this.#current.value;
-      if (!part || part.caches.kernel.value === "" || wish.signal.aborted) return;
+      if (!part || part.caches.kernel.value === "" || pending.signal.aborted) return;
       const rows = part.caches.rows.value;
       const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part.caches.named(name);
-      wish.abort();
-      untracked(() => (row ? part.inspect(row, name ?? undefined) : part.demand()));
+      pending.abort();
+      untracked(() => (row ? part.inspect(row, name ?? undefined) : part.openList()));
     });
   }
 
-  /** The view that is looked at, into a place of its own. */
+  /** Opens the visible view in the main area. */
   enlarge(): boolean {
     return this.#current.peek()?.enlargeShown() ?? false;
   }
@@ -291,12 +285,12 @@ export class Sidebar {
     void this.#current.peek()?.caches.refresh();
   }
 
-  /** The cache in view, the first row of the list, or the choice of a kernel. */
+  /** Focuses the cache in view, the first row of the list, or the choice of a kernel. */
   focus(): void {
     if (!this.#current.peek()?.focus()) this.#root.querySelector<HTMLElement>("select")?.focus();
   }
 
-  /** A notebook was renamed: what was at its old path is looked at again. */
+  /** Closes the pane of a path, for example of a renamed notebook; if it was visible, it is created again. */
   drop(path: string): void {
     const part = this.#parts.get(path);
     if (!part) return;
@@ -306,11 +300,11 @@ export class Sidebar {
     this.#dropped.value += 1;
   }
 
-  #part(path: string, place: HTMLElement): Part {
+  #part(path: string, place: HTMLElement): KernelPane {
     const known = this.#parts.get(path);
     if (known) return known;
     const seen = computed(() => this.host.visible.value && this.#current.value?.path === path);
-    const part = new Part(path, this.host.caches(path), this.host, seen, this.signal);
+    const part = new KernelPane(path, this.host.caches(path), this.host, seen, this.signal);
     this.#parts.set(path, part);
     place.append(part.node);
     return part;

@@ -1,13 +1,13 @@
-// One view in a place of its own: how things stand with its kernel, and the cache that is looked at.
+// A view in the main area: the state of its link, and the cache it shows.
 
 import { element } from "../base/lifetime";
-import { dress } from "../ui/theme";
+import { followTheme } from "../ui/theme";
 import { mountAbsent } from "./absent";
 import { Inspection } from "./cache-view";
 import type { Caches } from "./caches";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
-import type { Opened } from "./sidebar";
+import type { Opened } from "./opened";
 
 export function mountView(
   parent: HTMLElement,
@@ -22,11 +22,11 @@ export function mountView(
   const place = element("div", "rs-view");
   parent.append(link, place);
   signal.addEventListener("abort", () => [link, place].forEach((node) => node.remove()), { once: true });
-  dress(link, signal);
+  followTheme(link, signal);
   mountLinkState(state, caches.link, signal);
   const inspection = new Inspection(place, caches, opened.name, signal, opened.selection, Boolean(pictures));
   mountAbsent(absent, caches, inspection, signal);
-  inspection.takeWhenListed();
+  inspection.showWhenListed();
   if (pictures) {
     keepPicture(opened.path, inspection, pictures, signal);
     void showLastPicture(opened.path, place, inspection, pictures, signal);

@@ -2,7 +2,8 @@
 import type { Transport } from "../wire/client";
 import type { Question } from "../wire/protocol.gen";
 import { Relay } from "../wire/relay";
-import { type Entry, isRecorded, keyOf, type Snapshot } from "./snapshot";
+import { isRecorded } from "./requests";
+import { type Entry, keyOf, type Snapshot } from "./snapshot";
 
 /** What py_backend/residscope/hosts/panel.py sends along; empty once a view is there. */
 export type Opening = Partial<

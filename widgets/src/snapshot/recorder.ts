@@ -1,12 +1,16 @@
 // Remembers the last answers of a live panel, so that a host can keep what is on screen when the notebook is saved.
 
+import { untracked } from "@preact/signals-core";
+import { cards, charts, choices, ofTheTab, sceneOf, withinTheTab } from "../state/questions";
 import { shownOf } from "../state/selection";
 import type { Store } from "../state/store";
-import { targetKey } from "../state/target";
+import { NOTHING, targetKey } from "../state/target";
 import type { Ask, Transport } from "../wire/client";
+import { DEFAULTS } from "../wire/protocol.check.gen";
 import type { Answer, CacheRef, Question } from "../wire/protocol.gen";
 import { Relay } from "../wire/relay";
-import { CHARTS, chartOf, type Entry, isRecorded, PINNED, packed, type Snapshot } from "./snapshot";
+import { isRecorded } from "./requests";
+import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
 
 /** A panel's root is asked for its picture by this event; `detail.put` takes it. */
 export const SNAPSHOT_EVENT = "residscope:snapshot";
@@ -51,15 +55,13 @@ export class Recorder extends Relay {
     const { heads = [], ...rest } = shownOf(this.store);
     const selection = { ...rest, heads: heads.slice(0, PINNED) };
     const lacks = heads.length > PINNED ? [`${heads.length - PINNED} of its ${heads.length} pinned heads`] : [];
-    const shown = [...this.#kept.values()].reverse().filter((kept) => this.#isShown(kept));
-    const charts = CHARTS.map((what) =>
-      shown.find(
-        ({ ask }) => what === chartOf(ask) && (!("prompt" in ask) || (ask.prompt ?? null) === selection.prompt),
-      ),
-    );
-    if (charts.includes(undefined)) return null;
+    const keys = this.#onScreen();
+    const shown = [...this.#kept.values()].reverse().filter((kept) => this.#isShown(kept, keys));
+    const wanted = charts(this.store.shown).map((chart) => keyed(chart, this.store.padding.peek()));
+    const found = wanted.map((key) => shown.find(({ ask }) => keyed(ask) === key));
+    if (found.includes(undefined)) return null;
     let room = MOST;
-    const fits = [...charts.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !charts.includes(kept))].filter(
+    const fits = [...found.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !found.includes(kept))].filter(
       ({ size }) => size <= room && ((room -= size), true),
     );
     const entries = fits.map(({ ask, reply, buffers }): Entry => {
@@ -91,9 +93,11 @@ export class Recorder extends Relay {
     if (size > MOST) return;
     this.#kept.set(key, { ask, cache, reply, buffers, size });
     this.#size += size;
+    if (this.#size <= REMEMBERED) return;
+    const keys = this.#onScreen();
     for (const [old, kept] of this.#kept) {
       if (this.#size <= REMEMBERED) break;
-      if (!this.#isShown(kept)) this.#drop(old);
+      if (!this.#isShown(kept, keys)) this.#drop(old);
     }
   }
 
@@ -102,90 +106,40 @@ export class Recorder extends Relay {
     this.#kept.delete(key);
   }
 
-  /** Whether the views show this now. */
-  #isShown({ ask, cache }: Kept): boolean {
-    if (cache !== nameOf(this.store.ref.peek())) return false;
-    if ((ask.padding ?? "found") !== this.store.padding.peek()) return false;
-    const {
-      prompt,
-      position,
-      target,
-      weighting,
-      presentation,
-      tab,
-      score,
-      ranking,
-      layer,
-      norm,
-      heads,
-      preview,
-      mapBy,
-      destination,
-    } = shownNow(this.store);
-    // The view of all prompts has the mean's figures, and the tokens of all.
-    const spread = tab === "prompts" && (ask.kind === "tokens" || (ask.kind === "attribute" && ask.prompt === null));
-    if ("prompt" in ask && (ask.prompt ?? null) !== prompt && !spread) return false;
-    if ("position" in ask && (ask.position ?? "last") !== position) return false;
-    if ("weighting" in ask && ask.weighting !== weighting) return false;
-    if ("target" in ask && targetKey(ask.target) !== targetKey(target)) return false;
-    switch (ask.kind) {
-      case "attribute":
-        return ask.by !== "accumulated" || ask.norm === norm;
-      // Of a long prompt's single lines the destination's, which stands below the matrix.
-      case "attention":
-        return (
-          [...heads, preview].includes(`L${ask.layer}H${ask.head}`) &&
-          !ask.columns &&
-          (!ask.rows || ask.rows.start === destination)
-        );
-      case "scores":
-        return ask.score === score;
-      case "neurons":
-        return ranking === "neurons" && (ask.layer ?? null) === layer;
-      case "thumbnails":
-      case "blend":
-        return tab === "attention" && presentation !== "matrix";
-      case "positions":
-        return tab === "positions" && ask.by === mapBy;
-      case "token-lens":
-        return tab === "token-lens";
-      case "describe":
-      case "tokens":
-      case "suggest":
-      case "check":
-      case "target":
-      case "answers":
-      case "resolve":
-      case "code":
-      case "page":
-      case "caches":
-      case "presence":
-      case "give-up":
-        return true;
-    }
+  /** What the views ask of what is selected now. */
+  #onScreen(): Set<string> {
+    return untracked(() => {
+      const scene = sceneOf(this.store);
+      if (!scene) return new Set();
+      const { shown } = scene;
+      const { preview } = this.store;
+      const heads = preview.value === null ? shown.heads : [...shown.heads, preview.value];
+      const maps = cards(scene, heads);
+      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask); // as the view may have been told to
+      const asks = [
+        ...charts(shown),
+        ...choices(shown),
+        ...maps,
+        ...coarse,
+        ...ofTheTab(scene),
+        ...withinTheTab(scene),
+      ];
+      return new Set(asks.map((ask) => keyed(ask, shown.padding)));
+    });
+  }
+
+  #isShown({ ask, cache }: Kept, keys: Set<string>): boolean {
+    return cache === nameOf(this.store.ref.peek()) && keys.has(keyed(ask));
   }
 }
 
-const nameOf = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} ${ref.state}` : "");
-
-function shownNow(store: Store) {
-  return {
-    prompt: store.prompt.peek(),
-    position: store.chosenPosition.peek(),
-    target: store.target.peek(),
-    weighting: store.weighting.peek(),
-    presentation: store.presentation.peek(),
-    tab: store.tab.peek(),
-    score: store.score.peek(),
-    ranking: store.ranking.peek(),
-    layer: store.layer.peek(),
-    norm: store.norm.peek(),
-    heads: store.heads.peek(),
-    preview: store.preview.peek(),
-    mapBy: store.mapBy.peek(),
-    destination: store.destination.peek(),
-  };
+/** Two requests that mean the same have the same key. A target is known by its tokens' ids. */
+function keyed(ask: Ask, padding: Ask["padding"] = ask.padding ?? "found"): string {
+  const { target, ...about } = { target: NOTHING, ...ask, padding };
+  return `${targetKey(target)} ${keyOf(about, { selection: { target: NOTHING }, defaults: DEFAULTS })}`;
 }
+
+const nameOf = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} ${ref.state}` : "");
 
 /** Gives the picture to whoever asks for it. */
 export function answerForPictures(el: HTMLElement, recorder: Recorder, signal: AbortSignal): void {

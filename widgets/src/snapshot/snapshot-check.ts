@@ -3,6 +3,7 @@
 import * as v from "valibot";
 import { parseHead } from "../base/format";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
+import { charts } from "../state/questions";
 import type { Position } from "../state/target";
 import { NOTHING } from "../state/target";
 import type { Ask } from "../wire/client";
@@ -10,7 +11,8 @@ import { isWhole } from "../wire/components";
 import { fits as isReplyTo } from "../wire/fits";
 import * as wire from "../wire/protocol.check.gen";
 import type { AttentionBuffer, CacheFacts, Target } from "../wire/protocol.gen";
-import { CHARTS, chartOf, type Entry, PINNED, RECORDED, type RecordedKind, type Snapshot } from "./snapshot";
+import { isRecorded, type RecordedKind } from "./requests";
+import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
 export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; trouble: string };
 
@@ -37,31 +39,6 @@ const MOST = {
 };
 /** Rows of a decomposition that are no heads: embeddings, each layer's sublayers and biases. */
 const rowsOf = (layers: number): number => 8 * layers + 64;
-
-const REQUESTS = {
-  describe: wire.Describe,
-  tokens: wire.ReadTokens,
-  attribute: wire.Attribute,
-  attention: wire.ReadAttention,
-  neurons: wire.RankNeurons,
-  scores: wire.ScoreHeads,
-  thumbnails: wire.ReadThumbnails,
-  blend: wire.BlendAttention,
-  positions: wire.MapPositions,
-  "token-lens": wire.ReadTokenLens,
-} as const satisfies Record<RecordedKind, unknown>;
-const REPLIES = {
-  describe: wire.CacheFacts,
-  tokens: wire.TokensReply,
-  attribute: wire.AttributionReply,
-  attention: wire.AttentionReply,
-  neurons: wire.NeuronsReply,
-  scores: wire.ScoresReply,
-  thumbnails: wire.ThumbnailsReply,
-  blend: wire.BlendReply,
-  positions: wire.PositionsReply,
-  "token-lens": wire.TokenLensReply,
-} as const satisfies Record<RecordedKind, unknown>;
 
 const Outside = v.object({
   name: v.string(),
@@ -91,8 +68,8 @@ type Reply = NonNullable<Entry["reply"]>;
 type Replied = {
   [K in RecordedKind]: {
     kind: K;
-    ask: v.InferOutput<(typeof REQUESTS)[K]>;
-    reply: v.InferOutput<(typeof REPLIES)[K]>;
+    ask: v.InferOutput<(typeof wire.REQUESTS)[K]>;
+    reply: v.InferOutput<(typeof wire.REPLIES)[K]>;
     bytes: number[];
   };
 }[RecordedKind];
@@ -117,14 +94,14 @@ export function checkSnapshot(value: unknown): Checked {
 function read(value: unknown): Snapshot {
   const { name, selection, preview = null, saved, lacks = [], entries } = v.parse(Outside, value, { abortEarly: true });
   const replied = entries.flatMap(({ ask, reply, buffers }): (Replied & { entry: Entry })[] => {
-    const kind = RECORDED.find((kind) => kind === ask.kind);
-    if (!kind || reply === undefined) return []; // what only a kernel may say: code, a page, predictions
+    const { kind } = ask;
+    if (!isRecorded(kind) || reply === undefined) return []; // what only a kernel may say: code, a page, predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
     // All of a picture's figures are of its own target, which is checked once.
-    const { target: _, ...whole } = v.parse(REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
+    const { target: _, ...whole } = v.parse(wire.REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
       target?: Target;
     } & Record<string, unknown>;
-    const said = v.parse(REPLIES[kind], reply, { abortEarly: true });
+    const said = v.parse(wire.REPLIES[kind], reply, { abortEarly: true });
     const one = { kind, ask: whole, reply: said, bytes: packed.map(byteLength) } as Replied;
     return [
       {
@@ -138,10 +115,13 @@ function read(value: unknown): Snapshot {
   checkFacts(facts);
   for (const one of replied) checkReply(one, facts);
   checkSelection({ selection, preview }, facts);
-  for (const chart of CHARTS)
+  const key = (ask: Entry["ask"]): string => keyOf(ask, { selection, defaults: wire.DEFAULTS });
+  const held = new Set(replied.map(({ entry: { ask } }) => key(ask)));
+  const selected = { ...wire.UNSELECTED, ...selection };
+  for (const chart of charts(selected))
     demand(
-      replied.some(({ entry: { ask } }) => chartOf(ask) === chart && isOf(ask, selection)),
-      `it holds no “${chart}” figures of what is selected`,
+      held.has(key({ ...chart, padding: selected.padding })),
+      `it holds no “${chartOf(chart)}” figures of what is selected`,
     );
   return {
     name,
@@ -156,21 +136,6 @@ function read(value: unknown): Snapshot {
 
 /** Whether there is such a position; the last is always there. */
 const isPosition = (at: Position, positions: number): boolean => at === "last" || isIndex(at, positions);
-
-/** Whether a request is about what is selected. */
-function isOf(
-  ask: Entry["ask"],
-  { prompt = null, position = "last", norm = "frozen", padding = "found" }: Snapshot["selection"],
-): boolean {
-  const same = (name: string, selected: unknown, usual: unknown): boolean =>
-    !(name in ask) || ((ask as Record<string, unknown>)[name] ?? usual) === selected;
-  return (
-    ((ask as { padding?: string }).padding ?? "found") === padding &&
-    same("prompt", prompt, null) &&
-    same("position", position, "last") &&
-    (chartOf(ask) !== "attribute accumulated" || same("norm", norm, "frozen"))
-  );
-}
 
 // --- each in itself ---------------------------------------------------------------------------------------------------
 function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): void {
@@ -299,6 +264,8 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
           bytes[0] === reply.components.kind.length * 4 &&
           reply.components.kind.length <= 2 * MOST.topK,
       );
+    default:
+      return kind satisfies never;
   }
 }
 

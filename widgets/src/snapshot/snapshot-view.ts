@@ -1,13 +1,14 @@
 // The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
-import { batch, computed, signal as state, untracked } from "@preact/signals-core";
+import { computed, signal as state, untracked } from "@preact/signals-core";
 import { shown } from "../base/legible";
 import { element, watch } from "../base/lifetime";
 import { mountPanel } from "../panel";
-import { asSelection, select, shownOf } from "../state/selection";
+import { show, shownOf } from "../state/selection";
 import { Store } from "../state/store";
-import { dress } from "../ui/theme";
+import { followTheme } from "../ui/theme";
 import { type Ask, Client } from "../wire/client";
 import type { Shown } from "../wire/protocol.gen";
+import { REQUESTS, wordsFor } from "./requests";
 import { Replay, type Snapshot } from "./snapshot";
 
 /** How a host speaks of its snapshot. */
@@ -28,18 +29,6 @@ export function wordsOf({ saved, lacks }: Snapshot): Words {
   };
 }
 
-/** What a view falls back from: without it there would be figures on screen that are not of what is selected. */
-const PICTURES: Ask["kind"][] = [
-  "tokens",
-  "attribute",
-  "neurons",
-  "scores",
-  "positions",
-  "token-lens",
-  "thumbnails",
-  "blend",
-];
-
 /**
  * Mounts the views over a snapshot. A selection whose figures it does not hold is taken back at once, and the line
  * above says so: what is on screen always belongs together.
@@ -56,10 +45,10 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   const replay = new Replay(snapshot, refusal, (ask) => {
     // Of prompts that are not in view only the text is asked, for a list that does without.
     if (ask.kind === "tokens" && (ask.prompt ?? null) !== store.prompt.peek()) return;
-    broken ||= settling && PICTURES.includes(ask.kind);
+    broken ||= settling && REQUESTS[ask.kind].needed;
     untracked(() => (missing.value ??= refusal(ask)));
   });
-  put(store, snapshot.selection);
+  show(store, snapshot.selection);
   store.cacheName.value = snapshot.name;
   store.preview.value = snapshot.preview ?? null;
 
@@ -78,14 +67,14 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
       settling = broken = false;
       if (whole) return void (good = now);
       const sentence = missing.peek();
-      put(store, good);
+      show(store, good);
       missing.value = sentence;
     });
   });
 
   const line = element("p", "rs-saved", { role: "status" });
   const top = element("div", "residscope", {}, line);
-  dress(top, signal);
+  followTheme(top, signal);
   watch(signal, () => {
     line.textContent = line.title = missing.value ?? words.quiet;
     line.classList.toggle("rs-missing", missing.value !== null);
@@ -93,15 +82,6 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   parent.append(top);
   signal.addEventListener("abort", () => top.remove(), { once: true });
   mountPanel(parent, store, new Client(replay, signal), signal);
-}
-
-function put(store: Store, shown: Shown): void {
-  const selection = asSelection({ ...shown, topK: shown.top_k });
-  if (!selection) return;
-  batch(() => {
-    select(store, selection);
-    store.mapBy.value = shown.by ?? "layer";
-  });
 }
 
 /** What a request asks for, in words: the place, where that is another one than was on screen, and the view. */
@@ -119,48 +99,7 @@ function nameOf(ask: Ask, good: Shown): string {
             ? "the last position"
             : `position ${ask.position}`
           : null;
-  const what = viewOf();
+  const what = wordsFor(ask, good, place);
   if (place === null) return what ?? "these figures";
   return what === null || place === "this target" ? place : `${what} for ${place}`;
-
-  function viewOf(): string | null {
-    switch (ask.kind) {
-      case "attention":
-        return ask.rows || ask.columns
-          ? `the single tokens in L${ask.layer}H${ask.head}`
-          : `the attention of L${ask.layer}H${ask.head}${differs(ask.weighting ?? "pattern", good.weighting) ? " so weighted" : ""}`;
-      case "thumbnails":
-        return `the heads of layer ${ask.layer} in small`;
-      case "blend":
-        return ask.layer === null ? "all heads in one" : `the heads of layer ${ask.layer} in one`;
-      case "attribute":
-        return place === null && ask.by === "accumulated" ? "this form of the logit lens" : null;
-      case "neurons":
-        return ask.layer == null ? "the neurons of all layers" : `the neurons of layer ${ask.layer}`;
-      case "scores":
-        return "this score";
-      case "positions":
-        return "this map of positions";
-      case "token-lens":
-        return "this part of the token lens";
-      case "suggest":
-        return "the model’s predictions";
-      case "check":
-        return "the model’s tokens";
-      case "answers":
-      case "resolve":
-        return "the notebook’s variables";
-      case "code":
-        return "the code for this";
-      case "page":
-        return "a page of this";
-      case "describe":
-      case "tokens":
-      case "target":
-      case "caches":
-      case "presence":
-      case "give-up":
-        return null;
-    }
-  }
 }

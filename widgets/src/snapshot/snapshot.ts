@@ -26,33 +26,12 @@ export interface Snapshot {
   entries: Entry[];
 }
 
-/** What is kept of a live panel, and what is taken from a notebook: figures, never code, a page or a refusal. */
-export const RECORDED = [
-  "describe",
-  "tokens",
-  "attribute",
-  "attention",
-  "neurons",
-  "scores",
-  "thumbnails",
-  "blend",
-  "positions",
-  "token-lens",
-] as const satisfies Ask["kind"][];
-export type RecordedKind = (typeof RECORDED)[number];
-
 /** So many pinned heads are in a picture. */
 export const PINNED = 64;
 
-/** Without these there is no picture. */
-export const CHARTS = ["describe", "tokens", "attribute head", "attribute layer", "attribute accumulated"];
-/** The name of a request in that list. */
+/** What a request of the charts is called. */
 export const chartOf = (ask: Entry["ask"]): string =>
   ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind;
-
-export function isRecorded(kind: Ask["kind"]): kind is RecordedKind {
-  return (RECORDED as readonly Ask["kind"][]).includes(kind);
-}
 
 /** Two requests that mean the same have the same key, however much of them is spelled out. */
 export function keyOf(ask: Entry["ask"], { selection, defaults }: Pick<Snapshot, "selection" | "defaults">): string {

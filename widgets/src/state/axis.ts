@@ -1,7 +1,6 @@
-// Where layers stand on the axis that the head map, the layers' bars and the lens share, from the top down. Layer i
-// fills [i, i + 1], as its row of the map does: its attention the first half, its MLP the second, so that the lens'
-// step over a half stands beside its bar. What comes before the layers (embeddings) stands in [−1, 0], a narrow band
-// above them.
+// The layer axis that the head map, the layer bars and the lens share; it runs from top to bottom. Layer i takes [i, i
+// + 1], like its row of the map: attention the first half, the MLP the second. So each step of the lens is next to the
+// bar of its sublayer. The embeddings take [−1, 0], a narrow band above the layers.
 import { type Component, SUBLAYERS } from "../wire/components";
 
 export interface Bar {
@@ -15,23 +14,23 @@ export interface Bar {
   to: number;
 }
 
-/** In a figure, where layers run from left to right: a place in percent of the width, the band as wide as a layer. */
+/** In exported figures layers run from left to right: a position on the axis, in percent of the width. */
 export function percent(x: number, layers: number): number {
   return ((x + 1) / (layers + 1)) * 100;
 }
 
-/** Pixels of the band above the layers, where they have rows of this height. */
+/** Height in pixels of the band above the layers, for rows of this height. */
 export function bandAbove(row: number): number {
   return Math.min(row, 10);
 }
 
-/** A place on the axis, in pixels from its top, where layers have rows of this height. */
+/** Pixels from the top for a position on the axis, for rows of this height. */
 export function along(at: number, row: number): number {
   const above = bandAbove(row);
   return at < 0 ? (at + 1) * above : above + at * row;
 }
 
-/** The place at so many pixels from the top: the other way. */
+/** The inverse of `along`: the position on the axis at this many pixels from the top. */
 export function placeAt(pixels: number, row: number): number {
   const above = bandAbove(row);
   return pixels < above ? pixels / (above || 1) - 1 : (pixels - above) / (row || 1);
@@ -42,7 +41,7 @@ export function lensX({ kind, layer }: Component, layers: number): number {
   return layer === null ? layers : layer + (kind === "mid" ? 0.5 : 0);
 }
 
-/** What a point of the lens comes after. */
+/** Describes a point of the lens: "after layer 3". */
 export function lensMeaning({ kind, layer, label }: Component): string {
   if (kind === "final_post") return "after the last layer";
   if (layer === null || (kind !== "pre" && kind !== "mid")) return `at ${label}`;
@@ -88,14 +87,14 @@ export function bars(rows: readonly Component[]): Bar[] {
   });
 }
 
-/** Where a sublayer stands in its layer: the last one has the second half, the others share the first. */
+/** The range of a sublayer in its layer: the last one takes the second half, the others share the first. */
 function place(kind: Bar["kind"], at: number, count: number): [number, number] {
   if (count === 1) return kind === "attention" ? [0, 0.5] : kind === "mlp" ? [0.5, 1] : [0, 1];
   const width = 0.5 / (count - 1);
   return at === count - 1 ? [0.5, 1] : [at * width, (at + 1) * width];
 }
 
-/** Round layer numbers for an axis: every 1, 2, 5, 10, … so that at most `most` are written. */
+/** Layer numbers to write on an axis: every 1st, 2nd, 5th, 10th, …, about `most` at most. */
 export function layerTicks(layers: number, most = 8): number[] {
   const step = [1, 2, 5, 10, 20, 50].find((s) => layers / s <= most) ?? 100;
   return Array.from({ length: Math.ceil(layers / step) }, (_, i) => i * step);

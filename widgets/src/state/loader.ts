@@ -1,8 +1,9 @@
 // Asks the kernel for what the selection needs and puts the answers into the store. The last picture stays until then.
 import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
-import { type Client, float32, RequestFailed, type Result } from "../wire/client";
+import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
+import { figures, neurons, scores, tokens } from "./questions";
 import { type Attribution, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 
@@ -58,13 +59,33 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
   });
 
-  watch(signal, () => {
-    void store.source.value;
-    const prompt = store.prompt.value;
-    now(() =>
-      run("tokens", client.latest("tokens", { kind: "tokens", prompt }), (r) => (store.tokens.value = r.reply.tokens)),
-    );
-  });
+  /** Again whenever the question is another one; the same target, sent back by Python, is the same question. */
+  const follow = <K extends Kind>(
+    lane: string,
+    question: () => Extract<Ask, { kind: K }> | null,
+    put: (result: Result<K>, ask: Extract<Ask, { kind: K }>) => void,
+    count = store.computing,
+  ): void => {
+    const asked = computed(() => {
+      const ask = question();
+      if (ask === null) return null;
+      const target = "target" in ask ? targetKey(ask.target) : null;
+      return `${store.source.value} ${JSON.stringify({ ...ask, target })}`;
+    });
+    watch(signal, () => {
+      if (asked.value === null) return; // not in view, or there is nothing to ask
+      now(() => {
+        const ask = question();
+        if (ask) run(lane, client.latest<K>(lane, ask), (result) => put(result, ask), count);
+      });
+    });
+  };
+
+  follow<"tokens">(
+    "tokens",
+    () => tokens(store.shown),
+    ({ reply }) => (store.tokens.value = reply.tokens),
+  );
 
   watch(signal, () => {
     void store.source.value;
@@ -73,63 +94,29 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("target", client.latest("target", { kind: "target" }), (r) => (store.target.value = r.reply.target)));
   });
 
-  const asked = computed(() => targetKey(store.target.value));
-  const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void, usesNorm: boolean): void => {
-    watch(signal, () => {
-      void store.source.value;
-      void asked.value; // the same target sent back by Python is not asked for again
-      const target = store.target.peek();
-      const prompt = store.prompt.value;
-      const position = store.chosenPosition.value;
-      const norm = usesNorm ? store.norm.value : "frozen";
-      if (!isSet(target)) return;
-      now(() =>
-        run(
-          lane,
-          client.latest(lane, { kind: "attribute", by, target, prompt, position, norm }),
-          ({ reply, buffers }) => put(attributionOf({ reply, buffers })),
-        ),
-      );
-    });
-  };
-  attribution("heads", "head", (a) => (store.headRows.value = a), false);
-  attribution("layers", "layer", (a) => (store.layerRows.value = a), false);
-  attribution("lens", "accumulated", (a) => (store.lens.value = a), true);
-
-  watch(signal, () => {
-    const score = store.score.value;
-    if (score === null) return; // not in view
-    void store.source.value;
-    const prompt = store.prompt.value;
-    now(() =>
-      run(
-        SCORES,
-        client.latest(SCORES, { kind: "scores", score, prompt }),
-        ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }),
-        store.computingScores,
-      ),
+  const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void): void =>
+    follow<"attribute">(
+      lane,
+      () => (isSet(store.target.value) ? figures(store.shown, by) : null),
+      (result) => put(attributionOf(result)),
     );
-  });
+  attribution("heads", "head", (a) => (store.headRows.value = a));
+  attribution("layers", "layer", (a) => (store.layerRows.value = a));
+  attribution("lens", "accumulated", (a) => (store.lens.value = a));
 
-  watch(signal, () => {
-    if (store.ranking.value !== "neurons") return; // not in view
-    void store.source.value;
-    void asked.value;
-    const target = store.target.peek();
-    const [layer, k, prompt, position] = [
-      store.layer.value,
-      store.topK.value,
-      store.prompt.value,
-      store.chosenPosition.value,
-    ];
-    if (!isSet(target)) return;
-    now(() =>
-      run(
-        NEURONS,
-        client.latest(NEURONS, { kind: "neurons", layer, k, target, prompt, position }),
-        ({ reply, buffers }) => (store.neurons.value = { reply, values: float32(buffers[0]), layer }),
-        store.computingNeurons,
-      ),
-    );
-  });
+  follow<"scores">(
+    SCORES,
+    () => {
+      const score = store.score.value;
+      return score === null ? null : scores(store.shown, score);
+    },
+    ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }),
+    store.computingScores,
+  );
+  follow<"neurons">(
+    NEURONS,
+    () => (store.ranking.value === "neurons" && isSet(store.target.value) ? neurons(store.shown) : null),
+    ({ reply, buffers }, { layer = null }) => (store.neurons.value = { reply, values: float32(buffers[0]), layer }),
+    store.computingNeurons,
+  );
 }

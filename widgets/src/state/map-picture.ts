@@ -8,14 +8,15 @@ import { holdOf } from "./held-scale";
 import type { Score, Store } from "./store";
 
 /** In the order of the choice; the first word is what the score is called in a sentence. */
-export const SCORES: [Score, string][] = [
-  ["previous", "previous-token"],
-  ["first", "first-token (sink)"],
-  ["duplicate", "duplicate-token"],
-  ["induction", "induction"],
-  ["entropy", "entropy (bits)"],
-  ["copying", "copying (OV)"],
-];
+const NAMES: Record<Score, string> = {
+  previous: "previous-token",
+  first: "first-token (sink)",
+  duplicate: "duplicate-token",
+  induction: "induction",
+  entropy: "entropy (bits)",
+  copying: "copying (OV)",
+};
+export const SCORES = Object.entries(NAMES) as [Score, string][];
 
 export interface MapPicture {
   /** Null is what each head adds. */
@@ -105,7 +106,7 @@ export function cellWords(picture: MapPicture, value: number): string {
 
 /** "previous-token", "copying". */
 export function scoreName(score: Score): string {
-  return (SCORES.find(([name]) => name === score)?.[1] ?? score).replace(/ \(.*/, "");
+  return NAMES[score].replace(/ \(.*/, "");
 }
 
 /** A head's value in the picture. */

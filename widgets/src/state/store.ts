@@ -1,7 +1,6 @@
-// The one selection store of a panel. Synced with Python: cacheName, prompt, position, target, heads, norm, topK,
-// ranking, layer, weighting, presentation, score, tab, padding. Everything else lives in this view only. Views read and
-// write here, and never message each other.
-import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
+// The one selection store of a panel. What can be selected, and what of it Python shares, stands in selectable.ts.
+// Everything else lives in this view only. Views read and write here, and never message each other.
+import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-core";
 import { headName, parseHead, subscript, visible } from "../base/format";
 import type { Sentence } from "../base/sentence";
 import { limitOf, type Theme } from "../draw/colours";
@@ -11,22 +10,17 @@ import type {
   CacheRef,
   NeuronsReply,
   ScoresReply,
-  Shown,
-  Target,
   TokenLabel,
 } from "../wire/protocol.gen";
-import { isSet, NOTHING, type Position, quantity } from "./target";
+import { chosenOf, type Selected, SelectionSignals, toldOf, type Values } from "./selectable";
+import { isSet, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
-export type Norm = "frozen" | "recomputed";
-export type Ranking = "heads" | "neurons";
-export type Weighting = NonNullable<Shown["weighting"]>;
-export type Presentation = NonNullable<Shown["presentation"]>;
-export type Tab = NonNullable<Shown["tab"]>;
-/** What folds in the narrow layout. */
-export const SECTIONS = ["ranking", "views"] as const;
-export type Section = (typeof SECTIONS)[number];
-export type Padding = NonNullable<Shown["padding"]>;
+export type Norm = Values["norm"];
+export type Ranking = Values["ranking"];
+export type Weighting = Values["weighting"];
+export type Presentation = Values["presentation"];
+export type Tab = Values["tab"];
 export type Score = ScoresReply["score"];
 /** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
 export const NEURONS = "neurons";
@@ -69,56 +63,17 @@ export interface Around {
   enlarge?: () => void;
 }
 
-export interface Synced {
-  cacheName: Signal<string>;
-  prompt: Signal<number | null>;
-  position: Signal<Position>;
-  target: Signal<Target>;
-  heads: Signal<string[]>;
-  norm: Signal<Norm>;
-  topK: Signal<number>;
-  ranking: Signal<Ranking>;
-  layer: Signal<number | null>;
-  weighting: Signal<Weighting>;
-  presentation: Signal<Presentation>;
-  score: Signal<Score | null>;
-  tab: Signal<Tab>;
-  padding: Signal<Padding>;
-}
-
-export class Store implements Synced {
-  readonly cacheName = signal("");
-  readonly prompt = signal<number | null>(null);
-  readonly position = signal<Position>("last");
-  readonly target = signal<Target>(NOTHING);
-  readonly heads = signal<string[]>([]);
-  readonly norm = signal<Norm>("frozen");
-  readonly topK = signal(5);
-  readonly ranking = signal<Ranking>("heads");
-  /** Whose neurons are ranked; null is all layers'. */
-  readonly layer = signal<number | null>(null);
-  readonly weighting = signal<Weighting>("pattern");
-  readonly presentation = signal<Presentation>("matrix");
-  /** What colours the head map; null is what each head adds. */
-  readonly score = signal<Score | null>(null);
-  readonly tab = signal<Tab>("attention");
-  /** Whether what was taken for padding is left out, or counts as real. */
-  readonly padding = signal<Padding>("found");
-  readonly folded = signal<readonly Section[]>([]);
+export class Store extends SelectionSignals {
   /** Whether each attention picture has a colour range of its own, or all share one. */
   readonly ownRange = signal(false);
   /**
    * What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean.
    */
   readonly pool = signal<"peak" | "mean">("peak");
-  /** The rows of the position map. */
-  readonly mapBy = signal<NonNullable<Shown["by"]>>("layer");
 
   /** Which cache of a kernel is in view; null in an inline panel, which has one. */
   readonly ref = signal<CacheRef | null>(null);
   readonly standing = signal<Standing | null>(null);
-  /** The variable whose new caches are taken by themselves; null where none is. */
-  readonly follow = signal<string | null>(null);
   readonly around = signal<Around | null>(null);
   /** Whether this is a saved picture: nobody can be asked whether its figures are true. */
   readonly isSaved = signal(false);
@@ -172,6 +127,9 @@ export class Store implements Synced {
   );
   /** What requests and selections carry. */
   readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
+  readonly chosen = chosenOf(this, this.chosenPosition);
+  /** All that is selected, as the kernel is told; each is read when it is looked at. */
+  readonly shown: Selected = toldOf(this.chosen);
   /** The position that is read. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
@@ -294,7 +252,7 @@ export class Store implements Synced {
   }
 
   /**
-   * Count what was taken for padding as real, or again: leave it out. Who stood at the last token stands there again.
+   * Count what was treated as padding as real, or again: leave it out. Who stood at the last token stands there again.
    */
   togglePadding(): void {
     batch(() => {

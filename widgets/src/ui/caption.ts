@@ -1,5 +1,4 @@
-// The line above a view below the charts: what is shown and how it is meant, and a chip for what the kernel adds to
-// that.
+// The caption of a view below the charts: what it shows and how to read it, and a chip with the kernel's notes.
 import { html, nothing, render } from "lit-html";
 import { fitted } from "../base/legible";
 import { watch } from "../base/lifetime";
@@ -15,22 +14,22 @@ export function mountCaption(
   watch(signal, () => {
     const { words, notes } = read();
     const note = notes.join(" ");
-    const say = (): void => void (store.sentence.value = [note]);
-    const hush = (): void => void (store.sentence.value = null);
+    const showNote = (): void => void (store.sentence.value = [note]);
+    const hideNote = (): void => void (store.sentence.value = null);
     render(
       html`<span>${prose(words)}</span>${
         note === ""
           ? nothing
           : html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(note)}
               aria-label="note: ${fitted(note)}"
-        @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`
+        @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
       }`,
       node,
     );
   });
 }
 
-/** A refusal, in the place of the picture. */
+/** Shows why there is no picture, in the place of the picture. */
 export function mountTrouble(
   node: HTMLElement,
   picture: HTMLElement,

@@ -1,6 +1,6 @@
-// The frame that the lens and the layers' bars share: the layers' axis runs down, row by row beside the head map
-// (state/axis.ts), values run across; the band of the layer in view, and a cursor that pointer and arrow keys move from
-// mark to mark. Across, places are percentages: nothing measures its own box.
+// The chart frame that the lens and the layer bars share. The layer axis runs down, with the same rows as the head map
+// (state/axis.ts); values run across. It has a band for the active layer, and a cursor that the pointer and the arrow
+// keys move from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
@@ -12,18 +12,19 @@ import { along, placeAt } from "../state/axis";
 import { holdOf } from "../state/held-scale";
 import type { Store } from "../state/store";
 import { mountTrouble } from "./caption";
+import { stepAlong } from "./roving";
 
 export interface Mark {
   name: string;
   value: number;
-  /** In layers, see state/axis.ts. */
+  /** Its position on the layer axis (state/axis.ts). */
   at: number;
   layer: number | null;
   sentence: Sentence;
   /** What a click or Enter on it does. */
   choose?: () => void;
 }
-/** The mark farthest from zero: what all of a chart’s figures are written beside. */
+/** The value farthest from zero: it decides the decimals of all numbers in a chart. */
 export function farthest(marks: Mark[]): number {
   return limitOf(marks.map(({ value }) => value));
 }
@@ -33,13 +34,13 @@ export interface Chart {
   marks: ReadonlySignal<Mark[]>;
   summary: ReadonlySignal<string>;
   layers: ReadonlySignal<number>;
-  /** The height of a layer, in pixels: that of a row of the head map. */
+  /** The height of a layer in pixels, the same as a row of the head map. */
   row: ReadonlySignal<number>;
-  /** Why it is not drawn, below it. */
+  /** Why it is not drawn, as a sentence; null if it is drawn. */
   why: ReadonlySignal<string | null>;
-  /** What stands in the plot; `x` maps a value to percent from the left. */
+  /** The contents of the plot; `x` maps a value to percent from the left. */
   draw: (x: (value: number) => number) => TemplateResult;
-  /** Its name, below the axis. */
+  /** The chart's name, below the axis. */
   caption: HTMLElement;
 }
 
@@ -52,7 +53,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   mountTrouble(trouble, host, signal, () => chart.why.value);
 
   const cursor = state<number | null>(null);
-  const hold = holdOf(store, "heads"); // with the map’s colours
+  const hold = holdOf(store, "heads"); // held together with the map’s colours
   const scale = computed(() => {
     const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
     const low = values.reduce((least, value) => Math.min(least, value), 0);
@@ -71,7 +72,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     store.hoveredLayer.value = mark?.layer ?? null;
     store.sentence.value = said = mark?.sentence ?? null;
   };
-  // What a mark says changes while it is read: new numbers, another layer chosen.
+  // A mark's sentence can change while it is shown: new values have come, or another layer was chosen.
   watch(signal, () => {
     const marks = chart.marks.value;
     const index = cursor.peek();
@@ -94,20 +95,12 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
         event.preventDefault();
         return choose(cursor.peek());
       }
-      const last = chart.marks.peek().length - 1;
+      const count = chart.marks.peek().length;
       const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
-      const from = cursor.peek() ?? (back ? last + 1 : -1);
-      const to = {
-        ArrowDown: from + 1,
-        ArrowRight: from + 1,
-        ArrowUp: from - 1,
-        ArrowLeft: from - 1,
-        Home: 0,
-        End: last,
-      }[event.key];
+      const to = stepAlong(event.key, cursor.peek() ?? (back ? count : -1), count);
       if (to === undefined) return;
       event.preventDefault();
-      select(Math.max(0, Math.min(last, to)));
+      select(to);
     },
     { signal },
   );
@@ -136,18 +129,22 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
           mark
             ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
               <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}"
-                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(mark.value, farthest(chart.marks.value))}</span>`
+                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(
+                    mark.value,
+                    farthest(chart.marks.value),
+                  )}</span>`
             : null
         }`,
       plot,
     );
   });
   watch(signal, () => {
-    // The zero line's own, and the end that is farther from it.
+    // Two ticks: zero, and one near the end that is farther from it.
     const [low = 0, high = 0] = scale.value.domain();
     const beyond = (count: number): number[] =>
       scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
-    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []); // a scale needs two figures
+    // A scale needs two numbers.
+    const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []);
     const shown =
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];
     render(

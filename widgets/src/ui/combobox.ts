@@ -1,11 +1,12 @@
-// Choosing a token: the model's own top predictions, filtered as one types, and a live check of the typed text. Where
-// all of the target may be chosen: what lies in the notebook, too.
+// The token picker: the model's top predictions, filtered while the user types, and a live check of the typed text.
+// Where a whole target can be chosen, it also lists variables of the notebook.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../base/format";
 import { fitted, shown } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
 import { isOutdated } from "../state/loader";
+import { suggestions } from "../state/questions";
 import type { Store } from "../state/store";
 import type { Side } from "../state/target";
 import type { Client } from "../wire/client";
@@ -14,7 +15,7 @@ import { prose } from "./prose";
 
 export interface Choice {
   choose: (token: Token) => void;
-  /** All of the target, with what must be told of it, and where it came from (null: a panel). */
+  /** Takes a whole target, with notes on it, and the variable it came from (null: an inline panel). */
   take: (target: Target, notes: string[], from: string | null) => void;
   close: (refocus: boolean) => void;
 }
@@ -23,8 +24,8 @@ interface Option {
   note: string;
 }
 
-/** What lies in the notebook: a variable, or (null) what an inline panel has. */
-interface Found {
+/** A target found in the notebook: in a variable, or in an inline panel (`name` is null). */
+interface NotebookTarget {
   name: string | null;
   words: string;
 }
@@ -43,40 +44,44 @@ export function mountCombobox(
 ): void {
   const id = `rs-combobox-${++boxes}`;
   const typed = state("");
-  // By arrow or pointer. Tokens come and go while the check is on its way: what is chosen below them stays chosen.
+  // Chosen with the arrow keys or the pointer. The list of tokens changes when the check is answered: a variable that
+  // was chosen below it stays chosen.
   const chosen = state<{ at: number; isFound: boolean } | null>(null);
   const predictions = state<Prediction[] | null>(null);
   const check = state<TokenCheck | null>(null);
   const refused = state("");
-  const entered = state(false); // Enter was pressed on text whose check is still on its way
-  const lying = state<AnswersReply | null>(null);
+  const entered = state(false); // Enter was pressed before the check of the text was answered
+  const inNotebook = state<AnswersReply | null>(null);
   const reading = state<string | null>(null);
-  const quiet = (error: unknown): void => {
+  const report = (error: unknown): void => {
     if (signal.aborted) return;
     reading.value = null;
     refused.value = isOutdated(error, store)
-      ? "This cache cannot be asked any more: what has become of it is said above."
+      ? "This cache cannot be read any more. The line above says why."
       : error instanceof Error
         ? error.message
         : String(error);
   };
 
   client
-    .latest("suggest", { kind: "suggest", prompt: store.prompt.peek(), position: store.chosenPosition.peek(), k: 24 })
-    .then((result) => result && (predictions.value = result.reply.predictions), quiet);
+    .latest(
+      "suggest",
+      untracked(() => suggestions(store.shown)),
+    )
+    .then((result) => result && (predictions.value = result.reply.predictions), report);
 
   if (side === "answer" && !store.isSaved.peek())
-    client.latest("answers", { kind: "answers" }).then((result) => result && (lying.value = result.reply), quiet);
+    client.latest("answers", { kind: "answers" }).then((result) => result && (inNotebook.value = result.reply), report);
 
   const read = (name: string | null): void => {
     refused.value = "";
     reading.value = name ?? "the panel";
     client.latest("resolve", { kind: "resolve", name }).then((result) => {
       if (result && !signal.aborted) act.take(result.reply.target, result.reply.notes, name);
-    }, quiet);
+    }, report);
   };
 
-  // The check waits for a pause in the typing; a newer one overtakes it.
+  // The check waits for a pause in the typing; a newer check replaces it.
   let pause: AbortController | null = null;
   watch(signal, () => {
     const text = typed.value;
@@ -90,7 +95,7 @@ export function mountCombobox(
         const token = result.reply.single ? result.reply.tokens[0] : undefined;
         if (entered.peek() && token) act.choose(token);
         entered.value = false;
-      }, quiet);
+      }, report);
     });
   });
 
@@ -112,8 +117,8 @@ export function mountCombobox(
     return found;
   });
 
-  const found = computed<Found[]>(() => {
-    const { variables = [], panel = null } = lying.value ?? {};
+  const found = computed<NotebookTarget[]>(() => {
+    const { variables = [], panel = null } = inNotebook.value ?? {};
     const needle = typed.value.trim().toLowerCase();
     const named = variables.filter(({ name }) => name.toLowerCase().includes(needle));
     return panel === null || needle !== "" ? named : [{ name: null, words: panel }, ...named];
@@ -121,13 +126,14 @@ export function mountCombobox(
   const listed = computed(() => found.value.slice(0, FOUND));
 
   /**
-   * The first one, unless what was typed is no token: then what stands there is something else, to be chosen by hand.
+   * The active option: the first one, unless the typed text is not a token. Then the options are other tokens, and the
+   * user has to choose one.
    */
   const active = computed<number>(() => {
     const other = check.value?.text === typed.value && check.value.single === false;
     const count = options.value.length;
     const { at, isFound } = chosen.value ?? { at: other && typed.value !== "" ? -1 : 0, isFound: false };
-    // A variable is only ever chosen by hand: what is typed is a token.
+    // A variable is active only if the user chose it, because typed text means a token.
     return isFound && at < listed.value.length ? count + at : Math.min(at, count - 1);
   });
 
@@ -165,11 +171,15 @@ export function mountCombobox(
               ? nothing
               : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation"
                   class="rs-found-title" id="${id}-found">From the notebook</div>
-            ${here.map(({ name, words }, i) => option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () => read(name)))}</div>`
+            ${here.map(({ name, words }, i) =>
+              option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () =>
+                read(name),
+              ),
+            )}</div>`
           }
         </div>
-        ${more > 0 ? html`<p>${more} more in the notebook: type a part of the name.</p>` : nothing}
-        ${(lying.value?.notes ?? []).map((note) => html`<p>${prose(note)}</p>`)}
+        ${more > 0 ? html`<p>${more} more in the notebook: type part of the name.</p>` : nothing}
+        ${(inNotebook.value?.notes ?? []).map((note) => html`<p>${prose(note)}</p>`)}
         ${reading.value === null ? nothing : html`<p>reading ${shown(reading.value, 30)} …</p>`}
         ${
           said
@@ -180,7 +190,7 @@ export function mountCombobox(
               }</p>`
             : nothing
         }
-        ${predictions.value === null && !refused.value ? html`<p>asking the model’s predictions …</p>` : nothing}
+        ${predictions.value === null && !refused.value ? html`<p>reading the model’s predictions …</p>` : nothing}
         ${refused.value ? html`<p class="rs-broken" role="alert">${prose(refused.value)}</p>` : nothing}`,
       parent,
     );
@@ -207,7 +217,7 @@ export function mountCombobox(
     else if (event.key === "Enter") {
       const option = tokens[at];
       const found = at >= 0 ? listed.peek()[at - tokens.length] : undefined;
-      // What was typed counts, not the prediction that happens to stand first while the check is on its way.
+      // Enter means the typed text, not the prediction that is first in the list until the check is answered.
       if (found) read(found.name);
       else if (typed.peek() !== "" && at <= 0 && check.peek()?.text !== typed.peek()) entered.value = true;
       else if (option) act.choose(option.token);
@@ -217,7 +227,7 @@ export function mountCombobox(
   }
 }
 
-/** The leading space is shown as in tokens; the rest is as typed. */
+/** The typed text with a leading space shown as in tokens. */
 function shownAs(text: string): string {
   return text.replace(/^ /, "·");
 }

@@ -1,7 +1,7 @@
-// A sentence on one line, out of parts that are never cut: what does not fit is left out whole.
+// A sentence on one line, made of parts that are never cut: a part that does not fit is left out completely.
 import { html, render } from "lit-html";
 
-/** Each part wraps as a whole, out of sight of a node of the class `rs-fit` (one line high); all of it is its title. */
+/** Renders the parts into a node that is one line high, so that parts that do not fit wrap out of view; its title has all. */
 export function fitWords(node: HTMLElement, parts: string[]): void {
   node.classList.add("rs-fit");
   node.title = parts.join("");

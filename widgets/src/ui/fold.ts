@@ -1,6 +1,7 @@
-// In the narrow layout a section folds to its title; what is folded stays so.
+// In the narrow layout a section can be folded to its title, and stays folded.
 import { element, watch } from "../base/lifetime";
-import type { Section, Store } from "../state/store";
+import type { Section } from "../state/selectable";
+import type { Store } from "../state/store";
 
 export function mountFold(section: HTMLElement, name: Section, words: string, store: Store, signal: AbortSignal): void {
   const button = element("button", "rs-fold", { type: "button" });

@@ -1,12 +1,12 @@
-// How high a view may be: what of the page can be seen at once where the panel stands. Rows of the head map, and cards,
-// are no higher than that leaves them; the strip, the sentence and the map are in view together.
+// The height that is available to a view: the part of the page that can be seen at once. The rows of the head map and
+// the cards fit into it, so that the strip, the sentence and the map are visible together.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { parentOf } from "../base/ancestors";
 
 export interface Free {
-  /** Pixels of the window that the panel is seen through. */
+  /** The height in pixels of the window, or of the box, that shows the panel. */
   height: ReadonlySignal<number>;
-  /** How far below the start of what is looked at an element begins. */
+  /** How many pixels an element begins below the top of the panel, or of the sidebar. */
   above: (node: HTMLElement) => number;
 }
 
@@ -14,15 +14,15 @@ const SCROLLS = /auto|scroll|hidden|clip|overlay/;
 
 export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
   const height = state(window.innerHeight);
-  /** What cut the panel off once may do so again: an output that was shortened would else grow and shrink in turn. */
+  /** Boxes that once clipped the panel stay in this set; otherwise a shortened output would grow and shrink in turn. */
   const clips = new Set<HTMLElement>();
 
-  const look = (): void => {
+  const measure = (): void => {
     let least = window.innerHeight;
     for (let node = root.parentElement; node; node = parentOf(node)) {
       const style = getComputedStyle(node);
       if (!SCROLLS.test(style.overflowY) || node.clientHeight === 0) continue;
-      // A box that is as high as what stands in it cuts nothing off. One that was placed has a height of its own.
+      // A box that is as high as its contents clips nothing. A positioned box has a height of its own.
       const isOwn =
         style.position === "absolute" || style.position === "fixed" || node.scrollHeight > node.clientHeight + 1;
       if (isOwn && !clips.has(node)) {
@@ -33,12 +33,12 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
     }
     height.value = least;
   };
-  const observer = new ResizeObserver(look);
+  const observer = new ResizeObserver(measure);
   observer.observe(root);
-  window.addEventListener("resize", look, { signal });
+  window.addEventListener("resize", measure, { signal });
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
-  // In a sidebar all of it is looked at, from its first line; elsewhere the panel.
+  // In a sidebar the view starts at the sidebar's first line; elsewhere at the panel.
   const above = (node: HTMLElement): number =>
     node.getBoundingClientRect().top - (root.closest<HTMLElement>(".rs-sidebar") ?? root).getBoundingClientRect().top;
   return { height, above };

@@ -1,6 +1,6 @@
-// The line of the sentence stays in view while the panel is scrolled: by its style, where the box that scrolls is known
-// to the browser. An output of VS Code is moved from outside its page, others stand in boxes of their own: there a
-// notice is moved to the first line that is seen, for as long as there is one.
+// Keeps the sentence line in view while the panel scrolls. CSS (`position: sticky`) does this where the browser scrolls
+// the panel itself. VS Code scrolls an output from outside its page, and other hosts put it into boxes of their own:
+// there a notice is moved to the first visible line, as long as there is one.
 import { child } from "../base/lifetime";
 
 const STEPS = Array.from({ length: 101 }, (_, i) => i / 100);
@@ -14,7 +14,7 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     bar.style.translate = by > 0 ? `0 ${by}px` : "";
     bar.classList.toggle("rs-afloat", by > 0);
   };
-  const look = (entries: IntersectionObserverEntry[]): void => {
+  const update = (entries: IntersectionObserverEntry[]): void => {
     const entry = entries.at(-1);
     if (!entry || entry.intersectionRatio === 0) return;
     const own = bar.getBoundingClientRect();
@@ -32,14 +32,14 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     end = null;
     if (!isSaid) return move(0);
     end = child(signal);
-    const eye = new IntersectionObserver(look, { threshold: STEPS });
-    eye.observe(root);
-    window.addEventListener("scroll", () => (eye.unobserve(root), eye.observe(root)), {
+    const observer = new IntersectionObserver(update, { threshold: STEPS });
+    observer.observe(root);
+    window.addEventListener("scroll", () => (observer.unobserve(root), observer.observe(root)), {
       signal: end.signal,
       capture: true,
       passive: true,
     });
-    end.signal.addEventListener("abort", () => eye.disconnect(), { once: true });
+    end.signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   };
   const said = new MutationObserver(follow);
   said.observe(bar, { childList: true, subtree: true });

@@ -1,4 +1,5 @@
-// What the pointer comes upon by moving. Where contents move under a pointer that rests, nothing was pointed at.
+// Pointer events caused by moving the pointer. If contents move under a resting pointer, the user pointed at nothing
+// new.
 
 /** Calls `body` for each "pointerover" of a pointer that has moved since the last one, or comes from elsewhere. */
 export function whenPointedAt(node: HTMLElement, body: (event: PointerEvent) => void, signal: AbortSignal): void {
@@ -7,7 +8,8 @@ export function whenPointedAt(node: HTMLElement, body: (event: PointerEvent) => 
     "pointerover",
     (event) => {
       if (event.clientX === x && event.clientY === y) return;
-      [x, y] = [Number(event.clientX), Number(event.clientY)]; // NaN, like no other, where it has no place
+      // Synthetic events may have no coordinates; NaN equals nothing.
+      [x, y] = [Number(event.clientX), Number(event.clientY)];
       body(event);
     },
     { signal },

@@ -1,20 +1,20 @@
-// The height of a layer's row, in the head map and beside it: what the window leaves, within what can be pointed at.
+// The height of a layer's row in the head map and the charts next to it: as the window allows, but easy to point at.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { bandAbove } from "../state/axis";
 import type { Store } from "../state/store";
 import type { Free } from "./free-height";
 
-/** Height of the tallest map; a square-ish one is a little lower. */
+/** The height of the tallest map; a map that is nearly square is a little lower. */
 const TALLEST = 340;
 const SQUARE = 290;
 const HIGHEST = 28;
-/** A lower row could not be pointed at. */
+/** A row that is lower would be hard to point at. */
 const LOWEST = 6;
-/** What stands below the rows: the heads' numbers and the colour scale; and a margin to the window's end. */
+/** The height below the rows: the head numbers, the colour scale, and a margin. */
 const BELOW = 50;
 
-/** `axes` holds map and charts; `before` are what may grow and push it down. */
+/** `axes` contains the map and the charts; the nodes in `before` may grow and push it down. */
 export function rowHeight(
   store: Store,
   free: Free,
@@ -24,11 +24,11 @@ export function rowHeight(
 ): ReadonlySignal<number> {
   const top = state(0);
   const row = state(HIGHEST);
-  const look = (): void => {
+  const measure = (): void => {
     const node = axes();
     if (node?.isConnected && node.clientHeight > 0) top.value = Math.round(free.above(node));
   };
-  const observer = new ResizeObserver(look);
+  const observer = new ResizeObserver(measure);
   for (const node of before) observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   watch(signal, () => {

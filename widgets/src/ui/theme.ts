@@ -1,4 +1,4 @@
-// How the page around looks: whose variables are true there, light or dark, and whether its contrast is high.
+// The look of the surrounding page: which host's CSS variables apply, light or dark, and high contrast or not.
 import { signal as state } from "@preact/signals-core";
 import { parentOf } from "../base/ancestors";
 import { watch } from "../base/lifetime";
@@ -6,20 +6,20 @@ import type { Theme } from "../draw/colours";
 import type { Store } from "../state/store";
 
 /**
- * Whose variables the styles take. JupyterLab's names are set in other pages, too: ipywidgets' own bundle gives them
- * fixed light values in VS Code's output page and in documents, whatever the theme is. They are believed where
- * JupyterLab says of itself that it is there.
+ * The host whose CSS variables the styles use. JupyterLab's variables exist on other pages, too: ipywidgets' bundle
+ * sets them to fixed light values in VS Code's output page and in documents, whatever the theme is. So they are used
+ * only where JupyterLab has marked the page as its own.
  */
 export type Host = "jupyter" | "vscode" | "other";
 
 interface Look {
   host: Host;
   theme: Theme;
-  /** The theme is one of high contrast. */
+  /** Whether the theme is a high-contrast theme. */
   contrast: boolean;
 }
 
-/** VS Code's kind of theme; null elsewhere. A light one of high contrast bears both its classes. */
+/** VS Code's kind of theme; null elsewhere. A light high-contrast theme has both high-contrast classes. */
 function kindOf(body: HTMLElement): string | null {
   const kinds = ["vscode-high-contrast-light", "vscode-high-contrast", "vscode-dark", "vscode-light"];
   return body.getAttribute("data-vscode-theme-kind") ?? kinds.find((kind) => body.classList.contains(kind)) ?? null;
@@ -43,7 +43,9 @@ function read(node: HTMLElement, system: MediaQueryList): Look {
   return { host: "other", theme: isDark(node, system.matches) ? "dark" : "light", contrast: false };
 }
 
-/** Whether the ground on which it stands is dark: pages say it in many ways, and all of them paint it. */
+/**
+ * Whether the background behind the node is dark. Pages declare their theme in many ways, but all paint a background.
+ */
 function isDark(node: HTMLElement, system: boolean): boolean {
   for (let at = node.isConnected ? parentOf(node) : document.body; at; at = parentOf(at)) {
     const [r = 0, g = 0, b = 0, alpha = 1] = (
@@ -53,14 +55,14 @@ function isDark(node: HTMLElement, system: boolean): boolean {
       .map(Number);
     if (alpha > 0.5) return 0.2126 * r + 0.7152 * g + 0.0722 * b < 110;
   }
-  // Nothing is painted: what the browser paints then. A frame's ground may be that of the page around it.
+  // If nothing is painted, the browser's default applies. The background of a frame may be that of the page around it.
   const scheme = getComputedStyle(document.documentElement).colorScheme ?? "";
   if (scheme.includes("dark")) return system || !scheme.includes("light");
   return system && window.parent !== window;
 }
 
-/** Dresses an element as the page around it is, and follows that. */
-export function dress(
+/** Gives an element the theme of the surrounding page, and follows its changes. */
+export function followTheme(
   node: HTMLElement,
   signal: AbortSignal,
   store: Pick<Store, "theme"> = { theme: state<Theme>("light") },
@@ -74,11 +76,11 @@ export function dress(
   };
   const attributes = new MutationObserver(update);
   for (const root of [document.documentElement, document.body]) attributes.observe(root, { attributes: true });
-  const placed = new ResizeObserver(update); // it may be put into the page only later
+  const placed = new ResizeObserver(update); // the node may be added to the page later
   placed.observe(node);
   signal.addEventListener("abort", () => (attributes.disconnect(), placed.disconnect()), { once: true });
   system.addEventListener("change", update, { signal });
-  // A ground that fades from light to dark.
+  // The background may fade from light to dark.
   document.addEventListener("transitionend", (event) => event.propertyName === "background-color" && update(), {
     signal,
   });

@@ -1,18 +1,18 @@
-// A long prompt's tokens are not all in the page at once, which would be slow: a stretch of them is, and a slider moves
-// it.
+// The page holds only a stretch of a long prompt's tokens, because all of them would be slow; a slider moves the
+// stretch.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../base/lifetime";
 import type { Span } from "../draw/plane";
 import type { Store } from "../state/store";
 
-/** Prompts of so many tokens are there whole; of longer ones, so many tokens. */
+/** Prompts of up to WHOLE tokens are shown completely; of longer ones, STRETCH tokens at a time. */
 const WHOLE = 512;
 const STRETCH = 256;
 
 export interface Stretch {
   shown: ReadonlySignal<Span>;
-  /** Moved no farther than needed to have a position in it. */
+  /** Moves the stretch so that it contains a position, if it does not. */
   reveal: (at: number) => void;
 }
 

@@ -1,7 +1,7 @@
-// How wide a box is, in CSS pixels; its pictures follow, it never follows them.
+// The width of a box in CSS pixels. Pictures adapt to the box; the box never adapts to its pictures.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 
-/** Before the first look (and where nothing is laid out, in a test) it is `otherwise`. */
+/** The measured width; `otherwise` before the first measurement, and in tests without a layout. */
 export function measured(node: HTMLElement, otherwise: number, signal: AbortSignal): ReadonlySignal<number> {
   const width = state(otherwise);
   const observer = new ResizeObserver(() => {

@@ -1,4 +1,4 @@
-// What stands below the charts: tabs, one view in sight at a time. Only the one in sight asks the kernel for anything.
+// The tabs below the charts. One view is visible at a time, and only this one sends requests to the kernel.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../base/lifetime";
@@ -10,7 +10,7 @@ import { mountPositions } from "./positions/positions";
 import { mountPrompts } from "./prompts/prompts";
 import { mountTokenLens } from "./token-lens/token-lens";
 
-/** A view below the charts. `controls` stands beside the tabs. */
+/** A view below the charts. `controls` is an element next to the tabs. */
 export type LowerView = (
   parent: HTMLElement,
   controls: HTMLElement,
@@ -25,12 +25,13 @@ const alone =
   (parent, controls, { store, client }, signal) =>
     mount(parent, controls, store, client, signal);
 
-const TABS: [Tab, string, string, Mount][] = [
-  ["attention", "Attention", "Where heads look, and what they bring", mountAttention],
-  ["positions", "Positions", "What each component adds at each position", alone(mountPositions)],
-  ["token-lens", "Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
-  ["prompts", "Prompts", "How the figures spread over the prompts", alone(mountPrompts)],
-];
+const VIEWS: Record<Tab, [string, string, Mount]> = {
+  attention: ["Attention", "Where heads look, and what they contribute", mountAttention],
+  positions: ["Positions", "What each component adds at each position", alone(mountPositions)],
+  "token-lens": ["Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
+  prompts: ["Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
+};
+const TABS = (Object.keys(VIEWS) as Tab[]).map((tab) => [tab, ...VIEWS[tab]] as const);
 let panels = 0;
 
 export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
@@ -55,7 +56,7 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
     mount(view, controls, room, signal);
   }
 
-  // The prompts of one prompt: another cache has come, or Python says so.
+  // With a single prompt there is no tab of prompts, though Python or the previous cache may have chosen it.
   watch(signal, () => {
     if (store.facts.value?.prompts === 1 && store.tab.value === "prompts") store.tab.value = "attention";
   });

@@ -1,5 +1,5 @@
-// Requests over a transport. It knows ids, buffers and "the newest wins"; not who carries the messages, nor what is
-// drawn.
+// Requests over a transport. It handles ids, buffers and "the newest request wins"; it does not know which host carries
+// the messages, or what is drawn.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { randomId } from "../base/ids";
 import { legible } from "../base/legible";
@@ -17,23 +17,23 @@ export interface Result<K extends Kind> {
 }
 
 /**
- * Who carries messages: anywidget, a Jupyter comm, VS Code. `onLost` tells that nobody answers any more, `onRenewed`
- * that somebody does (again).
+ * Carries messages: anywidget, a Jupyter comm, or VS Code. `onLost` reports that the kernel side is gone, `onRenewed`
+ * that it is there (again).
  */
 export interface Transport {
   send(message: Question, buffers?: ArrayBuffer[]): void;
   onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void;
   onLost?(listener: () => void, signal: AbortSignal): void;
   onRenewed?(listener: () => void, signal: AbortSignal): void;
-  /** Whether the kernel has the user's work to do, where that can be determined. */
+  /** Whether the kernel runs the user's code, where that can be determined. */
   readonly occupied?: ReadonlySignal<boolean>;
-  /** Whether the user sees each exchange with the kernel: then little is asked ahead, and in one go. */
+  /** Whether the user sees every request to the kernel: then few are sent ahead of need, and together. */
   readonly thrifty?: boolean;
-  /** Whether, as far as can be determined now, its silence means that the kernel is gone: where nobody else may say so. */
+  /** Whether a kernel that does not answer is probably gone; only for hosts that may not report a lost kernel. */
   isSilenceLoss?(): boolean;
 }
 
-/** The kernel's refusal, with its stable code and a sentence that names the remedy. */
+/** The kernel refused a request: a stable code, and a sentence that says what to do. */
 export class RequestFailed extends Error {
   constructor(
     readonly code: string,
@@ -44,14 +44,14 @@ export class RequestFailed extends Error {
   }
 }
 
-/** How far the kernel is with a long answer; `total` is 0 where that is not known. */
+/** The progress of a long job; `total` is 0 if it is not known. */
 export interface Progress {
   done: number;
   total: number;
 }
 interface Waiting {
   question: Question;
-  /** The kernel works on it, and has said so. */
+  /** Whether the kernel has reported that it works on this request. */
   long: boolean;
   settle: (outcome: Result<Kind> | RequestFailed) => void;
 }
@@ -61,9 +61,9 @@ interface Lane {
   next: { start: () => void; drop: () => void } | null;
 }
 
-/** A lane stuck for this long (a lost message) lets the next request through. */
+/** A lane that waits longer than this (a message was lost) lets the next request through. */
 const PATIENCE_MS = 30_000;
-/** What nobody has answered for as long is asked again, once; after as long again it is said that nobody answers. */
+/** A request without an answer for this long is sent once more; after the same time again, the kernel counts as silent. */
 export const SILENCE_MS = 10_000;
 
 export class Client {
@@ -77,10 +77,10 @@ export class Client {
   readonly #unanswered = state(false);
   #silence: AbortController | null = null;
   #count = 0;
-  /** What the views count as real: every request says so. */
+  /** How padding is treated; sent with every request. */
   padding: () => NonNullable<Shown["padding"]> = () => "found";
   readonly #spare = state(false);
-  /** Whether a request that nobody waits for would be in nobody's way: nothing is under way, and the kernel is free. */
+  /** Whether a request ahead of need would delay nothing: no request is in flight, and the kernel is free. */
   readonly #idle = computed(
     () => !this.#spare.value && this.#inFlight.value === 0 && !this.#lost.value && !this.transport.occupied?.value,
   );
@@ -88,7 +88,7 @@ export class Client {
   constructor(
     readonly transport: Transport,
     readonly signal: AbortSignal,
-    /** Which cache the questions are about, where the transport carries questions about several. */
+    /** The cache that requests are about, if the transport serves several caches. */
     readonly about: () => CacheRef | null = () => null,
   ) {
     transport.onMessage((message, buffers) => this.#receive(message, buffers), signal);
@@ -97,7 +97,7 @@ export class Client {
     signal.addEventListener("abort", () => this.#fail("closed", "The view was closed."), { once: true });
   }
 
-  /** Requests whose answer has not been drawn yet. */
+  /** The number of requests whose answer has not been drawn yet. */
   get inFlight(): ReadonlySignal<number> {
     return this.#inFlight;
   }
@@ -105,16 +105,16 @@ export class Client {
   get lost(): ReadonlySignal<boolean> {
     return this.#lost;
   }
-  /** Whether nobody has answered for long, and nobody would tell that the kernel is gone. An answer ends it. */
+  /** Whether there has been no answer for long, and the host could not report a lost kernel. An answer resets it. */
   get unanswered(): ReadonlySignal<boolean> {
     return this.#unanswered;
   }
-  /** Counts answers: changes whenever the kernel spoke. */
+  /** Counts answers: changes with every message from the kernel. */
   get heard(): ReadonlySignal<number> {
     return this.#heard;
   }
 
-  /** How far the kernel is with what takes long; null where nothing does. */
+  /** The progress of the long job that is running; null if there is none. */
   get progress(): ReadonlySignal<Progress | null> {
     return this.#progress;
   }
@@ -122,19 +122,18 @@ export class Client {
   /** One request; rejects with `RequestFailed`. */
   ask<K extends Kind>(ask: Extract<Ask, { kind: K }>, id = this.#id()): Promise<Result<K>> {
     this.#inFlight.value += 1;
-    // Counted down in a later task, so that "nothing in flight" means that what was asked is on screen.
+    // Decreased in a later task, so that "nothing in flight" means that all answers are on screen.
     return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
   /**
-   * A request that nobody waits for, sent once it is in nobody's way: null where `signal` ended before that, and where
-   * it failed.
+   * A request ahead of need, sent when it delays nothing else; null if `signal` aborted before that, or if it failed.
    */
   async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
     return (await this.spareAll([ask], signal))[0] ?? null;
   }
 
-  /** Several of them in one go; each null where it failed, and none where `signal` ended before. */
+  /** Several such requests together: null for each that failed; an empty list if `signal` aborted before. */
   async spareAll<K extends Kind>(
     asks: Extract<Ask, { kind: K }>[],
     signal: AbortSignal,
@@ -180,7 +179,7 @@ export class Client {
     });
   }
 
-  /** Counts the time without an answer while there is something to answer. */
+  /** Measures the time without an answer while requests are waiting. */
   #listen(asked = 1): void {
     this.#silence?.abort();
     this.#silence = null;
@@ -194,7 +193,7 @@ export class Client {
     });
   }
 
-  /** The newest request of a view wins: an older one that is overtaken resolves to null and is never drawn. */
+  /** The newest request of a view wins: an older one resolves to null and is never drawn. */
   latest<K extends Kind>(view: string, ask: Extract<Ask, { kind: K }>): Promise<Result<K> | null> {
     return new Promise((resolve, reject) => {
       const start = (): void => {
@@ -220,7 +219,7 @@ export class Client {
     });
   }
 
-  /** A view does not want its answer any more: what takes long is given up. It resolves to null. */
+  /** Cancels a view's request if it is a long job; it then resolves to null. */
   leave(view: string): void {
     const lane = this.#lanes.get(view);
     if (!lane || !this.#waiting.get(lane.id)?.long) return;
@@ -232,17 +231,18 @@ export class Client {
 
   #giveUp(id: string): void {
     const waiting = this.#waiting.get(id);
-    if (!waiting?.long) return; // it will be there in a moment
+    if (!waiting?.long) return; // its answer comes in a moment
     this.#waiting.delete(id);
     waiting.settle(new RequestFailed("given-up", "This was cancelled."));
-    // Where it was asked: another cache may be looked at by now.
-    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {}); // a kernel that is gone has given up already
+    // Sent to the cache of the request: the view may show another cache by now.
+    // A kernel that is gone has no jobs.
+    this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {});
   }
 
   #receive(message: unknown, buffers: DataView[]): void {
     if (!isAnswer(message)) return;
     const waiting = this.#waiting.get(message.id);
-    if (!waiting) return; // another view's answer, or one that came too late
+    if (!waiting) return; // the answer belongs to another view, or comes too late
     this.#heard.value += 1;
     this.#unanswered.value = false;
     const { reply, failure } = message;
@@ -274,7 +274,7 @@ export class Client {
     this.#fail("lost", "The kernel side of this view is gone.");
   }
 
-  /** What was asked and not answered is asked again: it changes nothing, so twice does no harm. */
+  /** Sends unanswered requests again. They change nothing in the kernel, so sending one twice is harmless. */
   #renew(): void {
     this.#lost.value = false;
     for (const { question } of [...this.#waiting.values()]) this.#transmit(question);
@@ -297,11 +297,12 @@ function asError(failure: Failure | null | undefined): RequestFailed {
   if (failure) return new RequestFailed(failure.code, legible(failure.message));
   return new RequestFailed(
     "bad-answer",
-    "The kernel answered with something else than what was asked. Are its versions mixed?",
+    "The kernel’s reply does not match the request. Its Residscope may be another version: restart the kernel " +
+      "and reload the page.",
   );
 }
 
-/** float32 buffer → numbers; copied when it does not lie on a multiple of four. */
+/** The numbers in a float32 buffer; copied if its offset is not a multiple of four. */
 export function float32(view: DataView | undefined): Float32Array {
   if (!view) return new Float32Array(0);
   const length = Math.floor(view.byteLength / 4);
@@ -309,7 +310,7 @@ export function float32(view: DataView | undefined): Float32Array {
   return new Float32Array(copy(view, length * 4));
 }
 
-/** float16 buffer → its raw 16-bit words; see draw/half.ts. */
+/** The raw 16-bit words of a float16 buffer; see wire/half.ts. */
 export function words16(view: DataView | undefined): Uint16Array {
   if (!view) return new Uint16Array(0);
   const length = Math.floor(view.byteLength / 2);

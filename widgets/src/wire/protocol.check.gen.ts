@@ -1,6 +1,7 @@
 // Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.
 // What does not fit is refused, and what the schema does not name is left out.
 import * as v from "valibot";
+import type { Shown as Selected } from "./protocol.gen";
 
 export const Describe = v.object({
   kind: v.picklist(["describe"]),
@@ -393,6 +394,53 @@ export const Answer = v.object({
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
+/** The check of each kind of request, and of its reply. */
+export const REQUESTS = {
+  "describe": Describe,
+  "tokens": ReadTokens,
+  "attribute": Attribute,
+  "attention": ReadAttention,
+  "thumbnails": ReadThumbnails,
+  "blend": BlendAttention,
+  "scores": ScoreHeads,
+  "positions": MapPositions,
+  "token-lens": ReadTokenLens,
+  "neurons": RankNeurons,
+  "suggest": Suggest,
+  "check": CheckToken,
+  "target": ChooseTarget,
+  "answers": FindAnswers,
+  "resolve": ResolveAnswers,
+  "code": WriteCode,
+  "page": WritePage,
+  "caches": ListCaches,
+  "presence": Presence,
+  "give-up": GiveUp,
+} as const;
+export const REPLIES = {
+  "describe": CacheFacts,
+  "tokens": TokensReply,
+  "attribute": AttributionReply,
+  "attention": AttentionReply,
+  "thumbnails": ThumbnailsReply,
+  "blend": BlendReply,
+  "scores": ScoresReply,
+  "positions": PositionsReply,
+  "token-lens": TokenLensReply,
+  "neurons": NeuronsReply,
+  "suggest": Suggestions,
+  "check": TokenCheck,
+  "target": TargetReply,
+  "answers": AnswersReply,
+  "resolve": ResolvedReply,
+  "code": CodeReply,
+  "page": PageReply,
+  "caches": CachesReply,
+  "presence": PresenceReply,
+  "give-up": GivenUp,
+  "working": Working,
+} as const;
+
 /** What each kind of request means by a field that it leaves out; null is left out everywhere. */
 export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "describe": {
@@ -472,4 +520,21 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "give-up": {
     "padding": "found"
   }
+};
+
+/** What is selected where nobody has selected anything. */
+export const UNSELECTED: Required<Omit<Selected, "target">> = {
+  "prompt": null,
+  "position": "last",
+  "heads": [],
+  "norm": "frozen",
+  "top_k": 5,
+  "ranking": "heads",
+  "layer": null,
+  "weighting": "pattern",
+  "score": null,
+  "tab": "attention",
+  "presentation": "matrix",
+  "by": "layer",
+  "padding": "found"
 };

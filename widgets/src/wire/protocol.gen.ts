@@ -361,7 +361,7 @@ export interface Answer {
  * Facts of the cache and its model.
  *
  *     `last` is the last real position of each prompt, `points` are those of the residual stream that were cached.
- *     `padding` tokens were taken for padding: `last` and these are what was found, whatever a request counts as real.
+ *     `padding` tokens were treated as padding: `last` and these are what was found, whatever a request counts as real.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -703,4 +703,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "54933f5abce0";
+export const WIRE = "267e97b966aa";

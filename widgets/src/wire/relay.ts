@@ -1,4 +1,5 @@
-// A transport over another one, for those who listen in or answer a part of it themselves.
+// A transport that wraps another one: base class for transports that record messages, or answer some requests
+// themselves.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { Transport } from "./client";
 import type { Question } from "./protocol.gen";

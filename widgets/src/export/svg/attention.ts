@@ -1,5 +1,5 @@
-// Attention matrices side by side, 60 mm each: tokens on both axes, and beneath what each source brings at the
-// destination.
+// Attention matrices side by side, 60 mm wide each: tokens on both axes, and source contributions at the destination as
+// bars below.
 
 import { plain, side, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
@@ -15,11 +15,11 @@ import { cut, widthOf } from "./xml";
 const PANEL = (60 * 72) / 25.4;
 const LABELS = 44;
 const SIDE = PANEL - LABELS - 8;
-const BRINGS = 18;
+const BARS = 18;
 const LINE = 14;
-/** More cells a side than this are one picture instead of so many marks. */
+/** A matrix with more cells per side is embedded as one image, not as single marks. */
 const MARKS = 150;
-/** Characters of a name that stand beside “from (source)”; a longer one is told whole in the caption. */
+/** The most characters of a name next to “from (source)”; the caption has a longer name in full. */
 const NAME = 25;
 
 const NAMES: Record<Weighting, (setting: Setting) => string> = {
@@ -32,7 +32,9 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
   const across = Math.min(3, Math.max(1, maps.length));
   const sheet = new Sheet(across * PANEL + 2 * MARGIN);
   const values = (map: AttentionMap): Float32Array => map.maps[weighting] ?? new Float32Array(0);
-  const bars = maps.some((map) => map.brings) ? [`bars: what each source brings to the ${setting.quantity}`] : [];
+  const bars = maps.some((map) => map.sourceContributions)
+    ? [`bars: what each source contributes to the ${setting.quantity}`]
+    : [];
   const named = maps.flatMap(({ name }) => (name.length > NAME ? [name] : []));
   const parts = [...new Set(maps.map((map) => partWords(map, pool, setting.tokens.length).join("; ")).filter(Boolean))];
   const top =
@@ -48,7 +50,8 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
       ? { kind: "diverging", low: -limit, high: limit }
       : { kind: "sequential", low: 0, high: limit };
   };
-  const tall = 12 + LABELS + SIDE + (maps.some((map) => map.brings) ? BRINGS + 8 : 0) + (ownRange ? 10 : 0) + 8;
+  const tall =
+    12 + LABELS + SIDE + (maps.some((map) => map.sourceContributions) ? BARS + 8 : 0) + (ownRange ? 10 : 0) + 8;
   const largest = limitOf(maps.map(({ value }) => value ?? 0));
   maps.forEach((map, i) => {
     panel(
@@ -71,11 +74,11 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
       (end += 2),
       coloursOf(null),
       weighting === "contribution" ? "contribution" : NAMES[weighting](setting),
-    ); // to what, the heading says
+    ); // the heading has the quantity
   return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
 }
 
-/** How large a map is drawn: a line of it is as thin as can be seen. */
+/** The size of a drawn map; a single row or column is LINE points thick. */
 function extent({ rows, columns }: AttentionMap): { wide: number; tall: number } {
   return {
     wide: length(columns) === 1 && length(rows) > 1 ? LINE : SIDE,
@@ -94,7 +97,7 @@ function panel(
   largest: number,
   setting: Setting,
 ): void {
-  const { name, value, rows, columns, brings } = map;
+  const { name, value, rows, columns, sourceContributions } = map;
   const { wide, tall } = extent(map);
   sheet.text(x, y, cut(name, NAME), { size: 7.5, bold: true, mono: true });
   const adds = value === null ? "" : signed(value, largest);
@@ -105,7 +108,8 @@ function panel(
     });
   sheet.text(x + LABELS + SIDE, y, "from (source)", { anchor: "end", fill: MUTED });
   const [left, top] = [x + LABELS, y + 4 + LABELS];
-  const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) }; // of one position
+  // The size of one position.
+  const unit = { x: wide / Math.max(1, length(columns)), y: tall / Math.max(1, length(rows)) };
   matrix(sheet, left, top, map, values, colours);
   sheet.path(`M${left} ${top}v${tall}h${wide}`, `fill="none" stroke="${RULE}" stroke-width="0.5"`);
   const written = (span: typeof rows, room: number, cell: number, marked: number | null): void => {
@@ -140,12 +144,12 @@ function panel(
       `fill="none" stroke="${INK}" stroke-width="0.7"`,
     );
   let below = top + tall + 6;
-  if (brings) {
-    bringsBars(sheet, left, below, brings);
-    const limit = limitOf(brings);
-    sheet.text(left - 3, below + 7.5, "brings", { anchor: "end", size: 6, fill: MUTED });
+  if (sourceContributions) {
+    contributionBars(sheet, left, below, sourceContributions);
+    const limit = limitOf(sourceContributions);
+    sheet.text(left - 3, below + 7.5, "contributes", { anchor: "end", size: 6, fill: MUTED });
     sheet.text(left - 3, below + 14.5, `±${plain(limit, limit)}`, { anchor: "end", size: 6, fill: MUTED });
-    below += BRINGS + 6;
+    below += BARS + 6;
   }
   if (ownRange) flatColourBar(sheet, left, below + 6, colours, "");
 }
@@ -163,7 +167,7 @@ function matrix(
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
   const value = (row: number, column: number): number => {
     const own = values[row * across + column] ?? NaN;
-    return isEmpty(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own; // a causal mask leaves its triangle empty
+    return isEmpty(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own;
   };
   if (Math.max(down, across) > MARKS) {
     const address = pixels(down, across, value, (own) => colourOf(own, colours));
@@ -191,7 +195,8 @@ function matrix(
 }
 
 /**
- * “destinations 512–1023, sources 0–511” where that is not all; “each cell the strongest of 4 × 4” where it is not one.
+ * Words for a caption: “destinations 512–1023, sources 0–511” for a part of the map; “each cell is the strongest of
+ * 4 × 4” for blocks.
  */
 function partWords({ rows, columns, step }: AttentionMap, pool: AttentionPicture["pool"], positions: number): string[] {
   const all = length(rows) === positions && length(columns) === positions;
@@ -203,14 +208,14 @@ function partWords({ rows, columns, step }: AttentionMap, pool: AttentionPicture
   ];
 }
 
-function bringsBars(sheet: Sheet, left: number, top: number, brings: Float32Array): void {
-  const limit = limitOf(brings);
-  const cell = SIDE / Math.max(1, brings.length);
-  const middle = top + BRINGS / 2;
+function contributionBars(sheet: Sheet, left: number, top: number, contributions: Float32Array): void {
+  const limit = limitOf(contributions);
+  const cell = SIDE / Math.max(1, contributions.length);
+  const middle = top + BARS / 2;
   sheet.line(left, middle, left + SIDE, middle, RULE);
-  sheet.group("brings", () => {
-    brings.forEach((value, k) => {
-      const height = limit > 0 && Number.isFinite(value) ? (Math.abs(value) / limit) * (BRINGS / 2) : 0;
+  sheet.group("source-contributions", () => {
+    contributions.forEach((value, k) => {
+      const height = limit > 0 && Number.isFinite(value) ? (Math.abs(value) / limit) * (BARS / 2) : 0;
       if (height < 0.1) return;
       const gap = cell > 3 ? 0.6 : 0;
       sheet.rect(

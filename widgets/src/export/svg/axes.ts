@@ -16,7 +16,7 @@ export interface Box {
   height: number;
 }
 
-/** "logit difference (logits)"; a direction has its own unit. */
+/** The quantity with its unit: "logit difference (logits)". The unit of a direction is not known. */
 export function withUnit(quantity: string): string {
   return quantity.includes("direction") ? quantity : `${quantity} (logits)`;
 }
@@ -25,7 +25,7 @@ export function number(value: number): string {
   return String(value).replace("-", "−");
 }
 
-/** A scale that holds zero and all values, with some room. */
+/** A scale that includes zero and all values, with a margin. */
 export function scaleOf(values: number[], { y, height }: Box): ScaleLinear<number, number> {
   const known = values.filter(Number.isFinite);
   const low = known.reduce((least, value) => Math.min(least, value), 0);
@@ -36,7 +36,7 @@ export function scaleOf(values: number[], { y, height }: Box): ScaleLinear<numbe
     .range([y + height, y]);
 }
 
-/** The frame of the lens and the layers: zero, values up the left side, layers beneath. */
+/** The frame of the lens and layer figures: the zero line, values on the left, layers below. */
 export function layerAxes(
   sheet: Sheet,
   box: Box,
@@ -57,7 +57,7 @@ export function layerAxes(
   axisNames(sheet, box, "layer", name);
 }
 
-/** Names beneath and, upright, at the left edge. */
+/** Axis names: one below, and one upright at the left edge. */
 export function axisNames(sheet: Sheet, box: Box, beneath: string, left: string, gap = 18): void {
   if (beneath) sheet.text(box.x + box.width / 2, box.y + box.height + gap, beneath, { anchor: "middle" });
   if (left) sheet.text(10, box.y + box.height / 2, left, { anchor: "middle", rotate: -90 });
@@ -67,18 +67,18 @@ export interface Colours {
   kind: "diverging" | "sequential";
   low: number;
   high: number;
-  /** Which values are drawn; where some lie beyond an end, it is written "≥ …". */
+  /** The values that are drawn; if some lie beyond an end, its label is "≥ …". */
   values?: Float32Array;
 }
 
-/** What a dot in a cell means, where there is one. */
+/** A caption line about the dots, if some values lie beyond the colours. */
 export function beyondLine(colours: Colours, values: Float32Array): string[] {
   return values.some((value) => isBeyond(value, colours))
     ? [`a dot: beyond the colours, which end at ±${signed(colours.high, colours.high).slice(1)}`]
     : [];
 }
 
-/** The dot of a cell whose value lies beyond the colours. */
+/** Draws a dot if the value lies beyond the colours. */
 export function beyondDot(
   sheet: Sheet,
   value: number,
@@ -102,7 +102,7 @@ export function colourOf(value: number, { kind, low, high }: Colours): readonly 
   return sequentialRgb(high > low ? (value - low) / (high - low) : 0, "light");
 }
 
-/** The scale's ends as they are written. */
+/** The labels of the two ends of the scale. */
 export function ends({ kind, low, high, values = new Float32Array(0) }: Colours): [string, string] {
   const plain = (value: number): string => number(Number(value.toPrecision(3)));
   return kind === "diverging" && high > 0
@@ -110,7 +110,7 @@ export function ends({ kind, low, high, values = new Float32Array(0) }: Colours)
     : [plain(low), plain(high)];
 }
 
-/** An upright colour bar with its ends, and what it measures beside it. Takes some 45 points of width. */
+/** An upright colour bar with its ends and its name; about 45 points wide. */
 export function colourBar(sheet: Sheet, x: number, y: number, height: number, colours: Colours, name: string): void {
   const { low, high, kind } = colours;
   const fill = sheet.gradient(`rs-${kind}-upright`, true, (t) => colourOf(low + t * (high - low), colours));
@@ -124,7 +124,7 @@ export function colourBar(sheet: Sheet, x: number, y: number, height: number, co
   sheet.text(beside, y + height / 2, name, { anchor: "middle", rotate: -90, size: Math.max(4.5, size) });
 }
 
-/** The same lying down: name, lower end, bar, upper end. Returns its width. */
+/** A horizontal colour bar: name, lower end, bar, upper end. */
 export function flatColourBar(sheet: Sheet, x: number, y: number, colours: Colours, name: string): void {
   const { low, high, kind } = colours;
   const fill = sheet.gradient(`rs-${kind}-flat`, false, (t) => colourOf(low + t * (high - low), colours));
@@ -137,7 +137,7 @@ export function flatColourBar(sheet: Sheet, x: number, y: number, colours: Colou
   sheet.text(at + 63, y, highest, { fill: MUTED });
 }
 
-/** Token labels along an axis, thinned out when there are many; the destination's is always there, and bold. */
+/** Token labels along an axis. If there are many, only some are shown; the marked one always is, in bold. */
 export function tokenLabels(
   tokens: TokenAt[],
   count: number,

@@ -1,4 +1,4 @@
-// The logit lens as a curve and the layers as bars, on the same axis of layers. In the mean over prompts with their
+// The logit lens as a curve and the layers as bars, on the same layer axis. A mean over prompts is drawn with its
 // spread.
 import { area, line } from "d3-shape";
 import { signed } from "../../base/format";

@@ -1,4 +1,4 @@
-// A picture as a figure: SVG text at print size, always light.
+// A picture as a figure: SVG text at print size, always in light colours.
 import type { Picture, Setting } from "../pictures";
 import { attentionFigure } from "./attention";
 import { layersFigure, lensFigure } from "./curves";

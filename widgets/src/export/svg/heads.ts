@@ -1,4 +1,4 @@
-// The head map, layer × head, coloured by what each head adds or by a score; and the ranking as bars.
+// The head map, layer × head, coloured by contribution or by a score; and the ranking as bars.
 
 import { headName, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
@@ -62,7 +62,8 @@ export function headsFigure(
       if (!pinned.includes(headName(layer, head))) continue;
       const [x, top, width, height] = place(layer, head);
       sheet.path(
-        `M${(x - 0.4).toFixed(2)} ${(top - 0.4).toFixed(2)}h${(width + 0.8).toFixed(2)}v${(height + 0.8).toFixed(2)}h${(-width - 0.8).toFixed(2)}z`,
+        `M${(x - 0.4).toFixed(2)} ${(top - 0.4).toFixed(2)}h${(width + 0.8).toFixed(2)}` +
+          `v${(height + 0.8).toFixed(2)}h${(-width - 0.8).toFixed(2)}z`,
         `fill="none" stroke="${INK}" stroke-width="1"`,
       );
     }

@@ -1,5 +1,5 @@
-// Maps over positions: what each component adds at each, and the token lens. As wide as they need, up to both columns
-// of a paper.
+// Maps over positions (contributions at each position, and the token lens), and the bars of the prompts. They are as
+// wide as they need, up to two columns of a paper.
 import { visible } from "../../base/format";
 import type { PositionsPicture, PromptsPicture, Setting, TokenLensPicture } from "../pictures";
 import {
@@ -23,7 +23,7 @@ const BY: Record<PositionsPicture["by"], string> = {
   accumulated: "after each sublayer, at each position:",
 };
 
-/** Names down the left side, thinned out when there are many. */
+/** Row names on the left; if there are many, only some are shown. */
 function rowLabels(sheet: Sheet, box: Box, labels: string[]): void {
   const tall = box.height / Math.max(1, labels.length);
   const step = Math.max(1, Math.ceil(6 / tall));
@@ -38,7 +38,7 @@ function rowLabels(sheet: Sheet, box: Box, labels: string[]): void {
   });
 }
 
-/** Tokens beneath, on their heads' side. */
+/** Slanted tokens below the columns. */
 function columnLabels(sheet: Sheet, box: Box, setting: Setting, start: number, count: number): void {
   const broad = box.width / Math.max(1, count);
   const tokens = setting.tokens.slice(start, start + count);

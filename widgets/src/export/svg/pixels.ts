@@ -1,9 +1,9 @@
-// A matrix too large for marks as one picture: a pixel a cell, as a PNG that travels inside the figure.
+// A matrix that is too large for single marks, as one image: a PNG inside the figure, with one pixel for each cell.
 import type { Rgb } from "../../draw/colours";
 
 const MOST = 1500;
 
-/** A data address; "" where there is no canvas. Larger ones show the value that is farthest from zero among several. */
+/** A data URL; "" if there is no canvas. In a larger matrix a pixel shows the value farthest from zero of its cells. */
 export function pixels(
   down: number,
   across: number,

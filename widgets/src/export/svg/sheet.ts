@@ -1,4 +1,5 @@
-// A figure for print, written as SVG text: white, in points (1/72 inch), one group a kind of mark. Nothing is fetched.
+// A figure for print, as SVG text: white background, units of points (1/72 inch), a group for each kind of mark. It
+// loads nothing.
 import type { Rgb } from "../../draw/colours";
 import { cut, widthOf, xml } from "./xml";
 
@@ -11,7 +12,7 @@ export const GREY = "#a3a7ab";
 const SANS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif";
 const MONO = "Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace";
 const POINTS_PER_MM = 72 / 25.4;
-/** A column of a paper, and both. */
+/** The width of one column of a paper, and of two. */
 export const SINGLE = 85 * POINTS_PER_MM;
 export const DOUBLE = 178 * POINTS_PER_MM;
 export const MARGIN = 5;
@@ -22,7 +23,7 @@ export interface Style {
   fill?: string;
   bold?: boolean;
   mono?: boolean;
-  /** Degrees about its own place. */
+  /** Degrees, about the text's own position. */
   rotate?: number;
 }
 
@@ -46,12 +47,14 @@ export class Sheet {
   ): void {
     const stroke = more.stroke ? ` stroke="${more.stroke}" stroke-width="0.6"` : "";
     this.#parts.push(
-      `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
+      `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}` +
+        `"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
     );
   }
   line(x1: number, y1: number, x2: number, y2: number, stroke = RULE, width = 0.5): void {
     this.#parts.push(
-      `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" stroke-width="${width}"/>`,
+      `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${stroke}" ` +
+        `stroke-width="${width}"/>`,
     );
   }
   path(d: string, attributes: string): void {
@@ -62,10 +65,11 @@ export class Sheet {
   }
   image(x: number, y: number, width: number, height: number, address: string): void {
     this.#parts.push(
-      `<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`,
+      `<image x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" ` +
+        `preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`,
     );
   }
-  /** Parts keep to themselves: right-to-left text must not turn what stands beside it. */
+  /** Each part is isolated, so that right-to-left text does not change the direction of its neighbours. */
   text(
     x: number,
     y: number,
@@ -84,13 +88,13 @@ export class Sheet {
     const spans = [text].flat().map((part) => `<tspan style="unicode-bidi:isolate">${xml(part)}</tspan>`);
     this.#parts.push(`<text ${attributes.filter(Boolean).join(" ")} direction="ltr">${spans.join(" · ")}</text>`);
   }
-  /** All marks of a kind in one group, so that a drawing program finds them together. */
+  /** Puts all marks of a kind into one group, so that they can be selected together in a drawing program. */
   group(kind: string, draw: () => void): void {
     this.#parts.push(`<g class="${kind}">`);
     draw();
     this.#parts.push("</g>");
   }
-  /** Its id, to fill with. From 0 % to 100 %, left to right or bottom to top. */
+  /** Defines a gradient, left to right or bottom to top, and returns it as a fill. */
   gradient(id: string, upright: boolean, colourAt: (t: number) => Rgb): string {
     if (!this.#defined.has(id)) {
       const stops = Array.from(
@@ -98,7 +102,8 @@ export class Sheet {
         (_, i) => `<stop offset="${round((i / 32) * 100)}%" stop-color="${hex(colourAt(i / 32))}"/>`,
       );
       this.#parts.push(
-        `<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" y2="0">${stops.join("")}</linearGradient></defs>`,
+        `<defs><linearGradient id="${id}" x1="0" y1="${upright ? 1 : 0}" x2="${upright ? 0 : 1}" ` +
+          `y2="0">${stops.join("")}</linearGradient></defs>`,
       );
       this.#defined.add(id);
     }
@@ -106,8 +111,8 @@ export class Sheet {
   }
 
   /**
-   * What it is, in bold and in words; beneath it the caption, in as many lines as it needs. Returns where the picture
-   * may begin.
+   * Writes the name in bold, a description, and below them the caption in as many lines as it needs. Returns the y at
+   * which the picture may begin.
    */
   heading(name: string, words: string, caption: string[]): number {
     let y = MARGIN + 7.5;
@@ -123,8 +128,10 @@ export class Sheet {
 
   end(height: number, title: string): string {
     const mm = (points: number): string => `${round(points / POINTS_PER_MM)}mm`;
+    const box = `0 0 ${round(this.width)} ${round(height)}`;
+    const size = `width="${mm(this.width)}" height="${mm(height)}" viewBox="${box}"`;
     return `<?xml version="1.0" encoding="UTF-8"?>
-<svg xmlns="http://www.w3.org/2000/svg" width="${mm(this.width)}" height="${mm(height)}" viewBox="0 0 ${round(this.width)} ${round(height)}" role="img" font-family="${SANS}">
+<svg xmlns="http://www.w3.org/2000/svg" ${size} role="img" font-family="${SANS}">
 <title>${xml(title)}</title>
 <rect width="100%" height="100%" fill="#ffffff"/>
 ${this.#parts.join("\n")}
@@ -136,8 +143,8 @@ ${this.#parts.join("\n")}
 const LONGEST = 400;
 
 /**
- * Parts of a caption in lines of at most `room` (in units of the text's size), broken between parts, else between
- * words.
+ * The parts of a caption in lines of at most `room` (in units of the text size). Lines break between parts if possible,
+ * else between words.
  */
 function wrapped(parts: string[], room: number): string[][] {
   const lines: string[][] = [];

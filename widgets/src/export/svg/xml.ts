@@ -1,8 +1,8 @@
-// Text into XML, whatever it holds: what XML forbids, or a reader would not see, becomes a visible sign; long texts are
-// cut.
+// Escapes any text for XML: characters that XML forbids, or that a reader would not see, are written as their code.
+// Long texts are cut.
 import { legible, sign } from "../../base/legible";
 
-/** Each text is in an element of its own, which isolates it: the characters that do the same elsewhere go. */
+/** Removes isolating characters, because each text has an element of its own that isolates it. */
 function legibleIn(text: string): string {
   return legible(text.replace(/[\u2066-\u2069]/g, ""));
 }
@@ -35,7 +35,7 @@ function wide(c: string): boolean {
   );
 }
 
-/** How wide a text is about, in units of its size: a page without a browser cannot measure. */
+/** The estimated width of a text, in units of its size; without a browser it cannot be measured. */
 export function widthOf(text: string, mono = false): number {
   let width = 0;
   for (const c of text)

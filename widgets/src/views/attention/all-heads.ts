@@ -1,4 +1,4 @@
-// Every head in small, grouped by layer, and the one that is pointed at, large beside them.
+// Thumbnails of all heads, grouped by layer, and next to them the head under the pointer, enlarged.
 import { computed, untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keys";
 import { child, element, watch } from "../../base/lifetime";
@@ -27,7 +27,7 @@ export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: 
     const head = large.value;
     const visible = inSight.value;
     untracked(() => {
-      if (!visible) return; // as it was, for when it is looked at again
+      if (!visible) return; // unchanged until it is visible again
       hint.hidden = head !== null;
       if (head === null) {
         end.abort();

@@ -1,5 +1,4 @@
-// The cards side by side: the pinned heads in pin order, then one preview slot, always last and always of the same
-// size.
+// The attention cards: the pinned heads in the order of pinning, then one slot for a preview, always of the same size.
 import { untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keys";
 import { child, element, watch } from "../../base/lifetime";
@@ -8,11 +7,11 @@ import { type Card, createCard } from "./card";
 import type { Seen } from "./card-cursor";
 import { mountSlots } from "./card-slots";
 
-interface Held extends Card {
+interface MountedCard extends Card {
   end: AbortController;
 }
 
-/** What the cards show, in their order. */
+/** Reads what the cards show, in their order. */
 export type ReadCards = () => Seen[];
 
 export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadCards {
@@ -26,29 +25,30 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
       "div",
       "rs-placeholder-box",
       {},
-      element("p", "", {}, "Hover over a head to see where it looks; click to keep it."),
+      element("p", "", {}, "Hover over a head to see where it looks; click to pin it."),
       element("p", "rs-placeholder-line", {}, "Hover over another head to compare it."),
       element(
         "p",
         "rs-placeholder-more",
         {},
-        "Each row is a token that reads, each column one that is read. The bars below say what every source brings to the target.",
+        "Each row is a token that reads, each column one that is read. The bars below show what each source " +
+          "contributes to the target.",
       ),
     ),
   );
   row.append(placeholder);
   row.tabIndex = -1;
-  const lay = mountSlots(row, store, signal);
+  const layOut = mountSlots(row, store, signal);
 
-  const pinned = new Map<string, Held>();
-  let preview: Held | null = null;
+  const pinned = new Map<string, MountedCard>();
+  let preview: MountedCard | null = null;
   let laid: HTMLElement[] = [];
 
-  const create = (head: string): Held => {
+  const create = (head: string): MountedCard => {
     const end = child(signal);
     return { ...createCard(head, room, inSight, end.signal), end };
   };
-  const drop = (card: Held): void => {
+  const drop = (card: MountedCard): void => {
     card.end.abort();
     card.node.remove();
   };
@@ -60,7 +60,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
   });
 
   function arrange(heads: string[], hovered: string | null): void {
-    // A pinned preview is kept as it is; an unpinned card may go back to being the preview.
+    // When the preview is pinned, its card stays; an unpinned card may become the preview again.
     for (const head of heads) {
       if (pinned.has(head)) continue;
       if (preview?.head.peek() === head) {
@@ -83,7 +83,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     placeholder.hidden = preview !== null;
     const order = heads.flatMap((head) => pinned.get(head)?.node ?? []);
     if (preview) order.push(preview.node);
-    // Moved only when out of place: moving an element would lose its focus.
+    // Cards are moved only if they are out of place, because a moved element loses the focus.
     order.forEach((node, i) => {
       const at = row.children[i];
       if (at !== node) row.insertBefore(node, at ?? null);
@@ -92,7 +92,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
     const now = [...order, ...(preview ? [] : [placeholder])];
     const same = now.length === laid.length && now.every((node, i) => node === laid[i]);
     laid = now;
-    if (!same || heads.includes(store.preview.peek() ?? "")) lay();
+    if (!same || heads.includes(store.preview.peek() ?? "")) layOut();
   }
 
   return () =>

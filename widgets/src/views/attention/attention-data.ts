@@ -1,9 +1,11 @@
-// Attention maps already asked for: a small least-recently-used store, so that pinning, unpinning and going back draw
-// at once. Of a long prompt a map comes in blocks of cells; a part of it, or what one token reads, cell by cell when it
-// is looked at.
+// A cache of attention maps (the least recently used are dropped), so that pinning, unpinning and going back draw at
+// once. For a long prompt a map consists of blocks of cells; a part of it, or the row of one token, is requested cell
+// by cell when it is shown.
 
-import { parseHead } from "../../base/format";
+import { untracked } from "@preact/signals-core";
+import { Lru } from "../../base/lru";
 import { blocks, type Frame, frameOf, type Span } from "../../draw/plane";
+import { attention } from "../../state/questions";
 import type { Store, Weighting } from "../../state/store";
 import type { Position } from "../../state/target";
 import { targetKey } from "../../state/target";
@@ -14,45 +16,44 @@ import type { AttentionBuffer, ReadAttention } from "../../wire/protocol.gen";
 export type Pool = "peak" | "mean";
 export type Maps = Partial<Record<Weighting, Float32Array>>;
 
-/** What a token reads, or what reads it. */
+/** The direction of a line: what a token reads (its row), or what reads the token (its column). */
 export type Direction = "reads" | "read-by";
 /** A part of a head's maps. */
 export interface Pane extends Frame {
   maps: Maps;
 }
-/** All of them: row-major, ⌈size / step⌉ a side, those that are there. */
+/** All maps of a head that were received: row-major, ⌈size / step⌉ values per side. */
 export interface Attention extends Pane {
   size: number;
-  /** How much of each source the destination that was asked for reads; in the mean over prompts, each prompt's own. */
+  /** How much the requested destination reads of each source; in a mean over prompts, each prompt has its own one. */
   reads: Float32Array | null;
-  /** What each source brings there. */
-  brings: Float32Array | null;
-  /** That destination, where it was locked; null is the last. */
+  /** The source contributions there. */
+  sourceContributions: Float32Array | null;
+  /** That destination, if it was locked; null is the last position. */
   locked: number | null;
   notes: string[];
 }
 
 const MOST_CELLS = 8_000_000; // 32 MB of float32
-/** The lane of what the strip shows: it follows the focus, as the preview does. */
+/** The lane of the token strip's requests; the strip follows the head in focus, as the preview does. */
 export const READING = "reading";
-/** What so many tokens read is kept. */
+/** The most lines that are kept. */
 const LINES = 200;
 
 export class AttentionStore {
-  readonly #kept = new Map<string, Attention>();
-  readonly #lines = new Map<string, Maps>();
-  readonly #refused = new Map<string, RequestFailed>();
+  readonly #kept = new Lru<string, Attention>(MOST_CELLS, cellsOf);
+  readonly #lines = new Lru<string, Maps>(LINES);
+  readonly #refused = new Lru<string, RequestFailed>(LINES);
   readonly #pending = new Map<string, { lane: string; answer: Promise<Attention | null> }>();
-  /** What each lane asked last. */
+  /** The last request of each lane. */
   readonly #asked = new Map<string, string>();
-  #cells = 0;
 
   constructor(
     readonly store: Store,
     readonly client: Client,
   ) {}
 
-  /** Identifies what a head's attention depends on; reading it in an effect subscribes to all of it. */
+  /** Everything that a head's attention depends on, as a key; reading it in an effect subscribes to all of that. */
   key(head: string): string {
     const { source, prompt, locked, target, pool, settled } = this.store;
     return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(
@@ -60,37 +61,32 @@ export class AttentionStore {
     );
   }
 
-  /** What is there with this weighting. */
+  /** The kept maps, if they have this weighting. */
   kept(key: string, weighting: Weighting): Attention | null {
-    const found = this.#kept.get(key);
-    if (!found?.maps[weighting]) return null;
-    this.#kept.delete(key); // to the end of the line
-    this.#kept.set(key, found);
-    return found;
+    return this.#kept.peek(key)?.maps[weighting] ? (this.#kept.get(key) ?? null) : null;
   }
 
   has(head: string, weighting: Weighting): boolean {
-    return this.#kept.get(this.key(head))?.maps[weighting] !== undefined;
+    return this.#kept.peek(this.key(head))?.maps[weighting] !== undefined;
   }
 
   /**
-   * Null when overtaken by a newer request of the same lane. Who asks for what another lane is waiting for waits with
-   * it.
+   * Requests a head's attention; null if a newer request of the same lane has replaced this one. If another lane
+   * already waits for the same attention, both share the answer.
    */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
-    // Where each request is seen, what is there is not asked for again: whether the cache has changed is seen after
-    // each cell.
+    // On a thrifty transport kept maps are not requested again; a change of the cache is noticed after the next cell.
     const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
     if (kept) return kept;
     const question = `${key} ${weighting}`;
     const under = this.#pending.get(question);
     this.#asked.set(lane, question);
     if (under && under.lane !== lane) {
-      this.client.leave(lane); // what it waited for before is overtaken
+      this.client.leave(lane); // its previous request is replaced
       const found = await under.answer;
-      // Overtaken: what is in focus now has been asked for; and this lane may itself have turned to something else.
+      // The shared request was replaced. Request it again, unless this lane follows the focus or has itself moved on.
       if (found || lane === READING || this.#asked.get(lane) !== question) return found;
     }
     const answer = this.#read(lane, head, key, weighting);
@@ -108,18 +104,17 @@ export class AttentionStore {
     return result ? this.#keep(key, attentionOf(result, ask.position), weighting) : null;
   }
 
-  /** What was not cached will not be there a moment later, either: it is not asked for again. */
+  /** Remembers a refusal because of a missing activation: it will not be there later, either. */
   #refuse(key: string, weighting: Weighting, error: unknown): never {
     if (error instanceof RequestFailed && error.code === "missing-activation") {
-      if (this.#refused.size >= LINES) this.#refused.clear();
       this.#refused.set(`${key} ${weighting}`, error);
     }
     throw error;
   }
 
   /**
-   * Asks ahead of need, in one go, once nothing else is asked; whether it came. It drives nothing out: where there is
-   * no more room, it is not kept.
+   * Requests several heads ahead of need, together, when no other request is in flight; returns whether all were
+   * answered. They never replace other maps: if there is no room, they are not kept.
    */
   async readAhead(heads: string[], weighting: Weighting, signal: AbortSignal): Promise<boolean> {
     const wanted = heads.flatMap((head) => {
@@ -134,19 +129,19 @@ export class AttentionStore {
       const result = results[i];
       if (!result) return;
       const fresh = attentionOf(result, ask.position);
-      if (!this.#kept.has(key) && this.#cells + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
+      if (!this.#kept.peek(key) && this.#kept.size + cellsOf(fresh) <= MOST_CELLS) this.#keep(key, fresh, weighting);
     });
     return results.length > 0 && results.every((result) => result !== null);
   }
 
-  /** A part of the maps. */
+  /** Requests a part of the maps. */
   async part(lane: string, head: string, weighting: Weighting, rows: Span, columns: Span): Promise<Pane | null> {
     const ask = this.#ask(head, weighting, { rows, columns });
     const result = ask && (await this.client.latest(lane, ask));
     return result ? paneOf(result) : null;
   }
 
-  /** What a token reads, or what reads it, cell by cell; null when overtaken. `there` may be subscribed to. */
+  /** Requests a token's line, cell by cell; null if a newer request of the same lane has replaced this one. */
   async line(
     lane: string,
     head: string,
@@ -163,14 +158,10 @@ export class AttentionStore {
     if (!result) return null;
     const { maps } = paneOf(result);
     this.#lines.set(key, maps);
-    for (const old of this.#lines.keys()) {
-      if (this.#lines.size <= LINES) break;
-      this.#lines.delete(old);
-    }
     return maps;
   }
 
-  /** The same where it is there already. */
+  /** The same line, if it is kept already. */
   keptLine(head: string, weighting: Weighting, direction: Direction, token: number): Maps | null {
     return this.#lines.get(this.#lineKey(head, weighting, direction, token)) ?? null;
   }
@@ -180,40 +171,19 @@ export class AttentionStore {
   }
 
   #ask(head: string, weighting: Weighting, part: { rows?: Span; columns?: Span } = {}): ReadAttention | null {
-    const at = parseHead(head);
-    const { target, prompt, chosenPosition, pool, settled } = this.store;
-    if (!at || !settled.peek()) return null;
+    const { pool, settled, shown } = this.store;
+    if (!settled.peek()) return null;
     const coarse = pool.peek() === "mean" ? { pool: "mean" as const } : {};
-    return {
-      kind: "attention",
-      ...at,
-      target: target.peek(),
-      prompt: prompt.peek(),
-      position: chosenPosition.peek(),
-      weighting,
-      ...coarse,
-      ...part,
-    };
+    return untracked(() => attention(shown, head, weighting, { ...coarse, ...part }));
   }
 
-  /** Maps of other weightings that were there before stay; one that was asked for and did not come is no more. */
+  /** Keeps maps; earlier maps of other weightings stay, but a requested map that did not come is removed. */
   #keep(key: string, fresh: Attention, asked: Weighting): Attention {
-    const before = this.#kept.get(key);
-    if (before) this.#drop(key, before);
+    const before = this.#kept.peek(key);
     const kept = before?.size === fresh.size ? { ...fresh, maps: { ...before.maps, ...fresh.maps } } : fresh;
     if (!fresh.maps[asked]) delete kept.maps[asked];
     this.#kept.set(key, kept);
-    this.#cells += cellsOf(kept);
-    for (const [old, attention] of this.#kept) {
-      if (this.#cells <= MOST_CELLS || old === key) break;
-      this.#drop(old, attention);
-    }
     return kept;
-  }
-
-  #drop(key: string, attention: Attention): void {
-    this.#kept.delete(key);
-    this.#cells -= cellsOf(attention);
   }
 }
 
@@ -235,22 +205,22 @@ function attentionOf(result: Result<"attention">, position: Position = "last"): 
     ...paneOf(result),
     size: positions,
     reads: row("reads"),
-    brings: row("brings"),
+    sourceContributions: row("brings"),
     locked: position === "last" ? null : position,
     notes,
   };
 }
 
-/** Why a map that was asked for did not come. */
+/** Why a requested map did not come. */
 export function whyMissing({ notes }: Attention): string {
-  return notes.length > 0 ? notes.join(" ") : "The kernel sent no such map.";
+  return notes.length > 0 ? notes.join(" ") : "The kernel did not send this map.";
 }
 
 function cellsOf({ maps }: Attention): number {
   return Object.values(maps).reduce((sum, map) => sum + map.length, 0);
 }
 
-/** A map as it travelled → its figures; above a triangle stand zeros. */
+/** The values of a map from its buffer; a map sent as a triangle is filled up with zeros. */
 export function unpacked(
   { scale = 1, wide, triangle }: AttentionBuffer,
   buffer: DataView | undefined,

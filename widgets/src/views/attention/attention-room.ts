@@ -1,4 +1,4 @@
-// What the attention views of one panel share: the maps that came, the colour scale, the row that is read.
+// The state that the attention views of one panel share: the maps, the colour scale, the active destination.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { Reading } from "../../state/reading";
 import type { Presentation, Store } from "../../state/store";
@@ -9,11 +9,11 @@ import { Limits } from "./attention-scale";
 export class AttentionRoom {
   readonly data: AttentionStore;
   readonly limits: Limits;
-  /** The destination under the pointer, in a matrix or beside it. */
+  /** The destination under the pointer, in a matrix or next to it. */
   readonly pointed = state<number | null>(null);
-  /** What the row under the pointer of a card reads: the strip shows that, for as long. */
+  /** What the row under the pointer reads; the strip shows it as long as the pointer is there. */
   readonly followed = state<Reading | null>(null);
-  /** The destination that is read out: pointed at, or a token hovered elsewhere, or the panel's own. */
+  /** The active destination: pointed at, or a token hovered elsewhere, or the panel's own. */
   readonly row: ReadonlySignal<number | null>;
 
   constructor(
@@ -25,7 +25,7 @@ export class AttentionRoom {
     this.row = computed(() => this.pointed.value ?? store.hoveredToken.value ?? store.destination.value);
   }
 
-  /** Only what is in sight asks the kernel. */
+  /** Whether one of these presentations is visible; only visible ones send requests. */
   inSight(...presentations: Presentation[]): ReadonlySignal<boolean> {
     const { tab, presentation } = this.store;
     return computed(() => tab.value === "attention" && presentations.includes(presentation.value));

@@ -1,20 +1,19 @@
-// The three weightings: what they are called and mean, how their values are written and coloured, and how far the
-// colour scale goes: one for all pictures in sight, or each its own.
+// The three weightings: their names and meanings, how their values are written and coloured, and the limit of the
+// colour scale, which all pictures on screen share unless each has its own.
 import { computed, signal as state } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import type { Theme } from "../../draw/colours";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../../draw/colours";
 import type { Store, Weighting } from "../../state/store";
 
-export const WEIGHTINGS: Weighting[] = ["pattern", "value", "contribution"];
-
-/** What the scale counts. */
+/** The units of the scales. */
 export const UNITS: Record<Weighting, string> = { pattern: "attention", value: "× ‖v W_O‖", contribution: "logits" };
 export const NAMES: Record<Weighting, string> = {
   pattern: "Attention",
   value: "Value-weighted",
   contribution: "Contribution",
 };
+export const WEIGHTINGS = Object.keys(NAMES) as Weighting[];
 
 export function meaningOf(weighting: Weighting, store: Store): string {
   switch (weighting) {
@@ -23,18 +22,21 @@ export function meaningOf(weighting: Weighting, store: Store): string {
     case "value":
       return "Value-weighted: attention × ‖v W_O‖, the length of what is written from each source.";
     case "contribution":
-      return `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, orange takes away.`;
+      return (
+        `Contribution: what each source adds to the ${store.quantity.value} at the destination. Blue adds, ` +
+        "orange takes away."
+      );
   }
 }
 
-/** A length: "3.2", "12.5", "0.20". */
+/** Writes a length: "3.2", "12.5", "0.20". */
 export function length(value: number): string {
   if (!Number.isFinite(value)) return "not known";
   if (value > 0 && value < 1e-4) return "<0.0001";
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toPrecision(2);
 }
 
-/** `largest` is what a contribution is written beside. */
+/** Writes a value; `largest` is the contribution farthest from zero among those shown with it. */
 export function written(weighting: Weighting, value: number, largest = 0): string {
   if (!Number.isFinite(value)) return "not known";
   return weighting === "contribution"
@@ -44,19 +46,19 @@ export function written(weighting: Weighting, value: number, largest = 0): strin
       : value.toFixed(2);
 }
 
-/** Decimals with which values on a scale up to `limit` can be distinguished. */
+/** The number of decimals that distinguishes values on a scale up to `limit`. */
 export function decimals(limit: number): number {
   return limit > 0 && Number.isFinite(limit) ? Math.max(1, Math.min(6, 1 - Math.floor(Math.log10(limit)))) : 2;
 }
 
-/** In a cell: no longer than needed. */
+/** Writes a value for a cell, as short as possible. */
 export function writtenShort(weighting: Weighting, value: number, digits: number): string {
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return "0";
   return weighting !== "contribution" ? text : (value < 0 ? "−" : "+") + text;
 }
 
-/** The colour of `value` on a scale that ends at `limit`: from zero, or to either side of it. */
+/** The colour of `value` on a scale from zero (for contributions: from −`limit`) to `limit`. */
 export function colourOf(weighting: Weighting, value: number, limit: number, theme: Theme): Rgb {
   return weighting === "contribution"
     ? divergingRgb(value, limit, theme)
@@ -74,7 +76,7 @@ interface Reported {
   limit: number;
 }
 
-/** The largest values of all pictures in sight. */
+/** Collects the largest values of all pictures on screen. */
 export class Limits {
   readonly #reports = state<ReadonlyMap<string, Reported>>(new Map());
   readonly #value = computed(() => this.#most("value"));
@@ -91,7 +93,7 @@ export class Limits {
     const left = new Map(this.#reports.peek());
     if (left.delete(picture)) this.#reports.value = left;
   }
-  /** Where the shared scale ends; attention's always at 1. Zero while nothing is known. */
+  /** The limit of the shared scale: always 1 for attention; 0 while no picture is drawn. */
   shared(weighting: Weighting): number {
     return weighting === "pattern" ? 1 : weighting === "value" ? this.#value.value : this.#contribution.value;
   }
@@ -101,7 +103,7 @@ export class Limits {
       ...[...this.#reports.value.values()].filter((r) => r.weighting === weighting).map((r) => r.limit),
     );
   }
-  /** Where the scale of a picture with this largest value ends. */
+  /** The limit of the scale for a picture whose largest value is `own`. */
   of(weighting: Weighting, own: number): number {
     return this.store.ownRange.value ? own : this.shared(weighting);
   }

@@ -1,5 +1,5 @@
-// Attention over the prompt as text: a token under the pointer, locked, or else the panel's destination, shades what it
-// reads, or what reads it. The box's size is CSS' alone: nothing here measures it, and nothing sets it.
+// Attention over the prompt as text. One token (locked, else under the pointer, else the panel's destination) shades
+// the tokens that it reads, or that read it. Only CSS sets the size of the box.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
@@ -9,6 +9,7 @@ import type { Sentence } from "../../base/sentence";
 import { css, limitOf } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import { prose } from "../../ui/prose";
+import { stepAlong, TabStop } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
 import type { Direction } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -23,7 +24,7 @@ interface Word {
   text: HTMLElement;
   bars: HTMLElement;
 }
-/** What is asked of the text view from elsewhere: its picture, and the line of it that is shaded. */
+/** Reads the text view's picture, and its shaded line. */
 export type ReadTextPicture = () => { picture: TextPicture; shade: Shade | null } | null;
 
 export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadTextPicture {
@@ -48,16 +49,20 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   const choice = mountTextChoice(chips, room, signal);
   const { picture, trouble, waiting } = readText(room, choice.wanted, inSight, signal);
 
-  // --- above the text -------------------------------------------------------------------------------------------------
+  // --- above the text ------------------------------------------------------------------------------------------------
   watch(signal, () => {
     const button = (name: Direction, label: string, tip: string): unknown =>
       html`<button type="button" aria-pressed=${direction.value === name} title=${tip}
           @click=${() => (direction.value = name)}>${label}</button>`;
     render(
       html`<button type="button" class="rs-quiet rs-clear" ?disabled=${locked.value === null}
-          title="Let go of the locked token (Esc)" @click=${() => (locked.value = null)}>clear</button>
+          title="Unlock the token (Esc)" @click=${() => (locked.value = null)}>clear</button>
         <div class="rs-switch" role="group"
-            aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button("read-by", "is read by", "Shade the tokens that read it")}</div>`,
+            aria-label="Direction">${button("reads", "reads", "Shade what the token reads")}${button(
+              "read-by",
+              "is read by",
+              "Shade the tokens that read it",
+            )}</div>`,
       tools,
     );
   });
@@ -70,8 +75,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const hint = trouble.value
       ? ""
       : picture.value
-        ? "Hover over a token to see what it reads; click to keep it."
-        : "Hover over a head in the map above, pin some, or take all of a layer.";
+        ? "Hover over a token to see what it reads; click to lock it."
+        : "Hover over a head in the map above, pin some, or choose all heads of a layer.";
     const words = now
       ? `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values, 5)}`
       : hint;
@@ -89,10 +94,11 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     );
   });
 
-  // --- the text -------------------------------------------------------------------------------------------------------
+  // --- the text ------------------------------------------------------------------------------------------------------
   let words: Word[] = [];
   let start = 0;
   let rove = 0;
+  const tabStop = new TabStop();
   const built = state(0);
   const wordAt = (position: number): Word | undefined => words[position - start];
   watch(signal, () => {
@@ -118,7 +124,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       return { node, text, bars };
     });
     rove = Math.max(first, Math.min(rove, stop - 1));
-    wordAt(rove)?.node.setAttribute("tabindex", "0");
+    tabStop.move(wordAt(rove)?.node ?? null);
     if (had) wordAt(rove)?.node.focus();
     untracked(() => {
       if ((locked.peek() ?? 0) >= tokens.length) locked.value = null;
@@ -126,7 +132,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     });
   });
   watch(signal, () => {
-    if (!inSight.value) return; // out of sight, what is hovered elsewhere paints nothing here
+    if (!inSight.value) return; // hovering elsewhere paints nothing while this view is hidden
     void built.value;
     const now = shaded.value;
     const at = token.value;
@@ -146,7 +152,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const theme = store.theme.value;
     const limit = limits.of(weighting, limitOf(values));
     const lines = now.parts.map((part) => ({ colour: choice.colour(part.head), values: part.values }));
-    const tallest = Math.max(...lines.map((l) => limitOf(l.values))); // bars tell the heads apart; how much is the shade's to say
+    // Bars compare the heads; the shade shows the amount.
+    const tallest = Math.max(...lines.map((l) => limitOf(l.values)));
     for (const [nth, { node, text, bars }] of words.entries()) {
       const i = start + nth;
       const value = values[i] ?? NaN;
@@ -157,7 +164,10 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       const said = store.tokens.peek()[i]?.text ?? "";
       node.setAttribute(
         "aria-label",
-        `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ${seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"}`,
+        `${said === "" ? store.tokenText(i) : spoken(said)}, position ${i}, ` +
+          `${
+            seen ? `${NAMES[weighting].toLowerCase()} ${written(weighting, value, store.largest.value)}` : "not seen"
+          }`,
       );
       while (bars.childElementCount > lines.length) bars.lastElementChild?.remove();
       while (bars.childElementCount < lines.length) bars.append(element("i"));
@@ -175,7 +185,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     if (inSight.value && picture.value) limits.report("text", picture.value.weighting, picture.value.limit);
     else limits.forget("text");
   });
-  // The destination in view: within the box only, the page never scrolls.
+  // Scrolls the box (never the page) to the destination.
   watch(signal, () => {
     void built.value;
     const node = inSight.value ? wordAt(store.destination.value ?? 0)?.node : undefined;
@@ -183,7 +193,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       box.scrollTop = node.offsetTop + node.offsetHeight - box.clientHeight + 8;
   });
 
-  // --- gestures -------------------------------------------------------------------------------------------------------
+  // --- gestures ------------------------------------------------------------------------------------------------------
   const at = (event: Event): number | null => {
     const position =
       event.target instanceof Element
@@ -204,13 +214,16 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const words =
       locked.value === null || position === locked.value
         ? [
-            `${now.shown.name}: ${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${locked.value === null ? " · click to keep it" : " · click again to let go"}`,
+            `${now.shown.name}: ` +
+              `${lineWords(store, now.shown.weighting, now.direction, now.at, now.values)}${
+                locked.value === null ? " · click to lock it" : " · click again to unlock it"
+              }`,
           ]
         : pair(now, position);
     untracked(() => (store.sentence.value = words));
   });
-  function pair({ shown, at: kept, direction: way, values, parts }: Shade, other: number): Sentence {
-    const [q, k] = way === "reads" ? [kept, other] : [other, kept];
+  function pair({ shown, at: kept, direction, values, parts }: Shade, other: number): Sentence {
+    const [q, k] = direction === "reads" ? [kept, other] : [other, kept];
     const [first] = parts;
     const attention = shown.parts[0]?.attention;
     const sentence =
@@ -219,7 +232,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN, store.largest.value);
     const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
     return [
-      `${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} (source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`,
+      `${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} ` +
+        `(source ${k}): ${NAMES[shown.weighting].toLowerCase()} ${each(values)}${listed ? ` (${listed})` : ""}`,
     ];
   }
   const lock = (position: number): void => void (locked.value = locked.peek() === position ? null : position);
@@ -231,9 +245,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       const position = at(event);
       if (position === null) return;
-      wordAt(rove)?.node.setAttribute("tabindex", "-1");
       rove = position;
-      wordAt(rove)?.node.setAttribute("tabindex", "0");
+      tabStop.move(wordAt(rove)?.node ?? null);
       light(position);
     },
     { signal },
@@ -252,20 +265,11 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       const position = at(event);
       if (position === null) return;
-      const last = store.tokens.peek().length - 1;
-      const to = {
-        ArrowLeft: position - 1,
-        ArrowUp: position - 1,
-        ArrowRight: position + 1,
-        ArrowDown: position + 1,
-        Home: 0,
-        End: last,
-      }[event.key];
+      const to = stepAlong(event.key, position, store.tokens.peek().length);
       if (event.key === "Enter" || event.key === " ") lock(position);
       else if (to !== undefined) {
-        const next = Math.max(0, Math.min(last, to));
-        stretch.reveal(next);
-        wordAt(next)?.node.focus();
+        stretch.reveal(to);
+        wordAt(to)?.node.focus();
       } else return;
       event.preventDefault();
     },
@@ -276,7 +280,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     (event) => {
       if (event.key !== "Escape" || locked.peek() === null) return;
       locked.value = null;
-      event.stopPropagation(); // the pins stay
+      event.stopPropagation(); // otherwise the panel would unpin heads
     },
     { signal },
   );
@@ -293,7 +297,7 @@ function bare({ node, text, bars }: Word): void {
   bars.replaceChildren();
 }
 
-/** From the bottom; with a sign, up and down from the middle. */
+/** Draws a bar from the bottom; values with a sign go up or down from the middle. */
 function paintBar(bar: HTMLElement, colour: string, share: number, withSign: boolean): void {
   const size = Math.min(1, Math.abs(share) || 0) * (withSign ? 50 : 100);
   const bottom = withSign ? (share < 0 ? 50 - size : 50) : 0;

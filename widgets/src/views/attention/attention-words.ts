@@ -1,4 +1,4 @@
-// Attention in words: a cell, or a block of cells, and a destination's (or a source's) strongest few.
+// Sentences about attention: a cell, a block of cells, and the strongest values of a row or column.
 
 import { quoted, signed } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
@@ -11,25 +11,25 @@ import { length, written } from "./attention-scale";
 const destination = (store: Store, q: number): string => `${quoted(store.tokenName(q))} (destination ${q})`;
 const source = (store: Store, k: number): string => `${quoted(store.tokenName(k))} (source ${k})`;
 
-/** The destination whose row `brings` is: that of the last picture until the new one's has come. */
+/** The destination of `sourceContributions`; while a new picture is loading, that of the last picture. */
 export function ownDestination({ locked }: Attention, store: Store): number | null {
   return locked ?? store.lastPosition.value;
 }
 
-/** What source k brings at destination q: in float32 where that is the destination that was asked for. */
+/** The contribution of source k at destination q; in float32 if q is the requested destination. */
 export function contributionAt(attention: Attention, pane: Pane, store: Store, q: number, k: number): number | null {
-  const { brings } = attention;
-  if (brings && q === ownDestination(attention, store)) return brings[k] ?? null;
+  const { sourceContributions } = attention;
+  if (sourceContributions && q === ownDestination(attention, store)) return sourceContributions[k] ?? null;
   return pane.step > 1 ? null : (pane.maps.contribution?.[indexOf(pane, q, k)] ?? null);
 }
 
-/** A row of what the cards draw: what a destination reads, cell by cell. */
+/** A row of a card's maps: what a destination reads, cell by cell. */
 export interface Line {
   token: number;
   maps: Maps;
 }
 
-/** The line of a map that is there cell by cell; null where it is not. */
+/** A token's line, taken from the maps; null if their cells are blocks. */
 export function lineIn(pane: Pane, direction: Direction, token: number): Line | null {
   if (pane.step > 1) return null;
   const maps: Maps = {};
@@ -50,7 +50,8 @@ function column(map: Float32Array, { rows, columns }: Pane, token: number): Floa
 }
 
 /**
- * “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93 to the logit difference”
+ * The sentence about a cell: “L9H9: “·to” (destination 14) reads “·Mary” (source 4): attention 0.79, contributes +1.93
+ * to the logit difference”.
  */
 export function cellSentence(
   store: Store,
@@ -67,19 +68,21 @@ export function cellSentence(
   if (k > q && !(pattern > 0))
     return [`${head}: ${destination(store, q)} cannot see ${source(store, k)}, which comes later`];
   const value = weighting === "value" && pane.maps.value ? `, value-weighted ${length(at(pane.maps.value))}` : "";
-  const start = `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ${written("pattern", pattern)}${value}`;
-  const brought = contributionAt(attention, pane, store, q, k);
-  if (brought === null) return [start];
+  const start =
+    `${head}: ${destination(store, q)} reads ${source(store, k)}: attention ` +
+    `${written("pattern", pattern)}${value}`;
+  const added = contributionAt(attention, pane, store, q, k);
+  if (added === null) return [start];
   const where = q === store.destination.value ? "" : " there";
   return [
     `${start}, contributes `,
-    { stress: signed(brought, store.largest.value) },
+    { stress: signed(added, store.largest.value) },
     ` to the ${store.quantity.value}${where}`,
   ];
 }
 
-/** “0.79, +1.93”: a cell's figures alone; null where it is masked. */
-export function cellFigures(
+/** A cell's numbers only: “0.79, +1.93”; null if it is masked. */
+export function cellNumbers(
   store: Store,
   attention: Attention,
   pane: Pane,
@@ -91,38 +94,39 @@ export function cellFigures(
   const pattern = at("pattern");
   if (k > q && !(pattern > 0)) return null;
   const value = weighting === "value" && pane.maps.value ? `, ${length(at("value"))}` : "";
-  const brought = contributionAt(attention, pane, store, q, k);
-  return `${written("pattern", pattern)}${value}${brought === null ? "" : `, ${signed(brought, store.largest.value)}`}`;
+  const added = contributionAt(attention, pane, store, q, k);
+  return `${written("pattern", pattern)}${value}${added === null ? "" : `, ${signed(added, store.largest.value)}`}`;
 }
 
-/** “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens” */
+/** The sentence about a block: “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens”. */
 function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
   const { rows, columns } = blockOf(pane, q, k);
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
   if (columns.start >= rows.stop && !(at("pattern") > 0))
     return [`${head}: ${positions(rows)} cannot see ${spanWords(columns)}, which come later`];
   const kind = store.pool.value === "peak" ? "strongest" : "mean";
-  const figures: Sentence =
+  const numbers: Sentence =
     weighting === "contribution"
       ? [
           `${kind} contribution to the ${store.quantity.value} `,
           { stress: written(weighting, at(weighting), store.largest.value) },
         ]
       : [
-          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ${written("pattern", at("pattern"))}`,
+          `${kind} ${weighting === "value" ? `value-weighted ${length(at("value"))}, ` : ""}attention ` +
+            `${written("pattern", at("pattern"))}`,
         ];
-  return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...figures, " · zoom in for single tokens"];
+  return [`${head}: ${positions(rows)} read ${spanWords(columns)}: `, ...numbers, " · zoom in for single tokens"];
 }
 
 const spanWords = (span: Span): string => (many(span) === 1 ? String(span.start) : `${span.start}–${span.stop - 1}`);
 const positions = (span: Span): string => `position${many(span) === 1 ? "" : "s"} ${spanWords(span)}`;
 
-/** “strongest of 8 × 8”; "" where each cell is one. */
+/** “strongest of 8 × 8”; "" if cells are not blocks. */
 export function poolWords(pool: "peak" | "mean", { step }: Pane): string {
   return step === 1 ? "" : `${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`;
 }
 
-/** A row of a map (what a destination reads), or a column (what reads a source); NaN where there is nothing. */
+/** A row of a map (what a destination reads), or a column (what reads a source); NaN where it is masked. */
 export function lineOf(values: Float32Array, size: number, direction: Direction, token: number): Float32Array {
   return Float32Array.from({ length: size }, (_, i) => {
     const [q, k] = direction === "reads" ? [token, i] : [i, token];
@@ -131,14 +135,14 @@ export function lineOf(values: Float32Array, size: number, direction: Direction,
   });
 }
 
-/** The same of a line that is there: what is masked is nothing. */
+/** A line with its masked cells replaced by NaN. */
 export function unmasked(line: Float32Array, direction: Direction, token: number): Float32Array {
   return line.map((value, i) =>
     isEmpty(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value,
   );
 }
 
-/** The places of the values that are farthest from zero, the farthest first. */
+/** The indices of the values farthest from zero, the farthest first. */
 export function strongest(line: Float32Array, most: number): number[] {
   const best: number[] = [];
   const size = (i: number | undefined): number => (i === undefined ? 0 : Math.abs(line[i] ?? 0));
@@ -152,12 +156,12 @@ export function strongest(line: Float32Array, most: number): number[] {
   return best;
 }
 
-/** “·to” reads “·Mary” 0.79, “·John” 0.10, …: the strongest of a line. */
+/** The strongest values of a line: “·to” reads “·Mary” 0.79, “·John” 0.10, …. */
 export function lineWords(...line: Parameters<typeof lineParts>): string {
   return lineParts(...line).join("");
 }
 
-/** The same in parts: with the strongest, and one for each other. */
+/** The same sentence in parts: the first ends with the strongest value, then one part for each other value. */
 export function lineParts(
   store: Store,
   weighting: Weighting,
@@ -177,7 +181,7 @@ export function lineParts(
   return listed(`${at} ${direction === "reads" ? "reads" : "is read by"}`);
 }
 
-/** The pane of the finest cells that has this one. */
+/** The finest pane that contains a cell; panes are ordered from coarse to fine. */
 export function paneAt(panes: Pane[], q: number, k: number): Pane | null {
   return panes.findLast((pane) => indexOf(pane, q, k) >= 0) ?? null;
 }

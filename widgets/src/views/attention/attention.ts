@@ -1,4 +1,4 @@
-// Attention of heads: matrices side by side, the prompt as text, or all heads in small.
+// The attention tab: matrices side by side, the prompt as text, or thumbnails of all heads.
 
 import { element, watch } from "../../base/lifetime";
 import { everything } from "../../draw/plane";
@@ -52,7 +52,7 @@ export function mountAttention(
   });
 }
 
-// --- for exports ------------------------------------------------------------------------------------------------------
+// --- for exports -----------------------------------------------------------------------------------------------------
 function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): AttentionPicture {
   return { picture: "attention", weighting, maps, ownRange: store.ownRange.peek(), pool: store.pool.peek() };
 }
@@ -62,11 +62,11 @@ function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "at
     name: head,
     value: store.headValue(head),
     ...pane,
-    brings: attention.brings?.subarray(pane.columns.start, pane.columns.stop) ?? null,
+    sourceContributions: attention.sourceContributions?.subarray(pane.columns.start, pane.columns.stop) ?? null,
   };
 }
 
-/** Of a long prompt the line that is shaded. */
+/** The picture of the text view; for a long prompt only the shaded line. */
 function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTextPicture>>): AttentionMap[] {
   const { parts, name, heads, weighting, size, values, step } = picture;
   const [only] = parts.length === 1 ? parts : [];
@@ -86,10 +86,20 @@ function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTex
         ...frame,
         step: 1,
         maps: { [weighting]: line },
-        brings: null,
+        sourceContributions: null,
       },
     ];
   }
   if (only) return [ofCard(store, { head: only.head, attention: only.attention, pane: only.attention })];
-  return [{ name, of: heads, value: null, ...everything(size), step: 1, maps: { [weighting]: values }, brings: null }];
+  return [
+    {
+      name,
+      of: heads,
+      value: null,
+      ...everything(size),
+      step: 1,
+      maps: { [weighting]: values },
+      sourceContributions: null,
+    },
+  ];
 }

@@ -1,5 +1,5 @@
-// Reading a matrix and the bars below it: pointer or arrow keys choose a cell; its row and column light up and a
-// sentence tells its value. The row is shared by all matrices, so that they are read side by side.
+// The cursor of a matrix and of the bars below it. The pointer or the arrow keys choose a cell; its row and column are
+// highlighted, and a sentence has its value. All matrices share the row, so that they can be compared.
 import { batch, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
@@ -9,16 +9,16 @@ import { bringIntoSight, type Part, type Zoom } from "../../draw/zoom";
 import type { Weighting } from "../../state/store";
 import type { Attention, Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
-import { cellFigures, cellSentence, paneAt } from "./attention-words";
+import { cellNumbers, cellSentence, paneAt } from "./attention-words";
 
 export interface Shown {
   attention: Attention;
   head: string;
-  /** What it depends on. */
+  /** The key of everything the attention depends on (`AttentionStore.key`). */
   key: string;
   weighting: Weighting;
 }
-/** With the part of it that is in sight. */
+/** The same, with the visible part of the maps. */
 export interface Seen extends Shown {
   pane: Pane;
 }
@@ -31,7 +31,7 @@ export interface Places {
   matrix: HTMLCanvasElement;
   overlay: HTMLElement;
   bars: HTMLCanvasElement;
-  /** Over the bars. */
+  /** The overlay of the bars. */
   mark: HTMLElement;
 }
 
@@ -52,7 +52,8 @@ export function mountCursor(
   const column = element("i", "rs-lane");
   const cell = element("i", "rs-frame rs-frame-cell");
   const bar = element("i", "rs-lane");
-  const tip = element("span", "rs-tip rs-cell-tip", { hidden: "", "aria-hidden": "true" }); // the sentence says it
+  // The sentence has the same for screen readers.
+  const tip = element("span", "rs-tip rs-cell-tip", { hidden: "", "aria-hidden": "true" });
   overlay.append(row, column, destination, cell);
   overlay.after(tip);
   mark.append(bar);
@@ -105,17 +106,17 @@ export function mountCursor(
     const text = cellSentence(store, picture.attention, pane, picture.weighting, picture.head, at.q, at.k);
     untracked(() => (store.sentence.value = said = text));
   });
-  // The figures at the pointer.
+  // A tooltip with the numbers of the cell.
   watch(signal, () => {
     const at = cursor.value;
     const picture = shown.value;
     const pane = at && paneAt(panes.value, at.q, at.k);
     const { left, top, span } = part.value;
-    const figures =
-      at && picture && pane ? cellFigures(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
-    tip.hidden = figures === null || mark.matches(":hover");
-    if (!at || figures === null) return;
-    tip.replaceChildren(element("b", "", {}, `${store.tokenName(at.q)} ← ${store.tokenName(at.k)}`), ` ${figures}`);
+    const numbers =
+      at && picture && pane ? cellNumbers(store, picture.attention, pane, picture.weighting, at.q, at.k) : null;
+    tip.hidden = numbers === null || mark.matches(":hover");
+    if (!at || numbers === null) return;
+    tip.replaceChildren(element("b", "", {}, `${store.tokenName(at.q)} ← ${store.tokenName(at.k)}`), ` ${numbers}`);
     const across = ((at.k - left + 0.5) / span) * 100;
     tip.style.left = `${across}%`;
     tip.style.top = `${((at.q - top) / span) * 100}%`;
@@ -124,7 +125,7 @@ export function mountCursor(
   });
   const leave = (): void => {
     if (cursor.peek() === null) return;
-    // The pointer may leave because the keyboard has moved on, and scrolled: what another card says stays.
+    // Scrolling by keyboard can make the pointer leave: then another card has set the sentence, which stays.
     if (store.sentence.peek() !== said) return void (cursor.value = null);
     select(null);
     store.sentence.value = null;
@@ -167,7 +168,7 @@ export function mountCursor(
     (event) => {
       if (sizeNow() === 0) return;
       const { q, k } = cursor.peek() ?? { q: start(), k: start() };
-      const by = paneAt(panes.peek(), q, k)?.step ?? 1; // block by block
+      const by = paneAt(panes.peek(), q, k)?.step ?? 1; // one block per key press
       const to = {
         ArrowUp: { q: clamp(q - by), k },
         ArrowDown: { q: clamp(q + by), k },

@@ -1,5 +1,5 @@
-// A card's picture of a long prompt, refined: where it is zoomed, the part in view is asked for in finer cells. What
-// was there stays until they come, and is drawn beneath them at the edges.
+// Refines a card's picture of a long prompt: while it is zoomed, smaller blocks of the visible part are requested. The
+// coarse picture stays until they come, and is drawn below them at the edges.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { covers, type Frame, finer, length, stepOf } from "../../draw/plane";
@@ -11,15 +11,15 @@ import type { AttentionRoom } from "./attention-room";
 import type { Shown } from "./card-cursor";
 
 interface Fine {
-  /** What it is a part of. */
+  /** The key of the picture that it belongs to. */
   of: string;
   pane: Pane;
 }
 
 export interface Refined {
-  /** The finer part that belongs to what is shown. */
+  /** The finer part of the shown picture; null if there is none. */
   pane: ReadonlySignal<Pane | null>;
-  /** Gets the part in view before another picture is put, so that no coarse one comes between. */
+  /** Requests the visible part of the next picture before that is shown, so that no coarse picture appears in between. */
   ahead: (head: string, key: string, weighting: Weighting) => Promise<void>;
 }
 
@@ -35,7 +35,7 @@ export function refine(
   const { store, data } = room;
   const fine = state<Fine | null>(null);
   const pane = state<Pane | null>(null);
-  /** What is under way. */
+  /** The request in flight. */
   let coming: { of: string; frame: Frame } | null = null;
   const name = (key: string, weighting: Weighting): string => `${key} ${weighting}`;
 

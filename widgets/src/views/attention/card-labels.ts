@@ -1,12 +1,12 @@
-// Token labels along a matrix; thinned out when there are many, never without the destination's.
+// Token labels along a matrix. If there are many, only some are shown; the destination's always is.
 import { html, type TemplateResult } from "lit-html";
 import type { Part } from "../../draw/zoom";
 import type { Store } from "../../state/store";
 
-/** CSS pixels a label takes along its axis; those of the sources are slanted. */
+/** The room of a label along its axis, in CSS pixels; the labels of sources are slanted. */
 const LINE = { source: 15, destination: 12 };
 
-/** The positions that are written: every so many, the marked ones for sure. */
+/** The positions that get a label: the sure ones, and as many others as fit, at equal distances. */
 export function labelled(
   { start, span }: { start: number; span: number },
   side: number,
@@ -38,7 +38,9 @@ export function axisLabels(
     LINE[axis],
   ).map((i) => {
     const place = `${axis === "source" ? "left" : "top"}:${((i - start + 0.5) / part.span) * 100}%`;
-    const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
+    const classes = `${i === marked ? "rs-marked" : ""} ${i === lit ? "rs-lit" : ""} ${
+      tokens[i]?.padding ? "rs-padding" : ""
+    }`;
     return html`<span class=${classes} style=${place} dir="auto">${store.tokenName(i)}</span>`;
   })}`;
 }

@@ -1,5 +1,5 @@
-// What the destination that is read out reads, cell by cell: off the map where that is there, else asked for. What was
-// read before stays until it comes.
+// What the active destination reads, cell by cell: taken from the map if that has single cells, else requested. The
+// previous line stays until the answer comes.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import type { AttentionRoom } from "./attention-room";
@@ -22,7 +22,7 @@ export function readLine(
     const { attention, head, key, weighting } = picture;
     const there = lineIn(attention, "reads", row);
     if (there) return void (line.value = there);
-    if (!inSight.value || data.key(head) !== key) return; // another picture is on its way
+    if (!inSight.value || data.key(head) !== key) return; // another picture is loading
     untracked(() => {
       const kept = data.keptLine(head, weighting, "reads", row);
       if (kept) return void (line.value = { token: row, maps: kept });
@@ -30,7 +30,7 @@ export function readLine(
         (maps) => {
           if (maps && !signal.aborted && shown.peek() === picture) line.value = { token: row, maps };
         },
-        () => undefined, // the picture's own refusal says it
+        () => undefined, // the picture shows the same error
       );
     });
   });

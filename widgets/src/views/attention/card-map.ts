@@ -1,5 +1,5 @@
-// The mini-map of a zoomed matrix: all of it in small, and a frame where one is. A click or a drag moves there; so do
-// the arrow keys, by half of what is in view, and Home and End along the diagonal.
+// The mini-map of a zoomed matrix: the whole matrix, with a frame around the visible part. A click or a drag moves the
+// frame; so do the arrow keys (by half of the visible part), and Home and End along the diagonal.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { element, watch } from "../../base/lifetime";
 import { type Look, paintMatrix } from "../../draw/matrix";
@@ -45,7 +45,8 @@ export function mountMiniMap(
     });
     map.setAttribute(
       "aria-label",
-      `In view: destinations ${top} to ${top + span - 1}, sources ${left} to ${left + span - 1}, of ${all}. Arrow keys move there.`,
+      `In view: destinations ${top} to ${top + span - 1}, sources ${left} to ${left + span - 1}, of ${all}. ` +
+        "Arrow keys move there.",
     );
   });
 

@@ -1,18 +1,20 @@
-// The room of the cards where they stand beside the map: as high as what stands there, however many heads are pinned.
-// What fits is seen at once. More stand in pages to the right, each filled as the first is, so that a card stays where
-// it is. The preview then lies over the last place in view; pointing at a pinned head takes it away, and brings that
-// head's page.
+// The layout of the cards next to the head map. The area is as high as the map and the ranking, however many heads are
+// pinned. Cards that do not fit are on further pages to the right, which are filled in the same order, so that no card
+// moves. The preview then covers the last visible place; pointing at a pinned head hides the preview and scrolls to
+// that head's page.
 import type { Store } from "../../state/store";
 
-/** CSS pixels: between cards, the least of a card's width and picture, what stands around the picture, a scroll bar. */
+/**
+ * CSS pixels: the gap between cards, the sizes of a card and its picture, the room around the picture, a scroll bar.
+ */
 const GAP = { x: 22, y: 16 };
 const NARROWEST = 226;
 const [LARGEST, SMALLEST] = [264, 150];
 const AROUND = { x: 76, y: 150 };
 const BAR = 12;
-/** From this width of the panel on the cards stand beside the map; the styles know the same. */
+/** From this panel width on the cards are next to the map; layout.css has the same number. */
 const BESIDE_PX = 560;
-/** Of the window what stands above and below a card in it. */
+/** The height of the window that a card's surroundings need, above and below it. */
 const BEYOND = 240;
 
 interface Slots {
@@ -21,7 +23,7 @@ interface Slots {
   side: number;
 }
 
-/** As many cards as fit, and how large each is: two at least, since heads are compared. */
+/** How many cards fit, and their size: at least two, because heads are compared. */
 export function slotsIn(width: number, height: number, free: number): Slots {
   const columns = Math.max(1, Math.floor((width + GAP.x) / (NARROWEST + GAP.x)));
   const room = Math.floor((width - (columns - 1) * GAP.x) / columns) - AROUND.x;
@@ -32,7 +34,7 @@ export function slotsIn(width: number, height: number, free: number): Slots {
   return { columns, rows: 2, side: Math.max(SMALLEST, Math.min(most, half)) };
 }
 
-/** Where the `nth` card stands, page after page: its page, and column and row in all of them, counted from 1. */
+/** The place of the `nth` card: its page, its column (counted over all pages) and its row, both from 1. */
 export function place(
   nth: number,
   { columns, rows }: Pick<Slots, "columns" | "rows">,
@@ -41,7 +43,7 @@ export function place(
   return { page, column: page * columns + (at % columns) + 1, row: Math.floor(at / columns) + 1 };
 }
 
-/** Lays the cards out, and again when it is called: others stand there, or in another order. */
+/** Lays out the cards; the returned function does it again after cards were added, removed or moved. */
 export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal): () => void {
   const charts = row.closest<HTMLElement>(".rs-charts");
   const panel = row.closest<HTMLElement>(".residscope");
@@ -51,7 +53,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
   let known = new Set(store.heads.peek());
 
   const measure = (): Slots | null => {
-    if (row.clientWidth === 0) return room; // not in sight: as it was
+    if (row.clientWidth === 0) return room; // hidden: unchanged
     if (!panel || panel.clientWidth < BESIDE_PX) return null;
     const style = getComputedStyle(row);
     const bottom = Math.max(...beside.map((node) => node.getBoundingClientRect().bottom));
@@ -59,7 +61,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     return slotsIn(row.clientWidth - parseFloat(style.paddingRight), bottom - row.getBoundingClientRect().top, free);
   };
 
-  const lay = (): void => {
+  const layOut = (): void => {
     slots = row.querySelector(":scope > .rs-large") ? null : room;
     const cards = [...row.children].filter((node): node is HTMLElement => node instanceof HTMLElement && !node.hidden);
     const pinned = store.heads.peek().length;
@@ -73,7 +75,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     }
     const { columns, rows, side } = slots;
     const ahead = cards[pinned] !== undefined && !cards[pinned].classList.contains("rs-placeholder");
-    // One column more than is filled: what the preview covers can be moved out from beneath it.
+    // One empty column more, so that a card under the preview can be scrolled out from under it.
     const all = more ? (place(pinned - 1, slots).page + 1) * columns + (ahead ? 1 : 0) : columns;
     for (const [name, value] of Object.entries({
       columns: all,
@@ -85,12 +87,12 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
       row.style.setProperty(`--slot-${name}`, String(value));
     cards.forEach((card, nth) => {
       const { column, row: at } = place(nth, { columns, rows });
-      // The preview is in view wherever the row is moved to: it may be anywhere in its line.
+      // The preview spans the whole line, so that it stays visible wherever the row is scrolled to.
       card.style.gridArea = more && nth === pinned ? `${rows} / 1 / auto / -1` : `${at} / ${column}`;
     });
   };
 
-  /** A head that was pinned just now, or is pointed at, is to be seen. */
+  /** Scrolls to a head that was just pinned, or is pointed at. */
   const reveal = (): void => {
     const heads = store.heads.peek();
     const fresh = heads.findLastIndex((head) => !known.has(head));
@@ -101,15 +103,15 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
       place(nth, slots).page * (row.clientWidth - parseFloat(getComputedStyle(row).paddingRight) + GAP.x);
   };
 
-  // Measured when sizes change, and not with each card: to ask for a size makes the browser lay everything out at once.
+  // Measured when sizes change, not for each card, because measuring forces the browser to compute the layout.
   const observer = new ResizeObserver(() => {
     room = measure();
-    lay();
+    layOut();
   });
   for (const node of [row, ...beside]) observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   return () => {
-    lay();
+    layOut();
     reveal();
   };
 }

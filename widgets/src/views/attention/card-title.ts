@@ -1,4 +1,4 @@
-// A card's first line: the head, what it adds, pin and enlarge, and what is particular about its picture.
+// A card's first line: the head, its contribution, the buttons "pin" and "enlarge", and remarks on its picture.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { side, signed } from "../../base/format";
@@ -18,7 +18,7 @@ export interface CardState {
   shown: ReadonlySignal<Shown | null>;
   trouble: ReadonlySignal<string | null>;
   part: ReadonlySignal<Part>;
-  /** Of what is drawn, the finest that fills what is in view. */
+  /** The finest drawn pane that covers the visible part. */
   pane: ReadonlySignal<Pane | null>;
   /** The largest value of its picture. */
   own: ReadonlySignal<number>;
@@ -35,8 +35,8 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
     const pinned = store.heads.value.includes(name);
     const large = card.large.value;
     const notes = shown?.head === name ? shown.attention.notes : [];
-    const say = (): void => void (store.sentence.value = [notes.join(" ")]);
-    const hush = (): void => void (store.sentence.value = null);
+    const showNote = (): void => void (store.sentence.value = [notes.join(" ")]);
+    const hideNote = (): void => void (store.sentence.value = null);
     render(
       html`<b class="rs-name">${name}</b>
         ${
@@ -48,14 +48,14 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}"
             @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
         <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large}
-            title="${large ? "Small again." : "Enlarge: takes the whole row."} ${ZOOM_HINT}"
+            title="${large ? "Back to the small size." : "Enlarge to the whole row."} ${ZOOM_HINT}"
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>
         <span class="rs-card-remarks">
           ${
             notes.length > 0
               ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))}
                   aria-label=${`note: ${fitted(notes.join(" "))}`}
-            @pointerenter=${say} @focus=${say} @pointerleave=${hush} @blur=${hush}>note</span>`
+            @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
               : nothing
           }
           ${
@@ -85,7 +85,9 @@ function ends({ weighting }: Shown, limit: number): string {
 
 function pooled({ pane }: CardState, pool: "peak" | "mean"): unknown {
   const words = pane.value ? poolWords(pool, pane.value) : "";
-  const tip = `Down-sampled: each cell is the ${pool === "peak" ? "cell that is farthest from zero" : "mean"} of so many. Zoom in for single tokens; what is said in words, and the bars, are exact.`;
+  const tip =
+    `Down-sampled: each cell is the ${pool === "peak" ? "value farthest from zero" : "mean"} of a block of ` +
+    "cells. Zoom in for single tokens; the sentences and the bars are exact.";
   return words === "" ? nothing : html`<span class="rs-pooled" title=${tip}>${words}</span>`;
 }
 

@@ -1,5 +1,5 @@
-// Zooming a matrix: Ctrl + wheel (which is also what a touchpad's pinch sends) about the pointer, + − and 0, drag to
-// move, a double click shows all again.
+// Zooming a matrix: Ctrl + wheel (a pinch on a touchpad sends the same) zooms about the pointer; so do + and −.
+// Dragging moves; 0 or a double click shows the whole matrix.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { panBy, type Zoom, zoomBy } from "../../draw/zoom";

@@ -1,11 +1,11 @@
-// One attention card: a head's matrix with tokens on both axes, and what each source brings at the destination.
-// A preview becomes a pinned card by staying where it is: same element, same picture.
+// One attention card: a head's matrix with tokens on both axes, and source contributions at the destination. When a
+// preview is pinned, it keeps its element and its picture.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { parseHead, plain } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
-import { paintBrings } from "../../draw/contributions";
+import { paintSourceContributions } from "../../draw/contributions";
 import { type Look, paintMatrix } from "../../draw/matrix";
 import { covers, cropped, everything, type Plane } from "../../draw/plane";
 import { partOf, type Zoom } from "../../draw/zoom";
@@ -24,7 +24,7 @@ import { mountMiniMap } from "./card-map";
 import { mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
 
-/** CSS pixels of the matrix where it cannot be measured. */
+/** The side of the matrix in CSS pixels, if it cannot be measured. */
 const SIDE = 264;
 const BARS = 38;
 let cards = 0;
@@ -33,8 +33,8 @@ export interface Card {
   node: HTMLElement;
   head: Signal<string>;
   /**
-   * What is in sight, for exports, once that is what is selected: of a short prompt the whole map, however it is
-   * zoomed.
+   * What the card shows, for exports; null until the selected picture is drawn. For a short prompt it is the whole map,
+   * also if the card is zoomed.
    */
   seen: () => Seen | null;
 }
@@ -64,9 +64,13 @@ export function createCard(
   const corner = element("div", "rs-axis-from", { "aria-hidden": "true" }, element("span", "", {}, "from (source) →"));
   const sources = element("div", "rs-sources", { "aria-hidden": "true" });
   const destinations = element("div", "rs-destinations", { "aria-hidden": "true" });
-  const bars = element("canvas", "rs-brings", { tabindex: "0", role: "application", "aria-roledescription": "bars" });
+  const bars = element("canvas", "rs-source-bars", {
+    tabindex: "0",
+    role: "application",
+    "aria-roledescription": "bars",
+  });
   const mark = element("div", "rs-overlay");
-  const barsLabel = element("div", "rs-brings-label", { "aria-hidden": "true" });
+  const barsLabel = element("div", "rs-source-bars-label", { "aria-hidden": "true" });
   const to = element("div", "rs-axis-to", { "aria-hidden": "true" }, element("span", "", {}, "to (destination)"));
   const reads = element("p", "rs-reads");
   const field = element("div", "rs-field", {}, matrix, overlay);
@@ -80,7 +84,7 @@ export function createCard(
   const own = computed(() => limitOf(map.value));
   const fine = refine(room, lane, shown, part, inSight, (said) => (trouble.value = said), signal);
   const line = readLine(room, lane, shown, inSight, signal);
-  /** What is there of the picture, the coarse first. */
+  /** The parts of the picture that have come, the coarse one first. */
   const panes = computed((): Pane[] =>
     shown.value ? [shown.value.attention, ...(fine.pane.value ? [fine.pane.value] : [])] : [],
   );
@@ -103,7 +107,8 @@ export function createCard(
     };
   });
 
-  // The picture that is there at once, or asked for; the last one stays until then. First of all: it has a way to go.
+  // Shows a kept picture at once, or requests it; the last one stays until then. This comes first in the function, so
+  // that the request is sent early.
   watch(signal, () => {
     if (!inSight.value) return;
     const head = name.value;
@@ -115,13 +120,13 @@ export function createCard(
         trouble.value = attention.maps[weighting] ? null : whyMissing(attention);
         node.classList.remove("rs-waiting");
       };
-      // A kept picture is drawn at once, and asked for again all the same: the cache may have changed under its name.
+      // A kept picture is drawn at once but requested again, because the cache may have changed.
       const kept = data.kept(key, weighting);
       if (kept && (kept.step === 1 || zoom.peek() === null)) put(kept);
       else node.classList.add("rs-waiting");
       Promise.all([data.read(lane, head, key, weighting), fine.ahead(head, key, weighting)]).then(
         ([attention]) => {
-          // Overtaken, or another picture was put from the kept ones meanwhile.
+          // Null if the request was replaced; and another kept picture may be shown by now.
           if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting)
             put(attention);
         },
@@ -130,8 +135,8 @@ export function createCard(
           const outdated = isOutdated(error, store);
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
-          else if (another) trouble.value = `${head} was not read while that could be done.`;
-          // What was refused is not what was there before; and another head's picture must not stand under this one's
+          else if (another) trouble.value = `${head} was not read before the cache became unavailable.`;
+          // A refused picture must not look like the earlier one, and no head's picture may appear under another head's
           // name.
           const nothing: Attention = {
             ...everything(size.peek()),
@@ -139,7 +144,7 @@ export function createCard(
             size: size.peek(),
             maps: {},
             reads: null,
-            brings: null,
+            sourceContributions: null,
             locked: null,
             notes: [],
           };
@@ -157,7 +162,8 @@ export function createCard(
     matrix.setAttribute("aria-label", `${what} of ${name.value}. Arrow keys move through the cells, + and − zoom.`);
     bars.setAttribute(
       "aria-label",
-      `What each source brings through ${name.value} to the ${store.quantity.value}. Arrow keys move from bar to bar.`,
+      `What each source contributes through ${name.value} to the ${store.quantity.value}. Arrow keys move ` +
+        "from bar to bar.",
     );
     node.dataset["layer"] = String(at?.layer ?? "");
     node.dataset["head"] = String(at?.head ?? "");
@@ -172,7 +178,7 @@ export function createCard(
   });
   signal.addEventListener("abort", () => limits.forget(lane), { once: true });
 
-  // The canvas' size is CSS' alone; what is painted follows it.
+  // Only CSS sets the size of the canvas; the painting follows it.
   const observer = new ResizeObserver(() => (side.value = Math.round(matrix.clientWidth) || SIDE));
   observer.observe(matrix);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
@@ -190,29 +196,30 @@ export function createCard(
     signal,
   );
 
-  // What each source brings at the row that is read; where only the chosen destination's are known, they are its.
+  // Source contributions at the active destination; if only those of the chosen destination are known, these are shown.
   const asked = computed(() => (shown.value ? ownDestination(shown.value.attention, store) : null));
   const read = computed(() => {
     const contributions = line.value?.maps.contribution;
     const chosen = asked.value;
-    if (!line.value || !contributions || (line.value.token === chosen && shown.value?.attention.brings)) return chosen;
+    if (!line.value || !contributions || (line.value.token === chosen && shown.value?.attention.sourceContributions))
+      return chosen;
     return line.value.token;
   });
-  const brings = computed(() => {
+  const sourceContributions = computed(() => {
     const { attention } = shown.value ?? {};
     return (
       (read.value === asked.value
-        ? (attention?.brings ?? line.value?.maps.contribution)
+        ? (attention?.sourceContributions ?? line.value?.maps.contribution)
         : line.value?.maps.contribution) ?? null
     );
   });
-  const tallest = computed(() => (brings.value ? limitOf(brings.value) : 0));
+  const tallest = computed(() => (sourceContributions.value ? limitOf(sourceContributions.value) : 0));
   watch(signal, () => {
     if (!shown.value) return;
     const { left, span } = part.value;
-    paintBrings(
+    paintSourceContributions(
       bars,
-      brings.value?.subarray(left, left + span) ?? new Float32Array(0),
+      sourceContributions.value?.subarray(left, left + span) ?? new Float32Array(0),
       tallest.value,
       side.value,
       BARS,
@@ -225,13 +232,15 @@ export function createCard(
     const most = plain(limit, limit);
     const where = read.value === null ? "the last token" : store.tokenName(read.value);
     render(
-      brings.value
+      sourceContributions.value
         ? html`<span class=${read.value === store.destination.value ? "rs-marked" : "rs-lit"}
-            dir="auto">${where}</span>gains, at most ${most}`
+            dir="auto">${where}</span>up to ±${most}`
         : "",
       barsLabel,
     );
-    barsLabel.title = `What each source brings to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, up or down.`;
+    barsLabel.title =
+      `What each source contributes to the ${store.quantity.value} at “${where}”; the tallest bar is ${most}, ` +
+      "up or down.";
   });
 
   const parts = computed((): string[] => {
@@ -295,13 +304,13 @@ export function createCard(
     const pointedAt = cursor.value !== null || labelled.value;
     const weights = line.value?.maps.pattern;
     if (!pointedAt || !shown.value) return untracked(unfollow);
-    if (!line.value || !weights || line.value.token !== room.row.value) return; // on its way: the last one stays, and is dimmed
+    if (!line.value || !weights || line.value.token !== room.row.value) return; // loading: the last one stays, dimmed
     const { token } = line.value;
     followed = {
       head: shown.value.head,
       destination: token,
       weights,
-      contributions: read.value === token ? brings.value : null,
+      contributions: read.value === token ? sourceContributions.value : null,
     };
     untracked(() => (room.followed.value = followed));
   });

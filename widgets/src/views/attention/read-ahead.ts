@@ -1,5 +1,5 @@
-// Heads that the pointer may go to next are asked for ahead, while nothing else is: their pictures are there when it
-// comes.
+// Requests ahead of need the heads that the pointer may go to next, while no other request is in flight. So their
+// pictures are there when the pointer arrives.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { headName, parseHead } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
@@ -7,19 +7,19 @@ import { rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import type { AttentionRoom } from "./attention-room";
 
-/** A pointer that moves on within this time needs the kernel for where it goes. */
+/** If the pointer moves on within this time, the kernel should be free for the head it goes to. */
 const REST_MS = 40;
 /**
- * The same where the user sees each request: who rests as long looks, and does not just pass. Then so many heads, in
- * one.
+ * On a thrifty transport, where the user sees each request: a pointer that rests this long does not just pass. Then
+ * this many heads are requested together.
  */
 const THRIFTY = { restMs: 400, heads: 4 };
-/** So many of the strongest heads, besides the neighbours. */
+/** How many of the strongest heads are requested after the neighbours. */
 const STRONGEST = 4;
-/** Pictures of longer prompts are large, and dear to make. */
+/** The longest prompt, in positions: pictures of longer prompts are large and slow to compute. */
 const LONGEST = 256;
 
-/** Reads ahead while a head is pointed at or has the focus, and its card is in sight. */
+/** Reads ahead while a head is pointed at or has the focus, and its card is visible. */
 export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): void {
   const { store, client, data } = room;
   const thrifty = client.transport.thrifty ?? false;
@@ -31,8 +31,8 @@ export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<bool
   watch(signal, () => {
     now.abort();
     const at = head.value;
-    if (at === null || client.inFlight.value > 0) return; // and again, when all has been answered
-    void data.key(at); // what is in view may change under the pointer
+    if (at === null || client.inFlight.value > 0) return; // runs again when all requests are answered
+    void data.key(at); // subscribes: the selection may change under the pointer
     const weighting = store.weighting.value;
     const { signal: while_ } = (now = child(signal));
     untracked(() => {
@@ -48,7 +48,7 @@ export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<bool
   });
 }
 
-/** The heads around one in the map, then the strongest of the ranking. */
+/** A head's neighbours in the map, then the strongest heads of the ranking. */
 export function nextTo(store: Store, name: string): string[] {
   const at = parseHead(name);
   const facts = store.facts.peek();

@@ -1,5 +1,4 @@
-// Whose attention the text view shades: chips for the pinned heads, one or several of them; all heads of a layer, or
-// all.
+// The choice of the heads whose attention the text view shades: some pinned heads, all heads of a layer, or all heads.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
@@ -21,7 +20,7 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
 
   const wanted = computed((): Wanted => {
     const hovered = store.hoveredHead.value;
-    // A head that is pointed at, in the map or the ranking, is shown alone meanwhile.
+    // While a head is pointed at, in the map or the ranking, it is shown alone.
     if (hovered !== null && !store.isAbsent(hovered)) return { heads: [hovered] };
     if (blend.value) return blend.value;
     const heads = store.heads.value;
@@ -32,11 +31,11 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
   watch(signal, () => {
     const heads = store.heads.value;
     const left = [...off.peek()].filter((head) => heads.includes(head));
-    if (left.length < off.peek().size) off.value = new Set(left); // pinned again, it is on
+    if (left.length < off.peek().size) off.value = new Set(left); // a head that is pinned again is on
   });
 
   const toggle = (head: string): void => {
-    const next = new Set(blend.peek() ? store.heads.peek() : off.peek()); // from a blend: this one alone
+    const next = new Set(blend.peek() ? store.heads.peek() : off.peek()); // after a blend: this head alone
     if (!next.delete(head)) next.add(head);
     off.value = next;
     blend.value = null;
@@ -58,13 +57,13 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
         (
           head,
         ) => html`<button type="button" class="rs-head-chip" aria-pressed=${on(head)} style="--colour:${colour(head)}"
-            title="${on(head) ? "Leave" : "Take"} ${head} ${on(head) ? "out" : "in"}"
+            title="${on(head) ? "Leave out" : "Include"} ${head}"
                 @click=${() => toggle(head)}>${head}</button>`,
       )}
         ${
           heads.length === 0
             ? html`<span
-            class="rs-no-heads">no head is pinned: click some to superpose them</span>`
+            class="rs-no-heads">no head is pinned: click heads to superpose them</span>`
             : nothing
         }
         <span class="rs-layer-chip ${layerOn ? "rs-on" : ""}">

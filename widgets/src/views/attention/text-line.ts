@@ -1,8 +1,9 @@
-// What the text view shades: a row of its picture, or a column. Of a long prompt it is asked for when it is looked at.
+// The line that the text view shades: a row or a column of its picture. For a long prompt it is requested when needed.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { everything, frameOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
+import { blend } from "../../state/questions";
 import type { Direction } from "./attention-data";
 import { type Maps, type Pane, unpacked } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -13,9 +14,9 @@ export interface Shade {
   shown: TextPicture;
   at: number;
   direction: Direction;
-  /** The superposition; NaN where there is nothing. */
+  /** The superposition of the heads; NaN where it is masked. */
   values: Float32Array;
-  /** Of each head. */
+  /** The line of each head. */
   parts: { head: string; values: Float32Array; pane: Pane }[];
 }
 
@@ -79,7 +80,7 @@ export function readShade(
           ]
         : [],
     );
-    if (there.length < all.length) return null; // overtaken
+    if (there.length < all.length) return null; // replaced by a newer request
     return {
       shown,
       at,
@@ -93,18 +94,11 @@ export function readShade(
   }
 
   async function ofBlend(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
-    const target = store.target.peek();
     if (!store.settled.peek()) return null;
     const span = { start: at, stop: at + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
-    const result = await client.latest("text blend row", {
-      kind: "blend",
-      layer: shown.layer,
-      target,
-      prompt: store.prompt.peek(),
-      weighting: shown.weighting,
-      ...part,
-    });
+    const ask = untracked(() => blend(store.shown, shown.layer, shown.weighting, part));
+    const result = await client.latest("text blend row", ask);
     if (!result) return null;
     const line = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
     return { shown, at, direction, values: unmasked(line, direction, at), parts: [] };

@@ -1,27 +1,28 @@
-// What the text view shades: some heads' maps superposed, or the kernel's blend of a layer's or all heads.
+// The picture of the text view: the superposed maps of some heads, or the kernel's blend of all heads (of a layer).
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
 import { frameOf, stepOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
+import { blend, lineOf } from "../../state/questions";
 import type { Weighting } from "../../state/store";
 import { type Attention, unpacked, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 
-/** Heads by name, or all of a layer (null: of the model). */
+/** The wanted heads: by name, or all of a layer (null: of the model). */
 export type Wanted = { heads: string[] } | { layer: number | null };
 
 export interface TextPicture {
   /** "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
   name: string;
-  /** Those that are in it. */
+  /** The names of its heads. */
   heads: string[];
   weighting: Weighting;
   size: number;
-  /** Of a long prompt there are blocks of so many cells a side, and lines are asked for one by one. */
+  /** The side of the blocks, in cells. Above 1 (for a long prompt) lines are requested one by one. */
   step: number;
-  /** Of a blend: whose heads; null is all. */
+  /** The layer of a blend; null for all layers. */
   layer: number | null;
   /** The superposition, [destination, source]. */
   values: Float32Array;
@@ -31,7 +32,7 @@ export interface TextPicture {
   notes: string[];
 }
 
-/** The mean; of contributions, which add up, the sum. */
+/** The mean of the maps; for contributions, which add up, the sum. */
 export function superpose(maps: Float32Array[], weighting: Weighting): Float32Array {
   const [first] = maps;
   if (!first) return new Float32Array(0);
@@ -70,7 +71,7 @@ export function readText(
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(false);
-  const wantedKey = computed(() => JSON.stringify(wanted.value)); // the same heads again are not asked for again
+  const wantedKey = computed(() => JSON.stringify(wanted.value)); // no new request for the same heads
   let asked = 0;
 
   watch(signal, () => {
@@ -97,14 +98,14 @@ export function readText(
     const reply = "heads" in what ? readHeads(what.heads, weighting) : readBlend(what, weighting);
     reply.then(
       (next) => {
-        if (next) put(next); // null: overtaken
+        if (next) put(next); // null: replaced by a newer request
       },
       (error: unknown) => {
         if (!current()) return;
         waiting.value = false;
         if (isOutdated(error, store)) return;
         trouble.value = error instanceof Error ? error.message : String(error);
-        picture.value = null; // what was refused is not what was there before
+        picture.value = null; // a refused picture must not look like the earlier one
       },
     );
   }
@@ -142,20 +143,11 @@ export function readText(
   }
 
   async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
-    const target = store.target.peek();
     if (!store.settled.peek()) return null;
-    // Of a long prompt one line tells what a picture of all would: how many heads there are, and what is to be said.
-    const at = store.destination.peek() ?? 0;
-    const long = stepOf(store.tokens.peek().length, store.tokens.peek().length) > 1;
-    const part = long ? { rows: { start: at, stop: at + 1 } } : {};
-    const result = await client.latest("text blend", {
-      kind: "blend",
-      ...what,
-      target,
-      prompt: store.prompt.peek(),
-      weighting,
-      ...part,
-    });
+    // For a long prompt one line is enough here: it gives the number of heads and the notes.
+    const line = lineOf(store.tokens.peek().length, store.destination.peek() ?? 0);
+    const ask = untracked(() => blend(store.shown, what.layer, weighting, line));
+    const result = await client.latest("text blend", ask);
     if (!result) return null;
     const { positions, heads, notes } = result.reply;
     const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));

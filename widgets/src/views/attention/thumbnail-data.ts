@@ -1,21 +1,21 @@
-// Thumbnails as they come: a layer at a time, those in sight first, few at once, so that scrolling past does not queue
-// up.
+// Requests thumbnails: one layer per request, only visible layers, and few at once, so that fast scrolling does not
+// build up a queue.
 import { signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
+import { thumbnails } from "../../state/questions";
 import type { Weighting } from "../../state/store";
 import { targetKey } from "../../state/target";
 import type { AttentionRoom } from "./attention-room";
 
-export const SIDE = 32;
 const AT_ONCE = 2;
 
 export interface LayerOfThumbnails {
   weighting: Weighting;
   side: number;
-  /** [head, side, side], 127ths of the head's limit. */
+  /** [head, side, side], in units of 1/127 of the head's limit. */
   cells: Int8Array;
-  /** NaN where there is no such head. */
+  /** NaN if the head does not exist. */
   limits: number[];
   notes: string[];
 }
@@ -24,7 +24,7 @@ export class ThumbnailStore {
   readonly layers = state<ReadonlyMap<number, LayerOfThumbnails>>(new Map());
   readonly trouble = state<string | null>(null);
   readonly #inSight = new Set<number>();
-  /** What each layer was last asked for. */
+  /** The key of each layer's last request. */
   readonly #fresh = new Map<number, string>();
   #key = "";
   #visible = false;
@@ -42,7 +42,7 @@ export class ThumbnailStore {
       const on = visible.value;
       untracked(() => {
         this.#key = key;
-        this.#visible = on; // what comes meanwhile is kept all the same
+        this.#visible = on; // answers that come while hidden are kept
         this.#next();
       });
     });
@@ -70,14 +70,8 @@ export class ThumbnailStore {
     this.#fresh.set(layer, key);
     this.#underway += 1;
     try {
-      const result = await client.latest(`thumbnails ${layer}`, {
-        kind: "thumbnails",
-        layer,
-        target: store.target.peek(),
-        prompt: store.prompt.peek(),
-        weighting,
-        side: SIDE,
-      });
+      const ask = untracked(() => thumbnails(store.shown, layer));
+      const result = await client.latest(`thumbnails ${layer}`, ask);
       const buffer = result?.buffers[0];
       if (!result || !buffer || this.signal.aborted || key !== this.#key) return;
       const cells = new Int8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);
@@ -99,7 +93,7 @@ export class ThumbnailStore {
   }
 }
 
-/** The value of a head's farthest cell, with its sign. */
+/** The value of a head's cell farthest from zero. */
 export function largest({ cells, side, limits }: LayerOfThumbnails, head: number): number {
   const own = cells.subarray(head * side * side, (head + 1) * side * side);
   const limit = limits[head] ?? NaN;

@@ -1,10 +1,12 @@
-// All heads in small, a group for each layer. Pointing at one enlarges it in the card beside, a click pins it.
+// Thumbnails of all heads, a group for each layer. Pointing at one enlarges it in the card next to them; a click pins
+// it.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { paintThumbnail } from "../../draw/thumbnail";
 import { prose } from "../../ui/prose";
+import { TabStop } from "../../ui/roving";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, written } from "./attention-scale";
 import { type LayerOfThumbnails, largest, ThumbnailStore } from "./thumbnail-data";
@@ -27,7 +29,7 @@ export function mountThumbnails(
   const thumbs = new Map<string, Thumb>();
   const painted = new Map<number, { from: LayerOfThumbnails; look: string }>();
   const titles: HTMLElement[] = [];
-  let rove: HTMLElement | null = null;
+  const tabStop = new TabStop();
 
   watch(signal, () => {
     trouble.hidden = data.trouble.value === null;
@@ -43,7 +45,7 @@ export function mountThumbnails(
   );
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
-  // Built when it is first looked at, again for another shape.
+  // Built when it is first visible, and again for a model of another shape.
   const shape = computed(() =>
     inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null,
   );
@@ -100,10 +102,10 @@ export function mountThumbnails(
       box.append(group);
       observer.observe(group);
     }
-    setRove(thumbs.get(headName(0, 0))?.node ?? null);
+    tabStop.move(thumbs.get(headName(0, 0))?.node ?? null);
   }
 
-  // The pictures: one scale for all of them, or each its own.
+  // The limit of the shared colour scale.
   watch(signal, () => {
     const layers = data.layers.value;
     const weighting = store.weighting.value;
@@ -139,18 +141,26 @@ export function mountThumbnails(
         );
         thumb.node.setAttribute(
           "aria-label",
-          `${name}, attention thumbnail, ${Number.isFinite(limit) ? `largest ${written(weighting, largest(from, head), store.largest.value)}` : store.isAbsent(name) ? "no attention" : "not known"}`,
+          `${name}, attention thumbnail, ` +
+            `${
+              Number.isFinite(limit)
+                ? `largest ${written(weighting, largest(from, head), store.largest.value)}`
+                : store.isAbsent(name)
+                  ? "no attention"
+                  : "not known"
+            }`,
         );
       });
     }
   });
-  // What each head adds, and which are pinned or pointed at.
+  // The contribution of each head.
   watch(signal, () => {
     if (shape.value === null) return;
     const stale = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const adds = stale ? null : store.headValue(name);
-      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value); // little room
+      // There is no room for more digits.
+      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value);
       value.dataset["text"] = written;
       value.className = `rs-number ${side(written)}`;
       node.toggleAttribute("disabled", store.isAbsent(name));
@@ -181,7 +191,7 @@ export function mountThumbnails(
     (event) => {
       const name = headOf(event);
       if (!name) return;
-      setRove(thumbs.get(name)?.node ?? null);
+      tabStop.move(thumbs.get(name)?.node ?? null);
       store.hover(name);
     },
     { signal },
@@ -208,16 +218,11 @@ export function mountThumbnails(
     },
     { signal },
   );
-
-  function setRove(node: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
-    node?.setAttribute("tabindex", "0");
-    rove = node;
-  }
 }
 
 /**
- * Left and right through all heads, up and down through the layers; the head's number in order, or null for other keys.
+ * The head that a key moves to, counted through all layers; null for other keys. Left and right go through all heads,
+ * up and down through the layers.
  */
 function step(key: string, layer: number, head: number, layers: number, heads: number): number | null {
   const at = layer * heads + head;

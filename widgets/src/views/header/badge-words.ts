@@ -1,4 +1,4 @@
-// The badge in words: what is added up, where the model's own figure was read, and what the verdict means.
+// The badge in words: what the rows add up to, where the model's own value was read, and what the verdict means.
 import { amount, signed } from "../../base/format";
 import type { Attribution } from "../../state/store";
 import { rowSum, type Verdict, verdict } from "./ledger";
@@ -10,20 +10,19 @@ const KINDS: Record<string, string> = {
   hook_embed: "embeddings",
 };
 
-/** "MLPs and embeddings missing", of the kinds that a decomposition lacks. */
+/** Names the kinds of rows that are missing: "MLPs and embeddings missing". */
 export function missingWords(kinds: string[]): string {
   return `${[kinds.slice(0, -1).join(", "), kinds.at(-1) ?? ""].filter((part) => part !== "").join(" and ")} missing`;
 }
 
-/** The same of a cache whose rows were all refused; null where nothing that rows need is missing. */
+/** The same for a cache from which no rows can be made; null if it has everything that rows need. */
 export function lackingIn(missing: string[]): string | null {
   const kinds = missing.flatMap((name) => KINDS[name] ?? []);
   return kinds.length > 0 ? missingWords(kinds) : null;
 }
 
 /**
- * The verdict where there is no room for its sentence; `unexplained` is null where that is too little to be said of the
- * mean.
+ * The verdict in a few words, for narrow panels; `unexplained` is null if the gap of the mean is within the tolerance.
  */
 export function brief(
   kind: Verdict["kind"],
@@ -36,7 +35,7 @@ export function brief(
   if (kind === "incomplete") return "not complete";
   if (kind === "contradicts") return "does not add up";
   if (past) return `was ${signed(sum, largest)}`;
-  if (kind === "misses") return unexplained === null ? "a prompt is missed" : `misses ${signed(unexplained, largest)}`;
+  if (kind === "misses") return unexplained === null ? "misses in a prompt" : `misses ${signed(unexplained, largest)}`;
   return kind === "agrees" && own ? `✓ adds up: ${signed(sum, largest)}` : `${signed(sum, largest)}, not checked`;
 }
 
@@ -47,28 +46,38 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
   if (kind === "incomplete") {
     const known =
       measured === null
-        ? `What the model’s ${quantity} is, is not known: ${measured_from.replace(/^nothing: /, "")}.`
+        ? `The model’s ${quantity} is not known: ${measured_from.replace(/^nothing: /, "")}.`
         : `The model’s ${quantity}, read from ${measured_from}, is ${signed(measured, largest, 1)}.`;
-    return `The rows are not complete: ${missingWords(data.reply.missing ?? [])}. Each row is exact by itself; no sum is claimed. ${known}`;
+    return (
+      `The rows are not complete: ${missingWords(data.reply.missing ?? [])}. Each row is exact, but their sum ` +
+      `is not the ${quantity}. ${known}`
+    );
   }
   const many = prompts > 1;
   const sum = `The rows and the constant${many ? `, in the mean over ${prompts} prompts,` : ""} add up to`;
   if (measured === null) {
     const why = measured_from.replace(/^nothing: /, "") || "pass `logits=`";
-    return `${sum} ${signed(rowSum(data), largest, 1)}. Whether that is the model’s own ${quantity} is not known: ${why}.`;
+    return (
+      `${sum} ${signed(rowSum(data), largest, 1)}. Whether that is the model’s own ${quantity} is not known: ` +
+      `${why}.`
+    );
   }
   const rounding = `rounding (${dtype}: up to ${amount(tolerance)})`;
   const left = amount(worst ?? 0);
   if (kind === "agrees") {
-    const judged = many
-      ? `The worst prompt is judged: what is left over there, ${left}, is`
-      : `What is left over, ${left}, is`;
+    const judged = many ? `The largest gap in a prompt, ${left}, is` : `The gap, ${left}, is`;
     const what = own ? `the model’s own ${quantity}` : `the ${quantity} that the cache gives`;
     return `${sum} ${what}, ${signed(measured, largest, 1)}, read from ${measured_from}. ${judged} ${rounding}.`;
   }
   if (kind === "contradicts")
-    return `${sum} ${signed(rowSum(data), largest, 1)}, but ${signed(measured, largest, 1)} came with them: these figures do not belong together.`;
-  const judged = many ? "The worst prompt is judged: there they leave" : "They leave";
+    return (
+      `${sum} ${signed(rowSum(data), largest, 1)}, but ${signed(measured, largest, 1)} came with them: these ` +
+      "numbers do not belong together."
+    );
+  const judged = many ? "In the worst prompt they leave" : "They leave";
   const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;
-  return `${sum} ${signed(rowSum(data), largest, 1)}; the model’s own ${quantity}, read from ${measured_from}, is ${signed(measured, largest, 1)}. ${judged} ${left} ${why}`;
+  return (
+    `${sum} ${signed(rowSum(data), largest, 1)}; the model’s own ${quantity}, read from ${measured_from}, is ` +
+    `${signed(measured, largest, 1)}. ${judged} ${left} ${why}`
+  );
 }

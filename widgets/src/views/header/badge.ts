@@ -1,4 +1,4 @@
-// The conservation badge: do all rows add up to what the model really said? The reckoning is a click or a focus away.
+// The conservation badge: whether all rows add up to the model's own value. A click opens the calculation.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, vanishes } from "../../base/format";
@@ -42,17 +42,21 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const sum = rowSum(data);
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
-    // What was shown of a cache that is not there any more, or not as it was; or what somebody saved.
+    // Whether the values are from the past: from a cache that was changed or is gone, or from a saved picture.
     const past = store.standing.value !== null || store.isSaved.value;
     const text =
       kind === "incomplete"
-        ? `rows not complete: ${missingWords(data.reply.missing ?? [])}${measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, largest, 1)}`}`
+        ? "rows not complete: " +
+          `${missingWords(data.reply.missing ?? [])}${
+            measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, largest, 1)}`
+          }`
         : kind === "contradicts"
           ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
           : past && kind === "misses"
-            ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ${signed(measured, largest, 1)} · as it was`
+            ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ` +
+              `${signed(measured, largest, 1)} · from an earlier picture`
             : past
-              ? `${rows} summed to ${signed(sum, largest, 1)} · as it was`
+              ? `${rows} summed to ${signed(sum, largest, 1)} · from an earlier picture`
               : kind === "agrees" && data.reply.own
                 ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
                 : kind === "agrees"
@@ -60,7 +64,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                   : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
                     ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
                     : kind === "misses"
-                      ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ${signed(measured, largest)}`
+                      ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ` +
+                        `${signed(measured, largest)}`
                       : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
     const short = brief(
       kind,
@@ -75,10 +80,22 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       count === 0
         ? nothing
         : html` <span class="rs-notes-mark" role="img" aria-label=${plural(count, "note")}
-            title="Notes on these figures: click to read them">${count}<i>${count === 1 ? " note" : " notes"}</i></span>`;
+            title="Notes on these values: click to read them">${count}<i>${
+              count === 1 ? " note" : " notes"
+            }</i></span>`;
     render(
       html`<button type="button"
-          class="rs-badge-text rs-${kind === "contradicts" || kind === "incomplete" ? "misses" : past || (kind === "agrees" && !data.reply.own) ? "unmeasured" : kind}" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace("adds up: ", "")} title=${text} @click=${() => (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`,
+          class="rs-badge-text rs-${
+            kind === "contradicts" || kind === "incomplete"
+              ? "misses"
+              : past || (kind === "agrees" && !data.reply.own)
+                ? "unmeasured"
+                : kind
+          }" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace(
+            "adds up: ",
+            "",
+          )} title=${text} @click=${() =>
+            (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`,
       status,
     );
   });
@@ -91,10 +108,16 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { kind, measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
     const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
-    const notes = store.notes.value; // the head rows' own first: where they miss, these say why
+    const notes = store.notes.value; // the notes of the head rows come first: they say why rows do not add up
     render(
-      html`<p class="rs-words">${prose(explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"))}</p>
-        ${store.isSaved.value ? html`<p>These figures were saved. Their sum was checked again here; the model’s number was not.</p>` : nothing}
+      html`<p class="rs-words">${prose(
+        explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"),
+      )}</p>
+        ${
+          store.isSaved.value
+            ? html`<p>These values were saved. Their sum was checked again here; the model’s own value was not.</p>`
+            : nothing
+        }
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
         <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, largest, 2)}</td></tr>
@@ -103,7 +126,13 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           ${
             unexplained !== null
               ? html`<tr><th
-              scope="row">${kind === "incomplete" ? "not cached" : "unexplained"} <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(unexplained, largest, 2)}</td></tr>`
+              scope="row">${
+                kind === "incomplete" ? "not cached" : "unexplained"
+              } <small>tolerance ${tolerance.toPrecision(2)}</small></th><td class="rs-number">${signed(
+                unexplained,
+                largest,
+                2,
+              )}</td></tr>`
               : nothing
           }
           ${
@@ -114,7 +143,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           }
         </tbody>
         <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td
-            class="rs-number">${measured !== null ? signed(measured, largest, 2) : "not in the cache"}</td></tr></tfoot></table>
+            class="rs-number">${
+              measured !== null ? signed(measured, largest, 2) : "not in the cache"
+            }</td></tr></tfoot></table>
         ${missing.length > 0 ? html`<p>Not in this cache: ${missing.join(", ")}.</p>` : nothing}`,
       more,
     );

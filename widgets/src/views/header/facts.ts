@@ -1,4 +1,4 @@
-// What is known of a cache in a few words each, with a dot between two: where a line breaks, no dot is left over.
+// Short facts with dots between them; at a line break the dot is hidden.
 import { html, type TemplateResult } from "lit-html";
 
 export function dotted(parts: string[]): TemplateResult {

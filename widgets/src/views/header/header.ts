@@ -1,11 +1,12 @@
-// Header: which cache this is, what is attributed, and whether the rows add up. Narrow it has three lines: the cache,
-// the target, the prompt.
+// The header: the cache, the target, and whether the rows add up. A narrow header has three lines: the cache, the
+// target, the prompt.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { bytes, plural } from "../../base/format";
 import { shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { closeElsewhere } from "../../ui/popover";
 import { prose } from "../../ui/prose";
 import { measured } from "../../ui/width";
 import type { Client } from "../../wire/client";
@@ -15,7 +16,7 @@ import { mountMenu } from "./menu";
 import { mountPrompt } from "./prompt";
 import { mountTarget } from "./target";
 
-/** From this width on there is room for the facts beside the name; the styles know the same. */
+/** From this width on the facts are next to the name; header.css has the same number. */
 const ROOM_PX = 560;
 let headers = 0;
 
@@ -64,7 +65,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountMenu(menu, store, client, signal);
 }
 
-/** The cache's name, and its facts: beside it, or where there is no room, behind it. */
+/** The cache's name and its facts: next to the name, or in a box that opens if there is no room. */
 function mountName(parent: HTMLElement, store: Store, width: { value: number }, signal: AbortSignal): void {
   const id = `rs-facts-${++headers}`;
   const open = state(false);
@@ -93,14 +94,14 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
       event.preventDefault();
       toggle();
     };
-    // What has become of the cache stands over its facts, which keep their place: nothing moves. Narrow, it has a line
-    // of its own.
+    // A message about the cache's status covers the facts, which keep their place so that nothing moves. In a narrow
+    // header the message has a line of its own.
     render(
       html`<div class="rs-name-line">
           ${
             list || narrow
               ? html`<button type="button" class="rs-named" aria-expanded=${isOpen} aria-controls=${list?.id ?? id}
-                  title=${`${label}: ${list ? "the caches of this kernel" : "what is known of this cache"}`}
+                  title=${`${label}: ${list ? "the caches of this kernel" : "facts about this cache"}`}
                 @click=${toggle} @keydown=${keys}>${name}</button>`
               : name
           }
@@ -139,30 +140,17 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
     },
     { signal },
   );
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-    },
-    { signal },
-  );
-  parent.ownerDocument.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() && !event.composedPath().includes(parent)) close();
-    },
-    { signal },
-  );
+  closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
-/** Take each new cache of this variable; only over a link, where what a variable leads to is known. */
+/** The "follow" button; only over a link, because an inline panel does not know the kernel's variables. */
 function pin(store: Store) {
   if (store.ref.value === null) return nothing;
   const followed = store.follow.value;
   const name = shown(followed ?? store.cacheName.value);
   return html`<button type="button" class="rs-follow" aria-pressed=${followed !== null}
-      aria-label="Follow ${name}: take each new cache of this name by itself"
-    title="Follow ${name}: take each new cache of this name by itself"
+      aria-label="Follow ${name}: show each new cache of this name automatically"
+    title="Follow ${name}: show each new cache of this name automatically"
         @click=${() => (store.follow.value = followed === null ? store.cacheName.peek() : null)}
     ><svg viewBox="0 0 16 16" width="12" height="12" aria-hidden="true"><path
         d="M5 1.5h6M6 1.5v5L3.5 9.5h9L10 6.5v-5M8 9.5v5" /></svg><span>follow</span></button>`;

@@ -1,4 +1,4 @@
-// The ledger: the same rows that the badge sums, in a handful of lines that add up to the measured number.
+// The ledger: the rows that the badge sums, grouped into a few lines that add up to the measured value.
 import { html, type TemplateResult } from "lit-html";
 import { signed, vanishes } from "../../base/format";
 import { limitOf } from "../../draw/colours";
@@ -10,7 +10,7 @@ export interface Entry {
   value: number;
 }
 
-/** The line of the ledger that a row counts for. */
+/** The line of the ledger that a row is added to. */
 const GROUPS: Partial<Record<ComponentKind, string>> = {
   mlp_out: "MLPs",
   mlp_bias: "MLPs",
@@ -23,7 +23,7 @@ const GROUPS: Partial<Record<ComponentKind, string>> = {
   pos_embed: "embeddings",
 };
 
-/** Heads, attention biases, MLPs, embeddings, others: only those that occur. NaN is a head that is not there. */
+/** The sums of heads, attention biases, MLPs, embeddings and others; only those that occur. NaN is a missing head. */
 export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
   const sums = new Map<string, number>(
     rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : [],
@@ -45,19 +45,19 @@ export function rowSum({ reply, rows }: Attribution): number {
 }
 
 export type Verdict =
-  /** `contradicts`: the rows do not even sum to what their own reply says of them. */
+  /** `contradicts`: the rows do not sum to what their own reply says, so the data is inconsistent. */
   | { kind: "agrees" | "misses" | "contradicts"; measured: number; unexplained: number }
-  /** Rows were not cached: what there is adds up to nobody’s figure. */
+  /** Some rows were not cached, so the sum is not comparable to the model's own value. */
   | { kind: "incomplete"; measured: number | null; unexplained: number | null }
   | { kind: "unmeasured"; measured: null; unexplained: null };
 
-/** What float32 rounds in a sum, and what any precision does, in parts of what is summed. */
+/** Rounding of a sum in float32, and in the lowest precision; relative to the sum of absolute values. */
 const SUMMED = 1e-4;
 const LOOSEST = 0.02;
 
 /**
- * Can the rows be compared with the model's own number, and do they agree? The sum is taken here, from the rows that
- * came.
+ * Whether the rows can be compared with the model's own value, and whether they agree. The sum is computed here, from
+ * the rows in the reply.
  */
 export function verdict(data: Attribution): Verdict {
   const { measured, unexplained, worst, tolerance, constant } = data.reply;
@@ -71,7 +71,7 @@ export function verdict(data: Attribution): Verdict {
   const left = measured - rowSum(data);
   if (!(Math.abs(left - unexplained) <= SUMMED * size + 1e-6))
     return { kind: "contradicts", measured, unexplained: left };
-  // In the mean over prompts gaps of opposite signs cancel: the worst prompt is judged.
+  // In a mean over prompts, gaps of opposite signs cancel, so the prompt with the largest gap decides.
   return { kind: Math.abs(worst) <= Math.min(tolerance, LOOSEST * size) ? "agrees" : "misses", measured, unexplained };
 }
 
@@ -89,7 +89,7 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
   return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
 }
 
-/** Lines with bars, and their sum beneath a rule. */
+/** A table of lines with bars, and their sum below a rule. */
 export function sumTable(title: string, lines: Entry[], total: Entry): TemplateResult {
   const limit = limitOf(lines.map((e) => e.value));
   const largest = Math.max(limit, limitOf([total.value]));

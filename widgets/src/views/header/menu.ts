@@ -1,18 +1,22 @@
-// The export menu: a line a picture in sight, as code, numbers, or a figure; and the whole view as a page.
+// The export menu: a line for each picture on screen, with buttons for code, numbers and figures; and the whole view as
+// a page.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
-import { type Format, type Outcome, stopPage, take, takePage } from "../../export/actions";
-import { inSight, type Sight } from "../../export/sight";
+import { exportPage, exportPicture, type Format, type Outcome, stopPage } from "../../export/actions";
+import { type ShownPicture, shownPictures } from "../../export/shown-pictures";
 import type { Store } from "../../state/store";
+import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 
 const FORMATS: [Format, string, string][] = [
   ["code", "Code", "Copy the Python code that gives exactly these numbers"],
   ["csv", "CSV", "Save the numbers as a table"],
   ["svg", "SVG", "Save a figure at print size, as lines and text"],
-  ["png", "PNG", "Save a figure at print size, as 600 dots an inch"],
+  ["png", "PNG", "Save a figure at print size, at 600 dots per inch"],
 ];
+const PAGE =
+  "Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel";
 let menus = 0;
 
 export function mountMenu(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
@@ -40,51 +44,54 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     try {
       say(await work());
     } catch (error) {
-      say({ said: error instanceof Error ? error.message : String(error) });
+      say({ message: error instanceof Error ? error.message : String(error) });
     } finally {
       busy.value = false;
     }
   };
-  // In the menu while it is open, else where all sentences stand.
+  // The message appears in the menu while it is open, else in the panel's sentence line.
   const say = (what: Outcome): void => {
     if (signal.aborted) return;
-    if (!open.peek()) return void (store.sentence.value = [what.said]);
+    if (!open.peek()) return void (store.sentence.value = [what.message]);
     outcome.value = what;
-    box.querySelector<HTMLElement>(".rs-export-code")?.focus(); // selected at once
+    box.querySelector<HTMLElement>(".rs-export-code")?.focus(); // focus selects the code
   };
 
   watch(signal, () => {
     button.setAttribute("aria-expanded", String(open.value));
     box.hidden = !open.value;
     box.setAttribute("aria-busy", String(busy.value));
-    box.classList.toggle("rs-busy", busy.value); // a style by the attribute would have the browser look at every button of the panel
+    // A style for the attribute would make the browser check every button of the panel.
+    box.classList.toggle("rs-busy", busy.value);
     if (!open.value) return render(nothing, box);
-    const sights = inSight(store);
+    const pictures = shownPictures(store);
     const what = outcome.value;
     const far = busy.value ? client.progress.value : null;
-    const line = (sight: Sight, row: number) => html`<div role="row" class="rs-export-line">
-      <span role="rowheader" title=${sight.title}>${sight.title}</span>
+    const line = (shown: ShownPicture, row: number) => html`<div role="row" class="rs-export-line">
+      <span role="rowheader" title=${shown.title}>${shown.title}</span>
       ${FORMATS.map(
         (
           [format, name, tip],
           column,
         ) => html`<span role="gridcell"><button type="button" data-row=${row} data-column=${column}
             tabindex=${row + column === 0 ? 0 : -1}
-        aria-label="${sight.title}: ${name}" title=${tip}
-            @click=${() => act(() => take(format, sight.picture.picture, store, client, box))}>${name}</button></span>`,
+        aria-label="${shown.title}: ${name}" title=${tip}
+            @click=${() =>
+              act(() => exportPicture(format, shown.picture.picture, store, client, box))}>${name}</button></span>`,
       )}
     </div>`;
     render(
       html`${
-        sights.length > 0
+        pictures.length > 0
           ? html`<div role="grid"
-          aria-label="Pictures in sight">${sights.map(line)}</div>`
+          aria-label="Pictures on screen">${pictures.map(line)}</div>`
           : html`<p>Nothing is drawn yet.</p>`
       }
-        <button type="button" class="rs-export-page" data-row=${sights.length} data-column="0"
-          title="Save the view, with all heads, prompts and positions, as one file that opens in any browser, without a kernel" @click=${() => act(() => takePage(store, client, box))}>Stand-alone page (.html)</button>
+        <button type="button" class="rs-export-page" data-row=${pictures.length} data-column="0"
+          title=${PAGE}
+          @click=${() => act(() => exportPage(store, client, box))}>Stand-alone page (.html)</button>
         <p class="rs-export-said"
-            role="status">${busy.value ? "working …" : (what?.said ?? "")}${
+            role="status">${busy.value ? "working …" : (what?.message ?? "")}${
               far !== null && far.total > 0
                 ? html`<span
             aria-hidden="true"> ${far.done} of ${far.total}</span> <button type="button" class="rs-act"
@@ -126,28 +133,14 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
         event.preventDefault();
         return button.click();
       }
-      walk(event, box);
+      moveFocus(event, box);
     },
     { signal },
   );
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      // Whatever takes the focus elsewhere in the page closes it; a window that loses it does not.
-      if (event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget)) close();
-    },
-    { signal },
-  );
-  parent.ownerDocument.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() && !(event.target instanceof Node && event.composedPath().includes(parent))) close();
-    },
-    { signal },
-  );
+  closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
-/** Beneath its button, and not past the left edge of the panel, which may be narrow. */
+/** Places the menu below its button, but not beyond the left edge of a narrow panel. */
 function place(box: HTMLElement, button: HTMLElement): void {
   const header = button.closest<HTMLElement>(".rs-header");
   if (!header) return;
@@ -156,8 +149,8 @@ function place(box: HTMLElement, button: HTMLElement): void {
   box.style.right = `${Math.max(0, Math.min(whole.right - own.right, whole.width - box.offsetWidth))}px`;
 }
 
-/** The arrow keys move among the buttons, which stand in rows and columns. */
-function walk(event: KeyboardEvent, box: HTMLElement): void {
+/** Moves the focus between the buttons, which form rows and columns, with the arrow keys. */
+function moveFocus(event: KeyboardEvent, box: HTMLElement): void {
   const at = event.target instanceof HTMLElement ? event.target : null;
   if (!at || at.dataset["row"] === undefined) return;
   const [row, column] = [Number(at.dataset["row"]), Number(at.dataset["column"])];
@@ -177,7 +170,7 @@ function walk(event: KeyboardEvent, box: HTMLElement): void {
   event.preventDefault();
   const next = to();
   if (!next) return;
-  // The grid is one stop of the Tab key, the page's button the next.
+  // The whole grid is one stop of the Tab key; the button for the page is the next.
   if (next.closest('[role="grid"]')) {
     box.querySelector<HTMLElement>('[role="grid"] [tabindex="0"]')?.setAttribute("tabindex", "-1");
     next.tabIndex = 0;

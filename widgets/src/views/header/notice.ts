@@ -1,6 +1,5 @@
-// What is the matter with all of it, in the place of the sentence, which is in view wherever the panel is scrolled to:
-// a kernel that is gone, or one that is busy. Nothing moves, and nothing is covered. What a single view was refused
-// stands in that view’s own place.
+// Notices about the whole panel: the kernel is gone, or busy. They replace the sentence, which is visible wherever the
+// panel is scrolled to, so nothing moves. If a request of a single view is refused, that view says so itself.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { coded, fitted } from "../../base/legible";
@@ -30,14 +29,16 @@ export function mountNotice(
     const progress = client.progress.value;
     return (
       progress && [
-        `Working: ${progress.total > 0 ? `${progress.done} of ${progress.total} parts are read` : "this takes a moment"}.`,
+        `Working: ${
+          progress.total > 0 ? `${progress.done} of ${progress.total} steps are done` : "this takes a moment"
+        }.`,
         "The last picture stays.",
       ]
     );
   });
   let pause: AbortController | null = null;
   watch(signal, () => {
-    // Every answer starts the patience again.
+    // Every answer restarts the wait.
     void client.heard.value;
     pause?.abort();
     pause = null;
@@ -48,17 +49,17 @@ export function mountNotice(
   });
 
   const seen = state(true);
-  const eye = new IntersectionObserver(([entry]) => void (seen.value = (entry?.intersectionRatio ?? 1) > 0.98), {
+  const observer = new IntersectionObserver(([entry]) => void (seen.value = (entry?.intersectionRatio ?? 1) > 0.98), {
     threshold: [0, 0.98, 0.99],
   });
-  eye.observe(header);
-  signal.addEventListener("abort", () => eye.disconnect(), { once: true });
+  observer.observe(header);
+  signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
   watch(signal, () => {
     const sentences = [
       ...new Set([...store.problems.value].flatMap(([lane, said]) => (IN_PLACE.has(lane) ? [] : said))),
     ];
-    // Where the header says what has become of the cache, it need not be said twice, while that is in view.
+    // The header already has the message about the cache's status; repeat it only while the header is out of view.
     const standing = store.standing.value;
     if (standing && !seen.value) sentences.unshift(`${coded(store.cacheName.value || "cache")} ${standing.words}`);
     alert.title = fitted(sentences.join(" "));

@@ -1,4 +1,5 @@
-// Which prompt: the mean of all, or one of them. Numbered as in Python, from 0. Hidden when there is one.
+// The choice of the prompt: one of them, or the mean of all. Numbered from 0, as in Python. Hidden if there is only
+// one.
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";

@@ -1,4 +1,4 @@
-// Target editor: "logit of [·Mary] minus [·John] ⇄". Tokens are buttons; each opens a combobox in place.
+// Target editor: "logit of [·Mary] minus [·John] ⇄". Tokens are buttons; each opens a combobox below it.
 import { batch, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { fitted, shown } from "../../base/legible";
@@ -6,11 +6,12 @@ import { child, element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { canSwap, edit, inView, isSet, label, type Side, shared, swap, targetKey } from "../../state/target";
 import { mountCombobox } from "../../ui/combobox";
+import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 import type { Target, Token } from "../../wire/protocol.gen";
 
-/** Where a target came from, and what must be told of it as long as it is in view. */
-interface Told {
+/** The variable a target came from, and messages to show as long as it is the target. */
+interface Origin {
   key: string;
   from: string | null;
   words: string[];
@@ -20,18 +21,18 @@ const MOST_WORDS = 3;
 export function mountTarget(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const open = state<Side | null>(null);
   const line = element("div", "rs-target-line");
-  const told = state<Told | null>(null);
+  const origin = state<Origin | null>(null);
   const said = element("p", "rs-target-said", { "aria-live": "polite" });
   const box = element("div", "rs-popover rs-combobox-place", { hidden: "" });
   parent.append(line, said, box);
-  const toldOf = (key: string): Told | null => (told.value?.key === key ? told.value : null);
+  const originOf = (key: string): Origin | null => (origin.value?.key === key ? origin.value : null);
 
   const chip = (side: Side): TemplateResult => {
     const target = store.target.value;
     const contrasts = inView(target, store.prompt.value);
     const tokens = shared(contrasts, side);
     const mixed = tokens === null;
-    // Whose it is stands where there is room, and "mean of 8" beside it.
+    // A narrow header hides "each prompt’s", because "mean of 8" next to the target says it, too.
     const [whose, what] = !target.own
       ? ["each prompt’s ", side]
       : side === "answer"
@@ -56,7 +57,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const target = store.target.value;
     if (target.direction) {
-      const from = toldOf(targetKey(target))?.from ?? null;
+      const from = originOf(targetKey(target))?.from ?? null;
       const tip =
         from === null
           ? "Set from Python; a new answer replaces it"
@@ -96,14 +97,16 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   });
 
   watch(signal, () => {
-    const words = toldOf(targetKey(store.target.value))?.words ?? [];
+    const words = originOf(targetKey(store.target.value))?.words ?? [];
     const more = words.length - MOST_WORDS;
     render(
       words.length === 0
         ? nothing
-        : html`${words.slice(0, MOST_WORDS).map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
-      type="button" class="rs-quiet" aria-label="Understood" title="Take this sentence away"
-          @click=${() => (told.value = null)}>×</button>`,
+        : html`${words
+            .slice(0, MOST_WORDS)
+            .map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
+      type="button" class="rs-quiet" aria-label="Dismiss" title="Hide this message"
+          @click=${() => (origin.value = null)}>×</button>`,
       said,
     );
     said.hidden = words.length === 0;
@@ -112,7 +115,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   const take = (target: Target, words: string[], from: string | null = null): void => {
     batch(() => {
       store.target.value = target;
-      told.value = { key: targetKey(target), from, words };
+      origin.value = { key: targetKey(target), from, words };
       open.value = null;
     });
   };
@@ -147,20 +150,10 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
       close,
     });
   });
-  parent.addEventListener(
-    "focusout",
-    (event) => {
-      if (open.peek() !== null && event.relatedTarget instanceof Node && !parent.contains(event.relatedTarget))
-        close(false);
-    },
-    { signal },
-  );
-  // Pressing anywhere else closes it, also where nothing takes the focus.
-  document.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (open.peek() !== null && !event.composedPath().includes(parent)) close(false);
-    },
-    { signal, capture: true },
+  closeElsewhere(
+    parent,
+    () => open.peek() !== null,
+    () => close(false),
+    signal,
   );
 }

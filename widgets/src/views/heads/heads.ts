@@ -1,5 +1,6 @@
-// Head map: layer × head, one cell a head, and beside it on the same axis the layers' bars and the lens. The cells are
-// elements, built once for a model's shape; hovering touches two of them. What colours them is map-picture.ts' matter.
+// Head map: layer × head, one cell for each head; next to it, on the same layer axis, the layer bars and the lens. The
+// cells are elements that are built once for a model's shape; hovering changes only two of them. state/map-picture.ts
+// decides their colours.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
@@ -19,6 +20,7 @@ import {
 import { SCORES, type Store } from "../../state/store";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
+import { stepAcross, TabStop } from "../../ui/roving";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
@@ -61,7 +63,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   });
 
   const cells = new Map<string, HTMLElement>();
-  let rove: HTMLElement | null = null;
+  const tabStop = new TabStop();
   const shape = computed(() => `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}`);
 
   const picture = mapPicture(store);
@@ -70,7 +72,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const why = added
       ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
       : (store.problems.value.get(SCORES) ?? undefined);
-    // Where heads’ attention was cached, the map is still the way to it: its cells stay, without a colour.
+    // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
     refusal.hidden = why === undefined;
     map.toggleAttribute("inert", why !== undefined && !neutral);
@@ -107,7 +109,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       grid.append(row);
     }
     grid.append(tip);
-    setRove(cells.get("L0H0") ?? null);
+    tabStop.move(cells.get("L0H0") ?? null);
     const label = (at: number, count: number, side: "top" | "left"): HTMLElement => {
       const span = element("span", "", {}, String(at));
       span.style[side] = `${((at + 0.5) / count) * 100}%`;
@@ -117,7 +119,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
   }
 
-  // Colours and names, when the numbers or the theme change.
+  // Colours and labels, when the values or the theme change.
   watch(signal, () => {
     void shape.value;
     const theme = store.theme.value;
@@ -136,7 +138,15 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       cell.classList.toggle("rs-beyond", !absent && !stale && liesBeyond(shown, value));
       cell.setAttribute(
         "aria-label",
-        `${name} ${absent ? "no attention" : stale ? "not known" : unknown && shown.score === null ? "not cached" : cellWords(shown, value)}`,
+        `${name} ${
+          absent
+            ? "no attention"
+            : stale
+              ? "not known"
+              : unknown && shown.score === null
+                ? "not cached"
+                : cellWords(shown, value)
+        }`,
       );
       index += 1;
     }
@@ -153,7 +163,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     }
   });
 
-  // The hovered cell, its value beside it and on the colour bar.
+  // The hovered cell, with its value in a tooltip and on the colour bar.
   let lit: HTMLElement | null = null;
   watch(signal, () => {
     const name = store.hoveredHead.value;
@@ -198,7 +208,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     (event) => {
       const head = headOf(event);
       if (!head) return;
-      setRove(cells.get(head) ?? null);
+      tabStop.move(cells.get(head) ?? null);
       store.hover(head);
     },
     { signal },
@@ -221,50 +231,13 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       const name = headName(at.layer, at.head);
       if (event.key === "Enter" || event.key === " ") store.togglePin(name);
       else {
-        const to = move(event, at.layer, at.head, facts.layers - 1, facts.heads - 1);
+        const to = stepAcross(event, { row: at.layer, column: at.head }, facts.layers, facts.heads);
         if (!to) return;
-        cells.get(headName(...to))?.focus({ preventScroll: true });
+        cells.get(headName(to.row, to.column))?.focus({ preventScroll: true });
         store.sought.value += 1;
       }
       event.preventDefault();
     },
     { signal },
   );
-
-  function setRove(cell: HTMLElement | null): void {
-    rove?.setAttribute("tabindex", "-1");
-    cell?.setAttribute("tabindex", "0");
-    rove = cell;
-  }
-}
-
-/** Home and End move along the row; with Ctrl to the first and last cell, as grids do. */
-function move(
-  event: KeyboardEvent,
-  layer: number,
-  head: number,
-  lastLayer: number,
-  lastHead: number,
-): [number, number] | null {
-  const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
-  switch (event.key) {
-    case "ArrowUp":
-      return [clamp(layer - 1, lastLayer), head];
-    case "ArrowDown":
-      return [clamp(layer + 1, lastLayer), head];
-    case "ArrowLeft":
-      return [layer, clamp(head - 1, lastHead)];
-    case "ArrowRight":
-      return [layer, clamp(head + 1, lastHead)];
-    case "Home":
-      return [event.ctrlKey ? 0 : layer, 0];
-    case "End":
-      return [event.ctrlKey ? lastLayer : layer, lastHead];
-    case "PageUp":
-      return [0, head];
-    case "PageDown":
-      return [lastLayer, head];
-    default:
-      return null;
-  }
 }

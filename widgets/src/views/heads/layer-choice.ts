@@ -1,4 +1,4 @@
-// Whose neurons: all layers', or one's. Stepping past either end comes round.
+// The choice of the layer whose neurons are listed, or all layers. The arrows wrap around at both ends.
 import { html, type TemplateResult } from "lit-html";
 import type { Store } from "../../state/store";
 

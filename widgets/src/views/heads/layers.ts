@@ -1,4 +1,4 @@
-// Layers: what each attention and each MLP adds, beside the lens' steps. An MLP's bar lists its neurons.
+// The layer bars: what each attention and each MLP adds. A click on the bar of an MLP lists its neurons.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, render, svg } from "lit-html";
 import { signed } from "../../base/format";
@@ -9,7 +9,7 @@ import type { Store } from "../../state/store";
 import { type Mark, mountChart } from "../../ui/chart";
 import { componentsOf } from "../../wire/components";
 
-const PARTS: Record<string, string> = { attn: "attention", mlp: "MLP" };
+const SUBLAYERS: Record<string, string> = { attn: "attention", mlp: "MLP" };
 
 export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
@@ -18,7 +18,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   watch(signal, () => {
-    const kinds = `blue and orange: attention, grey: MLP${others.value ? ", hollow: what else writes to the stream" : ""}`;
+    const kinds = `blue and orange: attention, grey: MLP${others.value ? ", hollow: other components" : ""}`;
     render(
       html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
       <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i
@@ -34,9 +34,9 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       const what =
         bar.layer === null
           ? `“${bar.label}”`
-          : PARTS[bar.part]
-            ? `the ${PARTS[bar.part]} of layer ${bar.layer}`
-            : `a part of layer ${bar.layer}`;
+          : SUBLAYERS[bar.part]
+            ? `the ${SUBLAYERS[bar.part]} of layer ${bar.layer}`
+            : `a component of layer ${bar.layer}`;
       const mlp = bar.kind === "mlp" ? bar.layer : null;
       const more =
         mlp === null ? "" : ` · click for ${mlp === store.chosenLayer.value ? "all layers’" : "its"} neurons`;
@@ -57,7 +57,10 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   );
   const summary = computed(() => {
     const sorted = [...marks.value].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
-    return `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow keys read the bars, Enter on an MLP lists its neurons.`;
+    return (
+      `Layers, largest: ${sorted.map((m) => `${m.name} ${signed(m.value, largest.value)}`).join(", ")}. Arrow ` +
+      "keys read the bars, Enter on an MLP lists its neurons."
+    );
   });
   const why = computed(() => store.why("layers"));
 

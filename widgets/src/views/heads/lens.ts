@@ -1,4 +1,4 @@
-// Logit lens: the quantity after each sublayer, and the choice between its two conventions.
+// Logit lens: the target after each sublayer, and the choice between its two norm conventions.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { line } from "d3-shape";
 import { html, render, svg } from "lit-html";
@@ -44,7 +44,10 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     const last = marks.value.at(-1);
     if (!first || !last) return "Logit lens";
     const largest = farthest(marks.value);
-    return `Logit lens: ${store.quantity.value} from ${signed(first.value, largest)} at ${first.name} to ${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`;
+    return (
+      `Logit lens: ${store.quantity.value} from ${signed(first.value, largest)} at ${first.name} to ` +
+      `${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`
+    );
   });
   const why = computed(() => store.why("lens"));
 

@@ -1,4 +1,4 @@
-// The MLP neurons that add most and take away most, of a layer or of all. Beneath them: what all of them come to.
+// The MLP neurons that add most and take away most, of one layer or all. Below them: the sum of all neurons.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { counted, signed, vanishes } from "../../base/format";
@@ -9,9 +9,9 @@ import { NEURONS, type Neurons, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { componentsOf } from "../../wire/components";
 import { type Entry, sumTable } from "../header/ledger";
-import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
+import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 
-/** Neurons and bias, and the MLPs that they add up to. */
+/** The lines of the sum (all neurons, biases) and the MLPs that they add up to. */
 export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
   const { count, total, bias } = reply;
   const one = layer !== null;
@@ -36,7 +36,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   });
   const problem = computed(() => store.why(NEURONS));
   const cursor = state<number | null>(null);
-  const rove = state(0);
+  const tabStop = state(0);
 
   watch(signal, () => {
     list.hidden = sum.hidden = problem.value !== null;
@@ -49,14 +49,16 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     list.style.setProperty("--k", String(store.topK.value));
     const reach = reachOf(found);
     const largest = limitOf(found.map(({ value }) => value));
-    const start = Math.min(rove.value, Math.max(0, found.length - 1));
+    const start = Math.min(tabStop.value, Math.max(0, found.length - 1));
     render(
       store.neurons.value === null
         ? html`<p class="rs-waits">adding up the neurons …</p>`
         : found.map(
             (neuron, i) => html`
           <div role="listitem"
-              class="rs-rank-line ${neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""} ${i === cursor.value ? "rs-hover" : ""}"
+              class="rs-rank-line ${
+                neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""
+              } ${i === cursor.value ? "rs-hover" : ""}"
             data-at=${i} tabindex=${i === start ? 0 : -1}
                 aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`,
           ),
@@ -71,14 +73,14 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     render(sumTable("Sum of all neurons", lines, total), sum);
   });
 
-  // What is under the pointer or the focus: a sentence, and its layer in the charts.
+  // The neuron under the pointer or with the focus: a sentence, and its layer in the charts.
   let said: Sentence | null = null;
   watch(signal, () => {
     const neuron = cursor.value === null || store.ranking.value !== "neurons" ? undefined : ranked.value[cursor.value];
     const quantity = store.quantity.value;
     untracked(() => {
       if (!neuron && said === null) return;
-      if (!neuron && store.sentence.value !== said) return void (said = null); // somebody else speaks
+      if (!neuron && store.sentence.value !== said) return void (said = null); // another view has replaced the sentence
       said = neuron ? sentence(neuron, limitOf(ranked.value.map(({ value }) => value)), quantity) : null;
       store.sentence.value = said;
       store.hoveredLayer.value = (neuron && components.value[cursor.value ?? 0]?.layer) ?? null;
@@ -101,13 +103,13 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     "focusin",
     (event) => {
       const to = at(event);
-      if (to !== null) rove.value = cursor.value = to;
+      if (to !== null) tabStop.value = cursor.value = to;
     },
     { signal },
   );
   list.addEventListener("pointerleave", leave, { signal });
   list.addEventListener("focusout", leave, { signal });
-  walk(list, "[data-at]", signal);
+  addArrowKeys(list, "[data-at]", signal);
 }
 
 function sentence({ name, value }: Ranked, largest: number, quantity: string): Sentence {

@@ -1,5 +1,5 @@
-// One line of a ranking, for heads and neurons alike: its name, a bar, a number; in the mean over prompts a whisker,
-// and a dot for each prompt. And the arrow keys that walk along the list.
+// One line of a ranking of heads or neurons: a name, a bar and a number; for a mean over prompts also a whisker, and a
+// dot for each prompt. Also the arrow keys that move through the list.
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Value } from "../../state/ranked";
@@ -8,13 +8,13 @@ import type { Spread } from "./spread";
 export interface Ranked extends Value {
   spread?: Spread | null;
 }
-/** How far the lines reach on their own side of zero, and on the other one: the same for all lines of a list. */
+/** How far the lines extend on their own side of zero, and on the other side: the same for all lines of a list. */
 export interface Reach {
   own: number;
   other: number;
 }
 
-/** Room for every bar, whisker and dot of a list. */
+/** A reach that has room for every bar, whisker and dot of a list. */
 export function reachOf(lines: Ranked[]): Reach {
   const reach = { own: 0, other: 0 };
   const take = (value: number): void => {
@@ -48,7 +48,9 @@ export function rankLine(
       ${
         spread && Number.isFinite(spread.std)
           ? html`<b class="rs-whisker"
-          style="left:${at(value - sign * spread.std)}%;width:${at(value + sign * spread.std) - at(value - sign * spread.std)}%"></b>`
+          style="left:${at(value - sign * spread.std)}%;width:${
+            at(value + sign * spread.std) - at(value - sign * spread.std)
+          }%"></b>`
           : nothing
       }
       ${dots && spread?.each ? dotStrip(spread.each, at) : nothing}
@@ -66,7 +68,7 @@ function dotStrip(each: Float32Array, at: (value: number) => number): TemplateRe
 }
 
 /** Up, down, Home and End move the focus among the list's lines. */
-export function walk(list: HTMLElement, selector: string, signal: AbortSignal): void {
+export function addArrowKeys(list: HTMLElement, selector: string, signal: AbortSignal): void {
   list.addEventListener(
     "keydown",
     (event) => {

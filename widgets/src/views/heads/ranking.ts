@@ -1,4 +1,4 @@
-// Ranking: what adds most and takes away most, heads or neurons; the switch between them, and how many are listed.
+// The ranking: the heads or neurons that add most and take away most; the switch between them, and how many are listed.
 import { html, render } from "lit-html";
 import { plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
@@ -18,9 +18,9 @@ const MOST = 20;
 export function mountRanking(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
   const title = element("div", "rs-title");
   const choice = element("div", "rs-rank-choice");
-  // Both lie in one place, so that the box is as high with the one as with the other.
+  // Both share one place, so that the box keeps its height when the user switches.
   const views = { heads: element("div", "rs-rank-view"), neurons: element("div", "rs-rank-view") };
-  // A score colours the map alone.
+  // Shown if a score colours the map: the ranking is still by contribution.
   const by = element("p", "rs-ranked-by", { hidden: "" });
   parent.append(title, choice, by, element("div", "rs-rank-views", {}, views.heads, views.neurons));
 
@@ -55,7 +55,10 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
           ? layerChoice(store)
           : store.headRows.value?.std
             ? html`<span
-                title="The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard deviation to either side. Hover over a line for a dot a prompt."><i
+                title=${
+                  `The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard ` +
+                  "deviation to either side. Hover over a line to see a dot for each prompt."
+                }><i
             class="rs-key-whisker"
                 aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
             : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`

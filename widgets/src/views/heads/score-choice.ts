@@ -1,4 +1,4 @@
-// What colours the head map: what each head adds, or how much it is of a known kind.
+// The choice of what colours the head map: contributions, or a score for a known kind of head.
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
 import { holdOf } from "../../state/held-scale";
@@ -6,7 +6,7 @@ import { SCORES } from "../../state/map-picture";
 import type { Score, Store } from "../../state/store";
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
-  // A score's scale is always the same.
+  // Only contributions need a held scale: a score always has the same one.
   const hold = holdOf(store, "heads");
   const held = element("span", "rs-hold-place");
   parent.before(held);

@@ -1,4 +1,4 @@
-// How a figure spreads over the prompts: its mean, one standard deviation, and what each prompt has.
+// How a value varies over the prompts: its mean, its standard deviation, and the value of each prompt.
 import { parseHead, plain } from "../../base/format";
 import type { Attribution, Store } from "../../state/store";
 
@@ -6,11 +6,11 @@ export interface Spread {
   mean: number;
   std: number;
   prompts: number;
-  /** One figure a prompt; null where there are too many to send. */
+  /** One value for each prompt; null if there are too many to send. */
   each: Float32Array | null;
 }
 
-/** Of one row; null where one prompt is in view, or the row is not there. */
+/** The spread of one row; null if a single prompt is in view, or the row is missing. */
 export function spreadOf(data: Attribution | null, row: number): Spread | null {
   const std = data?.std?.[row];
   const mean = data?.rows[row];
@@ -19,19 +19,19 @@ export function spreadOf(data: Attribution | null, row: number): Spread | null {
   return { mean, std, prompts, each: data.perPrompt?.subarray(row * prompts, (row + 1) * prompts) ?? null };
 }
 
-/** Of one head, in the mean over prompts. */
+/** The spread of one head. */
 export function headSpread(store: Store, name: string): Spread | null {
   const head = parseHead(name);
   const heads = store.facts.value?.heads ?? 0;
   return head && head.head < heads ? spreadOf(store.headRows.value, head.layer * heads + head.head) : null;
 }
 
-/** "± 0.41", to the decimals of what it belongs to. */
+/** "± 0.41", with the decimals of its mean. */
 export function plusMinus(std: number, largest: number): string {
   return `± ${plain(std, largest)}`;
 }
 
-/** " ± 0.41 over 8 prompts", or nothing. */
+/** " ± 0.41 over 8 prompts", or "". */
 export function overPrompts(spread: Spread | null, largest: number): string {
   return spread ? ` ${plusMinus(spread.std, largest)} over ${spread.prompts} prompts` : "";
 }

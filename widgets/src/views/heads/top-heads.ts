@@ -1,4 +1,4 @@
-// The heads that add most and take away most. Beneath them the ledger: where the whole sum comes from.
+// The heads that add most and take away most. Below them the ledger, which shows what the whole sum is made of.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";
@@ -7,7 +7,7 @@ import { rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { ledger } from "../header/ledger";
-import { type Ranked, rankLine, reachOf, walk } from "./rank-line";
+import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 import { headSpread, overPrompts } from "./spread";
 
 export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -33,8 +33,18 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const item = (ranked: Ranked, index: number): TemplateResult => html`
       <div role="listitem" class="rs-ranked">
         <button type="button" data-head=${ranked.name}
-            aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(ranked.spread ?? null, store.largest.value)}" aria-pressed=${pinned.includes(ranked.name)}
-          class="rs-rank-line ${ranked.value < 0 && index === 0 ? "rs-first-minus" : ""} ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(ranked, reach, store.largest.value, ranked.name === hovered)}</button>
+            aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(
+              ranked.spread ?? null,
+              store.largest.value,
+            )}" aria-pressed=${pinned.includes(ranked.name)}
+          class="rs-rank-line ${
+            ranked.value < 0 && index === 0 ? "rs-first-minus" : ""
+          } ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(
+            ranked,
+            reach,
+            store.largest.value,
+            ranked.name === hovered,
+          )}</button>
       </div>`;
     const why = store.why("heads") ?? store.headRows.value?.reply.refusal;
     render(
@@ -77,5 +87,5 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     },
     { signal },
   );
-  walk(list, "button", signal);
+  addArrowKeys(list, "button", signal);
 }

@@ -1,5 +1,5 @@
-// What stands along the position map: tokens above the columns, components beside the rows; thinned out when they are
-// many.
+// The labels of the position map: tokens above the columns, components next to the rows. If there are many, only some
+// are shown.
 import { html, nothing, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";
 import { layerTicks } from "../../state/axis";
@@ -10,8 +10,8 @@ import type { PositionsReply } from "../../wire/protocol.gen";
 const LINE = 12;
 
 /**
- * Which of `count` things `size` apart are written, so that lines do not touch: every so many, the marked ones for
- * sure.
+ * Which of `count` labels, `size` pixels apart, are shown so that they do not touch: the marked ones, and others at
+ * equal distances.
  */
 export function written(count: number, size: number, marked: (number | null)[]): number[] {
   const step = Math.max(1, Math.ceil(LINE / size));
@@ -28,7 +28,9 @@ export function columnLabels(store: Store, columns: number, x: number, hovered: 
       ? [hovered]
       : [hovered, destination];
   return html`${written(columns, x, sure).map((i) => {
-    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${tokens[i]?.padding ? "rs-padding" : ""}`;
+    const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${
+      tokens[i]?.padding ? "rs-padding" : ""
+    }`;
     return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * x}px">${store.tokenName(i)}</span>`;
   })}`;
 }
@@ -61,7 +63,7 @@ export function rowLabels(
   })}`;
 }
 
-/** All rows where there is room; else the first row of every so many layers, and the one that is read. */
+/** The rows that get a label: all if there is room; else the first row of some layers, and the hovered row. */
 export function rowTicks(rows: readonly Component[], y: number, hovered: number | null): number[] {
   if (y >= LINE) return rows.map((_, i) => i);
   const layers = new Set(rows.map(({ layer }) => layer).filter((l) => l !== null)).size;

@@ -1,5 +1,5 @@
-// The sheet of the position map: tokens along its top, the model's own figure beneath them, a row a component. It
-// scrolls in itself; pointer and arrow keys read it cell by cell.
+// The sheet of the position map: tokens at the top, below them the model's own values as bars, then a row for each
+// component. It scrolls in its own box; the pointer or the arrow keys choose a cell.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -15,14 +15,14 @@ import { columnLabels, rowLabels } from "./position-labels";
 import type { PositionPicture } from "./position-picture";
 import { positionSentence } from "./position-words";
 
-/** CSS pixels: of the rows together, of their names, of the tokens above, of the model's own figures. */
+/** Sizes in CSS pixels: all rows together, their names, the tokens above, and the bars of the model's own values. */
 const ROWS = 340;
 const NAMES = { wide: 88, narrow: 58 };
 const TOKENS = 62;
 const OWN = 30;
-/** So far a token leans out of its column. */
+/** How far a slanted token extends beyond its column. */
 const LEAN = 34;
-/** The row of the model's own figure, above the first. */
+/** The row of the model's own values, above the first row. */
 export const OWN_ROW = -1;
 
 export interface Place {
@@ -85,7 +85,8 @@ export function mountPositionMap(
     paintColumns(own, shown.own, x, OWN - 6, (value) => css(divergingRgb(Math.sign(value) * 0.72, 1, theme)), line);
     field.setAttribute(
       "aria-label",
-      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`,
+      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a ` +
+        `position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`,
     );
   });
 
@@ -99,15 +100,18 @@ export function mountPositionMap(
     );
     sheet.style.gridTemplate = `${TOKENS}px ${OWN}px auto / ${left}px auto`;
     render(
-      html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${shown ? signed(tallest, tallest, -1) : ""}`,
+      html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${
+        shown ? signed(tallest, tallest, -1) : ""
+      }`,
       ownLabel,
     );
-    ownLabel.title = `The model’s own ${store.quantity.value} at each position; the tallest bar is ${signed(tallest, tallest)}.`;
+    ownLabel.title =
+      `The model’s own ${store.quantity.value} at each position; the tallest bar is ` + `${signed(tallest, tallest)}.`;
     render(columnLabels(store, size.value.columns, x, at?.column ?? store.hoveredToken.value), tokens);
     render(html`${rowLabels(shown?.reply ?? null, y, at?.row ?? null, narrow, store)}`, names);
   });
 
-  // Lanes and frames.
+  // Highlights of the row, the column, the cell and the destination.
   const lit = {
     row: element("i", "rs-lane"),
     column: element("i", "rs-lane"),
@@ -130,7 +134,7 @@ export function mountPositionMap(
     place(lit.cell, at !== null && at.row >= 0, (at?.column ?? 0) * x, (at?.row ?? 0) * y, x, y);
     place(lit.destination, destination < columns, destination * x, 0, x, rows * y);
   });
-  // The true number at the cell, whatever its colour can say.
+  // A tooltip with the value of the cell, which its clipped colour may not show.
   watch(signal, () => {
     const at = cursor.value;
     const shown = picture.value;
@@ -140,9 +144,11 @@ export function mountPositionMap(
     const value = shown.values[at.row * columns + at.column] ?? NaN;
     tip.replaceChildren(
       element("b", "", {}, rowAt(at.row)?.label ?? ""),
-      ` ${signed(value, shown.limit)}${isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""}`,
+      ` ${signed(value, shown.limit)}${
+        isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""
+      }`,
     );
-    // Within what is in view of the sheet: its edges do not cut it.
+    // Placed inside the visible part of the sheet, so that it is not cut off.
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
     const from = Math.min(
       (at.column + 0.5) * x - tip.offsetWidth / 2,
@@ -154,7 +160,7 @@ export function mountPositionMap(
     tip.style.top = `${upper ? (at.row + 1) * y + 4 : at.row * y - tip.offsetHeight - 4}px`;
   });
 
-  // Reading.
+  // The cursor.
   const select = (next: Place | null): void => {
     const last = cursor.peek();
     if (last?.row === next?.row && last?.column === next?.column) return;
@@ -246,7 +252,8 @@ export function mountPositionMap(
   );
   names.addEventListener("pointerleave", () => store.hover(null), { signal });
 
-  // The column that is read stays in sight: at opening, and when it, the prompt or the room for it changes.
+  // The destination's column stays visible when the tab opens, and when the destination, the prompt or the width
+  // changes.
   watch(signal, () => {
     const { columns } = size.value;
     void [width.value, store.prompt.value, store.source.value];

@@ -1,4 +1,4 @@
-// The position map in words.
+// Sentences about the position map.
 
 import { quoted, signed } from "../../base/format";
 import type { Sentence } from "../../base/sentence";

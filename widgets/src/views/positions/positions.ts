@@ -1,4 +1,4 @@
-// Position map: what each component adds at each position. The rows are layers, points of the lens, or heads.
+// Position map: the contribution of each component at each position. Rows are sublayers, points of the lens, or heads.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, signed } from "../../base/format";
@@ -8,7 +8,7 @@ import { divergingGradient } from "../../draw/colours";
 import { offer } from "../../export/pictures";
 import { holdOf } from "../../state/held-scale";
 import { asking } from "../../state/query";
-import { rank } from "../../state/ranked";
+import { positionMap, rankedHeads } from "../../state/questions";
 import type { Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
@@ -22,9 +22,8 @@ import type { PositionPicture } from "./position-picture";
 const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
   ["layer", "layers", "What each layer’s attention and MLP add"],
   ["accumulated", "lens", "The logit lens at every position: the residual stream up to each point"],
-  ["head", "heads", "The pinned heads, and those in the ranking"],
+  ["head", "heads", "The pinned heads and the top heads"],
 ];
-const MOST_HEADS = 48;
 
 export function mountPositions(
   parent: HTMLElement,
@@ -34,19 +33,8 @@ export function mountPositions(
   signal: AbortSignal,
 ): void {
   const inSight = computed(() => store.tab.value === "positions");
-  /** Pinned heads first, then the ranking's. */
-  const heads = computed(() => {
-    const facts = store.facts.value;
-    const rows = store.headRows.value?.rows;
-    const top =
-      facts && rows
-        ? rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value)
-        : { plus: [], minus: [] };
-    return [...new Set([...store.heads.value, ...top.plus.map((r) => r.name), ...top.minus.map((r) => r.name)])].slice(
-      0,
-      MOST_HEADS,
-    );
-  });
+  /** The pinned heads, then the top heads. */
+  const heads = computed(() => rankedHeads(store));
   const answered = asking<"positions", PositionPicture>(
     "positions",
     store,
@@ -55,14 +43,7 @@ export function mountPositions(
     () => {
       const [by, target] = [store.mapBy.value, store.target.value];
       if (!inSight.value || !isSet(target) || (by === "head" && heads.value.length === 0)) return null;
-      return {
-        kind: "positions",
-        by,
-        target,
-        prompt: store.prompt.value,
-        norm: by === "accumulated" ? store.norm.value : "frozen",
-        heads: by === "head" ? heads.value : [],
-      };
+      return positionMap(store.shown, by === "head" ? heads.value : []);
     },
     ({ reply, buffers }, ask) => {
       const values = float32(buffers[0]);
@@ -98,15 +79,21 @@ export function mountPositions(
     const clipped = beyond.value > 0 ? ` ${beyondWords(beyond.value)}` : "";
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
-      accumulated: `The residual stream up to each point ↓ at each position →, ${store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"}${constant ? "; the constant comes on top" : ""}.`,
+      accumulated:
+        "The residual stream up to each point ↓ at each position →, " +
+        `${
+          store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"
+        }${constant ? "; the constant is not included" : ""}.`,
       layer:
         (shown.value?.reply.missing ?? []).length > 0
-          ? `What each component ↓ adds at each position →, as far as it was cached: ${missingWords(shown.value?.reply.missing ?? [])}.`
-          : `What each component ↓ adds at each position →. A column’s rows${constant ? " and the constant" : ""} add up to the model’s own figure above it.`,
+          ? "What each component ↓ adds at each position →, without components that were not cached: " +
+            `${missingWords(shown.value?.reply.missing ?? [])}.`
+          : "What each component ↓ adds at each position →. A column’s " +
+            `rows${constant ? " and the constant" : ""} add up to the model’s own value above it.`,
       head: "What each head ↓ adds at each position →.",
     }[by];
     return {
-      words: `${what} Each column is read towards the target at that position.${clipped}`,
+      words: `${what} Each column shows contributions to the target at that position.${clipped}`,
       notes: shown.value?.reply.notes ?? [],
     };
   });
@@ -120,8 +107,13 @@ export function mountPositions(
           ? nothing
           : html`<div class="rs-scale" role="img"
               title="${held ? "The colours are held. " : ""}${beyondWords(beyond.value)}"
-          aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""}">${low}<i
-          style="background-image:${divergingGradient(store.theme.value).replace("to top", "to right")}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
+          aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${
+            beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""
+          }">${low}<i
+          style="background-image:${divergingGradient(store.theme.value).replace(
+            "to top",
+            "to right",
+          )}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
       }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
           ${ROWS.map(

@@ -1,5 +1,5 @@
-// The list of prompts: a bar, a figure and the text of each, about the mean and its band. Only what is in view is
-// there.
+// The list of prompts: a bar, a number and the text of each, with a line for the mean and a band for the standard
+// deviation. Only visible rows are in the page.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
@@ -12,18 +12,18 @@ import { quantity } from "../../state/target";
 import { whenPointedAt } from "../../ui/pointer";
 import { measured } from "../../ui/width";
 import { plusMinus } from "../heads/spread";
-import type { Figures } from "./prompt-figures";
+import type { PromptSpread } from "./prompt-spread";
 import type { PromptTexts } from "./prompt-texts";
 
 export interface PromptList {
-  figures: ReadonlySignal<Figures | null>;
+  spread: ReadonlySignal<PromptSpread | null>;
   /** Prompt numbers, first to last row. */
   order: ReadonlySignal<number[]>;
   texts: PromptTexts;
   inSight: ReadonlySignal<boolean>;
 }
 
-/** CSS pixels: a row, where the text stands beside the bar and where beneath it; how much of the list is in view. */
+/** CSS pixels: the height of a row with the text next to the bar (wide) or below it (narrow), and of the visible list. */
 const ROW = { wide: 24, narrow: 42 };
 const VIEW = 336;
 let lists = 0;
@@ -31,7 +31,7 @@ let lists = 0;
 export function mountPromptList(
   parent: HTMLElement,
   store: Store,
-  { figures, order, texts, inSight }: PromptList,
+  { spread, order, texts, inSight }: PromptList,
   signal: AbortSignal,
 ): void {
   const id = `rs-prompts-${++lists}`;
@@ -46,7 +46,7 @@ export function mountPromptList(
   const top = state(0);
   const cursor = state<number | null>(null); // a row
   const scale = computed(() => {
-    const { each, mean = 0, std = 0 } = figures.value ?? {};
+    const { each, mean = 0, std = 0 } = spread.value ?? {};
     const values = [
       0,
       mean,
@@ -91,7 +91,7 @@ export function mountPromptList(
   });
 
   watch(signal, () => {
-    const found = figures.value;
+    const found = spread.value;
     const prompts = order.value;
     const at = cursor.value;
     const x = scale.value;
@@ -136,10 +136,10 @@ export function mountPromptList(
     );
   });
 
-  // Reading and opening.
+  // The cursor, and opening a prompt.
   watch(signal, () => {
     const at = cursor.value;
-    const found = figures.value;
+    const found = spread.value;
     const prompt = at === null ? undefined : order.value[at];
     if (prompt === undefined || !found) return;
     const said = sentence(store, found, prompt);
@@ -187,12 +187,14 @@ export function mountPromptList(
   );
 }
 
-function sentence(store: Store, { head, each, mean, std, prompts }: Figures, prompt: number): Sentence {
+function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread, prompt: number): Sentence {
   const value = each?.[prompt] ?? NaN;
   const what = quantity(store.target.value, null);
   const largest = limitOf(each ?? [mean]);
   const stress = { stress: signed(value, largest) };
-  const all = ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
+  const all =
+    ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ` +
+    `${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
   if (head === null) return [`prompt ${prompt}: ${what} `, stress, all];
   return [
     `prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `,

@@ -1,13 +1,14 @@
-// What prompts say, for the list of prompts: asked for one after the other, and only for those in view.
+// The texts of the prompts for the list: requested one after the other, and only for visible rows.
 import { signal as state } from "@preact/signals-core";
 import { legible } from "../../base/legible";
+import { tokens } from "../../state/questions";
 import type { Client } from "../../wire/client";
 import type { TokenLabel } from "../../wire/protocol.gen";
 
 const MOST = 160;
 
 export class PromptTexts {
-  /** Counts the texts that came. */
+  /** Counts the received texts. */
   readonly version = state(0);
   readonly #texts = new Map<number, string>();
   #source = "";
@@ -36,13 +37,13 @@ export class PromptTexts {
     try {
       for (let next = this.#next(); next !== undefined && !this.signal.aborted; next = this.#next()) {
         const source = this.#source;
-        const result = await this.client.latest("prompt texts", { kind: "tokens", prompt: next });
+        const result = await this.client.latest("prompt texts", tokens({ prompt: next }));
         if (!result || source !== this.#source) continue;
         this.#texts.set(next, textOf(result.reply.tokens));
         this.version.value += 1;
       }
     } catch {
-      this.#wanted = []; // their numbers are enough; another look asks again
+      this.#wanted = []; // the list works without texts; scrolling requests them again
     } finally {
       this.#busy = false;
     }
@@ -53,7 +54,7 @@ export class PromptTexts {
   }
 }
 
-/** On one line, without padding; of a long one its start and its end, where it is read. */
+/** A prompt on one line, without padding; of a long one only its start and its end, where the model is read. */
 export function textOf(tokens: TokenLabel[]): string {
   const text = tokens
     .filter((token) => !token.padding)

@@ -1,4 +1,5 @@
-// Spread over the prompts: one bar a prompt, of the head in focus or of the whole; a click opens that prompt.
+// The spread over the prompts: one bar for each prompt, for the head in focus or for the target; a click opens a
+// prompt.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -10,8 +11,8 @@ import { quantity } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import type { Client } from "../../wire/client";
 import { plusMinus } from "../heads/spread";
-import { type Figures, promptFigures } from "./prompt-figures";
 import { mountPromptList } from "./prompt-list";
+import { type PromptSpread, promptSpread } from "./prompt-spread";
 import { PromptTexts } from "./prompt-texts";
 
 export function mountPrompts(
@@ -21,21 +22,21 @@ export function mountPrompts(
   client: Client,
   signal: AbortSignal,
 ): void {
-  /** Whether the whole stays in view though a head is in focus. */
+  /** Whether to show the target although a head is in focus. */
   const whole = state(false);
   const sorted = state(false);
   const head = computed(() => (whole.value ? null : store.preview.value));
-  const { figures, trouble, waiting } = promptFigures(store, client, head, signal);
+  const { spread, trouble, waiting } = promptSpread(store, client, head, signal);
   const inSight = computed(() => store.tab.value === "prompts");
 
   const caption = element("p", "rs-caption");
   const picture = element("div", "rs-prompt-view");
   const refusal = element("p", "rs-view-trouble", { role: "note" });
   parent.append(caption, element("div", "rs-view-place", {}, picture, refusal));
-  mountTrouble(refusal, picture, signal, () => trouble.value ?? tooMany(figures.value));
+  mountTrouble(refusal, picture, signal, () => trouble.value ?? tooMany(spread.value));
   watch(signal, () => void picture.classList.toggle("rs-waiting", waiting.value));
   mountCaption(caption, store, signal, () => ({
-    words: captionOf(figures.value, quantity(store.target.value, null)),
+    words: captionOf(spread.value, quantity(store.target.value, null)),
     notes: [],
   }));
 
@@ -43,14 +44,15 @@ export function mountPrompts(
     const focus = store.preview.value;
     const what = quantity(store.target.value, null);
     render(
-      html`<div class="rs-switch" role="group" aria-label="Whose figures">
+      html`<div class="rs-switch" role="group" aria-label="What the bars show">
           <button type="button" aria-pressed=${head.value === null}
               @click=${() => (whole.value = true)}>${what}</button>
           ${
             focus === null
               ? nothing
               : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null}
-              title="The head in focus: the last one pointed at" @click=${() => (whole.value = false)}>${focus}</button>`
+              title="The head in focus: the one pointed at last" @click=${() =>
+                (whole.value = false)}>${focus}</button>`
           }
         </div>
         <div class="rs-switch" role="group" aria-label="Order of the prompts">
@@ -65,7 +67,7 @@ export function mountPrompts(
 
   /** Prompt numbers, first to last row. */
   const order = computed(() => {
-    const each = figures.value?.each ?? new Float32Array(0);
+    const each = spread.value?.each ?? new Float32Array(0);
     const prompts = [...each.keys()];
     const value = (prompt: number): number => each[prompt] ?? NaN;
     return sorted.value
@@ -73,7 +75,7 @@ export function mountPrompts(
       : prompts;
   });
   offer(store, "prompts", () => {
-    const shown = trouble.value !== null || waiting.peek() ? null : figures.value;
+    const shown = trouble.value !== null || waiting.peek() ? null : spread.value;
     const each = shown?.each;
     if (!shown || !each) return null;
     const rows = order.value.map((prompt) => ({ prompt, value: each[prompt] ?? NaN }));
@@ -86,23 +88,29 @@ export function mountPrompts(
       rows,
     };
   });
-  mountPromptList(picture, store, { figures, order, texts: new PromptTexts(client, signal), inSight }, signal);
+  mountPromptList(picture, store, { spread, order, texts: new PromptTexts(client, signal), inSight }, signal);
 }
 
-/** "+1.73 ± 0.41" */
-function spreadWords({ mean, std, each }: Figures): string {
+/** The mean and the standard deviation: "+1.73 ± 0.41". */
+function spreadWords({ mean, std, each }: PromptSpread): string {
   const largest = limitOf(each ?? [mean]);
   return `${signed(mean, largest)} ${plusMinus(std, largest)}`;
 }
 
-function tooMany(figures: Figures | null): string | null {
-  if (!figures || figures.each) return null;
-  return `${figures.prompts} prompts are too many to send what each of them has. Their mean is ${spreadWords(figures)}; \`residscope.attribute(…)\` has the figures of all.`;
+function tooMany(spread: PromptSpread | null): string | null {
+  if (!spread || spread.each) return null;
+  return (
+    `There are too many prompts (${spread.prompts}) to send the value of each. Their mean is ` +
+    `${spreadWords(spread)}; \`residscope.attribute(…)\` gives all values.`
+  );
 }
 
-function captionOf(figures: Figures | null, what: string): string {
-  if (!figures) return "Adding up the prompts …";
-  const spread = `Line and band: the mean ${spreadWords(figures)}, one standard deviation.`;
-  if (figures.head !== null) return `What ${figures.head} adds to the ${what} in each prompt. ${spread}`;
-  return `The ${what} of each prompt, as its final residual stream gives it. Point at a head to see its own. ${spread}`;
+function captionOf(spread: PromptSpread | null, what: string): string {
+  if (!spread) return "Adding up the prompts …";
+  const words = `Line and band: mean ± one standard deviation, ${spreadWords(spread)}.`;
+  if (spread.head !== null) return `What ${spread.head} adds to the ${what} in each prompt. ${words}`;
+  return (
+    `The ${what} of each prompt, read from its final residual stream. Point at a head to see its ` +
+    `contributions. ${words}`
+  );
 }

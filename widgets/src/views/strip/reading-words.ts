@@ -1,5 +1,5 @@
-// The head in focus in words, clause by clause: what it adds, what it reads, what that contributes. A clause that does
-// not fit is left out whole: no number is ever cut.
+// A sentence about the head in focus, clause by clause: its contribution, the tokens it reads, and what they
+// contribute. A clause that does not fit is left out completely, so that no number is cut.
 
 import { parseHead, signed, vanishes } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
@@ -11,14 +11,14 @@ import { written } from "../attention/attention-scale";
 import { strongest } from "../attention/attention-words";
 import { headSpread, plusMinus } from "../heads/spread";
 
-/** So many sources are named. */
+/** The most sources that are named. */
 const MOST = 4;
-/** Attention below this is not worth a word, but for the strongest. */
+/** Sources with less attention are not named, except for the strongest. */
 const FAINT = 0.02;
 
 export const attention = (weight: number): string => written("pattern", weight);
 
-/** “L23H3 adds +1.73;” “reads ·John₁₀ 0.60, which adds +1.83;” “<|im_start|> 0.22 (−0.03);” … */
+/** The clauses: “L23H3 adds +1.73;” “reads ·John₁₀ 0.60, which adds +1.83;” “<|im_start|> 0.22 (−0.03);” … */
 export function headClauses(
   store: Store,
   name: string,
@@ -51,9 +51,10 @@ export function headClauses(
   return [own, ...read, ...(picture !== null && picture.score !== null ? [scoreClause(store, name, picture)] : [])];
 }
 
-/** “previous-token 0.87: how much attention goes to the token just before” */
+/** The score of a head: “previous-token 0.87: how much attention goes to the token just before”. */
 function scoreClause(store: Store, name: string, picture: MapPicture): Sentence {
-  const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", ""); // the score is named already
+  // The words have the score's name already.
+  const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", "");
   const words = cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0));
   return [`${words}${meaning === "" ? "" : `: ${meaning.charAt(0).toLowerCase()}${meaning.slice(1)}`}`];
 }
@@ -76,7 +77,7 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   });
 }
 
-/** The source through which most is contributed: it may be read little. */
+/** The source with the largest contribution; its attention may be small. */
 function contributesMost({ contributions }: Reading, largest: number): number | null {
   if (!contributions || contributions.length === 0) return null;
   const most = contributions.reduce(
@@ -87,7 +88,7 @@ function contributesMost({ contributions }: Reading, largest: number): number | 
 }
 
 /**
- * What a source's figure is written and drawn beside: the largest of its head, unless that is nothing beside the
+ * The scale for numbers and bars of source contributions: the largest of the head, but not less than a hundredth of the
  * largest head.
  */
 export function tallest(store: Store, contributions: Float32Array | null): number {
@@ -101,7 +102,7 @@ function contribution(store: Store, { contributions }: Reading, at: number): Sen
   return vanishes(added, largest) ? "≈ 0" : { stress: signed(added, largest) };
 }
 
-/** A source under the pointer: “L23H3 at ·to reads ·John₁₀: attention 0.60, which adds +1.83”. */
+/** The sentence about a source: “L23H3 at ·to reads ·John₁₀: attention 0.60, which adds +1.83”. */
 export function sourceSentence(store: Store, reading: Reading, at: number): Sentence {
   const { head, destination, weights } = reading;
   const where = destination === null ? "" : ` at ${store.tokenName(destination)}`;

@@ -1,5 +1,5 @@
-// What the head in focus reads at the destination, and what it contributes through each source: the token strip and the
-// sentence show it, in whichever view below the head is looked at.
+// The tokens that the head in focus reads at the destination, and what each contributes. The token strip and the
+// sentence show it, whichever tab below is open.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
@@ -10,15 +10,15 @@ import type { AttentionRoom } from "../attention/attention-room";
 import { ownDestination } from "../attention/attention-words";
 
 export interface Focus {
-  /** The head that was pointed at or pinned last. */
+  /** The head in focus: pointed at or pinned last. */
   head: ReadonlySignal<string | null>;
-  /** What it reads; the last one stays until the next has come. */
+  /** What it reads; the last reading stays until the next has come. */
   reading: ReadonlySignal<Reading | null>;
-  /** What the strip shows: a card's row while it is pointed at, else the reading. */
+  /** What the strip shows: the row of a card while it is pointed at, else the reading. */
   strip: ReadonlySignal<Reading | null>;
-  /** Whether that is still another head's or another row's. */
+  /** Whether `strip` still belongs to another head or row. */
   waiting: ReadonlySignal<boolean>;
-  /** Why there is none, in a sentence. */
+  /** Why there is no reading, as a sentence. */
   trouble: ReadonlySignal<string | null>;
 }
 
@@ -39,14 +39,14 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
     const weighting = store.weighting.value;
     untracked(() => {
       const show = (attention: Parameters<typeof ownDestination>[0]): void => {
-        const { reads, brings } = attention;
+        const { reads, sourceContributions } = attention;
         const destination = ownDestination(attention, store);
-        put(reads && { head: name, destination, weights: reads, contributions: brings });
+        put(reads && { head: name, destination, weights: reads, contributions: sourceContributions });
       };
       const kept = data.kept(key, weighting);
       const left = fallsBack();
       if (kept) show(kept);
-      if (kept && left) return; // nobody asked for this one again
+      if (kept && left) return; // it is in focus only because another head was unpinned
       data.read(READING, name, key, weighting).then(
         (attention) => {
           if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
@@ -55,7 +55,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
           if (signal.aborted || head.peek() !== name) return;
           const another = reading.peek()?.head !== name;
           if (!isOutdated(error, store)) put(null, error instanceof Error ? error.message : String(error));
-          else if (another) put(null); // another head's picture must not stand under this one's name
+          else if (another) put(null); // the reading of another head must not appear under this name
         },
       );
     });
@@ -69,7 +69,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
   return { head, reading: computed(() => reading.value), strip, waiting, trouble: computed(() => trouble.value) };
 }
 
-/** Whichever of pointing and pinning came last; and whether it is what was left when another was let go. */
+/** The head that was pointed at or pinned last; and whether it is in focus only because another head was unpinned. */
 function focus(store: Store, signal: AbortSignal): { head: ReadonlySignal<string | null>; fallsBack: () => boolean } {
   const head = state<string | null>(null);
   let [pinned, back]: [readonly string[], boolean] = [[], false];
@@ -87,7 +87,7 @@ function focus(store: Store, signal: AbortSignal): { head: ReadonlySignal<string
   });
   const fallsBack = (): boolean => {
     const was = back;
-    back = false; // another prompt or position is asked for
+    back = false; // true only once: another prompt or position needs a request
     return was;
   };
   return { head, fallsBack };

@@ -1,5 +1,5 @@
-// One sentence for what is under the pointer or the focus, else for the head that was looked at last. Its height is
-// fixed; of a head's clauses those that do not fit are left out whole.
+// The sentence line: about the item under the pointer or with the focus, else about the head in focus. Its height is
+// fixed; clauses that do not fit are left out completely.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { side } from "../../base/format";
 import { fitted } from "../../base/legible";
@@ -27,7 +27,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
         : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
-    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // it says the same, and more
+    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // `why` says the same, and more
     const words = [
       ...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")),
       ...(why === null ? [] : [why]),
@@ -35,15 +35,16 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     line.classList.toggle("rs-hint", clauses[0] === HINT);
     line.classList.toggle("rs-clauses", clauses.length > 1 || why !== null);
     line.title = fitted(words);
-    const said = [...clauses.map((clause) => html`${clause.map(piece)}`), ...(why === null ? [] : [prose(why)])];
+    const shown = [...clauses.map((clause) => html`${clause.map(rendered)}`), ...(why === null ? [] : [prose(why)])];
     render(
-      said.map(
-        (clause, i) => html`<span>${clause}${i < said.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `,
+      shown.map(
+        (clause, i) =>
+          html`<span>${clause}${i < shown.length - 1 ? html`<i class="rs-unseen">;</i>` : nothing}</span> `,
       ),
       line,
     );
   });
 }
 
-const piece = (part: Sentence[number]): TemplateResult =>
+const rendered = (part: Sentence[number]): TemplateResult =>
   typeof part === "string" ? html`${fitted(part)}` : html`<b class=${side(part.stress)}>${part.stress}</b>`;

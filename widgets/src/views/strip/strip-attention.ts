@@ -1,6 +1,6 @@
-// The token strip as an attention view: a token's tint is how much of it the destination reads through the head in
-// focus, the bar below it what that contributes. Only styles and attributes of elements that are there: it follows
-// every hover.
+// The token strip as an attention view: the tint of a token is how much the head in focus reads of it at the
+// destination, the bar below is its contribution. It only sets styles and attributes of existing elements, because it
+// follows every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
@@ -10,7 +10,7 @@ import type { Store } from "../../state/store";
 import type { Focus } from "./reading";
 import { attention, tallest } from "./reading-words";
 
-/** Pixels of the tallest bar. */
+/** The height of the tallest bar, in pixels. */
 const TALLEST = 6;
 const MOMENT_MS = 150;
 
@@ -42,14 +42,17 @@ export function paintStrip(
       option.dataset["attention"] = weight.toFixed(4);
       option.setAttribute(
         "aria-description",
-        `${found.head}: attention ${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
+        `${found.head}: attention ` +
+          `${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
       );
       const share = most > 0 ? Math.abs(added) / most : 0;
       const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
-      option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
+      option.style.cssText =
+        `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}` +
+        `px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
     }
   });
-  // Another head is in focus, and its figures are not there yet: mostly they are in a moment.
+  // Dims the strip while another head's reading is loading, but only if that takes longer than a moment.
   let pause: AbortController | null = null;
   watch(signal, () => {
     pause?.abort();

@@ -1,5 +1,5 @@
-// Token strip: the destination position, and what the head in focus reads there. Hover lights a token's row and column
-// up, click reads the model there, again or Esc lets go.
+// Token strip: the destination position, and what the head in focus reads there. Hovering highlights a token's row and
+// column; a click makes it the destination; a second click or Esc returns to the last token.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, spoken, visible } from "../../base/format";
@@ -7,12 +7,13 @@ import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { stepAlong } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
 import type { Focus } from "./reading";
 import { sourceSentence } from "./reading-words";
 import { paintStrip } from "./strip-attention";
 
-/** Pixels from line to line of the strip. */
+/** The height of a line of the strip, in pixels. */
 const LINE = 30;
 
 export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
@@ -35,11 +36,15 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const left = store.padding.value === "found";
     beside.hidden = !blind && count === 0;
     const said = left
-      ? `${plural(count, "token")} taken for padding`
+      ? `${plural(count, "token")} treated as padding`
       : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
     const it = count === 1 ? "it" : "them";
     render(
-      html`${blind || count === 0 ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text") : nothing}
+      html`${
+        blind || count === 0
+          ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text")
+          : nothing
+      }
       ${
         count > 0
           ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding"
@@ -55,7 +60,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const destination = store.destination.value;
     const locked = store.locked.value;
     const { start, stop } = stretch.shown.value;
-    const rove = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
+    const tabStop = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
     strip.classList.toggle("rs-long", tokens.length > 64);
     render(
       html`${tokens.slice(start, stop).map((token, nth) => {
@@ -72,7 +77,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
           varies.length > 0
             ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …`
             : `position ${i}${token.padding ? ", padding" : ""}`;
-        return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === rove ? 0 : -1}
+        return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === tabStop ? 0 : -1}
           aria-selected=${i === destination} aria-label="${says}, position ${i}"
               title=${tip}>${store.tokenText(i)}</div>`;
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
@@ -83,7 +88,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
 
   paintStrip(strip, store, focus, drawn, signal);
 
-  // Hovering touches two tokens of what may be thousands.
+  // Hovering changes only two tokens, because there may be thousands.
   let lit: Element | null = null;
   watch(signal, () => {
     void drawn.value;
@@ -93,7 +98,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     lit?.classList.add("rs-lit");
   });
 
-  // The destination in view: within the strip only, the page never scrolls. At opening it has no size yet.
+  // Scrolls the strip (never the page) to the destination; again when the strip gets its size.
   const laid = state(0);
   const observer = new ResizeObserver(() => (laid.value += 1));
   observer.observe(strip);
@@ -104,9 +109,9 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     void laid.value;
     const option = at === null ? null : strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
-    const top = option.offsetTop; // the strip is what it is counted from
+    const top = option.offsetTop; // relative to the strip
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
-      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // whole lines, its own the last
+      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // shows whole lines; the destination's is the last
   });
 
   const positionOf = (event: Event): number | null => {
@@ -127,7 +132,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     batch(() => (pointed.value = store.hoveredToken.value = at));
     if (at === null) store.sentence.value = null;
   };
-  // What it says changes with the destination, and with the head in focus; what somebody else has said since stays.
+  // The sentence changes with the destination and the head in focus, unless another view has replaced it.
   let said: { at: number; words: Sentence } | null = null;
   watch(signal, () => {
     const at = pointed.value;
@@ -172,12 +177,9 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     (event) => {
       const at = positionOf(event);
       if (at === null) return;
-      const last = store.tokens.peek().length - 1;
-      const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[
-        event.key
-      ];
+      const to = stepAlong(event.key, at, store.tokens.peek().length);
       if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
-      else if (to !== undefined) goTo(Math.max(0, Math.min(last, to)));
+      else if (to !== undefined) goTo(to);
       else return;
       event.preventDefault();
     },

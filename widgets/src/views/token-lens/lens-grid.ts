@@ -1,5 +1,5 @@
-// The grid of the token lens: a row a point of the stream, a column a position. It scrolls both ways in a box of its
-// own, and only what is in view is there at all. One cell is active; the arrow keys move it.
+// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls both ways in
+// its own box, and only visible cells are in the page. One cell is active; the arrow keys move it.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../../base/format";
@@ -8,6 +8,7 @@ import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
 import { nearest } from "../../ui/in-sight";
+import { stepAcross } from "../../ui/roving";
 import { measured } from "../../ui/width";
 import type { LensCell } from "../../wire/protocol.gen";
 import type { LensTiles, Window } from "./lens-tiles";
@@ -25,13 +26,13 @@ export interface Lens {
   cursor: Signal<At | null>;
 }
 
-/** CSS pixels: of a cell, of the names beside them, of the tokens above; and how many rows are in view at most. */
+/** Sizes in CSS pixels: a cell, the row names, the tokens above; and the most visible rows. */
 const TALL = 22;
 const [NARROWEST, USUAL, WIDEST] = [52, 64, 108];
 const NAMES = 76;
 const HEAD = 24;
 const ROWS = 16;
-/** Up to this rank the answer is marked in the cell. */
+/** The answer's rank is shown in a cell up to this number. */
 export const MARKED = 10;
 let grids = 0;
 
@@ -52,9 +53,9 @@ export function mountLensGrid(
     const room = width.value - NAMES;
     const fitting = Math.floor(room / Math.max(1, positions.value));
     if (fitting >= NARROWEST) return Math.min(WIDEST, fitting);
-    return Math.floor(room / Math.max(1, Math.floor(room / USUAL))); // so that whole columns are in view
+    return Math.floor(room / Math.max(1, Math.floor(room / USUAL))); // so that only whole columns are visible
   });
-  /** Whole rows, whatever the scroll bars take: as many as there are, as many as are seen at once at most. */
+  /** The height of the visible rows: all of them, but at most ROWS; scroll bars are added to it. */
   const view = computed(() => Math.min(ROWS, Math.max(1, points.value.length)) * TALL);
   watch(signal, () => {
     const tall = HEAD + view.value;
@@ -65,7 +66,7 @@ export function mountLensGrid(
       () => !signal.aborted && (scroller.style.height = `${tall + scroller.offsetHeight - scroller.clientHeight}px`),
     );
   });
-  /** Where it stands, and for which shape: before the first look at one, nothing is in view. */
+  /** The scroll position, and the shape it belongs to: before a shape is first shown, nothing is in view. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
   const shape = computed(() => `${points.value.length} ${positions.value}`);
   const window = computed<Window>((): Window => {
@@ -105,15 +106,15 @@ export function mountLensGrid(
     },
     { signal },
   );
-  // Seen for the first time it stands at the end: the deepest points. The column that is read is in sight then, and
-  // when it, the prompt or the room for it changes.
+  // At first the grid is scrolled to the deepest points. The destination's column stays visible when the destination,
+  // the prompt or the width changes.
   watch(signal, () => {
     void [shape.value, width.value, wide.value, store.prompt.value, store.source.value];
     const read = store.destination.value ?? positions.value - 1;
     if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {
       if (signal.aborted) return;
-      const at = scrolled.peek(); // a box that was hidden has forgotten
+      const at = scrolled.peek(); // a hidden box loses its own scroll position
       const [top, left] = at.shape === shape.peek() ? [at.top, at.left] : [points.peek().length * TALL, 0];
       scroll(top, beside(read, left));
     });
@@ -143,10 +144,12 @@ export function mountLensGrid(
       const found = lens.tiles.cell(names, row, column);
       const on = at?.row === row && at.column === column;
       const place = `left:${NAMES + column * x}px;width:${x}px`;
-      const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "not there yet", rank: null };
+      const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "loading", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on}
           aria-label=${attributes.name}
-        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${attributes.rank === 1 ? "rs-first" : ""}" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
+        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${
+          attributes.rank === 1 ? "rs-first" : ""
+        }" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
         style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span></div>`;
     };
     render(
@@ -156,7 +159,9 @@ export function mountLensGrid(
             columns,
             (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}"
                 style="left:${NAMES + column * x}px;width:${x}px"
-            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${store.tokens.value[column]?.padding ? "rs-padding" : ""}"><span>${store.tokenName(column)}</span></div>`,
+            class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${
+              store.tokens.value[column]?.padding ? "rs-padding" : ""
+            }"><span>${store.tokenName(column)}</span></div>`,
           )}
         </div>
         ${each(
@@ -177,7 +182,7 @@ export function mountLensGrid(
     );
   });
 
-  // Reading.
+  // The cursor.
   const under = (event: Event): At | null => {
     const node = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]") : null;
     return node ? { row: Number(node.dataset["row"]), column: Number(node.dataset["column"]) } : null;
@@ -199,24 +204,14 @@ export function mountLensGrid(
       const [rows, columns] = [points.peek().length, positions.peek()];
       if (rows === 0) return;
       const at = cursor.peek();
-      const { row, column } = at ?? { row: rows - 1, column: store.destination.peek() ?? columns - 1 };
-      const page = Math.floor(view.peek() / TALL);
-      const to: Partial<Record<string, At>> = {
-        ArrowUp: { row: row - 1, column },
-        ArrowDown: { row: row + 1, column },
-        ArrowLeft: { row, column: column - 1 },
-        ArrowRight: { row, column: column + 1 },
-        Home: { row: event.ctrlKey ? 0 : row, column: 0 },
-        End: { row: event.ctrlKey ? rows - 1 : row, column: columns - 1 },
-        PageUp: { row: row - page, column },
-        PageDown: { row: row + page, column },
+      const { row, column } = at ?? {
+        row: rows - 1,
+        column: Math.min(columns - 1, store.destination.peek() ?? columns - 1),
       };
-      const wanted = at ? to[event.key] : to[event.key] && { row, column };
-      if (wanted) {
-        const next = {
-          row: Math.max(0, Math.min(rows - 1, wanted.row)),
-          column: Math.max(0, Math.min(columns - 1, wanted.column)),
-        };
+      const page = Math.floor(view.peek() / TALL);
+      const to = stepAcross(event, { row, column }, rows, columns, page);
+      if (to) {
+        const next = at ? to : { row, column };
         cursor.value = next;
         reveal(next);
       } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);
@@ -230,7 +225,7 @@ export function mountLensGrid(
     const { top, left } = scrolled.peek();
     scroll(nearest(row * TALL, (row + 1) * TALL, top, view.peek()), beside(column, left));
   }
-  /** How far to scroll sideways to have a column in sight. */
+  /** The horizontal scroll position that shows a column. */
   function beside(column: number, left: number): number {
     return nearest(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES);
   }

@@ -1,26 +1,26 @@
-// The token lens' cells as they come from the kernel: in tiles of a few points and some positions. Only tiles in view
-// are asked for, a few at a time, the deepest first; what is scrolled out of view before its turn is never asked for.
+// The cells of the token lens, requested in tiles of a few points and some positions. Only visible tiles are requested,
+// a few at a time, the deepest first; a tile that is scrolled out of view before its turn is not requested.
 import { signal as state, untracked } from "@preact/signals-core";
+import { Lru } from "../../base/lru";
 import { isOutdated } from "../../state/loader";
+import { TALL, type Tile, tileAt, WIDE } from "../../state/questions";
 import type { Store } from "../../state/store";
 import type { Client } from "../../wire/client";
 import type { LensCell, ReadTokenLens } from "../../wire/protocol.gen";
 
-/** Points and positions of a tile; how many are asked for at a time; how many are kept. */
-export const TALL = 4;
-export const WIDE = 32;
+/** How many tiles are requested at a time; how many are kept. */
 const LANES = 2;
 const MOST = 600;
 
 export interface Question {
-  /** Tells one selection from another. */
+  /** Identifies the selection. */
   key: string;
   /** All points of the lens, from the first. */
   points: string[];
   positions: number;
-  ask: Omit<ReadTokenLens, "kind" | "points" | "start" | "stop">;
+  ask: (tile: Tile) => ReadTokenLens;
 }
-interface Tile {
+interface Kept {
   key: string;
   start: number;
   /** By point, then position. */
@@ -32,7 +32,7 @@ export interface Window {
 }
 
 export class LensTiles {
-  /** Counts the tiles that came. */
+  /** Counts the received tiles. */
   readonly version = state(0);
   readonly trouble = state<string | null>(null);
   readonly waiting = state(false);
@@ -40,7 +40,7 @@ export class LensTiles {
   #question: Question | null = null;
   #wanted: string[] = [];
   #busy = new Map<number, string>();
-  readonly #tiles = new Map<string, Tile>();
+  readonly #tiles = new Lru<string, Kept>(MOST);
 
   constructor(
     readonly store: Store,
@@ -48,29 +48,29 @@ export class LensTiles {
     readonly signal: AbortSignal,
   ) {}
 
-  /** What is in view, of this selection. Null: nothing is. */
+  /** Sets the selection and the visible window; null if nothing is visible. */
   look(question: Question | null, window: Window | null): void {
     this.#question = question;
     this.#wanted = question && window ? tilesIn(question, window) : [];
     this.#pump();
   }
 
-  /** A cell, and whether it is the present selection's; the last picture's stays until then. */
+  /** A cell, and whether it belongs to the present selection; an old cell stays until its new tile has come. */
   cell(points: string[], row: number, column: number): { cell: LensCell; fresh: boolean } | null {
     const point = points[row];
     if (point === undefined) return null;
-    const tile = this.#tiles.get(name(points, row, column));
+    const tile = this.#tiles.peek(name(points, row, column));
     const cell = tile?.cells.get(point)?.[column - tile.start];
     return tile && cell ? { cell, fresh: tile.key === this.#question?.key } : null;
   }
 
   #missing(): string[] {
-    return this.#wanted.filter((id) => this.#tiles.get(id)?.key !== this.#question?.key);
+    return this.#wanted.filter((id) => this.#tiles.peek(id)?.key !== this.#question?.key);
   }
 
   #pump(): void {
     const missing = this.#missing();
-    if (this.#question && missing.length === 0) this.trouble.value = null; // all of it is there from before
+    if (this.#question && missing.length === 0) this.trouble.value = null; // all visible tiles are kept from before
     untracked(() => (this.waiting.value = missing.length > 0 && this.trouble.value === null));
     const taken = new Set(this.#busy.values());
     for (let lane = 0; lane < LANES; lane += 1) {
@@ -83,19 +83,12 @@ export class LensTiles {
   }
 
   async #ask(lane: number, id: string, question: Question): Promise<void> {
-    const { points, start, stop } = extent(question, id);
     this.#busy.set(lane, `${id} ${question.key}`);
     let refused = false;
     try {
-      const result = await this.client.latest(`token lens ${lane}`, {
-        ...question.ask,
-        kind: "token-lens",
-        points,
-        start,
-        stop,
-      });
+      const result = await this.client.latest(`token lens ${lane}`, question.ask(extent(question, id)));
       if (result && !this.signal.aborted && question.key === this.#question?.key) {
-        this.#keep(id, {
+        this.#tiles.set(id, {
           key: question.key,
           start: result.reply.start,
           cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])),
@@ -110,29 +103,22 @@ export class LensTiles {
         this.trouble.value = error instanceof Error ? error.message : String(error);
     } finally {
       this.#busy.delete(lane);
-      // What was refused is not asked for again until something else is in view or selected.
+      // After a refusal, nothing is requested until the window or the selection changes.
       if (refused) untracked(() => (this.waiting.value = false));
       else if (!this.signal.aborted) this.#pump();
     }
   }
-
-  #keep(id: string, tile: Tile): void {
-    this.#tiles.delete(id);
-    this.#tiles.set(id, tile);
-    for (const old of this.#tiles.keys()) {
-      if (this.#tiles.size <= MOST) break;
-      this.#tiles.delete(old);
-    }
-  }
 }
 
-/** Tiles stand on the grid of all points, so that those with mid and those without share nothing and hide nothing. */
+/**
+ * The id of a cell's tile. It has the number of points, so that tiles with and without mid points are kept separately.
+ */
 function name(points: string[], row: number, column: number): string {
   return `${points.length} ${Math.floor(row / TALL)} ${Math.floor(column / WIDE)}`;
 }
 
-/** The tiles that a window touches: the deepest first, of those at one depth the last positions first. */
-export function tilesIn({ points }: Question, { rows, columns }: Window): string[] {
+/** The tiles that a window touches: the deepest first, and at one depth the last positions first. */
+export function tilesIn({ points }: Pick<Question, "points">, { rows, columns }: Window): string[] {
   const all: string[] = [];
   for (let y = Math.floor((rows[1] - 1) / TALL); y >= Math.floor(rows[0] / TALL); y -= 1)
     for (let x = Math.floor((columns[1] - 1) / WIDE); x >= Math.floor(columns[0] / WIDE); x -= 1)
@@ -140,15 +126,7 @@ export function tilesIn({ points }: Question, { rows, columns }: Window): string
   return all;
 }
 
-export function extent(
-  question: Pick<Question, "points" | "positions">,
-  id: string,
-): { points: string[]; start: number; stop: number } {
-  const [, y = 0, x = 0] = id.split(" ").map(Number);
-  const start = x * WIDE;
-  return {
-    points: question.points.slice(y * TALL, (y + 1) * TALL),
-    start,
-    stop: Math.min(question.positions, start + WIDE),
-  };
+export function extent({ points, positions }: Pick<Question, "points" | "positions">, id: string): Tile {
+  const [, row = 0, column = 0] = id.split(" ").map(Number);
+  return tileAt(points, positions, row, column);
 }

@@ -1,4 +1,4 @@
-// The token lens in words.
+// Sentences about the token lens.
 
 import { quoted, visible } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
@@ -8,13 +8,13 @@ import { inView, label, shared } from "../../state/target";
 import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 
-/** "0.43", "0.004", "2e-5". */
+/** Writes a probability: "0.43", "0.004", "2e-5". */
 export function probability(p: number): string {
   if (!Number.isFinite(p)) return "not known";
   return p >= 0.0995 ? p.toFixed(2) : p >= 0.00095 ? p.toFixed(3) : p === 0 ? "0" : p.toExponential(0);
 }
 
-/** The answer's tokens, where the target has one that all prompts in view share; else what to call it. */
+/** The answer's tokens if all prompts in view share them, else "each prompt’s answer"; null if there is no answer. */
 export function answerName(store: Store): string | null {
   const target = store.target.value;
   if (target.direction) return null;
@@ -28,7 +28,7 @@ export function hasRank(cell: LensCell): cell is LensCell & { rank: number; answ
   return typeof cell.rank === "number" && typeof cell.answer === "number";
 }
 
-/** "answer “·Mary” 0.43, rank 2". */
+/** The answer's probability and rank: "the answer “·Mary” 0.43, rank 2"; "" if there is no answer. */
 export function answerWords(store: Store, cell: LensCell): string {
   const name = answerName(store);
   if (!hasRank(cell) || name === null) return "";
@@ -40,6 +40,7 @@ export function cellSentence(store: Store, cell: LensCell, point: Component, pos
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   return [
-    `Stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ${position}), the model says ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
+    `If it stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
+      `${position}), the model would say ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
   ];
 }

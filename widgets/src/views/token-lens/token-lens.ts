@@ -4,14 +4,14 @@ import { html, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
 import { sequentialGradient } from "../../draw/colours";
 import { offer } from "../../export/pictures";
+import { lensPoints, lensTile, withoutMid } from "../../state/questions";
 import type { Store } from "../../state/store";
 import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import type { Client } from "../../wire/client";
-import { componentsOf } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 import { type At, MARKED, mountLensGrid } from "./lens-grid";
-import { LISTED, mountReading, type Read } from "./lens-reading";
+import { mountReading, type Read } from "./lens-reading";
 import { LensTiles, type Question } from "./lens-tiles";
 import { answerName, cellSentence } from "./lens-words";
 
@@ -27,14 +27,11 @@ export function mountTokenLens(
   const cursor = state<At | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
-  /** One point a layer and the last one; with mid also behind each attention. */
-  const wanted = computed(() => {
-    const table = store.why("lens") === null ? store.lens.value?.reply.components : null;
-    return componentsOf(table ?? store.facts.value?.points).filter(({ kind }) => mid.value || kind !== "mid");
-  });
-  /** Their names as one text: the same points in another reply change nothing. */
-  const names = computed(() => JSON.stringify(wanted.value.map(({ label }) => label)));
-  const points = computed(() => JSON.parse(names.value) as string[]);
+  /** One point for each layer, and the last point; with mid also the point after each attention. */
+  const wanted = computed(() => (mid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
+  /** The labels as one text, so that another reply with the same points changes nothing. */
+  const labels = computed(() => JSON.stringify(wanted.value.map(({ label }) => label)));
+  const points = computed(() => JSON.parse(labels.value) as string[]);
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
 
@@ -49,17 +46,18 @@ export function mountTokenLens(
   const inView = computed(() => JSON.stringify(window.value));
   watch(signal, () => {
     void inView.value;
+    const asked = { target: store.target.peek(), prompt: store.prompt.value };
     const question: Question = {
       key: key.value,
       points: points.value,
       positions: positions.value,
-      ask: { target: store.target.peek(), prompt: store.prompt.value, k: LISTED, norm: "recomputed" },
+      ask: (tile) => lensTile(asked, tile),
     };
     const ask = inSight.value && store.settled.value && points.value.length > 0;
     untracked(() => tiles.look(ask ? question : null, window.peek()));
   });
 
-  // What is in view: the rest has not been asked for.
+  // Only the visible cells: the others have not been requested.
   offer(store, "token-lens", () => {
     void tiles.version.value;
     const {
@@ -87,7 +85,9 @@ export function mountTokenLens(
     const answer = answerName(store);
     const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MARKED}.`;
     return {
-      words: `The likeliest next token if the model stopped at this point ↓, at each position →; the norm is recomputed there.${marks}${mean}`,
+      words:
+        "The likeliest next token if the model stopped at this point ↓, at each position →; the norm is " +
+        `recomputed there.${marks}${mean}`,
       notes: tiles.notes,
     };
   });
@@ -98,7 +98,9 @@ export function mountTokenLens(
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
           ${[false, true].map(
             (on) => html`<button type="button" aria-pressed=${mid.value === on}
-                title=${on ? "Also behind each layer’s attention" : "One point a layer, and the last"}
+                title=${
+                  on ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
+                }
             @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`,
           )}
         </div>`,
@@ -112,7 +114,7 @@ export function mountTokenLens(
     const point = at && wanted.peek()[at.row];
     return found && at && point ? { cell: found.cell, point, position: at.column } : null;
   };
-  // Under no pointer: the last point at the position that is read.
+  // Without a pointer: the last point at the destination.
   const rest = computed<At>(() => ({
     row: points.value.length - 1,
     column: store.destination.value ?? positions.value - 1,

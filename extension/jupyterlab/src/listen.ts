@@ -1,9 +1,0 @@
-/** Lumino's signals, listened to until an AbortSignal ends it. */
-
-import type { ISignal } from "@lumino/signaling";
-
-export function listen<T, U>(source: ISignal<T, U>, slot: (sender: T, args: U) => void, signal: AbortSignal): void {
-  if (signal.aborted) return;
-  source.connect(slot);
-  signal.addEventListener("abort", () => source.disconnect(slot), { once: true });
-}

@@ -1,0 +1,312 @@
+"""The code for what is shown: in a new cell it gives the same array, and a person would write it so."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from residscope.export.python_source import call, literal
+from residscope.serving.service import Service
+from residscope.wire.protocol import (
+    Attribute,
+    MapPositions,
+    RankNeurons,
+    ReadAttention,
+    ReadTokenLens,
+    ScoreHeads,
+    Shown,
+    WriteCode,
+)
+from tests.support import tiny
+from tests.support.rows import labels_of
+
+PAIR = ("w5", "w9")
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def run(request):
+    """A tiny model and its run: three prompts of seven tokens."""
+    model = tiny.boot(request.param)
+    tokens, logits, cache = tiny.run(model)
+    return SimpleNamespace(model=model, tokens=tokens, logits=logits, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    model = tiny.boot("llama")
+    return SimpleNamespace(model=model, cache=tiny.run(model)[2])
+
+
+def numbers(values) -> np.ndarray:
+    return np.array(values, dtype=float)  # plotly keeps cells without a number as None
+
+
+TARGETS = {
+    "pair": ("w5", "w9"),
+    "single": "w7",
+    "per prompt": [("w5", "w9"), ("w6", "w8"), ("w9", "w5")],
+    "set": {"w5", "w6"},
+    "sets": (["w5", "w6"], "w9"),
+}
+PICTURES = ["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
+
+
+def written(service: Service, picture: str, shown: Shown) -> str:
+    return service.reply(WriteCode(picture, shown))[0].code
+
+
+def drawn(figure) -> np.ndarray:
+    """All figures that marks stand for."""
+    marks = [trace for trace in figure.data if trace.hoverinfo != "skip"]
+    held = [mark.z if mark.type == "heatmap" else mark.x if mark.orientation == "h" else mark.y for mark in marks]
+    return np.concatenate([numbers(values).ravel() for values in held])
+
+
+def ran(code: str, **namespace):
+    """The array that a code makes in a fresh cell where `namespace` is known."""
+    assert code.splitlines()[-1] == "figure"
+    names = set(namespace)
+    exec(compile(code, "cell", "exec"), namespace)
+    added = set(namespace) - names - {"__builtins__", "residscope", "px"}
+    assert added <= {"attribution", "values", "figure"}
+    assert namespace["figure"].to_json()
+    values = np.asarray(namespace["values"])
+    # Of each cell of the token lens one token is drawn; and a text lays heads over each other that are drawn apart.
+    shown = values[..., 0] if "attribution.probabilities" in code else values
+    if "the sum over heads" not in code and "the mean over heads" not in code:
+        np.testing.assert_allclose(np.sort(drawn(namespace["figure"])), np.sort(shown, None), atol=1e-5, rtol=1e-5)
+    return values
+
+
+def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
+    """The array that the service's replies for the same selection hold."""
+    view, where = service.view(), {"prompt": shown.prompt, "position": shown.position}
+    shape = (view.n_layers, view.n_heads)
+
+    def ask(request):
+        reply, buffers = service.reply(request)
+        return reply, [np.frombuffer(buffer, np.float32) for buffer in buffers]
+
+    match picture:
+        case "lens":
+            reply, [rows, *_] = ask(Attribute("accumulated", shown.target, norm=shown.norm, **where))
+            return rows + reply.constant
+        case "layers":
+            return ask(Attribute("layer", shown.target, **where))[1][0]
+        case "heads" if shown.score:
+            return ask(ScoreHeads(shown.score, shown.prompt))[1][0].reshape(shape)
+        case "heads":
+            return ask(Attribute("head", shown.target, **where))[1][0][: shape[0] * shape[1]].reshape(shape)
+        case "ranking" if shown.ranking == "neurons":
+            return ask(RankNeurons(shown.target, shown.layer, shown.top_k, **where))[1][0]
+        case "ranking":
+            rows = ask(Attribute("head", shown.target, **where))[1][0][: shape[0] * shape[1]]
+            order, k = np.argsort(-rows), shown.top_k
+            return np.array([*(v for v in rows[order][:k] if v > 0), *(v for v in rows[order[::-1]][:k] if v < 0)])
+        case "positions":
+            reply, [rows, *_] = ask(MapPositions(shown.by, shown.target, shown.prompt, shown.norm, shown.heads))
+            return rows.reshape(len(labels_of(reply)), reply.positions)
+        case "token-lens":
+            points = [f"{layer}_{part}" for layer in range(shape[0]) for part in ("pre", "mid")] + ["final_post"]
+            points = [point for point in points if view.has(f"blocks.{point.replace('_', '.hook_resid_')}")] + points[
+                -1:
+            ]
+            cells = service.reply(ReadTokenLens(points, 0, view.n_pos, shown.target, prompt=shown.prompt))[0].cells
+            return np.array([[cell.probabilities for cell in row] for row in cells])
+        case "prompts":
+            by = "head" if shown.heads else "accumulated"
+            reply, [_, _, each, constants] = ask(Attribute(by, shown.target, position=shown.position))
+            labels = labels_of(reply)
+            each = each.reshape(len(labels), view.batch)
+            rows = each[[labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + constants
+            return rows[0] if len(shown.heads) == 1 else rows
+        case _:
+            raise AssertionError(picture)
+
+
+def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
+    """The maps as they travel, of short prompts in float32 and a triangle, and how coarse that is."""
+    maps, steps = [], []
+    for head in shown.heads:
+        layer, index = head[1:].split("H")
+        ask = ReadAttention(int(layer), int(index), shown.target, shown.prompt, shown.position, shown.weighting)
+        reply, buffers = service.reply(ask)
+        part, buffer = next(
+            (part, buffer) for part, buffer in zip(reply.parts, buffers, strict=True) if part.what == shown.weighting
+        )
+        assert part.wide
+        assert part.triangle
+        map = np.zeros((reply.positions, reply.positions))
+        map[np.tril_indices(reply.positions)] = np.frombuffer(buffer, np.float32)
+        maps.append(map)
+        steps.append(np.abs(map) * 2.0**-22)
+    return np.array(maps), np.array(steps)
+
+
+@pytest.mark.parametrize(("prompt", "position"), [(None, "last"), (None, 3), (0, "last"), (1, 0), (2, 3)])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("picture", PICTURES)
+def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, position):
+    options = OPTIONS.get(picture, [{}])
+    check(llama.cache, picture, TARGETS[target], prompt, position, options if target == "pair" else options[-1:])
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_it_does_with_biases_too(picture):
+    _, _, cache = tiny.run(tiny.boot("gpt2"))
+    check(cache, picture, TARGETS["per prompt"], None, "last", OPTIONS.get(picture, [{}]))
+
+
+OPTIONS = {
+    "lens": [{"norm": "recomputed"}, {}],
+    "heads": [{"score": "induction"}, {"score": "copying"}, {}],
+    "ranking": [{"ranking": "neurons"}, {"ranking": "neurons", "layer": 0}, {}],
+    "attention": [
+        {"weighting": weighting, "presentation": presentation}
+        for weighting in ("pattern", "value", "contribution")
+        for presentation in ("matrix", "text")
+    ],
+    "positions": [
+        {"by": "accumulated", "norm": "recomputed"},
+        *({"by": by} for by in ("accumulated", "layer", "head")),
+    ],
+    "prompts": [{"heads": []}, {"heads": ["L2H3"]}, {"heads": ["L2H3", "L0H1"]}],
+}
+
+
+def check(cache, picture, answers, prompt, position, options):
+    service = Service(cache)
+    target = service.targets().resolve(answers)
+    for option in options:
+        selection = {"prompt": prompt, "position": position, "heads": ["L2H3", "L0H1"], "top_k": 3} | option
+        shown = Shown(target, **selection)
+        code = written(service, picture, shown)
+        elsewhere = picture in ("lens", "layers", "heads", "ranking", "prompts") and not shown.score
+        assert bool(re.search(rf"position={position}\b", code)) == (elsewhere and position != "last")
+        values = ran(code, cache=cache)
+        if picture == "attention":
+            expected, step = pictured_attention(service, shown)
+            if shown.presentation == "text":  # the heads over each other: contributions add up
+                expected = expected.sum(0) / (1 if shown.weighting == "contribution" else len(shown.heads))
+                step = step.sum(0)
+            assert (np.abs(values - expected) <= step + 1e-6).all()
+        else:
+            np.testing.assert_allclose(values, pictured(service, picture, shown), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "heads"), [("lfm2", 8), ("laguna-heads", 8), ("llama", 12)])
+def test_the_code_of_all_heads_names_those_that_there_are(family, heads):
+    """Also where some layers have no attention, or fewer heads."""
+    cache = tiny.run(tiny.boot(family))[2]
+    service = Service(cache)
+    target = service.targets().resolve(PAIR)
+    for weighting in ("pattern", "value", "contribution"):
+        shown = Shown(target, 1, presentation="all", weighting=weighting)
+        assert ran(written(service, "attention", shown), cache=cache).shape == (heads, 7, 7)
+
+
+def test_the_code_is_as_a_person_would_write_it(llama):
+    service = Service(llama.cache)
+    target = service.targets().resolve(PAIR)
+    assert written(service, "heads", Shown(target, position=6)) == (
+        "import residscope\n"
+        "\n"
+        "# `cache` stands for the ActivationCache that is shown.\n"
+        'attribution = residscope.attribute(cache, ("w5", "w9"), by="head")\n'
+        "values = attribution.grid.mean(-1)  # [layer, head], logits, the mean over 3 prompts\n"
+        "figure = attribution.to_plotly()\n"
+        "figure\n"
+    )
+    assert written(service, "attention", Shown(target, 1, heads=["L2H3"], weighting="value")) == (
+        "import residscope\n"
+        "\n"
+        "# `cache` stands for the ActivationCache that is shown.\n"
+        'attribution = residscope.attention(cache, ["L2H3"], prompt=1, weighting="value")\n'
+        "values = attribution.values  # [head, destination, source], prompt 1\n"
+        "figure = attribution.to_plotly()\n"
+        "figure\n"
+    )
+
+
+def test_a_long_list_in_the_code_has_a_line_for_each_part():
+    short, long = ["word"] * 9, ["a long word"] * 7
+    assert literal(short) == "[" + ", ".join(['"word"'] * 9) + "]"
+    assert call("f", ["cache", literal(long), "k=1"]) == (
+        "f(\n    cache,\n    [\n" + '        "a long word",\n' * 7 + "    ],\n    k=1,\n)"
+    )
+
+
+@pytest.mark.parametrize("length", [1, 5, 9, 20])
+def test_no_line_of_the_code_is_wider_than_a_hundred_letters(length):
+    for count in range(1, 40):
+        code = call("attribution = residscope.attribute", ["cache", literal(["w" * length] * count), 'by="head"'])
+        assert max(map(len, code.splitlines())) <= 100
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """The variables of a notebook; a test fills them."""
+    import IPython.core.getipython
+
+    variables: dict[str, object] = {}
+    monkeypatch.setattr(IPython.core.getipython, "get_ipython", lambda: SimpleNamespace(user_ns=variables))
+    return variables
+
+
+def test_the_code_names_what_the_user_names(run, notebook):
+    given = {"logits": run.logits.clone(), "tokens": run.tokens.clone(), "model": run.model}
+    direction = torch.randn(run.model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    service = Service(run.cache, "a label of mine", **given)
+    shown = Shown(service.targets().resolve(direction), prompt=2)
+
+    code = written(service, "layers", shown)  # nothing of it has a variable
+    for name in ("cache", "logits", "tokens", "model", "direction"):
+        assert f"# `{name}` stands for " in code
+    assert "shown as 'a label of mine'" in code
+    expected = pictured(service, "layers", shown)
+    np.testing.assert_allclose(ran(code, cache=run.cache, direction=direction, **given), expected, atol=1e-6)
+
+    notebook |= {"runs": {"clean": run.cache}, "other": torch.zeros_like(direction), "d": direction}
+    notebook |= {"out": given["logits"], "ids": given["tokens"], "bridge": given["model"]}
+    code = written(service, "layers", shown)
+    assert "# `" not in code
+    assert 'runs["clean"], d, ' in code.replace("\n    ", " ")
+    assert {"logits=out", "tokens=ids", "model=bridge"} <= {line.strip(" ,") for line in code.splitlines()}
+    np.testing.assert_allclose(ran(code, **notebook), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['x"]; import os #', "runs[…]", "a\nb", 'runs["x"] (2)', "f()", "lambda: 0", "x #", "x[\n0]", "x\n"],
+)
+def test_a_name_that_is_no_variable_does_not_become_code(llama, name):
+    service = Service(llama.cache, name)
+    code = written(service, "layers", Shown(service.targets().resolve(PAIR)))
+    assert len(code.splitlines()) == 7
+    ran(code, cache=llama.cache)
+
+
+def test_strings_in_the_code_are_safe():
+    from tests.support import hostile
+
+    _, cache = hostile.cache()
+    service = Service(cache)
+    vocabulary = service.targets().vocabulary
+    tokens = [vocabulary.token(id) for id in range(len(hostile.TOKENS))]
+    shown = Shown(service.targets().resolve(([t.id for t in tokens[:-1]], tokens[-1].id)), prompt=0, heads=["L0H1"])
+    for picture in PICTURES:
+        code = written(service, picture, shown)
+        np.testing.assert_array_less(-np.inf, ran(code, cache=cache))
+        assert "\u202e" not in code
+
+
+@pytest.mark.parametrize(("picture", "prompt"), [("heads", None), ("lens", 3), ("attention", 5)])
+def test_what_the_demo_shows_as_code(ioi, picture, prompt):
+    service = Service(ioi.cache)
+    shown = Shown(service.targets().resolve(ioi.answers), prompt, heads=["L23H3", "L29H0"], weighting="contribution")
+    assert '(" Mary", " John"),' in written(service, picture, shown)
+    check(ioi.cache, picture, ioi.answers, prompt, "last", [{"heads": shown.heads, "weighting": shown.weighting}])

@@ -1,0 +1,64 @@
+"""The wire as it is today, message by message: what differs from `tests/texts/messages.json` is a change of the wire.
+
+Written again by `npm run record`, and then to be read before it is committed.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from typing import Any, get_args
+
+import pytest
+
+from residscope.serving.service import Service
+from residscope.wire.protocol import AnyReply, AnyRequest
+from tests.support import recorded
+
+
+@pytest.fixture(scope="module")
+def kept() -> list[dict[str, Any]]:
+    return json.loads(recorded.FILE.read_text(encoding="utf-8"))
+
+
+def test_each_question_has_the_answer_that_it_had(kept: list[dict[str, Any]]):
+    for found, expected in zip(recorded.messages(), kept, strict=True):
+        alike(found, expected, found["question"]["ask"]["kind"])
+
+
+def test_there_is_a_message_of_each_kind(kept: list[dict[str, Any]]):
+    def tags(union: Any) -> set[str]:
+        return {kind.__struct_config__.tag for kind in get_args(union)}
+
+    assert {message["question"]["ask"]["kind"] for message in kept} == tags(AnyRequest)
+    assert {message["answer"].get("reply", {}).get("kind") for message in kept} - {None} == tags(AnyReply)
+    assert any("failure" in message["answer"] for message in kept)
+
+
+def test_what_the_pages_tests_are_answered_is_still_what_python_answers():
+    service = Service(recorded.run()[1])
+    made = json.loads(recorded.RECORDING.read_text(encoding="utf-8"))
+    for entry in made["entries"]:
+        ask = entry["ask"]
+        if "target" in recorded.fields_of(ask["kind"]) and ask["kind"] != "code":
+            ask = {"target": made["selection"]["target"]} | ask
+        answer, buffers = service.answer({"id": "1", "ask": ask})
+        alike(recorded.steady(answer.get("reply")), recorded.steady(entry.get("reply")), f"{entry['ask']}")
+        assert [len(buffer) for buffer in buffers] == [len(b64decode(one)) for one in entry.get("buffers", [])], ask
+
+
+def alike(found: Any, expected: Any, where: str) -> None:
+    """The same, but for the last digits of numbers."""
+    assert type(found) is type(expected), where
+    if isinstance(found, dict):
+        assert list(found) == list(expected), where
+        for name in found:
+            alike(found[name], expected[name], f"{where}.{name}")
+    elif isinstance(found, list):
+        assert len(found) == len(expected), where
+        for at, (one, other) in enumerate(zip(found, expected, strict=True)):
+            alike(one, other, f"{where}[{at}]")
+    elif isinstance(found, float):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), where
+    else:
+        assert found == expected, where

@@ -1,0 +1,260 @@
+"""Figures for plotly: they hold the same numbers, named, scaled and titled, and no markup of a token's."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import residscope
+from residscope import ResidscopeError
+from tests.support import tiny
+
+MARKUP = ["<img src=x onerror=alert(1)>", "<b>x</b>", "</script><script>alert(1)</script>", "$x$", "a\nb", "&lt;", ""]
+PAIR = ("w5", "w9")
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def run(request):
+    """A tiny model and its run: three prompts of seven tokens."""
+    model = tiny.boot(request.param)
+    tokens, logits, cache = tiny.run(model)
+    return SimpleNamespace(model=model, tokens=tokens, logits=logits, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    model = tiny.boot("llama")
+    return SimpleNamespace(model=model, cache=tiny.run(model)[2])
+
+
+def numbers(values) -> np.ndarray:
+    return np.array(values, dtype=float)  # plotly keeps cells without a number as None
+
+
+def shown(values: torch.Tensor, prompt: int | None, axis: int = -1) -> torch.Tensor:
+    """The mean over prompts, or one prompt's values."""
+    return values.mean(axis) if prompt is None else values.select(axis, prompt)
+
+
+each_prompt = pytest.mark.parametrize("prompt", [None, 0, 2])
+
+
+@each_prompt
+def test_a_head_map_holds_every_heads_contribution(run, prompt):
+    heads = residscope.attribute(run.cache, PAIR)
+    figure = heads.to_plotly(prompt=prompt)
+    np.testing.assert_allclose(numbers(figure.data[0].z), shown(heads.grid, prompt), rtol=1e-6)
+    assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
+    assert figure.layout.coloraxis.cmax == pytest.approx(float(shown(heads.grid, prompt).abs().max()))
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("head", "layer")
+    assert figure.data[0].hovertext[1][2].startswith("L1H2: ")
+
+
+@each_prompt
+def test_a_ranking_holds_what_is_on_top(run, prompt):
+    heads = residscope.attribute(run.cache, PAIR)
+    figure = heads.to_plotly("ranking", prompt, k=2)
+    assert list(figure.data[0].x) == pytest.approx([value for _, value in heads.top(2, prompt)])
+    neurons = residscope.attribute(run.cache, PAIR, by="neuron")
+    figure = neurons.to_plotly(prompt=prompt)
+    assert list(figure.data[0].x) == pytest.approx([value for _, value in neurons.top(5, prompt)])
+
+
+@each_prompt
+def test_a_lens_ends_at_the_models_own_figure(run, prompt):
+    lens = residscope.attribute(run.cache, PAIR, by="accumulated")
+    figure = lens.to_plotly(prompt=prompt)
+    np.testing.assert_allclose(figure.data[-1].y, shown(lens.values + lens.constant, prompt), rtol=1e-5)
+    assert figure.data[-1].y[-1] == pytest.approx(float(shown(lens.measured, prompt)), abs=1e-4)
+    assert len(figure.data) == (2 if prompt is None else 1)  # the spread over prompts
+
+
+@each_prompt
+def test_bars_of_layers_hold_every_row_coloured_by_its_sign(run, prompt):
+    layers = residscope.attribute(run.cache, PAIR, by="layer")
+    bars = layers.to_plotly(prompt=prompt).data
+    drawn = {text.split(":")[0]: y for trace in bars for text, y in zip(trace.hovertext, trace.y, strict=True)}
+    expected = dict(zip(layers.labels, shown(layers.values, prompt).tolist(), strict=True))
+    assert drawn == pytest.approx(expected)
+    assert {"attention", "MLP"} <= {trace.name for trace in bars}
+    for trace in bars:
+        assert [colour == "#3a82bd" for colour in trace.marker.color] == [y >= 0 for y in trace.y]
+
+
+@each_prompt
+def test_a_map_of_positions_holds_every_row_at_each(run, prompt):
+    everywhere = residscope.attribute(run.cache, PAIR, by="layer", position="all")
+    figure = everywhere.to_plotly(prompt=prompt)
+    np.testing.assert_allclose(numbers(figure.data[0].z), shown(everywhere.values, prompt, 1), rtol=1e-6)
+
+
+@each_prompt
+def test_source_contributions_have_a_row_for_each_head(run, prompt):
+    sources = residscope.attribute(run.cache, PAIR, by="source", heads=["0.1", "2.3"])
+    figure = sources.to_plotly(prompt=prompt)
+    np.testing.assert_allclose(numbers(figure.data[0].z), shown(sources.values, prompt).T, rtol=1e-6)
+
+
+@each_prompt
+def test_source_contributions_at_every_destination_have_a_map_for_each_head(run, prompt):
+    everywhere = residscope.attribute(run.cache, PAIR, by="source", heads=["0.1", "2.3"], position="all")
+    maps = everywhere.to_plotly(prompt=prompt).data
+    assert len(maps) == 2
+    for n, head in enumerate(maps):
+        np.testing.assert_allclose(numbers(head.z), shown(everywhere.values, prompt)[..., n].T, rtol=1e-6)
+
+
+def test_prompt_by_prompt_each_row_has_its_own_bars(run):
+    heads = residscope.attribute(run.cache, PAIR)
+    figure = heads.to_plotly("prompts", rows=["L2H3", "L0H1"])
+    np.testing.assert_allclose([bars.y for bars in figure.data], heads.grid[[2, 0], [3, 1]], rtol=1e-6)
+    lens = residscope.attribute(run.cache, PAIR, by="accumulated")
+    np.testing.assert_allclose(lens.to_plotly("prompts").data[0].y, lens.measured, atol=1e-4)
+
+
+@each_prompt
+def test_a_scatter_sets_one_attribution_against_another(run, prompt):
+    heads, other = residscope.attribute(run.cache, PAIR), residscope.attribute(run.cache, "w9")
+    figure = heads.to_plotly("scatter", prompt, other=other, names=("clean", "corrupted"))
+    np.testing.assert_allclose(figure.data[1].x, shown(heads.values, prompt), rtol=1e-6)
+    np.testing.assert_allclose(figure.data[1].y, shown(other.values, prompt), rtol=1e-6)
+    assert figure.layout.yaxis.title.text == "corrupted (logits)"
+
+
+@pytest.mark.parametrize(
+    ("first", "end"),
+    [(80.0, 4.0), (-80.0, 4.0), (5.0, 5.0), (float("nan"), 4.0)],
+    ids=["an outlier", "of either sign", "not far out", "not known"],
+)
+def test_one_outlier_does_not_pale_a_map_of_positions(llama, first, end):
+    found = residscope.attribute(llama.cache, PAIR, by="layer", position="all")
+    values = torch.full_like(found.values, 0.5)
+    values[2, :, 3], values[1, :, 0] = -4, first
+    figure = replace(found, values=values).to_plotly(prompt=0)
+    colours, far = figure.layout.coloraxis, abs(first) > 6
+    assert (colours.cmin, colours.cmax) == (-end, end)
+    assert numbers(figure.data[0].z)[1][0] == pytest.approx(first, nan_ok=True)  # the true number, whatever its colour
+    dots = [[y, x] for y, row in enumerate(figure.data[0].text or []) for x, dot in enumerate(row) if dot]
+    assert dots == ([[1, 0]] if far else [])
+    assert ("a dot: beyond the colours, which end at ±4.00" in figure.layout.title.text) == far
+    ends = ["≤ −4.00" if first < 0 else "−4.00", "0", "≥ +4.00" if first > 0 else "+4.00"]
+    assert list(colours.colorbar.ticktext or []) == (ends if far else [])
+
+
+@pytest.mark.parametrize("weighting", ["pattern", "value", "contribution"])
+def test_attention_side_by_side_with_its_tokens(llama, weighting):
+    found = residscope.attention(llama.cache, ["0.1", "2.3"], prompt=1, weighting=weighting, answers=PAIR)
+    figure = found.to_plotly()
+    np.testing.assert_allclose([numbers(trace.z) for trace in figure.data], found.values, rtol=1e-6)
+    assert [a.text for a in figure.layout.annotations] == ["L0H1", "L2H3"]
+    assert [text.rstrip("₀₁₂₃₄₅₆₇₈₉") for text in figure.layout.xaxis.ticktext] == found.tokens
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("from (source)", "to (destination)")
+    assert figure.layout.coloraxis.cmin == (-figure.layout.coloraxis.cmax if weighting == "contribution" else 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "drawn"),
+    [
+        (
+            ["<bos>", " Mary", " John", " and", " John", "John"],
+            ["&lt;bos&gt;", "·Mary", "·John₂", "·and", "·John₄", "John"],
+        ),
+        (
+            ["\n" if at in (1, 10) else f"w{at}" for at in range(11)],
+            ["w0", "↵₁", *(f"w{at}" for at in range(2, 10)), "↵₁₀"],
+        ),
+    ],
+)
+def test_a_token_that_stands_twice_bears_its_position(llama, tokens, drawn):
+    found = residscope.attention(llama.cache, ["0.1"], prompt=1)
+    figure = replace(found, values=torch.zeros(1, len(tokens), len(tokens)), tokens=tokens, sources=tokens).to_plotly()
+    assert list(figure.layout.xaxis.ticktext) == list(figure.layout.yaxis.ticktext) == drawn
+    assert f"{drawn[4]} (4) reads {drawn[2]} (2)" in figure.data[0].hovertext[4][2]
+
+
+EACH = [("w5", "w9"), ("w9", "w5"), ("w5", "w9")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "prompt", "target"),
+    [
+        (PAIR, None, "“w5” minus “w9”"),
+        ("w5", 1, "“w5”"),
+        ((["w9", "w5"], "w3"), 0, "“w9, w5” minus “w3”"),
+        (EACH, None, "each prompt’s own answer"),
+        (EACH, 1, "“w9” minus “w5”"),
+        (EACH, 0, "“w5” minus “w9”"),
+    ],
+)
+def test_titles_say_of_which_target_and_model(llama, answers, prompt, target):
+    model = "llama"  # not the folder that it was loaded from
+    heads, lens = (residscope.attribute(llama.cache, answers, by=by) for by in ("head", "accumulated"))
+    found = residscope.attention(llama.cache, ["0.1"], prompt=prompt, weighting="contribution", answers=answers)
+    for figure in (
+        heads.to_plotly(prompt=prompt),
+        lens.to_plotly(prompt=prompt),
+        heads.to_plotly("ranking", prompt),
+        found.to_plotly(),
+    ):
+        assert f">{target} · {model}<" in figure.layout.title.text
+    assert model in residscope.scores(llama.cache, "first").to_plotly().layout.title.text
+    assert model in residscope.attention(llama.cache, ["0.1"]).to_plotly().layout.title.text
+
+
+def test_the_token_lens_as_a_figure(llama):
+    found = residscope.token_lens(llama.cache, "w5", prompt=1)
+    figure = found.to_plotly()
+    np.testing.assert_allclose(numbers(figure.data[0].z), found.probabilities[..., 0], rtol=1e-6)
+    assert [list(row) for row in figure.data[0].text] == [[cell[0] for cell in row] for row in found.tokens]
+    assert list(figure.layout.yaxis.ticktext) == found.points
+
+
+def texts(part) -> list[str]:
+    """All texts in a figure."""
+    if isinstance(part, dict):
+        return [text for value in part.values() for text in texts(value)]
+    return [t for value in part for t in texts(value)] if isinstance(part, list) else [part] * isinstance(part, str)
+
+
+def test_a_token_is_text_in_a_figure_whatever_is_in_it(llama):
+    over = {"heads": ["0.1"], "by": "source", "position": "all"}
+    figures = [
+        residscope.attribute(llama.cache, PAIR, by="layer", position="all").to_plotly(tokens=MARKUP),
+        residscope.attribute(llama.cache, PAIR, by="source", heads=["0.1"]).to_plotly(tokens=MARKUP),
+        residscope.attribute(llama.cache, PAIR, **over).to_plotly(tokens=MARKUP),
+    ]
+    for figure in figures:
+        found = texts(json.loads(figure.to_json())["layout"] | {"data": json.loads(figure.to_json())["data"]})
+        found = [re.sub('<br><span style="font-size:12px">(.*)</span>$', r"\1", text) for text in found]  # the title's
+        assert not [text for text in found if "<" in text or ">" in text or "$" in text]
+        assert "&lt;b&gt;x&lt;/b&gt;" in figure.layout.xaxis.ticktext
+        assert "&amp;lt;" in figure.layout.xaxis.ticktext
+        assert any("&lt;img·src=x·on…" in text for text in found)
+
+
+def test_what_a_figure_cannot_show_is_a_sentence(llama, monkeypatch):
+    heads = residscope.attribute(llama.cache, PAIR)
+    layers = residscope.attribute(llama.cache, PAIR, by="layer")
+    for draw, said in [
+        (lambda: heads.to_plotly("pie"), '`kind="pie"` is not known'),
+        (lambda: heads.to_plotly("lens"), 'needs `by="accumulated"`'),
+        (lambda: layers.to_plotly("heatmap"), "two axes"),
+        (lambda: heads.to_plotly("scatter"), "one attribution against another"),
+        (lambda: heads.to_plotly("scatter", other=layers), "the same rows"),
+        (lambda: heads.to_plotly(prompt=3), "no prompt 3"),
+        (lambda: heads.top(prompt=-4), "no prompt -4"),
+        (lambda: heads.to_plotly("prompts", rows=["L9H9"]), "no row 'L9H9'"),
+        (lambda: residscope.attribute(llama.cache, PAIR, position="all").to_plotly("ranking"), "one position"),
+    ]:
+        with pytest.raises(ResidscopeError, match=said):
+            draw()
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(ResidscopeError, match=r'pip install "residscope\[figures\]"'):
+        heads.to_plotly()

@@ -1,0 +1,20 @@
+"""A panel on the demo model, as a notebook opens it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator, expect
+
+from tests.support.sidebar import FOLLOWS
+
+SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
+INSPECT = "panel = residscope.inspect(cache, answers=answers)"
+PARTIAL = {
+    "patterns": 'name.endswith("hook_pattern")',
+    "z": 'name.endswith(("attn.hook_z", "ln_final.hook_scale"))',
+    "resid-post": 'name.endswith("hook_resid_post")',
+}
+"""Filters that are often used, and what a panel shows of their caches."""
+
+
+def settled(panel: Locator) -> None:
+    expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)

@@ -1,0 +1,247 @@
+"""Driving JupyterLab from a test: by its commands, waiting for its states, never for a time."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.support.server import Server, write_notebook
+
+T = TypeVar("T")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+MODEL = 300_000.0  # milliseconds; importing TransformerLens and loading the demo model included
+
+
+class Lab:
+    """JupyterLab in a page."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page = page
+        self.server = server
+
+    # --- places -------------------------------------------------------------------------------------------------
+
+    def start(self, path: str = "") -> None:
+        """Load JupyterLab with an empty workspace, at a file if one is named."""
+        tree = f"/tree/{quote(path)}" if path else ""
+        self.page.goto(f"{self.server.url}/lab{tree}?reset&token={self.server.token}")
+        self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+        self.page.evaluate("() => window.jupyterapp.restored")
+        self.page.wait_for_function("() => window.jupyterapp.shell.currentWidget !== null")  # the launcher, or the file
+
+    def open(self, path: str) -> None:
+        """Load JupyterLab at a notebook (relative to `server.root`) and wait for its kernel."""
+        self.start(path)
+        self.wait_for_notebook(path)
+
+    def wait_for_notebook(self, path: str) -> None:
+        """Wait until the notebook is the current widget, is loaded, and its kernel has answered."""
+        self.page.wait_for_function(
+            "path => window.jupyterapp.shell.currentWidget?.context?.path === path", arg=path, timeout=60_000
+        )
+        self._kernel_ready()
+
+    def write_notebook(self, path: str, *cells: str, kernel: str = "tests") -> str:
+        """Write a notebook of code cells into the server's folder and return its path, ready for `open`."""
+        write_notebook(self.server.root / path, cells, kernel)
+        return path
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    def command(self, name: str, **args: Any) -> None:
+        """Execute a command of JupyterLab's and wait for its end."""
+        self.evaluate("async ([name, args]) => { await window.jupyterapp.commands.execute(name, args); }", [name, args])
+
+    def run_all(self) -> None:
+        """Run all cells and wait for the last; a cell that fails fails the test, with its traceback."""
+        self._kernel_ready()  # or else JupyterLab asks which kernel to use, and waits for an answer
+        self.command("notebook:run-all-cells")
+        failures = self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.flatMap(cell =>
+                (cell.toJSON().outputs ?? []).filter(output => output.output_type === "error")
+                    .map(output => output.traceback.join("\\n")))"""
+        )
+        assert not failures, "a cell failed:\n" + "\n".join(failures)
+
+    def start_all(self) -> None:
+        """Start running all cells and do not wait for their end."""
+        self._kernel_ready()
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+    def run_cell(self, code: str) -> None:
+        """Run code as a new cell behind the active one, and wait for its end."""
+        self._new_cell(code)
+        self.command("notebook:run-cell")
+
+    def start_cell(self, code: str) -> None:
+        """Start code as a new cell behind the active one, and wait until it runs."""
+        self._new_cell(code)
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+        self.page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
+        )
+
+    def interrupt(self) -> None:
+        """Interrupt the kernels of all open notebooks."""
+        self.page.evaluate(
+            """() => {
+                const { shell } = window.jupyterapp;
+                for (const widget of shell.widgets("main")) widget.sessionContext?.session?.kernel.interrupt();
+            }"""
+        )
+
+    def _new_cell(self, code: str) -> None:
+        self.command("notebook:insert-cell-below")
+        self.page.evaluate(
+            """code => {
+                window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code);
+            }""",
+            code,
+        )
+
+    def evaluate(self, function: str, arg: Any = None, timeout: float = MODEL) -> Any:
+        """Call an async function in the page; unlike the page's own `evaluate`, this ends when the promise does not."""
+        script = f"""async ([arg, timeout]) => {{
+            let timer;
+            const late = new Promise((_, reject) => {{
+                timer = setTimeout(() => reject(new Error(`no answer in ${{timeout / 1000}} s`)), timeout);
+            }});
+            try {{
+                return await Promise.race([({function})(arg), late]);
+            }} finally {{
+                clearTimeout(timer);
+            }}
+        }}"""
+        return self.page.evaluate(script, [arg, timeout])
+
+    def _kernel_ready(self) -> None:
+        """Wait until the current notebook is loaded and its kernel has answered."""
+        self.page.wait_for_function("() => window.jupyterapp.shell.currentWidget?.sessionContext", timeout=60_000)
+        self.evaluate(
+            """async () => {
+                const { context, sessionContext } = window.jupyterapp.shell.currentWidget;
+                await context.ready;
+                await sessionContext.ready;
+                await sessionContext.session.kernel.info;
+            }""",
+            timeout=60_000,
+        )
+
+    # --- Python state -------------------------------------------------------------------------------------------
+
+    def python(self, expression: str, before: str = "") -> Any:
+        """Evaluate an expression in the notebook's kernel and return its value (anything JSON can carry).
+
+        The current notebook's, or that of the first one that is open. Statements go into `before`. Leaves no name, no
+        history and no `In[n]` behind.
+        """
+        reply = self.evaluate(
+            """async ([code, value]) => {
+                const widgets = [window.jupyterapp.shell.currentWidget, ...window.jupyterapp.shell.widgets("main")];
+                const { kernel } = widgets.find(widget => widget?.sessionContext).sessionContext.session;
+                const options = { code, silent: true, store_history: false, allow_stdin: false, stop_on_error: false };
+                const future = kernel.requestExecute({ ...options, user_expressions: { value } });
+                return (await future.done).content;
+            }""",
+            [before, f"__import__('json').dumps({expression})"],
+        )
+        value = reply.get("user_expressions", {}).get("value", {})
+        for part in (reply, value):
+            if part.get("status") != "ok":
+                trace = "\n".join([f"{part.get('ename')}: {part.get('evalue')}", *(part.get("traceback") or [])])
+                raise AssertionError(f"{expression!r} in the kernel: {trace}")
+        return json.loads(ast.literal_eval(value["data"]["text/plain"]))
+
+    def becomes(self, expression: str, expected: Any, timeout: float = 15.0) -> None:
+        """Wait until an expression has a value in the kernel: a gesture travels there on its own time."""
+        # Not `wait_for_function`, which takes the promise of an answer for a yes.
+        self.until(lambda: self.python(expression), lambda value: value == expected, timeout)
+
+    def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 15.0) -> T:
+        """Read something again and again until it is good."""
+        end = time.monotonic() + timeout
+        while not good(value := read()):
+            assert time.monotonic() < end, f"still {value!r} after {timeout:.0f} s"
+            self.page.wait_for_timeout(50)  # between two looks
+        return value
+
+    # --- the sidebar --------------------------------------------------------------------------------------------
+
+    @property
+    def sidebar(self) -> Locator:
+        """The sidebar."""
+        return self.page.get_by_role("region", name="Residscope sidebar", exact=True)
+
+    def open_sidebar(self) -> Locator:
+        """Open the sidebar by its tab, and return it."""
+        if not self.sidebar.is_visible():
+            self.page.get_by_role("tab", name="Residscope", exact=True).click()
+        expect(self.sidebar).to_be_visible()
+        return self.sidebar
+
+    @property
+    def caches(self) -> Locator:
+        """The rows of the sidebar's list, also while it is folded."""
+        part = self.sidebar.locator(".rs-part:not([hidden])")
+        rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
+        return rows.get_by_role("listitem", include_hidden=True)
+
+    @property
+    def shown(self) -> Locator:
+        """The view in the sidebar."""
+        return self.sidebar.get_by_role("region", name="Residscope", exact=True)
+
+    @property
+    def chosen(self) -> Locator:
+        """The name of the cache in view: the button that opens the list."""
+        return self.shown.locator("button.rs-named")
+
+    def open_list(self) -> Locator:
+        """Open the sidebar's list, if it is folded, and return it."""
+        if self.chosen.is_visible() and self.chosen.get_attribute("aria-expanded") == "false":
+            self.chosen.click()
+        found = self.sidebar.get_by_role("list", name="Activation caches")
+        expect(found).to_be_visible()
+        return found
+
+    def inspect(self, name: str) -> Locator:
+        """Choose a cache in the sidebar, unless it is in view, and return its view once it is drawn."""
+        row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
+        expect(row).to_have_count(1)
+        # The only one there is opens by itself, in a moment or by now.
+        if self.caches.count() == 1:
+            expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
+        if not self.chosen.is_visible() or self.chosen.inner_text() != name:
+            self.open_list()
+            row.get_by_role("button", name=name).first.click()
+            expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
+        return self.ready(self.shown)
+
+    def ready(self, view: Locator, timeout: float = 30_000) -> Locator:
+        """A view, once it is ready; its own words when it is in error."""
+        expect(view.and_(self.page.locator("[data-state=ready], [data-state=error]"))).to_be_visible(timeout=timeout)
+        if view.get_attribute("data-state") == "error":
+            raise AssertionError(f"the view is in error: {view.inner_text()}")
+        return view
+
+    # --- the panel ----------------------------------------------------------------------------------------------
+
+    def panel(self, nth: int = 0) -> Locator:
+        """The panel in the notebook's output, once it is ready; its own words when it is in error."""
+        return self.ready(self.page.get_by_role("region", name="Residscope", exact=True).nth(nth), MODEL)

@@ -1,0 +1,73 @@
+"""One of the processes of `test_two_processes`: `accelerate launch` runs this file in each.
+
+python -m accelerate.commands.launch --cpu --num_processes 2 many_worker.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+import residscope
+from tests.support import tiny
+
+COUNT = 5  # odd: the processes' shares differ
+ANSWERS = ("w5", "w6")
+
+
+def item(model, number: int, made: list[int] | None = None):
+    """A few prompts, more in some items than in others, and their answers: the same in every process."""
+    if made is not None:
+        made.append(number)
+    torch.manual_seed(number)
+    tokens = torch.randint(3, tiny.VOCAB, (1 + number % 3, 7))
+    _, cache = model.run_with_cache(tokens)
+    return cache, [ANSWERS] * len(tokens)
+
+
+def main(folder: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
+    model = tiny.boot("native")
+    made: list[int] = []
+    items = [partial(item, model, number, made) for number in range(COUNT)]
+    many = partial(residscope.attribute_many, accelerator=accelerator)
+    found: dict[str, object] = {"processes": accelerator.num_processes}
+
+    whole = many(items)
+    found["made"] = made.copy()
+    summary = many(items, by="neuron", keep="summary")
+    given = many([partial(item, model, number) for number in range(COUNT)][rank::2], split=False)
+    each = many(item(model, number) for number in range(COUNT))  # an iterator of caches: everyone runs through it
+
+    def broken():
+        raise RuntimeError("the tokenizer is gone")
+
+    path = folder / "kept.npz"
+    made.clear()
+    try:
+        many([*items[:3], broken, items[4]], resume=path)  # item 3 is process 1's
+    except Exception as error:
+        found["error"], found["done"] = f"{type(error).__name__}: {error}", made.copy()
+    found["left"] = sorted(file.name for file in folder.glob("kept*"))
+    accelerator.wait_for_everyone()
+    made.clear()
+    resumed = many(items, resume=path)
+    found["made_again"] = made.copy()
+
+    found |= {"items": whole.items, "same": [torch.equal(r.values, whole.values) for r in (given, each, resumed)]}
+    torch.save(
+        {"values": whole.values, "measured": whole.measured, "mean": summary.mean(), "std": summary.std()},
+        folder / f"tensors-{rank}.pt",
+    )
+    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

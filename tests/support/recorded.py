@@ -1,0 +1,222 @@
+"""What Python answers about a tiny model's cache, written down by `npm run record`.
+
+`tests/texts/messages.json` has one question of each kind, to be read, and both sides are held to it: Python gives these
+answers (`test_messages.py`), and the page's checks take them (`widgets/test/messages.test.ts`).
+
+`widgets/dev/recording.json` has what the views ask. It is the kernel of the page's tests.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+from unittest import mock
+
+import msgspec
+import numpy
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from residscope.terms import Decomposition, Weighting
+from residscope.wire.protocol import AnyRequest
+
+FILE = Path(__file__).parents[1] / "texts" / "messages.json"
+RECORDING = Path(__file__).parents[2] / "widgets" / "dev" / "recording.json"
+WORDS = ["<|im_start|>", " Mary", " John", " When", " and", " went", " Amy", " gave", " a", " drink", "\n", " שלום"]
+PROMPTS = [["<|im_start|>", " When", name, " and", " Mary", " went"] for name in (" John", " Amy")]
+TARGET = {"contrasts": [{"answer": [{"id": 1, "text": " Mary"}], "distractor": [{"id": 2, "text": " John"}]}]}
+_ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # goes with the process
+
+
+@cache
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """A token for each word, spelt in bytes as GPT-2 does; from a folder, since a bridge loads its tokenizer again."""
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
+    words = {word if word.startswith("<") else bytes_of(word)[0][0]: id for id, word in enumerate(WORDS)}
+    inner = Tokenizer(models.WordLevel(words, unk_token=WORDS[0]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=WORDS[0], eos_token=WORDS[0]).save_pretrained(_ROOT.name)
+    return PreTrainedTokenizerFast.from_pretrained(_ROOT.name)
+
+
+@cache
+def run() -> tuple[Any, Any]:
+    """The model, 3 layers of 2 heads, and its cache of 2 prompts of 6 tokens: the same with each release."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    sizes = {"d_model": 16, "d_head": 8, "n_layers": 3, "n_heads": 2, "n_ctx": 8, "d_mlp": 12, "d_vocab": len(WORDS)}
+    sizes |= {"positional_embedding_type": "rotary"}
+    model: Any = TransformerBridge.boot_native(sizes | {"seed": 0}, tokenizer=_tokenizer())
+    with torch.no_grad():
+        for number, (name, weight) in enumerate(sorted(model.original_model.named_parameters())):
+            made = numpy.random.RandomState(number).randn(*weight.shape) * (0.3 if weight.ndim == 1 else 0.6)
+            even = 0.5 if ".q." in name or ".k." in name else 1.0  # no head looks at a single token
+            weight.copy_(torch.from_numpy(made * even) + float("ln" in name and not name.endswith((".b", "bias"))))
+        tokens = torch.tensor([[WORDS.index(word) for word in prompt] for prompt in PROMPTS])
+        return model, model.run_with_cache(tokens)[1]
+
+
+def asks() -> list[dict[str, Any]]:
+    """One request of each kind, with most of its fields."""
+    shown = {"target": TARGET, "prompt": 0, "heads": ["L1H0"]}
+    return [
+        {"kind": "caches"},
+        {"kind": "describe"},
+        {"kind": "tokens"},
+        {"kind": "target"},
+        {"kind": "suggest", "prompt": 0, "position": 3, "k": 2},
+        {"kind": "check", "text": " went drink"},
+        {"kind": "answers"},
+        {"kind": "resolve", "name": "names"},
+        {"kind": "attribute", "by": "head", "target": TARGET},
+        {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
+        {"kind": "attention", "layer": 1, "head": 0, "target": TARGET, "prompt": 0, "weighting": "value"},
+        {"kind": "thumbnails", "layer": 2, "target": TARGET, "prompt": 1, "weighting": "contribution", "side": 3},
+        {"kind": "blend", "layer": 0, "target": TARGET, "prompt": 0, "columns": {"start": 1, "stop": 3}},
+        {"kind": "scores", "score": "previous", "prompt": 0},
+        {"kind": "positions", "by": "layer", "target": TARGET, "prompt": 0},
+        {"kind": "token-lens", "points": ["0_pre", "final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
+        | {"prompt": 0},
+        {"kind": "code", "picture": "heads", "shown": shown},
+        {"kind": "page", "shown": shown},  # not there at once
+        {"kind": "page", "shown": shown},
+        {"kind": "presence", "view": "view 1", "state": "shown"},
+        {"kind": "give-up", "id": "page"},
+        {"kind": "attention", "layer": 3, "head": 0, "target": TARGET},  # there is no such layer
+    ]
+
+
+def messages() -> list[dict[str, Any]]:
+    """Each question, its answer and its buffers, as numbers; what differs from run to run is left out."""
+    from residscope.hosts.panel import Panel
+    from residscope.serving import jobs
+    from residscope.serving.dispatcher import Dispatcher
+    from residscope.serving.service import Service
+    from residscope.wire.envelope import answered
+
+    model, cached = run()
+    variables = {"cache": cached, "model": model, "names": [(" Mary", " John"), (" Mary", " Amy")]}
+    with mock.patch("IPython.core.getipython.get_ipython", return_value=types.SimpleNamespace(user_ns=variables)):
+        dispatcher = Dispatcher()
+        listed, _ = dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})
+        inline = Panel(Service(cached), (" Mary", " John"))
+        panel = partial(answered, reply=inline._reply)
+        ref = listed["reply"]["caches"][0]["ref"]
+        found: list[dict[str, Any]] = []
+        for ask in asks():
+            question = {"id": ask["kind"], "ask": ask} | ({} if ask["kind"] == "caches" else {"cache": ref})
+            early = ask["kind"] == "page" and found[-1]["question"]["ask"]["kind"] != "page"
+            with mock.patch.object(jobs, "MOMENT", 0 if early else 60):
+                answer, buffers = panel(question) if ask["kind"] == "presence" else dispatcher.answer(question)
+            found.append(steady({"question": question, "answer": answer, "buffers": _readable(answer, buffers)}))
+        inline.close()
+        return found
+
+
+def fields_of(kind: str) -> tuple[str, ...]:
+    """What a request of this kind has."""
+    (request,) = (one for one in get_args(AnyRequest) if one.__struct_config__.tag == kind)
+    return request.__struct_fields__
+
+
+def _readable(answer: dict[str, Any], buffers: list[bytes]) -> list[dict[str, Any]]:
+    reply = answer.get("reply", {})
+    kind, parts = reply.get("kind"), [*reply.get("parts", []), *filter(None, [reply.get("part")])]
+    if kind == "page":
+        return [{"text": buffer.decode()[:15] + "…"} for buffer in buffers]
+    types = ["int8"] if kind == "thumbnails" else ["float32"] * len(buffers)
+    if parts:
+        types = ["float32" if part.get("wide") or part["what"] in ("reads", "brings") else "float16" for part in parts]
+    return [
+        {type: [_short(number) for number in numpy.frombuffer(buffer, type).tolist()]}
+        for type, buffer in zip(types, buffers, strict=True)
+    ]
+
+
+def _short(number: float | int) -> float | int | None:
+    """To six digits, None where it is not known."""
+    if isinstance(number, int):
+        return number
+    return float(f"{number:.6g}") if number == number else None
+
+
+_VOLATILE = {"ref": {"id": "…", "state": "1.1.1"}, "cache": {"id": "…", "state": "1.1.1"}, "kernel": "…", "age": 0.0}
+
+
+def steady(message: Any) -> Any:
+    """The message without what differs from run to run."""
+    if isinstance(message, dict):
+        known = _VOLATILE | ({"done": 0, "total": 0} if message.get("kind") == "working" else {})
+        return {name: known.get(name, steady(value)) for name, value in message.items()}
+    if isinstance(message, list):
+        return [steady(one) for one in message]
+    return _short(message) if isinstance(message, float) else message
+
+
+def text_of(found: list[dict[str, Any]]) -> str:
+    """As the file has it: a line for each question, its answer and each of its buffers."""
+    written = ",\n ".join(
+        "{" + ",\n  ".join(f'"{name}": {_lines(value)}' for name, value in message.items()) + "}" for message in found
+    )
+    return f"[\n {written}\n]\n"
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[" + ",\n   ".join(json.dumps(one, ensure_ascii=False) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def recording() -> dict[str, Any]:
+    """What the views of one selection ask, and what is one gesture away; then what their tests ask, too."""
+    from residscope.export.snapshot import Entry, snapshot
+    from residscope.serving.service import Service
+    from residscope.wire.envelope import answered
+    from residscope.wire.protocol import Shown
+
+    service = Service(run()[1])
+    shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
+    made = msgspec.to_builtins(snapshot(service.reply, "cache", shown, "all"), builtin_types=(bytes,))
+    for ask in _also():
+        question = {"id": "1", "ask": ask | ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {})}
+        answer, buffers = answered(question, lambda question: service.reply(question.ask))
+        made["entries"].append(
+            msgspec.to_builtins(Entry(ask, answer["reply"], buffers=buffers), builtin_types=(bytes,))
+        )
+    return made | {"saved": ""}
+
+
+def _also() -> list[dict[str, Any]]:
+    every = [{"layer": layer, "head": head} for layer in range(3) for head in range(2)]
+    unlisted = [{"kind": "attention", "layer": 0, "head": 0}, {"kind": "attention", "layer": 1, "head": 1}]
+    ranked = ["L1H1", "L2H0", "L2H1", "L0H1", "L1H0"]
+    return [
+        *(ask | {"prompt": 0, "weighting": weighting} for ask in unlisted for weighting in get_args(Weighting)),
+        *(ask | {"prompt": prompt} for ask in unlisted for prompt in (None, 1)),
+        *({"kind": "attention", "prompt": 0, "position": 2} | at for at in every),
+        *({"kind": "neurons", "prompt": 0, "position": 2, "k": 3, "layer": layer} for layer in (None, 0, 1, 2)),
+        {"kind": "positions", "by": "head", "prompt": 0, "heads": ranked},
+        {"kind": "positions", "by": "accumulated", "prompt": 0, "norm": "recomputed"},
+        {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
+        {"kind": "describe", "padding": "none"},
+        {"kind": "tokens", "prompt": 0, "padding": "none"},
+        *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),
+    ]
+
+
+def entries_of(made: dict[str, Any]) -> str:
+    """As the file has it: a line for each entry."""
+    rest = msgspec.json.encode(made | {"entries": []}).decode()
+    entries = ",\n".join(msgspec.json.encode(entry).decode() for entry in made["entries"])
+    return rest.replace('"entries":[]', f'"entries":[\n{entries}\n]') + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text_of(messages()), encoding="utf-8")
+    RECORDING.write_text(entries_of(recording()), encoding="utf-8")

@@ -1,0 +1,177 @@
+"""A JupyterLab for the tests: all that it reads and writes lies in a throw-away folder, and it is ended afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from tests.support import nursery as nursery_program
+
+STARTING = 120.0  # seconds; a first start on a small machine compiles a great deal
+
+
+@dataclass
+class Server:
+    """A running JupyterLab."""
+
+    url: str
+    token: str
+    root: Path
+    log: Path
+    data: Path
+    settings: Path
+
+    @classmethod
+    @contextmanager
+    def started(cls, folder: Path, nursery: Path | None = None, program: str = "jupyterlab") -> Iterator[Server]:
+        """Start JupyterLab with everything it reads and writes inside `folder`, and end it afterwards.
+
+        `nursery` is where kernels come from, else each is a new process; `program` may be another server's module.
+        """
+        root, log = folder / "notebooks", folder / "jupyterlab.log"
+        root.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data", folder / "settings")
+        argv = [nursery_program.__file__, "kernel", str(nursery)] if nursery else None
+        server.add_kernel("tests", "Python of the tests", argv=argv)  # a name that no host claims for its own
+        without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
+        server.add_kernel("bare", "Python without Residscope", without)
+        host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
+        command = [host, "-m", program, "--no-browser", "--allow-root", "--expose-app-in-browser"]
+        command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
+        command += ["--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={server.token}"]
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command,
+                cwd=root,
+                env=environment_in(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            server._wait(process)
+            yield server
+        finally:
+            end(process)
+
+    def add_kernel(self, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
+        """Add a kernel to this server (see the function of this name)."""
+        add_kernel(self.data, name, title, before, argv)
+
+    def forget_settings(self) -> None:
+        """Take back what a page has set, its theme for one: the next page starts as the first did."""
+        shutil.rmtree(self.settings, ignore_errors=True)
+
+    def request(self, path: str, method: str = "GET") -> Any:
+        """Ask the server's REST interface."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(self.url + path, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.loads(reply.read() or b"null")
+
+    def shut_down_kernels(self) -> None:
+        """End every session and its kernel."""
+        for session in {session["kernel"]["id"]: session for session in self.request("/api/sessions")}.values():
+            self.request(f"/api/sessions/{session['id']}", "DELETE")  # other sessions of the same kernel go with it
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + STARTING
+        while process.poll() is None and time.monotonic() < until:
+            try:
+                self.request("/api/status")
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)  # between two attempts
+            else:
+                return
+        end = "ended" if process.poll() is not None else f"was not ready in {STARTING:.0f} s"
+        raise RuntimeError(f"JupyterLab {end}:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+
+def write_notebook(file: Path, cells: Sequence[str], kernel: str) -> None:
+    """Write a notebook of code cells."""
+    code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    notebook = {
+        "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
+        "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    file.write_text(json.dumps(notebook))
+
+
+def add_kernel(data: Path, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
+    """Add a kernel that runs in this very environment, whoever starts it; `data` is `JUPYTER_DATA_DIR`.
+
+    `before` is Python code that runs before ipykernel is imported; `argv` is what to start instead.
+    """
+    start = f"{before}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
+    spec = {
+        "argv": [sys.executable, *(argv or ["-c", start]), "-f", "{connection_file}"],
+        "display_name": title,
+        "language": "python",
+        "metadata": {"debugger": False},
+    }
+    folder = data / "kernels" / name
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps(spec))
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """The environment of JupyterLab and its kernels: nothing of the user's, but what is dear to download again."""
+    settings = folder / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (settings / "default_setting_overrides.json").write_text(json.dumps(quiet))
+    home = folder / "home"
+    home.mkdir()
+    return {
+        **os.environ,
+        "RESIDSCOPE_CACHE": os.environ.get("RESIDSCOPE_CACHE") or str(platformdirs.user_cache_path("residscope")),
+        "HF_HOME": os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface"),
+        "HOME": str(home),
+        "USERPROFILE": str(home),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its group, and all its children, kindly first."""
+
+    def send(kind: signal.Signals) -> None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, kind)
+        else:
+            process.terminate()
+
+    if process.poll() is None:
+        send(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            send(getattr(signal, "SIGKILL", signal.SIGTERM))
+            process.wait(15)

@@ -1,0 +1,100 @@
+"""Selections, and what is asked of them by `export/view_requests.py`: the views' own questions are held to the same.
+
+`python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from residscope.export.view_requests import Asks, Views, choices, of_the_tab
+from residscope.terms import Component, Contrast, Target, Token
+from residscope.wire.protocol import CacheFacts, Describe, Shown
+
+FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
+
+TARGET = Target([Contrast([Token(5, " Mary")], [Token(9, " John")])])
+RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
+"""More than a position map lists."""
+POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mid")), Component("final_post")]
+
+
+def facts(positions: int, *last: int) -> CacheFacts:
+    """Of six layers and nine heads."""
+    return CacheFacts("cache", "m", 6, 9, len(last), positions, "float32", "cpu", 0, [], list(last), True)
+
+
+APART, TOGETHER, ONE, WIDE, LONG = facts(7, 6, 3), facts(6, 5, 5), facts(7, 6), facts(70, 69, 50), facts(600, 599, 300)
+
+CASES: dict[str, tuple[CacheFacts, Shown]] = {
+    "the mean of prompts that end apart": (APART, Shown(TARGET, heads=["L1H2", "L0H3"])),
+    "one of them, at its end": (APART, Shown(TARGET, 1, 3, heads=["L1H2"])),
+    "one of them, before its end": (APART, Shown(TARGET, 1, 2, heads=["L1H2"], norm="recomputed")),
+    "prompts that end together": (TOGETHER, Shown(TARGET, position=5, weighting="value", heads=["L5H8"])),
+    "padding that counts": (APART, Shown(TARGET, 1, 6, padding="none", heads=["L1H2"])),
+    "a score and neurons": (ONE, Shown(TARGET, 0, score="copying", ranking="neurons", layer=2, top_k=7)),
+    "neurons of all layers": (TOGETHER, Shown(TARGET, 1, 4, ranking="neurons")),
+    "all heads in small": (APART, Shown(TARGET, presentation="all", weighting="contribution")),
+    "all heads chosen, another tab in sight": (APART, Shown(TARGET, presentation="all", tab="positions")),
+    "a text": (APART, Shown(TARGET, 0, presentation="text", heads=["L0H0", "L0H1"])),
+    "positions": (APART, Shown(TARGET, 0, tab="positions", norm="recomputed")),
+    "positions of the lens": (APART, Shown(TARGET, tab="positions", by="accumulated", norm="recomputed")),
+    "positions of heads": (APART, Shown(TARGET, 1, tab="positions", by="head", norm="recomputed")),
+    "the token lens": (APART, Shown(TARGET, 1, 2, tab="token-lens", norm="frozen")),
+    "a wide token lens": (WIDE, Shown(TARGET, tab="token-lens")),
+    "each prompt": (APART, Shown(TARGET, 1, 3, tab="prompts", norm="recomputed")),
+    "each prompt of one": (ONE, Shown(TARGET, tab="prompts")),
+    "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
+    "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),
+    "the mean of long prompts": (LONG, Shown(TARGET, heads=["L2H2"], presentation="text")),
+    "a long prompt whose padding counts": (LONG, Shown(TARGET, 1, padding="none", heads=["L2H2"])),
+}
+
+
+def asked(views: Views) -> dict[str, Asks]:
+    """What is asked, by the names of the functions of `widgets/src/state/questions.ts`."""
+    shown = views.shown
+    return {
+        "charts": [Describe(), *views.figures(shown.prompt, shown.position, [shown.norm])],
+        "choices": choices(views),
+        "cards": views.attention(shown.heads, shown.prompt, shown.weighting),
+        "ofTheTab": [ask for _, asks in of_the_tab(views, RANKED, POINTS) for ask in asks],
+        "inSmall": views.in_small(shown.weighting),
+        "inOne": views.in_one(shown.weighting),
+        "lensTiles": views.token_lens(POINTS),
+        "suggestions": [views.suggestions(shown.prompt)],
+    }
+
+
+def written() -> list[dict[str, Any]]:
+    """The cases as plain data; of a request only what it says beside its usual meaning and the selection's target."""
+    return [
+        {
+            "name": name,
+            "shown": msgspec.to_builtins(shown),
+            "facts": msgspec.to_builtins(about),
+            "ranked": RANKED,
+            "points": [point.label for point in POINTS],
+            "asks": {group: [_short(ask) for ask in asks] for group, asks in asked(Views(shown, about)).items()},
+        }
+        for name, (about, shown) in CASES.items()
+    ]
+
+
+def _short(ask: msgspec.Struct) -> dict[str, Any]:
+    usual = {field.encode_name: field.default for field in msgspec.structs.fields(ask)}
+    plain: dict[str, Any] = msgspec.to_builtins(ask)
+    return {name: value for name, value in plain.items() if name != "target" and value != usual.get(name, ask)}
+
+
+def text() -> str:
+    """What stands in the file."""
+    return "[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in written()) + "\n]\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text())

@@ -1,0 +1,165 @@
+// A kernel that answers what Python has answered about a tiny model's cache: recording.json, written by
+// `npm run record`. By hand is only what a user types, what lies in a notebook, and what a cache may lack.
+import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
+import type { Ask } from "../src/wire/client";
+import { type Component, componentsOf } from "../src/wire/components";
+import type { AttributionReply, Target, Token, Variable } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
+import type { Kernel } from "./fake-model";
+import recording from "./recording.json";
+
+export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
+// What Python writes, which TypeScript reads as wider types than it has.
+const RECORDING = recording as unknown as Snapshot;
+const LAST = SHAPE.positions - 1;
+
+/** Two asks that differ in nothing but the target have the same key: of each the figures are those of the recorded one. */
+function key(ask: Entry["ask"]): string {
+  const { target: _, ...rest } = ask as Ask & { target?: unknown };
+  const about = "position" in rest && rest.position === LAST ? { ...rest, position: "last" } : rest;
+  return keyOf(about as Entry["ask"], RECORDING);
+}
+const ENTRIES = new Map(RECORDING.entries.map((entry) => [key(entry.ask), entry]));
+
+type Outcome = ReturnType<Kernel>;
+
+/** What was answered, with buffers of its own. */
+export function recorded(ask: Entry["ask"]): Outcome {
+  const entry = ENTRIES.get(key(ask));
+  if (entry?.reply) return { reply: entry.reply, buffers: (entry.buffers ?? []).map((one) => unpacked(one).buffer) };
+  return { failure: entry?.failure ?? { code: "not-recorded", message: `Python was not asked this: ${key(ask)}` } };
+}
+
+export function demoTarget(): Target {
+  return {
+    contrasts: [{ answer: [{ id: 1, text: " Mary" }], distractor: [{ id: 2, text: " John" }] }],
+    direction: null,
+  };
+}
+
+export interface Options {
+  measured?: "agrees" | "misses" | "unknown";
+  notes?: string[];
+  /** Layers whose MLP is a mixture of experts. */
+  experts?: number[];
+  /** Layers without attention, which have a mixer instead. */
+  mixers?: number[];
+  /** False: the cache holds positions only. */
+  tokens?: boolean;
+  /** What lies in the notebook. */
+  variables?: Variable[];
+}
+
+export function recordedKernel(options: Options = {}): Kernel {
+  const { experts = [], tokens = true } = options;
+  return (ask) => {
+    const typed = byHand(ask, options);
+    if (typed) return typed;
+    if (ask.kind === "neurons" && ask.layer != null && experts.includes(ask.layer))
+      return {
+        failure: {
+          code: "no-neurons",
+          message: `The MLP of layer ${ask.layer} cannot be split: it has no single W_out (as in a mixture of experts), so there are no neurons to list. \`by="layer"\` has it as a whole.`,
+        },
+      };
+    const outcome = recorded(ask);
+    if ("failure" in outcome) return outcome;
+    const { reply, buffers } = outcome;
+    if (reply.kind === "describe") return { reply: { ...reply, has_tokens: tokens } };
+    if (reply.kind === "tokens" && !tokens)
+      return { reply: { ...reply, tokens: reply.tokens.map((_, i) => ({ text: String(i) })) } };
+    return reply.kind === "attribute" ? attributed(reply, buffers ?? [], options) : outcome;
+  };
+}
+
+/** The same figures, of a cache that lacks something. */
+function attributed(
+  reply: AttributionReply,
+  buffers: ArrayBuffer[],
+  { measured = "agrees", notes = [], mixers = [] }: Options,
+): Outcome {
+  const components = componentsOf(reply.components);
+  const isMixed = ({ kind, layer }: Component): boolean =>
+    layer !== null && mixers.includes(layer) && (kind === "head" || kind === "attn_out" || kind === "attn_bias");
+  const rows = new Float32Array(buffers[0] ?? new ArrayBuffer(0));
+  const sums = new Map<number | null, number>();
+  components.forEach((row, i) => {
+    const { kind, layer } = row;
+    if (!isMixed(row)) return;
+    sums.set(layer, (sums.get(layer) ?? 0) + (rows[i] ?? 0));
+    if (kind === "head") rows[i] = NaN;
+    else rows[i] = sums.get(layer) ?? 0; // the sublayer, after its heads
+  });
+  const labels = components.map((row) => (isMixed(row) && row.kind !== "head" ? `${row.layer}_mixer_out` : row.label));
+  const missed = measured === "misses" ? { unexplained: -0.42, worst: -0.42 } : {};
+  const unknown = {
+    measured: null,
+    worst: null,
+    measured_from: "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`",
+  };
+  const told = measured === "unknown" ? unknown : missed;
+  const own = measured === "misses" && reply.measured !== null ? { measured: reply.measured - 0.42 } : {};
+  return { reply: { ...reply, components: columnsOf(labels), ...told, ...own, notes }, buffers };
+}
+
+const WORDS = [" When", " John", " and", " Mary", " went", " to", " the", " shops", " gave", " a", " drink"];
+
+/** What depends on what is typed, or on the notebook. */
+function byHand(ask: Ask, { variables = [] }: Options): Outcome | null {
+  const token = (text: string): Token => ({
+    id: WORDS.includes(text) ? WORDS.indexOf(text) + 100 : text.length * 7919,
+    text,
+  });
+  switch (ask.kind) {
+    case "presence":
+    case "give-up":
+      return { reply: { kind: ask.kind } };
+    case "target":
+      return { reply: { kind: "target", target: demoTarget() } };
+    case "answers":
+      return { reply: { kind: "answers", variables, panel: null, notes: [] } };
+    case "check": {
+      const single = WORDS.includes(ask.text);
+      return {
+        reply: {
+          kind: "check",
+          text: ask.text,
+          single,
+          tokens: single ? [token(ask.text)] : [...ask.text].map((c) => token(c)),
+          message: single ? "" : `“${ask.text}” is ${ask.text.length} tokens.`,
+          suggestions: WORDS.includes(` ${ask.text}`) ? [token(` ${ask.text}`)] : [],
+        },
+      };
+    }
+    case "resolve":
+      if (ask.name === "prompts")
+        return {
+          failure: {
+            code: "several-tokens",
+            message: "“When·John” is 2 tokens in this model: “When” + “·John”. A target is a single token; try “When”.",
+          },
+        };
+      return {
+        reply: {
+          kind: "resolve",
+          name: ask.name ?? null,
+          target:
+            ask.name === "direction"
+              ? { contrasts: [], direction: "direction-1", own: false }
+              : { contrasts: [{ answer: [token(" Amy")], distractor: [token(" Tom")] }], direction: null, own: false },
+          notes: ask.name === "names" ? ["This model's tokenizer reads “amy” as “·Amy”: that token is taken."] : [],
+        },
+      };
+    case "caches":
+      return { failure: { code: "protocol", message: "An inline panel lists no caches." } };
+    case "code":
+      return { reply: { kind: "code", code: `# ${ask.picture}\nimport residscope\n` } };
+    case "page":
+      return {
+        reply: { kind: "page", name: "residscope.html" },
+        buffers: [new TextEncoder().encode("<!doctype html><title>saved</title>").buffer as ArrayBuffer],
+      };
+    default:
+      return null;
+  }
+}

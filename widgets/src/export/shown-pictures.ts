@@ -1,0 +1,156 @@
+// The pictures on screen, as plain data, and the words that all their captions share.
+
+import { parseHead, plural, visible } from "../base/format";
+import { shown } from "../base/legible";
+import { limitOf } from "../draw/colours";
+import { addedRange } from "../state/map-picture";
+import { rank } from "../state/ranked";
+import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
+import { inView, label, shared } from "../state/target";
+import { componentsOf } from "../wire/components";
+import { offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
+
+/** A picture on screen, and its title in the menu. */
+export interface ShownPicture {
+  title: string;
+  picture: Picture;
+}
+
+const NAMES = {
+  attention: "Attention",
+  positions: "Positions",
+  "token-lens": "Token lens",
+  prompts: "Prompts",
+} as const;
+
+export function shownPictures(store: Store): ShownPicture[] {
+  const pictures: ShownPicture[] = [];
+  const facts = store.facts.value;
+  if (!facts) return pictures;
+  // A refused picture is not on screen, though the store may still have the data of an earlier selection.
+  const kept = <T>(lane: string, data: T | null): T | null => (store.problems.value.has(lane) ? null : data);
+  const lens = kept("lens", store.lens.value);
+  if (lens) {
+    // With the constant, as in the chart, so that the last point is the target itself.
+    const points = valued(lens).map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
+    pictures.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
+  }
+  const layers = kept("layers", store.layerRows.value);
+  if (layers) pictures.push({ title: "Layers", picture: { picture: "layers", rows: valued(layers) } });
+  const count = facts.layers * facts.heads;
+  const rows = kept("heads", store.headRows.value);
+  const named = rows?.reply.refusal ? null : rows;
+  if (named) {
+    const scores = kept(SCORES, store.scores.value);
+    const score =
+      scores && scores.reply.score === store.score.value
+        ? { ...scores.reply, name: scores.reply.score, values: scores.values }
+        : null;
+    pictures.push({
+      title: "Heads",
+      picture: {
+        picture: "heads",
+        layers: facts.layers,
+        heads: facts.heads,
+        values: named.rows.slice(0, count),
+        std: named.std?.slice(0, count) ?? null,
+        score,
+        pinned: store.heads.value,
+        limit: addedRange(store, limitOf(named.rows.subarray(0, count))).high,
+      },
+    });
+  }
+  const ranking =
+    store.ranking.value === "heads"
+      ? named
+        ? topHeads(store, named, facts.heads, count)
+        : null
+      : kept(NEURONS, neurons(store));
+  if (ranking)
+    pictures.push({
+      title: `Top ${store.ranking.value}`,
+      picture: { picture: "ranking", of: store.ranking.value, rows: ranking },
+    });
+  const lower = offered(store, store.tab.value);
+  if (lower) {
+    const names =
+      lower.picture === "attention" && lower.maps.length <= 3 ? ` ${lower.maps.map((map) => map.name).join(", ")}` : "";
+    pictures.push({ title: NAMES[lower.picture] + names, picture: lower });
+  }
+  return pictures;
+}
+
+function valued({ reply, rows, std }: Attribution): Row[] {
+  return componentsOf(reply.components).map((component, i) => ({
+    name: component.label,
+    component,
+    value: rows[i] ?? NaN,
+    std: std?.[i] ?? null,
+  }));
+}
+
+function topHeads(store: Store, { rows, std }: Attribution, heads: number, count: number): Valued[] {
+  const { plus, minus } = rank(rows.subarray(0, count), heads, store.topK.value);
+  return [...plus, ...minus].map(({ name, value }) => {
+    const head = parseHead(name);
+    return { name, value, std: head && std ? (std[head.layer * heads + head.head] ?? null) : null };
+  });
+}
+
+function neurons(store: Store): Valued[] | null {
+  const found = store.neurons.value;
+  const rows = componentsOf(found?.reply.components);
+  return found && rows.map(({ label }, i) => ({ name: label, value: found.values[i] ?? NaN, std: null }));
+}
+
+export function settingOf(store: Store): Setting {
+  const facts = store.facts.value;
+  const prompt = store.prompt.value;
+  const destination = store.destination.value;
+  const prompts = store.isMean.value ? (facts?.prompts ?? 1) : 1;
+  const which =
+    prompts > 1 ? [`mean of ${plural(prompts, "prompt")}`] : (facts?.prompts ?? 1) > 1 ? [`prompt ${prompt ?? 0}`] : [];
+  const place =
+    destination === null
+      ? "at each prompt’s last token"
+      : `at “${store.tokenName(destination)}” (position ${destination})`;
+  return {
+    cache: store.cacheName.value || facts?.name || "cache",
+    quantity: store.quantity.value,
+    source: [...(facts?.model ? [shown(facts.model)] : []), ...which],
+    target: targetWords(store),
+    place,
+    tokens: store.tokens.value.map(({ text }, at) => ({ text, shown: store.tokenText(at), mark: store.tokenMark(at) })),
+    destination,
+    layers: facts?.layers ?? 0,
+    prompts,
+  };
+}
+
+/** The parts of a file name: the cache, the target, the prompt. */
+export function fileParts(store: Store): string[] {
+  const target = store.target.value;
+  const prompts = store.facts.value?.prompts ?? 1;
+  const contrasts = inView(target, store.prompt.value);
+  const sides = (["answer", "distractor"] as const).map((side) => shared(contrasts, side));
+  const words = target.direction
+    ? [target.direction]
+    : sides.includes(null)
+      ? ["own answers"]
+      : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
+  return [
+    store.cacheName.value || store.facts.value?.name || "cache",
+    words.join("-"),
+    store.isMean.value ? `mean of ${prompts}` : `prompt${store.prompt.value ?? 0}`,
+  ];
+}
+
+function targetWords(store: Store): string {
+  const target = store.target.value;
+  if (target.direction) return `direction “${visible(target.direction)}”`;
+  const contrasts = inView(target, store.prompt.value);
+  const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
+  if (!answer || !distractor) return "each prompt’s own answer";
+  const quoted = answer.length > 0 ? `“${label(answer)}”` : "nothing";
+  return distractor.length > 0 ? `${quoted} minus “${label(distractor)}”` : quoted;
+}

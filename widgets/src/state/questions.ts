@@ -1,0 +1,218 @@
+// What the views ask, decided once: each question is a function of what is selected. The views ask by these, the recorder
+// takes from them what is on screen, and py_backend/residscope/export/view_requests.py, which asks the same for a saved
+// page, is held to them by tests/wire/view_requests.json.
+import { parseHead } from "../base/format";
+import { type Span, stepOf } from "../draw/plane";
+import type { Ask, Kind } from "../wire/client";
+import { type Component, componentsOf } from "../wire/components";
+import type { CacheFacts } from "../wire/protocol.gen";
+import { rank } from "./ranked";
+import type { Selected, Values } from "./selectable";
+import type { Store } from "./store";
+
+type Of<K extends Kind> = Extract<Ask, { kind: K }>;
+type By = Of<"attribute">["by"];
+
+/** Cells a side of a small head. */
+const SIDE = 32;
+/** Points and positions of a tile of the token lens, and how many tokens it lists. */
+export const TALL = 4;
+export const WIDE = 32;
+export const LISTED = 10;
+/** Rows of a map of heads by positions. */
+const MOST_MAPPED = 48;
+/** What the editor of the target suggests. */
+const PREDICTIONS = 24;
+
+// --- one question each: only what it depends on is read ---------------------------------------------------------------
+export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
+  return { kind: "tokens", prompt };
+}
+
+export function figures(shown: Selected, by: By): Of<"attribute"> {
+  const { target, prompt, position } = shown;
+  return { kind: "attribute", by, target, prompt, position, norm: by === "accumulated" ? shown.norm : "frozen" };
+}
+
+/** What each prompt has comes with the mean. */
+export function ofEachPrompt({ target, position }: Selected, by: By): Of<"attribute"> {
+  return { kind: "attribute", by, target, prompt: null, position, norm: "frozen" };
+}
+
+export function scores({ prompt }: Selected, score: Of<"scores">["score"]): Of<"scores"> {
+  return { kind: "scores", score, prompt };
+}
+
+export function neurons({ layer, top_k, target, prompt, position }: Selected): Of<"neurons"> {
+  return { kind: "neurons", layer, k: top_k, target, prompt, position };
+}
+
+/** Null where this is the name of no head. */
+export function attention(
+  { target, prompt, position }: Selected,
+  head: string,
+  weighting: Values["weighting"],
+  part: Pick<Of<"attention">, "rows" | "columns" | "pool"> = {},
+): Of<"attention"> | null {
+  const at = parseHead(head);
+  return at && { kind: "attention", ...at, target, prompt, position, weighting, ...part };
+}
+
+export function thumbnails({ target, prompt, weighting }: Selected, layer: number): Of<"thumbnails"> {
+  return { kind: "thumbnails", layer, target, prompt, weighting, side: SIDE };
+}
+
+/** All heads of a layer (null: of the model) in one. */
+export function blend(
+  { target, prompt }: Selected,
+  layer: number | null,
+  weighting: Values["weighting"],
+  part: Pick<Of<"blend">, "rows" | "columns"> = {},
+): Of<"blend"> {
+  return { kind: "blend", layer, target, prompt, weighting, ...part };
+}
+
+export function positionMap(shown: Selected, ranked: string[]): Of<"positions"> {
+  const { by, target, prompt } = shown;
+  const norm = by === "accumulated" ? shown.norm : "frozen";
+  return { kind: "positions", by, target, prompt, norm, heads: by === "head" ? ranked.slice(0, MOST_MAPPED) : [] };
+}
+
+export function lensTile({ target, prompt }: Pick<Selected, "target" | "prompt">, tile: Tile): Of<"token-lens"> {
+  return { kind: "token-lens", ...tile, target, prompt, k: LISTED, norm: "recomputed" };
+}
+
+export function suggestions({ prompt, position }: Selected): Of<"suggest"> {
+  return { kind: "suggest", prompt, position, k: PREDICTIONS };
+}
+
+// --- parts ------------------------------------------------------------------------------------------------------------
+export type Tile = Pick<Of<"token-lens">, "points" | "start" | "stop">;
+
+/** A tile by its place on the grid of all points and positions. */
+export function tileAt(points: string[], positions: number, row: number, column: number): Tile {
+  const start = column * WIDE;
+  return {
+    points: points.slice(row * TALL, (row + 1) * TALL),
+    start,
+    stop: Math.min(positions, start + WIDE),
+  };
+}
+
+/** Points of the lens without those behind each layer's attention. */
+export const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
+
+/** What the destination reads, cell by cell, where a map comes in blocks of cells. */
+export function lineOf(positions: number, destination: number | null): { rows?: Span } {
+  const long = stepOf(positions, positions) > 1;
+  return long && destination !== null ? { rows: { start: destination, stop: destination + 1 } } : {};
+}
+
+/** The pinned heads, then those that add or take away most. */
+export function rankedHeads(store: Store): string[] {
+  const { layers = 0, heads = 0 } = store.facts.value ?? {};
+  const rows = store.headRows.value?.rows ?? new Float32Array(0);
+  const { plus, minus } = rank(rows.subarray(0, layers * heads), heads, store.topK.value);
+  return [...new Set([...store.heads.value, ...[...plus, ...minus].map(({ name }) => name)])];
+}
+
+/** The points of the stream that the token lens has. */
+export function lensPoints(store: Store): readonly Component[] {
+  const table = store.why("lens") === null ? store.lens.value?.reply.components : null;
+  return componentsOf(table ?? store.facts.value?.points);
+}
+
+// --- all of them together ---------------------------------------------------------------------------------------------
+/** What is selected in a cache, and what the kernel has said of it. */
+export interface Scene {
+  shown: Selected;
+  facts: Pick<CacheFacts, "layers" | "positions" | "prompts">;
+  /** The position that is read, where that is one. */
+  destination: number | null;
+  ranked: string[];
+  points: readonly Component[];
+}
+
+export function sceneOf(store: Store): Scene | null {
+  const facts = store.facts.value;
+  const destination = store.destination.value;
+  const { shown } = store;
+  return facts && { shown, facts, destination, ranked: rankedHeads(store), points: lensPoints(store) };
+}
+
+const upTo = (count: number): number[] => Array.from({ length: Math.max(0, count) }, (_, at) => at);
+
+/** Without these there is no picture: the charts'. */
+export function charts(shown: Selected): Ask[] {
+  return [
+    { kind: "describe" },
+    tokens(shown),
+    ...(["head", "layer", "accumulated"] as const).map((by) => figures(shown, by)),
+  ];
+}
+
+/** What the charts are coloured and ranked by. */
+export function choices(shown: Selected): Ask[] {
+  return [
+    ...(shown.score === null ? [] : [scores(shown, shown.score)]),
+    ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
+  ];
+}
+
+/** Heads' attention, and of long prompts what the destination reads. */
+export function cards({ shown, facts, destination }: Scene, heads: string[]): Ask[] {
+  const line = lineOf(facts.positions, destination);
+  return heads
+    .flatMap((head) => [
+      attention(shown, head, shown.weighting) ?? [],
+      line.rows ? (attention(shown, head, shown.weighting, line) ?? []) : [],
+    ])
+    .flat();
+}
+
+export function inSmall({ shown, facts }: Scene): Ask[] {
+  return upTo(facts.layers).map((layer) => thumbnails(shown, layer));
+}
+
+export function inOne({ shown, facts, destination }: Scene): Ask[] {
+  const line = lineOf(facts.positions, destination ?? 0);
+  return [null, ...upTo(facts.layers)].map((layer) => blend(shown, layer, shown.weighting, line));
+}
+
+/** The token lens in tiles. */
+export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly Component[]): Ask[] {
+  const points = rows.map(({ label }) => label);
+  return upTo(Math.ceil(points.length / TALL)).flatMap((row) =>
+    upTo(Math.ceil(positions / WIDE)).map((column) => lensTile(shown, tileAt(points, positions, row, column))),
+  );
+}
+
+/** What the tab in sight asks, beside the charts and the pinned heads. */
+export function ofTheTab(scene: Scene): Ask[] {
+  const { shown, facts, ranked, points } = scene;
+  switch (shown.tab) {
+    case "attention":
+      return shown.presentation === "all" ? inSmall(scene) : [];
+    case "positions":
+      return shown.by === "head" && ranked.length === 0 ? [] : [positionMap(shown, ranked)];
+    case "token-lens":
+      return lensTiles(scene, withoutMid(points));
+    case "prompts":
+      return facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [];
+  }
+}
+
+/** What it asks where more is chosen in the view itself: all heads in one, the points behind attention, prompts' texts. */
+export function withinTheTab(scene: Scene): Ask[] {
+  const { shown, facts, points } = scene;
+  switch (shown.tab) {
+    case "attention":
+      return shown.presentation === "text" ? inOne(scene) : [];
+    case "positions":
+      return [];
+    case "token-lens":
+      return lensTiles(scene, points);
+    case "prompts":
+      return upTo(facts.prompts).map((prompt) => tokens({ prompt }));
+  }
+}

@@ -1,0 +1,51 @@
+// The keys in rows and grids: where they lead, and which of many elements is the stop of the Tab key.
+
+/** Of many elements the one that the Tab key stops at. */
+export class TabStop {
+  #at: Element | null = null;
+
+  move(to: Element | null): void {
+    this.#at?.setAttribute("tabindex", "-1");
+    to?.setAttribute("tabindex", "0");
+    this.#at = to;
+  }
+}
+
+const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
+
+/** Where a key leads from `at` in a row of `count`: all arrows, Home and End. Undefined for any other key. */
+export function stepAlong(key: string, at: number, count: number): number | undefined {
+  const last = count - 1;
+  const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[key];
+  return to === undefined ? undefined : clamp(to, last);
+}
+
+export interface Cell {
+  row: number;
+  column: number;
+}
+
+/**
+ * Where a key leads in a grid. Home and End move along the row, with Ctrl to the first and last cell, as grids do; a
+ * page is all rows by default. Undefined for any other key.
+ */
+export function stepAcross(
+  { key, ctrlKey }: KeyboardEvent,
+  { row, column }: Cell,
+  rows: number,
+  columns: number,
+  page = rows,
+): Cell | undefined {
+  const to: Partial<Record<string, Cell>> = {
+    ArrowUp: { row: row - 1, column },
+    ArrowDown: { row: row + 1, column },
+    ArrowLeft: { row, column: column - 1 },
+    ArrowRight: { row, column: column + 1 },
+    Home: { row: ctrlKey ? 0 : row, column: 0 },
+    End: { row: ctrlKey ? rows - 1 : row, column: columns - 1 },
+    PageUp: { row: row - page, column },
+    PageDown: { row: row + page, column },
+  };
+  const next = to[key];
+  return next && { row: clamp(next.row, rows - 1), column: clamp(next.column, columns - 1) };
+}

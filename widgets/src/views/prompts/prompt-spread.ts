@@ -1,0 +1,82 @@
+// The value of each prompt: the contribution of one head, or the target itself. Taken from the mean over prompts that
+// the charts show; requested while they show a single prompt.
+import { computed, type ReadonlySignal } from "@preact/signals-core";
+import { headName } from "../../base/format";
+import { attributionOf } from "../../state/loader";
+import { asking } from "../../state/query";
+import { ofEachPrompt } from "../../state/questions";
+import type { Attribution, Store } from "../../state/store";
+import { isSet } from "../../state/target";
+import type { Client } from "../../wire/client";
+import { componentsOf } from "../../wire/components";
+import { type Spread, spreadOf } from "../heads/spread";
+
+export interface PromptSpread extends Spread {
+  /** The head; null for the target itself. */
+  head: string | null;
+}
+export interface PromptSpreadState {
+  spread: ReadonlySignal<PromptSpread | null>;
+  trouble: ReadonlySignal<string | null>;
+  waiting: ReadonlySignal<boolean>;
+}
+
+export function promptSpread(
+  store: Store,
+  client: Client,
+  head: ReadonlySignal<string | null>,
+  signal: AbortSignal,
+): PromptSpreadState {
+  const by = computed(() => (head.value === null ? "accumulated" : "head"));
+  const asked = asking<"attribute", Attribution>(
+    "prompts",
+    store,
+    client,
+    signal,
+    () => {
+      const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
+      return here && isSet(store.target.value) ? ofEachPrompt(store.shown, by.value) : null;
+    },
+    attributionOf,
+  );
+
+  let last: PromptSpread | null = null;
+  const spread = computed(() => {
+    const heads = store.facts.value?.heads ?? 0;
+    const mean = store.isMean.value
+      ? head.value === null
+        ? store.lens.value
+        : store.headRows.value
+      : asked.shown.value;
+    return (last = promptSpreadOf(mean, head.value, heads) ?? last);
+  });
+  return {
+    spread,
+    trouble: computed(() => (store.isMean.value ? null : asked.trouble.value)),
+    waiting: asked.waiting,
+  };
+}
+
+/** The values of all prompts; null if this decomposition is of a single prompt, or has other rows. */
+export function promptSpreadOf(data: Attribution | null, head: string | null, heads: number): PromptSpread | null {
+  if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
+  const components = componentsOf(data.reply.components);
+  if (head !== null) {
+    const row = components.findIndex(
+      ({ label }, i) => label === head && label === headName(Math.floor(i / heads), i % heads),
+    );
+    const spread = row < 0 ? null : spreadOf(data, row);
+    return spread && { ...spread, head };
+  }
+  if (components.at(-1)?.kind !== "final_post") return null; // the cache does not reach the end of the model
+  const spread = spreadOf(data, data.rows.length - 1);
+  if (!spread) return null;
+  const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;
+  return { ...spread, mean: spread.mean + data.reply.constant, std: each ? deviation(each) : spread.std, each, head };
+}
+
+/** The sample standard deviation, as in Python. */
+function deviation(values: Float32Array): number {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1));
+}
