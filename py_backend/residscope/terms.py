@@ -5,6 +5,7 @@ They are `msgspec` structures and literals, because views and kernels exchange t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -84,6 +85,101 @@ class TokenLabel(msgspec.Struct, frozen=True):
     id: int | None = None
     varies: list[str] = []
     padding: bool = False
+
+
+ComponentKind = Literal[
+    "embed", "pos_embed",
+    "attn_out", "mlp_out", "mixer_out", "per_layer_out", "layer_out", "attn_bias", "mlp_bias",
+    "head", "neuron",
+    "pre", "mid", "final_post",
+    "source",
+]  # fmt: skip
+"""What a row is of: an embedding; what a layer adds; one of its parts; a point of the stream; a source position."""
+
+_LETTERS = {"head": "H", "neuron": "N"}
+
+
+class Component(msgspec.Struct, frozen=True, gc=False):
+    """What a row is of.
+
+    Attributes:
+        kind: What it is, in TransformerLens' words.
+        layer: Its layer; None where it is of no layer.
+        index: Which one of its layer (a head, a neuron), or the position of a source; None where it is the only one.
+    """
+
+    kind: ComponentKind
+    layer: int | None = None
+    index: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called: `L0H0`, `L0N0`, `0_attn_out`, `0_pre`, `embed`; a source by its position.
+
+        `widgets/src/wire/components.ts` has the same rule.
+        """
+        if self.kind in _LETTERS:
+            return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
+        if self.kind == "source":
+            return str(self.index)
+        return self.kind if self.layer is None else f"{self.layer}_{self.kind}"
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Layer and index of what has both: a head, a neuron."""
+        assert self.layer is not None
+        assert self.index is not None
+        return self.layer, self.index
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a layer and an index exactly where its kind has them: what comes from a file may not."""
+        has_layer = self.kind not in ("embed", "pos_embed", "final_post", "source")
+        has_index = self.kind in _LETTERS or self.kind == "source"
+        return (self.layer is not None) == has_layer and (self.index is not None) == has_index
+
+
+Place = Annotated[int, Meta(ge=0, le=_MOST)]
+"""Which kind, layer or index a row has."""
+
+
+class ComponentTable(msgspec.Struct, frozen=True):
+    """Components as columns, as they travel and are kept: thousands of rows are a few numbers each.
+
+    Attributes:
+        kinds: The kinds that occur.
+        kind: For each component, which one of `kinds` it is.
+        layer: For each component, its layer.
+        index: For each component, its index.
+    """
+
+    kinds: list[ComponentKind]
+    kind: list[Place]
+    layer: list[Place | None]
+    index: list[Place | None]
+
+    @classmethod
+    def of(cls, components: Iterable[Component]) -> ComponentTable:
+        """The table of some components."""
+        rows = list(components)
+        kinds: list[ComponentKind] = list(dict.fromkeys(row.kind for row in rows))
+        places = {kind: place for place, kind in enumerate(kinds)}
+        return cls(kinds, [places[row.kind] for row in rows], [row.layer for row in rows], [row.index for row in rows])
+
+    @classmethod
+    def empty(cls) -> ComponentTable:
+        """The table of none."""
+        return cls([], [], [], [])
+
+    def components(self) -> list[Component]:
+        """The components of the table.
+
+        Raises:
+            ValueError: If its columns differ in length.
+            IndexError: If it names a kind that it does not have.
+        """
+        columns = zip(self.kind, self.layer, self.index, strict=True)
+        return [Component(self.kinds[kind], layer, index) for kind, layer, index in columns]
 
 
 class Prediction(msgspec.Struct, frozen=True):

@@ -97,7 +97,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
         cell(panel, head).hover()
         expect(attention(panel, head)).not_to_have_class(re.compile("rs-waiting"))
         point_at(panel, head, 14, 4)
-        layer, index = residscope.cache.head_names.parse(head)
+        layer, index = residscope.cache.component_names.parse(head)
         value = float(run.cache["pattern", layer][prompt, index, 14, 4])
         expect(panel.locator(".rs-sentence")).to_contain_text(f"(source 4): attention {value:.2f}", timeout=FOLLOWS)
     assert cells(panel) == grid(run, 1)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+if os.environ.get("RESIDSCOPE_SHAPES") == "1":  # see `test_shapes.py`; before anything of the package is imported
+    from tests.support.shapes import check_shapes
+
+    check_shapes()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from residscope.wire.protocol import (
     WriteCode,
 )
 from tests.support import tiny
+from tests.support.rows import labels_of
 
 PAIR = ("w5", "w9")
 
@@ -108,7 +109,7 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
             return np.array([*(v for v in rows[order][:k] if v > 0), *(v for v in rows[order[::-1]][:k] if v < 0)])
         case "positions":
             reply, [rows, *_] = ask(MapPositions(shown.by, shown.target, shown.prompt, shown.norm, shown.heads))
-            return rows.reshape(len(reply.labels), reply.positions)
+            return rows.reshape(len(labels_of(reply)), reply.positions)
         case "token-lens":
             points = [f"{layer}_{part}" for layer in range(shape[0]) for part in ("pre", "mid")] + ["final_post"]
             points = [point for point in points if view.has(f"blocks.{point.replace('_', '.hook_resid_')}")] + points[
@@ -119,8 +120,9 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
         case "prompts":
             by = "head" if shown.heads else "accumulated"
             reply, [_, _, each, constants] = ask(Attribute(by, shown.target, position=shown.position))
-            each = each.reshape(len(reply.labels), view.batch)
-            rows = each[[reply.labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + constants
+            labels = labels_of(reply)
+            each = each.reshape(len(labels), view.batch)
+            rows = each[[labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + constants
             return rows[0] if len(shown.heads) == 1 else rows
         case _:
             raise AssertionError(picture)

@@ -33,6 +33,7 @@ from residscope.wire.protocol import (
     WriteCode,
 )
 from tests.support import tiny
+from tests.support.rows import labels_of
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 WEIGHTINGS = ("pattern", "value", "contribution")
@@ -395,7 +396,7 @@ def test_a_view_gets_heads_in_the_order_in_which_it_asks(run, prompt):
     grid = residscope.attribute(cache, ANSWERS, position="all").grid[PLACES]
     grid = grid.mean(1) if prompt is None else grid[:, prompt]
     reply, [rows, _] = service.reply(MapPositions("head", target, prompt, heads=FALLING))
-    assert reply.labels == FALLING
+    assert labels_of(reply) == FALLING
     np.testing.assert_allclose(np.frombuffer(rows, "f4").reshape(5, 7), grid, atol=2e-5, rtol=1e-4)
     for layer in (0, 2):
         patterns = cache["pattern", layer]
@@ -414,7 +415,7 @@ def test_the_first_layer_is_a_layer(run):
     service = Service(run[2])
     target = service.targets().resolve(ANSWERS)
     reply, [values] = service.reply(RankNeurons(target, 0, 50))
-    assert {label[:3] for label in reply.labels} == {"L0N"}
+    assert {label[:3] for label in labels_of(reply)} == {"L0N"}
     assert (reply.layers, reply.count) == (1, 40)
     assert np.frombuffer(values, "f4").sum() == pytest.approx(reply.total, abs=1e-4)
     code = service.reply(WriteCode("ranking", Shown(target, ranking="neurons", layer=0)))[0].code
@@ -587,7 +588,8 @@ def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
 def test_a_head_that_only_other_layers_have_is_refused():
     service = Service(tiny.run(tiny.boot("laguna-heads"))[2])  # with 2, 4 and 2 heads
     target = service.targets().resolve(ANSWERS)
-    assert service.reply(MapPositions("head", target, None, heads=["L0H1", "L1H3"]))[0].labels == ["L0H1", "L1H3"]
+    reply, _ = service.reply(MapPositions("head", target, None, heads=["L0H1", "L1H3"]))
+    assert labels_of(reply) == ["L0H1", "L1H3"]
     with pytest.raises(residscope.ResidscopeError, match="Layer 0 of this model has only 2 heads"):
         service.reply(MapPositions("head", target, None, heads=["L0H3"]))
 
@@ -596,5 +598,5 @@ def test_a_map_of_no_heads_has_the_models_own_figure_alone(run):
     _, logits, cache = run
     service = Service(cache)
     reply, [rows, own] = service.reply(MapPositions("head", service.targets().resolve((5, 6)), 1))
-    assert (reply.labels, len(rows)) == ([], 0)
+    assert (labels_of(reply), len(rows)) == ([], 0)
     np.testing.assert_allclose(np.frombuffer(own, "f4"), logits[1, :, 5] - logits[1, :, 6], atol=2e-5, rtol=1e-4)

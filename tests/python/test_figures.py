@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import residscope
+from residscope.terms import Component
 from tests.support import tiny
 
 PAIR = ("w5", "w9")
@@ -296,8 +297,8 @@ def test_up_to_twenty_prompts_bear_their_numbers(result, prompts, each):
 
 @pytest.mark.parametrize(("layers", "step"), [(1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])
 def test_of_many_layers_every_few_bear_their_numbers(result, layers, step):
-    labels = ["embed", *(f"{layer}_{part}" for layer in range(layers) for part in ("attn_out", "mlp_out"))]
-    figure = replace(result("layer"), labels=labels, values=torch.ones(len(labels), 3)).to_plotly()
+    rows = [Component("embed"), *(Component(kind, at) for at in range(layers) for kind in ("attn_out", "mlp_out"))]
+    figure = replace(result("layer"), components=rows, values=torch.ones(len(rows), 3)).to_plotly()
     numbers = range(0, layers, step)
     assert ticks(figure.layout.xaxis) == {layer + 0.5: str(layer) for layer in numbers}
     assert len(numbers) <= 16

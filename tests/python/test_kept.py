@@ -141,12 +141,16 @@ def frame(**fields: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda header: header | {"frame": header["frame"] | fields}
 
 
+def rows(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda header: frame(components=(table := header["frame"]["components"]) | change(table))(header)
+
+
 HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a list": lambda _: [],
     "no JSON": lambda _: b"{",
     "deep": lambda _: b"[" * 1_000_000,
     "deep where anything may stand": lambda header: json.dumps(header | {"more": 0}).encode()[:-2] + b"[" * 1_000_000,
-    "another form": lambda header: header | {"form": "residscope attribute_many 2"},
+    "another form": lambda header: header | {"form": "residscope attribute_many 1"},
     "no question": lambda header: {name: value for name, value in header.items() if name != "question"},
     "a question of numbers": lambda header: header | {"question": {"by": 1}},
     "another decomposition": lambda header: header | {"question": header["question"] | {"by": '"layer"'}},
@@ -155,9 +159,17 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a negative count": lambda header: header | {"count": -1},
     "no frame": lambda header: header | {"frame": None},
     "an unknown decomposition": frame(by="colour"),
-    "no rows": frame(labels=[]),
-    "fewer rows": lambda header: frame(labels=header["frame"]["labels"][1:])(header),
-    "rows that are numbers": lambda header: frame(labels=list(range(len(header["frame"]["labels"]))))(header),
+    "no rows": rows(lambda _: {"kinds": [], "kind": [], "layer": [], "index": []}),
+    "fewer rows": rows(lambda table: {name: table[name][1:] for name in ("kind", "layer", "index")}),
+    "rows that are texts": rows(lambda table: {"kind": [table["kinds"][at] for at in table["kind"]]}),
+    "rows of unknown kinds": rows(lambda table: {"kinds": ["colour" for _ in table["kinds"]]}),
+    "rows of kinds that are not there": rows(
+        lambda table: {"kind": [at + len(table["kinds"]) for at in table["kind"]]}
+    ),
+    "rows of kinds from the end": rows(lambda table: {"kind": [at - len(table["kinds"]) for at in table["kind"]]}),
+    "more layers than rows": rows(lambda table: {"layer": [*table["layer"], 0]}),
+    "rows of no layer": rows(lambda table: {"layer": [None for _ in table["layer"]]}),
+    "rows of no index": rows(lambda table: {"index": [None for _ in table["index"]]}),
     "another axis": frame(axes=["batch"]),
     "an axis twice": frame(axes=["batch", "batch"]),
     "an axis too many": frame(axes=["component", "batch", "pos"]),
@@ -198,7 +210,8 @@ def test_a_summary_of_another_number_of_prompts_than_its_items_have_is_refused(k
 def test_a_file_of_no_rows_is_refused_even_if_all_of_it_fits(good):
     files = unpacked(good)
     values = np.load(io.BytesIO(files["values.npy"]))
-    empty = frame(labels=[], parts=None, grid=None)(header_of(files))
+    none = {"kinds": [], "kind": [], "layer": [], "index": []}
+    empty = frame(components=none, parts=None, grid=None)(header_of(files))
     packed(good, with_header(files, empty) | {"values.npy": array(values[:0])})
     assert "its rows cannot be right" in refused(good)
 
@@ -297,7 +310,7 @@ def test_a_bomb_is_not_unpacked(good, member):
 def test_a_bomb_that_fits_its_header_is_not_unpacked(good):
     files = unpacked(good)
     header, prompts = header_of(files), 10_000_000
-    rows = len(header["frame"]["labels"])
+    rows = len(header["frame"]["components"]["kind"])
     ones = np.zeros(prompts, np.float32)
     files |= {f"{name}.npy": array(ones) for name in ("measured", "constant", "unexplained")}
     files |= {"items.npy": array([0]), "facts.npy": array([0]), "prompts.npy": array([prompts])}

@@ -23,6 +23,7 @@ from tokenizers.models import WordLevel
 import residscope
 from residscope import ResidscopeError, demo
 from residscope.many.accumulator import Frame, Spread
+from residscope.terms import Component
 from tests.support import many_worker, tiny
 
 ANSWERS = many_worker.ANSWERS
@@ -389,17 +390,19 @@ def test_what_an_item_was_instead_is_said(item, kinds):
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (1, "it lacks `row 0`)"),
-        (3, "it lacks `row 0`, `row 1`, `row 2`)"),
-        (5, "it lacks `row 0`, `row 1`, `row 2` and 2 more)"),
+        (1, "it lacks `0_mlp_out`)"),
+        (3, "it lacks `0_mlp_out`, `1_mlp_out`, `2_mlp_out`)"),
+        (5, "it lacks `0_mlp_out`, `1_mlp_out`, `2_mlp_out` and 2 more)"),
     ],
 )
 def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
-    def frame(*labels):
-        return Frame("layer", list(labels), ("component", "batch"), (), [], None, None)
+    def frame(*rows):
+        return Frame("layer", list(rows), ("component", "batch"), (), [], None, None)
 
+    rows = (Component("mlp_out", layer) for layer in range(count))
+    whole = frame(*rows, Component("embed"))
     with pytest.raises(ResidscopeError) as refused:
-        frame(*(f"row {number}" for number in range(count)), "last").check(frame("last"))
+        whole.check(frame(Component("embed")))
     assert f"rows differ from those of the items before it ({said}: it has another model" in str(refused.value)
 
 

@@ -20,6 +20,7 @@ from residscope.serving.service import Service
 from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Answer, Shown, WritePage
 from tests.support import tiny
+from tests.support.rows import labels_of
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, 
     result = residscope.attribute(ioi.cache, ioi.answers, by=by)
     expected = result.mean() if prompt is None else result.values[:, prompt]
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5, atol=1e-6)
-    assert reply["labels"] == result.labels
+    assert labels_of(reply) == result.labels
     measured = result.measured.mean() if prompt is None else result.measured[prompt]
     assert reply["measured"] == pytest.approx(float(measured))
     assert abs(reply["unexplained"]) <= reply["tolerance"]
@@ -69,7 +70,7 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
     reply, _ = ask("attribute", by="head", target=panel.wire_target)
     assert (reply["measured"], reply["unexplained"]) == (None, None)
     lens, _ = ask("attribute", by="accumulated", target=panel.wire_target)
-    assert lens["labels"][-1] == "29_mid"
+    assert labels_of(lens)[-1] == "29_mid"
     assert (lens["measured"], lens["unexplained"]) == (None, None)
     assert any("`hook_resid_post` of layer 29" in note for note in lens["notes"])
 
@@ -97,7 +98,7 @@ def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, p
     shown = neurons.mean(1) if prompt is None else neurons[:, prompt]
     expected = [*shown.topk(4).values.tolist(), *(-shown).topk(4).values.neg().tolist()]
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5)
-    assert reply["labels"][0] == result.labels[int(shown.argmax())]
+    assert labels_of(reply)[0] == result.labels[int(shown.argmax())]
     assert (reply["count"], reply["layers"]) == ((1536 * 30, 30) if layer is None else (1536, 1))
     mlp = residscope.attribute(ioi.cache, ioi.answers, by="layer")
     rows = [row for label, row in zip(mlp.labels, mlp.values, strict=True) if label.endswith(f"{layer or ''}_mlp_out")]
@@ -117,9 +118,9 @@ def asked(family: str, kind: str, **fields):
 def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
     reply, [buffer, *_] = asked("lfm2", "attribute", by="head")
     rows = np.frombuffer(buffer, np.float32)
-    assert len(rows) == len(reply["labels"])
+    assert len(rows) == len(labels_of(reply))
     assert np.isnan(rows[:16]).reshape(4, 4).all(1).tolist() == [True, False, True, False]
-    assert "0_mixer_out" in reply["labels"]
+    assert "0_mixer_out" in labels_of(reply)
     assert any("no attention heads in layers 0, 2" in note for note in reply["notes"])
     assert np.nansum(rows) + reply["constant"] == pytest.approx(reply["measured"], abs=1e-4)
 

@@ -14,6 +14,7 @@ from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
 from tests.support import tiny
 from tests.support.brute import Brute
+from tests.support.rows import named
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 FILTERS = {
@@ -277,7 +278,7 @@ def test_a_view_is_answered_or_told_what_is_missing(run, kept):
             assert len(buffers) >= 1
         else:
             assert "hook_pattern" in answer["failure"]["message"]
-    points = ask(kind="describe")[0]["reply"]["points"]
+    points = named(ask(kind="describe")[0]["reply"]["points"])
     assert points == (["1_pre", "2_pre", "final_post"] if kept == "resid_post" else [])
     panel.close()
 

@@ -166,7 +166,7 @@ def _say(snapshot: Snapshot, text: str) -> None:
     for entry in snapshot["entries"]:
         reply = entry["reply"]
         reply |= {name: text for name in ("name", "model", "dtype", "device", "measured_from") if name in reply}
-        reply |= {name: [text, *reply[name][1:]] for name in ("labels", "missing") if reply.get(name)}
+        reply |= {name: [text, *reply[name][1:]] for name in ("missing",) if reply.get(name)}
         if "notes" in reply:
             reply["notes"] = [text, f"`{text}`"]
         for token in reply.get("tokens", []):
@@ -176,14 +176,14 @@ def _say(snapshot: Snapshot, text: str) -> None:
 
 # --- objects where there should be texts and numbers ----------------------------------------------------------------
 def _objects(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
-    def label(to: Any) -> Callable[[Snapshot], Any]:
-        return lambda s: _entry(s, "attribute", "head")["reply"]["labels"].__setitem__(0, to)
+    def row(to: Any) -> Callable[[Snapshot], Any]:
+        return lambda s: _entry(s, "attribute", "head")["reply"]["components"]["kinds"].__setitem__(0, to)
 
     def token(to: Any) -> Callable[[Snapshot], Any]:
         return lambda s: _entry(s, "tokens")["reply"]["tokens"][0].update(text=to)
 
     changes: dict[str, Callable[[Snapshot], Any]] = {
-        "a lit template as a label": label(LIT),
+        "a lit template as a row": row(LIT),
         "a lit template as a token": token(LIT),
         "a lit directive as a token": token(DIRECTIVE),
         "a listener as a name": lambda s: s.update(name={"handleEvent": CALL, "toString": CALL}),
@@ -282,13 +282,21 @@ def _largest(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         positions(s, 2_000)
         s["selection"]["tab"] = "positions"
         ask = {"kind": "positions", "by": "layer", "prompt": 0, "norm": "frozen", "heads": []}
-        reply = {"kind": "positions", "by": "layer", "labels": ["x"] * 75, "positions": 2_000, "notes": []}
+        reply = {"kind": "positions", "by": "layer", "components": _table(75), "positions": 2_000, "notes": []}
         s["entries"].append({"ask": ask, "reply": reply, "buffers": [_floats(0.5, 150_000), _floats(0.5, 2_000)]})
 
     def asked(s: Snapshot) -> None:
         _prompts(4_096)(s)
         _contrasts(4_096)(s)
-        reply = {"kind": "neurons", "labels": [], "count": 0, "layers": 0, "total": 0, "bias": 0, "notes": []}
+        reply = {
+            "kind": "neurons",
+            "components": _table(0),
+            "count": 0,
+            "layers": 0,
+            "total": 0,
+            "bias": 0,
+            "notes": [],
+        }
         for k in range(900):
             ask = {"kind": "neurons", "layer": k % 3, "k": 1 + k % 50, "prompt": k}
             s["entries"].append({"ask": ask, "reply": reply, "buffers": [""]})
@@ -310,10 +318,14 @@ def _largest(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         yield f"largest, {name}", _picture(_changed(whole, change))
 
 
+def _table(count: int) -> dict[str, Any]:
+    return {"kinds": ["embed"], "kind": [0] * count, "layer": [None] * count, "index": [None] * count}
+
+
 def _rows(by: str, count: int) -> Callable[[Snapshot], Any]:
     def change(s: Snapshot) -> None:
         entry = _entry(s, "attribute", by)
-        entry["reply"]["labels"] = ["x"] * count
+        entry["reply"]["components"] = _table(count)
         entry["buffers"] = [_floats(0.001, count)]
 
     return change
@@ -347,7 +359,7 @@ def _forged(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
     def rows(to: float, **reply: Any) -> Callable[[Snapshot], Any]:
         def change(s: Snapshot) -> None:
             entry = _entry(s, "attribute", "head")
-            count = len(entry["reply"]["labels"])
+            count = len(entry["reply"]["components"]["kind"])
             entry["buffers"] = [_floats(to, count)]
             entry["reply"] |= {"constant": 0.0, "own": True, "measured_from": "the model", **reply}
 

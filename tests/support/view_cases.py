@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from residscope.export.view_requests import Asks, Views, choices, of_the_tab
-from residscope.terms import Contrast, Target, Token
+from residscope.terms import Component, Contrast, Target, Token
 from residscope.wire.protocol import CacheFacts, Describe, Shown
 
 FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
@@ -20,7 +20,7 @@ FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
 TARGET = Target([Contrast([Token(5, " Mary")], [Token(9, " John")])])
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
 """More than a position map lists."""
-POINTS = [f"{layer}_{place}" for layer in range(4) for place in ("pre", "mid")] + ["final_post"]
+POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mid")), Component("final_post")]
 
 
 def facts(positions: int, *last: int) -> CacheFacts:
@@ -78,7 +78,7 @@ def written() -> list[dict[str, Any]]:
             "shown": msgspec.to_builtins(shown),
             "facts": msgspec.to_builtins(about),
             "ranked": RANKED,
-            "points": POINTS,
+            "points": [point.label for point in POINTS],
             "asks": {group: [_short(ask) for ask in asks] for group, asks in asked(Views(shown, about)).items()},
         }
         for name, (about, shown) in CASES.items()

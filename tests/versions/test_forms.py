@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
+from residscope.terms import ComponentTable
 from tests.support import hooked, tiny
 
 BOTH = pytest.mark.parametrize("structure", ["LN", "LN-folded", "gated-grouped", "gemma2"])
@@ -206,7 +208,7 @@ def test_the_panel_is_answered(structure, given):
             reply, (buffer, *_) = ask(service, kind="attribute", by=by, target=TARGET, prompt=prompt)
             rows = expected.mean() if prompt is None else expected.values[:, prompt]
             np.testing.assert_allclose(np.frombuffer(buffer, np.float32), rows.numpy(), atol=1e-6)
-            assert reply["labels"] == expected.labels
+            assert msgspec.convert(reply["components"], ComponentTable).components() == expected.components
             assert abs(reply["worst"]) < reply["tolerance"]
 
     heads = residscope.attribute(cache, hooked.ANSWERS).grid

@@ -1,6 +1,8 @@
 // The recorded answers, repeated until they have another shape: for what depends on how much there is, not on what.
 import { blocks, everything, type Frame, type Span, stepOf } from "../src/draw/plane";
+import { componentsOf } from "../src/wire/components";
 import type { AttentionBuffer, TokenLabel } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
 import type { Kernel } from "./fake-model";
 import { recorded, recordedKernel, SHAPE } from "./recorded-kernel";
 
@@ -24,10 +26,11 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
   const small = recordedKernel();
   const target = { contrasts: [] };
   const { reply: head, rows: values } = answer({ kind: "attribute", by: "head", target, prompt: 0 });
+  const labels = componentsOf(head.components).map(({ label }) => label);
   /** What a recorded row has, whatever its layer and head here. */
   const value = (label: string): number =>
     values[
-      head.labels.indexOf(label.replace(/\d+/g, (n, at) => String(Number(n) % (at > 1 ? SHAPE.heads : SHAPE.layers))))
+      labels.indexOf(label.replace(/\d+/g, (n, at) => String(Number(n) % (at > 1 ? SHAPE.heads : SHAPE.layers))))
     ] ?? 0;
   const at = over(layers, (l) => ({
     heads: over(heads, (h): [string, number] => [`L${l}H${h}`, value(`L${l}H${h}`)]),
@@ -68,7 +71,7 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
           reply: {
             ...answer({ kind: "describe" }).reply,
             ...{ layers, heads, prompts, positions, last: over(prompts, () => positions - 1) },
-            points: rowsOf("accumulated").map(([label]) => label),
+            points: columnsOf(rowsOf("accumulated").map(([label]) => label)),
           },
         };
       case "tokens": {
@@ -82,7 +85,13 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
         const measured = total + head.constant;
         return {
           reply: {
-            ...{ ...head, by: ask.by, labels: rows.map(([label]) => label), measured, per_prompt: several },
+            ...{
+              ...head,
+              by: ask.by,
+              components: columnsOf(rows.map(([label]) => label)),
+              measured,
+              per_prompt: several,
+            },
             ...{ unexplained: 0, worst: 0, prompts: ask.prompt == null ? prompts : 1 },
           },
           buffers: [

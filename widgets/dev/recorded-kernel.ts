@@ -2,7 +2,9 @@
 // `npm run record`. By hand is only what a user types, what lies in a notebook, and what a cache may lack.
 import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
 import type { Ask } from "../src/wire/client";
+import { type Component, componentsOf } from "../src/wire/components";
 import type { AttributionReply, Target, Token, Variable } from "../src/wire/protocol.gen";
+import { columnsOf } from "./component-table";
 import type { Kernel } from "./fake-model";
 import recording from "./recording.json";
 
@@ -78,19 +80,19 @@ function attributed(
   buffers: ArrayBuffer[],
   { measured = "agrees", notes = [], mixers = [] }: Options,
 ): Outcome {
-  const layerOf = (label: string): number => Number(/^L(\d+)H|^(\d+)_attn/.exec(label)?.slice(1).find(Boolean) ?? -1);
+  const components = componentsOf(reply.components);
+  const isMixed = ({ kind, layer }: Component): boolean =>
+    layer !== null && mixers.includes(layer) && (kind === "head" || kind === "attn_out" || kind === "attn_bias");
   const rows = new Float32Array(buffers[0] ?? new ArrayBuffer(0));
-  const sums = new Map<number, number>();
-  reply.labels.forEach((label, i) => {
-    const layer = layerOf(label);
-    if (!mixers.includes(layer) || reply.by === "accumulated") return;
+  const sums = new Map<number | null, number>();
+  components.forEach((row, i) => {
+    const { kind, layer } = row;
+    if (!isMixed(row)) return;
     sums.set(layer, (sums.get(layer) ?? 0) + (rows[i] ?? 0));
-    if (label.startsWith("L")) rows[i] = NaN;
+    if (kind === "head") rows[i] = NaN;
     else rows[i] = sums.get(layer) ?? 0; // the sublayer, after its heads
   });
-  const labels = reply.labels.map((label) =>
-    mixers.includes(layerOf(label)) ? label.replace(/_attn_\w+$/, "_mixer_out") : label,
-  );
+  const labels = components.map((row) => (isMixed(row) && row.kind !== "head" ? `${row.layer}_mixer_out` : row.label));
   const missed = measured === "misses" ? { unexplained: -0.42, worst: -0.42 } : {};
   const unknown = {
     measured: null,
@@ -99,7 +101,7 @@ function attributed(
   };
   const told = measured === "unknown" ? unknown : missed;
   const own = measured === "misses" && reply.measured !== null ? { measured: reply.measured - 0.42 } : {};
-  return { reply: { ...reply, labels, ...told, ...own, notes }, buffers };
+  return { reply: { ...reply, components: columnsOf(labels), ...told, ...own, notes }, buffers };
 }
 
 const WORDS = [" When", " John", " and", " Mary", " went", " to", " the", " shops", " gave", " a", " drink"];

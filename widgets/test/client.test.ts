@@ -1,6 +1,8 @@
 import { signal as state } from "@preact/signals-core";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { columnsOf } from "../dev/component-table";
 import { type Ask, Client, float32, RequestFailed, SILENCE_MS, type Transport, words16 } from "../src/wire/client";
+import { componentsOf } from "../src/wire/components";
 import type { CacheRef, Question } from "../src/wire/protocol.gen";
 
 function setup(more: Partial<Transport> = {}) {
@@ -551,14 +553,11 @@ describe("a question", () => {
     const named = client.ask({ kind: "attribute", by: "layer", target: { contrasts: [] } });
     deliver({
       id: sent[3]?.id,
-      reply: { kind: "attribute", by: "layer", labels: ["embed", "a\u200bb"], notes: ["n"] },
+      reply: { kind: "attribute", by: "layer", components: columnsOf(["embed", "a\u200bb"]), notes: ["n"] },
     });
-    expect((await named).reply).toEqual({
-      kind: "attribute",
-      by: "layer",
-      labels: ["embed", "a‹U+200B›b"],
-      notes: ["n"],
-    });
+    const { reply } = await named;
+    expect(reply).toMatchObject({ kind: "attribute", by: "layer", notes: ["n"] });
+    expect(componentsOf(reply.components).map(({ label }) => label)).toEqual(["embed", "a‹U+200B›b"]);
   });
 
   it.each<[string, (made: Sent) => void, string, string]>([

@@ -1,8 +1,9 @@
 import { describe, expect, it, vi } from "vitest";
+import { componentOf, rowsOf } from "../dev/component-table";
 import { visible } from "../src/base/format";
-import { bars, lensX, percent } from "../src/draw/axis";
 import { divergingRgb, limitOf, sequentialRgb } from "../src/draw/colours";
 import { paintSourceContributions } from "../src/draw/contributions";
+import { bars, lensX, percent } from "../src/state/axis";
 import { half } from "../src/wire/half";
 
 describe("half floats", () => {
@@ -55,9 +56,9 @@ describe("bars of what sources bring", () => {
 
 describe("axis", () => {
   it("puts a bar under the lens' step that it makes", () => {
-    const attention = bars(["embed", "pos_embed", "0_attn_out", "0_mlp_out"])[2];
-    expect([attention?.from, attention?.to]).toEqual([lensX("0_pre", 0, 3, 1), lensX("0_mid", 1, 3, 1)]);
-    expect(percent(lensX("final_post", 2, 3, 1), 1)).toBe(100);
+    const attention = bars(rowsOf("embed", "pos_embed", "0_attn_out", "0_mlp_out"))[2];
+    expect([attention?.from, attention?.to]).toEqual(["0_pre", "0_mid"].map((name) => lensX(componentOf(name), 1)));
+    expect(percent(lensX(componentOf("final_post"), 1), 1)).toBe(100);
   });
   it.each([
     ["attention, MLP", ["2_attn_out", "2_mlp_out"], ["attention 2-2.5", "mlp 2.5-3"]],
@@ -71,7 +72,7 @@ describe("axis", () => {
     ["only attention", ["2_attn_out"], ["attention 2-2.5"]],
   ])("puts every sublayer into its layer: %s", (_, labels, places) => {
     expect(
-      bars(["embed", ...labels])
+      bars(rowsOf("embed", ...labels))
         .slice(1)
         .map((b) => `${b.kind} ${b.from}-${b.to}`),
     ).toEqual(places);

@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
+import { componentOf } from "../dev/component-table";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { everything } from "../src/draw/plane";
@@ -53,7 +54,12 @@ const setting: Setting = {
   prompts: 4,
 };
 const labels = ["embed", "0_attn_out", "0_mlp_out", "1_attn_out", "1_mlp_out"];
-const rows = labels.map((name, i) => ({ name, value: Math.fround(Math.cos(i)), std: Math.fround(0.1 * i) }));
+const rows = labels.map((name, i) => ({
+  name,
+  component: componentOf(name),
+  value: Math.fround(Math.cos(i)),
+  std: Math.fround(0.1 * i),
+}));
 const pattern = numbers(POSITIONS ** 2).map(Math.abs);
 
 const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] = [

@@ -1,5 +1,6 @@
 // What the panel says about its figures: the badge, its notes, and what a cache does not hold.
 import { describe, expect, it } from "vitest";
+import { columnsOf } from "../dev/component-table";
 import { type Options, recordedKernel } from "../dev/recorded-kernel";
 import type { Traits } from "../src/entry/anywidget";
 import { explanation } from "../src/views/header/badge-words";
@@ -11,7 +12,7 @@ const over = (options: Options) => open({}, recordedKernel(options));
 const reply = (given: Partial<AttributionReply> = {}): AttributionReply => ({
   kind: "attribute",
   by: "head",
-  labels: [],
+  components: columnsOf([]),
   measured: 4.616,
   constant: 0.5,
   unexplained: 3e-6,
@@ -134,7 +135,7 @@ describe("what is not there", () => {
     expect(root.querySelectorAll(".rs-bar.rs-hollow")).toHaveLength(2);
     expect(text(root.querySelector(".rs-ledger"))).not.toContain("not known");
     const mixed = {
-      reply: reply({ labels: ["L0H0", "L1H0", "1_mixer_out"] }),
+      reply: reply({ components: columnsOf(["L0H0", "L1H0", "1_mixer_out"]) }),
       rows: new Float32Array([1, NaN, 2]),
       std: null,
       perPrompt: null,

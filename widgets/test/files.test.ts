@@ -1,5 +1,6 @@
 // What leaves the page: tables, their text, names of files, pixels.
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
 import { csv, type Field, shortest } from "../src/export/csv";
 import { offer, offered, type Picture, type PromptsPicture, type Setting } from "../src/export/pictures";
@@ -118,8 +119,8 @@ const listed = (picture: Picture): Field[][] => {
 };
 const [half, quarter] = [0.5, 0.25];
 const valuedRows = [
-  { name: "x", value: 1, std: null },
-  { name: "y", value: -2, std: 0.5 },
+  { name: "x", component: componentOf("embed"), value: 1, std: null },
+  { name: "y", component: componentOf("0_attn_out"), value: -2, std: 0.5 },
 ];
 const map = (given: Partial<Extract<Picture, { picture: "attention" }>["maps"][number]> = {}) => ({
   name: "L0H1",

@@ -1,5 +1,6 @@
 // Stores and replies made by hand, for the tests that need no panel.
 
+import { columnsOf } from "../dev/component-table";
 import type { Sentence } from "../src/base/sentence";
 import { type Attribution, Store } from "../src/state/store";
 import type { AttributionReply, CacheFacts } from "../src/wire/protocol.gen";
@@ -25,13 +26,13 @@ export function factsOf(given: Partial<CacheFacts> = {}): CacheFacts {
 
 export function attributionOf(
   rows: number[],
-  given: Partial<AttributionReply> = {},
+  { labels = rows.map((_, i) => `row ${i}`), ...given }: Partial<AttributionReply> & { labels?: string[] } = {},
   std: number[] | null = null,
 ): Attribution {
   const reply: AttributionReply = {
     kind: "attribute",
     by: "head",
-    labels: rows.map((_, i) => `row ${i}`),
+    components: columnsOf(labels),
     measured: null,
     constant: 0,
     unexplained: null,

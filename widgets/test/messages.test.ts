@@ -27,15 +27,15 @@ it("has as many numbers as the reply says", () => {
     const sizes = buffers.map((buffer) => Object.values(buffer as Numbers)[0]?.length);
     switch (reply?.kind) {
       case "attribute": {
-        const rows = reply.labels.length;
+        const rows = reply.components.kind.length;
         expect(sizes).toEqual(reply.per_prompt ? [rows, rows, rows * reply.prompts, reply.prompts] : [rows]);
         break;
       }
       case "neurons":
-        expect(sizes).toEqual([reply.labels.length]);
+        expect(sizes).toEqual([reply.components.kind.length]);
         break;
       case "positions":
-        expect(sizes).toEqual([reply.labels.length * reply.positions, reply.positions]);
+        expect(sizes).toEqual([reply.components.kind.length * reply.positions, reply.positions]);
         break;
       case "thumbnails":
         expect(sizes).toEqual([reply.limits.length * reply.side ** 2]);

@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
+import { columnsOf } from "../dev/component-table";
 import type { FakeModel, Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { all, key, names, open, text } from "./open";
@@ -6,7 +7,7 @@ import { all, key, names, open, text } from "./open";
 const FOUND: Kernel = () => ({
   reply: {
     kind: "neurons",
-    labels: ["L2N1043", "L2N7", "L2N9"],
+    components: columnsOf(["L2N1043", "L2N7", "L2N9"]),
     count: 1536,
     layers: 1,
     total: 1.61,

@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
+import { rowsOf } from "../dev/component-table";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { quoted, visible } from "../src/base/format";
 import { rowTicks, written } from "../src/views/positions/position-labels";
@@ -79,7 +80,7 @@ describe("labels", () => {
   });
   it("of rows stand where layers begin, and at the row that is read", () => {
     const labels = ["embed", ...Array.from({ length: 30 }, (_, l) => [`${l}_attn_out`, `${l}_mlp_out`]).flat()];
-    const rows = rowTicks(labels, 5.5, 40);
+    const rows = rowTicks(rowsOf(...labels), 5.5, 40);
     expect(rows).toContain(40);
     expect(rows.filter((i) => i !== 40).every((i) => labels[i]?.endsWith("_attn_out"))).toBe(true);
   });

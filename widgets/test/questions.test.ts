@@ -2,6 +2,7 @@
 // `python -m tests.support.view_cases`.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/wire/view_requests.json";
+import { rowsOf } from "../dev/component-table";
 import { keyOf } from "../src/snapshot/snapshot";
 import * as questions from "../src/state/questions";
 import { show } from "../src/state/selection";
@@ -13,10 +14,10 @@ import type { CacheFacts, Shown } from "../src/wire/protocol.gen";
 describe.each(cases)("what is asked of $name", ({ shown, facts, ranked, points, asks }) => {
   const store = new Store();
   show(store, shown as Shown);
-  store.facts.value = facts as CacheFacts;
+  store.facts.value = facts as unknown as CacheFacts;
   const scene = questions.sceneOf(store);
   if (!scene) throw new Error("nothing is known of the cache");
-  const whole = { ...scene, ranked, points };
+  const whole = { ...scene, ranked, points: rowsOf(...points) };
   const asked: Record<keyof typeof asks, Ask[]> = {
     charts: questions.charts(whole.shown),
     choices: questions.choices(whole.shown),
@@ -24,7 +25,7 @@ describe.each(cases)("what is asked of $name", ({ shown, facts, ranked, points, 
     ofTheTab: questions.ofTheTab(whole),
     inSmall: questions.inSmall(whole),
     inOne: questions.inOne(whole),
-    lensTiles: questions.lensTiles(whole, points),
+    lensTiles: questions.lensTiles(whole, whole.points),
     suggestions: [questions.suggestions(whole.shown)],
   };
   const keys = (some: unknown[]): string[] =>

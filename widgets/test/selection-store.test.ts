@@ -1,5 +1,6 @@
 // The store at its edges: no facts yet, the first and the last, none known, one that is not there.
 import { describe, expect, it } from "vitest";
+import { columnsOf } from "../dev/component-table";
 import { Store } from "../src/state/store";
 import type { CacheFacts, Target } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
@@ -134,7 +135,7 @@ describe("what is in view", () => {
     const noted = (...notes: string[]) => attributionOf([1], { notes });
     [store.headRows.value, store.layerRows.value, store.lens.value] = [noted("a", "b"), noted("b"), noted("c", "a")];
     store.neurons.value = {
-      reply: { kind: "neurons", labels: [], count: 0, layers: 0, total: 0, bias: 0, notes: ["n"] },
+      reply: { kind: "neurons", components: columnsOf([]), count: 0, layers: 0, total: 0, bias: 0, notes: ["n"] },
       values: new Float32Array(0),
       layer: null,
     };

@@ -1,8 +1,11 @@
 // A snapshot from outside: what is not one, or could not be drawn in a moment, is refused before anything is laid out.
 import { beforeAll, describe, expect, it, vi } from "vitest";
+import { columnsOf } from "../dev/component-table";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
 import { packed, type Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
+import { componentsOf } from "../src/wire/components";
+import type { ComponentTable } from "../src/wire/protocol.gen";
 import { open } from "./open";
 
 type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
@@ -53,6 +56,9 @@ const entry = (kind: string, by?: string): number =>
   );
 const reply = (kind: string, field: string, to: Json | ((was: Json) => Json), by?: string): Json =>
   changed(["entries", entry(kind, by), "reply", field], typeof to === "function" ? to : () => to);
+const rows = (to: (was: ComponentTable) => ComponentTable): Json =>
+  reply("attribute", "components", (was) => to(was as unknown as ComponentTable) as unknown as Json, "layer");
+const WRONG_ROWS = /“attribute” entry has other figures/;
 const floats = (...values: number[]): string => packed(new DataView(new Float32Array(values).buffer));
 const nested = (depth: number): Json => Array.from({ length: depth }).reduce<Json>((inner) => [inner], 1);
 
@@ -123,8 +129,23 @@ describe("a snapshot from outside", () => {
     ["with a name of 4 MB", () => changed(["name"], () => "x".repeat(4_000_000)), /too large/],
     [
       "whose names outnumber its figures",
-      () => reply("attribute", "labels", (was) => [...(was as Json[]), "more"], "layer"),
+      () => rows((was) => columnsOf([...componentsOf(was).map(({ label }) => label), "embed"])),
       /“attribute” entry has other figures/,
+    ],
+    ["with a row of no kind", () => rows((was) => ({ ...was, kind: was.kind.map(() => 99) })), WRONG_ROWS],
+    ["with more layers than rows", () => rows((was) => ({ ...was, layer: [...was.layer, 0] })), WRONG_ROWS],
+    ["with fewer indices than rows", () => rows((was) => ({ ...was, index: was.index.slice(1) })), WRONG_ROWS],
+    [
+      "with rows of a layer too many",
+      () => rows((was) => ({ ...was, layer: was.layer.map((at) => at && at + 99) })),
+      WRONG_ROWS,
+    ],
+    ["with rows of no layer", () => rows((was) => ({ ...was, layer: was.layer.map(() => null) })), WRONG_ROWS],
+    ["with rows of an index", () => rows((was) => ({ ...was, index: was.index.map(() => 0) })), WRONG_ROWS],
+    [
+      "with a kind that is none",
+      () => rows((was) => ({ ...was, kinds: ["<img src=x>"] as never })),
+      /“components.kinds”/,
     ],
     [
       "whose attention spans other positions",

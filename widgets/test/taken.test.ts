@@ -1,5 +1,6 @@
 // What is in sight, what a caption says of it, and what the menu does with it and says afterwards.
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { columnsOf, componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
 import { exportPage, exportPicture, type Format, stopPage } from "../src/export/actions";
 import { type Offers, offer, type PictureName } from "../src/export/pictures";
@@ -68,8 +69,8 @@ describe("in sight", () => {
           picture: "lens",
           norm: "frozen",
           points: [
-            { name: "0_pre", value: 1.25, std: 0.5 },
-            { name: "final_post", value: -1.75, std: null },
+            { name: "0_pre", component: componentOf("0_pre"), value: 1.25, std: 0.5 },
+            { name: "final_post", component: componentOf("final_post"), value: -1.75, std: null },
           ],
         },
       ],
@@ -78,9 +79,9 @@ describe("in sight", () => {
         {
           picture: "layers",
           rows: [
-            { name: "embed", value: 0.5, std: null },
-            { name: "0_attn_out", value: 1, std: null },
-            { name: "0_mlp_out", value: NaN, std: null },
+            { name: "embed", component: componentOf("embed"), value: 0.5, std: null },
+            { name: "0_attn_out", component: componentOf("0_attn_out"), value: 1, std: null },
+            { name: "0_mlp_out", component: componentOf("0_mlp_out"), value: NaN, std: null },
           ],
         },
       ],
@@ -169,7 +170,15 @@ describe("in sight", () => {
     const store = full();
     store.ranking.value = "neurons";
     store.neurons.value = {
-      reply: { kind: "neurons", labels: ["L0N1", "L1N7"], count: 9, layers: 2, total: 0, bias: 0, notes: [] },
+      reply: {
+        kind: "neurons",
+        components: columnsOf(["L0N1", "L1N7"]),
+        count: 9,
+        layers: 2,
+        total: 0,
+        bias: 0,
+        notes: [],
+      },
       values: Float32Array.of(2),
       layer: null,
     };

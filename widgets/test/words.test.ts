@@ -1,5 +1,6 @@
 // What is said of what is under the pointer, word by word.
 import { describe, expect, it } from "vitest";
+import { columnsOf, componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
 import type { MapPicture } from "../src/state/map-picture";
 import type { Reading } from "../src/state/reading";
@@ -21,7 +22,7 @@ import {
   unmasked,
 } from "../src/views/attention/attention-words";
 import { brief, explanation, lackingIn, missingWords } from "../src/views/header/badge-words";
-import { layerOf, positionSentence } from "../src/views/positions/position-words";
+import { positionSentence } from "../src/views/positions/position-words";
 import { headClauses, sourceSentence, tallest, attention as weightWords } from "../src/views/strip/reading-words";
 import {
   answerName,
@@ -433,23 +434,11 @@ describe("the token lens", () => {
       "If it stopped after the last layer (final_post) at “·to” (position 2), the model would say “∅” not known",
     ],
   ])("reads a cell: %j at %s, %i", (given, point, position, words) =>
-    expect(flat(lensSentence(storeOf(TOKENS), given, point, position))).toBe(words),
+    expect(flat(lensSentence(storeOf(TOKENS), given, componentOf(point), position))).toBe(words),
   );
 });
 
 describe("the position map", () => {
-  it.each([
-    ["0_attn_out", 0],
-    ["12_mlp_out", 12],
-    ["3_pre", 3],
-    ["L4H1", 4],
-    ["L0H1", 0],
-    ["embed", null],
-    ["final_post", null],
-    ["x1_pre", null],
-    ["12", null],
-  ])("the layer of %s is %s", (label, layer) => expect(layerOf(label)).toBe(layer));
-
   const picture = (
     by: PositionsReply["by"] & ("layer" | "head" | "accumulated"),
     labels: string[],
@@ -460,7 +449,7 @@ describe("the position map", () => {
     values: Float32Array.from(values),
     own: Float32Array.from(own),
     limit: 1,
-    reply: { kind: "positions", by, labels, positions: 3, notes: [] } satisfies PositionsReply,
+    reply: { kind: "positions", by, components: columnsOf(labels), positions: 3, notes: [] } satisfies PositionsReply,
   });
   it.each<[string, number, number, string]>([
     ["layer", -1, 0, "The model’s own logit difference at “<bos>” (position 0): *+1.00*"],

@@ -148,7 +148,7 @@ def _copy(result: Attribution) -> Attribution:
     return replace(
         result,
         values=values,
-        labels=list(result.labels),
+        components=list(result.components),
         measured=measured,
         constant=constant,
         unexplained=unexplained,

@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from einops import rearrange
+
 from residscope.attribution.components import (
+    BIAS,
     Plan,
     Rows,
     bias_of,
     head_outputs,
-    part_labels,
+    parts_of,
     rows_of,
     sum_of,
     with_steps,
@@ -24,6 +27,7 @@ from residscope.cache.structure import out_weight
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import dots
+from residscope.terms import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -37,7 +41,7 @@ LARGEST = 24_000_000
 class Vectors:
     """What each row of a plan adds to the stream (or, of the accumulated stream, what it is)."""
 
-    labels: list[str]
+    components: list[Component]
     values: Float[Tensor, "batch component d_model"]
     parts: int | None
 
@@ -45,7 +49,7 @@ class Vectors:
         """Their worth for a target."""
         divisor = readout.norm.scale(self.values) if recomputed else readout.functional.divisor
         worth = dots(self.values, readout.functional.vector) / divisor  # [batch, component]
-        return Rows(self.labels, worth.T.unsqueeze(-1), self.parts)
+        return Rows(self.components, rearrange(worth, "batch component -> component batch 1"), self.parts)
 
 
 def read_rows(readout: Readout, plan: Plan) -> Rows:
@@ -81,25 +85,26 @@ def _made(readout: Readout, plan: Plan) -> Vectors:
     import torch
 
     view, positions = readout.view, readout.positions
-    labels: list[str] = []
+    parts: list[Component] = []
     heads: list[Tensor] = []
-    biases: dict[str, Tensor] = {}
+    biases: dict[Component, Tensor] = {}
     for layer in plan.split:
         report_progress(len(heads), len(plan.split))
         W_O, way = out_weight(view, layer), readout.way(layer, "attn")
         assert W_O is not None  # or else the layer is not split
-        z = working(head_outputs(view, positions, layer, (W_O.shape[0], W_O.shape[1]))[:, 0])  # [batch, head, d_head]
-        heads.append(way.push(z.transpose(0, 1) @ W_O.to(z)))
-        labels += part_labels(layer, "attn", len(W_O))
+        z = working(head_outputs(view, positions, layer, (W_O.shape[0], W_O.shape[1])))
+        heads.append(way.push(rearrange(z, "batch 1 head d_head -> head batch d_head") @ W_O.to(z)))
+        parts += parts_of(layer, "attn", len(W_O))
         added, behind = bias_of(readout, layer, "attn")
         if added is None and behind is None:
             continue
         bias = heads[-1].new_zeros(1, *heads[-1].shape[1:])
         bias = bias if added is None else way.push(bias + added.to(bias))
-        biases[f"{layer}_attn_bias"] = bias if behind is None else bias + way.factor * behind
+        biases[Component(BIAS["attn"], layer)] = bias if behind is None else bias + way.factor * behind
     rest = [
         sum_of(view.rows(name, positions).squeeze(1) * factor for name, factor in terms).unsqueeze(0)
         for terms in plan.pieces.values()
     ]
-    values = torch.cat([*heads, *biases.values(), *rest]).transpose(0, 1).contiguous()
-    return Vectors([*labels, *biases, *plan.pieces], values, len(labels) if plan.split else None)
+    values = torch.cat([*heads, *biases.values(), *rest])
+    values = rearrange(values, "component batch d_model -> batch component d_model").contiguous()
+    return Vectors([*parts, *biases, *plan.pieces], values, len(parts) if plan.split else None)

@@ -5,17 +5,20 @@ Weights are projected onto the target's direction first, so no tensor has a `d_m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
+
+from einops import rearrange
 
 from residscope.attribution.readout import Functional, Readout
 from residscope.cache.norms import Norm
 from residscope.cache.structure import (
     Pieces,
     Structure,
+    Terms,
     coarse,
     float8,
     neuron_weight,
@@ -28,6 +31,7 @@ from residscope.compute.memo import size_of
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct, dots, project
 from residscope.errors import ResidscopeError
+from residscope.terms import By, Component, ComponentKind
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -36,12 +40,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows; the first `parts` of them are what was asked for (heads, neurons), the others the rest.
+    """Rows; the first `parts` of them are what was asked for (heads, neurons), the others the rest.
 
     `missing` names the activations whose rows are left out, since they were not cached.
     """
 
-    labels: list[str]
+    components: list[Component]
     values: Float[Tensor, "component batch pos"]
     parts: int | None = None
     step: Float[Tensor, "component 1 1"] | float = 0.0
@@ -50,9 +54,23 @@ class Rows:
     split: tuple[int, ...] = ()
     """The layers whose parts were told apart."""
 
-    def sum(self, *prefixes: str) -> Float[Tensor, "batch pos"]:
-        """The rows whose labels begin so, added up."""
-        return self.values[[i for i, label in enumerate(self.labels) if label.startswith(prefixes)]].sum(0)
+    @property
+    def rest(self) -> list[Component]:
+        """The rows beside what was asked for; all, where nothing was told apart."""
+        return self.components[self.parts or 0 :]
+
+    def sum(self, layer: int, *kinds: ComponentKind) -> Float[Tensor, "batch pos"] | None:
+        """What the rows of a layer, or those of these kinds in it, add up to; None where there is none."""
+        own = self._of_layer.get(layer, ())
+        places = [i for i in own if self.components[i].kind in kinds] if kinds else [*own]
+        return self.values[places].sum(0) if places else None
+
+    @cached_property
+    def _of_layer(self) -> dict[int | None, list[int]]:
+        found: dict[int | None, list[int]] = {}
+        for i, row in enumerate(self.components):
+            found.setdefault(row.layer, []).append(i)
+        return found
 
 
 @dataclass(frozen=True)
@@ -79,12 +97,31 @@ class Plan:
         Raises:
             ResidscopeError: If there is none; the sentence names the activations.
         """
-        lacks = {label: [n for n, _ in terms if not view.has(n)] for label, terms in self.pieces.items()}
+        lacks = {row: [n for n, _ in terms if not view.has(n)] for row, terms in self.pieces.items()}
         missing = tuple(dict.fromkeys([*self.missing, *(name for names in lacks.values() for name in names)]))
-        pieces = {label: terms for label, terms in self.pieces.items() if not lacks[label]}
+        pieces = {row: terms for row, terms in self.pieces.items() if not lacks[row]}
         if not pieces and not self.split:
             raise not_cached(*missing)
         return replace(self, pieces=pieces, missing=missing)
+
+
+def reads(view: CacheView, by: By) -> list[str]:
+    """The activations that a decomposition is made from, as far as every model has them."""
+
+    def every(*names: str) -> list[str]:
+        return [f"blocks.{layer}.{name}" for name in names for layer in range(view.n_layers)]
+
+    match by:
+        case "head":
+            return every("attn.hook_z")
+        case "source":
+            return every("attn.hook_pattern", "attn.hook_v", "attn.hook_z")
+        case "neuron":
+            return every("mlp.hook_post")
+        case "layer":
+            return every("hook_attn_out", "hook_mlp_out")
+        case "accumulated":
+            return [] if view.points() else every("hook_resid_post")
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
@@ -96,10 +133,10 @@ def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
     for layer in range(view.n_layers):
         # Recomputed, the norm makes good any factor; held, the layers' own factors are held, too.
         carried = 1.0 if recomputed else carries[layer]
-        pieces[f"{layer}_pre"] = ((view.before(layer), carried),)
+        pieces[Component("pre", layer)] = ((view.before(layer), carried),)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with attention and MLP side by side have none
-            pieces[f"{layer}_mid"] = ((f"blocks.{layer}.hook_resid_mid", carried),)
-    pieces["final_post"] = ((f"blocks.{view.n_layers - 1}.hook_resid_post", 1.0),)
+            pieces[Component("mid", layer)] = ((f"blocks.{layer}.hook_resid_mid", carried),)
+    pieces[Component("final_post")] = ((f"blocks.{view.n_layers - 1}.hook_resid_post", 1.0),)
     return Plan(pieces, recomputed=recomputed).cached(view)
 
 
@@ -111,7 +148,8 @@ def layers(structure: Structure) -> Plan:
     # What was written before the first point of the stream that was cached is one row, where its parts were not.
     start = next((layer for layer in range(count) if view.has(view.before(layer))), 0)
     if not all(structure.has(terms) for part in (pieces, *added[:start]) for terms in part.values()) and start > 0:
-        pieces, added = {f"{start}_pre": ((view.before(start), structure.carries[start]),)}, added[start:]
+        whole: Terms = ((view.before(start), structure.carries[start]),)
+        pieces, added = {Component("pre", start): whole}, added[start:]
     if not any(structure.has(terms) for part in added for terms in part.values()):  # the embeddings alone say nothing
         every = [name for part in (pieces, *added) for terms in part.values() for name, _ in terms]
         raise not_cached(*(name for name in every if not view.has(name)))
@@ -163,11 +201,17 @@ def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "m
     return Plan(pieces | structure.embeddings(), tuple(there), part, missing=tuple(missing)).cached(view)
 
 
+PART: dict[Literal["attn", "mlp"], Literal["head", "neuron"]] = {"attn": "head", "mlp": "neuron"}
+"""The parts of a sublayer."""
+
+BIAS: dict[Literal["attn", "mlp"], Literal["attn_bias", "mlp_bias"]] = {"attn": "attn_bias", "mlp": "mlp_bias"}
+"""What a sublayer adds beside its parts."""
+
+
 @cache
-def part_labels(layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[str, ...]:
-    """The names of a layer's heads or neurons: `L0H0`, `L0N0`. There may be a hundred thousand neurons."""
-    letter = {"attn": "H", "mlp": "N"}[part]
-    return tuple(f"L{layer}{letter}{index}" for index in range(count))
+def parts_of(layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[Component, ...]:
+    """A layer's heads or neurons. There may be a hundred thousand neurons."""
+    return tuple(Component(PART[part], layer, index) for index in range(count))
 
 
 def rows_of(readout: Readout, plan: Plan) -> Rows:
@@ -175,22 +219,22 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
     import torch
 
     split = {"attn": layer_heads, "mlp": layer_neurons}[plan.part]
-    labels: list[str] = []
+    parts: list[Component] = []
     values: list[Tensor] = []
-    biases: dict[str, Tensor] = {}
+    biases: dict[Component, Tensor] = {}
     total = len(plan.split) + len(plan.pieces)
     for layer in plan.split:
         report_progress(len(values), total)
         worth, bias = split(readout, layer)
         values.append(worth)
-        labels += part_labels(layer, plan.part, worth.shape[0])
+        parts += parts_of(layer, plan.part, worth.shape[0])
         if bias is not None:
-            biases[f"{layer}_{plan.part}_bias"] = bias
+            biases[Component(BIAS[plan.part], layer)] = bias
     worth = readout.recomputed if plan.recomputed else readout.functional
     rows = [*values, *(bias.unsqueeze(0) for bias in biases.values())]
     if plan.pieces:
-        rows.append(worth_of(readout, worth, plan.pieces, len(plan.split)).values)
-    return Rows([*labels, *biases, *plan.pieces], torch.cat(rows), len(labels) if plan.split else None)
+        rows.append(worth_of(readout, worth, plan.pieces.values(), len(plan.split)))
+    return Rows([*parts, *biases, *plan.pieces], torch.cat(rows), len(parts) if plan.split else None)
 
 
 Worth = Callable[["Tensor"], "Tensor"]
@@ -210,8 +254,9 @@ def layer_neurons(
 ) -> tuple[Float[Tensor, "neuron batch pos"], Float[Tensor, "batch pos"] | None]:
     """What each neuron of a layer is worth, and the MLP's bias row, if it has one."""
     direction, divisor, bias = neuron_directions(readout, layer)
-    post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)  # [batch, pos, d_mlp]
-    return (post * direction.unsqueeze(1)).permute(2, 0, 1) / divisor, bias
+    post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)
+    worth = post * rearrange(direction, "batch neuron -> batch 1 neuron")
+    return rearrange(worth, "batch pos neuron -> neuron batch pos") / divisor, bias
 
 
 def head_outputs(
@@ -219,7 +264,10 @@ def head_outputs(
 ) -> Float[Tensor, "batch pos head d_head"]:
     """`hook_z`, cut into heads as the weights are: latent attention has values of another width than its keys."""
     z = view.raw(f"blocks.{layer}.attn.hook_z", positions)
-    return z if tuple(z.shape[-2:]) == cut else z.flatten(-2).unflatten(-1, cut)
+    if tuple(z.shape[-2:]) == cut:
+        return z
+    units = rearrange(z, "batch pos head d_head -> batch pos (head d_head)")
+    return rearrange(units, "batch pos (head d_head) -> batch pos head d_head", head=cut[0], d_head=cut[1])
 
 
 def head_directions(
@@ -231,7 +279,9 @@ def head_directions(
     if W_O is None:
         why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
         raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
-    direction = _projected(view, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, tuple(W_O.shape[:2]))
+    units = rearrange(W_O, "head d_head d_model -> (head d_head) d_model")
+    direction = _projected(view, layer, units, functional.vector)
+    direction = rearrange(direction, "batch (head d_head) -> batch head d_head", head=W_O.shape[0])
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
 
@@ -258,7 +308,9 @@ def neuron_directions(
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 
-def worth_of(readout: Readout, worth: Worth, pieces: Pieces, before: int = 0) -> Rows:
+def worth_of(
+    readout: Readout, worth: Worth, pieces: Collection[Terms], before: int = 0
+) -> Float[Tensor, "piece batch pos"]:
     """The worth of pieces of the stream; `before` parts of the work are done already."""
     import torch
 
@@ -267,16 +319,16 @@ def worth_of(readout: Readout, worth: Worth, pieces: Pieces, before: int = 0) ->
         return value if factor == 1 else value * factor
 
     values: list[Tensor] = []
-    for terms in pieces.values():
+    for terms in pieces:
         report_progress(before + len(values), before + len(pieces))
         values.append(sum_of(read(*term) for term in terms))
-    return Rows(list(pieces), torch.stack(values))
+    return torch.stack(values)
 
 
 def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
     """The same rows, with the precision of what each was read from."""
-    key = ("steps", plan.part, plan.split, tuple(plan.pieces.items()), len(rows.labels))
-    steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.labels))))
+    key = ("steps", plan.part, plan.split, tuple(plan.pieces.items()), len(rows.components))
+    steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.components))))
     if len(steps) == 1:
         return replace(rows, step=steps[0])
     return replace(rows, step=rows.values.new_tensor(steps)[:, None, None])

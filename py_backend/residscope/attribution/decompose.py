@@ -25,14 +25,14 @@ from residscope.attribution.result import Attribution
 from residscope.attribution.sources import not_by_reading, rounding_in, sources, wanted_heads
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
+from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
-from residscope.cache.head_names import name
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.structure import Structure, named_layers, neuron_weight, out_weight, why_unread
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import By, NormConvention, Target
+from residscope.terms import By, Component, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -95,7 +95,9 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
         structure = readout.structure
         rows = read_rows(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
         total = rows.values[-1]
-        if "final_post" not in rows.labels:  # what the model says at its end is not what it would say here
+        if (
+            Component("final_post") not in rows.components
+        ):  # what the model says at its end is not what it would say here
             own = None
         left = gap(own, total)
         finite = math.isfinite(left) and bool(rows.values.isfinite().all())  # the last one is not their sum
@@ -118,7 +120,7 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
     return Attribution(
         columns[0],
-        rows.labels,
+        rows.components,
         *columns[1:],
         by=by,
         measured_from=measured.source,
@@ -151,7 +153,7 @@ def _sources(readout: Readout, heads: Any, own: Tensor | None) -> Attribution:
         values, measured, unexplained = values.squeeze(1), measured.squeeze(0), unexplained.squeeze(0)
     return Attribution(
         values,
-        [str(position) for position in range(view.n_pos)],
+        [Component("source", index=position) for position in range(view.n_pos)],
         measured,
         measured * 0,
         unexplained,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from einops import rearrange
+
 from residscope.attribution.components import head_outputs
 from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView
@@ -32,7 +34,7 @@ class HeadInputs:
     pattern: Float[Tensor, "batch head destination source"]
     v: Float[Tensor, "batch head source d_head"]
     z: Float[Tensor, "batch head destination d_head"] | None
-    gate: Float[Tensor, "batch head destination d_head"] | None
+    gate: Float[Tensor, "batch head destination #d_head"] | None
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
         """Some heads, destinations and sources of the pattern."""
@@ -114,8 +116,9 @@ def some_pattern(
     """
     patterns = whole_pattern(view, layer) if square else view.get(f"blocks.{layer}.attn.hook_pattern")
     check_heads(layer, heads, patterns.shape[1])
-    picked = view.pick(patterns.transpose(1, 2), positions)  # [batch, destination, head, source]
-    return _some(picked, heads).transpose(1, 2)
+    by_destination = rearrange(patterns, "batch head destination source -> batch destination head source")
+    picked = _some(view.pick(by_destination, positions), heads)
+    return rearrange(picked, "batch destination head source -> batch head destination source")
 
 
 def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
@@ -124,6 +127,10 @@ def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> 
     if list(heads) == list(range(start, start + len(heads))):
         return tensor[:, :, start : start + len(heads)]
     return tensor[:, :, list(heads)]
+
+
+def _by_head(tensor: Float[Tensor, "batch pos head unit"]) -> Float[Tensor, "batch head pos unit"]:
+    return rearrange(tensor, "batch pos head unit -> batch head pos unit")
 
 
 def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
@@ -153,16 +160,17 @@ def reads(
     v = _values(view, layer, heads, cut)
     z = None
     if view.has(f"blocks.{layer}.attn.hook_z"):
-        z = working(_some(head_outputs(view, positions, layer, cut), heads)).transpose(1, 2)
+        z = _by_head(working(_some(head_outputs(view, positions, layer, cut), heads)))
     name = _gate_name(view, layer)
     if name is None:
         return HeadInputs(pattern, v, z, None)
     if z is None:  # without it nothing tells how the gate is applied
         z = view.get(f"blocks.{layer}.attn.hook_z")
-    raw = view.rows(name, positions).flatten(2)  # a figure for each unit, or one for each head
+    raw = rearrange(view.rows(name, positions), "batch pos ... -> batch pos (...)")  # a figure for each unit, or head
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
         return HeadInputs(pattern, v, z, None)
-    raw = _some(raw.unflatten(-1, (cut[0], -1)), heads).transpose(1, 2)
+    raw = rearrange(raw, "batch pos (head unit) -> batch pos head unit", head=cut[0])
+    raw = _by_head(_some(raw, heads))
     some = spread(raw.shape[2])
     rounding = view.rounding_step(*read_names(view, layer))
     gate = _gate(raw[:, :, some], working(pattern[:, :, some]) @ v, z[:, :, some], rounding)
@@ -220,9 +228,9 @@ def _values(
 ) -> Float[Tensor, "batch head source d_head"]:
     """What heads read at each source: their group's `v`, after a norm on it where the model has one."""
     name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
-    v = view.get(name)  # [batch, source, group, d_head]
-    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):
-        v = v.transpose(1, 2)  # latent attention keeps [batch, head, source, d_head]
+    v = view.get(name)
+    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):  # latent attention keeps them head by head
+        v = rearrange(v, "batch group source d_head -> batch source group d_head")
     if v.ndim != 4 or v.shape[-1] != cut[1] or cut[0] % v.shape[2]:
         raise ResidscopeError(
             "values",
@@ -230,4 +238,4 @@ def _values(
             "be determined for this kind of attention.",
         )
     groups = [head * v.shape[2] // cut[0] for head in heads]
-    return working(_some(v, groups)).transpose(1, 2)
+    return _by_head(working(_some(v, groups)))

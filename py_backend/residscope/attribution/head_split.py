@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from einops import rearrange
+
 from residscope.attribution import components
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.readout import Readout
@@ -101,8 +103,9 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
     try:
         for at in sorted({*range(0, view.n_pos, -(-view.n_pos // _SOME)), view.n_pos - 1}):
             where = torch.full((view.batch,), at)
-            read = working(components.head_outputs(view, where, layer, tuple(W_O.shape[:2])))[:, 0].flatten(1)
-            written = read @ W_O.flatten(0, 1).to(read)
+            read = working(components.head_outputs(view, where, layer, tuple(W_O.shape[:2])))
+            read = rearrange(read, "batch 1 head d_head -> batch (head d_head)")
+            written = read @ rearrange(W_O, "head d_head d_model -> (head d_head) d_model").to(read)
             bias, added = out_bias(view, layer, "attn"), view.rows(out, where)[:, 0]
             written = written if bias is None else written + bias.to(written)
             if out.endswith("hook_attn_out"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from residscope.attribution.components import Rows, reads
 from residscope.cache.norms import Norm
 from residscope.cache.structure import Structure, named_layers
 from residscope.cache.view import CacheView, ending, not_cached
 from residscope.errors import ResidscopeError
+from residscope.terms import Component
 
 if TYPE_CHECKING:
-    from residscope.attribution.components import Rows
     from residscope.terms import By
 
 _WORDS = {
@@ -47,15 +48,7 @@ def check_cached(view: CacheView, by: By, *, held: bool) -> None:
     norm = Norm.of(getattr(view.model, "ln_final", None), view)
     if not held or not norm.divides or view.first("ln_final.hook_scale", stream):
         return
-    every = range(view.n_layers)
-    needed = {
-        "head": [f"blocks.{layer}.attn.hook_z" for layer in every],
-        "source": [f"blocks.{layer}.attn.{name}" for name in ("hook_pattern", "hook_v", "hook_z") for layer in every],
-        "neuron": [f"blocks.{layer}.mlp.hook_post" for layer in every],
-        "layer": [f"blocks.{layer}.{name}" for name in ("hook_attn_out", "hook_mlp_out") for layer in every],
-        "accumulated": [] if view.points() else [f"blocks.{layer}.hook_resid_post" for layer in every],
-    }[by]
-    others = [name for name in needed if not view.has(name)]
+    others = [name for name in reads(view, by) if not view.has(name)]
     refusal = not_cached(*others, *([] if stream in others else ["ln_final.hook_scale"]))
     if by == "accumulated" and not others:  # a run that stopped early has points, and no end
         said = f'{refusal} With the norm recomputed at each point (`norm="recomputed"`) none of this is needed.'
@@ -66,7 +59,12 @@ def check_cached(view: CacheView, by: By, *, held: bool) -> None:
 def absent(structure: Structure, by: By, rows: Rows) -> list[str]:
     """Notes on what is not there."""
     view, said = structure.view, list[str]()
-    if by != "accumulated" and "embed" in rows.labels and structure.read_where_it_enters and not structure.entered:
+    if (
+        by != "accumulated"
+        and Component("embed") in rows.rest
+        and structure.read_where_it_enters
+        and not structure.entered
+    ):
         said.append(
             "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves are not "
             "in this cache."
@@ -80,15 +78,15 @@ def absent(structure: Structure, by: By, rows: Rows) -> list[str]:
                 f"The rows are not complete: {' and '.join(kinds(rows.missing))} missing. Each row is exact by itself; "
                 f"their sum is not the model's figure, since this cache lacks {listed}."
             )
-    if by == "accumulated" and "final_post" not in rows.labels:
+    if by == "accumulated" and Component("final_post") not in rows.components:
         said.append(
             "The stream at the end of the model is not in this cache (a run that stopped early, or `names_filter`): "
-            f"the last point is `{rows.labels[-1]}`, which is not what the model says at its end."
+            f"the last point is `{rows.components[-1].label}`, which is not what the model says at its end."
         )
-    start = next((label for label in rows.labels if by == "layer" and label.endswith("_pre")), None)
+    start = next((row for row in rows.components if row.kind == "pre"), None) if by == "layer" else None
     if start:
         said.append(
-            f"The row `{start}` is all that was written before layer {start.split('_')[0]}: its parts, the embeddings "
+            f"The row `{start.label}` is all that was written before layer {start.layer}: its parts, the embeddings "
             "among them, are not in this cache."
         )
     part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"

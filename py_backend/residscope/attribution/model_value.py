@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from einops import rearrange
+
 from residscope.attribution.readout import Readout
 from residscope.attribution.targets import Targets
 from residscope.cache.norms import odd_final_norm
@@ -89,8 +91,8 @@ def written(
         return None, _NOTHING, False
     W_U, b_U = unembedding(view)
     ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
-    columns = W_U[:, ids].to(vectors)  # [d_model, batch, token]
-    figures = vectors @ columns.permute(1, 0, 2)
+    columns = rearrange(W_U[:, ids].to(vectors), "d_model batch token -> batch d_model token")
+    figures = vectors @ columns
     if b_U is not None:
         figures = figures + b_U[ids][:, None].to(vectors)
     if view.has(READ_BY_UNEMBEDDING):

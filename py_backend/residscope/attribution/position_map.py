@@ -14,12 +14,11 @@ from residscope.attribution.model_value import model_value
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
-from residscope.cache.head_names import name
 from residscope.cache.positions import assumed
 from residscope.cache.token_labels import padding_in_mean
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import NormConvention, Target
+from residscope.terms import Component, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PositionMap:
-    """Rows by label, in logits; `own` is the model's own figure at each position, NaN where it is not known.
+    """Rows in logits; `own` is the model's own figure at each position, NaN where it is not known.
 
     Of `by="layer"` rows + constant = own; of `by="accumulated"` the last row + constant.
     """
 
-    labels: list[str]
+    components: list[Component]
     values: Float[Tensor, "component position"]
     own: Float[Tensor, " position"]
     notes: list[str]
@@ -72,7 +71,7 @@ def position_map(
     norm = norm if by == "accumulated" else "frozen"
     found = decompose(targets.view, targets, Query(target, by, None, norm), logits)
     own = found.measured.mean(0)
-    return PositionMap(found.labels, found.values.mean(1), own, found.notes + notes, lacking(by, found.missing))
+    return PositionMap(found.components, found.values.mean(1), own, found.notes + notes, lacking(by, found.missing))
 
 
 def _heads(
@@ -99,4 +98,4 @@ def _heads(
             rows[layer, head] = worth[head].mean(0)
     values = torch.stack([rows[head] for head in wanted])
     check_finite(view, values)
-    return PositionMap([name(*head) for head in wanted], values, own, notes)
+    return PositionMap([Component("head", *head) for head in wanted], values, own, notes)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import Rows, layer_heads, worth_of
+from residscope.attribution.components import BIAS, PART, Rows, layer_heads, worth_of
 from residscope.attribution.readout import Readout
-from residscope.cache.structure import TRAINING, Pieces, Structure, coarse, float8, in_training, named_layers
+from residscope.cache.structure import (
+    OUT,
+    TRAINING,
+    Pieces,
+    Structure,
+    Terms,
+    coarse,
+    float8,
+    in_training,
+    named_layers,
+)
 from residscope.cache.unembedding import READ_BY_UNEMBEDDING
 from residscope.compute.precision import step_of
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct
+from residscope.terms import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -164,26 +175,25 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
     """
     view = readout.view
 
-    def differ(one: Pieces, other: Pieces) -> bool:
-        step = view.rounding_step(*_names(one), *_names(other))
-        return other_structure(_sum_of(readout, one), _sum_of(readout, other), tolerance, step)
+    def differ(one: Terms, other: Pieces) -> bool:
+        step = view.rounding_step(*_names([one]), *_names(other.values()))
+        return other_structure(_sum_of(readout, [one]), _sum_of(readout, other.values()), tolerance, step)
 
-    entered = differ({"": (("blocks.0.hook_resid_pre", structure.carries[0]),)}, structure.embeddings())
+    entered = differ((("blocks.0.hook_resid_pre", structure.carries[0]),), structure.embeddings())
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(view.n_layers):
         report_progress(layer, view.n_layers)
         pieces = structure.sublayers(layer)
-        for part, of in _PARTS:
-            prefixes = (f"L{layer}{of}", f"{layer}_{part}_bias")
-            split = any(label.startswith(prefixes) for label in rows.labels)
-            output = {label: terms for label, terms in pieces.items() if label == f"{layer}_{part}_out"}
-            if not split or not output:
+        for part in PART:
+            split = rows.sum(layer, PART[part], BIAS[part])
+            output = pieces.get(Component(OUT[part], layer))
+            if split is None or output is None:
                 continue
             fineness = _split_step(readout, output, layer, part)
-            if other_structure(_sum_of(readout, output), rows.sum(*prefixes), tolerance, fineness):
+            if other_structure(_sum_of(readout, [output]), split, tolerance, fineness):
                 unsplit[part].add(layer)
-        if differ({"": structure.added(layer)}, pieces):
+        if differ(structure.added(layer), pieces):
             whole.add(layer)
     return Structure(
         view, frozenset(whole), entered, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
@@ -194,9 +204,9 @@ def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: 
     """Whether a layer's heads and bias are what its attention writes; also where that cannot be compared."""
     worth, bias = layer_heads(readout, layer)
     total = worth.sum(0) if bias is None else worth.sum(0) + bias
-    output = {label: terms for label, terms in structure.sublayers(layer).items() if label.endswith("_attn_out")}
+    output = structure.sublayers(layer).get(Component("attn_out", layer), ())
     step = _split_step(readout, output, layer, "attn")
-    return not other_structure(_sum_of(readout, output) if output else None, total, tolerance, step)
+    return not other_structure(_sum_of(readout, [output]) if output else None, total, tolerance, step)
 
 
 def other_structure(stream: Tensor | None, rows: Tensor | None, tolerance: float, step: float) -> bool:
@@ -212,23 +222,20 @@ def other_structure(stream: Tensor | None, rows: Tensor | None, tolerance: float
     return gap(stream, rows) > max(tolerance, max(2e-3, 4 * step) * size)
 
 
-_PARTS: tuple[tuple[Literal["attn", "mlp"], str], ...] = (("attn", "H"), ("mlp", "N"))
-
-
-def _split_step(readout: Readout, output: Pieces, layer: int, part: Literal["attn", "mlp"]) -> float:
+def _split_step(readout: Readout, output: Terms, layer: int, part: Literal["attn", "mlp"]) -> float:
     """The relative rounding step of a sublayer's output and of the parts that it is split into."""
     read = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
-    return max(readout.view.rounding_step(*_names(output), read), coarse(readout.view, layer, part))
+    return max(readout.view.rounding_step(*_names([output]), read), coarse(readout.view, layer, part))
 
 
-def _names(pieces: Pieces) -> list[str]:
-    return [name for terms in pieces.values() for name, _ in terms]
+def _names(pieces: Collection[Terms]) -> list[str]:
+    return [name for terms in pieces for name, _ in terms]
 
 
-def _sum_of(readout: Readout, pieces: Pieces) -> Tensor | None:
+def _sum_of(readout: Readout, pieces: Collection[Terms]) -> Tensor | None:
     """What pieces of the stream are worth together; None where one was not cached."""
-    known = all(readout.view.has(name) for terms in pieces.values() for name, _ in terms)
-    return worth_of(readout, readout.functional, pieces).values.sum(0) if known else None
+    known = all(readout.view.has(name) for name in _names(pieces))
+    return worth_of(readout, readout.functional, pieces).sum(0) if known else None
 
 
 def reasons(
@@ -252,15 +259,15 @@ def reasons(
     view = readout.view
     unknown: dict[str, None] = {}
 
-    def missing(*pieces: Pieces) -> bool:
-        absent = [name for each in pieces for name in _names(each) if not view.has(name)]
+    def missing(*pieces: Terms) -> bool:
+        absent = [name for name in _names(pieces) if not view.has(name)]
         unknown.update(dict.fromkeys(absent))
         return bool(absent)
 
     between: dict[int, float] = {}
     for layer in range(1, view.n_layers):
         points = (f"blocks.{layer}.hook_resid_pre", f"blocks.{layer - 1}.hook_resid_post")
-        if missing({point: ((point, 1.0),) for point in points}):
+        if missing(*(((point, 1.0),) for point in points)):
             continue
         jump = gap(*(worth(readout, point) for point in points))
         if jump > tolerance:
@@ -285,19 +292,19 @@ def reasons(
     inside: dict[int, float] = {}
     apart: dict[int, float] = {}
     for layer in () if said else range(view.n_layers):
-        added: Pieces = {"": structure.added(layer)}
-        pieces = {} if layer in structure.whole else structure.sublayers(layer)
-        own = None if rows is None else _rows_of(rows, layer)
+        added = structure.added(layer)
+        pieces = [] if layer in structure.whole else [*structure.sublayers(layer).values()]
+        own = None if rows is None else rows.sum(layer)
         if missing(added):
             continue
-        whole = _sum_of(readout, added)
+        whole = _sum_of(readout, [added])
         left = gap(whole, _sum_of(readout, pieces) if pieces else None)
         if left > tolerance / 4:
             inside[layer] = left
         elif own is not None and gap(whole, own) > tolerance / 4:
             apart[layer] = gap(whole, own)
         elif own is None:
-            missing(pieces)
+            missing(*pieces)
     if inside:
         said.append(
             f"{max(inside.values()):.2g} arises in {named_layers(inside)}: a little more is added to the stream "
@@ -308,9 +315,9 @@ def reasons(
             f"{max(apart.values()):.2g} arises in {named_layers(apart)}: the rows of it do not add up to what is added "
             f"to the stream there{f'. {rough}' if (rough := float8(view, apart)) else _PERHAPS}"
         )
-    start: Pieces = {"": (("blocks.0.hook_resid_pre", structure.carries[0]),)}
-    if not said and not missing(start, structure.embeddings()):
-        entered = gap(_sum_of(readout, start), _sum_of(readout, structure.embeddings()))
+    start, embeddings = (("blocks.0.hook_resid_pre", structure.carries[0]),), [*structure.embeddings().values()]
+    if not said and not missing(start, *embeddings):
+        entered = gap(_sum_of(readout, [start]), _sum_of(readout, embeddings))
         if entered > tolerance / 4:
             said.append(f"{entered:.2g} arises before layer 0: what enters it is not what `hook_embed` and so on hold.")
     if in_training(view.model):
@@ -329,13 +336,6 @@ _PERHAPS = (
     ": a hook changed something, the cache was edited, or the weights are not those of the cache any more (training, "
     "compatibility mode)."
 )
-
-
-def _rows_of(rows: Rows, layer: int) -> Tensor | None:
-    """All that the rows of a layer add; None where it has none."""
-    prefixes = (f"L{layer}H", f"L{layer}N", f"{layer}_")
-    found = any(label.startswith(prefixes) for label in rows.labels)
-    return rows.sum(*prefixes) if found else None
 
 
 def worth(readout: Readout, name: str) -> Tensor | None:

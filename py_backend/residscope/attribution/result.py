@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from residscope.base.packages import pandas
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
-from residscope.terms import By, FigureKind, Target
+from residscope.terms import By, Component, FigureKind, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,8 +26,8 @@ class Attribution:
 
     Attributes:
         values: `[component, batch]`, the worth of each row in each prompt; for `by="source"` `[source, head, batch]`.
-        labels: The names along the first axis, TransformerLens' own: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`,
-            `0_mlp_out`, `0_pre`, …; for `by="source"` the positions.
+        components: What stands along the first axis, each with its kind, layer and index; for `by="source"` the
+            positions.
         measured: `[batch]`, the model's own figure; NaN where there is nothing to read it from. For `by="source"`
             `[head, batch]`, what each head is worth by its `hook_z`.
         constant: `[batch]`, what the final norm's bias, the unembedding's bias and a soft-cap add.
@@ -44,11 +45,11 @@ class Attribution:
         model: The model's name.
     """
 
-    values: Float[Tensor, "component batch"]
-    labels: list[str]
-    measured: Float[Tensor, " batch"]
-    constant: Float[Tensor, " batch"]
-    unexplained: Float[Tensor, " batch"]
+    values: Float[Tensor, " component *each"]
+    components: list[Component]
+    measured: Float[Tensor, "*each"]
+    constant: Float[Tensor, "*each"]
+    unexplained: Float[Tensor, "*each"]
     by: By
     measured_from: str
     tolerance: float
@@ -62,27 +63,32 @@ class Attribution:
     _parts: int | None = None
     _grid: tuple[int, int] | None = None
 
+    @cached_property
+    def labels(self) -> list[str]:
+        """The names along the first axis, TransformerLens' own: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`, …."""
+        return [row.label for row in self.components]
+
     @property
     def parts(self) -> int:
         """How many of the first rows are what was asked for (heads, neurons); the others are the rest of the model."""
-        return len(self.labels) if self._parts is None else self._parts
+        return len(self.components) if self._parts is None else self._parts
 
     @property
-    def grid(self) -> Float[Tensor, "layer head batch"]:
+    def grid(self) -> Float[Tensor, "layer head *each"]:
         """The head rows as `[layer, head, batch]`; NaN in a layer that has no attention heads."""
         if self._grid is None:
             raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
         layers, heads = self._grid
-        places = [[int(part) for part in label[1:].split("H")] for label in self.labels[: self.parts]]
+        places = [row.place for row in self.components[: self.parts]]
         grid = self.values.new_full((layers * heads, *self.values.shape[1:]), float("nan"))
         grid[[layer * heads + head for layer, head in places]] = self.values[: self.parts]
         return grid.unflatten(0, self._grid)
 
-    def mean(self) -> Float[Tensor, " component"]:
+    def mean(self) -> Float[Tensor, "component ..."]:
         """The rows averaged over prompts, in logits."""
         return self.values.mean(self.axes.index("batch"))
 
-    def std(self) -> Float[Tensor, " component"]:
+    def std(self) -> Float[Tensor, "component ..."]:
         """How far the rows spread over prompts: the standard deviation, in logits (0 for a single prompt)."""
         axis = self.axes.index("batch")
         return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
@@ -163,7 +169,7 @@ class Attribution:
             prompt: The prompt; None is the mean over prompts. Positions and heads are always averaged over.
         """
         means = of_prompt(self, self.values[: self.parts], prompt).reshape(self.parts, -1).mean(1)
-        return [(self.labels[i], float(means[i])) for i in strongest(means, k)]
+        return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
 
     def __repr__(self) -> str:
         """A summary a person can read."""

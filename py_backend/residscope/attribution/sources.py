@@ -8,10 +8,12 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from einops import rearrange
+
 from residscope.attribution.components import head_directions
 from residscope.attribution.head_inputs import ALL, HeadInputs, check_heads, reads
 from residscope.attribution.readout import Readout
-from residscope.cache.head_names import parse
+from residscope.cache.component_names import parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 
@@ -43,7 +45,10 @@ def sources(
         readout.view.check_head(layer, head)
     by_layer = [bring(readout, layer, [head for _, head in own]) for layer, own in groupby(heads, lambda head: head[0])]
     brought, worth = (torch.cat(parts, dim=1) for parts in zip(*by_layer, strict=True))
-    return brought.permute(3, 2, 1, 0), worth.permute(2, 1, 0)
+    return (
+        rearrange(brought, "batch head destination source -> source destination head batch"),
+        rearrange(worth, "batch head destination -> destination head batch"),
+    )
 
 
 def bring(

@@ -6,7 +6,6 @@ made exact for norms that are not folded, and with what the model does to its lo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from residscope.attribution.readout import final_scale
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
+from residscope.cache.component_names import parse_point
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import Norm, odd_final_norm
 from residscope.cache.positions import assumed, on_padding, resolve
@@ -28,7 +28,7 @@ from residscope.compute.precision import working
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
-from residscope.terms import NormConvention, Target
+from residscope.terms import Component, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["TokenLens", "lens", "token_lens"]
 
 _FIGURES = 6_000_000  # logits at once: 24 MB, so that each step of the work is short
-_POINT = re.compile(r"(\d+)_(pre|mid)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +165,7 @@ def token_lens(
                     raise
                 # What stands in the middle can be read all the same.
                 target, said = Target([]), [_NO_ANSWER]
-            chosen = all_points(view) if points is None else _named_points(points)
+            chosen = [point.label for point in all_points(view)] if points is None else _named_points(points)
             found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
             said = targets.said + without_space(targets, target, None, given) + said
             return replace(found, notes=said + found.notes + _from_the_end(view, positions))
@@ -201,6 +200,7 @@ def lens(
         raise ResidscopeError("k", f"`k={k!r}` is not a number of tokens: give a whole number.")
     if not points or not positions:
         raise ResidscopeError("points", "The token lens needs one point and one position at least.")
+    wanted = [parse_point(name) for name in points]
     notes = changed(view) + odd_final_norm(view) + assumed(view)
     notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
@@ -208,7 +208,7 @@ def lens(
     read = Reader(targets.view, norm)
     has_answer = target.direction is None and bool(target.contrasts)
     answers = _answers(target, targets.view.batch) if has_answer else None
-    columns = [_column(read, points, block, answers, k) for block in blocks(positions, read.rows)]
+    columns = [_column(read, wanted, block, answers, k) for block in blocks(positions, read.rows)]
 
     def whole(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
@@ -217,10 +217,20 @@ def lens(
     named = {id: targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
     texts = [[[named[id] for id in cell] for cell in row] for row in ids.tolist()]
     answer, rank = (None, None) if answers is None else (whole("answer"), whole("rank"))
-    if "final_post" in points:
+    if Component("final_post") in wanted:
         notes += read.differs(positions[-1])
     return TokenLens(
-        list(points), list(positions), texts, ids, probabilities, answer, rank, norm, notes, target, view.model_name
+        [point.label for point in wanted],
+        list(positions),
+        texts,
+        ids,
+        probabilities,
+        answer,
+        rank,
+        norm,
+        notes,
+        target,
+        view.model_name,
     )
 
 
@@ -240,12 +250,12 @@ class _Cells:
 
 
 def _column(
-    read: Reader, points: Sequence[str], positions: Sequence[int], answers: Tensor | None, k: int
+    read: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
 ) -> list[_Cells]:
     """The cells of each point. They are kept: a view asks for other points beside those that it has."""
     asked = ("lens", read.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
     memo = read.view.memo.part(*asked)
-    found: dict[str, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
+    found: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
     for some in blocks([point for point in points if point not in found], read.rows // len(positions)):
         cells = _cells(read, some, positions, answers, k)
         for number, point in enumerate(some):
@@ -254,7 +264,9 @@ def _column(
     return [found[point] for point in points]
 
 
-def _cells(read: Reader, points: Sequence[str], positions: Sequence[int], answers: Tensor | None, k: int) -> _Cells:
+def _cells(
+    read: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
+) -> _Cells:
     """Cells of some points and positions; prompts are added up, as many at a time as fit the budget."""
     import torch
 
@@ -304,7 +316,7 @@ class Reader:
         self.rows = max(1, _FIGURES // self._W_U.shape[1])
 
     def __call__(
-        self, points: Sequence[str], positions: Sequence[int], prompts: range
+        self, points: Sequence[Component], positions: Sequence[int], prompts: range
     ) -> Float[Tensor, "prompt point position d_vocab"]:
         """The logits at some points, positions and prompts."""
         import torch
@@ -326,7 +338,9 @@ class Reader:
                 "the final norm or the unembedding, or what the model does to its logits, would not be in it)."
             ]
         own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
-        gap = float((self(["final_post"], [position], range(1)).flatten().softmax(-1).to(own) - own).abs().max())
+        gap = float(
+            (self([Component("final_post")], [position], range(1)).flatten().softmax(-1).to(own) - own).abs().max()
+        )
         if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):
             return []
         return [
@@ -334,16 +348,11 @@ class Reader:
             f"differ by up to {gap:.2g}: it does more between, or its weights were changed since the cache was made."
         ]
 
-    def _stream(self, part: CacheView, point: str) -> Float[Tensor, "batch pos d_model"]:
-        if point == "final_post":
+    def _stream(self, part: CacheView, point: Component) -> Float[Tensor, "batch pos d_model"]:
+        if point.layer is None:  # `final_post`
             return part.rows(f"blocks.{part.n_layers - 1}.hook_resid_post", None)
-        match = _POINT.fullmatch(str(point))
-        if match is None:
-            raise ResidscopeError(
-                "points", f'There is no point "{point}" in the stream: write "3_pre", "3_mid" or "final_post".'
-            )
-        layer = part.check_layer(int(match[1]))
-        name = part.before(layer) if match[2] == "pre" else f"blocks.{layer}.hook_resid_mid"
+        layer = part.check_layer(point.layer)
+        name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
         stream = part.rows(name, None)
         # As in the curve: held, the factors by which later layers multiply the stream are held, too.
         return stream * self._carries[layer] if self._frozen else stream
@@ -362,7 +371,7 @@ class Reader:
         return logits if b_U is None else logits + b_U.to(logits)
 
 
-def all_points(view: CacheView) -> list[str]:
+def all_points(view: CacheView) -> list[Component]:
     """Every point of the stream that the cache holds, in order."""
     points = view.points()
     if not points:

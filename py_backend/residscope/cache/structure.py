@@ -13,18 +13,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from einops import rearrange
+
 from residscope.cache.linear_maps import LinearMap, linear_map_of, why_not_linear
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
+from residscope.terms import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-Pieces = dict[str, tuple[tuple[str, float], ...]]
-"""The rows of a decomposition, by label. Each is a sum of activations, given as pairs (name, factor)."""
+Terms = tuple[tuple[str, float], ...]
+"""A sum of activations, given as pairs (name, factor)."""
+
+Pieces = dict[Component, Terms]
+"""The rows of a decomposition, and the activations that each is a sum of."""
+
+OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
+"""The row of a sublayer as a whole."""
 
 
 _POSSIBLE_CAUSES = (
@@ -74,13 +83,13 @@ class Structure:
         """The rows of what enters layer 0."""
         carried = self.carries[0]
         if self.entered or self.read_where_it_enters:
-            return {"embed": (("blocks.0.hook_resid_pre", carried),)}
-        pieces: Pieces = {"embed": (("hook_embed", carried),)}
+            return {Component("embed"): (("blocks.0.hook_resid_pre", carried),)}
+        pieces: Pieces = {Component("embed"): (("hook_embed", carried),)}
         # "Shortformer" positions are added to queries and keys, and never enter the stream.
         kind = getattr(self.view.cfg, "positional_embedding_type", None)
         learned = kind == "standard" and hasattr(self.view.model, "pos_embed")
         if kind != "shortformer" and (self.view.has("hook_pos_embed") or learned):
-            pieces["pos_embed"] = (("hook_pos_embed", carried),)
+            pieces[Component("pos_embed")] = (("hook_pos_embed", carried),)
         return pieces
 
     @property
@@ -97,7 +106,7 @@ class Structure:
         view, block, carried = self.view, self.view.model.blocks[layer], self.carries[layer]
         before, after = self.added(layer)
         if layer in self.whole:
-            return {f"{layer}_layer_out": (after, before)}
+            return {Component("layer_out", layer): (after, before)}
         mid = (f"blocks.{layer}.hook_resid_mid", carried)
         attn_out = (f"blocks.{layer}.hook_attn_out", carried * output_factor(view, layer, "attn"))
         mlp_out = (f"blocks.{layer}.hook_mlp_out", carried)
@@ -105,20 +114,20 @@ class Structure:
         attends = hasattr(block, "attn") or view.has(attn_out[0])
         feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid[0]))
         if attends:
-            pieces[f"{layer}_attn_out"] = (attn_out,)
+            pieces[Component("attn_out", layer)] = (attn_out,)
         if not attends or has_second_mixer(view, layer):
             end = mid if view.has(mid[0]) else after
             others = [attn_out] * attends + [mlp_out] * (feeds and end is after)
-            pieces[f"{layer}_mixer_out"] = (end, before, *((name, -factor) for name, factor in others))
+            pieces[Component("mixer_out", layer)] = (end, before, *((name, -factor) for name, factor in others))
         if feeds:
             known = hasattr(block, "mlp") or view.has(mlp_out[0])
-            pieces[f"{layer}_mlp_out"] = (mlp_out,) if known else (after, (mid[0], -carried))
+            pieces[Component("mlp_out", layer)] = (mlp_out,) if known else (after, (mid[0], -carried))
         per_layer = f"blocks.{layer}.post_per_layer_input_norm.hook_out"  # this layer's own embedding of the token
         if view.has(per_layer):
-            pieces[f"{layer}_per_layer_out"] = ((per_layer, carried),)
+            pieces[Component("per_layer_out", layer)] = ((per_layer, carried),)
         return pieces
 
-    def cached(self, layer: int, *, without: str = "") -> Pieces:
+    def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> Pieces:
         """The rows of what a layer adds, as far as the cache holds it: its sublayers, otherwise the layer as one row.
 
         Args:
@@ -133,21 +142,21 @@ class Structure:
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
         # If nothing else is added, both sublayers follow from the stream between them.
         differences: Pieces = {
-            f"{layer}_attn_out": ((mid, carried), before),
-            f"{layer}_mlp_out": (after, (mid, -carried)),
+            Component("attn_out", layer): ((mid, carried), before),
+            Component("mlp_out", layer): (after, (mid, -carried)),
         }
         if pieces.keys() <= differences.keys():
             pieces = {
-                label: terms if self.has(terms) or not self.has(differences[label]) else differences[label]
-                for label, terms in pieces.items()
+                row: terms if self.has(terms) or not self.has(differences[row]) else differences[row]
+                for row, terms in pieces.items()
             }
         if without:
-            pieces.pop(f"{layer}_{without}_out", None)
+            pieces.pop(Component(OUT[without], layer), None)
         elif not all(map(self.has, pieces.values())) and self.has((before, after)):
-            return {f"{layer}_layer_out": (after, before)}
+            return {Component("layer_out", layer): (after, before)}
         return pieces
 
-    def has(self, terms: Iterable[tuple[str, float]]) -> bool:
+    def has(self, terms: Terms) -> bool:
         """Whether the cache holds all activations of a row."""
         return all(self.view.has(name) for name, _ in terms)
 
@@ -340,7 +349,7 @@ def _read(
                 heads = int(view.cfg.n_heads) if shape is None else shape[0]
                 if matrix.shape[0] % heads:
                     return _OutputMap()
-                matrix = matrix.unflatten(0, (heads, -1))
+                matrix = rearrange(matrix, "(head d_head) d_model -> head d_head d_model", head=heads)
             return _OutputMap(matrix, found.bias, None, found.rounding, found.size)
         name = {"attn": "b_O", "mlp": "b_out"}[part]
         bias = tensor_of(getattr(sublayer, name, None))
@@ -360,10 +369,10 @@ def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
         W_O = tensor_of(getattr(attention, "W_O", None))
         if W_O is not None and W_O.ndim == 3:
             return W_O
-    weight = tensor_of(getattr(getattr(attention, "o", None), "weight", None))  # [d_model, head · d_head]
+    weight = tensor_of(getattr(getattr(attention, "o", None), "weight", None))
     if weight is None or shape is None or weight.shape[-1] != shape[0] * shape[1]:
         return None
-    return weight.T.unflatten(0, shape)
+    return rearrange(weight, "d_model (head d_head) -> head d_head d_model", head=shape[0])
 
 
 def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:

@@ -19,9 +19,10 @@ from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.compute.memo import Memo
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
+from residscope.terms import Component
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Shaped
     from torch import Tensor
 
 
@@ -126,7 +127,7 @@ class CacheView:
         """Whether the cache holds the activation `name`."""
         return name in self.activations
 
-    def get(self, name: str) -> Float[Tensor, "batch ..."]:
+    def get(self, name: str) -> Shaped[Tensor, "batch ..."]:
         """Return one activation, detached, with a batch dimension.
 
         Args:
@@ -174,20 +175,20 @@ class CacheView:
         """Return the first of `names` that the cache holds. None if it holds none."""
         return next((name for name in names if name in self.activations), None)
 
-    def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+    def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
         """Return one activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
 
         The result is in the working precision: float32, or float64 if the cache is float64.
         """
         return self.take(self.get(name), positions)
 
-    def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos ..."]:
+    def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
         """Return the same as `rows`, but in the precision of the cache, for `projection.dots`."""
         return self.pick(self.get(name), positions)
 
     def take(
         self, tensor: Float[Tensor, "batch pos ..."], positions: Int[Tensor, " batch"] | None
-    ) -> Float[Tensor, "batch pos ..."]:
+    ) -> Float[Tensor, "batch read ..."]:
         """Return the rows of `tensor` at `positions` (see `rows`), in the working precision."""
         return working(self.pick(tensor, positions))
 
@@ -422,13 +423,13 @@ class CacheView:
         own = f"blocks.{layer}.hook_resid_post"
         return self.first(own, f"blocks.{layer + 1}.hook_resid_pre") or own
 
-    def points(self) -> list[str]:
+    def points(self) -> list[Component]:
         """Return the points of the residual stream that the cache holds: `0_pre`, `0_mid`, …, `final_post`."""
-        points: list[str] = []
+        points: list[Component] = []
         for layer in range(self.n_layers):
-            points += [f"{layer}_pre"] * self.has(self.before(layer))
-            points += [f"{layer}_mid"] * self.has(f"blocks.{layer}.hook_resid_mid")
-        return points + ["final_post"] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
+            points += [Component("pre", layer)] * self.has(self.before(layer))
+            points += [Component("mid", layer)] * self.has(f"blocks.{layer}.hook_resid_mid")
+        return points + [Component("final_post")] * self.has(f"blocks.{self.n_layers - 1}.hook_resid_post")
 
     def cut(self) -> str | None:
         """Return a note if the cache holds only some of the prompt's positions (`pos_slice`)."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
+from einops import einsum, rearrange
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -25,15 +27,14 @@ def dots(
     import torch
 
     if rows.device.type != "cpu":
-        letters = "hn"[-(direction.ndim - 1) :]
-        return torch.einsum(f"bp{letters},b{letters}->{letters[:-1]}bp", rows.to(direction.dtype), direction)
+        return einsum(rows.to(direction.dtype), direction, "batch pos ... d, batch ... d -> ... batch pos")
     if rows.numel() <= _BLOCK:
         products = _times(rows, direction).sum(-1)
     else:
         products = direction.new_empty(rows.shape[:-1])
         for prompts, positions in _blocks(rows.shape[0], rows.shape[1], prod(rows.shape[2:])):
             torch.sum(_times(rows[prompts, positions], direction[prompts]), -1, out=products[prompts, positions])
-    return products if products.ndim == 2 else products.permute(2, 0, 1)
+    return rearrange(products, "batch pos ... -> ... batch pos")
 
 
 def _times(rows: Tensor, direction: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from residscope.attribution.result import strongest
@@ -14,19 +13,20 @@ _TICKED = 20
 """Up to here each prompt has its number at the axis."""
 _APART = ["#2f8779", "#8a8f94", "#0a4844", "#8cc1b3", "#4d5257", "#c4c8cb"]
 """Several rows are told apart by other colours than those of adding and taking away."""
+_PLACES = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}
+"""What a row of a layer counts as, and where in its layer it stands."""
 
 
 def layers(shown: Shown) -> Any:
     """Layer i fills [i, i + 1], attention the first half, MLP the second; what comes before stands in [−1, 0]."""
-    labels = shown.result.labels
+    rows = shown.result.components
     values: list[float] = shown.values.tolist()
-    before = [label for label in labels if not re.match(r"\d+_", label)]
+    before = [row for row in rows if row.layer is None]
     groups: dict[str, list[tuple[float, float, str]]] = {"attention": [], "MLP": [], "other": []}
-    for label, value in zip(labels, values, strict=True):
-        layer, _, part = label.partition("_")
-        name, half = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}.get(part, ("other", 0.5))
-        x = (before.index(label) + 0.5) / len(before) - 1 if label in before else int(layer) + half
-        groups[name].append((x, value, label))
+    for row, value in zip(rows, values, strict=True):
+        name, half = _PLACES.get(row.kind, ("other", 0.5))
+        x = (before.index(row) + 0.5) / len(before) - 1 if row.layer is None else row.layer + half
+        groups[name].append((x, value, row.label))
     end = farthest(values)
     patterns = {"attention": "", "MLP": "/", "other": "."}
     traces = [
@@ -43,7 +43,7 @@ def layers(shown: Shown) -> Any:
         for name, bars in groups.items()
         if bars
     ]
-    count = 1 + max((int(label.split("_")[0]) for label in labels if label not in before), default=-1)
+    count = 1 + max((row.layer for row in rows if row.layer is not None), default=-1)
     step = -(-count // 16) or 1
     layers = range(0, count, step)
     ticks: dict[str, Any] = {"tickvals": [n + 0.5 for n in layers], "ticktext": [str(n) for n in layers]}
@@ -60,7 +60,7 @@ def ranking(shown: Shown) -> Any:
     """The strongest rows, those that add before those that take away."""
     rows = shown.values[: shown.result.parts]
     chosen = strongest(rows, shown.k)
-    labels = [shown.result.labels[i] for i in chosen]
+    labels = [shown.result.components[i].label for i in chosen]
     values: list[float] = rows[chosen].tolist()
     end = farthest(values)
     trace = {
@@ -85,8 +85,8 @@ def prompts(shown: Shown) -> Any:
     """A bar for each prompt: of the named rows, else of the strongest; of the lens, of the target itself."""
     result = shown.result
     lens = result.by == "accumulated"
-    strongest_row = result.labels[int(result.values[: result.parts].mean(1).abs().argmax())]
-    labels = known(result, shown.rows or [result.labels[-1] if lens else strongest_row])
+    strongest_row = result.components[int(result.values[: result.parts].mean(1).abs().argmax())]
+    labels = known(result, shown.rows or [(result.components[-1] if lens else strongest_row).label])
     traces: list[dict[str, Any]] = []
     for n, label in enumerate(labels):
         row = result.values[result.labels.index(label)]

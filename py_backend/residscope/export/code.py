@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from residscope.attribution.targets import Targets
-from residscope.cache.head_names import name, parse
+from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.export.python_source import call, literal

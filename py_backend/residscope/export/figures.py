@@ -143,7 +143,7 @@ def _scatter(shown: Shown) -> Any:
         raise ResidscopeError(
             "figure", 'A scatter sets one attribution against another: `to_plotly("scatter", other=b)`.'
         )
-    if other.labels != shown.result.labels or other.axes != shown.result.axes:
+    if other.components != shown.result.components or other.axes != shown.result.axes:
         raise ResidscopeError(
             "figure", "A scatter needs two attributions with the same rows, of the same model and `by`."
         )

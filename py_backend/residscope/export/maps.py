@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from einops import rearrange
+
 from residscope.base.signed import signed
 from residscope.export.palette import (
     axis,
@@ -116,7 +118,8 @@ def _answer(lens: TokenLens, y: int, x: int) -> str:
 def source_maps(values: Tensor, heads: list[str], places: Callable[[int], list[str]], title: str) -> Any:
     """What each source brings at each destination: `values` is `[source, destination, head]`."""
     names = places(values.shape[0])
-    return _side_by_side(values.permute(2, 1, 0), heads, names, title, diverging(limit(values), "logits"))
+    by_head = rearrange(values, "source destination head -> head destination source")
+    return _side_by_side(by_head, heads, names, title, diverging(limit(values), "logits"))
 
 
 def _side_by_side(

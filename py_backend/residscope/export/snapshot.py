@@ -14,10 +14,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from residscope.cache.head_names import name
+from residscope.cache.component_names import name
 from residscope.compute.progress import report_progress, silent
 from residscope.errors import ResidscopeError
 from residscope.export.view_requests import Asks, Group, Views, at_once, on_screen, wanted
+from residscope.terms import ComponentTable
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Holds, ReadTokenLens, Shown
 
@@ -88,7 +89,8 @@ def snapshot(
     with silent():
         record.take(None, on_screen(views))
     heads, lens = record.entries[2], record.entries[4]
-    points: list[str] = (lens.reply or {}).get("labels", [])
+    table = (lens.reply or {}).get("components")
+    points = [] if table is None else msgspec.convert(table, ComponentTable).components()
     groups = list(wanted(views, *_strongest(heads.buffers, views), points, holds))
     done, total = 0, sum(len(asks) for _, asks in groups)
     together = _lens_in_one(groups)

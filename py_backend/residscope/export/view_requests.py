@@ -11,9 +11,9 @@ from typing import get_args
 
 import msgspec
 
-from residscope.cache.head_names import parse
+from residscope.cache.component_names import parse
 from residscope.patterns.downsampling import Part
-from residscope.terms import Decomposition, NormConvention, Position, Score, Span, Weighting
+from residscope.terms import Component, Decomposition, NormConvention, Position, Score, Span, Weighting
 from residscope.wire.protocol import (
     AnyRequest,
     Attribute,
@@ -143,9 +143,10 @@ class Views:
             heads = ranked[:_MAPPED]
         return WriteCode(picture, msgspec.structs.replace(shown, tab=on, heads=heads))
 
-    def token_lens(self, points: list[str]) -> Asks:
+    def token_lens(self, points: list[Component]) -> Asks:
         """The token lens in tiles, the deepest first."""
-        rows = [points[at : at + _TALL] for at in range(0, len(points), _TALL)]
+        names = [point.label for point in points]
+        rows = [names[at : at + _TALL] for at in range(0, len(names), _TALL)]
         end = self.facts.positions
         columns = [(start, min(end, start + _WIDE)) for start in range(0, end, _WIDE)]
         return [
@@ -172,7 +173,7 @@ def choices(views: Views) -> Asks:
     return asks
 
 
-def of_the_tab(views: Views, ranked: list[str], points: list[str]) -> list[Group]:
+def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
     """What the tab in sight asks, beside the charts and the pinned heads; the requests of a group are of use alone."""
     shown = views.shown
     match shown.tab:
@@ -187,9 +188,9 @@ def of_the_tab(views: Views, ranked: list[str], points: list[str]) -> list[Group
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
 
 
-def without_mid(points: list[str]) -> list[str]:
+def without_mid(points: list[Component]) -> list[Component]:
     """The lens' points without those behind each layer's attention."""
-    return [point for point in points if not point.endswith("_mid")]
+    return [point for point in points if point.kind != "mid"]
 
 
 def at_once(views: Views) -> Asks:
@@ -201,7 +202,7 @@ def at_once(views: Views) -> Asks:
 
 
 def wanted(
-    views: Views, ranked: list[str], by_worth: list[str], points: list[str], holds: Holds = "all"
+    views: Views, ranked: list[str], by_worth: list[str], points: list[Component], holds: Holds = "all"
 ) -> Iterator[Group]:
     """The rest, group by group: first the tab on screen, then what is one gesture away.
 
@@ -250,7 +251,7 @@ def _of_all_heads(views: Views, ranked: list[str], by_worth: list[str]) -> Itera
     yield from _each(_ONE, views.in_one(shown.weighting))
 
 
-def _of_all_layers(views: Views, points: list[str]) -> Iterator[Group]:
+def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
     """What takes as long as all the others together, and is looked at less: vocabulary, weights, neurons."""
     shown, facts = views.shown, views.facts
     current, *others = views.prompts

@@ -19,8 +19,8 @@ import traitlets
 from residscope.attribution.targets import friendly
 from residscope.base.legible import shown
 from residscope.cache import positions
-from residscope.cache.head_names import name as head_name
-from residscope.cache.head_names import parse as parse_head
+from residscope.cache.component_names import name as head_name
+from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import Views

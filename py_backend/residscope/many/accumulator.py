@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from residscope.attribution.result import Attribution
 from residscope.errors import ResidscopeError
+from residscope.terms import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -20,7 +21,7 @@ class Frame:
 
     Attributes:
         by: The decomposition.
-        labels: The labels of the rows.
+        components: The rows.
         axes: The names of the axes of `values`.
         sizes: The sizes of the other axes, without `component` and `batch`.
         heads: The heads, for `by="source"`.
@@ -29,7 +30,7 @@ class Frame:
     """
 
     by: Any
-    labels: list[str]
+    components: list[Component]
     axes: tuple[str, ...]
     sizes: tuple[int, ...]
     heads: list[str]
@@ -40,7 +41,8 @@ class Frame:
     def of(cls, result: Attribution) -> Frame:
         """Return the frame of one item's result."""
         sizes = [size for axis, size in zip(result.axes, result.values.shape, strict=True) if axis != "batch"]
-        return cls(result.by, result.labels, result.axes, tuple(sizes[1:]), result.heads, result._parts, result._grid)  # pyright: ignore[reportPrivateUsage]
+        parts, grid = result._parts, result._grid  # pyright: ignore[reportPrivateUsage]
+        return cls(result.by, result.components, result.axes, tuple(sizes[1:]), result.heads, parts, grid)
 
     @property
     def prompts(self) -> int:
@@ -50,7 +52,7 @@ class Frame:
     @property
     def length(self) -> int:
         """Number of positions of the values. 1 if they are of one position of each prompt."""
-        return len(self.labels) if self.by == "source" else next(iter(self.sizes), 1)
+        return len(self.components) if self.by == "source" else next(iter(self.sizes), 1)
 
     def check(self, other: Frame) -> None:
         """Refuse an item whose result does not fit the others.
@@ -66,8 +68,9 @@ class Frame:
                 f"It has {other.length} positions, but the items before it have {self.length}. Values of every "
                 "position, or of every source, need prompts of the same length: pad them, or choose one position.",
             )
-        extra = [label for label in other.labels if label not in set(self.labels)]
-        missing = [label for label in self.labels if label not in set(other.labels)]
+        own, others = set(self.components), set(other.components)
+        extra = [row.label for row in other.components if row not in own]
+        missing = [row.label for row in self.components if row not in others]
         difference = [f"it has {_listed(extra)}"] * bool(extra) + [f"it lacks {_listed(missing)}"] * bool(missing)
         raise ResidscopeError(
             "items",

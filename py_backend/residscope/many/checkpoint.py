@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 from residscope.base.files import in_place_of
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Accumulator, ItemResult, Spread
-from residscope.many.kept import FORM, Kept, UnfitError, contents
+from residscope.many.kept import FORM, FrameHeader, Kept, UnfitError, contents
 from residscope.many.result import joined_values
 
 _EVERY = 30.0  # at least this many seconds between two savings
@@ -64,7 +65,7 @@ def write(file: IO[bytes], accumulator: Accumulator) -> None:
     header = {
         "form": FORM,
         "question": accumulator.question,
-        "frame": asdict(frame),
+        "frame": msgspec.to_builtins(FrameHeader.of(frame)),
         "facts": facts,
         "skipped": list(accumulator.skipped.items()),
         "count": 0 if spread is None else spread.count,

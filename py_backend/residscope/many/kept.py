@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from residscope.many.accumulator import Frame, ItemFacts
-from residscope.terms import By
+from residscope.terms import By, Component, ComponentTable
 
-FORM = "residscope attribute_many 1"
+FORM = "residscope attribute_many 2"
 
 ROOM, TIMES = 16_000_000, 16
 """Unpacked, a file has at most `ROOM` bytes plus `TIMES` its own size. A file that is not compressed always fits."""
@@ -46,12 +46,18 @@ class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A `Frame` in a file's header."""
 
     by: By
-    labels: list[str]
+    components: ComponentTable
     axes: tuple[str, ...]
     sizes: tuple[Count, ...]
     heads: list[str]
     parts: Count | None
     grid: tuple[Count, Count] | None
+
+    @classmethod
+    def of(cls, frame: Frame) -> FrameHeader:
+        """The header of a frame."""
+        rows = ComponentTable.of(frame.components)
+        return cls(frame.by, rows, frame.axes, frame.sizes, frame.heads, frame.parts, frame.grid)
 
     def frame(self) -> Frame:
         """Return the frame.
@@ -62,15 +68,19 @@ class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         known = _SOURCES if self.by == "source" else _COMPONENTS
         _must(self.axes in known and len(self.sizes) == len(self.axes) - 2, "its axes")
         _must(len(self.heads) == (self.sizes[-1] if self.by == "source" else 0), "its heads")
-        _must(len(self.labels) > 0 and (self.parts or 0) <= len(self.labels), "its rows")
-        _must(self.grid is None or _fits(self.grid, self.labels[: self.parts], len(self.labels)), "its grid")
-        return Frame(self.by, self.labels, self.axes, self.sizes, self.heads, self.parts, self.grid)
+        try:
+            rows = self.components.components()
+        except (ValueError, IndexError):
+            raise UnfitError("its rows") from None
+        _must(len(rows) > 0 and (self.parts or 0) <= len(rows) and all(row.is_whole for row in rows), "its rows")
+        _must(self.grid is None or _fits(self.grid, rows[: self.parts], len(rows)), "its grid")
+        return Frame(self.by, rows, self.axes, self.sizes, self.heads, self.parts, self.grid)
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The header of a file."""
 
-    form: Literal["residscope attribute_many 1"]
+    form: Literal["residscope attribute_many 2"]
     question: dict[str, str]
     frame: FrameHeader
     facts: list[ItemFacts]
@@ -107,7 +117,7 @@ def contents(path: Path) -> Kept:
         _check_numbers(arrays, len(header.facts))
         prompts = sum(arrays["prompts"].tolist())
         _must(header.count == (prompts if sums else 0), "its number of prompts")
-        whole = [len(frame.labels), *frame.sizes]
+        whole = [len(frame.components), *frame.sizes]
         whole.insert(frame.prompts, prompts)
         arrays |= {name: _array(archive, name, _FLOATS, whole[1:]) for name in _PER_PROMPT}
         without_prompts = whole[: frame.prompts] + whole[frame.prompts + 1 :]
@@ -176,10 +186,10 @@ def _check_numbers(arrays: dict[str, Any], count: int) -> None:
     _must(bool((facts >= 0).all()) and bool((facts < count).all()), "its facts about items")
 
 
-def _fits(grid: tuple[int, int], heads: list[str], rows: int) -> bool:
+def _fits(grid: tuple[int, int], heads: list[Component], rows: int) -> bool:
     """Whether these heads fit in a grid. Layers without attention have other rows instead."""
-    places = [re.fullmatch(r"L(\d{1,9})H(\d{1,9})", head) for head in heads]
-    inside = all(place and int(place[1]) < grid[0] and int(place[2]) < grid[1] for place in places)
+    are_heads = all(head.kind == "head" for head in heads)
+    inside = are_heads and all(layer < grid[0] and index < grid[1] for layer, index in (head.place for head in heads))
     return inside and grid[0] * grid[1] <= 64 * rows
 
 

@@ -164,13 +164,13 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
             # A view, so that the values are in memory only once.
             accumulator.results[number] = replace(result, values=view)
         return ManyAttribution(
-            values, frame.labels, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator
+            values, frame.components, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator
         )
     spread = accumulator.spread
     assert spread is not None
     like, at = columns["measured"], frame.prompts
     means = {name: column.mean(at - 1, keepdim=True) for name, column in columns.items()}
-    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.labels, **means, **common)
+    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.components, **means, **common)
     return AttributionSummary(
         average,
         spread.count,

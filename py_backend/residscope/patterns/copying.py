@@ -12,6 +12,8 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from einops import rearrange
+
 from residscope.attribution.head_inputs import is_gated
 from residscope.attribution.head_split import adds_up
 from residscope.attribution.reconcile import other_structure
@@ -89,7 +91,7 @@ def _values_match(view: CacheView, layer: int) -> bool:
     read, v = (_rows(view.get(one), count) for one, count in ((name, 2), (out, 2)))
     if read.shape[-1] != W_V.shape[1] or v.shape[-1] != W_V.shape[0] * W_V.shape[2]:
         return True
-    expected = read @ W_V.transpose(0, 1).flatten(1).to(read)
+    expected = read @ rearrange(W_V, "head d_model d_head -> d_model (head d_head)").to(read)
     # Subtracting the first vector removes the bias, which all share.
     return not other_structure(v - v[:1], expected - expected[:1], 0.0, view.rounding_step(name, out))
 
@@ -187,7 +189,9 @@ def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_he
     if module is not None and not is_plain(module):
         matrix = linear_map_of(module, view, int(view.cfg.d_model)).matrix
         groups = int(getattr(view.cfg, "n_key_value_heads", None) or view.cfg.n_heads)
-        return None if matrix.shape[1] % groups else matrix.unflatten(1, (groups, -1)).transpose(0, 1)
+        if matrix.shape[1] % groups:
+            return None
+        return rearrange(matrix, "d_model (head d_head) -> head d_model d_head", head=groups)
     with suppress(Exception):  # TransformerLens raises if a layer has no such weight
         read = tensor_of(getattr(attention, "W_V", None))
         return None if read is None else stored_values(module, "W_V", read)
@@ -216,7 +220,8 @@ def _circuit(
         read = read * values.weight.to(read)
     if after != "ln1":  # W_V reads the output of the norm before attention
         before = Norm.of(getattr(block, "ln1", None), view)
-        read = _scaled(before, read.transpose(-1, -2), into=True).transpose(-1, -2)
+        by_unit = rearrange(read, "head d_model d_head -> head d_head d_model")
+        read = rearrange(_scaled(before, by_unit, into=True), "head d_head d_model -> head d_model d_head")
     return read[groups], written
 
 

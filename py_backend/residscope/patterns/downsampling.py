@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from einops import rearrange
+
 from residscope.errors import ResidscopeError
 from residscope.terms import Pool, Span
 
@@ -77,21 +79,25 @@ def down_sampled(
         return maps
     if pool == "mean":
         down, across = (_sizes(size, step, maps) for size in maps.shape[1:])
-        return _blocks(maps, step).sum(2).unflatten(-1, (-1, step)).sum(-1) / (down[:, None] * across)
+        return _in_blocks(_blocks(maps, step).sum(2), step).sum(-1) / (down[:, None] * across)
     blocks = _blocks(maps, step)
     # The rows of a block first: contiguous rows are compared, which is many times faster.
-    most = blocks.amax(2).unflatten(-1, (-1, step)).amax(-1)
-    least = blocks.amin(2).unflatten(-1, (-1, step)).amin(-1) if bool((maps < 0).any()) else None
+    most = _in_blocks(blocks.amax(2), step).amax(-1)
+    least = _in_blocks(blocks.amin(2), step).amin(-1) if bool((maps < 0).any()) else None
     return most if least is None else most.where(most >= -least, least)
 
 
-def _blocks(maps: Tensor, step: int) -> Tensor:
-    """The maps as [map, block row, row in block, column], padded with zeros, which affect neither peak nor sum."""
+def _in_blocks(lines: Tensor, step: int) -> Float[Tensor, "map block_row block_column column"]:
+    return rearrange(lines, "map block_row (block_column column) -> map block_row block_column column", column=step)
+
+
+def _blocks(maps: Tensor, step: int) -> Float[Tensor, "map block_row row column"]:
+    """The maps in blocks of rows, padded with zeros, which affect neither peak nor sum."""
     from torch.nn.functional import pad
 
     down, across = (-size % step for size in maps.shape[1:])
     padded = pad(maps, (0, across, 0, down)) if down or across else maps
-    return padded.unflatten(1, (-1, step))
+    return rearrange(padded, "map (block_row row) column -> map block_row row column", row=step)
 
 
 def _sizes(size: int, step: int, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
 from residscope.cache import positions
-from residscope.cache.head_names import name
+from residscope.cache.component_names import name
 from residscope.cache.token_labels import mean_of_padded, token_texts
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.attribution.head_inputs import whole_pattern
 from residscope.base.packages import pandas
 from residscope.cache import padding, positions
-from residscope.cache.head_names import name
+from residscope.cache.component_names import name
 from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks

@@ -16,8 +16,8 @@ from residscope.attribution.goal import Goal
 from residscope.attribution.head_inputs import ALL, HeadInputs, gated, read_names, reads, some_pattern, sources_of
 from residscope.attribution.head_split import adds_up, projects, unchecked
 from residscope.attribution.sources import SourceContributions, bringing_by, not_by_reading, rounding_in
+from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
-from residscope.cache.head_names import name
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.structure import out_weight, unsplit_heads, why_unread
 from residscope.cache.view import CacheView

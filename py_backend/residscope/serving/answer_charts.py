@@ -10,11 +10,10 @@ import msgspec
 from residscope.attribution.missing import lacking
 from residscope.attribution.result import strongest
 from residscope.cache import positions
-from residscope.cache.head_names import name
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
-from residscope.terms import Position
+from residscope.terms import Component, ComponentTable, Position
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 
@@ -53,7 +52,7 @@ def attribution(scene: RequestContext, ask: Attribute) -> tuple[AttributionReply
 
     reply = AttributionReply(
         by=ask.by,
-        labels=result.labels,
+        components=ComponentTable.of(result.components),
         measured=known(result.measured),
         constant=float(of(result.constant)),
         unexplained=known(result.unexplained),
@@ -75,7 +74,8 @@ def attribution(scene: RequestContext, ask: Attribute) -> tuple[AttributionReply
         parts = 0 if refusal else result.parts
         shape = (view.n_layers * view.n_heads, view.batch)
         heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
-        reply = msgspec.structs.replace(reply, labels=[*_every_head(view), *result.labels[parts:]])
+        rows = ComponentTable.of([*_every_head(view), *result.components[parts:]])
+        reply = msgspec.structs.replace(reply, components=rows)
         values = torch.cat([heads, values[parts:]])
     buffers = [float32(of(values))]
     if prompt is None and view.batch > 1:
@@ -96,11 +96,11 @@ def neurons(scene: RequestContext, ask: RankNeurons) -> tuple[NeuronsReply, Buff
     rows = _shown(result.values, prompt)
     own = rows[: result.parts]
     chosen = strongest(own, min(max(ask.k, 1), 50))
-    biases = [i for i, label in enumerate(result.labels[result.parts :], result.parts) if label.endswith("_mlp_bias")]
+    biases = [i for i, row in enumerate(result.components[result.parts :], result.parts) if row.kind == "mlp_bias"]
     reply = NeuronsReply(
-        labels=[result.labels[i] for i in chosen],
+        components=ComponentTable.of(result.components[i] for i in chosen),
         count=result.parts,
-        layers=1 if ask.layer is not None else len({label.split("N")[0] for label in result.labels[: result.parts]}),
+        layers=1 if ask.layer is not None else len({row.layer for row in result.components[: result.parts]}),
         total=float(own.sum()),
         bias=float(rows[biases].sum()),
         notes=result.notes + (positions.assumed(view) if ask.position == "last" else []),
@@ -127,5 +127,5 @@ def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:
     return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
 
 
-def _every_head(view: CacheView) -> list[str]:
-    return [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
+def _every_head(view: CacheView) -> list[Component]:
+    return [Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]

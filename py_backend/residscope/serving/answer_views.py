@@ -18,7 +18,7 @@ from residscope.patterns.scores import score_heads
 from residscope.patterns.weighting import WeightedAttention
 from residscope.serving.request_context import RequestContext
 from residscope.session.change_notes import cache_changed
-from residscope.terms import Span, Weighting
+from residscope.terms import ComponentTable, Span, Weighting
 from residscope.wire.envelope import Buffers, float16, float32, int8, scaled
 from residscope.wire.protocol import (
     AttentionBuffer,
@@ -196,7 +196,7 @@ def position_rows(scene: RequestContext, ask: MapPositions) -> tuple[PositionsRe
     prompt, target = scene.view.check_prompt(ask.prompt), scene.targets.resolve(ask.target)
     _check_each_once(ask.heads, "heads")
     found = position_map(scene.targets, target, ask.by, prompt, scene.logits, ask.norm, ask.heads)
-    reply = PositionsReply(ask.by, found.labels, scene.view.n_pos, found.notes, found.missing)
+    reply = PositionsReply(ask.by, ComponentTable.of(found.components), scene.view.n_pos, found.notes, found.missing)
     return reply, [float32(found.values), float32(found.own)]
 
 

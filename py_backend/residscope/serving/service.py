@@ -14,7 +14,7 @@ from residscope.attribution.predictions import suggestions, top_two
 from residscope.attribution.targets import Targets, in_words
 from residscope.base.legible import whole
 from residscope.cache import padding, positions
-from residscope.cache.head_names import parse
+from residscope.cache.component_names import parse
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
@@ -31,7 +31,7 @@ from residscope.session.cache_summary import basics
 from residscope.session.change_notes import steady
 from residscope.session.change_tracking import TrackedCache, settings_of, track
 from residscope.session.discovery import peek
-from residscope.terms import Padding, Target
+from residscope.terms import ComponentTable, Padding, Target
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import (
     AnswersReply,
@@ -319,7 +319,7 @@ class Service:
             last=list(decided.last),
             has_tokens=view.tokens is not None,
             padding=decided.count,
-            points=view.points(),
+            points=ComponentTable.of(view.points()),
         )
 
     def _scene(self, view: CacheView) -> RequestContext:

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from residscope.terms import (
     By,
+    ComponentTable,
     Decomposition,
     Name,
     NormConvention,
@@ -186,7 +187,7 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
 
 
 class RankNeurons(Request, frozen=True, tag="neurons"):
-    """The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth."""
+    """The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [component]."""
 
     takes_long = "large caches"
 
@@ -328,7 +329,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     last: list[int]
     has_tokens: bool
     padding: int = 0
-    points: list[str] = []
+    points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
 
 
 class TokensReply(Reply, frozen=True, tag="tokens"):
@@ -350,7 +351,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     """
 
     by: By
-    labels: list[str]
+    components: ComponentTable
     measured: float | None
     constant: float
     unexplained: float | None
@@ -440,7 +441,7 @@ class PositionsReply(Reply, frozen=True, tag="positions"):
     """
 
     by: By
-    labels: list[str]
+    components: ComponentTable
     positions: int
     notes: list[str]
     missing: list[str] = []
@@ -465,12 +466,12 @@ class TokenLensReply(Reply, frozen=True, tag="token-lens"):
 
 
 class NeuronsReply(Reply, frozen=True, tag="neurons"):
-    """The strongest neurons, positive before negative, strongest first, as `L5N123`.
+    """The strongest neurons, positive before negative, strongest first.
 
     Over all `count` neurons of `layers` layers: Σ neurons = `total`; with their `bias` that is what their MLPs add.
     """
 
-    labels: list[str]
+    components: ComponentTable
     count: int
     layers: int
     total: float

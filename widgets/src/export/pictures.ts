@@ -2,6 +2,7 @@
 // here; shown-pictures.ts collects the pictures on screen.
 import type { Frame } from "../draw/plane";
 import type { Store, Weighting } from "../state/store";
+import type { Component } from "../wire/components";
 import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
 
 export type PictureName = WriteCode["picture"];
@@ -37,14 +38,19 @@ export interface Valued {
   std: number | null;
 }
 
+/** A row of a chart, with what it is of. */
+export interface Row extends Valued {
+  component: Component;
+}
+
 export interface LensPicture {
   picture: "lens";
-  points: Valued[];
+  points: Row[];
   norm: "frozen" | "recomputed";
 }
 export interface LayersPicture {
   picture: "layers";
-  rows: Valued[];
+  rows: Row[];
 }
 export interface HeadsPicture {
   picture: "heads";

@@ -7,7 +7,8 @@ import { addedRange } from "../state/map-picture";
 import { rank } from "../state/ranked";
 import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, label, shared } from "../state/target";
-import { offered, type Picture, type Setting, type Valued } from "./pictures";
+import { componentsOf } from "../wire/components";
+import { offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
 
 /** A picture on screen, and its title in the menu. */
 export interface ShownPicture {
@@ -79,8 +80,13 @@ export function shownPictures(store: Store): ShownPicture[] {
   return pictures;
 }
 
-function valued({ reply, rows, std }: Attribution): Valued[] {
-  return reply.labels.map((name, i) => ({ name, value: rows[i] ?? NaN, std: std?.[i] ?? null }));
+function valued({ reply, rows, std }: Attribution): Row[] {
+  return componentsOf(reply.components).map((component, i) => ({
+    name: component.label,
+    component,
+    value: rows[i] ?? NaN,
+    std: std?.[i] ?? null,
+  }));
 }
 
 function topHeads(store: Store, { rows, std }: Attribution, heads: number, count: number): Valued[] {
@@ -93,7 +99,8 @@ function topHeads(store: Store, { rows, std }: Attribution, heads: number, count
 
 function neurons(store: Store): Valued[] | null {
   const found = store.neurons.value;
-  return found ? found.reply.labels.map((name, i) => ({ name, value: found.values[i] ?? NaN, std: null })) : null;
+  const rows = componentsOf(found?.reply.components);
+  return found && rows.map(({ label }, i) => ({ name: label, value: found.values[i] ?? NaN, std: null }));
 }
 
 export function settingOf(store: Store): Setting {

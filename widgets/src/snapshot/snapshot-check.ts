@@ -7,6 +7,7 @@ import { charts } from "../state/questions";
 import type { Position } from "../state/target";
 import { NOTHING } from "../state/target";
 import type { Ask } from "../wire/client";
+import { isWhole } from "../wire/components";
 import { fits as isReplyTo } from "../wire/fits";
 import * as wire from "../wire/protocol.check.gen";
 import type { AttentionBuffer, CacheFacts, Target } from "../wire/protocol.gen";
@@ -184,17 +185,22 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       reply.notes.every((note) => note.length <= MOST.note),
       `a note in its “${kind}” entry is too long`,
     );
-  if ("labels" in reply) counts(`rows in its “${kind}” entry`, reply.labels.length, 0, cells + rowsOf(layers));
   const matches = (holds: boolean, why = `its “${kind}” entry has other figures than it names`): void =>
     demand(holds, why);
   const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry answers another request`);
+  if ("components" in reply) {
+    counts(`rows in its “${kind}” entry`, reply.components.kind.length, 0, cells + rowsOf(layers));
+    matches(isWhole(reply.components) && reply.components.layer.every((at) => at === null || at < layers));
+  }
   answers(isReplyTo(ask as Ask, reply as Reply));
   if ("prompt" in ask) answers(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
   if ("position" in ask) answers(isPosition(ask.position ?? "last", positions));
   switch (kind) {
     case "describe":
       return matches(
-        bytes.length === 0 && reply.missing.length <= MOST.texts && (reply.points ?? []).length <= MOST.texts * 4,
+        bytes.length === 0 &&
+          reply.missing.length <= MOST.texts &&
+          (reply.points === undefined || (isWhole(reply.points) && reply.points.kind.length <= MOST.texts * 4)),
       );
     case "tokens":
       return matches(
@@ -203,7 +209,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
           bytes.length === 0,
       );
     case "attribute": {
-      const rows = reply.labels.length;
+      const rows = reply.components.kind.length;
       answers(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
       matches(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.tolerance >= 0);
       const [own, std, each, constants] = bytes;
@@ -231,10 +237,10 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
     case "scores":
       return matches(bytes.length === 1 && bytes[0] === cells * 4);
     case "positions":
-      counts("cells in its map of positions", reply.labels.length * positions, 0, MOST.mapped);
+      counts("cells in its map of positions", reply.components.kind.length * positions, 0, MOST.mapped);
       answers(reply.positions === positions);
       return matches(
-        bytes.length === 2 && bytes[0] === reply.labels.length * positions * 4 && bytes[1] === positions * 4,
+        bytes.length === 2 && bytes[0] === reply.components.kind.length * positions * 4 && bytes[1] === positions * 4,
       );
     case "token-lens": {
       answers(reply.start === ask.start);
@@ -254,7 +260,9 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
     }
     case "neurons":
       return matches(
-        bytes.length === 1 && bytes[0] === reply.labels.length * 4 && reply.labels.length <= 2 * MOST.topK,
+        bytes.length === 1 &&
+          bytes[0] === reply.components.kind.length * 4 &&
+          reply.components.kind.length <= 2 * MOST.topK,
       );
     default:
       return kind satisfies never;

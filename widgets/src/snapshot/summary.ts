@@ -1,9 +1,10 @@
 // A snapshot in a few lines of HTML, for readers that run nothing: GitHub, nbviewer, a mail.
 
-import { parseHead, signed } from "../base/format";
+import { signed } from "../base/format";
 import { shown } from "../base/legible";
 import { inView, label, quantity } from "../state/target";
 import { float32 } from "../wire/client";
+import { componentsOf } from "../wire/components";
 import type { AttributionReply, CacheFacts } from "../wire/protocol.gen";
 import { type Snapshot, unpacked } from "./snapshot";
 
@@ -14,7 +15,7 @@ const MOST_LISTED = 4;
 export function summaryOf({ name, selection, entries }: Snapshot): string {
   const facts = entries.find(({ ask }) => ask.kind === "describe")?.reply as CacheFacts | undefined;
   const heads = entries.find(({ ask }) => ask.kind === "attribute" && "by" in ask && ask.by === "head");
-  const { measured, labels } = (heads?.reply ?? {}) as Partial<AttributionReply>;
+  const { measured, components } = (heads?.reply ?? {}) as Partial<AttributionReply>;
   const rows = heads?.buffers?.[0] ? float32(unpacked(heads.buffers[0])) : new Float32Array(0);
   const prompt = selection.prompt ?? null;
   const words = [
@@ -32,9 +33,9 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
         ? `the mean of ${facts?.prompts} prompts`
         : "the prompt"
       : `prompt ${prompt}`;
-  const strongest = (labels ?? [])
-    .map((head, i) => ({ head, value: rows[i] ?? NaN }))
-    .filter(({ head, value }) => parseHead(head) !== null && !Number.isNaN(value))
+  const strongest = componentsOf(components)
+    .map(({ kind, label }, i) => ({ kind, head: label, value: rows[i] ?? NaN }))
+    .filter(({ kind, value }) => kind === "head" && !Number.isNaN(value))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
     .slice(0, HEADS);
   const contribution = ({ head, value }: { head: string; value: number }): string =>

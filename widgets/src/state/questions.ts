@@ -4,6 +4,7 @@
 import { parseHead } from "../base/format";
 import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
+import { type Component, componentsOf } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
@@ -99,7 +100,7 @@ export function tileAt(points: string[], positions: number, row: number, column:
 }
 
 /** Points of the lens without those behind each layer's attention. */
-export const withoutMid = (points: string[]): string[] => points.filter((point) => !point.endsWith("_mid"));
+export const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
 
 /** What the destination reads, cell by cell, where a map comes in blocks of cells. */
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {
@@ -116,8 +117,9 @@ export function rankedHeads(store: Store): string[] {
 }
 
 /** The points of the stream that the token lens has. */
-export function lensPoints(store: Store): string[] {
-  return (store.why("lens") === null ? store.lens.value?.reply.labels : null) ?? store.facts.value?.points ?? [];
+export function lensPoints(store: Store): readonly Component[] {
+  const table = store.why("lens") === null ? store.lens.value?.reply.components : null;
+  return componentsOf(table ?? store.facts.value?.points);
 }
 
 // --- all requests of a view ------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ export interface Scene {
   /** The position that is read, where that is one. */
   destination: number | null;
   ranked: string[];
-  points: string[];
+  points: readonly Component[];
 }
 
 export function sceneOf(store: Store): Scene | null {
@@ -178,7 +180,8 @@ export function inOne({ shown, facts, destination }: Scene): Ask[] {
 }
 
 /** The token lens in tiles. */
-export function lensTiles({ shown, facts: { positions } }: Scene, points: string[]): Ask[] {
+export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly Component[]): Ask[] {
+  const points = rows.map(({ label }) => label);
   return upTo(Math.ceil(points.length / TALL)).flatMap((row) =>
     upTo(Math.ceil(positions / WIDE)).map((column) => lensTile(shown, tileAt(points, positions, row, column))),
   );

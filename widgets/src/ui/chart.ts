@@ -1,5 +1,5 @@
 // The chart frame that the lens and the layer bars share. The layer axis runs down, with the same rows as the head map
-// (draw/axis.ts); values run across. It has a band for the active layer, and a cursor that the pointer and the arrow
+// (state/axis.ts); values run across. It has a band for the active layer, and a cursor that the pointer and the arrow
 // keys move from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
@@ -7,8 +7,8 @@ import { html, render, type TemplateResult } from "lit-html";
 import { signed } from "../base/format";
 import { element, watch } from "../base/lifetime";
 import type { Sentence } from "../base/sentence";
-import { along, placeAt } from "../draw/axis";
 import { limitOf } from "../draw/colours";
+import { along, placeAt } from "../state/axis";
 import { holdOf } from "../state/held-scale";
 import type { Store } from "../state/store";
 import { mountTrouble } from "./caption";
@@ -17,7 +17,7 @@ import { stepAlong } from "./roving";
 export interface Mark {
   name: string;
   value: number;
-  /** Its position on the layer axis (draw/axis.ts). */
+  /** Its position on the layer axis (state/axis.ts). */
   at: number;
   layer: number | null;
   sentence: Sentence;

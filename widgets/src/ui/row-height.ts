@@ -1,7 +1,7 @@
 // The height of a layer's row in the head map and the charts next to it: as the window allows, but easy to point at.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
-import { bandAbove } from "../draw/axis";
+import { bandAbove } from "../state/axis";
 import type { Store } from "../state/store";
 import type { Free } from "./free-height";
 

@@ -255,7 +255,7 @@ export class Client {
     }
     this.#waiting.delete(message.id);
     this.#listen();
-    if (reply && fits(waiting.question.ask, reply)) waiting.settle({ reply: labelled(reply), buffers });
+    if (reply && fits(waiting.question.ask, reply)) waiting.settle({ reply, buffers });
     else waiting.settle(asError(failure));
   }
 
@@ -291,11 +291,6 @@ export class Client {
 
 function isAnswer(message: unknown): message is Answer {
   return typeof message === "object" && message !== null && typeof (message as { id?: unknown }).id === "string";
-}
-
-/** Row labels contain names from the user's model, which may contain any character. */
-function labelled<R extends AnyReply>(reply: R): R {
-  return "labels" in reply ? { ...reply, labels: reply.labels.map(legible) } : reply;
 }
 
 function asError(failure: Failure | null | undefined): RequestFailed {

@@ -182,6 +182,12 @@ export const Question = v.object({
   ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
+export const ComponentTable = v.object({
+  kinds: v.array(v.picklist(["attn_bias","attn_out","embed","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","per_layer_out","pos_embed","pre","source"])),
+  kind: v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000))),
+  layer: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
+  index: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
+});
 export const CacheFacts = v.object({
   kind: v.picklist(["describe"]),
   name: v.string(),
@@ -197,7 +203,7 @@ export const CacheFacts = v.object({
   last: v.array(v.pipe(v.number(), v.safeInteger())),
   has_tokens: v.boolean(),
   padding: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-  points: v.exactOptional(v.array(v.string())),
+  points: v.exactOptional(ComponentTable),
 });
 export const TokenLabel = v.object({
   text: v.string(),
@@ -212,7 +218,7 @@ export const TokensReply = v.object({
 export const AttributionReply = v.object({
   kind: v.picklist(["attribute"]),
   by: v.picklist(["accumulated","head","layer","neuron","source"]),
-  labels: v.array(v.string()),
+  components: ComponentTable,
   measured: v.nullable(v.pipe(v.number(), v.finite())),
   constant: v.pipe(v.number(), v.finite()),
   unexplained: v.nullable(v.pipe(v.number(), v.finite())),
@@ -273,7 +279,7 @@ export const ScoresReply = v.object({
 export const PositionsReply = v.object({
   kind: v.picklist(["positions"]),
   by: v.picklist(["accumulated","head","layer","neuron","source"]),
-  labels: v.array(v.string()),
+  components: ComponentTable,
   positions: v.pipe(v.number(), v.safeInteger()),
   notes: v.array(v.string()),
   missing: v.exactOptional(v.array(v.string())),
@@ -293,7 +299,7 @@ export const TokenLensReply = v.object({
 });
 export const NeuronsReply = v.object({
   kind: v.picklist(["neurons"]),
-  labels: v.array(v.string()),
+  components: ComponentTable,
   count: v.pipe(v.number(), v.safeInteger()),
   layers: v.pipe(v.number(), v.safeInteger()),
   total: v.pipe(v.number(), v.finite()),

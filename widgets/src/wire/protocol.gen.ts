@@ -200,7 +200,7 @@ export interface ReadTokenLens {
   padding?: "found" | "none";
 }
 /**
- * The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [label], their worth.
+ * The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [component].
  */
 export interface RankNeurons {
   kind: "neurons";
@@ -378,7 +378,38 @@ export interface CacheFacts {
   last: number[];
   has_tokens: boolean;
   padding?: number;
-  points?: string[];
+  points?: ComponentTable;
+}
+/**
+ * Components as columns, as they travel and are kept: thousands of rows are a few numbers each.
+ *
+ *     Attributes:
+ *         kinds: The kinds that occur.
+ *         kind: For each component, which one of `kinds` it is.
+ *         layer: For each component, its layer.
+ *         index: For each component, its index.
+ */
+export interface ComponentTable {
+  kinds: (
+    | "attn_bias"
+    | "attn_out"
+    | "embed"
+    | "final_post"
+    | "head"
+    | "layer_out"
+    | "mid"
+    | "mixer_out"
+    | "mlp_bias"
+    | "mlp_out"
+    | "neuron"
+    | "per_layer_out"
+    | "pos_embed"
+    | "pre"
+    | "source"
+  )[];
+  kind: number[];
+  layer: (number | null)[];
+  index: (number | null)[];
 }
 /**
  * The tokens of a prompt, a label per position.
@@ -410,7 +441,7 @@ export interface TokenLabel {
 export interface AttributionReply {
   kind: "attribute";
   by: "accumulated" | "head" | "layer" | "neuron" | "source";
-  labels: string[];
+  components: ComponentTable;
   measured: number | null;
   constant: number;
   unexplained: number | null;
@@ -501,7 +532,7 @@ export interface ScoresReply {
 export interface PositionsReply {
   kind: "positions";
   by: "accumulated" | "head" | "layer" | "neuron" | "source";
-  labels: string[];
+  components: ComponentTable;
   positions: number;
   notes: string[];
   missing?: string[];
@@ -526,13 +557,13 @@ export interface LensCell {
   rank?: number | null;
 }
 /**
- * The strongest neurons, positive before negative, strongest first, as `L5N123`.
+ * The strongest neurons, positive before negative, strongest first.
  *
  *     Over all `count` neurons of `layers` layers: Σ neurons = `total`; with their `bias` that is what their MLPs add.
  */
 export interface NeuronsReply {
   kind: "neurons";
-  labels: string[];
+  components: ComponentTable;
   count: number;
   layers: number;
   total: number;
@@ -672,4 +703,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "24270505f634";
+export const WIRE = "267e97b966aa";

@@ -1,10 +1,10 @@
 // Axes, colour bars and token labels of the figures.
 import { type ScaleLinear, scaleLinear } from "d3-scale";
 import { signed } from "../../base/format";
-import { layerTicks, percent } from "../../draw/axis";
 import { endsOf, isBeyond } from "../../draw/clipped";
 import { divergingRgb, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
+import { layerTicks, percent } from "../../state/axis";
 import type { TokenAt } from "../pictures";
 import { MUTED, RULE, type Sheet } from "./sheet";
 import { cut, widthOf } from "./xml";

@@ -2,9 +2,9 @@
 // spread.
 import { area, line } from "d3-shape";
 import { signed } from "../../base/format";
-import { bars, lensX, percent } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
-import type { LayersPicture, LensPicture, Setting, Valued } from "../pictures";
+import { bars, lensX, percent } from "../../state/axis";
+import type { LayersPicture, LensPicture, Row, Setting, Valued } from "../pictures";
 import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
 import { GREY, INK, MINUS, MUTED, PLUS, Sheet, SINGLE } from "./sheet";
 import { widthOf } from "./xml";
@@ -33,12 +33,12 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
   const box: Box = { x: LEFT, y: top, width: SINGLE - LEFT - 34, height: 112 };
   const scale = scaleOf(ends(points), box);
   layerAxes(sheet, box, scale, setting.layers, withUnit(setting.quantity));
-  const x = (_: Valued, i: number): number =>
-    box.x + (percent(lensX(points[i]?.name ?? "", i, points.length, setting.layers), setting.layers) / 100) * box.width;
+  const x = ({ component }: Row): number =>
+    box.x + (percent(lensX(component, setting.layers), setting.layers) / 100) * box.width;
   const known = (point: Valued): boolean => Number.isFinite(point.value);
   const decimals = 2;
   if (points.some((point) => point.std !== null)) {
-    const band = area<Valued>()
+    const band = area<Row>()
       .digits(decimals)
       .x(x)
       .defined(known)
@@ -46,23 +46,20 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
       .y1(({ value, std }) => scale(value + (std ?? 0)));
     sheet.path(band(points) ?? "", `fill="${INK}" fill-opacity="0.12"`);
   }
-  const curve = line<Valued>()
+  const curve = line<Row>()
     .digits(decimals)
     .x(x)
     .defined(known)
     .y(({ value }) => scale(value));
   sheet.path(curve(points) ?? "", `class="curve" fill="none" stroke="${INK}" stroke-width="1" stroke-linejoin="round"`);
   sheet.group("points", () =>
-    points.forEach((point, i) => known(point) && sheet.circle(x(point, i), scale(point.value), 0.9, INK)),
+    points.forEach((point) => known(point) && sheet.circle(x(point), scale(point.value), 0.9, INK)),
   );
   const last = points.at(-1);
   if (last && known(last))
-    sheet.text(
-      x(last, points.length - 1) + 4,
-      scale(last.value) + 2.3,
-      signed(last.value, limitOf(points.map(({ value }) => value))),
-      { bold: true },
-    );
+    sheet.text(x(last) + 4, scale(last.value) + 2.3, signed(last.value, limitOf(points.map(({ value }) => value))), {
+      bold: true,
+    });
   return sheet.end(box.y + box.height + 24, `Logit lens: ${setting.quantity}`);
 }
 
@@ -74,7 +71,7 @@ export function layersFigure({ rows }: LayersPicture, setting: Setting): string 
       `what each adds to the ${setting.quantity}`,
       captionOf(setting, ...spreadOf(rows, "lines", setting)),
     ) + 3;
-  const places = bars(rows.map((row) => row.name));
+  const places = bars(rows.map((row) => row.component));
   const others = places.some((bar) => bar.kind === "other");
   key(sheet, top, others);
   const box: Box = { x: LEFT, y: top + 8, width: SINGLE - LEFT - 8, height: 100 };

@@ -1,8 +1,8 @@
 // The head map, layer × head, coloured by contribution or by a score; and the ranking as bars.
 
 import { headName, signed } from "../../base/format";
-import { layerTicks } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
+import { layerTicks } from "../../state/axis";
 import type { HeadsPicture, RankingPicture, Setting } from "../pictures";
 import { axisNames, type Box, beyondDot, beyondLine, type Colours, colourBar, colourOf, withUnit } from "./axes";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";

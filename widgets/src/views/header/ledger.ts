@@ -3,32 +3,36 @@ import { html, type TemplateResult } from "lit-html";
 import { signed, vanishes } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import type { Attribution } from "../../state/store";
+import { type ComponentKind, componentsOf } from "../../wire/components";
 
 export interface Entry {
   name: string;
   value: number;
 }
 
+/** The line of the ledger that a row is added to. */
+const GROUPS: Partial<Record<ComponentKind, string>> = {
+  mlp_out: "MLPs",
+  mlp_bias: "MLPs",
+  attn_bias: "attention biases",
+  attn_out: "other sublayers",
+  mixer_out: "other sublayers",
+  per_layer_out: "other sublayers",
+  layer_out: "other sublayers",
+  embed: "embeddings",
+  pos_embed: "embeddings",
+};
+
 /** The sums of heads, attention biases, MLPs, embeddings and others; only those that occur. NaN is a missing head. */
 export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
   const sums = new Map<string, number>(
     rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : [],
   );
+  const components = componentsOf(reply.components);
   rows.forEach((value, i) => {
-    const label = reply.labels[i] ?? "";
-    const kind =
-      i < heads
-        ? "heads"
-        : /mlp/.test(label)
-          ? "MLPs"
-          : /attn_bias/.test(label)
-            ? "attention biases"
-            : /^\d+_.+_out$/.test(label)
-              ? "other sublayers"
-              : /embed/.test(label)
-                ? "embeddings"
-                : label;
-    if (!Number.isNaN(value)) sums.set(kind, (sums.get(kind) ?? 0) + value);
+    const row = components[i];
+    const name = i < heads ? "heads" : row ? (GROUPS[row.kind] ?? row.label) : "";
+    if (!Number.isNaN(value)) sums.set(name, (sums.get(name) ?? 0) + value);
   });
   sums.set("constant", reply.constant);
   const lines = [...sums].map(([name, value]) => ({ name, value }));

@@ -5,8 +5,8 @@ import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { bandAbove, layerTicks } from "../../draw/axis";
 import { css } from "../../draw/colours";
+import { bandAbove, layerTicks } from "../../state/axis";
 import {
   cellWords,
   colourOf,

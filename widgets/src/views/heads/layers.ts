@@ -3,17 +3,18 @@ import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, render, svg } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { along, bars } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
+import { along, bars } from "../../state/axis";
 import type { Store } from "../../state/store";
 import { type Mark, mountChart } from "../../ui/chart";
+import { componentsOf } from "../../wire/components";
 
 const SUBLAYERS: Record<string, string> = { attn: "attention", mlp: "MLP" };
 
 export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
   const layers = computed(() => store.facts.value?.layers ?? 0);
-  const rows = computed(() => bars(store.layerRows.value?.reply.labels ?? []));
+  const rows = computed(() => bars(componentsOf(store.layerRows.value?.reply.components)));
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   watch(signal, () => {

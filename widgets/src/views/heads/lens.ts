@@ -4,10 +4,11 @@ import { line } from "d3-shape";
 import { html, render, svg } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { along, lensMeaning, lensX } from "../../draw/axis";
 import { limitOf } from "../../draw/colours";
+import { along, lensMeaning, lensX } from "../../state/axis";
 import type { Norm, Store } from "../../state/store";
 import { farthest, type Mark, mountChart } from "../../ui/chart";
+import { componentsOf } from "../../wire/components";
 
 const NORMS: [Norm, string, string][] = [
   ["frozen", "norm frozen", "The final norm’s scale held fixed: the steps add up with the layers’ bars."],
@@ -20,18 +21,19 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
   const marks = computed<Mark[]>(() => {
     const lens = store.lens.value;
     if (!lens) return [];
-    const { labels, constant } = lens.reply;
+    const { components, constant } = lens.reply;
     const largest = limitOf(lens.rows.map((row) => row + constant));
-    return labels.map((name, i) => {
+    return componentsOf(components).map((point, i) => {
+      const name = point.label;
       const value = (lens.rows[i] ?? 0) + constant;
-      const at = lensX(name, i, labels.length, layers.value);
+      const at = lensX(point, layers.value);
       return {
         name,
         value,
         at,
         layer: at < layers.value ? Math.floor(at) : null,
         sentence: [
-          `Logit lens ${lensMeaning(name)} (${name}): ${store.quantity.value} `,
+          `Logit lens ${lensMeaning(point)} (${name}): ${store.quantity.value} `,
           { stress: signed(value, largest) },
         ],
       };

@@ -7,6 +7,7 @@ import type { Sentence } from "../../base/sentence";
 import { limitOf } from "../../draw/colours";
 import { NEURONS, type Neurons, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { componentsOf } from "../../wire/components";
 import { type Entry, sumTable } from "../header/ledger";
 import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 
@@ -28,9 +29,10 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   const refusal = element("p", "rs-refusal", { role: "status" });
   parent.append(list, sum, refusal);
 
+  const components = computed(() => componentsOf(store.neurons.value?.reply.components));
   const ranked = computed<Ranked[]>(() => {
     const data = store.neurons.value;
-    return (data?.reply.labels ?? []).map((name, i) => ({ name, value: data?.values[i] ?? NaN }));
+    return components.value.map(({ label }, i) => ({ name: label, value: data?.values[i] ?? NaN }));
   });
   const problem = computed(() => store.why(NEURONS));
   const cursor = state<number | null>(null);
@@ -81,7 +83,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
       if (!neuron && store.sentence.value !== said) return void (said = null); // another view has replaced the sentence
       said = neuron ? sentence(neuron, limitOf(ranked.value.map(({ value }) => value)), quantity) : null;
       store.sentence.value = said;
-      store.hoveredLayer.value = neuron ? layerOf(neuron.name) : null;
+      store.hoveredLayer.value = (neuron && components.value[cursor.value ?? 0]?.layer) ?? null;
     });
   });
 
@@ -116,9 +118,4 @@ function sentence({ name, value }: Ranked, largest: number, quantity: string): S
     { stress: signed(value, largest) },
     ` ${value < 0 ? "from" : "to"} the ${quantity}`,
   ];
-}
-
-function layerOf(name: string): number | null {
-  const match = /^L(\d+)N/.exec(name);
-  return match ? Number(match[1]) : null;
 }

@@ -1,11 +1,11 @@
 // The labels of the position map: tokens above the columns, components next to the rows. If there are many, only some
 // are shown.
 import { html, nothing, type TemplateResult } from "lit-html";
-import { parseHead, signed } from "../../base/format";
-import { layerTicks } from "../../draw/axis";
+import { signed } from "../../base/format";
+import { layerTicks } from "../../state/axis";
 import type { Store } from "../../state/store";
+import { type Component, componentsOf, shortLabelOf } from "../../wire/components";
 import type { PositionsReply } from "../../wire/protocol.gen";
-import { layerOf } from "./position-words";
 
 const LINE = 12;
 
@@ -42,38 +42,39 @@ export function rowLabels(
   narrow: boolean,
   store: Store,
 ): TemplateResult {
-  const labels = reply?.labels ?? [];
+  const rows = componentsOf(reply?.components);
   if (reply?.by === "head") {
-    return html`${labels.map((name, i) => {
+    return html`${rows.map(({ kind, label: name }, i) => {
       const value = store.headValue(name);
       return html`<button type="button" class="rs-sheet-head ${i === hovered ? "rs-lit" : ""}" data-head=${name}
           aria-pressed=${store.heads.value.includes(name)}
         aria-label="${name}${value === null ? "" : ` ${signed(value, store.largest.value)} at the destination`}"
-            style="top:${i * y}px;height:${y}px">${parseHead(name) ? name : nothing}</button>`;
+            style="top:${i * y}px;height:${y}px">${kind === "head" ? name : nothing}</button>`;
     })}`;
   }
-  return html`${rowTicks(labels, y, hovered).map(
-    (i) => html`<span class=${i === hovered ? "rs-lit" : ""}
-      aria-hidden="true" title=${labels[i]}
-      style="top:${Math.max(5, (i + 0.5) * y)}px">${
-        narrow ? labels[i]?.replace(/_(out|post)$/, "") : labels[i]
-      }</span>`,
-  )}`;
+  return html`${rowTicks(rows, y, hovered).map((i) => {
+    const row = rows[i];
+    return (
+      row &&
+      html`<span class=${i === hovered ? "rs-lit" : ""}
+      aria-hidden="true" title=${row.label}
+      style="top:${Math.max(5, (i + 0.5) * y)}px">${narrow ? shortLabelOf(row) : row.label}</span>`
+    );
+  })}`;
 }
 
 /** The rows that get a label: all if there is room; else the first row of some layers, and the hovered row. */
-export function rowTicks(labels: string[], y: number, hovered: number | null): number[] {
-  if (y >= LINE) return labels.map((_, i) => i);
-  const layers = new Set(labels.map(layerOf).filter((l) => l !== null)).size;
-  const room = (labels.length * y) / (LINE + 2);
+export function rowTicks(rows: readonly Component[], y: number, hovered: number | null): number[] {
+  if (y >= LINE) return rows.map((_, i) => i);
+  const layers = new Set(rows.map(({ layer }) => layer).filter((l) => l !== null)).size;
+  const room = (rows.length * y) / (LINE + 2);
   const ticks = new Set(layerTicks(layers, Math.max(1, Math.floor(room))));
   const seen = new Set<number>();
-  const rows = labels.flatMap((label, i) => {
-    const layer = layerOf(label);
+  const named = rows.flatMap(({ layer }, i) => {
     if (layer === null || seen.has(layer)) return [];
     seen.add(layer);
     return ticks.has(layer) ? [i] : [];
   });
-  if (hovered === null || hovered < 0) return rows;
-  return [...rows.filter((i) => i !== hovered && Math.abs(i - hovered) * y >= LINE), hovered];
+  if (hovered === null || hovered < 0) return named;
+  return [...named.filter((i) => i !== hovered && Math.abs(i - hovered) * y >= LINE), hovered];
 }

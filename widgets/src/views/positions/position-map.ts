@@ -2,7 +2,7 @@
 // component. It scrolls in its own box; the pointer or the arrow keys choose a cell.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
-import { parseHead, signed } from "../../base/format";
+import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { isBeyond } from "../../draw/clipped";
 import { css, divergingRgb } from "../../draw/colours";
@@ -10,9 +10,10 @@ import { paintColumns, paintGrid } from "../../draw/heatmap";
 import type { Store } from "../../state/store";
 import { nearest } from "../../ui/in-sight";
 import { measured } from "../../ui/width";
+import { type Component, componentsOf } from "../../wire/components";
 import { columnLabels, rowLabels } from "./position-labels";
 import type { PositionPicture } from "./position-picture";
-import { layerOf, positionSentence } from "./position-words";
+import { positionSentence } from "./position-words";
 
 /** Sizes in CSS pixels: all rows together, their names, the tokens above, and the bars of the model's own values. */
 const ROWS = 340;
@@ -53,11 +54,12 @@ export function mountPositionMap(
   scroller.style.height = `${TOKENS + OWN + ROWS + 18}px`;
   parent.append(scroller);
 
+  const rowAt = (row: number): Component | undefined => componentsOf(picture.peek()?.reply.components)[row];
   const cursor = state<Place | null>(null);
   const width = measured(scroller, 640, signal);
   const size = computed(() => {
     const { reply } = picture.value ?? {};
-    const [rows, columns] = [reply?.labels.length ?? 0, reply?.positions ?? 0];
+    const [rows, columns] = [reply?.components.kind.length ?? 0, reply?.positions ?? 0];
     const narrow = width.value < 480;
     const left = narrow ? NAMES.narrow : NAMES.wide;
     const fitting = Math.floor((width.value - left - LEAN) / Math.max(1, columns));
@@ -141,7 +143,7 @@ export function mountPositionMap(
     const { columns, x, y, left } = size.value;
     const value = shown.values[at.row * columns + at.column] ?? NaN;
     tip.replaceChildren(
-      element("b", "", {}, shown.reply.labels[at.row] ?? ""),
+      element("b", "", {}, rowAt(at.row)?.label ?? ""),
       ` ${signed(value, shown.limit)}${
         isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""
       }`,
@@ -163,10 +165,10 @@ export function mountPositionMap(
     const last = cursor.peek();
     if (last?.row === next?.row && last?.column === next?.column) return;
     cursor.value = next;
-    const label = next && next.row >= 0 ? (picture.peek()?.reply.labels[next.row] ?? "") : "";
+    const row = next && rowAt(next.row);
     store.hoveredToken.value = next?.column ?? null;
-    store.hover(parseHead(label) ? label : null);
-    store.hoveredLayer.value = layerOf(label);
+    store.hover(row?.kind === "head" ? row.label : null);
+    store.hoveredLayer.value = row?.layer ?? null;
     if (!next) store.sentence.value = null;
   };
   watch(signal, () => {
@@ -208,7 +210,7 @@ export function mountPositionMap(
       if (rows === 0) return;
       const at = cursor.peek();
       const from = at ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
-      const label = picture.peek()?.reply.labels[from.row] ?? "";
+      const row = rowAt(from.row);
       const to: Partial<Record<string, Place>> = {
         ArrowUp: { ...from, row: Math.max(OWN_ROW, from.row - 1) },
         ArrowDown: { ...from, row: Math.min(rows - 1, from.row + 1) },
@@ -224,7 +226,7 @@ export function mountPositionMap(
         select(at ? next : from);
         reveal(at ? next : from);
       } else if (event.key === "Enter" && at) store.togglePosition(at.column);
-      else if (event.key === " " && at && parseHead(label)) store.togglePin(label);
+      else if (event.key === " " && at && row?.kind === "head") store.togglePin(row.label);
       else return;
       event.preventDefault();
     },

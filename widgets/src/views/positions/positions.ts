@@ -13,6 +13,7 @@ import type { Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import { type Client, float32 } from "../../wire/client";
+import { componentsOf } from "../../wire/components";
 import type { MapPositions } from "../../wire/protocol.gen";
 import { missingWords } from "../header/badge-words";
 import { mountPositionMap } from "./position-map";
@@ -130,7 +131,7 @@ export function mountPositions(
       seen && {
         picture: "positions",
         by: seen.by,
-        labels: seen.reply.labels,
+        labels: componentsOf(seen.reply.components).map(({ label }) => label),
         positions: seen.reply.positions,
         values: seen.values,
         own: seen.own,

@@ -8,6 +8,7 @@ import { ofEachPrompt } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import type { Client } from "../../wire/client";
+import { componentsOf } from "../../wire/components";
 import { type Spread, spreadOf } from "../heads/spread";
 
 export interface PromptSpread extends Spread {
@@ -59,14 +60,15 @@ export function promptSpread(
 /** The values of all prompts; null if this decomposition is of a single prompt, or has other rows. */
 export function promptSpreadOf(data: Attribution | null, head: string | null, heads: number): PromptSpread | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
+  const components = componentsOf(data.reply.components);
   if (head !== null) {
-    const row = data.reply.labels.findIndex(
-      (label, i) => label === head && label === headName(Math.floor(i / heads), i % heads),
+    const row = components.findIndex(
+      ({ label }, i) => label === head && label === headName(Math.floor(i / heads), i % heads),
     );
     const spread = row < 0 ? null : spreadOf(data, row);
     return spread && { ...spread, head };
   }
-  if (data.reply.labels.at(-1) !== "final_post") return null; // the cache does not reach the end of the model
+  if (components.at(-1)?.kind !== "final_post") return null; // the cache does not reach the end of the model
   const spread = spreadOf(data, data.rows.length - 1);
   if (!spread) return null;
   const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;

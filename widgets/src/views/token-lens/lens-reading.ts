@@ -4,12 +4,13 @@ import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
 import { LISTED } from "../../state/questions";
 import type { Store } from "../../state/store";
+import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 import { answerName, hasRank, probability } from "./lens-words";
 
 export interface Read {
   cell: LensCell;
-  point: string;
+  point: Component;
   position: number;
 }
 
@@ -31,7 +32,7 @@ export function mountReading(parent: HTMLElement, store: Store, signal: AbortSig
             100 * Math.max(0, Math.min(1, p))
           }%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
     render(
-      html`<h4><span>${point} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
+      html`<h4><span>${point.label} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
         <ol>${cell.tokens
           .slice(0, LISTED)
           .map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, ranked && cell.rank === i + 1))}

@@ -2,9 +2,10 @@
 
 import { quoted, visible } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
-import { lensMeaning } from "../../draw/axis";
+import { lensMeaning } from "../../state/axis";
 import type { Store } from "../../state/store";
 import { inView, label, shared } from "../../state/target";
+import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 
 /** Writes a probability: "0.43", "0.004", "2e-5". */
@@ -35,11 +36,11 @@ export function answerWords(store: Store, cell: LensCell): string {
   return `${tokens ? `the answer ${quoted(name)}` : name} ${probability(cell.answer)}, rank ${cell.rank}`;
 }
 
-export function cellSentence(store: Store, cell: LensCell, point: string, position: number): Sentence {
+export function cellSentence(store: Store, cell: LensCell, point: Component, position: number): Sentence {
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   return [
-    `If it stopped ${lensMeaning(point)} (${point}) at ${quoted(store.tokenName(position))} (position ` +
+    `If it stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
       `${position}), the model would say ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
   ];
 }

@@ -10,7 +10,6 @@ import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import type { Client } from "../../wire/client";
 import type { LensCell } from "../../wire/protocol.gen";
-import { layerOf } from "../positions/position-words";
 import { type At, MARKED, mountLensGrid } from "./lens-grid";
 import { mountReading, type Read } from "./lens-reading";
 import { LensTiles, type Question } from "./lens-tiles";
@@ -29,11 +28,10 @@ export function mountTokenLens(
   const tiles = new LensTiles(store, client, signal);
 
   /** One point for each layer, and the last point; with mid also the point after each attention. */
-  const labels = computed(() => lensPoints(store).join(" "));
-  const points = computed(() => {
-    const all = labels.value.split(" ").filter((label) => label !== "");
-    return mid.value ? all : withoutMid(all);
-  });
+  const wanted = computed(() => (mid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
+  /** The labels as one text, so that another reply with the same points changes nothing. */
+  const labels = computed(() => JSON.stringify(wanted.value.map(({ label }) => label)));
+  const points = computed(() => JSON.parse(labels.value) as string[]);
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
 
@@ -113,7 +111,8 @@ export function mountTokenLens(
   const readAt = (at: At | null): Read | null => {
     void tiles.version.value;
     const found = at && tiles.cell(points.value, at.row, at.column);
-    return found && at ? { cell: found.cell, point: points.value[at.row] ?? "", position: at.column } : null;
+    const point = at && wanted.peek()[at.row];
+    return found && at && point ? { cell: found.cell, point, position: at.column } : null;
   };
   // Without a pointer: the last point at the destination.
   const rest = computed<At>(() => ({
@@ -132,7 +131,7 @@ export function mountTokenLens(
       spoke = at !== null;
       store.sentence.value = sentence;
       store.hoveredToken.value = at?.column ?? null;
-      store.hoveredLayer.value = read ? layerOf(read.point) : null;
+      store.hoveredLayer.value = read?.point.layer ?? null;
     });
   });
 }

@@ -1,6 +1,8 @@
 // The layer axis that the head map, the layer bars and the lens share; it runs from top to bottom. Layer i takes [i, i
 // + 1], like its row of the map: attention the first half, the MLP the second. So each step of the lens is next to the
 // bar of its sublayer. The embeddings take [−1, 0], a narrow band above the layers.
+import { type Component, SUBLAYERS } from "../wire/components";
+
 export interface Bar {
   index: number;
   label: string;
@@ -34,35 +36,32 @@ export function placeAt(pixels: number, row: number): number {
   return pixels < above ? pixels / (above || 1) - 1 : (pixels - above) / (row || 1);
 }
 
-export function lensX(label: string, index: number, count: number, layers: number): number {
-  const match = /^(\d+)_(pre|mid|post)$/.exec(label);
-  if (match) return Number(match[1]) + (match[2] === "pre" ? 0 : match[2] === "mid" ? 0.5 : 1);
-  if (label === "final_post") return layers;
-  return count > 1 ? (index / (count - 1)) * layers : 0;
+/** Where a point of the lens stands. */
+export function lensX({ kind, layer }: Component, layers: number): number {
+  return layer === null ? layers : layer + (kind === "mid" ? 0.5 : 0);
 }
 
 /** Describes a point of the lens: "after layer 3". */
-export function lensMeaning(label: string): string {
-  const match = /^(\d+)_(pre|mid|post)$/.exec(label);
-  if (label === "final_post") return "after the last layer";
-  if (!match) return `at ${label}`;
-  const layer = Number(match[1]);
-  if (match[2] === "mid") return `after layer ${layer}’s attention`;
-  if (match[2] === "post") return `after layer ${layer}`;
+export function lensMeaning({ kind, layer, label }: Component): string {
+  if (kind === "final_post") return "after the last layer";
+  if (layer === null || (kind !== "pre" && kind !== "mid")) return `at ${label}`;
+  if (kind === "mid") return `after layer ${layer}’s attention`;
   return layer === 0 ? "before the first layer" : `after layer ${layer - 1}`;
 }
 
-export function bars(labels: string[]): Bar[] {
-  const parsed = labels.map((label) => /^(\d+)_(.+)_out$/.exec(label));
-  const before = parsed.filter((m) => m === null).length;
-  const inLayer = new Map<string, number>();
-  for (const m of parsed) if (m?.[1]) inLayer.set(m[1], (inLayer.get(m[1]) ?? 0) + 1);
-  const seen = new Map<string | undefined, number>();
-  return labels.map((label, index) => {
-    const match = parsed[index];
-    const at = seen.get(match?.[1]) ?? 0;
-    seen.set(match?.[1], at + 1);
-    if (!match) {
+export function bars(rows: readonly Component[]): Bar[] {
+  /** The layer that a row is a sublayer of; what was written before a layer stands before all of them. */
+  const layerOf = ({ kind, layer }: Component): number | null => (SUBLAYERS[kind] ? layer : null);
+  const inLayer = new Map<number | null, number>();
+  for (const row of rows) inLayer.set(layerOf(row), (inLayer.get(layerOf(row)) ?? 0) + 1);
+  const before = inLayer.get(null) ?? 0;
+  const seen = new Map<number | null, number>();
+  return rows.map((row, index) => {
+    const { label } = row;
+    const layer = layerOf(row);
+    const at = seen.get(layer) ?? 0;
+    seen.set(layer, at + 1);
+    if (layer === null) {
       const width = 1 / Math.max(2, before);
       return {
         index,
@@ -74,14 +73,13 @@ export function bars(labels: string[]): Bar[] {
         to: -1 + (at + 1) * width,
       };
     }
-    const kind = match[2] === "attn" ? "attention" : match[2] === "mlp" ? "mlp" : "other";
-    const layer = Number(match[1]);
-    const [from, to] = place(kind, at, inLayer.get(match[1] ?? "") ?? 1);
+    const kind = row.kind === "attn_out" ? "attention" : row.kind === "mlp_out" ? "mlp" : "other";
+    const [from, to] = place(kind, at, inLayer.get(layer) ?? 1);
     return {
       index,
       label,
       kind,
-      part: (match[2] ?? "").replaceAll("_", " "),
+      part: (SUBLAYERS[row.kind] ?? "").replaceAll("_", " "),
       layer,
       from: layer + from,
       to: layer + to,

@@ -1,0 +1,72 @@
+// What the rows of a reply are of. They travel as columns; a label is derived from kind, layer and index, and never
+// read back.
+
+import { legible } from "../base/legible";
+import type { ComponentTable } from "./protocol.gen";
+
+export type ComponentKind = ComponentTable["kinds"][number];
+
+export interface Component {
+  readonly kind: ComponentKind;
+  readonly layer: number | null;
+  readonly index: number | null;
+  /** "L0H0", "L0N0", "0_attn_out", "0_pre", "embed"; a source by its position. */
+  readonly label: string;
+}
+
+/** What a sublayer is called where there is little room. */
+export const SUBLAYERS: Partial<Record<ComponentKind, string>> = {
+  attn_out: "attn",
+  mlp_out: "mlp",
+  mixer_out: "mixer",
+  per_layer_out: "per_layer",
+  layer_out: "layer",
+};
+const LETTERS: Partial<Record<ComponentKind, string>> = { head: "H", neuron: "N" };
+
+/** As `Component.label` in Python. */
+export function labelOf({ kind, layer, index }: Omit<Component, "label">): string {
+  const letter = LETTERS[kind];
+  if (letter) return `L${layer}${letter}${index}`;
+  if (kind === "source") return String(index);
+  return layer === null ? kind : `${layer}_${kind}`;
+}
+
+/** "0_attn", where there is little room. */
+export function shortLabelOf({ kind, layer, label }: Component): string {
+  if (kind === "final_post") return "final";
+  const part = SUBLAYERS[kind];
+  return part ? `${layer}_${part}` : label;
+}
+
+const known = new WeakMap<ComponentTable, readonly Component[]>();
+
+/** The rows of a reply, made once. What a kernel says is legible, whatever it says. */
+export function componentsOf(table: ComponentTable | null | undefined): readonly Component[] {
+  if (!table) return [];
+  const found = known.get(table);
+  if (found) return found;
+  const rows = table.kind.map((at, i): Component => {
+    // SAFETY: a kind that is not there is no kind; its label says so.
+    const kind = table.kinds[at] ?? ("?" as ComponentKind);
+    const row = { kind, layer: table.layer[i] ?? null, index: table.index[i] ?? null };
+    return { ...row, label: legible(labelOf(row)) };
+  });
+  known.set(table, rows);
+  return rows;
+}
+
+const WITHOUT_LAYER: ReadonlySet<ComponentKind> = new Set(["embed", "pos_embed", "final_post", "source"]);
+const WITH_INDEX: ReadonlySet<ComponentKind> = new Set(["head", "neuron", "source"]);
+
+/** Whether a table from outside is whole: columns of one length, kinds that it has, layers and indices where they belong. */
+export function isWhole({ kinds, kind, layer, index }: ComponentTable): boolean {
+  return (
+    layer.length === kind.length &&
+    index.length === kind.length &&
+    kind.every((at, i) => {
+      const one = kinds[at];
+      return one && (layer[i] === null) === WITHOUT_LAYER.has(one) && (index[i] !== null) === WITH_INDEX.has(one);
+    })
+  );
+}
