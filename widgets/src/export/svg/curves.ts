@@ -1,8 +1,8 @@
 // The logit lens as a curve and the layers as bars, on the same layer axis. A mean over prompts is drawn with its
 // spread.
-import { area, line } from "d3-shape";
 import { signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
+import { band, polyline, type Slice } from "../../draw/polyline";
 import { bars, lensX, percent } from "../../state/axis";
 import type { LayersPicture, LensPicture, Row, Setting, Valued } from "../pictures";
 import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
@@ -38,20 +38,17 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
   const known = (point: Valued): boolean => Number.isFinite(point.value);
   const decimals = 2;
   if (points.some((point) => point.std !== null)) {
-    const band = area<Row>()
-      .digits(decimals)
-      .x(x)
-      .defined(known)
-      .y0(({ value, std }) => scale(value - (std ?? 0)))
-      .y1(({ value, std }) => scale(value + (std ?? 0)));
-    sheet.path(band(points) ?? "", `fill="${INK}" fill-opacity="0.12"`);
+    const slices = points.map((point): Slice => {
+      const spread = point.std ?? 0;
+      return known(point) ? [x(point), scale(point.value - spread), scale(point.value + spread)] : null;
+    });
+    sheet.path(band(slices, decimals), `fill="${INK}" fill-opacity="0.12"`);
   }
-  const curve = line<Row>()
-    .digits(decimals)
-    .x(x)
-    .defined(known)
-    .y(({ value }) => scale(value));
-  sheet.path(curve(points) ?? "", `class="curve" fill="none" stroke="${INK}" stroke-width="1" stroke-linejoin="round"`);
+  const curve = polyline(
+    points.map((point) => (known(point) ? [x(point), scale(point.value)] : null)),
+    decimals,
+  );
+  sheet.path(curve, `class="curve" fill="none" stroke="${INK}" stroke-width="1" stroke-linejoin="round"`);
   sheet.group("points", () =>
     points.forEach((point) => known(point) && sheet.circle(x(point), scale(point.value), 0.9, INK)),
   );

@@ -1,10 +1,10 @@
 // Logit lens: the target after each sublayer, and the choice between its two norm conventions.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
-import { line } from "d3-shape";
 import { html, render, svg } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
+import { polyline } from "../../draw/polyline";
 import { along, lensMeaning, lensX } from "../../state/axis";
 import type { Norm, Store } from "../../state/store";
 import { farthest, type Mark, mountChart } from "../../ui/chart";
@@ -78,14 +78,15 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     why,
     caption,
     draw: (x) => {
-      const path = line<Mark>()
-        .x((m) => Math.max(0, Math.min(100, x(m.value))))
-        .y((m) => along(m.at, row.value))
-        .defined((m) => Number.isFinite(m.value));
+      const path = polyline(
+        marks.value.map((m) =>
+          Number.isFinite(m.value) ? [Math.max(0, Math.min(100, x(m.value))), along(m.at, row.value)] : null,
+        ),
+      );
       const last = marks.value.at(-1);
       return html`<svg viewBox="0 0 100 ${along(layers.value, row.value)}" preserveAspectRatio="none"
           aria-hidden="true">
-          ${svg`<path class="rs-line" d=${path(marks.value) ?? ""} vector-effect="non-scaling-stroke"></path>`}
+          ${svg`<path class="rs-line" d=${path} vector-effect="non-scaling-stroke"></path>`}
         </svg>
         ${
           last?.name === "final_post"
