@@ -230,7 +230,7 @@ class Panel(Selected, anywidget.AnyWidget):
             known = ", ".join(f'"{one}"' for one in get_args(Holds))
             raise ResidscopeError("holds", f"`holds={holds!r}` is not known: use {known}.")
         with LateBar("to_html", shown=progress) as bar:
-            _, [text] = self._service.finish(WritePage(self.shown, holds), bar.told)
+            _, [text] = self._service.finish(WritePage(self.shown, holds), bar.update)
         return text.decode()
 
     def save(self, path: str | Path, *, holds: Holds = "heads", progress: bool = True) -> Path:
