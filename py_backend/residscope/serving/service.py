@@ -347,7 +347,7 @@ class Service:
             found = self._panel()
             if found is None:
                 raise ResidscopeError(
-                    "answers", "The panel of this cache was closed, or shows the model's own target now."
+                    "answers", "The panel of this cache is gone, or shows the model's own target now."
                 )
             panel, target = found
             given = target if target.direction is None else panel.targets().held(target.direction)
