@@ -63,8 +63,8 @@ class SafeImports:
 
     Modules that are loaded stay loaded. `sys.path` does not change, and other threads import as before. In
     `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It is not inserted before that finder, because
-    removing it would make another thread that is iterating over the list skip a finder. Other finders are used as before: an
-    environment may have them for packages in special places.
+    removing it would make another thread that is iterating over the list skip a finder. Other finders are used as
+    before: an environment may have them for packages in special places.
     """
 
     def __init__(self) -> None:

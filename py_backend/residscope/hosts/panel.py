@@ -1,8 +1,8 @@
 """The inline panel: Python and the views share a few small traits; everything else is requests.
 
 Synced both ways: `cache_name`, `wire_target`, and all that can be selected (`traits.py`). Only sent to the browser:
-`facts`, the description of the cache, and `opening`, the replies to the first view's requests. Only in Python: `target`,
-the readable form of `wire_target`. Tensors are never traits.
+`facts`, the description of the cache, and `opening`, the replies to the first view's requests. Only in Python:
+`target`, the readable form of `wire_target`. Tensors are never traits.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Panel(Selected, anywidget.AnyWidget):
         self._views = Views(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
-        # Without this, the view would request the description of the cache, and then all data twice, because it could not
-        # know whether `position` is the last one.
+        # Without this, the view would request the description of the cache, and then all data twice, because it could
+        # not know whether `position` is the last one.
         self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
         self.on_msg(self._on_message)
@@ -219,9 +219,9 @@ class Panel(Selected, anywidget.AnyWidget):
         the export at once.
 
         Args:
-            holds: How much of what is one click away is included. `"view"`: the charts and the open tab, with
-                the heads that are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole token
-                lens, the head scores and each layer's neurons, which takes several times as long.
+            holds: How much of what is one click away is included. `"view"`: the charts and the open tab, with the heads
+                that are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole
+                token lens, the head scores and each layer's neurons, which takes several times as long.
             progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
         Raises:
@@ -286,8 +286,8 @@ class Panel(Selected, anywidget.AnyWidget):
         from IPython.display import publish_display_data
 
         shell = _shell()
-        # `inspect` shows the panel at once, so that it is visible while the rest of the cell runs. As the last expression
-        # of the cell it would be shown a second time.
+        # `inspect` shows the panel at once, so that it is visible while the rest of the cell runs. As the last
+        # expression of the cell it would be shown a second time.
         if shell is not None and self._shown_in == shell.execution_count:
             self._shown_in = None
             return
@@ -318,7 +318,7 @@ def inspect(
         prompt: The prompt to show first; None is the mean of all.
         position: The destination position; `"last"` is each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
-        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it; the rows are checked against it.
+        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it, to check the rows against.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
         model: The model, if `cache.model` is gone.
