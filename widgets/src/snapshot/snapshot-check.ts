@@ -150,7 +150,7 @@ function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): vo
   ensureCount("positions", positions, 1, MOST.positions);
   ensure(
     last.length === prompts && last.every((at) => isIndex(at, positions)),
-    "the last positions do not match its prompts",
+    "its last positions do not match its prompts",
   );
 }
 
@@ -169,10 +169,7 @@ function checkSelection(
     "its selection is not in its cache",
   );
   ensureCount("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
-  ensure(
-    [0, 1, prompts].includes(target.contrasts.length),
-    "the number of its targets is not the number of its prompts",
-  );
+  ensure([0, 1, prompts].includes(target.contrasts.length), "it has a different number of targets than of prompts");
   ensureCount("rows of the ranking", top_k, 1, MOST.topK);
   ensureCount("pinned heads", pinned.length, 0, MOST.pinned);
   ensure(
@@ -192,7 +189,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       reply.notes.every((note) => note.length <= MOST.note),
       `a note in its “${kind}” entry is too long`,
     );
-  const matches = (holds: boolean, why = `the values in its “${kind}” entry do not match their names`): void =>
+  const matches = (holds: boolean, why = `its “${kind}” entry has values that do not match their names`): void =>
     ensure(holds, why);
   const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry has the reply to another request`);
   if ("components" in reply) {
@@ -284,7 +281,7 @@ function framed(reply: Parameters<typeof frameOf>[0], positions: number): Frame 
       isIndex(span.start, positions) && span.start < span.stop && span.stop <= positions,
       "a map has positions that its prompts do not have",
     );
-  ensure(frame.step === stepOf(length(frame.rows), length(frame.columns)), "the number of cells of a map is wrong");
+  ensure(frame.step === stepOf(length(frame.rows), length(frame.columns)), "a map has the wrong number of cells");
   return frame;
 }
 
@@ -296,7 +293,7 @@ function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Fr
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
   ensure(
     !triangle || (down === across && within(rows, columns.start) && length(rows) === length(columns)),
-    "the number of cells of a map is wrong",
+    "a map has the wrong number of cells",
   );
   return (triangle ? (down * (down + 1)) / 2 : down * across) * (wide ? 4 : 2);
 }
