@@ -1,7 +1,16 @@
 /** The way to one notebook's kernel: attaches without a trace, asks what pages ask, and says how things stand. */
 
 import type { Answer, LinkState, Question } from "@residscope/widgets";
-import { Attachment, asWho, child, judge, listen, refusal, type Told, whenIdleFor } from "@residscope/widgets/node";
+import {
+  Attachment,
+  asKernelInfo,
+  child,
+  judge,
+  listen,
+  refusal,
+  type Told,
+  whenIdleFor,
+} from "@residscope/widgets/node";
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Uri } from "vscode";
 
@@ -312,7 +321,7 @@ async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
     const token = newToken();
     for await (const { who } of run(kernel, greeting(token), token))
-      return judge(asWho(who), version, "reload the window");
+      return judge(asKernelInfo(who), version, "reload the window");
   }
   return DENIED;
 }
