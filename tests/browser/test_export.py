@@ -145,16 +145,16 @@ def test_esc_is_taken_back_in_the_panel_and_not_in_the_notebook(shown: tuple[Lab
     lab.becomes("panel.position", 10)
     lab.page.keyboard.press("Escape")  # the token first
     lab.becomes("panel.position", 14)
-    expect(said).to_have_text("Let go: position 10, “·John₁₀”. Ctrl+Z brings it back.")
+    expect(said).to_have_text("Cleared: position 10, “·John₁₀”. Ctrl+Z restores it.")
     lab.page.keyboard.press("Escape")
     lab.becomes("panel.heads", [])
     lab.page.keyboard.press("Control+z")
     lab.becomes("panel.heads", ["L23H3", "L29H0"])
-    expect(said).to_have_text("Back: L23H3 and L29H0. Ctrl+Z goes one step further back.")
+    expect(said).to_have_text("Restored: L23H3 and L29H0. Ctrl+Z goes one step further back.")
     lab.page.keyboard.press("Control+z")
     lab.becomes("panel.position", 10)
     lab.page.keyboard.press("Control+z")
-    expect(said).to_have_text("Nothing to bring back: Esc has let nothing go.")
+    expect(said).to_have_text("Nothing to restore: Esc has cleared nothing.")
     assert lab.page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 

@@ -209,7 +209,7 @@ def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
     lab.open(path)
     said = lab.page.locator(".rs-saved")
     expect(said).to_contain_text("Saved picture of", timeout=FOLLOWS)
-    expect(said).to_contain_text("run the cell again to ask more")
+    expect(said).to_contain_text("run the cell again for more")
     panel = lab.panel()
     assert cells(panel) == before
     for head in ("L1H1", "L2H1"):

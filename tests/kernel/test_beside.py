@@ -110,7 +110,7 @@ def test_callbacks_that_come_and_go_while_it_attaches_are_kept(kernel):
         kernel,
         """
 import threading
-from residscope.hosts.attach import Unheard, EVENT
+from residscope.hosts.attach import SkippedCallbacks, EVENT
 events, seen = get_ipython().events, []
 def one(): seen.append("one")
 def two(): seen.append("two")
@@ -118,7 +118,7 @@ def trigger():
     events.trigger(EVENT)
 real = events.callbacks[EVENT]
 events.register(EVENT, one)
-events.callbacks[EVENT] = Unheard(events.callbacks)
+events.callbacks[EVENT] = SkippedCallbacks(events.callbacks)
 other = threading.Thread(target=trigger); other.start(); other.join()
 before = list(seen)
 events.register(EVENT, two); events.unregister(EVENT, one)

@@ -311,7 +311,7 @@ def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(positi
     panel.padding = "found"
     assert panel.position == position
     model.tokenizer.pad_token_id = 9  # the ends are elsewhere now
-    panel.follow()
+    panel.update_facts()
     assert panel.facts["last"] == [4, 1]
     assert panel.position == position
     panel.close()

@@ -185,7 +185,7 @@ def test_a_ranking(result, by, prompt):
     named(bars.hovertext, bars.x, [label for label, _ in top])
     assert [number(text) for text in bars.text] == pytest.approx(bars.x, abs=0.006)
     assert list(bars.marker.color) == [BLUE if value >= 0 else ORANGE for value in bars.x]
-    assert ": the strongest 3 each way" in figure.layout.title.text
+    assert ": the 3 strongest of each sign" in figure.layout.title.text
 
 
 @pytest.mark.parametrize("prompt", [None, 0])
@@ -388,7 +388,7 @@ def test_long_attention_is_drawn_to_its_last_token(length):
     z = np.array(figure.data[0].z)
     assert z.shape == (257, 257)
     assert z[256, 256] == 1  # the last token's own cell
-    assert figure.layout.title.text.startswith("attention, prompt 0: of 2 × 2 cells the one farthest from zero")
+    assert figure.layout.title.text.startswith("attention, prompt 0: the value farthest from zero in each 2 × 2 cells")
     end = "512" if length == 513 else "512–513"
     assert figure.data[0].hovertext[256][256].startswith(f"L0H0: {end} (256) reads {end} (256): ")
     assert figure.layout.yaxis.ticktext[0] == figure.layout.xaxis.ticktext[0] == "0–1"

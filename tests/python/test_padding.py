@@ -252,7 +252,7 @@ def test_a_mask_that_was_given_tells_first_and_last_exactly(model, data):
     [
         *((at, "before the beginning of 1 of 3") for at in (0, 1, -6)),
         *((at, None) for at in (2, 3, -3)),
-        *((at, "behind the end of 1 of 3") for at in (4, 5, -1)),
+        *((at, "after the end of 1 of 3") for at in (4, 5, -1)),
     ],
 )
 def test_a_view_says_where_a_mean_at_one_position_takes_in_padding(model, position, said):

@@ -246,7 +246,7 @@ def test_what_a_figure_cannot_show_is_a_sentence(llama, monkeypatch):
         (lambda: heads.to_plotly("pie"), '`kind="pie"` is not known'),
         (lambda: heads.to_plotly("lens"), 'needs `by="accumulated"`'),
         (lambda: layers.to_plotly("heatmap"), "two axes"),
-        (lambda: heads.to_plotly("scatter"), "one attribution against another"),
+        (lambda: heads.to_plotly("scatter"), "compares two attributions"),
         (lambda: heads.to_plotly("scatter", other=layers), "the same rows"),
         (lambda: heads.to_plotly(prompt=3), "no prompt 3"),
         (lambda: heads.top(prompt=-4), "no prompt -4"),

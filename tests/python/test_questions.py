@@ -182,7 +182,7 @@ def test_another_question_under_a_known_id_is_refused_and_disturbs_nothing(tell,
     for other in (attribution("layer"), attribution("head", 6), {"kind": "tokens"}):
         answer, buffers = tell({"id": "a", "ask": other})
         assert (answer["failure"]["code"], buffers) == ("protocol", [])
-        assert "another question is still being answered under this id" in answer["failure"]["message"].lower()
+        assert "another request with this id is still running" in answer["failure"]["message"].lower()
     assert workers() == [worker]
     gate.on(99)
     agrees(until(tell, "a", first), first, figures)

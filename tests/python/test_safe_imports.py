@@ -133,7 +133,7 @@ def test_threads_come_and_go_in_any_order(monkeypatch):
 def test_only_a_question_about_a_cache_may_load_what_lies_beside_the_notebook(monkeypatch, cache, loaded):
     """As a tokenizer of the user's own may do at its first use."""
     monkeypatch.syspath_prepend("")
-    for name in ("search", "_seen"):
+    for name in ("search", "_tracked"):
         monkeypatch.setattr(f"residscope.serving.dispatcher.{name}", lambda *_: importlib.import_module(NAME))
     kind = "describe" if cache else "caches"
     Dispatcher(SafeImports).answer({"id": "1", "ask": {"kind": kind}, "cache": cache})

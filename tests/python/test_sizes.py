@@ -141,11 +141,11 @@ def test_what_is_too_large_is_refused_and_the_largest_is_not(ask, field):
 @pytest.mark.parametrize(
     ("question", "code", "said"),
     [
-        (lens(points=["1_pre", "1_pre"]), "points", "`1_pre` is asked for twice"),
+        (lens(points=["1_pre", "1_pre"]), "points", "`1_pre` is requested twice"),
         (lens(points=["1_pre", "99_pre"]), "layer", "99"),
         (lens(points=["nowhere"]), "points", "no point"),
         (lens(start=4, stop=4), "position", "no positions 4 to 4"),
-        (positions(["L0H0", "L0H0"]), "heads", "`L0H0` is asked for twice"),
+        (positions(["L0H0", "L0H0"]), "heads", "`L0H0` is requested twice"),
         (positions(["L0H99"]), "head", "L0H99"),
         (attribute(target(contrasts=3)), "answers-length", "3 answers were given for"),
     ],
@@ -162,7 +162,7 @@ def test_what_is_too_much_together_is_refused(ask, monkeypatch):
     failure = ask(lens(points=["0_pre", "1_pre"], k=3))
     assert (failure["code"], failure["message"]) == (
         "too-large",
-        "2 points × 4 positions × 3 tokens are 24 entries, and one request may ask for at most 23: ask for fewer "
+        "2 points × 4 positions × 3 tokens are 24 entries, and one request may list at most 23: request fewer "
         "points or positions at once.",
     )
     assert ask(lens(points=["0_pre", "1_pre"], k=2))["kind"] == "token-lens"

@@ -46,7 +46,8 @@ LENS, SCORED, NEURONS = "some of the token lens", "some head scores", "some laye
 LACKS = {
     "view": [
         "some prompts", "the attention of some heads", "the other weightings of attention",
-        "the attention in some of the other prompts", "some position maps", "some heads in small", "some heads in one",
+        "the attention in some of the other prompts", "some position maps", "some thumbnails of heads",
+        "some attention combined over heads",
         LENS, SCORED, NEURONS, "some positions", "the model's predictions", "the code",
     ],
     "heads": [LENS, SCORED, NEURONS],

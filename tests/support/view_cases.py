@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from residscope.export.view_requests import Asks, Views, choices, of_the_tab
+from residscope.export.view_requests import Requests, Views, choices, of_the_tab
 from residscope.terms import Component, Contrast, Target, Token
 from residscope.wire.protocol import CacheFacts, Describe, Shown
 
@@ -55,7 +55,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
 }
 
 
-def asked(views: Views) -> dict[str, Asks]:
+def asked(views: Views) -> dict[str, Requests]:
     """What is asked, by the names of the functions of `widgets/src/state/questions.ts`."""
     shown = views.shown
     return {

@@ -1,4 +1,4 @@
-// Rows as a person writes them, "L0H1" or "0_attn_out", as the columns in which they travel. For made-up replies only.
+// Turns labels such as "L0H1" or "0_attn_out" into the columns of a component table. For made-up replies only.
 import { type Component, componentsOf } from "../src/wire/components";
 import type { ComponentTable } from "../src/wire/protocol.gen";
 
@@ -14,8 +14,8 @@ export function componentOf(label: string): Component {
 
 export function columnsOf(labels: readonly string[]): ComponentTable {
   const rows = labels.map((label): [Kind, number | null, number | null] => {
-    const part = /^L(\d+)([HN])(\d+)$/.exec(label);
-    if (part) return [part[2] === "H" ? "head" : "neuron", Number(part[1]), Number(part[3])];
+    const match = /^L(\d+)([HN])(\d+)$/.exec(label);
+    if (match) return [match[2] === "H" ? "head" : "neuron", Number(match[1]), Number(match[3])];
     const [, layer, kind = label] = /^(\d+)_(.+)$/.exec(label) ?? [];
     return [kind as Kind, layer === undefined ? null : Number(layer), null];
   });

@@ -1,4 +1,4 @@
-// The recorded answers, repeated until they have another shape: for what depends on how much there is, not on what.
+// Repeats the recorded replies until they have a larger shape, to test what depends on size and not on values.
 import { blocks, everything, type Frame, type Span, stepOf } from "../src/draw/plane";
 import { componentsOf } from "../src/wire/components";
 import type { AttentionBuffer, TokenLabel } from "../src/wire/protocol.gen";
@@ -27,7 +27,7 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
   const target = { contrasts: [] };
   const { reply: head, rows: values } = answer({ kind: "attribute", by: "head", target, prompt: 0 });
   const labels = componentsOf(head.components).map(({ label }) => label);
-  /** What a recorded row has, whatever its layer and head here. */
+  /** The value of a recorded row; larger layers and heads repeat the recorded ones. */
   const value = (label: string): number =>
     values[
       labels.indexOf(label.replace(/\d+/g, (n, at) => String(Number(n) % (at > 1 ? SHAPE.heads : SHAPE.layers))))
@@ -58,7 +58,7 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
     return [...points, ["final_post", run]];
   }
 
-  /** Each token reads all before it alike. */
+  /** Each token attends equally to itself and all tokens before it. */
   const even = Float32Array.from({ length: positions ** 2 }, (_, i) =>
     i % positions > Math.floor(i / positions) ? 0 : 1 / (Math.floor(i / positions) + 1),
   );
@@ -162,7 +162,7 @@ interface Wanted {
   pool?: "peak" | "mean";
 }
 
-/** What the kernel makes of a map of a long prompt, plainly. */
+/** A plain version of the kernel's down-sampling of a long prompt's map. */
 export function downSampled(
   size: number,
   values: Float32Array,

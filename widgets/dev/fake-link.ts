@@ -1,4 +1,4 @@
-// A kernel's link in the page: caches that can be bound, changed and deleted, and a kernel that can be restarted. Not
+// A link to a fake kernel in the page: caches can be added, changed and deleted, and the kernel can be restarted. Not
 // shipped.
 import { signal as state } from "@preact/signals-core";
 import type { Link, LinkState } from "../src/hosts/link";
@@ -64,7 +64,7 @@ export class FakeLink implements Link {
   }
 
   // --- what happens in the kernel -----------------------------------------------------------------------------------
-  /** A cell has ended, after which these caches are there. */
+  /** A cell has ended; now there are these caches. */
   cell(...caches: CacheRow[]): void {
     this.caches = caches;
     this.cells.value += 1;

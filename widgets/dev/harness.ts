@@ -1,4 +1,4 @@
-// Opens the panel over what was recorded: ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1
+// Opens the panel with the recorded replies: ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1
 // &positions-only&notes; or, enlarged, ?layers=&heads=&positions=&prompts=.
 import entry, { type Traits } from "../src/entry/anywidget";
 import { firstTraits } from "../src/state/selectable";
@@ -13,7 +13,7 @@ if (query.has("dark")) document.body.setAttribute("data-jp-theme-light", "false"
 const layersIn = (name: string): number[] => (query.get(name) ?? "").split(",").filter(Boolean).map(Number);
 const NOTES = [
   "0.31 arises in layer 12: its heads (z @ W_O) and bias are not all of `hook_attn_out`.",
-  "The model soft-caps its logits at 30: the rows explain the figure before the cap; " +
+  "The model soft-caps its logits at 30: the rows explain the value before the cap; " +
     "what the cap changes (0.0021 at most) is part of the constant.",
 ];
 

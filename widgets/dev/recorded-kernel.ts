@@ -1,5 +1,5 @@
-// A kernel that answers what Python has answered about a tiny model's cache: recording.json, written by
-// `npm run record`. By hand is only what a user types, what lies in a notebook, and what a cache may lack.
+// A kernel that replays Python's replies about a tiny model's cache: recording.json, written by `npm run record`. Only
+// replies to typed text, to variables of a notebook, and of incomplete caches are made up here.
 import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
 import type { Ask } from "../src/wire/client";
 import { type Component, componentsOf } from "../src/wire/components";
@@ -9,11 +9,11 @@ import type { Kernel } from "./fake-model";
 import recording from "./recording.json";
 
 export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
-// What Python writes, which TypeScript reads as wider types than it has.
+// TypeScript infers wider types from the JSON file than Python writes.
 const RECORDING = recording as unknown as Snapshot;
 const LAST = SHAPE.positions - 1;
 
-/** Two asks that differ in nothing but the target have the same key: of each the figures are those of the recorded one. */
+/** Requests that differ only in the target have the same key, so every target gets the recorded values. */
 function key(ask: Entry["ask"]): string {
   const { target: _, ...rest } = ask as Ask & { target?: unknown };
   const about = "position" in rest && rest.position === LAST ? { ...rest, position: "last" } : rest;
@@ -23,7 +23,7 @@ const ENTRIES = new Map(RECORDING.entries.map((entry) => [key(entry.ask), entry]
 
 type Outcome = ReturnType<Kernel>;
 
-/** What was answered, with buffers of its own. */
+/** The recorded reply, with new buffers. */
 export function recorded(ask: Entry["ask"]): Outcome {
   const entry = ENTRIES.get(key(ask));
   if (entry?.reply) return { reply: entry.reply, buffers: (entry.buffers ?? []).map((one) => unpacked(one).buffer) };
@@ -46,15 +46,15 @@ export interface Options {
   mixers?: number[];
   /** False: the cache holds positions only. */
   tokens?: boolean;
-  /** What lies in the notebook. */
+  /** The variables of the notebook. */
   variables?: Variable[];
 }
 
 export function recordedKernel(options: Options = {}): Kernel {
   const { experts = [], tokens = true } = options;
   return (ask) => {
-    const typed = byHand(ask, options);
-    if (typed) return typed;
+    const made = madeUp(ask, options);
+    if (made) return made;
     if (ask.kind === "neurons" && ask.layer != null && experts.includes(ask.layer))
       return {
         failure: {
@@ -74,7 +74,7 @@ export function recordedKernel(options: Options = {}): Kernel {
   };
 }
 
-/** The same figures, of a cache that lacks something. */
+/** The same values, as of a cache that lacks something. */
 function attributed(
   reply: AttributionReply,
   buffers: ArrayBuffer[],
@@ -99,15 +99,15 @@ function attributed(
     worst: null,
     measured_from: "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`",
   };
-  const told = measured === "unknown" ? unknown : missed;
-  const own = measured === "misses" && reply.measured !== null ? { measured: reply.measured - 0.42 } : {};
-  return { reply: { ...reply, components: columnsOf(labels), ...told, ...own, notes }, buffers };
+  const check = measured === "unknown" ? unknown : missed;
+  const shifted = measured === "misses" && reply.measured !== null ? { measured: reply.measured - 0.42 } : {};
+  return { reply: { ...reply, components: columnsOf(labels), ...check, ...shifted, notes }, buffers };
 }
 
 const WORDS = [" When", " John", " and", " Mary", " went", " to", " the", " shops", " gave", " a", " drink"];
 
-/** What depends on what is typed, or on the notebook. */
-function byHand(ask: Ask, { variables = [] }: Options): Outcome | null {
+/** Replies that depend on typed text, or on the notebook. */
+function madeUp(ask: Ask, { variables = [] }: Options): Outcome | null {
   const token = (text: string): Token => ({
     id: WORDS.includes(text) ? WORDS.indexOf(text) + 100 : text.length * 7919,
     text,

@@ -163,20 +163,20 @@ describe("panel", () => {
     ];
     const before = state();
     for (const place of [line, token, cell]) key(place, "Escape");
-    expect(said()).toBe("Let go: L0H1 and L1H0. Ctrl+Z brings them back.");
+    expect(said()).toBe("Cleared: L0H1 and L1H0. Ctrl+Z restores them.");
     expect(state()).toEqual([[], "last", null, []]);
     cell?.click(); // a head that is pinned meanwhile stays
     expect(undo(cell, { ctrlKey: true, shiftKey: true })).toBe(true); // nobody’s
     expect(undo(cell)).toBe(false);
-    expect(said()).toBe("Back: L0H1 and L1H0. Ctrl+Z goes one step further back.");
+    expect(said()).toBe("Restored: L0H1 and L1H0. Ctrl+Z goes one step further back.");
     expect(model.state.heads).toEqual(["L0H1", "L1H0", "L2H1"]);
     cell?.click();
     undo(cell, { metaKey: true });
-    expect(said()).toBe("Back: position 2, “·John”. Ctrl+Z goes one step further back.");
+    expect(said()).toBe("Restored: position 2, “·John”. Ctrl+Z goes one step further back.");
     undo(cell);
-    expect([said(), ...state()]).toEqual(["Back: layer 1.", ...before]);
+    expect([said(), ...state()]).toEqual(["Restored: layer 1.", ...before]);
     undo(cell);
-    expect(said()).toBe("Nothing to bring back: Esc has let nothing go.");
+    expect(said()).toBe("Nothing to restore: Esc has cleared nothing.");
     key(cell, "Escape");
     const field = document.createElement("input");
     root.append(field);
@@ -212,7 +212,7 @@ describe("panel", () => {
     expect([store.heads.value, store.position.value, store.sentence.value]).toEqual([
       ["L0H1"],
       "last",
-      ["Back: L0H1."],
+      ["Restored: L0H1."],
     ]);
   });
 

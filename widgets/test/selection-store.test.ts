@@ -282,16 +282,16 @@ describe("Esc", () => {
     expect([store.layer.value, store.heads.value, store.sentence.value && flat(store.sentence.value)]).toEqual([
       null,
       ["L0H1"],
-      expect.stringMatching(/^Let go: layer 1\. .+ brings it back\.$/),
+      expect.stringMatching(/^Cleared: layer 1\. .+ restores it\.$/),
     ]);
     store.escape(false, true);
     expect(store.heads.value).toEqual([]);
     store.undo();
     expect([store.heads.value, store.layer.value]).toEqual([["L0H1"], null]);
     store.undo();
-    expect([store.layer.value, store.sentence.value]).toEqual([1, ["Back: layer 1."]]);
+    expect([store.layer.value, store.sentence.value]).toEqual([1, ["Restored: layer 1."]]);
     store.undo();
-    expect(store.sentence.value).toEqual(["Nothing to bring back: Esc has let nothing go."]);
+    expect(store.sentence.value).toEqual(["Nothing to restore: Esc has cleared nothing."]);
   });
   it("lets the first layer go, and it comes back", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
@@ -299,7 +299,7 @@ describe("Esc", () => {
     store.escape(false, true);
     expect(store.layer.value).toBeNull();
     store.undo();
-    expect([store.layer.value, store.sentence.value]).toEqual([0, ["Back: layer 0."]]);
+    expect([store.layer.value, store.sentence.value]).toEqual([0, ["Restored: layer 0."]]);
   });
   it("lets a locked token go from the strip only, and nothing else with it", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
@@ -331,7 +331,7 @@ describe("Esc", () => {
     store.escape(false);
     expect([store.preview.value, store.sentence.value && flat(store.sentence.value)]).toEqual([
       null,
-      expect.stringMatching(/^Let go: L0H1\. /),
+      expect.stringMatching(/^Cleared: L0H1\. /),
     ]);
     store.undo();
     expect(store.preview.value).toBe("L0H1");

@@ -58,7 +58,7 @@ const reply = (kind: string, field: string, to: Json | ((was: Json) => Json), by
   changed(["entries", entry(kind, by), "reply", field], typeof to === "function" ? to : () => to);
 const rows = (to: (was: ComponentTable) => ComponentTable): Json =>
   reply("attribute", "components", (was) => to(was as unknown as ComponentTable) as unknown as Json, "layer");
-const WRONG_ROWS = /“attribute” entry has other figures/;
+const WRONG_ROWS = /“attribute” entry has values that do not match their names/;
 const floats = (...values: number[]): string => packed(new DataView(new Float32Array(values).buffer));
 const nested = (depth: number): Json => Array.from({ length: depth }).reduce<Json>((inner) => [inner], 1);
 
@@ -110,11 +110,15 @@ describe("a snapshot from outside", () => {
         changed(["entries", entry("describe"), "reply"], (was) => ({ ...(was as object), layers: 1000, heads: 1000 })),
       /1000000 layers × heads/,
     ],
-    ["with more heads than rows", () => reply("describe", "heads", 40), /“attribute” entry has other figures/],
+    [
+      "with more heads than rows",
+      () => reply("describe", "heads", 40),
+      /“attribute” entry has values that do not match their names/,
+    ],
     [
       "with more tokens than positions",
       () => reply("tokens", "tokens", (was) => [...(was as Json[]), ...(was as Json[])]),
-      /“tokens” entry has other figures/,
+      /“tokens” entry has values that do not match their names/,
     ],
     [
       "with 30,000 pinned heads",
@@ -130,7 +134,7 @@ describe("a snapshot from outside", () => {
     [
       "whose names outnumber its figures",
       () => rows((was) => columnsOf([...componentsOf(was).map(({ label }) => label), "embed"])),
-      /“attribute” entry has other figures/,
+      /“attribute” entry has values that do not match their names/,
     ],
     ["with a row of no kind", () => rows((was) => ({ ...was, kind: was.kind.map(() => 99) })), WRONG_ROWS],
     ["with more layers than rows", () => rows((was) => ({ ...was, layer: [...was.layer, 0] })), WRONG_ROWS],
@@ -150,34 +154,34 @@ describe("a snapshot from outside", () => {
     [
       "whose attention spans other positions",
       () => reply("attention", "rows", { start: 0, stop: 1e9 }),
-      /positions that are not in its prompts/,
+      /positions that its prompts do not have/,
     ],
     [
       "whose attention is of 100,000 positions",
       () => reply("attention", "positions", 100_000),
-      /answers another request/,
+      /has the reply to another request/,
     ],
-    ["whose attention has a step of 0", () => reply("attention", "step", 0), /other cells than it says/],
+    ["whose attention has a step of 0", () => reply("attention", "step", 0), /a map has the wrong number of cells/],
     [
       "whose map is shorter than it says",
       () => changed(["entries", entry("attention"), "buffers", 0], () => floats(1, 2)),
-      /“attention” entry has other figures/,
+      /“attention” entry has values that do not match their names/,
     ],
     [
       "whose figures are not base64",
       () => changed(["entries", entry("scores"), "buffers", 0], () => "<img src=x>"),
       /“buffers”/,
     ],
-    ["whose reply is another’s", () => reply("attention", "head", 0), /answers another request/],
+    ["whose reply is another’s", () => reply("attention", "head", 0), /has the reply to another request/],
     [
       "without its head map",
       () => changed(["entries"], (was) => (was as Json[]).filter((_, i) => i !== entry("attribute", "head"))),
-      /no “attribute head” figures/,
+      /no “attribute head” values/,
     ],
     [
       "with two caches",
       () => changed(["entries"], (was) => [...(was as Json[]), (was as Json[])[entry("describe")] as Json]),
-      /of which cache/,
+      /its cache exactly once/,
     ],
     ["with a date that is none", () => changed(["saved"], () => "<b>today</b>"), /“saved”/],
   ])("is refused %s", (_, made, why) => {

@@ -110,41 +110,41 @@ describe("target", () => {
   });
 
   const two = (prompt: number | null, side: "answer" | "distractor", tokens = [token(" Amy")]) => {
-    const { target, said } = edit({ ...each, own: true }, prompt, side, tokens);
-    return { contrasts: target.contrasts, said: said ?? "", own: target.own };
+    const { target, notice } = edit({ ...each, own: true }, prompt, side, tokens);
+    return { contrasts: target.contrasts, notice: notice ?? "", own: target.own };
   };
   it("never asks for a chosen token minus each prompt’s second, and says what it does instead", () => {
     expect(two(null, "answer")).toEqual({
       contrasts: [contrast(" Amy")],
       own: false,
-      said: expect.stringContaining("second was dropped"),
+      notice: expect.stringContaining("second token was dropped"),
     });
-    expect(two(null, "answer").said).toContain("the plain logit of “·Amy”");
+    expect(two(null, "answer").notice).toContain("the plain logit of “·Amy”");
     expect(two(null, "distractor")).toEqual({
       contrasts: [contrast(" Mary", " Amy"), contrast(" Jo", " Amy")],
       own: false,
-      said: expect.stringContaining("answer stays each prompt’s own top token"),
+      notice: expect.stringContaining("answer stays each prompt’s own top token"),
     });
-    expect(two(null, "distractor", []).said).toContain("its plain logit");
+    expect(two(null, "distractor", []).notice).toContain("its plain logit");
   });
 
   it("keeps what is in sight as a token, and says where other prompts keep the model’s own", () => {
     expect(two(1, "answer")).toEqual({
       contrasts: [contrast(" Mary", " Jo"), contrast(" Amy", " Mary")],
       own: false,
-      said: expect.stringContaining("Only prompt 1 was changed: the other one keeps"),
+      notice: expect.stringContaining("Only prompt 1 was changed: the other one keeps"),
     });
     const same = { contrasts: [contrast(" Mary", " Jo"), contrast(" Tom", " Jo")], own: true };
     expect(edit(same, null, "answer", [token(" Amy")])).toEqual({
       target: { contrasts: [contrast(" Amy", " Jo")], direction: null, own: false },
-      said: null,
+      notice: null,
     });
     const alone = { contrasts: [contrast(" Mary", " Jo")], own: true };
-    expect(edit(alone, null, "answer", [token(" Amy")]).said).toBeNull();
+    expect(edit(alone, null, "answer", [token(" Amy")]).notice).toBeNull();
     // Whoever gave each prompt its own distractor keeps it, and sees so.
     expect(edit(each, null, "answer", [token(" Amy")])).toEqual({
       target: { contrasts: [contrast(" Amy", " Jo"), contrast(" Amy", " Mary")], direction: null, own: false },
-      said: null,
+      notice: null,
     });
   });
 

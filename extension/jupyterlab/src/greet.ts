@@ -1,7 +1,7 @@
 /** Attaches to a kernel, and finds out which Residscope it has, and what prevents working with it, if anything. */
 
 import type { Kernel } from "@jupyterlab/services";
-import { asWho, attaching, judge, type LinkState, WHO } from "@residscope/widgets";
+import { asKernelInfo, attaching, judge, KERNEL_INFO, type LinkState } from "@residscope/widgets";
 
 import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 import { version } from "../package.json";
@@ -14,7 +14,7 @@ export async function greet(kernel: Kernel.IKernelConnection, subshell: string |
     return { kind: "refused", words: "This kernel does not run Python, which TransformerLens needs." };
   }
   const { who } = await execute(kernel, subshell, attaching(attachCode), {
-    who: `__import__("IPython.display", fromlist=["_"]).JSON(${WHO})`,
+    who: `__import__("IPython.display", fromlist=["_"]).JSON(${KERNEL_INFO})`,
   });
-  return judge(asWho(who?.["application/json"]), version, "reload the page");
+  return judge(asKernelInfo(who?.["application/json"]), version, "reload the page");
 }

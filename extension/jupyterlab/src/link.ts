@@ -1,4 +1,4 @@
-/** The link to one kernel: attaches without a trace, carries the views' messages, and says how things stand. */
+/** The link to one kernel: attaches without a trace, carries the views' messages, and reports its state. */
 
 import type { Kernel, KernelMessage } from "@jupyterlab/services";
 import { UUID } from "@lumino/coreutils";
@@ -19,7 +19,7 @@ import { Running } from "./running";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
-/** A kernel that has been asked, and has nothing to do, was restarted meanwhile: what was on the way is lost. */
+/** If a kernel is idle for this long and has not answered, it was restarted, and the request is lost. */
 const PATIENCE_MS = 3_000;
 
 type Message = [message: unknown, buffers: DataView[]];
@@ -27,7 +27,7 @@ type Message = [message: unknown, buffers: DataView[]];
 export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   readonly cells = state(0);
-  /** While a cell runs nothing is asked ahead: not even a free thread's work is for nothing. */
+  /** Whether a cell is running. Meanwhile views request nothing in advance, because it would slow the cell down. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();
@@ -52,7 +52,7 @@ export class KernelLink implements Link {
       signal,
     );
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
-    // A page that is left takes its comm and its subshell with it; one that the browser kept comes back.
+    // A page that is left closes its comm and its subshell. A page that the browser restores attaches again.
     window.addEventListener("pagehide", () => this.#detach(true), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
   }
@@ -60,7 +60,7 @@ export class KernelLink implements Link {
   /** Links to this kernel, or to none; `words` say why there is none. */
   use(kernel: Kernel.IKernelConnection | null, words: string): void {
     if (kernel && kernel === this.#kernel) return;
-    this.#detach(true); // at once: a notebook that is closed takes its connection away, and not its kernel
+    this.#detach(true); // at once: closing a notebook closes its connection, but not its kernel
     this.#heard.abort();
     const had = this.#kernel !== null;
     this.#kernel = kernel;
@@ -72,7 +72,7 @@ export class KernelLink implements Link {
     }
     const { signal } = (this.#heard = new AbortController());
     this.#running.reset({ earlier: true });
-    // A kernel introduces itself when its cell has ended.
+    // A kernel replies to this only after its running cell has ended.
     kernel.requestKernelInfo().then(
       () => !signal.aborted && this.#running.noneEarlier(),
       () => undefined,
@@ -90,10 +90,10 @@ export class KernelLink implements Link {
   // --- the views' transport -----------------------------------------------------------------------------------------
   send(question: Question): void {
     if (!this.#kernel || !this.#attached) {
-      if (this.state.peek().kind === "attaching") return; // asked again when the link is there
+      if (this.state.peek().kind === "attaching") return; // the views send it again when the link is ready
       throw new Error("No kernel is attached.");
     }
-    // What becomes of it the answer tells, or that the kernel is lost.
+    // The result is known by the reply, or by the loss of the kernel.
     sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(
       () => undefined,
     );
@@ -125,7 +125,7 @@ export class KernelLink implements Link {
           subshell = await createSubshell(kernel);
           const outcome = await greet(kernel, subshell);
           if (outcome.kind !== "ready" || signal.aborted) return outcome;
-          // To its end: a message to a comm that is not open yet makes the kernel complain on the user's stderr.
+          // Wait until it is open: a message to a comm that is not open yet makes the kernel print an error to stderr.
           comm = UUID.uuid4();
           await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
           if (!signal.aborted) this.#attached = { subshell, comm };
@@ -134,7 +134,7 @@ export class KernelLink implements Link {
           if (comm === null || this.#attached?.comm !== comm) void leave(kernel, { subshell, comm });
         }
       },
-      // With a subshell there is nothing to wait for but the machine.
+      // With a subshell, it does not wait for a cell.
       busy: () => !subshell && kernel.status === "busy",
     });
   }
@@ -146,7 +146,7 @@ export class KernelLink implements Link {
     if (kernel && attached) void leave(kernel, attached, atOnce);
   }
 
-  /** What was attached is gone without our doing. */
+  /** The kernel ended the attachment. */
   #lose(now: LinkState): void {
     this.#attached = null;
     this.#attachment.lose(now);
@@ -155,18 +155,17 @@ export class KernelLink implements Link {
   // --- the kernel's signals -----------------------------------------------------------------------------------------
   #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
-    // Every run of a kernel has a session of its own. Nothing else tells of a restart by another page or
-    // by a console.
+    // Every run of a kernel has its own session. Nothing else shows a restart by another page or a console.
     const run = message.header.session;
-    const another = this.#attached && this.#run !== "" && run !== this.#run;
+    const restarted = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;
-    if (another) {
+    if (restarted) {
       this.#running.reset({ earlier: false });
       this.#lose({ kind: "attaching", busy: false });
       void this.#attach(kernel);
     }
     if (type === "status") {
-      // Anybody's cell has ended, also one that another page or a console has run.
+      // A cell has started or ended, also one that another page or a console runs.
       const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
       if (!("msg_type" in message.parent_header) || message.parent_header.msg_type !== "execute_request") return;
       if (now === "busy") this.#running.begins(message.parent_header.msg_id);
@@ -197,13 +196,13 @@ export class KernelLink implements Link {
   }
 
   #onConnection(kernel: Kernel.IKernelConnection, status: Kernel.ConnectionStatus): void {
-    // What was on the way when the network dropped may be lost: attached again, it is asked again.
+    // Requests that were running when the network dropped may be lost. After attaching again, they are sent again.
     if (status === "connected" && this.#dropped && this.state.peek().kind !== "refused") void this.#attach(kernel);
     this.#dropped = status !== "connected";
   }
 }
 
-/** Closes the comm, then the subshell on which it is closed; both at once where there is no time to wait. */
+/** Closes the comm, then its subshell; both at once if there is no time to wait. */
 async function leave(
   kernel: Kernel.IKernelConnection,
   { subshell, comm }: { subshell: string | null; comm: string | null },
@@ -212,10 +211,10 @@ async function leave(
   try {
     const closed = comm ? sendComm(kernel, subshell, "comm_close", { comm_id: comm, data: {} }) : Promise.resolve();
     if (atOnce)
-      closed.catch(() => undefined); // the connection may go before the answer comes
+      closed.catch(() => undefined); // the connection may be closed before the reply arrives
     else await closed;
     if (subshell) deleteSubshell(kernel, subshell);
   } catch {
-    // The kernel is gone, and both went with it.
+    // The kernel has ended, and both with it.
   }
 }

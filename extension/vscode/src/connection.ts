@@ -1,7 +1,16 @@
-/** The way to one notebook's kernel: attaches without a trace, asks what pages ask, and says how things stand. */
+/** The connection to one notebook's kernel: attaches without a trace, sends the requests of pages, and reports its state. */
 
 import type { Answer, LinkState, Question } from "@residscope/widgets";
-import { Attachment, asWho, child, judge, listen, refusal, type Told, whenIdleFor } from "@residscope/widgets/node";
+import {
+  Attachment,
+  asKernelInfo,
+  child,
+  judge,
+  listen,
+  refusal,
+  type Told,
+  whenIdleFor,
+} from "@residscope/widgets/node";
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Uri } from "vscode";
 
@@ -12,14 +21,14 @@ import { ASKED, DENIED, DIED, isDead, isKernel, isRestarting, kernelOf, manageAc
 import { Pieces } from "./pieces";
 import { Refused, run } from "./run";
 
-/** As long as this a kernel may be idle, and leave a request lying: then VS Code does not hand it over. */
+/** If a kernel is idle for this long and does not run a request, VS Code is not passing the request on. */
 const PATIENCE_MS = 5000;
 /**
- * As long as this a kernel may be on its way back: after a restart, and where it only looks dead or may be another one.
+ * How long to wait for a kernel: after a restart, and when it looks dead or may have been replaced by another one.
  */
 const BACK_MS = { restarted: 15_000, another: 2_000 };
-const CLOSED = "This notebook is not open. Open it, and run its cells: the last picture stays.";
-const LOST = "This answer was too long for the connection to the kernel: a part of it was lost on the way.";
+const CLOSED = "This notebook is not open. Open it and run its cells; until then the last picture stays.";
+const LOST = "This answer was too long for the connection to the kernel, and a part of it was lost.";
 
 export interface Listener extends Told {
   occupied(now: boolean): void;
@@ -35,26 +44,26 @@ interface Waiting {
 export class Connection {
   occupied = false;
   #open = true;
-  /** The kernel that is attached to, or on the way to be. */
+  /** The kernel that is attached, or being attached. */
   #kernel: Kernel | null = null;
   readonly #attachment: Attachment;
   #waiting: Waiting[] = [];
-  #asking: AbortSignal | null = null;
-  /** Whether the last request came to nothing: once that may be an interrupt or a restart, twice it is not. */
+  #sending: AbortSignal | null = null;
+  /** Whether the last request failed. One failure may be an interrupt or a restart; two in a row are not. */
   #failed = false;
-  /** Whether only the user can do something about it. */
+  /** Whether access was denied, which only the user can change. */
   #denied = false;
   #cells: number;
-  /** A kernel that went, and may come back; ends when it does, or when it is known that it does not. */
-  #going: AbortSignal | null = null;
+  /** While a kernel has gone but may come back. Aborted when it is back, or when it is known that it will not be. */
+  #returning: AbortSignal | null = null;
 
   constructor(
     readonly notebook: Uri,
     readonly tell: Listener,
     readonly signal: AbortSignal,
-    /** What has become of the kernel that there was. */
+    /** What happened to the previous kernel. */
     public past: Past = { what: "none" },
-    /** The cells that run there already. */
+    /** The number of cells that are already running. */
     cells = 0,
   ) {
     this.#attachment = new Attachment(
@@ -65,7 +74,7 @@ export class Connection {
           this.#occupy();
         },
         renewed: () => {
-          this.#waiting = []; // all of it is asked again
+          this.#waiting = []; // the pages send all of these requests again
           tell.renewed();
         },
       },
@@ -79,10 +88,10 @@ export class Connection {
     return this.#attachment.state;
   }
 
-  /** Attaches to the kernel that is there now. */
+  /** Attaches to the present kernel. */
   async attach(): Promise<void> {
     if (!this.#open) return;
-    this.#kernel = this.#going = null;
+    this.#kernel = this.#returning = null;
     this.#denied = false;
     await this.#attachment.attempt({
       reach: async (waiting, signal) => {
@@ -90,7 +99,7 @@ export class Connection {
         if (!signal.aborted) this.#denied = outcome === DENIED;
         return outcome;
       },
-      // Nothing but a cell, or a question of VS Code's own, makes it wait: both are the user's to answer.
+      // It can only wait for a cell, or for a question that VS Code asks the user.
       busy: () => this.#cells > 0,
     });
   }
@@ -104,11 +113,11 @@ export class Connection {
       return null;
     }
     if (isDead(found.status)) {
-      this.#await(found, signal);
+      this.#attachWhenRunning(found, signal);
       return DIED;
     }
-    this.#hear(found, signal);
-    // It goes on: whoever allows it later need not try again.
+    this.#listenTo(found, signal);
+    // The attempt continues: if the user allows it later, it succeeds.
     whenIdleFor(
       PATIENCE_MS,
       () => this.#idle(found),
@@ -118,22 +127,22 @@ export class Connection {
     return greet(found, signal);
   }
 
-  /** Asks a question; it is answered, or the kernel is lost and the question is asked again when it is found. */
+  /** Sends a request. It is answered; or the kernel is lost, and the page sends it again when a kernel is attached. */
   ask(question: Question, deliver: Deliver): void {
     this.#waiting.push({ question, deliver });
-    queueMicrotask(() => void this.#run()); // what a page asks in one go is one request
+    queueMicrotask(() => void this.#run()); // what a page asks for in one turn is sent together
   }
 
   /** A cell of the notebook has started, or ended. */
   cell(started: boolean): void {
     this.#cells = Math.max(0, this.#cells + (started ? 1 : -1));
     this.#occupy();
-    // A kernel is to be had when its first cell has ended; until then it is that cell which is waited for.
+    // VS Code gives access to a kernel only after its first cell has ended, so this waits for that cell.
     if (started && maySoonBeThere(this.state)) this.#attachment.set({ kind: "attaching", busy: true });
     void this.#look(!started);
   }
 
-  /** The notebook was closed, or opened again; `name`: the cache that was looked at before. */
+  /** The notebook was closed, or opened again. `name` is the cache that was shown before. */
   close(open = false, name: string | null = null): void {
     if (open === this.#open) return;
     this.#open = open;
@@ -143,7 +152,7 @@ export class Connection {
     else this.#lose({ kind: "none", words: CLOSED });
   }
 
-  /** Lets the user say who may use kernels, and tries again. */
+  /** Lets the user choose which extensions may use kernels, and tries again. */
   async act(): Promise<void> {
     try {
       await manageAccess();
@@ -153,30 +162,30 @@ export class Connection {
     await this.attach();
   }
 
-  // --- asking -------------------------------------------------------------------------------------------------------
-  /** One request at a time holds all that wait: the user's next cell stands behind no more than that. */
+  // --- requests -----------------------------------------------------------------------------------------------------
+  /** Sends all waiting requests together, one batch at a time, so that the user's next cell waits for at most one batch. */
   async #run(): Promise<void> {
     const { signal } = this.#attachment;
-    if (this.#asking === signal) return;
-    this.#asking = signal;
+    if (this.#sending === signal) return;
+    this.#sending = signal;
     while (!signal.aborted && this.#kernel && this.state.kind === "ready" && this.#waiting.length > 0) {
       this.#occupy();
       await this.#request(this.#kernel, signal, this.#waiting.splice(0));
     }
-    if (this.#asking === signal) this.#asking = null;
+    if (this.#sending === signal) this.#sending = null;
     this.#occupy();
   }
 
   async #request(kernel: Kernel, signal: AbortSignal, waiting: Waiting[]): Promise<void> {
-    const asked = new Map(waiting.map((one) => [one.question.id, one]));
-    const waits = child(signal);
+    const unanswered = new Map(waiting.map((one) => [one.question.id, one]));
+    const untilOutput = child(signal);
     whenIdleFor(
       PATIENCE_MS,
       () => this.#idle(kernel),
-      waits.signal,
+      untilOutput.signal,
       () => this.#deny(),
     );
-    const pieces = new Pieces(asked.keys());
+    const pieces = new Pieces(unanswered.keys());
     const token = newToken();
     let trouble: unknown = null;
     try {
@@ -188,29 +197,29 @@ export class Connection {
         ),
         token,
       )) {
-        if (signal.aborted) return; // lost meanwhile, which was told
-        waits.abort(); // who may not run code hears nothing; a large answer may travel for long
+        if (signal.aborted) return; // the kernel was lost meanwhile, which was reported
+        untilOutput.abort(); // an output shows that code may run; a large answer may take long
         const whole = pieces.take(output);
         if (!whole) continue;
-        asked.get(whole.answer.id)?.deliver(whole.answer, whole.buffers);
-        asked.delete(whole.answer.id);
+        unanswered.get(whole.answer.id)?.deliver(whole.answer, whole.buffers);
+        unanswered.delete(whole.answer.id);
       }
     } catch (error) {
       trouble = error;
     } finally {
-      waits.abort();
+      untilOutput.abort();
     }
     if (signal.aborted) return;
-    for (const [id, { deliver }] of asked) {
+    for (const [id, { deliver }] of unanswered) {
       if (!pieces.began(id)) continue;
       deliver({ id, failure: { code: "too-long", message: LOST } }, []);
-      asked.delete(id);
+      unanswered.delete(id);
     }
-    if (asked.size === 0) this.#failed = false;
+    if (unanswered.size === 0) this.#failed = false;
     else this.#fail(trouble);
   }
 
-  /** Questions were left unanswered: interrupted, or taken away. Attached again, they are asked again. */
+  /** Requests were left unanswered. After attaching again, the pages send them again. */
   #fail(trouble: unknown): void {
     const again = this.#failed;
     this.#failed = true;
@@ -220,7 +229,7 @@ export class Connection {
     void this.attach();
   }
 
-  /** VS Code does not let us any more, or leaves a request lying. */
+  /** VS Code denies access, or does not run a request. */
   #deny(): void {
     this.#denied = true;
     this.#lose(DENIED);
@@ -231,7 +240,7 @@ export class Connection {
   }
 
   #occupy(): void {
-    const now = this.#cells > 0 || this.#asking !== null;
+    const now = this.#cells > 0 || this.#sending !== null;
     if (now === this.occupied) return;
     this.occupied = now;
     this.tell.occupied(now);
@@ -239,24 +248,24 @@ export class Connection {
 
   // --- the kernel ---------------------------------------------------------------------------------------------------
   /**
-   * With a cell the user may have chosen another kernel, or started the first; when it has ended, installed what was
-   * missing.
+   * Checks the kernel after a cell has started or ended: the user may have chosen another kernel, started the first one, or
+   * installed what was missing.
    */
   async #look(ended: boolean): Promise<void> {
     const found = await kernelOf(this.notebook).catch(() => undefined);
     if (found === undefined || this.signal.aborted || !this.#open) return;
     const { kind } = this.state;
     if (isKernel(found)) {
-      if (isRestarting(found.status) || isDead(found.status)) return; // of these we hear
+      if (isRestarting(found.status) || isDead(found.status)) return; // their status changes are listened to
       const same = found === this.#kernel;
-      if (this.#denied && (same || this.#kernel === null)) return; // the user's to change
+      if (this.#denied && (same || this.#kernel === null)) return; // only the user can change it
       if (same && (!ended || kind === "ready" || kind === "attaching")) return;
-    } else if (kind !== "ready" && (kind !== "attaching" || this.#kernel || this.#going || !ended)) return;
+    } else if (kind !== "ready" && (kind !== "attaching" || this.#kernel || this.#returning || !ended)) return;
     if (kind === "ready") this.#lose({ kind: "attaching", busy: false });
     await this.attach();
   }
 
-  #hear(kernel: Kernel, signal: AbortSignal): void {
+  #listenTo(kernel: Kernel, signal: AbortSignal): void {
     this.#kernel = kernel;
     listen(
       kernel.onDidChangeStatus,
@@ -264,7 +273,7 @@ export class Connection {
         if (isRestarting(status)) this.#leave(kernel, "restarted");
         else if (isDead(status)) this.#leave(kernel, "another");
         else if (status === "idle") {
-          this.#cells = 0; // also cells that were given up, or deleted while they ran
+          this.#cells = 0; // also counts cells that were cancelled, or deleted while they ran
           this.#occupy();
         }
       },
@@ -273,22 +282,22 @@ export class Connection {
   }
 
   /**
-   * A kernel goes: one that is restarted, and is called dead on the way; or for good, or for another one. Which, is
-   * told when it is known.
+   * A kernel is leaving: it restarts (and is reported dead meanwhile), it has ended, or another one replaces it. The state
+   * shows which, once it is known.
    */
   #leave(kernel: Kernel, what: keyof typeof BACK_MS): void {
     this.#cells = 0;
     this.past = { what };
     this.#lose({ kind: "attaching", busy: false });
     const signal = this.#attachment.renew();
-    this.#going = signal;
-    this.#await(kernel, signal);
-    const given = setTimeout(() => void this.attach(), BACK_MS[what]);
-    signal.addEventListener("abort", () => clearTimeout(given), { once: true });
+    this.#returning = signal;
+    this.#attachWhenRunning(kernel, signal);
+    const timeout = setTimeout(() => void this.attach(), BACK_MS[what]);
+    signal.addEventListener("abort", () => clearTimeout(timeout), { once: true });
   }
 
   /** Attaches once this kernel runs again. */
-  #await(kernel: Kernel, signal: AbortSignal): void {
+  #attachWhenRunning(kernel: Kernel, signal: AbortSignal): void {
     listen(
       kernel.onDidChangeStatus,
       (status) => {
@@ -298,21 +307,21 @@ export class Connection {
     );
   }
 
-  /** What was attached is gone. */
+  /** Drops the kernel and all waiting requests, and reports this state. */
   #lose(now: LinkState): void {
-    this.#kernel = this.#going = null;
-    this.#asking = null;
+    this.#kernel = this.#returning = null;
+    this.#sending = null;
     this.#waiting = [];
     this.#attachment.lose(now);
   }
 }
 
-/** Once more where nothing came: a user who interrupts a cell takes all with it that waits behind. */
+/** Tries twice: if the user interrupts a cell, all code that waits behind it is cancelled, too. */
 async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
     const token = newToken();
     for await (const { who } of run(kernel, greeting(token), token))
-      return judge(asWho(who), version, "reload the window");
+      return judge(asKernelInfo(who), version, "reload the window");
   }
   return DENIED;
 }

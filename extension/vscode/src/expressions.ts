@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import type { Question } from "@residscope/widgets";
-import { attaching, pythonText, WHO } from "@residscope/widgets/node";
+import { attaching, KERNEL_INFO, pythonText } from "@residscope/widgets/node";
 
 import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 
@@ -14,7 +14,7 @@ export const newToken = (): string => randomBytes(16).toString("hex");
 
 /** Attaches, and displays which Residscope the kernel has. */
 export const greeting = (token: string): string => {
-  const shown = `{"${MIME}": {"token": "${token}", "who": ${WHO}}}`;
+  const shown = `{"${MIME}": {"token": "${token}", "who": ${KERNEL_INFO}}}`;
   return `(${attaching(attachCode)}, __import__("IPython.display", fromlist=["_"]).display(${shown}, raw=True))[1]`;
 };
 

@@ -1,4 +1,4 @@
-"""What leaves Residscope: figures, CircuitsVis' views, the Python code for what is shown, a page of its own.
+"""Exports: plotly figures, CircuitsVis views, Python code for what is shown, and stand-alone pages.
 
-Nothing here is imported before it is asked for: plotly and CircuitsVis are optional.
+The modules are imported only when they are needed, because plotly and CircuitsVis are optional.
 """

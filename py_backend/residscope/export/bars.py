@@ -1,4 +1,4 @@
-"""Attributions as bars: layers, rankings, prompts."""
+"""Bar charts of attributions: by layer, as a ranking, by prompt."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 from residscope.attribution.result import strongest
 from residscope.base.signed import signed
-from residscope.export.figure_data import Shown, known
+from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import QUIET, axis, colours, farthest, figure
 
-_TICKED = 20
-"""Up to here each prompt has its number at the axis."""
-_APART = ["#2f8779", "#8a8f94", "#0a4844", "#8cc1b3", "#4d5257", "#c4c8cb"]
-"""Several rows are told apart by other colours than those of adding and taking away."""
+_MOST_TICKS = 20
+"""Up to this many prompts, every prompt has its number on the axis."""
+_ROW_COLOURS = ["#2f8779", "#8a8f94", "#0a4844", "#8cc1b3", "#4d5257", "#c4c8cb"]
+"""Colours of several rows. They differ from the colours for positive and negative values."""
 _PLACES = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}
-"""What a row of a layer counts as, and where in its layer it stands."""
+"""For a kind of row: its group, and its place within the layer (0 to 1)."""
 
 
 def layers(shown: Shown) -> Any:
-    """Layer i fills [i, i + 1], attention the first half, MLP the second; what comes before stands in [−1, 0]."""
+    """Bars by layer: layer i fills [i, i + 1], attention the first half, MLP the second; embeddings fill [−1, 0]."""
     rows = shown.result.components
     values: list[float] = shown.values.tolist()
     before = [row for row in rows if row.layer is None]
@@ -57,7 +57,7 @@ def layers(shown: Shown) -> Any:
 
 
 def ranking(shown: Shown) -> Any:
-    """The strongest rows, those that add before those that take away."""
+    """The rows with the largest contributions: the positive ones first, then the negative ones."""
     rows = shown.values[: shown.result.parts]
     chosen = strongest(rows, shown.k)
     labels = [shown.result.components[i].label for i in chosen]
@@ -75,18 +75,18 @@ def ranking(shown: Shown) -> Any:
     }
     return figure(
         [trace],
-        shown.titled(f": the strongest {shown.k} each way"),
+        shown.titled(f": the {shown.k} strongest of each sign"),
         xaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
         yaxis=axis("", labels, autorange="reversed"),
     )
 
 
 def prompts(shown: Shown) -> Any:
-    """A bar for each prompt: of the named rows, else of the strongest; of the lens, of the target itself."""
+    """A bar for each prompt: of the given rows, or of the strongest row. For the logit lens: of the target itself."""
     result = shown.result
     lens = result.by == "accumulated"
     strongest_row = result.components[int(result.values[: result.parts].mean(1).abs().argmax())]
-    labels = known(result, shown.rows or [(result.components[-1] if lens else strongest_row).label])
+    labels = checked_labels(result, shown.rows or [(result.components[-1] if lens else strongest_row).label])
     traces: list[dict[str, Any]] = []
     for n, label in enumerate(labels):
         row = result.values[result.labels.index(label)]
@@ -94,12 +94,12 @@ def prompts(shown: Shown) -> Any:
         end = farthest(values)
         hover = [f"{label}, prompt {prompt}: {signed(value, end)} logits" for prompt, value in enumerate(values)]
         trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
-        colour = colours(values) if len(labels) == 1 else _APART[n % len(_APART)]
+        colour = colours(values) if len(labels) == 1 else _ROW_COLOURS[n % len(_ROW_COLOURS)]
         traces.append(trace | {"marker": {"color": colour}, "hovertext": hover, "hoverinfo": "text"})
     return figure(
         traces,
         shown.titled(what=f"{' and '.join(labels)}, prompt by prompt"),
         showlegend=len(labels) > 1,
-        xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _TICKED else None),
+        xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _MOST_TICKS else None),
         yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
     )

@@ -1,7 +1,7 @@
-"""CircuitsVis' own views of attention that is in a cache.
+"""CircuitsVis' views of the attention in a cache.
 
 CircuitsVis writes the tokens as JSON into a `<script>` of its page, where a token `</script>` would end the script and
-the next one could run: here no `<` of a token reaches the page.
+the text after it could run. Here every `<` of a token is escaped.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def to_circuitsvis(
     answers: Any = None,
     **given: Any,
 ) -> Any:
-    """CircuitsVis' own view of heads' attention, straight from a cache.
+    """Attention of heads in a CircuitsVis view, directly from a cache.
 
-    Each time it is shown, CircuitsVis asks the network: a web page, with a time-out of a second, and then a CDN for its
-    program. Without network it puts the whole program, 1.3 MB, into the output.
+    Each time the view is shown, CircuitsVis uses the network: it requests a web page, with a time-out of one second,
+    and then its JavaScript from a CDN. Without a network it puts all of its JavaScript, 1.3 MB, into the output.
 
     Args:
         cache: An `ActivationCache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`.
         prompt: The prompt; None is the mean over prompts.
-        view: `"patterns"` (`attention_patterns`: tokens to hover, one colour a head) or `"heads"` (`attention_heads`: a
-            map with values).
+        view: `"patterns"` (`attention_patterns`: tokens to hover over, one colour per head) or `"heads"`
+            (`attention_heads`: a map with values).
         weighting: `"pattern"`, `"value"` (attention × ‖v W_O‖) or `"contribution"` (logits; signed, only with
             `view="heads"`). `"patterns"` draws from 0 to 1 and writes no numbers, so `"value"` is divided by its
             largest.
@@ -51,7 +51,7 @@ def to_circuitsvis(
         A `circuitsvis.utils.render.RenderedHTML`.
 
     Raises:
-        ResidscopeError: If CircuitsVis is not installed, or the view cannot draw what is asked for.
+        ResidscopeError: If CircuitsVis is not installed, or the view cannot draw this weighting.
 
     Source: CircuitsVis' `attention_patterns` and `attention_heads`.
     """
@@ -60,53 +60,53 @@ def to_circuitsvis(
     if view == "patterns" and weighting == "contribution":
         raise ResidscopeError(
             "view",
-            "CircuitsVis' `attention_patterns` knows no sign, and contributions take away, too: use "
+            "CircuitsVis' `attention_patterns` cannot show negative values, and contributions can be negative: use "
             '`view="heads"` (or `residscope.attention(…).to_plotly()`).',
         )
     from residscope.patterns.maps import attention
 
-    found = attention(cache, heads, prompt=prompt, weighting=weighting, answers=answers, **given)
-    values, tokens = found.values.float(), list(found.tokens)
+    result = attention(cache, heads, prompt=prompt, weighting=weighting, answers=answers, **given)
+    values, tokens = result.values.float(), list(result.tokens)
     if view == "patterns":
         values = values if weighting == "pattern" else values / limit(values)
-        return _rendered("AttentionPatterns", tokens=tokens, attention=_listed(values), headLabels=list(found.heads))
+        return _rendered("AttentionPatterns", tokens=tokens, attention=_as_lists(values), headLabels=list(result.heads))
     end = 1.0 if weighting == "pattern" else limit(values)
     return _rendered(
         "AttentionHeads",
-        attention=_listed(values),
-        attentionHeadNames=list(found.heads),
+        attention=_as_lists(values),
+        attentionHeadNames=list(result.heads),
         maxValue=end,
         minValue=-end,
         negativeColor=ORANGE,
         positiveColor=BLUE,
         tokens=tokens,
-        # Above the diagonal is nothing to see in a causal model, and something in others.
+        # In a causal model there is nothing above the diagonal; in other models there may be.
         maskUpperTri=not bool(values.triu(1).any()),
     )
 
 
-def _listed(values: Tensor) -> list[Any]:
-    """Numbers to six places: the page is half as long, and nobody sees more."""
+def _as_lists(values: Tensor) -> list[Any]:
+    """The values, rounded to six decimals: this halves the page, and no one can see the difference."""
     return values.cpu().double().round(decimals=6).tolist()
 
 
 def _rendered(element: str, **properties: Any) -> Any:
-    """One of CircuitsVis' elements, in which no text of ours is markup.
+    """One of CircuitsVis' elements, with all text escaped.
 
-    Its functions take no names of heads for `attention_patterns`, though the element does; so the element is asked for.
+    The element is rendered directly, because CircuitsVis' Python function `attention_patterns` takes no head names.
     """
     with needed("CircuitsVis", "This", '`pip install "residscope[figures]"` (or `pip install circuitsvis`)'):
         from circuitsvis.utils.convert_props import convert_props
         from circuitsvis.utils.render import RenderedHTML, render
     page = render(element, **properties)
     written = convert_props(properties)
-    # In JSON a "<" stands only in strings, where an escape means the same.
+    # In JSON, "<" occurs only within strings, where the escape means the same.
     safe = written.replace("<", r"\u003c")
     sources = [source.replace(written, safe) for source in (page.local_src, page.cdn_src)]
     if any(safe not in source for source in sources):
         raise ResidscopeError(
             "circuitsvis",
-            "This version of CircuitsVis writes its page in a way that is not known: it could let a token run as a "
+            "This version of CircuitsVis writes its page in an unknown way, so a token could run as a "
             "script. Use version 1.43.",
         )
     return RenderedHTML(*sources)

@@ -1,4 +1,4 @@
-"""The Python code that gives exactly what a picture shows, as a person would write it."""
+"""Writes the Python code that computes exactly what a picture shows, as a person would write it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from residscope.wire.protocol import Picture, Shown, WriteCode
 
 __all__ = ["Given", "code"]
 
-_NO_HEAD = "No head is in view: click one in the head map, and copy the code then."
+_NO_HEAD = "No head is shown: click a head in the head map, then copy the code."
 
 
-def code(targets: Targets, ask: WriteCode, given: Given) -> str:
-    """Code that runs in a fresh cell: the array that is shown is in `values`, its picture in `figure`.
+def code(targets: Targets, request: WriteCode, given: Given) -> str:
+    """Code that runs in a new cell. It puts the array that is shown into `values`, and a plotly figure into `figure`.
 
     Args:
         targets: Resolves the target, for the cache.
-        ask: Which picture, and what is selected.
-        given: The cache itself, and what was given with it.
+        request: Which picture, and what is selected.
+        given: The cache, and the arguments that were given with it.
 
     Raises:
-        ResidscopeError: If the target cannot be resolved, there is no such prompt, or no head is in view.
+        ResidscopeError: If the target cannot be resolved, there is no such prompt, or no head is shown.
     """
-    script = Script(targets, ask, given)
-    lines = _PICTURES[ask.picture](script)
-    said = [f"# {note}" for note in changed(targets.view)]
-    return "\n".join(["import residscope", "", *said, *script.remarks, *lines, "figure"]) + "\n"
+    script = Script(targets, request, given)
+    lines = _PICTURES[request.picture](script)
+    notes = [f"# {note}" for note in changed(targets.view)]
+    return "\n".join(["import residscope", "", *notes, *script.remarks, *lines, "figure"]) + "\n"
 
 
 def _lens(script: Script) -> list[str]:
-    norm = {"norm": '"recomputed"'} if script.ask.shown.norm == "recomputed" else {}
+    norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
     rows = "(attribution.values + attribution.constant)"
     which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
     return [
         script.attribute("accumulated", **script.position, **norm),
-        f"values = {which}  # [point], logits, {script.said}; names: attribution.labels",
+        f"values = {which}  # [point], logits, {script.prompt_words}; names: attribution.labels",
         script.figure(),
     ]
 
@@ -51,48 +51,48 @@ def _layers(script: Script) -> list[str]:
     which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     return [
         script.attribute("layer", **script.position),
-        f"values = {which}  # [component], logits, {script.said}; names: attribution.labels",
+        f"values = {which}  # [component], logits, {script.prompt_words}; names: attribution.labels",
         script.figure(),
     ]
 
 
 def _heads(script: Script) -> list[str]:
-    if script.ask.shown.score is not None:
-        return _scores(script, script.ask.shown.score)
+    if script.request.shown.score is not None:
+        return _scores(script, script.request.shown.score)
     which = "attribution.grid.mean(-1)" if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
     return [
         script.attribute("head", **script.position),
-        f"values = {which}  # [layer, head], logits, {script.said}",
+        f"values = {which}  # [layer, head], logits, {script.prompt_words}",
         script.figure(),
     ]
 
 
 def _ranking(script: Script) -> list[str]:
-    shown = script.ask.shown
+    shown = script.request.shown
     k = shown.top_k
     layer = {} if shown.ranking == "heads" or shown.layer is None else {"layers": str(shown.layer)}
     which = f"attribution.top({k})" if script.prompt is None else f"attribution.top({k}, prompt={script.prompt})"
     kind = [] if shown.ranking == "neurons" else ['"ranking"']
     return [
         script.attribute("head" if shown.ranking == "heads" else "neuron", **script.position, **layer),
-        f"values = [value for _, value in {which}]  # logits, {script.said}; with names: {which}",
+        f"values = [value for _, value in {which}]  # logits, {script.prompt_words}; with names: {which}",
         script.figure(*kind, f"k={k}"),
     ]
 
 
 def _scores(script: Script, score: str) -> list[str]:
     which = [] if script.prompt is None or score == "copying" else [f"prompt={script.prompt}"]
-    said = "" if score == "copying" else f", {script.said}"
+    prompts = "" if score == "copying" else f", {script.prompt_words}"
     given = script.named("tokens", "attention_mask", "model")
     return [
         call("attribution = residscope.scores", [script.cache, f'"{score}"', *which, *given]),
-        f"values = attribution.values  # [layer, head]{said}",
+        f"values = attribution.values  # [layer, head]{prompts}",
         "figure = attribution.to_plotly()",
     ]
 
 
 def _attention(script: Script) -> list[str]:
-    shown = script.ask.shown
+    shown = script.request.shown
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     if shown.weighting != "pattern":
         options.append(f'weighting="{shown.weighting}"')
@@ -100,17 +100,19 @@ def _attention(script: Script) -> list[str]:
         options.append(f"answers={script.answers}")
     arguments = [script.cache, _heads_in(script), *options, *script.named("tokens", "attention_mask", "model")]
     step = Part.of(script.view.n_pos).step
-    remark = [f"# every cell; the panel, and the figure, show one for each {step} × {step} of them"] if step > 1 else []
+    remark = (
+        [f"# every cell; the panel and the figure show one value for each {step} × {step} cells"] if step > 1 else []
+    )
     return [
         *remark,
         call("attribution = residscope.attention", arguments),
-        f"values = {_superposed(shown)}, {script.said}",
+        f"values = {_attention_values(shown)}, {script.prompt_words}",
         "figure = attribution.to_plotly()",
     ]
 
 
-def _superposed(shown: Shown) -> str:
-    """The text lays several heads over each other; the matrices stand side by side."""
+def _attention_values(shown: Shown) -> str:
+    """The array of the attention tab: one map if heads are shown as text, else one map per head."""
     if shown.presentation != "text" or len(shown.heads) < 2:
         return "attribution.values  # [head, destination, source]"
     how = "sum" if shown.weighting == "contribution" else "mean"
@@ -118,7 +120,7 @@ def _superposed(shown: Shown) -> str:
 
 
 def _positions(script: Script) -> list[str]:
-    shown = script.ask.shown
+    shown = script.request.shown
     norm = {"norm": '"recomputed"'} if (shown.by, shown.norm) == ("accumulated", "recomputed") else {}
     which = "attribution.values.mean(1)" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     rows: list[str] = []
@@ -130,32 +132,32 @@ def _positions(script: Script) -> list[str]:
         rows = [f"rows={heads}"]
     return [
         script.attribute(shown.by, position='"all"', **norm),
-        f"values = {which}  # [component, position], logits, {script.said}",
+        f"values = {which}  # [component, position], logits, {script.prompt_words}",
         script.figure(*rows),
     ]
 
 
 def _token_lens(script: Script) -> list[str]:
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
-    answers = [script.answers] if script.ask.shown.target.direction is None else []
+    answers = [script.answers] if script.request.shown.target.direction is None else []
     arguments = [script.cache, *answers, *options, *script.named("tokens", "attention_mask", "model")]
     return [
         call("attribution = residscope.token_lens", arguments),
-        f"values = attribution.probabilities  # [point, position, k], {script.said}; with attribution.tokens",
+        f"values = attribution.probabilities  # [point, position, k], {script.prompt_words}; with attribution.tokens",
         "figure = attribution.to_plotly()",
     ]
 
 
 def _prompts(script: Script) -> list[str]:
-    heads = script.ask.shown.heads
+    heads = script.request.shown.heads
     if not heads:
         return [
             script.attribute("accumulated", **script.for_all_prompts),
             "values = attribution.values[-1] + attribution.constant  # [prompt], logits",
             'figure = attribution.to_plotly("prompts")',
         ]
-    found = [parse(head) for head in heads]
-    layers, each = ([place[i] for place in found] for i in (0, 1))
+    pairs = [parse(head) for head in heads]
+    layers, each = ([place[i] for place in pairs] for i in (0, 1))
     which = f"{layers[0]}, {each[0]}" if len(heads) == 1 else f"{layers}, {each}"
     return [
         script.attribute("head", **script.for_all_prompts),
@@ -165,21 +167,21 @@ def _prompts(script: Script) -> list[str]:
 
 
 def _heads_in(script: Script) -> str:
-    """The heads in view; all of the model, or all of a layer, in short."""
-    shown, view = script.ask.shown, script.view
-    found = [parse(head) for head in shown.heads]
-    layers, every = sorted({layer for layer, _ in found}), list(range(view.n_heads))
-    if not found and shown.presentation != "all":
+    """The heads that are shown; all heads of the model or of a layer are written as a comprehension."""
+    shown, view = script.request.shown, script.view
+    pairs = [parse(head) for head in shown.heads]
+    layers, every = sorted({layer for layer, _ in pairs}), list(range(view.n_heads))
+    if not pairs and shown.presentation != "all":
         raise ResidscopeError("heads", _NO_HEAD)
-    if not found or found == [(layer, head) for layer in range(view.n_layers) for head in every]:
+    if not pairs or pairs == [(layer, head) for layer in range(view.n_layers) for head in every]:
         return _all_heads(view)
-    if len(found) > 1 and found == [(layers[0], head) for head in every]:
+    if len(pairs) > 1 and pairs == [(layers[0], head) for head in every]:
         return f"[({layers[0]}, head) for head in range({view.n_heads})]"
     return literal(shown.heads)
 
 
 def _all_heads(view: CacheView) -> str:
-    """All heads there are: some models have layers without attention, or with fewer heads."""
+    """All heads of the model. Some models have layers without attention, or with fewer heads."""
     patterns = {layer: view.activations.get(f"blocks.{layer}.attn.hook_pattern") for layer in range(view.n_layers)}
     counts = {layer: int(pattern.shape[-3]) for layer, pattern in patterns.items() if pattern is not None}
     if len(set(counts.values())) > 1:

@@ -1,4 +1,4 @@
-"""One decomposition as a figure shows it: for one prompt or in the mean, with names for its positions."""
+"""The data of a figure: one attribution, for one prompt or as the mean over prompts, with names for its positions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TITLES = {
     "layer": "What each layer adds",
     "head": "What each attention head adds",
     "neuron": "What each MLP neuron adds",
-    "source": "What each source token brings",
+    "source": "What each source token contributes",
 }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One decomposition, for one prompt or in the mean over prompts."""
+    """One attribution, for one prompt or as the mean over prompts, with the options of the figure."""
 
     result: Attribution
     prompt: int | None
@@ -36,23 +36,23 @@ class Shown:
 
     @property
     def values(self) -> Tensor:
-        """The rows, without the axis of the prompts."""
+        """The values of the rows, without the batch axis."""
         return of_prompt(self.result, self.result.values, self.prompt)
 
-    def titled(self, more: str = "", what: str | None = None, note: str = "") -> str:
-        """What is shown, and of which prompts; beneath it the target and the model."""
+    def titled(self, suffix: str = "", what: str | None = None, note: str = "") -> str:
+        """The title of the figure; below it the target and the model."""
         target = target_words(self.result.target, self.prompt)
-        return titled((self.title if what is None else what) + more, target, name(self.result.model), note)
+        return titled((self.title if what is None else what) + suffix, target, name(self.result.model), note)
 
     @property
     def title(self) -> str:
-        """What is shown, and of which prompts."""
+        """What is shown, and for which prompts."""
         count = self.result.values.shape[self.result.axes.index("batch")]
         which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
         return _TITLES[self.result.by] + (f", {which}" if count > 1 else "")
 
-    def places(self, count: int) -> list[str]:
-        """What stands at each position: its token, else its number."""
+    def position_names(self, count: int) -> list[str]:
+        """A name for each position: its token, or its number."""
         if self.tokens is None:
             return [str(position) for position in range(count)]
         if len(self.tokens) != count:
@@ -62,13 +62,13 @@ class Shown:
         return token_names(self.tokens)
 
 
-def known(result: Attribution, rows: Sequence[str]) -> list[str]:
-    """The labels of some rows, which must be there.
+def checked_labels(result: Attribution, rows: Sequence[str]) -> list[str]:
+    """The given labels, after a check that each of them is a row.
 
     Raises:
-        ResidscopeError: If there is no such row.
+        ResidscopeError: If there is no row of that name.
     """
     unknown = [label for label in rows if label not in result.labels]
     if unknown:
-        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` has the names of all rows.")
+        raise ResidscopeError("figure", f"There is no row {unknown[0]!r}: `labels` lists all rows.")
     return list(rows)

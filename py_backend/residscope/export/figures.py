@@ -1,4 +1,4 @@
-"""An `Attribution` as a plotly figure: heatmap, lens, layers, ranking, scatter, sources, prompts."""
+"""An `Attribution` as a plotly figure: heatmap, lens, layers, ranking, scatter, sources or prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from residscope.attribution.result import Attribution, of_prompt
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
 from residscope.export.bars import layers, prompts, ranking
-from residscope.export.figure_data import Shown, known
+from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import (
     LINE,
     QUIET,
@@ -30,8 +30,8 @@ from residscope.terms import FigureKind
 _DEFAULT: dict[str, FigureKind] = {
     "accumulated": "lens", "layer": "layers", "head": "heatmap", "neuron": "ranking", "source": "sources",
 }  # fmt: skip
-_NAMED = 8
-"""So many points of a scatter bear their names."""
+_LABELLED = 8
+"""This many points of a scatter plot have their names next to them."""
 
 
 def attribution_figure(
@@ -46,20 +46,20 @@ def attribution_figure(
     names: tuple[str, str] = ("this", "other"),
 ) -> Any:
     """See `Attribution.to_plotly`."""
-    over = [name for name in ("pos", "destination") if name in result.axes]
-    kind = kind or ("heatmap" if over else _DEFAULT[result.by])
+    position_axes = [name for name in ("pos", "destination") if name in result.axes]
+    kind = kind or ("heatmap" if position_axes else _DEFAULT[result.by])
     if kind not in get_args(FigureKind):
         every = ", ".join(f'"{name}"' for name in get_args(FigureKind))
         raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
-    if over and kind != "heatmap":
+    if position_axes and kind != "heatmap":
         raise ResidscopeError(
-            "figure", f'A figure of the kind "{kind}" shows one position: leave out `position="all"` in `attribute`.'
+            "figure", f'A figure of the kind "{kind}" shows one position: call `attribute` without `position="all"`.'
         )
     fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
     if fitting != result.by:
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
     if kind in ("ranking", "scatter", "prompts") and result.by == "source":
-        raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" of sources: use "sources".')
+        raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" for `by="source"`: use "sources".')
     shown = Shown(result, prompt, tokens, k, other, rows, names)
     return _DRAW[kind](shown)
 
@@ -69,13 +69,13 @@ def _heatmap(shown: Shown) -> Any:
     if result.by == "source":
         from residscope.export.maps import source_maps
 
-        return source_maps(shown.values, result.heads, shown.places, shown.titled())
+        return source_maps(shown.values, result.heads, shown.position_names, shown.titled())
     if "pos" in result.axes:
         return _component_map(shown)
     if result.by != "head":
         raise ResidscopeError(
             "figure",
-            f'A heatmap has two axes: `by="head"`, or every position (`position="all"`) of `by="{result.by}"`.',
+            f'A heatmap needs two axes: use `by="head"`, or `by="{result.by}"` with `position="all"`.',
         )
     grid = of_prompt(result, result.grid, shown.prompt)
     end = limit(grid)
@@ -91,9 +91,9 @@ def _heatmap(shown: Shown) -> Any:
 
 def _component_map(shown: Shown) -> Any:
     every = shown.result.labels
-    labels = known(shown.result, every if shown.rows is None else shown.rows)
+    labels = checked_labels(shown.result, every if shown.rows is None else shown.rows)
     rows = shown.values[[every.index(label) for label in labels]]
-    places = shown.places(rows.shape[1])
+    places = shown.position_names(rows.shape[1])
     end = limit(rows)
     hover = [
         [f"{label} at {places[x]} (position {x}): {signed(value, end)} logits" for x, value in enumerate(row)]
@@ -113,24 +113,24 @@ def _component_map(shown: Shown) -> Any:
 
 def _lens(shown: Shown) -> Any:
     result = shown.result
-    # With the constant each point is the target itself: the last one is the model's own figure.
+    # With the constant added, each point is a value of the target; the last one is the model's own value.
     points = (shown.values + of_prompt(result, result.constant, shown.prompt)).tolist()
     x, end = list(range(len(points))), farthest(points)
     hover = [f"{label}: {signed(value, end)} logits" for label, value in zip(result.labels, points, strict=True)]
     traces: list[dict[str, Any]] = []
-    spreads = ""
+    suffix = ""
     if shown.prompt is None and result.values.shape[1] > 1:
         spread = (result.values + result.constant).std(1).tolist()
         upper = [value + sd for value, sd in zip(points, spread, strict=True)]
         lower = [value - sd for value, sd in zip(points, spread, strict=True)]
         band = {"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself"}
         traces.append(band | {"fillcolor": "#e4edf2", "line": {"width": 0}, "hoverinfo": "skip"})
-        spreads = " ± standard deviation"
+        suffix = " ± standard deviation"
     line = {"type": "scatter", "mode": "lines+markers", "x": x, "y": points, "hovertext": hover, "hoverinfo": "text"}
     traces.append(line | {"line": {"color": LINE}, "marker": {"size": 5}})
     return figure(
         traces,
-        shown.titled(spreads),
+        shown.titled(suffix),
         showlegend=False,
         xaxis=axis("point of the residual stream", result.labels),
         yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
@@ -140,15 +140,13 @@ def _lens(shown: Shown) -> Any:
 def _scatter(shown: Shown) -> Any:
     other = shown.other
     if other is None:
-        raise ResidscopeError(
-            "figure", 'A scatter sets one attribution against another: `to_plotly("scatter", other=b)`.'
-        )
+        raise ResidscopeError("figure", 'A scatter plot compares two attributions: `to_plotly("scatter", other=b)`.')
     if other.components != shown.result.components or other.axes != shown.result.axes:
         raise ResidscopeError(
-            "figure", "A scatter needs two attributions with the same rows, of the same model and `by`."
+            "figure", "A scatter plot needs two attributions with the same rows, and so the same model and `by`."
         )
     x, y = shown.values, of_prompt(other, other.values, shown.prompt)
-    far = set((x - y).abs().topk(min(_NAMED, len(x))).indices.tolist())
+    far = set((x - y).abs().topk(min(_LABELLED, len(x))).indices.tolist())
     labels = shown.result.labels
     end = max(limit(x), limit(y)) * 1.05
     one, two = map(name, shown.names)
@@ -181,7 +179,7 @@ def _scatter(shown: Shown) -> Any:
 
 def _sources(shown: Shown) -> Any:
     rows, heads = shown.values.T, shown.result.heads
-    places = shown.places(rows.shape[1])
+    places = shown.position_names(rows.shape[1])
     end = limit(rows)
     hover = [
         [f"{head} from {places[x]} (source {x}): {signed(value, end)} logits" for x, value in enumerate(row)]

@@ -1,4 +1,4 @@
-"""Attention, source maps and the token lens as plotly figures."""
+"""Attention, source contributions, head scores and the token lens as plotly figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from residscope.patterns.maps import Attention
     from residscope.patterns.scores import Scores
 
-_ACROSS = 4
+_MAPS_PER_ROW = 4
 
 
 def attention_figure(attention: Attention) -> Any:
@@ -46,20 +46,20 @@ def attention_figure(attention: Attention) -> Any:
     whose = "mean over prompts" if attention.prompt is None else f"prompt {attention.prompt}"
     target = target_words(attention.target, attention.prompt)
 
-    def title(more: str = "") -> str:
-        return titled(f"{plain(attention.meaning)}, {whose}{more}", target, name(attention.model))
+    def title(suffix: str = "") -> str:
+        return titled(f"{plain(attention.meaning)}, {whose}{suffix}", target, name(attention.model))
 
-    places = token_names(attention.tokens)
+    position_names = token_names(attention.tokens)
     sources = token_names(attention.sources or attention.tokens)
-    if len(sources) != len(places):
-        return _side_by_side(values, attention.heads, places, title(), colour, sources)
+    if len(sources) != len(position_names):
+        return _side_by_side(values, attention.heads, position_names, title(), colour, sources)
     step = Part.of(values.shape[-1]).step
-    more = ""
-    if step > 1:  # as in the panel: a browser would hang on so many cells
-        ends = [(start, min(start + step, len(places)) - 1) for start in range(0, len(places), step)]
-        places = [f"{start}–{end}" if end > start else str(start) for start, end in ends]
-        values, more = down_sampled(values, step), f": of {step} × {step} cells the one farthest from zero"
-    return _side_by_side(values, attention.heads, places, title(more), colour)
+    suffix = ""
+    if step > 1:  # as in the panel: so many cells would freeze a browser
+        ends = [(start, min(start + step, len(position_names)) - 1) for start in range(0, len(position_names), step)]
+        position_names = [f"{start}–{end}" if end > start else str(start) for start, end in ends]
+        values, suffix = down_sampled(values, step), f": the value farthest from zero in each {step} × {step} cells"
+    return _side_by_side(values, attention.heads, position_names, title(suffix), colour)
 
 
 def token_lens_figure(lens: TokenLens) -> Any:
@@ -115,9 +115,9 @@ def _answer(lens: TokenLens, y: int, x: int) -> str:
     return f"<br>the answer: {float(lens.answer_probability[y, x]):.3f} (rank {int(lens.rank[y, x])})"
 
 
-def source_maps(values: Tensor, heads: list[str], places: Callable[[int], list[str]], title: str) -> Any:
-    """What each source brings at each destination: `values` is `[source, destination, head]`."""
-    names = places(values.shape[0])
+def source_maps(values: Tensor, heads: list[str], position_names: Callable[[int], list[str]], title: str) -> Any:
+    """Source contributions at each destination: `values` is `[source, destination, head]`."""
+    names = position_names(values.shape[0])
     by_head = rearrange(values, "source destination head -> head destination source")
     return _side_by_side(by_head, heads, names, title, diverging(limit(values), "logits"))
 
@@ -125,14 +125,14 @@ def source_maps(values: Tensor, heads: list[str], places: Callable[[int], list[s
 def _side_by_side(
     values: Tensor,
     heads: Sequence[str],
-    places: list[str],
+    position_names: list[str],
     title: str,
     colour: dict[str, Any],
     sources: list[str] | None = None,
 ) -> Any:
-    """A map for each head, `[head, destination, source]`, at most four in a row; both axes have these places."""
-    sources = places if sources is None else sources
-    across = min(_ACROSS, len(heads))
+    """A map for each head of `[head, destination, source]`, at most four in a row."""
+    sources = position_names if sources is None else sources
+    across = min(_MAPS_PER_ROW, len(heads))
     down = -(-len(heads) // across)
     traces: list[dict[str, Any]] = []
     titles: list[dict[str, Any]] = []
@@ -145,11 +145,14 @@ def _side_by_side(
         left, top = column / across, 1 - row / down
         right, bottom = left + 0.9 / across, top - 0.65 / down
         layout[f"xaxis{number}"] = axis("from (source)", sources, domain=[left, right], anchor=y, tickangle=-60)
-        # All maps have the same tokens: they are written once a row.
-        named = axis("to (destination)", places) if column == 0 else axis("", [])
+        # All maps have the same tokens: only the first map of each row has them on its axis.
+        named = axis("to (destination)", position_names) if column == 0 else axis("", [])
         layout[f"yaxis{number}"] = named | {"domain": [bottom, top], "anchor": x, "autorange": "reversed"}
         hover = [
-            [f"{head}: {places[q]} ({q}) reads {sources[k]} ({k}): {signed(v, end)}" for k, v in enumerate(line)]
+            [
+                f"{head}: {position_names[q]} ({q}) reads {sources[k]} ({k}): {signed(v, end)}"
+                for k, v in enumerate(line)
+            ]
             for q, line in enumerate(rows.tolist())
         ]
         traces.append(cells(rows, hover, xaxis=x, yaxis=y))

@@ -1,4 +1,4 @@
-"""The stand-alone page: one file with the views, their styles and what they show. No kernel, no network."""
+"""The stand-alone page: one file with the views, their styles and their data. It needs no kernel and no network."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ _PAGE = """<!doctype html>
 
 
 def page(snapshot: Snapshot) -> str:
-    """A snapshot as an HTML page that stands alone.
+    """A snapshot as a stand-alone HTML page.
 
-    It holds the licences of all code in it, as text. The data is base64, so that no token can end the element that
-    holds it; the script is known to the page's policy by its hash, and no other runs.
+    The page contains the licences of all code in it, as text. The data is base64, so that no token can close its
+    element. The page's content security policy allows only the one script, by its hash.
 
     Raises:
-        ResidscopeError: If the views are not built.
+        ResidscopeError: If the front end is not built.
     """
     licences = "\n".join(_built(name) for name in ("LICENSE", "THIRD-PARTY-LICENSES.txt"))
     script = re.sub(r"<(?=/script|!--)", r"\\x3c", _built("standalone.js"), flags=re.IGNORECASE)
-    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{known}'; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src 'sha256-{script_hash}'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
     zipped = gzip.compress(msgspec.json.encode(snapshot), 6, mtime=0)
@@ -80,48 +80,50 @@ def page(snapshot: Snapshot) -> str:
 
 
 def title(name: str, shown: Shown) -> str:
-    """What the page is of: the cache, and what is attributed."""
-    return f"{fit(name)}: {_named(shown.target, shown.prompt)} · Residscope"
+    """The page's title: the cache, and what is attributed."""
+    return f"{fit(name)}: {_target_words(shown.target, shown.prompt)} · Residscope"
 
 
 def file_name(name: str, shown: Shown, prompts: int) -> str:
-    """What to call the page's file: by the cache, the target and the prompt, as the pictures' files."""
+    """A name for the page's file, from the cache, the target and the prompt, as for exported pictures."""
     target = shown.target
     several = len(target.contrasts) > 1
-    seen = target.contrasts if shown.prompt is None or not several else [target.contrasts[shown.prompt]]
+    contrasts = target.contrasts if shown.prompt is None or not several else [target.contrasts[shown.prompt]]
     if target.direction is not None:
         words = target.direction
-    elif any(contrast != seen[0] for contrast in seen):
+    elif any(contrast != contrasts[0] for contrast in contrasts):
         words = "own answers"
     else:
-        words = "-".join(token.text.strip() for contrast in seen[:1] for token in contrast.answer + contrast.distractor)
+        words = "-".join(
+            token.text.strip() for contrast in contrasts[:1] for token in contrast.answer + contrast.distractor
+        )
     which = f"mean of {prompts}" if shown.prompt is None and prompts > 1 else f"prompt{shown.prompt or 0}"
     return "-".join(filter(None, map(_safe, (name, words, which)))) + ".html"
 
 
 def _safe(part: str) -> str:
-    """Letters, digits, - and _, which every file system takes, and so many bytes."""
+    """Only letters, digits, - and _, which every file system accepts, and at most `_MOST_BYTES` bytes."""
     text = re.sub(r"[^\w-]+", "-", normalize("NFC", part)).strip("-")
     return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip("-")
 
 
 def write(path: str | Path, text: str) -> Path:
-    """Write a page, UTF-8, whole or not at all, and say where it is.
+    """Write a page as UTF-8, completely or not at all, and return its path.
 
     Raises:
-        ResidscopeError: If there can be no file at `path`.
+        ResidscopeError: If no file can be written at `path`.
     """
     file = Path(path).expanduser()
     try:
-        with in_place_of(file.resolve()) as whole:  # what a link leads to is written, as by any program
-            whole.write(text.encode())
+        with in_place_of(file.resolve()) as stream:  # a symbolic link is followed
+            stream.write(text.encode())
     except OSError as error:
         why = "it is a folder: name a file in it" if file.is_dir() else (error.strerror or str(error)).lower()
         raise ResidscopeError("path", f"The page cannot be written to `{file}`: {why}.") from error
     return file.resolve()
 
 
-def _named(target: Target, prompt: int | None) -> str:
+def _target_words(target: Target, prompt: int | None) -> str:
     if target.direction is not None:
         return "value along a direction"
     if len(target.contrasts) > 1 and prompt is None:

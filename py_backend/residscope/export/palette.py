@@ -1,4 +1,4 @@
-"""How figures look: the panel's colours, and texts that plotly cannot take for markup."""
+"""The look of figures: the panel's colours, and text that plotly cannot read as markup."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _DIVERGING = [
 _SEQUENTIAL = [[at, colour] for at, colour in SEQUENTIAL["light"]]
 
 _VISIBLE = str.maketrans(MARKS)
-# plotly draws a part of HTML in every text, and LaTeX between dollar signs where the page has MathJax.
+# plotly renders some HTML in every text, and LaTeX between dollar signs if the page has MathJax.
 _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
-_TICKS = 40
-_ANSWERS = 4
-"""So many tokens of an answer stand in a title."""
+_MOST_TICKS = 40
+_MOST_ANSWERS = 4
+"""At most this many tokens of an answer are in a title."""
 
 
 def plotly() -> Any:
@@ -43,7 +43,7 @@ def plotly() -> Any:
 
 
 def token(text: str, most: int = 14) -> str:
-    """A token as it is drawn: white space visible, a long one cut short, and nothing in it markup."""
+    """A token as it is drawn: white space is visible, a long token is cut short, and markup is escaped."""
     return isolated(plain(cut(text, most).translate(_VISIBLE))) or "∅"
 
 
@@ -51,44 +51,44 @@ _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def token_names(texts: Sequence[str]) -> list[str]:
-    """A prompt's tokens as they are drawn; what stands twice bears its position: `·John₂` and `·John₁₀`."""
+    """A prompt's tokens as they are drawn. A repeated token has its position as a subscript: `·John₂` and `·John₁₀`."""
     drawn = [token(text) for text in texts]
     count = Counter(drawn)
     return [text + str(at).translate(_SUBSCRIPT) if count[text] > 1 else text for at, text in enumerate(drawn)]
 
 
 def name(text: str) -> str:
-    """A name of the user's as it is drawn: fit to be read, and nothing in it markup."""
+    """A name that the user gave, as it is drawn: made legible, and markup escaped."""
     return plain(shown(text))
 
 
 def plain(text: str) -> str:
-    """A text as it is, with nothing in it markup."""
+    """The same text, with markup escaped."""
     return text.translate(_AS_TEXT)
 
 
 def colours(values: Sequence[float]) -> list[str]:
-    """Blue for what adds, orange for what takes away."""
+    """Blue for positive values, orange for negative ones."""
     return [BLUE if value >= 0 else ORANGE for value in values]
 
 
 def farthest(values: Sequence[float]) -> float:
-    """The size of the figure farthest from zero, which says to how many decimals all are written."""
+    """The largest absolute value. It determines how many decimals all of the values have."""
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
 def limit(rows: Any) -> float:
-    """The end of a scale that is symmetric about zero: the largest absolute value that is a number."""
+    """The end of a scale that is symmetric about zero: the largest finite absolute value."""
     finite = rows[rows.isfinite()]
     return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
 
 
 def clipped(rows: Any) -> float:
-    """The end of the scale of a map `[component, position]`, so that one outlier does not pale the rest.
+    """The end of the scale of a map `[component, position]`, chosen so that one outlier does not make the rest pale.
 
-    Each position has one say, its largest absolute value. Of these, the first position aside, where models rest, the
-    scale ends at the 99th percentile, and never short of the last position's. If nothing reaches 1.5 times as far, all
-    of it is on the scale. The same rule as `clippedLimit` in the panel.
+    Each position counts by its largest absolute value. The first position is left out, because it is often an attention
+    sink. The scale ends at the 99th percentile of these values, but not below the last position's value. If no value is
+    1.5 times as large, the scale covers all of them. `clippedLimit` in the panel follows the same rule.
     """
     every = limit(rows)
     peaks = rows.abs().where(rows.isfinite(), 0).amax(0)
@@ -100,7 +100,7 @@ def clipped(rows: Any) -> float:
 
 
 def beyond(rows: Any, end: float) -> dict[str, Any]:
-    """A dot in each cell that lies beyond the colours, as more of `cells`; nothing where none does."""
+    """Arguments for `cells` that draw a dot in each cell beyond the colour scale; empty if there is none."""
     far = rows.isfinite() & (rows.abs() > end)
     if not bool(far.any()):
         return {}
@@ -108,7 +108,7 @@ def beyond(rows: Any, end: float) -> dict[str, Any]:
 
 
 def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
-    """A colour axis centred at zero. Where some of `rows` lie beyond it, its ends are written "≤ −…" and "≥ +…"."""
+    """A colour axis centred at zero. If some of `rows` lie beyond it, its ends are labelled "≤ −…" and "≥ +…"."""
     bar = _bar(title)
     low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
     if low or high:
@@ -123,40 +123,43 @@ def sequential(end: float, title: str) -> dict[str, Any]:
 
 
 def cells(rows: Any, hover: list[list[str]], **more: Any) -> dict[str, Any]:
-    """A heatmap of a matrix, top row first; cells that hold no number stay empty."""
+    """A heatmap of a matrix, top row first; NaN cells stay empty."""
     z = [[None if value != value else value for value in row] for row in rows.tolist()]
     return {"type": "heatmap", "z": z, "hovertext": hover, "hoverinfo": "text", "coloraxis": "coloraxis"} | more
 
 
 def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
-    """An axis with its title; `names` are written at 0, 1, 2, …, thinned out where they are many."""
+    """An axis with its title. `names` are the tick labels at 0, 1, 2, …; if there are many, only some are shown."""
     plain: dict[str, Any] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
     if names is not None:
-        every = -(-len(names) // _TICKS) or 1
+        every = -(-len(names) // _MOST_TICKS) or 1
         plain |= {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
     return plain | more
 
 
 def target_words(target: Target | None, prompt: int | None) -> str:
-    """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; nothing where that is not known."""
+    """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; empty if it is unknown."""
     if target is None or target.direction is not None:
         return "" if target is None else "a direction"
     seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]
     if any(contrast != seen[0] for contrast in seen):
         return "each prompt’s own answer"
     sides = [side for contrast in seen[:1] for side in (contrast.answer, contrast.distractor) if side]
-    named = [", ".join(token(one.text) for one in side[:_ANSWERS]) + ", …" * (len(side) > _ANSWERS) for side in sides]
+    named = [
+        ", ".join(token(one.text) for one in side[:_MOST_ANSWERS]) + ", …" * (len(side) > _MOST_ANSWERS)
+        for side in sides
+    ]
     return " minus ".join(f"“{side}”" for side in named)
 
 
 def titled(what: str, *more: str) -> str:
-    """A title, and beneath it in small what it is of: the target, the model."""
+    """A title, and in small print below it the target and the model."""
     beneath = " · ".join(filter(None, more))
     return f'{what}<br><span style="font-size:12px">{beneath}</span>' if beneath else what
 
 
 def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
-    """A plotly figure with the look that all share."""
+    """A plotly figure in the common style."""
     base = {
         "title": {"text": title},
         "template": "simple_white",

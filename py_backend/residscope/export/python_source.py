@@ -1,4 +1,4 @@
-"""How Python code is written: calls, strings, and which names are variables."""
+"""Writes Python code: calls and literals; and checks which names can stand in code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH = 100
 
 
 def call(function: str, arguments: Sequence[str]) -> str:
-    """A call on one line, or, where that gets too long, with an argument a line."""
+    """A call on one line, or with one argument per line if that is too long."""
     line = f"{function}({', '.join(arguments)})"
     if len(line) <= _WIDTH and "\n" not in line:
         return line
@@ -23,13 +23,13 @@ def literal(value: Any) -> str:
     """A target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
     match value:
         case tuple():
-            return f"({', '.join(literal(part) for part in value)})"
+            return f"({', '.join(literal(item) for item in value)})"
         case set() | frozenset():
-            return f"{{{', '.join(sorted(literal(part) for part in value))}}}"
+            return f"{{{', '.join(sorted(literal(item) for item in value))}}}"
         case list():
-            parts = [literal(part) for part in value]
-            line = f"[{', '.join(parts)}]"
-            return line if len(line) < _WIDTH - 20 else "[\n" + "".join(f"    {part},\n" for part in parts) + "]"
+            items = [literal(item) for item in value]
+            line = f"[{', '.join(items)}]"
+            return line if len(line) < _WIDTH - 20 else "[\n" + "".join(f"    {item},\n" for item in items) + "]"
         case str():
             return _quoted(value)
         case _:
@@ -37,14 +37,14 @@ def literal(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string as most people write it, in double quotes, where that needs no escapes."""
+    """A string literal, in double quotes unless that needs escapes."""
     written = repr(text)
     return f'"{written[1:-1]}"' if written[0] == "'" and '"' not in written and "\\" not in written else written
 
 
 def is_addressable(name: str) -> bool:
-    """Whether a name, as it stands, is Python for a variable, or for what is in one: `runs["clean"]`, `model.cache`."""
+    """Whether a name is a Python expression for a variable, or for something in it: `runs["clean"]`, `model.cache`."""
     path = parsed(name)
-    if path is None or path.variable == "residscope":  # which the code imports
+    if path is None or path.variable == "residscope":  # the exported code imports this name
         return False
-    return not any(isinstance(key, str) and key.endswith("…") for key, _ in path.steps)  # cut short
+    return not any(isinstance(key, str) and key.endswith("…") for key, _ in path.steps)  # a name that was cut short

@@ -1,4 +1,4 @@
-"""What the codes of all pictures have in common: the cache, the target, the position, by the user's own names."""
+"""What the code of every picture needs: the cache, the target and the position, by the user's variable names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What the user gave with a cache: in the code it stands under the variable by which the user knows it."""
+    """A cache and the arguments given with it. The code names each by the user's variable that holds it."""
 
     cache: Any
     name: str = "cache"
@@ -34,10 +34,10 @@ class Given:
 
 @dataclass
 class Script:
-    """What is asked, in words of Python; `remarks` say what the reader must fill in."""
+    """A request as Python code. `remarks` are comments that say which variables the reader must define."""
 
     targets: Targets
-    ask: WriteCode
+    request: WriteCode
     given: Given
     remarks: list[str] = field(default_factory=list[str])
 
@@ -48,9 +48,9 @@ class Script:
 
     @property
     def cache(self) -> str:
-        """The cache, as the user reaches it now."""
+        """An expression for the cache: a variable of the user that holds it now, or a name to fill in."""
         cache, given = self.given.cache, self.given.name
-        found = next((way for way in names_of(cache) if is_addressable(way) and leads_to(way, cache)), None)
+        found = next((path for path in names_of(cache) if is_addressable(path) and leads_to(path, cache)), None)
         if found is not None:
             return found
         path = parsed(given) if is_addressable(given) and legible(given) == given else None
@@ -61,8 +61,8 @@ class Script:
 
     @property
     def answers(self) -> str:
-        """The target, in its readable form."""
-        target = self.ask.shown.target
+        """The target as Python code, in its readable form."""
+        target = self.request.shown.target
         if target.direction is None:
             return literal(friendly(self.targets.resolve(target), self.targets.vocabulary))
         direction = self.targets.held(target.direction)
@@ -75,40 +75,40 @@ class Script:
 
     @property
     def position(self) -> dict[str, str]:
-        """The destination position, where it is not each prompt's last token."""
-        at, last, prompt = self.ask.shown.position, positions.last(self.view), self.prompt
+        """The argument `position=`; empty for each prompt's last token, which is the default."""
+        at, last, prompt = self.request.shown.position, positions.last(self.view), self.prompt
         usual = set(last) if prompt is None else {last[prompt]}
         return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
 
     @property
     def for_all_prompts(self) -> dict[str, str]:
-        """The position, where all prompts are shown at once."""
-        at = self.ask.shown.position
+        """The argument `position=` for a picture of all prompts."""
+        at = self.request.shown.position
         return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
 
     @property
     def prompt(self) -> int | None:
-        """The prompt in view; None is the mean."""
-        return self.view.check_prompt(self.ask.shown.prompt)
+        """The prompt that is shown; None is the mean."""
+        return self.view.check_prompt(self.request.shown.prompt)
 
     @property
-    def said(self) -> str:
-        """Whose figures these are, for the comment behind them."""
+    def prompt_words(self) -> str:
+        """The prompts that the values are of, for the comment after them."""
         count = self.view.batch
         if self.prompt is not None:
             return f"prompt {self.prompt}" if count > 1 else "the prompt"
         return f"the mean over {count} prompts" if count > 1 else "the prompt"
 
     def extras(self, *names: str) -> dict[str, str]:
-        """`logits=`, `tokens=`, `attention_mask=` and `model=`, where they were given.
+        """The arguments `logits=`, `tokens=`, `attention_mask=` and `model=`, if they were given.
 
-        Where all tokens count as real the mask says so, as lists: that runs wherever the code is put.
+        If padding counts as real tokens, the mask is written as lists of ones, so that the code runs anywhere.
         """
         words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
         words["attention_mask"] = "attention mask"
         found: dict[str, str] = {}
         for name in names:
-            if name == "attention_mask" and self.ask.shown.padding == "none":
+            if name == "attention_mask" and self.request.shown.padding == "none":
                 found[name] = f"[[1] * {self.view.n_pos}] * {self.view.batch}"
                 continue
             value = getattr(self.given, name)
@@ -122,15 +122,15 @@ class Script:
         return found
 
     def remark(self, name: str, what: str) -> None:
-        """Say what a variable stands for that the user's namespace does not have."""
+        """Add a comment that says what a variable stands for, if the user has no variable for it."""
         self.remarks.append(f"# `{name}` stands for {what}.")
 
     def named(self, *names: str) -> list[str]:
-        """The same as arguments."""
+        """`extras` as a list of keyword arguments."""
         return [f"{name}={value}" for name, value in self.extras(*names).items()]
 
     def attribute(self, by: str, **options: str) -> str:
-        """The call that gives the attribution."""
+        """The call that computes the attribution."""
         arguments = [self.cache, self.answers, f'by="{by}"']
         given = self.extras("logits", "tokens", "attention_mask", "model")
         arguments += [f"{name}={value}" for name, value in (options | given).items()]
@@ -143,21 +143,21 @@ class Script:
 
 
 def _free(name: str) -> str:
-    """A name to be filled in: where it is taken, it means something else than what is shown."""
+    """A variable name for the user to fill in; one that the user's namespace does not have yet."""
     names = chain((name, f"shown_{name}"), (f"shown_{name}_{number}" for number in count(2)))
     return next(free for free in names if not is_taken(free))
 
 
-def _variable(meant: Callable[[Any], bool]) -> str | None:
-    """The first of the user's variables whose value is meant, and whose name may stand in code."""
-    return next(filter(is_addressable, variables_of(meant)), None)
+def _variable(is_wanted: Callable[[Any], bool]) -> str | None:
+    """The first of the user's variables that holds the wanted value and whose name can stand in code."""
+    return next(filter(is_addressable, variables_of(is_wanted)), None)
 
 
 def _same_direction(value: Any, direction: Tensor) -> bool:
-    """Whether one of the user's variables is the direction that was given: a tensor with its numbers."""
+    """Whether a value from the user's namespace is the given direction: a tensor with the same numbers."""
     import torch
 
-    cls = type(value)  # compared by identity: `==` and `in` would ask a metaclass of the user's
+    cls = type(value)  # compared by identity, because `==` and `in` may call code of a metaclass of the user
     if (cls is not torch.Tensor and cls is not torch.nn.Parameter) or not value.is_floating_point():
         return False
     shapes = ((direction.shape[-1],), (1, direction.shape[-1]), tuple(direction.shape))

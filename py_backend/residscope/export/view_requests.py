@@ -1,6 +1,6 @@
-"""What the views ask, of what is on screen and one gesture further.
+"""The requests of the views: for what is on screen, and for what is one click away.
 
-The views themselves go by `widgets/src/state/questions.ts`; `tests/wire/view_requests.json` holds both to the same.
+The views themselves use `widgets/src/state/questions.ts`; `tests/wire/view_requests.json` tests that both agree.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from residscope.wire.protocol import (
     WriteCode,
 )
 
-Asks = list[AnyRequest]
-Group = tuple["str | None", Asks]
-"""Requests that are of use together, and what lacks without them; None where they are on screen."""
+Requests = list[AnyRequest]
+Group = tuple["str | None", Requests]
+"""Requests that are only useful together, and words for what is missing without them (None: they are on screen)."""
 
-# What the target editor suggests; the token lens' tiles and how many tokens it lists; the position map's heads.
+# Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
+# lists; heads of the position map.
 _PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED = 24, 4, 32, 10, 48
 
 
@@ -52,26 +53,26 @@ class Views:
 
     @property
     def last(self) -> list[int]:
-        """Where each prompt is read: at its last real token, or at the very last where padding counts as real."""
-        found = self.facts.last
-        return found if self.shown.padding == "found" else [self.facts.positions - 1] * len(found)
+        """The last position of each prompt: its last real token, or the very last one if padding counts as real."""
+        last = self.facts.last
+        return last if self.shown.padding == "found" else [self.facts.positions - 1] * len(last)
 
     def place(self, prompt: int | None, position: Position) -> tuple[int | None, Position]:
-        """Prompt and position as requests name them: "last" where it is that one."""
+        """Prompt and position as requests have them: a prompt's last position is named "last"."""
         last = set(self.last) if prompt is None else {self.last[prompt]}
         return prompt, "last" if last == {position} else position
 
     @property
     def prompts(self) -> list[int | None]:
-        """All there are, the mean among them, the one on screen first."""
+        """All prompts, including None for the mean; the one on screen is first."""
         several = len(self.facts.last) > 1
         every = [None, *range(len(self.facts.last))] if several else [None, 0]
         return sorted(every, key=lambda prompt: prompt != self.shown.prompt)
 
     def figures(
         self, prompt: int | None, position: Position, norms: Sequence[NormConvention] = get_args(NormConvention)
-    ) -> Asks:
-        """What the charts show, the lens by each of these conventions."""
+    ) -> Requests:
+        """The data of the charts, with the logit lens for each of these norm conventions."""
         target, at = self.shown.target, self.place(prompt, position)
         return [
             ReadTokens(prompt),
@@ -79,45 +80,45 @@ class Views:
             *(Attribute("accumulated", target, *at, norm) for norm in norms),
         ]
 
-    def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Asks:
+    def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Requests:
         """A card for each head."""
         at = self.place(prompt, self.shown.position)
-        asks: Asks = []
+        requests: Requests = []
         for head in heads:
-            ask = ReadAttention(*parse(head), self.shown.target, *at, weighting)
-            asks.append(ask)
-            if Part.of(self.facts.positions).step > 1:  # below a down-sampled map stands what the destination reads
+            request = ReadAttention(*parse(head), self.shown.target, *at, weighting)
+            requests.append(request)
+            if Part.of(self.facts.positions).step > 1:  # below a down-sampled map, the row of the destination is shown
                 row = self._destination(prompt)
-                asks += [] if row is None else [msgspec.structs.replace(ask, rows=Span(row, row + 1))]
-        return asks
+                requests += [] if row is None else [msgspec.structs.replace(request, rows=Span(row, row + 1))]
+        return requests
 
     def _destination(self, prompt: int | None) -> int | None:
-        """The position that is read, where that is one."""
+        """The destination position, if all prompts have the same."""
         last = set(self.last) if prompt is None else {self.last[prompt]}
         if self.shown.position != "last":
             return self.shown.position % self.facts.positions
         return last.pop() if len(last) == 1 else None
 
-    def in_small(self, weighting: Weighting) -> Asks:
+    def in_small(self, weighting: Weighting) -> Requests:
         """All heads as thumbnails."""
         target, prompt = self.shown.target, self.shown.prompt
         return [ReadThumbnails(layer, target, prompt, weighting) for layer in range(self.facts.layers)]
 
-    def in_one(self, weighting: Weighting) -> Asks:
-        """All heads, or those of a layer, as a text; of a long prompt what one token reads, cell by cell."""
+    def in_one(self, weighting: Weighting) -> Requests:
+        """The attention of all heads, or of a layer's heads, combined; for a long prompt only the destination's row."""
         target, prompt = self.shown.target, self.shown.prompt
         at = self._destination(prompt) or 0
         rows = Span(at, at + 1) if Part.of(self.facts.positions).step > 1 else None
         return [BlendAttention(layer, target, prompt, weighting, rows) for layer in [None, *range(self.facts.layers)]]
 
-    def each_prompt(self) -> Asks:
-        """What each prompt has, of the whole and of a head: it comes with the mean."""
+    def each_prompt(self) -> Requests:
+        """The values for each prompt, of the target and of heads: they come with the mean."""
         shown = self.shown
         at = self.place(shown.prompt, shown.position)[1]
         return [Attribute(by, shown.target, None, at) for by in ("accumulated", "head")]
 
     def neurons(self, layer: int | None, prompt: int | None) -> AnyRequest:
-        """The ranking of a layer's neurons, or of all."""
+        """The ranking of the neurons of a layer, or of all layers."""
         shown = self.shown
         return RankNeurons(shown.target, layer, shown.top_k, *self.place(prompt, shown.position))
 
@@ -129,21 +130,21 @@ class Views:
         return MapPositions(by, shown.target, prompt, norm, heads)
 
     def suggestions(self, prompt: int | None) -> AnyRequest:
-        """What the target editor suggests."""
+        """The suggestions of the target editor."""
         return Suggest(*self.place(prompt, self.shown.position), _PREDICTIONS)
 
     def code(self, picture: Picture, ranked: list[str]) -> AnyRequest:
-        """The code of a picture, on its own tab, with the heads that are in it."""
+        """The code of a picture, with its own tab selected and the heads that it shows."""
         shown = self.shown
-        on = picture if picture in get_args(Tab) else shown.tab
+        tab = picture if picture in get_args(Tab) else shown.tab
         heads = shown.heads
-        if picture == "prompts":  # of the whole
+        if picture == "prompts":  # the picture shows the target itself
             heads = []
         if picture == "positions" and shown.by == "head":
             heads = ranked[:_MAPPED]
-        return WriteCode(picture, msgspec.structs.replace(shown, tab=on, heads=heads))
+        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads))
 
-    def token_lens(self, points: list[Component]) -> Asks:
+    def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""
         names = [point.label for point in points]
         rows = [names[at : at + _TALL] for at in range(0, len(names), _TALL)]
@@ -156,32 +157,32 @@ class Views:
         ]
 
 
-def on_screen(views: Views, norms: Sequence[NormConvention] = get_args(NormConvention)) -> Asks:
-    """What no picture can do without: the charts' figures, and what they are coloured and ranked by."""
+def on_screen(views: Views, norms: Sequence[NormConvention] = get_args(NormConvention)) -> Requests:
+    """What every view needs: the data of the charts, and what they are coloured and ranked by."""
     shown = views.shown
     return [Describe(), *views.figures(shown.prompt, shown.position, norms), *choices(views)]
 
 
-def choices(views: Views) -> Asks:
+def choices(views: Views) -> Requests:
     """What the charts are coloured and ranked by."""
     shown = views.shown
-    asks: Asks = []
+    requests: Requests = []
     if shown.score:
-        asks.append(ScoreHeads(shown.score, shown.prompt))
+        requests.append(ScoreHeads(shown.score, shown.prompt))
     if shown.ranking == "neurons":
-        asks.append(views.neurons(shown.layer, shown.prompt))
-    return asks
+        requests.append(views.neurons(shown.layer, shown.prompt))
+    return requests
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
-    """What the tab in sight asks, beside the charts and the pinned heads; the requests of a group are of use alone."""
+    """What the open tab requests in addition to the charts and the pinned heads."""
     shown = views.shown
     match shown.tab:
         case "attention":
             return list(_each(_SMALL, views.in_small(shown.weighting) if shown.presentation == "all" else []))
         case "positions":
-            nothing = shown.by == "head" and not ranked
-            return [] if nothing else [(None, [views.position_map(shown.by, ranked, shown.prompt)])]
+            no_heads = shown.by == "head" and not ranked
+            return [] if no_heads else [(None, [views.position_map(shown.by, ranked, shown.prompt)])]
         case "token-lens":
             return list(_each(_LENS, views.token_lens(without_mid(points))))
         case "prompts":
@@ -189,29 +190,29 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
 
 
 def without_mid(points: list[Component]) -> list[Component]:
-    """The lens' points without those behind each layer's attention."""
+    """The points of the logit lens without those after each layer's attention."""
     return [point for point in points if point.kind != "mid"]
 
 
-def at_once(views: Views) -> Asks:
-    """What a panel that opens asks, in that order."""
+def at_once(views: Views) -> Requests:
+    """What a new panel requests first, in this order."""
     shown = views.shown
     cards = shown.tab == "attention" and shown.presentation == "matrix"
-    asks = views.attention(shown.heads if cards else [], shown.prompt, shown.weighting)
-    return asks + on_screen(views, [shown.norm])
+    requests = views.attention(shown.heads if cards else [], shown.prompt, shown.weighting)
+    return requests + on_screen(views, [shown.norm])
 
 
 def wanted(
-    views: Views, ranked: list[str], by_worth: list[str], points: list[Component], holds: Holds = "all"
+    views: Views, ranked: list[str], strongest: list[str], points: list[Component], holds: Holds = "all"
 ) -> Iterator[Group]:
-    """The rest, group by group: first the tab on screen, then what is one gesture away.
+    """The other requests, in groups: first the open tab, then what is one click away.
 
     Args:
         views: The views.
         ranked: The pinned heads, then those in the ranking.
-        by_worth: All heads, the strongest first.
+        strongest: All heads, the strongest first.
         points: The logit lens' points.
-        holds: How much is wanted. Of what is left out for that, a group without requests tells.
+        holds: How much is wanted. What is left out because of it becomes a group without requests.
     """
     shown = views.shown
     current = views.prompts[0]
@@ -219,9 +220,9 @@ def wanted(
     yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
     yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
     for least, groups in (
-        ("heads", _of_all_heads(views, ranked, by_worth)),
+        ("heads", _of_all_heads(views, ranked, strongest)),
         ("all", _of_all_layers(views, points)),
-        ("heads", _elsewhere(views, ranked)),
+        ("heads", _other_positions_and_menus(views, ranked)),
     ):
         if _LEVELS.index(holds) >= _LEVELS.index(least):
             yield from groups
@@ -230,29 +231,29 @@ def wanted(
 
 
 _LEVELS: tuple[Holds, ...] = get_args(Holds)
-_LENS, _SMALL, _ONE = "some of the token lens", "some heads in small", "some heads in one"
+_LENS, _SMALL, _ONE = "some of the token lens", "some thumbnails of heads", "some attention combined over heads"
 
 
-def _of_all_heads(views: Views, ranked: list[str], by_worth: list[str]) -> Iterator[Group]:
-    """What is one gesture away among heads and prompts."""
+def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iterator[Group]:
+    """What is one click away: all heads and all prompts."""
     shown = views.shown
     current, *others = views.prompts
     maps: list[Decomposition] = ["layer", "accumulated", "head"]
     for prompt in others:
         yield "some prompts", views.figures(prompt, shown.position)
-    yield from _each("the attention of some heads", views.attention(by_worth, current, shown.weighting))
+    yield from _each("the attention of some heads", views.attention(strongest, current, shown.weighting))
     for weighting in get_args(Weighting):
         yield from _each("the other weightings of attention", views.attention(ranked, current, weighting))
     for prompt in others:
-        asks = views.attention(ranked, prompt, shown.weighting)
-        yield from _each("the attention in some of the other prompts", asks)
+        requests = views.attention(ranked, prompt, shown.weighting)
+        yield from _each("the attention in some of the other prompts", requests)
     yield from _each("some position maps", [views.position_map(by, ranked, at) for at in views.prompts for by in maps])
     yield from _each(_SMALL, views.in_small(shown.weighting))
     yield from _each(_ONE, views.in_one(shown.weighting))
 
 
 def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
-    """What takes as long as all the others together, and is looked at less: vocabulary, weights, neurons."""
+    """Slow and less used requests: token lens, head scores and neurons. They take as long as all others together."""
     shown, facts = views.shown, views.facts
     current, *others = views.prompts
     for some in (without_mid(points), points):
@@ -264,8 +265,8 @@ def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
     yield from _each("some layers' neurons", [views.neurons(*place) for place in neurons])
 
 
-def _elsewhere(views: Views, ranked: list[str]) -> Iterator[Group]:
-    """The other positions, and what the menus list."""
+def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Group]:
+    """The other positions, and the data of the menus."""
     current = views.prompts[0]
     for position in range(views.facts.positions):
         yield "some positions", views.figures(current, position)
@@ -275,6 +276,6 @@ def _elsewhere(views: Views, ranked: list[str]) -> Iterator[Group]:
     yield from _each("the code", [views.code(picture, ranked) for picture in get_args(Picture)])
 
 
-def _each(what: str, asks: Asks) -> Iterator[Group]:
-    """Each by itself: some may be there without the others."""
-    return ((what, [ask]) for ask in asks)
+def _each(what: str, requests: Requests) -> Iterator[Group]:
+    """Each request as a group of its own: some may be recorded without the others."""
+    return ((what, [request]) for request in requests)

@@ -1,1 +1,1 @@
-"""How a host reaches the kernel: a widget, a comm, executed code. No mathematics."""
+"""Connects a host to the kernel: by a widget, a comm, or executed code. No mathematics."""

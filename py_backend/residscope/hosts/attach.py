@@ -1,19 +1,19 @@
-"""What a host sends to a kernel as text: makes Residscope's comm known there, and leaves no trace.
+"""Code that a host sends to a kernel as text: it registers Residscope's comm there, and leaves no trace.
 
-A host reads this file and has the kernel run `exec(<this text>, {"__name__": "residscope-attach"})`, silently and
-without history, on a subshell where there is one; so it must do without the rest of Residscope until that is found.
-What came of it the host reads off `sys.modules`: `residscope.__version__`, and `residscope.hosts.comm.WIRE` once
-attached.
+A host reads this file and makes the kernel run `exec(<this text>, {"__name__": "residscope-attach"})`, silently and
+without history, on a subshell if there is one. So this file cannot use the rest of Residscope until it has found it.
+The host reads the result from `sys.modules`: `residscope.__version__`, and `residscope.hosts.comm.WIRE` if attaching
+succeeded.
 
-Opening a notebook must run nothing, and this runs when one is opened: so nothing is imported from the working directory
-meanwhile, which is the notebook's folder and stands on `sys.path` (see `SafeImports`).
+This code runs when a notebook is opened, and opening a notebook must not run any code of the notebook's folder. The
+folder is the working directory and is on `sys.path`, so nothing is imported from it meanwhile (see `SafeImports`).
 
-Nothing is raised, since that would change what `%debug` opens. And no callback of `post_execute` is called on this
-thread, though IPython means to when this code ends: beside a cell that runs on the main thread matplotlib's would show
-and close its half-drawn figures.
+Nothing is raised, because an exception would change what `%debug` opens. And no `post_execute` callback is called on
+this thread, although IPython calls them when this code ends: while a cell runs on the main thread, the callback of
+matplotlib would show and close the half-drawn figures of that cell.
 """
 
-# Only what every ipykernel has loaded by now, and therefore no `from __future__`: of a module that is not loaded yet
+# Only modules that every ipykernel has loaded already (so no `from __future__`): for a module that is not loaded yet,
 # the notebook's folder may have one of the same name.
 import _imp
 import os
@@ -34,11 +34,13 @@ EVENT = "post_execute"
 
 
 def attach() -> None:
-    """Attach, if there is a Residscope to attach."""
+    """Attach, if Residscope is installed."""
     try:
         with SafeImports():
             _attach()
-    except Exception:  # not ours, or not whole: `residscope.hosts.comm` has no WIRE then, and the host says so
+    except (
+        Exception
+    ):  # another or a broken `residscope`: `residscope.hosts.comm` has no WIRE then, and the host says so
         pass
 
 
@@ -46,23 +48,23 @@ def _attach() -> None:
     from importlib import import_module
     from importlib.util import find_spec
 
-    import_module("IPython.display")  # the host's next expression takes it from there
+    import_module("IPython.display")  # the host's next expression uses it from `sys.modules`
     spec = find_spec("residscope")
-    # Looked for without importing what may be another's `residscope`: a folder on the path, a script.
-    ours = spec and spec.origin and spec.submodule_search_locations
-    if ours and PathFinder.find_spec("residscope.hosts", ours):
+    # Searched without importing, because `residscope` may be something else: a folder on the path, or a script.
+    folders = spec and spec.origin and spec.submodule_search_locations
+    if folders and PathFinder.find_spec("residscope.hosts", folders):
         import_module("residscope.hosts.comm").attach()
-        import_module("residscope.hosts.execute")  # a host that can only have code run asks that, and imports nothing
+        import_module("residscope.hosts.execute")  # for a host that can only run code: it must not import anything
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------
 class SafeImports:
-    """While it is entered, this thread imports nothing from the working directory.
+    """A context in which this thread imports nothing from the working directory.
 
-    What is loaded already stays as it is. `sys.path` does not change, nor does what other threads import. In
-    `sys.meta_path` a stand-in takes the place of Python's search of `sys.path`. It is not put before it: another thread
-    that is just going through the list would leave a finder out when it is taken out again. Other finders are asked as
-    always: an environment has them for packages that lie in a place of their own.
+    Modules that are loaded stay loaded. `sys.path` does not change, and other threads import as before. In
+    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It is not inserted before that finder, because
+    removing it would make another thread that is iterating over the list skip a finder. Other finders are used as
+    before: an environment may have them for packages in special places.
     """
 
     def __init__(self) -> None:
@@ -101,10 +103,10 @@ class SafeImports:
 
 
 class Search:
-    """Stands in for a finder that searches `sys.path`. For some threads it leaves the working directory out."""
+    """A stand-in for a finder that searches `sys.path`. For some threads it skips the working directory."""
 
     residscope_search = True
-    """How a stand-in is known that was made by another copy of this text."""
+    """Marks a stand-in, also for other copies of this code."""
 
     def __init__(self, finder: "Any") -> None:
         self.finder = finder
@@ -113,18 +115,18 @@ class Search:
     def find_spec(
         self, name: str, path: "Iterable[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Find a module; `path` is the one of the package that it is in, if it is in one."""
+        """Find a module. `path` is the path of its package, or None for a top-level module."""
         if _this_thread() not in self.threads:
             return self.finder.find_spec(name, path, target)
         safe = _top_level() if path is None else _inside(name.rpartition(".")[0], path)
         spec: Any = self.finder.find_spec(name, safe, target)
         if hasattr(getattr(spec, "submodule_search_locations", None), "_last_parent_path"):
-            # A namespace package. The user's own imports must also find its parts in the working directory: so it is
-            # made to look for its folders again when it is next asked for them.
+            # A namespace package. The user's own imports must also find its parts in the working directory, so it is
+            # made to search its folders again the next time they are needed.
             spec.submodule_search_locations._last_parent_path = ()
         return spec
 
-    # A running cell may look at `sys.meta_path`: what it does with the finder, it can do with the stand-in.
+    # A running cell may use `sys.meta_path`, so the stand-in must behave like the finder.
     def __getattr__(self, name: str) -> "Any":
         return getattr(self.finder, name)
 
@@ -139,12 +141,12 @@ class Search:
 
     @property
     def __class__(self) -> "Any":  # pyright: ignore[reportIncompatibleMethodOverride]
-        # Some import hooks look for Python's own finder by `inspect.isclass`.
+        # Some import hooks find Python's own finder with `inspect.isclass`.
         return type(self.finder)
 
 
 def _this_thread() -> tuple[int, int]:
-    return os.getpid(), get_ident()  # a forked process has the list too, and may use a thread's number again
+    return os.getpid(), get_ident()  # a forked process inherits the list, and may reuse a thread's number
 
 
 def _searches_path(finder: "Any") -> bool:
@@ -154,22 +156,22 @@ def _searches_path(finder: "Any") -> bool:
 
 
 def _replace(old: object, new: object, finders: "list[Any]") -> None:
-    """Put one finder in the place of another, in one step: the list never gets shorter or longer."""
+    """Replace a finder in one step, so that the list never gets shorter or longer."""
     for at, finder in enumerate(finders):
         if finder is old:
             finders[at] = new
 
 
 def _top_level() -> list[str]:
-    """The entries of `sys.path` that neither are the working directory nor are found from it."""
-    entries: list[Any] = [*sys.path]  # it may hold anything; what is not text Python passes over, too
+    """The absolute entries of `sys.path` that are not the working directory."""
+    entries: list[Any] = [*sys.path]  # it may hold anything; like Python, skip what is not text
     return [entry for entry in entries if isinstance(entry, str) and Path(entry).is_absolute() and not _is_here(entry)]
 
 
 def _inside(package: str, path: "Iterable[Any]") -> list[str]:
-    """The folders of a package, without those that it has because the working directory is on `sys.path`."""
+    """The folders of a package, without those found only because the working directory is on `sys.path`."""
     own = getattr(sys.modules.get(package), "__file__", None)
-    home = Path(own).parent if isinstance(own, str) else None  # it was imported from there, so it stays
+    home = Path(own).parent if isinstance(own, str) else None  # it was imported from there already
     safe: list[str] = []
     for entry in path:
         if isinstance(entry, str):
@@ -182,18 +184,18 @@ def _inside(package: str, path: "Iterable[Any]") -> list[str]:
 
 
 def _is_here(folder: "str | Path") -> bool:
-    """Whether a folder is the working directory, however it is written."""
+    """Whether a path leads to the working directory."""
     try:
         return Path(folder).samefile(os.curdir)
-    except (OSError, ValueError):  # one of the two is not there
+    except (OSError, ValueError):  # one of the two does not exist
         return False
 
 
 # --- callbacks -------------------------------------------------------------------------------------------------------
-class Unheard(UserList["Callable[..., Any]"]):
-    """Stands before a list of callbacks, and shows it to all threads but this one, which finds it empty, once.
+class SkippedCallbacks(UserList["Callable[..., Any]"]):
+    """Wraps a list of callbacks. The first read by this thread finds it empty; other threads see the whole list.
 
-    All else (callbacks that come and go meanwhile) is done to the list behind.
+    Everything else, such as adding and removing callbacks, is done to the wrapped list.
     """
 
     def __init__(self, callbacks: "dict[str, list[Callable[..., Any]]]") -> None:
@@ -201,7 +203,7 @@ class Unheard(UserList["Callable[..., Any]"]):
         self._callbacks, self._thread = callbacks, get_ident()
 
     def __getitem__(self, at: "Any") -> "Any":
-        """IPython takes `callbacks[:]` and calls each."""
+        """IPython reads `callbacks[:]` and calls each of them."""
         if get_ident() != self._thread:
             return self.data[at]
         self._thread = 0
@@ -210,14 +212,14 @@ class Unheard(UserList["Callable[..., Any]"]):
         return []
 
 
-def hush() -> None:
-    """Let the callbacks of the code that ends here be unheard."""
+def skip_callbacks() -> None:
+    """Make IPython skip the callbacks when this code ends."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     callbacks = getattr(getattr(get_ipython and get_ipython(), "events", None), "callbacks", None)
     if isinstance(callbacks, dict) and EVENT in callbacks:
-        callbacks[EVENT] = Unheard(callbacks)
+        callbacks[EVENT] = SkippedCallbacks(callbacks)
 
 
 if __name__ == "residscope-attach":
     attach()
-    hush()
+    skip_callbacks()

@@ -1,6 +1,6 @@
 """The Jupyter comm of a sidebar: each message holds a `protocol.Question`, each reply its `protocol.Answer`.
 
-Pull-only: the kernel speaks when it is asked, inside the handler, since ipykernel sends a comm's next message to the
+The kernel sends messages only as replies, within the handler, because ipykernel sends a comm's next message to the
 shell that last published on it.
 """
 
@@ -23,42 +23,44 @@ _dispatcher = Dispatcher(SafeImports)
 
 
 def attach() -> None:
-    """Make the target known to the running kernel; once more does no harm."""
+    """Register the comm target in the running kernel. It may be called more than once."""
     from comm import get_comm_manager
 
     manager = get_comm_manager()
-    _sweep(manager)
+    _close_orphans(manager)
     manager.register_target(TARGET, _open)
 
 
-def _sweep(manager: Any) -> None:
-    """Close the comms of pages that went without closing them: their subshell is gone."""
+def _close_orphans(manager: Any) -> None:
+    """Close the comms of pages that ended without closing them, so that their subshell is gone."""
     from IPython.core.getipython import get_ipython
 
     thread = getattr(getattr(get_ipython(), "kernel", None), "shell_channel_thread", None)
     if thread is None or not hasattr(getattr(thread, "manager", None), "list_subshell"):
         return
-    there = set(thread.manager.list_subshell())
+    subshells = set(thread.manager.list_subshell())
     for id, comm in list(manager.comms.items()):
-        on = getattr(comm, "_reply_subshell_id", None)
-        if comm.target_name == TARGET and on is not None and on not in there:
-            comm._closed = True  # nobody would hear it closing
+        subshell = getattr(comm, "_reply_subshell_id", None)
+        if comm.target_name == TARGET and subshell is not None and subshell not in subshells:
+            comm._closed = True  # no close message: nobody would receive it
             manager.comms.pop(id, None)
             _close(comm, None)
 
 
 def _open(comm: Any, _message: Any) -> None:
-    # The comm's own `handle_msg` fires IPython's `pre_execute` and `post_execute`. On a subshell, beside a running
-    # cell, matplotlib's callback would then show and close the figures that the cell is still drawing.
+    # The comm's own `handle_msg` triggers IPython's `pre_execute` and `post_execute`. On a subshell, while a cell runs,
+    # matplotlib's callback would then show and close the figures that the cell is still drawing.
     comm.handle_msg = partial(_answer, comm)
     comm.on_close(partial(_close, comm))
 
 
 def _answer(comm: Any, message: dict[str, Any]) -> None:
-    deliver(message["content"].get("data"), _dispatcher.answer, lambda said, buffers: comm.send(said, buffers=buffers))
+    deliver(
+        message["content"].get("data"), _dispatcher.answer, lambda answer, buffers: comm.send(answer, buffers=buffers)
+    )
 
 
 def _close(comm: Any, _message: Any) -> None:
-    """Let it go at once, and not at the next collection: these two hold it, and it holds them."""
+    """Break the reference cycles, so that the comm is freed now and not by the garbage collector."""
     comm.on_close(None)
     del comm.handle_msg

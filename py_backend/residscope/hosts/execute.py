@@ -1,8 +1,8 @@
-"""Answers a host that can only have code run (VS Code): questions come in an expression, answers go as its outputs.
+"""Answers a host that can only run code (VS Code): requests arrive in an expression, replies are its outputs.
 
-The expression takes this module from `sys.modules`, where attaching has left it, and calls `answer("[…]", "token")`. It
-leaves no name behind, and is None, so that IPython keeps nothing of it. Each answer is one output of a MIME type that
-nothing shows, or several where it is long; each bears the token, which tells the host that it is no other code's.
+The expression takes this module from `sys.modules`, where attaching has put it, and calls `answer("[…]", "token")`. It
+defines no name, and its value is None, so IPython stores nothing. Each answer is one output, or several if it is long,
+of a MIME type that no host displays. Each output has the token, by which the host knows that it is not of other code.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from residscope.wire.envelope import Buffers, interrupted
 MIME = "application/vnd.residscope+json"
 
 _PIECE = 500_000
-"""So many characters go into one output."""
+"""At most this many characters go into one output."""
 
 _LONGEST = 128_000_000
-"""So many characters has the longest answer that is sent; a host takes no longer ones."""
+"""A longer answer, in characters, is not sent: the host would not accept it."""
 
 _dispatcher = Dispatcher(SafeImports)
 
 
 def answer(questions: str, token: str) -> None:
-    """Answer questions, one after the other, each as soon as its answer is there.
+    """Answer questions one after the other; each answer is sent as soon as it is there.
 
     Args:
-        questions: A list of `protocol.Question`, as JSON; nonsense is answered as one that nobody understands.
-        token: What each output bears.
+        questions: A list of `protocol.Question` as JSON. Malformed JSON is answered as one malformed question.
+        token: Is added to each output.
 
     Raises:
-        KeyboardInterrupt: The user's. That it came is answered to all questions that are left.
+        KeyboardInterrupt: The user's. All remaining questions are answered with a failure first.
     """
-    left = _each(questions)
+    remaining = _decoded(questions)
     try:
-        while left:
-            said, buffers = _dispatcher.answer(left[0])
-            _publish(said, buffers, token)
-            del left[0]
+        while remaining:
+            reply, buffers = _dispatcher.answer(remaining[0])
+            _publish(reply, buffers, token)
+            del remaining[0]
     except KeyboardInterrupt:
-        for question in left:
+        for question in remaining:
             _publish(*interrupted(question), token)
         raise
 
 
-def _each(questions: str) -> list[Any]:
+def _decoded(questions: str) -> list[Any]:
     try:
         listed = json.loads(questions)
     except (ValueError, RecursionError):
@@ -56,19 +56,19 @@ def _each(questions: str) -> list[Any]:
     return listed if isinstance(listed, list) else [None]
 
 
-def _publish(said: dict[str, Any], buffers: Buffers, token: str) -> None:
+def _publish(answer: dict[str, Any], buffers: Buffers, token: str) -> None:
     from IPython.core.display_functions import display
 
-    whole = _whole(said, buffers)
-    if len(whole) > _LONGEST:
-        why = f"This answer has {len(whole) / 1e6:,.0f} MB, and VS Code takes {_LONGEST / 1e6:,.0f} MB at most. "
+    encoded = _encoded(answer, buffers)
+    if len(encoded) > _LONGEST:
+        why = f"This answer has {len(encoded) / 1e6:,.0f} MB, and VS Code accepts at most {_LONGEST / 1e6:,.0f} MB. "
         why += "Choose fewer heads or fewer positions, or use Residscope in a cell."
-        whole = _whole({"id": said["id"], "failure": {"code": "too-long", "message": why}}, [])
-    pieces = [whole[start : start + _PIECE] for start in range(0, len(whole), _PIECE)]
+        encoded = _encoded({"id": answer["id"], "failure": {"code": "too-long", "message": why}}, [])
+    pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
     for number, text in enumerate(pieces):
-        piece = {"token": token, "id": said["id"], "piece": number, "pieces": len(pieces), "text": text}
+        piece = {"token": token, "id": answer["id"], "piece": number, "pieces": len(pieces), "text": text}
         display({MIME: piece}, raw=True)
 
 
-def _whole(said: dict[str, Any], buffers: Buffers) -> str:
-    return json.dumps({"answer": said, "buffers": [b64encode(buffer).decode() for buffer in buffers]})
+def _encoded(answer: dict[str, Any], buffers: Buffers) -> str:
+    return json.dumps({"answer": answer, "buffers": [b64encode(buffer).decode() for buffer in buffers]})

@@ -1,8 +1,8 @@
-"""The inline panel: a few small traits that Python and the views share; everything else is requests.
+"""The inline panel: Python and the views share a few small traits; everything else is requests.
 
-Synced with the browser: `cache_name`, `wire_target`, and all that can be selected (`traits.py`). Only told to the
-browser: `facts`, what the cache is; `opening`, the answers to what the first view asks. Only in Python: `target`, the
-readable form of `wire_target`. Tensors are never traits.
+Synced both ways: `cache_name`, `wire_target`, and all that can be selected (`traits.py`). Only sent to the browser:
+`facts`, the description of the cache, and `opening`, the replies to the first view's requests. Only in Python:
+`target`, the readable form of `wire_target`. Tensors are never traits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from residscope.wire.refusals import refusal
 STATIC = Path(__file__).parents[1] / "static"
 
 MIME = "application/vnd.residscope.panel+json"
-"""Where a notebook keeps a panel's last picture; the JupyterLab extension puts it there, other hosts pass it over."""
+"""The MIME type of a panel's last picture in a notebook. The JupyterLab extension writes it; other hosts ignore it."""
 
 
 def _built(name: str) -> Path:
@@ -61,16 +61,16 @@ class Panel(Selected, anywidget.AnyWidget):
     Attributes:
         heads: The pinned heads, such as `["L23H3"]`; also takes `"23.3"` and `(23, 3)`.
         prompt: The prompt that is shown, or None for the mean of all.
-        position: The destination position; `"last"`, each prompt's last real token, where these are not the same one.
+        position: The destination position; `"last"` means each prompt's last real token, if these positions differ.
         target: What is attributed: `" Mary"`, `(" Mary", " John")`, or a list of these, one per prompt. Takes whatever
             `residscope.attribute` takes as `answers`.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
         top_k: How many heads or neurons of each sign the ranking lists.
         ranking: What the ranking lists, `"heads"` or `"neurons"`.
         layer: The layer whose neurons it lists; None is all layers.
-        weighting: What attention is shown as: `"pattern"`, `"value"` (times ‖v W_O‖) or `"contribution"`.
-        presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` heads in small.
-        score: What colours the head map: None for what each head adds, or `"previous"`, `"first"`, `"duplicate"`,
+        weighting: The weighting of attention: `"pattern"`, `"value"` (times ‖v W_O‖) or `"contribution"`.
+        presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
+        score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
         tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
         padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
@@ -91,20 +91,21 @@ class Panel(Selected, anywidget.AnyWidget):
         self._views = Views(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
-        # Else the view would ask what the cache is, and for all figures twice: `position` may or may not be the last.
-        self.follow()
+        # Without this, the view would request the description of the cache, and then all data twice, because it could
+        # not know whether `position` is the last one.
+        self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
         self.on_msg(self._on_message)
 
-    # --- traits: what comes in is checked and brought into one form --------------------------------------------------
+    # --- traits: values that come in are checked and normalised ------------------------------------------------------
     def head_name(self, head: Any) -> str:
-        """The name of a head, `"L23H3"`, from any way of writing it.
+        """The name of a head, `"L23H3"`, from any accepted form.
 
         Raises:
-            ResidscopeError: If it is no head, or not one of this model.
+            ResidscopeError: If it is not a head, or not a head of this model.
         """
         layer, index = parse_head(head)
-        self._service.view().check_head(layer, index)  # refuses what is not there
+        self._service.view().check_head(layer, index)
         return head_name(layer, index)
 
     @traitlets.validate("layer")
@@ -116,7 +117,7 @@ class Panel(Selected, anywidget.AnyWidget):
         return self._service.view().check_prompt(proposal.value)
 
     def whole_position(self, position: Any) -> int | Literal["last"]:
-        """A position counted from the start; "last" where prompts end at different ones."""
+        """A position counted from the start; "last" if prompts end at different positions."""
         view = self._service.view(self.padding)
         if position == "last":
             last = set(positions.last(view))
@@ -128,21 +129,21 @@ class Panel(Selected, anywidget.AnyWidget):
 
     @traitlets.observe("padding")
     def _count_padding(self, change: Any) -> None:
-        """A panel that stood at the last tokens stands at what are the last ones now."""
+        """If the last position was selected, select what is the last position now."""
         ends = set(positions.last(self._service.view(change.old)))
         if self.position == "last" or ends == {self.position}:
             self.position = "last"
 
-    def follow(self) -> None:
-        """Describe the cache again, where something has changed that its description depends on.
+    def update_facts(self) -> None:
+        """Describe the cache again, if something has changed that its description depends on.
 
-        A padding token that is set after a first look moves the prompts' ends: a panel that stood there goes along.
+        For example, setting a padding token moves the last positions; if one of them was selected, it stays selected.
         """
-        with suppress(ResidscopeError):  # the cache is gone: what it was stays
+        with suppress(ResidscopeError):  # the cache is gone: the last description stays
             now = self._service.settled()
             if now is not None and now == self._described:
                 return
-            # First: what is told to the browser is read again.
+            # Set first, because sending `facts` to the browser reads it, and so calls this method again.
             self._described = now
             before = self._trait_values.get("facts", {})
             facts: dict[str, Any] = msgspec.to_builtins(self._service.reply(Describe())[0])
@@ -151,16 +152,16 @@ class Panel(Selected, anywidget.AnyWidget):
             elif facts != before:
                 with self.hold_sync():
                     self.set_trait("facts", facts)
-                    stood = self.position == "last" or {self.position} == set(before["last"])
-                    if facts["last"] != before["last"] and stood and self.padding == "found":
+                    was_last = self.position == "last" or {self.position} == set(before["last"])
+                    if facts["last"] != before["last"] and was_last and self.padding == "found":
                         self.position = "last"
 
     def readable_target(self, answers: Any) -> Any:
-        """Resolve answers, remember the result, and give it back as a person would write it."""
+        """Resolve answers, store the target, and return it as a person would write it."""
         targets = self._service.targets()
         resolved = self._service.default_target() if answers is None else targets.resolve(answers)
-        # Where several traits are set at once, traitlets validates once more, now the readable form, which does not
-        # tell that nobody chose it.
+        # If several traits are set at once, traitlets validates again, now the readable form. This form does not say
+        # that the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
             self._resolved = resolved
         self._service.choose(self._resolved)
@@ -180,7 +181,7 @@ class Panel(Selected, anywidget.AnyWidget):
             received = msgspec.convert(change.new, Target)
             if received != self._resolved:
                 self.target = received
-        except ValueError as error:  # not a target of this model: keep what there was, and say so to the view
+        except ValueError as error:  # not a target of this model: keep the former one, and send it to the view
             self.wire_target = msgspec.to_builtins(self._resolved)
             if isinstance(error, msgspec.ValidationError):
                 failure = refusal(error, change.new)
@@ -189,21 +190,21 @@ class Panel(Selected, anywidget.AnyWidget):
 
     # --- requests ----------------------------------------------------------------------------------------------------
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
-        deliver(message, lambda asked: answered(asked, self._reply), self.send)
+        deliver(message, lambda question: answered(question, self._reply), self.send)
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, Presence):
-            self._views.note(question.ask)
+            self._views.update(question.ask)
             return PresenceReply(), []
         reply = self._service.reply(question.ask, question.id)
-        if not isinstance(reply[0], Working):  # nobody waits for its turn to be told how far something is
-            self.follow()
+        if not isinstance(reply[0], Working):  # a progress reply must not wait for the running job
+            self.update_facts()
         return reply
 
-    # --- what leaves the panel ---------------------------------------------------------------------------------------
+    # --- exports -----------------------------------------------------------------------------------------------------
     @property
     def shown(self) -> Shown:
-        """All that is selected, as a view tells it: "last" where the position is that one."""
+        """All that is selected, as a view sends it: a last position is named "last"."""
         last = positions.last(self._service.view(self.padding))
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
@@ -212,51 +213,51 @@ class Panel(Selected, anywidget.AnyWidget):
         return Shown(**fields)
 
     def to_html(self, *, holds: Holds = "heads", progress: bool = True) -> str:
-        """What is shown as a stand-alone HTML page, with what is one gesture away, as far as there is room.
+        """What is shown as a stand-alone HTML page, with what is one click away, as far as there is room.
 
-        It works offline, without a kernel and without any other file, and sends nothing anywhere. Interrupted, it ends
-        at once, and leaves nothing.
+        The page works offline, without a kernel and without other files, and sends nothing anywhere. An interrupt ends
+        the export at once.
 
         Args:
-            holds: How much of what is one gesture away. `"view"`: the charts and the tab in view, with the heads that
-                are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole token
-                lens, the head scores and each layer's neurons, which takes several times as long.
-            progress: Whether to show a progress bar (tqdm) where it takes more than a second.
+            holds: How much of what is one click away is included. `"view"`: the charts and the open tab, with the heads
+                that are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole
+                token lens, the head scores and each layer's neurons, which takes several times as long.
+            progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
         Raises:
-            ResidscopeError: If `holds` is none of these, the cache is gone, or the panel is closed before it is done.
+            ResidscopeError: If `holds` is not one of these, the cache is gone, or the panel is closed before the end.
         """
         if holds not in get_args(Holds):
             known = ", ".join(f'"{one}"' for one in get_args(Holds))
             raise ResidscopeError("holds", f"`holds={holds!r}` is not known: use {known}.")
         with LateBar("to_html", shown=progress) as bar:
-            _, [text] = self._service.finish(WritePage(self.shown, holds), bar.told)
+            _, [text] = self._service.finish(WritePage(self.shown, holds), bar.update)
         return text.decode()
 
     def save(self, path: str | Path, *, holds: Holds = "heads", progress: bool = True) -> Path:
-        """Write `to_html()` to a file, UTF-8. Interrupted, it leaves the file that was there, if one was.
+        """Write `to_html()` to a file, as UTF-8. After an interrupt, a former file at this path is unchanged.
 
         Args:
-            path: Where to. A file that is there is replaced.
+            path: The path of the file. An existing file is replaced.
             holds: See `to_html`.
             progress: See `to_html`.
 
         Returns:
-            Where it is.
+            The path of the file.
 
         Raises:
-            ResidscopeError: If there can be no file at `path`; or as `to_html`.
+            ResidscopeError: If no file can be written at `path`; or as in `to_html`.
         """
         from residscope.export.page import write
 
         return write(path, self.to_html(holds=holds, progress=progress))
 
     def __repr__(self) -> str:
-        """Which panel this is, in a line."""
+        """The panel in one line: its cache, heads, prompt and position."""
         return f"Panel({shown(self.cache_name)}: heads={self.heads}, prompt={self.prompt}, position={self.position})"
 
     def close(self) -> None:
-        """Take the panel from the page and let go of the cache."""
+        """Remove the panel from the page and release the cache."""
         super().close()
         self._service.release()
         self._views.end()
@@ -272,7 +273,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self._shown_in = shell.execution_count
 
     def prepare(self) -> None:
-        """Work out what the first view asks first, while the page is still making it, and send it there."""
+        """Compute the replies to the first view's requests while the page is still creating it, and send them."""
         self._views.expect(self._service.ahead(self.shown))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -285,8 +286,8 @@ class Panel(Selected, anywidget.AnyWidget):
         from IPython.display import publish_display_data
 
         shell = _shell()
-        # `inspect` shows the panel at once, so that it stands there while the rest of the cell runs; as the cell's last
-        # expression it would be shown a second time.
+        # `inspect` shows the panel at once, so that it is visible while the rest of the cell runs. As the last
+        # expression of the cell it would be shown a second time.
         if shell is not None and self._shown_in == shell.execution_count:
             self._shown_in = None
             return
@@ -312,23 +313,23 @@ def inspect(
     """Show a cache in the cell's output: logit lens, layers, heads and attention, linked.
 
     Args:
-        cache: An `ActivationCache` that is already in memory. Nothing is run again, nothing in it is changed.
-        answers: What to attribute, as in `residscope.attribute`; by default the model's own two top predictions.
+        cache: An `ActivationCache` that is already in memory. The model is not run again, and the cache is not changed.
+        answers: What to attribute, as in `residscope.attribute`; by default the model's two top predictions.
         prompt: The prompt to show first; None is the mean of all.
         position: The destination position; `"last"` is each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
-        logits: The model's output `[batch, pos, d_vocab]`, where the cache does not hold it, to measure against.
-        tokens: Token ids `[batch, pos]`, where the cache does not hold them.
+        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it, to check the rows against.
+        tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, where `cache.model` is gone.
-        name: What to call the cache; by default the variable's name.
-        show: Whether to show the panel at once; with False it is shown where you put it, in a `VBox` for example.
+        model: The model, if `cache.model` is gone.
+        name: A name for the cache; by default the variable's name.
+        show: Whether to show the panel at once. With False, you place it yourself, in a `VBox` for example.
 
     Returns:
         The panel, whose `heads`, `prompt`, `position` and `target` can be read, set, and linked with ipywidgets.
 
     Raises:
-        ResidscopeError: With a sentence that says what is wrong and what to do.
+        ResidscopeError: If the cache or an argument cannot be used; the sentence says why and what to do.
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
     service = Service(cache, name or name_of(cache), **given)

@@ -1,6 +1,6 @@
 """The traits of a panel. What can be selected follows from `Shown`, field by field: name, type, limits and default.
 
-Some take what a person would write, and check it against the panel's model and prompts.
+Some accept values as a person would write them, and check them against the panel's model and prompts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Position(traitlets.TraitType[Any, Any]):
     default_value = "last"
 
     def validate(self, obj: Any, value: Any) -> int | Literal["last"]:
-        """Refuse what lies outside the prompt; count from the start."""
+        """Raise if it lies outside the prompt; count it from the start."""
         return obj.whole_position(value)
 
 
@@ -31,18 +31,18 @@ class Answers(traitlets.TraitType[Any, Any]):
     default_value = None
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Refuse what is no target of this model; bring the rest into the readable form."""
+        """Raise if it is not a target of this model; return its readable form."""
         return obj.readable_target(value)
 
 
 class Facts(traitlets.TraitType[Any, Any]):
-    """What the cache is, as it is now: whoever reads it is told what has become of it."""
+    """The description of the cache. It is brought up to date whenever it is read."""
 
     default_value: ClassVar[Any] = {}
 
     def get(self, obj: Any, cls: Any = None) -> Any:
-        """Look again, then give it."""
-        obj.follow()
+        """Update the description, then return it."""
+        obj.update_facts()
         return super().get(obj, cls)
 
 
@@ -50,24 +50,26 @@ class Heads(traitlets.List[str]):
     """Pinned heads as `["L23H3"]`; takes `"23.3"`, `"L23H3"`, `(23, 3)`, alone or in a list, and drops repetitions."""
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Bring every head into the form `"L23H3"`."""
+        """Write every head as `"L23H3"`."""
         value = () if value is None else value
         if not isinstance(value, str | list | tuple | set):
-            raise ResidscopeError("head", f"{value!r} are not heads: give a list such as ['L23H3', '29.0'].")
-        alone = isinstance(value, str) or (isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value))
-        names = [obj.head_name(head) for head in ([value] if alone and value else value)]
+            raise ResidscopeError("head", f"{value!r} are not heads: write a list such as ['L23H3', '29.0'].")
+        is_one_head = isinstance(value, str) or (
+            isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value)
+        )
+        names = [obj.head_name(head) for head in ([value] if is_one_head and value else value)]
         return super().validate(obj, list(dict.fromkeys(names)))
 
 
-_OWN: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads}
+_SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads}
 _NOT_SHARED = frozenset({"target", "by"})
-"""The target has a readable form beside that of the wire; the rows of the position map are the view's alone."""
+"""The target has a readable form in addition to that of the wire; only the views know the rows of the position map."""
 
 
 def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
-    """The trait of what can be selected."""
-    if field.name in _OWN:
-        return _OWN[field.name]()
+    """The trait for one field of `Shown`."""
+    if field.name in _SPECIAL:
+        return _SPECIAL[field.name]()
     kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
     optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
     kind = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))
@@ -75,11 +77,11 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
         case inspect.LiteralType():
             return traitlets.Enum(kind.values, field.default, allow_none=optional)
         case inspect.IntType():
-            # Which prompt or layer there is, the panel knows.
+            # An optional number is a prompt or a layer; the panel checks whether it exists.
             limits: dict[str, Any] = {"allow_none": True} if optional else {"min": kind.ge, "max": kind.le}
             return traitlets.Int(field.default, **limits)
         case _:
-            raise NotImplementedError(f"`Shown.{field.name}` has a type that no trait is known for: add it to `_OWN`.")
+            raise NotImplementedError(f"`Shown.{field.name}` has a type that has no trait: add it to `_SPECIAL`.")
 
 
 def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
@@ -92,7 +94,7 @@ def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
 if TYPE_CHECKING:
 
     class Selected(traitlets.HasTraits):
-        """What can be selected: its traits are made from `Shown`, and no type checker sees them."""
+        """What can be selected. Its traits are made from `Shown`, so a type checker does not see them."""
 
         def __getattr__(self, name: str) -> Any: ...
         def __setattr__(self, name: str, value: Any) -> None: ...

@@ -1,7 +1,7 @@
-"""Which views show a panel: while there is one its cache is kept alive, and its first one is given first answers.
+"""Which views show a panel. While there is one, the cache is kept alive; the first one gets its first replies at once.
 
-ipywidgets keeps every panel until the kernel ends, so a panel whose output was cleared, or whose cell was run again,
-must let go by itself.
+ipywidgets keeps every panel until the kernel ends. So a panel whose output was cleared, or whose cell was run again,
+must release its cache itself.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from residscope.wire.protocol import Presence
 
 
 class Views:
-    """The views of one panel, as they tell of themselves.
+    """The views of one panel, as they report themselves.
 
     Args:
-        hold: How the panel holds its cache.
-        send_along: Gives the first view what it asks first, or takes that back with `{}`.
+        hold: The panel's reference to its cache.
+        send_opening: Sends the first replies to the first view; `{}` withdraws them.
     """
 
     grace = 3.0
-    """Seconds without a view after which the cache is not kept alive any more: a cell that is moved gets a new view."""
+    """Seconds without a view after which the cache is released. (A cell that is moved gets a new view.)"""
 
     fresh = 10.0
-    """Seconds within which the first view must come to draw what was sent along."""
+    """Seconds after which the first replies are withdrawn if no view has come."""
 
-    def __init__(self, hold: CacheReference, send_along: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, hold: CacheReference, send_opening: Callable[[dict[str, Any]], None]) -> None:
         self._hold = hold
-        self._send_along = send_along
+        self._send_opening = send_opening
         self._shown: set[str] = set()
         self._leaving: threading.Timer | None = None
         self._expiry: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def note(self, presence: Presence) -> None:
-        """A view tells that it is on a page, no more on it, or that its page goes away.
+    def update(self, presence: Presence) -> None:
+        """Note that a view is on a page, has left it, or that its page is being closed.
 
-        A page that goes away may come back (a reload): then nothing is let go.
+        A page that is closed may come back (a reload), so the cache is not released then.
         """
         with self._lock:
             shown = presence.state == "shown"
@@ -54,22 +54,22 @@ class Views:
                 self._leaving = _later(self.grace, self._leave)
 
     def expect(self, opening: dict[str, Any]) -> None:
-        """Send this along for the view that comes now, unless one was quicker."""
+        """Send the first replies for the view that comes next, unless one is already there."""
         with self._lock:
             if not self._shown:
                 _cancel(self._expiry)
-                self._send_along(opening)
+                self._send_opening(opening)
                 self._expiry = _later(self.fresh, self._expire)
 
     def end(self) -> None:
-        """Nothing happens later any more."""
+        """Cancel everything that was to happen later."""
         _cancel(self._leaving)
         _cancel(self._expiry)
 
     def _expire(self) -> None:
-        """What was sent along was for a view that comes at once: for a later one the cache may be another."""
+        """Withdraw the first replies: the cache may have changed before a later view comes."""
         _cancel(self._expiry)
-        self._send_along({})
+        self._send_opening({})
 
     def _leave(self) -> None:
         with self._lock:
@@ -79,7 +79,7 @@ class Views:
 
 
 def _later(seconds: float, work: Callable[[], None]) -> threading.Timer:
-    """Do something later, unless it is cancelled or Python ends."""
+    """Call this later, unless it is cancelled or Python ends first."""
     timer = threading.Timer(seconds, work)
     timer.daemon = True
     timer.start()

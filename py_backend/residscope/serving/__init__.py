@@ -1,1 +1,1 @@
-"""From a question to one answer: dispatch, jobs, progress, failures."""
+"""Answers requests: dispatch, jobs, progress, failures."""

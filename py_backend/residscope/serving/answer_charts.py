@@ -1,4 +1,4 @@
-"""Requests for the charts: what each component adds, and the strongest neurons."""
+"""Answers the requests of the charts: contributions of components, and the strongest neurons."""
 
 from __future__ import annotations
 
@@ -21,63 +21,63 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PER_PROMPT = 500_000
-"""So many figures may travel with a mean, that a view can show what each prompt has."""
+"""With a mean, at most this many values are sent in addition, so that a view can show each prompt's values."""
 
 
-def attribution(scene: RequestContext, ask: Attribute) -> tuple[AttributionReply, Buffers]:
-    """A decomposition."""
+def attribution(context: RequestContext, request: Attribute) -> tuple[AttributionReply, Buffers]:
+    """A decomposition of the target into components."""
     import torch
 
-    view, targets = scene.view, scene.targets
-    prompt = view.check_prompt(ask.prompt)
-    where = positions.resolve(view, ask.position)
-    norm = ask.norm if ask.by == "accumulated" else "frozen"
-    target, refusal = targets.resolve(ask.target), None
+    view, targets = context.view, context.targets
+    prompt = view.check_prompt(request.prompt)
+    where = positions.resolve(view, request.position)
+    norm = request.norm if request.by == "accumulated" else "frozen"
+    target, refusal = targets.resolve(request.target), None
     try:
-        result = scene.decomposed(target, ask.by, where, norm)
+        result = context.decomposed(target, request.by, where, norm)
     except ResidscopeError as error:
-        if ask.by != "head" or error.code not in ("no-heads", "missing-activation"):
+        if request.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
-        # No head can be distinguished from the others: the map is empty, the sentence a note, and the layers add up.
+        # The heads have no separate outputs. The map stays empty, the note says why, and the rows are the layers.
         try:
-            result, refusal = scene.decomposed(target, "layer", where), str(error)
+            result, refusal = context.decomposed(target, "layer", where), str(error)
         except ResidscopeError:
             raise error from None
 
-    def of(per_prompt: Tensor) -> Tensor:
-        return _shown(per_prompt, prompt)
+    def in_view(per_prompt: Tensor) -> Tensor:
+        return _of_prompt(per_prompt, prompt)
 
-    def known(per_prompt: Tensor) -> float | None:
-        return number(of(per_prompt))
+    def optional(per_prompt: Tensor) -> float | None:
+        return number(in_view(per_prompt))
 
     reply = AttributionReply(
-        by=ask.by,
+        by=request.by,
         components=ComponentTable.of(result.components),
-        measured=known(result.measured),
-        constant=float(of(result.constant)),
-        unexplained=known(result.unexplained),
-        # In the mean over prompts errors of opposite signs would cancel: the worst prompt is what is judged.
-        worst=number(result.unexplained.abs().max()) if prompt is None else known(result.unexplained),
+        measured=optional(result.measured),
+        constant=float(in_view(result.constant)),
+        unexplained=optional(result.unexplained),
+        # In the mean over prompts, errors of opposite signs would cancel: the worst prompt is judged instead.
+        worst=number(result.unexplained.abs().max()) if prompt is None else optional(result.unexplained),
         tolerance=result.tolerance,
         measured_from=result.measured_from,
         own=result.own,
         prompts=view.batch if prompt is None else 1,
         notes=([refusal] if refusal else [])
         + [note for note in result.notes if note not in (refusal or "")]
-        + (positions.assumed(view) if ask.position == "last" else [])
-        + (_on_padding(view, ask.position) if prompt is None else []),
+        + (positions.assumed(view) if request.position == "last" else [])
+        + (_on_padding(view, request.position) if prompt is None else []),
         refusal=refusal,
         missing=lacking(result.by, result.missing),
     )
     values = result.values
-    if ask.by == "head":  # the whole map, also where layers without attention leave it empty
+    if request.by == "head":  # the whole map; layers without attention are NaN
         parts = 0 if refusal else result.parts
         shape = (view.n_layers * view.n_heads, view.batch)
         heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
         rows = ComponentTable.of([*_every_head(view), *result.components[parts:]])
         reply = msgspec.structs.replace(reply, components=rows)
         values = torch.cat([heads, values[parts:]])
-    buffers = [float32(of(values))]
+    buffers = [float32(in_view(values))]
     if prompt is None and view.batch > 1:
         buffers.append(float32(values.std(-1)))  # as `Attribution.std`
         if values.numel() <= _PER_PROMPT:
@@ -86,44 +86,44 @@ def attribution(scene: RequestContext, ask: Attribute) -> tuple[AttributionReply
     return reply, buffers
 
 
-def neurons(scene: RequestContext, ask: RankNeurons) -> tuple[NeuronsReply, Buffers]:
-    """The strongest neurons of a layer, or of all."""
-    view, targets = scene.view, scene.targets
-    prompt = view.check_prompt(ask.prompt)
-    where = positions.resolve(view, ask.position)
-    target = targets.resolve(ask.target)
-    result = scene.decomposed(target, "neuron", where, layers=ask.layer)
-    rows = _shown(result.values, prompt)
-    own = rows[: result.parts]
-    chosen = strongest(own, min(max(ask.k, 1), 50))
+def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply, Buffers]:
+    """The strongest neurons of a layer, or of all layers."""
+    view, targets = context.view, context.targets
+    prompt = view.check_prompt(request.prompt)
+    where = positions.resolve(view, request.position)
+    target = targets.resolve(request.target)
+    result = context.decomposed(target, "neuron", where, layers=request.layer)
+    rows = _of_prompt(result.values, prompt)
+    neuron_values = rows[: result.parts]
+    chosen = strongest(neuron_values, min(max(request.k, 1), 50))
     biases = [i for i, row in enumerate(result.components[result.parts :], result.parts) if row.kind == "mlp_bias"]
     reply = NeuronsReply(
         components=ComponentTable.of(result.components[i] for i in chosen),
         count=result.parts,
-        layers=1 if ask.layer is not None else len({row.layer for row in result.components[: result.parts]}),
-        total=float(own.sum()),
+        layers=1 if request.layer is not None else len({row.layer for row in result.components[: result.parts]}),
+        total=float(neuron_values.sum()),
         bias=float(rows[biases].sum()),
-        notes=result.notes + (positions.assumed(view) if ask.position == "last" else []),
+        notes=result.notes + (positions.assumed(view) if request.position == "last" else []),
     )
-    return reply, [float32(own[chosen])]
+    return reply, [float32(neuron_values[chosen])]
 
 
 def _on_padding(view: CacheView, position: Position) -> list[str]:
-    """Notes where the mean takes in positions that are some prompts' padding."""
+    """Notes if the mean includes positions that are padding in some prompts."""
     if position == "last":
         return []
     at = position % view.n_pos
-    before, behind = sum(at < first for first in positions.first(view)), sum(at > end for end in positions.last(view))
-    said = ((before, "before the beginning"), (behind, "behind the end"))
+    before, after = sum(at < first for first in positions.first(view)), sum(at > end for end in positions.last(view))
+    counts = ((before, "before the beginning"), (after, "after the end"))
     return [
         f"Position {position} lies {where} of {count} of {view.batch} prompts: their padding is in the mean."
-        for count, where in said
+        for count, where in counts
         if count
     ]
 
 
-def _shown(per_prompt: Tensor, prompt: int | None) -> Tensor:
-    """The figures of one prompt, or their mean; the prompts are the last axis."""
+def _of_prompt(per_prompt: Tensor, prompt: int | None) -> Tensor:
+    """The values of one prompt, or the mean over prompts; the prompts are the last axis."""
     return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
 
 

@@ -1,4 +1,4 @@
-"""Requests for the pictures below the charts: attention, head scores, the position map, the token lens."""
+"""Answers the requests of the views below the charts: attention, head scores, position map, token lens."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALWAYS = 128
-"""Up to so many positions a map of contributions travels with every head."""
+"""Up to this many positions, the contribution-weighted map is sent with every head."""
 
 LENS_TOKENS = 250_000
-"""So many tokens the cells of one window of the token lens list: a view asks for some thousands."""
+"""A window of the token lens may list at most this many tokens in all; a view requests some thousands."""
 
 WIDE = 16_384
-"""Maps of no more cells travel as float32: those of short prompts, and what one destination reads in a long one."""
+"""Maps of at most this many cells are sent as float32: those of short prompts, and one row of a long prompt."""
 
 
-def attention(scene: RequestContext, ask: ReadAttention) -> tuple[AttentionReply, Buffers]:
-    """One head's maps, or a part of them, and what its sources bring to the destination."""
-    view, prompt = scene.view, scene.view.check_prompt(ask.prompt)
-    part = Part.of(view.n_pos, ask.rows, ask.columns)
+def attention(context: RequestContext, request: ReadAttention) -> tuple[AttentionReply, Buffers]:
+    """One head's maps, or a part of them, and its source contributions at the destination."""
+    view, prompt = context.view, context.view.check_prompt(request.prompt)
+    part = Part.of(view.n_pos, request.rows, request.columns)
     parts: list[AttentionBuffer] = []
     buffers: Buffers = []
     notes = cache_changed(view) + mean_of_padded(view, prompt)
@@ -64,30 +64,33 @@ def attention(scene: RequestContext, ask: ReadAttention) -> tuple[AttentionReply
         buffers.append(buffer)
 
     def read(maps: WeightedAttention) -> Tensor:
-        return maps.one(ask.layer, ask.head, part, ask.pool)
+        return maps.one(request.layer, request.head, part, request.pool)
 
-    patterns, whole_prompt = WeightedAttention(view, "pattern", prompt), ask.rows is None and ask.columns is None
+    patterns, whole_prompt = (
+        WeightedAttention(view, "pattern", prompt),
+        request.rows is None and request.columns is None,
+    )
     add("pattern", read(patterns))
     if whole_prompt:
-        where = positions.resolve(view, ask.position)
+        where = positions.resolve(view, request.position)
         if where is not None:
             parts.append(AttentionBuffer("reads"))
-            buffers.append(float32(patterns.reads(ask.layer, ask.head, where)))
+            buffers.append(float32(patterns.reads(request.layer, request.head, where)))
     try:
-        maps = WeightedAttention(view, "contribution", prompt, scene.goal(ask.target, ask.position))
+        maps = WeightedAttention(view, "contribution", prompt, context.goal(request.target, request.position))
         whole = None
-        if view.n_pos <= ALWAYS or ask.weighting == "contribution":
+        if view.n_pos <= ALWAYS or request.weighting == "contribution":
             whole = read(maps)
         if whole_prompt:
-            brings = _brings(maps, ask, whole if part.step == 1 else None)
+            source_contributions = _source_contributions(maps, request, whole if part.step == 1 else None)
             parts.append(AttentionBuffer("brings"))
-            buffers.append(float32(brings))
+            buffers.append(float32(source_contributions))
         notes += [note for note in maps.notes if note not in notes]
         if whole is not None:
             add("contribution", whole)
-    except ResidscopeError as error:  # attention is still worth seeing; the note says what is missing
+    except ResidscopeError as error:  # the attention pattern can still be shown; the note says what is missing
         notes.append(str(error))
-    if ask.weighting == "value":
+    if request.weighting == "value":
         try:
             maps = WeightedAttention(view, "value", prompt)
             add("value", read(maps))
@@ -95,18 +98,18 @@ def attention(scene: RequestContext, ask: ReadAttention) -> tuple[AttentionReply
         except ResidscopeError as error:
             notes.append(str(error))
     reply = AttentionReply(
-        ask.layer, ask.head, view.n_pos, parts, notes, _told(ask.rows, part.rows), _told(ask.columns, part.columns),
-        part.step, ask.pool,
+        request.layer, request.head, view.n_pos, parts, notes, _span(request.rows, part.rows),
+        _span(request.columns, part.columns), part.step, request.pool,
     )  # fmt: skip
     return reply, buffers
 
 
-def _told(asked: Span | None, found: range) -> Span | None:
-    return None if asked is None else Span(found.start, found.stop)
+def _span(requested: Span | None, positions: range) -> Span | None:
+    return None if requested is None else Span(positions.start, positions.stop)
 
 
 def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
-    """A map as it travels: as float32 where it is small, else as float16, in units of what it needs."""
+    """A map as a buffer: float32 if it is small, else float16, scaled so that it does not overflow."""
     below = is_triangle(values)
     sent = triangle(values) if below else values
     if values.numel() <= WIDE:
@@ -117,108 +120,118 @@ def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
     return AttentionBuffer(what, scale, False, below), buffer
 
 
-def _brings(maps: WeightedAttention, ask: ReadAttention, whole: Tensor | None) -> Tensor:
-    """What each source brings to the destination asked about; read off the whole map where that is there."""
+def _source_contributions(maps: WeightedAttention, request: ReadAttention, whole: Tensor | None) -> Tensor:
+    """Source contributions at the requested destination `[source]`, taken from the whole map if there is one."""
     where = maps.goal.where if maps.goal else None
     if where is None:
         raise ResidscopeError("position", "A destination is needed.")
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
     if whole is not None and len(destinations) == 1:
         return whole[destinations.pop()]
-    return maps.contributions(ask.layer, ask.head, where)
+    return maps.contributions(request.layer, request.head, where)
 
 
-def thumbnails(scene: RequestContext, ask: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
-    """All heads of a layer in small."""
+def thumbnails(context: RequestContext, request: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
+    """Thumbnails of all heads of a layer."""
     import torch
 
-    view, layer = scene.view, scene.view.check_layer(ask.layer)
-    step = ceil(view.n_pos / min(max(ask.side, 1), view.n_pos))
+    view, layer = context.view, context.view.check_layer(request.layer)
+    step = ceil(view.n_pos / min(max(request.side, 1), view.n_pos))
     side = ceil(view.n_pos / step)
     cells = torch.zeros(view.n_heads, side, side, dtype=torch.int8, device="cpu")
     limits: list[float | None] = [None] * view.n_heads
-    maps = scene.maps(ask.weighting, ask.target, ask.prompt)
-    refused: list[str] = []
+    maps = context.maps(request.weighting, request.target, request.prompt)
+    failures: list[str] = []
     try:
-        found = maps.small(layer, range(_count(view, layer)), Part.of(view.n_pos), step)
+        found = maps.small(layer, range(_head_count(view, layer)), Part.of(view.n_pos), step)
         every = [(head, small) for heads, values in found for head, small in zip(heads, values, strict=True)]
-        for at, limit, figures in on_one_thread(lambda: [(head, *int8(small)) for head, small in every]):
-            limits[at], cells[at] = limit, figures
+        for at, limit, values in on_one_thread(lambda: [(head, *int8(small)) for head, small in every]):
+            limits[at], cells[at] = limit, values
     except ResidscopeError as error:
-        refused = [str(error)]
-    notes = refused + maps.notes + mean_of_padded(view, maps.prompt)
+        failures = [str(error)]
+    notes = failures + maps.notes + mean_of_padded(view, maps.prompt)
     return ThumbnailsReply(layer, side, view.n_pos, limits, notes), [cells.numpy().tobytes()]
 
 
-def blend(scene: RequestContext, ask: BlendAttention) -> tuple[BlendReply, Buffers]:
-    """Many heads in one map, a layer at a time."""
-    view = scene.view
-    maps = scene.maps(ask.weighting, ask.target, ask.prompt)
-    part = Part.of(view.n_pos, ask.rows, ask.columns)
+def blend(context: RequestContext, request: BlendAttention) -> tuple[BlendReply, Buffers]:
+    """The attention of many heads combined in one map, computed a layer at a time."""
+    view = context.view
+    maps = context.maps(request.weighting, request.target, request.prompt)
+    part = Part.of(view.n_pos, request.rows, request.columns)
     total, count = view.like.new_zeros(len(part.rows), len(part.columns)), 0
-    refusals: dict[int, ResidscopeError] = {}
-    for layer in range(view.n_layers) if ask.layer is None else [view.check_layer(ask.layer)]:
-        own = total.new_zeros(())  # a layer that is refused half way counts for nothing
+    failures: dict[int, ResidscopeError] = {}
+    for layer in range(view.n_layers) if request.layer is None else [view.check_layer(request.layer)]:
+        of_layer = total.new_zeros(())  # a layer that fails half way must not count
         try:
-            for _, values in maps.of(layer, range(_count(view, layer)), part):
-                own = own + values.sum(0)
+            for _, values in maps.of(layer, range(_head_count(view, layer)), part):
+                of_layer = of_layer + values.sum(0)
         except ResidscopeError as error:
-            refusals[layer] = error
+            failures[layer] = error
             continue
-        total, count = total + own, count + _count(view, layer)
-    if not count and refusals:
-        raise next(iter(refusals.values()))
+        total, count = total + of_layer, count + _head_count(view, layer)
+    if not count and failures:
+        raise next(iter(failures.values()))
     notes = maps.notes + mean_of_padded(view, maps.prompt)
-    if refusals:
-        notes.append(f"Without {named_layers(refusals)}: {next(iter(refusals.values()))}")
-    if ask.weighting != "contribution":
+    if failures:
+        notes.append(f"Without {named_layers(failures)}: {next(iter(failures.values()))}")
+    if request.weighting != "contribution":
         total /= max(count, 1)
-    what, buffer = _packed(ask.weighting, down_sampled(total[None], part.step)[0])
-    rows, columns = _told(ask.rows, part.rows), _told(ask.columns, part.columns)
+    what, buffer = _packed(request.weighting, down_sampled(total[None], part.step)[0])
+    rows, columns = _span(request.rows, part.rows), _span(request.columns, part.columns)
     return BlendReply(view.n_pos, count, what, notes, rows, columns, part.step), [buffer]
 
 
-def _count(view: CacheView, layer: int) -> int:
-    """How many heads a layer has; all, where that is not known."""
+def _head_count(view: CacheView, layer: int) -> int:
+    """The number of heads of a layer; `n_heads` if the layer's pattern is not cached."""
     pattern = view.activations.get(f"blocks.{layer}.attn.hook_pattern")
     return view.n_heads if pattern is None else int(pattern.shape[-3])
 
 
-def scores(scene: RequestContext, ask: ScoreHeads) -> tuple[ScoresReply, Buffers]:
-    """How much each head is of a known kind."""
-    found = score_heads(scene.view, ask.score, scene.view.check_prompt(ask.prompt))
-    reply = ScoresReply(ask.score, found.meaning, found.low, found.high, found.notes)
+def scores(context: RequestContext, request: ScoreHeads) -> tuple[ScoresReply, Buffers]:
+    """A score for each head, of one known kind of head."""
+    found = score_heads(context.view, request.score, context.view.check_prompt(request.prompt))
+    reply = ScoresReply(request.score, found.meaning, found.low, found.high, found.notes)
     return reply, [float32(found.values)]
 
 
-def position_rows(scene: RequestContext, ask: MapPositions) -> tuple[PositionsReply, Buffers]:
-    """Component × position."""
-    prompt, target = scene.view.check_prompt(ask.prompt), scene.targets.resolve(ask.target)
-    _check_each_once(ask.heads, "heads")
-    found = position_map(scene.targets, target, ask.by, prompt, scene.logits, ask.norm, ask.heads)
-    reply = PositionsReply(ask.by, ComponentTable.of(found.components), scene.view.n_pos, found.notes, found.missing)
+def position_rows(context: RequestContext, request: MapPositions) -> tuple[PositionsReply, Buffers]:
+    """The position map: component × position."""
+    prompt, target = context.view.check_prompt(request.prompt), context.targets.resolve(request.target)
+    _check_each_once(request.heads, "heads")
+    found = position_map(context.targets, target, request.by, prompt, context.logits, request.norm, request.heads)
+    reply = PositionsReply(
+        request.by, ComponentTable.of(found.components), context.view.n_pos, found.notes, found.missing
+    )
     return reply, [float32(found.values), float32(found.own)]
 
 
-def token_lens(scene: RequestContext, ask: ReadTokenLens) -> TokenLensReply:
+def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensReply:
     """A window of the token lens."""
-    view, target = scene.view, ask.target
-    if target.contrasts or target.direction is not None:  # without one there is no answer's rank
-        target = scene.targets.resolve(target)
-    window = range(max(ask.start, 0), min(ask.stop, view.n_pos))
+    view, target = context.view, request.target
+    if target.contrasts or target.direction is not None:  # without a target the reply has no rank of the answer
+        target = context.targets.resolve(target)
+    window = range(max(request.start, 0), min(request.stop, view.n_pos))
     if not window:
         raise ResidscopeError(
-            "position", f"There are no positions {ask.start} to {ask.stop}: the prompt has {view.n_pos}."
+            "position", f"There are no positions {request.start} to {request.stop}: the prompt has {view.n_pos}."
         )
-    _check_each_once(ask.points, "points")
-    entries = len(ask.points) * len(window) * ask.k
+    _check_each_once(request.points, "points")
+    entries = len(request.points) * len(window) * request.k
     if entries > LENS_TOKENS:
         raise ResidscopeError(
             "too-large",
-            f"{len(ask.points):,} points × {len(window):,} positions × {ask.k} tokens are {entries:,} entries, and one "
-            f"request may ask for at most {LENS_TOKENS:,}: ask for fewer points or positions at once.",
+            f"{len(request.points):,} points × {len(window):,} positions × {request.k} tokens are {entries:,} "
+            f"entries, and one request may list at most {LENS_TOKENS:,}: request fewer points or positions at once.",
         )
-    found = lens(scene.targets, target, ask.points, window, view.check_prompt(ask.prompt), min(ask.k, 50), ask.norm)
+    found = lens(
+        context.targets,
+        target,
+        request.points,
+        window,
+        view.check_prompt(request.prompt),
+        min(request.k, 50),
+        request.norm,
+    )
     parts: list[Any] = [found.tokens, found.probabilities.tolist()]
     if found.answer_probability is not None and found.rank is not None:
         parts += [found.answer_probability.tolist(), found.rank.tolist()]
@@ -227,9 +240,9 @@ def token_lens(scene: RequestContext, ask: ReadTokenLens) -> TokenLensReply:
 
 
 def _check_each_once(names: list[str], code: str) -> None:
-    """Refuse what is asked for twice: so many rows are never more than the model has."""
+    """Refuse repeated names, so that a request never has more rows than the model."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ResidscopeError(code, f"`{name}` is asked for twice: name each of the {code} once.")
+            raise ResidscopeError(code, f"`{name}` is requested twice: name each of the {code} once.")
         seen.add(name)

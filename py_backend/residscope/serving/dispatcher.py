@@ -1,4 +1,4 @@
-"""Answers the questions of a sidebar: which caches there are, and about each of them. It keeps none of them alive."""
+"""Answers the requests of a sidebar: the list of caches, and requests about one of them. It keeps no cache alive."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import AnyReply, CacheRef, CacheRow, CachesReply, GiveUp, ListCaches, Question
 
 KERNEL = uuid4().hex[:12]
-"""Another one after every restart."""
+"""Identifies this run of the kernel: it changes with every restart."""
 
-_CHANGED = "This cache was changed since this picture was made, which shows what it was: read it again."
+_CHANGED = "This cache was changed after this picture was made: read it again."
 
 
 class Dispatcher:
-    """Answers questions about the caches in the user's namespace, whoever carries them.
+    """Answers requests about the caches in the user's namespace, over any transport.
 
     Args:
-        guard: What stands around answering the list of caches. It is also asked for when a notebook was only opened,
-            and the user has run nothing: nothing may be imported from the notebook's folder meanwhile.
+        guard: A context in which the list of caches is computed. A host requests the list even when a notebook has only
+            been opened and the user has run nothing, so nothing may be imported from the notebook's folder meanwhile.
     """
 
     def __init__(self, guard: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
@@ -41,9 +41,9 @@ class Dispatcher:
             message: A `protocol.Question` as plain objects.
 
         Returns:
-            A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
+            A `protocol.Answer` as plain objects, and its buffers. Only the user's KeyboardInterrupt is raised.
         """
-        # A question about a cache comes after the user's cells: a tokenizer of theirs may import from the folder now.
+        # A request about a cache comes after the user's cells, whose tokenizer may import from the folder.
         with nullcontext() if _about_a_cache(message) else self._guard():
             return answered(message, self._reply)
 
@@ -52,58 +52,58 @@ class Dispatcher:
             return _rows(search()), []
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
-        seen = _seen(question.cache)
-        if isinstance(question.ask, GiveUp):  # also where the cache was changed since: all the less it is wanted
-            return _service(seen).reply(question.ask)
-        _in_state(seen, question.cache, weights=True)
+        tracked = _tracked(question.cache)
+        if isinstance(question.ask, GiveUp):  # also if the cache was changed: its result is not wanted then
+            return _service(tracked).reply(question.ask)
+        _check_unchanged(tracked, question.cache, weights=True)
         try:
-            reply = _service(seen).reply(question.ask, question.id, about=question.cache, looked=True)
+            reply = _service(tracked).reply(question.ask, question.id, about=question.cache, looked=True)
         except ResidscopeError as error:
             if error.code == "unsteady":
-                _in_state(seen, question.cache)
+                _check_unchanged(tracked, question.cache)
             raise
-        # A running cell may have changed it while this was computed: whoever computed it has looked again (`steady`).
-        _check_state(seen.state, question.cache)
+        # A running cell may have changed the cache during the computation, after which `steady` has looked at it again.
+        _check_state(tracked.state, question.cache)
         return reply
 
 
 def _about_a_cache(message: Any) -> bool:
-    """Whether a message, which may be nonsense, is a question about one of the user's caches."""
+    """Whether a message, which may be malformed, is about one of the user's caches."""
     if not isinstance(message, dict) or message.get("cache") is None:
         return False
-    ask = message.get("ask")
-    return not (isinstance(ask, dict) and ask.get("kind") == "caches")
+    request = message.get("ask")
+    return not (isinstance(request, dict) and request.get("kind") == "caches")
 
 
 def _rows(searched: Search) -> CachesReply:
-    looks: dict[int, int] = {}  # each model's weights are looked at once
+    weights: dict[int, int] = {}  # each model's weights are compared only once
     rows: list[CacheRow] = []
     notes = list(searched.notes)
     for found in searched.found:
         try:
-            rows.append(row(found.cache, found.names, track(found.cache, seen=looks)))
-        except Exception as error:  # an odd one, or one that a cell is changing, must not hide the others
+            rows.append(row(found.cache, found.names, track(found.cache, seen=weights)))
+        except Exception as error:  # one unreadable cache, or one that a cell is changing, must not hide the others
             notes.append(f"`{found.names[0]}` could not be read ({type(error).__name__}: {error}).")
     return CachesReply(KERNEL, rows, notes)
 
 
-def _seen(ref: CacheRef) -> TrackedCache:
-    seen = known(ref.id)
-    if seen is None:
+def _tracked(ref: CacheRef) -> TrackedCache:
+    tracked = known(ref.id)
+    if tracked is None:
         raise ResidscopeError("gone", GONE)
-    return seen
+    return tracked
 
 
-def _in_state(seen: TrackedCache, ref: CacheRef, *, weights: bool = False) -> None:
-    """Look at the cache that a question is about, and at its model's weights where that is wanted, which takes longer.
+def _check_unchanged(tracked: TrackedCache, ref: CacheRef, *, weights: bool = False) -> None:
+    """Compare the cache, and with `weights` also its model's weights (slower), with the state in a request.
 
     Raises:
-        ResidscopeError: If it is gone, or its activations are not as they were. Weights may have changed: a note tells.
+        ResidscopeError: If it is gone, or its activations have changed. (For changed weights, the reply has a note.)
     """
-    cache = seen.cache
+    cache = tracked.cache
     if cache is None:
         raise ResidscopeError("gone", GONE)
-    _check_state(seen.look(cache).state if weights else str(seen.changes(cache)), ref)
+    _check_state(tracked.look(cache).state if weights else str(tracked.changes(cache)), ref)
 
 
 def _check_state(state: str, ref: CacheRef) -> None:
@@ -111,11 +111,11 @@ def _check_state(state: str, ref: CacheRef) -> None:
         raise ResidscopeError("changed", _CHANGED)
 
 
-def _service(seen: TrackedCache) -> Service:
-    """The service for a cache, made when it is first asked about; it goes with the cache."""
-    if "service" not in seen.kept:
-        cache = seen.cache
+def _service(tracked: TrackedCache) -> Service:
+    """The service for a cache, made for its first request; it is dropped together with the cache."""
+    if "service" not in tracked.kept:
+        cache = tracked.cache
         if cache is None:
             raise ResidscopeError("gone", GONE)
-        seen.kept["service"] = Service(cache, name_of(cache), tight=False)
-    return seen.kept["service"]
+        tracked.kept["service"] = Service(cache, name_of(cache), tight=False)
+    return tracked.kept["service"]

@@ -1,12 +1,10 @@
-"""Work that takes longer than a view should wait for: it says how far it is, lets others between, can be given up.
+"""Jobs: long work that reports its progress, lets short requests run in between, and can be cancelled.
 
-It runs in a thread of its own, and the code that does it calls `report_progress` now and then. Whoever asked is told
-after a moment how far it is, and asks again with the same question; who does not want it any more says so, or never
-asks again.
+A job runs in its own thread, and its code calls `report_progress` now and then. The requester gets the progress after a
+moment, and sends the same request again. To cancel the job, it sends a cancel request, or does not ask again.
 
-An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread. So no line of it may leave
-something behind that only the next line would undo: a lock is held by `with`, and what is counted is taken off in a
-`finally` that stands around its being counted.
+An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread. So no line may leave a state
+that only the next line would undo: locks are held by `with`, and every counter is reduced in a `finally`.
 """
 
 from __future__ import annotations
@@ -24,27 +22,27 @@ from residscope.errors import ResidscopeError
 T = TypeVar("T")
 
 MOMENT = 0.1
-"""Seconds that a question waits for its answer before it is told how far the work is."""
+"""Seconds that a request waits for its reply before it gets the progress instead."""
 
 MOST = 64
-"""So many questions that take long are worked on at once, each in a thread of its own."""
+"""At most this many jobs exist at once, each in its own thread."""
 
 PATIENCE = 5.0
-"""Seconds after which work is given up that nobody asks about."""
+"""Seconds after which a job is cancelled if nobody asks for it."""
 
 LAST = 0.15
-"""Seconds that an interrupted caller waits for its work to end, before it goes on."""
+"""Seconds that an interrupted caller waits for its job to end."""
 
 
 class FairLock:
-    """One piece of work at a time; a long one lets those between that wait for their turn."""
+    """Runs one piece of work at a time; a long job lets waiting work run in between."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: set[object] = set()
 
-    def mine(self, work: Callable[[], T]) -> T:
-        """Wait for the turn, and do this in it."""
+    def run(self, work: Callable[[], T]) -> T:
+        """Wait for the lock, then do the work and return its result."""
         me = object()
         try:
             self._waiting.add(me)
@@ -54,11 +52,11 @@ class FairLock:
         finally:
             self._waiting.discard(me)
 
-    def between(self) -> None:
-        """Whoever has the turn lets the others go first; never called on the main thread."""
+    def yield_to_waiting(self) -> None:
+        """Release the lock for waiting work, then take it again. Never called on the main thread."""
         if self._waiting:
             self._lock.release()
-            time.sleep(0.0005)  # or else this thread takes the lock again before they can
+            time.sleep(0.0005)  # without this, the same thread would take the lock again first
             self._lock.acquire()
 
 
@@ -66,53 +64,53 @@ class Job:
     """One piece of work.
 
     Args:
-        question: What it answers.
-        work: Does it.
-        turns: Whose turn it needs.
-        wanted: Whether there is still something to work on.
+        question: The request that it answers.
+        work: Computes the result.
+        lock: The lock in which it runs.
+        is_wanted: Whether its cache still exists.
 
     Attributes:
-        question: What it answers.
-        done: So many parts are done.
-        total: Of so many; 0 where that is not known.
+        question: The request that it answers.
+        done: The number of steps that are done.
+        total: The number of all steps; 0 if it is unknown.
     """
 
     def __init__(
-        self, question: Hashable, work: Callable[[], Any], turns: FairLock, wanted: Callable[[], bool]
+        self, question: Hashable, work: Callable[[], Any], lock: FairLock, is_wanted: Callable[[], bool]
     ) -> None:
         self.question = question
         self.done, self.total = 0, 0
-        self._work, self._turns, self._wanted = work, turns, wanted
-        self._asked, self._given_up = time.monotonic(), False
-        self._over = threading.Event()
+        self._work, self._fair_lock, self._is_wanted = work, lock, is_wanted
+        self._asked, self._cancelled = time.monotonic(), False
+        self._ended = threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="residscope-work", daemon=True)
         self._thread.start()
 
     def wait(self) -> bool:
-        """Wait a moment; whether it is over."""
+        """Wait a moment, and return whether the job has ended."""
         self._asked = time.monotonic()
-        return self._over.wait(MOMENT)
+        return self._ended.wait(MOMENT)
 
     @property
     def forgotten(self) -> bool:
-        """Whether it is over, and nobody came for the result."""
-        return self._over.is_set() and time.monotonic() - self._asked > PATIENCE
+        """Whether it has ended, and nobody fetched the result."""
+        return self._ended.is_set() and time.monotonic() - self._asked > PATIENCE
 
     def result(self) -> Any:
-        """What came of it; raises what the work raised."""
+        """The result of the work; raises what the work raised."""
         if self._error is not None:
             raise self._error
         return self._result
 
-    def give_up(self) -> None:
-        """At its next step it ends."""
-        self._given_up = True
+    def cancel(self) -> None:
+        """Make it end at its next step."""
+        self._cancelled = True
 
     def end(self) -> None:
-        """Give it up, and wait until it has ended; not for long, since nobody knows when its next step comes."""
-        self._given_up = True
+        """Cancel it, and wait until it has ended, but not for long: its next step may be far away."""
+        self._cancelled = True
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(LAST)
@@ -121,117 +119,117 @@ class Job:
         """See `report_progress`."""
         if done is not None:
             self.done, self.total = done, total
-        if self._given_up or time.monotonic() - self._asked > PATIENCE or not self._wanted():
+        if self._cancelled or time.monotonic() - self._asked > PATIENCE or not self._is_wanted():
             raise GivenUpError
-        self._turns.between()
+        self._fair_lock.yield_to_waiting()
 
     def _run(self) -> None:
         listen(self)
         try:
-            self._result = switching_often(lambda: self._turns.mine(self._work))
-        except BaseException as error:  # it is raised where the result is asked for
-            self._error = error.with_traceback(None)  # its frames hold what was worked on
+            self._result = switching_often(lambda: self._fair_lock.run(self._work))
+        except BaseException as error:  # it is raised in `result`
+            self._error = error.with_traceback(None)  # its frames hold the cache
         finally:
-            self._over.set()
-            del self._work, self._wanted  # they hold what is worked on
+            self._ended.set()
+            del self._work, self._is_wanted  # they hold the cache
 
 
 class JobQueue:
-    """Questions about one thing, answered one at a time.
+    """Runs the requests about one cache, one at a time.
 
     Args:
-        wanted: Whether the thing is still there.
+        is_wanted: Whether the cache still exists.
     """
 
-    def __init__(self, wanted: Callable[[], bool]) -> None:
-        self._wanted = wanted
-        self._turns = FairLock()
-        self._tasks: dict[str, Job] = {}
-        self._lock = threading.Lock()  # questions come in on several threads
+    def __init__(self, is_wanted: Callable[[], bool]) -> None:
+        self._is_wanted = is_wanted
+        self._fair_lock = FairLock()
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()  # requests arrive on several threads
 
-    def short(self, work: Callable[[], T]) -> T:
-        """For what takes a moment: wait for the turn, and do it."""
-        return self._turns.mine(work)
+    def run_short(self, work: Callable[[], T]) -> T:
+        """Run work that takes only a moment, in the caller's thread."""
+        return self._fair_lock.run(work)
 
-    def whole(self, work: Callable[[], T], told: Callable[[Progress], None]) -> T:
-        """What takes long, to its end, for who waits here: an interrupt, or `give_up_all`, ends it.
+    def run_to_end(self, work: Callable[[], T], on_progress: Callable[[Progress], None]) -> T:
+        """Run long work to its end and return its result. An interrupt, or `cancel_all`, ends it early.
 
         Args:
-            work: Finds the answer.
-            told: Is told now and then how far it is.
+            work: Computes the result.
+            on_progress: Called with the progress now and then.
 
         Raises:
-            ResidscopeError: If it was given up; or what the work raised.
+            ResidscopeError: If it was cancelled; or what the work raised.
         """
-        id, tasks = uuid4().hex, list[Job]()
+        id, jobs = uuid4().hex, list[Job]()
         try:
-            # In the list first: an interrupt before the name is bound would leave the work to itself.
-            tasks.append(self._task(id, None, work))
-            while not tasks[0].wait():
-                told(Progress(tasks[0].done, tasks[0].total))
-            return _result(tasks[0], "This was closed before it was done.")
+            # Appended to a list: an interrupt before a name is bound would leave the job running.
+            jobs.append(self._job(id, None, work))
+            while not jobs[0].wait():
+                on_progress(Progress(jobs[0].done, jobs[0].total))
+            return _result(jobs[0], "This was closed before it was done.")
         finally:
-            self.give_up(id)
-            while tasks:  # the traceback of an interrupt holds this list, and is garbage in a ring later on: a thread
-                tasks.pop().end()  # in it would be collected by a call of Python code, which swallows an interrupt
+            self.cancel(id)
+            while jobs:  # An interrupt's traceback holds this list in a reference cycle. If a thread were in it,
+                jobs.pop().end()  # the garbage collector would run Python code for it, which swallows an interrupt.
 
-    def known(self, id: str) -> bool:
-        """Whether a question is being worked on."""
-        return id in self._tasks
+    def has(self, id: str) -> bool:
+        """Whether there is a job with this id."""
+        return id in self._jobs
 
-    def long(self, id: str, question: Hashable, work: Callable[[], T]) -> T | Progress:
-        """The answer to a question, where it is there after a moment; else how far it is. The next one asks again.
+    def run_long(self, id: str, question: Hashable, work: Callable[[], T]) -> T | Progress:
+        """The result of a job if it ends within a moment, else its progress: then the request is sent again.
 
         Args:
-            id: Names the question when it is asked again.
-            question: What is asked, all of it: whoever asks something else under this id never gets this answer.
-            work: Finds the answer.
+            id: Identifies the job when the request is sent again.
+            question: The whole request: another request with this id never gets this result.
+            work: Computes the result.
 
         Raises:
-            ResidscopeError: If another question is being answered under this id, which goes on; if it was given up; or
-                what the work raised.
+            ResidscopeError: If another request has a job with this id, which goes on; if the job was cancelled; or what
+                the work raised.
         """
-        task = self._task(id, question, work)
+        job = self._job(id, question, work)
         try:
-            if not task.wait():
-                return Progress(task.done, task.total)
-        except KeyboardInterrupt:  # who interrupts what waits for it does not want it
-            self.give_up(id)
+            if not job.wait():
+                return Progress(job.done, job.total)
+        except KeyboardInterrupt:  # a user who interrupts the wait does not want the result
+            self.cancel(id)
             raise
         with self._lock:
-            if self._tasks.get(id) is task:
-                del self._tasks[id]
-        return _result(task, "This was cancelled: nobody asked for it for a while. Ask again.")
+            if self._jobs.get(id) is job:
+                del self._jobs[id]
+        return _result(job, "This was cancelled: nobody asked for it for a while. Ask again.")
 
-    def _task(self, id: str, question: Hashable, work: Callable[[], Any]) -> Job:
+    def _job(self, id: str, question: Hashable, work: Callable[[], Any]) -> Job:
         with self._lock:
-            self._tasks = {other: task for other, task in self._tasks.items() if not task.forgotten}
-            task = self._tasks.get(id)
-            if task is None and len(self._tasks) >= MOST:
-                said = f"{MOST} long questions are being answered already: wait for one of them, or give one up."
-                raise ResidscopeError("busy", said)
-            if task is None:
-                task = self._tasks[id] = Job(question, work, self._turns, self._wanted)
-            elif task.question != question:
-                said = "Another question is still being answered under this id: ask this one under an id of its own."
-                raise ResidscopeError("protocol", said)
-            return task
+            self._jobs = {other: job for other, job in self._jobs.items() if not job.forgotten}
+            job = self._jobs.get(id)
+            if job is None and len(self._jobs) >= MOST:
+                message = f"{MOST} long requests are running already: wait for one of them, or cancel one."
+                raise ResidscopeError("busy", message)
+            if job is None:
+                job = self._jobs[id] = Job(question, work, self._fair_lock, self._is_wanted)
+            elif job.question != question:
+                message = "Another request with this id is still running: send this one with a new id."
+                raise ResidscopeError("protocol", message)
+            return job
 
-    def give_up(self, id: str) -> None:
-        """An answer is not wanted any more."""
+    def cancel(self, id: str) -> None:
+        """Cancel the job with this id, if there is one."""
         with self._lock:
-            task = self._tasks.pop(id, None)
-        if task is not None:
-            task.give_up()
+            job = self._jobs.pop(id, None)
+        if job is not None:
+            job.cancel()
 
-    def give_up_all(self) -> None:
-        """No answer is."""
-        for id in list(self._tasks):
-            self.give_up(id)
+    def cancel_all(self) -> None:
+        """Cancel all jobs."""
+        for id in list(self._jobs):
+            self.cancel(id)
 
 
-def _result(task: Job, otherwise: str) -> Any:
+def _result(job: Job, otherwise: str) -> Any:
     try:
-        return task.result()
+        return job.result()
     except GivenUpError:
         raise ResidscopeError("given-up", otherwise) from None

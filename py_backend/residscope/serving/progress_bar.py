@@ -1,4 +1,4 @@
-"""A progress bar (tqdm, as `attribute_many` has one) for what is mostly done before anybody would look at one."""
+"""A progress bar (tqdm, as in `attribute_many`) for work that usually ends before a bar is useful."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from residscope.compute.progress import Progress
 
 AFTER = 1.0
-"""Seconds after which the bar is shown, where as many more are to come; after twice as many in any case."""
+"""After this many seconds the bar is shown, if the work needs as many again; after twice as many, always."""
 
 
 class LateBar:
-    """Shows how far something is, where it takes longer; when it ends, the bar goes.
+    """Shows a progress bar if the work takes longer, and removes it when the work ends.
 
     Args:
-        name: What it stands before the bar.
+        name: The text before the bar.
         shown: Whether to show it at all.
     """
 
@@ -31,8 +31,8 @@ class LateBar:
         if self._bar is not None:
             self._bar.close()
 
-    def told(self, progress: Progress) -> None:
-        """So far it is."""
+    def update(self, progress: Progress) -> None:
+        """Show this progress."""
         if not self._shown or not progress.total or (self._bar is None and self._is_soon(progress)):
             return
         if self._bar is None:
@@ -43,7 +43,7 @@ class LateBar:
         self._bar.update(progress.done - self._bar.n)
 
     def _is_soon(self, progress: Progress) -> bool:
-        """Whether nobody would look yet, or it seems to end in a moment: in a notebook a bar takes half a second."""
+        """Whether it is too early for a bar, or the work will soon end: a bar in a notebook takes half a second."""
         taken = time.monotonic() - self._start
         ends = taken * (progress.total - progress.done) < AFTER * progress.done
         return taken < AFTER or (ends and taken < 2 * AFTER)

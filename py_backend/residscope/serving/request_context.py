@@ -1,4 +1,4 @@
-"""A cache as it is now, with what every answer about it needs."""
+"""A cache in its present state, with what every handler needs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-_KEPT = 16_000_000
-"""A decomposition of more bytes is not kept."""
+_MOST_BYTES = 16_000_000
+"""A decomposition of more bytes than this is not memoised."""
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """A cache as it is now, and what answers about it need.
+    """A cache in its present state, with what every handler needs.
 
     Attributes:
-        targets: Resolves targets for it.
-        logits: The model's output, where it was given.
+        targets: Resolves targets for this cache.
+        logits: The model's output, if it was given.
     """
 
     targets: Targets
@@ -43,7 +43,7 @@ class RequestContext:
         return self.targets.view
 
     def goal(self, target: Target, position: Position = "last") -> Goal:
-        """The way to a target; layers are held against the stream at this position."""
+        """The path from the stream to a target. At this position, the layers are checked against the stream."""
         where = positions.resolve(self.view, position)
         return Goal(self.targets, self.targets.resolve(target), where)
 
@@ -55,7 +55,7 @@ class RequestContext:
         norm: NormConvention = "frozen",
         layers: int | None = None,
     ) -> Attribution:
-        """`decompose`, of all prompts at once and kept: the next prompt's figures are there already."""
+        """`decompose` for all prompts at once, memoised, so that the next prompt's values are already there."""
         query = Query(target, by, where, norm, layers)
         try:
             given = key_of(self.logits)
@@ -67,11 +67,11 @@ class RequestContext:
         if found is None:
             found = decompose(self.view, self.targets, query, self.logits)
             size = size_of(found.values)
-            if size <= _KEPT:
+            if size <= _MOST_BYTES:
                 self.view.memo.put(*key, value=found, size=size)
         return found
 
     def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> WeightedAttention:
-        """Attention, weighted one way."""
+        """Attention in one weighting."""
         goal = self.goal(target) if weighting == "contribution" else None
         return WeightedAttention(self.view, weighting, self.view.check_prompt(prompt), goal)

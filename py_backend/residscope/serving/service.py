@@ -1,4 +1,4 @@
-"""Request → reply. Every request is answered: with numbers as binary buffers, or with a failure in a sentence."""
+"""Turns a request into a reply. Every request gets one: numbers as binary buffers, or a failure with a sentence."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """Answers the views' requests about one cache, whoever carries them.
+    """Answers the views' requests about one cache, over any transport.
 
     Args:
         cache: The user's `ActivationCache`.
-        name: The variable it is known by.
-        logits: The model's output, where the cache does not hold it.
-        tokens: Token ids, where the cache does not hold them.
-        model: The model, where `cache.model` is gone.
-        attention_mask: 1 for each real token and 0 for padding, where that is known.
+        name: The name of its variable.
+        logits: The model's output, if the cache does not have it.
+        tokens: Token ids, if the cache does not have them.
+        model: The model, if `cache.model` is gone.
+        attention_mask: 1 for each real token and 0 for padding, if known.
         tight: Whether to keep the cache alive.
 
     Attributes:
-        hold: How it holds the cache, and the model and logits that were given.
+        hold: The reference to the cache, and to the model and logits that were given.
 
     Raises:
         ResidscopeError: If `cache` cannot be read at all.
@@ -109,29 +109,32 @@ class Service:
         self.hold = CacheReference(cache, model, logits, tight=tight)
         self.name, self.tokens, self.attention_mask = whole(name), tokens, attention_mask
         view = self.view()
-        self._logits(view)  # refuses what is not this cache's
+        self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
         self._directions: dict[str, Any] = {}
         self._tracked = track(cache, model)
-        # Handlers may run on a subshell thread beside the user's cell; one request at a time is computed.
-        self._work = JobQueue(self.hold.there)
-        self._size: tuple[str | None, int] = (None, 0)  # bytes to read at most, in a state of the cache
+        # Handlers may run on a subshell thread while the user's cell runs; only one request is computed at a time.
+        self._jobs = JobQueue(self.hold.there)
+        self._size: tuple[str | None, int] = (
+            None,
+            0,
+        )  # a state of the cache, and the most bytes that a request may read in it
 
     def view(self, counted: Padding = "found") -> CacheView:
-        """A fresh view of the cache: it may have changed since the last request."""
+        """A new view of the cache, which may have changed since the last request."""
         held = self.hold.get()
         view = CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
         view.padding_is_real = counted == "none"
         return view
 
     def targets(self, view: CacheView | None = None) -> Targets:
-        """Resolves answers for the cache as it is now."""
+        """Resolves answers for the cache in its present state."""
         return Targets.of(view or self.view(), self._directions)
 
     def settled(self) -> object:
-        """What tells the cache, its weights and its model's settings from what they were; None where nothing does.
+        """A value that differs if the cache, its weights or its model's settings have changed; None if that is unknown.
 
-        The cache is not compared again with what it was: the last request did that.
+        The cache is not compared again here: the last request did that.
         """
         held = self.hold.get()
         try:
@@ -140,23 +143,23 @@ class Service:
             return None
 
     def choose(self, target: Target) -> None:
-        """Let other views of the cache know what is attributed in this one."""
+        """Tell the other views of this cache what is attributed here."""
         self._tracked.kept["panel"] = (weakref.ref(self), target)
 
     def _panel(self) -> tuple[Service, Target] | None:
-        """The inline panel of the same cache, and what somebody chose there; None where nobody did."""
-        way, target = self._tracked.kept.get("panel", (lambda: None, None))
-        panel: Service | None = way()
+        """The inline panel of the same cache, and the target that the user chose there; None if there is none."""
+        reference, target = self._tracked.kept.get("panel", (lambda: None, None))
+        panel: Service | None = reference()
         if panel is None or panel is self or target.own or not (target.contrasts or target.direction):
             return None
         return (panel, target) if panel.hold.there() else None
 
     def release(self) -> None:
-        """Let go of the cache and of everything that belongs to it."""
+        """Release the cache and everything that belongs to it."""
         self.hold.release()
         self.tokens = self.attention_mask = None
         self._directions.clear()
-        self._work.give_up_all()
+        self._jobs.cancel_all()
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -165,58 +168,58 @@ class Service:
             message: A `protocol.Question` as plain objects.
 
         Returns:
-            A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
+            A `protocol.Answer` as plain objects, and its buffers. Only the user's KeyboardInterrupt is raised.
         """
         return answered(message, lambda question: self.reply(question.ask, question.id))
 
     def reply(
         self, ask: AnyRequest, id: str | None = None, *, about: CacheRef | None = None, looked: bool = False
     ) -> tuple[AnyReply, Buffers]:
-        """Answer one request, one at a time; or say how far it is, where it takes long.
+        """Answer one request, after those before it; for a long job, return its progress.
 
         Args:
             ask: The request.
-            id: Names it, when it is asked again. Without one nobody can ask again: it is done to its end.
-            about: The state of the cache that the request is about, where it names one.
-            looked: Whether the cache was just compared with what it was when first seen.
+            id: Identifies the request when it is sent again. Without an id it is computed to its end.
+            about: The state of the cache that the request is about, if it names one.
+            looked: Whether the cache was just checked for changes.
 
         Raises:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
         if isinstance(ask, GiveUp):
-            self._work.give_up(ask.id)
+            self._jobs.cancel(ask.id)
             return GivenUp(), []
-        if id and (self._work.known(id) or self._takes_long(ask)):
+        if id and (self._jobs.has(id) or self._takes_long(ask)):
             question = msgspec.msgpack.encode((ask, about))
-            found = self._work.long(id, question, partial(self._answer, ask, looked))
-            return (Working(found.done, found.total), []) if isinstance(found, Progress) else found
-        return self._work.short(partial(self._answer, ask, looked))
+            result = self._jobs.run_long(id, question, partial(self._answer, ask, looked))
+            return (Working(result.done, result.total), []) if isinstance(result, Progress) else result
+        return self._jobs.run_short(partial(self._answer, ask, looked))
 
-    def finish(self, ask: AnyRequest, told: Callable[[Progress], None]) -> tuple[AnyReply, Buffers]:
-        """Answer one request that takes long, to its end; an interrupt, or `release`, ends it.
+    def finish(self, ask: AnyRequest, on_progress: Callable[[Progress], None]) -> tuple[AnyReply, Buffers]:
+        """Answer one long request, computed to its end; an interrupt, or `release`, ends it early.
 
         Args:
             ask: The request.
-            told: Is told now and then how far it is.
+            on_progress: Called with the progress now and then.
 
         Raises:
             ResidscopeError: If it cannot be answered; the sentence says why.
         """
-        return self._work.whole(partial(self._answer, ask, False), told)
+        return self._jobs.run_to_end(partial(self._answer, ask, False), on_progress)
 
     def ahead(self, shown: Shown) -> dict[str, Any]:
-        """What a view of this selection asks first, and the answers; nothing where that may take long.
+        """The first requests of a view with this selection, and their replies; empty if computing them may take long.
 
         Returns:
             An `export.snapshot.Snapshot` of what is on screen as plain objects, or an empty dictionary.
         """
         from residscope.export.snapshot import opening
 
-        with suppress(Exception):  # the view asks all the same, and is told
+        with suppress(Exception):  # the view sends the requests anyway, and gets the failure
             before = self._look().now
             if not self._large():
                 made = opening(partial(self.reply, looked=True), self.name, shown)
-                return made if self._tracked.now == before else {}  # else its parts are of different states
+                return made if self._tracked.now == before else {}  # else its entries are of different states
         return {}
 
     def _look(self, quick: bool = False) -> TrackedCache:
@@ -233,15 +236,15 @@ class Service:
         held = self.hold.get()
         given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
         view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
-        del held  # long work must not keep the cache alive
-        # Grad mode and autocast are the thread's: a subshell's thread has its own.
+        del held  # a long job must not keep the cache alive
+        # Grad mode and autocast belong to a thread, and a subshell has its own thread.
         return in_torch_context(view.stream.device, lambda: self._reply(view, ask))
 
     def _takes_long(self, ask: AnyRequest) -> bool:
         return ask.takes_long == "always" or (ask.takes_long == "large caches" and self._large())
 
     def _large(self) -> bool:
-        """Whether a request may have to read so much that it takes longer than a moment."""
+        """Whether a request may read so much that it takes long."""
         state = self._tracked.state
         if self._size[0] != state:
             view = self.view()
@@ -254,28 +257,28 @@ class Service:
         return self._handle(view, ask) if key is None else view.memo.once(key, lambda: self._handle(view, ask), size_of)
 
     def _handle(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
-        """The registry: each request's handler. What it may cost, and whether it is kept, stands with the request."""
+        """Call the handler of a request. Its cost, and whether its reply is kept, are declared with the request."""
         match ask:
             case Describe():
                 return self._facts(view), []
             case ReadTokens():
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
-                return answer_charts.attribution(self._scene(view), ask)
+                return answer_charts.attribution(self._context(view), ask)
             case ReadAttention():
-                return answer_views.attention(self._scene(view), ask)
+                return answer_views.attention(self._context(view), ask)
             case ReadThumbnails():
-                return answer_views.thumbnails(self._scene(view), ask)
+                return answer_views.thumbnails(self._context(view), ask)
             case BlendAttention():
-                return answer_views.blend(self._scene(view), ask)
+                return answer_views.blend(self._context(view), ask)
             case ScoreHeads():
-                return answer_views.scores(self._scene(view), ask)
+                return answer_views.scores(self._context(view), ask)
             case MapPositions():
-                return answer_views.position_rows(self._scene(view), ask)
+                return answer_views.position_rows(self._context(view), ask)
             case ReadTokenLens():
-                return answer_views.token_lens(self._scene(view), ask), []
+                return answer_views.token_lens(self._context(view), ask), []
             case RankNeurons():
-                return answer_charts.neurons(self._scene(view), ask)
+                return answer_charts.neurons(self._context(view), ask)
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
@@ -296,10 +299,9 @@ class Service:
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:
-        """The model's own two top predictions, for each prompt, at its last real token.
+        """The model's two top predictions for each prompt at its last real token.
 
-        Without logits, and without a stream to read them from, there is none: an empty target, and attention is still
-        there to be seen.
+        Without logits, and without a stream to compute them from, the target is empty; attention can still be shown.
         """
         view = self.view()
         try:
@@ -309,7 +311,7 @@ class Service:
                 raise
             return Target([])
 
-    # --- one method a request ----------------------------------------------------------------------------------------
+    # --- one method per request --------------------------------------------------------------------------------------
     def _facts(self, view: CacheView) -> CacheFacts:
         decided = padding.detected_padding(view)
         return CacheFacts(
@@ -322,11 +324,11 @@ class Service:
             points=ComponentTable.of(view.points()),
         )
 
-    def _scene(self, view: CacheView) -> RequestContext:
+    def _context(self, view: CacheView) -> RequestContext:
         return RequestContext(self.targets(view), self._logits(view))
 
     def _key(self, ask: AnyRequest) -> tuple[Hashable, ...] | None:
-        """What stands for a question about this cache; None where nothing does."""
+        """The memo key of a request; None if the given arguments have no key."""
         try:
             given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
         except UnknownError:
@@ -351,7 +353,7 @@ class Service:
             given = target if target.direction is None else panel.targets().held(target.direction)
         else:
             given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
-        # Once more, since what a view sends is held to more than what Python gives.
+        # Resolved twice: targets that a view sends are checked more strictly than those from Python.
         return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.said))
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
@@ -371,7 +373,7 @@ class Service:
         return PageReply(file_name(self.name, ask.shown, view.batch)), [page(held).encode()]
 
     def _check(self, view: CacheView, shown: Shown) -> None:
-        """Refuse a selection that is not one of this cache, whole: a page has many pictures of it."""
+        """Raise if the selection is not one of this cache, before its many pictures are computed for a page."""
         self.targets(view).resolve(shown.target)
         view.check_prompt(shown.prompt)
         positions.resolve(view, shown.position)
@@ -381,10 +383,10 @@ class Service:
             view.check_layer(shown.layer)
 
     def _logits(self, view: CacheView) -> Tensor | None:
-        """The model's output, where it was given."""
+        """The model's output, if it was given."""
         given = self.hold.get().logits
         return None if given is None else view.whole_logits(given)
 
 
 _LARGE = 2_000_000_000
-"""With more bytes of activations and weights than this, a request may take longer than a moment."""
+"""With more bytes of activations and weights than this, a request may take long."""

@@ -1,13 +1,13 @@
-// Entry for anywidget hosts: a transport over the model's custom messages, and the synced traits both ways.
+// Entry for anywidget hosts: a transport over the model's custom messages, and traits that are synced both ways.
 
 import type { AnyModel, RenderProps } from "@anywidget/types";
 import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { followKernel } from "../hosts/inline-standing";
 import { mountPanel } from "../panel";
-import { Opened, type Opening } from "../snapshot/prefetched";
-import { tellPresence } from "../snapshot/presence";
-import { answerForPictures, Recorder } from "../snapshot/recorder";
+import { type Opening, Prefetched } from "../snapshot/prefetched";
+import { reportPresence } from "../snapshot/presence";
+import { answerSnapshotRequests, Recorder } from "../snapshot/recorder";
 import { isWhole, type SharedTraits, type Signals, sharedOf, TRAITS } from "../state/selectable";
 import { Store } from "../state/store";
 import { Client, type Transport } from "../wire/client";
@@ -15,14 +15,14 @@ import type { CacheFacts } from "../wire/protocol.gen";
 
 /** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
 export interface Traits extends SharedTraits {
-  /** What the cache is; asked for again all the same. */
+  /** The description of the cache. The view requests it again anyway. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
 }
 
 type Model = AnyModel<Traits>;
 
-/** `on` whose listener ends with the signal. */
+/** `on` with a listener that is removed when the signal aborts. */
 function listen(model: Model, event: string, listener: (...args: never[]) => void, signal: AbortSignal): void {
   if (signal.aborted) return;
   model.on(event, listener as (...args: unknown[]) => void);
@@ -34,11 +34,11 @@ function listen(model: Model, event: string, listener: (...args: never[]) => voi
 export function transportOver(model: Model, el: HTMLElement): Transport {
   return {
     send: (message, buffers) => model.send(message, undefined, buffers),
-    // JupyterLab and Notebook tell of their own restarts, not of another page's; VS Code tells of none.
+    // JupyterLab and Notebook report restarts by their own page, but not by another one; VS Code reports none.
     isSilenceLoss: () => !isRunning(el),
     onMessage: (listener, signal) =>
       listen(model, "msg:custom", (message: unknown, buffers?: DataView[]) => listener(message, buffers ?? []), signal),
-    // The model is hidden behind anywidget's proxy; but events are called on the view, which knows it.
+    // anywidget's proxy hides the model, but the events are called with the view as `this`, and the view has the model.
     onLost: (listener, signal) =>
       listen(
         model,
@@ -51,7 +51,7 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
   };
 }
 
-/** Whether a cell of this notebook runs, where its page is JupyterLab's or Notebook's: its prompt says so. */
+/** Whether a cell of this notebook is running, in JupyterLab or Notebook: the prompt of the cell shows it. */
 function isRunning(el: HTMLElement): boolean {
   const prompts = el.closest(".jp-Notebook")?.querySelectorAll(".jp-InputPrompt, .jp-InputArea-prompt") ?? [];
   return [...prompts].some((prompt) => prompt.textContent?.includes("[*]"));
@@ -66,37 +66,37 @@ function isDead(view: unknown): boolean {
   );
 }
 
-/** Keeps a trait and a signal equal. Compared by content, since Python sends fresh lists and objects. */
+/** Keeps a trait and a signal equal. They are compared by content, because Python sends new lists and objects. */
 function sync<K extends keyof SharedTraits>(
   model: Model,
   trait: K,
-  own: { value: SharedTraits[K] },
+  local: { value: SharedTraits[K] },
   signal: AbortSignal,
 ): void {
   const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
   const pull = (): void => {
-    const theirs: SharedTraits[K] | undefined = model.get(trait);
+    const remote: SharedTraits[K] | undefined = model.get(trait);
     if (
-      theirs !== undefined &&
-      isWhole(trait, theirs) &&
+      remote !== undefined &&
+      isWhole(trait, remote) &&
       !same(
-        theirs,
-        untracked(() => own.value),
+        remote,
+        untracked(() => local.value),
       )
     )
-      own.value = theirs;
+      local.value = remote;
   };
   pull();
   listen(model, `change:${trait}`, pull, signal);
   watch(signal, () => {
-    const mine = own.value;
+    const now = local.value;
     untracked(() => {
-      if (same(model.get(trait), mine) || !isWhole(trait, mine)) return;
-      model.set(trait, mine);
+      if (same(model.get(trait), now) || !isWhole(trait, now)) return;
+      model.set(trait, now);
       try {
         model.save_changes();
       } catch {
-        // The comm is gone: the client says so, the selection goes on in the view.
+        // The comm is closed: the client reports it, and the selection still works in the view.
       }
     });
   });
@@ -108,13 +108,13 @@ export function connect(model: Model, store: Signals, signal: AbortSignal): void
 }
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {
-  // Older hosts give no signal, they call what is returned.
+  // Older hosts give no signal; they call the returned function.
   const end = new AbortController();
   const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
   const store = new Store();
   const describe = (): void => {
     const facts = model.get("facts");
-    if (facts?.kind) store.facts.value = facts as CacheFacts; // Python's, whole or empty
+    if (facts?.kind) store.facts.value = facts as CacheFacts; // Python sends a complete description or an empty object
   };
   describe();
   listen(
@@ -122,21 +122,21 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
     "change:facts",
     () => {
       describe();
-      store.described.value += 1; // what the pictures were made of has changed, such as where prompts end
+      store.described.value += 1; // the data of the pictures has changed, for example the last positions
     },
     life,
   );
-  const opened = new Opened(transportOver(model, el), life);
-  const open = (): void => opened.put(model.get("opening") ?? {});
-  open();
-  listen(model, "change:opening", open, life);
-  const transport = new Recorder(opened, store, life);
+  const prefetched = new Prefetched(transportOver(model, el), life);
+  const putOpening = (): void => prefetched.put(model.get("opening") ?? {});
+  putOpening();
+  listen(model, "change:opening", putOpening, life);
+  const transport = new Recorder(prefetched, store, life);
   connect(model, store, life);
   const client = new Client(transport, life);
-  const view = tellPresence(transport, life);
+  const view = reportPresence(transport, life);
   followKernel(el, store, client, view, life);
   mountPanel(el, store, client, life);
-  answerForPictures(el, transport, life);
+  answerSnapshotRequests(el, transport, life);
   return () => end.abort();
 }
 

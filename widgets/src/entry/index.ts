@@ -1,4 +1,4 @@
-// What hosts of the sidebar (JupyterLab, VS Code) build upon. The inline panel's entry is anywidget.ts.
+// The library for hosts of the sidebar (JupyterLab, VS Code). The inline panel's entry is anywidget.ts.
 export { type ReadonlySignal, type Signal, signal, untracked } from "@preact/signals-core";
 export { shown } from "../base/legible";
 export { child, watch } from "../base/lifetime";
@@ -7,7 +7,7 @@ export { saveWith } from "../export/save";
 export { Attachment, refusal, whenIdleFor } from "../hosts/attachment";
 export { Inspection } from "../hosts/cache-view";
 export { Caches } from "../hosts/caches";
-export { asWho, attaching, judge, WHO } from "../hosts/handshake";
+export { asKernelInfo, attaching, judge, KERNEL_INFO } from "../hosts/handshake";
 export type { Place, Places } from "../hosts/kernels";
 export type { Pictures } from "../hosts/last-picture";
 export type { Link, LinkState } from "../hosts/link";

@@ -1,4 +1,4 @@
-// Entry of the stand-alone page: unpacks what the page holds and mounts the views over it. No kernel, no network.
+// Entry of the stand-alone page: unpacks the page's snapshot and mounts its views. It needs no kernel and no network.
 
 import { type Snapshot, unpacked } from "../snapshot/snapshot";
 import { mountSnapshot, type Words } from "../snapshot/snapshot-view";
@@ -12,8 +12,8 @@ function wordsOf({ name, saved, lacks }: Snapshot): Words {
   const date = new Date(saved).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
   const without = lacks.length > 0 ? ` Without ${lacks.join(", ")}.` : "";
   return {
-    quiet: `Saved from ${name} on ${date}; figures as they were.${without}`,
-    refusal: (what) => `This page was saved without ${what}; open it in a notebook to ask for it.`,
+    quiet: `Saved from ${name} on ${date}; the values are of that time.${without}`,
+    refusal: (what) => `This page was saved without ${what}; open the cache in a notebook to see it.`,
   };
 }
 

@@ -7,7 +7,7 @@ import { mountPanel } from "../panel";
 import { Recorder } from "../snapshot/recorder";
 import type { Snapshot } from "../snapshot/snapshot";
 import { fitting, type Selection, select, selectionOf } from "../state/selection";
-import { type Standing, Store } from "../state/store";
+import { type StatusNotice, Store } from "../state/store";
 import { NOTHING, targetKey } from "../state/target";
 import { Client, RequestFailed } from "../wire/client";
 import type { CacheRef, CacheRow, Target } from "../wire/protocol.gen";
@@ -87,7 +87,7 @@ export class Inspection {
     });
     watch(this.#end.signal, () => {
       const standing = this.#standing();
-      untracked(() => (this.store.standing.value = standing));
+      untracked(() => (this.store.statusNotice.value = standing));
     });
   }
 
@@ -232,7 +232,7 @@ export class Inspection {
     this.#end.abort();
   }
 
-  #standing(): Standing | null {
+  #standing(): StatusNotice | null {
     if (this.#coming.value)
       return this.#slow.value
         ? { words: "is now another cache, which is being read. The last picture stays until then." }

@@ -1,4 +1,4 @@
-// Which Residscope a kernel has, and what prevents working with it, if anything.
+// Which Residscope a kernel has, and whether it can work with this host.
 
 import { pythonText } from "../base/python";
 import { WIRE } from "../wire/protocol.gen";
@@ -10,12 +10,12 @@ export { WIRE };
  * A Python expression for a dictionary that describes the kernel's Residscope after attaching. It uses no name from the
  * user's namespace, and raises nothing if Residscope is not installed.
  */
-export const WHO = `{
+export const KERNEL_INFO = `{
   "python": __import__("sys").executable,
   "version": getattr(__import__("sys").modules.get("residscope"), "__version__", None),
   "wire": getattr(__import__("sys").modules.get("residscope.hosts.comm"), "WIRE", None)}`;
 
-export interface Who {
+export interface KernelInfo {
   python?: string;
   version?: string | null;
   wire?: string | null;
@@ -25,37 +25,37 @@ export interface Who {
 export const attaching = (code: string): string => `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
 
 /** The kernel's description of itself. Types are checked, because a user's module may have the same name. */
-export function asWho(said: unknown): Who {
-  const { python, version, wire } = (said ?? {}) as Record<keyof Who, unknown>;
-  const text = (value: unknown): string | null => (typeof value === "string" ? value : null);
+export function asKernelInfo(value: unknown): KernelInfo {
+  const { python, version, wire } = (value ?? {}) as Record<keyof KernelInfo, unknown>;
+  const text = (field: unknown): string | null => (typeof field === "string" ? field : null);
   return { python: text(python) ?? "unknown", version: text(version), wire: text(wire) };
 }
 
 /** `ready` if the kernel works with a host of this version; `reload` says how to reload the host. */
-export function judge(who: Who, version: string, reload: string): LinkState {
+export function judge(kernel: KernelInfo, version: string, reload: string): LinkState {
   const line = `%pip install residscope==${version}`;
-  if (!who.version) {
+  if (!kernel.version) {
     const words =
-      `This kernel’s environment (\`${who.python ?? "unknown"}\`) has no Residscope. Run this line in the ` +
+      `This kernel’s environment (\`${kernel.python ?? "unknown"}\`) has no Residscope. Run this line in the ` +
       `notebook, then try again:`;
     return { kind: "refused", words, line };
   }
-  if (!who.wire) {
+  if (!kernel.wire) {
     return {
       kind: "refused",
-      words: `This kernel has Residscope ${who.version}, which could not be started there. This line shows why:`,
+      words: `This kernel has Residscope ${kernel.version}, which could not be started. This line shows why:`,
       line: "import residscope.hosts.comm",
     };
   }
-  if (who.version === version) {
-    if (who.wire === WIRE) return { kind: "ready" };
+  if (kernel.version === version) {
+    if (kernel.wire === WIRE) return { kind: "ready" };
     return {
       kind: "refused",
       words: `Residscope has changed since this kernel or this page was started: restart the kernel and ${reload}.`,
     };
   }
-  const differ = `This kernel has Residscope ${who.version}, the sidebar is ${version}`;
+  const differ = `This kernel has Residscope ${kernel.version}, the sidebar is ${version}`;
   const remedy = "To use the same version, run this line in the notebook and restart the kernel:";
-  if (who.wire === WIRE) return { kind: "ready", words: `${differ}. ${remedy}`, line };
+  if (kernel.wire === WIRE) return { kind: "ready", words: `${differ}. ${remedy}`, line };
   return { kind: "refused", words: `${differ}, and these two versions cannot work together. ${remedy}`, line };
 }

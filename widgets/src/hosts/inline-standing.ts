@@ -14,7 +14,7 @@ const UNANSWERED =
 export function followKernel(el: HTMLElement, store: Store, client: Client, view: string, signal: AbortSignal): void {
   watch(signal, () => {
     const words = client.lost.value ? GONE : client.unanswered.value ? UNANSWERED : null;
-    untracked(() => (store.standing.value = words === null ? null : { words }));
+    untracked(() => (store.statusNotice.value = words === null ? null : { words }));
   });
   // Not every host reports a lost kernel. There, pointing at the panel asks the kernel for a sign of life, so that the
   // message is true.

@@ -1,21 +1,19 @@
-// What a panel asks first the kernel answers unasked, while the page is still making the view.
+// The kernel sends the replies to a panel's first requests in advance, while the page is still creating the view.
 import type { Transport } from "../wire/client";
 import type { Question } from "../wire/protocol.gen";
 import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, type Snapshot } from "./snapshot";
 
-/** What py_backend/residscope/hosts/panel.py sends along; empty once a view is there. */
+/** What py_backend/residscope/hosts/panel.py sends in advance; empty once there is a view. */
 export type Opening = Partial<
   Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }
 >;
 
 type Listener = (message: unknown, buffers: DataView[]) => void;
 
-/**
- * A transport that has been told the answers to some questions: each is given once, and then it is the kernel's turn.
- */
-export class Opened extends Relay {
+/** A transport that has some replies in advance. It gives each of them once; then the kernel answers. */
+export class Prefetched extends Relay {
   readonly #asked = new Map<string, Question>();
   readonly #listeners = new Set<Listener>();
   #opening: Opening = {};
@@ -25,14 +23,14 @@ export class Opened extends Relay {
     transport.onMessage((message) => this.#asked.delete((message as { id: string }).id), signal);
   }
 
-  /** Answers what was asked already, too: the kernel may be busy with something else. */
+  /** Also answers requests that were sent before: the kernel may be busy with something else. */
   put(opening: Opening): void {
     this.#opening = opening;
-    for (const question of [...this.#asked.values()]) if (this.#tell(question)) this.#asked.delete(question.id);
+    for (const question of [...this.#asked.values()]) if (this.#answer(question)) this.#asked.delete(question.id);
   }
 
   override send(question: Question, buffers?: ArrayBuffer[]): void {
-    if (this.#tell(question)) return;
+    if (this.#answer(question)) return;
     this.#asked.set(question.id, question);
     super.send(question, buffers);
   }
@@ -42,9 +40,9 @@ export class Opened extends Relay {
     signal.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
   }
 
-  #tell({ id, ask }: Question): boolean {
+  #answer({ id, ask }: Question): boolean {
     const { selection, defaults = {}, entries = [] } = this.#opening;
-    if (!selection || !isRecorded(ask.kind)) return false; // a notebook may hold it, too: figures only
+    if (!selection || !isRecorded(ask.kind)) return false; // a notebook may contain it, too: numbers only
     const of = { selection, defaults };
     const wanted = keyOf(ask, of);
     const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, of) === wanted);

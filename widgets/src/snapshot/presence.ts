@@ -1,23 +1,23 @@
-// Tells the kernel side of an inline panel whether it is on a page: it keeps the cache alive only while it is.
+// Reports to the kernel whether a view of an inline panel is on a page: only then does the panel keep its cache alive.
 
 import { randomId } from "../base/ids";
 import type { Transport } from "../wire/client";
 import type { Presence } from "../wire/protocol.gen";
 
-/** Its name for this view. */
-export function tellPresence(transport: Transport, signal: AbortSignal): string {
+/** Starts reporting, and returns the name of this view. */
+export function reportPresence(transport: Transport, signal: AbortSignal): string {
   const view = `view-${randomId()}`;
-  const tell = (state: Presence["state"]): void => {
+  const report = (state: Presence["state"]): void => {
     try {
       transport.send({ id: `${view}-${state}`, ask: { kind: "presence", view, state } });
     } catch {
-      // The kernel is gone, and its cache with it.
+      // The kernel has ended, and its cache is lost.
     }
   };
-  tell("shown");
-  // A reload takes the view away only for a moment; a page that is shown again from the browser's memory still has it.
-  window.addEventListener("pagehide", () => tell("away"), { signal });
-  window.addEventListener("pageshow", (event) => event.persisted && tell("shown"), { signal });
-  signal.addEventListener("abort", () => tell("hidden"), { once: true });
+  report("shown");
+  // A reload removes the view only for a moment; a page that the browser restores from memory still has it.
+  window.addEventListener("pagehide", () => report("away"), { signal });
+  window.addEventListener("pageshow", (event) => event.persisted && report("shown"), { signal });
+  signal.addEventListener("abort", () => report("hidden"), { once: true });
   return view;
 }

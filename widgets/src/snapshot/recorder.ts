@@ -1,4 +1,4 @@
-// Remembers the last answers of a live panel, so that a host can keep what is on screen when the notebook is saved.
+// Records the last replies of a live panel, so that a host can store what is on screen when the notebook is saved.
 
 import { untracked } from "@preact/signals-core";
 import { cards, charts, choices, ofTheTab, sceneOf, withinTheTab } from "../state/questions";
@@ -12,7 +12,7 @@ import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
 
-/** A panel's root is asked for its picture by this event; `detail.put` takes it. */
+/** A host requests a panel's snapshot by this event on the panel's root; `detail.put` receives it. */
 export const SNAPSHOT_EVENT = "residscope:snapshot";
 export interface SnapshotRequest {
   put: (snapshot: Snapshot) => void;
@@ -20,16 +20,17 @@ export interface SnapshotRequest {
 
 interface Kept {
   ask: Ask;
-  /** Which cache it was asked of, where a kernel has several. */
+  /** The cache that the request was about, if the kernel has several. */
   cache: string;
   reply: NonNullable<Answer["reply"]>;
   buffers: DataView[];
   size: number;
 }
-/** Bytes: of all that is remembered, and of a picture that is given away. */
-const REMEMBERED = 4_000_000;
+/** The most bytes of all recorded replies, and of one snapshot. */
+const MOST_RECORDED = 4_000_000;
 const MOST = 1_000_000;
-/** A transport that remembers what came over another one. */
+
+/** A transport that records what another one receives. */
 export class Recorder extends Relay {
   readonly #asked = new Map<string, { ask: Ask; cache: string }>();
   readonly #kept = new Map<string, Kept>();
@@ -50,18 +51,18 @@ export class Recorder extends Relay {
     super.send(question, buffers);
   }
 
-  /** What is on screen; null while it is not whole. */
+  /** What is on screen; null while a reply is missing. */
   picture(): Snapshot | null {
     const { heads = [], ...rest } = shownOf(this.store);
     const selection = { ...rest, heads: heads.slice(0, PINNED) };
     const lacks = heads.length > PINNED ? [`${heads.length - PINNED} of its ${heads.length} pinned heads`] : [];
     const keys = this.#onScreen();
     const shown = [...this.#kept.values()].reverse().filter((kept) => this.#isShown(kept, keys));
-    const wanted = charts(this.store.shown).map((chart) => keyed(chart, this.store.padding.peek()));
-    const found = wanted.map((key) => shown.find(({ ask }) => keyed(ask) === key));
-    if (found.includes(undefined)) return null;
+    const wanted = charts(this.store.shown).map((chart) => keyFor(chart, this.store.padding.peek()));
+    const needed = wanted.map((key) => shown.find(({ ask }) => keyFor(ask) === key));
+    if (needed.includes(undefined)) return null;
     let room = MOST;
-    const fits = [...found.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !found.includes(kept))].filter(
+    const fits = [...needed.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !needed.includes(kept))].filter(
       ({ size }) => size <= room && ((room -= size), true),
     );
     const entries = fits.map(({ ask, reply, buffers }): Entry => {
@@ -87,16 +88,16 @@ export class Recorder extends Relay {
     if (!reply) return;
     const { ask, cache } = asked;
     const key = JSON.stringify([ask, cache]);
-    // As base64 and JSON; labels of a few letters are most of it.
+    // The size as base64 and JSON; most of it is short labels.
     const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);
     this.#drop(key);
     if (size > MOST) return;
     this.#kept.set(key, { ask, cache, reply, buffers, size });
     this.#size += size;
-    if (this.#size <= REMEMBERED) return;
+    if (this.#size <= MOST_RECORDED) return;
     const keys = this.#onScreen();
     for (const [old, kept] of this.#kept) {
-      if (this.#size <= REMEMBERED) break;
+      if (this.#size <= MOST_RECORDED) break;
       if (!this.#isShown(kept, keys)) this.#drop(old);
     }
   }
@@ -106,7 +107,7 @@ export class Recorder extends Relay {
     this.#kept.delete(key);
   }
 
-  /** What the views ask of what is selected now. */
+  /** The keys of the requests that the views send for the present selection. */
   #onScreen(): Set<string> {
     return untracked(() => {
       const scene = sceneOf(this.store);
@@ -115,7 +116,7 @@ export class Recorder extends Relay {
       const { preview } = this.store;
       const heads = preview.value === null ? shown.heads : [...shown.heads, preview.value];
       const maps = cards(scene, heads);
-      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask); // as the view may have been told to
+      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask); // the view may have been set to this
       const asks = [
         ...charts(shown),
         ...choices(shown),
@@ -124,25 +125,25 @@ export class Recorder extends Relay {
         ...ofTheTab(scene),
         ...withinTheTab(scene),
       ];
-      return new Set(asks.map((ask) => keyed(ask, shown.padding)));
+      return new Set(asks.map((ask) => keyFor(ask, shown.padding)));
     });
   }
 
   #isShown({ ask, cache }: Kept, keys: Set<string>): boolean {
-    return cache === nameOf(this.store.ref.peek()) && keys.has(keyed(ask));
+    return cache === nameOf(this.store.ref.peek()) && keys.has(keyFor(ask));
   }
 }
 
-/** Two requests that mean the same have the same key. A target is known by its tokens' ids. */
-function keyed(ask: Ask, padding: Ask["padding"] = ask.padding ?? "found"): string {
+/** Equivalent requests have the same key. In it, a target is the ids of its tokens. */
+function keyFor(ask: Ask, padding: Ask["padding"] = ask.padding ?? "found"): string {
   const { target, ...about } = { target: NOTHING, ...ask, padding };
   return `${targetKey(target)} ${keyOf(about, { selection: { target: NOTHING }, defaults: DEFAULTS })}`;
 }
 
 const nameOf = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} ${ref.state}` : "");
 
-/** Gives the picture to whoever asks for it. */
-export function answerForPictures(el: HTMLElement, recorder: Recorder, signal: AbortSignal): void {
+/** Answers the snapshot events of hosts. */
+export function answerSnapshotRequests(el: HTMLElement, recorder: Recorder, signal: AbortSignal): void {
   el.addEventListener(
     SNAPSHOT_EVENT,
     (event) => {
@@ -150,5 +151,5 @@ export function answerForPictures(el: HTMLElement, recorder: Recorder, signal: A
       if (picture) (event as CustomEvent<SnapshotRequest>).detail.put(picture);
     },
     { signal, capture: true },
-  ); // the event is the root's own, and does not bubble
+  ); // capture, because the event does not bubble
 }

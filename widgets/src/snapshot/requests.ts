@@ -1,15 +1,18 @@
-// How a picture of a panel treats each kind of request. If a kind is missing here, the code does not compile.
+// How a snapshot treats each kind of request. If a kind is missing here, the code does not compile.
 import type { Ask, Kind } from "../wire/client";
 import type { Shown } from "../wire/protocol.gen";
 
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 
 interface Request<K extends Kind> {
-  /** Whether its answers are kept of a live panel, and taken from a notebook: figures, never code, a page or a refusal. */
+  /** Whether its replies are recorded, and accepted from a notebook: only numbers, never code, a page or a failure. */
   readonly recorded: boolean;
-  /** Whether there would be figures on screen without it that are not of what is selected. */
+  /** Whether, without it, numbers on screen would not be those of the selection. */
   readonly needed: boolean;
-  /** What is not held where its answer is not; null: nothing that needs a name. `place` is where else it is about. */
+  /**
+   * What a snapshot lacks without its reply, in words; null if it needs no name. `place`: the prompt, position or target
+   * that it is about, if that is not the one on screen.
+   */
   readonly words: (ask: Of<K>, good: Shown, place: string | null) => string | null;
 }
 
@@ -28,14 +31,14 @@ export const REQUESTS = {
     needed: false,
     words: ({ layer, head, rows, columns, weighting = "pattern" }, good) =>
       rows || columns
-        ? `the single tokens in L${layer}H${head}`
-        : `the attention of L${layer}H${head}${weighting === good.weighting ? "" : " so weighted"}`,
+        ? `the single cells of L${layer}H${head}`
+        : `the attention of L${layer}H${head}${weighting === good.weighting ? "" : " in this weighting"}`,
   },
-  thumbnails: { recorded: true, needed: true, words: ({ layer }) => `the heads of layer ${layer} in small` },
+  thumbnails: { recorded: true, needed: true, words: ({ layer }) => `the thumbnails of layer ${layer}` },
   blend: {
     recorded: true,
     needed: true,
-    words: ({ layer }) => (layer === null ? "all heads in one" : `the heads of layer ${layer} in one`),
+    words: ({ layer }) => (layer === null ? "all heads combined" : `the combined heads of layer ${layer}`),
   },
   neurons: {
     recorded: true,
@@ -43,7 +46,7 @@ export const REQUESTS = {
     words: ({ layer = null }) => (layer === null ? "the neurons of all layers" : `the neurons of layer ${layer}`),
   },
   scores: { recorded: true, needed: true, words: () => "this score" },
-  positions: { recorded: true, needed: true, words: () => "this map of positions" },
+  positions: { recorded: true, needed: true, words: () => "this position map" },
   "token-lens": { recorded: true, needed: true, words: () => "this part of the token lens" },
   suggest: { recorded: false, needed: false, words: () => "the model’s predictions" },
   check: { recorded: false, needed: false, words: () => "the model’s tokens" },
@@ -64,7 +67,7 @@ export function isRecorded(kind: string): kind is RecordedKind {
   return Object.hasOwn(REQUESTS, kind) && REQUESTS[kind as Kind].recorded;
 }
 
-/** What a request is called. */
+/** What a request is for, in words. */
 export function wordsFor<K extends Kind>(ask: Of<K>, good: Shown, place: string | null): string | null {
   const table: { [N in Kind]: Request<N> } = REQUESTS;
   return table[ask.kind as K].words(ask, good, place);

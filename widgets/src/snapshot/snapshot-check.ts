@@ -1,5 +1,5 @@
-// A snapshot that came from outside, a notebook's output for one: checked in its types, counts and sizes before
-// anything of it is laid out. What does not pass is not drawn at all, and a sentence says why.
+// Checks a snapshot from outside, for example from a notebook's output: its types, counts and sizes, before anything is
+// laid out. A snapshot that does not pass is not drawn at all, and a sentence says why.
 import * as v from "valibot";
 import { parseHead } from "../base/format";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
@@ -16,7 +16,7 @@ import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
 export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; trouble: string };
 
-/** No picture of a real model comes near these, and what is drawn of the largest that pass is drawn in a moment. */
+/** Real models stay far below these limits, and a snapshot within them is drawn quickly. */
 const MOST = {
   characters: 3_000_000,
   letters: 20_000,
@@ -37,8 +37,8 @@ const MOST = {
   side: 64,
   mapped: 200_000,
 };
-/** Rows of a decomposition that are no heads: embeddings, each layer's sublayers and biases. */
-const rowsOf = (layers: number): number => 8 * layers + 64;
+/** The most rows of a decomposition that are not heads: embeddings, each layer's sublayers and biases. */
+const mostOtherRows = (layers: number): number => 8 * layers + 64;
 
 const Outside = v.object({
   name: v.string(),
@@ -64,7 +64,7 @@ const Buffers = v.object({ buffers: v.pipe(v.array(v.pipe(v.string(), v.check(is
 
 type Reply = NonNullable<Entry["reply"]>;
 
-/** A request and its reply of one kind, with the bytes of each buffer. */
+/** A request of one kind with its reply, and the byte count of each buffer. */
 type Replied = {
   [K in RecordedKind]: {
     kind: K;
@@ -75,18 +75,18 @@ type Replied = {
 }[RecordedKind];
 
 class Refused extends Error {}
-function demand(holds: boolean, why: string): asserts holds {
+function ensure(holds: boolean, why: string): asserts holds {
   if (!holds) throw new Refused(why);
 }
 
-/** What was kept as a snapshot, copied field by field; or why it is not drawn. */
+/** The snapshot, copied field by field; or the reason why it is not drawn. */
 export function checkSnapshot(value: unknown): Checked {
   try {
-    demand(isSmall(value), "it is too large, or nested too deeply");
+    ensure(isSmall(value), "it is too large, or nested too deeply");
     return { snapshot: read(value), trouble: null };
   } catch (error) {
     if (error instanceof Refused) return { snapshot: null, trouble: error.message };
-    if (error instanceof v.ValiError) return { snapshot: null, trouble: wordsOf(error.issues[0]) };
+    if (error instanceof v.ValiError) return { snapshot: null, trouble: sentenceFor(error.issues[0]) };
     throw error;
   }
 }
@@ -95,33 +95,37 @@ function read(value: unknown): Snapshot {
   const { name, selection, preview = null, saved, lacks = [], entries } = v.parse(Outside, value, { abortEarly: true });
   const replied = entries.flatMap(({ ask, reply, buffers }): (Replied & { entry: Entry })[] => {
     const { kind } = ask;
-    if (!isRecorded(kind) || reply === undefined) return []; // what only a kernel may say: code, a page, predictions
+    if (!isRecorded(kind) || reply === undefined) return []; // only a kernel may send code, a page or predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
-    // All of a picture's figures are of its own target, which is checked once.
+    // All entries are of the selection's target, which is checked once.
     const { target: _, ...whole } = v.parse(wire.REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
       target?: Target;
     } & Record<string, unknown>;
-    const said = v.parse(wire.REPLIES[kind], reply, { abortEarly: true });
-    const one = { kind, ask: whole, reply: said, bytes: packed.map(byteLength) } as Replied;
+    const checkedReply = v.parse(wire.REPLIES[kind], reply, { abortEarly: true });
+    const one = { kind, ask: whole, reply: checkedReply, bytes: packed.map(byteLength) } as Replied;
     return [
       {
         ...one,
-        entry: { ask: whole as Entry["ask"], reply: said as Reply, ...(packed.length > 0 ? { buffers: packed } : {}) },
+        entry: {
+          ask: whole as Entry["ask"],
+          reply: checkedReply as Reply,
+          ...(packed.length > 0 ? { buffers: packed } : {}),
+        },
       },
     ];
   });
-  const [facts, ...more] = replied.flatMap((one) => (one.kind === "describe" ? [one.reply] : []));
-  demand(facts !== undefined && more.length === 0, "it does not say of which cache it is");
+  const [facts, ...otherFacts] = replied.flatMap((one) => (one.kind === "describe" ? [one.reply] : []));
+  ensure(facts !== undefined && otherFacts.length === 0, "it does not describe its cache exactly once");
   checkFacts(facts);
   for (const one of replied) checkReply(one, facts);
   checkSelection({ selection, preview }, facts);
   const key = (ask: Entry["ask"]): string => keyOf(ask, { selection, defaults: wire.DEFAULTS });
-  const held = new Set(replied.map(({ entry: { ask } }) => key(ask)));
+  const keys = new Set(replied.map(({ entry: { ask } }) => key(ask)));
   const selected = { ...wire.UNSELECTED, ...selection };
   for (const chart of charts(selected))
-    demand(
-      held.has(key({ ...chart, padding: selected.padding })),
-      `it holds no “${chartOf(chart)}” figures of what is selected`,
+    ensure(
+      keys.has(key({ ...chart, padding: selected.padding })),
+      `it has no “${chartOf(chart)}” values for its selection`,
     );
   return {
     name,
@@ -134,19 +138,19 @@ function read(value: unknown): Snapshot {
   };
 }
 
-/** Whether there is such a position; the last is always there. */
+/** Whether this is a position of the prompts; “last” always is. */
 const isPosition = (at: Position, positions: number): boolean => at === "last" || isIndex(at, positions);
 
 // --- the facts, the selection and each reply -------------------------------------------------------------------------
 function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): void {
-  counts("layers", layers, 1, MOST.layers);
-  counts("heads", heads, 0, MOST.heads);
-  counts("layers × heads", layers * heads, 0, MOST.cells);
-  counts("prompts", prompts, 1, MOST.prompts);
-  counts("positions", positions, 1, MOST.positions);
-  demand(
+  ensureCount("layers", layers, 1, MOST.layers);
+  ensureCount("heads", heads, 0, MOST.heads);
+  ensureCount("layers × heads", layers * heads, 0, MOST.cells);
+  ensureCount("prompts", prompts, 1, MOST.prompts);
+  ensureCount("positions", positions, 1, MOST.positions);
+  ensure(
     last.length === prompts && last.every((at) => isIndex(at, positions)),
-    "its prompts’ last positions are not those of its prompts",
+    "its last positions do not match its prompts",
   );
 }
 
@@ -160,36 +164,36 @@ function checkSelection(
     const at = parseHead(name);
     return at !== null && isIndex(at.layer, layers) && isIndex(at.head, heads);
   };
-  demand(
+  ensure(
     optional(prompt, prompts) && isPosition(position, positions) && optional(layer, layers),
-    "what is selected in it is not in its cache",
+    "its selection is not in its cache",
   );
-  counts("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
-  demand([0, 1, prompts].includes(target.contrasts.length), "it has another number of targets than of prompts");
-  counts("rows of the ranking", top_k, 1, MOST.topK);
-  counts("pinned heads", pinned.length, 0, MOST.pinned);
-  demand(
+  ensureCount("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
+  ensure([0, 1, prompts].includes(target.contrasts.length), "it has a different number of targets than of prompts");
+  ensureCount("rows of the ranking", top_k, 1, MOST.topK);
+  ensureCount("pinned heads", pinned.length, 0, MOST.pinned);
+  ensure(
     [...pinned, ...(preview === null || preview === undefined ? [] : [preview])].every(isHead),
-    "heads are pinned that its model does not have",
+    "its model does not have all of the pinned heads",
   );
-  demand(new Set(pinned).size === pinned.length, "a head is pinned twice");
+  ensure(new Set(pinned).size === pinned.length, "a head is pinned twice");
 }
 
-/** Whether a reply is of what was asked, and has as many figures as it has names for. */
+/** Requires that a reply fits its request, and has as many values as names. */
 function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): void {
   const { layers, heads, prompts, positions } = facts;
   const cells = layers * heads;
-  if ("notes" in reply) counts(`notes in its “${kind}” entry`, reply.notes.length, 0, MOST.notes);
+  if ("notes" in reply) ensureCount(`notes in its “${kind}” entry`, reply.notes.length, 0, MOST.notes);
   if ("notes" in reply)
-    demand(
+    ensure(
       reply.notes.every((note) => note.length <= MOST.note),
       `a note in its “${kind}” entry is too long`,
     );
-  const matches = (holds: boolean, why = `its “${kind}” entry has other figures than it names`): void =>
-    demand(holds, why);
-  const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry answers another request`);
+  const matches = (holds: boolean, why = `its “${kind}” entry has values that do not match their names`): void =>
+    ensure(holds, why);
+  const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry has the reply to another request`);
   if ("components" in reply) {
-    counts(`rows in its “${kind}” entry`, reply.components.kind.length, 0, cells + rowsOf(layers));
+    ensureCount(`rows in its “${kind}” entry`, reply.components.kind.length, 0, cells + mostOtherRows(layers));
     matches(isWhole(reply.components) && reply.components.layer.every((at) => at === null || at < layers));
   }
   answers(isReplyTo(ask as Ask, reply as Reply));
@@ -232,12 +236,12 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
     }
     case "thumbnails":
       answers(isIndex(ask.layer, layers) && reply.positions === positions);
-      counts("cells a side of a small head", reply.side, 1, MOST.side);
+      ensureCount("cells per side of a thumbnail", reply.side, 1, MOST.side);
       return matches(reply.limits.length === heads && bytes.length === 1 && bytes[0] === heads * reply.side ** 2);
     case "scores":
       return matches(bytes.length === 1 && bytes[0] === cells * 4);
     case "positions":
-      counts("cells in its map of positions", reply.components.kind.length * positions, 0, MOST.mapped);
+      ensureCount("cells in its position map", reply.components.kind.length * positions, 0, MOST.mapped);
       answers(reply.positions === positions);
       return matches(
         bytes.length === 2 && bytes[0] === reply.components.kind.length * positions * 4 && bytes[1] === positions * 4,
@@ -269,33 +273,33 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
   }
 }
 
-/** The part of the positions that a map is of. */
+/** The range of positions that a map covers. */
 function framed(reply: Parameters<typeof frameOf>[0], positions: number): Frame {
   const frame = frameOf(reply);
   for (const span of [frame.rows, frame.columns])
-    demand(
+    ensure(
       isIndex(span.start, positions) && span.start < span.stop && span.stop <= positions,
-      "a map is of positions that are not in its prompts",
+      "a map has positions that its prompts do not have",
     );
-  demand(frame.step === stepOf(length(frame.rows), length(frame.columns)), "a map has other cells than it says");
+  ensure(frame.step === stepOf(length(frame.rows), length(frame.columns)), "a map has the wrong number of cells");
   return frame;
 }
 
-/** Of a map that was asked for whole: the row of the destination. */
+/** Whether a buffer is a row of the destination; it comes only with a whole map. */
 const isRow = ({ what }: AttentionBuffer): boolean => what === "reads" || what === "brings";
 
-/** Bytes of a map. */
+/** The bytes of a map's buffer. */
 function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Frame): number {
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
-  demand(
+  ensure(
     !triangle || (down === across && within(rows, columns.start) && length(rows) === length(columns)),
-    "a map has other cells than it says",
+    "a map has the wrong number of cells",
   );
   return (triangle ? (down * (down + 1)) / 2 : down * across) * (wide ? 4 : 2);
 }
 
 // --- helpers ---------------------------------------------------------------------------------------------------------
-/** Counts what there is before anything else looks at it: letters, values, and how deep they lie. */
+/** Whether the number of characters and values, and the nesting, are within the limits. Runs before any other check. */
 function isSmall(value: unknown): boolean {
   let [letters, values] = [0, 0];
   let level: unknown[] = [value];
@@ -315,7 +319,7 @@ function isSmall(value: unknown): boolean {
           letters += name.length;
           if (name === "buffers" && Array.isArray(inner) && inner.every((text) => typeof text === "string")) {
             values += inner.length;
-            // Buffers hold numbers: they may be longer than a text.
+            // Buffers hold numbers, so they may be longer than a text.
             letters += inner.reduce<number>((sum, text) => sum + (text as string).length, 0);
           } else next.push(inner);
         }
@@ -327,10 +331,10 @@ function isSmall(value: unknown): boolean {
   return true;
 }
 
-function counts(what: string, count: number, least: number, most: number): void {
-  demand(
+function ensureCount(what: string, count: number, least: number, most: number): void {
+  ensure(
     Number.isInteger(count) && count >= least && count <= most,
-    `it has ${count} ${what}, and ${least} to ${most} are drawn`,
+    `it has ${count} ${what}, and only ${least} to ${most} can be drawn`,
   );
 }
 
@@ -346,10 +350,10 @@ function byteLength(base64: string): number {
   return (base64.length / 4) * 3 - (base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0);
 }
 
-/** Which field is not as it should be. Names of fields are ours; what stands in them is not repeated. */
-function wordsOf(issue: v.BaseIssue<unknown>): string {
+/** Says which field is wrong. It has only our names of fields, never a value from outside. */
+function sentenceFor(issue: v.BaseIssue<unknown>): string {
   const path = issue.path
     ?.flatMap(({ key }) => (typeof key === "string" && /^\w{1,20}$/.test(key) ? [key] : []))
     .join(".");
-  return path ? `its “${path}” is not what it should be` : "it is not a picture of a panel";
+  return path ? `its “${path}” is not valid` : "it is not a picture of a panel";
 }

@@ -1,4 +1,4 @@
-// The views over a snapshot, without a kernel, and a line above them that says what they are and what they lack.
+// The views of a snapshot, without a kernel, and a line above them that says what it is and what it lacks.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { shown } from "../base/legible";
 import { element, watch } from "../base/lifetime";
@@ -11,39 +11,39 @@ import type { Shown } from "../wire/protocol.gen";
 import { REQUESTS, wordsFor } from "./requests";
 import { Replay, type Snapshot } from "./snapshot";
 
-/** How a host speaks of its snapshot. */
+/** The texts of a host about its snapshot. */
 export interface Words {
-  /** What stands there as long as nothing is asked that is not held. */
+  /** The line while nothing is missing. */
   quiet: string;
-  /** That something is not held, given what; and what to do. */
+  /** The line if something is missing: what, and what to do. */
   refusal: (what: string) => string;
 }
 
-/** Of a picture that was kept where running the cell again makes another. */
+/** The texts for a snapshot in a notebook, where running the cell again makes a new panel. */
 export function wordsOf({ saved, lacks }: Snapshot): Words {
   const date = new Date(saved).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
   const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
   return {
-    quiet: `Saved picture of ${date}${without}; run the cell again to ask more.`,
-    refusal: (what) => `This picture was saved without ${what}; run the cell again to ask for it.`,
+    quiet: `Saved picture of ${date}${without}; run the cell again for more.`,
+    refusal: (what) => `This picture was saved without ${what}; run the cell again to see it.`,
   };
 }
 
 /**
- * Mounts the views over a snapshot. A selection whose figures it does not hold is taken back at once, and the line
- * above says so: what is on screen always belongs together.
+ * Mounts the views of a snapshot. A selection that the snapshot has no data for is undone at once, and the line above
+ * says so. So what is on screen is always consistent.
  */
 export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Words, signal: AbortSignal): void {
   const store = new Store();
   store.isSaved.value = true;
   const missing = state<string | null>(null);
   const selected = computed(() => shownOf(store));
-  let good = snapshot.selection;
+  let complete = snapshot.selection;
   let [settling, broken] = [false, false];
 
-  const refusal = (ask: Ask): string => words.refusal(nameOf(ask, good));
+  const refusal = (ask: Ask): string => words.refusal(nameOf(ask, complete));
   const replay = new Replay(snapshot, refusal, (ask) => {
-    // Of prompts that are not in view only the text is asked, for a list that does without.
+    // The tokens of other prompts are requested only for the list of prompts, which can do without them.
     if (ask.kind === "tokens" && (ask.prompt ?? null) !== store.prompt.peek()) return;
     broken ||= settling && REQUESTS[ask.kind].needed;
     untracked(() => (missing.value ??= refusal(ask)));
@@ -52,7 +52,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   store.cacheName.value = snapshot.name;
   store.preview.value = snapshot.preview ?? null;
 
-  // Both run before the views ask, which they do in the same breath.
+  // Both run before the views send their requests, which they do in the same turn.
   watch(signal, () => {
     void store.preview.value;
     missing.value = null;
@@ -63,11 +63,11 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
     missing.value = null;
     queueMicrotask(() => {
       if (signal.aborted || now !== selected.peek()) return;
-      const whole = !broken;
+      const isComplete = !broken;
       settling = broken = false;
-      if (whole) return void (good = now);
+      if (isComplete) return void (complete = now);
       const sentence = missing.peek();
-      show(store, good);
+      show(store, complete);
       missing.value = sentence;
     });
   });
@@ -84,7 +84,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   mountPanel(parent, store, new Client(replay, signal), signal);
 }
 
-/** What a request asks for, in words: the place, where that is another one than was on screen, and the view. */
+/** What a request is for, in words: the view, and the prompt, position or target if it was not the one on screen. */
 function nameOf(ask: Ask, good: Shown): string {
   const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a ?? null) !== JSON.stringify(b ?? null);
   const place =
@@ -100,6 +100,6 @@ function nameOf(ask: Ask, good: Shown): string {
             : `position ${ask.position}`
           : null;
   const what = wordsFor(ask, good, place);
-  if (place === null) return what ?? "these figures";
+  if (place === null) return what ?? "these numbers";
   return what === null || place === "this target" ? place : `${what} for ${place}`;
 }

@@ -1,17 +1,17 @@
-// A record of what was asked and answered, as plain data, and a transport that answers from it. Requests are stateless,
-// so it is as good as a kernel for what it holds.
+// Recorded requests with their replies, as plain data, and a transport that replays them. Requests are stateless, so for
+// these requests the record can replace a kernel.
 import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown } from "../wire/protocol.gen";
 
-/** A request and what came back. Its `target` is left out where it is the selection's. Buffers are base64. */
+/** A request with its reply or failure. Its `target` is left out if it is the selection's. Buffers are base64. */
 export interface Entry {
   ask: Ask | Omit<Ask, "target">;
   reply?: Answer["reply"];
   failure?: Answer["failure"];
   buffers?: string[];
 }
-/** What py_backend/residscope/export/snapshot.py writes, and recorder.ts. */
+/** Written by py_backend/residscope/export/snapshot.py, and by recorder.ts. */
 export interface Snapshot {
   name: string;
   selection: Shown;
@@ -19,39 +19,39 @@ export interface Snapshot {
   preview?: string | null;
   /** When it was made, as an ISO date. */
   saved: string;
-  /** What a request means by what it leaves out, by its kind. */
+  /** For each kind of request, the values of the fields that it leaves out. */
   defaults: Record<string, Record<string, unknown>>;
-  /** What it would hold, too, if there were room: in words. */
+  /** What was left out for lack of room, in words. */
   lacks: string[];
   entries: Entry[];
 }
 
-/** So many pinned heads are in a picture. */
+/** A snapshot has at most this many pinned heads. */
 export const PINNED = 64;
 
-/** What a request of the charts is called. */
+/** A name for a request of the charts. */
 export const chartOf = (ask: Entry["ask"]): string =>
   ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind;
 
-/** Two requests that mean the same have the same key, however much of them is spelled out. */
+/** Equivalent requests have the same key, whether or not they leave out default values. */
 export function keyOf(ask: Entry["ask"], { selection, defaults }: Pick<Snapshot, "selection" | "defaults">): string {
   return JSON.stringify(plain(ask, { target: selection.target, ...defaults[ask.kind] }));
 }
 
-/** Keys in order; without what is null, or as usual. */
-function plain(value: unknown, usual: unknown): unknown {
+/** The same value with sorted keys, without fields that are null or have their default. */
+function plain(value: unknown, byDefault: unknown): unknown {
   if (Array.isArray(value)) return value.map((one) => plain(one, undefined));
   if (typeof value !== "object" || value === null) return value;
-  const usually = (typeof usual === "object" ? usual : null) as Record<string, unknown> | null;
+  const defaults = (typeof byDefault === "object" ? byDefault : null) as Record<string, unknown> | null;
   const fields = Object.entries(value).flatMap(([name, of]) => {
     if (of === null || of === undefined) return [];
-    const [is, other] = [plain(of, usually?.[name]), plain(usually?.[name], usually?.[name])];
+    const [is, other] = [plain(of, defaults?.[name]), plain(defaults?.[name], defaults?.[name])];
     return JSON.stringify(is) === JSON.stringify(other) ? [] : [[name, is] as const];
   });
   return Object.fromEntries(fields.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Answers from the record; `missed` hears of each request that is not in it, before anything else happens. */
+/** Answers from the record. For a request that is not in it, `missed` is called first. */
 export class Replay implements Transport {
   readonly #entries: Map<string, Entry>;
   readonly #listeners = new Set<(message: unknown, buffers: DataView[]) => void>();
@@ -64,7 +64,7 @@ export class Replay implements Transport {
     this.#entries = new Map(snapshot.entries.map((entry) => [keyOf(entry.ask, snapshot), entry]));
   }
 
-  /** What nobody has asked for is not missed, either. */
+  /** Always occupied, so that no view requests data in advance: it would count as missing. */
   readonly occupied = state(true);
 
   send({ id, ask }: Question): void {

@@ -1,4 +1,4 @@
-// A snapshot in a few lines of HTML, for readers that run nothing: GitHub, nbviewer, a mail.
+// A snapshot in a few lines of HTML, for viewers that run no JavaScript: GitHub, nbviewer, e-mail.
 
 import { signed } from "../base/format";
 import { shown } from "../base/legible";
@@ -48,7 +48,7 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
   ].join("\n");
 }
 
-/** Text stays text. */
+/** Escapes markup. */
 function escaped(text: string): string {
   return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }

@@ -36,7 +36,7 @@ export function placeAt(pixels: number, row: number): number {
   return pixels < above ? pixels / (above || 1) - 1 : (pixels - above) / (row || 1);
 }
 
-/** Where a point of the lens stands. */
+/** The position of a point of the lens on the axis. */
 export function lensX({ kind, layer }: Component, layers: number): number {
   return layer === null ? layers : layer + (kind === "mid" ? 0.5 : 0);
 }
@@ -50,7 +50,7 @@ export function lensMeaning({ kind, layer, label }: Component): string {
 }
 
 export function bars(rows: readonly Component[]): Bar[] {
-  /** The layer that a row is a sublayer of; what was written before a layer stands before all of them. */
+  /** The layer of a sublayer; null for other rows, which go above all layers. */
   const layerOf = ({ kind, layer }: Component): number | null => (SUBLAYERS[kind] ? layer : null);
   const inLayer = new Map<number | null, number>();
   for (const row of rows) inLayer.set(layerOf(row), (inLayer.get(layerOf(row)) ?? 0) + 1);
@@ -94,7 +94,7 @@ function place(kind: Bar["kind"], at: number, count: number): [number, number] {
   return at === count - 1 ? [0.5, 1] : [at * width, (at + 1) * width];
 }
 
-/** Layer numbers to write on an axis: every 1st, 2nd, 5th, 10th, …, about `most` at most. */
+/** Layer numbers to label on an axis: every 1st, 2nd, 5th, 10th, …, at most about `most`. */
 export function layerTicks(layers: number, most = 8): number[] {
   const step = [1, 2, 5, 10, 20, 50].find((s) => layers / s <= most) ?? 100;
   return Array.from({ length: Math.ceil(layers / step) }, (_, i) => i * step);

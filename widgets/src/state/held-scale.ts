@@ -1,5 +1,5 @@
-// Hold: colours keep the range that they have while prompts, positions and caches change, so that pictures can be
-// compared. Another target measures something else, and lets go.
+// Hold: the colour scale stays the same while prompts, positions and caches change, so that pictures can be compared. A
+// new target has other values, so it ends the hold.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, type TemplateResult } from "lit-html";
 import { watch } from "../base/lifetime";
@@ -16,7 +16,7 @@ export class Hold {
   readonly #kept = new Map<string, Range>();
   readonly on: ReadonlySignal<boolean> = this.#on;
 
-  /** The range to draw in: its own, or while held the first that a picture of this name had. */
+  /** The range of the colour scale: the picture's own, or while held, the first one that a picture of this name had. */
   range(picture: string, own: Range): Range {
     if (!this.#on.value || !(own.high > own.low)) return own;
     const kept = this.#kept.get(picture) ?? own;
@@ -29,7 +29,7 @@ export class Hold {
     this.#on.value = !this.#on.value;
   }
 
-  /** Lets go with another target. */
+  /** Ends the hold when the target changes. */
   follow(store: Store, signal: AbortSignal): void {
     let before: string | null = null;
     watch(signal, () => {
@@ -44,7 +44,7 @@ export class Hold {
   button(what: string): TemplateResult {
     const on = this.on.value;
     const title = on
-      ? "The colours keep their range while prompts and positions change. Click to let go; another target does, too."
+      ? "The colours keep their range while prompts and positions change. Click to end this; a new target ends it, too."
       : "Keep this colour range while prompts and positions change, so that pictures can be compared";
     return html`<button type="button" class="rs-quiet rs-hold" aria-pressed=${on}
         aria-label="hold the colours of ${what}"

@@ -1,34 +1,34 @@
-// Asks the kernel for what the selection needs and puts the answers into the store. The last picture stays until then.
+// Requests what the selection needs, and puts the replies into the store. Until then the last picture stays.
 import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
-import { figures, neurons, scores, tokens } from "./questions";
+import { contributions, neurons, scores, tokens } from "./questions";
 import { type Attribution, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 
 /**
- * Whether a request failed because of what has become of the cache or its kernel: then the last picture stays, and what
- * is the matter is said once for all views, not by each of them.
+ * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays, and
+ * the reason is shown once for all views, not in each of them.
  */
 export function isOutdated(error: unknown, store: Store): boolean {
   if (!(error instanceof RequestFailed)) return false;
-  if (error.code === "lost" || error.code === "not-saved") return true; // the latter is snapshot.ts’s
+  if (error.code === "lost" || error.code === "not-saved") return true; // "not-saved" comes from snapshot.ts
   const outdated = (error.code === "gone" || error.code === "changed") && store.ref.peek() !== null;
   if (outdated) store.outdated.value += 1;
   return outdated;
 }
 
-/** A decomposition, as its reply brought it. */
+/** The decomposition in a reply. */
 export function attributionOf({ reply, buffers }: Result<"attribute">): Attribution {
-  const numbers = (at: number, there: boolean): Float32Array | null => (there ? float32(buffers[at]) : null);
-  const each = reply.per_prompt ?? false;
+  const values = (at: number, there: boolean): Float32Array | null => (there ? float32(buffers[at]) : null);
+  const hasPrompts = reply.per_prompt ?? false;
   return {
     reply,
     rows: float32(buffers[0]),
-    std: numbers(1, buffers.length > 1),
-    perPrompt: numbers(2, each),
-    constants: numbers(3, each),
+    std: values(1, buffers.length > 1),
+    perPrompt: values(2, hasPrompts),
+    constants: values(3, hasPrompts),
   };
 }
 
@@ -42,7 +42,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     const done = (): void => void (count.value -= 1);
     reply.finally(done).then(
       (result) => {
-        if (result === null || signal.aborted) return; // overtaken by a newer request
+        if (result === null || signal.aborted) return; // replaced by a newer request
         put(result);
         problem(lane, null);
       },
@@ -55,11 +55,11 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   const now = <T>(body: () => T): T => untracked(body);
 
   watch(signal, () => {
-    void store.source.value; // a renamed or exchanged cache is described again
+    void store.source.value; // a renamed or replaced cache is described again
     now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
   });
 
-  /** Again whenever the question is another one; the same target, sent back by Python, is the same question. */
+  /** Sends a request whenever it changes. A target that Python sends back unchanged is no change. */
   const follow = <K extends Kind>(
     lane: string,
     question: () => Extract<Ask, { kind: K }> | null,
@@ -73,7 +73,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       return `${store.source.value} ${JSON.stringify({ ...ask, target })}`;
     });
     watch(signal, () => {
-      if (asked.value === null) return; // not in view, or there is nothing to ask
+      if (asked.value === null) return; // not shown, or nothing to request
       now(() => {
         const ask = question();
         if (ask) run(lane, client.latest<K>(lane, ask), (result) => put(result, ask), count);
@@ -90,14 +90,14 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   watch(signal, () => {
     void store.source.value;
     if (isSet(store.target.value)) return now(() => problem("target", null));
-    if (store.ref.value !== null) return; // who looks at caches of a kernel chooses for each of them
+    if (store.ref.value !== null) return; // in a sidebar, the host chooses the target of each cache
     now(() => run("target", client.latest("target", { kind: "target" }), (r) => (store.target.value = r.reply.target)));
   });
 
   const attribution = (lane: string, by: Attribute["by"], put: (a: Attribution) => void): void =>
     follow<"attribute">(
       lane,
-      () => (isSet(store.target.value) ? figures(store.shown, by) : null),
+      () => (isSet(store.target.value) ? contributions(store.shown, by) : null),
       (result) => put(attributionOf(result)),
     );
   attribution("heads", "head", (a) => (store.headRows.value = a));

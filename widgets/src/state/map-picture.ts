@@ -1,4 +1,4 @@
-// What the head map shows: what each head adds, or a score of it. The last picture stays until the next one is there.
+// What the head map shows: each head's contribution, or a score. The last picture stays until the next one is there.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { parseHead, plain, signed } from "../base/format";
 import { endsOf, isBeyond } from "../draw/clipped";
@@ -7,7 +7,7 @@ import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/col
 import { holdOf } from "./held-scale";
 import type { Score, Store } from "./store";
 
-/** In the order of the choice; the first word is what the score is called in a sentence. */
+/** In the order of the menu. In sentences, the part before the parenthesis is used. */
 const NAMES: Record<Score, string> = {
   previous: "previous-token",
   first: "first-token (sink)",
@@ -19,11 +19,11 @@ const NAMES: Record<Score, string> = {
 export const SCORES = Object.entries(NAMES) as [Score, string][];
 
 export interface MapPicture {
-  /** Null is what each head adds. */
+  /** Null: the contributions. */
   score: Score | null;
-  /** [layer × head]; NaN where there is nothing to tell. */
+  /** [layer × head]; NaN where there is no value. */
   values: Float32Array;
-  /** The colours' ends; while they are held, values may lie beyond them. */
+  /** The ends of the colour scale; while it is held, values may lie beyond them. */
   low: number;
   high: number;
   /** The value farthest from zero. */
@@ -37,7 +37,7 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
   return computed(() => {
     const score = store.score.value;
     const scores = store.scores.value;
-    if (score === null) last = added(store);
+    if (score === null) last = contributions(store);
     else if (scores?.reply.score === score)
       last = {
         score,
@@ -51,7 +51,7 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
   });
 }
 
-function added(store: Store): MapPicture | null {
+function contributions(store: Store): MapPicture | null {
   const rows = store.headRows.value?.rows;
   const facts = store.facts.value;
   if (!rows || !facts) return null;
@@ -60,12 +60,12 @@ function added(store: Store): MapPicture | null {
   return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "" };
 }
 
-/** The colours' ends of what each head adds: its own largest, unless they are held. */
+/** The ends of the colour scale of contributions: ± the largest one, unless the scale is held. */
 export function addedRange(store: Store, limit: number): { low: number; high: number } {
   return holdOf(store, "heads").range("heads", { low: -limit, high: limit });
 }
 
-/** Whether a value has the colour of an end that it lies beyond. */
+/** Whether a value lies beyond the colour scale. */
 export function liesBeyond(picture: MapPicture, value: number): boolean {
   return picture.score === null && isBeyond(value, picture);
 }
@@ -74,10 +74,10 @@ export function liesBeyond(picture: MapPicture, value: number): boolean {
 export function endWords(picture: MapPicture): [string, string] {
   if (picture.score !== null) return [written(picture, picture.low), written(picture, picture.high)];
   const [low, high] = endsOf(picture.values, picture, (value) => signed(value, picture.high));
-  return [low, high]; // that they are held, the button says
+  return [low, high]; // the button shows whether the scale is held
 }
 
-/** The scale's two ends lie on either side of zero: blue and orange, else the one colour of attention. */
+/** Whether the scale has both signs: blue and orange; otherwise it has the one colour of attention. */
 export function isDiverging({ low }: MapPicture): boolean {
   return low < 0;
 }
@@ -87,17 +87,17 @@ export function colourOf(picture: MapPicture, value: number, theme: Theme): Rgb 
   return sequentialRgb(share(picture, value), theme);
 }
 
-/** Where a value stands between the ends, 0 to 1. */
+/** The place of a value between the ends of the scale, 0 to 1. */
 export function share({ low, high }: MapPicture, value: number): number {
   return high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5;
 }
 
-/** What each head adds has a sign always; a score where it may be negative. */
+/** A value as text. Contributions always have a sign; scores only if they can be negative. */
 export function written(picture: MapPicture, value: number): string {
   return isDiverging(picture) ? signed(value, picture.largest) : plain(value, picture.largest);
 }
 
-/** "+2.24", "previous-token 0.98": what a cell is called behind its head's name. */
+/** The text of a cell after its head's name: "+2.24", "previous-token 0.98". */
 export function cellWords(picture: MapPicture, value: number): string {
   return picture.score === null
     ? signed(value, picture.largest)

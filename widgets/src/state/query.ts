@@ -1,5 +1,5 @@
-// What a view below the charts asks the kernel for: again whenever the question changes, and only while it is in sight.
-// The last answer stays until the next one is there.
+// A view's request to the kernel: sent again whenever it changes, and only while the view is visible. The last reply stays
+// until the next one arrives.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Ask, Client, Kind, Result } from "../wire/client";
@@ -8,12 +8,12 @@ import type { Store } from "./store";
 
 export interface Answered<T> {
   shown: ReadonlySignal<T | null>;
-  /** The kernel's refusal of the last question. */
+  /** The message of the failure, if the last request failed. */
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;
 }
 
-/** `question` reads signals; null while there is nothing to ask. The same question is not asked twice in a row. */
+/** `question` reads signals; null while there is nothing to request. An unchanged request is not sent again. */
 export function asking<K extends Kind, T>(
   lane: string,
   store: Store,
@@ -43,7 +43,7 @@ export function asking<K extends Kind, T>(
         .finally(() => (waiting.value -= 1))
         .then(
           (result) => {
-            if (result === null || signal.aborted) return; // overtaken by a newer question
+            if (result === null || signal.aborted) return; // replaced by a newer request
             trouble.value = null;
             shown.value = read(result, ask);
           },

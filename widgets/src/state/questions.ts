@@ -13,28 +13,28 @@ import type { Store } from "./store";
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 type By = Of<"attribute">["by"];
 
-/** Cells a side of a small head. */
+/** Cells per side of a thumbnail. */
 const SIDE = 32;
 /** Points and positions of a tile of the token lens, and how many tokens it lists. */
 export const TALL = 4;
 export const WIDE = 32;
 export const LISTED = 10;
-/** Rows of a map of heads by positions. */
+/** The most heads in the position map. */
 const MOST_MAPPED = 48;
-/** What the editor of the target suggests. */
+/** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
 
-// --- one request each; a function reads only what its request depends on ---------------------------------------------
+// --- functions for one request; each reads only what its request depends on ------------------------------------------
 export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
   return { kind: "tokens", prompt };
 }
 
-export function figures(shown: Selected, by: By): Of<"attribute"> {
+export function contributions(shown: Selected, by: By): Of<"attribute"> {
   const { target, prompt, position } = shown;
   return { kind: "attribute", by, target, prompt, position, norm: by === "accumulated" ? shown.norm : "frozen" };
 }
 
-/** What each prompt has comes with the mean. */
+/** The values for each prompt; they come with the mean. */
 export function ofEachPrompt({ target, position }: Selected, by: By): Of<"attribute"> {
   return { kind: "attribute", by, target, prompt: null, position, norm: "frozen" };
 }
@@ -47,7 +47,7 @@ export function neurons({ layer, top_k, target, prompt, position }: Selected): O
   return { kind: "neurons", layer, k: top_k, target, prompt, position };
 }
 
-/** Null where this is the name of no head. */
+/** Null if this is not the name of a head. */
 export function attention(
   { target, prompt, position }: Selected,
   head: string,
@@ -62,7 +62,7 @@ export function thumbnails({ target, prompt, weighting }: Selected, layer: numbe
   return { kind: "thumbnails", layer, target, prompt, weighting, side: SIDE };
 }
 
-/** All heads of a layer (null: of the model) in one. */
+/** The combined attention of all heads of a layer (null: of the model). */
 export function blend(
   { target, prompt }: Selected,
   layer: number | null,
@@ -86,7 +86,7 @@ export function suggestions({ prompt, position }: Selected): Of<"suggest"> {
   return { kind: "suggest", prompt, position, k: PREDICTIONS };
 }
 
-// --- what requests are made of ---------------------------------------------------------------------------------------
+// --- parts of requests -----------------------------------------------------------------------------------------------
 export type Tile = Pick<Of<"token-lens">, "points" | "start" | "stop">;
 
 /** A tile by its place on the grid of all points and positions. */
@@ -99,16 +99,16 @@ export function tileAt(points: string[], positions: number, row: number, column:
   };
 }
 
-/** Points of the lens without those behind each layer's attention. */
+/** The points of the lens without those after each layer's attention. */
 export const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
 
-/** What the destination reads, cell by cell, where a map comes in blocks of cells. */
+/** The row of the destination, cell by cell, if the map is down-sampled. */
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {
   const long = stepOf(positions, positions) > 1;
   return long && destination !== null ? { rows: { start: destination, stop: destination + 1 } } : {};
 }
 
-/** The pinned heads, then those that add or take away most. */
+/** The pinned heads, then those in the ranking. */
 export function rankedHeads(store: Store): string[] {
   const { layers = 0, heads = 0 } = store.facts.value ?? {};
   const rows = store.headRows.value?.rows ?? new Float32Array(0);
@@ -116,18 +116,18 @@ export function rankedHeads(store: Store): string[] {
   return [...new Set([...store.heads.value, ...[...plus, ...minus].map(({ name }) => name)])];
 }
 
-/** The points of the stream that the token lens has. */
+/** The points of the stream in the token lens. */
 export function lensPoints(store: Store): readonly Component[] {
   const table = store.why("lens") === null ? store.lens.value?.reply.components : null;
   return componentsOf(table ?? store.facts.value?.points);
 }
 
 // --- all requests of a view ------------------------------------------------------------------------------------------
-/** What is selected in a cache, and what the kernel has said of it. */
+/** The selection in a cache, and what the kernel has sent about it. */
 export interface Scene {
   shown: Selected;
   facts: Pick<CacheFacts, "layers" | "positions" | "prompts">;
-  /** The position that is read, where that is one. */
+  /** The destination position, if all prompts have the same. */
   destination: number | null;
   ranked: string[];
   points: readonly Component[];
@@ -142,12 +142,12 @@ export function sceneOf(store: Store): Scene | null {
 
 const upTo = (count: number): number[] => Array.from({ length: Math.max(0, count) }, (_, at) => at);
 
-/** Without these there is no picture: the charts'. */
+/** The requests of the charts, which every view needs. */
 export function charts(shown: Selected): Ask[] {
   return [
     { kind: "describe" },
     tokens(shown),
-    ...(["head", "layer", "accumulated"] as const).map((by) => figures(shown, by)),
+    ...(["head", "layer", "accumulated"] as const).map((by) => contributions(shown, by)),
   ];
 }
 
@@ -159,7 +159,7 @@ export function choices(shown: Selected): Ask[] {
   ];
 }
 
-/** Heads' attention, and of long prompts what the destination reads. */
+/** The attention of heads; for long prompts, also the row of the destination. */
 export function cards({ shown, facts, destination }: Scene, heads: string[]): Ask[] {
   const line = lineOf(facts.positions, destination);
   return heads
@@ -187,7 +187,7 @@ export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly
   );
 }
 
-/** What the tab in sight asks, beside the charts and the pinned heads. */
+/** The requests of the open tab, in addition to the charts and the pinned heads. */
 export function ofTheTab(scene: Scene): Ask[] {
   const { shown, facts, ranked, points } = scene;
   switch (shown.tab) {
@@ -202,7 +202,7 @@ export function ofTheTab(scene: Scene): Ask[] {
   }
 }
 
-/** What it asks where more is chosen in the view itself: all heads in one, the points behind attention, prompts' texts. */
+/** Requests for options within the open tab: combined heads, points after attention, tokens of each prompt. */
 export function withinTheTab(scene: Scene): Ask[] {
   const { shown, facts, points } = scene;
   switch (shown.tab) {

@@ -1,4 +1,4 @@
-// The heads that add most, and those that take away most.
+// The heads with the largest positive and the largest negative contributions.
 import { headName } from "../base/format";
 
 export interface Value {

@@ -11,24 +11,24 @@ type Usual = typeof wire.UNSELECTED;
 export type Shape = Pick<CacheRow, "layers" | "heads" | "prompts" | "positions">;
 
 /** One thing that can be selected. */
-interface Selectable<T, Told = keyof Shown | null, Trait = string | null, Kept = boolean> {
-  /** What it is until somebody selects. */
+interface Selectable<T, WireName = keyof Shown | null, Trait = string | null, Kept = boolean> {
+  /** The value before anything is selected. */
   readonly first: T;
-  /** What came from outside, as far as it is one; else undefined. */
+  /** Checks a value from outside; undefined if it is not valid. */
   readonly read: (value: unknown) => T | undefined;
-  /** What the kernel knows it by, in `Shown`. */
-  readonly told: Told;
-  /** The trait of py_backend/residscope/hosts/panel.py. */
+  /** Its name in the wire's `Shown`; null if the kernel does not know it. */
+  readonly wireName: WireName;
+  /** The name of its trait in py_backend/residscope/hosts/panel.py; null if it has none. */
   readonly trait: Trait;
-  /** Whether a host keeps it, and puts it back later. */
+  /** Whether a host stores it and restores it later. */
   readonly kept: Kept;
-  /** What of it makes sense for a cache of this shape: all of it, unless it says otherwise. */
+  /** The part of it that is valid for a cache of this shape; by default all of it. */
   readonly fit?: (value: T, shape: Shape) => T;
-  /** Whether it is one at all, to be shared with Python: always, unless it says otherwise. */
+  /** Whether a value may be shared with Python; by default always. */
   readonly whole?: (value: T) => boolean;
 }
 
-/** As `Shown` has it: its name, its type, what it is at first, and what passes for one. A trait of the same name. */
+/** A field of `Shown`, with its name, type, first value and check. Its trait has the same name. */
 function wired<Name extends keyof Usual>(
   name: Name,
   more: Partial<Pick<Selectable<Usual[Name]>, "read" | "fit">> = {},
@@ -37,24 +37,24 @@ function wired<Name extends keyof Usual>(
     const found = safeParse(wire.Shown.entries[name], value);
     return found.success ? (found.output as Usual[Name]) : undefined;
   };
-  return { first: wire.UNSELECTED[name], read, told: name, trait: name, kept: true, ...more };
+  return { first: wire.UNSELECTED[name], read, wireName: name, trait: name, kept: true, ...more };
 }
 
-/** Of this view only: the kernel does not know it. */
+/** A value of this view only: the kernel does not know it. */
 function own<T>(first: T, read: (value: unknown) => T | undefined): Selectable<T, null, null, true> {
-  return { first, read, told: null, trait: null, kept: true };
+  return { first, read, wireName: null, trait: null, kept: true };
 }
 
 const index = (value: unknown): number | undefined =>
   typeof value === "number" && Number.isInteger(value) && value >= 0 ? value : undefined;
 const within = (value: number | null, count: number): number | null => (value !== null && value < count ? value : null);
 
-/** What folds in the narrow layout. */
+/** The sections that can be folded in the narrow layout. */
 export const SECTIONS = ["ranking", "views"] as const;
 export type Section = (typeof SECTIONS)[number];
-/** Of a selection from outside no more heads are looked at. */
+/** The most heads that are read from a selection from outside. */
 const MOST_HEADS = 20_000;
-/** No variable's name is longer: `runs["…"]` included. */
+/** The longest name of a variable, such as `runs["…"]`. */
 const LONGEST_NAME = 1000;
 const MOST_LISTED = 50;
 
@@ -64,19 +64,19 @@ const target: Selectable<Target, "target", "wire_target", true> = {
     const found = safeParse(wire.Target, value);
     return found.success ? found.output : undefined;
   },
-  told: "target",
+  wireName: "target",
   trait: "wire_target",
   kept: true,
-  // A direction is held by the kernel that was given it, under a name that means nothing elsewhere.
+  // A direction is stored in one kernel, and its name means nothing elsewhere.
   fit: (value, { prompts }) =>
     value.direction || (value.contrasts.length > 1 && value.contrasts.length !== prompts) ? NOTHING : value,
-  // An empty one is Python's before it has chosen: not a target, and never sent back.
+  // Python sends an empty target before one is chosen. It is never sent back.
   whole: (value) => Array.isArray(value?.contrasts) && isSet(value),
 };
 const cacheName: Selectable<string, null, "cache_name", false> = {
   first: "",
   read: (value) => (typeof value === "string" ? value : undefined),
-  told: null,
+  wireName: null,
   trait: "cache_name",
   kept: false,
 };
@@ -109,52 +109,52 @@ export const SELECTABLE = {
     },
   }),
   ranking: wired("ranking"),
-  /** Whose neurons are ranked; null is all layers'. */
+  /** The layer whose neurons are ranked; null: all layers. */
   layer: wired("layer", { read: index, fit: (value, { layers }) => within(value, layers) }),
   weighting: wired("weighting"),
   presentation: wired("presentation"),
-  /** What colours the head map; null is what each head adds. */
+  /** The score that colours the head map; null: the contributions. */
   score: wired("score"),
   tab: wired("tab"),
-  /** Whether what was treated as padding is left out, or counts as real. */
+  /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
-  /** The rows of the position map. Python has no trait of it, and no host keeps it. */
+  /** The rows of the position map. Python has no trait for it, and no host stores it. */
   mapBy: { ...wired("by"), trait: null, kept: false as const },
   folded: own<readonly Section[]>([], (value) =>
     Array.isArray(value) ? SECTIONS.filter((name) => value.includes(name)) : undefined,
   ),
-  /** The variable whose new caches the view takes by itself; null where none is followed. */
+  /** The variable that the view follows: a new cache of this name is shown automatically. Null: none. */
   follow: own<string | null>(null, (value) =>
     typeof value === "string" && value !== "" && value.length <= LONGEST_NAME ? value : undefined,
   ),
 };
 
-// --- what follows from it -------------------------------------------------------------------------------------------
+// --- derived from the table -----------------------------------------------------------------------------------------
 type Table = typeof SELECTABLE;
 export type Name = keyof Table;
 export type Values = { [N in Name]: Table[N]["first"] };
-/** The names that a host keeps. */
+/** The names that a host stores. */
 export type KeptName = { [N in Name]: Table[N]["kept"] extends true ? N : never }[Name];
-type ToldName = { [N in Name]: Table[N]["told"] extends null ? never : N }[Name];
+type WireNamed = { [N in Name]: Table[N]["wireName"] extends null ? never : N }[Name];
 type SharedName = { [N in Name]: Table[N]["trait"] extends null ? never : N }[Name];
-/** What Python and the views share, by its trait. */
+/** What Python and the views share, by the names of the traits. */
 export type SharedTraits = { [N in SharedName as Table[N]["trait"] & string]: Values[N] };
 export type Signals = { readonly [N in Name]: Signal<Values[N]> };
 export type Chosen = { readonly [N in Name]: ReadonlySignal<Values[N]> };
-/** All that is selected, as the kernel is told. */
+/** All that is selected, by the names of the wire. */
 export type Selected = Required<Shown>;
 
-/** The table, whatever its rows say: for those who go through all of it. */
+/** The table with general types, for code that iterates over all rows. */
 const ROWS: { readonly [N in Name]: Selectable<Values[N]> } = SELECTABLE;
 const NAMES = Object.keys(SELECTABLE) as Name[];
 export const KEPT = NAMES.filter((name): name is KeptName => SELECTABLE[name].kept);
-const TOLD = NAMES.filter((name): name is ToldName => SELECTABLE[name].told !== null);
+const ON_WIRE = NAMES.filter((name): name is WireNamed => SELECTABLE[name].wireName !== null);
 const SHARED = NAMES.filter((name): name is SharedName => SELECTABLE[name].trait !== null);
 export const TRAITS = SHARED.map((name) => SELECTABLE[name].trait);
 
 type None<Missing extends never> = Missing;
-/** The compiler names here what `Shown` has and no row tells. */
-export type Untold = None<Exclude<keyof Shown, Table[ToldName]["told"]>>;
+/** If a field of `Shown` has no row in the table, the compiler reports it here. */
+export type MissingRows = None<Exclude<keyof Shown, Table[WireNamed]["wireName"]>>;
 
 /** A signal for each row. */
 export const SelectionSignals = class {
@@ -163,53 +163,53 @@ export const SelectionSignals = class {
   }
 } as new () => Signals;
 
-/** What requests and selections carry: the signals, but for the position, which is "last" where it is that one. */
+/** The signals, but with the position as requests have it: the last one is "last". */
 export function chosenOf(signals: Signals, position: Chosen["position"]): Chosen {
   const own = Object.fromEntries(NAMES.map((name) => [name, signals[name]]));
   return { ...(own as unknown as Chosen), position };
 }
 
-/** The same as the kernel is told. Each is read, and subscribed to, when it is looked at. */
-export function toldOf(chosen: Chosen): Selected {
-  const told = {};
-  for (const name of TOLD)
-    Object.defineProperty(told, SELECTABLE[name].told, { enumerable: true, get: () => chosen[name].value });
-  return told as Selected;
+/** The same by the names of the wire. Each signal is read, and subscribed to, only when its property is read. */
+export function wireSelection(chosen: Chosen): Selected {
+  const wireName = {};
+  for (const name of ON_WIRE)
+    Object.defineProperty(wireName, SELECTABLE[name].wireName, { enumerable: true, get: () => chosen[name].value });
+  return wireName as Selected;
 }
 
-/** What the kernel is told, by the names of the table; what is no such thing is as at first. */
-export function readTold(shown: Shown): Pick<Values, ToldName> {
-  return Object.fromEntries(TOLD.map((name) => [name, read(name, shown[SELECTABLE[name].told])])) as Pick<
+/** Values of the wire by the names of the table; an invalid one is replaced by its first value. */
+export function readShown(shown: Shown): Pick<Values, WireNamed> {
+  return Object.fromEntries(ON_WIRE.map((name) => [name, read(name, shown[SELECTABLE[name].wireName])])) as Pick<
     Values,
-    ToldName
+    WireNamed
   >;
 }
 
-/** The signals that Python shares, by their traits. */
+/** The signals that are shared with Python, by the names of the traits. */
 export function sharedOf(signals: Signals): { [T in keyof SharedTraits]: Signal<SharedTraits[T]> } {
   const shared = Object.fromEntries(SHARED.map((name) => [SELECTABLE[name].trait, signals[name]]));
   return shared as unknown as { [T in keyof SharedTraits]: Signal<SharedTraits[T]> };
 }
 
-/** What Python and the views share where nobody has selected anything. */
+/** The shared values before anything is selected. */
 export function firstTraits(): SharedTraits {
   return Object.fromEntries(SHARED.map((name) => [SELECTABLE[name].trait, SELECTABLE[name].first])) as SharedTraits;
 }
 
-/** Whether a trait's value is one to be shared. */
+/** Whether a trait's value may be shared. */
 export function isWhole<T extends keyof SharedTraits>(trait: T, value: SharedTraits[T]): boolean {
   const name = SHARED.find((one) => SELECTABLE[one].trait === trait);
   const row = name && (ROWS[name] as Selectable<unknown>);
   return row?.whole?.(value) ?? true;
 }
 
-/** What came from outside, or what it is at first. */
+/** A value from outside, or the first value if it is not valid. */
 export function read<N extends Name>(name: N, value: unknown): Values[N] {
   const row: Selectable<Values[N]> = ROWS[name];
   return row.read(value) ?? row.first;
 }
 
-/** What of it makes sense for a cache of this shape. */
+/** The part of it that is valid for a cache of this shape. */
 export function fit<N extends Name>(name: N, value: Values[N], shape: Shape): Values[N] {
   const row: Selectable<Values[N]> = ROWS[name];
   return row.fit ? row.fit(value, shape) : value;

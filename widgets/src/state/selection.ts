@@ -1,5 +1,5 @@
-// What is selected in a view, as plain data: to be kept by a host, and put back later, perhaps onto another cache. What
-// there is to select stands in selectable.ts.
+// The selection of a view as plain data. A host stores it and restores it later, perhaps for another cache. What can be
+// selected is defined in selectable.ts.
 import { batch } from "@preact/signals-core";
 import type { Shown, Target } from "../wire/protocol.gen";
 import {
@@ -8,7 +8,7 @@ import {
   type KeptName,
   type Name,
   read,
-  readTold,
+  readShown,
   type Selected,
   type Shape,
   type Values,
@@ -17,18 +17,18 @@ import type { Store } from "./store";
 import { isSet, NOTHING } from "./target";
 
 export type Selection = {
-  /** A target is null where it is the model's own two top predictions. */
+  /** The target is null if it is the model's two top predictions. */
   [N in KeptName]: N extends "target" ? Values[N] | null : Values[N];
 };
 type Plain = Exclude<KeptName, "target">;
 
-/** One value for each name that a host keeps, but the target, which may be nobody's choice. */
+/** One value for each name that a host stores, except the target, which the user may not have chosen. */
 function each(value: <N extends Plain>(name: N) => Values[N]): Pick<Values, Plain> {
   const plain = KEPT.filter((name): name is Plain => name !== "target");
   return Object.fromEntries(plain.map((name) => [name, value(name)])) as Pick<Values, Plain>;
 }
 
-/** What of a selection makes sense for a cache of this shape. */
+/** The part of a selection that is valid for a cache of this shape. */
 export function fitting(selection: Selection, shape: Shape): Selection {
   const target = fit("target", selection.target ?? NOTHING, shape);
   const plain: Pick<Values, Plain> = selection;
@@ -50,14 +50,14 @@ export function select(store: Store, selection: Selection): void {
   put(store, { ...selection, target: selection.target ?? NOTHING });
 }
 
-/** All that is selected, as the kernel is told. */
+/** All that is selected, by the names of the wire. */
 export function shownOf(store: Store): Selected {
   return { ...store.shown };
 }
 
-/** Select what the kernel was told. */
+/** Restores a selection that has the names of the wire. */
 export function show(store: Store, shown: Shown): void {
-  put(store, readTold(shown));
+  put(store, readShown(shown));
 }
 
 function put(store: Store, values: Partial<Values>): void {
@@ -69,7 +69,7 @@ function put(store: Store, values: Partial<Values>): void {
   });
 }
 
-/** A selection that came from outside: anything that is not one becomes null. */
+/** Checks a selection from outside; null if it is not one. */
 export function asSelection(value: unknown): Selection | null {
   if (typeof value !== "object" || value === null) return null;
   const given = value as Partial<Record<Name, unknown>>;

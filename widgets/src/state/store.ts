@@ -1,5 +1,5 @@
-// The one selection store of a panel. What can be selected, and what of it Python shares, stands in selectable.ts.
-// Everything else lives in this view only. Views read and write here, and never message each other.
+// The one store of a panel. What can be selected, and what of it Python shares, is defined in selectable.ts. Everything
+// else belongs to this view only. Views read and write the store, and never send messages to each other.
 import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-core";
 import { headName, parseHead, subscript, visible } from "../base/format";
 import type { Sentence } from "../base/sentence";
@@ -12,7 +12,7 @@ import type {
   ScoresReply,
   TokenLabel,
 } from "../wire/protocol.gen";
-import { chosenOf, type Selected, SelectionSignals, toldOf, type Values } from "./selectable";
+import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { isSet, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
@@ -22,11 +22,11 @@ export type Weighting = Values["weighting"];
 export type Presentation = Values["presentation"];
 export type Tab = Values["tab"];
 export type Score = ScoresReply["score"];
-/** The loader's lanes whose refusals stand in their own place, and are no failure of the panel. */
+/** The lanes of the loader whose failures are shown in their own place, not as a failure of the panel. */
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES]);
-/** A decomposition as it came, with its numbers; in the mean over prompts also their spread. */
+/** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
 export interface Attribution {
   reply: AttributionReply;
   rows: Float32Array;
@@ -37,53 +37,53 @@ export interface Attribution {
   /** The constant of each prompt. */
   constants: Float32Array | null;
 }
-/** A score for each head, as it came. */
+/** A reply with a score for each head. */
 export interface Scores {
   reply: ScoresReply;
   values: Float32Array;
 }
-/** The strongest neurons as they came, with their numbers and the layer that was asked for (null: all). */
+/** A reply with the strongest neurons, their values, and the requested layer (null: all). */
 export interface Neurons {
   reply: NeuronsReply;
   values: Float32Array;
   layer: number | null;
 }
 
-/** What has become of the cache in view, in place of its facts: words, and what to do about it. */
-export interface Standing {
+/** The status of a cache that has changed or is gone: shown instead of its facts, with an action if there is one. */
+export interface StatusNotice {
   words: string;
   act?: { label: string; run: () => void };
 }
 
-/** What the place of a view adds to its header. */
+/** What the host of a view adds to its header. */
 export interface Around {
-  /** The list of caches that is folded away behind the name of the one in view. */
+  /** The list of caches, folded behind the name of the current one. */
   list: { id: string; open: ReadonlySignal<boolean>; count: ReadonlySignal<string>; toggle: () => void };
-  /** Opens the view in a place of its own; left out where the host has none. */
+  /** Opens the view in its own tab; absent if the host has none. */
   enlarge?: () => void;
 }
 
 export class Store extends SelectionSignals {
-  /** Whether each attention picture has a colour range of its own, or all share one. */
+  /** Whether each attention picture has its own colour range; otherwise all share one. */
   readonly ownRange = signal(false);
   /**
-   * What stands for the cells of a block, where a prompt is long: the one that is farthest from zero, or their mean.
+   * The value of a block of cells in a down-sampled map: the value farthest from zero, or the mean.
    */
   readonly pool = signal<"peak" | "mean">("peak");
 
-  /** Which cache of a kernel is in view; null in an inline panel, which has one. */
+  /** The current cache of the kernel; null in an inline panel, which has only one. */
   readonly ref = signal<CacheRef | null>(null);
-  readonly standing = signal<Standing | null>(null);
+  readonly statusNotice = signal<StatusNotice | null>(null);
   readonly around = signal<Around | null>(null);
-  /** Whether this is a saved picture: nobody can be asked whether its figures are true. */
+  /** Whether this is a saved picture, which has no kernel. */
   readonly isSaved = signal(false);
-  /** Counts keys that went to another head: strip, sentence and map are to be in view. */
+  /** Counts key presses that went to another head: then strip, sentence and map are scrolled into view. */
   readonly sought = signal(0);
-  /** Counts refusals that say the cache in view is not what it was. */
+  /** Counts failures that say that the current cache has changed or is gone. */
   readonly outdated = signal(0);
-  /** Counts how often Python described the cache otherwise than before. */
+  /** Counts changes of Python's description of the cache. */
   readonly described = signal(0);
-  /** Changes whenever what is read is another cache, another state of it, or its padding counts otherwise. */
+  /** Changes with the cache, with its state, and with how padding counts. */
   readonly source = computed(() => {
     const ref = this.ref.value;
     const name = ref ? "" : this.cacheName.value;
@@ -106,15 +106,15 @@ export class Store extends SelectionSignals {
   readonly headRows = signal<Attribution | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
-  /** How many of the loader's requests are under way: the pictures on screen are yesterday's. */
+  /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
-  /** The same for the neurons and for the head scores, which only their own place shows. */
+  /** The same for neurons and head scores, which are shown only in their own place. */
   readonly computingNeurons = signal(0);
   readonly computingScores = signal(0);
-  /** Lanes of the loader whose last answer was a refusal, with its sentence. */
+  /** The lanes of the loader whose last request failed, with the message. */
   readonly problems = signal<ReadonlyMap<string, string>>(new Map());
 
-  /** The last real token, where that is one position: of the prompt in view, or of all. */
+  /** The position of the last real token: of the current prompt, or of all prompts if they have the same. */
   readonly lastPosition: ReadonlySignal<number | null> = computed(() => {
     const facts = this.facts.value;
     const last = (facts?.last ?? []).map((at) => (facts && this.padding.value === "none" ? facts.positions - 1 : at));
@@ -122,16 +122,16 @@ export class Store extends SelectionSignals {
     if (prompt !== null) return last[prompt] ?? null;
     return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
   });
-  /** Python names the last position where it can; a lock is any other one. */
+  /** The selected position, if it is not the last one; else null. */
   readonly locked = computed(() =>
     this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value,
   );
-  /** What requests and selections carry. */
+  /** The position as requests and selections have it. */
   readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
   readonly chosen = chosenOf(this, this.chosenPosition);
-  /** All that is selected, as the kernel is told; each is read when it is looked at. */
-  readonly shown: Selected = toldOf(this.chosen);
-  /** The position that is read. */
+  /** All that is selected, by the names of the wire. Each signal is read only when its property is. */
+  readonly shown: Selected = wireSelection(this.chosen);
+  /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
   /** "logit difference", "mean logit", … */
@@ -143,19 +143,19 @@ export class Store extends SelectionSignals {
     return head === null ? this.hoveredLayer.value : (parseHead(head)?.layer ?? null);
   });
 
-  /** The tokens that stand more than once in what is in view, as they are written. */
+  /** The texts that occur more than once among the current tokens. */
   readonly #repeated = computed(() => {
-    const [once, more] = [new Set<string>(), new Set<string>()];
+    const [once, repeated] = [new Set<string>(), new Set<string>()];
     this.tokens.value.forEach((_, position) => {
       const text = this.tokenText(position);
-      (once.has(text) ? more : once).add(text);
+      (once.has(text) ? repeated : once).add(text);
     });
-    return more;
+    return repeated;
   });
 
-  /** The layer whose neurons are in view. */
+  /** The layer whose neurons are shown. */
   readonly chosenLayer = computed(() => (this.ranking.value === "neurons" ? this.layer.value : null));
-  /** What the figures on screen come with, each sentence once. */
+  /** The notes of the replies on screen, each once. */
   readonly notes: ReadonlySignal<string[]> = computed(() => {
     const neurons = this.ranking.value === "neurons" ? this.neurons.value : null;
     const scores = this.score.value === null ? null : this.scores.value;
@@ -163,17 +163,17 @@ export class Store extends SelectionSignals {
     return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
   });
 
-  /** Whether a target is chosen, or it is known that there is none: attention can be seen without one. */
+  /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
 
-  /** Why a view is not drawn: what was refused, or that there is no target; null where it is. */
+  /** Why a view is not drawn: a failure, or no target; null if it is drawn. */
   why(lane: string): string | null {
     const problems = this.problems.value;
     if (!isSet(this.target.value)) return problems.get("target") ?? null;
     return problems.get(lane) ?? null;
   }
 
-  /** The head that adds or takes away most: what heads' figures are written beside, wherever they stand. */
+  /** The largest absolute contribution of a head. It determines the decimals of all heads' contributions. */
   readonly largest = computed(() => {
     const { layers = 0, heads = 0 } = this.facts.value ?? {};
     return limitOf(this.headRows.value?.rows.subarray(0, layers * heads) ?? []);
@@ -186,7 +186,7 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Whether this layer is known to have no attention heads. A head that was not cached may be there, and be looked at.
+   * Whether there is no such head in the cache: its layer has no attention. A head without a value may still be shown.
    */
   isAbsent(name: string): boolean {
     if (!Number.isNaN(this.#headRow(name))) return false;
@@ -202,19 +202,19 @@ export class Store extends SelectionSignals {
     return this.headRows.value?.rows[head.layer * facts.heads + head.head];
   }
 
-  /** How the token at a position is written; "∗" where prompts differ. */
+  /** The text of the token at a position; "∗" if prompts differ. */
   tokenText(position: number): string {
     const token = this.tokens.value[position];
     if (!token) return String(position);
     return token.text === "" && (token.varies?.length ?? 0) > 0 ? "∗" : visible(token.text);
   }
 
-  /** The position as a subscript, where the same token stands elsewhere, too; else nothing. */
+  /** The position as a subscript if the same token occurs elsewhere, too; else empty. */
   tokenMark(position: number): string {
     return this.#repeated.value.has(this.tokenText(position)) ? subscript(position) : "";
   }
 
-  /** A token that can be distinguished from all others: "·Mary", "·John₁₀". What axes and sentences call it. */
+  /** A token's unique name on axes and in sentences: "·Mary", "·John₁₀". */
   tokenName(position: number): string {
     // A bare number next to values would be read as a value.
     if (this.facts.value?.has_tokens === false) return `#${position}`;
@@ -254,7 +254,7 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Count what was treated as padding as real, or again: leave it out. Who stood at the last token stands there again.
+   * Counts padding as real tokens, or leaves it out again. If the last token was selected, it stays selected.
    */
   togglePadding(): void {
     batch(() => {
@@ -263,7 +263,7 @@ export class Store extends SelectionSignals {
     });
   }
 
-  /** A layer's neurons, or again: all layers'. */
+  /** Ranks a layer's neurons; for the layer that is chosen already, those of all layers. */
   toggleLayer(layer: number): void {
     batch(() => {
       this.layer.value = layer === this.chosenLayer.value ? null : layer;
@@ -272,8 +272,8 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Esc: pins, preview and hover go; the locked token too when the focus is in the token strip. Where a layer is chosen
-   * (its chart and the ranking), the layer goes first.
+   * Esc: clears pins, preview and hover. With the focus in the token strip it first clears the locked position; with the
+   * focus in the chart of layers or the ranking, the chosen layer.
    */
   escape(inTokens: boolean, byLayer = false): void {
     const [layer, position] = [this.chosenLayer.value, this.locked.value];
@@ -297,7 +297,7 @@ export class Store extends SelectionSignals {
     if (heads.length > 0 || preview !== null) this.#undo.keep({ heads, preview });
   }
 
-  /** What the last Esc let go comes back; again: what the one before did. */
+  /** Restores what the last Esc cleared; called again, what the one before cleared. */
   undo(): void {
     this.#undo.back();
   }

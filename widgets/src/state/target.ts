@@ -1,8 +1,8 @@
-// What is attributed, seen and edited from one prompt or from all of them. Pure functions over the wire's Target.
+// The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
 import { quoted, visible } from "../base/format";
 import type { Contrast, Shown, Target, Token } from "../wire/protocol.gen";
 
-/** Where a target is read: an index, or each prompt's last real token. */
+/** A destination position: an index, or “last”, each prompt's last real token. */
 export type Position = NonNullable<Shown["position"]>;
 
 export type Side = "answer" | "distractor";
@@ -18,7 +18,7 @@ export function targetKey(target: Target): string {
   return `${target.direction ?? ""}|${target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";")}`;
 }
 
-/** The contrasts that count for the prompt shown: one, or all of them in the mean. */
+/** The contrasts for the current prompt: one, or all of them in the mean. */
 export function inView(target: Target, prompt: number | null): Contrast[] {
   if (target.contrasts.length <= 1 || prompt === null) return target.contrasts;
   const own = target.contrasts[prompt];
@@ -43,24 +43,24 @@ export function label(tokens: Token[]): string {
   return tokens.map((t) => visible(t.text)).join(", ");
 }
 
-/** A target that was edited, and what a reader must be told of it, since it does not show. */
+/** An edited target, and a notice about consequences that are not visible otherwise. */
 export interface Edited {
   target: Target;
-  said: string | null;
+  notice: string | null;
 }
 
 /**
  * Sets one side. With one contrast per prompt and one prompt in view, only that prompt's changes; in the mean, every
  * prompt's does, and they become one contrast for all as soon as they are equal.
  *
- * The model's own second belongs to its own top token. In the mean, where prompts differ in it, it goes with that
- * token: "·Mary − each prompt's second" is no question that anybody has. What stands there as a token is kept: it is in
- * sight.
+ * If the target is the model's top token − its second and the top token is edited in the mean, the second tokens are
+ * dropped, if prompts differ in them: "·Mary − each prompt's second" would make no sense. One distractor that all prompts
+ * share is visible, so it is kept.
  */
 export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Edited {
   if (target.contrasts.length === 0 || target.direction) {
     const empty: Contrast = { answer: [], distractor: [] };
-    return { target: { contrasts: [{ ...empty, [side]: tokens }], direction: null, own: false }, said: null };
+    return { target: { contrasts: [{ ...empty, [side]: tokens }], direction: null, own: false }, notice: null };
   }
   const count = target.contrasts.length;
   const all = prompt === null || count === 1;
@@ -68,24 +68,24 @@ export function edit(target: Target, prompt: number | null, side: Side, tokens: 
   const mixed = target.own === true && all && shared(target.contrasts, other) === null;
   const dropped = mixed && side === "answer" ? { distractor: [] } : {};
   const contrasts = target.contrasts.map((c, i) => (all || i === prompt ? { ...c, ...dropped, [side]: tokens } : c));
-  return { target: collapse(contrasts, all), said: wordsOf() };
+  return { target: collapse(contrasts, all), notice: noticeFor() };
 
-  function wordsOf(): string | null {
+  function noticeFor(): string | null {
     const rest = count - 1;
     if (target.own && !all) {
       const others = rest === 1 ? "one keeps" : `${rest} keep`;
       return (
-        `Only prompt ${prompt} was changed: the other ${others} the model’s own top token − its second, ` +
-        "and the mean is of both."
+        `Only prompt ${prompt} was changed: the other ${others} the model’s own top token − its second. ` +
+        "The mean is over both kinds."
       );
     }
     if (!mixed) return null;
     if (side === "answer")
       return (
-        "Each prompt’s second was dropped, since it belongs to the model’s own top token: " +
+        "Each prompt’s second token was dropped, because it belongs to the model’s own top token: " +
         `this is the plain logit of ${quoted(label(tokens))}.`
       );
-    const top = "each prompt’s own top token, as it was";
+    const top = "each prompt’s own top token";
     return tokens.length > 0
       ? `The answer stays ${top}; ${quoted(label(tokens))} is subtracted in every prompt.`
       : `The answer stays ${top}: this is its plain logit.`;

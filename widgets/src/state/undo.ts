@@ -1,18 +1,18 @@
-// Esc taken back, step by step: what it let go comes back, as far as the cache in view has it.
+// Undoes Esc, step by step: what it cleared is restored, as far as it exists in the current cache.
 import { batch, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { parseHead, quoted } from "../base/format";
 import { UNDO } from "../base/keys";
 import type { Sentence } from "../base/sentence";
 import type { Position } from "./target";
 
-/** What one Esc let go. */
-interface LetGo {
+/** What one Esc has cleared. */
+interface Cleared {
   heads?: string[];
   preview?: string | null;
   position?: number | null;
   layer?: number | null;
 }
-/** What of a panel's selection Esc lets go, and what tells whether it is still there. */
+/** The part of a store that Esc clears, and what is needed to check that it still exists. */
 interface Selected {
   readonly heads: Signal<string[]>;
   readonly preview: Signal<string | null>;
@@ -27,23 +27,21 @@ interface Selected {
 const MOST_STEPS = 50;
 
 export class Undo {
-  readonly #gone: LetGo[] = [];
+  readonly #steps: Cleared[] = [];
 
   constructor(readonly store: Selected) {}
 
-  keep(gone: LetGo): void {
-    this.#gone.push(gone);
-    if (this.#gone.length > MOST_STEPS) this.#gone.shift();
-    const names = this.#named(gone);
-    this.store.sentence.value = [
-      `Let go: ${listed(names)}. ${UNDO} brings ${names.length === 1 ? "it" : "them"} back.`,
-    ];
+  keep(cleared: Cleared): void {
+    this.#steps.push(cleared);
+    if (this.#steps.length > MOST_STEPS) this.#steps.shift();
+    const names = this.#named(cleared);
+    this.store.sentence.value = [`Cleared: ${listed(names)}. ${UNDO} restores ${names.length === 1 ? "it" : "them"}.`];
   }
 
   back(): void {
     const { store } = this;
-    for (let gone = this.#gone.pop(); gone; gone = this.#gone.pop()) {
-      const { heads = [], preview = null, position = null, layer = null } = this.#there(gone);
+    for (let cleared = this.#steps.pop(); cleared; cleared = this.#steps.pop()) {
+      const { heads = [], preview = null, position = null, layer = null } = this.#stillThere(cleared);
       const names = this.#named({ heads, preview, position, layer });
       if (names.length === 0) continue; // another cache is in view
       batch(() => {
@@ -54,15 +52,15 @@ export class Undo {
         if (layer !== null) [store.layer.value, store.ranking.value] = [layer, "neurons"];
       });
       store.sentence.value = [
-        `Back: ${listed(names)}.${this.#gone.length > 0 ? ` ${UNDO} goes one step further back.` : ""}`,
+        `Restored: ${listed(names)}.${this.#steps.length > 0 ? ` ${UNDO} goes one step further back.` : ""}`,
       ];
       return;
     }
-    store.sentence.value = ["Nothing to bring back: Esc has let nothing go."];
+    store.sentence.value = ["Nothing to restore: Esc has cleared nothing."];
   }
 
-  /** What of it there is in the cache in view. */
-  #there({ heads = [], preview = null, position = null, layer = null }: LetGo): LetGo {
+  /** The part of it that exists in the current cache. */
+  #stillThere({ heads = [], preview = null, position = null, layer = null }: Cleared): Cleared {
     const { layers = 0, heads: count = 0, positions = 0 } = this.store.facts.value ?? {};
     const has = (name: string): boolean => {
       const head = parseHead(name);
@@ -76,7 +74,7 @@ export class Undo {
     };
   }
 
-  #named({ heads = [], preview = null, position = null, layer = null }: LetGo): string[] {
+  #named({ heads = [], preview = null, position = null, layer = null }: Cleared): string[] {
     const places = [
       position === null ? "" : `position ${position}, ${quoted(this.store.tokenName(position))}`,
       layer === null ? "" : `layer ${layer}`,

@@ -43,7 +43,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
     // Whether the values are from the past: from a cache that was changed or is gone, or from a saved picture.
-    const past = store.standing.value !== null || store.isSaved.value;
+    const past = store.statusNotice.value !== null || store.isSaved.value;
     const text =
       kind === "incomplete"
         ? "rows not complete: " +

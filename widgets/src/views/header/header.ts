@@ -81,7 +81,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
           bytes(f.bytes),
         ].filter((part) => part !== "")
       : ["reading the cache …"];
-    const standing = store.standing.value;
+    const standing = store.statusNotice.value;
     const { list } = store.around.value ?? {};
     const narrow = width.value < ROOM_PX;
     const label = shown(store.cacheName.value || f?.name || "cache");

@@ -60,7 +60,7 @@ export function mountNotice(
       ...new Set([...store.problems.value].flatMap(([lane, said]) => (IN_PLACE.has(lane) ? [] : said))),
     ];
     // The header already has the message about the cache's status; repeat it only while the header is out of view.
-    const standing = store.standing.value;
+    const standing = store.statusNotice.value;
     if (standing && !seen.value) sentences.unshift(`${coded(store.cacheName.value || "cache")} ${standing.words}`);
     alert.title = fitted(sentences.join(" "));
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);

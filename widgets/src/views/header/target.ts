@@ -120,8 +120,8 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     });
   };
   const apply = (side: Side, tokens: Token[]): void => {
-    const { target, said } = edit(store.target.peek(), store.prompt.peek(), side, tokens);
-    take(target, said === null ? [] : [said]);
+    const { target, notice } = edit(store.target.peek(), store.prompt.peek(), side, tokens);
+    take(target, notice === null ? [] : [notice]);
     if (tokens.length === 0) line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
   };
   const close = (refocus: boolean): void => {
