@@ -13,8 +13,8 @@ if (query.has("dark")) document.body.setAttribute("data-jp-theme-light", "false"
 const layersIn = (name: string): number[] => (query.get(name) ?? "").split(",").filter(Boolean).map(Number);
 const NOTES = [
   "0.31 arises in layer 12: its heads (z @ W_O) and bias are not all of `hook_attn_out`.",
-  "The model soft-caps its logits at 30: the rows explain the figure before the cap; " +
-    "what the cap changes (0.0021 at most) is part of the constant.",
+  "The model soft-caps its logits at 30: the rows explain the value before the cap; " +
+    "the change by the cap (0.0021 at most) is part of the constant.",
 ];
 
 const traits: Traits = {

@@ -96,7 +96,7 @@ def attribute(
             query = Query(targets.resolve(answers), by, where, norm, layers, heads)
             result = decompose(view, targets, query, output)
             assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-            result = replace(result, notes=targets.said + result.notes + assumed)
+            result = replace(result, notes=targets.notes + result.notes + assumed)
             size = result.values.numel() * result.values.element_size()
             if asked is not None and size <= _KEPT:
                 view.memo.put(*asked, value=_copy(result), size=size)

@@ -167,7 +167,7 @@ def token_lens(
                 target, said = Target([]), [_NO_ANSWER]
             chosen = [point.label for point in all_points(view)] if points is None else _named_points(points)
             found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
-            said = targets.said + without_space(targets, target, None, given) + said
+            said = targets.notes + without_space(targets, target, None, given) + said
             return replace(found, notes=said + found.notes + _from_the_end(view, positions))
 
         return in_torch_context(view.stream.device, found)

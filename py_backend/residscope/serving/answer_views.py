@@ -74,7 +74,7 @@ def attention(scene: RequestContext, ask: ReadAttention) -> tuple[AttentionReply
             parts.append(AttentionBuffer("reads"))
             buffers.append(float32(patterns.reads(ask.layer, ask.head, where)))
     try:
-        maps = WeightedAttention(view, "contribution", prompt, scene.goal(ask.target, ask.position))
+        maps = WeightedAttention(view, "contribution", prompt, scene.stream_target(ask.target, ask.position))
         whole = None
         if view.n_pos <= ALWAYS or ask.weighting == "contribution":
             whole = read(maps)
@@ -119,7 +119,7 @@ def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
 
 def _brings(maps: WeightedAttention, ask: ReadAttention, whole: Tensor | None) -> Tensor:
     """What each source brings to the destination asked about; read off the whole map where that is there."""
-    where = maps.goal.where if maps.goal else None
+    where = maps.stream_target.where if maps.stream_target else None
     if where is None:
         raise ResidscopeError("position", "A destination is needed.")
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
@@ -197,7 +197,7 @@ def position_rows(scene: RequestContext, ask: MapPositions) -> tuple[PositionsRe
     _check_each_once(ask.heads, "heads")
     found = position_map(scene.targets, target, ask.by, prompt, scene.logits, ask.norm, ask.heads)
     reply = PositionsReply(ask.by, ComponentTable.of(found.components), scene.view.n_pos, found.notes, found.missing)
-    return reply, [float32(found.values), float32(found.own)]
+    return reply, [float32(found.values), float32(found.measured)]
 
 
 def token_lens(scene: RequestContext, ask: ReadTokenLens) -> TokenLensReply:
