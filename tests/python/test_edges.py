@@ -528,7 +528,8 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     del held["blocks.0.hook_resid_post"]
     result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
     assert result.unexplained.abs().max() > result.tolerance
-    assert any("arises in layer 2: what is added to the stream there is not only" in note for note in result.notes), result.notes
+    expected = "arises in layer 2: what is added to the stream there is not only"
+    assert any(expected in note for note in result.notes), result.notes
 
 
 def test_what_enters_layer_0_is_compared_as_the_layers_behind_carry_it():

@@ -65,7 +65,7 @@ MISTAKES = [
     ({"answers": torch.zeros(8, 3, dtype=torch.long)}, "answers", ["[batch, 2]", "[8, 3]"]),
     ({"answers": torch.zeros(10)}, "direction", ["[576]", "[10]"]),
     ({"answers": 10**7}, "token-id", ["10000000", "0 to 49151"]),
-    ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 parts"]),
+    ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 entries"]),
     ({"answers": None}, "answers", ["None is not an answer"]),
     ({"answers": True}, "answers", ["True is not an answer"]),
     ({"answers": b" Mary"}, "answers", ["is not an answer"]),

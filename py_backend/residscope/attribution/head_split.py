@@ -49,7 +49,7 @@ def check_split(
         view: The cache.
         layers: The heads' layers.
         checked: Earlier results; new results are added.
-        read: Returns the readout, and the measured value minus the constant; called only for new checks.
+        read: Returns the readout, and the measured value minus the constant.
 
     Returns:
         Notes on what stays unexplained because the model does more after its layers.
@@ -69,7 +69,8 @@ def check_split(
     if refused:
         raise ResidscopeError(
             "no-heads",
-            f"The contributions of heads in {named_layers(refused)} cannot be determined. {' '.join(structure.notes())}",
+            f"The contributions of heads in {named_layers(refused)} cannot be determined. "
+            f"{' '.join(structure.notes())}",
         )
     return list(checked.notes)
 

@@ -66,7 +66,7 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
         and not structure.entered
     ):
         notes.append(
-            "The row `embed` is everything that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves "
+            "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves "
             "are not in this cache."
         )
     if rows.missing:

@@ -111,8 +111,8 @@ def output_notes(targets: Targets, target: Target, measured: Measured) -> list[s
     elif not measured.own:
         notes.append(
             "The cache holds no logits: `measured` was computed from the final residual stream with the "
-            "final norm and the unembedding, as their weights are now. It is not the model's own output. Pass `logits=` "
-            "to check against that."
+            "final norm and the unembedding, as their weights are now. It is not the model's own output. Pass "
+            "`logits=` to check against that."
         )
     if target.direction is not None:
         return notes
