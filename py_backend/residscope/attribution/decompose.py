@@ -73,7 +73,7 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
         view: The cache.
         targets: Resolves targets in it.
         query: What is decomposed, and how.
-        logits: The model's output `[batch, pos, d_vocab]`, where it was given.
+        logits: The model's output `[batch, pos, d_vocab]`, if it was given.
 
     Raises:
         ResidscopeError: If something that is needed was not cached, or is not finite.

@@ -55,7 +55,7 @@ def position_map(
         target: The target; it is the same at all positions.
         by: `"layer"`, `"accumulated"`, or the named heads.
         prompt: The prompt, or None for the mean over prompts.
-        logits: The model's output, where it was given.
+        logits: The model's output, if it was given.
         norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.
         heads: For `"head"`: their names, one row each.
 
