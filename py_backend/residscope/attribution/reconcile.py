@@ -299,16 +299,16 @@ def reasons(
     for layer in () if notes else range(view.n_layers):
         added = structure.added(layer)
         sublayers = [] if layer in structure.whole else [*structure.sublayers(layer).values()]
-        own = None if rows is None else rows.sum(layer)
+        layer_rows = None if rows is None else rows.sum(layer)
         if missing(added):
             continue
         whole = _sum_of(readout, [added])
         unexplained = gap(whole, _sum_of(readout, sublayers) if sublayers else None)
         if unexplained > tolerance / 4:
             inside[layer] = unexplained
-        elif own is not None and gap(whole, own) > tolerance / 4:
-            apart[layer] = gap(whole, own)
-        elif own is None:
+        elif layer_rows is not None and gap(whole, layer_rows) > tolerance / 4:
+            apart[layer] = gap(whole, layer_rows)
+        elif layer_rows is None:
             missing(*sublayers)
     if inside:
         notes.append(

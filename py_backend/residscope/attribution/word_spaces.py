@@ -55,8 +55,7 @@ def without_space(
     times = "" if log_ratio > 700 else f", on average {math.exp(log_ratio):.2g} times likelier"
     return [
         f"{named} {'is a token' if len(pairs) == 1 else 'are tokens'} without a leading space, and at this position "
-        f"the model expects a word with one{times}: write {' ' + bare.text!r} for {quote(spaced.text)}, if that is "
-        "meant."
+        f"the model expects a word with one{times}. If you mean {quote(spaced.text)}, write {' ' + bare.text!r}."
     ]
 
 
