@@ -1,6 +1,6 @@
-"""Residscope: see which parts of a transformer write an answer, from the ActivationCache already in memory.
+"""Residscope: see which components of a transformer write an answer, from the ActivationCache already in memory.
 
-`import residscope` stays light: torch and TransformerLens are imported where a cache is, not here.
+`import residscope` is fast, because torch and TransformerLens are imported only when a cache is used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ __all__ = [
     "token_lens",
 ]
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # the user's output is left alone
+logging.getLogger(__name__).addHandler(
+    logging.NullHandler()
+)  # so that nothing is printed unless the user configures logging
 
 _PLACES = {
     "Attention": "patterns.maps",

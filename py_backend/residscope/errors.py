@@ -1,10 +1,10 @@
-"""The one exception of Residscope: a stable code for programs, a sentence with the remedy for people."""
+"""The exception of Residscope, with a stable code for programs and a message for users."""
 
 from __future__ import annotations
 
 
 class ResidscopeError(ValueError):
-    """Something Residscope was asked cannot be done as asked.
+    """A request that Residscope cannot fulfil; the message says why and what to do.
 
     Attributes:
         code: A stable word for programs, such as `"missing-activation"`.

@@ -1,6 +1,6 @@
-"""The words of the domain: what is attributed, how it is parted, weighed, scored. Nothing of ours is imported here.
+"""The terms of the field as types: targets, decompositions, weightings, scores, components. Imports no module of ours.
 
-They are `msgspec` structures and literals, because views and kernels exchange them as they are (`wire/protocol.py`).
+They are `msgspec` structures and literals, because views and kernels exchange them directly (`wire/protocol.py`).
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-# More than any view asks of any cache, and little enough to answer. What depends on the model is checked where a
-# request is answered.
+# Larger than any view needs, and small enough to answer. Limits that depend on the model are checked where a request
+# is answered.
 _MOST = 1_000_000_000
 
 MOST_OF_NAME = 200
-"""So many characters a name has at most."""
+"""The most characters of a name."""
 
 MOST_OF_SIDE = 10_000
-"""So many tokens one side of a contrast has at most."""
+"""The most tokens of one side of a contrast."""
 
 Name = Annotated[str, Meta(max_length=MOST_OF_NAME)]
-"""What a head, a point of the stream, a held direction, a variable or a state is called."""
+"""The name of a head, a point of the stream, a direction, a variable or a state."""
 
 Text = Annotated[str, Meta(max_length=20_000)]
-"""What a token writes, or a person has typed."""
+"""The text of a token, or a text that a user typed."""
 
 Number = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
-"""Which prompt, position, layer, head or token."""
+"""The index of a prompt, position, layer or head, or the id of a token."""
 
 Position = Number | Literal["last"]
-"""Where a target is read: an index, or each prompt's last real token."""
+"""The position of a target: an index, or each prompt's last real token."""
 
 By = Literal["accumulated", "layer", "head", "neuron", "source"]
 Decomposition = Literal["accumulated", "layer", "head"]
@@ -39,11 +39,11 @@ NormConvention = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
 FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
-"""How a decomposition is drawn, as a figure of plotly."""
+"""The kind of plotly figure for a decomposition."""
 
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
-"""Whether what was treated as padding is left out, or counts as real."""
+"""Whether the padding that was found is left out (`found`), or all tokens count as real (`none`)."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -61,9 +61,9 @@ class Contrast(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds.
+    """What is attributed: one contrast for all prompts, or one for each; or the key of a direction in the kernel.
 
-    `own` says that nobody chose it: it is the model's own two top predictions.
+    `own` says that it is the default, made from the model's own two top predictions.
     """
 
     contrasts: Annotated[list[Contrast], Meta(max_length=65_536)]
@@ -72,14 +72,14 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """Positions from `start` up to, not including, `stop`."""
+    """Positions from `start` up to, but not including, `stop`."""
 
     start: Number
     stop: Number
 
 
 class TokenLabel(msgspec.Struct, frozen=True):
-    """A token at a position. Where prompts differ, `text` is empty and `varies` lists some of what stands there."""
+    """A token at a position. If prompts differ there, `text` is empty and `varies` lists some of the tokens."""
 
     text: str
     id: int | None = None
@@ -94,18 +94,18 @@ ComponentKind = Literal[
     "pre", "mid", "final_post",
     "source",
 ]  # fmt: skip
-"""What a row is of: an embedding; what a layer adds; one of its parts; a point of the stream; a source position."""
+"""An embedding; a sublayer or a bias; a head or neuron; a point of the stream; a source position."""
 
 _LETTERS = {"head": "H", "neuron": "N"}
 
 
 class Component(msgspec.Struct, frozen=True, gc=False):
-    """What a row is of.
+    """A component: what a row of a decomposition stands for.
 
     Attributes:
-        kind: What it is, in TransformerLens' words.
-        layer: Its layer; None where it is of no layer.
-        index: Which one of its layer (a head, a neuron), or the position of a source; None where it is the only one.
+        kind: Its kind, in TransformerLens' words.
+        layer: Its layer; None if it belongs to no layer.
+        index: The index of a head or neuron in its layer, or the position of a source; None for other kinds.
     """
 
     kind: ComponentKind
@@ -114,7 +114,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def label(self) -> str:
-        """What it is called: `L0H0`, `L0N0`, `0_attn_out`, `0_pre`, `embed`; a source by its position.
+        """Its name: `L0H0`, `L0N0`, `0_attn_out`, `0_pre`, `embed`; a source by its position.
 
         `widgets/src/wire/components.ts` has the same rule.
         """
@@ -126,29 +126,29 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Layer and index of what has both: a head, a neuron."""
+        """Layer and index of a head or a neuron."""
         assert self.layer is not None
         assert self.index is not None
         return self.layer, self.index
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has a layer and an index exactly where its kind has them: what comes from a file may not."""
+        """Whether it has a layer and an index exactly if its kind needs them; data from a file may not."""
         has_layer = self.kind not in ("embed", "pos_embed", "final_post", "source")
         has_index = self.kind in _LETTERS or self.kind == "source"
         return (self.layer is not None) == has_layer and (self.index is not None) == has_index
 
 
 Place = Annotated[int, Meta(ge=0, le=_MOST)]
-"""Which kind, layer or index a row has."""
+"""The kind, layer or index of a row, as a number."""
 
 
 class ComponentTable(msgspec.Struct, frozen=True):
-    """Components as columns, as they travel and are kept: thousands of rows are a few numbers each.
+    """Components as columns, for messages and files, where thousands of rows need only a few numbers each.
 
     Attributes:
         kinds: The kinds that occur.
-        kind: For each component, which one of `kinds` it is.
+        kind: For each component, the place of its kind in `kinds`.
         layer: For each component, its layer.
         index: For each component, its index.
     """
@@ -160,7 +160,7 @@ class ComponentTable(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, components: Iterable[Component]) -> ComponentTable:
-        """The table of some components."""
+        """The table of these components."""
         rows = list(components)
         kinds: list[ComponentKind] = list(dict.fromkeys(row.kind for row in rows))
         places = {kind: place for place, kind in enumerate(kinds)}
@@ -168,7 +168,7 @@ class ComponentTable(msgspec.Struct, frozen=True):
 
     @classmethod
     def empty(cls) -> ComponentTable:
-        """The table of none."""
+        """An empty table."""
         return cls([], [], [], [])
 
     def components(self) -> list[Component]:
@@ -176,14 +176,14 @@ class ComponentTable(msgspec.Struct, frozen=True):
 
         Raises:
             ValueError: If its columns differ in length.
-            IndexError: If it names a kind that it does not have.
+            IndexError: If a place is outside `kinds`.
         """
         columns = zip(self.kind, self.layer, self.index, strict=True)
         return [Component(self.kinds[kind], layer, index) for kind, layer, index in columns]
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """A token that the model predicts, with its probability (mean over prompts when none was named)."""
+    """A token that the model predicts, with its probability (for one prompt, or averaged over prompts)."""
 
     token: Token
     probability: float

@@ -156,7 +156,7 @@ def test_nothing_of_the_users_is_changed(ioi):
     ("options", "said"),
     [
         ({"heads": "L3H9"}, "no head L3H9"),
-        ({"heads": []}, "No head is named"),
+        ({"heads": []}, "No head is given"),
         ({"prompt": 8}, "There is no prompt 8"),
         ({"weighting": "colour"}, '"pattern", "value", "contribution"'),
         ({"weighting": "contribution", "answers": " Josephine"}, "2 tokens"),

@@ -372,7 +372,7 @@ def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
 
 
 CHANGES = {
-    "meta": ("", lambda tensor: tensor.to("meta"), "on the `meta` device, which holds no figures"),
+    "meta": ("", lambda tensor: tensor.to("meta"), "on the `meta` device, which holds no numbers"),
     "meta z": ("hook_z", lambda tensor: tensor.to("meta"), "`blocks.0.attn.hook_z` is a tensor on the `meta` device"),
     "sparse z": ("hook_z", lambda tensor: tensor.to_sparse(), "`blocks.0.attn.hook_z` is a sparse tensor"),
     "no prompts": ("", lambda tensor: tensor[:0], "holds 0 prompts"),
@@ -414,7 +414,7 @@ META = torch.ones(2, 3, dtype=torch.long, device="meta")
         (lambda cache: residscope.attribute(cache, 5, position=META[:, 0]), "is not a position"),
         (lambda cache: residscope.attribute(cache, 5, position=True), "`position=True` is not a position"),
         (lambda cache: residscope.token_lens(cache, 5, k=2.5), "`k=2.5` is not a number of tokens"),
-        (lambda cache: residscope.token_lens(cache, 5, points=3), "`points=3` names no point"),
+        (lambda cache: residscope.token_lens(cache, 5, points=3), "`points=3` is not a list of points"),
         (lambda cache: residscope.scores(cache, ["first"]), "There is no score"),
         (lambda cache: residscope.attention(cache, "1.1", weighting=["value"]), "is not known"),
     ],

@@ -461,7 +461,7 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
     cache, name = run[2], "blocks.0.attn.hook_pattern"
     half = type(cache)(dict(cache.cache_dict) | {name: cache.cache_dict[name] / 2}, cache.model)
     worth = residscope.attribute(half, ANSWERS).grid[0, 3]
-    for one, expected in ((cache, None), (half, f"{float(worth.abs().max()) / 2:.2g} of a head's worth is not")):
+    for one, expected in ((cache, None), (half, f"{float(worth.abs().max()) / 2:.2g} of a head's contribution is not")):
         mask = torch.ones(3, 7, dtype=torch.long)
         mask[1, 5:] = 0  # prompts that end apart are read one by one
         panel = residscope.inspect(one, ANSWERS, attention_mask=mask, show=False)
@@ -473,7 +473,7 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
             *(service.reply(ReadAttention(0, 3, target, None, at))[0].notes for at in (-1, "last")),
         ]
         for said in notes:
-            found = [note for note in said if "of a head's worth is not pattern @ v" in note]
+            found = [note for note in said if "of a head's contribution is not pattern @ v" in note]
             assert bool(found) == (expected is not None), said
         assert expected is None or any(note.startswith(expected) for note in notes[0])
 
@@ -528,7 +528,8 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     del held["blocks.0.hook_resid_post"]
     result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
     assert result.unexplained.abs().max() > result.tolerance
-    assert any("arises in layer 2: a little more is added" in note for note in result.notes), result.notes
+    expected = "arises in layer 2: what is added to the stream there is not only"
+    assert any(expected in note for note in result.notes), result.notes
 
 
 def test_what_enters_layer_0_is_compared_as_the_layers_behind_carry_it():

@@ -70,7 +70,7 @@ def test_a_missing_package_is_said_to_be_installed(cache, monkeypatch, package):
 @pytest.mark.parametrize("package", USES)
 def test_a_broken_package_is_said_to_be_broken_with_the_cause(cache, monkeypatch, package, error):
     importing(monkeypatch, package, error)
-    with pytest.raises(ResidscopeError, match="installed here and cannot be imported") as failure:
+    with pytest.raises(ResidscopeError, match="installed here but cannot be imported") as failure:
         USES[package](cache)
     assert f"{type(error).__name__}: {error}" in str(failure.value)
     assert f"--force-reinstall {package}`" in str(failure.value)
@@ -81,7 +81,7 @@ def test_a_file_that_bears_a_packages_name_is_named(cache, monkeypatch, tmp_path
     (tmp_path / "pandas.py").write_text("")
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ResidscopeError, match="installed here and cannot be imported") as failure:
+    with pytest.raises(ResidscopeError, match="installed here but cannot be imported") as failure:
         USES["pandas"](cache)
     assert str(tmp_path / "pandas.py") in str(failure.value)
 
@@ -132,5 +132,5 @@ def test_a_model_whose_code_cannot_be_imported_names_what_is_behind_it(monkeypat
     monkeypatch.setattr(transformer_lens.model_bridge, "TransformerBridge", bridge)
     with pytest.raises(demo.DemoError) as failure:
         demo.load(str(tmp_path))
-    assert f"behind it RuntimeError: {NMS}" in str(failure.value)
+    assert f"caused by RuntimeError: {NMS}" in str(failure.value)
     assert "architecture" not in str(failure.value)

@@ -170,7 +170,7 @@ def test_what_is_too_much_together_is_refused(ask, monkeypatch):
     two = {"contrasts": [{"answer": [TOKEN] * 3, "distractor": []}, {"answer": [TOKEN], "distractor": []}]}
     failure = ask(attribute(two))
     assert failure["code"] == "too-large"
-    assert "2 prompts × 3 tokens are 6, and a target may have at most 5" in failure["message"]
+    assert "2 prompts × 3 tokens are 6, but a target may have at most 5" in failure["message"]
 
 
 DEEP: Any = []

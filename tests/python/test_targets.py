@@ -65,7 +65,7 @@ MISTAKES = [
     ({"answers": torch.zeros(8, 3, dtype=torch.long)}, "answers", ["[batch, 2]", "[8, 3]"]),
     ({"answers": torch.zeros(10)}, "direction", ["[576]", "[10]"]),
     ({"answers": 10**7}, "token-id", ["10000000", "0 to 49151"]),
-    ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 parts"]),
+    ({"answers": (" Mary", " John", " Tom")}, "answers", ["3 entries"]),
     ({"answers": None}, "answers", ["None is not an answer"]),
     ({"answers": True}, "answers", ["True is not an answer"]),
     ({"answers": b" Mary"}, "answers", ["is not an answer"]),
@@ -82,7 +82,7 @@ MISTAKES = [
     ({"layers": 1}, "layers", ['by="neuron"']),
     ({"logits": "x"}, "logits-shape", ["was given a str"]),
     ({"logits": torch.zeros(8, 15, 49152, dtype=torch.int64)}, "logits-shape", ["int64"]),
-    ({"logits": torch.full((8, 15, 49152), float("nan"))}, "not-finite", ["`logits=` holds NaN"]),
+    ({"logits": torch.full((8, 15, 49152), float("nan"))}, "not-finite", ["`logits=` has NaN"]),
     ({"logits": torch.zeros(8, 15, 5)}, "logits-shape", ["5 tokens", "49152"]),
     ({"tokens": "abc"}, "tokens-shape", ["was given a str"]),
     ({"model": "gpt2"}, "no-model", ["the TransformerLens model itself"]),
@@ -148,7 +148,7 @@ def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
 
     no_logits = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers)
     torch.testing.assert_close(no_logits.measured, reference.measured, atol=1e-4, rtol=0)
-    assert no_logits.measured_from == "the final stream, by the final norm and the unembedding"
+    assert no_logits.measured_from == "the final stream, with the final norm and the unembedding"
     assert not no_logits.own  # it is the model's own only as far as this model does nothing else
     assert "Pass `logits=` to check against that" in no_logits.notes[0]
     assert residscope.attribute(without("unembed.hook_out", "hook_unembed"), ioi.answers).own

@@ -14,7 +14,7 @@ const layersIn = (name: string): number[] => (query.get(name) ?? "").split(",").
 const NOTES = [
   "0.31 arises in layer 12: its heads (z @ W_O) and bias are not all of `hook_attn_out`.",
   "The model soft-caps its logits at 30: the rows explain the value before the cap; " +
-    "what the cap changes (0.0021 at most) is part of the constant.",
+    "the change by the cap (0.0021 at most) is part of the constant.",
 ];
 
 const traits: Traits = {

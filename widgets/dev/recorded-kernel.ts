@@ -61,7 +61,7 @@ export function recordedKernel(options: Options = {}): Kernel {
           code: "no-neurons",
           message:
             `The MLP of layer ${ask.layer} cannot be split: it has no single W_out (as in a mixture of experts), ` +
-            'so there are no neurons to list. `by="layer"` has it as a whole.',
+            'so there are no neurons to list. Use `by="layer"`, where it is one row.',
         },
       };
     const outcome = recorded(ask);

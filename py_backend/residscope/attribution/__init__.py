@@ -1,1 +1,1 @@
-"""From a target to rows that add up to the number that the model has produced."""
+"""From a target to rows that sum to the number that the model produced."""

@@ -1,7 +1,7 @@
-"""`attribute`: what each part of the model writes into the target, in logits.
+"""`attribute`: the contribution of each component to the target, in logits.
 
-Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row stands for the sum);
-`unexplained` is rounding where the rows cover all that the model does, and where they do not, a note says why.
+Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row replaces the sum).
+`unexplained` is only rounding if the rows cover everything that the model does; otherwise a note says why.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def attribute(
     attention_mask: Any = None,
     model: Any = None,
 ) -> Attribution:
-    """Which parts of the model write the answer (direct logit attribution).
+    """Decompose an answer's logit into contributions of the model's components (direct logit attribution).
 
-    The cache is taken as it is: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. Neither the
-    cache, nor the model, nor the grad mode is changed.
+    Any cache works: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. Neither the cache, nor the
+    model, nor the grad mode is changed.
 
     Args:
         cache: An `ActivationCache`.
@@ -55,17 +55,17 @@ def attribute(
             `[batch, 2]`, or a direction `[d_model]` (see `targets.Targets.resolve`).
         by: `"head"`: every head, attention biases, MLPs, embeddings. `"layer"`: attention and MLP of each layer,
             embeddings. `"accumulated"`: the residual stream up to each point (the logit lens). `"neuron"`: every MLP
-            neuron of `layers`, MLP biases, attention, embeddings. `"source"`: what each source token brings through
-            each of `heads`.
+            neuron of `layers`, MLP biases, attention, embeddings. `"source"`: the contribution of each source token
+            through each of `heads`.
         position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
-        logits: The model's output, where the cache does not hold it, to measure against.
-        norm: For `"accumulated"`: the final norm's scale held `"frozen"` (the steps are the layer rows), or
-            `"recomputed"` at each point (what the model would say if it stopped there).
+        logits: The model's output, to measure against, if the cache does not hold it.
+        norm: For `"accumulated"`: the final norm's scale `"frozen"` (the steps are the layer rows), or `"recomputed"`
+            at each point (what the model would predict if it stopped there).
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
-        tokens: Token ids, where the cache does not hold them; used to tell padding.
+        tokens: Token ids, if the cache does not hold them; used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, where `cache.model` is gone.
+        model: The model, if `cache.model` no longer exists.
 
     Returns:
         The decomposition; rows + constant + unexplained = measured, in logits. `.values` is `[component, batch]`, with
@@ -73,48 +73,48 @@ def attribute(
         `[source, destination, head, batch]`, and the sum over sources is the head's own value.
 
     Raises:
-        ResidscopeError: With a sentence that says what is wrong and what to do.
+        ResidscopeError: With a message that says what is wrong and what to do.
 
     Source: TransformerLens' `logit_attrs`, `decompose_resid`, `stack_head_results`, `stack_neuron_results`,
     `accumulated_resid`, made exact for unfolded norms; the mathematics of "A Mathematical Framework for Transformer
     Circuits".
     """
-    looked = seen(cache, model)
-    of = model if model is not None else getattr(cache, "model", None)
-    asked = _key(of, answers, by, position, norm, layers, heads, logits, tokens, attention_mask)
-    known = None if looked is None or asked is None else looked.memo[0].get(*asked)
+    seen_cache = seen(cache, model)
+    used_model = model if model is not None else getattr(cache, "model", None)
+    key = _key(used_model, answers, by, position, norm, layers, heads, logits, tokens, attention_mask)
+    known = None if seen_cache is None or key is None else seen_cache.memo[0].get(*key)
     if known is not None:
         return _copy(known)
 
     def work() -> Attribution:
-        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        view = CacheView(cache, model=model, tokens=tokens, seen=seen_cache, attention_mask=attention_mask)
 
-        def found() -> Attribution:
+        def computed() -> Attribution:
             targets = Targets.of(view)
             where = positions.resolve(view, position)
             output = None if logits is None else view.whole_logits(logits)
             query = Query(targets.resolve(answers), by, where, norm, layers, heads)
             result = decompose(view, targets, query, output)
             assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-            result = replace(result, notes=targets.said + result.notes + assumed)
+            result = replace(result, notes=targets.notes + result.notes + assumed)
             size = result.values.numel() * result.values.element_size()
-            if asked is not None and size <= _KEPT:
-                view.memo.put(*asked, value=_copy(result), size=size)
+            if key is not None and size <= _KEPT:
+                view.memo.put(*key, value=_copy(result), size=size)
             return result
 
-        return in_torch_context(view.stream.device, found)
+        return in_torch_context(view.stream.device, computed)
 
-    return steadily(cache, model, looked, work)
+    return steadily(cache, model, seen_cache, work)
 
 
 _KEPT = 16_000_000
-"""A result of more bytes is not kept."""
+"""Results with more bytes are not memoised."""
 
 
 def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None:
-    """What stands for a question; None where nothing does.
+    """A key for the result; None if the arguments have no key.
 
-    Answers in words stand for what the tokenizer makes of them now.
+    For answers in words, the key contains the tokens that the tokenizer gives for them now.
     """
     try:
         key = tuple(map(key_of, (answers, *options)))
@@ -129,7 +129,7 @@ def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None
 
 
 def words_in(value: Any) -> list[str]:
-    """All texts in a question, in their order; of a set, in that of the alphabet."""
+    """All texts in some answers, in their order; those of a set in alphabetical order."""
     value = value.tolist() if getattr(getattr(value, "dtype", None), "kind", None) in ("O", "U", "S", "T") else value
     if isinstance(value, str):
         return [value]
@@ -141,9 +141,9 @@ def words_in(value: Any) -> list[str]:
 
 
 def _copy(result: Attribution) -> Attribution:
-    """The same in tensors of its own: what the user writes into them stays theirs."""
+    """A copy with its own tensors, so that the user cannot change the memoised result."""
     values, measured, constant, unexplained = (
-        figure.clone() for figure in (result.values, result.measured, result.constant, result.unexplained)
+        tensor.clone() for tensor in (result.values, result.measured, result.constant, result.unexplained)
     )
     return replace(
         result,

@@ -1,7 +1,7 @@
-"""The vectors behind the rows, at one position of each prompt.
+"""The residual vectors behind the rows, at one position of each prompt.
 
-They do not depend on the target: kept, they make a new target one product with them. At one position of some prompts
-they are small; at every position they would be gigabytes, and are never made.
+They do not depend on the target, so with memoised vectors a new target needs only one product. At one position of each
+prompt they are small. For all positions they would take gigabytes, and are never computed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from einops import rearrange
 
 from residscope.attribution.components import (
-    BIAS,
+    BIAS_KIND,
     Plan,
     Rows,
     bias_of,
+    components_in,
     head_outputs,
-    parts_of,
     rows_of,
     sum_of,
     with_steps,
@@ -34,77 +34,77 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 24_000_000
-"""So many bytes of vectors are kept for one question at most."""
+"""The most bytes of vectors that are kept for one query."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """What each row of a plan adds to the stream (or, of the accumulated stream, what it is)."""
+    """What each row of a plan adds to the stream; for the accumulated stream, the stream itself."""
 
     components: list[Component]
     values: Float[Tensor, "batch component d_model"]
     parts: int | None
 
     def rows(self, readout: Readout, *, recomputed: bool) -> Rows:
-        """Their worth for a target."""
+        """Their contributions to a target."""
         divisor = readout.norm.scale(self.values) if recomputed else readout.functional.divisor
-        worth = dots(self.values, readout.functional.vector) / divisor  # [batch, component]
-        return Rows(self.components, rearrange(worth, "batch component -> component batch 1"), self.parts)
+        contributions = dots(self.values, readout.functional.vector) / divisor  # [batch, component]
+        return Rows(self.components, rearrange(contributions, "batch component -> component batch 1"), self.parts)
 
 
 def read_rows(readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan, from vectors that are kept, or from the activations."""
-    found = known_rows(readout, plan) or rows_of(readout, plan)
-    return with_steps(readout.view, plan, replace(found, missing=plan.missing, split=plan.split))
+    """The rows of a plan, from memoised vectors or from the activations."""
+    rows = known_rows(readout, plan) or rows_of(readout, plan)
+    return with_steps(readout.view, plan, replace(rows, missing=plan.missing, split=plan.split))
 
 
 def known_rows(readout: Readout, plan: Plan) -> Rows | None:
-    """The rows of a plan, read off vectors that are kept; None where that would not pay.
+    """The rows of a plan, from memoised vectors; None if those would not save time.
 
-    A first target is read off the activations, which is as fast. With the second the vectors are made and kept.
+    For a first target the activations are as fast. With the second target the vectors are computed and kept.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn":
         return None
-    count = len(plan.pieces) + len(plan.split) * (view.n_heads + 1)
+    count = len(plan.terms) + len(plan.split) * (view.n_heads + 1)
     size = count * view.batch * int(view.cfg.d_model) * view.like.element_size()
     if size > LARGEST:
         return None
-    key = ("vectors", tuple(positions.tolist()), plan.split, tuple(plan.pieces.items()))
+    key = ("vectors", tuple(positions.tolist()), plan.split, tuple(plan.terms.items()))
     vectors: Vectors | bool | None = view.memo.get(*key)
     if vectors is None:
         view.memo.put(*key, value=True)
         return None
     if not isinstance(vectors, Vectors):
-        vectors = _made(readout, plan)
+        vectors = _computed(readout, plan)
         view.memo.put(*key, value=vectors, size=size)
     return vectors.rows(readout, recomputed=plan.recomputed)
 
 
-def _made(readout: Readout, plan: Plan) -> Vectors:
+def _computed(readout: Readout, plan: Plan) -> Vectors:
     import torch
 
     view, positions = readout.view, readout.positions
-    parts: list[Component] = []
+    components: list[Component] = []
     heads: list[Tensor] = []
     biases: dict[Component, Tensor] = {}
     for layer in plan.split:
         report_progress(len(heads), len(plan.split))
-        W_O, way = out_weight(view, layer), readout.way(layer, "attn")
-        assert W_O is not None  # or else the layer is not split
+        W_O, path = out_weight(view, layer), readout.output_path(layer, "attn")
+        assert W_O is not None  # because the layer is split
         z = working(head_outputs(view, positions, layer, (W_O.shape[0], W_O.shape[1])))
-        heads.append(way.push(rearrange(z, "batch 1 head d_head -> head batch d_head") @ W_O.to(z)))
-        parts += parts_of(layer, "attn", len(W_O))
-        added, behind = bias_of(readout, layer, "attn")
-        if added is None and behind is None:
+        heads.append(path.push(rearrange(z, "batch 1 head d_head -> head batch d_head") @ W_O.to(z)))
+        components += components_in(layer, "attn", len(W_O))
+        added, norm_bias = bias_of(readout, layer, "attn")
+        if added is None and norm_bias is None:
             continue
         bias = heads[-1].new_zeros(1, *heads[-1].shape[1:])
-        bias = bias if added is None else way.push(bias + added.to(bias))
-        biases[Component(BIAS["attn"], layer)] = bias if behind is None else bias + way.factor * behind
+        bias = bias if added is None else path.push(bias + added.to(bias))
+        biases[Component(BIAS_KIND["attn"], layer)] = bias if norm_bias is None else bias + path.factor * norm_bias
     rest = [
         sum_of(view.rows(name, positions).squeeze(1) * factor for name, factor in terms).unsqueeze(0)
-        for terms in plan.pieces.values()
+        for terms in plan.terms.values()
     ]
     values = torch.cat([*heads, *biases.values(), *rest])
     values = rearrange(values, "component batch d_model -> batch component d_model").contiguous()
-    return Vectors([*parts, *biases, *plan.pieces], values, len(parts) if plan.split else None)
+    return Vectors([*components, *biases, *plan.terms], values, len(components) if plan.split else None)

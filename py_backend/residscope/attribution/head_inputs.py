@@ -1,4 +1,4 @@
-"""How the heads of a layer read: their pattern, the values there are to read, and what gates them."""
+"""What the heads of a layer read: their pattern, the values at each source, and the gate, if there is one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class HeadInputs:
     """What some heads of one layer read: z = gate · (pattern @ v).
 
     Attributes:
-        pattern: How much each destination reads from each source, as it was cached: it is large, and not all of it may
-            be wanted. `part` has it in the working precision.
-        v: What stands at each source (in grouped-query models several heads have one `v`).
-        z: What the head has read in all; None where it was not cached.
-        gate: What multiplies it at each destination; None where nothing does, or nothing known fits.
+        pattern: The attention from each destination to each source, in the cached precision, because it is large and
+            often only a block of it is needed. `part` converts a block to the working precision.
+        v: The value at each source (in grouped-query models several heads share one `v`).
+        z: The head's output; None if it was not cached.
+        gate: The factor at each destination; None if there is no gate, or if its activation function was not found.
     """
 
     pattern: Float[Tensor, "batch head destination source"]
@@ -37,13 +37,13 @@ class HeadInputs:
     gate: Float[Tensor, "batch head destination #d_head"] | None
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
-        """Some heads, destinations and sources of the pattern."""
+        """A block of the pattern: some heads, destinations and sources."""
         return working(self.pattern[:, heads, rows, columns])
 
-    def left(self) -> float:
-        """How far `z` is from what the sources give, beside the largest `z`; 0 where it was not cached.
+    def unexplained(self) -> float:
+        """The largest error of gate · (pattern @ v), relative to the largest `z`; 0 if `z` was not cached.
 
-        Of a long prompt some destinations, evenly spread, stand for all.
+        In a long prompt only some destinations, evenly spaced, are compared.
         """
         if self.z is None or self.z.numel() == 0:
             return 0.0
@@ -57,30 +57,30 @@ ALL = slice(None)
 """All heads, destinations, or sources."""
 
 SAMPLE = 128
-"""So many destinations tell how a layer reads."""
+"""The most destinations that are compared."""
 
 
 def spread(size: int) -> slice:
-    """Some of so many destinations, evenly spread; all of few."""
+    """At most `SAMPLE` of `size` destinations, evenly spaced, including the last."""
     step = -(-size // SAMPLE)
     return slice((size - 1) % step, None, step)
 
 
 def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
-    """The activations that tell how a layer reads."""
+    """The activations that determine what a layer's heads read."""
     endings = ("hook_pattern", "hook_v", "v_norm.hook_out", "hook_z")
     names = tuple(f"blocks.{layer}.attn.{ending}" for ending in endings)
     gate = _gate_name(view, layer)
     return names if gate is None else (*names, gate)
 
 
-def sources_of(view: CacheView, layer: int) -> int:
-    """How many sources a layer's patterns have: more than positions were run behind a key/value cache or a prefix."""
+def source_count(view: CacheView, layer: int) -> int:
+    """The number of sources in a layer's patterns; after a key/value cache or a prefix, more than positions."""
     return int(view.get(f"blocks.{layer}.attn.hook_pattern").shape[-1])
 
 
 def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
-    """All patterns of a layer, where they have the same destinations and sources.
+    """All patterns of a layer; they must have the same destinations and sources.
 
     Raises:
         ResidscopeError: If they were not cached, or only for some positions (`pos_slice`).
@@ -90,9 +90,9 @@ def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head dest
         raise ResidscopeError(
             "pos-slice",
             f"The attention in this cache has {patterns.shape[-2]} destinations and {patterns.shape[-1]} sources, but "
-            f"{view.n_pos} positions were cached. `residscope.attention(cache, …)` has these patterns as they are; for "
-            "the rest cache all positions: leave out `pos_slice` in `run_with_cache`, and run the whole prompt at "
-            "once, not behind past keys or a prefix.",
+            f"{view.n_pos} positions were cached. `residscope.attention(cache, …)` shows these patterns. For "
+            "everything else, cache all positions: leave out `pos_slice` in `run_with_cache`, and run the whole prompt "
+            "at once, not after past keys or a prefix.",
         )
     return patterns
 
@@ -105,11 +105,9 @@ def some_pattern(
     *,
     square: bool = True,
 ) -> Float[Tensor, "batch head destination source"]:
-    """The patterns of some heads at one destination of each prompt, or at all, as they were cached.
+    """The patterns of some heads at one destination of each prompt, or at all, in the cached precision.
 
-    Unless they need not be `square`, they have the same destinations and sources.
-
-    Where the heads stand side by side nothing is copied.
+    With `square`, they must have the same destinations and sources. Neighbouring heads are a view, without a copy.
 
     Raises:
         ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
@@ -122,7 +120,7 @@ def some_pattern(
 
 
 def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
-    """Some of the heads; where they stand in a row nothing is copied."""
+    """Some of the heads; neighbouring heads are a view, without a copy."""
     start = heads[0] if heads else 0
     if list(heads) == list(range(start, start + len(heads))):
         return tensor[:, :, start : start + len(heads)]
@@ -134,12 +132,12 @@ def _by_head(tensor: Float[Tensor, "batch pos head unit"]) -> Float[Tensor, "bat
 
 
 def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
-    """Refuse heads that a layer does not have, where layers differ in their number of heads."""
+    """Refuse heads that a layer does not have, because layers may differ in their number of heads."""
     if any(head >= count for head in heads):
         raise ResidscopeError("head", f"Layer {layer} of this model has only {count} heads.")
 
 
-def reads(
+def head_inputs(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int], cut: tuple[int, int]
 ) -> HeadInputs:
     """What some heads of a layer read.
@@ -149,11 +147,11 @@ def reads(
         positions: One destination per prompt, or None for all.
         layer: The layer.
         heads: The heads' indices.
-        cut: The number and the width of the layer's heads, by the weights they write with.
+        cut: The number and the width of the layer's heads in `W_O`.
 
     Raises:
-        ResidscopeError: If there is no such head, or `pattern` or `v` was not cached for all positions, or, where heads
-            gate what they have read, the gate or `z` was not.
+        ResidscopeError: If a head does not exist, or `pattern` or `v` was not cached for all positions; for gated
+            heads, also if the gate or `z` was not cached.
     """
     check_heads(layer, heads, cut[0])
     pattern = some_pattern(view, positions, layer, heads)
@@ -164,9 +162,11 @@ def reads(
     name = _gate_name(view, layer)
     if name is None:
         return HeadInputs(pattern, v, z, None)
-    if z is None:  # without it nothing tells how the gate is applied
+    if z is None:  # raises, because without `z` the gate's function cannot be found
         z = view.get(f"blocks.{layer}.attn.hook_z")
-    raw = rearrange(view.rows(name, positions), "batch pos ... -> batch pos (...)")  # a figure for each unit, or head
+    raw = rearrange(
+        view.rows(name, positions), "batch pos ... -> batch pos (...)"
+    )  # one number for each unit, or for each head
     if raw.shape[-1] not in (cut[0], cut[0] * cut[1]):
         return HeadInputs(pattern, v, z, None)
     raw = rearrange(raw, "batch pos (head unit) -> batch pos head unit", head=cut[0])
@@ -178,13 +178,13 @@ def reads(
 
 
 def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
-    """A note on heads whose output is gated after they have read."""
+    """A note on heads that gate what they have read."""
     names = {layer: name for layer in sorted(set(layers)) if (name := _gate_name(view, layer))}
     if not names:
         return []
     return [
-        f"The heads in {named_layers(names)} gate what they have read (`{next(iter(names.values()))}`): each source's "
-        "part passes the gate as it stood."
+        f"The heads in {named_layers(names)} gate what they have read (`{next(iter(names.values()))}`): each source "
+        "contribution is multiplied by the cached gate."
     ]
 
 
@@ -196,45 +196,47 @@ def is_gated(view: CacheView, layer: int) -> bool:
 def _gate_name(view: CacheView, layer: int) -> str | None:
     """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one.
 
-    A cache that was filtered may lack it, so the module is asked, too.
+    A filtered cache may not hold it, so the module is checked, too.
     """
     attention = getattr(view.model.blocks[layer], "attn", None)
     names = {name: f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")}
-    held = view.first(*names.values())
-    return held or next((names[name] for name in names if hasattr(attention, name.split(".")[0])), None)
+    cached = view.first(*names.values())
+    return cached or next((names[name] for name in names if hasattr(attention, name.split(".")[0])), None)
 
 
 def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Callable[[Tensor], Tensor] | None:
-    """What makes the gate, that multiplies what a head has read, of what was cached; None where nothing known fits.
+    """The activation function of the gate; None if no known function fits.
 
-    The cache holds the gate before its activation function. Which function it is, the head's own output tells: the one
-    for which gate · (pattern @ v) is `hook_z`.
+    The cache holds the gate before its activation function. The right function is the one for which
+    gate · (pattern @ v) is `hook_z`.
     """
     import torch
     from torch.nn.functional import silu, softplus
 
-    def as_it_is(x: Tensor) -> Tensor:
+    def identity(x: Tensor) -> Tensor:
         return x
 
-    gates: list[Callable[[Tensor], Tensor]] = [torch.sigmoid, softplus, silu, torch.tanh, as_it_is]
+    gates: list[Callable[[Tensor], Tensor]] = [torch.sigmoid, softplus, silu, torch.tanh, identity]
     errors = [float((gate(raw) * read - z).abs().max()) for gate in gates]
     best = errors.index(min(errors))
-    near = max(1e-4, 8 * step) * float(z.abs().max())
-    return gates[best] if errors[best] <= near else None
+    tolerance = max(1e-4, 8 * step) * float(z.abs().max())
+    return gates[best] if errors[best] <= tolerance else None
 
 
 def _values(
     view: CacheView, layer: int, heads: Sequence[int], cut: tuple[int, int]
 ) -> Float[Tensor, "batch head source d_head"]:
-    """What heads read at each source: their group's `v`, after a norm on it where the model has one."""
+    """The values at each source: the `v` of each head's group, after its norm if the model has one."""
     name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
     v = view.get(name)
-    if v.ndim == 4 and view.has(f"blocks.{layer}.attn.hook_kv_latent"):  # latent attention keeps them head by head
+    if v.ndim == 4 and view.has(
+        f"blocks.{layer}.attn.hook_kv_latent"
+    ):  # latent attention caches them as [batch, head, pos]
         v = rearrange(v, "batch group source d_head -> batch source group d_head")
     if v.ndim != 4 or v.shape[-1] != cut[1] or cut[0] % v.shape[2]:
         raise ResidscopeError(
             "values",
-            f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {cut[1]}]: what each source brings cannot "
+            f"`{name}` has the shape {list(v.shape)}, not [batch, pos, head, {cut[1]}]: source contributions cannot "
             "be determined for this kind of attention.",
         )
     groups = [head * v.shape[2] // cut[0] for head in heads]

@@ -1,4 +1,4 @@
-"""Whether what a layer writes is the sum of its heads, as the cache shows it: else no head's contribution is known."""
+"""Checks whether a layer's attention output is the sum of its heads: only then are contributions known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from einops import rearrange
 from residscope.attribution import components
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.readout import Readout
-from residscope.attribution.reconcile import heads_add_up, other_structure, reasons, reconcile, stream_goal
+from residscope.attribution.reconcile import differ_clearly, expected_sum, heads_add_up, reasons, reconcile
 from residscope.cache.structure import Structure, coarse, named_layers, out_bias, out_weight, output_factor
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checked:
-    """Whether layers' heads add up, as it was found out; no part of the cache.
+    """The results of earlier checks, whether the heads of layers add up.
 
     Attributes:
-        known: Whether the layers were looked at.
-        structure: The fields of `structure.Structure` but its view; None where there was nothing to compare with.
-        tolerance: What counts as rounding.
-        notes: What is left over, and why.
-        splits: By layer, whether the heads add up to what attention writes.
+        known: Whether the layers were compared with the stream.
+        structure: The fields of `structure.Structure` except its view; None if there was nothing to compare with.
+        tolerance: Differences up to this count as rounding.
+        notes: What is unexplained, and why.
+        splits: For each layer, whether the heads add up to the attention output.
     """
 
     known: bool = False
@@ -41,55 +41,57 @@ class Checked:
 
 
 def check_split(
-    view: CacheView, layers: Sequence[int], checked: Checked, look: Callable[[], tuple[Readout, Tensor | None]]
+    view: CacheView, layers: Sequence[int], checked: Checked, read: Callable[[], tuple[Readout, Tensor | None]]
 ) -> list[str]:
-    """Refuse heads of layers whose outputs do not simply add up in the stream: their worth would be made up.
+    """Refuse heads of layers whose outputs do not simply add up in the stream: their contributions would be wrong.
 
     Args:
         view: The cache.
         layers: The heads' layers.
-        checked: What was found out before; what is found now is added.
-        look: The way to the target, and the model's own figure less the constant, where something is to be found out.
+        checked: Earlier results; new results are added.
+        read: Returns the readout, and the measured value minus the constant.
 
     Returns:
-        Notes, where what the model does behind its layers is not followed.
+        Notes on what stays unexplained because the model does more after its layers.
     """
     if not checked.known:
-        _check_layers(*look(), checked)
+        _check_layers(*read(), checked)
     if checked.structure is None:
         return []
     structure = Structure(view, **checked.structure)
     new = [layer for layer in layers if layer not in checked.splits]
     for layer in new:
-        apart = out_weight(view, layer) is not None
-        checked.splits[layer] = not apart or heads_add_up(look()[0], structure, layer, checked.tolerance)
+        has_heads = out_weight(view, layer) is not None
+        checked.splits[layer] = not has_heads or heads_add_up(read()[0], structure, layer, checked.tolerance)
     unsplit = frozenset(layer for layer in layers if not checked.splits[layer])
     structure = replace(structure, unsplit_attn=unsplit - structure.whole)
-    odd = [layer for layer in layers if layer in structure.whole | unsplit]
-    if odd:
+    refused = [layer for layer in layers if layer in structure.whole | unsplit]
+    if refused:
         raise ResidscopeError(
-            "no-heads", f"What heads in {named_layers(odd)} bring cannot be determined. {' '.join(structure.notes())}"
+            "no-heads",
+            f"The contributions of heads in {named_layers(refused)} cannot be determined. "
+            f"{' '.join(structure.notes())}",
         )
     return list(checked.notes)
 
 
 def adds_up(view: CacheView, layer: int) -> bool | None:
-    """Whether a layer's heads and bias are what its attention writes, at some positions; None where that is not known.
+    """Whether a layer's heads and bias sum to its attention output, at some positions; None if unknown.
 
-    There is no target here: the vectors themselves are compared.
+    No target is needed: the vectors themselves are compared.
     """
     run = view.root
     return run.memo.once(("adds up", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.hook_attn_out"),))[0]
 
 
-def projects(view: CacheView, layer: int) -> bool | None:
-    """The same of what attention's own projection gives, before a norm, or what else the block does to it."""
+def projection_adds_up(view: CacheView, layer: int) -> bool | None:
+    """The same for the output of attention's own projection, before a norm or anything else that the block applies."""
     run = view.root
     return run.memo.once(("projects", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.attn.o.hook_out"),))[0]
 
 
 _SOME = 8
-"""So many prompts, and positions of them, tell whether heads add up."""
+"""How many prompts, and how many of their positions, are compared."""
 
 
 def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
@@ -111,53 +113,56 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
             if out.endswith("hook_attn_out"):
                 written, added = _in_stream(view, where, layer, written, added)
             step = max(view.rounding_step(z, out), coarse(view, layer, "attn"))
-            if added.shape != written.shape or other_structure(added, written.to(added), 0.0, step):
+            if added.shape != written.shape or differ_clearly(added, written.to(added), 0.0, step):
                 return False
     except ResidscopeError as error:
-        if error.code != "missing-activation":  # a norm behind attention whose scale was not cached
+        if error.code != "missing-activation":  # the norm after attention, whose scale was not cached
             raise
         return None
     return True
 
 
 def _in_stream(view: CacheView, where: Tensor, layer: int, written: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-    """What attention writes, and `hook_attn_out`, as they are added to the stream."""
-    nothing = view.like.new_zeros(view.batch, int(view.cfg.d_model))
-    readout = Readout(view, where, nothing, nothing[:, 0], held=False)
-    way = readout.way(layer, "attn")
-    written = way.push(written[None])[0]
-    if way.norm is not None and way.norm[0].bias is not None:
-        written = written + way.factor * way.norm[0].bias
+    """The projected heads and `hook_attn_out`, both as they are added to the stream."""
+    no_target = view.like.new_zeros(view.batch, int(view.cfg.d_model))
+    readout = Readout(view, where, no_target, no_target[:, 0], frozen=False)
+    path = readout.output_path(layer, "attn")
+    written = path.push(written[None])[0]
+    if path.norm is not None and path.norm[0].bias is not None:
+        written = written + path.factor * path.norm[0].bias
     return written, added * readout.structure.carries[layer] * output_factor(view, layer, "attn")
 
 
 def unchecked(view: CacheView, layers: Iterable[int]) -> list[str]:
-    """A note on layers of which nothing in the cache tells whether heads add up to what attention writes."""
-    open_ = [layer for layer in layers if out_weight(view, layer) is not None and adds_up(view, layer) is None]
-    if not open_:
+    """A note on layers for which the cache does not show whether the heads add up to the attention output."""
+    unknown = [layer for layer in layers if out_weight(view, layer) is not None and adds_up(view, layer) is None]
+    if not unknown:
         return []
-    lacks = [
-        name for name in ("attn.hook_z", "hook_attn_out") if not all(view.has(f"blocks.{at}.{name}") for at in open_)
+    missing = [
+        name for name in ("attn.hook_z", "hook_attn_out") if not all(view.has(f"blocks.{at}.{name}") for at in unknown)
     ]
-    listed = " and ".join(f"`{name}`" for name in lacks) or "the scale of the norm behind attention"
+    listed = " and ".join(f"`{name}`" for name in missing) or "the scale of the norm after attention"
     return [
-        f"That the heads of {named_layers(open_)} add up to what attention writes was not checked: "
-        f"{listed} {'is' if len(lacks) < 2 else 'are'} not in this cache."
+        f"It was not checked whether the heads of {named_layers(unknown)} add up to the output of attention: "
+        f"{listed} {'is' if len(missing) < 2 else 'are'} not in this cache."
     ]
 
 
-def _check_layers(readout: Readout, own: Tensor | None, checked: Checked) -> None:
-    """What is the same for every head."""
+def _check_layers(readout: Readout, measured: Tensor | None, checked: Checked) -> None:
+    """Compare the layers with the stream: this is the same for every head."""
     try:
-        fitted = reconcile(
-            readout, lambda structure: read_rows(readout, components.layers(structure)), stream_goal(readout, own), own
+        result = reconcile(
+            readout,
+            lambda structure: read_rows(readout, components.layers(structure)),
+            expected_sum(readout, measured),
+            measured,
         )
     except ResidscopeError as error:
-        if error.code != "missing-activation":  # a filtered cache: nothing to compare with
+        if error.code != "missing-activation":  # a filtered cache has nothing to compare with
             raise
     else:
-        structure, checked.tolerance = fitted.structure, fitted.tolerance
+        structure, checked.tolerance = result.structure, result.tolerance
         checked.structure = {f.name: getattr(structure, f.name) for f in fields(structure) if f.name != "view"}
-        if own is not None and fitted.left > fitted.tolerance:
-            checked.notes = reasons(readout, structure, own, checked.tolerance, fitted.rows)
+        if measured is not None and result.unexplained > result.tolerance:
+            checked.notes = reasons(readout, structure, measured, checked.tolerance, result.rows)
     checked.known = True

@@ -1,11 +1,11 @@
-"""What a decomposition leaves out, since it was not cached, in words."""
+"""Names and notes for what a decomposition leaves out because it was not cached."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import Rows, reads
+from residscope.attribution.components import Rows, activations_for
 from residscope.cache.norms import Norm
 from residscope.cache.structure import Structure, named_layers
 from residscope.cache.view import CacheView, ending, not_cached
@@ -26,92 +26,92 @@ _WORDS = {
 
 
 def lacking(by: By, missing: Iterable[str]) -> list[str]:
-    """What keeps rows from being complete, in words; points of the stream are no parts of a sum."""
+    """The kinds of rows that are missing, in words; none for points of the stream, which are not summed."""
     return [] if by == "accumulated" else kinds(missing)
 
 
 def kinds(names: Iterable[str]) -> list[str]:
-    """What rows lack without these activations: "MLPs", "embeddings"."""
-    return list(dict.fromkeys(_WORDS.get(ending(name), "other parts") for name in names))
+    """The kinds of rows that need these activations: "MLPs", "embeddings"."""
+    return list(dict.fromkeys(_WORDS.get(ending(name), "other components") for name in names))
 
 
-def check_cached(view: CacheView, by: By, *, held: bool) -> None:
-    """Refuse a decomposition whose way to the target was not cached: all that it lacks is named at once.
+def check_cached(view: CacheView, by: By, *, frozen: bool) -> None:
+    """Refuse a decomposition if the final norm's scale was not cached; the message names all missing activations.
 
     Args:
         view: The cache.
         by: The decomposition.
-        held: Whether the final norm's scale is held at its cached value.
+        frozen: Whether the final norm's scale is frozen at its cached value.
     """
     last = view.n_layers - 1
     stream = f"blocks.{last}.hook_resid_post"
     norm = Norm.of(getattr(view.model, "ln_final", None), view)
-    if not held or not norm.divides or view.first("ln_final.hook_scale", stream):
+    if not frozen or not norm.divides or view.first("ln_final.hook_scale", stream):
         return
-    others = [name for name in reads(view, by) if not view.has(name)]
+    others = [name for name in activations_for(view, by) if not view.has(name)]
     refusal = not_cached(*others, *([] if stream in others else ["ln_final.hook_scale"]))
-    if by == "accumulated" and not others:  # a run that stopped early has points, and no end
-        said = f'{refusal} With the norm recomputed at each point (`norm="recomputed"`) none of this is needed.'
-        refusal = ResidscopeError(refusal.code, said)
+    if by == "accumulated" and not others:  # a run that stopped early has points, but no end
+        message = f'{refusal} None of this is needed if the norm is recomputed at each point: `norm="recomputed"`.'
+        refusal = ResidscopeError(refusal.code, message)
     raise refusal
 
 
-def absent(structure: Structure, by: By, rows: Rows) -> list[str]:
-    """Notes on what is not there."""
-    view, said = structure.view, list[str]()
+def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
+    """Notes on rows and points that are missing, and on sums that could not be checked."""
+    view, notes = structure.view, list[str]()
     if (
         by != "accumulated"
         and Component("embed") in rows.rest
         and structure.read_where_it_enters
         and not structure.entered
     ):
-        said.append(
-            "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves are not "
-            "in this cache."
+        notes.append(
+            "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves "
+            "are not in this cache."
         )
     if rows.missing:
         listed = "; ".join(_listed(view, rows.missing))
         if by == "accumulated":
-            said.append(f"Not every point of the stream is in this cache: it lacks {listed}.")
+            notes.append(f"Not every point of the stream is in this cache: it lacks {listed}.")
         else:
-            said.append(
-                f"The rows are not complete: {' and '.join(kinds(rows.missing))} missing. Each row is exact by itself; "
-                f"their sum is not the model's figure, since this cache lacks {listed}."
+            notes.append(
+                f"The rows are not complete: {' and '.join(kinds(rows.missing))} missing. Each row is exact by itself, "
+                f"but their sum is not the model's value, because this cache lacks {listed}."
             )
     if by == "accumulated" and Component("final_post") not in rows.components:
-        said.append(
+        notes.append(
             "The stream at the end of the model is not in this cache (a run that stopped early, or `names_filter`): "
-            f"the last point is `{rows.components[-1].label}`, which is not what the model says at its end."
+            f"the last point is `{rows.components[-1].label}`, which is not the model's final prediction."
         )
     start = next((row for row in rows.components if row.kind == "pre"), None) if by == "layer" else None
     if start:
-        said.append(
-            f"The row `{start.label}` is all that was written before layer {start.layer}: its parts, the embeddings "
-            "among them, are not in this cache."
+        notes.append(
+            f"The row `{start.label}` is all that was written before layer {start.layer}: not all components "
+            "before it (such as the embeddings) are in this cache."
         )
     part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"
-    of, writes = ("heads", "attention") if by == "head" else ("neurons", "the MLP")
+    kind, sublayer = ("heads", "attention") if by == "head" else ("neurons", "the MLP")
     if by in ("head", "neuron") and (layers := _unchecked(view, rows, part)):
-        said.append(
-            f"That the {of} of {named_layers(layers)} add up to what {writes} writes was not checked: "
+        notes.append(
+            f"It was not checked whether the {kind} of {named_layers(layers)} add up to the output of {sublayer}: "
             f"`hook_{part}_out` is not in this cache."
         )
-    return said
+    return notes
 
 
 def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
-    """Activations by their endings, with their layers where some of these were cached."""
+    """Activations by the ends of their names, with their layers unless every layer is meant."""
     layers: dict[str, list[int]] = {}
     for name in names:
-        found = layers.setdefault(ending(name), [])
+        of_name = layers.setdefault(ending(name), [])
         if name.startswith("blocks."):
-            found.append(int(name.split(".")[1]))
+            of_name.append(int(name.split(".")[1]))
     return [
-        f"`{name}`" if not own or len(own) == view.n_layers else f"`{name}` of {named_layers(own)}"
-        for name, own in layers.items()
+        f"`{name}`" if not some or len(some) == view.n_layers else f"`{name}` of {named_layers(some)}"
+        for name, some in layers.items()
     ]
 
 
 def _unchecked(view: CacheView, rows: Rows, part: Literal["attn", "mlp"]) -> list[int]:
-    """The layers that are told apart, and nothing tells what they write there in all."""
+    """The split layers whose sublayer output was not cached, so that their sum cannot be checked."""
     return [layer for layer in rows.split if not view.has(f"blocks.{layer}.hook_{part}_out")]

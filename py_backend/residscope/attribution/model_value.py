@@ -1,4 +1,4 @@
-"""The model's own figure for a target, and where it was read."""
+"""The measured value of a target: the model's own number, and where it was read."""
 
 from __future__ import annotations
 
@@ -22,65 +22,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """The model's own figure.
+    """The model's own value for a target.
 
     Attributes:
-        value: `[batch, pos]`, logits; None where there is nothing to read it from.
-        bent: `[batch, pos]`, what a soft-cap adds to the figure that stands before it (0 where there is none).
+        value: `[batch, pos]`, logits; None if there is nothing to read it from.
+        cap_change: `[batch, pos]`, what a soft-cap adds to the value before it (0 if there is no soft-cap).
         source: Where it was read, in words.
-        own: Whether it is the model's own output, or from what the unembedding read; else it is what the final stream
-            gives by the final norm and the unembedding, and what the model does beside them is not in it.
+        own: Whether it comes from the model's output or from the input of the unembedding. If not, it was computed from
+            the final stream with the final norm and the unembedding, and anything else that the model does is missing.
     """
 
     value: Float[Tensor, "batch pos"] | None
-    bent: Float[Tensor, "batch pos"]
+    cap_change: Float[Tensor, "batch pos"]
     source: str
     own: bool
 
 
 def model_value(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
-    """Read the target off the given logits, else the cache's, else the final norm's output and the unembedding."""
+    """Read the target from the given logits, else from the cached logits, else from the end of the stream."""
     view, positions = readout.view, readout.positions
-    none = readout.functional.constant * 0
+    zero = readout.functional.constant * 0
     output = targets.output
-    held = view.first("unembed.hook_out", "hook_unembed")
-    if target.direction is not None or (held is None and output.cap == 0 and logits is None):
-        # No soft-cap bends it: the functional of the final norm's output is all there is to read.
+    cached = view.first("unembed.hook_out", "hook_unembed")
+    if target.direction is not None or (cached is None and output.cap == 0 and logits is None):
+        # There is no soft-cap, so the functional of the final norm's output gives the value.
         vectors = final_vectors(view, positions)
         if vectors is None:
-            return Measured(None, none, _NOTHING, own=False)
+            return Measured(None, zero, _NOTHING, own=False)
         own = view.has(READ_BY_UNEMBEDDING)
-        source = "the final norm's output, on the given direction"
+        source = "the final norm's output, projected onto the given direction"
         if target.direction is None:
             source = _FROM_UNEMBEDDING if own else _FROM_STREAM
-        return Measured(dots(vectors, readout.directions) + readout.offset[:, None], none, source, own)
+        return Measured(dots(vectors, readout.directions) + readout.offset[:, None], zero, source, own)
 
-    found, source, own = written(targets, target, positions)
-    value = None if found is None else targets.mixed(target, output(found)).to(none)
-    # Σ α · cap · tanh(x / cap) is no linear functional of the stream: the rows explain Σ α · x, the rest is the cap's.
-    bent = none
-    if value is not None and found is not None and output.cap > 0:
-        bent = value - targets.mixed(target, found * output.scale).to(none)
+    values, source, own = written(targets, target, positions)
+    value = None if values is None else targets.mixed(target, output(values)).to(zero)
+    # Σ α · cap · tanh(x / cap) is not linear in the stream: the rows explain Σ α · x, and the cap's change is separate.
+    cap_change = zero
+    if value is not None and values is not None and output.cap > 0:
+        cap_change = value - targets.mixed(target, values * output.scale).to(zero)
     if logits is not None:
         given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
         if not bool(given.isfinite().all()):
-            raise ResidscopeError("not-finite", "`logits=` holds NaN or infinity for the answers' tokens.")
-        if found is None and output.cap > 0:  # the way back through the cap
+            raise ResidscopeError("not-finite", "`logits=` has NaN or infinity for the answers' tokens.")
+        if values is None and output.cap > 0:  # undo the cap
             uncapped = output.cap * (given / output.cap).clamp(-1, 1).atanh()
-            bent = (targets.mixed(target, given) - targets.mixed(target, uncapped)).to(none)
-        return Measured(targets.mixed(target, given).to(none), bent, "the given logits", own=True)
-    return Measured(value, bent, source, own)
+            cap_change = (targets.mixed(target, given) - targets.mixed(target, uncapped)).to(zero)
+        return Measured(targets.mixed(target, given).to(zero), cap_change, "the given logits", own=True)
+    return Measured(value, cap_change, source, own)
 
 
 _FROM_UNEMBEDDING = f"what the unembedding read ({READ_BY_UNEMBEDDING})"
-_FROM_STREAM = "the final stream, by the final norm and the unembedding"
+_FROM_STREAM = "the final stream, with the final norm and the unembedding"
 _NOTHING = "nothing: the cache holds neither logits nor the final residual stream; pass `logits=`"
 
 
 def written(
     targets: Targets, target: Target, positions: Int[Tensor, " batch"] | None
 ) -> tuple[Float[Tensor, "batch pos token"] | None, str, bool]:
-    """What the unembedding writes for the target's tokens, where it was read, and whether that is the model's own."""
+    """The unembedding's output for the target's tokens, where it was read, and `Measured.own`."""
     view = targets.view
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
@@ -92,36 +92,39 @@ def written(
     W_U, b_U = unembedding(view)
     ids = targets.weights(target)[0].to(W_U.device).expand(view.batch, -1)
     columns = rearrange(W_U[:, ids].to(vectors), "d_model batch token -> batch d_model token")
-    figures = vectors @ columns
+    values = vectors @ columns
     if b_U is not None:
-        figures = figures + b_U[ids][:, None].to(vectors)
+        values = values + b_U[ids][:, None].to(vectors)
     if view.has(READ_BY_UNEMBEDDING):
-        return figures, _FROM_UNEMBEDDING, True
-    return figures, _FROM_STREAM, False
+        return values, _FROM_UNEMBEDDING, True
+    return values, _FROM_STREAM, False
 
 
-def notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
-    """What a reader of the figures should know about this model's way from the stream to its logits."""
-    said = odd_final_norm(targets.view)
+def output_notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
+    """Notes on how this model turns its stream into logits, and on what `measured` is."""
+    notes = odd_final_norm(targets.view)
     if measured.value is None:
-        said.append(
+        notes.append(
             "There is nothing to measure against: the cache holds neither logits nor the final residual stream. Pass "
             "`logits=`, the model's output."
         )
     elif not measured.own:
-        said.append(
-            "The cache holds no logits: `measured` is what the final residual stream gives by the final norm and the "
-            "unembedding, as their weights are now, not the model's own output. Pass `logits=` to check against that."
+        notes.append(
+            "The cache holds no logits: `measured` was computed from the final residual stream with the "
+            "final norm and the unembedding, as their weights are now. It is not the model's own output. Pass "
+            "`logits=` to check against that."
         )
     if target.direction is not None:
-        return said
+        return notes
     output = targets.output
     if output.scale != 1:
-        said.append(f"The model multiplies its logits by {output.scale:.4g}; the rows and the constant are after that.")
-    if output.cap > 0:
-        worst = float(measured.bent.abs().max())
-        said.append(
-            f"The model soft-caps its logits at {output.cap:g}: the rows explain the figure before the cap; "
-            f"what the cap changes ({worst:.2g} at most) is part of the constant."
+        notes.append(
+            f"The model multiplies its logits by {output.scale:.4g}; the rows and the constant include this factor."
         )
-    return said
+    if output.cap > 0:
+        worst = float(measured.cap_change.abs().max())
+        notes.append(
+            f"The model soft-caps its logits at {output.cap:g}: the rows explain the value before the cap; "
+            f"the change by the cap ({worst:.2g} at most) is part of the constant."
+        )
+    return notes

@@ -1,4 +1,4 @@
-"""What each component adds at each position: a map component × position, towards the target at that position."""
+"""The contribution of each component at each position to the target there: a map component × position."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.attribution.components import layer_heads
 from residscope.attribution.decompose import Query, decompose
-from residscope.attribution.goal import Goal
 from residscope.attribution.missing import lacking
 from residscope.attribution.model_value import model_value
 from residscope.attribution.sources import wanted_heads
+from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.positions import assumed
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PositionMap:
-    """Rows in logits; `own` is the model's own figure at each position, NaN where it is not known.
+    """Rows in logits; `measured` is the model's own value at each position, NaN if it is not known.
 
-    Of `by="layer"` rows + constant = own; of `by="accumulated"` the last row + constant.
+    For `by="layer"`, Σ rows + constant = measured; for `by="accumulated"`, last row + constant = measured.
     """
 
     components: list[Component]
     values: Float[Tensor, "component position"]
-    own: Float[Tensor, " position"]
+    measured: Float[Tensor, " position"]
     notes: list[str]
     missing: list[str] = field(default_factory=list)
 
@@ -48,30 +48,30 @@ def position_map(
     norm: NormConvention = "frozen",
     heads: Sequence[str] = (),
 ) -> PositionMap:
-    """What each component adds at each position.
+    """The contribution of each component at each position.
 
     Args:
         targets: Resolves the target.
         target: The target; it is the same at all positions.
         by: `"layer"`, `"accumulated"`, or the named heads.
         prompt: The prompt, or None for the mean over prompts.
-        logits: The model's output, where it was given.
+        logits: The model's output, if it was given.
         norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.
         heads: For `"head"`: their names, one row each.
 
     Raises:
-        ResidscopeError: As `attribute`.
+        ResidscopeError: For the same reasons as `attribute`.
     """
     notes = assumed(targets.view) + padding_in_mean(targets.view, prompt)
-    if prompt is not None:  # the others need not be computed
+    if prompt is not None:  # so that the other prompts are not computed
         targets, target = targets.only(target, range(prompt, prompt + 1))
         logits = None if logits is None else logits[prompt : prompt + 1]
     if by == "head":
         return _heads(targets, target, heads, logits, notes)
     norm = norm if by == "accumulated" else "frozen"
-    found = decompose(targets.view, targets, Query(target, by, None, norm), logits)
-    own = found.measured.mean(0)
-    return PositionMap(found.components, found.values.mean(1), own, found.notes + notes, lacking(by, found.missing))
+    result = decompose(targets.view, targets, Query(target, by, None, norm), logits)
+    values, measured = result.values.mean(1), result.measured.mean(0)
+    return PositionMap(result.components, values, measured, result.notes + notes, lacking(by, result.missing))
 
 
 def _heads(
@@ -80,22 +80,22 @@ def _heads(
     import torch
 
     view, every = targets.view, range(targets.view.batch)
-    goal = Goal(targets, target, None)
-    readout = goal.readout(every)
-    measured = model_value(readout, targets, target, logits).value
-    own = view.like.new_full((view.n_pos,), float("nan")) if measured is None else measured.mean(0)
+    stream_target = StreamTarget(targets, target, None)
+    readout = stream_target.readout(every)
+    value = model_value(readout, targets, target, logits).value
+    measured = view.like.new_full((view.n_pos,), float("nan")) if value is None else value.mean(0)
     notes = changed(view) + notes
     if not heads:
-        return PositionMap([], own.new_zeros(0, view.n_pos), own, notes)
+        return PositionMap([], measured.new_zeros(0, view.n_pos), measured, notes)
     wanted = wanted_heads(view, list(heads))
     rows: dict[tuple[int, int], Tensor] = {}
     for layer in sorted({layer for layer, _ in wanted}):
-        notes = notes + [note for note in goal.check(layer) if note not in notes]
-        worth, _ = layer_heads(readout, layer)
-        for head in [head for of, head in wanted if of == layer]:
-            if head >= len(worth):
-                raise ResidscopeError("head", f"Layer {layer} of this model has only {len(worth)} heads.")
-            rows[layer, head] = worth[head].mean(0)
+        notes = notes + [note for note in stream_target.check(layer) if note not in notes]
+        contributions, _ = layer_heads(readout, layer)
+        for head in [head for at, head in wanted if at == layer]:
+            if head >= len(contributions):
+                raise ResidscopeError("head", f"Layer {layer} of this model has only {len(contributions)} heads.")
+            rows[layer, head] = contributions[head].mean(0)
     values = torch.stack([rows[head] for head in wanted])
     check_finite(view, values)
-    return PositionMap([Component("head", *head) for head in wanted], values, own, notes)
+    return PositionMap([Component("head", *head) for head in wanted], values, measured, notes)

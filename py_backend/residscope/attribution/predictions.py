@@ -1,4 +1,4 @@
-"""What the model predicts, and the target where nobody has said one."""
+"""The model's predictions, and the default target, which is made from them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def predicted(view: CacheView, position: Position, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
-    """All logits at one position of each prompt: the given ones, else the cache's, else the stream's.
+    """All logits at one position of each prompt: the given ones, else those in the cache or from the stream.
 
     Args:
         view: The cache.
         position: The position.
-        given: The model's output, where the user gave it: `[batch, pos, d_vocab]`.
+        given: The model's output `[batch, pos, d_vocab]`, if the user gave it.
     """
     where = positions.resolve(view, position)
     logits = view.take(given, where) if given is not None else Output.of(view.model)(written_logits(view, where))
@@ -32,11 +32,11 @@ def predicted(view: CacheView, position: Position, given: Tensor | None) -> Floa
 def suggestions(
     view: CacheView, prompt: int | None, position: Position, k: int, given: Tensor | None
 ) -> list[Prediction]:
-    """The model's top predictions, likeliest first; in the mean over prompts probabilities are averaged."""
+    """The model's top predictions, likeliest first; for the mean over prompts, probabilities are averaged."""
     logits = predicted(view, position, given)
     row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
     if not bool(row.isfinite().all()):
-        raise ResidscopeError("not-finite", "The logits hold NaN or infinity: the model predicts nothing here.")
+        raise ResidscopeError("not-finite", "The logits contain NaN or infinity: the model predicts nothing here.")
     top = row.topk(min(max(k, 1), 100, row.shape[0]))
     token = Vocabulary(view.model).token
     return [Prediction(token(id), p) for id, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]

@@ -1,4 +1,7 @@
-"""Fits the rows to the residual stream: what must be read off it instead, and why something is left over."""
+"""Compares the sum of the rows with the residual stream, layer by layer.
+
+Where they differ, it finds which rows must be read from the stream instead, or why something stays unexplained.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import BIAS, PART, Rows, layer_heads, worth_of
+from residscope.attribution.components import BIAS_KIND, COMPONENT_KIND, Rows, contributions_of, layer_heads
 from residscope.attribution.readout import Readout
 from residscope.cache.structure import (
     OUT,
     TRAINING,
-    Pieces,
+    ComponentTerms,
     Structure,
     Terms,
     coarse,
@@ -32,116 +35,118 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Rows, and how they fit.
+class Reconciled:
+    """Rows, and how well their sum agrees with the model.
 
     Attributes:
-        structure: What they are made from.
+        structure: The structure from which the rows were made.
         rows: The rows.
-        tolerance: What counts as rounding between their sum and the model's own figure.
-        close: What counts as rounding between their sum and the stream.
-        left: The largest difference between their sum and the model's own figure; 0 where it is not known, or rows
-            are missing.
-        finite: Whether all of that is a number.
+        tolerance: Differences up to this between the rows' sum and the measured value count as rounding.
+        stream_tolerance: Differences up to this between the rows' sum and the stream count as rounding.
+        unexplained: The largest difference between the rows' sum and the measured value; 0 if that value is not known,
+            or if rows are missing.
+        finite: Whether the sums and differences are finite.
     """
 
     structure: Structure
     rows: Rows
     tolerance: float
-    close: float
-    left: float
+    stream_tolerance: float
+    unexplained: float
     finite: bool
 
 
 def reconcile(
     readout: Readout,
     build: Callable[[Structure], Rows],
-    goal: Float[Tensor, "batch pos"] | None,
-    own: Float[Tensor, "batch pos"] | None = None,
+    expected: Float[Tensor, "batch pos"] | None,
+    measured: Float[Tensor, "batch pos"] | None = None,
     logits: Tensor | None = None,
-) -> Fitted:
-    """Rows that add up to the goal, and the structure they are made from.
+) -> Reconciled:
+    """Make rows that sum to the expected value, and find the structure for which they do.
 
-    Most models are as most models are, and then this is one comparison. Where it fails, the structure is read off the
-    cache layer by layer, and the rows are made again.
+    The usual structure fits most models, and then one comparison is enough. If it does not, the structure is read from
+    the cache layer by layer, and the rows are made again.
 
     Args:
-        readout: The way to the target.
+        readout: Reads the target from the stream.
         build: Makes the rows from a structure.
-        goal: What they must add up to; None where it is not known.
-        own: The model's own figure less the constant, where it is known.
-        logits: What that was read from, where the user gave it.
+        expected: What the rows must sum to; None if it is not known.
+        measured: The measured value minus the constant, if it is known.
+        logits: The logits from which the measured value was read, if the user gave them.
     """
     rows = build(readout.structure)
-    if rows.missing:  # their sum is nobody's figure: what was cached is compared layer by layer
-        goal = own = None
-    fitted, off = _compared(readout, readout.structure, rows, goal, own, logits)
-    if (off <= fitted.close and not rows.missing) or not fitted.finite:
-        return fitted
-    structure = mended(readout, fitted.structure, fitted.rows, fitted.close / 2)
-    return _compared(readout, structure, build(structure), goal, own, logits)[0]
+    if rows.missing:  # an incomplete sum equals nothing known: compare what was cached layer by layer
+        expected = measured = None
+    result, difference = _compared(readout, readout.structure, rows, expected, measured, logits)
+    if (difference <= result.stream_tolerance and not rows.missing) or not result.finite:
+        return result
+    structure = corrected_structure(readout, result.structure, result.rows, result.stream_tolerance / 2)
+    return _compared(readout, structure, build(structure), expected, measured, logits)[0]
 
 
 def _compared(
     readout: Readout,
     structure: Structure,
     rows: Rows,
-    goal: Tensor | None,
-    own: Tensor | None,
+    expected: Tensor | None,
+    measured: Tensor | None,
     logits: Tensor | None,
-) -> tuple[Fitted, float]:
-    """How rows fit, and how far their sum is from the goal: all that must be waited for on a GPU, in one go."""
+) -> tuple[Reconciled, float]:
+    """Compare rows with the measured value, and return their difference from the expected sum.
+
+    All numbers are read from the GPU in one transfer.
+    """
     import torch
 
     total = rows.values.sum(0)
-    goals = [None if figure is None else (figure - total).abs().max() for figure in (goal, own)]
-    nothing = total.new_zeros(())
+    zero = total.new_zeros(())
+    differences = [zero if value is None else (value - total).abs().max() for value in (expected, measured)]
     uneven = not isinstance(rows.step, float)
     added = (rows.values * rows.step if uneven else rows.values).pow(2).sum(0).sqrt().max()
     whole = added if not uneven else rows.values.pow(2).sum(0).sqrt().max()
-    figures = [*(nothing if figure is None else figure for figure in goals), added, whole, _longest(readout)]
-    off, left, own_rounding, size, longest = torch.stack(figures).tolist()
-    finite = all(map(math.isfinite, (off, left, size)))
-    # Each row is rounded by itself: one that is coarse makes no other coarse.
-    own_rounding *= 1.0 if uneven else float(rows.step)
+    numbers = [*differences, added, whole, _longest(readout)]
+    difference, unexplained, row_rounding, size, longest = torch.stack(numbers).tolist()
+    finite = all(map(math.isfinite, (difference, unexplained, size)))
+    # Each row is rounded on its own: a row of low precision does not reduce the precision of the others.
+    row_rounding *= 1.0 if uneven else float(rows.step)
     base = readout.view.rounding_step(*_ends(readout))
-    tolerance = _rounding(readout, max(base, _logits_step(readout, logits)), own_rounding, size, longest)
-    close = _rounding(readout, base, own_rounding, size, longest) if _stream_known(readout) else tolerance
-    return Fitted(structure, rows, tolerance, close, left, finite), off
+    tolerance = _rounding(readout, max(base, _logits_step(readout, logits)), row_rounding, size, longest)
+    stream_tolerance = _rounding(readout, base, row_rounding, size, longest) if _stream_known(readout) else tolerance
+    return Reconciled(structure, rows, tolerance, stream_tolerance, unexplained, finite), difference
 
 
-def rounding(readout: Readout, added: Float[Tensor, "batch pos"], logits: Tensor | None = None) -> float:
-    """Up to here what is left over is rounding, where the stream itself is compared with the model's own figure.
+def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], logits: Tensor | None = None) -> float:
+    """The largest difference that counts as rounding when the stream itself is compared with the measured value.
 
     Args:
-        readout: The way to the target.
-        added: What is compared.
-        logits: What the model's own figure was read from, where the user gave it.
+        readout: Reads the target from the stream.
+        compared: The target, read from the stream.
+        logits: The logits from which the measured value was read, if the user gave them.
     """
     base = max(readout.view.rounding_step(*_ends(readout)), _logits_step(readout, logits))
-    return _rounding(readout, base, 0.0, float(added.abs().max()), float(_longest(readout)))
+    return _rounding(readout, base, 0.0, float(compared.abs().max()), float(_longest(readout)))
 
 
-def _rounding(readout: Readout, step: float, own: float, added: float, longest: float) -> float:
-    """What counts as rounding.
+def _rounding(readout: Readout, step: float, row_rounding: float, size: float, longest: float) -> float:
+    """The largest difference that counts as rounding.
 
-    There are two kinds: that of the rows (they are independent, so they add up like their squares), and that of the
-    stream, which the model rounds at each of its additions, in all directions alike. 1e-4 is below what anyone is
-    shown.
+    Rounding has two sources. That of the rows is independent, so its squares add up. That of the stream comes from each
+    of the model's additions, and is the same in all directions. No view shows differences below 1e-4.
 
     Args:
-        readout: The way to the target.
-        step: The relative rounding step of the stream and of what else all rows share.
-        own: The rounding of the rows, by the precision of each.
-        added: The root of the sum of their squares.
+        readout: Reads the target from the stream.
+        step: The relative rounding step of the stream and of what all rows share.
+        row_rounding: The rounding of the rows, by the precision of each.
+        size: The root of the sum of the rows' squares.
         longest: The length of the longest direction.
     """
-    between = step * 0.5 * math.sqrt(2 * readout.view.n_layers) * longest
-    return max(1e-4, 2 * max(own, step * added) + between)
+    of_stream = step * 0.5 * math.sqrt(2 * readout.view.n_layers) * longest
+    return max(1e-4, 2 * max(row_rounding, step * size) + of_stream)
 
 
 def _ends(readout: Readout) -> tuple[str, ...]:
-    """What all rows share: the end of the stream, and the final norm's scale."""
+    """The activations that all rows share: the end of the stream, and the final norm's scale."""
     return f"blocks.{readout.view.n_layers - 1}.hook_resid_post", "ln_final.hook_scale"
 
 
@@ -150,7 +155,7 @@ def _stream_known(readout: Readout) -> bool:
 
 
 def _logits_step(readout: Readout, logits: Tensor | None) -> float:
-    """The relative rounding step of the model's own figure."""
+    """The relative rounding step of the measured value."""
     if logits is not None and hasattr(logits, "dtype"):
         return step_of(logits.dtype)
     name = readout.view.first("unembed.hook_out", "hook_unembed", READ_BY_UNEMBEDDING, "ln_final.hook_out")
@@ -161,39 +166,39 @@ def _longest(readout: Readout) -> Tensor:
     return distinct(readout.functional.vector).norm(dim=-1).max()
 
 
-def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float) -> Structure:
-    """The structure for which the rows add up to the stream, layer by layer.
+def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tolerance: float) -> Structure:
+    """The structure for which the rows sum to the stream, layer by layer.
 
-    Each layer's rows are held against what it adds to the residual stream in the cache, split sublayers against the
-    sublayer's output. Where the cache has not the points to compare, nothing is changed.
+    Each layer's rows are compared with what the layer adds to the stream in the cache, and the heads or neurons of a
+    sublayer with its output. A layer whose activations were not cached stays as it was.
 
     Args:
-        readout: The way to the target.
-        structure: What the rows were made from.
-        rows: Rows that do not add up.
-        tolerance: What counts as rounding.
+        readout: Reads the target from the stream.
+        structure: The structure from which the rows were made.
+        rows: Rows that do not sum to the stream.
+        tolerance: Differences up to this count as rounding.
     """
     view = readout.view
 
-    def differ(one: Terms, other: Pieces) -> bool:
-        step = view.rounding_step(*_names([one]), *_names(other.values()))
-        return other_structure(_sum_of(readout, [one]), _sum_of(readout, other.values()), tolerance, step)
+    def differ(one: Terms, others: ComponentTerms) -> bool:
+        step = view.rounding_step(*_names([one]), *_names(others.values()))
+        return differ_clearly(_sum_of(readout, [one]), _sum_of(readout, others.values()), tolerance, step)
 
     entered = differ((("blocks.0.hook_resid_pre", structure.carries[0]),), structure.embeddings())
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(view.n_layers):
         report_progress(layer, view.n_layers)
-        pieces = structure.sublayers(layer)
-        for part in PART:
-            split = rows.sum(layer, PART[part], BIAS[part])
-            output = pieces.get(Component(OUT[part], layer))
+        terms = structure.sublayers(layer)
+        for part in COMPONENT_KIND:
+            split = rows.sum(layer, COMPONENT_KIND[part], BIAS_KIND[part])
+            output = terms.get(Component(OUT[part], layer))
             if split is None or output is None:
                 continue
-            fineness = _split_step(readout, output, layer, part)
-            if other_structure(_sum_of(readout, [output]), split, tolerance, fineness):
+            step = _split_step(readout, output, layer, part)
+            if differ_clearly(_sum_of(readout, [output]), split, tolerance, step):
                 unsplit[part].add(layer)
-        if differ(structure.added(layer), pieces):
+        if differ(structure.added(layer), terms):
             whole.add(layer)
     return Structure(
         view, frozenset(whole), entered, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
@@ -201,21 +206,21 @@ def mended(readout: Readout, structure: Structure, rows: Rows, tolerance: float)
 
 
 def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: float) -> bool:
-    """Whether a layer's heads and bias are what its attention writes; also where that cannot be compared."""
-    worth, bias = layer_heads(readout, layer)
-    total = worth.sum(0) if bias is None else worth.sum(0) + bias
+    """Whether a layer's heads and bias sum to its attention output; also True if that output was not cached."""
+    heads, bias = layer_heads(readout, layer)
+    total = heads.sum(0) if bias is None else heads.sum(0) + bias
     output = structure.sublayers(layer).get(Component("attn_out", layer), ())
     step = _split_step(readout, output, layer, "attn")
-    return not other_structure(_sum_of(readout, [output]) if output else None, total, tolerance, step)
+    return not differ_clearly(_sum_of(readout, [output]) if output else None, total, tolerance, step)
 
 
-def other_structure(stream: Tensor | None, rows: Tensor | None, tolerance: float, step: float) -> bool:
-    """Whether rows are not what the cache says: off by a good part, not by a little more than rounding (TF32).
+def differ_clearly(stream: Tensor | None, rows: Tensor | None, tolerance: float, step: float) -> bool:
+    """Whether rows differ from the cache by clearly more than rounding (which is larger than expected with TF32).
 
     Args:
-        stream: What the cache says.
-        rows: What they add up to.
-        tolerance: What counts as rounding.
+        stream: The value in the cache.
+        rows: The sum of the rows.
+        tolerance: Differences up to this count as rounding.
         step: The relative rounding step of what is compared.
     """
     size = 0.0 if stream is None else float(stream.abs().max())
@@ -223,19 +228,19 @@ def other_structure(stream: Tensor | None, rows: Tensor | None, tolerance: float
 
 
 def _split_step(readout: Readout, output: Terms, layer: int, part: Literal["attn", "mlp"]) -> float:
-    """The relative rounding step of a sublayer's output and of the parts that it is split into."""
+    """The relative rounding step of a sublayer's output and of the heads or neurons into which it is split."""
     read = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
     return max(readout.view.rounding_step(*_names([output]), read), coarse(readout.view, layer, part))
 
 
-def _names(pieces: Collection[Terms]) -> list[str]:
-    return [name for terms in pieces for name, _ in terms]
+def _names(sums: Collection[Terms]) -> list[str]:
+    return [name for terms in sums for name, _ in terms]
 
 
-def _sum_of(readout: Readout, pieces: Collection[Terms]) -> Tensor | None:
-    """What pieces of the stream are worth together; None where one was not cached."""
-    known = all(readout.view.has(name) for name in _names(pieces))
-    return worth_of(readout, readout.functional, pieces).sum(0) if known else None
+def _sum_of(readout: Readout, sums: Collection[Terms]) -> Tensor | None:
+    """The contribution of these terms together; None if an activation was not cached."""
+    known = all(readout.view.has(name) for name in _names(sums))
+    return contributions_of(readout, readout.functional, sums).sum(0) if known else None
 
 
 def reasons(
@@ -245,22 +250,22 @@ def reasons(
     tolerance: float,
     rows: Rows | None = None,
 ) -> list[str]:
-    """Why the rows do not add up to the target: what the model does between, in and after its layers.
+    """Why the rows do not sum to the target: what the model does between, inside and after its layers.
 
-    That it is rounding is said only where every place was compared and none is off.
+    Rounding is given as the reason only if every place was compared and no place differs.
 
     Args:
-        readout: The way to the target.
-        structure: What the rows are made from.
-        target: The model's own figure less the constant.
-        tolerance: What counts as rounding.
-        rows: The rows that add up to what is compared; None where they are points of the stream.
+        readout: Reads the target from the stream.
+        structure: The structure from which the rows were made.
+        target: The measured value minus the constant.
+        tolerance: Differences up to this count as rounding.
+        rows: The rows whose sum is compared; None if they are points of the stream.
     """
     view = readout.view
     unknown: dict[str, None] = {}
 
-    def missing(*pieces: Terms) -> bool:
-        absent = [name for name in _names(pieces) if not view.has(name)]
+    def missing(*sums: Terms) -> bool:
+        absent = [name for name in _names(sums) if not view.has(name)]
         unknown.update(dict.fromkeys(absent))
         return bool(absent)
 
@@ -269,86 +274,89 @@ def reasons(
         points = (f"blocks.{layer}.hook_resid_pre", f"blocks.{layer - 1}.hook_resid_post")
         if missing(*(((point, 1.0),) for point in points)):
             continue
-        jump = gap(*(worth(readout, point) for point in points))
+        jump = gap(*(contribution_at(readout, point) for point in points))
         if jump > tolerance:
             between[layer] = jump
-    said: list[str] = []
+    notes: list[str] = []
     if between:
         most = max(between.values())
-        said.append(f"{most:.2g} arises before {named_layers(between)}: the model changes the stream there.")
-    last = worth(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
+        notes.append(f"{most:.2g} arises before {named_layers(between)}: the model changes the stream there.")
+    last = contribution_at(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
     if last is None:
-        said.append(
+        notes.append(
             f"The cache has no `blocks.{view.n_layers - 1}.hook_resid_post`, so where the rest arises cannot "
-            "be determined; some models normalise the stream itself after each sublayer, which no fixed direction "
-            "undoes."
+            "be determined. Some models normalise the stream itself after each sublayer, and no fixed direction can "
+            "undo that."
         )
     elif gap(target, last) > tolerance:
-        said.append(
-            f"{gap(target, last):.2g} arises after the last layer: between `hook_resid_post` and the logits this model "
+        notes.append(
+            f"{gap(target, last):.2g} arises after the last layer. Between `hook_resid_post` and the logits this model "
             "does more than a final norm and an unembedding, its weights there were changed since the cache was made "
-            "(training, another checkpoint), or the figure is another run's."
+            "(training, another checkpoint), or the measured value comes from another run."
         )
     inside: dict[int, float] = {}
     apart: dict[int, float] = {}
-    for layer in () if said else range(view.n_layers):
+    for layer in () if notes else range(view.n_layers):
         added = structure.added(layer)
-        pieces = [] if layer in structure.whole else [*structure.sublayers(layer).values()]
-        own = None if rows is None else rows.sum(layer)
+        sublayers = [] if layer in structure.whole else [*structure.sublayers(layer).values()]
+        layer_rows = None if rows is None else rows.sum(layer)
         if missing(added):
             continue
         whole = _sum_of(readout, [added])
-        left = gap(whole, _sum_of(readout, pieces) if pieces else None)
-        if left > tolerance / 4:
-            inside[layer] = left
-        elif own is not None and gap(whole, own) > tolerance / 4:
-            apart[layer] = gap(whole, own)
-        elif own is None:
-            missing(*pieces)
+        unexplained = gap(whole, _sum_of(readout, sublayers) if sublayers else None)
+        if unexplained > tolerance / 4:
+            inside[layer] = unexplained
+        elif layer_rows is not None and gap(whole, layer_rows) > tolerance / 4:
+            apart[layer] = gap(whole, layer_rows)
+        elif layer_rows is None:
+            missing(*sublayers)
     if inside:
-        said.append(
-            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: a little more is added to the stream "
-            "there than the outputs of attention and MLP in the cache."
+        notes.append(
+            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: what is added to the stream there is not "
+            "only the cached outputs of attention and MLP."
         )
     if apart:
-        said.append(
-            f"{max(apart.values()):.2g} arises in {named_layers(apart)}: the rows of it do not add up to what is added "
-            f"to the stream there{f'. {rough}' if (rough := float8(view, apart)) else _PERHAPS}"
+        notes.append(
+            f"{max(apart.values()):.2g} arises in {named_layers(apart)}: the rows there do not add up to what is added "
+            f"to the stream{f'. {rough}' if (rough := float8(view, apart)) else _PERHAPS}"
         )
     start, embeddings = (("blocks.0.hook_resid_pre", structure.carries[0]),), [*structure.embeddings().values()]
-    if not said and not missing(start, *embeddings):
+    if not notes and not missing(start, *embeddings):
         entered = gap(_sum_of(readout, [start]), _sum_of(readout, embeddings))
         if entered > tolerance / 4:
-            said.append(f"{entered:.2g} arises before layer 0: what enters it is not what `hook_embed` and so on hold.")
+            notes.append(
+                f"{entered:.2g} arises before layer 0: what enters it is not the sum of the cached embeddings "
+                "(`hook_embed` and so on)."
+            )
     if in_training(view.model):
-        said.append(TRAINING)
-    if not said and unknown:
+        notes.append(TRAINING)
+    if not notes and unknown:
         some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         return [f"Where it arises cannot be determined: the cache does not hold {some}{more}. Cache them to find out."]
-    return said or [
+    return notes or [
         "It arises at no single place (all were compared): the model itself rounds more than the precision of this "
-        "cache suggests (TF32, autocast, a cache that was widened)."
+        "cache suggests (TF32, autocast, or a cache that was converted to a wider dtype)."
     ]
 
 
 _PERHAPS = (
-    ": a hook changed something, the cache was edited, or the weights are not those of the cache any more (training, "
+    ": a hook changed something, the cache was edited, or the model's weights were changed since (training, "
     "compatibility mode)."
 )
 
 
-def worth(readout: Readout, name: str) -> Tensor | None:
-    """What an activation in the stream is worth; None where it was not cached."""
+def contribution_at(readout: Readout, name: str) -> Tensor | None:
+    """The contribution of the stream at an activation `name`; None if it was not cached."""
     return readout.functional(readout.view.raw(name, readout.positions)) if readout.view.has(name) else None
 
 
 def gap(one: Tensor | None, other: Tensor | None) -> float:
-    """The largest difference; 0 where one of them is not known."""
+    """The largest absolute difference; 0 if one of them is not known."""
     return 0.0 if one is None or other is None else float((one - other).abs().max())
 
 
-def stream_goal(readout: Readout, own: Float[Tensor, "batch pos"] | None) -> Float[Tensor, "batch pos"] | None:
-    """What rows must add up to: the stream; where it was not cached, the model's own figure less the constant."""
-    stream = worth(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
-    return own if stream is None else stream
+def expected_sum(readout: Readout, measured: Float[Tensor, "batch pos"] | None) -> Float[Tensor, "batch pos"] | None:
+    """What the rows must sum to: the final stream, or, if it was not cached, the measured value minus the constant."""
+    stream = contribution_at(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+    return measured if stream is None else stream

@@ -1,4 +1,4 @@
-"""`Attribution`: one decomposition, with what it adds up to and what a reader should know."""
+"""`Attribution`: one decomposition, with the measured value and notes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One decomposition of a logit, a logit difference or a direction. All figures are logits.
+    """One decomposition of a logit, a logit difference or a direction. All values are in logits.
 
-    With `position="all"` every tensor has one more axis, the position (`axes` says where).
+    With `position="all"` every tensor has one more axis, the position (see `axes`).
 
     Attributes:
-        values: `[component, batch]`, the worth of each row in each prompt; for `by="source"` `[source, head, batch]`.
-        components: What stands along the first axis, each with its kind, layer and index; for `by="source"` the
-            positions.
-        measured: `[batch]`, the model's own figure; NaN where there is nothing to read it from. For `by="source"`
-            `[head, batch]`, what each head is worth by its `hook_z`.
+        values: `[component, batch]`, the contribution of each row in each prompt; for `by="source"`
+            `[source, head, batch]`.
+        components: The rows along the first axis, each with its kind, layer and index; for `by="source"` the positions.
+        measured: `[batch]`, the model's own value; NaN if there is nothing to read it from. For `by="source"`
+            `[head, batch]`, the contribution of each head by its `hook_z`.
         constant: `[batch]`, what the final norm's bias, the unembedding's bias and a soft-cap add.
-        unexplained: `[batch]`, what is left over: measured − Σ rows − constant.
+        unexplained: `[batch]`, measured − Σ rows − constant.
         by: The decomposition.
         measured_from: Where `measured` was read, in words.
-        tolerance: Up to here `unexplained` is rounding, for this cache's precision.
-        notes: What a reader of the figures should know, in sentences; also why something is unexplained.
-        own: Whether `measured` is the model's own output; else it is only what the final stream in the cache gives.
+        tolerance: Values of `unexplained` up to this are rounding, for this cache's precision.
+        notes: What to know about these numbers, in sentences; also why something is unexplained.
+        own: Whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
         axes: The names of the axes of `values`.
-        heads: For `by="source"`, the heads along its second-last axis: `["L9H9", …]`.
-        missing: Activations that were not cached, and whose rows are left out: then the rows are exact, each by itself,
-            but not complete, and `unexplained` holds what the others add. For `by="accumulated"` the points left out.
-        target: What was attributed, each answer as its tokens; None where items of several targets are put together.
+        heads: For `by="source"`, the heads along the second-last axis of `values`: `["L9H9", …]`.
+        missing: Activations that were not cached, and whose rows are left out. Each row is still exact, but the rows
+            are not complete, and `unexplained` contains the missing ones. For `by="accumulated"`, the missing points.
+        target: What was attributed, each answer as its tokens; None if items with different targets are combined.
         model: The model's name.
     """
 
@@ -70,7 +70,7 @@ class Attribution:
 
     @property
     def parts(self) -> int:
-        """How many of the first rows are what was asked for (heads, neurons); the others are the rest of the model."""
+        """How many of the first rows are the requested components (heads, neurons); the other rows follow them."""
         return len(self.components) if self._parts is None else self._parts
 
     @property
@@ -89,20 +89,20 @@ class Attribution:
         return self.values.mean(self.axes.index("batch"))
 
     def std(self) -> Float[Tensor, "component ..."]:
-        """How far the rows spread over prompts: the standard deviation, in logits (0 for a single prompt)."""
+        """The standard deviation of each row over prompts, in logits (0 for a single prompt)."""
         axis = self.axes.index("batch")
         return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
 
     def to_frame(self) -> Any:
-        """A pandas table in logits: the rows by label, a column per prompt (and per position or head, where there are).
+        """A pandas table in logits: the rows by label, a column per prompt (and per position or head, if any).
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
         pd = pandas()
         values = self.values.cpu()
-        said = {"batch": "prompt", "pos": "position"}
-        names = [said.get(axis, axis) for axis in self.axes[1:]]
+        words = {"batch": "prompt", "pos": "position"}
+        names = [words.get(axis, axis) for axis in self.axes[1:]]
         entries: list[Any] = [
             self.heads if axis == "head" else range(size)
             for axis, size in zip(self.axes[1:], values.shape[1:], strict=True)
@@ -140,14 +140,14 @@ class Attribution:
             kind: `"heatmap"` (layer × head of `by="head"`; with `position="all"` component × position, or, of sources,
                 destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
                 `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt), or
-                `"scatter"` (against `other`). By default what suits `by`.
+                `"scatter"` (against `other`). By default the kind that suits `by`.
             prompt: The prompt; None is the mean over prompts.
             other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run.
-            k: For `"ranking"`: so many rows of each sign.
-            tokens: Texts of the prompt's tokens, to name positions with. They are drawn as text, whatever is in them.
+            k: For `"ranking"`: the number of rows of each sign.
+            tokens: Texts of the prompt's tokens, as labels of positions. They are always drawn as plain text.
             rows: For a heatmap component × position, and for `"prompts"`: the labels of the rows that are drawn; by
-                default all, and the strongest (of the lens the last).
-            names: For `"scatter"`: what the two axes are called.
+                default all of a heatmap, and the strongest for `"prompts"` (the last one of the logit lens).
+            names: For `"scatter"`: the titles of the two axes.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -172,7 +172,7 @@ class Attribution:
         return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
 
     def __repr__(self) -> str:
-        """A summary a person can read."""
+        """A short summary."""
         top = self.top(2)
         largest = max((abs(value) for _, value in top), default=0.0)
         rows = ", ".join(f"{label} {signed(value, largest).replace('−', '-')}" for label, value in top)
@@ -186,7 +186,7 @@ class Attribution:
 
 
 def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
-    """Figures of one prompt, or their mean over prompts; `values` has the axes of the result, but for the first ones.
+    """Values of one prompt, or their mean over prompts; `values` may lack some of the first axes of the result.
 
     Raises:
         ResidscopeError: If there is no such prompt.

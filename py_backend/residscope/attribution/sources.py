@@ -1,4 +1,4 @@
-"""What a head brings to the target from each source token."""
+"""The source contributions of heads: what a head moves from each source token into the target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from einops import rearrange
 
 from residscope.attribution.components import head_directions
-from residscope.attribution.head_inputs import ALL, HeadInputs, check_heads, reads
+from residscope.attribution.head_inputs import ALL, HeadInputs, check_heads, head_inputs
 from residscope.attribution.readout import Readout
 from residscope.cache.component_names import parse
 from residscope.cache.view import CacheView
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 def sources(
     readout: Readout, heads: Sequence[tuple[int, int]]
 ) -> tuple[Float[Tensor, "source destination head batch"], Float[Tensor, "destination head batch"]]:
-    """What each head brings from each source, and what it is worth by its `z`: the sum over sources, told otherwise.
+    """The source contributions of each head, and the head's contribution by its `z`, which is the sum over sources.
 
-    `destination` is 1 where the readout is for one position of each prompt.
+    The axis `destination` has length 1 if the readout is for one position of each prompt.
 
     Args:
-        readout: The way to the target.
+        readout: Reads the target from the stream.
         heads: Layers and indices of heads.
 
     Returns:
@@ -43,63 +43,60 @@ def sources(
 
     for layer, head in heads:
         readout.view.check_head(layer, head)
-    by_layer = [bring(readout, layer, [head for _, head in own]) for layer, own in groupby(heads, lambda head: head[0])]
-    brought, worth = (torch.cat(parts, dim=1) for parts in zip(*by_layer, strict=True))
+    by_layer = [
+        source_contributions(readout, layer, [head for _, head in group])
+        for layer, group in groupby(heads, lambda head: head[0])
+    ]
+    contributions = torch.cat([layer.part(ALL, ALL, ALL) for layer in by_layer], dim=1)
+    measured = torch.cat([layer.measured for layer in by_layer], dim=1)
     return (
-        rearrange(brought, "batch head destination source -> source destination head batch"),
-        rearrange(worth, "batch head destination -> destination head batch"),
+        rearrange(contributions, "batch head destination source -> source destination head batch"),
+        rearrange(measured, "batch head destination -> destination head batch"),
     )
-
-
-def bring(
-    readout: Readout, layer: int, heads: Sequence[int]
-) -> tuple[Float[Tensor, "batch head destination source"], Float[Tensor, "batch head destination"]]:
-    """`sources` for heads of one layer."""
-    found = bringing(readout, layer, heads)
-    return found.part(ALL, ALL, ALL), found.own
 
 
 @dataclass(frozen=True)
 class SourceContributions:
-    """What heads of one layer bring: pattern[q, k] · (v[k] · W_O g) / s[q], and the same figure by `z`.
+    """The source contributions of heads of one layer: pattern[q, k] · (v[k] · W_O g) / s[q].
 
-    Where a head gates what it has read, each source's part passes the gate as it stood at the destination.
+    If a head gates what it has read, each source contribution is multiplied by the cached gate at the destination.
 
     Attributes:
         read: What the heads read.
-        unit: What each unit of `z` is worth, W_O g.
-        divisor: s.
-        own: What each head is worth at each destination by its `z`: what its sources sum to.
+        unit: The direction of each head's `z`, W_O g.
+        divisor: The frozen scale s.
+        measured: The contribution of each head at each destination by its `z`; its source contributions sum to it.
     """
 
     read: HeadInputs
     unit: Float[Tensor, "batch head d_head"]
     divisor: Float[Tensor, "batch destination"]
-    own: Float[Tensor, "batch head destination"]
+    measured: Float[Tensor, "batch head destination"]
 
     @cached_property
-    def worth(self) -> Float[Tensor, "batch head source"]:
-        """What stands at each source is worth, where it is read whole."""
+    def full_weight(self) -> Float[Tensor, "batch head source"]:
+        """The contribution of each source's value if its attention weight is 1, before division by s."""
         return _dot(self.read.v, self.unit)
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
-        """What some sources bring to some destinations, through some heads."""
+        """The source contributions of some heads, for some destinations and sources."""
         pattern = self.read.part(heads, rows, columns)
         if self.read.gate is None:
-            brought = pattern * self.worth[:, heads, None, columns]
+            contributions = pattern * self.full_weight[:, heads, None, columns]
         else:
             gated = self.read.gate[:, heads, rows] * self.unit[:, heads, None]
-            brought = pattern * (gated @ self.read.v[:, heads, columns].transpose(-1, -2))
-        return brought.div_(self.divisor[:, None, rows, None])  # it may be as large as all patterns of a layer
+            contributions = pattern * (gated @ self.read.v[:, heads, columns].transpose(-1, -2))
+        # In place, because this may be as large as all patterns of a layer.
+        return contributions.div_(self.divisor[:, None, rows, None])
 
 
-def bringing(readout: Readout, layer: int, heads: Sequence[int]) -> SourceContributions:
-    """What heads of a layer bring, to be read part by part."""
+def source_contributions(readout: Readout, layer: int, heads: Sequence[int]) -> SourceContributions:
+    """The source contributions of heads of a layer, computed only when `part` is called."""
     direction, divisor, _ = head_directions(readout, layer)
-    return bringing_by(readout.view, readout.positions, direction, divisor, layer, heads)
+    return contributions_along(readout.view, readout.positions, direction, divisor, layer, heads)
 
 
-def bringing_by(
+def contributions_along(
     view: CacheView,
     positions: Int[Tensor, " batch"] | None,
     direction: Float[Tensor, "batch all_heads d_head"],
@@ -107,46 +104,46 @@ def bringing_by(
     layer: int,
     heads: Sequence[int],
 ) -> SourceContributions:
-    """`bringing`, for callers who know what each unit of the layer's `z` is worth, and what to divide by."""
+    """`source_contributions`, for callers that already have the directions of the layer's `z` and the divisor."""
     check_heads(layer, heads, direction.shape[1])
-    read = reads(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
-    z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # refused, where it was not cached
+    read = head_inputs(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
+    z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # raises if it was not cached
     unit = direction[:, list(heads)]
     return SourceContributions(read, unit, divisor, _dot(z, unit) / divisor[:, None])
 
 
 _SMALL = 2**15
-"""PyTorch's own measure of what is not worth several threads."""
+"""Below this number of elements PyTorch itself uses a single thread."""
 
 
 def _dot(
     rows: Float[Tensor, "batch head pos d_head"], unit: Float[Tensor, "batch head d_head"]
 ) -> Float[Tensor, "batch head pos"]:
-    """Each row's product with its head's direction.
+    """The product of each row with its head's direction.
 
-    Small ones without a matrix product, whose threads wait for each other: for milliseconds, where a cell computes.
+    Small tensors avoid a matrix product: its threads would wait for milliseconds while a cell is running.
     """
     if rows.numel() <= _SMALL:
         return (rows * unit[:, :, None]).sum(-1)
     return (rows @ unit[..., None]).squeeze(-1)
 
 
-def rounding_in(view_step: float, brought: Tensor, source: int) -> float:
-    """Up to here the difference between a head's worth and the sum over its sources is rounding.
+def source_tolerance(step: float, contributions: Tensor, source: int) -> float:
+    """The largest difference between a head's contribution and its sum over sources that counts as rounding.
 
     Args:
-        view_step: The relative rounding step of what tells how they read.
-        brought: What sources bring.
+        step: The relative rounding step of the activations that are read.
+        contributions: The source contributions.
         source: The axis of the sources.
     """
-    return max(1e-4, 2 * view_step * float(brought.norm(dim=source).max()))
+    return max(1e-4, 2 * step * float(contributions.norm(dim=source).max()))
 
 
-def not_by_reading(size: float) -> str:
-    """A note on what a head is worth beside what its sources bring."""
+def not_from_sources(size: float) -> str:
+    """A note on the part of a head's contribution that does not come from its sources."""
     return (
-        f"{size:.2g} of a head's worth is not pattern @ v: this attention changes `hook_z` after it has read the "
-        "sources, or reads from something else, too."
+        f"{size:.2g} of a head's contribution is not pattern @ v: this attention changes `hook_z` after it has read "
+        "the sources, or it also reads from something else."
     )
 
 
@@ -154,16 +151,16 @@ def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:
     """Heads as a person writes them, `["9.9", "L9H6", (10, 7)]`, alone or in a list.
 
     Raises:
-        ResidscopeError: If none was given, one is not a head, or not one of this model.
+        ResidscopeError: If the list is empty, or an entry is not a head, or not a head of this model.
     """
     heads = heads.tolist() if hasattr(heads, "tolist") else heads
     alone = isinstance(heads, str) or (isinstance(heads, tuple) and all(hasattr(n, "__index__") for n in heads))
     if not isinstance(heads, Iterable) and heads is not None:
-        heads, alone = str(heads), True  # a lone number is no head: said so where heads are read
+        heads, alone = str(heads), True  # a single number is not a head: `parse` raises with the reason
     names = [heads] if alone and heads else list(heads or ())
     if not names:
-        raise ResidscopeError("heads", 'No head is named: give some, such as `heads=["9.9", "9.6"]`.')
-    found = [parse(head) for head in names]
-    for layer, head in found:
+        raise ResidscopeError("heads", 'No head is given: name at least one, such as `heads=["9.9", "9.6"]`.')
+    places = [parse(head) for head in names]
+    for layer, head in places:
         view.check_head(layer, head)
-    return found
+    return places

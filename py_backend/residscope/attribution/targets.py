@@ -1,7 +1,7 @@
-"""Answers, in any form a person writes them → one linear functional of the logits per prompt.
+"""From answers in any form that a user may write to one linear functional of the logits for each prompt.
 
-The normal form is `protocol.Target`: token contrasts, one for all prompts or one per prompt (or the key of a
-direction). `functional` turns it into u and β, so that target = (final norm's output) · u + β.
+The normal form is `terms.Target`: token contrasts, one for all prompts or one per prompt (or the key of a direction).
+`functional` turns it into u and β, so that target = (final norm's output) · u + β.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 TARGET_CELLS = 4_000_000
-"""So many tokens a target that a view sends has at most: prompts × the tokens of the one that has most."""
+"""The limit for a target that a view sends: number of prompts × largest number of tokens in one prompt."""
 
 NO_TARGET = (
-    "No target is chosen, and the cache holds neither logits nor the final residual stream that would tell the model's "
-    "own predictions: choose an answer (`answers=`), or pass `logits=`."
+    "No target is chosen, and the model's own predictions are not known, because the cache holds neither logits nor "
+    "the final residual stream: choose an answer (`answers=`), or pass `logits=`."
 )
 
 _DIRECTIONS_KEPT = 8
@@ -39,53 +39,53 @@ _DIRECTIONS_KEPT = 8
 
 @dataclass(frozen=True)
 class Targets:
-    """Resolves answers for one cache. Directions that were given as tensors outlive the view.
+    """Resolves answers for one cache. Directions that were given as tensors are kept longer than the view.
 
     Attributes:
         view: The cache.
         vocabulary: The tokens of its model.
         directions: The directions that were given as tensors, by their keys.
-        said: What a reader should know of how answers were read.
+        notes: How answers were understood, where that is not obvious.
     """
 
     view: CacheView
     vocabulary: Vocabulary
     directions: dict[str, Float[Tensor, "batch d_model"]] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list[str])
-    _weighed: list[Any] = field(default_factory=list[Any])  # the last target's, which a request needs several times
+    notes: list[str] = field(default_factory=list[str])
+    _last_weights: list[Any] = field(default_factory=list[Any])  # a request needs the same weights several times
 
     @classmethod
     def of(cls, view: CacheView, directions: dict[str, Any] | None = None) -> Targets:
-        """For one cache.
+        """The resolver for one cache.
 
-        The vocabulary is not kept longer than that: a tokenizer may be given other words at any time, unseen.
+        It has its own vocabulary, because the user may change the tokenizer at any time.
         """
         return cls(view, Vocabulary(view.model), {} if directions is None else directions)
 
     @cached_property
     def output(self) -> Output:
-        """What the model does to what its unembedding writes."""
+        """What the model does to the output of its unembedding."""
         return Output.of(self.view.model)
 
     def resolve(self, answers: Any) -> Target:
-        """Bring answers into the normal form.
+        """Convert answers to the normal form.
 
         Args:
             answers: One answer for all prompts: a token (string or id), a pair `(answer, distractor)` as a tuple, where
-                each side may be a set or a list of tokens (their mean). Or a list of such, one per prompt; a tensor of
+                each side may be a set or a list of tokens (their mean). Or a list of these, one per prompt; a tensor of
                 ids, an array of texts or a pandas table, `[batch]` or `[batch, 2]`; a direction `[d_model]` or
                 `[batch, d_model]` of floats; a `Target`.
 
         Raises:
             ResidscopeError: If a string is not one token, an id is outside the vocabulary, the number of answers is
-                not the number of prompts, or the form has two meanings.
+                not the number of prompts, or the form is ambiguous.
         """
         if isinstance(answers, Target):
             return self._checked(answers)
         answers = _unpacked(answers)
         if is_array(answers):
             if (kind := unreadable(answers)) is not None:
-                raise ResidscopeError("answers", f"The answers were given as a {kind}: give plain numbers.")
+                raise ResidscopeError("answers", f"The answers are a {kind}: give an ordinary tensor of numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
                 return self._direction(answers.detach())
@@ -99,9 +99,9 @@ class Targets:
         return Target([self._contrast(answers)])
 
     def _checked(self, target: Target) -> Target:
-        """A target in the normal form, as a view sends it, with tokens that this model has."""
+        """Check a target in the normal form, such as a view sends: this model must have its tokens."""
         if target.direction is not None:
-            self.held(target.direction)
+            self.given_direction(target.direction)
             return target
         if not target.contrasts:
             raise ResidscopeError("no-target", NO_TARGET)
@@ -110,31 +110,33 @@ class Targets:
         if len(target.contrasts) * tokens > TARGET_CELLS:
             raise ResidscopeError(
                 "too-large",
-                f"{len(target.contrasts):,} prompts × {tokens:,} tokens are {len(target.contrasts) * tokens:,}, and a "
-                f"target may have at most {TARGET_CELLS:,}: name fewer tokens for each prompt.",
+                f"{len(target.contrasts):,} prompts × {tokens:,} tokens are {len(target.contrasts) * tokens:,}, but a "
+                f"target may have at most {TARGET_CELLS:,}: give fewer tokens for each prompt.",
             )
         for contrast in target.contrasts:
             if not contrast.answer:
                 raise ResidscopeError("answers", "The target names no token: choose an answer.")
             for token in (*contrast.answer, *contrast.distractor):
-                self.vocabulary.check_id(token.id)  # comes with every request: checked, not decoded again
+                self.vocabulary.check_id(token.id)  # only the id, because decoding it in every request is slow
         return target
 
     def only(self, target: Target, prompts: range) -> tuple[Targets, Target]:
-        """The same question about a run of the prompts alone."""
+        """The same target for a range of the prompts only."""
         part = slice(prompts.start, prompts.stop)
-        held = {} if target.direction is None else {target.direction: self.held(target.direction)[part]}
+        directions = (
+            {} if target.direction is None else {target.direction: self.given_direction(target.direction)[part]}
+        )
         contrasts = target.contrasts if len(target.contrasts) == 1 else target.contrasts[part]
-        return Targets(self.view.only(prompts), self.vocabulary, held), Target(contrasts, target.direction)
+        return Targets(self.view.only(prompts), self.vocabulary, directions), Target(contrasts, target.direction)
 
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's u and β: target = (final norm's output) · u + β, in logits (before a soft-cap).
 
-        Source: TransformerLens' `tokens_to_residual_directions`, with sets, the bias, a logit scale, and in working
-        precision.
+        Source: TransformerLens' `tokens_to_residual_directions`, with sets of tokens, the bias and a logit scale, in
+        working precision.
         """
         if target.direction is not None:
-            u = self.held(target.direction)
+            u = self.given_direction(target.direction)
             return u, u.new_zeros(u.shape[0])
         W_U, b_U = unembedding_of_stream(self.view)
         ids, alpha = self.weights(target)
@@ -142,7 +144,7 @@ class Targets:
         u = (working(W_U.T[ids]) * alpha[..., None]).sum(1)  # [prompt, token, d_model] → [prompt, d_model]
         beta = u.new_zeros(u.shape[0]) if b_U is None else (b_U[ids] * alpha).sum(-1)
         like, scale = self.view.like, self.output.scale
-        u, beta = ((figure if scale == 1 else figure * scale) for figure in (u.to(like), beta.to(like)))
+        u, beta = ((value if scale == 1 else value * scale) for value in (u.to(like), beta.to(like)))
         return u.expand(self.view.batch, -1), beta.expand(self.view.batch)
 
     def chosen(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos token"]:
@@ -164,16 +166,16 @@ class Targets:
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
         """Token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
-        if not self._weighed or self._weighed[0] is not target:
-            self._weighed[:] = [target, _weights(target)]
-        return self._weighed[1]
+        if not self._last_weights or self._last_weights[0] is not target:
+            self._last_weights[:] = [target, _weights(target)]
+        return self._last_weights[1]
 
-    def held(self, key: str) -> Float[Tensor, "batch d_model"]:
+    def given_direction(self, key: str) -> Float[Tensor, "batch d_model"]:
         """A direction given earlier as a tensor."""
         if key not in self.directions:
             raise ResidscopeError(
                 "direction",
-                "The kernel does not hold that direction any more: choose it again, or set `panel.target` again.",
+                "The kernel no longer has this direction: choose it again, or set `panel.target` again.",
             )
         return self.directions[key]
 
@@ -190,14 +192,14 @@ class Targets:
         )
 
     def _check_columns(self, pair: tuple[Any, ...]) -> None:
-        """Refuse a pair of lists that may be two columns, an entry for each prompt, as well as two sets of tokens."""
+        """Refuse a pair of lists that could be two columns (an entry for each prompt) or two sets of tokens."""
         lengths = [len(side) if isinstance(side, list) else 0 for side in pair]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         if len(pair) == 2 and self.view.batch > 1 and self.view.batch in lengths:
             raise ResidscopeError(
                 "answers",
-                f"{_short(pair)} can be read in two ways, since there are {self.view.batch} prompts. Write one pair "
-                "for each prompt as a list, `list(zip(answers, distractors))`, or sets of tokens, of which the mean is "
-                "taken in every prompt, as `({…}, {…})`.",
+                f"{_short(pair)} can be read in two ways, because there are {self.view.batch} prompts. For one "
+                "pair for each prompt, write a list: `list(zip(answers, distractors))`. For sets of tokens, whose mean "
+                "is taken in every prompt, write `({…}, {…})`.",
             )
 
     def _contrast(self, answer: Any) -> Contrast:
@@ -206,11 +208,12 @@ class Targets:
         if isinstance(answer, tuple):
             if len(answer) != 2:
                 raise ResidscopeError(
-                    "answers", f"A pair is (answer, distractor), but {answer!r} has {len(answer)} parts."
+                    "answers", f"A pair is (answer, distractor), but {answer!r} has {len(answer)} entries."
                 )
             if any(isinstance(side, tuple) for side in answer):
                 raise ResidscopeError(
-                    "answers", f"{answer!r} holds pairs: give several prompts' pairs as a list, [(…, …), (…, …)]."
+                    "answers",
+                    f"{answer!r} contains pairs: give the pairs of several prompts as a list, [(…, …), (…, …)].",
                 )
             return Contrast(self._tokens(answer[0]), self._tokens(answer[1]))
         if isinstance(answer, list):
@@ -225,8 +228,8 @@ class Targets:
         """One side of a contrast: a token, or a list or set of tokens (their mean)."""
         if isinstance(side, str):
             check = self.vocabulary.require(side)
-            if check.tokens[0].text != side.replace("▁", " ") and check.message not in self.said:
-                self.said.append(check.message)
+            if check.tokens[0].text != side.replace("▁", " ") and check.message not in self.notes:
+                self.notes.append(check.message)
             return check.tokens
         if is_array(side) and side.ndim == 0:
             side = side.item()
@@ -235,8 +238,8 @@ class Targets:
         if is_array(side) or hasattr(side, "to_numpy"):
             raise ResidscopeError(
                 "answers",
-                "A side of a pair is one token or a set of tokens, not an array or a column of a table: give a pair "
-                "for each prompt as a list, `list(zip(answers, distractors))`, or ids of all prompts as one tensor, "
+                "A side of a pair is one token or a set of tokens, not an array or a column of a table. Give a list "
+                "with a pair for each prompt, `list(zip(answers, distractors))`, or all ids as one tensor, "
                 "`torch.stack([answers, distractors], dim=1)`.",
             )
         if isinstance(side, list | set | frozenset | tuple):
@@ -246,7 +249,7 @@ class Targets:
         raise ResidscopeError(
             "answers",
             f"{_short(side)} is not an answer{_kind(side)}: give a token as text or id, a pair (answer, distractor), a "
-            "list of one per prompt or a tensor of ids, [batch] or [batch, 2].",
+            "list with one of these for each prompt, or a tensor of ids, [batch] or [batch, 2].",
         )
 
     def _direction(self, direction: Tensor) -> Target:
@@ -259,11 +262,11 @@ class Targets:
                 "are token ids, give them as whole numbers: `.long()`, or `.astype(int)`.",
             )
         if not bool(u.isfinite().all()):
-            raise ResidscopeError("direction", "The direction holds NaN or infinity.")
+            raise ResidscopeError("direction", "The direction contains NaN or infinity.")
         self._check_count(u.shape[0])
-        # A copy: what is written into the user's tensor later is another direction than the one that was chosen.
+        # A copy, so that the chosen direction stays the same if the user changes the tensor later.
         u = u.to(self.view.like, copy=True).expand(self.view.batch, -1)
-        same = (key for key, held in self.directions.items() if held.shape == u.shape and bool((held == u).all()))
+        same = (key for key, known in self.directions.items() if known.shape == u.shape and bool((known == u).all()))
         key = next(same, None)
         if key is None:
             key = f"direction-{uuid4().hex[:12]}"
@@ -288,10 +291,10 @@ def _weights(target: Target) -> tuple[Tensor, Tensor]:
 
 
 def explain(text: str, model: Any) -> str:
-    """How a model's tokenizer cuts a string, and what to use as a target where it is not one token.
+    """How a model's tokenizer splits a string, and what to use as a target if it is not one token.
 
     Args:
-        text: Such as `" Mary"`; mind the leading space of words inside a sentence.
+        text: Such as `" Mary"`; words inside a sentence begin with a space.
         model: A model with a tokenizer, or a cache that knows its model.
 
     Raises:
@@ -315,28 +318,28 @@ def in_words(target: Target) -> str:
 
 
 _NAMED = 3
-"""So many tokens of a side are named in words."""
+"""The most tokens of one side that are named."""
 
 
 def is_array(value: Any) -> bool:
-    """A torch tensor, a numpy array, or one of their numbers."""
+    """Whether it is a torch tensor, a numpy array, or one of their scalars."""
     return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")
 
 
 def _unpacked(answers: Any) -> Any:
-    """Columns of tables and numpy's arrays as lists of what is in them; directions stay an array."""
+    """Columns of tables and numpy arrays as lists; directions stay arrays."""
     if isinstance(answers, range):
         return list(answers)
     if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
         answers = answers.to_numpy()
-    kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's types have none
-    if kind is None or isinstance(answers, str):  # a torch tensor, or not an array; numpy has texts of its own
+    kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's dtypes have no `kind`
+    if kind is None or isinstance(answers, str):  # a torch tensor, or no array; numpy has its own string type
         return answers
-    return answers.astype("float64") if kind == "f" else _entries(answers)  # in the order of bytes that torch reads
+    return answers.astype("float64") if kind == "f" else _entries(answers)  # in a byte order that torch can read
 
 
 def _entries(answers: Any) -> list[Any]:
-    """An array of ids or texts as answers: one for each prompt, or a pair for each."""
+    """An array of ids or texts as a list of answers: one answer or one pair for each prompt."""
     rows, shape = answers.tolist(), list(answers.shape)
     if not shape:
         return [rows]
@@ -350,24 +353,24 @@ def _entries(answers: Any) -> list[Any]:
 
 
 def _short(value: Any) -> str:
-    """What was given, as Python writes it, or as much of it as can be read."""
+    """The `repr` of a value, cut to a readable length."""
     return cut(repr(value), 80)
 
 
 def _kind(value: Any) -> str:
-    """What else to say of a value of the wrong kind."""
+    """A hint for a value of the wrong kind; empty if there is none."""
     if isinstance(value, Mapping):
         return ", but a dict"
     return " (write `list(…)` around it)" if isinstance(value, Iterator) else ""
 
 
-def friendly(target: Target, vocabulary: Vocabulary) -> Any:
-    """A target as a person would write it: `" Mary"`, `(" Mary", " John")`, a set, or one of these for each prompt."""
+def as_answers(target: Target, vocabulary: Vocabulary) -> Any:
+    """A target in the form that a user would write: `" Mary"`, `(" Mary", " John")`, a set, or one for each prompt."""
 
     def side(tokens: list[Token]) -> Any:
-        # A token is named by its text where the text leads back to it, else by its id.
+        # The text only if it encodes to this very token, else the id.
         names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
-        # A set, since a list may be read as one answer per prompt; but a token that is named twice counts twice.
+        # A set, because a list could mean one answer per prompt; but a repeated token counts twice, so it needs a list.
         return names[0] if len(names) == 1 else set(names) if len(set(names)) == len(names) else names
 
     def one(contrast: Contrast) -> Any:

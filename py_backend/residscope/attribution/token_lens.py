@@ -1,7 +1,7 @@
-"""`token_lens`: what the model would predict if it stopped at a point of the residual stream, by position.
+"""`token_lens`: what the model would predict at each position if it stopped at a point of the residual stream.
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); TransformerLens' `accumulated_resid(apply_ln=True)`,
-made exact for norms that are not folded, and with what the model does to its logits.
+made exact for norms that are not folded, and with the model's logit scale and soft-cap.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenLens", "lens", "token_lens"]
 
-_FIGURES = 6_000_000  # logits at once: 24 MB, so that each step of the work is short
+_MOST_LOGITS = 6_000_000
+"""The most logits that are computed at once: 24 MB, so that each step is short."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenLens:
     """The likeliest tokens at points of the residual stream.
 
-    In the mean over prompts probabilities are averaged over them.
+    For the mean over prompts, probabilities are averaged.
 
     Attributes:
         points: The points, `"3_pre"`, `"3_mid"`, `"final_post"`: the first axis.
@@ -51,12 +52,12 @@ class TokenLens:
         tokens: The texts of the likeliest tokens, likeliest first: `tokens[point][position][k]`.
         ids: `[point, position, k]`, their ids.
         probabilities: `[point, position, k]`, 0 to 1.
-        answer_probability: `[point, position]`, that of the answer (of the likeliest, where a prompt has several);
-            None where there is no answer token (a direction).
-        rank: `[point, position]`, the answer's rank, 1 being the likeliest token; in the mean over prompts the median
-            of the prompts' ranks (of an even number, the better of the middle two).
-        norm: Whether the final norm's scale is held (`"frozen"`) or `"recomputed"` at each point.
-        notes: What a reader of the figures should know, in sentences.
+        answer_probability: `[point, position]`, the answer's probability (of the likeliest, if a prompt has several);
+            None if there is no answer token (a direction).
+        rank: `[point, position]`, the answer's rank; 1 is the likeliest token. For the mean over prompts, the median of
+            the prompts' ranks (of an even number, the better of the two in the middle).
+        norm: Whether the final norm's scale is `"frozen"` or `"recomputed"` at each point.
+        notes: What to know about these numbers, in sentences.
     """
 
     points: list[str]
@@ -96,7 +97,7 @@ class TokenLens:
         return token_lens_figure(self)
 
     def __repr__(self) -> str:
-        """A summary a person can read."""
+        """A short summary."""
         last = self.tokens[-1][-1][0], float(self.probabilities[-1, -1, 0])
         answer = ""
         if self.answer_probability is not None and self.rank is not None:
@@ -128,56 +129,56 @@ def token_lens(
 
     Args:
         cache: An `ActivationCache`.
-        answers: Whose probability and rank are told, as in `attribute` (of a pair, the answer's); by default the
-            model's own top prediction at each prompt's last token.
+        answers: The tokens whose probability and rank are given, as in `attribute` (of a pair, the answer); by default
+            the model's own top prediction at each prompt's last token.
         prompt: The prompt, or None for the mean over prompts of the probabilities.
-        k: So many tokens for each cell.
+        k: The number of tokens in each cell.
         points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all.
         positions: Positions, or None for all.
-        norm: The final norm's scale `"recomputed"` at each point (what the model would say there), or held `"frozen"`
-            at the value that it had at the end.
-        logits: The model's output, where the cache does not hold it and no answers are given.
-        tokens: Token ids, where the cache does not hold them; used to tell padding.
+        norm: The final norm's scale, `"recomputed"` at each point (what the model would predict there), or `"frozen"`
+            at its value at the end.
+        logits: The model's output, if the cache does not hold it and no answers are given.
+        tokens: Token ids, if the cache does not hold them; used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, where `cache.model` is gone.
+        model: The model, if `cache.model` no longer exists.
 
     Returns:
         The likeliest tokens, their probabilities, and the answer's probability and rank.
 
     Raises:
-        ResidscopeError: With a sentence that says what is wrong and what to do.
+        ResidscopeError: With a message that says what is wrong and what to do.
 
     Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
     """
-    looked = seen(cache, model)
+    known = seen(cache, model)
 
     def work() -> TokenLens:
-        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        view = CacheView(cache, model=model, tokens=tokens, seen=known, attention_mask=attention_mask)
 
-        def found() -> TokenLens:
+        def result() -> TokenLens:
             targets, which = Targets.of(view), view.check_prompt(prompt)
             given = None if logits is None else view.whole_logits(logits)
-            said = []
+            notes = []
             try:
                 target = top_two(view, given) if answers is None else targets.resolve(answers)
             except ResidscopeError as error:
                 if error.code != "no-logits":
                     raise
-                # What stands in the middle can be read all the same.
-                target, said = Target([]), [_NO_ANSWER]
+                # The likeliest tokens inside the model are known all the same.
+                target, notes = Target([]), [_NO_ANSWER]
             chosen = [point.label for point in all_points(view)] if points is None else _named_points(points)
-            found = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
-            said = targets.said + without_space(targets, target, None, given) + said
-            return replace(found, notes=said + found.notes + _from_the_end(view, positions))
+            tokens_at = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
+            notes = targets.notes + without_space(targets, target, None, given) + notes
+            return replace(tokens_at, notes=notes + tokens_at.notes + _padding_notes(view, positions))
 
-        return in_torch_context(view.stream.device, found)
+        return in_torch_context(view.stream.device, result)
 
-    return steadily(cache, model, looked, work)
+    return steadily(cache, model, known, work)
 
 
 _NO_ANSWER = (
-    "No answer was given, and the cache holds neither logits nor the final residual stream that would tell the model's "
-    "own: pass `answers=` or `logits=` for its probability and rank."
+    "No answer was given, and the model's own is not known, because the cache holds neither logits nor the final "
+    "residual stream: pass `answers=` or `logits=` for its probability and rank."
 )
 
 
@@ -190,7 +191,7 @@ def lens(
     k: int,
     norm: NormConvention,
 ) -> TokenLens:
-    """`token_lens` for callers who hold the parts already (the service): `positions` are counted from the start."""
+    """`token_lens` for a resolved target; `positions` are counted from the start."""
     import torch
 
     view = targets.view
@@ -199,16 +200,16 @@ def lens(
     if not is_count(k):
         raise ResidscopeError("k", f"`k={k!r}` is not a number of tokens: give a whole number.")
     if not points or not positions:
-        raise ResidscopeError("points", "The token lens needs one point and one position at least.")
+        raise ResidscopeError("points", "The token lens needs at least one point and one position.")
     wanted = [parse_point(name) for name in points]
     notes = changed(view) + odd_final_norm(view) + assumed(view)
     notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
-    read = Reader(targets.view, norm)
+    reader = Reader(targets.view, norm)
     has_answer = target.direction is None and bool(target.contrasts)
     answers = _answers(target, targets.view.batch) if has_answer else None
-    columns = [_column(read, wanted, block, answers, k) for block in blocks(positions, read.rows)]
+    columns = [_column(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
 
     def whole(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
@@ -218,7 +219,7 @@ def lens(
     texts = [[[named[id] for id in cell] for cell in row] for row in ids.tolist()]
     answer, rank = (None, None) if answers is None else (whole("answer"), whole("rank"))
     if Component("final_post") in wanted:
-        notes += read.differs(positions[-1])
+        notes += reader.differs(positions[-1])
     return TokenLens(
         [point.label for point in wanted],
         list(positions),
@@ -244,67 +245,68 @@ class _Cells:
     rank: Int[Tensor, "*point position"] | None
 
     def __getitem__(self, point: int) -> _Cells:
-        """Those of one point."""
+        """The cells of one point."""
         answer, rank = (None if part is None else part[point] for part in (self.answer, self.rank))
         return _Cells(self.ids[point], self.probabilities[point], answer, rank)
 
 
 def _column(
-    read: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
+    reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
 ) -> list[_Cells]:
-    """The cells of each point. They are kept: a view asks for other points beside those that it has."""
-    asked = ("lens", read.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
-    memo = read.view.memo.part(*asked)
-    found: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
-    for some in blocks([point for point in points if point not in found], read.rows // len(positions)):
-        cells = _cells(read, some, positions, answers, k)
+    """The cells of each point, memoised, because a view may request more points later."""
+    key = ("lens", reader.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
+    memo = reader.view.memo.part(*key)
+    known: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
+    for some in blocks([point for point in points if point not in known], reader.rows // len(positions)):
+        cells = _cells(reader, some, positions, answers, k)
         for number, point in enumerate(some):
-            found[point] = cells[number]
+            known[point] = cells[number]
             memo.put(point, value=cells[number], size=16 * len(positions) * (k + 1))
-    return [found[point] for point in points]
+    return [known[point] for point in points]
 
 
 def _cells(
-    read: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
+    reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
 ) -> _Cells:
-    """Cells of some points and positions; prompts are added up, as many at a time as fit the budget."""
+    """The cells of some points and positions; prompts are summed in blocks that fit into memory."""
     import torch
 
-    batch = read.view.batch
+    batch = reader.view.batch
     total: Tensor | None = None
-    said: list[Tensor] = []
+    answer_shares: list[Tensor] = []
     ranks: list[Tensor] = []
-    for prompts in blocks(range(batch), read.rows // (len(points) * len(positions))):
-        logits = read(points, positions, range(prompts[0], prompts[-1] + 1))
+    for prompts in blocks(range(batch), reader.rows // (len(points) * len(positions))):
+        logits = reader(points, positions, range(prompts[0], prompts[-1] + 1))
         shares = logits.softmax(-1)
         if answers is not None:
             ids = answers[prompts[0] : prompts[-1] + 1].to(logits.device)
             ids = ids[:, None, None].expand(*logits.shape[:3], -1)
-            said.append(shares.gather(-1, ids).amax(-1))
+            answer_shares.append(shares.gather(-1, ids).amax(-1))
             best = logits.gather(-1, ids).amax(-1)
-            # Counted in 32 bits, and read off the logits: shares far below the first one's are 0 alike.
+            # From the logits, because very small probabilities are all 0. 32 bits are enough for the count.
             ranks.append(1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long())
         part = shares[0] if len(prompts) == 1 else shares.sum(0)
         total = part if total is None else total.add_(part)
     if total is None or not bool(total.isfinite().all()):
-        check_finite(read.view, total)
-        raise ResidscopeError("no-residual", "This cache holds no prompt.")
+        check_finite(reader.view, total)
+        raise ResidscopeError("no-residual", "This cache contains no prompt.")
     top = total.topk(min(max(k, 1), total.shape[-1]))
-    answer, rank = (torch.cat(said).mean(0), torch.cat(ranks).median(0).values) if said else (None, None)
+    answer = torch.cat(answer_shares).mean(0) if answer_shares else None
+    rank = torch.cat(ranks).median(0).values if ranks else None
     return _Cells(top.indices, top.values / batch, answer, rank)
 
 
 class Reader:
-    """From points of the stream to logits.
+    """Turns points of the stream into logits.
 
     Args:
         view: The cache.
-        norm: Whether the final norm's scale is held or recomputed.
+        norm: Whether the final norm's scale is frozen or recomputed.
 
     Attributes:
         view: The cache.
         norm: The convention of the final norm's scale.
-        rows: How many rows of logits are computed at once.
+        rows: The number of rows of logits that are computed at once.
     """
 
     def __init__(self, view: CacheView, norm: NormConvention) -> None:
@@ -313,7 +315,7 @@ class Reader:
         self._output = Output.of(view.model)
         self._norm = Norm.of(getattr(view.model, "ln_final", None), view)
         self._carries = Structure(view).carries
-        self.rows = max(1, _FIGURES // self._W_U.shape[1])
+        self.rows = max(1, _MOST_LOGITS // self._W_U.shape[1])
 
     def __call__(
         self, points: Sequence[Component], positions: Sequence[int], prompts: range
@@ -330,12 +332,12 @@ class Reader:
         return self._output(self._unembedded(rows.to(self._W_U.device)))
 
     def differs(self, position: int) -> list[str]:
-        """A note, where the end of the stream does not give what the model itself said (seen in the first prompt)."""
+        """A note if the end of the stream does not give the model's own output (compared in the first prompt)."""
         name = self.view.first("unembed.hook_out", "hook_unembed")
         if name is None:
             return [
-                "The cache holds no logits: that the last row is what the model itself said was not checked (a hook on "
-                "the final norm or the unembedding, or what the model does to its logits, would not be in it)."
+                "The cache holds no logits: it was not checked whether the last row is the model's own prediction (it "
+                "would miss a hook on the final norm or the unembedding, or what the model does to its logits)."
             ]
         own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
         gap = float(
@@ -344,8 +346,9 @@ class Reader:
         if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):
             return []
         return [
-            "The last row is what the final norm and the unembedding make of the stream; the model's own probabilities "
-            f"differ by up to {gap:.2g}: it does more between, or its weights were changed since the cache was made."
+            "The last row is computed from the stream with the final norm and the unembedding. The model's own "
+            f"probabilities differ by up to {gap:.2g}: the model does more after the stream, or its weights were "
+            "changed since the cache was made."
         ]
 
     def _stream(self, part: CacheView, point: Component) -> Float[Tensor, "batch pos d_model"]:
@@ -354,11 +357,11 @@ class Reader:
         layer = part.check_layer(point.layer)
         name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
         stream = part.rows(name, None)
-        # As in the curve: held, the factors by which later layers multiply the stream are held, too.
+        # As in `by="accumulated"`: with a frozen scale, the factors of later layers are frozen, too.
         return stream * self._carries[layer] if self._frozen else stream
 
     def _unembedded(self, rows: Tensor) -> Tensor:
-        """Rows @ W_U + b_U in the working precision; a weight in half precision is widened some columns at a time."""
+        """Rows @ W_U + b_U in working precision; a weight in half precision is converted in blocks of columns."""
         import torch
 
         W_U, b_U = self._W_U, self._b_U
@@ -366,13 +369,13 @@ class Reader:
         if W_U.dtype == rows.dtype:
             logits = rows @ W_U
         else:
-            width = max(1, _FIGURES // W_U.shape[0])
+            width = max(1, _MOST_LOGITS // W_U.shape[0])
             logits = torch.cat([rows @ W_U[:, i : i + width].to(rows) for i in range(0, W_U.shape[1], width)], dim=-1)
         return logits if b_U is None else logits + b_U.to(logits)
 
 
 def all_points(view: CacheView) -> list[Component]:
-    """Every point of the stream that the cache holds, in order."""
+    """Every cached point of the stream, in order."""
     points = view.points()
     if not points:
         raise not_cached(f"blocks.{view.n_layers - 1}.hook_resid_post")
@@ -380,7 +383,7 @@ def all_points(view: CacheView) -> list[Component]:
 
 
 def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
-    """The ids of each prompt's answers (of a contrast, not the distractors)."""
+    """The ids of each prompt's answers, without the distractors."""
     import torch
 
     rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
@@ -389,19 +392,21 @@ def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number, as Python or an array holds it."""
+    """Whether it is a whole number, of Python or from an array."""
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def _named_points(wanted: Any) -> list[str]:
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(wanted, Iterable):
-        raise ResidscopeError("points", f'`points={wanted!r}` names no point: give names, such as `["3_pre"]`.')
+        raise ResidscopeError(
+            "points", f'`points={wanted!r}` is not a list of points: give names, such as `["3_pre"]`.'
+        )
     return list(wanted)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
-def _from_the_end(view: CacheView, wanted: Any) -> list[str]:
-    """Notes on positions that were counted from the end, and lie on padding."""
+def _padding_notes(view: CacheView, wanted: Any) -> list[str]:
+    """Notes on positions that were counted from the end, and are padding."""
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
     return [note for at in listed for note in on_padding(view, at)]
@@ -413,6 +418,6 @@ def _whole(view: CacheView, wanted: Any) -> list[int]:
         return list(range(view.n_pos))
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     wanted = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
-    if any(isinstance(at, str) for at in wanted):  # "last" is not the same in every prompt
+    if any(isinstance(at, str) for at in wanted):  # "last" may differ between prompts
         raise ResidscopeError("position", "The token lens' positions are numbers, such as `positions=[0, 1]` or −1.")
-    return [int(found[0]) for at in wanted if (found := resolve(view, at)) is not None]
+    return [int(resolved[0]) for at in wanted if (resolved := resolve(view, at)) is not None]

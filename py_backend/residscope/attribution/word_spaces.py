@@ -1,7 +1,7 @@
-"""Whether answers lack the space that stands before a word inside a sentence: the commonest mistake with tokens.
+"""Checks whether answers lack the leading space of a word inside a sentence, the most common mistake with tokens.
 
-It is a note, and never more: a word may well stand at the start of a line. The rule: the token of the same word with a
-space exists, and the model itself, where the target is read, holds it for much likelier than the one that was given.
+The result is only a note, because a word at the start of a line has no space. The rule: the same word with a space is
+also one token, and at the position of the target the model gives it a much higher probability than the given token.
 """
 
 from __future__ import annotations
@@ -21,71 +21,72 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TIMES = 10.0
-"""So many times likelier the word with a space must be, in the (geometric) mean over prompts and answers."""
+"""How many times likelier the word with a space must be, in the geometric mean over prompts and answers."""
 
 _MOST = 64
-"""Of so many prompts, and so many tokens, this is looked at."""
+"""The most prompts, and the most tokens, that are checked."""
 
 
 def without_space(
     targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, logits: Tensor | None
 ) -> list[str]:
-    """A note, where answers are words without a space and the model expects them with one.
+    """A note if answers are words without a space and the model expects them with one.
 
     Args:
         targets: Resolves targets for the cache.
         target: What is attributed.
-        where: Where it is read; None is every position, of which each prompt's last is looked at.
-        logits: The model's output, where it was given.
+        where: The position in each prompt; None is every position, of which only the last is checked.
+        logits: The model's output, if it was given.
     """
     if target.own or target.direction is not None:
         return []
     where = positions.resolve(targets.view, "last") if where is None else where
-    vocabulary, pairs, more = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0
-    for way in (vocabulary.perhaps_spaced, vocabulary.each_spaced):  # exactly only where there is something to say
-        again, pairs = pairs, _pairs(targets, target, way)
+    vocabulary, pairs, log_ratio = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0
+    # The slow exact method is only needed if the fast one finds something.
+    for spaced_tokens in (vocabulary.perhaps_spaced, vocabulary.each_spaced):
+        previous, pairs = pairs, _pairs(targets, target, spaced_tokens)
         if not pairs:
             return []
-        more = more if again == pairs else _likelier(targets, target, pairs, where, logits)
-        if not more > math.log(_TIMES):
+        log_ratio = log_ratio if previous == pairs else _log_ratio(targets, target, pairs, where, logits)
+        if not log_ratio > math.log(_TIMES):
             return []
     named = " and ".join(quote(bare.text) for bare, _ in list(pairs.values())[:2])
     bare, spaced = next(iter(pairs.values()))
-    times = "" if more > 700 else f", on average {math.exp(more):.2g} times likelier"
+    times = "" if log_ratio > 700 else f", on average {math.exp(log_ratio):.2g} times likelier"
     return [
-        f"{named} {'is a token' if len(pairs) == 1 else 'are tokens'} without a leading space, and where this is read "
-        f"the model expects a word with one{times}: write {' ' + bare.text!r} for {quote(spaced.text)}, if that is "
-        "meant."
+        f"{named} {'is a token' if len(pairs) == 1 else 'are tokens'} without a leading space, and at this position "
+        f"the model expects a word with one{times}. If you mean {quote(spaced.text)}, write {' ' + bare.text!r}."
     ]
 
 
-def _likelier(
+def _log_ratio(
     targets: Targets,
     target: Target,
     pairs: dict[int, tuple[Token, Token]],
     where: Int[Tensor, " batch"] | None,
     logits: Tensor | None,
 ) -> float:
-    """By how much the words with a space are likelier than those without, in logits; 0 where it is not known."""
+    """The mean logit of the words with a space minus that of those without; 0 if it is not known."""
     try:
-        asked = [token for pair in pairs.values() for token in pair]
-        figures: list[list[float]] = _logits(targets, asked, where, logits)[:_MOST].tolist()
-    except ResidscopeError:  # what the model predicts there is not known
+        tokens = [token for pair in pairs.values() for token in pair]
+        logits_of: list[list[float]] = _logits(targets, tokens, where, logits)[:_MOST].tolist()
+    except ResidscopeError:  # the model's prediction there is not known
         return 0.0
-    at = {id: 2 * column for column, id in enumerate(pairs)}
+    first_column = {id: 2 * column for column, id in enumerate(pairs)}
     shared = len(target.contrasts) == 1
     differences: list[float] = []
-    for prompt, figure in enumerate(figures):
+    for prompt, row in enumerate(logits_of):
         contrast = target.contrasts[0 if shared else prompt]
-        columns = [at[token.id] for token in (*contrast.answer, *contrast.distractor) if token.id in at]
-        differences += [figure[column + 1] - figure[column] for column in columns]
+        tokens = (*contrast.answer, *contrast.distractor)
+        columns = [first_column[token.id] for token in tokens if token.id in first_column]
+        differences += [row[column + 1] - row[column] for column in columns]
     return sum(differences) / len(differences) if differences else 0.0
 
 
 def _pairs(
     targets: Targets, target: Target, spaced: Callable[[list[Token]], list[Token | None]]
 ) -> dict[int, tuple[Token, Token]]:
-    """The answers that begin a word without a space, each with the token that has one."""
+    """The answers that begin a word without a space, each with the token of the same word with a space."""
     vocabulary = targets.vocabulary
     if vocabulary.tokenizer is None:
         return {}
@@ -100,10 +101,10 @@ def _logits(
     """The model's logits of some tokens, at one position of each prompt."""
     from residscope.attribution.model_value import written
 
-    asked = Target([Contrast(tokens, [])])
+    target = Target([Contrast(tokens, [])])
     if given is not None:
-        return targets.chosen(asked, targets.view.pick(targets.view.whole_logits(given), where))[:, 0]
-    figures = written(targets, asked, where)[0]
-    if figures is None:
+        return targets.chosen(target, targets.view.pick(targets.view.whole_logits(given), where))[:, 0]
+    logits = written(targets, target, where)[0]
+    if logits is None:
         raise ResidscopeError("no-logits", "The model's predictions are not known.")
-    return targets.output(figures)[:, 0]
+    return targets.output(logits)[:, 0]

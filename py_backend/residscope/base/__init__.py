@@ -1,1 +1,1 @@
-"""Small parts that know no word of the domain: texts, files, optional packages, arrays."""
+"""Small tools for texts, files, optional packages and arrays; they know nothing about models."""

@@ -1,4 +1,4 @@
-"""A user's array as a tensor."""
+"""Converts a user's array to a tensor."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def tensor_of(array: Any) -> Tensor:
-    """The tensor itself, or what an array or a list holds as one on the processor.
+    """The tensor itself, or an array or a list as a tensor on the CPU.
 
-    `torch.as_tensor` would move it to the process' default device (`torch.set_default_device`): to another than the
-    cache's, or to `meta`, which holds no figures.
+    Without `device="cpu"`, `torch.as_tensor` would use the default device (`torch.set_default_device`), which may
+    differ from the cache's device, or be `meta`, which holds no numbers.
 
     Raises:
-        TypeError, ValueError, RuntimeError: If it is no array of numbers, or holds none that can be read.
+        TypeError, ValueError, RuntimeError: If it is not an array of numbers, or its numbers cannot be read.
     """
     import torch
 
@@ -25,13 +25,13 @@ def tensor_of(array: Any) -> Tensor:
 
 
 def unreadable(value: Any) -> str | None:
-    """What kind of tensor it is, where it holds no figures that can be taken row by row; else None."""
+    """The kind of a tensor whose numbers cannot be read by index; None for all other values."""
     import torch
 
     if not isinstance(value, torch.Tensor):
         return None
     if value.is_meta:
-        return "tensor on the `meta` device, which holds no figures"
+        return "tensor on the `meta` device, which holds no numbers"
     if value.is_nested:
         return "nested tensor"
     if value.layout != torch.strided:
@@ -40,5 +40,5 @@ def unreadable(value: Any) -> str | None:
 
 
 def kind_of(value: Any) -> str:
-    """What something is, behind "a"."""
+    """The kind of a value, to be written after "a"."""
     return unreadable(value) or type(value).__name__

@@ -1,7 +1,7 @@
-"""Ways to the user's objects, as Python writes them: `cache`, `runs["clean"]`, `model.cache`.
+"""Python expressions for the user's objects: `cache`, `runs["clean"]`, `model.cache`.
 
-A name may be any text: the key of a namespace, of a dictionary, of an object's own dictionary. It is a way to an object
-only where Python, which reads that very text, would take those very steps.
+A key of a namespace, of a dictionary, or of an object's `__dict__` may be any text. It becomes part of an expression
+only if Python would parse that expression to the same steps.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from typing import Any, NamedTuple
 _LONGEST = 500
 _STRING = r'"(?:[^"\\\n\r]|\\["\'\\nrtbf]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*"'
 _KEY = rf"""-?\d[\d.e+-]*|True|False|None|{_STRING}|{_STRING.replace('"', "'")}"""
-_NAME = r"[\w\x80-\U0010ffff]+"  # marks are no word characters to `re`
+_NAME = r"[\w\x80-\U0010ffff]+"  # combining marks are not in `\w`
 _SHAPE = re.compile(rf"{_NAME}(?:\.{_NAME}|\[(?:{_KEY})\])*")
-"""What is not of this shape is not given to Python's parser, which warns, on the user's own streams, of odd texts."""
+"""Only texts of this shape are parsed, because Python's parser prints warnings about others to the user's output."""
 
 _JOINERS = "\u200c\u200d"
-"""Invisible, and yet part of how some scripts and emoji are written."""
+"""Invisible, but needed to write some scripts and emoji."""
 
 
 class Step(NamedTuple):
-    """From an object to what it holds: an attribute, or the element under a key."""
+    """One step from an object to an attribute, or to the element under a key."""
 
     key: Any
     attribute: bool = False
 
 
 class Path(NamedTuple):
-    """A variable, and the steps from there."""
+    """A variable, and the steps from it to an object."""
 
     variable: str
     steps: list[Step]
 
 
 def is_plain(name: str) -> bool:
-    """Whether Python, reading this text, means the variable or attribute of that very name."""
+    """Whether Python parses this text as a variable or attribute of exactly this name."""
     return (
         name.isidentifier()
         and not iskeyword(name)
-        and unicodedata.normalize("NFKC", name) == name  # the parser makes `fix` of `ﬁx`
-        and name != "__debug__"  # a constant, whatever a namespace holds under it
+        and unicodedata.normalize("NFKC", name) == name  # the parser changes `ﬁx` to `fix`
+        and name != "__debug__"  # always a constant
     )
 
 
 def parsed(name: str) -> Path | None:
-    """The way that a text is to Python; None where it is none, or where it is written as one would not write it."""
+    """The path that a text describes; None if it is not a path, or not written in the usual form."""
     if len(name) > _LONGEST or not _SHAPE.fullmatch(name):
         return None
     try:
@@ -68,13 +68,13 @@ def parsed(name: str) -> Path | None:
 
 
 def written(path: Path) -> str:
-    """A way as text."""
+    """A path as text."""
     steps = [f".{key}" if attribute else f"[{key_text(key)}]" for key, attribute in path.steps]
     return path.variable + "".join(steps)
 
 
 def key_text(key: Any) -> str:
-    """A key as one would write it; only of kinds that write themselves without running anything of the user's."""
+    """A key as Python code, or `…`; only for types whose `repr` runs no code of the user's."""
     if key is None or type(key) is bool or type(key) is float:
         return repr(key)
     if type(key) is int and key.bit_length() < 128:
@@ -85,6 +85,6 @@ def key_text(key: Any) -> str:
 
 
 def string(text: str) -> str:
-    """A text as Python's literal, in double quotes; what hides, or turns its surroundings, stands as an escape."""
+    """A text as a Python literal in double quotes; invisible and direction-changing characters are escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in quoted)

@@ -1,4 +1,4 @@
-"""Files that are written: whole or not at all, and never through a link that somebody has put in the way."""
+"""Writes files completely or not at all, and never through a symbolic link."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import IO
 
 @contextmanager
 def in_place_of(path: Path) -> Generator[IO[bytes]]:
-    """A new file, which takes the place of `path` when all of it is written; where that fails it is removed.
+    """A new file that replaces `path` after it is completely written; it is removed if that fails.
 
-    It stands beside `path` under a name that nobody can know before, and may be read by whom the user lets read new
-    files. Where `path` is a link, the link is replaced, and what it leads to is left alone.
+    Until then it has an unpredictable name in the same folder, and the user's default permissions. If `path` is a link,
+    the link is replaced, and its target stays unchanged.
 
     Raises:
         OSError: If it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        number = os.open(beside, flags, 0o666)
+        number = os.open(temporary, flags, 0o666)
         with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
             os.fsync(number)
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Text from outside (names, tokens), made fit to be shown: it hides nothing, covers nothing, turns nothing around it.
+"""Makes text from outside (names, tokens) safe to show: nothing is hidden, and the text around it stays unchanged.
 
-The page's side does the same in `widgets/src/base/legible.ts`; both are held to `tests/texts/shown.json`.
+`widgets/src/base/legible.ts` does the same; `tests/texts/shown.json` tests both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IGNORED = (
     "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _UNSEEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u2800\ud800-\udfff\ufdd0-\ufdef{_IGNORED}]")
-"""What draws nothing, or turns what stands beside it. Some of it is needed: see `_is_needed`."""
+"""Characters that are invisible or change the direction of text. Some are needed: see `_is_needed`."""
 
 _JOINING = re.compile("[\u0620-\u08ff\u0900-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\ufb50-\ufdff\ufe70-\ufefc]")
 _EMOJI = re.compile("[\u00a9\u00ae\u203c\u2049\u2122-\u21aa\u2300-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]")
@@ -34,13 +34,13 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-
 
 
 def legible(text: str) -> str:
-    """A text with what is unseen as a sign, `‹U+202E›`; of a tower of marks the first few, then how many more."""
+    """A text with invisible characters written as `‹U+202E›`, and with long stacks of combining marks shortened."""
     if text.isascii() and text.isprintable():
         return text
     written: list[str] = []
     marks, based = 0, False
 
-    def end_tower() -> None:
+    def end_stack() -> None:
         nonlocal marks
         if marks > _MOST_MARKS:
             written.append(f"‹+{marks - _MOST_MARKS}›")
@@ -60,15 +60,15 @@ def legible(text: str) -> str:
             if marks <= _MOST_MARKS:
                 written.append(point)
             continue
-        end_tower()
+        end_stack()
         based = not unseen and not point.isspace()
         written.append(_sign(point) if unseen else point)
-    end_tower()
+    end_stack()
     return "".join(written)
 
 
 def cut(text: str, most: int = 60) -> str:
-    """At most so many characters, as a reader counts them; what is cut off is told by an ellipsis."""
+    """The first `most` characters, as a reader counts them, with an ellipsis if something was cut off."""
     start = text[: _LOOKED_AT * most]
     written = legible(start)
     kept: list[str] = []
@@ -80,18 +80,18 @@ def cut(text: str, most: int = 60) -> str:
 
 
 def isolated(text: str) -> str:
-    """A text that keeps to itself, where it runs from right to left."""
+    """A text, isolated if it has right-to-left letters, so that the text around it keeps its order."""
     return f"{_ISOLATE}{text}{_END}" if _RIGHT_TO_LEFT.search(text) else text
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A name as it is shown: one line, not longer than can be read, to be set beside anything."""
+    """A name to be shown inside other text: one line, at most `most` characters."""
     return isolated(cut(text, most).translate(_ENDS))
 
 
 def whole(text: str) -> str:
-    """A text that UTF-8 can carry: half a character stands as a sign."""
-    return re.sub("[\ud800-\udfff]", lambda found: _sign(found[0]), text)
+    """A text that UTF-8 can encode: half a character (a lone surrogate) is written as `‹U+D800›`."""
+    return re.sub("[\ud800-\udfff]", lambda match: _sign(match[0]), text)
 
 
 def _sign(point: str) -> str:
@@ -103,7 +103,7 @@ def _is_unseen(point: str) -> bool:
 
 
 def _is_needed(text: str, at: int) -> bool:
-    """Whether an unseen character is part of how its neighbours are written: emoji, joined letters, flags."""
+    """Whether an invisible character is needed by its neighbours, in emoji, joined letters or flags."""
     point, before, after = text[at], text[at - 1 : at] if at else "", text[at + 1 : at + 2]
     if point == "\u200d" and (_EMOJI.match(before) or _OF_EMOJI.match(before)) and _EMOJI.match(after):
         return True
@@ -122,25 +122,25 @@ def _is_needed(text: str, at: int) -> bool:
 
 
 def _characters(text: str) -> Iterator[str]:
-    """What a reader takes for one: a letter with its marks, an emoji made of several."""
-    held = ""
+    """Characters as a reader counts them: a letter with its marks, or an emoji of several code points, is one."""
+    character = ""
     for point in text:
-        if held and _belongs(held, point):
-            held += point
+        if character and _belongs(character, point):
+            character += point
             continue
-        if held:
-            yield held
-        held = point
-    if held:
-        yield held
+        if character:
+            yield character
+        character = point
+    if character:
+        yield character
 
 
-def _belongs(held: str, point: str) -> bool:
-    if len(held) >= _LONGEST_CHARACTER:
+def _belongs(character: str, point: str) -> bool:
+    if len(character) >= _LONGEST_CHARACTER:
         return False
     if point in "\u200c\u200d" or _OF_EMOJI.match(point) or _TAG.match(point):
         return True
     if unicodedata.category(point) in ("Mn", "Me", "Mc"):
         return True
-    pair = len(held) == 1 and all("\U0001f1e6" <= one <= "\U0001f1ff" for one in held + point)
-    return pair or (held[-1] == "\u200d" and _EMOJI.match(point) is not None)
+    pair = len(character) == 1 and all("\U0001f1e6" <= one <= "\U0001f1ff" for one in character + point)
+    return pair or (character[-1] == "\u200d" and _EMOJI.match(point) is not None)

@@ -1,6 +1,6 @@
-"""What both sides draw alike: colour scales, and the marks of white space.
+"""Colour scales and marks for white space, which Python and TypeScript share.
 
-The page's side has it from here: `widgets/src/base/look.gen.ts` is written from this file (`npm run protocol`).
+`widgets/src/base/look.gen.ts` is generated from this file (`npm run protocol`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import Literal, TypedDict
 
 Theme = Literal["light", "dark"]
 Stop = tuple[float, str]
-"""Where on the scale, from 0 to 1, and the colour there."""
+"""A place on the scale, from 0 to 1, and its colour."""
 
 
 class Diverging(TypedDict):
-    """The colours of zero, and from there of what adds and of what takes away."""
+    """The colour of zero, and the colours of positive and negative values."""
 
     middle: str
     plus: list[Stop]
@@ -21,9 +21,9 @@ class Diverging(TypedDict):
 
 
 MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
-"""What stands for white space where it must be seen."""
+"""Visible marks for white space."""
 
-# Blue adds, orange takes away, told apart by the colour-blind; teal for what has no sign.
+# Blue is positive, orange negative: colour-blind readers can distinguish them. Teal is for values without a sign.
 DIVERGING: dict[Theme, Diverging] = {
     "light": {
         "middle": "#f5f5f2",

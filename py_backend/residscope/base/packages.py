@@ -1,4 +1,4 @@
-"""Packages that not everybody has: one that is missing is told from one that is there and fails, with the cause."""
+"""Imports optional packages, with different messages for a missing package and for one that fails to import."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from residscope.errors import ResidscopeError
 
 @contextmanager
 def needed(package: str, what: str, install: str) -> Generator[None, None, None]:
-    """Around an import, and nothing else.
+    """A context for the import of an optional package, and for nothing else.
 
     Args:
-        package: Its name, as it is imported; in small letters it is the refusal's code.
-        what: What it is needed for, as the beginning of a sentence.
+        package: The name that is imported; in lower case it is the code of the error.
+        what: What needs it, as the beginning of a sentence.
         install: The command that installs it.
 
     Raises:
-        ResidscopeError: If it is not installed; or if it is, and cannot be imported.
+        ResidscopeError: If it is not installed, or is installed but cannot be imported.
     """
     try:
         yield
-    except Exception as error:  # a package that does not fit another one raises whatever it meets first
+    except Exception as error:  # incompatible packages may raise anything
         code = package.lower()
         if is_missing(error, package):
             raise ResidscopeError(code, f"{what} needs {package}: {install}.") from error
         raise ResidscopeError(
             code,
-            f"{what} needs {package}, which is installed here and cannot be imported ({because(error)}): two packages "
-            "do not fit each other, one is not whole or too old, or another file bears its name. Mend what is named, "
-            f"or install {package} afresh: `pip install --force-reinstall {code}`.",
+            f"{what} needs {package}, which is installed here but cannot be imported ({because(error)}). Two packages "
+            "may be incompatible, one may be damaged or too old, or another file may have its name. Fix this cause, or "
+            f"install {package} again: `pip install --force-reinstall {code}`.",
         ) from error
 
 
 def is_missing(error: BaseException, package: str) -> bool:
-    """Whether an import failed since this package is not there; not for a part of it, or for what it needs."""
+    """Whether an import failed because this package itself is missing, not a submodule or a dependency of it."""
     return isinstance(error, ModuleNotFoundError) and error.name == package.lower()
 
 
@@ -50,12 +50,12 @@ def pandas() -> Any:
         import pandas as pd
         from pandas import DataFrame, MultiIndex
 
-        del DataFrame, MultiIndex  # a file of the user's that bears the name has none
+        del DataFrame, MultiIndex  # fails if a file of the user's has the name `pandas`
     return pd
 
 
 def because(error: BaseException) -> str:
-    """Why an import failed, for the inside of a sentence: what was raised, and what that came from."""
+    """Why an import failed, for use inside a sentence: the error and its first cause."""
     first = cause = error
     seen = {id(error)}
     while (under := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)) is not None:
@@ -63,12 +63,12 @@ def because(error: BaseException) -> str:
             break
         seen.add(id(under))
         cause = under
-    said = _named(first)
-    return said if cause is first or first_line(cause) in said else f"{said}; behind it {_named(cause)}"
+    text = _named(first)
+    return text if cause is first or first_line(cause) in text else f"{text}; caused by {_named(cause)}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message, to be quoted within a sentence."""
+    """The first line of an error's message, for use inside a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

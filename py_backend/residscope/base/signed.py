@@ -1,6 +1,6 @@
-"""How figures are written, in logits: with a sign, to as many decimals as the one farthest from zero needs.
+"""Formats numbers in logits: with a sign, and with the decimals that the number farthest from zero needs.
 
-The page's side does the same in `widgets/src/base/format.ts`; both are held to `tests/texts/figures.json`.
+`widgets/src/base/format.ts` does the same; `tests/texts/figures.json` tests both.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import re
 from decimal import ROUND_HALF_UP, Decimal
 
 _SMALL, _LARGE = 1e-4, 1e7
-"""Below, and from here on, decimals would be too many to read: the digits and a power of ten."""
+"""Numbers below `_SMALL` and from `_LARGE` on are written with a power of ten."""
 _LATER = 2
-"""So many more decimals are written of a small one among large ones, if that shows its first digit."""
+"""How many more decimals a small number among large ones may have to show its first digit."""
 
 
 def signed(value: float, largest: float, more: int = 0) -> str:
-    """A figure with its sign, and a real minus: `+4.62`, `−0.003`. What is written as zero has none: `0.00`.
+    """A number with its sign, and a real minus: `+4.62`, `−0.003`. What rounds to zero has no sign: `0.00`.
 
     Args:
-        value: The figure.
-        largest: The one farthest from zero of those that stand together with it.
-        more: Further decimals.
+        value: The number.
+        largest: The number farthest from zero of those that are shown together.
+        more: Additional decimals.
     """
     text = _plain(value, largest, more)
     if not math.isfinite(value) or not re.search("[1-9]", text):
@@ -45,12 +45,12 @@ def _plain(value: float, largest: float, more: int) -> str:
 
 
 def _decimals(largest: float) -> int:
-    """Two decimals of what is usual (0.1 to 100), more of what is smaller, fewer of what is larger."""
+    """The number of decimals: 2 for usual values (0.1 to 100), more for smaller ones, fewer for larger ones."""
     if largest >= 100:
         return 0 if largest >= 1000 else 1
     return 2 + (sum(largest < bound for bound in (0.1, 0.01, 0.001)) if largest > 0 else 0)
 
 
 def _rounded(size: float, digits: int) -> str:
-    """As a browser rounds: a tie, of which bfloat16 has many, goes up."""
+    """Rounded half up, as browsers do, because bfloat16 often gives ties."""
     return f"{Decimal(size).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"

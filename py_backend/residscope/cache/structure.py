@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Terms = tuple[tuple[str, float], ...]
 """A sum of activations, given as pairs (name, factor)."""
 
-Pieces = dict[Component, Terms]
+ComponentTerms = dict[Component, Terms]
 """The rows of a decomposition, and the activations that each is a sum of."""
 
 OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
@@ -79,12 +79,12 @@ class Structure:
         """A key that differs between structures of the same cache."""
         return self.whole, self.entered, self.unsplit_attn, self.unsplit_mlp, tuple(self.carries)
 
-    def embeddings(self) -> Pieces:
+    def embeddings(self) -> ComponentTerms:
         """The rows of what enters layer 0."""
         carried = self.carries[0]
         if self.entered or self.read_where_it_enters:
             return {Component("embed"): (("blocks.0.hook_resid_pre", carried),)}
-        pieces: Pieces = {Component("embed"): (("hook_embed", carried),)}
+        pieces: ComponentTerms = {Component("embed"): (("hook_embed", carried),)}
         # "Shortformer" positions are added to queries and keys, and never enter the stream.
         kind = getattr(self.view.cfg, "positional_embedding_type", None)
         learned = kind == "standard" and hasattr(self.view.model, "pos_embed")
@@ -101,7 +101,7 @@ class Structure:
         )
         return self.view.has("blocks.0.hook_resid_pre") and not all(map(self.view.has, names))
 
-    def sublayers(self, layer: int) -> Pieces:
+    def sublayers(self, layer: int) -> ComponentTerms:
         """The rows of what a layer adds: attention, another mixer, MLP, and per-layer embeddings."""
         view, block, carried = self.view, self.view.model.blocks[layer], self.carries[layer]
         before, after = self.added(layer)
@@ -110,7 +110,7 @@ class Structure:
         mid = (f"blocks.{layer}.hook_resid_mid", carried)
         attn_out = (f"blocks.{layer}.hook_attn_out", carried * output_factor(view, layer, "attn"))
         mlp_out = (f"blocks.{layer}.hook_mlp_out", carried)
-        pieces: Pieces = {}
+        pieces: ComponentTerms = {}
         attends = hasattr(block, "attn") or view.has(attn_out[0])
         feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid[0]))
         if attends:
@@ -127,7 +127,7 @@ class Structure:
             pieces[Component("per_layer_out", layer)] = ((per_layer, carried),)
         return pieces
 
-    def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> Pieces:
+    def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> ComponentTerms:
         """The rows of what a layer adds, as far as the cache holds it: its sublayers, otherwise the layer as one row.
 
         Args:
@@ -141,7 +141,7 @@ class Structure:
         )
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
         # If nothing else is added, both sublayers follow from the stream between them.
-        differences: Pieces = {
+        differences: ComponentTerms = {
             Component("attn_out", layer): ((mid, carried), before),
             Component("mlp_out", layer): (after, (mid, -carried)),
         }

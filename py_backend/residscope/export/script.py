@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.targets import Targets, friendly
+from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parsed
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
@@ -64,8 +64,8 @@ class Script:
         """The target as Python code, in its readable form."""
         target = self.request.shown.target
         if target.direction is None:
-            return literal(friendly(self.targets.resolve(target), self.targets.vocabulary))
-        direction = self.targets.held(target.direction)
+            return literal(as_answers(self.targets.resolve(target), self.targets.vocabulary))
+        direction = self.targets.given_direction(target.direction)
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
             return found

@@ -16,7 +16,7 @@ import anywidget
 import msgspec
 import traitlets
 
-from residscope.attribution.targets import friendly
+from residscope.attribution.targets import as_answers
 from residscope.base.legible import shown
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
@@ -168,8 +168,8 @@ class Panel(Selected, anywidget.AnyWidget):
         if not self._resolved.contrasts and self._resolved.direction is None:
             return None
         if self._resolved.direction is not None:
-            return targets.held(self._resolved.direction)
-        return friendly(self._resolved, targets.vocabulary)
+            return targets.given_direction(self._resolved.direction)
+        return as_answers(self._resolved, targets.vocabulary)
 
     @traitlets.observe("target")
     def _send_target(self, _change: Any) -> None:

@@ -16,7 +16,7 @@ from einops import rearrange
 
 from residscope.attribution.head_inputs import is_gated
 from residscope.attribution.head_split import adds_up
-from residscope.attribution.reconcile import other_structure
+from residscope.attribution.reconcile import differ_clearly
 from residscope.cache.linear_maps import embedding_rows, linear_map_of
 from residscope.cache.norms import Norm, norms_outputs, output_norm
 from residscope.cache.structure import named_layers, out_weight, why_unread
@@ -93,7 +93,7 @@ def _values_match(view: CacheView, layer: int) -> bool:
         return True
     expected = read @ rearrange(W_V, "head d_model d_head -> d_model (head d_head)").to(read)
     # Subtracting the first vector removes the bias, which all share.
-    return not other_structure(v - v[:1], expected - expected[:1], 0.0, view.rounding_step(name, out))
+    return not differ_clearly(v - v[:1], expected - expected[:1], 0.0, view.rounding_step(name, out))
 
 
 def _embeddings_match(view: CacheView) -> bool:
@@ -111,7 +111,7 @@ def _embeddings_match(view: CacheView) -> bool:
     own = _rows(view.get("hook_embed"), 2)
     rows = working(W_E[_rows(view.get("embed.hook_in"), 2)[..., 0].long()]).to(own)
     factor = ((own * rows).sum() / rows.pow(2).sum().clamp(min=1e-30)).clamp(min=0)
-    return not other_structure(own, rows * factor, 0.0, view.rounding_step("hook_embed"))
+    return not differ_clearly(own, rows * factor, 0.0, view.rounding_step("hook_embed"))
 
 
 def _rows(tensor: Tensor, axes: int) -> Float[Tensor, "row width"]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.goal import Goal
 from residscope.attribution.predictions import top_two
 from residscope.attribution.sources import wanted_heads
+from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
@@ -165,14 +165,14 @@ def attention(
         def compute() -> Attention:
             chosen, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
             chosen = 0 if view.batch == 1 else chosen
-            goal, target_notes = None, list[str]()
+            stream_target, target_notes = None, list[str]()
             if weighting == "contribution":
                 targets = Targets.of(view)
                 given = None if logits is None else view.whole_logits(logits)
                 target = top_two(view, given) if answers is None else targets.resolve(answers)
-                goal = Goal(targets, target, positions.resolve(view, "last"))
-                target_notes = targets.said + without_space(targets, target, goal.where, logits)
-            maps = WeightedAttention(view, weighting, chosen, goal)
+                stream_target = StreamTarget(targets, target, positions.resolve(view, "last"))
+                target_notes = targets.notes + without_space(targets, target, stream_target.where, logits)
+            maps = WeightedAttention(view, weighting, chosen, stream_target)
             values = _in_order(maps, wanted)
             notes = target_notes + maps.notes + mean_of_padded(view, chosen)
             names, texts, sources = [name(*head) for head in wanted], token_texts(view, chosen), values.shape[-1]
@@ -183,7 +183,7 @@ def attention(
                     "first position that was kept."
                 )
             labels = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
-            target = None if goal is None else goal.target
+            target = None if stream_target is None else stream_target.target
             meaning = MEANINGS[weighting]
             return Attention(values, names, texts, weighting, meaning, chosen, notes, labels, target, view.model_name)
 

@@ -12,10 +12,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from residscope.attribution.goal import Goal
-from residscope.attribution.head_inputs import ALL, HeadInputs, gated, read_names, reads, some_pattern, sources_of
-from residscope.attribution.head_split import adds_up, projects, unchecked
-from residscope.attribution.sources import SourceContributions, bringing_by, not_by_reading, rounding_in
+from residscope.attribution.head_inputs import (
+    ALL,
+    HeadInputs,
+    gated,
+    head_inputs,
+    read_names,
+    some_pattern,
+    source_count,
+)
+from residscope.attribution.head_split import adds_up, projection_adds_up, unchecked
+from residscope.attribution.sources import SourceContributions, contributions_along, not_from_sources, source_tolerance
+from residscope.attribution.stream_target import StreamTarget
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
@@ -57,14 +65,14 @@ class WeightedAttention:
         view: The cache.
         weighting: The weighting.
         prompt: The prompt, or None for the mean.
-        goal: The target, for contributions.
+        stream_target: The target, for contributions.
         notes: What a reader of the maps should know. Computing maps adds notes.
     """
 
     view: CacheView
     weighting: Weighting
     prompt: int | None
-    goal: Goal | None = None
+    stream_target: StreamTarget | None = None
     notes: list[str] = field(default_factory=list[str])
     _unexplained: float = 0.0  # the largest difference between a head's contribution and the sum over its sources
 
@@ -95,7 +103,7 @@ class WeightedAttention:
     def _every(self, layer: int) -> Part:
         """All destinations and sources. A pattern may have more sources, from a key/value cache or a prefix."""
         every = Part.of(self.view.n_pos)
-        return replace(every, columns=range(sources_of(self.view, layer))) if self.weighting == "pattern" else every
+        return replace(every, columns=range(source_count(self.view, layer))) if self.weighting == "pattern" else every
 
     def small(
         self, layer: int, heads: Sequence[int], part: Part, step: int, pool: Pool = "peak"
@@ -127,11 +135,11 @@ class WeightedAttention:
         heads = range(self.view.n_heads)
         if len(heads) * len(self.prompts) * len(part.rows) ** 2 > STRIP:
             return None
-        goal = None if self.goal is None else self.goal.key
-        memo = self.view.memo.part("maps", self.weighting, self.prompt, goal)
+        stream_target = None if self.stream_target is None else self.stream_target.key
+        memo = self.view.memo.part("maps", self.weighting, self.prompt, stream_target)
         found: tuple[Tensor, list[str]] | tuple[()] | None = memo.get(layer)
         if found is None:
-            every = WeightedAttention(self.view, self.weighting, self.prompt, self.goal)
+            every = WeightedAttention(self.view, self.weighting, self.prompt, self.stream_target)
             try:
                 maps = torch.cat([maps for _, maps in every.small(layer, heads, part, 1)])
                 found = () if every._unexplained else (maps, every.notes)  # the note on it is about a single head
@@ -157,10 +165,10 @@ class WeightedAttention:
             self._note(weights_changed(self.view))
             self._note(unchecked(self.view, [layer]))
         if self.weighting == "contribution":
-            self._note(self._goal.check(layer) + odd_final_norm(self.view))
+            self._note(self._stream_target.check(layer) + odd_final_norm(self.view))
         if self.weighting == "value" and adds_up(self.view, layer) is False:
             note = unsplit_heads(self.view, [layer])
-            if not projects(self.view, layer):
+            if not projection_adds_up(self.view, layer):
                 raise ResidscopeError(
                     "no-heads", f"The length of the heads' outputs cannot be determined by their weights. {note}"
                 )
@@ -179,7 +187,7 @@ class WeightedAttention:
                 rows = blocks(part.rows, max(height - height % step, step))
                 yield [block[i] for i in few], self._averaged(weighted, layer, block, few, rows)
         if self._unexplained:
-            self._note([not_by_reading(self._unexplained)])
+            self._note([not_from_sources(self._unexplained)])
 
     def _averaged(
         self,
@@ -213,27 +221,27 @@ class WeightedAttention:
         """Return a head's source contributions at one destination of each prompt, the mean over prompts, in logits."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
-        self._note(self._goal.check(layer))
+        self._note(self._stream_target.check(layer))
         self._note(gated(self.view, [layer]))
         prompts = self.prompts
         found = self._contributions(prompts, layer, [head], where[prompts.start : prompts.stop])
         row = self._checked(found, layer, ALL, ALL, ALL)[:, 0, 0].mean(0)
         if self._unexplained:
-            self._note([not_by_reading(self._unexplained)])
+            self._note([not_from_sources(self._unexplained)])
         check_finite(self.view, row)
         return row
 
     @property
-    def _goal(self) -> Goal:
-        if self.goal is None:
+    def _stream_target(self) -> StreamTarget:
+        if self.stream_target is None:
             raise ResidscopeError("answers", "Contributions need a target: `answers=…`.")
-        return self.goal
+        return self.stream_target
 
     def _weighted(self, prompts: range, layer: int, heads: Sequence[int], part: Part) -> WeightedRows:
         """A function that returns the rows of some of these heads' maps."""
         columns, view = slice(part.columns.start, part.columns.stop), self.view.only(prompts)
         if self.weighting == "pattern":
-            square = len(part.columns) != sources_of(view, layer)
+            square = len(part.columns) != source_count(view, layer)
             patterns = some_pattern(view, None, layer, heads, square=square)
             return lambda few, rows: working(patterns[:, few, rows, columns])
         if self.weighting == "value":
@@ -247,24 +255,24 @@ class WeightedAttention:
     def _contributions(
         self, prompts: range, layer: int, heads: Sequence[int], where: Int[Tensor, " batch"] | None = None
     ) -> SourceContributions:
-        direction, divisor = self._goal.writes(prompts, layer, where)
-        return bringing_by(self.view.only(prompts), where, direction, divisor, layer, heads)
+        direction, divisor = self._stream_target.head_directions(prompts, layer, where)
+        return contributions_along(self.view.only(prompts), where, direction, divisor, layer, heads)
 
     def _lengths(self, view: CacheView, layer: int, heads: Sequence[int]) -> Lengths:
         W_O = out_weight(view, layer)
         if W_O is None:
             why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads with a `W_O`."
             raise ResidscopeError("no-heads", why)
-        read = reads(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
-        if read.left() > max(1e-3, 8 * self._step(layer)):
+        read = head_inputs(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
+        if read.unexplained() > max(1e-3, 8 * self._step(layer)):
             self._note([_CHANGED])
         return Lengths(read, W_O[list(heads)])
 
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
         """The contributions of all sources. It checks that they add up to the heads' contributions."""
         contributions = found.part(heads, rows, columns)
-        unexplained = float((contributions.sum(-1) - found.own[:, heads, rows]).abs().max())
-        if unexplained > rounding_in(self._step(layer), contributions, -1):
+        unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
+        if unexplained > source_tolerance(self._step(layer), contributions, -1):
             self._unexplained = max(self._unexplained, unexplained)
         return contributions
 

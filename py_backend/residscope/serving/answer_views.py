@@ -77,7 +77,7 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
             parts.append(AttentionBuffer("reads"))
             buffers.append(float32(patterns.reads(request.layer, request.head, where)))
     try:
-        maps = WeightedAttention(view, "contribution", prompt, context.goal(request.target, request.position))
+        maps = WeightedAttention(view, "contribution", prompt, context.stream_target(request.target, request.position))
         whole = None
         if view.n_pos <= ALWAYS or request.weighting == "contribution":
             whole = read(maps)
@@ -122,7 +122,7 @@ def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
 
 def _source_contributions(maps: WeightedAttention, request: ReadAttention, whole: Tensor | None) -> Tensor:
     """Source contributions at the requested destination `[source]`, taken from the whole map if there is one."""
-    where = maps.goal.where if maps.goal else None
+    where = maps.stream_target.where if maps.stream_target else None
     if where is None:
         raise ResidscopeError("position", "A destination is needed.")
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
@@ -202,7 +202,7 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
     reply = PositionsReply(
         request.by, ComponentTable.of(found.components), context.view.n_pos, found.notes, found.missing
     )
-    return reply, [float32(found.values), float32(found.own)]
+    return reply, [float32(found.values), float32(found.measured)]
 
 
 def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensReply:

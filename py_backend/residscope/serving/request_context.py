@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from residscope.attribution.decompose import Query, decompose
-from residscope.attribution.goal import Goal
 from residscope.attribution.result import Attribution
+from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.view import CacheView
@@ -42,10 +42,10 @@ class RequestContext:
         """The cache."""
         return self.targets.view
 
-    def goal(self, target: Target, position: Position = "last") -> Goal:
+    def stream_target(self, target: Target, position: Position = "last") -> StreamTarget:
         """The path from the stream to a target. At this position, the layers are checked against the stream."""
         where = positions.resolve(self.view, position)
-        return Goal(self.targets, self.targets.resolve(target), where)
+        return StreamTarget(self.targets, self.targets.resolve(target), where)
 
     def decomposed(
         self,
@@ -73,5 +73,5 @@ class RequestContext:
 
     def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> WeightedAttention:
         """Attention in one weighting."""
-        goal = self.goal(target) if weighting == "contribution" else None
-        return WeightedAttention(self.view, weighting, self.view.check_prompt(prompt), goal)
+        stream_target = self.stream_target(target) if weighting == "contribution" else None
+        return WeightedAttention(self.view, weighting, self.view.check_prompt(prompt), stream_target)

@@ -350,11 +350,11 @@ class Service:
                     "answers", "The panel of this cache is gone, or shows the model's own target now."
                 )
             panel, target = found
-            given = target if target.direction is None else panel.targets().held(target.direction)
+            given = target if target.direction is None else panel.targets().given_direction(target.direction)
         else:
             given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
         # Resolved twice: targets that a view sends are checked more strictly than those from Python.
-        return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.said))
+        return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
         from residscope.export.code import Given, code

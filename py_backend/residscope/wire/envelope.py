@@ -1,4 +1,4 @@
-"""From a message to its answer: the envelopes, how numbers travel, and that every question is answered."""
+"""Envelopes of messages, tensors as buffers, and the guarantee that every request gets a reply."""
 
 from __future__ import annotations
 
@@ -23,30 +23,27 @@ Buffers = list[bytes]
 Reply = tuple[dict[str, Any], Buffers]
 """A `protocol.Answer` as plain objects, and its buffers."""
 
-_NO_ID = (
-    f"The kernel cannot tell which answer this would be: a request's id is a text of 1 to {MOST_OF_ID} characters. "
-    "Reload the page."
-)
+_NO_ID = f"This request has no valid id: an id is a text of 1 to {MOST_OF_ID} characters. Reload the page."
 
-_HALF = "A text of this request holds half a character (a lone surrogate), which cannot be sent on: leave it out."
+_HALF = "A text in this request contains half a character (a lone surrogate), which cannot be sent: leave it out."
 
-_INTERRUPTED = "The kernel was interrupted while it worked this out. Ask again."
+_INTERRUPTED = "The kernel was interrupted during this computation. Try again."
 
 _log = logging.getLogger("residscope")
 
 _reading = threading.Lock()
-"""msgspec works out at first use how a structure is read; two threads that do so at once end the process (in 0.22)."""
+"""msgspec 0.22 prepares a type at its first use; if two threads do so at the same time, the process crashes."""
 
 
 def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> Reply:
-    """Answer a message, whatever happens.
+    """Answer a message; every error becomes a failure.
 
     Args:
-        message: A `protocol.Question` as plain objects, or nonsense.
-        reply: Answers the question, or raises.
+        message: A `protocol.Question` as plain objects, or anything else.
+        reply: Answers the request, or raises.
 
     Returns:
-        A `protocol.Answer` as plain objects, and its buffers. Raises nothing but the user's KeyboardInterrupt.
+        A `protocol.Answer` as plain objects, and its buffers. It raises only the user's KeyboardInterrupt.
     """
     id = _id(message)
     try:
@@ -54,9 +51,9 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
             raise ResidscopeError("protocol", _NO_ID)
         with _reading:
             question = msgspec.convert(message, Question)
-        said, buffers = switching_often(lambda: reply(question))
-        # Through JSON, as the wire does: what it cannot carry (NaN) becomes null here, and not an error on the way.
-        return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=said))), buffers
+        answer, buffers = switching_often(lambda: reply(question))
+        # Through JSON, so that NaN becomes null here instead of an error later.
+        return msgspec.json.decode(msgspec.json.encode(Answer(id, reply=answer))), buffers
     except ResidscopeError as error:
         _log.info("A request was refused (%s): %.1000r", error.code, message, exc_info=True)
         failure = Failure(error.code, str(error))
@@ -64,10 +61,10 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         failure = refusal(error, message)
     except UnicodeEncodeError:
         failure = Failure("protocol", _HALF)
-    except Exception as error:  # every request is answered, whatever happens
+    except Exception as error:  # so that every request gets a reply
         _log.exception("A request failed: %.1000r", message)
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
-    # What was sent may be in the sentence, half characters and all.
+    # The message may quote what was sent, including half characters.
     failure = Failure(failure.code, whole(failure.message))
     return msgspec.to_builtins(Answer(id, failure=failure)), []
 
@@ -75,8 +72,8 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
 def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[str, Any], Buffers], None]) -> None:
     """Answer a message, and send the answer.
 
-    An interrupt is the user's, whatever it comes into: whoever asked is told, and then it goes on to whom it is meant
-    for (ipykernel writes it down; a cell ends with it).
+    If the user interrupts the kernel, the client gets a failure, and then the interrupt is raised again for the kernel
+    (ipykernel logs it; a running cell ends).
 
     Args:
         message: As in `answered`.
@@ -91,7 +88,7 @@ def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[s
 
 
 def interrupted(message: Any) -> Reply:
-    """What to answer to a message that was being answered when the user interrupted the kernel."""
+    """The failure for a message during which the user interrupted the kernel."""
     return msgspec.to_builtins(Answer(_id(message), failure=Failure("interrupted", _INTERRUPTED))), []
 
 
@@ -101,9 +98,9 @@ def _id(message: Any) -> str:
 
 
 def number(value: Tensor) -> float | None:
-    """A figure for the wire, None where it is not known (JSON has no NaN)."""
-    figure = float(value)
-    return figure if math.isfinite(figure) else None
+    """A number for the wire; None if it is not finite, because JSON has no NaN."""
+    result = float(value)
+    return result if math.isfinite(result) else None
 
 
 def float32(tensor: Tensor) -> bytes:
@@ -117,13 +114,13 @@ def float16(tensor: Tensor) -> bytes:
 
 
 def scaled(tensor: Tensor) -> tuple[float, bytes]:
-    """A tensor as a buffer of float16, in units of its largest absolute value (1 where it is all zeros), and that."""
+    """A tensor's largest absolute value (1 if all are 0), and the tensor in units of it, as a buffer of float16."""
     scale = float(tensor.abs().max()) or 1.0
     return scale, float16(tensor / scale)
 
 
 def int8(tensor: Tensor) -> tuple[float, Tensor]:
-    """A tensor as whole numbers, in 127ths of its largest absolute value, and that."""
+    """A tensor's largest absolute value, and the tensor in 127ths of it, as whole numbers."""
     import torch
 
     limit = float(tensor.abs().max())

@@ -1,7 +1,7 @@
-"""The wire: every message between a view and the kernel, and nothing else.
+"""The wire: every message between a view and the kernel.
 
-One request, one reply, matched by `id`. Numbers travel as binary buffers beside the reply, never inside it.
-`widgets/src/protocol.gen.ts` is generated from this file (`npm run protocol`); the tests check that it is current.
+Each request gets one reply, matched by `id`. Tensors are sent as binary buffers with the reply, never inside it.
+`widgets/src/wire/protocol.gen.ts` is generated from this file (`npm run protocol`); the tests check that it is current.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from residscope.terms import (
     Weighting,
 )
 
-# What a request may ask at most: more than any view asks, of any cache, and little enough to answer. What depends on
-# the model is checked where the request is answered.
+# The limits are larger than any view needs, and small enough to answer. Limits that depend on the model are checked
+# where the request is answered.
 MOST_OF_ID = 200
-"""So many characters an id has at most."""
+"""The most characters of an id."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=MOST_OF_ID)]
-"""What a question is known by, to its answer and when it is asked again. Whoever asks makes it up, so that no two
-clients have the same."""
+"""Identifies a request in its reply, and if the request is sent again. The client chooses it; no two clients use the
+same id."""
 
 HeadNames = Annotated[list[Name], Meta(max_length=16_384)]
-"""Some heads: all there are in a large model."""
+"""Some heads; the limit is enough for all heads of a large model."""
 
 Listed = Annotated[int, Meta(ge=1, le=50)]
-"""So many are listed."""
+"""How many entries are listed."""
 
 Presentation = Literal["matrix", "text", "all"]
 Tab = Literal["attention", "positions", "token-lens", "prompts"]
@@ -54,22 +54,22 @@ Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions"
 
 # --- requests -------------------------------------------------------------------------------------------------------
 class Request(msgspec.Struct, frozen=True, tag_field="kind", kw_only=True):
-    """What a view may ask. `prompt=None` is the mean over prompts."""
+    """A request of a view. `prompt=None` is the mean over prompts."""
 
     padding: Padding = "found"
 
     takes_long: ClassVar[Literal["never", "large caches", "always"]] = "never"
-    """Whether the answer may take longer than a moment: then it is a job, with progress, that can be given up."""
+    """Whether the reply may take long; then it is a job, with progress, and can be cancelled."""
     is_kept: ClassVar[bool] = False
-    """Whether the answer is kept: a pointer comes back to a head it has passed, two views may show the same."""
+    """Whether the reply is memoised, because the pointer may return to a head, or two views may show the same."""
 
 
 class Describe(Request, frozen=True, tag="describe"):
-    """The facts of the cache."""
+    """Facts about the cache."""
 
 
 class ReadTokens(Request, frozen=True, tag="tokens"):
-    """The tokens of one prompt, or what all prompts have in common."""
+    """The tokens of one prompt, or those that all prompts have in common."""
 
     prompt: Number | None = None
 
@@ -77,9 +77,9 @@ class ReadTokens(Request, frozen=True, tag="tokens"):
 class Attribute(Request, frozen=True, tag="attribute"):
     """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
 
-    In the mean over several prompts buffer 1 is the standard deviation, float32 [component]. Unless there are too many
-    figures (`per_prompt`) buffer 2 is what each prompt has, float32 [component, prompt], and buffer 3 each prompt's
-    constant, float32 [prompt].
+    For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
+    many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
+    constant of each prompt, float32 [prompt].
     """
 
     takes_long = "large caches"
@@ -93,12 +93,12 @@ class Attribute(Request, frozen=True, tag="attribute"):
 
 
 class ReadAttention(Request, frozen=True, tag="attention"):
-    """Where a head looks, and what each source brings to the target. The reply says which buffers there are.
+    """The attention of one head, and its source contributions. The reply lists its buffers.
 
-    `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small. Only
-    some destinations (`rows`) and sources (`columns`) are computed where they are named. What has more cells than
-    travel (512 × 512, or as many) comes down-sampled, `step` × `step` cells in one: `pool` says how. One destination,
-    or one source, never does.
+    The reply always contains `"pattern"` and the map of the requested weighting, and also `"contribution"` if it is
+    small. `rows` and `columns` limit the map to some destinations and sources. A map with more than 512 × 512 cells is
+    down-sampled: each block of `step` × `step` cells becomes one, in the way that `pool` says. A single destination or
+    source is never down-sampled.
     """
 
     is_kept = True
@@ -115,7 +115,7 @@ class ReadAttention(Request, frozen=True, tag="attention"):
 
 
 class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
-    """All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for its block).
+    """All heads of a layer, each at most `side` cells wide (each block shows its cell farthest from zero).
 
     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
     """
@@ -130,9 +130,9 @@ class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
 
 
 class BlendAttention(Request, frozen=True, tag="blend"):
-    """The mean over all heads of a layer (None: of the model); of contributions, the sum.
+    """The mean over all heads of a layer (None: of the model); for contributions, the sum.
 
-    Buffer 0 is what `part` says, in units of its `scale`. `rows` and `columns` are those of `ReadAttention`.
+    `part` describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
     """
 
     takes_long = "large caches"
@@ -146,7 +146,7 @@ class BlendAttention(Request, frozen=True, tag="blend"):
 
 
 class ScoreHeads(Request, frozen=True, tag="scores"):
-    """How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be determined."""
+    """A score of each head; buffer 0 is float32 [layer × head], NaN if it cannot be determined."""
 
     takes_long = "large caches"
 
@@ -155,9 +155,10 @@ class ScoreHeads(Request, frozen=True, tag="scores"):
 
 
 class MapPositions(Request, frozen=True, tag="positions"):
-    """What each component adds at each position, to the target there; buffer 0 is float32 [component, position].
+    """The contribution of each component at each position, to the target there.
 
-    `heads` names the rows of `by="head"`. Buffer 1 is float32 [position], the model's own figure (NaN: not known).
+    `heads` names the rows of `by="head"`. Buffer 0 is float32 [component, position].
+    Buffer 1 is float32 [position], the measured value (NaN: not known).
     """
 
     takes_long = "large caches"
@@ -172,7 +173,7 @@ class MapPositions(Request, frozen=True, tag="positions"):
 class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     """The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
 
-    In the mean over prompts probabilities are averaged.
+    For the mean over prompts, probabilities are averaged.
     """
 
     takes_long = "large caches"
@@ -187,7 +188,7 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
 
 
 class RankNeurons(Request, frozen=True, tag="neurons"):
-    """The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [component]."""
+    """The strongest MLP neurons of one layer (None: of all), k of each sign; buffer 0 is float32 [component]."""
 
     takes_long = "large caches"
 
@@ -207,27 +208,27 @@ class Suggest(Request, frozen=True, tag="suggest"):
 
 
 class CheckToken(Request, frozen=True, tag="check"):
-    """Is this text one token of the model?"""
+    """Checks whether a text is one token of the model."""
 
     text: Text
 
 
 class ChooseTarget(Request, frozen=True, tag="target"):
-    """What to attribute where nobody has said: the model's own two top predictions at each prompt's last token."""
+    """The default target: the model's own two top predictions at each prompt's last token."""
 
 
 class FindAnswers(Request, frozen=True, tag="answers"):
-    """What lies in the kernel that fits as a target of this cache: variables, and what an inline panel of it has."""
+    """Possible answers for this cache in the kernel: variables, and the target of an inline panel."""
 
 
 class ResolveAnswers(Request, frozen=True, tag="resolve"):
-    """The target that one of these is: a variable, by the name under which it was listed, or (None) the panel's."""
+    """The target for a variable, by its name in `AnswersReply`, or for the inline panel (None)."""
 
     name: Name | None = None
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """All that is selected in a view: what its pictures are pictures of."""
+    """Everything that is selected in a view, and so determines its pictures."""
 
     target: Target
     prompt: Number | None = None
@@ -246,7 +247,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class WriteCode(Request, frozen=True, tag="code"):
-    """The Python code that gives exactly what one picture shows."""
+    """Python code that computes exactly the values in one picture."""
 
     takes_long = "large caches"
 
@@ -264,18 +265,18 @@ class WritePage(Request, frozen=True, tag="page"):
 
 
 class ListCaches(Request, frozen=True, tag="caches"):
-    """Every `ActivationCache` that the user's namespace reaches: variables, and two levels into containers."""
+    """Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers."""
 
 
 class Presence(Request, frozen=True, tag="presence"):
-    """An inline panel's view tells that it is on a page, no more on it, or that its page goes away (a reload)."""
+    """Reports that an inline panel's view is on a page, was removed from it, or that its page closes or reloads."""
 
     view: Id
     state: Literal["shown", "hidden", "away"]
 
 
 class GiveUp(Request, frozen=True, tag="give-up"):
-    """The answer to an earlier question, by its id, is not wanted any more."""
+    """Cancels the job of an earlier request, by its id."""
 
     id: Id
 
@@ -306,14 +307,14 @@ AnyRequest = (
 
 # --- replies --------------------------------------------------------------------------------------------------------
 class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
-    """What the kernel answers; each request's reply bears the request's kind."""
+    """A reply of the kernel; it has the same kind as its request."""
 
 
 class CacheFacts(Reply, frozen=True, tag="describe"):
-    """Facts of the cache and its model.
+    """Facts about the cache and its model.
 
-    `last` is the last real position of each prompt, `points` are those of the residual stream that were cached.
-    `padding` tokens were treated as padding: `last` and these are what was found, whatever a request counts as real.
+    `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
+    the number of padding tokens that were found. It and `last` do not depend on the `padding` of the request.
     """
 
     name: str
@@ -333,7 +334,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
 
 
 class TokensReply(Reply, frozen=True, tag="tokens"):
-    """The tokens of a prompt, a label per position."""
+    """The tokens of a prompt, one label for each position."""
 
     tokens: list[TokenLabel]
 
@@ -341,13 +342,13 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
-    For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads. Where none has,
-    `refusal` says why, and the rows are the layers'.
+    For `head` the first layers × heads rows are the map; they are NaN in a layer without attention heads. If no layer
+    has heads, `refusal` says why, and the rows are those of `layer`.
 
-    `missing` says which kinds of rows were not cached ("MLPs"): then the rows are exact, but not complete.
-    `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
-    `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
-    measure against.
+    `missing` names the kinds of rows that were not cached ("MLPs"): then the rows are exact, but not complete.
+    `own` says whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
+    `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
+    has nothing to measure against.
     """
 
     by: By
@@ -367,12 +368,12 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
 
 
 class AttentionBuffer(msgspec.Struct, frozen=True):
-    """What one buffer holds: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
+    """Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
 
-    A map is float16, or float32 where it is `wide`; of a `triangle` only what stands at and below the diagonal travels,
-    row by row: the rest is 0. `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at
-    the destination, in logits. At the destination that was asked for (in the mean: at each prompt's own) `"reads"` is
-    the row of the pattern, `"brings"` that of the contribution.
+    A map is float16, or float32 if it is `wide`. Of a `triangle` only the cells at and below the diagonal are sent, row
+    by row; the others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+    target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
+    at the requested destination (for the mean over prompts, at each prompt's own).
     """
 
     what: Literal["pattern", "value", "contribution", "reads", "brings"]
@@ -382,9 +383,9 @@ class AttentionBuffer(msgspec.Struct, frozen=True):
 
 
 class AttentionReply(Reply, frozen=True, tag="attention"):
-    """Attention of one head (mean over prompts when none was named).
+    """Attention of one head, in one prompt or averaged over prompts.
 
-    Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ figures (None: all positions), each for `step` × `step` cells.
+    Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
     """
 
     layer: int
@@ -399,10 +400,10 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
-    """All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
+    """Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
 
-    A limit is None where there is no such attention: the layer has fewer heads, or none, or it was not cached, or what
-    it brings cannot be determined (`notes` say which). The cells are 0 there.
+    A limit is None if there is no such head, or it was not cached, or its source contributions cannot be determined
+    (`notes` say why). Then its cells are 0.
     """
 
     layer: int
@@ -413,7 +414,7 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
 
 
 class BlendReply(Reply, frozen=True, tag="blend"):
-    """Many heads' attention in one; for `rows`, `columns` and `step` see `AttentionReply`."""
+    """The attention of many heads in one map; for `rows`, `columns` and `step` see `AttentionReply`."""
 
     positions: int
     heads: int
@@ -425,7 +426,7 @@ class BlendReply(Reply, frozen=True, tag="blend"):
 
 
 class ScoresReply(Reply, frozen=True, tag="scores"):
-    """A score for each head. `meaning` says in a sentence what it measures, `low` and `high` end its scale."""
+    """A score for each head. `meaning` says in a sentence what it measures; `low` and `high` are its limits."""
 
     score: Score
     meaning: str
@@ -435,9 +436,9 @@ class ScoresReply(Reply, frozen=True, tag="scores"):
 
 
 class PositionsReply(Reply, frozen=True, tag="positions"):
-    """A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row).
+    """A map component × position; Σ rows + constant = the measured value (for `accumulated` the last row + constant).
 
-    `missing` says which kinds of rows were not cached: then the others do not add up to it.
+    `missing` names the kinds of rows that were not cached: then the other rows do not sum to it.
     """
 
     by: By
@@ -448,7 +449,7 @@ class PositionsReply(Reply, frozen=True, tag="positions"):
 
 
 class LensCell(msgspec.Struct, frozen=True):
-    """The likeliest tokens at one point and position; the answer's probability and rank there (1 is the likeliest)."""
+    """The likeliest tokens at one point and position, and the answer's probability and rank (1 is the likeliest)."""
 
     tokens: list[str]
     probabilities: list[float]
@@ -457,7 +458,7 @@ class LensCell(msgspec.Struct, frozen=True):
 
 
 class TokenLensReply(Reply, frozen=True, tag="token-lens"):
-    """A window of the token lens: `cells[point][position - start]`."""
+    """A range of positions of the token lens: `cells[point][position - start]`."""
 
     points: list[str]
     start: int
@@ -468,7 +469,7 @@ class TokenLensReply(Reply, frozen=True, tag="token-lens"):
 class NeuronsReply(Reply, frozen=True, tag="neurons"):
     """The strongest neurons, positive before negative, strongest first.
 
-    Over all `count` neurons of `layers` layers: Σ neurons = `total`; with their `bias` that is what their MLPs add.
+    `total` is the sum over all `count` neurons of `layers` layers; `total` + `bias` is the contribution of their MLPs.
     """
 
     components: ComponentTable
@@ -486,7 +487,7 @@ class Suggestions(Reply, frozen=True, tag="suggest"):
 
 
 class TokenCheck(Reply, frozen=True, tag="check"):
-    """How a text is tokenised; `single` when it is exactly one token, else `message` says why not."""
+    """How a text is tokenised. `single` says whether it is exactly one token; if not, `message` says why."""
 
     text: str
     tokens: list[Token]
@@ -496,20 +497,20 @@ class TokenCheck(Reply, frozen=True, tag="check"):
 
 
 class TargetReply(Reply, frozen=True, tag="target"):
-    """What to attribute."""
+    """A target."""
 
     target: Target
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A variable that fits as answers, by what one would write to get it; `words` say what it is, `[8, 2] ids`."""
+    """A variable with possible answers, by the Python expression for it; `words` describe it, such as `[8, 2] ids`."""
 
     name: str
     words: str
 
 
 class AnswersReply(Reply, frozen=True, tag="answers"):
-    """What fits, in the namespace's order; `panel` says in words what an inline panel's target is, if there is one."""
+    """Possible answers, in the namespace's order; `panel` describes the target of an inline panel, if there is one."""
 
     variables: list[Variable]
     panel: str | None
@@ -517,7 +518,7 @@ class AnswersReply(Reply, frozen=True, tag="answers"):
 
 
 class ResolvedReply(Reply, frozen=True, tag="resolve"):
-    """What to attribute, and what a reader should know of how the answers were read."""
+    """A target, and notes on how the answers were understood."""
 
     name: str | None
     target: Target
@@ -531,16 +532,16 @@ class CodeReply(Reply, frozen=True, tag="code"):
 
 
 class PageReply(Reply, frozen=True, tag="page"):
-    """A page; `name` is what to call its file."""
+    """A page; `name` is the suggested name of its file."""
 
     name: str
 
 
 class CacheRef(msgspec.Struct, frozen=True):
-    """One cache of a kernel, as it was.
+    """One cache of a kernel, in one state.
 
-    `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added
-    to the cache do.
+    `state` is `CACHE.WEIGHTS.ADDED`: these change with the activations, with the model's weights, and when something is
+    added to the cache.
     """
 
     id: Name
@@ -548,10 +549,10 @@ class CacheRef(msgspec.Struct, frozen=True):
 
 
 class CacheRow(msgspec.Struct, frozen=True):
-    """One cache that the namespace reaches, read off metadata alone.
+    """One cache in the namespace, described from metadata only.
 
-    `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since
-    Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights
+    `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
+    since Residscope first saw it; `changed` and `weights_changed` say whether it and its model's weights were changed
     since then. `problem` says why it cannot be inspected.
     """
 
@@ -573,7 +574,7 @@ class CacheRow(msgspec.Struct, frozen=True):
 
 
 class CachesReply(Reply, frozen=True, tag="caches"):
-    """All caches, in the namespace's order. `kernel` differs after every restart; `notes` say what was left out."""
+    """All caches, in the namespace's order. `kernel` changes at every restart; `notes` say what was left out."""
 
     kernel: str
     caches: list[CacheRow]
@@ -581,15 +582,15 @@ class CachesReply(Reply, frozen=True, tag="caches"):
 
 
 class PresenceReply(Reply, frozen=True, tag="presence"):
-    """Noted."""
+    """Confirms a presence message."""
 
 
 class GivenUp(Reply, frozen=True, tag="give-up"):
-    """Nobody works on it any more."""
+    """Confirms that the job is cancelled."""
 
 
 class Working(Reply, frozen=True, tag="working"):
-    """Not yet: so many parts of `total` are done (0 where that is not known). Ask again, with the same id."""
+    """The job is not finished: `done` of `total` steps are done (0: not known). Send the request again, with its id."""
 
     done: int
     total: int
@@ -621,17 +622,17 @@ AnyReply = (
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a request could not be answered: a stable code, and a sentence that names the remedy."""
+    """Why a request could not be answered: a stable code, and a sentence that says what to do."""
 
     code: str
     message: str
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A request in its envelope. `cache` says which one is meant, where the channel carries requests about several.
+    """A request in its envelope. `cache` says which cache is meant, if the channel serves several.
 
-    A request about a cache that was changed since is refused (`changed`), so that no picture is put together from two
-    states. Weights that were changed since are told in a note: a model may be in training while it is looked at.
+    A request about a cache that was changed since then is refused (`changed`), so that no picture mixes two states. If
+    only the weights were changed, a note says so, because a model may be in training while it is inspected.
     """
 
     id: Id
@@ -654,7 +655,7 @@ def schema() -> dict[str, object]:
 
 
 def wire() -> str:
-    """What tells one wire from another: two sides that give the same understand each other."""
+    """A digest of the schema: two sides with the same digest understand each other."""
     from hashlib import sha256
 
     return sha256(msgspec.json.encode(schema(), order="sorted")).hexdigest()[:12]

@@ -3,10 +3,10 @@
 export type Wire = Question | Answer;
 
 /**
- * A request in its envelope. `cache` says which one is meant, where the channel carries requests about several.
+ * A request in its envelope. `cache` says which cache is meant, if the channel serves several.
  *
- *     A request about a cache that was changed since is refused (`changed`), so that no picture is put together from two
- *     states. Weights that were changed since are told in a note: a model may be in training while it is looked at.
+ *     A request about a cache that was changed since then is refused (`changed`), so that no picture mixes two states. If
+ *     only the weights were changed, a note says so, because a model may be in training while it is inspected.
  */
 export interface Question {
   id: string;
@@ -34,14 +34,14 @@ export interface Question {
   cache?: CacheRef | null;
 }
 /**
- * The facts of the cache.
+ * Facts about the cache.
  */
 export interface Describe {
   kind: "describe";
   padding?: "found" | "none";
 }
 /**
- * The tokens of one prompt, or what all prompts have in common.
+ * The tokens of one prompt, or those that all prompts have in common.
  */
 export interface ReadTokens {
   kind: "tokens";
@@ -51,9 +51,9 @@ export interface ReadTokens {
 /**
  * One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
  *
- *     In the mean over several prompts buffer 1 is the standard deviation, float32 [component]. Unless there are too many
- *     figures (`per_prompt`) buffer 2 is what each prompt has, float32 [component, prompt], and buffer 3 each prompt's
- *     constant, float32 [prompt].
+ *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
+ *     many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
+ *     constant of each prompt, float32 [prompt].
  */
 export interface Attribute {
   kind: "attribute";
@@ -65,9 +65,9 @@ export interface Attribute {
   padding?: "found" | "none";
 }
 /**
- * What is attributed: one contrast for all prompts, or one for each; or a direction that the kernel holds.
+ * What is attributed: one contrast for all prompts, or one for each; or the key of a direction in the kernel.
  *
- *     `own` says that nobody chose it: it is the model's own two top predictions.
+ *     `own` says that it is the default, made from the model's own two top predictions.
  */
 export interface Target {
   /**
@@ -98,12 +98,12 @@ export interface Token {
   text: string;
 }
 /**
- * Where a head looks, and what each source brings to the target. The reply says which buffers there are.
+ * The attention of one head, and its source contributions. The reply lists its buffers.
  *
- *     `"pattern"` is always there, and the map of the weighting asked for; `"contribution"` also where it is small. Only
- *     some destinations (`rows`) and sources (`columns`) are computed where they are named. What has more cells than
- *     travel (512 × 512, or as many) comes down-sampled, `step` × `step` cells in one: `pool` says how. One destination,
- *     or one source, never does.
+ *     The reply always contains `"pattern"` and the map of the requested weighting, and also `"contribution"` if it is
+ *     small. `rows` and `columns` limit the map to some destinations and sources. A map with more than 512 × 512 cells is
+ *     down-sampled: each block of `step` × `step` cells becomes one, in the way that `pool` says. A single destination or
+ *     source is never down-sampled.
  */
 export interface ReadAttention {
   kind: "attention";
@@ -119,14 +119,14 @@ export interface ReadAttention {
   padding?: "found" | "none";
 }
 /**
- * Positions from `start` up to, not including, `stop`.
+ * Positions from `start` up to, but not including, `stop`.
  */
 export interface Span {
   start: number;
   stop: number;
 }
 /**
- * All heads of a layer, each at most `side` cells wide (the cell that is farthest from zero stands for its block).
+ * All heads of a layer, each at most `side` cells wide (each block shows its cell farthest from zero).
  *
  *     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
  */
@@ -140,9 +140,9 @@ export interface ReadThumbnails {
   padding?: "found" | "none";
 }
 /**
- * The mean over all heads of a layer (None: of the model); of contributions, the sum.
+ * The mean over all heads of a layer (None: of the model); for contributions, the sum.
  *
- *     Buffer 0 is what `part` says, in units of its `scale`. `rows` and `columns` are those of `ReadAttention`.
+ *     `part` describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
  */
 export interface BlendAttention {
   kind: "blend";
@@ -155,7 +155,7 @@ export interface BlendAttention {
   padding?: "found" | "none";
 }
 /**
- * How much each head is of a known kind; buffer 0 is float32 [layer × head], NaN where it cannot be determined.
+ * A score of each head; buffer 0 is float32 [layer × head], NaN if it cannot be determined.
  */
 export interface ScoreHeads {
   kind: "scores";
@@ -164,9 +164,10 @@ export interface ScoreHeads {
   padding?: "found" | "none";
 }
 /**
- * What each component adds at each position, to the target there; buffer 0 is float32 [component, position].
+ * The contribution of each component at each position, to the target there.
  *
- *     `heads` names the rows of `by="head"`. Buffer 1 is float32 [position], the model's own figure (NaN: not known).
+ *     `heads` names the rows of `by="head"`. Buffer 0 is float32 [component, position].
+ *     Buffer 1 is float32 [position], the measured value (NaN: not known).
  */
 export interface MapPositions {
   kind: "positions";
@@ -183,7 +184,7 @@ export interface MapPositions {
 /**
  * The likeliest tokens at some points of the stream (`"3_pre"`, `"3_mid"`, `"final_post"`), for some positions.
  *
- *     In the mean over prompts probabilities are averaged.
+ *     For the mean over prompts, probabilities are averaged.
  */
 export interface ReadTokenLens {
   kind: "token-lens";
@@ -200,7 +201,7 @@ export interface ReadTokenLens {
   padding?: "found" | "none";
 }
 /**
- * The strongest MLP neurons of one layer (None: of all), k each way; buffer 0 is float32 [component].
+ * The strongest MLP neurons of one layer (None: of all), k of each sign; buffer 0 is float32 [component].
  */
 export interface RankNeurons {
   kind: "neurons";
@@ -222,7 +223,7 @@ export interface Suggest {
   padding?: "found" | "none";
 }
 /**
- * Is this text one token of the model?
+ * Checks whether a text is one token of the model.
  */
 export interface CheckToken {
   kind: "check";
@@ -230,21 +231,21 @@ export interface CheckToken {
   padding?: "found" | "none";
 }
 /**
- * What to attribute where nobody has said: the model's own two top predictions at each prompt's last token.
+ * The default target: the model's own two top predictions at each prompt's last token.
  */
 export interface ChooseTarget {
   kind: "target";
   padding?: "found" | "none";
 }
 /**
- * What lies in the kernel that fits as a target of this cache: variables, and what an inline panel of it has.
+ * Possible answers for this cache in the kernel: variables, and the target of an inline panel.
  */
 export interface FindAnswers {
   kind: "answers";
   padding?: "found" | "none";
 }
 /**
- * The target that one of these is: a variable, by the name under which it was listed, or (None) the panel's.
+ * The target for a variable, by its name in `AnswersReply`, or for the inline panel (None).
  */
 export interface ResolveAnswers {
   kind: "resolve";
@@ -252,7 +253,7 @@ export interface ResolveAnswers {
   padding?: "found" | "none";
 }
 /**
- * The Python code that gives exactly what one picture shows.
+ * Python code that computes exactly the values in one picture.
  */
 export interface WriteCode {
   kind: "code";
@@ -261,7 +262,7 @@ export interface WriteCode {
   padding?: "found" | "none";
 }
 /**
- * All that is selected in a view: what its pictures are pictures of.
+ * Everything that is selected in a view, and so determines its pictures.
  */
 export interface Shown {
   target: Target;
@@ -292,14 +293,14 @@ export interface WritePage {
   padding?: "found" | "none";
 }
 /**
- * Every `ActivationCache` that the user's namespace reaches: variables, and two levels into containers.
+ * Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers.
  */
 export interface ListCaches {
   kind: "caches";
   padding?: "found" | "none";
 }
 /**
- * An inline panel's view tells that it is on a page, no more on it, or that its page goes away (a reload).
+ * Reports that an inline panel's view is on a page, was removed from it, or that its page closes or reloads.
  */
 export interface Presence {
   kind: "presence";
@@ -308,7 +309,7 @@ export interface Presence {
   padding?: "found" | "none";
 }
 /**
- * The answer to an earlier question, by its id, is not wanted any more.
+ * Cancels the job of an earlier request, by its id.
  */
 export interface GiveUp {
   kind: "give-up";
@@ -316,10 +317,10 @@ export interface GiveUp {
   padding?: "found" | "none";
 }
 /**
- * One cache of a kernel, as it was.
+ * One cache of a kernel, in one state.
  *
- *     `state` is `CACHE.WEIGHTS.ADDED`: each part changes whenever the activations, the model's weights, or what was added
- *     to the cache do.
+ *     `state` is `CACHE.WEIGHTS.ADDED`: these change with the activations, with the model's weights, and when something is
+ *     added to the cache.
  */
 export interface CacheRef {
   id: string;
@@ -358,10 +359,10 @@ export interface Answer {
   failure?: Failure | null;
 }
 /**
- * Facts of the cache and its model.
+ * Facts about the cache and its model.
  *
- *     `last` is the last real position of each prompt, `points` are those of the residual stream that were cached.
- *     `padding` tokens were treated as padding: `last` and these are what was found, whatever a request counts as real.
+ *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
+ *     the number of padding tokens that were found. It and `last` do not depend on the `padding` of the request.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -381,11 +382,11 @@ export interface CacheFacts {
   points?: ComponentTable;
 }
 /**
- * Components as columns, as they travel and are kept: thousands of rows are a few numbers each.
+ * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
  *
  *     Attributes:
  *         kinds: The kinds that occur.
- *         kind: For each component, which one of `kinds` it is.
+ *         kind: For each component, the place of its kind in `kinds`.
  *         layer: For each component, its layer.
  *         index: For each component, its index.
  */
@@ -412,14 +413,14 @@ export interface ComponentTable {
   index: (number | null)[];
 }
 /**
- * The tokens of a prompt, a label per position.
+ * The tokens of a prompt, one label for each position.
  */
 export interface TokensReply {
   kind: "tokens";
   tokens: TokenLabel[];
 }
 /**
- * A token at a position. Where prompts differ, `text` is empty and `varies` lists some of what stands there.
+ * A token at a position. If prompts differ there, `text` is empty and `varies` lists some of the tokens.
  */
 export interface TokenLabel {
   text: string;
@@ -430,13 +431,13 @@ export interface TokenLabel {
 /**
  * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
  *
- *     For `head` the first layers × heads rows are the map; NaN where a layer has no attention heads. Where none has,
- *     `refusal` says why, and the rows are the layers'.
+ *     For `head` the first layers × heads rows are the map; they are NaN in a layer without attention heads. If no layer
+ *     has heads, `refusal` says why, and the rows are those of `layer`.
  *
- *     `missing` says which kinds of rows were not cached ("MLPs"): then the rows are exact, but not complete.
- *     `own` says whether `measured` is the model's own output, or only what the final stream in the cache gives.
- *     `worst` is the largest gap of any prompt. It, `measured` and `unexplained` are None where the cache has nothing to
- *     measure against.
+ *     `missing` names the kinds of rows that were not cached ("MLPs"): then the rows are exact, but not complete.
+ *     `own` says whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
+ *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
+ *     has nothing to measure against.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -456,9 +457,9 @@ export interface AttributionReply {
   missing?: string[];
 }
 /**
- * Attention of one head (mean over prompts when none was named).
+ * Attention of one head, in one prompt or averaged over prompts.
  *
- *     Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ figures (None: all positions), each for `step` × `step` cells.
+ *     Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
  */
 export interface AttentionReply {
   kind: "attention";
@@ -473,12 +474,12 @@ export interface AttentionReply {
   pool?: "mean" | "peak";
 }
 /**
- * What one buffer holds: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
+ * Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
  *
- *     A map is float16, or float32 where it is `wide`; of a `triangle` only what stands at and below the diagonal travels,
- *     row by row: the rest is 0. `"value"` is attention × ‖v W_O‖, `"contribution"` what the source adds to the target at
- *     the destination, in logits. At the destination that was asked for (in the mean: at each prompt's own) `"reads"` is
- *     the row of the pattern, `"brings"` that of the contribution.
+ *     A map is float16, or float32 if it is `wide`. Of a `triangle` only the cells at and below the diagonal are sent, row
+ *     by row; the others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+ *     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
+ *     at the requested destination (for the mean over prompts, at each prompt's own).
  */
 export interface AttentionBuffer {
   what: "brings" | "contribution" | "pattern" | "reads" | "value";
@@ -487,10 +488,10 @@ export interface AttentionBuffer {
   triangle?: boolean;
 }
 /**
- * All heads of a layer in small. `limits` is each head's largest absolute value; `side` × `side` cells each.
+ * Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
  *
- *     A limit is None where there is no such attention: the layer has fewer heads, or none, or it was not cached, or what
- *     it brings cannot be determined (`notes` say which). The cells are 0 there.
+ *     A limit is None if there is no such head, or it was not cached, or its source contributions cannot be determined
+ *     (`notes` say why). Then its cells are 0.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
@@ -501,7 +502,7 @@ export interface ThumbnailsReply {
   notes: string[];
 }
 /**
- * Many heads' attention in one; for `rows`, `columns` and `step` see `AttentionReply`.
+ * The attention of many heads in one map; for `rows`, `columns` and `step` see `AttentionReply`.
  */
 export interface BlendReply {
   kind: "blend";
@@ -514,7 +515,7 @@ export interface BlendReply {
   step?: number;
 }
 /**
- * A score for each head. `meaning` says in a sentence what it measures, `low` and `high` end its scale.
+ * A score for each head. `meaning` says in a sentence what it measures; `low` and `high` are its limits.
  */
 export interface ScoresReply {
   kind: "scores";
@@ -525,9 +526,9 @@ export interface ScoresReply {
   notes: string[];
 }
 /**
- * A map component × position; Σ rows + constant = the model's own figure (for `accumulated` the last row).
+ * A map component × position; Σ rows + constant = the measured value (for `accumulated` the last row + constant).
  *
- *     `missing` says which kinds of rows were not cached: then the others do not add up to it.
+ *     `missing` names the kinds of rows that were not cached: then the other rows do not sum to it.
  */
 export interface PositionsReply {
   kind: "positions";
@@ -538,7 +539,7 @@ export interface PositionsReply {
   missing?: string[];
 }
 /**
- * A window of the token lens: `cells[point][position - start]`.
+ * A range of positions of the token lens: `cells[point][position - start]`.
  */
 export interface TokenLensReply {
   kind: "token-lens";
@@ -548,7 +549,7 @@ export interface TokenLensReply {
   notes: string[];
 }
 /**
- * The likeliest tokens at one point and position; the answer's probability and rank there (1 is the likeliest).
+ * The likeliest tokens at one point and position, and the answer's probability and rank (1 is the likeliest).
  */
 export interface LensCell {
   tokens: string[];
@@ -559,7 +560,7 @@ export interface LensCell {
 /**
  * The strongest neurons, positive before negative, strongest first.
  *
- *     Over all `count` neurons of `layers` layers: Σ neurons = `total`; with their `bias` that is what their MLPs add.
+ *     `total` is the sum over all `count` neurons of `layers` layers; `total` + `bias` is the contribution of their MLPs.
  */
 export interface NeuronsReply {
   kind: "neurons";
@@ -578,14 +579,14 @@ export interface Suggestions {
   predictions: Prediction[];
 }
 /**
- * A token that the model predicts, with its probability (mean over prompts when none was named).
+ * A token that the model predicts, with its probability (for one prompt, or averaged over prompts).
  */
 export interface Prediction {
   token: Token;
   probability: number;
 }
 /**
- * How a text is tokenised; `single` when it is exactly one token, else `message` says why not.
+ * How a text is tokenised. `single` says whether it is exactly one token; if not, `message` says why.
  */
 export interface TokenCheck {
   kind: "check";
@@ -596,14 +597,14 @@ export interface TokenCheck {
   suggestions: Token[];
 }
 /**
- * What to attribute.
+ * A target.
  */
 export interface TargetReply {
   kind: "target";
   target: Target;
 }
 /**
- * What fits, in the namespace's order; `panel` says in words what an inline panel's target is, if there is one.
+ * Possible answers, in the namespace's order; `panel` describes the target of an inline panel, if there is one.
  */
 export interface AnswersReply {
   kind: "answers";
@@ -612,14 +613,14 @@ export interface AnswersReply {
   notes: string[];
 }
 /**
- * A variable that fits as answers, by what one would write to get it; `words` say what it is, `[8, 2] ids`.
+ * A variable with possible answers, by the Python expression for it; `words` describe it, such as `[8, 2] ids`.
  */
 export interface Variable {
   name: string;
   words: string;
 }
 /**
- * What to attribute, and what a reader should know of how the answers were read.
+ * A target, and notes on how the answers were understood.
  */
 export interface ResolvedReply {
   kind: "resolve";
@@ -635,14 +636,14 @@ export interface CodeReply {
   code: string;
 }
 /**
- * A page; `name` is what to call its file.
+ * A page; `name` is the suggested name of its file.
  */
 export interface PageReply {
   kind: "page";
   name: string;
 }
 /**
- * All caches, in the namespace's order. `kernel` differs after every restart; `notes` say what was left out.
+ * All caches, in the namespace's order. `kernel` changes at every restart; `notes` say what was left out.
  */
 export interface CachesReply {
   kind: "caches";
@@ -651,10 +652,10 @@ export interface CachesReply {
   notes: string[];
 }
 /**
- * One cache that the namespace reaches, read off metadata alone.
+ * One cache in the namespace, described from metadata only.
  *
- *     `names` are all the ways to it (`cache`, `runs["clean"]`), plain variables first. `age` is in seconds since
- *     Residscope first saw it; `changed` and `weights_changed` say what has happened to it and to its model's weights
+ *     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
+ *     since Residscope first saw it; `changed` and `weights_changed` say whether it and its model's weights were changed
  *     since then. `problem` says why it cannot be inspected.
  */
 export interface CacheRow {
@@ -675,19 +676,19 @@ export interface CacheRow {
   problem?: string | null;
 }
 /**
- * Noted.
+ * Confirms a presence message.
  */
 export interface PresenceReply {
   kind: "presence";
 }
 /**
- * Nobody works on it any more.
+ * Confirms that the job is cancelled.
  */
 export interface GivenUp {
   kind: "give-up";
 }
 /**
- * Not yet: so many parts of `total` are done (0 where that is not known). Ask again, with the same id.
+ * The job is not finished: `done` of `total` steps are done (0: not known). Send the request again, with its id.
  */
 export interface Working {
   kind: "working";
@@ -695,7 +696,7 @@ export interface Working {
   total: number;
 }
 /**
- * Why a request could not be answered: a stable code, and a sentence that names the remedy.
+ * Why a request could not be answered: a stable code, and a sentence that says what to do.
  */
 export interface Failure {
   code: string;
@@ -703,4 +704,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "267e97b966aa";
+export const WIRE = "9f5f3c82176a";

@@ -1,4 +1,4 @@
-"""A target in one cache, and the way to it from the stream of any of its prompts."""
+"""A target in one cache, and the functional that reads it from the stream of any of its prompts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """The target of contributions, and the way to it. What is found out on it stays with the cache.
+class StreamTarget:
+    """The target of contributions, read from the stream. Results are memoised with the cache.
 
     Attributes:
         targets: Resolves the target.
         target: The target.
-        where: A position of each prompt, at which layers are held against the stream; None for all.
+        where: A position of each prompt, at which layers are compared with the stream; None for all positions.
     """
 
     targets: Targets
@@ -38,42 +38,42 @@ class Goal:
 
     @cached_property
     def _memo(self) -> Memo:
-        return self.targets.view.memo.part("goal", msgspec.msgpack.encode(self.target))
+        return self.targets.view.memo.part("target", msgspec.msgpack.encode(self.target))
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What tells it from others in the same cache."""
+        """What identifies this target among others in the same cache."""
         return msgspec.msgpack.encode(self.target), None if self.where is None else tuple(self.where.tolist())
 
     @property
-    def way(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
+    def functional(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The target's functional of the final norm's output."""
-        return self._memo.once(("way",), lambda: self.targets.functional(self.target), size_of)
+        return self._memo.once(("functional",), lambda: self.targets.functional(self.target), size_of)
 
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
-        """The way from the stream of some prompts to the target, at one position of each, or at all."""
-        directions, offset = (part[prompts.start : prompts.stop] for part in self.way)
+        """Reads the target from the stream of some prompts, at one position of each, or at all positions."""
+        directions, offset = (part[prompts.start : prompts.stop] for part in self.functional)
         return Readout(self.targets.view.only(prompts), where, directions, offset)
 
-    def writes(
+    def head_directions(
         self, prompts: range, layer: int, where: Int[Tensor, " batch"] | None = None
     ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
-        """What each unit of a layer's `z` is worth, and what to divide by."""
-        key = ("writes", prompts, layer, None if where is None else tuple(where.tolist()))
+        """The direction of the `z` of each head in a layer, and the divisor."""
+        key = ("head directions", prompts, layer, None if where is None else tuple(where.tolist()))
         return self._memo.once(key, lambda: head_directions(self.readout(prompts, where), layer)[:2], size_of)
 
     def check(self, layer: int) -> list[str]:
-        """Refuse a layer whose heads do not add up to what it writes."""
+        """Refuse a layer whose heads do not add up to its output; return notes on what stays unexplained."""
         where = None if self.where is None else tuple(self.where.tolist())
-        checked = self._memo.once(
-            ("checked", where), Checked
-        )  # it grows: from head to head the layers are looked at once
-        return check_split(self.targets.view, [layer], checked, lambda: self._own)
+        # One object for all heads, so that the layers are compared only once.
+        checked = self._memo.once(("checked", where), Checked)
+        return check_split(self.targets.view, [layer], checked, lambda: self._measured)
 
     @cached_property
-    def _own(self) -> tuple[Readout, Tensor | None]:
-        """The way to the target, and the model's own figure less the constant."""
-        readout = Readout(self.targets.view, self.where, *self.way)
+    def _measured(self) -> tuple[Readout, Tensor | None]:
+        """The readout of the target, and the measured value minus the constant."""
+        readout = Readout(self.targets.view, self.where, *self.functional)
         measured = model_value(readout, self.targets, self.target, None)
-        own = None if measured.value is None else measured.value - measured.bent - readout.functional.constant
-        return readout, own
+        if measured.value is None:
+            return readout, None
+        return readout, measured.value - measured.cap_change - readout.functional.constant
