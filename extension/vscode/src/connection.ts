@@ -248,8 +248,8 @@ export class Connection {
 
   // --- the kernel ---------------------------------------------------------------------------------------------------
   /**
-   * Checks the kernel after a cell has started or ended: the user may have chosen another kernel, started the first one, or
-   * installed what was missing.
+   * Checks the kernel after a cell has started or ended: the user may have chosen another kernel, started the first
+   * one, or installed what was missing.
    */
   async #look(ended: boolean): Promise<void> {
     const found = await kernelOf(this.notebook).catch(() => undefined);
@@ -282,8 +282,8 @@ export class Connection {
   }
 
   /**
-   * A kernel is leaving: it restarts (and is reported dead meanwhile), it has ended, or another one replaces it. The state
-   * shows which, once it is known.
+   * A kernel is leaving: it restarts (and is reported dead meanwhile), it has ended, or another one replaces it. The
+   * state shows which, once it is known.
    */
   #leave(kernel: Kernel, what: keyof typeof BACK_MS): void {
     this.#cells = 0;

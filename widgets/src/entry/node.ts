@@ -1,4 +1,5 @@
-// The library for the part of a host that runs outside a page. Nothing here uses a document, not even when it is loaded.
+// The library for the part of a host that runs outside a page. Nothing here uses a document, not even when it is
+// loaded.
 export { coded, shown } from "../base/legible";
 export { child } from "../base/lifetime";
 export { listen } from "../base/listeners";

@@ -10,8 +10,8 @@ interface Request<K extends Kind> {
   /** Whether, without it, numbers on screen would not be those of the selection. */
   readonly needed: boolean;
   /**
-   * What a snapshot lacks without its reply, in words; null if it needs no name. `place`: the prompt, position or target
-   * that it is about, if that is not the one on screen.
+   * What a snapshot lacks without its reply, in words; null if it needs no name. `place`: the prompt, position or
+   * target that it is about, if that is not the one on screen.
    */
   readonly words: (ask: Of<K>, good: Shown, place: string | null) => string | null;
 }

@@ -1,5 +1,5 @@
-// Recorded requests with their replies, as plain data, and a transport that replays them. Requests are stateless, so for
-// these requests the record can replace a kernel.
+// Recorded requests with their replies, as plain data, and a transport that replays them. Requests are stateless, so
+// for these requests the record can replace a kernel.
 import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown } from "../wire/protocol.gen";

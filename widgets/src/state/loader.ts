@@ -8,8 +8,8 @@ import { type Attribution, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 
 /**
- * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays, and
- * the reason is shown once for all views, not in each of them.
+ * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays,
+ * and the reason is shown once for all views, not in each of them.
  */
 export function isOutdated(error: unknown, store: Store): boolean {
   if (!(error instanceof RequestFailed)) return false;

@@ -1,5 +1,5 @@
-// A view's request to the kernel: sent again whenever it changes, and only while the view is visible. The last reply stays
-// until the next one arrives.
+// A view's request to the kernel: sent again whenever it changes, and only while the view is visible. The last reply
+// stays until the next one arrives.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Ask, Client, Kind, Result } from "../wire/client";

@@ -272,8 +272,8 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Esc: clears pins, preview and hover. With the focus in the token strip it first clears the locked position; with the
-   * focus in the chart of layers or the ranking, the chosen layer.
+   * Esc: clears pins, preview and hover. With the focus in the token strip it first clears the locked position; with
+   * the focus in the chart of layers or the ranking, the chosen layer.
    */
   escape(inTokens: boolean, byLayer = false): void {
     const [layer, position] = [this.chosenLayer.value, this.locked.value];

@@ -54,8 +54,8 @@ export interface Edited {
  * prompt's does, and they become one contrast for all as soon as they are equal.
  *
  * If the target is the model's top token − its second and the top token is edited in the mean, the second tokens are
- * dropped, if prompts differ in them: "·Mary − each prompt's second" would make no sense. One distractor that all prompts
- * share is visible, so it is kept.
+ * dropped, if prompts differ in them: "·Mary − each prompt's second" would make no sense. One distractor that all
+ * prompts share is visible, so it is kept.
  */
 export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Edited {
   if (target.contrasts.length === 0 || target.direction) {
