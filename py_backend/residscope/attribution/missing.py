@@ -83,7 +83,7 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
             "The stream at the end of the model is not in this cache (a run that stopped early, or `names_filter`): "
             f"the last point is `{rows.components[-1].label}`, which is not the model's final prediction."
         )
-    start = next((row for row in rows.components if row.kind == "pre"), None) if by == "layer" else None
+    start = next((row for row in rows.components if row.kind == "pre"), None) if by != "accumulated" else None
     if start:
         notes.append(
             f"The row `{start.label}` is all that was written before layer {start.layer}: not all components "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from residscope.attribution.components import layer_heads
 from residscope.attribution.decompose import Query, decompose
@@ -18,7 +18,7 @@ from residscope.cache.positions import assumed
 from residscope.cache.token_labels import padding_in_mean
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import Component, NormConvention, Target
+from residscope.terms import Component, Decomposition, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,7 +42,7 @@ class PositionMap:
 def position_map(
     targets: Targets,
     target: Target,
-    by: Literal["accumulated", "layer", "head"],
+    by: Decomposition,
     prompt: int | None,
     logits: Tensor | None = None,
     norm: NormConvention = "frozen",

@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING
 from residscope.attribution.result import Attribution, of_prompt
 from residscope.errors import ResidscopeError
 from residscope.export.palette import name, target_words, titled, token_names
+from residscope.terms import By
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TITLES = {
-    "accumulated": "Logit lens",
-    "layer": "What each layer adds",
-    "head": "What each attention head adds",
-    "neuron": "What each MLP neuron adds",
-    "source": "What each source token contributes",
-}
+
+def title_of(by: By) -> str:
+    """The title of a decomposition's figure."""
+    match by:
+        case "accumulated":
+            return "Logit lens"
+        case "layer":
+            return "What each layer adds"
+        case "head":
+            return "What each attention head adds"
+        case "neuron":
+            return "What each MLP neuron adds"
+        case "source":
+            return "What each source token contributes"
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Shown:
         """What is shown, and for which prompts."""
         count = self.result.values.shape[self.result.axes.index("batch")]
         which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
-        return _TITLES[self.result.by] + (f", {which}" if count > 1 else "")
+        return title_of(self.result.by) + (f", {which}" if count > 1 else "")
 
     def position_names(self, count: int) -> list[str]:
         """A name for each position: its token, or its number."""

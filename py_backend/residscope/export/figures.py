@@ -25,11 +25,8 @@ from residscope.export.palette import (
     target_words,
     titled,
 )
-from residscope.terms import FigureKind
+from residscope.terms import By, FigureKind
 
-_DEFAULT: dict[str, FigureKind] = {
-    "accumulated": "lens", "layer": "layers", "head": "heatmap", "neuron": "ranking", "source": "sources",
-}  # fmt: skip
 _LABELLED = 8
 """This many points of a scatter plot have their names next to them."""
 
@@ -47,7 +44,7 @@ def attribution_figure(
 ) -> Any:
     """See `Attribution.to_plotly`."""
     position_axes = [name for name in ("pos", "destination") if name in result.axes]
-    kind = kind or ("heatmap" if position_axes else _DEFAULT[result.by])
+    kind = kind or ("heatmap" if position_axes else _usual_kind(result.by))
     if kind not in get_args(FigureKind):
         every = ", ".join(f'"{name}"' for name in get_args(FigureKind))
         raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
@@ -62,6 +59,21 @@ def attribution_figure(
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" for `by="source"`: use "sources".')
     shown = Shown(result, prompt, tokens, k, other, rows, names)
     return _DRAW[kind](shown)
+
+
+def _usual_kind(by: By) -> FigureKind:
+    """The kind of figure that a decomposition has if none is named."""
+    match by:
+        case "accumulated":
+            return "lens"
+        case "layer":
+            return "layers"
+        case "head":
+            return "heatmap"
+        case "neuron":
+            return "ranking"
+        case "source":
+            return "sources"
 
 
 def _heatmap(shown: Shown) -> Any:

@@ -19,11 +19,13 @@ import { missingWords } from "../header/badge-words";
 import { mountPositionMap } from "./position-map";
 import type { PositionPicture } from "./position-picture";
 
-const ROWS: [NonNullable<MapPositions["by"]>, string, string][] = [
-  ["layer", "layers", "What each layer’s attention and MLP add"],
-  ["accumulated", "lens", "The logit lens at every position: the residual stream up to each point"],
-  ["head", "heads", "The pinned heads and the top heads"],
-];
+type By = NonNullable<MapPositions["by"]>;
+/** The choices, in the order of their buttons: what each says, and its tooltip. */
+const ROWS: Record<By, [string, string]> = {
+  layer: ["layers", "What each layer’s attention and MLP add"],
+  accumulated: ["lens", "The logit lens at every position: the residual stream up to each point"],
+  head: ["heads", "The pinned heads and the top heads"],
+};
 
 export function mountPositions(
   parent: HTMLElement,
@@ -116,10 +118,11 @@ export function mountPositions(
           )}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
       }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
-          ${ROWS.map(
-            ([by, text, tip]) => html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
-            @click=${() => (store.mapBy.value = by)}>${text}</button>`,
-          )}
+          ${(Object.keys(ROWS) as By[]).map((by) => {
+            const [text, tip] = ROWS[by];
+            return html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
+            @click=${() => (store.mapBy.value = by)}>${text}</button>`;
+          })}
         </div>`,
       controls,
     );
