@@ -99,7 +99,7 @@ def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypa
     _, _, _, _, cache = small
     every = [residscope.token_lens(cache, ANSWERS, prompt=prompt, k=64) for prompt in range(3)]
     for figures in (token_lens._FIGURES, 1, 64 * 4, 64 * 20):  # row by row, a few prompts or points at a time
-        monkeypatch.setattr(token_lens, "_FIGURES", figures)
+        monkeypatch.setattr(token_lens, "_MOST_LOGITS", figures)
         mean = residscope.token_lens(cache, ANSWERS, k=64)
         total = torch.zeros(*mean.ids.shape[:2], 64)
         for one in every:
@@ -141,7 +141,7 @@ def test_weights_in_half_precision_are_widened_some_columns_at_a_time(monkeypatc
     torch.testing.assert_close(
         whole.probabilities[0], logits.float().softmax(-1).mean(0).topk(5).values, atol=0.02, rtol=0.05
     )
-    monkeypatch.setattr(token_lens, "_FIGURES", 24 * 10)
+    monkeypatch.setattr(token_lens, "_MOST_LOGITS", 24 * 10)
     torch.testing.assert_close(residscope.token_lens(cache, 5, points="final_post").probabilities, whole.probabilities)
 
 
