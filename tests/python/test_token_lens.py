@@ -98,7 +98,7 @@ def test_it_is_transformer_lens_own_logit_lens(small):
 def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypatch):
     _, _, _, _, cache = small
     every = [residscope.token_lens(cache, ANSWERS, prompt=prompt, k=64) for prompt in range(3)]
-    for figures in (token_lens._FIGURES, 1, 64 * 4, 64 * 20):  # row by row, a few prompts or points at a time
+    for figures in (token_lens._MOST_LOGITS, 1, 64 * 4, 64 * 20):  # row by row, a few prompts or points at a time
         monkeypatch.setattr(token_lens, "_MOST_LOGITS", figures)
         mean = residscope.token_lens(cache, ANSWERS, k=64)
         total = torch.zeros(*mean.ids.shape[:2], 64)
