@@ -54,7 +54,7 @@ def test_a_hostile_notebook_runs_nothing(page: Page, server: Server) -> None:
     lab = Lab(page, server)
     (server.root / "hostile.ipynb").write_text(dict(notebooks())["widget, no picture"].text())
     page.goto(f"{server.url}/notebooks/hostile.ipynb?token={server.token}")
-    expect(page.locator(".rs-output-words")).to_contain_text("this notebook is not trusted", timeout=FOLLOWS)
+    expect(page.locator(".rs-output-words")).to_contain_text("a notebook that is not trusted", timeout=FOLLOWS)
     lab.wait_for_notebook("hostile.ipynb")  # by now its widgets would have been restored
     expect(page.locator(".rs-output-words")).to_be_visible()
     assert page.evaluate("() => window.hacked") is None

@@ -114,7 +114,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
 
     # What is not there: said, taken back, and no error.
     panel.get_by_role("button", name="Swap answer and distractor").click()
-    expect(line(page)).to_contain_text("This page was saved without this target; open it in a notebook")
+    expect(line(page)).to_contain_text("This page was saved without this target; open the cache in a notebook")
     expect(panel.get_by_role("button", name="answer: ·Mary")).to_be_visible()
     expect(panel).to_have_attribute("data-state", "ready")
 

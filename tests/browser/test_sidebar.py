@@ -316,7 +316,7 @@ def test_a_token_in_place_of_each_prompts_own_is_its_plain_logit_and_said_so(sma
     view.get_by_role("button", name="answer: each prompt’s top token").click()
     view.get_by_role("listbox", name="Tokens").get_by_role("option").nth(1).click()
     said = view.locator(".rs-target-said")
-    expect(said).to_contain_text("Each prompt’s second was dropped")
+    expect(said).to_contain_text("Each prompt’s second token was dropped")
     expect(view.get_by_role("button", name="minus …")).to_be_visible()
     token = small.python("logits[:, -1].softmax(-1).mean(0).topk(2).indices[1].item()")
     expected = small.python(f"logits[:, -1, {token}].mean().item()")
