@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, expect
 
 from tests.support.sidebar import TINY, cell, cells, standing
@@ -178,9 +180,18 @@ def test_a_renamed_notebook_keeps_what_was_selected(small: Code) -> None:
     expect(view.get_by_role("region", name="Attention L1H0", exact=True)).to_be_visible(timeout=FOLLOWS)
     small.page.locator(".activitybar .action-label[aria-label^=Explorer]").click()
     row = small.page.locator(".explorer-folders-view .monaco-list-row").filter(has_text="small.ipynb")
-    row.click()
-    row.press("F2")
-    small.page.locator(".explorer-folders-view input").fill("other.ipynb")
+    name = small.page.locator(".explorer-folders-view input")
+
+    def is_named() -> bool:
+        # A click opens the notebook, too, which may take the focus away before the key comes.
+        with suppress(PlaywrightError):
+            row.click(timeout=3000)
+            row.press("F2", timeout=3000)
+            name.fill("other.ipynb", timeout=3000)
+            return True
+        return False
+
+    small.until(is_named, bool)
     small.page.keyboard.press("Enter")
     expect(small.tab("other.ipynb")).to_be_visible(timeout=FOLLOWS)
     small.tab("other.ipynb").click()
