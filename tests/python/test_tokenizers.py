@@ -268,3 +268,25 @@ def test_a_tokenizer_that_fails_is_named_in_the_sentence(tokenizer, text, words)
     for word in words:
         assert word in str(error.value)
     assert residscope.attribute(cache, 5).unexplained.abs().max() < 1e-4
+
+
+class _Strict:
+    """Knows whole words alone, has no names, and refuses any other text."""
+
+    words = ("<s>", "Mary", " Mary", "John", " John")
+
+    def encode(self, text: str) -> list[int]:
+        return [self.words.index(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(self.words[id] for id in ids)
+
+
+@pytest.mark.parametrize("kind", ["whole words", "no names"])
+def test_a_word_with_its_space_is_found_where_names_mark_none(kind, tmp_path):
+    words = ["Mary", " Mary", "John", " John"]
+    made = words_with(*words, unknown="<unk>", tmp_path=tmp_path) if kind == "whole words" else _Strict()
+    model, _, _ = run_with(made)
+    vocabulary = Vocabulary(model)
+    bare = [vocabulary.token(made.encode(word)[0]) for word in ("Mary", "John")]
+    assert [found and found.text for found in vocabulary.perhaps_spaced(bare)] == [" Mary", " John"]

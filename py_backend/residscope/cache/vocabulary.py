@@ -168,13 +168,11 @@ class Vocabulary:
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
         """Return `spaced` for each token, by the tokens' names if these mark spaces. Faster, nearly always equal.
 
-        If they do not mark spaces, one text of all words shows whether the vocabulary has tokens with a space at all.
+        If they do not mark spaces, it is first checked whether the vocabulary has tokens with a space at all.
         """
         bare = [token for token in tokens if token.text[:1].isalnum()]
         if not self._mark:
-            ids = self._encode_guess(" ".join(["", *(token.text for token in bare)])) if bare else []
-            has_spaces = any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
-            return self.each_spaced(tokens) if has_spaces else [None] * len(tokens)
+            return self.each_spaced(tokens) if self._may_have_spaces(bare) else [None] * len(tokens)
         names = ((token, named(self.tokenizer, token.id)) for token in bare)
         found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
         unknown = unknown_token(self.tokenizer)
@@ -183,6 +181,18 @@ class Vocabulary:
             None if id is None or id == unknown else Token(id, f" {token.text}")
             for token, id in zip(tokens, ids, strict=True)
         ]
+
+    def _may_have_spaces(self, bare: list[Token]) -> bool:
+        """Whether some of these words may be a token with a space before it, by their names and by one text of all."""
+        if not bare:
+            return False
+        if not names_tokens(self.tokenizer):
+            return True
+        nothing = (None, unknown_token(self.tokenizer))
+        if any(with_name(self.tokenizer, f" {token.text}") not in nothing for token in bare):
+            return True
+        ids = self._encode_guess(" ".join(["", *(token.text for token in bare)]))
+        return not ids or any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
 
     @cached_property
     def _mark(self) -> str:
