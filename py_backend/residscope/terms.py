@@ -60,15 +60,69 @@ class Contrast(msgspec.Struct, frozen=True):
     distractor: Annotated[list[Token], Meta(max_length=MOST_OF_SIDE)]
 
 
+Side = Literal["query", "key"]
+"""The side of an attention score that is decomposed. Either side sums to the whole score."""
+
+NeuronPart = Literal["pre", "gate", "up"]
+"""What is read of a neuron: its input to the activation function (`pre`; in a gated MLP `gate` is the same), or the
+linear factor of a gated MLP (`up`)."""
+
+Versus = Number | Literal["most", "mean"] | None
+"""What a source is compared with: another source, the source that the head reads most of the others (`"most"`), what
+it reads on average (`"mean"`), or nothing (None: the raw score)."""
+
+
+class AttentionScore(msgspec.Struct, frozen=True, tag_field="kind", tag="attention"):
+    """The attention score of a head from a destination to a source, read by its query or by its key."""
+
+    layer: Number
+    head: Number
+    destination: Position
+    source: Number
+    versus: Versus = "most"
+    side: Side = "query"
+
+
+class NeuronInput(msgspec.Struct, frozen=True, tag_field="kind", tag="neuron"):
+    """What an MLP neuron reads, before its activation function."""
+
+    layer: Number
+    index: Number
+    part: NeuronPart = "pre"
+
+
+class StreamDirection(msgspec.Struct, frozen=True, tag_field="kind", tag="direction"):
+    """A direction at a point of the stream (`"8_pre"`, `"8_mid"`, `"final_post"`), by its key in the kernel."""
+
+    key: Name
+    at: Name
+
+
+class Through(msgspec.Struct, frozen=True):
+    """A head, and the source that it reads. `source=None` is every source (only in Python, and only as the last)."""
+
+    layer: Number
+    head: Number
+    source: Number | None
+
+
 class Target(msgspec.Struct, frozen=True):
     """What is attributed: one contrast for all prompts, or one for each; or the key of a direction in the kernel.
 
-    `own` says that it is the default, made from the model's own two top predictions.
+    Attributes:
+        contrasts: Contrasts of logits; empty if the target is another one.
+        direction: The key of a direction at the output of the final norm.
+        own: Whether it is the default, made from the model's own two top predictions.
+        inner: A target inside the model, instead of logits.
+        through: What heads contribute to the target, each by what it reads from one source: the first head writes to
+            the target itself, each other one to what the head before it reads at its source.
     """
 
     contrasts: Annotated[list[Contrast], Meta(max_length=65_536)]
     direction: Name | None = None
     own: bool = False
+    inner: AttentionScore | NeuronInput | StreamDirection | None = None
+    through: Annotated[list[Through], Meta(max_length=64)] = []
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -93,8 +147,15 @@ ComponentKind = Literal[
     "head", "neuron",
     "pre", "mid", "final_post",
     "source",
+    "position_bias", "soft_cap", "biases",
 ]  # fmt: skip
-"""An embedding; a sublayer or a bias; a head or neuron; a point of the stream; a source position."""
+"""An embedding; a sublayer or a bias; a head or neuron; a point of the stream; a source position; of an attention score
+what its position bias adds, what its soft-cap takes, or what biases add."""
+
+WITHOUT_LAYER: frozenset[ComponentKind] = frozenset(
+    ("embed", "pos_embed", "final_post", "source", "position_bias", "soft_cap", "biases")
+)
+"""The kinds that belong to no layer."""
 
 _LETTERS = {"head": "H", "neuron": "N"}
 
@@ -134,7 +195,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_whole(self) -> bool:
         """Whether it has a layer and an index exactly if its kind needs them; data from a file may not."""
-        has_layer = self.kind not in ("embed", "pos_embed", "final_post", "source")
+        has_layer = self.kind not in WITHOUT_LAYER
         has_index = self.kind in _LETTERS or self.kind == "source"
         return (self.layer is not None) == has_layer and (self.index is not None) == has_index
 

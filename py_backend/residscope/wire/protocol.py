@@ -339,6 +339,26 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
     tokens: list[TokenLabel]
 
 
+class InnerFacts(msgspec.Struct, frozen=True):
+    """What a target inside the model is in this cache, for the prompt that is shown (the first, for the mean).
+
+    Attributes:
+        point: The point of the stream that it is read from (`"23_pre"`): later components are not in it.
+        destination: The position where it is read, or the destination of an attention score.
+        source: The source, if it has one.
+        versus: The source that it is compared with, if there is one.
+        attention: The attention that the head pays to the source.
+        versus_attention: The attention that it pays to the source that it is compared with.
+    """
+
+    point: str
+    destination: int
+    source: int | None = None
+    versus: int | None = None
+    attention: float | None = None
+    versus_attention: float | None = None
+
+
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
@@ -348,7 +368,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     `missing` names the kinds of rows that were not cached ("MLPs"): then the rows are exact, but not complete.
     `own` says whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
-    has nothing to measure against.
+    has nothing to measure against. `inner` describes a target inside the model.
     """
 
     by: By
@@ -365,6 +385,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     refusal: str | None = None
     per_prompt: bool = False
     missing: list[str] = []
+    inner: InnerFacts | None = None
 
 
 class AttentionBuffer(msgspec.Struct, frozen=True):

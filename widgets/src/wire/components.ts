@@ -56,7 +56,15 @@ export function componentsOf(table: ComponentTable | null | undefined): readonly
   return rows;
 }
 
-const WITHOUT_LAYER: ReadonlySet<ComponentKind> = new Set(["embed", "pos_embed", "final_post", "source"]);
+const WITHOUT_LAYER: ReadonlySet<ComponentKind> = new Set([
+  "embed",
+  "pos_embed",
+  "final_post",
+  "source",
+  "position_bias",
+  "soft_cap",
+  "biases",
+]);
 const WITH_INDEX: ReadonlySet<ComponentKind> = new Set(["head", "neuron", "source"]);
 
 /** Whether a table from outside is whole: columns of one length, kinds that it has, layers and indices where they belong. */

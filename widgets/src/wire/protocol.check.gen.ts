@@ -20,10 +20,37 @@ export const Contrast = v.object({
   answer: v.pipe(v.array(Token), v.maxLength(10000)),
   distractor: v.pipe(v.array(Token), v.maxLength(10000)),
 });
+export const AttentionScore = v.object({
+  kind: v.picklist(["attention"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  destination: v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])]),
+  source: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  versus: v.exactOptional(v.nullable(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["mean","most"])]))),
+  side: v.exactOptional(v.picklist(["key","query"])),
+});
+export const NeuronInput = v.object({
+  kind: v.picklist(["neuron"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  index: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  part: v.exactOptional(v.picklist(["gate","pre","up"])),
+});
+export const StreamDirection = v.object({
+  kind: v.picklist(["direction"]),
+  key: v.pipe(v.string(), v.maxLength(200)),
+  at: v.pipe(v.string(), v.maxLength(200)),
+});
+export const Through = v.object({
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  source: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000))),
+});
 export const Target = v.object({
   contrasts: v.pipe(v.array(Contrast), v.maxLength(65536)),
   direction: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   own: v.exactOptional(v.boolean()),
+  inner: v.exactOptional(v.nullable(v.variant("kind", [AttentionScore, NeuronInput, StreamDirection]))),
+  through: v.exactOptional(v.pipe(v.array(Through), v.maxLength(64))),
 });
 export const Attribute = v.object({
   kind: v.picklist(["attribute"]),
@@ -183,7 +210,7 @@ export const Question = v.object({
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
 export const ComponentTable = v.object({
-  kinds: v.array(v.picklist(["attn_bias","attn_out","embed","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","per_layer_out","pos_embed","pre","source"])),
+  kinds: v.array(v.picklist(["attn_bias","attn_out","biases","embed","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","per_layer_out","pos_embed","position_bias","pre","soft_cap","source"])),
   kind: v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000))),
   layer: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
   index: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
@@ -215,6 +242,14 @@ export const TokensReply = v.object({
   kind: v.picklist(["tokens"]),
   tokens: v.array(TokenLabel),
 });
+export const InnerFacts = v.object({
+  point: v.string(),
+  destination: v.pipe(v.number(), v.safeInteger()),
+  source: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  versus: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  attention: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+  versus_attention: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+});
 export const AttributionReply = v.object({
   kind: v.picklist(["attribute"]),
   by: v.picklist(["accumulated","head","layer","neuron","source"]),
@@ -231,6 +266,7 @@ export const AttributionReply = v.object({
   refusal: v.exactOptional(v.nullable(v.string())),
   per_prompt: v.exactOptional(v.boolean()),
   missing: v.exactOptional(v.array(v.string())),
+  inner: v.exactOptional(v.nullable(InnerFacts)),
 });
 export const AttentionBuffer = v.object({
   what: v.picklist(["brings","contribution","pattern","reads","value"]),

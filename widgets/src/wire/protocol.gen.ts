@@ -67,7 +67,13 @@ export interface Attribute {
 /**
  * What is attributed: one contrast for all prompts, or one for each; or the key of a direction in the kernel.
  *
- *     `own` says that it is the default, made from the model's own two top predictions.
+ *     Attributes:
+ *         contrasts: Contrasts of logits; empty if the target is another one.
+ *         direction: The key of a direction at the output of the final norm.
+ *         own: Whether it is the default, made from the model's own two top predictions.
+ *         inner: A target inside the model, instead of logits.
+ *         through: What heads contribute to the target, each by what it reads from one source: the first head writes to
+ *             the target itself, each other one to what the head before it reads at its source.
  */
 export interface Target {
   /**
@@ -76,6 +82,11 @@ export interface Target {
   contrasts: Contrast[];
   direction?: string | null;
   own?: boolean;
+  inner?: (AttentionScore | NeuronInput | StreamDirection) | null;
+  /**
+   * @maxItems 64
+   */
+  through?: Through[];
 }
 /**
  * Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`).
@@ -96,6 +107,43 @@ export interface Contrast {
 export interface Token {
   id: number;
   text: string;
+}
+/**
+ * The attention score of a head from a destination to a source, read by its query or by its key.
+ */
+export interface AttentionScore {
+  kind: "attention";
+  layer: number;
+  head: number;
+  destination: number | "last";
+  source: number;
+  versus?: number | ("mean" | "most") | null;
+  side?: "key" | "query";
+}
+/**
+ * What an MLP neuron reads, before its activation function.
+ */
+export interface NeuronInput {
+  kind: "neuron";
+  layer: number;
+  index: number;
+  part?: "gate" | "pre" | "up";
+}
+/**
+ * A direction at a point of the stream (`"8_pre"`, `"8_mid"`, `"final_post"`), by its key in the kernel.
+ */
+export interface StreamDirection {
+  kind: "direction";
+  key: string;
+  at: string;
+}
+/**
+ * A head, and the source that it reads. `source=None` is every source (only in Python, and only as the last).
+ */
+export interface Through {
+  layer: number;
+  head: number;
+  source: number | null;
 }
 /**
  * The attention of one head, and its source contributions. The reply lists its buffers.
@@ -394,6 +442,7 @@ export interface ComponentTable {
   kinds: (
     | "attn_bias"
     | "attn_out"
+    | "biases"
     | "embed"
     | "final_post"
     | "head"
@@ -405,7 +454,9 @@ export interface ComponentTable {
     | "neuron"
     | "per_layer_out"
     | "pos_embed"
+    | "position_bias"
     | "pre"
+    | "soft_cap"
     | "source"
   )[];
   kind: number[];
@@ -437,7 +488,7 @@ export interface TokenLabel {
  *     `missing` names the kinds of rows that were not cached ("MLPs"): then the rows are exact, but not complete.
  *     `own` says whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
  *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
- *     has nothing to measure against.
+ *     has nothing to measure against. `inner` describes a target inside the model.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -455,6 +506,26 @@ export interface AttributionReply {
   refusal?: string | null;
   per_prompt?: boolean;
   missing?: string[];
+  inner?: InnerFacts | null;
+}
+/**
+ * What a target inside the model is in this cache, for the prompt that is shown (the first, for the mean).
+ *
+ *     Attributes:
+ *         point: The point of the stream that it is read from (`"23_pre"`): later components are not in it.
+ *         destination: The position where it is read, or the destination of an attention score.
+ *         source: The source, if it has one.
+ *         versus: The source that it is compared with, if there is one.
+ *         attention: The attention that the head pays to the source.
+ *         versus_attention: The attention that it pays to the source that it is compared with.
+ */
+export interface InnerFacts {
+  point: string;
+  destination: number;
+  source?: number | null;
+  versus?: number | null;
+  attention?: number | null;
+  versus_attention?: number | null;
 }
 /**
  * Attention of one head, in one prompt or averaged over prompts.
@@ -704,4 +775,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "9f5f3c82176a";
+export const WIRE = "f6bb4db63385";
