@@ -9,7 +9,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from itertools import repeat
+from operator import is_
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from residscope.cache.weights import known_layers
 from residscope.compute.memo import UnknownError, number_of
@@ -90,48 +92,137 @@ class Layers:
             for name, child in inner[id(module)]:
                 if name in _READ and id(child) in inner:
                     _gather(_wrapped(child, inner), inner, read)
-        self._watched: list[tuple[Callable[[], Any], str, bool, tuple[str, ...]]] = []
+        self._watched: list[_Watched] = []
         for _, module in modules:
             held = own(module)
             names = tuple(name for name in _ATTRIBUTES if name in held or name in (held.get("_buffers") or {}))
             whole = id(module) in read
             if whole or names or any(weight is not None for weight in list((held.get("_parameters") or {}).values())):
-                self._watched.append((weakref.ref(module), places[id(module)], whole, names))
+                self._watched.append(_Watched(weakref.ref(module), places[id(module)], whole, names))
+        self._references = [watched.module for watched in self._watched]
+        self._last: _Compared | None = None
 
     def state(self, model: Any) -> tuple[LayerState, tuple[bool, ...]]:
-        """Return the present state of the modules and the model's settings, and which modules are in training mode."""
-        own, plain = attributes(), _plain()
+        """Return the present state of the modules and the model's settings, and which modules are in training mode.
+
+        An unchanged state is the same object as before.
+        """
+        own = attributes()
+        try:
+            modules = list(map(weakref.ref.__call__, self._references))
+            held = list(map(own, modules))
+        except TypeError:  # one of them was deleted
+            pairs = [(watched, watched.module()) for watched in self._watched]
+            present = [(watched, module) for watched, module in pairs if module is not None]
+            if len(present) == len(pairs):
+                raise
+            self._watched = [watched for watched, _ in present]
+            self._references, self._last = [watched.module for watched in self._watched], None
+            return self.state(model)
+        last = self._last
+        if last is None or not last.matches(modules, held):
+            last = self._last = _Compared(self._watched, modules, held)
         found, training = _Held(own), list[bool]()
-        for there, place, whole, names in self._watched:
-            module = there()
-            if module is None:
+        for at, whole in last.others:
+            if whole:
+                training.append(held[at].get("training") is True)
+            self._watched[at].put_into(found, modules[at], held[at], whole=whole)
+        _put_settings(found, model)
+        others = found.all()
+        if last.found is None or others != last.found:
+            last.found, last.state = others, {**last.plain, **others}
+        return last.state, tuple(training)
+
+
+class _Watched(NamedTuple):
+    """A module whose attributes are compared.
+
+    Attributes:
+        module: A weak reference to it.
+        place: Its path.
+        whole: Whether all of its attributes are compared, unless its class is a known one.
+        names: The attributes that are compared in any case.
+    """
+
+    module: Callable[[], Any]
+    place: str
+    whole: bool
+    names: tuple[str, ...]
+
+    def put_into(self, found: _Held, module: Any, held: dict[str, Any], *, whole: bool) -> None:
+        """Add its present attributes to `found`, all of them if `whole`."""
+        if "forward" in held:
+            found.put((self.place, "forward"), held["forward"])
+        if whole:
+            _put_all(found, self.place, module)
+        else:
+            buffers: dict[str, Any] = held.get("_buffers") or {}
+            for name in self.names:
+                found.put((self.place, name), held.get(name, buffers.get(name)))
+
+
+class _Compared:
+    """What was read of the modules, so that the next look need not read modules of known classes one by one.
+
+    It holds classes and numbers, but no other object of the user.
+
+    Attributes:
+        others: Indices of the modules that are read at each look, and whether all of their attributes are.
+        plain: The state of all other modules, and the classes of all.
+        found: The state of `others` and of the settings at the last look.
+        state: Both together.
+    """
+
+    def __init__(self, watched: list[_Watched], modules: list[Any], held: list[dict[str, Any]]) -> None:
+        self._known = _plain()
+        self._kinds = list(map(type, modules))
+        self._replaced = list(map(dict.__contains__, held, repeat("forward")))
+        self._attributes: list[tuple[int, str]] = []
+        self._values: list[Any] = []
+        self.others: list[tuple[int, bool]] = []
+        self.plain: LayerState = {}
+        self.found: LayerState | None = None
+        self.state: LayerState = {}
+        for at, (one, kind, own) in enumerate(zip(watched, self._kinds, held, strict=True)):
+            self.plain[one.place, "its kind"] = number_of(kind)
+            whole = one.whole and not any(kind is known for known in self._known)
+            values = [own.get(name) for name in one.names]
+            if whole or self._replaced[at] or any(value is None or type(value) not in SCALARS for value in values):
+                self.others.append((at, whole))
                 continue
-            held, kind = own(module), type(module)
-            found.known[place, "its kind"] = number_of(kind)
-            if "forward" in held:
-                found.put((place, "forward"), held["forward"])
-            if whole and kind not in plain:
-                training.append(held.get("training") is True)
-                _put_all(found, place, module)
-            elif names:
-                buffers: dict[str, Any] = held.get("_buffers") or {}
-                for name in names:
-                    found.put((place, name), held.get(name, buffers.get(name)))
-        inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
-        wrapped = getattr(inner, "config", None)
-        # What the model does to its logits (`unembedding.Output`). A bridge does not list the Hugging Face model as a
-        # module.
-        for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
-            found.put((place, name), getattr(owner, "__dict__", {}).get(name))
-        for place, owner, names in (
-            ("cfg", getattr(model, "cfg", None), _SETTINGS),
-            ("config", wrapped, _WRAPPED_SETTINGS),
-        ):
-            settings = getattr(owner, "__dict__", {})
-            for name in names:
-                value = settings.get(name)
-                found.put((place, name), value if type(value) in SCALARS else None)
-        return found.all(), tuple(training)
+            for name, value in zip(one.names, values, strict=True):
+                self._attributes.append((at, name))
+                self._values.append(value)
+                self.plain[one.place, name] = type(value), value
+
+    def matches(self, modules: list[Any], held: list[dict[str, Any]]) -> bool:
+        """Return whether classes and plain attributes are still the same objects."""
+        # By identity, which runs none of the user's code. Classes and numbers that are kept cannot be confused with
+        # others at the same address.
+        return (
+            self._known == _plain()
+            and all(map(is_, map(type, modules), self._kinds))
+            and self._replaced == list(map(dict.__contains__, held, repeat("forward")))
+            and all(map(is_, [held[at].get(name) for at, name in self._attributes], self._values))
+        )
+
+
+def _put_settings(found: _Held, model: Any) -> None:
+    """Add the settings of the model, its adapter and its configurations to `found`."""
+    inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
+    wrapped = getattr(inner, "config", None)
+    # What the model does to its logits (`unembedding.Output`). A bridge does not list the Hugging Face model as a
+    # module.
+    for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
+        found.put((place, name), getattr(owner, "__dict__", {}).get(name))
+    for place, owner, names in (
+        ("cfg", getattr(model, "cfg", None), _SETTINGS),
+        ("config", wrapped, _WRAPPED_SETTINGS),
+    ):
+        settings = getattr(owner, "__dict__", {})
+        for name in names:
+            value = settings.get(name)
+            found.put((place, name), value if type(value) in SCALARS else None)
 
 
 @contextmanager
@@ -280,9 +371,8 @@ def _usual() -> frozenset[str]:
     return _names[0]
 
 
-def _plain() -> frozenset[type]:
+def _plain() -> tuple[type, ...]:
     """Classes whose output depends only on `_ATTRIBUTES` and their weights."""
     from torch import nn
 
-    norms = (nn.LayerNorm, *(norm for norm in (getattr(nn, "RMSNorm", None),) if norm is not None))
-    return frozenset((*known_layers(), *norms))
+    return *known_layers(), nn.LayerNorm, getattr(nn, "RMSNorm", nn.LayerNorm)

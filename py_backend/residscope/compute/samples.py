@@ -48,6 +48,8 @@ class Samples:
         if len(chosen) > _TENSORS:
             chosen = sorted(random.Random(0).sample(chosen, _TENSORS))
         self._groups: dict[Any, dict[Any, list[_Path]]] = {}
+        self._last: dict[Any, bytes | list[Tensor] | None] = {}
+        self._spare: dict[Any, list[Tensor]] = {}
         for index in chosen:
             tensor = tensors[index]
             if _is_readable(tensor):
@@ -55,14 +57,34 @@ class Samples:
                 size, stride = ((), ()) if whole else _path(tuple(tensor.shape), tensor.stride())
                 self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, size, stride))
 
-    def read(self, tensors: list[Tensor]) -> tuple[bytes | None, ...]:
-        """Return the elements as bytes, one item for each device. None for a device that cannot be read."""
+    def changed(self, tensors: list[Tensor]) -> bool:
+        """Read the elements, and return whether any differs from the last time. True at the first time.
+
+        If a device cannot be read, the elements count as changed once, and once more when it can be read again.
+        """
         import torch
 
         # Runs no user's code (tensor subclasses, modes). `as_strided` refuses views beyond the tensor's memory.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            groups = self._groups.values()
-            return without_gradients(lambda: tuple(_read(tensors, list(kinds.values())) for kinds in groups))
+            found = without_gradients(lambda: [self._differs(device, tensors) for device in self._groups])
+        return any(found)
+
+    def _differs(self, device: Any, tensors: list[Tensor]) -> bool:
+        """Read the elements of one device, and return whether any differs from the last time."""
+        kinds, is_first, last = list(self._groups[device].values()), device not in self._last, self._last.get(device)
+        if device.type != "cpu":
+            now = self._last[device] = _read(tensors, kinds)
+            return is_first or now != last
+        # On the CPU the pieces stay tensors: their memory is reused, which is faster than to allocate it again.
+        try:
+            pieces = self._last[device] = _pieces(tensors, kinds, self._spare.get(device, ()))
+        except Exception:  # a failing device raises again where its values are used
+            self._last[device] = None
+            return is_first or last is not None
+        if not isinstance(last, list):
+            return True
+        self._spare[device] = last
+        return not all(map(_equal, pieces, last))
 
 
 def samples(tensors: list[Tensor]) -> list[bytes | None]:
@@ -92,26 +114,45 @@ def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[byt
 
 
 def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
-    """The sampled elements of tensors of one device, grouped by dtype."""
+    """The sampled elements of tensors of one device, grouped by dtype, as bytes. None if they cannot be read."""
     import torch
 
-    strided, pieces = torch.Tensor.as_strided, list[Any]()
     try:
-        for kind in kinds:
-            # `cat` takes twice as long for a mixture of whole vectors and strided views, so it is called for each.
-            whole = [tensors[index] for index, size, _ in kind if not size]
-            views = [strided(tensors[index], size, stride) for index, size, stride in kind if size]
-            for group in (whole, views):
-                flat = [one if one.ndim == 1 else one.reshape(-1) for one in group]
-                if flat:
-                    # As bits, so that NaN equals NaN. `cat` does not support float8.
-                    bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
-                    pieces.append(torch.cat(bits).view(torch.uint8))
+        pieces = [piece.view(torch.uint8) for piece in _pieces(tensors, kinds)]
         if pieces[0].device.type == "cpu":
             return b"".join([piece.numpy().tobytes() for piece in pieces])
         return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).cpu().numpy().tobytes()
     except Exception:  # a failing device raises again where its values are used
         return None
+
+
+def _pieces(tensors: list[Tensor], kinds: list[list[_Path]], spare: Sequence[Tensor] = ()) -> list[Tensor]:
+    """The sampled elements of tensors of one device, grouped by dtype. They are written into `spare`, if given."""
+    import torch
+
+    strided, pieces = torch.Tensor.as_strided, list[Any]()
+    for kind in kinds:
+        # `cat` takes twice as long for a mixture of whole vectors and strided views, so it is called for each.
+        whole = [tensors[index] for index, size, _ in kind if not size]
+        views = [strided(tensors[index], size, stride) for index, size, stride in kind if size]
+        for group in (whole, views):
+            flat = [one if one.ndim == 1 else one.reshape(-1) for one in group]
+            if flat:
+                # As bits, so that NaN equals NaN. `cat` does not support float8.
+                bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
+                out = spare[len(pieces)] if len(pieces) < len(spare) else None
+                usable = out is not None and not out.is_inference()
+                pieces.append(torch.cat(bits, out=out) if usable else torch.cat(bits))
+    return pieces
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two vectors on the CPU have the same bits."""
+    import torch
+
+    length = one.numel() * one.element_size()
+    kind = torch.int64 if length % 8 == 0 and one.element_size() <= 8 else torch.uint8
+    return one.numel() == other.numel() and bool((one.view(kind).numpy() == other.view(kind).numpy()).all())
 
 
 def _is_readable(tensor: Tensor) -> bool:

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, compress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -95,7 +95,7 @@ class _Weights:
         self._tree: _Tree | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
-        self._samples, self._read = Samples([]), ()
+        self._samples = Samples([])
 
     def look(self, model: Any, quick: bool = False) -> int:
         """Compare with the present weights and layers, and return `state`. `quick`: compare only the counters."""
@@ -110,15 +110,14 @@ class _Weights:
         if self._last is None or not self._last.matches(key):
             self._last = _Snapshot(tensors, key, on_deleted=partial(_drop_facts, weakref.ref(self)))
             self._samples = Samples(tensors, tree.read_among(tensors))
-            read, written = self._samples.read(tensors), True
+            self._samples.changed(tensors)
+            written = True
         elif quick:
             return self.state
         else:
-            read = self._samples.read(tensors)
-            written = read != self._read
+            written = self._samples.changed(tensors)
         layers, self._training = tree.layers.state(model)
         layers_changed = differ(layers, self.layers)
-        self._read = read
         if layers != self.layers:  # an equal state is kept, because comparing the same object is faster
             self.layers = layers
         if written or layers_changed:
@@ -311,8 +310,12 @@ def settings_of(model: Any) -> tuple[object, ...]:
 
 
 def _scalars(config: Any) -> tuple[object, ...]:
-    held = getattr(config, "__dict__", {})
-    return tuple([(name, type(value), value) for name, value in list(held.items()) if type(value) in SCALARS])
+    held: dict[str, Any] = dict(getattr(config, "__dict__", {}))
+    kinds = list(map(type, held.values()))
+    return tuple(compress(zip(held, kinds, held.values(), strict=True), map(_KINDS.__contains__, kinds)))
+
+
+_KINDS = frozenset(SCALARS)
 
 
 def _plain(value: Any) -> object:
@@ -396,6 +399,7 @@ class _Tree:
             if own.get(_PARAMETERS)
         ]
         self.layers = Layers(found)
+        self._last: tuple[tuple[int, ...], Callable[[list[Any]], Sequence[Tensor]]] | None = None
 
     def read_among(self, weights: list[Tensor]) -> list[int]:
         """Return the indices of those weights that results may depend on."""
@@ -418,9 +422,18 @@ class _Tree:
         if not quick and _ids(_entries(held, "_modules")) != self._inner:
             return None
         weights = _entries(held, _PARAMETERS)
-        found = dict(zip(_ids(weights), weights, strict=True))
-        found.pop(id(None), None)
-        return list(found.values())
+        ids = _ids(weights)
+        if self._last is None or ids != self._last[0]:
+            # The first place of each weight; several modules may hold the same one.
+            places = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+            places.pop(id(None), None)
+            self._last = ids, _picker(sorted(places.values()))
+        return list(self._last[1](weights))
+
+
+def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
+    """A function that returns the items of a list at these places."""
+    return itemgetter(*places) if len(places) > 1 else lambda items: [items[place] for place in places]
 
 
 def _modules(model: Any) -> list[tuple[str, Any]]:
