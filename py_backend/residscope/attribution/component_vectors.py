@@ -26,7 +26,7 @@ from residscope.attribution.readout import Readout
 from residscope.cache.structure import out_weight
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
-from residscope.compute.projection import dots
+from residscope.compute.projection import prompt_by_prompt
 from residscope.terms import Component
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Vectors:
     def rows(self, readout: Readout, *, recomputed: bool) -> Rows:
         """Their contributions to a target."""
         divisor = readout.norm.scale(self.values) if recomputed else readout.functional.divisor
-        contributions = dots(self.values, readout.functional.vector) / divisor  # [batch, component]
+        contributions = prompt_by_prompt(self.values, readout.functional.vector) / divisor  # [batch, component]
         return Rows(self.components, rearrange(contributions, "batch component -> component batch 1"), self.parts)
 
 

@@ -128,11 +128,14 @@ def unknown_token(tokenizer: Any) -> int | None:
 
 def _first(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
     """The result of the first of these methods that the tokenizer has. None if it has none, or if it fails."""
-    method = next((found for name in methods if (found := attribute(tokenizer, name)) is not None), None)
-    try:
-        return None if method is None else method(value)
-    except Exception:  # it is the user's code
-        return None
+    for name in methods:
+        method = attribute(tokenizer, name)
+        if method is not None:
+            try:
+                return method(value)
+            except Exception:  # it is the user's code
+                return None
+    return None
 
 
 def _called(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
@@ -144,7 +147,9 @@ def _called(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
             takes = _takes[own] = _options(function)
     except TypeError:  # it cannot be hashed, or has no weak references
         takes = _options(function)
-    return function(*given, **{name: value for name, value in options.items() if _EVERY in takes or name in takes})
+    if _EVERY not in takes:
+        options = {name: value for name, value in options.items() if name in takes}
+    return function(*given, **options)
 
 
 _EVERY = "**"
