@@ -144,7 +144,7 @@ class _Watched(NamedTuple):
         names: The attributes that are compared in any case.
     """
 
-    module: Callable[[], Any]
+    module: weakref.ref[Any]
     place: str
     whole: bool
     names: tuple[str, ...]
