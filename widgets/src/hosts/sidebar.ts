@@ -2,7 +2,7 @@
 // which is kept while another is shown.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { plural } from "../base/format";
-import { keepKeys } from "../base/keys";
+import { keepKeys } from "../base/keyboard";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Selection } from "../state/selection";
 import { followTheme } from "../ui/theme";

@@ -1,6 +1,6 @@
 // Thumbnails of all heads, grouped by layer, and next to them the head under the pointer, enlarged.
 import { computed, untracked } from "@preact/signals-core";
-import { keepFocus } from "../../base/keys";
+import { keepFocus } from "../../base/keyboard";
 import { child, element, watch } from "../../base/lifetime";
 import type { ReadCards } from "./attention-cards";
 import type { AttentionRoom } from "./attention-room";
