@@ -1,32 +1,33 @@
-// The page holds only a stretch of a long prompt's tokens, because all of them would be slow; a slider moves the
-// stretch.
+// Which tokens of a long prompt the page shows. All of them would be slow, so the page has only a stretch of them. A
+// slider moves the stretch.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../base/lifetime";
 import type { Span } from "../draw/plane";
 import type { Store } from "../state/store";
 
-/** Prompts of up to WHOLE tokens are shown completely; of longer ones, STRETCH tokens at a time. */
-const WHOLE = 512;
+/** Prompts of up to MAX_WHOLE tokens are shown completely. Of a longer prompt, STRETCH tokens are shown at a time. */
+const MAX_WHOLE = 512;
 const STRETCH = 256;
 
 export interface Stretch {
   shown: ReadonlySignal<Span>;
-  /** Moves the stretch so that it contains a position, if it does not. */
+  /** If the stretch does not contain this position, moves it there. */
   reveal: (at: number) => void;
 }
 
+/** `what` names the tokens in the labels for screen readers. */
 export function mountStretch(parent: HTMLElement, store: Store, what: string, signal: AbortSignal): Stretch {
   const from = state(0);
   const size = computed(() => store.tokens.value.length);
   const shown = computed((): Span => {
-    if (size.value <= WHOLE) return { start: 0, stop: size.value };
+    if (size.value <= MAX_WHOLE) return { start: 0, stop: size.value };
     const start = Math.max(0, Math.min(size.value - STRETCH, from.value));
     return { start, stop: start + STRETCH };
   });
   const reveal = (at: number): void => {
     const { start, stop } = shown.peek();
-    if (size.peek() <= WHOLE || (at >= start && at < stop)) return;
+    if (size.peek() <= MAX_WHOLE || (at >= start && at < stop)) return;
     from.value = Math.max(0, Math.min(size.peek() - STRETCH, at - STRETCH / 2));
   };
   watch(signal, () => {

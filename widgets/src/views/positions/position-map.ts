@@ -8,7 +8,7 @@ import { isBeyond } from "../../draw/clipped";
 import { css, divergingRgb } from "../../draw/colours";
 import { paintColumns, paintGrid } from "../../draw/heatmap";
 import type { Store } from "../../state/store";
-import { nearest } from "../../ui/in-sight";
+import { scrollToShow } from "../../ui/scroll";
 import { measured } from "../../ui/width";
 import { type Component, componentsOf } from "../../wire/components";
 import { columnLabels, rowLabels } from "./position-labels";
@@ -263,7 +263,7 @@ export function mountPositionMap(
   });
   function show(column: number): void {
     const { x, left } = size.peek();
-    scroller.scrollLeft = nearest(
+    scroller.scrollLeft = scrollToShow(
       column * x,
       (column + 1) * x + LEAN,
       scroller.scrollLeft,
@@ -274,7 +274,7 @@ export function mountPositionMap(
   function reveal({ row, column }: Place): void {
     const { y } = size.peek();
     show(column);
-    scroller.scrollTop = nearest(
+    scroller.scrollTop = scrollToShow(
       Math.max(0, row) * y,
       (row + 1) * y,
       scroller.scrollTop,

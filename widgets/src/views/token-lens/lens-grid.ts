@@ -7,7 +7,7 @@ import { element, watch } from "../../base/lifetime";
 import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
-import { nearest } from "../../ui/in-sight";
+import { scrollToShow } from "../../ui/scroll";
 import { stepAcross } from "../../ui/roving";
 import { measured } from "../../ui/width";
 import type { LensCell } from "../../wire/protocol.gen";
@@ -223,11 +223,11 @@ export function mountLensGrid(
 
   function reveal({ row, column }: At): void {
     const { top, left } = scrolled.peek();
-    scroll(nearest(row * TALL, (row + 1) * TALL, top, view.peek()), beside(column, left));
+    scroll(scrollToShow(row * TALL, (row + 1) * TALL, top, view.peek()), beside(column, left));
   }
   /** The horizontal scroll position that shows a column. */
   function beside(column: number, left: number): number {
-    return nearest(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES);
+    return scrollToShow(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES);
   }
   return window;
 }
