@@ -108,6 +108,6 @@ host.hear("view", ({ opened: first }) => {
 });
 
 for (const turned of ["focusin", "pointerdown"])
-  window.addEventListener(turned, () => host.post({ say: "looked" }), { signal: life.signal });
+  window.addEventListener(turned, () => host.post({ say: "used" }), { signal: life.signal });
 saveWith((name, blob) => host.save(name, blob));
 host.post({ say: "hello" });
