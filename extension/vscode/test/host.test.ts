@@ -14,7 +14,7 @@ afterEach(() => end.abort());
 
 it("receives messages only from the extension, whatever data others send", () => {
   const received: unknown[] = [];
-  new Host(end.signal).hear("visible", (message) => received.push(message));
+  new Host(end.signal).onMessage("visible", (message) => received.push(message));
   const visible = { say: "visible", visible: true };
   const send = (data: unknown, origin: string): boolean =>
     window.dispatchEvent(new MessageEvent("message", { data, origin }));
