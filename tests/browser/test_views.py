@@ -233,7 +233,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
     ]:
         top, p, answer, rank = told(point, column)
         first = top.replace(" ", "·")
-        words = f"the model would say “{first}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
+        words = f"it would predict “{first}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
         expect(sentence(panel)).to_contain_text(f"({point}) at “")
         expect(sentence(panel)).to_contain_text(f"(position {column}), {words}", timeout=FOLLOWS)
         active = view.locator(f"[id='{grid.get_attribute('aria-activedescendant')}']")

@@ -1,4 +1,4 @@
-// The line that the text view shades: a row or a column of its picture. For a long prompt it is requested when needed.
+// The line that the text view shows: a row or a column of its picture. For a long prompt, the line is requested.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { everything, frameOf } from "../../draw/plane";
@@ -11,10 +11,12 @@ import { lineOf, unmasked } from "./attention-words";
 import { superpose, type TextPicture } from "./text-picture";
 
 export interface Shade {
+  /** The picture that the line belongs to. */
   shown: TextPicture;
+  /** The position of the token: the number of the row or column. */
   at: number;
   direction: Direction;
-  /** The superposition of the heads; NaN where it is masked. */
+  /** The line of the superposed heads. Masked values are NaN. */
   values: Float32Array;
   /** The line of each head. */
   parts: { head: string; values: Float32Array; pane: Pane }[];
@@ -26,7 +28,7 @@ export function readShade(
   token: ReadonlySignal<number | null>,
   direction: ReadonlySignal<Direction>,
   inSight: ReadonlySignal<boolean>,
-  trouble: (said: string) => void,
+  reportTrouble: (sentence: string) => void,
   signal: AbortSignal,
 ): ReadonlySignal<Shade | null> {
   const { store, data, client } = room;
@@ -35,21 +37,21 @@ export function readShade(
   watch(signal, () => {
     const shown = picture.value;
     const at = token.value;
-    const way = direction.value;
+    const directionNow = direction.value;
     if (!inSight.value) return;
     if (!shown || at === null || at >= shown.size) return void (shade.value = null);
-    if (shown.step === 1) return void (shade.value = ofMaps(shown, at, way));
+    if (shown.step === 1) return void (shade.value = ofMaps(shown, at, directionNow));
     untracked(() => {
-      const asked = shown.parts.length > 0 ? ofHeads(shown, at, way) : ofBlend(shown, at, way);
-      asked.then(
+      const request = shown.parts.length > 0 ? ofHeads(shown, at, directionNow) : ofBlend(shown, at, directionNow);
+      request.then(
         (next) => {
-          const current =
-            !signal.aborted && picture.peek() === shown && token.peek() === at && direction.peek() === way;
-          if (next && current) shade.value = next;
+          const isCurrent =
+            !signal.aborted && picture.peek() === shown && token.peek() === at && direction.peek() === directionNow;
+          if (next && isCurrent) shade.value = next;
         },
         (error: unknown) => {
           if (!signal.aborted && !isOutdated(error, store))
-            trouble(error instanceof Error ? error.message : String(error));
+            reportTrouble(error instanceof Error ? error.message : String(error));
         },
       );
     });
@@ -69,7 +71,7 @@ export function readShade(
     const all = await Promise.all(
       shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, at)),
     );
-    const there = all.flatMap((maps, i) =>
+    const received = all.flatMap((maps, i) =>
       maps
         ? [
             {
@@ -80,16 +82,16 @@ export function readShade(
           ]
         : [],
     );
-    if (there.length < all.length) return null; // replaced by a newer request
+    if (received.length < all.length) return null; // a newer request has replaced one of them
     return {
       shown,
       at,
       direction,
       values: superpose(
-        there.map((part) => part.values),
+        received.map((part) => part.values),
         shown.weighting,
       ),
-      parts: there,
+      parts: received,
     };
   }
 
