@@ -54,7 +54,8 @@ export class KernelLink implements Link {
       signal,
     );
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
-    // When the user leaves the page, it closes its comm and its subshell. If the browser restores it, it attaches again.
+    // When the user leaves the page, it closes its comm and its subshell. If the browser restores it, it attaches
+    // again.
     window.addEventListener("pagehide", () => this.#detach(true), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
   }
@@ -127,7 +128,8 @@ export class KernelLink implements Link {
           subshell = await createSubshell(kernel);
           const outcome = await attach(kernel, subshell);
           if (outcome.kind !== "ready" || signal.aborted) return outcome;
-          // This waits until the comm is open. Before that, a message to it would make the kernel print an error to stderr.
+          // This waits until the comm is open. Before that, a message to it would make the kernel print an error to
+          // stderr.
           comm = UUID.uuid4();
           await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
           if (!signal.aborted) this.#attached = { subshell, comm };

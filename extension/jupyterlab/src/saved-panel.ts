@@ -2,8 +2,8 @@
  * Renders a panel in a notebook's output. If the kernel has the panel's model, the panel is live; otherwise the output
  * shows its last picture. The picture is stored whenever the notebook is saved.
  *
- * JupyterLab calls this renderer for untrusted outputs, too. For them it draws only a picture whose data was checked, or
- * a sentence. No part of an untrusted output becomes a live widget, HTML, a link or code.
+ * JupyterLab calls this renderer for untrusted outputs, too. For them it draws only a picture whose data was checked,
+ * or a sentence. No part of an untrusted output becomes a live widget, HTML, a link or code.
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";

@@ -78,7 +78,8 @@ function activate(
     sidebar.sidebar.drop(path);
     places.forget(path);
   };
-  // The sidebar is added before anything is awaited, because JupyterLab restores its layout only with widgets that exist.
+  // The sidebar is added before anything is awaited, because JupyterLab restores its layout only with widgets that
+  // exist.
   const sidebar = new SidebarWidget({
     places,
     caches: (path) => places.caches(path),

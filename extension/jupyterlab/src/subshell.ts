@@ -78,8 +78,8 @@ export async function execute(
 type CommType = "comm_open" | "comm_msg" | "comm_close";
 
 /**
- * Sends one message of our own comm, and waits until the kernel has handled it. JupyterLab's comms are not used, because
- * they need a connection that handles all comms of the kernel.
+ * Sends one message of our own comm, and waits until the kernel has handled it. JupyterLab's comms are not used,
+ * because they need a connection that handles all comms of the kernel.
  */
 export async function sendComm(
   kernel: Kernel.IKernelConnection,

@@ -14,8 +14,9 @@ export const newToken = (): string => randomBytes(16).toString("hex");
 
 /** Attaches, and displays the kernel's version of Residscope. */
 export const attachAndDescribe = (token: string): string => {
-  const display = `{"${MIME}": {"token": "${token}", "info": ${KERNEL_INFO}}}`;
-  return `(${attachExpression(attachCode)}, __import__("IPython.display", fromlist=["_"]).display(${display}, raw=True))[1]`;
+  const data = `{"${MIME}": {"token": "${token}", "info": ${KERNEL_INFO}}}`;
+  const display = `__import__("IPython.display", fromlist=["_"]).display(${data}, raw=True)`;
+  return `(${attachExpression(attachCode)}, ${display})[1]`;
 };
 
 /**

@@ -21,8 +21,8 @@ export interface Look {
 export const READABLE = 26;
 
 /**
- * Whether a cell is masked: NaN, or a zero above the diagonal. For a block of `step` × `step` cells, `q` and `k` are the
- * block's first row and column.
+ * Whether a cell is masked: NaN, or a zero above the diagonal. For a block of `step` × `step` cells, `q` and `k` are
+ * the block's first row and column.
  */
 export function isEmpty(value: number, q: number, k: number, step = 1): boolean {
   return Number.isNaN(value) || (value === 0 && k > q + step - 1);

@@ -112,7 +112,7 @@ export function mountCaches(
       const [name = "cache", ...others] = row.names.map((each) => safe(each));
       const isShown = shown?.ref.id === row.ref.id;
       const remarks = remarksOn(row, isShown ? status : "same");
-      const seen = `first seen ${timeAgo(row.age + secondsSinceListed)}`;
+      const ago = timeAgo(row.age + secondsSinceListed);
       const facts = row.problem
         ? [safe(row.model)]
         : [
@@ -121,7 +121,7 @@ export function mountCaches(
             `${plural(row.prompts, "prompt")} × ${plural(row.positions, "position")}`,
             safe(`${row.dtype} on ${row.device}`),
             bytes(row.bytes),
-            seen,
+            `first seen ${ago}`,
           ];
       const also =
         others.length > 0
@@ -134,7 +134,7 @@ export function mountCaches(
         ? html`${
             remarks.length > 0
               ? html`<span class="rs-cache-remark">${prose(remarks[0] ?? "")}</span>`
-              : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${timeAgo(row.age + secondsSinceListed)}</span>`
+              : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${ago}</span>`
           }`
         : html`<span class="rs-cache-facts">${dotted(facts)}</span>
           ${without ? html`<span class="rs-cache-facts">${without}</span>` : nothing}

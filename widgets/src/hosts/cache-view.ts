@@ -111,8 +111,8 @@ export class Inspection {
   readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#defaultTarget));
 
   /**
-   * Whether the kernel does not answer, or has not listed its caches since it was attached. Then the rows may be from an
-   * earlier kernel.
+   * Whether the kernel does not answer, or has not listed its caches since it was attached. Then the rows may be from
+   * an earlier kernel.
    */
   readonly #isUncertain = computed(() => this.#client.lost.value || !this.caches.fresh.value);
 
@@ -209,7 +209,8 @@ export class Inspection {
   }
 
   /**
-   * Shows the cache of this view's name as soon as the cache is listed. A view may be restored before its kernel answers.
+   * Shows the cache of this view's name as soon as the cache is listed. A view may be restored before its kernel
+   * answers.
    */
   showWhenListed(): void {
     const waiting = child(this.#end.signal);

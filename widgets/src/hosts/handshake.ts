@@ -7,8 +7,8 @@ import type { LinkState } from "./link";
 export { WIRE };
 
 /**
- * A Python expression for a dictionary that describes the kernel's Residscope, after attaching. It uses no name from the
- * user's namespace. If Residscope is not installed, the expression raises no exception.
+ * A Python expression for a dictionary that describes the kernel's Residscope, after attaching. It uses no name from
+ * the user's namespace. If Residscope is not installed, the expression raises no exception.
  */
 export const KERNEL_INFO = `{
   "python": __import__("sys").executable,

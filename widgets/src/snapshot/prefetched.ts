@@ -43,7 +43,8 @@ export class Prefetched extends Relay {
 
   #answer({ id, ask }: Question): boolean {
     const { selection, defaults = {}, entries = [] } = this.#opening;
-    if (!selection || !isRecorded(ask.kind)) return false; // a notebook may contain the opening, so it may only have numbers
+    // A notebook may contain the opening. So only replies with numbers are taken from it, never code or a page.
+    if (!selection || !isRecorded(ask.kind)) return false;
     const common = { selection, defaults };
     const key = keyOf(ask, common);
     const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, common) === key);

@@ -1,5 +1,5 @@
-// A snapshot has recorded requests and their replies, as plain data. A transport replays them. Requests do not depend on
-// earlier ones, so the snapshot can replace a kernel for these requests.
+// A snapshot has recorded requests and their replies, as plain data. A transport replays them. Requests do not depend
+// on earlier ones, so the snapshot can replace a kernel for these requests.
 import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown } from "../wire/protocol.gen";

@@ -1,4 +1,5 @@
-// The caption of a view below the charts. It says what the view shows and how to read it. A chip has the kernel's notes.
+// The caption of a view below the charts. It says what the view shows and how to read it. A chip has the kernel's
+// notes.
 import { html, nothing, render } from "lit-html";
 import { fitted } from "../base/legible";
 import { watch } from "../base/lifetime";

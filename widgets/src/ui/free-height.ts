@@ -22,7 +22,8 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
     for (let node = root.parentElement; node; node = parentOf(node)) {
       const style = getComputedStyle(node);
       if (!SCROLLS.test(style.overflowY) || node.clientHeight === 0) continue;
-      // A box that is as high as its contents clips nothing. The height of a positioned box does not follow its contents.
+      // A box that is as high as its contents clips nothing. The height of a positioned box does not follow its
+      // contents.
       const clips =
         style.position === "absolute" || style.position === "fixed" || node.scrollHeight > node.clientHeight + 1;
       if (clips && !clippingBoxes.has(node)) {

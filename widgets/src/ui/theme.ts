@@ -7,8 +7,8 @@ import type { Store } from "../state/store";
 
 /**
  * The host whose CSS variables the styles use. JupyterLab's variables are used only if JupyterLab has marked the page.
- * They exist on other pages, too: in VS Code's output page and in documents, ipywidgets' bundle sets them to fixed light
- * values, whatever the theme is.
+ * They exist on other pages, too: in VS Code's output page and in documents, ipywidgets' bundle sets them to fixed
+ * light values, whatever the theme is.
  */
 export type Host = "jupyter" | "vscode" | "other";
 

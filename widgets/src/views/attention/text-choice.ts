@@ -34,11 +34,13 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
   watch(signal, () => {
     const heads = store.heads.value;
     const stillPinned = [...leftOut.peek()].filter((head) => heads.includes(head));
-    if (stillPinned.length < leftOut.peek().size) leftOut.value = new Set(stillPinned); // pinned again, a head is included
+    // So a head that is pinned again is included.
+    if (stillPinned.length < leftOut.peek().size) leftOut.value = new Set(stillPinned);
   });
 
   const toggle = (head: string): void => {
-    const next = new Set(blend.peek() ? store.heads.peek() : leftOut.peek()); // after a blend, only this head is included
+    // If all heads were shown, only this head is included now.
+    const next = new Set(blend.peek() ? store.heads.peek() : leftOut.peek());
     if (!next.delete(head)) next.add(head);
     leftOut.value = next;
     blend.value = null;

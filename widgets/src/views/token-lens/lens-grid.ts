@@ -108,8 +108,8 @@ export function mountLensGrid(
     },
     { signal },
   );
-  // At first the grid is scrolled to the deepest points. It is scrolled to the destination's column when the destination,
-  // the prompt or the width changes.
+  // At first the grid is scrolled to the deepest points. It is scrolled to the destination's column when the
+  // destination, the prompt or the width changes.
   watch(signal, () => {
     void [shape.value, width.value, columnWidth.value, store.prompt.value, store.source.value];
     const column = store.destination.value ?? positions.value - 1;
@@ -132,11 +132,12 @@ export function mountLensGrid(
     const destination = store.destination.value;
     const hovered = at?.column ?? store.hoveredToken.value;
     const x = columnWidth.value;
+    const height = names.length * ROW_HEIGHT;
     const mapRange = <T>([from, to]: [number, number], make: (i: number) => T): T[] =>
       Array.from({ length: Math.max(0, to - from) }, (_, i) => make(from + i));
 
     sheet.style.width = `${NAMES_WIDTH + positions.value * x}px`;
-    sheet.style.height = `${HEADER_HEIGHT + names.length * ROW_HEIGHT}px`;
+    sheet.style.height = `${HEADER_HEIGHT + height}px`;
     scroller.setAttribute("aria-rowcount", String(names.length + 1));
     scroller.setAttribute("aria-colcount", String(positions.value + 1));
     if (at) scroller.setAttribute("aria-activedescendant", `${id}-${at.row}-${at.column}`);
@@ -178,7 +179,7 @@ export function mountLensGrid(
           destination === null
             ? nothing
             : html`<i class="rs-lens-destination"
-            style="left:${NAMES_WIDTH + destination * x}px;width:${x}px;top:${HEADER_HEIGHT}px;height:${names.length * ROW_HEIGHT}px"></i>`
+            style="left:${NAMES_WIDTH + destination * x}px;width:${x}px;top:${HEADER_HEIGHT}px;height:${height}px"></i>`
         }`,
       sheet,
     );

@@ -1,4 +1,5 @@
-// Token lens: the token that the model would predict if it stopped at a point of the stream, for each point and position.
+// Token lens: the token that the model would predict if it stopped at a point of the stream, for each point and
+// position.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
