@@ -47,15 +47,15 @@ export class KernelLink implements Link {
     this.#attachment = new Attachment(
       {
         state: (now) => (this.state.value = now),
-        lost: () => this.#lost.tell(),
-        renewed: () => this.#renewed.tell(),
+        lost: () => this.#lost.notify(),
+        renewed: () => this.#renewed.notify(),
       },
       this.state.peek(),
       signal,
     );
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
-    // When the user leaves the page, it closes its comm and its subshell. If the browser restores it, it attaches
-    // again.
+    // When the user leaves the page, the link closes the comm and the subshell. If the browser restores the page, the
+    // link attaches again.
     window.addEventListener("pagehide", () => this.#detach(true), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
   }
@@ -68,7 +68,7 @@ export class KernelLink implements Link {
     const hadKernel = this.#kernel !== null;
     this.#kernel = kernel;
     this.#run = "";
-    if (hadKernel) this.#lost.tell();
+    if (hadKernel) this.#lost.notify();
     if (!kernel) {
       this.#attachment.set({ kind: "none", words });
       return;
@@ -150,7 +150,7 @@ export class KernelLink implements Link {
     if (kernel && attached) void close(kernel, attached, atOnce);
   }
 
-  /** Attaching has ended on the kernel's side. */
+  /** The kernel has ended, has been restarted, or has closed the comm. */
   #lose(now: LinkState): void {
     this.#attached = null;
     this.#attachment.lose(now);
@@ -186,7 +186,7 @@ export class KernelLink implements Link {
     const buffers = (message.buffers ?? []).map((b) =>
       ArrayBuffer.isView(b) ? new DataView(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength) : new DataView(b),
     );
-    this.#messages.tell(data, buffers);
+    this.#messages.notify(data, buffers);
   }
 
   #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {

@@ -13,7 +13,7 @@ export class Listeners<A extends unknown[] = []> {
     signal.addEventListener("abort", () => this.#all.delete(listener), { once: true });
   }
 
-  tell(...args: A): void {
+  notify(...args: A): void {
     for (const listener of [...this.#all]) listener(...args);
   }
 }

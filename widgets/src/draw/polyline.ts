@@ -33,10 +33,10 @@ function rounded(value: number, digits: number): number {
 
 /** The items, grouped into the runs between gaps. */
 function runs<T>(items: readonly (T | null)[]): T[][] {
-  const found: T[][] = [[]];
+  const result: T[][] = [[]];
   for (const item of items) {
-    if (item === null) found.push([]);
-    else found.at(-1)?.push(item);
+    if (item === null) result.push([]);
+    else result.at(-1)?.push(item);
   }
-  return found.filter((run) => run.length > 0);
+  return result.filter((run) => run.length > 0);
 }

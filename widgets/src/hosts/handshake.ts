@@ -21,7 +21,7 @@ export interface KernelInfo {
   wire?: string | null;
 }
 
-/** An expression that runs the text of `hosts/attach.py`. It uses a separate namespace: the user's gets no new name. */
+/** An expression that runs the text of `hosts/attach.py` in a separate namespace, so the user's is not changed. */
 export const attachExpression = (code: string): string =>
   `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
 

@@ -3,11 +3,11 @@
 // there, this module moves the notice to the first visible line.
 import { child } from "../base/lifetime";
 
-const PERCENTS = Array.from({ length: 101 }, (_, i) => i / 100);
+const THRESHOLDS = Array.from({ length: 101 }, (_, i) => i / 100);
 
 export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSignal): void {
   let end: AbortController | null = null;
-  let moved = 0;
+  let moved = 0; // pixels
 
   const move = (pixels: number): void => {
     moved = pixels;
@@ -25,14 +25,14 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     const pixels = Math.round(Math.min(top, bottom) - (barBox.top - moved));
     if (Math.abs(pixels - moved) > 1) move(Math.max(0, pixels));
   };
-  const follow = (): void => {
+  const onContents = (): void => {
     const hasNotice = bar.querySelector(".rs-notice p") !== null;
     if (hasNotice === (end !== null)) return;
     end?.abort();
     end = null;
     if (!hasNotice) return move(0);
     end = child(signal);
-    const observer = new IntersectionObserver(update, { threshold: PERCENTS });
+    const observer = new IntersectionObserver(update, { threshold: THRESHOLDS });
     observer.observe(root);
     window.addEventListener("scroll", () => (observer.unobserve(root), observer.observe(root)), {
       signal: end.signal,
@@ -41,7 +41,7 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     });
     end.signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   };
-  const contents = new MutationObserver(follow);
+  const contents = new MutationObserver(onContents);
   contents.observe(bar, { childList: true, subtree: true });
   signal.addEventListener("abort", () => contents.disconnect(), { once: true });
 }

@@ -30,7 +30,7 @@ export function mountTokenLens(
 
   /** The points of the rows: one for each layer, and the last one. If `withMid`, also the point after each attention. */
   const rowPoints = computed(() => (withMid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
-  /** The labels as one text, so that another reply with the same points changes nothing. */
+  /** The labels as JSON, so that a new reply with the same points causes no update. */
   const labels = computed(() => JSON.stringify(rowPoints.value.map(({ label }) => label)));
   const points = computed(() => JSON.parse(labels.value) as string[]);
   const positions = computed(() => store.facts.value?.positions ?? 0);
