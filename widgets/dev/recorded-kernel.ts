@@ -54,8 +54,8 @@ export interface Options {
 export function recordedKernel(options: Options = {}): Kernel {
   const { experts = [], tokens = true } = options;
   return (ask) => {
-    const made = madeUp(ask, options);
-    if (made) return made;
+    const madeUpReply = madeUp(ask, options);
+    if (madeUpReply) return madeUpReply;
     if (ask.kind === "neurons" && ask.layer != null && experts.includes(ask.layer))
       return {
         failure: {

@@ -72,51 +72,51 @@ export class JupyterPlaces implements Places {
 
   /** Detaches from the kernel at a path. A later call of `caches` attaches again. */
   forget(path: string): void {
-    const known = this.#connections.get(path);
+    const connection = this.#connections.get(path);
     this.#connections.delete(path);
-    known?.end.abort();
-    known?.session?.dispose();
+    connection?.end.abort();
+    connection?.session?.dispose();
   }
 
   /** The caches of the kernel at a path. The first call attaches to the kernel, until `forget` is called. */
   caches(path: string): Caches {
-    const known = this.#connections.get(path);
-    if (known) return known.caches;
+    const existing = this.#connections.get(path);
+    if (existing) return existing.caches;
     const end = child(this.signal);
     const link = new KernelLink(end.signal);
-    const made: Connection = { end, link, caches: new Caches(link, end.signal), session: null };
-    this.#connections.set(path, made);
+    const connection: Connection = { end, link, caches: new Caches(link, end.signal), session: null };
+    this.#connections.set(path, connection);
     this.#connect(path);
-    return made.caches;
+    return connection.caches;
   }
 
   /** Connects a path's link to its present kernel. */
   #connect(path: string): void {
-    const known = this.#connections.get(path);
-    if (!known) return;
+    const connection = this.#connections.get(path);
+    if (!connection) return;
     const contexts = [...(this.#open.get(path) ?? [])];
     const context = contexts.find((open) => open.session?.kernel) ?? contexts[0];
     if (context) {
-      known.session?.dispose();
-      known.session = null;
-      known.link.use(context.session?.kernel ?? null, context.isReady ? NO_KERNEL : "");
+      connection.session?.dispose();
+      connection.session = null;
+      connection.link.use(context.session?.kernel ?? null, context.isReady ? NO_KERNEL : "");
       return;
     }
-    if (known.session && !known.session.isDisposed) return;
+    if (connection.session && !connection.session.isDisposed) return;
     const model = [...this.app.serviceManager.sessions.running()].find((running) => running.path === path);
-    if (!model) return known.link.use(null, NOT_RUNNING);
+    if (!model) return connection.link.use(null, NOT_RUNNING);
     // Without comms: a connection that handles comms closes the comms of widgets that it does not know.
     const { sessions } = this.app.serviceManager;
     const session = sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
-    known.session = session;
-    const { signal } = known.end;
+    connection.session = session;
+    const { signal } = connection.end;
     listen(
       session.kernelChanged,
-      () => known.session === session && known.link.use(session.kernel, NOT_RUNNING),
+      () => connection.session === session && connection.link.use(session.kernel, NOT_RUNNING),
       signal,
     );
-    listen(session.disposed, () => known.session === session && this.#connect(path), signal);
-    known.link.use(session.kernel, NOT_RUNNING);
+    listen(session.disposed, () => connection.session === session && this.#connect(path), signal);
+    connection.link.use(session.kernel, NOT_RUNNING);
   }
 
   /** A notebook or console was opened. */
@@ -131,17 +131,17 @@ export class JupyterPlaces implements Places {
     void context.ready.then(connect);
     listen(
       context.propertyChanged,
-      (what) => {
-        if (what !== "path" || context.path === path) return;
+      (property) => {
+        if (property !== "path" || context.path === path) return;
         const from = path;
         path = context.path;
         this.#remove(from, context);
         this.#add(path, context);
-        const known = this.#connections.get(from);
-        if (known && !this.#open.has(from)) {
+        const connection = this.#connections.get(from);
+        if (connection && !this.#open.has(from)) {
           this.#connections.delete(from);
           this.forget(path);
-          this.#connections.set(path, known);
+          this.#connections.set(path, connection);
         }
         this.listener.moved(from, path);
         if (this.picked.value === from) this.picked.value = path;
@@ -184,7 +184,7 @@ export class JupyterPlaces implements Places {
       path,
       label: `${name || PathExt.basename(path)} · ${kernel?.name ?? "no kernel"}`,
     }));
-    for (const [path, known] of this.#connections) if (!known.session) this.#connect(path);
+    for (const [path, connection] of this.#connections) if (!connection.session) this.#connect(path);
   }
 }
 

@@ -29,9 +29,9 @@ const pictures = picturesWith(host);
 function cachesOf(path: string): Caches {
   const known = all.get(path);
   if (known) return known;
-  const made = new Caches(new HostLink(path, host, life.signal), life.signal);
-  all.set(path, made);
-  return made;
+  const caches = new Caches(new HostLink(path, host, life.signal), life.signal);
+  all.set(path, caches);
+  return caches;
 }
 
 function handleCommands(
@@ -93,9 +93,9 @@ let firstPath: string | null = null;
 host.onMessage("view", ({ opened: first }) => {
   // VS Code may create the page again (in a new window), or the notebook may have been renamed. In both cases the view
   // keeps its selection.
-  const kept = asOpened(host.kept);
-  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === firstPath);
-  const opened = isSame ? { ...first, selection: kept.selection } : first;
+  const storedView = asOpened(host.kept);
+  const isSame = storedView?.name === first.name && (storedView.path === first.path || storedView.path === firstPath);
+  const opened = isSame ? { ...first, selection: storedView.selection } : first;
   firstPath = first.path;
   view.abort();
   const { signal } = (view = child(life.signal));

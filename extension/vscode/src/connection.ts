@@ -105,27 +105,28 @@ export class Connection {
   }
 
   async #reach(waiting: AbortSignal, signal: AbortSignal): Promise<LinkState | null> {
-    const found = await kernelOf(this.notebook);
+    const kernelOrState = await kernelOf(this.notebook);
     if (signal.aborted) return null;
-    if (!isKernel(found))
-      return found ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : noKernel(this.lastKernel));
-    if (isRestarting(found.status)) {
-      this.#waitFor(found, "restarted");
+    if (!isKernel(kernelOrState))
+      return kernelOrState ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : noKernel(this.lastKernel));
+    const kernel = kernelOrState;
+    if (isRestarting(kernel.status)) {
+      this.#waitFor(kernel, "restarted");
       return null;
     }
-    if (isDead(found.status)) {
-      this.#attachWhenRunning(found, signal);
+    if (isDead(kernel.status)) {
+      this.#attachWhenRunning(kernel, signal);
       return DIED;
     }
-    this.#listenTo(found, signal);
+    this.#listenTo(kernel, signal);
     // The attempt continues, and succeeds if the user allows the access later.
     whenIdleFor(
       BLOCKED_AFTER_MS,
-      () => this.#isIdle(found),
+      () => this.#isIdle(kernel),
       waiting,
       () => this.#attachment.set(ASKED),
     );
-    return attachTo(found, signal);
+    return attachTo(kernel, signal);
   }
 
   /** Sends a request. If the kernel is lost before it answers, the page sends the request again later. */
@@ -253,12 +254,13 @@ export class Connection {
    * one, or installed what was missing.
    */
   async #checkKernel(hasEnded: boolean): Promise<void> {
-    const found = await kernelOf(this.notebook).catch(() => undefined);
-    if (found === undefined || this.signal.aborted || !this.#isOpen) return;
+    const kernelOrState = await kernelOf(this.notebook).catch(() => undefined);
+    if (kernelOrState === undefined || this.signal.aborted || !this.#isOpen) return;
     const { kind } = this.state;
-    if (isKernel(found)) {
-      if (isRestarting(found.status) || isDead(found.status)) return; // their status changes are listened to
-      const isSame = found === this.#kernel;
+    if (isKernel(kernelOrState)) {
+      const { status } = kernelOrState;
+      if (isRestarting(status) || isDead(status)) return; // the next change of the status is handled elsewhere
+      const isSame = kernelOrState === this.#kernel;
       if (this.#isDenied && (isSame || this.#kernel === null)) return; // only the user can allow it
       if (isSame && (!hasEnded || kind === "ready" || kind === "attaching")) return;
     } else if (kind !== "ready" && (kind !== "attaching" || this.#kernel || this.#returning || !hasEnded)) return;

@@ -55,10 +55,10 @@ export class Hub {
 
   /** The connection to a notebook's kernel; created and attached at the first call. */
   connection(path: string): Connection {
-    const known = this.#connections.get(path);
-    if (known) return known;
+    const existing = this.#connections.get(path);
+    if (existing) return existing;
     const name = this.#cacheName(path);
-    const made = new Connection(
+    const connection = new Connection(
       Uri.parse(path),
       {
         state: (state) => this.#send({ say: "state", path, state }, path),
@@ -70,10 +70,10 @@ export class Hub {
       name === null || this.#newPaths.has(path) ? { cause: "none" } : { cause: "window", name },
       this.notebooks.cells(path),
     );
-    this.#connections.set(path, made);
-    if (this.notebooks.isOpen(path)) void made.attach();
-    else made.setOpen(false);
-    return made;
+    this.#connections.set(path, connection);
+    if (this.notebooks.isOpen(path)) void connection.attach();
+    else connection.setOpen(false);
+    return connection;
   }
 
   /** Attaches again if VS Code had prevented it: the workspace is trusted now, or an extension was installed. */

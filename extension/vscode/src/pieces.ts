@@ -56,19 +56,19 @@ export class Pieces {
   take({ id, piece, pieces, text }: OutputData): Answered | null {
     if (typeof id !== "string" || !this.#asked.has(id) || typeof text !== "string") return null;
     if (!isCount(pieces) || !isCount(piece) || piece >= pieces) return null;
-    const known = this.#incomplete.get(id);
-    if (known ? known.texts.length !== pieces || known.texts[piece] !== undefined : false) return null;
-    const length = (known?.length ?? 0) + text.length;
+    const incomplete = this.#incomplete.get(id);
+    if (incomplete ? incomplete.texts.length !== pieces || incomplete.texts[piece] !== undefined : false) return null;
+    const length = (incomplete?.length ?? 0) + text.length;
     const { limits } = this;
     if (
       pieces > limits.pieces ||
       length > limits.length ||
       this.#length + text.length > limits.held ||
-      (!known && this.#incomplete.size >= limits.open)
+      (!incomplete && this.#incomplete.size >= limits.open)
     ) {
       return this.#end(id, failed(id, "too-long", LONG));
     }
-    const answer = known ?? {
+    const answer = incomplete ?? {
       texts: new Array<string | undefined>(pieces).fill(undefined),
       missing: pieces,
       length: 0,

@@ -88,9 +88,9 @@ export function cut(text: string, most = 60): string {
   const start = beginning.length < text.length ? beginning : text;
   const written = legible(start);
   if (start === text && written.length <= most) return written;
-  const kept: string[] = [];
-  for (const character of charactersOf(written)) if (kept.push(character) > most) break;
-  return kept.length <= most && start === text ? written : `${kept.slice(0, most - 1).join("")}…`;
+  const shownCharacters: string[] = [];
+  for (const character of charactersOf(written)) if (shownCharacters.push(character) > most) break;
+  return shownCharacters.length <= most && start === text ? written : `${shownCharacters.slice(0, most - 1).join("")}…`;
 }
 
 function* charactersOf(text: string): Generator<string> {

@@ -27,9 +27,9 @@ function table(stops: Stop[]): Rgb[] {
 
 const tables = new Map<string, Rgb[]>();
 function lookup(name: string, stops: () => Stop[]): Rgb[] {
-  let found = tables.get(name);
-  if (!found) tables.set(name, (found = table(stops())));
-  return found;
+  let colours = tables.get(name);
+  if (!colours) tables.set(name, (colours = table(stops())));
+  return colours;
 }
 
 const BLACK: Rgb = [0, 0, 0];

@@ -52,10 +52,10 @@ interface BlockWindow {
 }
 
 function visibleBlocks({ rows, columns, step }: Plane, { left, top, span }: Part): BlockWindow {
-  const from = (start: number, at: number): number => Math.max(0, Math.floor((at - start) / step));
+  const from = (start: number, position: number): number => Math.max(0, Math.floor((position - start) / step));
   const [row, column] = [from(rows.start, top), from(columns.start, left)];
-  const to = (of: typeof rows, at: number): number =>
-    Math.min(blocks(of, step), Math.ceil((at + span - of.start) / step));
+  const to = (of: typeof rows, position: number): number =>
+    Math.min(blocks(of, step), Math.ceil((position + span - of.start) / step));
   return { row, column, rows: to(rows, top) - row, columns: to(columns, left) - column };
 }
 

@@ -22,7 +22,7 @@ const MAX_SENT = 512 * 512;
 
 export const length = ({ start, stop }: Span): number => stop - start;
 export const blocks = (span: Span, step: number): number => Math.ceil(length(span) / step);
-export const within = ({ start, stop }: Span, at: number): boolean => at >= start && at < stop;
+export const within = ({ start, stop }: Span, position: number): boolean => position >= start && position < stop;
 
 /** A whole map with a value for each cell. */
 export function whole(size: number, values: Float32Array): Plane {
@@ -63,8 +63,8 @@ export function indexOf({ rows, columns, step }: Frame, q: number, k: number): n
 
 /** The positions of the block that a cell is in. */
 export function blockOf({ rows, columns, step }: Frame, q: number, k: number): { rows: Span; columns: Span } {
-  const of = (span: Span, at: number): Span => {
-    const start = span.start + Math.floor((at - span.start) / step) * step;
+  const of = (span: Span, position: number): Span => {
+    const start = span.start + Math.floor((position - span.start) / step) * step;
     return { start, stop: Math.min(span.stop, start + step) };
   };
   return { rows: of(rows, q), columns: of(columns, k) };
@@ -79,9 +79,9 @@ export function cropped(
   plane: Frame,
   { left, top, span }: Part,
 ): { frame: Frame; take: (planeValues: Float32Array) => Float32Array } {
-  const cut = (of: Span, at: number): Span => ({
-    start: of.start + Math.floor((Math.max(at, of.start) - of.start) / plane.step) * plane.step,
-    stop: Math.min(of.stop, of.start + Math.ceil((at + span - of.start) / plane.step) * plane.step),
+  const cut = (of: Span, position: number): Span => ({
+    start: of.start + Math.floor((Math.max(position, of.start) - of.start) / plane.step) * plane.step,
+    stop: Math.min(of.stop, of.start + Math.ceil((position + span - of.start) / plane.step) * plane.step),
   });
   const frame: Frame = { rows: cut(plane.rows, top), columns: cut(plane.columns, left), step: plane.step };
   const [down, across, perRow] = [

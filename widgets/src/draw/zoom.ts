@@ -30,7 +30,8 @@ export function panBy(zoom: Zoom, size: number, columns: number, rows: number): 
 /** The zoom, moved only as far as needed to show a cell. */
 export function bringIntoSight(zoom: Zoom, size: number, q: number, k: number): Zoom {
   const { left, top, span } = partOf(zoom, size);
-  const to = (at: number, start: number): number => (at < start ? at : at >= start + span ? at - span + 1 : start);
+  const to = (cell: number, start: number): number =>
+    cell < start ? cell : cell >= start + span ? cell - span + 1 : start;
   return to(k, left) === left && to(q, top) === top
     ? zoom
     : inside({ left: to(k, left), top: to(q, top), span: zoom.span }, size);

@@ -13,7 +13,7 @@ function wordsOf({ name, saved, lacks }: Snapshot): Words {
   const without = lacks.length > 0 ? ` Without ${lacks.join(", ")}.` : "";
   return {
     normal: `Saved from ${name} on ${date}; the values are of that time.${without}`,
-    refusal: (what) => `This page was saved without ${what}; open the cache in a notebook to see it.`,
+    refusal: (name) => `This page was saved without ${name}; open the cache in a notebook to see it.`,
   };
 }
 

@@ -224,9 +224,9 @@ export function mountCaches(
       }
       if (inField && event.key === "Enter")
         return rows.find((row) => row.getAttribute("aria-disabled") !== "true")?.click();
-      const at = rows.findIndex((row) => row === event.target);
+      const index = rows.findIndex((row) => row === event.target);
       if (
-        at !== -1 &&
+        index !== -1 &&
         !filterBar.hidden &&
         event.key.length === 1 &&
         event.key !== " " &&
@@ -237,9 +237,9 @@ export function mountCaches(
         return field.focus();
       const to = inField
         ? { ArrowDown: 0 }[event.key]
-        : at === -1
+        : index === -1
           ? undefined
-          : { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
+          : { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: rows.length - 1 }[event.key];
       if (to === undefined) return;
       if (to === -1 && !filterBar.hidden) field.focus();
       else rows[Math.max(0, Math.min(rows.length - 1, to))]?.focus();

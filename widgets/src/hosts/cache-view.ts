@@ -164,8 +164,8 @@ export class Inspection {
     const isSameModel =
       !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
     const selection = fitting(isSameModel ? present : { ...present, target: null }, row);
-    const found = selection.target ? { target: selection.target, trouble: null } : await this.#loadTarget(row);
-    if (!found || this.#ref !== row.ref) return; // another cache was chosen during the request
+    const loaded = selection.target ? { target: selection.target, trouble: null } : await this.#loadTarget(row);
+    if (!loaded || this.#ref !== row.ref) return; // another cache was chosen during the request
     this.#isLoading = false;
     this.#firstSelection = null;
     batch(() => {
@@ -174,8 +174,8 @@ export class Inspection {
       const { follow } = selection;
       if (follow !== null && row.names.includes(follow)) this.#name.value = follow;
       this.store.ref.value = row.ref;
-      this.store.problems.value = new Map(found.trouble ? [["target", found.trouble]] : []);
-      select(this.store, { ...selection, target: found.target });
+      this.store.problems.value = new Map(loaded.trouble ? [["target", loaded.trouble]] : []);
+      select(this.store, { ...selection, target: loaded.target });
     });
     if (!this.#isMounted && !this.#end.signal.aborted)
       mountPanel(this.#parent, this.store, this.#client, this.#end.signal);

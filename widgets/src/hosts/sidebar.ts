@@ -148,13 +148,13 @@ class KernelPane {
         open: this.#isListVisible,
         count: computed(() => {
           const { value: rows } = this.caches.rows;
-          const at = rows.findIndex((row) => row.ref.id === inspection.row.value?.ref.id);
-          return at === -1
+          const index = rows.findIndex((row) => row.ref.id === inspection.row.value?.ref.id);
+          return index === -1
             ? rows.length > 0
               ? plural(rows.length, "other")
               : ""
             : rows.length > 1
-              ? `${at + 1} of ${rows.length}`
+              ? `${index + 1} of ${rows.length}`
               : "";
         }),
         toggle: () => (this.#isListVisible.peek() ? this.#close(true) : this.openList()),
@@ -304,8 +304,8 @@ export class Sidebar {
   }
 
   #paneOf(path: string, place: HTMLElement): KernelPane {
-    const known = this.#panes.get(path);
-    if (known) return known;
+    const existing = this.#panes.get(path);
+    if (existing) return existing;
     const isVisible = computed(() => this.host.visible.value && this.#current.value?.path === path);
     const pane = new KernelPane(path, this.host.caches(path), this.host, isVisible, this.signal);
     this.#panes.set(path, pane);

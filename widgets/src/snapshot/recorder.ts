@@ -83,11 +83,11 @@ export class Recorder extends Relay {
   }
 
   #note({ id, reply }: Answer, buffers: DataView[]): void {
-    const asked = this.#asked.get(id);
-    if (!asked || reply?.kind === "working") return;
+    const request = this.#asked.get(id);
+    if (!request || reply?.kind === "working") return;
     this.#asked.delete(id);
     if (!reply) return;
-    const { ask, cache } = asked;
+    const { ask, cache } = request;
     const key = JSON.stringify([ask, cache]);
     // The size as base64 and JSON. The JSON is mostly short labels.
     const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);

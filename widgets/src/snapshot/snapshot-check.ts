@@ -348,10 +348,10 @@ function isSmall(value: unknown): boolean {
   return true;
 }
 
-function ensureCount(what: string, count: number, least: number, most: number): void {
+function ensureCount(noun: string, count: number, least: number, most: number): void {
   ensure(
     Number.isInteger(count) && count >= least && count <= most,
-    `it has ${count} ${what}, and only ${least} to ${most} can be drawn`,
+    `it has ${count} ${noun}, and only ${least} to ${most} can be drawn`,
   );
 }
 

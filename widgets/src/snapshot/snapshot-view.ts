@@ -16,7 +16,7 @@ export interface Words {
   /** If nothing is missing. */
   normal: string;
   /** If something is missing: names it, and says what to do. */
-  refusal: (what: string) => string;
+  refusal: (name: string) => string;
 }
 
 /** The texts for a snapshot in a notebook. There, running the cell again makes a new panel. */
@@ -25,7 +25,7 @@ export function wordsOf({ saved, lacks }: Snapshot): Words {
   const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
   return {
     normal: `Saved picture of ${date}${without}; run the cell again for more.`,
-    refusal: (what) => `This picture was saved without ${what}; run the cell again to see it.`,
+    refusal: (name) => `This picture was saved without ${name}; run the cell again to see it.`,
   };
 }
 
@@ -101,7 +101,7 @@ function missingWords(ask: Ask, shownNow: Shown): string {
             ? "the last position"
             : `position ${ask.position}`
           : null;
-  const what = wordsFor(ask, shownNow, place);
-  if (place === null) return what ?? "these numbers";
-  return what === null || place === "this target" ? place : `${what} for ${place}`;
+  const name = wordsFor(ask, shownNow, place);
+  if (place === null) return name ?? "these numbers";
+  return name === null || place === "this target" ? place : `${name} for ${place}`;
 }

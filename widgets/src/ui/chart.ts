@@ -106,11 +106,11 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   );
 
   function nearest(event: MouseEvent): number | null {
-    const at = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
+    const place = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
     let best: number | null = null;
     let distance = Infinity;
     chart.marks.peek().forEach((mark, index) => {
-      if (Math.abs(mark.at - at) < distance) [best, distance] = [index, Math.abs(mark.at - at)];
+      if (Math.abs(mark.at - place) < distance) [best, distance] = [index, Math.abs(mark.at - place)];
     });
     return best;
   }

@@ -46,9 +46,9 @@ export function mountCombobox(
 ): void {
   const id = `rs-combobox-${++pickers}`;
   const typed = state("");
-  // Chosen with the arrow keys or the pointer. `at` counts in its own list (tokens or variables), so that a chosen
+  // Chosen with the arrow keys or the pointer. `index` counts in its own list (tokens or variables), so that a chosen
   // variable stays chosen when the list of tokens changes.
-  const chosen = state<{ at: number; isFound: boolean } | null>(null);
+  const chosen = state<{ index: number; isFound: boolean } | null>(null);
   const predictions = state<Prediction[] | null>(null);
   const check = state<TokenCheck | null>(null);
   const failure = state("");
@@ -135,27 +135,27 @@ export function mountCombobox(
   const active = computed<number>(() => {
     const isNoToken = check.value?.text === typed.value && check.value.single === false;
     const count = options.value.length;
-    const { at, isFound } = chosen.value ?? { at: isNoToken && typed.value !== "" ? -1 : 0, isFound: false };
+    const { index, isFound } = chosen.value ?? { index: isNoToken && typed.value !== "" ? -1 : 0, isFound: false };
     // A variable is active only if the user chose it, because typed text means a token.
-    return isFound && at < listedTargets.value.length ? count + at : Math.min(at, count - 1);
+    return isFound && index < listedTargets.value.length ? count + index : Math.min(index, count - 1);
   });
 
-  const pick = (at: number): void => {
-    const isFound = at >= options.peek().length;
-    chosen.value = { at: isFound ? at - options.peek().length : at, isFound };
+  const pick = (index: number): void => {
+    const isFound = index >= options.peek().length;
+    chosen.value = { index: isFound ? index - options.peek().length : index, isFound };
   };
 
   watch(signal, () => {
     const list = options.value;
     const targets = listedTargets.value;
     const more = matchingTargets.value.length - targets.length;
-    const at = active.value;
+    const index = active.value;
     const option = (
       i: number,
       name: string,
       note: string,
       act: () => void,
-    ): TemplateResult => html`<div role="option" id="${id}-${i}" class="rs-option" aria-selected=${i === at}
+    ): TemplateResult => html`<div role="option" id="${id}-${i}" class="rs-option" aria-selected=${i === index}
       @pointerenter=${() => pick(i)} @pointerdown=${(e: Event) => e.preventDefault()} @click=${act}><span
           class="rs-name">${name}</span><small>${note}</small></div>`;
     const checked = check.value?.text === typed.value ? check.value : null;
@@ -163,7 +163,7 @@ export function mountCombobox(
     render(
       html`<input type="text" role="combobox" aria-label="Token for the ${side}" aria-expanded="true"
           aria-autocomplete="list"
-          aria-controls=${id} aria-activedescendant=${at >= 0 ? `${id}-${at}` : nothing} autocomplete="off"
+          aria-controls=${id} aria-activedescendant=${index >= 0 ? `${id}-${index}` : nothing} autocomplete="off"
               spellcheck="false" autocapitalize="off"
           placeholder="type a token: start with a space for ·word" .value=${shownAs(typed.value)} @input=${input}
               @keydown=${keys}>
@@ -213,16 +213,16 @@ export function mountCombobox(
   function keys(event: KeyboardEvent): void {
     const tokens = options.peek();
     const count = tokens.length + listedTargets.peek().length;
-    const at = active.peek();
-    if (event.key === "ArrowDown") pick(count > 0 ? (at + 1) % count : 0);
-    else if (event.key === "ArrowUp") pick(count > 0 ? (Math.max(at, 0) + count - 1) % count : 0);
+    const index = active.peek();
+    if (event.key === "ArrowDown") pick(count > 0 ? (index + 1) % count : 0);
+    else if (event.key === "ArrowUp") pick(count > 0 ? (Math.max(index, 0) + count - 1) % count : 0);
     else if (event.key === "Escape") act.close(true);
     else if (event.key === "Enter") {
-      const option = tokens[at];
-      const target = at >= 0 ? listedTargets.peek()[at - tokens.length] : undefined;
+      const option = tokens[index];
+      const target = index >= 0 ? listedTargets.peek()[index - tokens.length] : undefined;
       // Until the check is answered, a prediction is first in the list. Enter still means the typed text.
       if (target) read(target.name);
-      else if (typed.peek() !== "" && at <= 0 && check.peek()?.text !== typed.peek()) isEnterPending.value = true;
+      else if (typed.peek() !== "" && index <= 0 && check.peek()?.text !== typed.peek()) isEnterPending.value = true;
       else if (option) act.choose(option.token);
     } else return;
     event.preventDefault();

@@ -14,9 +14,16 @@ export class TabStop {
 const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
 
 /** The index that a key moves to from `at`, in a row of `count`: arrows, Home and End. Undefined for any other key. */
-export function stepAlong(key: string, at: number, count: number): number | undefined {
+export function stepAlong(key: string, index: number, count: number): number | undefined {
   const last = count - 1;
-  const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[key];
+  const to = {
+    ArrowLeft: index - 1,
+    ArrowUp: index - 1,
+    ArrowRight: index + 1,
+    ArrowDown: index + 1,
+    Home: 0,
+    End: last,
+  }[key];
   return to === undefined ? undefined : clamp(to, last);
 }
 

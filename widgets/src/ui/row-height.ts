@@ -35,9 +35,9 @@ export function rowHeight(
   watch(signal, () => {
     const { layers = 0, heads = 0 } = store.facts.value ?? {};
     if (layers === 0 || heads === 0) return;
-    const wanted = Math.min(MAX_MAP / layers, MAX_SQUARE_MAP / heads, MAX_ROW);
-    const available = free.height.value - top.value - BELOW - bandAbove(wanted);
-    row.value = Math.max(Math.min(MIN_ROW, wanted), Math.min(wanted, Math.floor((available / layers) * 4) / 4));
+    const preferred = Math.min(MAX_MAP / layers, MAX_SQUARE_MAP / heads, MAX_ROW);
+    const available = free.height.value - top.value - BELOW - bandAbove(preferred);
+    row.value = Math.max(Math.min(MIN_ROW, preferred), Math.min(preferred, Math.floor((available / layers) * 4) / 4));
   });
   return row;
 }

@@ -48,9 +48,9 @@ function pageTheme(node: HTMLElement, system: MediaQueryList): PageTheme {
  * paint a background.
  */
 function isDark(node: HTMLElement, isSystemDark: boolean): boolean {
-  for (let at = node.isConnected ? parentOf(node) : document.body; at; at = parentOf(at)) {
+  for (let ancestor = node.isConnected ? parentOf(node) : document.body; ancestor; ancestor = parentOf(ancestor)) {
     const [r = 0, g = 0, b = 0, alpha = 1] = (
-      /^rgba?\((.*)\)$/.exec(getComputedStyle(at).backgroundColor)?.[1] ?? "0 0 0 0"
+      /^rgba?\((.*)\)$/.exec(getComputedStyle(ancestor).backgroundColor)?.[1] ?? "0 0 0 0"
     )
       .split(/[\s,/]+/)
       .map(Number);

@@ -36,17 +36,21 @@ export function readShade(
 
   watch(signal, () => {
     const shown = picture.value;
-    const at = token.value;
+    const position = token.value;
     const directionNow = direction.value;
     if (!inSight.value) return;
-    if (!shown || at === null || at >= shown.size) return void (shade.value = null);
-    if (shown.step === 1) return void (shade.value = ofMaps(shown, at, directionNow));
+    if (!shown || position === null || position >= shown.size) return void (shade.value = null);
+    if (shown.step === 1) return void (shade.value = ofMaps(shown, position, directionNow));
     untracked(() => {
-      const request = shown.parts.length > 0 ? ofHeads(shown, at, directionNow) : ofBlend(shown, at, directionNow);
+      const request =
+        shown.parts.length > 0 ? ofHeads(shown, position, directionNow) : ofBlend(shown, position, directionNow);
       request.then(
         (next) => {
           const isCurrent =
-            !signal.aborted && picture.peek() === shown && token.peek() === at && direction.peek() === directionNow;
+            !signal.aborted &&
+            picture.peek() === shown &&
+            token.peek() === position &&
+            direction.peek() === directionNow;
           if (next && isCurrent) shade.value = next;
         },
         (error: unknown) => {
@@ -57,27 +61,28 @@ export function readShade(
     });
   });
 
-  function ofMaps(shown: TextPicture, at: number, direction: Direction): Shade {
+  function ofMaps(shown: TextPicture, position: number, direction: Direction): Shade {
     const parts = shown.parts.map(({ head, attention, values }) => ({
       head,
-      values: lineOf(values, shown.size, direction, at),
+      values: lineOf(values, shown.size, direction, position),
       pane: attention,
     }));
-    const values = parts.length === 1 && parts[0] ? parts[0].values : lineOf(shown.values, shown.size, direction, at);
-    return { shown, at, direction, values, parts };
+    const values =
+      parts.length === 1 && parts[0] ? parts[0].values : lineOf(shown.values, shown.size, direction, position);
+    return { shown, at: position, direction, values, parts };
   }
 
-  async function ofHeads(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
+  async function ofHeads(shown: TextPicture, position: number, direction: Direction): Promise<Shade | null> {
     const all = await Promise.all(
-      shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, at)),
+      shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, position)),
     );
     const received = all.flatMap((maps, i) =>
       maps
         ? [
             {
               head: shown.parts[i]?.head ?? "",
-              values: masked(maps, shown, direction, at),
-              pane: paneOf(maps, shown.size, direction, at),
+              values: masked(maps, shown, direction, position),
+              pane: paneOf(maps, shown.size, direction, position),
             },
           ]
         : [],
@@ -85,7 +90,7 @@ export function readShade(
     if (received.length < all.length) return null; // a newer request has replaced one of them
     return {
       shown,
-      at,
+      at: position,
       direction,
       values: superpose(
         received.map((part) => part.values),
@@ -95,26 +100,26 @@ export function readShade(
     };
   }
 
-  async function ofBlend(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
+  async function ofBlend(shown: TextPicture, position: number, direction: Direction): Promise<Shade | null> {
     if (!store.settled.peek()) return null;
-    const span = { start: at, stop: at + 1 };
+    const span = { start: position, stop: position + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
     const ask = untracked(() => blend(store.shown, shown.layer, shown.weighting, part));
     const result = await client.latest("text blend row", ask);
     if (!result) return null;
     const line = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
-    return { shown, at, direction, values: unmasked(line, direction, at), parts: [] };
+    return { shown, at: position, direction, values: unmasked(line, direction, position), parts: [] };
   }
   return shade;
 }
 
-function masked(maps: Maps, { weighting, size }: TextPicture, direction: Direction, at: number): Float32Array {
-  return unmasked(maps[weighting] ?? new Float32Array(size).fill(NaN), direction, at);
+function masked(maps: Maps, { weighting, size }: TextPicture, direction: Direction, position: number): Float32Array {
+  return unmasked(maps[weighting] ?? new Float32Array(size).fill(NaN), direction, position);
 }
 
-function paneOf(maps: Maps, size: number, direction: Direction, at: number): Pane {
+function paneOf(maps: Maps, size: number, direction: Direction, position: number): Pane {
   const all = everything(size);
-  const span = { start: at, stop: at + 1 };
+  const span = { start: position, stop: position + 1 };
   return direction === "reads"
     ? { rows: span, columns: all.columns, step: 1, maps }
     : { rows: all.rows, columns: span, step: 1, maps };

@@ -83,7 +83,7 @@ export function readText(
     untracked(() => load(wanted.peek(), weighting, key));
   });
 
-  function load(what: Wanted, weighting: Weighting, key: string): void {
+  function load(chosen: Wanted, weighting: Weighting, key: string): void {
     const number = (requests += 1);
     const isCurrent = (): boolean => number === requests && !signal.aborted && data.key(wantedKey.peek()) === key;
     const put = (next: TextPicture | null): void => {
@@ -92,12 +92,12 @@ export function readText(
       trouble.value = null;
       waiting.value = false;
     };
-    if ("heads" in what && what.heads.length === 0) return put(null);
-    const kept = "heads" in what ? what.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
+    if ("heads" in chosen && chosen.heads.length === 0) return put(null);
+    const kept = "heads" in chosen ? chosen.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
     const keptMaps = kept.flatMap((attention) => attention ?? []);
-    if ("heads" in what && keptMaps.length === kept.length) put(ofHeads(what.heads, keptMaps, weighting));
+    if ("heads" in chosen && keptMaps.length === kept.length) put(ofHeads(chosen.heads, keptMaps, weighting));
     else waiting.value = true;
-    const reply = "heads" in what ? readHeads(what.heads, weighting) : readBlend(what, weighting);
+    const reply = "heads" in chosen ? readHeads(chosen.heads, weighting) : readBlend(chosen, weighting);
     reply.then(
       (next) => {
         if (next) put(next); // null if a newer request has replaced this one
@@ -144,22 +144,22 @@ export function readText(
     return received.length === all.length ? ofHeads(heads, received, weighting) : null;
   }
 
-  async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
+  async function readBlend(chosen: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
     if (!store.settled.peek()) return null;
     // For a long prompt, one line is requested here. Its reply has the number of heads and the notes.
     const line = lineOf(store.tokens.peek().length, store.destination.peek() ?? 0);
-    const ask = untracked(() => blend(store.shown, what.layer, weighting, line));
+    const ask = untracked(() => blend(store.shown, chosen.layer, weighting, line));
     const result = await client.latest("text blend", ask);
     if (!result) return null;
     const { positions, heads, notes } = result.reply;
     const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
     return {
-      name: nameOf(what, weighting, heads),
-      heads: namesOf(what.layer),
+      name: nameOf(chosen, weighting, heads),
+      heads: namesOf(chosen.layer),
       weighting,
       size: positions,
       step: stepOf(positions, positions),
-      layer: what.layer,
+      layer: chosen.layer,
       values,
       parts: [],
       notes,

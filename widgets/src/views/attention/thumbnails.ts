@@ -209,10 +209,10 @@ export function mountThumbnails(
   box.addEventListener(
     "keydown",
     (event) => {
-      const at = parseHead(headOf(event) ?? "");
+      const current = parseHead(headOf(event) ?? "");
       const facts = store.facts.peek();
-      if (!at || !facts) return;
-      const to = headAfter(event.key, at.layer, at.head, facts.layers, facts.heads);
+      if (!current || !facts) return;
+      const to = headAfter(event.key, current.layer, current.head, facts.layers, facts.heads);
       if (to === null) return;
       event.preventDefault();
       thumbs.get(headName(Math.floor(to / facts.heads), to % facts.heads))?.node.focus();
@@ -226,11 +226,16 @@ export function mountThumbnails(
  * next head, also across layers. Up and down move to the same head of the next layer.
  */
 function headAfter(key: string, layer: number, head: number, layers: number, heads: number): number | null {
-  const at = layer * heads + head;
+  const current = layer * heads + head;
   const last = layers * heads - 1;
-  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - heads, ArrowDown: at + heads, Home: 0, End: last }[
-    key
-  ];
+  const to = {
+    ArrowLeft: current - 1,
+    ArrowRight: current + 1,
+    ArrowUp: current - heads,
+    ArrowDown: current + heads,
+    Home: 0,
+    End: last,
+  }[key];
   if (to === undefined) return null;
-  return to < 0 || to > last ? at : to;
+  return to < 0 || to > last ? current : to;
 }

@@ -99,7 +99,7 @@ export function mountPositionMap(
 
   watch(signal, () => {
     const { cellWidth, cellHeight, left, isNarrow } = size.value;
-    const at = cursor.value;
+    const active = cursor.value;
     const shown = picture.value;
     const tallest = (shown?.own ?? new Float32Array(0)).reduce(
       (most, value) => (Math.abs(value) > Math.abs(most) ? value : most),
@@ -114,8 +114,8 @@ export function mountPositionMap(
     );
     ownLabel.title =
       `The model’s own ${store.quantity.value} at each position; the tallest bar is ` + `${signed(tallest, tallest)}.`;
-    render(columnLabels(store, size.value.columns, cellWidth, at?.column ?? store.hoveredToken.value), tokens);
-    render(html`${rowLabels(shown?.reply ?? null, cellHeight, at?.row ?? null, isNarrow, store)}`, names);
+    render(columnLabels(store, size.value.columns, cellWidth, active?.column ?? store.hoveredToken.value), tokens);
+    render(html`${rowLabels(shown?.reply ?? null, cellHeight, active?.row ?? null, isNarrow, store)}`, names);
   });
 
   // Highlights of the row, the column, the cell and the destination.
@@ -133,16 +133,23 @@ export function mountPositionMap(
   };
   watch(signal, () => {
     const { rows, columns, cellWidth, cellHeight } = size.value;
-    const at = cursor.value;
-    const column = at?.column ?? store.hoveredToken.value ?? columns;
+    const active = cursor.value;
+    const column = active?.column ?? store.hoveredToken.value ?? columns;
     const destination = store.destination.value ?? columns;
-    place(highlights.row, at !== null && at.row >= 0, 0, (at?.row ?? 0) * cellHeight, columns * cellWidth, cellHeight);
+    place(
+      highlights.row,
+      active !== null && active.row >= 0,
+      0,
+      (active?.row ?? 0) * cellHeight,
+      columns * cellWidth,
+      cellHeight,
+    );
     place(highlights.column, column < columns, column * cellWidth, 0, cellWidth, rows * cellHeight);
     place(
       highlights.cell,
-      at !== null && at.row >= 0,
-      (at?.column ?? 0) * cellWidth,
-      (at?.row ?? 0) * cellHeight,
+      active !== null && active.row >= 0,
+      (active?.column ?? 0) * cellWidth,
+      (active?.row ?? 0) * cellHeight,
       cellWidth,
       cellHeight,
     );
@@ -150,14 +157,14 @@ export function mountPositionMap(
   });
   // A tooltip with the value of the cell, because a clipped colour does not show it.
   watch(signal, () => {
-    const at = cursor.value;
+    const active = cursor.value;
     const shown = picture.value;
-    tip.hidden = !at || at.row < 0 || !shown;
-    if (!at || at.row < 0 || !shown) return;
+    tip.hidden = !active || active.row < 0 || !shown;
+    if (!active || active.row < 0 || !shown) return;
     const { columns, cellWidth, cellHeight, left } = size.value;
-    const value = shown.values[at.row * columns + at.column] ?? NaN;
+    const value = shown.values[active.row * columns + active.column] ?? NaN;
     tip.replaceChildren(
-      element("b", "", {}, rowAt(at.row)?.label ?? ""),
+      element("b", "", {}, rowAt(active.row)?.label ?? ""),
       ` ${signed(value, shown.limit)}${
         isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""
       }`,
@@ -165,13 +172,15 @@ export function mountPositionMap(
     // The tooltip stays inside the visible part of the sheet, so that it is not cut off.
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
     const from = Math.min(
-      (at.column + 0.5) * cellWidth - tip.offsetWidth / 2,
+      (active.column + 0.5) * cellWidth - tip.offsetWidth / 2,
       scrollLeft + clientWidth - left - tip.offsetWidth,
       columns * cellWidth - tip.offsetWidth,
     );
-    const isInUpperHalf = (at.row + 0.5) * cellHeight - scrollTop < (clientHeight - TOKENS_HEIGHT - BARS_HEIGHT) / 2;
+    const isInUpperHalf =
+      (active.row + 0.5) * cellHeight - scrollTop < (clientHeight - TOKENS_HEIGHT - BARS_HEIGHT) / 2;
     tip.style.left = `${Math.max(scrollLeft, from)}px`;
-    tip.style.top = `${isInUpperHalf ? (at.row + 1) * cellHeight + 4 : at.row * cellHeight - tip.offsetHeight - 4}px`;
+    const top = isInUpperHalf ? (active.row + 1) * cellHeight + 4 : active.row * cellHeight - tip.offsetHeight - 4;
+    tip.style.top = `${top}px`;
   });
 
   // The cursor.
@@ -186,10 +195,10 @@ export function mountPositionMap(
     if (!next) store.sentence.value = null;
   };
   watch(signal, () => {
-    const at = cursor.value;
+    const active = cursor.value;
     const shown = picture.value;
-    if (!at || !shown) return;
-    const sentence = positionSentence(store, shown, at);
+    if (!active || !shown) return;
+    const sentence = positionSentence(store, shown, active);
     untracked(() => (store.sentence.value = sentence));
   });
   signal.addEventListener("abort", () => cursor.peek() && select(null), { once: true });
@@ -210,8 +219,8 @@ export function mountPositionMap(
     node.addEventListener(
       "click",
       (event) => {
-        const at = cellAt(event);
-        if (at) store.togglePosition(at.column);
+        const cell = cellAt(event);
+        if (cell) store.togglePosition(cell.column);
       },
       { signal },
     );
@@ -222,8 +231,8 @@ export function mountPositionMap(
     (event) => {
       const { rows, columns } = size.peek();
       if (rows === 0) return;
-      const at = cursor.peek();
-      const from = at ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
+      const active = cursor.peek();
+      const from = active ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
       const row = rowAt(from.row);
       const to: Partial<Record<string, Place>> = {
         ArrowUp: { ...from, row: Math.max(OWN_ROW, from.row - 1) },
@@ -237,10 +246,10 @@ export function mountPositionMap(
       };
       const next = to[event.key];
       if (next) {
-        select(at ? next : from);
-        reveal(at ? next : from);
-      } else if (event.key === "Enter" && at) store.togglePosition(at.column);
-      else if (event.key === " " && at && row?.kind === "head") store.togglePin(row.label);
+        select(active ? next : from);
+        reveal(active ? next : from);
+      } else if (event.key === "Enter" && active) store.togglePosition(active.column);
+      else if (event.key === " " && active && row?.kind === "head") store.togglePin(row.label);
       else return;
       event.preventDefault();
     },

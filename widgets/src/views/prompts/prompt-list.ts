@@ -95,7 +95,7 @@ export function mountPromptList(
   watch(signal, () => {
     const shownSpread = spread.value;
     const prompts = order.value;
-    const at = cursor.value;
+    const activeRow = cursor.value;
     const x = scale.value;
     const height = rowHeight.value;
     void texts.version.value;
@@ -103,7 +103,8 @@ export function mountPromptList(
     list.style.height = `${Math.min(LIST_HEIGHT, Math.max(1, prompts.length) * height)}px`;
     sheet.style.height = `${prompts.length * height}px`;
     list.classList.toggle("rs-narrow", isNarrow.value);
-    if (at !== null && at < prompts.length) list.setAttribute("aria-activedescendant", `${id}-${prompts[at]}`);
+    if (activeRow !== null && activeRow < prompts.length)
+      list.setAttribute("aria-activedescendant", `${id}-${prompts[activeRow]}`);
     else list.removeAttribute("aria-activedescendant");
     if (!shownSpread?.each) return render(nothing, sheet);
     const { each, mean, std } = shownSpread;
@@ -119,7 +120,7 @@ export function mountPromptList(
         const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
         return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${isOpen}
             aria-posinset=${from + i + 1} aria-setsize=${prompts.length}
-          class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}"
+          class="rs-prompt-row ${from + i === activeRow ? "rs-hover" : ""}"
               style="top:${(from + i) * height}px;height:${height}px">
           <span class="rs-prompt-number"><span class="rs-unseen">prompt </span>${prompt}</span>
           <span class="rs-prompt-track">${band}<b class="rs-origin" style="left:${x(0)}%"></b>
@@ -140,9 +141,9 @@ export function mountPromptList(
 
   // The cursor, and opening a prompt.
   watch(signal, () => {
-    const at = cursor.value;
+    const activeRow = cursor.value;
     const shownSpread = spread.value;
-    const prompt = at === null ? undefined : order.value[at];
+    const prompt = activeRow === null ? undefined : order.value[activeRow];
     if (prompt === undefined || !shownSpread) return;
     const words = sentence(store, shownSpread, prompt);
     untracked(() => (store.sentence.value = words));
@@ -171,11 +172,16 @@ export function mountPromptList(
     (event) => {
       const last = order.peek().length - 1;
       if (last < 0) return;
-      const at = cursor.peek() ?? -1;
+      const activeRow = cursor.peek() ?? -1;
       const page = Math.floor(LIST_HEIGHT / rowHeight.peek());
-      const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last, PageDown: at + page, PageUp: at - page }[
-        event.key
-      ];
+      const to = {
+        ArrowDown: activeRow + 1,
+        ArrowUp: activeRow - 1,
+        Home: 0,
+        End: last,
+        PageDown: activeRow + page,
+        PageUp: activeRow - page,
+      }[event.key];
       if (to !== undefined) {
         const row = Math.max(0, Math.min(last, to));
         select(row);
@@ -192,16 +198,16 @@ export function mountPromptList(
 
 function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread, prompt: number): Sentence {
   const value = each?.[prompt] ?? NaN;
-  const what = quantity(store.target.value, null);
+  const targetName = quantity(store.target.value, null);
   const largest = limitOf(each ?? [mean]);
   const stress = { stress: signed(value, largest) };
   const ending =
     ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ` +
     `${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
-  if (head === null) return [`prompt ${prompt}: ${what} `, stress, ending];
+  if (head === null) return [`prompt ${prompt}: ${targetName} `, stress, ending];
   return [
     `prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `,
     stress,
-    ` ${value < 0 ? "from" : "to"} the ${what}${ending}`,
+    ` ${value < 0 ? "from" : "to"} the ${targetName}${ending}`,
   ];
 }

@@ -42,11 +42,11 @@ export function mountPrompts(
 
   watch(signal, () => {
     const focus = store.preview.value;
-    const what = quantity(store.target.value, null);
+    const targetName = quantity(store.target.value, null);
     render(
       html`<div class="rs-switch" role="group" aria-label="What the bars show">
           <button type="button" aria-pressed=${head.value === null}
-              @click=${() => (showsTarget.value = true)}>${what}</button>
+              @click=${() => (showsTarget.value = true)}>${targetName}</button>
           ${
             focus === null
               ? nothing
@@ -105,12 +105,12 @@ function tooMany(spread: PromptSpread | null): string | null {
   );
 }
 
-function captionOf(spread: PromptSpread | null, what: string): string {
+function captionOf(spread: PromptSpread | null, targetName: string): string {
   if (!spread) return "Adding up the prompts …";
   const words = `Line and band: mean ± one standard deviation, ${spreadWords(spread)}.`;
-  if (spread.head !== null) return `What ${spread.head} adds to the ${what} in each prompt. ${words}`;
+  if (spread.head !== null) return `What ${spread.head} adds to the ${targetName} in each prompt. ${words}`;
   return (
-    `The ${what} of each prompt, read from its final residual stream. Point at a head to see its ` +
+    `The ${targetName} of each prompt, read from its final residual stream. Point at a head to see its ` +
     `contributions. ${words}`
   );
 }

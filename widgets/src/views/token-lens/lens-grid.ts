@@ -72,18 +72,18 @@ export function mountLensGrid(
   const scrolled = state({ shape: "", top: 0, left: 0 });
   const shape = computed(() => `${points.value.length} ${positions.value}`);
   const visibleCells = computed<VisibleCells>((): VisibleCells => {
-    const at = scrolled.value;
-    if (at.shape !== shape.value) return { rows: [0, 0], columns: [0, 0] };
+    const current = scrolled.value;
+    if (current.shape !== shape.value) return { rows: [0, 0], columns: [0, 0] };
     const clamp = (value: number, count: number): number => Math.max(0, Math.min(count, value));
     const first = (from: number, size: number, count: number): number => clamp(Math.floor(from / size), count);
     return {
       rows: [
-        first(at.top, ROW_HEIGHT, points.value.length),
-        clamp(Math.ceil((at.top + viewHeight.value) / ROW_HEIGHT), points.value.length),
+        first(current.top, ROW_HEIGHT, points.value.length),
+        clamp(Math.ceil((current.top + viewHeight.value) / ROW_HEIGHT), points.value.length),
       ],
       columns: [
-        first(at.left, columnWidth.value, positions.value),
-        clamp(Math.ceil((at.left + width.value - NAMES_WIDTH) / columnWidth.value), positions.value),
+        first(current.left, columnWidth.value, positions.value),
+        clamp(Math.ceil((current.left + width.value - NAMES_WIDTH) / columnWidth.value), positions.value),
       ],
     };
   });
@@ -116,8 +116,9 @@ export function mountLensGrid(
     if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {
       if (signal.aborted) return;
-      const at = scrolled.peek(); // kept here, because a hidden box loses its scroll position
-      const [top, left] = at.shape === shape.peek() ? [at.top, at.left] : [points.peek().length * ROW_HEIGHT, 0];
+      const current = scrolled.peek(); // kept here, because a hidden box loses its scroll position
+      const [top, left] =
+        current.shape === shape.peek() ? [current.top, current.left] : [points.peek().length * ROW_HEIGHT, 0];
       scroll(top, leftFor(column, left));
     });
   });
@@ -127,10 +128,10 @@ export function mountLensGrid(
     const { rows, columns } = visibleCells.peek();
     void lens.tiles.version.value;
     const theme = store.theme.value;
-    const at = cursor.value;
+    const current = cursor.value;
     const names = points.value;
     const destination = store.destination.value;
-    const hovered = at?.column ?? store.hoveredToken.value;
+    const hovered = current?.column ?? store.hoveredToken.value;
     const x = columnWidth.value;
     const height = names.length * ROW_HEIGHT;
     const mapRange = <T>([from, to]: [number, number], make: (i: number) => T): T[] =>
@@ -140,12 +141,12 @@ export function mountLensGrid(
     sheet.style.height = `${HEADER_HEIGHT + height}px`;
     scroller.setAttribute("aria-rowcount", String(names.length + 1));
     scroller.setAttribute("aria-colcount", String(positions.value + 1));
-    if (at) scroller.setAttribute("aria-activedescendant", `${id}-${at.row}-${at.column}`);
+    if (current) scroller.setAttribute("aria-activedescendant", `${id}-${current.row}-${current.column}`);
     else scroller.removeAttribute("aria-activedescendant");
 
     const cell = (row: number, column: number): TemplateResult => {
       const loaded = lens.tiles.cell(names, row, column);
-      const isActive = at?.row === row && at.column === column;
+      const isActive = current?.row === row && current.column === column;
       const place = `left:${NAMES_WIDTH + column * x}px;width:${x}px`;
       const contents = loaded ? contentsOf(loaded.cell, theme) : { style: "", text: "", name: "loading", rank: null };
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${isActive}
@@ -171,7 +172,7 @@ export function mountLensGrid(
           rows,
           (row) => html`<div role="row" aria-rowindex=${row + 2} class="rs-lens-row"
               style="top:${HEADER_HEIGHT + row * ROW_HEIGHT}px;height:${ROW_HEIGHT}px">
-          <div role="rowheader" class="rs-lens-name ${row === at?.row ? "rs-lit" : ""}"
+          <div role="rowheader" class="rs-lens-name ${row === current?.row ? "rs-lit" : ""}"
               style="width:${NAMES_WIDTH}px">${names[row]}</div>
           ${mapRange(columns, (column) => cell(row, column))}</div>`,
         )}
@@ -196,8 +197,8 @@ export function mountLensGrid(
   sheet.addEventListener(
     "click",
     (event) => {
-      const at = cellAt(event);
-      if (at) store.togglePosition(at.column);
+      const cell = cellAt(event);
+      if (cell) store.togglePosition(cell.column);
     },
     { signal },
   );
@@ -206,18 +207,18 @@ export function mountLensGrid(
     (event) => {
       const [rows, columns] = [points.peek().length, positions.peek()];
       if (rows === 0) return;
-      const at = cursor.peek();
-      const { row, column } = at ?? {
+      const current = cursor.peek();
+      const { row, column } = current ?? {
         row: rows - 1,
         column: Math.min(columns - 1, store.destination.peek() ?? columns - 1),
       };
       const page = Math.floor(viewHeight.peek() / ROW_HEIGHT);
       const to = stepAcross(event, { row, column }, rows, columns, page);
       if (to) {
-        const next = at ? to : { row, column };
+        const next = current ? to : { row, column };
         cursor.value = next;
         reveal(next);
-      } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);
+      } else if ((event.key === "Enter" || event.key === " ") && current) store.togglePosition(current.column);
       else return;
       event.preventDefault();
     },

@@ -112,11 +112,11 @@ export function mountTokenLens(
     );
   });
 
-  const readAt = (at: CellPlace | null): LensReading | null => {
+  const readAt = (place: CellPlace | null): LensReading | null => {
     void tiles.version.value;
-    const loaded = at && tiles.cell(points.value, at.row, at.column);
-    const point = at && rowPoints.peek()[at.row];
-    return loaded && at && point ? { cell: loaded.cell, point, position: at.column } : null;
+    const loaded = place && tiles.cell(points.value, place.row, place.column);
+    const point = place && rowPoints.peek()[place.row];
+    return loaded && place && point ? { cell: loaded.cell, point, position: place.column } : null;
   };
   // If no cell is active: the last point at the destination.
   const defaultCell = computed<CellPlace>(() => ({
@@ -129,14 +129,14 @@ export function mountTokenLens(
 
   let hadCell = false;
   watch(signal, () => {
-    const at = cursor.value;
-    const read = readAt(at);
+    const place = cursor.value;
+    const read = readAt(place);
     const sentence = read && cellSentence(store, read.cell, read.point, read.position);
     untracked(() => {
-      if (at === null && !hadCell) return;
-      hadCell = at !== null;
+      if (place === null && !hadCell) return;
+      hadCell = place !== null;
       store.sentence.value = sentence;
-      store.hoveredToken.value = at?.column ?? null;
+      store.hoveredToken.value = place?.column ?? null;
       store.hoveredLayer.value = read?.point.layer ?? null;
     });
   });
