@@ -117,7 +117,7 @@ function activate(
   });
   commands.addCommand(CommandIDs.open, {
     label: "Residscope: Open in Main Area",
-    caption: "Open the cache that the sidebar shows in its own tab",
+    caption: "Open the cache of the sidebar in a separate tab",
     describedBy: {
       args: {
         type: "object",

@@ -86,7 +86,7 @@ export function mountPositions(
       accumulated:
         "The residual stream up to each point ↓ at each position →, " +
         `${
-          store.norm.value === "frozen" ? "the norm’s scale isHeld fixed" : "the norm recomputed at each point"
+          store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"
         }${constant ? "; the constant is not included" : ""}.`,
       layer:
         (shown.value?.reply.missing ?? []).length > 0
@@ -110,14 +110,14 @@ export function mountPositions(
         shown.value === null
           ? nothing
           : html`<div class="rs-scale" role="img"
-              title="${isHeld ? "The colours are isHeld. " : ""}${beyondWords(clippedCount.value)}"
-          aria-label="colours from ${low} to ${high}${isHeld ? ", isHeld" : ""}${
-            clippedCount.value > 0 ? `; clippedCount them ${plural(clippedCount.value, "cell")}` : ""
+              title="${isHeld ? "The colours are held. " : ""}${beyondWords(clippedCount.value)}"
+          aria-label="colours from ${low} to ${high}${isHeld ? ", held" : ""}${
+            clippedCount.value > 0 ? `; beyond them ${plural(clippedCount.value, "cell")}` : ""
           }">${low}<i
           style="background-image:${divergingGradient(store.theme.value).replace(
             "to top",
             "to right",
-          )}"></i>${high}${isHeld ? html` <small>isHeld</small>` : nothing}</div>${hold.button("the position map")}`
+          )}"></i>${high}${isHeld ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
       }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
           ${(Object.keys(BUTTONS) as By[]).map((by) => {
@@ -152,5 +152,5 @@ function countBeyond({ values, limit }: PositionPicture): number {
 }
 
 function beyondWords(count: number): string {
-  return count === 0 ? "" : `A dot marks what lies clippedCount the colours: ${plural(count, "cell")}.`;
+  return count === 0 ? "" : `A dot marks what lies beyond the colours: ${plural(count, "cell")}.`;
 }
