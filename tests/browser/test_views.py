@@ -242,7 +242,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
         lab.page.keyboard.press(key)
     lab.page.keyboard.press("Control+Home")
     expect(sentence(panel)).to_contain_text(
-        "If it stopped before the first layer (0_pre) at “<|im_start|>” (position 0)", timeout=FOLLOWS
+        "If the model stopped before the first layer (0_pre) at “<|im_start|>” (position 0)", timeout=FOLLOWS
     )
     panel.get_by_role("button", name="with mid", exact=True).click()
     expect(grid.get_by_role("rowheader", name="29_mid")).to_be_visible(timeout=FOLLOWS)
