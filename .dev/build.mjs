@@ -1,7 +1,8 @@
 /**
  * `npm run build`: builds the two bundles that are part of the Python package.
  *
- * The wheel's build hook calls it, too (see pyproject.toml); there `jupyter-builder` comes from the build environment.
+ * The wheel's build hook (see pyproject.toml) also runs this script. Then `jupyter-builder` comes from the build
+ * environment.
  */
 
 import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from "node:fs";
@@ -54,7 +55,7 @@ export function linkLabextension() {
     if (existsSync(link) && realpathSync(link) === realpathSync(outputs.labextension)) return "unchanged";
     unlinkLabextension();
     mkdirSync(dirname(link), { recursive: true });
-    symlinkSync(outputs.labextension, link, "junction"); // a junction needs no privilege on Windows
+    symlinkSync(outputs.labextension, link, "junction"); // on Windows, a junction needs no special rights
   });
 }
 

@@ -1,4 +1,4 @@
-/** Finds a Chromium for the browser tests: the one set by the user, else an installed one, else it installs one. */
+/** Finds a Chromium for the browser tests: the one that the user set, or an installed one. Otherwise it installs one. */
 
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -14,7 +14,7 @@ const usualPlaces = [
     .map((folder) => join(folder, "Google", "Chrome", "Application", "chrome.exe")),
 ];
 
-/** Whether a browser starts. A launcher without its browser (Ubuntu's snap) does not, nor a browser without libraries. */
+/** Whether a browser starts. A launcher without its browser (Ubuntu's snap) or a browser without libraries does not. */
 function works(path) {
   return Boolean(path) && existsSync(path) && (windows || ask(path, ["--version"]) !== undefined);
 }
@@ -24,8 +24,8 @@ function onPath() {
   return names.flatMap((name) => folders.map((folder) => join(folder, windows ? `${name}.exe` : name)));
 }
 
-/** The path of Playwright's browser, which need not be installed. */
-function playwrights() {
+/** The path of Playwright's browser. The browser may not be installed. */
+function playwrightPath() {
   return ask(python, [
     "-c",
     "from playwright.sync_api import sync_playwright\nwith sync_playwright() as p: print(p.chromium.executable_path)",
@@ -43,16 +43,16 @@ function attempt(command, args) {
 
 /** The path of a browser that starts; installs one if there is none. */
 export function findChromium() {
-  const named = process.env.RESIDSCOPE_CHROMIUM;
-  if (named && !works(named))
-    throw new Failure(`RESIDSCOPE_CHROMIUM is "${named}", which is not a browser that starts.`);
-  const present = [named, ...onPath(), ...usualPlaces].find(works) ?? [playwrights()].find(works);
+  const chosen = process.env.RESIDSCOPE_CHROMIUM;
+  if (chosen && !works(chosen))
+    throw new Failure(`RESIDSCOPE_CHROMIUM is "${chosen}", which is not a browser that starts.`);
+  const present = [chosen, ...onPath(), ...usualPlaces].find(works) ?? [playwrightPath()].find(works);
   if (present) return present;
 
-  console.log("Found no Chromium or Chrome: installing Playwright's.");
+  console.log("No Chromium or Chrome was found: installing Playwright's.");
   attempt(python, ["-m", "playwright", "install", "chromium"]);
-  const own = playwrights();
-  if (works(own)) return own;
+  const downloaded = playwrightPath();
+  if (works(downloaded)) return downloaded;
 
   if (process.getuid?.() === 0 && existsSync("/etc/debian_version")) {
     console.log("Installing the distribution's Chromium.");

@@ -1,6 +1,6 @@
 /**
- * `npm run test:hosts`: tests the sidebar in other releases of JupyterLab. Each has its own environment under
- * `.venv-hosts/`, with only that release of JupyterLab and the built extension. The kernels use `.venv`.
+ * `npm run test:hosts`: tests the sidebar in other releases of JupyterLab. Each release has an environment under
+ * `.venv-hosts/`, which contains only that release and the built extension. The kernels use `.venv`.
  *
  * `npm run test:hosts -- 4.4` runs the hosts whose names contain "4.4"; arguments after a further `--` go to pytest.
  */
@@ -41,22 +41,22 @@ function link(folder) {
 
 function test({ name, packages, tests }, chromium, pytest) {
   const folder = inRoot(".venv-hosts", name);
-  const own = pythonOf(folder);
+  const hostPython = pythonOf(folder);
   const env = environment({ VIRTUAL_ENV: folder, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
   stepIfChanged(
     `${name}, installed`,
     `hosts-${name}`,
     () => fingerprint([], packages, ask(python, ["-VV"])),
-    [own],
+    [hostPython],
     () => {
       run(python, ["-m", "venv", "--clear", folder]);
-      run(own, ["-m", "pip", "install", "--quiet", "--no-compile", ...packages], { env });
+      run(hostPython, ["-m", "pip", "install", "--quiet", "--no-compile", ...packages], { env });
     },
   );
   step(`${name}, tested`, () => {
     link(folder);
-    const host = { RESIDSCOPE_HOST_PYTHON: own, RESIDSCOPE_CHROMIUM: chromium };
-    run(python, ["-m", "pytest", "-W", "default", ...tests, ...pytest], { env: environment(host) });
+    const variables = { RESIDSCOPE_HOST_PYTHON: hostPython, RESIDSCOPE_CHROMIUM: chromium };
+    run(python, ["-m", "pytest", "-W", "default", ...tests, ...pytest], { env: environment(variables) });
   });
 }
 

@@ -1,4 +1,4 @@
-/** Shared by the scripts in this folder: paths, running programs, steps with their times, and change detection. */
+/** Functions for the scripts in this folder: paths, running programs, steps with their times, and change detection. */
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -38,14 +38,14 @@ export class Failure extends Error {}
 
 // --- running programs -----------------------------------------------------------------------------------------------
 
-/** The environment with `.venv` activated. */
+/** Environment variables as if `.venv` were activated. */
 export function environment(extra = {}) {
-  const { PYTHONHOME: _, Path, ...env } = process.env; // Windows spells it "Path"
+  const { PYTHONHOME: _, Path, ...env } = process.env; // on Windows it is called "Path"
   const path = [binOf(venv), env.PATH ?? Path].filter(Boolean).join(delimiter);
   return { ...env, VIRTUAL_ENV: venv, RESIDSCOPE_PYTHON: python, PATH: path, ...extra };
 }
 
-/** Runs a program in the repository and shows its output; fails unless it exits with 0. */
+/** Runs a program in the repository and shows its output. Fails if the exit status is not 0. `called` names it then. */
 export function run(
   command,
   args,
@@ -59,12 +59,12 @@ export function run(
 }
 
 /**
- * Starts a program in the background. The returned function waits for its end, shows its output, and fails as `run`
- * does.
+ * Starts a program in the background. The returned function waits until the program has ended, shows its output, and
+ * fails if the exit status is not 0.
  */
 export function begin(command, args, { env = environment(), cwd = root } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));
-  const output = openSync(join(folder, "output"), "w"); // a file, because nothing reads a pipe while `run` waits
+  const output = openSync(join(folder, "output"), "w"); // a file, because a pipe could become full while `run` blocks
   const child = spawn(command, args, { cwd, env, detached: !windows, stdio: ["ignore", output, output] });
   const ended = new Promise((resolve) => {
     child.on("error", ({ message }) => resolve(`could not be started: ${message}`));
@@ -90,17 +90,17 @@ function stop({ pid }) {
   try {
     process.kill(windows ? pid : -pid);
   } catch (error) {
-    if (error.code !== "ESRCH") throw error; // it has ended by itself
+    if (error.code !== "ESRCH") throw error; // the program has already ended
   }
 }
 
-/** Runs a program silently and returns its output; undefined if it does not exist or fails. */
+/** Runs a program without showing its output, and returns the output; undefined if the program is missing or fails. */
 export function ask(command, args, { env = environment(), cwd = root, timeout = 60_000 } = {}) {
   const result = spawnSync(command, args, { cwd, env, timeout, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
   return result.status === 0 ? result.stdout.trim() : undefined;
 }
 
-/** Runs npm: the one that runs this script, if any (on Windows `npm` is a shell script, not a program). */
+/** Runs npm. If npm runs this script, the same npm is used, because on Windows `npm` is a shell script. */
 export const npm = (...args) => npmIn(root, ...args);
 
 /** Runs npm in another folder. */
@@ -131,7 +131,7 @@ export function step(name, work) {
   }
 }
 
-/** Waits for a step that was started with `begin`; the time shown is only the time waited here. */
+/** Waits for a step that was started with `begin`. The time that is shown is only the time of this wait. */
 export async function stepEnd(name, end) {
   const start = performance.now();
   console.log(bold(`\n▸ ${name}`));
@@ -154,9 +154,9 @@ export function summary() {
   }
 }
 
-/** Runs a script's body; a `Failure` is printed as one sentence, with exit status 1. */
+/** Runs the body of a script. A `Failure` is printed as one sentence, and the exit status is 1. */
 export async function main(body) {
-  process.on("SIGINT", () => {}); // Ctrl-C goes to the running program; when that ends, this script ends, too
+  process.on("SIGINT", () => {}); // Ctrl-C ends the running program, and this script ends with it
   try {
     await body();
   } catch (error) {
@@ -169,7 +169,7 @@ export async function main(body) {
 /** Whether this module is the script that node runs. */
 export const isScript = (meta) => process.argv[1] === fileURLToPath(meta.url);
 
-// --- what has changed -----------------------------------------------------------------------------------------------
+// --- change detection -----------------------------------------------------------------------------------------------
 
 const ignored = new Set(["node_modules", "lib", "dist", "__pycache__", "pictures", ".vite", "tsconfig.tsbuildinfo"]);
 
@@ -179,7 +179,7 @@ function* filesUnder(path) {
   else for (const name of readdirSync(path).sort()) if (!ignored.has(name)) yield* filesUnder(join(path, name));
 }
 
-/** A hash of files and folders (paths are relative to the repository), and of any other texts. */
+/** A hash of files, folders and other texts. Paths are relative to the repository. */
 export function fingerprint(paths, ...texts) {
   const hash = createHash("sha256");
   for (const file of paths.flatMap((path) => [...filesUnder(inRoot(path))])) {
@@ -188,16 +188,16 @@ export function fingerprint(paths, ...texts) {
   return hash.update(JSON.stringify(texts)).digest("hex");
 }
 
-/** A step that is skipped if its inputs have the same fingerprint as last time and its results exist. */
-export function stepIfChanged(name, stampName, inputs, results, work) {
+/** Runs a step, unless its inputs have the same fingerprint as last time and its results exist. */
+export function stepIfChanged(name, stampName, fingerprintOf, results, work) {
   const stamp = inRoot(".setup", stampName);
   step(name, () => {
-    const print = inputs();
+    const now = fingerprintOf();
     const before = existsSync(stamp) ? readFileSync(stamp, "utf8") : "";
-    if (before === print && results.every((path) => existsSync(path))) return "unchanged";
+    if (before === now && results.every((path) => existsSync(path))) return "unchanged";
     rmSync(stamp, { force: true });
     work();
     mkdirSync(dirname(stamp), { recursive: true });
-    writeFileSync(stamp, print);
+    writeFileSync(stamp, now);
   });
 }

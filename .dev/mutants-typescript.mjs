@@ -1,7 +1,7 @@
 /**
- * Mutation testing of the TypeScript: Stryker puts mistakes ("mutants") into the code, one at a time, and counts those
- * that make a test fail. widgets/stryker.config.mjs lists the mutated files. It is not part of `npm test`, because each
- * mutant that no test notices costs a run of all tests that cover its line.
+ * Mutation testing of the TypeScript code. Stryker puts mistakes ("mutants") into the code, one at a time, and counts
+ * those that make a test fail. widgets/stryker.config.mjs lists the mutated files. This is not part of `npm test`,
+ * because it takes long: for each mutant that no test notices, all tests that cover its line are run.
  *
  *   node .dev/mutants-typescript.mjs                     a sample: 12 mutants of each file
  *   node .dev/mutants-typescript.mjs --each 30 --seed 1  a larger sample, with another seed
@@ -10,9 +10,9 @@
  *   … --list                                             only lists the mutants that would be tried
  *   … --survivors                                        only mutants that survived when they were last tried
  *
- * The sample depends only on the seed and on the mutants themselves (file, original text and replacement), so adding a
- * line elsewhere does not change it. Equivalent mutants, which no test can detect, are listed in
- * tests/mutants/typescript.json with the reason, and do not count. The report goes to test-results/mutants/.
+ * The sample depends only on the seed and on each mutant's file, original text and replacement. So a new line elsewhere
+ * in a file does not change the sample. No test can detect an equivalent mutant; these are listed with the reason in
+ * tests/mutants/typescript.json, and do not count. The report goes to test-results/mutants/.
  */
 
 import { createHash } from "node:crypto";
@@ -34,7 +34,7 @@ const known = () => (existsSync(KNOWN) ? JSON.parse(readFileSync(KNOWN, "utf8"))
 const ALIVE = ["Survived", "NoCoverage"];
 const EQUIVALENT = inRoot("tests", "mutants", "typescript.json");
 
-/** The files that match the patterns; only "*" within a file name is supported. */
+/** The files that match the patterns. A pattern may have "*" only in the file name. */
 function filesOf(patterns) {
   return patterns.flatMap((pattern) => {
     const folder = dirname(pattern);
@@ -81,8 +81,8 @@ async function mutantsOf(files) {
 }
 
 /**
- * Describes each mutant, with a name that stays the same while its text and equal mutants before it do not change.
- * `nth` numbers mutants with the same text and the same first line.
+ * Describes each mutant. Its name changes only if its text changes, or the number of equal mutants before it. `nth`
+ * numbers the mutants that have the same text and the same first line.
  */
 function described(file, source, mutants) {
   const lines = source.split("\n");
@@ -110,10 +110,10 @@ function described(file, source, mutants) {
   });
 }
 
-const rank = (seed, { name }) => createHash("sha256").update(`${seed}\0${name}`).digest("hex");
+const orderKey = (seed, { name }) => createHash("sha256").update(`${seed}\0${name}`).digest("hex");
 
 function sampled(mutants, seed, each) {
-  const ranked = mutants.map((mutant) => [rank(seed, mutant), mutant]).sort(([a], [b]) => (a < b ? -1 : 1));
+  const ranked = mutants.map((mutant) => [orderKey(seed, mutant), mutant]).sort(([a], [b]) => (a < b ? -1 : 1));
   const taken = new Map();
   return ranked.flatMap(([, mutant]) => {
     taken.set(mutant.file, (taken.get(mutant.file) ?? 0) + 1);
@@ -186,7 +186,7 @@ function table(mutants) {
 
 const oneLine = (text) => text.replace(/\s+/g, " ");
 
-/** Tries a sample of the mutants (or all, or the last survivors), and returns them with their status. */
+/** Tries a sample of the mutants, or all, or those that survived last time. Returns them with their status. */
 export async function tryMutants({
   all = false,
   seed = "0",
@@ -243,7 +243,7 @@ if (isScript(import.meta)) {
     });
     const each = Number(values.each);
     if (!Number.isInteger(each) || each < 1)
-      throw new Failure("--each takes a whole number: the mutants to try of each file.");
+      throw new Failure("--each needs a whole number: how many mutants of each file to try.");
     const mutants = await tryMutants({ ...values, each, only: positionals });
     const shown = mutants.filter(({ status }) => values.list || ALIVE.includes(status));
     for (const { file, line, mutator, original, replacement, status } of shown)

@@ -1,9 +1,9 @@
 /**
- * `npm run mutants`: mutation tests. Mistakes are put into the code, one at a time, and a test must fail each time. A
- * sample takes half an hour.
+ * `npm run mutants`: mutation testing. Mistakes are put into the code, one at a time. For each mistake, a test should
+ * fail. A sample takes half an hour.
  *
  * `npm run mutants -- python` or `npm run mutants -- typescript` runs only one language. Further arguments go to
- * tests/mutants/run.py and .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes a night.
+ * tests/mutants/run.py and .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes many hours.
  */
 
 import { rmSync } from "node:fs";
@@ -36,11 +36,11 @@ const languages = {
 
 main(() => {
   const [first, ...rest] = process.argv.slice(2);
-  const isOne = first !== undefined && first in languages;
-  if (!isOne && rest.some((word) => !word.startsWith("--"))) {
+  const isOneLanguage = first !== undefined && first in languages;
+  if (!isOneLanguage && rest.some((word) => !word.startsWith("--"))) {
     throw new Failure(`Name a language first: ${Object.keys(languages).join(", ")}.`);
   }
   setUp({ model: true });
-  const words = isOne ? rest : process.argv.slice(2);
-  for (const language of isOne ? [first] : Object.keys(languages)) languages[language](words);
+  const words = isOneLanguage ? rest : process.argv.slice(2);
+  for (const language of isOneLanguage ? [first] : Object.keys(languages)) languages[language](words);
 });

@@ -1,8 +1,9 @@
 /**
- * Installs the Node packages exactly as in the lock file. The lock file is never changed here, because a change should
+ * Installs exactly the Node packages of the lock file. This script never changes the lock file, because a change should
  * be reviewed and committed.
  *
- * This script is also the `npm` that builds a wheel from a clone (see pyproject.toml): its `install` does the above.
+ * When a wheel is built from a clone, the build runs this script as `npm` (see pyproject.toml). `install` then installs
+ * as described above; other commands go to npm.
  */
 
 import { Failure, fingerprint, inRoot, isScript, main, npm, stepIfChanged } from "./lib.mjs";
@@ -28,8 +29,8 @@ export function setUpNode() {
         if (!(error instanceof Failure)) throw error;
         throw new Failure(
           `${error.message}: the packages of package-lock.json could not be installed; npm says why above. ` +
-            "Nothing was changed. If it says that the lock file does not fit a package.json, run `npm install`, " +
-            "look at what it changes in package-lock.json, and commit that.",
+            "Nothing was changed. If it says that the lock file does not match a package.json, run `npm install`, " +
+            "review the changes in package-lock.json, and commit them.",
         );
       }
     },
@@ -38,8 +39,8 @@ export function setUpNode() {
 
 if (isScript(import.meta)) {
   main(() => {
-    const [what, ...more] = process.argv.slice(2);
-    if (what === "install") setUpNode();
-    else npm(what, ...more);
+    const [command, ...args] = process.argv.slice(2);
+    if (command === "install") setUpNode();
+    else npm(command, ...args);
   });
 }

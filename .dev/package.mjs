@@ -1,8 +1,8 @@
 /**
- * `npm run package`: builds a new sdist and wheel in `dist/`, and checks them by using them.
+ * `npm run package`: builds a new sdist and wheel in `dist/`, and checks both.
  *
- * The wheel is built from the sdist, which proves that the sdist is complete. The wheel is then installed in a clean
- * environment whose path has only that environment's programs: no Node, no npm.
+ * The wheel is built from the sdist, so the sdist must be complete. Then the wheel is installed in a new environment.
+ * Only that environment's programs are on the path, so Node and npm are not available.
  */
 
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -28,9 +28,9 @@ import { setUp } from "./setup.mjs";
 const dist = inRoot("dist");
 const extension = "@residscope/jupyterlab";
 const extensionData = `.data/data/share/jupyter/labextensions/${extension}/`;
-const heavy = ["torch", "transformer-lens"]; // gigabytes that the checks do not need
+const heavy = ["torch", "transformer-lens"]; // they are gigabytes, and the checks do not need them
 
-function only(suffix) {
+function onlyFile(suffix) {
   const found = readdirSync(dist).filter((name) => name.endsWith(suffix));
   if (found.length !== 1) throw new Failure(`dist/ should have one *${suffix} file, but has ${found.length}`);
   return join(dist, found[0]);
@@ -43,18 +43,18 @@ function buildBoth() {
 
 const kilobytes = (path) => `${(statSync(path).size / 1024).toFixed(0)} kB`;
 
-/** Checks that an archive has each expected file once, and no stray file. */
-function check(archive, names, expected, stray) {
+/** Checks that an archive has each expected file once, and no file that matches `unwanted`. */
+function check(archive, names, expected, unwanted) {
   for (const [what, matches] of Object.entries(expected)) {
     const count = names.filter(matches).length;
     if (count !== 1) throw new Failure(`${what} should be in the ${archive} once, but is there ${count} times`);
   }
-  const found = names.filter((name) => stray.test(name));
+  const found = names.filter((name) => unwanted.test(name));
   if (found.length > 0) throw new Failure(`the ${archive} should not contain ${found.slice(0, 5).join(", ")}`);
 }
 
 function checkContents() {
-  const [wheel, sdist] = [only(".whl"), only(".tar.gz")];
+  const [wheel, sdist] = [onlyFile(".whl"), onlyFile(".tar.gz")];
   const inWheel = "import sys, zipfile; print('\\n'.join(zipfile.ZipFile(sys.argv[1]).namelist()))";
   const inSdist =
     "import sys, tarfile; print('\\n'.join(n.split('/', 1)[-1] for n in tarfile.open(sys.argv[1]).getnames()))";
@@ -66,16 +66,17 @@ function checkContents() {
     names(inWheel, wheel),
     {
       "The bundle of views": (name) => name.endsWith("panel.js"),
-      "The licences of what they hold": called("residscope/static/THIRD-PARTY-LICENSES.txt"),
-      "Their own licence": called("residscope/static/LICENSE"),
+      "The licences of the packages in the bundle": called("residscope/static/THIRD-PARTY-LICENSES.txt"),
+      "The licence of the views": called("residscope/static/LICENSE"),
       "The package's licence": (name) => name.endsWith(".dist-info/licenses/LICENSE"),
-      "Their stylesheet": (name) => name.endsWith("panel.css"),
-      "The mark for type checkers": called("residscope/py.typed"),
+      "The stylesheet of the views": (name) => name.endsWith("panel.css"),
+      "The marker for type checkers": called("residscope/py.typed"),
       "The example notebook": called("residscope/demo/example.ipynb"),
       "The JupyterLab extension": (name) => name.endsWith(`${extensionData}package.json`),
-      "Its entry": (name) => name.includes(`${extensionData}static/remoteEntry.`),
-      "The licences of what it holds": (name) => name.endsWith(`${extensionData}static/third-party-licenses.json`),
-      "Its note on how to uninstall": (name) => name.endsWith(`${extensionData}install.json`),
+      "The entry of the JupyterLab extension": (name) => name.includes(`${extensionData}static/remoteEntry.`),
+      "The licences of the packages in the extension": (name) =>
+        name.endsWith(`${extensionData}static/third-party-licenses.json`),
+      "The extension's note on how to uninstall it": (name) => name.endsWith(`${extensionData}install.json`),
     },
     /node_modules|\.ts$|__pycache__|^residscope\/labextension\//,
   );
@@ -88,7 +89,7 @@ function checkContents() {
       "The lock file": called("package-lock.json"),
       "The bundle of views": called("py_backend/residscope/static/panel.js"),
       "The licence": called("LICENSE"),
-      "The licences of what the views hold": called("py_backend/residscope/static/THIRD-PARTY-LICENSES.txt"),
+      "The licences of the packages in the views": called("py_backend/residscope/static/THIRD-PARTY-LICENSES.txt"),
       "The built JupyterLab extension": called("py_backend/residscope/labextension/package.json"),
     },
     /node_modules|__pycache__|\.venv|^\.setup|tsbuildinfo|^residscope-demo|^test-results/,
@@ -97,7 +98,7 @@ function checkContents() {
   return `wheel ${kilobytes(wheel)}, sdist ${kilobytes(sdist)}`;
 }
 
-/** Installs and uses the wheel as a user would. */
+/** Installs the wheel and uses it, as a user would. */
 function tryWheel() {
   const folder = mkdtempSync(join(tmpdir(), "residscope-wheel-"));
   try {
@@ -113,9 +114,9 @@ function tryWheel() {
       "[name] = [n for n in wheel.namelist() if n.endswith('.dist-info/METADATA')]; " +
       "needs = email.message_from_bytes(wheel.read(name)).get_all('Requires-Dist'); " +
       "print('\\n'.join(n for n in needs if 'extra ==' not in n))";
-    const needs = ask(clean, ["-c", requirements, only(".whl")], options).split(/\r?\n/);
+    const needs = ask(clean, ["-c", requirements, onlyFile(".whl")], options).split(/\r?\n/);
     pip(...needs.filter((need) => !heavy.includes(need.match(/^[\w.-]+/)[0])));
-    pip("--no-deps", only(".whl"));
+    pip("--no-deps", onlyFile(".whl"));
 
     const imported = "import residscope, sys; sys.exit(bool({'torch', 'transformer_lens'} & set(sys.modules)))";
     run(clean, ["-c", imported], options);

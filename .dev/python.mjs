@@ -1,4 +1,4 @@
-/** Sets up the Python environment: finds an interpreter, creates `.venv`, installs the packages. */
+/** Sets up the Python environment: finds an interpreter, creates `.venv` and installs the packages. */
 
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ function isRecent(version) {
   return major > oldest[0] || (major === oldest[0] && minor >= oldest[1]);
 }
 
-/** Finds a Python that is new enough; returns a command and its first arguments. */
+/** Finds a Python that is new enough. Returns its command, the first arguments and the version. */
 function findPython() {
   const candidates = process.env.PYTHON
     ? [[process.env.PYTHON]]
@@ -40,15 +40,15 @@ function findPython() {
         ...(windows ? [["py", "-3"]] : []),
         ...[14, 13, 12, 11, 10].map((n) => [`python3.${n}`]),
       ];
-  const seen = [];
+  const tooOld = [];
   for (const [command, ...args] of candidates) {
     const version = versionOf(command, args);
     if (version && isRecent(version)) return { command, args, version };
-    if (version) seen.push(`${command} is ${version}`);
+    if (version) tooOld.push(`${command} is ${version}`);
   }
   const found = process.env.PYTHON
-    ? `PYTHON is set to "${process.env.PYTHON}", which is not one`
-    : seen.join(", ") || "none was found";
+    ? `PYTHON is set to "${process.env.PYTHON}", which is not such a Python`
+    : tooOld.join(", ") || "none was found";
   throw new Failure(
     `Residscope needs Python ${oldest.join(".")} or newer (${found}). Install one from python.org or your system's ` +
       "package manager, or set the environment variable PYTHON to one.",
@@ -77,7 +77,8 @@ export function setUpPython() {
     [join(binOf(venv), windows ? "residscope.exe" : "residscope")],
     () => {
       unlinkLabextension();
-      mkdirSync(outputs.labextension, { recursive: true }); // pyproject.toml needs the folder; build.mjs fills it later
+      // pip needs this folder, because pyproject.toml names it. build.mjs fills it later.
+      mkdirSync(outputs.labextension, { recursive: true });
       run(python, ["-m", "pip", "install", "-c", ".dev/constraints.txt", "-e", ".[figures,dev]"], {
         env: environment({ SKIP_JUPYTER_BUILDER: "1", PIP_DISABLE_PIP_VERSION_CHECK: "1" }),
       });

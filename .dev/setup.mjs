@@ -1,11 +1,11 @@
-/** `npm run setup`: makes a fresh clone ready to use. When run again, it only does what has changed. */
+/** `npm run setup`: makes a new clone ready to use. If it is run again, it does only the steps whose inputs changed. */
 
 import { build, linkLabextension } from "./build.mjs";
 import { isScript, main, python, run, step, summary } from "./lib.mjs";
 import { setUpNode } from "./node.mjs";
 import { setUpPython } from "./python.mjs";
 
-/** Sets up everything for running and testing; `model: false` leaves out the demo model. */
+/** Sets up everything for running and testing, but without the demo model if `model` is false. */
 export function setUp({ model = true } = {}) {
   setUpPython();
   setUpNode();

@@ -1,8 +1,8 @@
 /**
  * `npm test`: sets up, then runs all checks and tests, the fast ones first.
  *
- * `npm test -- python browser` runs only the steps with these names. A step that is `beside` another one starts with
- * it, in the background.
+ * `npm test -- python browser` runs only the steps with these names. A step with `beside` starts in the background, at
+ * the same time as the step that `beside` names.
  */
 
 import { availableParallelism } from "node:os";
@@ -48,12 +48,13 @@ const steps = [
   { name: "browser", model: true, work: testInBrowser },
 ];
 
-/** Runs the browser tests. A missing browser is a failure, never a skip; pytest itself fails if it finds no test. */
+/** Runs the browser tests. A missing browser is a failure, never a skip. If there are no tests, pytest fails. */
 function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
   const env = environment({ RESIDSCOPE_CHROMIUM: chromium });
-  // A loading page keeps one core busy. Two workers, each with its own JupyterLab, need two thirds of the time of one.
+  // Two workers, each with its own JupyterLab, need two thirds of the time. More would not help: a page uses a whole
+  // core.
   const workers = Math.min(2, availableParallelism());
   run(python, ["-m", "pytest", "-n", String(workers), "-m", "not alone", "--durations=12", "tests/browser"], { env });
   run(python, ["-m", "pytest", "-m", "alone", "tests/browser"], { env });
@@ -70,12 +71,12 @@ function choose(words) {
 main(async () => {
   const chosen = choose(process.argv.slice(2));
   setUp({ model: chosen.some(({ model }) => model) });
-  // Most time of the older releases is their installation, which leaves a core for the other tests.
-  const begun = new Map();
+  // The tests with older releases mostly wait for installations, so other tests can run at the same time.
+  const started = new Map();
   for (const { name, work, begin } of chosen) {
-    for (const other of chosen) if (other.beside === name) begun.set(other.name, other.begin());
+    for (const other of chosen) if (other.beside === name) started.set(other.name, other.begin());
     if (work) step(name, work);
-    else await stepEnd(name, begun.get(name) ?? begin());
+    else await stepEnd(name, started.get(name) ?? begin());
   }
   console.log("\nAll passed:");
   summary();

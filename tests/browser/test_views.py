@@ -233,7 +233,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
     ]:
         top, p, answer, rank = told(point, column)
         first = top.replace(" ", "·")
-        words = f"the model would say “{first}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
+        words = f"it would predict “{first}” {written(p)}; the answer “·Mary” {written(answer)}, rank {rank}"
         expect(sentence(panel)).to_contain_text(f"({point}) at “")
         expect(sentence(panel)).to_contain_text(f"(position {column}), {words}", timeout=FOLLOWS)
         active = view.locator(f"[id='{grid.get_attribute('aria-activedescendant')}']")
@@ -242,7 +242,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
         lab.page.keyboard.press(key)
     lab.page.keyboard.press("Control+Home")
     expect(sentence(panel)).to_contain_text(
-        "If it stopped before the first layer (0_pre) at “<|im_start|>” (position 0)", timeout=FOLLOWS
+        "If the model stopped before the first layer (0_pre) at “<|im_start|>” (position 0)", timeout=FOLLOWS
     )
     panel.get_by_role("button", name="with mid", exact=True).click()
     expect(grid.get_by_role("rowheader", name="29_mid")).to_be_visible(timeout=FOLLOWS)

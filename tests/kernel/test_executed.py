@@ -25,7 +25,7 @@ def kernel():
     run(client, SETUP)
     [greeted] = run(client, expression(TOKEN))
     assert greeted["data"][MIME]["token"] == TOKEN
-    assert greeted["data"][MIME]["who"]["wire"] == protocol.wire()
+    assert greeted["data"][MIME]["info"]["wire"] == protocol.wire()
     yield client
     client.stop_channels()
     manager.shutdown_kernel(now=True)

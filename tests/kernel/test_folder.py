@@ -73,7 +73,7 @@ def everything_else(client) -> list[str]:
 def attach_as_vscode(client) -> dict:
     """In an ordinary cell, in the kernel's main thread."""
     [output] = run(client, expression("token"))
-    return output["data"][MIME]["who"]
+    return output["data"][MIME]["info"]
 
 
 ENTRIES = {

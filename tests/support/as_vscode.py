@@ -15,8 +15,8 @@ const { token, questions } = JSON.parse(readFileSync(0, "utf8"));
 const common = { bundle: true, write: false, platform: "node", format: "esm", loader: { ".py": "text" } };
 const { outputFiles: [{ contents }] } = await build({ ...common, entryPoints: ["src/expressions.ts"] });
 const module = Buffer.from(contents).toString("base64");
-const { asking, greeting } = await import(`data:text/javascript;base64,${module}`);
-process.stdout.write(JSON.stringify(questions ? asking(token, questions) : greeting(token)));
+const { requestExpression, attachAndDescribe } = await import(`data:text/javascript;base64,${module}`);
+process.stdout.write(JSON.stringify(questions ? requestExpression(token, questions) : attachAndDescribe(token)));
 """
 
 

@@ -1,4 +1,4 @@
-// Turns labels such as "L0H1" or "0_attn_out" into the columns of a component table. For made-up replies only.
+// Turns labels such as "L0H1" or "0_attn_out" into a component table, for made-up replies.
 import { type Component, componentsOf } from "../src/wire/components";
 import type { ComponentTable } from "../src/wire/protocol.gen";
 

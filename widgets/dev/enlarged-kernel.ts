@@ -1,4 +1,4 @@
-// Repeats the recorded replies until they have a larger shape, to test what depends on size and not on values.
+// A fake kernel with replies of a larger shape: it repeats the recorded values. For tests of size, not of values.
 import { blocks, everything, type Frame, type Span, stepOf } from "../src/draw/plane";
 import { componentsOf } from "../src/wire/components";
 import type { AttentionBuffer, TokenLabel } from "../src/wire/protocol.gen";
@@ -14,7 +14,7 @@ type Reply<K extends string> = Extract<
 
 const floats = (values: ArrayLike<number>): ArrayBuffer => Float32Array.from(values).buffer;
 const sum = (values: number[]): number => values.reduce((a, b) => a + b, 0);
-const over = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
+const repeat = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
 
 function answer<K extends Reply<string>["kind"]>(ask: Parameters<typeof recorded>[0] & { kind: K }) {
   const outcome = recorded(ask);
@@ -27,35 +27,38 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
   const target = { contrasts: [] };
   const { reply: head, rows: values } = answer({ kind: "attribute", by: "head", target, prompt: 0 });
   const labels = componentsOf(head.components).map(({ label }) => label);
-  /** The value of a recorded row; larger layers and heads repeat the recorded ones. */
+  /** The value of a row. Layers and heads beyond the recorded ones have the values of the recorded ones. */
   const value = (label: string): number =>
     values[
-      labels.indexOf(label.replace(/\d+/g, (n, at) => String(Number(n) % (at > 1 ? SHAPE.heads : SHAPE.layers))))
+      labels.indexOf(
+        label.replace(/\d+/g, (n, offset) => String(Number(n) % (offset > 1 ? SHAPE.heads : SHAPE.layers))),
+      )
     ] ?? 0;
-  const at = over(layers, (l) => ({
-    heads: over(heads, (h): [string, number] => [`L${l}H${h}`, value(`L${l}H${h}`)]),
+  const layerRows = repeat(layers, (l) => ({
+    heads: repeat(heads, (h): [string, number] => [`L${l}H${h}`, value(`L${l}H${h}`)]),
     bias: [`${l}_attn_bias`, value(`${l}_attn_bias`)] as [string, number],
     mlp: [`${l}_mlp_out`, value(`${l}_mlp_out`)] as [string, number],
   }));
-  const attention = at.map((layer) => sum([...layer.heads, layer.bias].map(([, v]) => v)));
+  const attention = layerRows.map((layer) => sum([...layer.heads, layer.bias].map(([, v]) => v)));
   const embed: [string, number] = ["embed", value("embed")];
-  const total = embed[1] + sum(attention) + sum(at.map(({ mlp }) => mlp[1]));
+  const total = embed[1] + sum(attention) + sum(layerRows.map(({ mlp }) => mlp[1]));
 
   function rowsOf(by: string): [string, number][] {
-    if (by === "head") return [...at.flatMap((l) => l.heads), ...at.map((l) => l.bias), ...at.map((l) => l.mlp), embed];
+    const mlps = layerRows.map(({ mlp }) => mlp);
+    if (by === "head") return [...layerRows.flatMap((l) => l.heads), ...layerRows.map((l) => l.bias), ...mlps, embed];
     if (by === "layer")
-      return [embed, ...at.flatMap(({ mlp }, l): [string, number][] => [[`${l}_attn_out`, attention[l] ?? 0], mlp])];
-    let run = embed[1];
-    const points = at.flatMap(({ mlp }, l): [string, number][] => {
-      const before = run;
+      return [embed, ...mlps.flatMap((mlp, l): [string, number][] => [[`${l}_attn_out`, attention[l] ?? 0], mlp])];
+    let stream = embed[1];
+    const points = layerRows.flatMap(({ mlp }, l): [string, number][] => {
+      const before = stream;
       const mid = before + (attention[l] ?? 0);
-      run = mid + mlp[1];
+      stream = mid + mlp[1];
       return [
         [`${l}_pre`, before],
         [`${l}_mid`, mid],
       ];
     });
-    return [...points, ["final_post", run]];
+    return [...points, ["final_post", stream]];
   }
 
   /** Each token attends equally to itself and all tokens before it. */
@@ -70,18 +73,18 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
         return {
           reply: {
             ...answer({ kind: "describe" }).reply,
-            ...{ layers, heads, prompts, positions, last: over(prompts, () => positions - 1) },
+            ...{ layers, heads, prompts, positions, last: repeat(prompts, () => positions - 1) },
             points: columnsOf(rowsOf("accumulated").map(([label]) => label)),
           },
         };
       case "tokens": {
         const { tokens } = answer({ kind: "tokens", prompt: 0 }).reply;
-        return { reply: { kind: "tokens", tokens: over(positions, (i) => tokens[i % tokens.length] as TokenLabel) } };
+        return { reply: { kind: "tokens", tokens: repeat(positions, (i) => tokens[i % tokens.length] as TokenLabel) } };
       }
       case "attribute": {
         const rows = rowsOf(ask.by);
-        const several = ask.prompt == null && prompts > 1;
-        const spread = over(prompts, (i) => 1 + (prompts > 1 ? i / (prompts - 1) - 0.5 : 0));
+        const isMean = ask.prompt == null && prompts > 1;
+        const spread = repeat(prompts, (i) => 1 + (prompts > 1 ? i / (prompts - 1) - 0.5 : 0));
         const measured = total + head.constant;
         return {
           reply: {
@@ -90,13 +93,13 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
               by: ask.by,
               components: columnsOf(rows.map(([label]) => label)),
               measured,
-              per_prompt: several,
+              per_prompt: isMean,
             },
             ...{ unexplained: 0, worst: 0, prompts: ask.prompt == null ? prompts : 1 },
           },
           buffers: [
             rows.map(([, v]) => v),
-            ...(several
+            ...(isMean
               ? [
                   rows.map(([, v]) => Math.abs(v) * 0.3),
                   rows.flatMap(([, v]) => spread.map((s) => v * s)),
@@ -108,7 +111,7 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
       }
       case "attention":
       case "blend": {
-        const whole = !ask.rows && !ask.columns;
+        const isWhole = !ask.rows && !ask.columns;
         const { values: map, ...frame } = downSampled(positions, even, ask);
         const part = (what: AttentionBuffer["what"]): AttentionBuffer => ({ what, wide: true });
         if (ask.kind === "blend")
@@ -117,17 +120,17 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
             buffers: [map.buffer],
           };
         const more: AttentionBuffer[] = ask.weighting && ask.weighting !== "pattern" ? [part(ask.weighting)] : [];
-        const ends: AttentionBuffer[] = whole ? [{ what: "reads" }, { what: "brings" }] : [];
+        const rowBuffers: AttentionBuffer[] = isWhole ? [{ what: "reads" }, { what: "brings" }] : [];
         return {
           reply: {
             ...{ kind: "attention", layer: ask.layer, head: ask.head, positions, notes: [], ...frame },
-            parts: [part("pattern"), ...more, ...ends],
+            parts: [part("pattern"), ...more, ...rowBuffers],
           },
-          buffers: [map.buffer, ...more.map(() => map.slice().buffer), ...ends.map(() => floats(last))],
+          buffers: [map.buffer, ...more.map(() => map.slice().buffer), ...rowBuffers.map(() => floats(last))],
         };
       }
       case "token-lens": {
-        const from = answer({
+        const recordedLens = answer({
           kind: "token-lens",
           points: ["2_pre", "2_mid", "final_post"],
           start: 0,
@@ -137,14 +140,14 @@ export function enlargedKernel({ layers, heads, positions, prompts }: Shape): Ke
           prompt: 0,
           norm: "recomputed",
         });
-        const known = from.reply.cells.flat();
+        const cells = recordedLens.reply.cells.flat();
         return {
           reply: {
             ...{ kind: "token-lens", points: ask.points, start: ask.start, notes: [] },
             cells: ask.points.map((_, row) =>
-              over(
+              repeat(
                 ask.stop - ask.start,
-                (i) => known[(5 * row + 3 * i) % known.length] ?? { tokens: [], probabilities: [] },
+                (i) => cells[(5 * row + 3 * i) % cells.length] ?? { tokens: [], probabilities: [] },
               ),
             ),
           },
@@ -162,7 +165,7 @@ interface Wanted {
   pool?: "peak" | "mean";
 }
 
-/** A plain version of the kernel's down-sampling of a long prompt's map. */
+/** A simple version of the kernel's down-sampling of a long prompt's map. */
 export function downSampled(
   size: number,
   values: Float32Array,
@@ -172,7 +175,7 @@ export function downSampled(
   const [down, across] = [rows ?? all.rows, columns ?? all.columns];
   const step = stepOf(down.stop - down.start, across.stop - across.start);
   const [height, width] = [blocks(down, step), blocks(across, step)];
-  const out = over(height * width, (i) => {
+  const out = repeat(height * width, (i) => {
     const [top, left] = [down.start + Math.floor(i / width) * step, across.start + (i % width) * step];
     const cells: number[] = [];
     for (let q = top; q < Math.min(down.stop, top + step); q += 1)

@@ -1,5 +1,4 @@
-// A link to a fake kernel in the page: caches can be added, changed and deleted, and the kernel can be restarted. Not
-// shipped.
+// A link to a fake kernel in the page, for tests. A test can add, change and delete caches, and restart the kernel.
 import { signal as state } from "@preact/signals-core";
 import type { Link, LinkState } from "../src/hosts/link";
 import type { Answer, CacheRow, Question } from "../src/wire/protocol.gen";
@@ -28,7 +27,9 @@ export class FakeLink implements Link {
   readonly asked: Question[] = [];
   caches: CacheRow[] = [ROW];
   run = "run 1";
-  silent = false;
+  /** Whether the kernel gives no answers. */
+  isSilent = false;
+  /** How often `retry` was called. */
   retried = 0;
   readonly #listeners = new Set<(message: unknown, buffers: DataView[]) => void>();
   readonly #lost = new Set<() => void>();
@@ -39,7 +40,7 @@ export class FakeLink implements Link {
   send(question: Question): void {
     if (this.state.peek().kind !== "ready") throw new Error("No kernel is attached.");
     this.asked.push(question);
-    if (this.silent) return;
+    if (this.isSilent) return;
     queueMicrotask(() => {
       const outcome = this.#answer(question);
       const answer: Answer =
@@ -51,31 +52,33 @@ export class FakeLink implements Link {
     });
   }
   onMessage(listener: (message: unknown, buffers: DataView[]) => void, signal: AbortSignal): void {
-    this.#keep(this.#listeners, listener, signal);
+    this.#add(this.#listeners, listener, signal);
   }
   onLost(listener: () => void, signal: AbortSignal): void {
-    this.#keep(this.#lost, listener, signal);
+    this.#add(this.#lost, listener, signal);
   }
   onRenewed(listener: () => void, signal: AbortSignal): void {
-    this.#keep(this.#renewed, listener, signal);
+    this.#add(this.#renewed, listener, signal);
   }
   retry(): void {
     this.retried += 1;
   }
 
-  // --- what happens in the kernel -----------------------------------------------------------------------------------
-  /** A cell has ended; now there are these caches. */
+  // --- events in the kernel -----------------------------------------------------------------------------------------
+  /** A cell has ended. The kernel now has these caches. */
   cell(...caches: CacheRow[]): void {
     this.caches = caches;
     this.cells.value += 1;
   }
+  /** The kernel is lost, and its caches with it. Until `attach` is called, the link is attaching. */
   restart(): void {
     this.caches = [];
     this.run = "another run";
     for (const listener of [...this.#lost]) listener();
     this.state.value = { kind: "attaching", busy: false };
   }
-  back(): void {
+  /** The kernel answers again. */
+  attach(): void {
     for (const listener of [...this.#renewed]) listener();
     this.state.value = { kind: "ready" };
   }
@@ -91,8 +94,8 @@ export class FakeLink implements Link {
       return { failure: { code: "changed", message: "This cache was changed." } };
     return this.kernel(ask);
   }
-  #keep<T>(all: Set<T>, one: T, signal: AbortSignal): void {
-    all.add(one);
-    signal.addEventListener("abort", () => all.delete(one), { once: true });
+  #add<T>(all: Set<T>, listener: T, signal: AbortSignal): void {
+    all.add(listener);
+    signal.addEventListener("abort", () => all.delete(listener), { once: true });
   }
 }

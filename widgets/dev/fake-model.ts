@@ -1,4 +1,4 @@
-// A fake anywidget model with a kernel in the page. For the harness and the tests; not shipped.
+// A fake anywidget model with a fake kernel in the page, for the harness and the tests.
 import type { AnyModel } from "@anywidget/types";
 import type { Traits } from "../src/entry/anywidget";
 import type { Answer, Question } from "../src/wire/protocol.gen";
@@ -61,7 +61,7 @@ export class FakeModel {
   }
 }
 
-/** A buffer as it arrives: a view into one large message, often at an odd offset. */
+/** A buffer as a page receives it: a view into a larger message, at an odd offset. */
 function unaligned(buffer: ArrayBuffer): DataView {
   const whole = new Uint8Array(buffer.byteLength + 5);
   whole.set(new Uint8Array(buffer), 5);

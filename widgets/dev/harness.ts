@@ -1,5 +1,6 @@
-// Opens the panel with the recorded replies: ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1
-// &positions-only&notes; or, enlarged, ?layers=&heads=&positions=&prompts=.
+// Opens the panel with recorded replies. The address has options:
+// ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1&positions-only&notes.
+// With ?layers=&heads=&positions=&prompts=, the replies have a larger shape.
 import entry, { type Traits } from "../src/entry/anywidget";
 import { firstTraits } from "../src/state/selectable";
 import { enlargedKernel } from "./enlarged-kernel";
@@ -7,7 +8,7 @@ import { FakeModel, type Kernel } from "./fake-model";
 import { demoTarget, recordedKernel, SHAPE } from "./recorded-kernel";
 
 const query = new URLSearchParams(location.search);
-const number = (name: string, other: number): number => Number(query.get(name) ?? other);
+const number = (name: string, byDefault: number): number => Number(query.get(name) ?? byDefault);
 if (query.has("dark")) document.body.setAttribute("data-jp-theme-light", "false");
 
 const layersIn = (name: string): number[] => (query.get(name) ?? "").split(",").filter(Boolean).map(Number);

@@ -1,5 +1,5 @@
-// A kernel that replays Python's replies about a tiny model's cache: recording.json, written by `npm run record`. Only
-// replies to typed text, to variables of a notebook, and of incomplete caches are made up here.
+// A fake kernel that replays Python's replies about the cache of a tiny model. `npm run record` writes them into
+// recording.json. Only replies about typed text, variables and incomplete caches are made up here.
 import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
 import type { Ask } from "../src/wire/client";
 import { type Component, componentsOf } from "../src/wire/components";
@@ -13,7 +13,7 @@ export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
 const RECORDING = recording as unknown as Snapshot;
 const LAST = SHAPE.positions - 1;
 
-/** Requests that differ only in the target have the same key, so every target gets the recorded values. */
+/** The key of a request, without its target. So the recorded values are the reply for every target. */
 function key(ask: Entry["ask"]): string {
   const { target: _, ...rest } = ask as Ask & { target?: unknown };
   const about = "position" in rest && rest.position === LAST ? { ...rest, position: "last" } : rest;
@@ -26,8 +26,9 @@ type Outcome = ReturnType<Kernel>;
 /** The recorded reply, with new buffers. */
 export function recorded(ask: Entry["ask"]): Outcome {
   const entry = ENTRIES.get(key(ask));
-  if (entry?.reply) return { reply: entry.reply, buffers: (entry.buffers ?? []).map((one) => unpacked(one).buffer) };
-  return { failure: entry?.failure ?? { code: "not-recorded", message: `Python was not asked this: ${key(ask)}` } };
+  if (entry?.reply)
+    return { reply: entry.reply, buffers: (entry.buffers ?? []).map((base64) => unpacked(base64).buffer) };
+  return { failure: entry?.failure ?? { code: "not-recorded", message: `This request was not recorded: ${key(ask)}` } };
 }
 
 export function demoTarget(): Target {
@@ -44,7 +45,7 @@ export interface Options {
   experts?: number[];
   /** Layers without attention, which have a mixer instead. */
   mixers?: number[];
-  /** False: the cache holds positions only. */
+  /** False if the cache has no tokens, only positions. */
   tokens?: boolean;
   /** The variables of the notebook. */
   variables?: Variable[];
@@ -53,8 +54,8 @@ export interface Options {
 export function recordedKernel(options: Options = {}): Kernel {
   const { experts = [], tokens = true } = options;
   return (ask) => {
-    const made = madeUp(ask, options);
-    if (made) return made;
+    const madeUpReply = madeUp(ask, options);
+    if (madeUpReply) return madeUpReply;
     if (ask.kind === "neurons" && ask.layer != null && experts.includes(ask.layer))
       return {
         failure: {
@@ -74,7 +75,7 @@ export function recordedKernel(options: Options = {}): Kernel {
   };
 }
 
-/** The same values, as of a cache that lacks something. */
+/** A reply with the recorded values, changed as the options say. */
 function attributed(
   reply: AttributionReply,
   buffers: ArrayBuffer[],
@@ -90,7 +91,7 @@ function attributed(
     if (!isMixed(row)) return;
     sums.set(layer, (sums.get(layer) ?? 0) + (rows[i] ?? 0));
     if (kind === "head") rows[i] = NaN;
-    else rows[i] = sums.get(layer) ?? 0; // the sublayer, after its heads
+    else rows[i] = sums.get(layer) ?? 0; // a sublayer comes after its heads, and gets their sum
   });
   const labels = components.map((row) => (isMixed(row) && row.kind !== "head" ? `${row.layer}_mixer_out` : row.label));
   const missed = measured === "misses" ? { unexplained: -0.42, worst: -0.42 } : {};
@@ -106,7 +107,7 @@ function attributed(
 
 const WORDS = [" When", " John", " and", " Mary", " went", " to", " the", " shops", " gave", " a", " drink"];
 
-/** Replies that depend on typed text, or on the notebook. */
+/** Replies that are not recorded, because they depend on typed text or on the notebook. */
 function madeUp(ask: Ask, { variables = [] }: Options): Outcome | null {
   const token = (text: string): Token => ({
     id: WORDS.includes(text) ? WORDS.indexOf(text) + 100 : text.length * 7919,

@@ -1,4 +1,4 @@
-// Builds the harness into a folder outside the repository and serves it: node dev/serve.mjs [port]
+// Builds the harness in a folder outside the repository, and serves it: node dev/serve.mjs [port]
 import { copyFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 // Creates the views and their layout. Knows the store and the client, but not the host.
 
-import { isUndo, keepKeys } from "./base/keys";
+import { isUndo, keepKeys } from "./base/keyboard";
 import { element, watch } from "./base/lifetime";
 import { load } from "./state/loader";
 import { IN_PLACE, type Store } from "./state/store";

@@ -137,7 +137,7 @@ it("listens to Lumino's signals, VS Code's events and our own listeners until a 
   listen(event, (args) => heard.push(args), end.signal);
   own.add((args) => heard.push(args), end.signal);
   for (const slot of slots) slot("sender", 1);
-  own.tell(2);
+  own.notify(2);
   expect(heard).toEqual([1, 2, 2]);
   end.abort();
   expect([slots.size, own.size]).toEqual([0, 0]);

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from "vitest";
 import { rowsOf } from "../dev/component-table";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { quoted, visible } from "../src/base/format";
-import { rowTicks, written } from "../src/views/positions/position-labels";
+import { rowTicks, shownLabels } from "../src/views/positions/position-labels";
 import { all, key, open, text } from "./open";
 
 const field = (root: HTMLElement): HTMLElement | null => root.querySelector(".rs-sheet-field");
@@ -71,8 +71,8 @@ describe("position map", () => {
 
 describe("labels", () => {
   it("are thinned out so that they do not touch, the marked ones always there", () => {
-    expect(written(6, 20, [null])).toEqual([0, 1, 2, 3, 4, 5]);
-    const few = written(100, 5, [50, 99]);
+    expect(shownLabels(6, 20, [null])).toEqual([0, 1, 2, 3, 4, 5]);
+    const few = shownLabels(100, 5, [50, 99]);
     expect(few).toContain(50);
     expect(few).toContain(99);
     const sorted = [...few].sort((a, b) => a - b);

@@ -136,7 +136,7 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   await show();
   link.restart();
   await vi.waitFor(() => expect(facts()).toContain("its kernel does not answer"));
-  link.back();
+  link.attach();
   await vi.waitFor(() =>
     expect(facts()).toContain(
       "was lost when the kernel restarted. The last picture stays. Run the cell that makes cache again",
@@ -153,8 +153,8 @@ it("claims nothing of a kernel that answers again, and was not asked yet what it
   const { link, show, facts, panel } = open();
   await show();
   link.restart();
-  link.silent = true;
-  link.back();
+  link.isSilent = true;
+  link.attach();
   await new Promise((done) => setTimeout(done)); // the list is on its way
   expect(facts()).toContain("its kernel does not answer");
   expect(text(panel()?.querySelector('[role="status"]'))).not.toContain("✓");
@@ -201,7 +201,7 @@ it("keeps a view's picture, without another kernel's replies, and shows it until
     drawn,
   );
   expect(text(again.root.querySelector(".rs-saved"))).toMatch(/^Saved picture/);
-  again.link.back();
+  again.link.attach();
   await vi.waitFor(() => expect(again.root.querySelector(".rs-saved")).toBeNull());
   await again.ready();
   end.abort();
@@ -216,23 +216,23 @@ it("keeps a view's picture, without another kernel's replies, and shows it until
 it("asks again what was not answered when the link is renewed", async () => {
   const { link, show, panel, ready } = open();
   await show();
-  link.silent = true;
+  link.isSilent = true;
   all(panel() as HTMLElement, '[role="gridcell"]')[1]?.click();
   await vi.waitFor(() => expect(about(link.asked, "attention").length).toBeGreaterThan(0));
-  link.silent = false;
-  link.back();
+  link.isSilent = false;
+  link.attach();
   await ready();
 });
 
 it("shows a cache that was clicked while the kernel's connection was exchanged", async () => {
   const { link, rows, panel, ready } = open();
   await vi.waitFor(() => expect(rows()).toHaveLength(1));
-  link.silent = true;
+  link.isSilent = true;
   rows()[0]?.querySelector("button")?.click();
   const caches = link.caches;
   link.restart();
-  [link.caches, link.silent] = [caches, false];
-  link.back();
+  [link.caches, link.isSilent] = [caches, false];
+  link.attach();
   await vi.waitFor(() => expect(panel()).not.toBeNull());
   await ready();
 });

@@ -9,7 +9,7 @@ import { summaryOf } from "../src/snapshot/summary";
 import type { Ask } from "../src/wire/client";
 import { all, names, open, text } from "./open";
 
-const WORDS = { quiet: "As it was.", refusal: (what: string) => `Saved without ${what}.` };
+const WORDS = { normal: "As it was.", refusal: (what: string) => `Saved without ${what}.` };
 
 /** What a host is given when it asks a panel for its picture; as JSON, as a notebook keeps it. */
 function picture(root: HTMLElement): Snapshot | null {

@@ -47,7 +47,7 @@ describe("token lens", () => {
     const active = (): Element | null => root.querySelector(`#${grid(root)?.getAttribute("aria-activedescendant")}`);
     const cell = active();
     expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^If it stopped after the last layer \(final_post\) at “·went” \(position 5\), the model would say “.+” 0\.\d+; the answer “·Mary” 0\.\d+, rank \d+$/,
+      /^If the model stopped after the last layer \(final_post\) at “·went” \(position 5\), it would predict “.+” 0\.\d+; the answer “·Mary” 0\.\d+, rank \d+$/,
     );
     expect(text(root.querySelector(".rs-lens-reading h4"))).toBe("final_post at ·went");
     expect(all(root, ".rs-lens-reading li").length).toBeGreaterThanOrEqual(7);

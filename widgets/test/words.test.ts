@@ -418,20 +418,20 @@ describe("the token lens", () => {
       cell,
       "0_pre",
       0,
-      "If it stopped before the first layer (0_pre) at “<bos>” (position 0), the model would say “·Tom” 0.50; " +
+      "If the model stopped before the first layer (0_pre) at “<bos>” (position 0), it would predict “·Tom” 0.50; " +
         "the answer “·Mary” 0.43, rank 2",
     ],
     [
       { ...cell, answer: null, rank: null },
       "1_mid",
       2,
-      "If it stopped after layer 1’s attention (1_mid) at “·to” (position 2), the model would say “·Tom” 0.50",
+      "If the model stopped after layer 1’s attention (1_mid) at “·to” (position 2), it would predict “·Tom” 0.50",
     ],
     [
       { tokens: [], probabilities: [] },
       "final_post",
       2,
-      "If it stopped after the last layer (final_post) at “·to” (position 2), the model would say “∅” not known",
+      "If the model stopped after the last layer (final_post) at “·to” (position 2), it would predict “∅” not known",
     ],
   ])("reads a cell: %j at %s, %i", (given, point, position, words) =>
     expect(flat(lensSentence(storeOf(TOKENS), given, componentOf(point), position))).toBe(words),

@@ -2,5 +2,5 @@ import { LabIcon } from "@jupyterlab/ui-components";
 
 import source from "../style/icon.svg";
 
-/** The icon: bars of rows that add (blue) and take away (orange). */
+/** The icon: bars for positive (blue) and negative (orange) contributions. */
 export const residscopeIcon = new LabIcon({ name: "residscope:icon", svgstr: source });

@@ -7,7 +7,7 @@ import { ILauncher } from "@jupyterlab/launcher";
 
 import { copyExample } from "./example";
 import { residscopeIcon } from "./icon";
-import { savedPlugin } from "./saved";
+import { savedPlugin } from "./saved-panel";
 import { sidebarPlugin } from "./sidebar";
 
 /** The ids of the commands, which other extensions and tests may rely on. */

@@ -1,4 +1,4 @@
-/** The link to one kernel: attaches without a trace, carries the views' messages, and reports its state. */
+/** The link to one kernel: attaches without any change that the user sees, carries messages, and reports its state. */
 
 import type { Kernel, KernelMessage } from "@jupyterlab/services";
 import { UUID } from "@lumino/coreutils";
@@ -14,67 +14,70 @@ import {
   whenIdleFor,
 } from "@residscope/widgets";
 
-import { greet } from "./greet";
-import { Running } from "./running";
+import { attach } from "./handshake";
+import { RunningCells } from "./running-cells";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
-/** If a kernel is idle for this long and has not answered, it was restarted, and the request is lost. */
-const PATIENCE_MS = 3_000;
+/** A kernel that is idle for this time without an answer was restarted, and the request is lost: attach again. */
+const ATTACH_AGAIN_AFTER_MS = 3_000;
 
 type Message = [message: unknown, buffers: DataView[]];
 
 export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   readonly cells = state(0);
-  /** Whether a cell is running. Meanwhile views request nothing in advance, because it would slow the cell down. */
+  /** Whether a cell is running. If so, views request nothing in advance, because that would slow the cell down. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();
   readonly #renewed = new Listeners();
   readonly #attachment: Attachment;
   #kernel: Kernel.IKernelConnection | null = null;
-  #heard = new AbortController();
+  /** Ends the subscriptions to the kernel's signals. */
+  #kernelEnd = new AbortController();
   #attached: { subshell: string | null; comm: string } | null = null;
-  #dropped = false;
+  #isDisconnected = false;
+  /** The session id of the kernel's present run. Each start of a kernel has a new one. */
   #run = "";
-  readonly #running = new Running();
+  readonly #running = new RunningCells();
 
   constructor(signal: AbortSignal) {
-    this.occupied = this.#running.any;
+    this.occupied = this.#running.isRunning;
     this.#attachment = new Attachment(
       {
         state: (now) => (this.state.value = now),
-        lost: () => this.#lost.tell(),
-        renewed: () => this.#renewed.tell(),
+        lost: () => this.#lost.notify(),
+        renewed: () => this.#renewed.notify(),
       },
       this.state.peek(),
       signal,
     );
     signal.addEventListener("abort", () => this.use(null, ""), { once: true });
-    // A page that is left closes its comm and its subshell. A page that the browser restores attaches again.
+    // When the user leaves the page, the link closes the comm and the subshell. If the browser restores the page, the
+    // link attaches again.
     window.addEventListener("pagehide", () => this.#detach(true), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
   }
 
-  /** Links to this kernel, or to none; `words` say why there is none. */
+  /** Links to this kernel, or to none. `words` say why there is no kernel. */
   use(kernel: Kernel.IKernelConnection | null, words: string): void {
     if (kernel && kernel === this.#kernel) return;
-    this.#detach(true); // at once: closing a notebook closes its connection, but not its kernel
-    this.#heard.abort();
-    const had = this.#kernel !== null;
+    this.#detach(true); // at once, because closing a notebook closes its connection, but not its kernel
+    this.#kernelEnd.abort();
+    const hadKernel = this.#kernel !== null;
     this.#kernel = kernel;
     this.#run = "";
-    if (had) this.#lost.tell();
+    if (hadKernel) this.#lost.notify();
     if (!kernel) {
       this.#attachment.set({ kind: "none", words });
       return;
     }
-    const { signal } = (this.#heard = new AbortController());
-    this.#running.reset({ earlier: true });
-    // A kernel replies to this only after its running cell has ended.
+    const { signal } = (this.#kernelEnd = new AbortController());
+    this.#running.reset({ mayHaveEarlier: true });
+    // A kernel replies to this request only after its running cell has ended.
     kernel.requestKernelInfo().then(
-      () => !signal.aborted && this.#running.noneEarlier(),
+      () => !signal.aborted && this.#running.noEarlierCell(),
       () => undefined,
     );
     listen(kernel.iopubMessage, (message) => this.#onIopub(kernel, message), signal);
@@ -93,7 +96,7 @@ export class KernelLink implements Link {
       if (this.state.peek().kind === "attaching") return; // the views send it again when the link is ready
       throw new Error("No kernel is attached.");
     }
-    // The result is known by the reply, or by the loss of the kernel.
+    // A failure is ignored here: either a reply comes, or the kernel is lost, and both are reported elsewhere.
     sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(
       () => undefined,
     );
@@ -115,7 +118,7 @@ export class KernelLink implements Link {
     await this.#attachment.attempt({
       reach: async (waiting, signal) => {
         whenIdleFor(
-          PATIENCE_MS,
+          ATTACH_AGAIN_AFTER_MS,
           () => kernel.status === "idle",
           waiting,
           () => void this.#attach(kernel),
@@ -123,18 +126,19 @@ export class KernelLink implements Link {
         let comm: string | null = null;
         try {
           subshell = await createSubshell(kernel);
-          const outcome = await greet(kernel, subshell);
+          const outcome = await attach(kernel, subshell);
           if (outcome.kind !== "ready" || signal.aborted) return outcome;
-          // Wait until it is open: a message to a comm that is not open yet makes the kernel print an error to stderr.
+          // This waits until the comm is open. Before that, a message to it would make the kernel print an error to
+          // stderr.
           comm = UUID.uuid4();
           await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
           if (!signal.aborted) this.#attached = { subshell, comm };
           return outcome;
         } finally {
-          if (comm === null || this.#attached?.comm !== comm) void leave(kernel, { subshell, comm });
+          if (comm === null || this.#attached?.comm !== comm) void close(kernel, { subshell, comm });
         }
       },
-      // With a subshell, it does not wait for a cell.
+      // On a subshell, attaching does not wait for a cell.
       busy: () => !subshell && kernel.status === "busy",
     });
   }
@@ -143,10 +147,10 @@ export class KernelLink implements Link {
     this.#attachment.end();
     const [kernel, attached] = [this.#kernel, this.#attached];
     this.#attached = null;
-    if (kernel && attached) void leave(kernel, attached, atOnce);
+    if (kernel && attached) void close(kernel, attached, atOnce);
   }
 
-  /** The kernel ended the attachment. */
+  /** The kernel has ended, has been restarted, or has closed the comm. */
   #lose(now: LinkState): void {
     this.#attached = null;
     this.#attachment.lose(now);
@@ -155,17 +159,17 @@ export class KernelLink implements Link {
   // --- the kernel's signals -----------------------------------------------------------------------------------------
   #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
-    // Every run of a kernel has its own session. Nothing else shows a restart by another page or a console.
+    // Each start of a kernel has a new session id. Nothing else shows that another page or a console has restarted it.
     const run = message.header.session;
-    const restarted = this.#attached && this.#run !== "" && run !== this.#run;
+    const isRestarted = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;
-    if (restarted) {
-      this.#running.reset({ earlier: false });
+    if (isRestarted) {
+      this.#running.reset({ mayHaveEarlier: false });
       this.#lose({ kind: "attaching", busy: false });
       void this.#attach(kernel);
     }
     if (type === "status") {
-      // A cell has started or ended, also one that another page or a console runs.
+      // A cell has started or ended. Another page or a console may have run it.
       const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
       if (!("msg_type" in message.parent_header) || message.parent_header.msg_type !== "execute_request") return;
       if (now === "busy") this.#running.begins(message.parent_header.msg_id);
@@ -182,12 +186,12 @@ export class KernelLink implements Link {
     const buffers = (message.buffers ?? []).map((b) =>
       ArrayBuffer.isView(b) ? new DataView(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength) : new DataView(b),
     );
-    this.#messages.tell(data, buffers);
+    this.#messages.notify(data, buffers);
   }
 
   #onStatus(kernel: Kernel.IKernelConnection, status: Kernel.Status): void {
     if (status === "restarting" || status === "autorestarting" || status === "dead")
-      this.#running.reset({ earlier: false });
+      this.#running.reset({ mayHaveEarlier: false });
     if (status === "restarting" || status === "autorestarting") this.#lose({ kind: "attaching", busy: false });
     else if (status === "dead")
       this.#lose({ kind: "none", words: "The kernel has died. Restart it, and run the cells again." });
@@ -196,14 +200,15 @@ export class KernelLink implements Link {
   }
 
   #onConnection(kernel: Kernel.IKernelConnection, status: Kernel.ConnectionStatus): void {
-    // Requests that were running when the network dropped may be lost. After attaching again, they are sent again.
-    if (status === "connected" && this.#dropped && this.state.peek().kind !== "refused") void this.#attach(kernel);
-    this.#dropped = status !== "connected";
+    // If the connection breaks, unanswered requests may be lost. After attaching again, the views send them again.
+    if (status === "connected" && this.#isDisconnected && this.state.peek().kind !== "refused")
+      void this.#attach(kernel);
+    this.#isDisconnected = status !== "connected";
   }
 }
 
-/** Closes the comm, then its subshell; both at once if there is no time to wait. */
-async function leave(
+/** Closes the comm, then its subshell. If `atOnce`, it does not wait between the two. */
+async function close(
   kernel: Kernel.IKernelConnection,
   { subshell, comm }: { subshell: string | null; comm: string | null },
   atOnce = false,
@@ -215,6 +220,6 @@ async function leave(
     else await closed;
     if (subshell) deleteSubshell(kernel, subshell);
   } catch {
-    // The kernel has ended, and both with it.
+    // The kernel has ended, and so have its comm and its subshell.
   }
 }

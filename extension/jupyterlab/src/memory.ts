@@ -6,14 +6,14 @@ import { Memory, type Opened } from "@residscope/widgets";
 
 const KEY = "@residscope/jupyterlab:sidebar";
 
-/** `loaded` is not to be awaited in a plugin's activation: the database opens when all are active. */
+/** Do not await `loaded` while a plugin is activated: the database opens only after all plugins are active. */
 export function memoryIn(db: IStateDB | null): { memory: Memory; loaded: Promise<void> } {
   const memory = new Memory((all) => void db?.save(KEY, all.map(asArgs)));
   const load = async (): Promise<void> => memory.load(await db?.fetch(KEY));
   return { memory, loaded: load() };
 }
 
-/** A view as a command's arguments; the database stores the same. */
+/** A view as the arguments of a command. The database stores the same object. */
 export function asArgs({ path, name, selection }: Opened): ReadonlyPartialJSONObject {
   return { path, name, selection: selection as unknown as ReadonlyPartialJSONObject };
 }

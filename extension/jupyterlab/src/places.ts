@@ -1,4 +1,4 @@
-/** The places where caches may be: open notebooks and consoles, and sessions that run without being open. Keys are paths. */
+/** The places where caches may be: open notebooks and consoles, and running sessions that are not open. Keys are paths. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISessionContext } from "@jupyterlab/apputils";
@@ -14,12 +14,13 @@ import { KernelLink } from "./link";
 const NO_KERNEL = "This notebook has no kernel. Start one, and its caches are listed here.";
 const NOT_RUNNING = "The kernel has ended. Open the notebook again and run its cells.";
 
-interface Known {
+/** The connection to the kernel at one path. */
+interface Connection {
   end: AbortController;
   link: KernelLink;
   caches: Caches;
-  /** Our own connection, if the notebook is not open. */
-  own: Session.ISessionConnection | null;
+  /** A session that we have opened ourselves, if the notebook is not open; else null. */
+  session: Session.ISessionConnection | null;
 }
 
 export class JupyterPlaces implements Places {
@@ -28,8 +29,8 @@ export class JupyterPlaces implements Places {
   readonly picked = state<string | null>(null);
   /** Whether to follow the focus; otherwise the first focused place stays. */
   readonly follow = state(true);
-  readonly #known = new Map<string, Known>();
-  /** A notebook and its console have the same path, and share a kernel. */
+  readonly #connections = new Map<string, Connection>();
+  /** The open notebooks and consoles. A notebook and its console have the same path and the same kernel. */
   readonly #open = new Map<string, Set<ISessionContext>>();
 
   constructor(
@@ -41,13 +42,13 @@ export class JupyterPlaces implements Places {
     for (const tracker of trackers) {
       if (!tracker) continue;
       tracker.forEach((widget: Widget & { sessionContext: ISessionContext }) => this.#enter(widget.sessionContext));
-      // The trackers have different widgets, but only their sessions are used here.
+      // The two trackers have different types of widgets. Only their sessions are used here.
       const { widgetAdded, currentChanged } = tracker as INotebookTracker;
       listen(widgetAdded, (widget) => this.#enter(widget.sessionContext), signal);
       listen(currentChanged, (widget) => widget && this.#focus(widget.sessionContext), signal);
       if (tracker.currentWidget) this.#focus(tracker.currentWidget.sessionContext);
     }
-    // The notebook or console that had the focus last; a text file or one of our views changes nothing.
+    // Follows the last notebook or console that had the focus. A text file or one of our views changes nothing.
     const shell = app.shell;
     if (shell.currentChanged) {
       listen(
@@ -69,48 +70,53 @@ export class JupyterPlaces implements Places {
     return this.#open.has(path);
   }
 
-  /** Detaches from the kernel at a path; `caches` attaches again. */
+  /** Detaches from the kernel at a path. A later call of `caches` attaches again. */
   forget(path: string): void {
-    const known = this.#known.get(path);
-    this.#known.delete(path);
-    known?.end.abort();
-    known?.own?.dispose();
+    const connection = this.#connections.get(path);
+    this.#connections.delete(path);
+    connection?.end.abort();
+    connection?.session?.dispose();
   }
 
-  /** The caches of the kernel at a path; attaches to it until `forget`. */
+  /** The caches of the kernel at a path. The first call attaches to the kernel, until `forget` is called. */
   caches(path: string): Caches {
-    const known = this.#known.get(path);
-    if (known) return known.caches;
+    const existing = this.#connections.get(path);
+    if (existing) return existing.caches;
     const end = child(this.signal);
     const link = new KernelLink(end.signal);
-    const made: Known = { end, link, caches: new Caches(link, end.signal), own: null };
-    this.#known.set(path, made);
+    const connection: Connection = { end, link, caches: new Caches(link, end.signal), session: null };
+    this.#connections.set(path, connection);
     this.#connect(path);
-    return made.caches;
+    return connection.caches;
   }
 
   /** Connects a path's link to its present kernel. */
   #connect(path: string): void {
-    const known = this.#known.get(path);
-    if (!known) return;
+    const connection = this.#connections.get(path);
+    if (!connection) return;
     const contexts = [...(this.#open.get(path) ?? [])];
     const context = contexts.find((open) => open.session?.kernel) ?? contexts[0];
     if (context) {
-      known.own?.dispose();
-      known.own = null;
-      known.link.use(context.session?.kernel ?? null, context.isReady ? NO_KERNEL : "");
+      connection.session?.dispose();
+      connection.session = null;
+      connection.link.use(context.session?.kernel ?? null, context.isReady ? NO_KERNEL : "");
       return;
     }
-    if (known.own && !known.own.isDisposed) return;
-    const model = [...this.app.serviceManager.sessions.running()].find((session) => session.path === path);
-    if (!model) return known.link.use(null, NOT_RUNNING);
-    // Without comms, because a connection that handles comms closes those of widgets it does not know.
-    const own = this.app.serviceManager.sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
-    known.own = own;
-    const { signal } = known.end;
-    listen(own.kernelChanged, () => known.own === own && known.link.use(own.kernel, NOT_RUNNING), signal);
-    listen(own.disposed, () => known.own === own && this.#connect(path), signal);
-    known.link.use(own.kernel, NOT_RUNNING);
+    if (connection.session && !connection.session.isDisposed) return;
+    const model = [...this.app.serviceManager.sessions.running()].find((running) => running.path === path);
+    if (!model) return connection.link.use(null, NOT_RUNNING);
+    // Without comms: a connection that handles comms closes the comms of widgets that it does not know.
+    const { sessions } = this.app.serviceManager;
+    const session = sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
+    connection.session = session;
+    const { signal } = connection.end;
+    listen(
+      session.kernelChanged,
+      () => connection.session === session && connection.link.use(session.kernel, NOT_RUNNING),
+      signal,
+    );
+    listen(session.disposed, () => connection.session === session && this.#connect(path), signal);
+    connection.link.use(session.kernel, NOT_RUNNING);
   }
 
   /** A notebook or console was opened. */
@@ -125,17 +131,17 @@ export class JupyterPlaces implements Places {
     void context.ready.then(connect);
     listen(
       context.propertyChanged,
-      (what) => {
-        if (what !== "path" || context.path === path) return;
+      (property) => {
+        if (property !== "path" || context.path === path) return;
         const from = path;
         path = context.path;
         this.#remove(from, context);
         this.#add(path, context);
-        const known = this.#known.get(from);
-        if (known && !this.#open.has(from)) {
-          this.#known.delete(from);
+        const connection = this.#connections.get(from);
+        if (connection && !this.#open.has(from)) {
+          this.#connections.delete(from);
           this.forget(path);
-          this.#known.set(path, known);
+          this.#connections.set(path, connection);
         }
         this.listener.moved(from, path);
         if (this.picked.value === from) this.picked.value = path;
@@ -148,7 +154,7 @@ export class JupyterPlaces implements Places {
       context.disposed,
       () => {
         this.#remove(path, context);
-        this.#connect(path); // its kernel may continue to run
+        this.#connect(path); // the kernel may continue to run
         this.listener.closed(path);
       },
       signal,
@@ -167,8 +173,8 @@ export class JupyterPlaces implements Places {
   }
 
   #focus(context: ISessionContext): void {
-    const stays = this.focused.value && !this.follow.value && this.#open.has(this.focused.value.path);
-    if (stays) return;
+    const isFixed = this.focused.value && !this.follow.value && this.#open.has(this.focused.value.path);
+    if (isFixed) return;
     this.focused.value = placeOf(context);
   }
 
@@ -178,7 +184,7 @@ export class JupyterPlaces implements Places {
       path,
       label: `${name || PathExt.basename(path)} · ${kernel?.name ?? "no kernel"}`,
     }));
-    for (const [path, known] of this.#known) if (!known.own) this.#connect(path);
+    for (const [path, connection] of this.#connections) if (!connection.session) this.#connect(path);
   }
 }
 

@@ -16,7 +16,7 @@ interface Settings {
 
 export const DEFAULTS: Settings = { side: "right", followFocus: true, refresh: "cells", pollSeconds: 3 };
 
-export async function follow(
+export async function applySettings(
   registry: ISettingRegistry,
   plugin: string,
   app: JupyterFrontEnd,

@@ -1,4 +1,4 @@
-/** The sidebar's plugin: its place, its commands, and what is restored after a reload. */
+/** The plugin of the sidebar. It adds the sidebar and its commands, and restores open views after a reload. */
 
 import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { ICommandPalette, WidgetTracker } from "@jupyterlab/apputils";
@@ -11,7 +11,7 @@ import { asOpened, child, type Inspection, type Opened, untracked, watch } from 
 
 import { asArgs, memoryIn } from "./memory";
 import { JupyterPlaces } from "./places";
-import { DEFAULTS, follow } from "./settings";
+import { applySettings, DEFAULTS } from "./settings";
 import { SidebarWidget, ViewWidget } from "./widgets";
 
 const ID = "@residscope/jupyterlab:sidebar";
@@ -27,10 +27,10 @@ export const CommandIDs = {
   refresh: "residscope:list-caches",
 } as const;
 
-/** The width from which the panel has its wide layout; as in the styles. */
+/** The panel has its wide layout from this width on, as in the styles. */
 const WIDE_PX = 560;
-/** The palette returns the focus in less time than this. */
-const FOCUS_BACK_MS = 60;
+/** In less time than this after a command, the palette gives the focus back to the notebook. */
+const FOCUS_AFTER_MS = 60;
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {
   id: ID,
@@ -68,17 +68,18 @@ function activate(
         });
         sidebar.sidebar.drop(from);
       },
-      closed: (path) => tidy(path),
+      closed: (path) => detachIfUnused(path),
     },
     life.signal,
   );
   /** Detaches from a kernel that no open notebook, view or sidebar uses any more. */
-  const tidy = (path: string): void => {
+  const detachIfUnused = (path: string): void => {
     if (places.isOpen(path) || sidebar.sidebar.path === path || views.find((view) => view.opened.path === path)) return;
     sidebar.sidebar.drop(path);
     places.forget(path);
   };
-  // Added before anything is awaited, because JupyterLab restores its layout with the widgets that exist by then.
+  // The sidebar is added before anything is awaited, because JupyterLab restores its layout only with widgets that
+  // exist.
   const sidebar = new SidebarWidget({
     places,
     caches: (path) => places.caches(path),
@@ -87,7 +88,7 @@ function activate(
       return memory.get(path);
     },
     remember: (opened) => memory.set(opened),
-    onLeave: (path) => tidy(path),
+    onLeave: (path) => detachIfUnused(path),
     ...(labShell ? { enlarge: (opened: Opened) => void app.commands.execute(CommandIDs.open, asArgs(opened)) } : {}),
   });
   app.shell.add(sidebar, DEFAULTS.side, { rank: 600 });
@@ -110,13 +111,13 @@ function activate(
     execute: ({ name }) => {
       app.shell.activateById(sidebar.id);
       sidebar.sidebar.inspect(typeof name === "string" ? name : null);
-      // Focus again later: the palette returns the focus to the notebook after the command has run.
-      setTimeout(() => sidebar.sidebar.focus(), FOCUS_BACK_MS);
+      // After the command, the palette gives the focus to the notebook. Later the sidebar takes it.
+      setTimeout(() => sidebar.sidebar.focus(), FOCUS_AFTER_MS);
     },
   });
   commands.addCommand(CommandIDs.open, {
     label: "Residscope: Open in Main Area",
-    caption: "Open the cache that the sidebar shows in a tab of its own",
+    caption: "Open the cache of the sidebar in a separate tab",
     describedBy: {
       args: {
         type: "object",
@@ -129,21 +130,21 @@ function activate(
       if (!opened) return void sidebar.sidebar.enlarge();
       const id = typeof args.id === "string" ? args.id : `residscope-view-${UUID.uuid4()}`;
       const view = new ViewWidget(places.caches(opened.path), opened, id);
-      app.shell.add(view, "main", { mode: roomBeside() ? "split-right" : "tab-after" });
+      app.shell.add(view, "main", { mode: isWideEnoughForTwo() ? "split-right" : "tab-after" });
       void views.add(view);
-      const shown = child(life.signal);
-      watch(shown.signal, () => {
+      const viewEnd = child(life.signal);
+      watch(viewEnd.signal, () => {
         void view.content.inspection.selection.value;
         untracked(() => void views.save(view));
       });
       view.disposed.connect(() => {
-        shown.abort();
-        tidy(view.opened.path);
+        viewEnd.abort();
+        detachIfUnused(view.opened.path);
       });
       return view;
     },
   });
-  for (const [id, label, by] of [
+  for (const [id, label, step] of [
     [CommandIDs.next, "Next Head", 1],
     [CommandIDs.previous, "Previous Head", -1],
   ] as const) {
@@ -152,7 +153,7 @@ function activate(
       caption: "From the strongest head to the weakest",
       describedBy: { args: {} },
       isEnabled: () => current() !== null,
-      execute: () => current()?.store.step(by),
+      execute: () => current()?.store.step(step),
     });
   }
   commands.addCommand(CommandIDs.refresh, {
@@ -164,13 +165,13 @@ function activate(
 
   void restorer?.restore(views, {
     command: CommandIDs.open,
-    args: (view) => ({ ...asArgs(view.now), id: view.id }),
+    args: (view) => ({ ...asArgs(view.present), id: view.id }),
     name: (view) => view.id,
   });
-  if (registry) void follow(registry, ID, app, sidebar, places, life.signal);
+  if (registry) void applySettings(registry, ID, app, sidebar, places, life.signal);
 }
 
-/** Whether half of the main area is wide enough for the wide layout; otherwise a view opens as a tab. */
-function roomBeside(): boolean {
+/** Whether half of the main area is wide enough for the wide layout. If not, a view opens as a tab. */
+function isWideEnoughForTwo(): boolean {
   return (document.getElementById("jp-main-dock-panel")?.clientWidth ?? 0) >= 2 * WIDE_PX;
 }

@@ -1,25 +1,24 @@
-/** Messages to a kernel, on a subshell if it has them: a thread that answers while the user's cell runs. */
+/** Sends messages to a kernel. If the kernel has subshells, they go to one: a thread that answers while a cell runs. */
 
 import { type Kernel, KernelMessage } from "@jupyterlab/services";
 
-/** A free kernel sends its kernel info in less time than this. */
-const MOMENT_MS = 300;
+/** An idle kernel sends its kernel info in less time than this. */
+const KERNEL_INFO_MS = 300;
 
-const parts = (kernel: Kernel.IKernelConnection) => ({ username: kernel.username, session: kernel.clientId });
+const sender = (kernel: Kernel.IKernelConnection) => ({ username: kernel.username, session: kernel.clientId });
 
 /**
  * Creates a subshell; null if the kernel does not support them.
  *
- * A busy kernel sends its kernel info only after its cell, so a page that was reloaded meanwhile does not know whether
- * the kernel supports subshells. But they are created on the control channel, which is always answered: so we request
- * one anyway.
+ * A busy kernel sends its kernel info only after its cell. So a page that was reloaded during the cell does not know
+ * whether the kernel supports subshells. It requests one anyway: the control channel is answered during a cell, too.
  */
 export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<string | null> {
-  const known = kernel.info.then(() => kernel.supportsSubshells);
-  const supports = await Promise.race([known, after(MOMENT_MS)]);
-  if (supports === false) return null;
+  const supported = kernel.info.then(() => kernel.supportsSubshells);
+  const answer = await Promise.race([supported, after(KERNEL_INFO_MS)]);
+  if (answer === false) return null;
   const message = KernelMessage.createMessage<KernelMessage.ICreateSubshellRequestMsg>({
-    ...parts(kernel),
+    ...sender(kernel),
     msgType: "create_subshell_request",
     channel: "control",
     content: {},
@@ -29,21 +28,21 @@ export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<
     () => null,
   );
   // Older kernels do not answer this request.
-  return Promise.race([reply, known.then((does) => (does ? reply : null))]);
+  return Promise.race([reply, supported.then((isSupported) => (isSupported ? reply : null))]);
 }
 
 export function deleteSubshell(kernel: Kernel.IKernelConnection, subshell: string): void {
   const message = KernelMessage.createMessage<KernelMessage.IDeleteSubshellRequestMsg>({
-    ...parts(kernel),
+    ...sender(kernel),
     msgType: "delete_subshell_request",
     channel: "control",
     content: { subshell_id: subshell },
   });
-  // A failure means that the kernel is gone, and so is its subshell.
+  // A failure means that the kernel has ended, and its subshell with it.
   kernel.sendControlMessage(message, true, true).done.catch(() => undefined);
 }
 
-/** Runs code silently (no `In[n]`, no history, no output), and returns the value of each expression as a MIME bundle. */
+/** Runs code without `In[n]`, history or output, and returns the value of each expression as a MIME bundle. */
 export async function execute(
   kernel: Kernel.IKernelConnection,
   subshell: string | null,
@@ -51,7 +50,7 @@ export async function execute(
   expressions: Record<string, string>,
 ): Promise<Record<string, Record<string, unknown>>> {
   const message = KernelMessage.createMessage<KernelMessage.IExecuteRequestMsg>({
-    ...parts(kernel),
+    ...sender(kernel),
     msgType: "execute_request",
     channel: "shell",
     subshellId: subshell,
@@ -69,18 +68,18 @@ export async function execute(
     throw new Error(
       "ename" in content ? `${String(content.ename)}: ${String(content.evalue)}` : "The kernel did not run it.",
     );
-  const found = (content.user_expressions ?? {}) as Record<
+  const values = (content.user_expressions ?? {}) as Record<
     string,
     { status?: string; data?: Record<string, unknown>; evalue?: string }
   >;
-  return Object.fromEntries(Object.entries(found).map(([name, { data }]) => [name, data ?? {}]));
+  return Object.fromEntries(Object.entries(values).map(([name, { data }]) => [name, data ?? {}]));
 }
 
 type CommType = "comm_open" | "comm_msg" | "comm_close";
 
 /**
- * Sends one message of our own comm; settles when the kernel has handled it. JupyterLab's comms are not used, because
- * they need a connection that handles all comms of the kernel.
+ * Sends one message of our own comm, and waits until the kernel has handled it. JupyterLab's comms are not used,
+ * because they need a connection that handles all comms of the kernel.
  */
 export async function sendComm(
   kernel: Kernel.IKernelConnection,
@@ -89,7 +88,7 @@ export async function sendComm(
   content: { comm_id: string; target_name?: string; data: unknown },
 ): Promise<void> {
   const message = KernelMessage.createMessage<KernelMessage.ICommMsgMsg<"shell">>({
-    ...parts(kernel),
+    ...sender(kernel),
     msgType: type as "comm_msg",
     channel: "shell",
     subshellId: subshell,

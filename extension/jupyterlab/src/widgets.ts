@@ -1,4 +1,4 @@
-/** Residscope's two kinds of widgets in JupyterLab: the sidebar, and views in the main area. */
+/** The two widgets in JupyterLab: the sidebar, and a view in the main area. */
 
 import { MainAreaWidget } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
@@ -17,24 +17,24 @@ import {
 
 import { residscopeIcon } from "./icon";
 
-/** The smallest width at which the views are complete. */
-const NARROWEST = "330px";
+/** The views need at least this width. */
+const MIN_WIDTH = "330px";
 
 export class SidebarWidget extends Widget {
   readonly sidebar: Sidebar;
-  readonly #seen = signal(false);
+  readonly #isVisible = signal(false);
   readonly #end = new AbortController();
 
   constructor(host: Omit<SidebarHost, "visible">) {
     super();
     this.id = "residscope-sidebar";
     this.addClass("rs-host");
-    this.node.style.minWidth = NARROWEST; // on the element, because the layout reads it before the styles are loaded
+    this.node.style.minWidth = MIN_WIDTH; // on the element, because the layout reads it before the styles are loaded
     this.title.icon = residscopeIcon;
     this.title.caption = "Residscope";
     this.node.setAttribute("role", "region");
     this.node.setAttribute("aria-label", "Residscope sidebar");
-    this.sidebar = new Sidebar(this.node, { ...host, visible: this.#seen }, this.#end.signal);
+    this.sidebar = new Sidebar(this.node, { ...host, visible: this.#isVisible }, this.#end.signal);
   }
 
   override dispose(): void {
@@ -44,12 +44,12 @@ export class SidebarWidget extends Widget {
 
   protected override onAfterShow(message: Message): void {
     super.onAfterShow(message);
-    this.#seen.value = true;
+    this.#isVisible.value = true;
   }
 
   protected override onAfterHide(message: Message): void {
     super.onAfterHide(message);
-    this.#seen.value = false;
+    this.#isVisible.value = false;
   }
 
   protected override onActivateRequest(message: Message): void {
@@ -90,14 +90,14 @@ export class ViewWidget extends MainAreaWidget<View> {
     this.toolbar.hide();
   }
 
-  /** Sets the present path of its notebook. */
+  /** Sets the path of the notebook, which was renamed. */
   moved(path: string): void {
     this.opened = { ...this.opened, path };
     this.title.caption = `${shown(this.opened.name)} in ${shown(PathExt.basename(path))} · Residscope`;
   }
 
-  /** The view as it is now, to open it again. */
-  get now(): Opened {
+  /** The view with its present selection, to open it again. */
+  get present(): Opened {
     return { ...this.opened, selection: this.content.inspection.selection.peek() };
   }
 }

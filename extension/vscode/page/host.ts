@@ -1,4 +1,4 @@
-// The page's side of the messages to and from the extension.
+// Sends messages to the extension, and receives its messages.
 import { child } from "@residscope/widgets";
 import type { ToHost, ToPage } from "../src/messages";
 
@@ -19,7 +19,7 @@ export class Host {
     this.#api.postMessage(message);
   }
 
-  /** Keeps the state with which VS Code restores a tab after a reload of the window. */
+  /** Stores the state from which VS Code restores a tab after a reload of the window. */
   keep(state: unknown): void {
     this.#api.setState(state);
   }
@@ -28,7 +28,7 @@ export class Host {
     return this.#api.getState();
   }
 
-  hear<S extends ToPage["say"]>(
+  onMessage<S extends ToPage["say"]>(
     say: S,
     listener: (message: Extract<ToPage, { say: S }>) => void,
     signal = this.signal,
@@ -36,8 +36,8 @@ export class Host {
     window.addEventListener(
       "message",
       ({ data, origin }: MessageEvent<ToPage | null | undefined>) => {
-        // Messages of the extension come through VS Code's own frame, which has our origin. Other windows can send
-        // messages, too.
+        // The extension's messages come through VS Code's frame, which has our origin. Other windows can send messages,
+        // too.
         if (origin === window.origin && data?.say === say) listener(data as Extract<ToPage, { say: S }>);
       },
       { signal },
@@ -50,7 +50,7 @@ export class Host {
     const bytes = await blob.arrayBuffer();
     const answered = child(this.signal);
     return new Promise((resolve) => {
-      this.hear(
+      this.onMessage(
         "saved",
         (message) => {
           if (message.number !== number) return;

@@ -1,20 +1,20 @@
-// One notebook's kernel as the views see it: their messages go by way of the extension.
+// The views' link to one notebook's kernel. The extension passes the messages on.
 import { type Link, type LinkState, type Question, signal as state } from "@residscope/widgets";
 import type { ToPage } from "../src/messages";
 import type { Host } from "./host";
 
 type Listener = (message: unknown, buffers: DataView[]) => void;
-/** What is told of one notebook. */
-type Told = Extract<ToPage, { path: string }>;
+/** A message about one notebook. */
+type NotebookMessage = Extract<ToPage, { path: string }>;
 
 export class HostLink implements Link {
   readonly state = state<LinkState>({ kind: "attaching", busy: false });
   readonly cells = state(0);
   readonly occupied = state(true);
-  /** The notebook's toolbar shows each request. */
+  /** VS Code shows each request in the notebook's toolbar, so views should send few. */
   readonly thrifty = true;
-  /** Whether somebody answers; told a moment before the state says so. */
-  #there = false;
+  /** Whether the kernel answers. This is known shortly before `state` becomes "ready". */
+  #isAttached = false;
   #outbox: Question[] = [];
 
   constructor(
@@ -22,29 +22,29 @@ export class HostLink implements Link {
     readonly host: Host,
     readonly signal: AbortSignal,
   ) {
-    this.#mine("renewed", () => (this.#there = true));
-    this.#mine("lost", () => (this.#there = false));
-    this.#mine("state", (message) => {
-      this.#there ||= message.state.kind === "ready"; // attached to before this page came
+    this.#listenTo("renewed", () => (this.#isAttached = true));
+    this.#listenTo("lost", () => (this.#isAttached = false));
+    this.#listenTo("state", (message) => {
+      this.#isAttached ||= message.state.kind === "ready"; // the kernel was attached before this page was loaded
       this.state.value = message.state;
     });
-    this.#mine("occupied", ({ occupied }) => (this.occupied.value = occupied));
-    this.#mine("cell", () => (this.cells.value += 1));
+    this.#listenTo("occupied", ({ occupied }) => (this.occupied.value = occupied));
+    this.#listenTo("cell", () => (this.cells.value += 1));
     host.post({ say: "attach", path });
   }
 
   send(question: Question): void {
-    if (!this.#there) {
-      if (this.state.peek().kind === "attaching") return; // asked again when the link is there
+    if (!this.#isAttached) {
+      if (this.state.peek().kind === "attaching") return; // the views send it again after "renewed"
       throw new Error("No kernel is attached.");
     }
-    // What is asked in one go travels as one.
+    // Requests that are sent at the same time go as one message.
     if (this.#outbox.push(question) > 1) return;
     queueMicrotask(() => this.host.post({ say: "ask", path: this.path, questions: this.#outbox.splice(0) }));
   }
 
   onMessage(listener: Listener, signal: AbortSignal): void {
-    this.#mine(
+    this.#listenTo(
       "answer",
       ({ answer, buffers }) =>
         listener(
@@ -56,11 +56,11 @@ export class HostLink implements Link {
   }
 
   onLost(listener: () => void, signal: AbortSignal): void {
-    this.#mine("lost", listener, signal);
+    this.#listenTo("lost", listener, signal);
   }
 
   onRenewed(listener: () => void, signal: AbortSignal): void {
-    this.#mine("renewed", listener, signal);
+    this.#listenTo("renewed", listener, signal);
   }
 
   retry(): void {
@@ -71,16 +71,16 @@ export class HostLink implements Link {
     this.host.post({ say: "act", path: this.path });
   }
 
-  #mine<S extends Told["say"]>(
+  #listenTo<S extends NotebookMessage["say"]>(
     say: S,
-    listener: (message: Extract<Told, { say: S }>) => void,
+    listener: (message: Extract<NotebookMessage, { say: S }>) => void,
     signal = this.signal,
   ): void {
-    this.host.hear(
+    this.host.onMessage(
       say,
       (message) => {
-        const told = message as Told; // whatever `say` is, it is one of these
-        if (told.path === this.path) listener(told as Extract<Told, { say: S }>);
+        const received = message as NotebookMessage; // TypeScript cannot derive this from `say`
+        if (received.path === this.path) listener(received as Extract<NotebookMessage, { say: S }>);
       },
       signal,
     );

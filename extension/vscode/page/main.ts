@@ -29,9 +29,9 @@ const pictures = picturesWith(host);
 function cachesOf(path: string): Caches {
   const known = all.get(path);
   if (known) return known;
-  const made = new Caches(new HostLink(path, host, life.signal), life.signal);
-  all.set(path, made);
-  return made;
+  const caches = new Caches(new HostLink(path, host, life.signal), life.signal);
+  all.set(path, caches);
+  return caches;
 }
 
 function handleCommands(
@@ -44,16 +44,16 @@ function handleCommands(
     previous: () => inspection()?.store.step(-1),
     ...more,
   };
-  host.hear("command", ({ command, name }) => known[command]?.(name), signal);
+  host.onMessage("command", ({ command, name }) => known[command]?.(name), signal);
 }
 
-host.hear("visible", (message) => (visible.value = message.visible));
-host.hear("places", (message) => {
+host.onMessage("visible", (message) => (visible.value = message.visible));
+host.onMessage("places", (message) => {
   focused.value = message.focused;
   running.value = message.running;
 });
 
-host.hear("sidebar", ({ remembered }) => {
+host.onMessage("sidebar", ({ remembered }) => {
   document.body.classList.add("rs-in-sidebar");
   const before = new Map(remembered.map((opened) => [opened.path, opened]));
   const sidebar = new Sidebar(
@@ -72,11 +72,11 @@ host.hear("sidebar", ({ remembered }) => {
     },
     life.signal,
   );
-  host.hear("moved", ({ from, to }) => {
+  host.onMessage("moved", ({ from, to }) => {
     const opened = before.get(from);
     before.delete(from);
     if (opened) before.set(to, { ...opened, path: to });
-    for (const path of [from, to]) sidebar.drop(path); // the sidebar may show either path already
+    for (const path of [from, to]) sidebar.drop(path); // the sidebar may already show the new path
   });
   handleCommands(() => sidebar.inspection, {
     inspect: (name) => {
@@ -90,12 +90,12 @@ host.hear("sidebar", ({ remembered }) => {
 
 let view = child(life.signal);
 let firstPath: string | null = null;
-host.hear("view", ({ opened: first }) => {
-  // VS Code may create the page again (in a new window), or the notebook may have been renamed: the view keeps its
-  // selection.
-  const kept = asOpened(host.kept);
-  const isSame = kept?.name === first.name && (kept.path === first.path || kept.path === firstPath);
-  const opened = isSame ? { ...first, selection: kept.selection } : first;
+host.onMessage("view", ({ opened: first }) => {
+  // VS Code may create the page again (in a new window), or the notebook may have been renamed. In both cases the view
+  // keeps its selection.
+  const storedView = asOpened(host.kept);
+  const isSame = storedView?.name === first.name && (storedView.path === first.path || storedView.path === firstPath);
+  const opened = isSame ? { ...first, selection: storedView.selection } : first;
   firstPath = first.path;
   view.abort();
   const { signal } = (view = child(life.signal));
@@ -107,7 +107,7 @@ host.hear("view", ({ opened: first }) => {
   handleCommands(() => inspection, {}, signal);
 });
 
-for (const turned of ["focusin", "pointerdown"])
-  window.addEventListener(turned, () => host.post({ say: "looked" }), { signal: life.signal });
+for (const event of ["focusin", "pointerdown"])
+  window.addEventListener(event, () => host.post({ say: "used" }), { signal: life.signal });
 saveWith((name, blob) => host.save(name, blob));
 host.post({ say: "hello" });

@@ -1,4 +1,4 @@
-// The last pictures of views, which the extension keeps across a reload of the window.
+// Stores the last pictures of views in the extension, which keeps them across a reload of the window.
 import { child, type Pictures, type Snapshot } from "@residscope/widgets";
 import type { Host } from "./host";
 
@@ -6,7 +6,7 @@ export const picturesWith = (host: Host): Pictures => ({
   get: (path, name) =>
     new Promise((resolve) => {
       const answered = child(host.signal);
-      host.hear(
+      host.onMessage(
         "recalled",
         (message) => {
           if (message.path !== path || message.name !== name) return;

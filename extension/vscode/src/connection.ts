@@ -1,36 +1,34 @@
-/** The connection to one notebook's kernel: attaches without a trace, sends the requests of pages, and reports its state. */
+/** The connection to one notebook's kernel. It attaches to the kernel, sends the pages' requests, and reports its state. */
 
 import type { Answer, LinkState, Question } from "@residscope/widgets";
 import {
   Attachment,
+  type AttachmentListener,
   asKernelInfo,
   child,
-  judge,
+  linkStateFor,
   listen,
   refusal,
-  type Told,
   whenIdleFor,
 } from "@residscope/widgets/node";
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { Uri } from "vscode";
 
 import { version } from "../package.json";
-import { absent, type Past } from "./absence";
-import { asking, greeting, newToken } from "./expressions";
-import { ASKED, DENIED, DIED, isDead, isKernel, isRestarting, kernelOf, manageAccess, maySoonBeThere } from "./jupyter";
+import { attachAndDescribe, newToken, requestExpression } from "./expressions";
+import { ASKED, DENIED, DIED, isDead, isKernel, isRestarting, kernelOf, manageAccess, mayHelp } from "./jupyter";
+import { type LastKernel, noKernel } from "./no-kernel";
 import { Pieces } from "./pieces";
 import { Refused, run } from "./run";
 
-/** If a kernel is idle for this long and does not run a request, VS Code is not passing the request on. */
-const PATIENCE_MS = 5000;
-/**
- * How long to wait for a kernel: after a restart, and when it looks dead or may have been replaced by another one.
- */
-const BACK_MS = { restarted: 15_000, another: 2_000 };
+/** If a kernel is idle for this time and does not run a request, VS Code does not give the request to the kernel. */
+const BLOCKED_AFTER_MS = 5000;
+/** After this time without a running kernel, attach again: after a restart, or when the kernel seems dead or replaced. */
+const ATTACH_AGAIN_AFTER_MS = { restarted: 15_000, another: 2_000 };
 const CLOSED = "This notebook is not open. Open it and run its cells; until then the last picture stays.";
 const LOST = "This answer was too long for the connection to the kernel, and a part of it was lost.";
 
-export interface Listener extends Told {
+export interface Listener extends AttachmentListener {
   occupied(now: boolean): void;
 }
 
@@ -43,39 +41,41 @@ interface Waiting {
 
 export class Connection {
   occupied = false;
-  #open = true;
-  /** The kernel that is attached, or being attached. */
+  /** Whether the notebook is open. */
+  #isOpen = true;
+  /** The kernel that is attached, or is being attached. */
   #kernel: Kernel | null = null;
   readonly #attachment: Attachment;
   #waiting: Waiting[] = [];
+  /** The signal of the attachment over which requests are being sent; null if none are. */
   #sending: AbortSignal | null = null;
-  /** Whether the last request failed. One failure may be an interrupt or a restart; two in a row are not. */
-  #failed = false;
-  /** Whether access was denied, which only the user can change. */
-  #denied = false;
+  /** Whether the last request failed. One failure may come from an interrupt or a restart; a second one does not. */
+  #hasFailed = false;
+  /** Whether access was denied. Only the user can change this. */
+  #isDenied = false;
+  /** The number of running cells. */
   #cells: number;
-  /** While a kernel has gone but may come back. Aborted when it is back, or when it is known that it will not be. */
+  /** Set while a lost kernel may run again. It aborts when the kernel runs again, or the wait is over. */
   #returning: AbortSignal | null = null;
 
   constructor(
     readonly notebook: Uri,
-    readonly tell: Listener,
+    readonly listener: Listener,
     readonly signal: AbortSignal,
-    /** What happened to the previous kernel. */
-    public past: Past = { what: "none" },
+    public lastKernel: LastKernel = { cause: "none" },
     /** The number of cells that are already running. */
     cells = 0,
   ) {
     this.#attachment = new Attachment(
       {
-        state: (now) => tell.state(now),
+        state: (now) => listener.state(now),
         lost: () => {
-          tell.lost();
+          listener.lost();
           this.#occupy();
         },
         renewed: () => {
           this.#waiting = []; // the pages send all of these requests again
-          tell.renewed();
+          listener.renewed();
         },
       },
       { kind: "attaching", busy: false },
@@ -90,65 +90,67 @@ export class Connection {
 
   /** Attaches to the present kernel. */
   async attach(): Promise<void> {
-    if (!this.#open) return;
+    if (!this.#isOpen) return;
     this.#kernel = this.#returning = null;
-    this.#denied = false;
+    this.#isDenied = false;
     await this.#attachment.attempt({
       reach: async (waiting, signal) => {
         const outcome = await this.#reach(waiting, signal).catch(refused);
-        if (!signal.aborted) this.#denied = outcome === DENIED;
+        if (!signal.aborted) this.#isDenied = outcome === DENIED;
         return outcome;
       },
-      // It can only wait for a cell, or for a question that VS Code asks the user.
+      // Without a running cell, attaching can only wait for the user's answer to a question of VS Code.
       busy: () => this.#cells > 0,
     });
   }
 
   async #reach(waiting: AbortSignal, signal: AbortSignal): Promise<LinkState | null> {
-    const found = await kernelOf(this.notebook);
+    const kernelOrState = await kernelOf(this.notebook);
     if (signal.aborted) return null;
-    if (!isKernel(found)) return found ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : absent(this.past));
-    if (isRestarting(found.status)) {
-      this.#leave(found, "restarted");
+    if (!isKernel(kernelOrState))
+      return kernelOrState ?? (this.#cells > 0 ? { kind: "attaching", busy: true } : noKernel(this.lastKernel));
+    const kernel = kernelOrState;
+    if (isRestarting(kernel.status)) {
+      this.#waitFor(kernel, "restarted");
       return null;
     }
-    if (isDead(found.status)) {
-      this.#attachWhenRunning(found, signal);
+    if (isDead(kernel.status)) {
+      this.#attachWhenRunning(kernel, signal);
       return DIED;
     }
-    this.#listenTo(found, signal);
-    // The attempt continues: if the user allows it later, it succeeds.
+    this.#listenTo(kernel, signal);
+    // The attempt continues, and succeeds if the user allows the access later.
     whenIdleFor(
-      PATIENCE_MS,
-      () => this.#idle(found),
+      BLOCKED_AFTER_MS,
+      () => this.#isIdle(kernel),
       waiting,
       () => this.#attachment.set(ASKED),
     );
-    return greet(found, signal);
+    return attachTo(kernel, signal);
   }
 
-  /** Sends a request. It is answered; or the kernel is lost, and the page sends it again when a kernel is attached. */
+  /** Sends a request. If the kernel is lost before it answers, the page sends the request again later. */
   ask(question: Question, deliver: Deliver): void {
     this.#waiting.push({ question, deliver });
-    queueMicrotask(() => void this.#run()); // what a page asks for in one turn is sent together
+    queueMicrotask(() => void this.#sendBatches()); // requests that a page sends at the same time go together
   }
 
   /** A cell of the notebook has started, or ended. */
   cell(started: boolean): void {
     this.#cells = Math.max(0, this.#cells + (started ? 1 : -1));
     this.#occupy();
-    // VS Code gives access to a kernel only after its first cell has ended, so this waits for that cell.
-    if (started && maySoonBeThere(this.state)) this.#attachment.set({ kind: "attaching", busy: true });
-    void this.#look(!started);
+    // VS Code gives access to a kernel only after its first cell has ended.
+    if (started && mayHelp(this.state)) this.#attachment.set({ kind: "attaching", busy: true });
+    void this.#checkKernel(!started);
   }
 
   /** The notebook was closed, or opened again. `name` is the cache that was shown before. */
-  close(open = false, name: string | null = null): void {
-    if (open === this.#open) return;
-    this.#open = open;
+  setOpen(isOpen: boolean, name: string | null = null): void {
+    if (isOpen === this.#isOpen) return;
+    this.#isOpen = isOpen;
     this.#cells = 0;
-    this.past = name === null ? { what: "none" } : { what: "notebook", name };
-    if (open) void this.attach();
+    this.lastKernel = name === null ? { cause: "none" } : { cause: "notebook", name };
+    if (isOpen) void this.attach();
     else this.#lose({ kind: "none", words: CLOSED });
   }
 
@@ -163,25 +165,25 @@ export class Connection {
   }
 
   // --- requests -----------------------------------------------------------------------------------------------------
-  /** Sends all waiting requests together, one batch at a time, so that the user's next cell waits for at most one batch. */
-  async #run(): Promise<void> {
+  /** Sends waiting requests in batches, one at a time. So the user's next cell waits for at most one batch. */
+  async #sendBatches(): Promise<void> {
     const { signal } = this.#attachment;
     if (this.#sending === signal) return;
     this.#sending = signal;
     while (!signal.aborted && this.#kernel && this.state.kind === "ready" && this.#waiting.length > 0) {
       this.#occupy();
-      await this.#request(this.#kernel, signal, this.#waiting.splice(0));
+      await this.#sendBatch(this.#kernel, signal, this.#waiting.splice(0));
     }
     if (this.#sending === signal) this.#sending = null;
     this.#occupy();
   }
 
-  async #request(kernel: Kernel, signal: AbortSignal, waiting: Waiting[]): Promise<void> {
-    const unanswered = new Map(waiting.map((one) => [one.question.id, one]));
+  async #sendBatch(kernel: Kernel, signal: AbortSignal, waiting: Waiting[]): Promise<void> {
+    const unanswered = new Map(waiting.map((request) => [request.question.id, request]));
     const untilOutput = child(signal);
     whenIdleFor(
-      PATIENCE_MS,
-      () => this.#idle(kernel),
+      BLOCKED_AFTER_MS,
+      () => this.#isIdle(kernel),
       untilOutput.signal,
       () => this.#deny(),
     );
@@ -191,18 +193,18 @@ export class Connection {
     try {
       for await (const output of run(
         kernel,
-        asking(
+        requestExpression(
           token,
           waiting.map(({ question }) => question),
         ),
         token,
       )) {
-        if (signal.aborted) return; // the kernel was lost meanwhile, which was reported
-        untilOutput.abort(); // an output shows that code may run; a large answer may take long
-        const whole = pieces.take(output);
-        if (!whole) continue;
-        unanswered.get(whole.answer.id)?.deliver(whole.answer, whole.buffers);
-        unanswered.delete(whole.answer.id);
+        if (signal.aborted) return; // the kernel was lost, which has been reported
+        untilOutput.abort(); // VS Code has run the request; a large answer may take long
+        const answered = pieces.take(output);
+        if (!answered) continue;
+        unanswered.get(answered.answer.id)?.deliver(answered.answer, answered.buffers);
+        unanswered.delete(answered.answer.id);
       }
     } catch (error) {
       trouble = error;
@@ -211,31 +213,31 @@ export class Connection {
     }
     if (signal.aborted) return;
     for (const [id, { deliver }] of unanswered) {
-      if (!pieces.began(id)) continue;
+      if (!pieces.hasBegun(id)) continue;
       deliver({ id, failure: { code: "too-long", message: LOST } }, []);
       unanswered.delete(id);
     }
-    if (unanswered.size === 0) this.#failed = false;
+    if (unanswered.size === 0) this.#hasFailed = false;
     else this.#fail(trouble);
   }
 
-  /** Requests were left unanswered. After attaching again, the pages send them again. */
+  /** Some requests got no answer. After attaching again, the pages send them again. */
   #fail(trouble: unknown): void {
-    const again = this.#failed;
-    this.#failed = true;
+    const isSecond = this.#hasFailed;
+    this.#hasFailed = true;
     if (trouble instanceof Refused) return this.#deny();
-    if (again) return this.#lose(refused(trouble ?? new Error("VS Code ended the request without running it.")));
+    if (isSecond) return this.#lose(refused(trouble ?? new Error("VS Code ended the request without running it.")));
     this.#lose({ kind: "attaching", busy: false });
     void this.attach();
   }
 
-  /** VS Code denies access, or does not run a request. */
+  /** VS Code denies access, or does not run requests. */
   #deny(): void {
-    this.#denied = true;
+    this.#isDenied = true;
     this.#lose(DENIED);
   }
 
-  #idle(kernel: Kernel): boolean {
+  #isIdle(kernel: Kernel): boolean {
     return kernel.status === "idle" && this.#cells === 0;
   }
 
@@ -243,7 +245,7 @@ export class Connection {
     const now = this.#cells > 0 || this.#sending !== null;
     if (now === this.occupied) return;
     this.occupied = now;
-    this.tell.occupied(now);
+    this.listener.occupied(now);
   }
 
   // --- the kernel ---------------------------------------------------------------------------------------------------
@@ -251,16 +253,17 @@ export class Connection {
    * Checks the kernel after a cell has started or ended: the user may have chosen another kernel, started the first
    * one, or installed what was missing.
    */
-  async #look(ended: boolean): Promise<void> {
-    const found = await kernelOf(this.notebook).catch(() => undefined);
-    if (found === undefined || this.signal.aborted || !this.#open) return;
+  async #checkKernel(hasEnded: boolean): Promise<void> {
+    const kernelOrState = await kernelOf(this.notebook).catch(() => undefined);
+    if (kernelOrState === undefined || this.signal.aborted || !this.#isOpen) return;
     const { kind } = this.state;
-    if (isKernel(found)) {
-      if (isRestarting(found.status) || isDead(found.status)) return; // their status changes are listened to
-      const same = found === this.#kernel;
-      if (this.#denied && (same || this.#kernel === null)) return; // only the user can change it
-      if (same && (!ended || kind === "ready" || kind === "attaching")) return;
-    } else if (kind !== "ready" && (kind !== "attaching" || this.#kernel || this.#returning || !ended)) return;
+    if (isKernel(kernelOrState)) {
+      const { status } = kernelOrState;
+      if (isRestarting(status) || isDead(status)) return; // the next change of the status is handled elsewhere
+      const isSame = kernelOrState === this.#kernel;
+      if (this.#isDenied && (isSame || this.#kernel === null)) return; // only the user can allow it
+      if (isSame && (!hasEnded || kind === "ready" || kind === "attaching")) return;
+    } else if (kind !== "ready" && (kind !== "attaching" || this.#kernel || this.#returning || !hasEnded)) return;
     if (kind === "ready") this.#lose({ kind: "attaching", busy: false });
     await this.attach();
   }
@@ -270,10 +273,10 @@ export class Connection {
     listen(
       kernel.onDidChangeStatus,
       (status) => {
-        if (isRestarting(status)) this.#leave(kernel, "restarted");
-        else if (isDead(status)) this.#leave(kernel, "another");
+        if (isRestarting(status)) this.#waitFor(kernel, "restarted");
+        else if (isDead(status)) this.#waitFor(kernel, "another");
         else if (status === "idle") {
-          this.#cells = 0; // also counts cells that were cancelled, or deleted while they ran
+          this.#cells = 0; // cells that were cancelled, or deleted while they ran, do not report their end
           this.#occupy();
         }
       },
@@ -282,21 +285,21 @@ export class Connection {
   }
 
   /**
-   * A kernel is leaving: it restarts (and is reported dead meanwhile), it has ended, or another one replaces it. The
-   * state shows which, once it is known.
+   * The kernel restarts, has ended, or is replaced by another one. VS Code reports all of these as "dead" at first, so
+   * this waits until the kernel runs again or the time is over, and then attaches again.
    */
-  #leave(kernel: Kernel, what: keyof typeof BACK_MS): void {
+  #waitFor(kernel: Kernel, cause: keyof typeof ATTACH_AGAIN_AFTER_MS): void {
     this.#cells = 0;
-    this.past = { what };
+    this.lastKernel = { cause };
     this.#lose({ kind: "attaching", busy: false });
     const signal = this.#attachment.renew();
     this.#returning = signal;
     this.#attachWhenRunning(kernel, signal);
-    const timeout = setTimeout(() => void this.attach(), BACK_MS[what]);
+    const timeout = setTimeout(() => void this.attach(), ATTACH_AGAIN_AFTER_MS[cause]);
     signal.addEventListener("abort", () => clearTimeout(timeout), { once: true });
   }
 
-  /** Attaches once this kernel runs again. */
+  /** Attaches when this kernel runs again. */
   #attachWhenRunning(kernel: Kernel, signal: AbortSignal): void {
     listen(
       kernel.onDidChangeStatus,
@@ -307,7 +310,7 @@ export class Connection {
     );
   }
 
-  /** Drops the kernel and all waiting requests, and reports this state. */
+  /** Forgets the kernel and all waiting requests, and reports this state. */
   #lose(now: LinkState): void {
     this.#kernel = this.#returning = null;
     this.#sending = null;
@@ -316,12 +319,12 @@ export class Connection {
   }
 }
 
-/** Tries twice: if the user interrupts a cell, all code that waits behind it is cancelled, too. */
-async function greet(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
+/** Tries twice, because an interrupt of a cell also cancels all code that waits for the cell. */
+async function attachTo(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
     const token = newToken();
-    for await (const { who } of run(kernel, greeting(token), token))
-      return judge(asKernelInfo(who), version, "reload the window");
+    for await (const { info } of run(kernel, attachAndDescribe(token), token))
+      return linkStateFor(asKernelInfo(info), version, "reload the window");
   }
   return DENIED;
 }

@@ -1,28 +1,29 @@
-/** The expressions that a kernel runs for us. Their value is None, they add no name to the namespace, and they are ASCII. */
+/** The expressions that a kernel runs for us. They are ASCII, their value is None, and they add no name to the namespace. */
 
 import { randomBytes } from "node:crypto";
 import type { Question } from "@residscope/widgets";
-import { attaching, KERNEL_INFO, pythonText } from "@residscope/widgets/node";
+import { attachExpression, KERNEL_INFO, pythonText } from "@residscope/widgets/node";
 
 import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 
-/** A MIME type of our own; as in `residscope.hosts.execute`. */
+/** The MIME type of our outputs, the same as in `residscope.hosts.execute`. */
 export const MIME = "application/vnd.residscope+json";
 
-/** A new token for each request; its answers carry it, so that the output of other code cannot be taken for them. */
+/** A new token for a request. Only outputs with this token are taken as answers, so that other code cannot answer. */
 export const newToken = (): string => randomBytes(16).toString("hex");
 
-/** Attaches, and displays which Residscope the kernel has. */
-export const greeting = (token: string): string => {
-  const shown = `{"${MIME}": {"token": "${token}", "who": ${KERNEL_INFO}}}`;
-  return `(${attaching(attachCode)}, __import__("IPython.display", fromlist=["_"]).display(${shown}, raw=True))[1]`;
+/** Attaches, and displays the kernel's version of Residscope. */
+export const attachAndDescribe = (token: string): string => {
+  const data = `{"${MIME}": {"token": "${token}", "info": ${KERNEL_INFO}}}`;
+  const display = `__import__("IPython.display", fromlist=["_"]).display(${data}, raw=True)`;
+  return `(${attachExpression(attachCode)}, ${display})[1]`;
 };
 
 /**
- * Sends requests. It imports nothing, because a kernel that was restarted meanwhile might import a file from the
- * notebook's folder. Such a kernel answers nothing and raises nothing.
+ * Answers requests. It imports nothing: if the kernel was restarted, an import could load a file from the notebook's
+ * folder. A restarted kernel gives no answer and no error.
  */
-export const asking = (token: string, questions: Question[]): string => {
+export const requestExpression = (token: string, questions: Question[]): string => {
   const answer = `getattr(__import__("sys").modules.get("residscope.hosts.execute"), "answer", lambda *_: None)`;
   return `${answer}(${pythonText(JSON.stringify(questions))}, "${token}")`;
 };

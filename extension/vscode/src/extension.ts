@@ -1,4 +1,4 @@
-/** Residscope in VS Code: the sidebar in the activity bar, views in editor tabs, and the commands. */
+/** The extension's entry: the sidebar in the activity bar, views in editor tabs, and the commands. */
 
 import { listen, type Opened, shown } from "@residscope/widgets/node";
 import {
@@ -29,19 +29,19 @@ export function activate(context: ExtensionContext): void {
   const icon = Uri.joinPath(context.extensionUri, "media", "icon.png");
   const pictures = new Pictures(Uri.joinPath(context.storageUri ?? context.globalStorageUri, "pictures"));
   const hub = new Hub(assets, memoryIn(context.workspaceState), pictures, (opened) => openTab(opened), life.signal);
-  /** The page that was used last; the command "next head" goes there. */
+  /** The page that the user used last. The commands "next head" and "previous head" go there. */
   let current: Page | null = null;
   let sidebar: Page | null = null;
   /** Commands for a sidebar that is being opened. */
   let pendingCommands: ToPage[] = [];
 
-  /** Our visible views; key bindings depend on them, because VS Code does not know which view a page shows. */
-  const seen = new Set<WebviewView | WebviewPanel>();
-  function see(view: WebviewView | WebviewPanel, page: Page, visible: boolean): void {
+  /** Our visible views. The key bindings work while there is one. */
+  const visibleViews = new Set<WebviewView | WebviewPanel>();
+  function setVisible(view: WebviewView | WebviewPanel, page: Page, visible: boolean): void {
     page.show(visible);
-    if (visible) seen.add(view);
-    else seen.delete(view);
-    void commands.executeCommand("setContext", "residscope.active", seen.size > 0);
+    if (visible) visibleViews.add(view);
+    else visibleViews.delete(view);
+    void commands.executeCommand("setContext", "residscope.active", visibleViews.size > 0);
   }
 
   function openSidebar(view: WebviewView): void {
@@ -53,14 +53,14 @@ export function activate(context: ExtensionContext): void {
       () => (current = page),
       end.signal,
     );
-    hub.enter(page);
+    hub.add(page);
     sidebar = current = page;
     for (const command of pendingCommands.splice(0)) page.post(command);
-    see(view, page, view.visible);
+    setVisible(view, page, view.visible);
     listen(
       view.onDidChangeVisibility,
       () => {
-        see(view, page, view.visible);
+        setVisible(view, page, view.visible);
         if (view.visible) current = page;
       },
       end.signal,
@@ -68,7 +68,7 @@ export function activate(context: ExtensionContext): void {
     listen(
       view.onDidDispose,
       () => {
-        see(view, page, false);
+        setVisible(view, page, false);
         end.abort();
         if (sidebar === page) sidebar = null;
         if (current === page) current = null;
@@ -84,9 +84,9 @@ export function activate(context: ExtensionContext): void {
     fillTab(panel, opened);
   }
 
-  function fillTab(panel: WebviewPanel, of: Opened): void {
+  function fillTab(panel: WebviewPanel, first: Opened): void {
     const end = new AbortController();
-    let opened = of;
+    let opened = first;
     const updateTitle = (): void => void (panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`);
     updateTitle();
     panel.iconPath = icon;
@@ -107,13 +107,13 @@ export function activate(context: ExtensionContext): void {
       () => (current = page),
       end.signal,
     );
-    hub.enter(page);
+    hub.add(page);
     if (panel.active) current = page;
-    see(panel, page, panel.visible);
+    setVisible(panel, page, panel.visible);
     listen(
       panel.onDidChangeViewState,
       () => {
-        see(panel, page, panel.visible);
+        setVisible(panel, page, panel.visible);
         if (panel.active) current = page;
         else if (!panel.visible && current === page) current = sidebar;
       },
@@ -122,7 +122,7 @@ export function activate(context: ExtensionContext): void {
     listen(
       panel.onDidDispose,
       () => {
-        see(panel, page, false);
+        setVisible(panel, page, false);
         end.abort();
         if (current === page) current = sidebar;
       },
@@ -133,9 +133,9 @@ export function activate(context: ExtensionContext): void {
   /** Opens the sidebar, and sends it a message. */
   async function sendToSidebar(message: ToPage): Promise<void> {
     if (!sidebar) pendingCommands = [message];
-    const there = sidebar;
+    const existing = sidebar;
     await commands.executeCommand(`${VIEW}.focus`);
-    there?.post(message);
+    existing?.post(message);
   }
 
   const say = (command: Command, name: string | null = null): ToPage => ({ say: "command", command, name });
@@ -153,7 +153,7 @@ export function activate(context: ExtensionContext): void {
         else panel.dispose();
       },
     }),
-    /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
+    /** Shows the sidebar, and in it the cache `name`. Without a name, it shows the only cache, if there is only one. */
     commands.registerCommand("residscope.inspect", (name?: unknown) =>
       sendToSidebar(say("inspect", typeof name === "string" ? name : null)),
     ),

@@ -1,10 +1,10 @@
-/** Connects pages and kernels: one connection for each notebook that pages show, and its messages to all these pages. */
+/** Connects pages and kernels. Each notebook has one connection, whose messages go to all pages that show the notebook. */
 
 import type { Memory, Opened } from "@residscope/widgets/node";
 import { EventEmitter, Uri } from "vscode";
 
 import { Connection } from "./connection";
-import { standsInVsCode } from "./jupyter";
+import { isPreventedByVsCode } from "./jupyter";
 import type { ToPage } from "./messages";
 import { Notebooks } from "./notebooks";
 import type { Page } from "./page";
@@ -16,8 +16,8 @@ export class Hub {
   readonly renamed = new EventEmitter<{ from: string; to: string }>();
   readonly #pages = new Set<Page>();
   readonly #connections = new Map<string, Connection>();
-  /** The new paths of notebooks that were renamed in this window: their kernels did not end with an earlier window. */
-  readonly #given = new Set<string>();
+  /** The new paths of notebooks that were renamed in this window. No kernel of these paths ended with an earlier window. */
+  readonly #newPaths = new Set<string>();
 
   constructor(
     /** The folder of the page's scripts and styles. */
@@ -32,20 +32,20 @@ export class Hub {
         places: () => this.#send(this.places()),
         cell: (path, started) => {
           this.#connections.get(path)?.cell(started);
-          if (!started) for (const page of this.#pages) if (page.hears(path)) page.cell(path);
+          if (!started) for (const page of this.#pages) if (page.listensTo(path)) page.cell(path);
         },
-        opened: (path, open) => this.#connections.get(path)?.close(open, this.#name(path)),
-        moved: (from, to) => this.#moved(from, to),
+        opened: (path, isOpen) => this.#connections.get(path)?.setOpen(isOpen, this.#cacheName(path)),
+        moved: (from, to) => this.#move(from, to),
       },
       signal,
     );
   }
 
-  enter(page: Page): void {
+  add(page: Page): void {
     this.#pages.add(page);
   }
 
-  leave(page: Page): void {
+  remove(page: Page): void {
     this.#pages.delete(page);
   }
 
@@ -55,10 +55,10 @@ export class Hub {
 
   /** The connection to a notebook's kernel; created and attached at the first call. */
   connection(path: string): Connection {
-    const known = this.#connections.get(path);
-    if (known) return known;
-    const name = this.#name(path);
-    const made = new Connection(
+    const existing = this.#connections.get(path);
+    if (existing) return existing;
+    const name = this.#cacheName(path);
+    const connection = new Connection(
       Uri.parse(path),
       {
         state: (state) => this.#send({ say: "state", path, state }, path),
@@ -67,31 +67,32 @@ export class Hub {
         occupied: (occupied) => this.#send({ say: "occupied", path, occupied }, path),
       },
       this.signal,
-      name === null || this.#given.has(path) ? { what: "none" } : { what: "window", name },
+      name === null || this.#newPaths.has(path) ? { cause: "none" } : { cause: "window", name },
       this.notebooks.cells(path),
     );
-    this.#connections.set(path, made);
-    if (this.notebooks.isOpen(path)) void made.attach();
-    else made.close();
-    return made;
+    this.#connections.set(path, connection);
+    if (this.notebooks.isOpen(path)) void connection.attach();
+    else connection.setOpen(false);
+    return connection;
   }
 
-  /** Tries again where VS Code itself was the obstacle: the workspace is trusted now, or an extension was installed. */
+  /** Attaches again if VS Code had prevented it: the workspace is trusted now, or an extension was installed. */
   retry(): void {
-    for (const connection of this.#connections.values()) if (standsInVsCode(connection.state)) void connection.attach();
+    for (const connection of this.#connections.values())
+      if (isPreventedByVsCode(connection.state)) void connection.attach();
   }
 
-  /** The cache that was open in a notebook. */
-  #name(path: string): string | null {
+  /** The name of the cache that was open in a notebook; null if there was none. */
+  #cacheName(path: string): string | null {
     return this.memory.all.find((opened) => opened.path === path)?.name ?? null;
   }
 
-  /** Follows a renamed file or folder: its notebooks keep their views and pictures. */
-  #moved(from: string, to: string): void {
+  /** A file or folder was renamed. Its notebooks keep their views and pictures. */
+  #move(from: string, to: string): void {
     for (const { path } of this.memory.all) {
       if (path !== from && !path.startsWith(`${from}/`)) continue;
       const now = to + path.slice(from.length);
-      this.#given.add(now);
+      this.#newPaths.add(now);
       this.memory.move(path, now);
       this.pictures.move(path, now);
       this.renamed.fire({ from: path, to: now });
@@ -100,6 +101,6 @@ export class Hub {
   }
 
   #send(message: ToPage, path?: string): void {
-    for (const page of this.#pages) if (path === undefined || page.hears(path)) page.post(message);
+    for (const page of this.#pages) if (path === undefined || page.listensTo(path)) page.post(message);
   }
 }

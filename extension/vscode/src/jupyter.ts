@@ -1,11 +1,11 @@
-/** The Jupyter extension and the kernel of a notebook; or a message about what prevents reaching it. */
+/** Finds the kernel of a notebook through the Jupyter extension, or the reason why it cannot be reached. */
 
 import type { LinkState } from "@residscope/widgets";
 import type { Jupyter, Kernel, KernelStatus } from "@vscode/jupyter-extension";
 import { commands, extensions, type Uri, workspace } from "vscode";
 
 const ID = "ms-toolsai.jupyter";
-/** The command for the Jupyter extension's list of extensions that may use kernels; it settles when the list is closed. */
+/** The Jupyter extension's command that opens its list of extensions that may use kernels. */
 const MANAGE = "jupyter.manageAccessToKernels";
 
 const UNTRUSTED =
@@ -19,7 +19,7 @@ const OTHER = "This kernel does not run Python, which TransformerLens needs.";
 export const DIED: LinkState = { kind: "none", words: "The kernel has died. Restart it, and run the cells again." };
 
 const ACT = "Manage access";
-/** Also used if the request was interrupted twice, because an older Jupyter extension does not report the reason. */
+/** Also used if a request fails twice, because an older Jupyter extension does not report the reason. */
 export const DENIED: LinkState = {
   kind: "refused",
   act: ACT,
@@ -27,7 +27,7 @@ export const DENIED: LinkState = {
     "VS Code did not let Residscope run code in this kernel, and does not ask again. " +
     "Allow it in `Jupyter: Manage Access To Jupyter Kernels`. Residscope reads caches; it changes nothing.",
 };
-/** Used while VS Code waits for the user's answer, or an older Jupyter extension does not react to a request. */
+/** Used while VS Code waits for the user's answer, or if an older Jupyter extension does not react to a request. */
 export const ASKED: LinkState = {
   kind: "attaching",
   busy: false,
@@ -37,14 +37,14 @@ export const ASKED: LinkState = {
     "If you see none, allow it in `Jupyter: Manage Access To Jupyter Kernels`.",
 };
 
-/** Whether VS Code itself is the obstacle, which may disappear when its state changes. */
-export const standsInVsCode = (state: LinkState): boolean =>
+/** Whether VS Code prevents the connection. A change of its settings or extensions may end this. */
+export const isPreventedByVsCode = (state: LinkState): boolean =>
   "words" in state && [UNTRUSTED, MISSING, OLD].includes(state.words ?? "");
 
-/** Whether running a cell may make the kernel available. */
-export const maySoonBeThere = (state: LinkState): boolean => state.kind === "none" && state.words !== OTHER;
+/** Whether it may help to run a cell. */
+export const mayHelp = (state: LinkState): boolean => state.kind === "none" && state.words !== OTHER;
 
-/** The kernel of a notebook; null if it has not run a cell yet; or a state that says what prevents reaching it. */
+/** The kernel of a notebook; null if no cell has run yet; a state with the reason if the kernel cannot be reached. */
 export async function kernelOf(notebook: Uri): Promise<Kernel | LinkState | null> {
   if (!workspace.isTrusted) return { kind: "refused", words: UNTRUSTED };
   const extension = extensions.getExtension<Jupyter>(ID);
@@ -61,10 +61,10 @@ export function isKernel(found: Kernel | LinkState | null): found is Kernel {
 }
 
 export const isRestarting = (status: KernelStatus): boolean => status === "restarting" || status === "autorestarting";
-/** Whether the kernel has ended, or seems so: a kernel that restarts is reported as dead for a moment. */
+/** Whether the kernel is reported as dead. While a kernel restarts, it is reported as dead for a moment, too. */
 export const isDead = (status: KernelStatus): boolean => status === "dead" || status === "terminating";
 
-/** Opens the list of extensions that may use kernels; settles when it is closed. */
+/** Opens the list of extensions that may use kernels, and waits until the user closes it. */
 export async function manageAccess(): Promise<void> {
   await commands.executeCommand(MANAGE);
 }

@@ -1,6 +1,6 @@
 /** Remembers the open view of each notebook across a reload of the window. Stored data is not trusted. */
 
-import { asOpened as asWritten, Memory, type Opened } from "@residscope/widgets/node";
+import { asOpened as asAnyOpened, Memory, type Opened } from "@residscope/widgets/node";
 import { type Memento, Uri } from "vscode";
 
 const KEY = "residscope.opened";
@@ -11,13 +11,13 @@ export function memoryIn(state: Memento): Memory {
   return memory;
 }
 
-/** A stored view; null if it cannot be read. */
+/** A stored view; null if the data is not a view, or its path is not a URI. */
 export function asOpened(stored: unknown): Opened | null {
-  const opened = asWritten(stored);
-  return opened && isAddress(opened.path) ? opened : null;
+  const opened = asAnyOpened(stored);
+  return opened && isUri(opened.path) ? opened : null;
 }
 
-function isAddress(path: string): boolean {
+function isUri(path: string): boolean {
   try {
     return Uri.parse(path, true).path !== "";
   } catch {

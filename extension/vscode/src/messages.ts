@@ -1,34 +1,34 @@
-/** The messages between the extension and its pages. A path is a notebook's URI (`uri.toString()`). */
+/** The messages between the extension and its pages. `path` is a notebook's URI (`uri.toString()`). */
 
 import type { Answer, LinkState, Opened, Place, Question } from "@residscope/widgets";
 
 export type Command = "inspect" | "enlarge" | "next" | "previous" | "refresh";
 
 export type ToHost =
-  /** The page is loaded and listens. */
+  /** The page is loaded. */
   | { say: "hello" }
   /** The user is using this page. */
-  | { say: "looked" }
+  | { say: "used" }
   /** Subscribes to the state of a notebook's kernel. */
   | { say: "attach"; path: string }
   | { say: "ask"; path: string; questions: Question[] }
   | { say: "retry" | "act"; path: string }
   | { say: "remember"; opened: Opened }
-  /** `keep` stores a view's last picture, as JSON, across a reload; `recall` requests it. */
+  /** `keep` stores a view's last picture as JSON, across a reload. `recall` requests the picture. */
   | { say: "keep"; path: string; name: string; picture: string }
   | { say: "recall"; path: string; name: string }
   | { say: "enlarge"; opened: Opened }
   | { say: "save"; number: number; name: string; bytes: ArrayBuffer };
 
 export type ToPage =
-  /** The first message: the page is the sidebar (with the views that were open before), or one view. */
+  /** One of these two is the first message: the page is the sidebar, with the views that were open before, or one view. */
   | { say: "sidebar"; remembered: Opened[] }
   | { say: "view"; opened: Opened }
   | { say: "visible"; visible: boolean }
   | { say: "places"; focused: Place | null; running: Place[] }
   | { say: "state"; path: string; state: LinkState }
   | { say: "lost" | "renewed" | "cell"; path: string }
-  /** Whether a cell or one of our own requests is running in the kernel. */
+  /** Whether the kernel runs a cell, or one of our requests. */
   | { say: "occupied"; path: string; occupied: boolean }
   | { say: "answer"; path: string; answer: Answer; buffers: ArrayBuffer[] }
   | { say: "saved"; number: number; saved: boolean }

@@ -1,4 +1,4 @@
-/** The open notebooks, the focused one, and events when their cells start and end. */
+/** Follows the notebooks: which are open, which one has the focus, and when their cells start and end. */
 
 import type { Place } from "@residscope/widgets";
 import { listen } from "@residscope/widgets/node";
@@ -16,8 +16,10 @@ const TYPES = new Set(["jupyter-notebook", "interactive"]);
 export interface NotebookListener {
   /** The focused notebook or the open notebooks have changed. */
   places(): void;
-  cell(path: string, started: boolean): void;
-  opened(path: string, open: boolean): void;
+  /** A cell has started, or has ended. */
+  cell(path: string, hasStarted: boolean): void;
+  /** A notebook was opened, or was closed. */
+  opened(path: string, isOpen: boolean): void;
   /** A file or folder was renamed. */
   moved(from: string, to: string): void;
 }
@@ -31,10 +33,10 @@ export class Notebooks {
     readonly signal: AbortSignal,
   ) {
     for (const changed of [window.onDidChangeActiveNotebookEditor, window.onDidChangeVisibleNotebookEditors]) {
-      listen<unknown>(changed, () => this.#focus() && listener.places(), signal);
+      listen<unknown>(changed, () => this.#updateFocus() && listener.places(), signal);
     }
-    listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#list(notebook, true), signal);
-    listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#list(notebook, false), signal);
+    listen(workspace.onDidOpenNotebookDocument, (notebook) => this.#onOpened(notebook, true), signal);
+    listen(workspace.onDidCloseNotebookDocument, (notebook) => this.#onOpened(notebook, false), signal);
     listen(
       workspace.onDidRenameFiles,
       ({ files }) => {
@@ -47,11 +49,11 @@ export class Notebooks {
       ({ notebook, cellChanges }) => {
         if (!TYPES.has(notebook.notebookType)) return;
         for (const { cell, executionSummary: now } of cellChanges)
-          if (now && (now.executionOrder !== undefined || this.#running.has(cell))) this.#cell(cell, runs(now));
+          if (now && (now.executionOrder !== undefined || this.#running.has(cell))) this.#onCell(cell, isRunning(now));
       },
       signal,
     );
-    this.#focus();
+    this.#updateFocus();
   }
 
   get running(): Place[] {
@@ -71,39 +73,40 @@ export class Notebooks {
   }
 
   /** Updates the focused notebook, and returns whether it has changed. */
-  #focus(): boolean {
-    // After a reload of the window no notebook may have the focus: then take a visible one.
+  #updateFocus(): boolean {
+    // After a reload of the window, it can happen that no notebook has the focus. Then a visible one is taken.
     const editor = window.activeNotebookEditor ?? (this.focused ? undefined : window.visibleNotebookEditors[0]);
     const notebook = editor?.notebook;
     if (!notebook || !TYPES.has(notebook.notebookType)) return false; // a text file or one of our views changes nothing
-    const follows = workspace.getConfiguration("residscope").get("followFocus", true);
-    if (this.focused && !follows && this.isOpen(this.focused.path)) return false;
+    const followsFocus = workspace.getConfiguration("residscope").get("followFocus", true);
+    if (this.focused && !followsFocus && this.isOpen(this.focused.path)) return false;
     this.focused = placeOf(notebook);
     return true;
   }
 
-  #list(notebook: NotebookDocument, open: boolean): void {
+  #onOpened(notebook: NotebookDocument, isOpen: boolean): void {
     if (!TYPES.has(notebook.notebookType)) return;
     const { path } = placeOf(notebook);
     for (const cell of [...this.#running]) if (cell.notebook === notebook) this.#running.delete(cell);
-    this.listener.opened(path, open);
-    if (!open && this.focused?.path === path) this.focused = this.running[0] ?? null;
+    this.listener.opened(path, isOpen);
+    if (!isOpen && this.focused?.path === path) this.focused = this.running[0] ?? null;
     this.listener.places();
   }
 
-  #cell(cell: NotebookCell, runs: boolean): void {
-    if (this.#running.has(cell) === runs) {
-      if (!runs) this.listener.cell(cell.notebook.uri.toString(), false); // so short that its start was not reported
+  #onCell(cell: NotebookCell, isRunning: boolean): void {
+    if (this.#running.has(cell) === isRunning) {
+      // The start of a short cell may not be reported.
+      if (!isRunning) this.listener.cell(cell.notebook.uri.toString(), false);
       return;
     }
-    if (runs) this.#running.add(cell);
+    if (isRunning) this.#running.add(cell);
     else this.#running.delete(cell);
-    this.listener.cell(cell.notebook.uri.toString(), runs);
+    this.listener.cell(cell.notebook.uri.toString(), isRunning);
   }
 }
 
-/** Whether a cell is running. A cleared cell has no number; a cell that has ended has a time or a success flag. */
-const runs = ({ executionOrder, success, timing }: NotebookCellExecutionSummary): boolean =>
+/** Whether a cell is running. A cleared cell has no execution number. A cell that has ended has a time or a result. */
+const isRunning = ({ executionOrder, success, timing }: NotebookCellExecutionSummary): boolean =>
   executionOrder !== undefined && success === undefined && !timing;
 
 export const nameOf = (path: string): string => Uri.parse(path).path.split("/").at(-1) ?? path;

@@ -1,4 +1,4 @@
-/** A web page with views: its HTML document, and its messages to and from the kernels. */
+/** A web page with views. It has an HTML document, and carries messages between the views and the kernels. */
 
 import { randomBytes } from "node:crypto";
 import { homedir } from "node:os";
@@ -9,53 +9,53 @@ import type { Hub } from "./hub";
 import type { ToHost, ToPage } from "./messages";
 
 export class Page {
-  /** The notebooks whose kernels the page listens to. */
+  /** The notebooks whose kernels send messages to the page. */
   readonly #paths = new Set<string>();
   #isLoaded = false;
-  #visible = true;
+  #isVisible = true;
   /** Commands that came before the page was loaded. */
-  #early: ToPage[] = [];
-  /** Notebooks whose cells have ended while the page was hidden: their caches are listed when it is shown again. */
-  readonly #missed = new Set<string>();
+  #waiting: ToPage[] = [];
+  /** Notebooks with cells that ended while the page was hidden. When it is shown again, their caches are listed again. */
+  readonly #endedWhileHidden = new Set<string>();
 
   constructor(
     readonly webview: Webview,
     readonly hub: Hub,
-    /** The first message to the page. */
-    readonly first: () => ToPage,
+    /** Creates the first message to the page. */
+    readonly firstMessage: () => ToPage,
     /** Called when the user uses the page. */
-    readonly looked: () => void,
+    readonly onUsed: () => void,
     readonly signal: AbortSignal,
   ) {
     const { assets } = hub;
     webview.options = { enableScripts: true, localResourceRoots: [assets] };
     listen(webview.onDidReceiveMessage, (message: ToHost) => void this.#receive(message), signal);
     webview.html = documentOf(webview, assets);
-    signal.addEventListener("abort", () => hub.leave(this), { once: true });
+    signal.addEventListener("abort", () => hub.remove(this), { once: true });
   }
 
   post(message: ToPage): void {
     if (this.signal.aborted) return;
     if (this.#isLoaded) void this.webview.postMessage(message);
-    else if (message.say === "command") this.#early.push(message);
+    else if (message.say === "command") this.#waiting.push(message);
   }
 
   /** Sets whether the page is visible. */
   show(visible: boolean): void {
-    this.#visible = visible;
+    this.#isVisible = visible;
     this.post({ say: "visible", visible });
     if (!visible) return;
-    for (const path of this.#missed) this.post({ say: "cell", path });
-    this.#missed.clear();
+    for (const path of this.#endedWhileHidden) this.post({ say: "cell", path });
+    this.#endedWhileHidden.clear();
   }
 
   /** Reports that a cell has ended. */
   cell(path: string): void {
-    if (this.#visible) this.post({ say: "cell", path });
-    else this.#missed.add(path);
+    if (this.#isVisible) this.post({ say: "cell", path });
+    else this.#endedWhileHidden.add(path);
   }
 
-  hears(path: string): boolean {
+  listensTo(path: string): boolean {
     return this.#paths.has(path);
   }
 
@@ -64,17 +64,17 @@ export class Page {
       case "hello":
         this.#isLoaded = true;
         this.#paths.clear();
-        this.post(this.first());
-        this.post({ say: "visible", visible: this.#visible });
+        this.post(this.firstMessage());
+        this.post({ say: "visible", visible: this.#isVisible });
         this.post(this.hub.places());
-        for (const command of this.#early.splice(0)) this.post(command);
+        for (const command of this.#waiting.splice(0)) this.post(command);
         return;
-      case "looked":
-        return this.looked();
+      case "used":
+        return this.onUsed();
       case "attach": {
         this.#paths.add(message.path);
         const { state, occupied } = this.hub.connection(message.path);
-        // The page then sends its earlier requests again.
+        // Then the page sends its earlier requests again.
         if (state.kind === "ready") this.post({ say: "renewed", path: message.path });
         this.post({ say: "state", path: message.path, state });
         this.post({ say: "occupied", path: message.path, occupied });
@@ -107,7 +107,7 @@ export class Page {
   }
 }
 
-/** Asks the user where to save, writes the file, and returns whether it did. */
+/** Asks the user where to save, and writes the file. Returns false if the user cancels or writing fails. */
 async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
   try {
     const folder = workspace.workspaceFolders?.[0]?.uri ?? Uri.file(homedir());
@@ -123,7 +123,7 @@ async function save(name: string, bytes: ArrayBuffer): Promise<boolean> {
   }
 }
 
-/** The views have their own styles; in the sidebar they also take its background colour. */
+/** The views have their own styles. In the sidebar they use the sidebar's background colour. */
 const STYLE = `
 body { padding: 0; }
 #residscope, #residscope > .rs-sidebar:only-child { min-height: 100vh; }

@@ -1,15 +1,15 @@
-/** Keeps the last pictures of views while the window reloads, in one file each. Stored files are not trusted. */
+/** Keeps the last pictures of views while the window reloads. Each picture is a file; stored files are not trusted. */
 
 import { createHash } from "node:crypto";
 import { FileType, Uri, workspace } from "vscode";
 
-/** The most pictures that are kept; the latest are. */
-const MOST = 20;
-/** The most bytes of one picture; views make no larger ones. */
-const LONGEST = 3_000_000;
+/** Only this many pictures are kept, the latest ones. */
+const MAX_PICTURES = 20;
+/** Views make no larger pictures. */
+const MAX_BYTES = 3_000_000;
 
 export class Pictures {
-  /** The last operation: they run one after the other. */
+  /** The last operation. Operations run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(readonly folder: Uri) {}
@@ -17,28 +17,28 @@ export class Pictures {
   /** The picture of a notebook's cache, as the page wrote it; null if there is none. */
   get(path: string, name: string): Promise<string | null> {
     const file = this.#file(path, name);
-    return this.#then(async () => {
+    return this.#afterLast(async () => {
       const { size } = await workspace.fs.stat(file);
-      return size > LONGEST ? null : new TextDecoder().decode(await workspace.fs.readFile(file));
+      return size > MAX_BYTES ? null : new TextDecoder().decode(await workspace.fs.readFile(file));
     });
   }
 
   put(path: string, name: string, picture: string): void {
     const bytes = new TextEncoder().encode(picture);
-    if (bytes.length > LONGEST) return;
-    void this.#then(async () => {
+    if (bytes.length > MAX_BYTES) return;
+    void this.#afterLast(async () => {
       await workspace.fs.writeFile(this.#file(path, name), bytes); // also creates the folder
       const files = (await this.#files()).sort((a, b) => b.changed - a.changed);
-      for (const { uri } of files.slice(MOST)) await workspace.fs.delete(uri);
+      for (const { uri } of files.slice(MAX_PICTURES)) await workspace.fs.delete(uri);
     });
   }
 
   /** Follows a renamed notebook. */
   move(from: string, to: string): void {
-    void this.#then(async () => {
+    void this.#afterLast(async () => {
       for (const { uri, file } of await this.#files()) {
-        if (!file.startsWith(named(from))) continue;
-        await workspace.fs.rename(uri, Uri.joinPath(this.folder, named(to) + file.slice(named(from).length)), {
+        if (!file.startsWith(hashed(from))) continue;
+        await workspace.fs.rename(uri, Uri.joinPath(this.folder, hashed(to) + file.slice(hashed(from).length)), {
           overwrite: true,
         });
       }
@@ -46,7 +46,7 @@ export class Pictures {
   }
 
   #file(path: string, name: string): Uri {
-    return Uri.joinPath(this.folder, `${named(path)}-${named(name)}.json`);
+    return Uri.joinPath(this.folder, `${hashed(path)}-${hashed(name)}.json`);
   }
 
   async #files(): Promise<{ uri: Uri; file: string; changed: number }[]> {
@@ -59,12 +59,12 @@ export class Pictures {
     );
   }
 
-  /** Runs an operation after the others. A picture that cannot be written or read is ignored. */
-  #then<T>(body: () => Promise<T>): Promise<T | null> {
-    const done = this.#last.then(body).catch(() => null);
+  /** Runs an operation after the earlier ones. Errors are ignored: the result is null. */
+  #afterLast<T>(operation: () => Promise<T>): Promise<T | null> {
+    const done = this.#last.then(operation).catch(() => null);
     this.#last = done;
     return done;
   }
 }
 
-const named = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 24);
+const hashed = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 24);

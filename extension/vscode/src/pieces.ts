@@ -1,18 +1,18 @@
-/** Assembles answers from the outputs of one request, within limits. */
+/** Puts answers together from their pieces, which are the outputs of one request. Limits protect against too much data. */
 
 import type { Answer } from "@residscope/widgets";
 
-import type { Carried } from "./run";
+import type { OutputData } from "./run";
 
-/** Limits; the same as in `residscope.hosts.execute`, which sends no longer answers. */
+/** The limits. They are the same in `residscope.hosts.execute`, which sends no longer answers. */
 export const LIMITS = {
   /** Characters of one answer. */
   length: 128_000_000,
   /** Pieces of one answer. */
   pieces: 1000,
-  /** Characters of all incomplete answers. */
+  /** Characters of all incomplete answers together. */
   held: 256_000_000,
-  /** Incomplete answers. (The kernel sends one answer after the other.) */
+  /** Incomplete answers at the same time. The kernel sends one answer after the other. */
   open: 64,
 };
 
@@ -26,17 +26,19 @@ export interface Answered {
   buffers: ArrayBuffer[];
 }
 
-interface Open {
+/** An answer of which some pieces are missing. */
+interface Incomplete {
   texts: (string | undefined)[];
   missing: number;
   length: number;
 }
 
 export class Pieces {
-  readonly #open = new Map<string, Open>();
+  readonly #incomplete = new Map<string, Incomplete>();
   /** The ids of the requests that have no answer yet. */
   readonly #asked: Set<string>;
-  #held = 0;
+  /** The characters of all incomplete answers. */
+  #length = 0;
 
   constructor(
     asked: Iterable<string>,
@@ -46,51 +48,55 @@ export class Pieces {
   }
 
   /** Whether an answer has begun but is not complete. */
-  began(id: string): boolean {
-    return this.#open.has(id);
+  hasBegun(id: string): boolean {
+    return this.#incomplete.has(id);
   }
 
-  /** Adds a piece, and returns the answer if it is complete. An answer that exceeds the limits becomes a failure at once. */
-  take({ id, piece, pieces, text }: Carried): Answered | null {
+  /** Adds a piece, and returns the answer if it is complete. An answer that exceeds a limit becomes a failure at once. */
+  take({ id, piece, pieces, text }: OutputData): Answered | null {
     if (typeof id !== "string" || !this.#asked.has(id) || typeof text !== "string") return null;
-    if (!isWhole(pieces) || !isWhole(piece) || piece >= pieces) return null;
-    const known = this.#open.get(id);
-    if (known ? known.texts.length !== pieces || known.texts[piece] !== undefined : false) return null;
-    const length = (known?.length ?? 0) + text.length;
+    if (!isCount(pieces) || !isCount(piece) || piece >= pieces) return null;
+    const incomplete = this.#incomplete.get(id);
+    if (incomplete ? incomplete.texts.length !== pieces || incomplete.texts[piece] !== undefined : false) return null;
+    const length = (incomplete?.length ?? 0) + text.length;
     const { limits } = this;
     if (
       pieces > limits.pieces ||
       length > limits.length ||
-      this.#held + text.length > limits.held ||
-      (!known && this.#open.size >= limits.open)
+      this.#length + text.length > limits.held ||
+      (!incomplete && this.#incomplete.size >= limits.open)
     ) {
       return this.#end(id, failed(id, "too-long", LONG));
     }
-    const open = known ?? { texts: new Array<string | undefined>(pieces).fill(undefined), missing: pieces, length: 0 };
-    this.#open.set(id, open);
-    open.texts[piece] = text;
-    open.missing -= 1;
-    open.length = length;
-    this.#held += text.length;
-    return open.missing > 0 ? null : this.#end(id, read(id, open.texts.join("")));
+    const answer = incomplete ?? {
+      texts: new Array<string | undefined>(pieces).fill(undefined),
+      missing: pieces,
+      length: 0,
+    };
+    this.#incomplete.set(id, answer);
+    answer.texts[piece] = text;
+    answer.missing -= 1;
+    answer.length = length;
+    this.#length += text.length;
+    return answer.missing > 0 ? null : this.#end(id, parsed(id, answer.texts.join("")));
   }
 
   #end(id: string, answered: Answered): Answered {
-    this.#held -= this.#open.get(id)?.length ?? 0;
-    this.#open.delete(id);
+    this.#length -= this.#incomplete.get(id)?.length ?? 0;
+    this.#incomplete.delete(id);
     this.#asked.delete(id);
     return answered;
   }
 }
 
-const isWhole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 
 const failed = (id: string, code: string, message: string): Answered => ({
   answer: { id, failure: { code, message } },
   buffers: [],
 });
 
-function read(id: string, whole: string): Answered {
+function parsed(id: string, whole: string): Answered {
   try {
     const { answer, buffers } = JSON.parse(whole) as { answer: unknown; buffers: unknown };
     if (isAnswer(answer) && answer.id === id && Array.isArray(buffers))
@@ -101,7 +107,7 @@ function read(id: string, whole: string): Answered {
   return failed(id, "protocol", UNREADABLE);
 }
 
-/** Whether a value has the form of an answer; the page checks the contents of the reply. */
+/** Whether a value has the fields of an answer. The page checks the contents of the reply. */
 function isAnswer(value: unknown): value is Answer {
   const { id, reply, failure } = (value ?? {}) as Record<string, unknown>;
   if (typeof id !== "string") return false;

@@ -1,15 +1,15 @@
-/** Lets a kernel run an expression, and yields what it displays. Knows nothing about notebooks. */
+/** Lets a kernel run an expression, and yields the outputs that it displays. */
 
 import type { Kernel } from "@vscode/jupyter-extension";
 import type { CancellationToken } from "vscode";
 
 import { MIME } from "./expressions";
 
-/** The name of the error after the user has revoked our access; documented by the Jupyter extension. */
+/** The name of the error after the user has revoked our access, as the Jupyter extension documents it. */
 const REVOKED = "vscode.jupyter.apiAccessRevoked";
 const ERROR = "application/vnd.code.notebook.error";
 
-/** VS Code refused to run it, for a reason that only the user can change. */
+/** VS Code refused to run the expression. Only the user can change that. */
 export class Refused extends Error {}
 
 /** Requests are never cancelled, because that would interrupt the user's kernel. */
@@ -18,21 +18,22 @@ const NEVER: CancellationToken = {
   onCancellationRequested: () => ({ dispose: () => undefined }),
 };
 
-export type Carried = Record<string, unknown>;
+/** The data of one of our outputs. It is not checked yet. */
+export type OutputData = Record<string, unknown>;
 
 /**
- * Yields the outputs that have our MIME type and this token. All others are ignored: warnings on stderr, and output of
- * other code. An error is thrown only at the end, because it may come from other code.
+ * Yields the outputs that have our MIME type and this token. It ignores all others, such as warnings on stderr and the
+ * output of other code. An error is thrown only at the end, because it may come from other code.
  */
-export async function* run(kernel: Kernel, expression: string, token: string): AsyncGenerator<Carried> {
+export async function* run(kernel: Kernel, expression: string, token: string): AsyncGenerator<OutputData> {
   let trouble: string | null = null;
   try {
     for await (const { items } of kernel.executeCode(expression, NEVER)) {
       for (const { mime, data } of items) {
         if (mime === ERROR) trouble ??= errorIn(data);
         if (mime !== MIME) continue;
-        const carried = objectIn(data);
-        if (carried["token"] === token) yield carried;
+        const output = objectIn(data);
+        if (output["token"] === token) yield output;
       }
     }
   } catch (error) {
@@ -47,11 +48,11 @@ function errorIn(data: Uint8Array): string {
   return [name, message].filter((part) => typeof part === "string" && part).join(": ") || "an error without a name";
 }
 
-/** The object in some JSON; an empty object if it contains none. */
-function objectIn(data: Uint8Array): Carried {
+/** The object in a JSON text; an empty object if the text contains none. */
+function objectIn(data: Uint8Array): OutputData {
   try {
     const value: unknown = JSON.parse(new TextDecoder().decode(data));
-    return typeof value === "object" && value !== null ? (value as Carried) : {};
+    return typeof value === "object" && value !== null ? (value as OutputData) : {};
   } catch {
     return {};
   }

@@ -1,9 +1,9 @@
 import type { Answer, LinkState, Question } from "@residscope/widgets";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Past } from "../src/absence";
 import { Connection } from "../src/connection";
+import type { LastKernel } from "../src/no-kernel";
 import { installed, ran, Uri, workspace } from "./fake-vscode";
-import { FakeKernel, jupyterWith, output, pieces, raw, US } from "./kernel";
+import { FakeKernel, jupyterWith, OURS, output, pieces, raw } from "./kernel";
 
 let end: AbortController;
 let kernel: FakeKernel;
@@ -12,12 +12,12 @@ let connection: Connection;
 const answers = new Map<string, { answer: Answer; buffers: ArrayBuffer[] }>();
 
 const question = (id: string): Question => ({ id, ask: { kind: "caches" } });
-const settled = async (): Promise<void> => {
+const waitForPromises = async (): Promise<void> => {
   for (let turn = 0; turn < 200; turn += 1) await Promise.resolve();
 };
 
 function connect(...more: unknown[]): void {
-  const [past, cells] = more as [Past?, number?];
+  const [lastKernel, cells] = more as [LastKernel?, number?];
   connection = new Connection(
     Uri.parse("file:///n.ipynb") as never,
     {
@@ -27,7 +27,7 @@ function connect(...more: unknown[]): void {
       occupied: () => undefined,
     },
     end.signal,
-    past,
+    lastKernel,
     cells,
   );
 }
@@ -50,10 +50,10 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-const say = (words: RegExp) => expect.objectContaining({ words: expect.stringMatching(words) as string });
+const withWords = (words: RegExp) => expect.objectContaining({ words: expect.stringMatching(words) as string });
 
 describe("attaching", () => {
-  it("is ready where kernel and extension are of one version, in one expression that is None", async () => {
+  it("is ready if kernel and extension have the same version, after one expression whose value is None", async () => {
     await connection.attach();
     expect(connection.state).toEqual({ kind: "ready" });
     expect(events).toEqual(["renewed", "ready"]);
@@ -61,42 +61,52 @@ describe("attaching", () => {
   });
 
   it.each<[string, () => void, string, RegExp]>([
-    ["no Jupyter extension", () => installed.clear(), "refused", /not installed/],
+    ["there is no Jupyter extension", () => installed.clear(), "refused", /not installed/],
     [
-      "one that is too old",
+      "the Jupyter extension is too old",
       () => installed.set("ms-toolsai.jupyter", { isActive: false, exports: {}, activate: async () => ({}) }),
       "refused",
       /too old/,
     ],
-    ["an untrusted workspace", () => (workspace.isTrusted = false), "refused", /not trusted/],
-    ["no kernel that has run a cell", () => jupyterWith(() => undefined), "none", /Run one/],
-    ["a kernel that died", () => (kernel.status = "dead"), "none", /died/],
-    ["another language", () => Object.assign(kernel, { language: "julia" }), "none", /not run Python/],
-    ["access denied", () => (kernel.script = [[], []]), "refused", /Manage Access/],
+    ["the workspace is not trusted", () => (workspace.isTrusted = false), "refused", /not trusted/],
+    ["no cell has run", () => jupyterWith(() => undefined), "none", /Run one/],
+    ["the kernel has died", () => (kernel.status = "dead"), "none", /died/],
+    ["the kernel runs another language", () => Object.assign(kernel, { language: "julia" }), "none", /not run Python/],
+    ["access is denied", () => (kernel.script = [[], []]), "refused", /Manage Access/],
     [
-      "access taken away",
+      "access was revoked",
       () => (kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })]),
       "refused",
       /Manage Access/,
     ],
-    ["an error", () => (kernel.script = [new Error("Kernel is disposed")]), "refused", /Kernel is disposed/],
-    ["no Residscope there", () => (kernel.who = { ...US, version: null, wire: null }), "refused", /no Residscope/],
-    ["another version there", () => (kernel.who = { ...US, version: "9.9.9", wire: "x" }), "refused", /9\.9\.9/],
-    ["a compatible version there", () => (kernel.who = { ...US, version: "9.9.9" }), "ready", /9\.9\.9/],
-  ])("says so: %s", async (_, arrange, kind, words) => {
+    ["there is an error", () => (kernel.script = [new Error("Kernel is disposed")]), "refused", /Kernel is disposed/],
+    [
+      "the kernel has no Residscope",
+      () => (kernel.info = { ...OURS, version: null, wire: null }),
+      "refused",
+      /no Residscope/,
+    ],
+    [
+      "the kernel has another version",
+      () => (kernel.info = { ...OURS, version: "9.9.9", wire: "x" }),
+      "refused",
+      /9\.9\.9/,
+    ],
+    ["the kernel has a compatible version", () => (kernel.info = { ...OURS, version: "9.9.9" }), "ready", /9\.9\.9/],
+  ])("reports that %s", async (_, arrange, kind, words) => {
     arrange();
     await connection.attach();
     expect(connection.state.kind).toBe(kind);
-    expect(connection.state).toEqual(say(words));
+    expect(connection.state).toEqual(withWords(words));
   });
 
-  it("gives the line to run where the package is missing", async () => {
-    kernel.who = { ...US, version: null, wire: null };
+  it("shows the line to run if the package is missing", async () => {
+    kernel.info = { ...OURS, version: null, wire: null };
     await connection.attach();
-    expect(connection.state).toHaveProperty("line", `%pip install residscope==${US.version}`);
+    expect(connection.state).toHaveProperty("line", `%pip install residscope==${OURS.version}`);
   });
 
-  it("says that a running cell comes first, and is ready after it", async () => {
+  it("reports that it waits for a running cell, and is ready after the cell", async () => {
     vi.useFakeTimers();
     let open = (): void => undefined;
     kernel.gate = new Promise((resolve) => (open = resolve));
@@ -110,16 +120,16 @@ describe("attaching", () => {
   });
 });
 
-describe("on the way", () => {
+describe("while attaching", () => {
   const never = (): Promise<void> => new Promise(() => undefined);
 
-  it("an interrupt is no denial", async () => {
+  it("tries again after an interrupt, which does not mean that access is denied", async () => {
     kernel.script = [[]];
     await connection.attach();
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("names the setting if VS Code neither runs nor refuses it, and is ready once it is allowed", async () => {
+  it("names the setting if VS Code does not react, and is ready when the user allows access", async () => {
     vi.useFakeTimers();
     let allow = (): void => undefined;
     kernel.gate = new Promise((resolve) => (allow = resolve));
@@ -135,7 +145,7 @@ describe("on the way", () => {
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("is patient with a kernel that has work to do", async () => {
+  it("waits for a kernel that is busy", async () => {
     vi.useFakeTimers();
     kernel.gate = never();
     kernel.status = "busy";
@@ -144,53 +154,53 @@ describe("on the way", () => {
     expect(connection.state.kind).toBe("attaching");
   });
 
-  it("ends with its notebook", async () => {
+  it("ends when the notebook is closed", async () => {
     vi.useFakeTimers();
     kernel.gate = never();
     void connection.attach();
     await vi.advanceTimersByTimeAsync(100);
-    connection.close();
+    connection.setOpen(false);
     await vi.advanceTimersByTimeAsync(60_000);
-    expect(connection.state).toEqual(say(/not open/));
+    expect(connection.state).toEqual(withWords(/not open/));
   });
 
-  it("hears of a restart", async () => {
+  it("starts again when the kernel restarts", async () => {
     kernel.gate = never();
     void connection.attach();
-    await settled();
+    await waitForPromises();
     kernel.gate = Promise.resolve();
     kernel.become("restarting");
     expect(connection.state.kind).toBe("attaching");
     kernel.become("dead", "busy", "idle");
-    await settled();
+    await waitForPromises();
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("is tried again after a cell that may have installed the package, and not where access was denied", async () => {
-    kernel.who = { ...US, version: null, wire: null };
+  it("tries again after a cell, which may have installed the package, but not if access was denied", async () => {
+    kernel.info = { ...OURS, version: null, wire: null };
     await connection.attach();
-    kernel.who = US;
+    kernel.info = OURS;
     connection.cell(false);
-    await settled();
+    await waitForPromises();
     expect(connection.state.kind).toBe("ready");
     kernel.script = [[], []];
     await connection.attach();
-    const { greeted } = kernel;
+    const { attached } = kernel;
     connection.cell(false);
-    await settled();
-    expect(kernel.greeted).toBe(greeted);
+    await waitForPromises();
+    expect(kernel.attached).toBe(attached);
   });
 });
 
-describe("asking", () => {
+describe("requests", () => {
   beforeEach(() => connection.attach());
 
-  it("takes all that waits in one request, and the next behind it", async () => {
-    ask("a", "b"); // what a page asks in one go
+  it("are sent in batches: all waiting requests together, one batch at a time", async () => {
+    ask("a", "b"); // at the same time, as a page does
     await Promise.resolve();
     ask("c");
     ask("d");
-    await settled();
+    await waitForPromises();
     expect(kernel.asked.map((batch) => batch.map(({ id }) => id))).toEqual([
       ["a", "b"],
       ["c", "d"],
@@ -199,7 +209,7 @@ describe("asking", () => {
     expect(kernel.cancelled).toBe(false);
   });
 
-  it("puts pieces together, whatever their order and whatever comes between", async () => {
+  it("get answers from pieces in any order, with other outputs between them", async () => {
     const bytes = Uint8Array.from({ length: 5000 }, (_, i) => i % 256);
     kernel.answers = ({ id }) => {
       const parts = pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [bytes], 7);
@@ -211,12 +221,12 @@ describe("asking", () => {
       ];
     };
     ask("long");
-    await settled();
+    await waitForPromises();
     expect(new Uint8Array(answers.get("long")?.buffers[0]!)).toEqual(bytes);
     expect(answers.get("long")?.answer.reply).toMatchObject({ done: 1, total: 2 });
   });
 
-  it("takes nothing for an answer that other code shows meanwhile, and is not disturbed by it", async () => {
+  it("ignore the outputs of other code", async () => {
     const forged = (id: string, token?: unknown): unknown => ({
       token,
       id,
@@ -225,13 +235,13 @@ describe("asking", () => {
       text: JSON.stringify({ answer: { id, reply: { kind: "working", done: 7, total: 7 } }, buffers: [] }),
     });
     const earlier = /"token": "(\w+)"/.exec(kernel.codes[0]!)?.[1];
-    kernel.meanwhile = [
+    kernel.otherOutputs = [
       ...[undefined, null, "", 7, earlier, "f".repeat(32)].map((token) => output(forged("a", token))),
       ...["", "{", "null", "7", '"text"', "[]", "\u0000"].map((text) => raw(text)),
       raw("{", "application/vnd.code.notebook.error"),
       output({ name: "KeyError", message: "of a thread" }, "application/vnd.code.notebook.error"),
     ];
-    // With the token, and yet no answer to what was asked.
+    // These have the right token, but are not valid answers to the request.
     kernel.answers = ({ id }) => [
       output(forged("b")),
       output({ id, piece: 0, pieces: 0.5, text: "" }),
@@ -239,44 +249,44 @@ describe("asking", () => {
     ];
     const got: unknown[] = [];
     connection.ask(question("b"), (answer) => got.push(answer));
-    await settled();
+    await waitForPromises();
     got.length = 0;
     connection.ask(question("a"), (answer) => got.push(answer));
-    await settled();
+    await waitForPromises();
     expect(got).toEqual([{ id: "a", reply: { kind: "working", done: 0, total: 0 } }]);
     expect(connection.state).toEqual({ kind: "ready" });
     expect(events).not.toContain("lost");
   });
 
-  it("has another token for each request, and asks in ASCII whatever the names are", async () => {
+  it("have a new token each, and are ASCII for any names", async () => {
     const odd = "naïve é \u2028 \u{1f642} \ud800 \udc00 \" ' \\ \n \u007f {answer}";
     connection.ask({ id: "a", ask: { kind: "caches" }, cache: { id: odd, state: "" } }, () => undefined);
-    await settled();
+    await waitForPromises();
     ask("b");
-    await settled();
+    await waitForPromises();
     expect(kernel.asked[0]?.[0]?.cache?.id).toBe(odd);
     const tokens = kernel.codes.map((code) => /"token": "(\w{32})"|"(\w{32})"\)$/.exec(code)?.slice(1).join(""));
     expect(new Set(tokens).size).toBe(3);
     for (const code of kernel.codes) expect(code).toMatch(/^[\n\x20-\x7e]+$/);
   });
 
-  it("attaches again when a request was interrupted, and has it asked again", async () => {
+  it("are lost by an interrupt; the connection attaches again, and they can be sent again", async () => {
     kernel.script = [[]];
     events.length = 0;
     ask("a");
-    await settled();
+    await waitForPromises();
     expect(events).toEqual(["lost", "attaching", "renewed", "ready"]);
-    ask("a"); // as a client does that was told
-    await settled();
+    ask("a"); // as a client does after "renewed"
+    await waitForPromises();
     expect(answers.has("a")).toBe(true);
   });
 
-  it("does not try for ever", async () => {
+  it("are not tried again after a second failure", async () => {
     kernel.answers = () => [];
     ask("a");
-    await settled();
+    await waitForPromises();
     ask("a");
-    await settled();
+    await waitForPromises();
     expect(connection.state).toMatchObject({
       kind: "refused",
       words: expect.stringMatching(/without running it/) as string,
@@ -284,35 +294,35 @@ describe("asking", () => {
     expect(kernel.asked.length).toBe(2);
   });
 
-  it("says that an answer was lost in part, and goes on", async () => {
+  it("fail if a part of the answer was lost; the others are answered", async () => {
     kernel.answers = ({ id }) =>
       pieces({ id, reply: { kind: "working", done: 1, total: 2 } }, [], id === "long" ? 3 : 1).slice(0, 2);
     ask("long", "short");
-    await settled();
+    await waitForPromises();
     expect(answers.get("long")?.answer.failure?.code).toBe("too-long");
     expect(answers.get("short")?.answer.reply).toBeDefined();
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("does not wait for ever where access is taken away without a word", async () => {
+  it("are refused if VS Code does not run them and reports nothing", async () => {
     vi.useFakeTimers();
     kernel.gate = new Promise(() => undefined);
     ask("a");
     await vi.advanceTimersByTimeAsync(7000);
-    expect(connection.state).toEqual(say(/Manage Access/));
+    expect(connection.state).toEqual(withWords(/Manage Access/));
     kernel.gate = Promise.resolve();
     await connection.attach();
-    ask("b"); // what was left lying is nobody's any more
+    ask("b"); // "a" was dropped
     await vi.advanceTimersByTimeAsync(10);
     expect(answers.has("b")).toBe(true);
   });
 
-  it("calls nothing refused while a long answer travels", async () => {
+  it("are not refused while a long answer is on its way", async () => {
     vi.useFakeTimers();
     await connection.attach();
     kernel.answers = ({ id }) => pieces({ id, reply: { kind: "working", done: 0, total: 0 } }, [], 2);
     let arrives = (): void => undefined;
-    kernel.travels = new Promise((done) => (arrives = done));
+    kernel.nextPiece = new Promise((done) => (arrives = done));
     ask("a");
     await vi.advanceTimersByTimeAsync(30_000);
     expect(connection.state.kind).toBe("ready");
@@ -321,10 +331,10 @@ describe("asking", () => {
     expect(answers.get("a")?.answer.reply).toBeDefined();
   });
 
-  it("is refused when access is taken away in between", async () => {
+  it("are refused if access was revoked after attaching", async () => {
     kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })];
     ask("a");
-    await settled();
+    await waitForPromises();
     expect(connection.state).toMatchObject({
       kind: "refused",
       words: expect.stringMatching(/Manage Access/) as string,
@@ -332,30 +342,30 @@ describe("asking", () => {
   });
 });
 
-describe("the kernel", () => {
+describe("a connection", () => {
   beforeEach(async () => {
     await connection.attach();
     events.length = 0;
   });
 
-  it("is attached to again after a restart, on the way of which it is called dead", async () => {
+  it("attaches again after a restart, during which the kernel is reported as dead", async () => {
     kernel.become("restarting");
-    connection.cell(false); // one that the restart has ended
-    await settled();
+    connection.cell(false); // the restart has ended this cell
+    await waitForPromises();
     kernel.become("dead");
-    await settled();
+    await waitForPromises();
     kernel.become("busy", "idle");
-    await settled();
+    await waitForPromises();
     expect(events).toEqual(["lost", "attaching", "renewed", "ready"]);
-    expect(kernel.greeted).toBe(2);
+    expect(kernel.attached).toBe(2);
   });
 
-  it("waits for a cell where a restart left no kernel to be had", async () => {
+  it("waits for a cell if VS Code gives no kernel after a restart", async () => {
     kernel.become("restarting", "dead");
-    await settled();
+    await waitForPromises();
     jupyterWith(() => undefined);
     kernel.become("idle");
-    await settled();
+    await waitForPromises();
     expect(connection.state).toMatchObject({
       kind: "none",
       words: expect.stringMatching(/was restarted and has not run a cell/) as string,
@@ -364,11 +374,11 @@ describe("the kernel", () => {
     expect(connection.state).toEqual({ kind: "attaching", busy: true });
     jupyterWith(() => kernel);
     connection.cell(false);
-    await settled();
+    await waitForPromises();
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("says that it died when it has been dead for a moment, and is there again when it runs", async () => {
+  it("reports after some time that the kernel has died, and attaches when it runs again", async () => {
     vi.useFakeTimers();
     kernel.become("dead");
     expect(connection.state.kind).toBe("attaching");
@@ -379,7 +389,7 @@ describe("the kernel", () => {
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("is not called dead where another one was chosen", async () => {
+  it("does not call a kernel dead if the user chose another one", async () => {
     vi.useFakeTimers();
     jupyterWith(() => undefined);
     kernel.become("terminating", "dead");
@@ -391,64 +401,64 @@ describe("the kernel", () => {
     expect(events).toEqual(["lost", "attaching", "none"]);
   });
 
-  it("may be another one after a cell", async () => {
+  it("attaches to another kernel that the user chose, after the next cell", async () => {
     const other = new FakeKernel();
     jupyterWith(() => other);
     connection.cell(false);
-    await settled();
-    expect(other.greeted).toBe(1);
+    await waitForPromises();
+    expect(other.attached).toBe(1);
     expect(kernel.statusChanged.listeners).toBe(0);
   });
 
-  it("is a guest of whom the user decides: a button opens the list, then it is tried again", async () => {
+  it("opens the list of allowed extensions on request, and then tries again", async () => {
     kernel.script = [Object.assign(new Error("no"), { name: "vscode.jupyter.apiAccessRevoked" })];
     ask("a");
-    await settled();
+    await waitForPromises();
     expect(connection.state).toMatchObject({ kind: "refused", act: "Manage access" });
     await connection.act();
     expect(ran).toEqual(["jupyter.manageAccessToKernels"]);
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("goes with its notebook, and comes with it", async () => {
-    connection.close();
+  it("ends when its notebook is closed, and starts when it is opened", async () => {
+    connection.setOpen(false);
     expect(connection.state).toMatchObject({ kind: "none", words: expect.stringMatching(/not open/) as string });
-    connection.close(true);
-    await settled();
+    connection.setOpen(true);
+    await waitForPromises();
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("is let go when the extension ends", () => {
+  it("stops listening to the kernel when the extension ends", () => {
     end.abort();
     expect(kernel.statusChanged.listeners).toBe(0);
   });
 });
 
-describe("before there is a kernel", () => {
-  it.each<[string, Past, number, object]>([
-    ["a cell runs", { what: "none" }, 1, { kind: "attaching", busy: true }],
+describe("without a kernel, a connection", () => {
+  it.each<[string, LastKernel, number, object]>([
+    ["a cell is running", { cause: "none" }, 1, { kind: "attaching", busy: true }],
     [
-      "the window was loaded again",
-      { what: "window", name: "cache" },
+      "the window was reloaded",
+      { cause: "window", name: "cache" },
       0,
       { kind: "none", words: "The kernel ended with the window. Run the cell that makes `cache` again." },
     ],
     [
       "the notebook was closed",
-      { what: "notebook", name: "a`b" },
+      { cause: "notebook", name: "a`b" },
       0,
       { kind: "none", words: "The kernel ended when this notebook was closed. Run the cell that makes `aˋb` again." },
     ],
-  ])("says what is waited for: %s", async (_, past, cells, now) => {
+  ])("reports that %s", async (_, lastKernel, cells, now) => {
     jupyterWith(() => undefined);
-    connect(past, cells);
+    connect(lastKernel, cells);
     await connection.attach();
     expect(connection.state).toEqual(now);
     connection.cell(true);
     expect(connection.state).toEqual({ kind: "attaching", busy: true });
     jupyterWith(() => kernel);
     connection.cell(false);
-    await settled();
+    await waitForPromises();
     expect(connection.state.kind).toBe("ready");
   });
 });

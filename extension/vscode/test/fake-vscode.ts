@@ -1,4 +1,4 @@
-// As much of VS Code as the extension asks, with the types of the real one; a test sets what it answers.
+// A fake of the parts of VS Code that the extension uses, with the types of the real API. A test sets its state.
 import type * as real from "vscode";
 
 export class EventEmitter<T> {
@@ -33,7 +33,7 @@ export class Uri {
   }
 }
 
-export const told = {
+export const events = {
   opened: new EventEmitter<real.NotebookDocument>(),
   closed: new EventEmitter<real.NotebookDocument>(),
   changed: new EventEmitter<real.NotebookDocumentChangeEvent>(),
@@ -42,23 +42,23 @@ export const told = {
   renamed: new EventEmitter<real.FileRenameEvent>(),
 };
 
-/** A file system, in the order in which files were written; their times are their places in it. */
+/** A file system, in the order in which the files were written. A file's time is its index. */
 export const files = new Map<string, Uint8Array>();
-const found = (uri: Uri): Uint8Array => {
+const contentOf = (uri: Uri): Uint8Array => {
   const bytes = files.get(uri.text);
   if (!bytes) throw new Error("EntryNotFound");
   return bytes;
 };
 const fs = {
-  stat: async (uri: Uri) => ({ size: found(uri).length, mtime: [...files.keys()].indexOf(uri.text) }),
-  readFile: async (uri: Uri) => found(uri),
+  stat: async (uri: Uri) => ({ size: contentOf(uri).length, mtime: [...files.keys()].indexOf(uri.text) }),
+  readFile: async (uri: Uri) => contentOf(uri),
   writeFile: async (uri: Uri, bytes: Uint8Array) => void (files.delete(uri.text), files.set(uri.text, bytes)),
   readDirectory: async (uri: Uri) =>
     [...files.keys()]
       .filter((name) => name.startsWith(`${uri.text}/`))
       .map((name) => [name.slice(uri.text.length + 1), FileType.File]),
   delete: async (uri: Uri) => void files.delete(uri.text),
-  rename: async (from: Uri, to: Uri) => void (files.set(to.text, found(from)), files.delete(from.text)),
+  rename: async (from: Uri, to: Uri) => void (files.set(to.text, contentOf(from)), files.delete(from.text)),
 };
 export enum FileType {
   File = 1,
@@ -70,23 +70,23 @@ export const workspace = {
   isTrusted: true,
   fs,
   notebookDocuments: [] as real.NotebookDocument[],
-  onDidOpenNotebookDocument: told.opened.event,
-  onDidCloseNotebookDocument: told.closed.event,
-  onDidChangeNotebookDocument: told.changed.event,
-  onDidRenameFiles: told.renamed.event,
+  onDidOpenNotebookDocument: events.opened.event,
+  onDidCloseNotebookDocument: events.closed.event,
+  onDidChangeNotebookDocument: events.changed.event,
+  onDidRenameFiles: events.renamed.event,
   getConfiguration: () => ({ get: (name: string, otherwise: unknown) => settings[name] ?? otherwise }),
 };
 
 export const window = {
   activeNotebookEditor: undefined as real.NotebookEditor | undefined,
   visibleNotebookEditors: [] as real.NotebookEditor[],
-  onDidChangeActiveNotebookEditor: told.active.event,
-  onDidChangeVisibleNotebookEditors: told.visible.event,
+  onDidChangeActiveNotebookEditor: events.active.event,
+  onDidChangeVisibleNotebookEditors: events.visible.event,
 };
 
-/** What `getExtension` finds. */
+/** The extensions that `getExtension` finds. */
 export const installed = new Map<string, Pick<real.Extension<unknown>, "isActive" | "exports" | "activate">>();
-/** The commands that were run; a test may say what comes of them. */
+/** The commands that were run. */
 export const ran: string[] = [];
 export const commands = { executeCommand: async (name: string) => void ran.push(name) };
 export const extensions = { getExtension: (id: string) => installed.get(id) };

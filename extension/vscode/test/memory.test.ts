@@ -6,8 +6,8 @@ const path = "file:///w/a.ipynb";
 const memory = (stored: unknown) =>
   memoryIn({ get: () => stored, update: async () => undefined, keys: () => [] } as unknown as Memento);
 
-describe("what was stored", () => {
-  it.each([undefined, null, 7, "text", {}, { length: 1 }])("is nothing where it is no list: %j", (stored) => {
+describe("stored data", () => {
+  it.each([undefined, null, 7, "text", {}, { length: 1 }])("is ignored if it is not a list: %j", (stored) => {
     expect(memory(stored).all).toEqual([]);
   });
 
@@ -22,7 +22,7 @@ describe("what was stored", () => {
     { path, name: {} },
     { path: "", name: "x" },
     { path: "no address", name: "x" },
-  ])("is left out where it is nothing that was looked at: %j", (stored) => {
+  ])("is ignored if it is not a view: %j", (stored) => {
     expect(asOpened(stored)).toBeNull();
     expect(memory([stored, { path, name: "cache" }]).all).toEqual([{ path, name: "cache", selection: null }]);
   });
@@ -36,14 +36,14 @@ describe("what was stored", () => {
     { contrasts: [null] },
     { contrasts: [{ answer: 7, distractor: [] }] },
     { contrasts: [{ answer: [{ id: "5", text: "" }], distractor: [] }] },
-  ])("has no target that is none: %j", (target) => {
+  ])("loses a target that is not valid: %j", (target) => {
     expect(asOpened({ path, name: "cache", selection: { target, heads: [7, "L1H1"] } })?.selection).toMatchObject({
       target: null,
       heads: ["L1H1"],
     });
   });
 
-  it("comes back as it was", () => {
+  it("is restored unchanged if it is valid", () => {
     const target = { contrasts: [{ answer: [{ id: 5, text: "é" }], distractor: [] }] };
     expect(asOpened({ path, name: "cache", selection: { target } })?.selection?.target).toEqual(target);
   });

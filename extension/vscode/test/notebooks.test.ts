@@ -4,39 +4,39 @@ import { Hub } from "../src/hub";
 import { memoryIn } from "../src/memory";
 import { Notebooks } from "../src/notebooks";
 import type { Pictures } from "../src/pictures";
-import { settings, told, Uri, window, workspace } from "./fake-vscode";
+import { events, settings, Uri, window, workspace } from "./fake-vscode";
 
 const notebook = (name: string, notebookType = "jupyter-notebook") =>
   ({ uri: new Uri(`file:///w/${name}`), notebookType, isClosed: false }) as unknown as NotebookDocument;
 
-let heard: string[];
+let calls: string[];
 let notebooks: Notebooks;
 let end: AbortController;
 
-function focus(on: NotebookDocument | undefined): void {
-  window.activeNotebookEditor = on && ({ notebook: on } as NotebookEditor);
-  told.active.fire(window.activeNotebookEditor);
+function focus(document: NotebookDocument | undefined): void {
+  window.activeNotebookEditor = document && ({ notebook: document } as NotebookEditor);
+  events.active.fire(window.activeNotebookEditor);
 }
 
 beforeEach(() => {
-  heard = [];
+  calls = [];
   window.activeNotebookEditor = undefined;
   window.visibleNotebookEditors = [];
   workspace.notebookDocuments = [];
   delete settings["followFocus"];
   notebooks = new Notebooks(
     {
-      places: () => heard.push("places"),
-      cell: (path, started) => heard.push(`${path} ${started ? "starts" : "ends"}`),
-      opened: (path, open) => heard.push(`${path} ${open ? "opened" : "closed"}`),
-      moved: (from, to) => heard.push(`${from} is ${to}`),
+      places: () => calls.push("places"),
+      cell: (path, started) => calls.push(`${path} ${started ? "starts" : "ends"}`),
+      opened: (path, open) => calls.push(`${path} ${open ? "opened" : "closed"}`),
+      moved: (from, to) => calls.push(`${from} is ${to}`),
     },
     (end = new AbortController()).signal,
   );
 });
 afterEach(() => end.abort());
 
-describe("the notebook that is looked at", () => {
+describe("the focused notebook", () => {
   it("is the last one that had the focus", () => {
     focus(notebook("a b.ipynb"));
     focus(undefined); // a text file
@@ -44,7 +44,7 @@ describe("the notebook that is looked at", () => {
     expect(notebooks.focused).toEqual({ path: "file:///w/a b.ipynb", label: "a b.ipynb" });
   });
 
-  it("is known at once where one is open", () => {
+  it("is known from the start if a notebook is open", () => {
     window.activeNotebookEditor = { notebook: notebook("a.ipynb") } as NotebookEditor;
     const hub = new Hub(
       new Uri("file:///dist") as never,
@@ -56,14 +56,14 @@ describe("the notebook that is looked at", () => {
     expect(hub.places()).toMatchObject({ focused: { label: "a.ipynb" } });
   });
 
-  it("is one that is seen where none has the focus", () => {
+  it("is a visible one if no notebook has the focus", () => {
     window.visibleNotebookEditors = [{ notebook: notebook("b.ipynb") } as NotebookEditor];
-    told.visible.fire(window.visibleNotebookEditors);
+    events.visible.fire(window.visibleNotebookEditors);
     expect(notebooks.focused?.label).toBe("b.ipynb");
-    expect(heard).toEqual(["places"]);
+    expect(calls).toEqual(["places"]);
   });
 
-  it("stays where the settings say so, as long as it is open", () => {
+  it("stays if the settings say so, while it is open", () => {
     settings["followFocus"] = false;
     const [a, b] = [notebook("a.ipynb"), notebook("b.ipynb")];
     workspace.notebookDocuments = [a, b];
@@ -71,16 +71,16 @@ describe("the notebook that is looked at", () => {
     focus(b);
     expect(notebooks.focused?.label).toBe("a.ipynb");
     workspace.notebookDocuments = [b];
-    told.closed.fire(a);
+    events.closed.fire(a);
     expect(notebooks.focused?.label).toBe("b.ipynb");
-    expect(heard).toContain("file:///w/a.ipynb closed");
+    expect(calls).toContain("file:///w/a.ipynb closed");
   });
 });
 
-it("tells when cells start and end", () => {
+it("reports when cells start and end", () => {
   const cell = { notebook: notebook("a.ipynb"), index: 0 } as NotebookCell;
   const change = (executionSummary: NotebookCell["executionSummary"]) =>
-    told.changed.fire({
+    events.changed.fire({
       notebook: cell.notebook,
       metadata: undefined,
       contentChanges: [],
@@ -90,12 +90,12 @@ it("tells when cells start and end", () => {
   change({ executionOrder: 1 });
   expect(notebooks.cells("file:///w/a.ipynb")).toBe(1);
   change({ executionOrder: 1, success: true, timing: { startTime: 1, endTime: 2 } });
-  expect(heard).toEqual(["file:///w/a.ipynb starts", "file:///w/a.ipynb ends"]);
+  expect(calls).toEqual(["file:///w/a.ipynb starts", "file:///w/a.ipynb ends"]);
   change({}); // "Clear All Outputs"
-  expect(heard.length).toBe(2);
+  expect(calls.length).toBe(2);
 });
 
-it("moves what was looked at in a notebook that has another name, or lies in a folder that has", () => {
+it("keeps the view of a notebook that was renamed, or whose folder was renamed", () => {
   let stored: unknown = ["a", "d/b"].map((name) => ({ path: `file:///w/${name}.ipynb`, name, selection: null }));
   const memory = memoryIn({
     get: () => stored,
@@ -106,7 +106,7 @@ it("moves what was looked at in a notebook that has another name, or lies in a f
   const pictures = { move: (from: string, to: string) => moved.push(`${from} → ${to}`) } as unknown as Pictures;
   new Hub(new Uri("file:///dist") as never, memory, pictures, () => undefined, end.signal);
   const rename = (from: string, to: string): void =>
-    told.renamed.fire({ files: [{ oldUri: new Uri(from), newUri: new Uri(to) }] } as unknown as FileRenameEvent);
+    events.renamed.fire({ files: [{ oldUri: new Uri(from), newUri: new Uri(to) }] } as unknown as FileRenameEvent);
   rename("file:///w/a.ipynb", "file:///w/A.ipynb");
   rename("file:///w/d", "file:///w/e");
   expect(memory.all.map(({ path, name }) => [path, name])).toEqual([

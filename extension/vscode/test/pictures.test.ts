@@ -5,7 +5,7 @@ import { files, Uri } from "./fake-vscode";
 const pictures = new Pictures(new Uri("file:///s/pictures") as never);
 beforeEach(() => files.clear());
 
-it("keeps the latest picture of each cache of a notebook, twenty in all", async () => {
+it("keeps the latest picture of each cache, and twenty pictures altogether", async () => {
   for (let i = 0; i < 25; i += 1) pictures.put("file:///a.ipynb", `cache ${i}`, `picture ${i}`);
   pictures.put("file:///a.ipynb", "cache 24", "another");
   expect(await pictures.get("file:///a.ipynb", "cache 24")).toBe("another");
@@ -14,7 +14,7 @@ it("keeps the latest picture of each cache of a notebook, twenty in all", async 
   expect(files.size).toBe(20);
 });
 
-it("keeps none that is too large, and reads none", async () => {
+it("does not store a picture that is too large, and does not read one", async () => {
   pictures.put("file:///a.ipynb", "cache", "x".repeat(3_000_001));
   expect(await pictures.get("file:///a.ipynb", "cache")).toBeNull();
   pictures.put("file:///a.ipynb", "cache", "x");
@@ -23,7 +23,7 @@ it("keeps none that is too large, and reads none", async () => {
   expect(await pictures.get("file:///a.ipynb", "cache")).toBeNull();
 });
 
-it("goes with a notebook that has another name", async () => {
+it("keeps the pictures of a renamed notebook", async () => {
   pictures.put("file:///a.ipynb", "cache", "of a");
   pictures.put("file:///b.ipynb", "cache", "of b");
   pictures.move("file:///a.ipynb", "file:///c.ipynb");

@@ -1,4 +1,4 @@
-// The parent of an element, also across the border of a shadow root.
+// The parent of an element. The parent of a shadow root's top element is the element that hosts the root.
 
 export function parentOf(node: HTMLElement): HTMLElement | null {
   const root = node.getRootNode();

@@ -1,14 +1,14 @@
 // How numbers, tokens and heads are written on screen.
-import { cut, isolated, sign } from "./legible";
+import { codeOf, cut, isolated } from "./legible";
 import { MARKS } from "./look.gen";
 
-// Numbers that are shown together (in a map, a ranking, a chart) have the same number of decimals: as many as the one
-// farthest from zero needs. `base/signed.py` does the same in Python; tests/texts/figures.json tests both.
+// Numbers that are shown together (in a map, a ranking, a chart) have the same number of decimals. The number farthest
+// from zero decides how many. `base/signed.py` does the same in Python; tests/texts/figures.json tests both.
 
-/** Numbers below SMALL, and from LARGE on, would have too many digits to read: they are written with a power of ten. */
+/** Numbers below SMALL or not below LARGE are written with a power of ten, because they would have too many digits. */
 const [SMALL, LARGE] = [1e-4, 1e7];
-/** A small number among large ones gets up to this many decimals more, if that shows its first digit. */
-const LATER = 2;
+/** A small number among large ones gets up to this many additional decimals, if they show its first digit. */
+const EXTRA_DECIMALS = 2;
 
 /** The number of decimals: two from 0.1 to 100, more below, fewer above. */
 function decimals(largest: number): number {
@@ -16,42 +16,42 @@ function decimals(largest: number): number {
   return 2 + (largest > 0 ? [0.1, 0.01, 0.001].filter((bound) => largest < bound).length : 0);
 }
 
-/** The largest absolute value, this value included. */
-function reach(value: number, largest: number): number {
+/** The larger absolute value of the two; `largest` does not count if it is not finite. */
+function largerSize(value: number, largest: number): number {
   return Math.max(Math.abs(value), Number.isFinite(largest) ? Math.abs(largest) : 0);
 }
 
 /** An absolute value: "4.62", "0.0039", "1834"; `more` adds decimals. */
 export function plain(value: number, largest: number, more = 0): string {
   if (!Number.isFinite(value)) return "not known";
-  const [size, most] = [Math.abs(value), reach(value, largest)];
+  const [size, most] = [Math.abs(value), largerSize(value, largest)];
   if (most >= LARGE || (most > 0 && most < SMALL))
     return size === 0 ? "0" : size.toExponential(1 + Math.max(0, more)).replace("-", "−");
   const digits = Math.max(0, decimals(most) + more);
   const rounded = size.toFixed(digits);
-  if (Number(rounded) !== 0 || size < 0.5 * 10 ** -(digits + LATER))
+  if (Number(rounded) !== 0 || size < 0.5 * 10 ** -(digits + EXTRA_DECIMALS))
     return digits === 0 ? counted(Number(rounded)) : rounded;
   return size.toFixed(Math.ceil(-Math.log10(size)));
 }
 
 /**
- * A number with its sign, "+4.62", "−1.47", "−0.003", and a real minus. `largest` is the number farthest from zero
- * among those shown with it, and gives the decimals; a small number gets a few more, to show its first digit. A number
- * that rounds to zero has no sign: "0.00".
+ * A number with its sign: "+4.62", "−1.47", "−0.003". The minus is "−", not a hyphen. `largest` is the number farthest
+ * from zero among those shown together, and decides the decimals. A small number gets a few more decimals, to show its
+ * first digit. A number that rounds to zero has no sign: "0.00".
  */
 export function signed(value: number, largest: number, more = 0): string {
   const text = plain(value, largest, more);
   return Number.isFinite(value) && /[1-9]/.test(text) ? (value < 0 ? "−" : "+") + text : text;
 }
 
-/** The CSS class for the sign of a written number; "" if it reads zero. */
+/** The CSS class for the sign of a written number; "" if the text has no sign. */
 export function side(written: string): "rs-plus" | "rs-minus" | "" {
   return written.startsWith("+") ? "rs-plus" : written.startsWith("−") ? "rs-minus" : "";
 }
 
-/** Whether a number would read zero among those shown with it. */
+/** Whether a number is written as zero when it is shown together with `largest`. */
 export function vanishes(value: number, largest: number, more = 0): boolean {
-  const most = reach(value, largest);
+  const most = largerSize(value, largest);
   return (
     value === 0 ||
     Math.abs(value) < (most < SMALL || most >= LARGE ? most / 1000 : 0.5 * 10 ** -(decimals(most) + more))
@@ -62,7 +62,7 @@ export { cut };
 
 /** A token for the screen: white space made visible, cut to a readable length, and safe next to other text. */
 export function visible(text: string): string {
-  return text === "" ? "∅" : isolated(cut(text).replace(/\p{Zs}|[\n\r\t]/gu, (c) => MARKS[c] ?? sign(c)));
+  return text === "" ? "∅" : isolated(cut(text).replace(/\p{Zs}|[\n\r\t]/gu, (c) => MARKS[c] ?? codeOf(c)));
 }
 
 /** A token for screen readers: without the white-space marks, unless the token has nothing else. */
@@ -95,6 +95,7 @@ export function parseHead(name: string): Head | null {
   return match ? { layer: Number(match[1]), head: Number(match[2]) } : null;
 }
 
+/** A number of bytes: "512 bytes", "46 MB", "1.5 GB". */
 export function bytes(count: number): string {
   const units = ["bytes", "kB", "MB", "GB", "TB"];
   let value = count;
@@ -111,7 +112,7 @@ export function counted(count: number): string {
   return count < 10_000 ? String(count) : String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** The absolute value of a remainder: "0.35", "3e-6". */
+/** The size of what is left over, without its sign: "0.35", "3e-6". */
 export function amount(value: number): string {
   const size = Math.abs(value);
   return size === 0 ? "0" : size >= 0.001 ? String(Number(size.toPrecision(2))) : size.toExponential(0);

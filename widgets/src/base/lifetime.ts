@@ -10,7 +10,7 @@ export function watch(signal: AbortSignal, body: () => void): void {
   signal.addEventListener("abort", dispose, { once: true });
 }
 
-/** A controller that ends with its parent, and can be ended earlier. */
+/** A controller that aborts with its parent, and can be aborted earlier. */
 export function child(parent: AbortSignal): AbortController {
   const controller = new AbortController();
   if (parent.aborted) controller.abort();
@@ -24,13 +24,13 @@ export function later(ms: number, signal: AbortSignal, body: () => void): void {
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
 }
 
-/** Settles once `it` is true, or `signal` has aborted. */
-export async function until(it: ReadonlySignal<boolean>, signal: AbortSignal): Promise<void> {
+/** Waits until `condition` is true, or `signal` aborts. */
+export async function until(condition: ReadonlySignal<boolean>, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
-  const waits = child(signal);
+  const waiting = child(signal);
   await new Promise<void>((settle) => {
-    waits.signal.addEventListener("abort", () => settle(), { once: true });
-    watch(waits.signal, () => it.value && waits.abort());
+    waiting.signal.addEventListener("abort", () => settle(), { once: true });
+    watch(waiting.signal, () => condition.value && waiting.abort());
   });
 }
 

@@ -1,20 +1,20 @@
-// Who listens, until an AbortSignal ends it; and sources of the hosts, listened to in the same way.
+// A set of listeners, and a way to listen to the hosts' events. In both, an AbortSignal removes a listener.
 
 export class Listeners<A extends unknown[] = []> {
-  readonly #all = new Set<(...told: A) => void>();
+  readonly #all = new Set<(...args: A) => void>();
 
   get size(): number {
     return this.#all.size;
   }
 
-  add(listener: (...told: A) => void, signal: AbortSignal): void {
+  add(listener: (...args: A) => void, signal: AbortSignal): void {
     if (signal.aborted) return;
     this.#all.add(listener);
     signal.addEventListener("abort", () => this.#all.delete(listener), { once: true });
   }
 
-  tell(...told: A): void {
-    for (const listener of [...this.#all]) listener(...told);
+  notify(...args: A): void {
+    for (const listener of [...this.#all]) listener(...args);
   }
 }
 
@@ -26,7 +26,7 @@ interface Signal<S, A> {
 /** VS Code's events. */
 type Event<A> = (listener: (args: A) => void) => { dispose(): unknown };
 
-/** Hears what a signal of Lumino's or an event of VS Code's tells, until `signal` aborts. */
+/** Calls `listener` for a Lumino signal or a VS Code event, until `signal` aborts. */
 export function listen<A, S = unknown>(
   source: Signal<S, A> | Event<A>,
   listener: (args: A) => void,
@@ -39,8 +39,8 @@ export function listen<A, S = unknown>(
     source.connect(slot);
     stop = () => source.disconnect(slot);
   } else {
-    const heard = source(listener);
-    stop = () => heard.dispose();
+    const subscription = source(listener);
+    stop = () => subscription.dispose();
   }
   signal.addEventListener("abort", stop, { once: true });
 }

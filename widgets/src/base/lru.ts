@@ -1,8 +1,11 @@
-// A map of bounded size.
+// A map of limited size.
 
-/** Keeps what was used last: beyond `limit`, what was not used for the longest goes first, and what came last stays. */
+/**
+ * A map whose values together have at most the size `limit`: the least recently used entries are removed. The newest
+ * entry always stays.
+ */
 export class Lru<K, V> {
-  readonly #kept = new Map<K, V>();
+  readonly #entries = new Map<K, V>();
   #size = 0;
 
   constructor(
@@ -14,37 +17,37 @@ export class Lru<K, V> {
     return this.#size;
   }
 
-  /** From the one that was not used for the longest to the latest. */
+  /** The values, from the least recently used to the latest. */
   values(): V[] {
-    return [...this.#kept.values()];
+    return [...this.#entries.values()];
   }
 
-  /** The value, which counts as used. */
+  /** The value. The entry counts as used. */
   get(key: K): V | undefined {
-    const value = this.#kept.get(key);
+    const value = this.#entries.get(key);
     if (value === undefined) return undefined;
-    this.#kept.delete(key); // to the end of the line
-    this.#kept.set(key, value);
+    this.#entries.delete(key); // moves the entry to the end
+    this.#entries.set(key, value);
     return value;
   }
 
-  /** The value, its place in line unchanged. */
+  /** The value. The entry does not count as used. */
   peek(key: K): V | undefined {
-    return this.#kept.get(key);
+    return this.#entries.get(key);
   }
 
   set(key: K, value: V): void {
     this.delete(key);
-    this.#kept.set(key, value);
+    this.#entries.set(key, value);
     this.#size += this.sizeOf(value);
-    for (const old of this.#kept.keys()) {
+    for (const old of this.#entries.keys()) {
       if (this.#size <= this.limit || old === key) break;
       this.delete(old);
     }
   }
 
   delete(key: K): void {
-    const value = this.#kept.get(key);
-    if (value !== undefined && this.#kept.delete(key)) this.#size -= this.sizeOf(value);
+    const value = this.#entries.get(key);
+    if (value !== undefined && this.#entries.delete(key)) this.#size -= this.sizeOf(value);
   }
 }

@@ -1,9 +1,9 @@
-// Prepares a canvas for drawing in CSS pixels at the resolution of the screen.
-export function penOf(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
+// A canvas context that draws in CSS pixels, at the resolution of the screen.
+export function contextOf(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
   const ratio = Math.max(1, Math.min(3, window.devicePixelRatio || 1));
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
-  const pen = canvas.getContext("2d");
-  pen?.scale(ratio, ratio);
-  return pen;
+  const context = canvas.getContext("2d");
+  context?.scale(ratio, ratio);
+  return context;
 }

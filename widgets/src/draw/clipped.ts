@@ -1,50 +1,52 @@
-// The limit of a position map's colour scale, chosen so that one outlier does not make all other cells pale.
+// The limit of a position map's colour scale. One outlier does not make all other cells pale.
 import { limitOf } from "./colours";
 
-/** The scale covers this share of the columns' peaks. */
+/** The limit covers this share of the columns' peaks. */
 const QUANTILE = 0.99;
-/** Values up to this many times the limit extend the scale; beyond that, they are clipped and marked. */
-const FAR = 1.5;
+/** Values up to this many times the limit extend the scale. If any value is larger, the scale ends at the limit. */
+const EXTENDED = 1.5;
 
 /**
- * The limit of a diverging scale for `values` [row, column]. Each column counts once, by its peak: its largest absolute
- * value. The first column does not count, because models often put many times larger values at the first position. The
- * limit is the 99th percentile of the other peaks (so with up to 100 columns only the first can be clipped), and at
- * least the peak of the column `last`, which the target is about. Counting cells instead would clip it: where only the
- * last position has an answer, it has less than a hundredth of the cells. If no value exceeds 1.5 times the limit,
- * nothing is clipped. `clipped` in export/palette.py has the same rule.
+ * The limit of a diverging scale for `values` [row, column].
+ *
+ * Each column counts once, by its peak: its largest absolute value. The first column does not count, because models
+ * often put many times larger values at the first position. The limit is the 99th percentile of the other peaks, so
+ * with up to 100 columns only the first can be clipped. It is at least the peak of the column `last`, which the target
+ * is about. (If cells were counted instead, that column could be clipped: it may have less than a hundredth of the
+ * cells.) If no value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same
+ * rule.
  */
 export function clippedLimit(
   values: Float32Array,
   columns: number,
   last: number | null,
-  left: (column: number) => boolean = () => false,
+  isLeftOut: (column: number) => boolean = () => false,
 ): number {
   const peaks = Array.from({ length: columns }, () => 0);
   values.forEach((value, i) => {
     const column = i % columns;
     if (Number.isFinite(value) && Math.abs(value) > (peaks[column] ?? 0)) peaks[column] = Math.abs(value);
   });
-  const known = peaks.map((_, column) => column).filter((column) => !left(column));
-  const all = limitOf(known.map((column) => peaks[column] ?? 0));
-  const others = known
+  const included = peaks.map((_, column) => column).filter((column) => !isLeftOut(column));
+  const largest = limitOf(included.map((column) => peaks[column] ?? 0));
+  const others = included
     .slice(1)
     .map((column) => peaks[column] ?? 0)
     .sort((a, b) => a - b);
-  if (others.length === 0) return all;
-  const end = Math.max(
+  if (others.length === 0) return largest;
+  const limit = Math.max(
     others[Math.ceil(QUANTILE * others.length) - 1] ?? 0,
-    last === null || left(last) ? 0 : (peaks[last] ?? 0),
+    last === null || isLeftOut(last) ? 0 : (peaks[last] ?? 0),
   );
-  return end > 0 && all > FAR * end ? end : all;
+  return limit > 0 && largest > EXTENDED * limit ? limit : largest;
 }
 
-/** Whether a value lies beyond the ends of its scale; it is drawn in the colour of that end, with a mark. */
+/** Whether a value lies beyond the ends of its scale. Such a value has the colour of the end, and a mark. */
 export function isBeyond(value: number, { low, high }: { low: number; high: number }): boolean {
   return value > high || value < low;
 }
 
-/** The labels of the two ends, with a sign if values lie beyond: "≤ −4.62", "≥ +4.62". */
+/** The labels of the two ends of a scale: "−4.62", "+4.62". If values lie beyond an end: "≤ −4.62", "≥ +4.62". */
 export function endsOf(
   values: Float32Array,
   { low, high }: { low: number; high: number },

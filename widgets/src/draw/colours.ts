@@ -1,5 +1,5 @@
-// Colour scales, safe for colour-blind readers. Diverging: blue is positive, orange is negative, centred at zero.
-// Sequential: teal, from 0 to 1. Both use a table of 256 colours, which is fast for canvases.
+// Colour scales, safe for colour-blind readers. The diverging scale is centred at zero: blue is positive, orange is
+// negative. The sequential scale is teal, from 0 to 1. Both use a table of 256 colours, because a canvas needs speed.
 
 import { DIVERGING, SEQUENTIAL, type Stop } from "../base/look.gen";
 
@@ -14,7 +14,7 @@ function rgb(hex: string): Rgb {
 function table(stops: Stop[]): Rgb[] {
   return Array.from({ length: 256 }, (_, i) => {
     const t = i / 255;
-    const upper = stops.findIndex(([at]) => at >= t);
+    const upper = stops.findIndex(([position]) => position >= t);
     const [b, colourB] = stops[upper === -1 ? stops.length - 1 : upper] ?? [1, "#000000"];
     const [a, colourA] = stops[Math.max(0, (upper === -1 ? stops.length : upper) - 1)] ?? [0, "#000000"];
     const u = b === a ? 0 : (t - a) / (b - a);
@@ -25,15 +25,15 @@ function table(stops: Stop[]): Rgb[] {
   });
 }
 
-const memo = new Map<string, Rgb[]>();
+const tables = new Map<string, Rgb[]>();
 function lookup(name: string, stops: () => Stop[]): Rgb[] {
-  let found = memo.get(name);
-  if (!found) memo.set(name, (found = table(stops())));
-  return found;
+  let colours = tables.get(name);
+  if (!colours) tables.set(name, (colours = table(stops())));
+  return colours;
 }
 
 const BLACK: Rgb = [0, 0, 0];
-function at(colours: Rgb[], t: number): Rgb {
+function colourAt(colours: Rgb[], t: number): Rgb {
   return colours[Math.round(Math.min(1, Math.max(0, t)) * 255)] ?? BLACK;
 }
 
@@ -42,11 +42,12 @@ export function divergingRgb(value: number, limit: number, theme: Theme): Rgb {
   const side = value < 0 ? "minus" : "plus";
   const { middle, [side]: stops } = DIVERGING[theme];
   const colours = lookup(`${theme} ${side}`, () => [[0, middle], ...stops]);
-  return at(colours, limit > 0 && Number.isFinite(value) ? Math.abs(value) / limit : 0);
+  return colourAt(colours, limit > 0 && Number.isFinite(value) ? Math.abs(value) / limit : 0);
 }
 
+/** The colour of a value from 0 to 1. */
 export function sequentialRgb(value: number, theme: Theme): Rgb {
-  return at(
+  return colourAt(
     lookup(`${theme} sequential`, () => SEQUENTIAL[theme]),
     value,
   );

@@ -5,33 +5,37 @@ import { inkOn } from "./ink";
 export interface Grid {
   rows: number;
   columns: number;
-  /** [row, column], row-major; NaN is left empty. */
+  /** [row, column], row-major. A cell with NaN stays empty. */
   values: Float32Array;
 }
 
-/** A drawing context in CSS pixels, at the resolution of the screen, within the largest canvas that browsers allow. */
-export function penOn(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D | null {
+/** Sets the size of a canvas in CSS pixels, and returns its context. Browsers limit the resolution of large canvases. */
+export function sizedContext(
+  canvas: HTMLCanvasElement,
+  width: number,
+  height: number,
+): CanvasRenderingContext2D | null {
   const ratio = Math.max(0.25, Math.min(3, window.devicePixelRatio || 1, 16_000 / Math.max(1, width, height)));
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
-  const pen = canvas.getContext("2d");
-  pen?.scale(ratio, ratio);
-  return pen;
+  const context = canvas.getContext("2d");
+  context?.scale(ratio, ratio);
+  return context;
 }
 
-/** Paints the cells; those that are `marked` get a dot in the middle. */
+/** Paints the cells. Those for which `isMarked` is true get a dot in the middle. */
 export function paintGrid(
   canvas: HTMLCanvasElement,
   grid: Grid,
   cellWidth: number,
   cellHeight: number,
   colour: (value: number) => Rgb,
-  marked: (value: number) => boolean = () => false,
+  isMarked: (value: number) => boolean = () => false,
 ): void {
-  const pen = penOn(canvas, grid.columns * cellWidth, grid.rows * cellHeight);
-  if (!pen) return;
+  const context = sizedContext(canvas, grid.columns * cellWidth, grid.rows * cellHeight);
+  if (!context) return;
   const gap = (size: number): number => (size >= 7 ? 1 : size >= 5 ? 0.5 : 0);
   const [gapX, gapY] = [gap(cellWidth), gap(cellHeight)];
   const radius = Math.min(cellWidth, cellHeight) >= 12 ? 2 : 0;
@@ -40,42 +44,42 @@ export function paintGrid(
       const value = grid.values[row * grid.columns + column] ?? NaN;
       if (Number.isNaN(value)) continue;
       const ground = colour(value);
-      pen.fillStyle = css(ground);
-      pen.beginPath();
-      pen.roundRect(
+      context.fillStyle = css(ground);
+      context.beginPath();
+      context.roundRect(
         column * cellWidth + gapX / 2,
         row * cellHeight + gapY / 2,
         cellWidth - gapX,
         cellHeight - gapY,
         radius,
       );
-      pen.fill();
-      if (!marked(value)) continue;
-      pen.fillStyle = inkOn(ground);
-      pen.beginPath();
-      pen.arc(
+      context.fill();
+      if (!isMarked(value)) continue;
+      context.fillStyle = inkOn(ground);
+      context.beginPath();
+      context.arc(
         (column + 0.5) * cellWidth,
         (row + 0.5) * cellHeight,
         Math.min(2.5, 0.25 * Math.min(cellWidth, cellHeight)),
         0,
         2 * Math.PI,
       );
-      pen.fill();
+      context.fill();
     }
   }
 }
 
-/** Bars about a zero line, one for each column. The range of the values decides the height of the line; NaN has no bar. */
+/** Paints a bar for each column, up or down from a zero line. The values decide where the line is; NaN has no bar. */
 export function paintColumns(
   canvas: HTMLCanvasElement,
   values: Float32Array,
   cellWidth: number,
   height: number,
   colour: (value: number) => string,
-  line: string,
+  lineColour: string,
 ): void {
-  const pen = penOn(canvas, Math.max(1, values.length * cellWidth), height);
-  if (!pen) return;
+  const context = sizedContext(canvas, Math.max(1, values.length * cellWidth), height);
+  if (!context) return;
   const finite = values.filter(Number.isFinite);
   const high = finite.reduce((a, b) => Math.max(a, b), 0);
   const low = finite.reduce((a, b) => Math.min(a, b), 0);
@@ -83,14 +87,14 @@ export function paintColumns(
   const gap = cellWidth >= 9 ? Math.min(6, cellWidth * 0.25) : cellWidth >= 4 ? 1 : 0;
   values.forEach((value, column) => {
     if (!Number.isFinite(value)) return;
-    pen.fillStyle = colour(value);
-    pen.fillRect(
+    context.fillStyle = colour(value);
+    context.fillRect(
       column * cellWidth + gap / 2,
       Math.min(y(0), y(value)),
       Math.max(0.5, cellWidth - gap),
       Math.abs(y(value) - y(0)),
     );
   });
-  pen.fillStyle = line;
-  pen.fillRect(0, y(0) - 0.5, values.length * cellWidth, 1);
+  context.fillStyle = lineColour;
+  context.fillRect(0, y(0) - 0.5, values.length * cellWidth, 1);
 }

@@ -1,4 +1,4 @@
-// Black or white text, whichever reads better on a colour: the contrast is at least 4.5 to 1.
+// Text on a colour is black or white: the one with more contrast, which is at least 4.5 to 1.
 import type { Rgb } from "./colours";
 
 /** Relative luminance, as WCAG defines it. */

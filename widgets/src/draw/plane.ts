@@ -1,5 +1,5 @@
-// A part of a map, in blocks. For a long prompt the kernel sends one value for each `step` × `step` cells; for a short
-// one `step` is 1, and the part is the whole map.
+// A plane is a part of a map, in blocks. For a long prompt the kernel sends one value for each block of `step` × `step`
+// cells. For a short prompt `step` is 1, and the plane is the whole map.
 import type { Part } from "./zoom";
 
 /** Positions from `start` up to, not including, `stop`. */
@@ -13,18 +13,18 @@ export interface Frame {
   step: number;
 }
 export interface Plane extends Frame {
-  /** [block of destinations, block of sources], row-major; NaN is left empty. */
+  /** [block of destinations, block of sources], row-major. A block with NaN stays empty. */
   values: Float32Array;
 }
 
 /** The most values of a map that the kernel sends; see py_backend/residscope/patterns/downsampling.py. */
-const SENT = 512 * 512;
+const MAX_SENT = 512 * 512;
 
 export const length = ({ start, stop }: Span): number => stop - start;
 export const blocks = (span: Span, step: number): number => Math.ceil(length(span) / step);
-export const within = ({ start, stop }: Span, at: number): boolean => at >= start && at < stop;
+export const within = ({ start, stop }: Span, position: number): boolean => position >= start && position < stop;
 
-/** A whole map, cell by cell. */
+/** A whole map with a value for each cell. */
 export function whole(size: number, values: Float32Array): Plane {
   return { ...everything(size), step: 1, values };
 }
@@ -48,10 +48,10 @@ export function frameOf({
   return { rows: rows ?? all.rows, columns: columns ?? all.columns, step: step ?? 1 };
 }
 
-/** The side of the blocks, in cells, that the kernel reduces to one value. */
+/** The side of a block, in cells, that the kernel chooses for a map of this size. */
 export function stepOf(rows: number, columns: number): number {
-  let step = Math.max(1, Math.floor(Math.sqrt((rows * columns) / SENT)));
-  while (Math.ceil(rows / step) * Math.ceil(columns / step) > SENT) step += 1;
+  let step = Math.max(1, Math.floor(Math.sqrt((rows * columns) / MAX_SENT)));
+  while (Math.ceil(rows / step) * Math.ceil(columns / step) > MAX_SENT) step += 1;
   return step;
 }
 
@@ -63,8 +63,8 @@ export function indexOf({ rows, columns, step }: Frame, q: number, k: number): n
 
 /** The positions of the block that a cell is in. */
 export function blockOf({ rows, columns, step }: Frame, q: number, k: number): { rows: Span; columns: Span } {
-  const of = (span: Span, at: number): Span => {
-    const start = span.start + Math.floor((at - span.start) / step) * step;
+  const of = (span: Span, position: number): Span => {
+    const start = span.start + Math.floor((position - span.start) / step) * step;
     return { start, stop: Math.min(span.stop, start + step) };
   };
   return { rows: of(rows, q), columns: of(columns, k) };
@@ -74,34 +74,34 @@ export function covers({ rows, columns }: Frame, { left, top, span }: Part): boo
   return rows.start <= top && rows.stop >= top + span && columns.start <= left && columns.stop >= left + span;
 }
 
-/** The blocks of a plane that a part touches: their frame, and a function that takes their values from a map. */
+/** The blocks of a plane that overlap a part: their frame, and a function that copies their values from the plane's. */
 export function cropped(
   plane: Frame,
   { left, top, span }: Part,
-): { frame: Frame; take: (values: Float32Array) => Float32Array } {
-  const cut = (of: Span, at: number): Span => ({
-    start: of.start + Math.floor((Math.max(at, of.start) - of.start) / plane.step) * plane.step,
-    stop: Math.min(of.stop, of.start + Math.ceil((at + span - of.start) / plane.step) * plane.step),
+): { frame: Frame; take: (planeValues: Float32Array) => Float32Array } {
+  const cut = (of: Span, position: number): Span => ({
+    start: of.start + Math.floor((Math.max(position, of.start) - of.start) / plane.step) * plane.step,
+    stop: Math.min(of.stop, of.start + Math.ceil((position + span - of.start) / plane.step) * plane.step),
   });
   const frame: Frame = { rows: cut(plane.rows, top), columns: cut(plane.columns, left), step: plane.step };
-  const [down, across, wide] = [
+  const [down, across, perRow] = [
     blocks(frame.rows, frame.step),
     blocks(frame.columns, frame.step),
     blocks(plane.columns, plane.step),
   ];
-  const take = (values: Float32Array): Float32Array => {
+  const take = (planeValues: Float32Array): Float32Array => {
     const out = new Float32Array(down * across);
     const from = indexOf(plane, frame.rows.start, frame.columns.start);
     for (let row = 0; row < down; row += 1)
-      out.set(values.subarray(from + row * wide, from + row * wide + across), row * across);
+      out.set(planeValues.subarray(from + row * perRow, from + row * perRow + across), row * across);
     return out;
   };
   return { frame, take };
 }
 
 /**
- * The spans to request to see a part in smaller blocks than `step`; null if the kernel would send nothing finer. A
- * small part gets a margin, so that it can be moved a little.
+ * The rows and columns to request, so that a part is shown in smaller blocks than `step`; null if the kernel would not
+ * send smaller blocks. A small part gets a margin, so that the user can move it a little without a new request.
  */
 export function finer(part: Part, size: number, step: number): { rows: Span; columns: Span } | null {
   if (part.span === 0 || stepOf(part.span, part.span) >= step) return null;

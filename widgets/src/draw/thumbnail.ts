@@ -1,4 +1,4 @@
-// Paints a thumbnail of a head's attention: one pixel for each cell; the browser enlarges it.
+// Paints a thumbnail of a head's attention, one pixel for each cell. The browser enlarges it.
 import type { Rgb } from "./colours";
 import { isEmpty } from "./matrix";
 
@@ -11,18 +11,18 @@ export function paintThumbnail(
   colour: (value: number) => Rgb,
 ): void {
   canvas.width = canvas.height = side;
-  const pen = canvas.getContext("2d");
-  if (!pen || side === 0) return;
+  const context = canvas.getContext("2d");
+  if (!context || side === 0) return;
   const image = new ImageData(side, side);
   const data = image.data;
-  for (let at = 0; at < cells.length; at += 1) {
-    const value = ((cells[at] ?? 0) / 127) * limit;
-    if (isEmpty(value, Math.floor(at / side), at % side)) continue;
+  for (let i = 0; i < cells.length; i += 1) {
+    const value = ((cells[i] ?? 0) / 127) * limit;
+    if (isEmpty(value, Math.floor(i / side), i % side)) continue;
     const [r, g, b] = colour(value);
-    data[at * 4] = r;
-    data[at * 4 + 1] = g;
-    data[at * 4 + 2] = b;
-    data[at * 4 + 3] = 255;
+    data[i * 4] = r;
+    data[i * 4 + 1] = g;
+    data[i * 4 + 2] = b;
+    data[i * 4 + 3] = 255;
   }
-  pen.putImageData(image, 0, 0);
+  context.putImageData(image, 0, 0);
 }

@@ -1,4 +1,5 @@
-// The visible part of a matrix. A zoom keeps fractions, so that small gestures add up; only whole cells are drawn.
+// The visible part of a matrix. A zoom keeps fractions of cells, so that small gestures add up. Only whole cells are
+// drawn.
 export interface Zoom {
   left: number;
   top: number;
@@ -16,7 +17,7 @@ function inside({ left, top, span }: Zoom, size: number): Zoom {
   return { left: clamp(left, 0, size - span), top: clamp(top, 0, size - span), span };
 }
 
-/** Zooms in by `factor` (out if it is below 1) about a point, given in fractions of the picture. */
+/** Zooms in by `factor` (out if it is below 1). The point `x`, `y`, in fractions of the picture, stays in place. */
 export function zoomBy(zoom: Zoom, size: number, factor: number, x = 0.5, y = 0.5): Zoom {
   const span = clamp(zoom.span / factor, Math.min(CLOSEST, size), size);
   return inside({ left: zoom.left + x * (zoom.span - span), top: zoom.top + y * (zoom.span - span), span }, size);
@@ -26,10 +27,11 @@ export function panBy(zoom: Zoom, size: number, columns: number, rows: number): 
   return inside({ ...zoom, left: zoom.left + columns, top: zoom.top + rows }, size);
 }
 
-/** The zoom moved just far enough to show a cell. */
+/** The zoom, moved only as far as needed to show a cell. */
 export function bringIntoSight(zoom: Zoom, size: number, q: number, k: number): Zoom {
   const { left, top, span } = partOf(zoom, size);
-  const to = (at: number, start: number): number => (at < start ? at : at >= start + span ? at - span + 1 : start);
+  const to = (cell: number, start: number): number =>
+    cell < start ? cell : cell >= start + span ? cell - span + 1 : start;
   return to(k, left) === left && to(q, top) === top
     ? zoom
     : inside({ left: to(k, left), top: to(q, top), span: zoom.span }, size);

@@ -1,9 +1,9 @@
-// Entry for anywidget hosts: a transport over the model's custom messages, and traits that are synced both ways.
+// The entry for anywidget hosts. Requests go as custom messages of the model. Traits and signals are kept equal.
 
 import type { AnyModel, RenderProps } from "@anywidget/types";
 import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
-import { followKernel } from "../hosts/inline-standing";
+import { followKernel } from "../hosts/inline-status";
 import { mountPanel } from "../panel";
 import { type Opening, Prefetched } from "../snapshot/prefetched";
 import { reportPresence } from "../snapshot/presence";
@@ -15,14 +15,14 @@ import type { CacheFacts } from "../wire/protocol.gen";
 
 /** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
 export interface Traits extends SharedTraits {
-  /** The description of the cache. The view requests it again anyway. */
+  /** The description of the cache. The view also requests it from the kernel. */
   facts?: Partial<CacheFacts>;
   opening?: Opening;
 }
 
 type Model = AnyModel<Traits>;
 
-/** `on` with a listener that is removed when the signal aborts. */
+/** Adds a listener to the model, and removes it when the signal aborts. */
 function listen(model: Model, event: string, listener: (...args: never[]) => void, signal: AbortSignal): void {
   if (signal.aborted) return;
   model.on(event, listener as (...args: unknown[]) => void);
@@ -34,11 +34,11 @@ function listen(model: Model, event: string, listener: (...args: never[]) => voi
 export function transportOver(model: Model, el: HTMLElement): Transport {
   return {
     send: (message, buffers) => model.send(message, undefined, buffers),
-    // JupyterLab and Notebook report restarts by their own page, but not by another one; VS Code reports none.
+    // JupyterLab and Notebook report a restart only if their own page caused it. VS Code reports none.
     isSilenceLoss: () => !isRunning(el),
     onMessage: (listener, signal) =>
       listen(model, "msg:custom", (message: unknown, buffers?: DataView[]) => listener(message, buffers ?? []), signal),
-    // anywidget's proxy hides the model, but the events are called with the view as `this`, and the view has the model.
+    // anywidget's proxy hides the real model. Events are called with the view as `this`, and the view has that model.
     onLost: (listener, signal) =>
       listen(
         model,
@@ -51,7 +51,7 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
   };
 }
 
-/** Whether a cell of this notebook is running, in JupyterLab or Notebook: the prompt of the cell shows it. */
+/** Whether a cell of this notebook is running, according to the cells' prompts. Works in JupyterLab and Notebook. */
 function isRunning(el: HTMLElement): boolean {
   const prompts = el.closest(".jp-Notebook")?.querySelectorAll(".jp-InputPrompt, .jp-InputArea-prompt") ?? [];
   return [...prompts].some((prompt) => prompt.textContent?.includes("[*]"));
@@ -66,7 +66,7 @@ function isDead(view: unknown): boolean {
   );
 }
 
-/** Keeps a trait and a signal equal. They are compared by content, because Python sends new lists and objects. */
+/** Keeps a trait and a signal equal. They are compared as JSON, because Python sends new lists and objects. */
 function sync<K extends keyof SharedTraits>(
   model: Model,
   trait: K,
@@ -108,7 +108,7 @@ export function connect(model: Model, store: Signals, signal: AbortSignal): void
 }
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {
-  // Older hosts give no signal; they call the returned function.
+  // Older hosts give no signal. They call the returned function.
   const end = new AbortController();
   const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
   const store = new Store();

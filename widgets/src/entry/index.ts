@@ -7,7 +7,7 @@ export { saveWith } from "../export/save";
 export { Attachment, refusal, whenIdleFor } from "../hosts/attachment";
 export { Inspection } from "../hosts/cache-view";
 export { Caches } from "../hosts/caches";
-export { asKernelInfo, attaching, judge, KERNEL_INFO } from "../hosts/handshake";
+export { asKernelInfo, attachExpression, KERNEL_INFO, linkStateFor } from "../hosts/handshake";
 export type { Place, Places } from "../hosts/kernels";
 export type { Pictures } from "../hosts/last-picture";
 export type { Link, LinkState } from "../hosts/link";

@@ -1,4 +1,4 @@
-// Entry of the stand-alone page: unpacks the page's snapshot and mounts its views. It needs no kernel and no network.
+// The entry of a stand-alone page. It unpacks the page's snapshot and mounts its views, without kernel and network.
 
 import { type Snapshot, unpacked } from "../snapshot/snapshot";
 import { mountSnapshot, type Words } from "../snapshot/snapshot-view";
@@ -12,8 +12,8 @@ function wordsOf({ name, saved, lacks }: Snapshot): Words {
   const date = new Date(saved).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
   const without = lacks.length > 0 ? ` Without ${lacks.join(", ")}.` : "";
   return {
-    quiet: `Saved from ${name} on ${date}; the values are of that time.${without}`,
-    refusal: (what) => `This page was saved without ${what}; open the cache in a notebook to see it.`,
+    normal: `Saved from ${name} on ${date}; the values are of that time.${without}`,
+    refusal: (name) => `This page was saved without ${name}; open the cache in a notebook to see it.`,
   };
 }
 

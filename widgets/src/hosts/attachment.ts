@@ -1,28 +1,28 @@
-// Attaching to a kernel, the same for every host: one attempt at a time, what is said while it lasts, and what is told
-// when a kernel is found or lost. How a kernel is reached is the host's part.
+// Attaches to a kernel, in the same way for every host. There is one attempt at a time. A listener gets the state of
+// the link, and is called when a kernel is attached or lost. Each host knows how to reach its kernels.
 import { child, later } from "../base/lifetime";
 import type { LinkState } from "./link";
 
-/** Longer than attaching to a kernel that is free takes. */
-const MOMENT_MS = 600;
-const LOOK_MS = 500;
+/** An idle kernel is attached in less time than this. After it, the state says whether the kernel is busy. */
+const REPORT_BUSY_AFTER_MS = 600;
+const CHECK_IDLE_EVERY_MS = 500;
 
-export interface Told {
+export interface AttachmentListener {
   state(now: LinkState): void;
-  /** What was attached is gone, and what is on the way with it. */
+  /** The attached kernel is lost. Requests without an answer are lost, too. */
   lost(): void;
-  /** Attached: what was asked before is asked again. Comes before the state, which makes others ask at once. */
+  /** A kernel is attached, and earlier requests can be sent again. Called before `state`, which causes new requests. */
   renewed(): void;
 }
 
 export interface Attempt {
   /**
-   * Reaches the kernel. Null: what becomes of it is told in another way.
+   * Tries to attach, and returns the new state; null if the host reports the state itself.
    *
-   * `waiting` ends with the attempt; `signal` with what is attached, or when another attempt takes its place.
+   * `waiting` aborts when the attempt has ended. `signal` aborts when the kernel is lost, or another attempt starts.
    */
   reach(waiting: AbortSignal, signal: AbortSignal): Promise<LinkState | null>;
-  /** Whether a cell that runs is what it waits for. */
+  /** Whether the attempt waits for a running cell. */
   busy(): boolean;
 }
 
@@ -30,72 +30,74 @@ export class Attachment {
   #current: AbortController;
 
   constructor(
-    readonly told: Told,
+    readonly listener: AttachmentListener,
     public state: LinkState,
-    readonly life: AbortSignal,
+    /** Ends the attachment and all attempts. */
+    readonly parent: AbortSignal,
   ) {
-    this.#current = child(life);
+    this.#current = child(parent);
   }
 
-  /** Ends when what is attached, or an attempt, is over. */
+  /** Aborts when the present attempt or attachment ends. */
   get signal(): AbortSignal {
     return this.#current.signal;
   }
 
-  /** Ends what there was without a word, and begins anew. */
+  /** Ends the present attempt or attachment without calling the listener, and returns the signal of a new one. */
   renew(): AbortSignal {
     this.#current.abort();
-    this.#current = child(this.life);
+    this.#current = child(this.parent);
     return this.signal;
   }
 
   async attempt({ reach, busy }: Attempt): Promise<void> {
-    if (this.life.aborted) return;
+    if (this.parent.aborted) return;
     const signal = this.renew();
     const waiting = child(signal);
     this.set({ kind: "attaching", busy: false });
-    later(MOMENT_MS, waiting.signal, () => this.set({ kind: "attaching", busy: busy() }));
+    later(REPORT_BUSY_AFTER_MS, waiting.signal, () => this.set({ kind: "attaching", busy: busy() }));
     const outcome = await reach(waiting.signal, signal).catch((error: unknown) => refusal("attach to", error));
     waiting.abort();
     if (signal.aborted || outcome === null) return;
-    if (outcome.kind === "ready") this.told.renewed();
+    if (outcome.kind === "ready") this.listener.renewed();
     this.set(outcome);
   }
 
-  /** Ends what there was without a word. */
+  /** Ends the present attempt or attachment without calling the listener. */
   end(): void {
     this.#current.abort();
   }
 
-  /** What was attached is gone. */
+  /** The attached kernel is lost. */
   lose(now: LinkState): void {
     this.end();
-    this.told.lost();
+    this.listener.lost();
     this.set(now);
   }
 
   set(now: LinkState): void {
     if (JSON.stringify(now) === JSON.stringify(this.state)) return;
     this.state = now;
-    this.told.state(now);
+    this.listener.state(now);
   }
 }
 
-export function refusal(what: string, error: unknown): LinkState {
+/** The state after an error; `action` is a verb: "attach to". */
+export function refusal(action: string, error: unknown): LinkState {
   const why = error instanceof Error ? error.message : String(error);
-  return { kind: "refused", words: `Residscope could not ${what} this kernel: ${why}` };
+  return { kind: "refused", words: `Residscope could not ${action} this kernel: ${why}` };
 }
 
-/** Calls `body` once `idle` was true for `ms` on end, unless `signal` aborts before. */
-export function whenIdleFor(ms: number, idle: () => boolean, signal: AbortSignal, body: () => void): void {
+/** Calls `body` after `isIdle()` was true for `ms` without a break, unless `signal` aborts before. */
+export function whenIdleFor(ms: number, isIdle: () => boolean, signal: AbortSignal, body: () => void): void {
   if (signal.aborted) return;
   let since = Date.now();
   const timer = setInterval(() => {
-    if (!idle()) since = Date.now();
+    if (!isIdle()) since = Date.now();
     else if (Date.now() - since >= ms) {
       clearInterval(timer);
       body();
     }
-  }, LOOK_MS);
+  }, CHECK_IDLE_EVERY_MS);
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
 }

@@ -1,9 +1,9 @@
-// The caches of one kernel, with a row for each: its facts, its names and its status. If there are many, each row is
-// one line, and they can be filtered.
+// The list of the caches of one kernel. Each row has a cache's names, facts and status. If there are many rows, each is
+// one line, and the user can filter them.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { bytes, plural } from "../base/format";
-import { shown as fit } from "../base/legible";
+import { shown as safe } from "../base/legible";
 import { element, later, watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
 import { dotted } from "../views/header/facts";
@@ -17,18 +17,19 @@ export interface CacheGestures {
   enlarge?: (row: CacheRow) => void;
 }
 
-/** Whether the list is open, and whether it covers a view. */
-export interface Fold {
-  open: ReadonlySignal<boolean>;
-  over: ReadonlySignal<boolean>;
-  /** Closes the list; with `refocus` the focus goes to the button that opens it. */
+/** The state of the list. */
+export interface ListState {
+  isOpen: ReadonlySignal<boolean>;
+  /** Whether the list is shown above a view, and covers it. */
+  isOverView: ReadonlySignal<boolean>;
+  /** Closes the list. If `refocus`, the button that opens the list gets the focus. */
   close: (refocus: boolean) => void;
 }
 
-/** If there are more caches, each row is one line, and they can be filtered. */
-const FEW = 4;
+/** If there are more rows than this, each is one line, and the user can filter them. */
+const MAX_FULL_ROWS = 4;
 /** One sentence about Residscope, for new users. */
-export const WHAT =
+export const ABOUT =
   "Residscope shows what each layer and each head contributes to a model’s prediction, and which tokens each " +
   "head reads";
 
@@ -40,16 +41,16 @@ const REMARKS: Partial<Record<CacheStatus, string>> = {
   weights: "weights changed since it was opened",
 };
 
-/** How long ago Residscope first saw a cache: "just now", "5 min ago", "2 h ago". */
-export function age(seconds: number): string {
+/** A time before now, in words: "just now", "5 min ago", "2 h ago". */
+export function timeAgo(seconds: number): string {
   if (seconds < 45) return "just now";
   if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
   return seconds < 129_600 ? `${Math.round(seconds / 3600)} h ago` : `${Math.round(seconds / 86_400)} days ago`;
 }
 
 function remarksOn(row: CacheRow, status: CacheStatus): string[] {
-  const own = REMARKS[status];
-  const remarks = own ? [own] : [];
+  const statusRemark = REMARKS[status];
+  const remarks = statusRemark ? [statusRemark] : [];
   if (row.weights_changed && status !== "weights") remarks.push("weights changed since it was first seen");
   if (row.changed && status !== "changed") remarks.push("changed in place since it was first seen");
   if (row.problem) remarks.push(row.problem);
@@ -69,12 +70,12 @@ export function mountCaches(
   parent: HTMLElement,
   caches: Caches,
   inspected: () => Inspection | null,
-  fold: Fold,
+  listState: ListState,
   gestures: CacheGestures,
   signal: AbortSignal,
 ): void {
-  const first = element("p", "rs-first");
-  const finder = element("div", "rs-finder", { hidden: "" });
+  const about = element("p", "rs-first");
+  const filterBar = element("div", "rs-finder", { hidden: "" });
   const field = element("input", "", {
     type: "search",
     "aria-label": "Filter the caches",
@@ -82,58 +83,58 @@ export function mountCaches(
     spellcheck: "false",
     autocomplete: "off",
   });
-  const found = element("span", "rs-found", { "aria-live": "polite" });
-  finder.append(field, found);
+  const matchCount = element("span", "rs-found", { "aria-live": "polite" });
+  filterBar.append(field, matchCount);
   const list = element("div", "rs-caches", { role: "list", "aria-label": "Activation caches" });
   const note = element("div", "rs-caches-note");
-  parent.append(first, finder, list, note);
+  parent.append(about, filterBar, list, note);
   const query = state("");
-  const minute = state(0);
+  const minutes = state(0); // since the list was opened; the ages are written again each minute
   const tick = (): void =>
     later(60_000, signal, () => {
-      minute.value += 1;
+      minutes.value += 1;
       tick();
     });
   tick();
 
   watch(signal, () => {
-    void minute.value;
+    void minutes.value;
     const inspection = inspected();
     const shown = inspection?.row.value ?? null;
     const status = inspection?.status.value ?? "same";
     const rows = caches.rows.value;
-    // A cache that is gone keeps its row as long as its picture stays.
+    // A cache that was deleted keeps its row while its last picture is shown.
     const gone = shown && !rows.some((row) => row.ref.id === shown.ref.id) ? [shown] : [];
-    const since = (Date.now() - caches.listed.value) / 1000;
-    const many = rows.length + gone.length > FEW;
-    const wanted = many ? query.value.trim() : "";
+    const secondsSinceListed = (Date.now() - caches.listed.value) / 1000;
+    const isLong = rows.length + gone.length > MAX_FULL_ROWS;
+    const filter = isLong ? query.value.trim() : "";
     const item = (row: CacheRow, isGone: boolean): TemplateResult => {
-      const [name = "cache", ...others] = row.names.map((each) => fit(each));
+      const [name = "cache", ...others] = row.names.map((each) => safe(each));
       const isShown = shown?.ref.id === row.ref.id;
       const remarks = remarksOn(row, isShown ? status : "same");
-      const seen = `first seen ${age(row.age + since)}`;
+      const ago = timeAgo(row.age + secondsSinceListed);
       const facts = row.problem
-        ? [fit(row.model)]
+        ? [safe(row.model)]
         : [
-            fit(row.model),
+            safe(row.model),
             `${row.layers} × ${plural(row.heads, "head")}`,
             `${plural(row.prompts, "prompt")} × ${plural(row.positions, "position")}`,
-            fit(`${row.dtype} on ${row.device}`),
+            safe(`${row.dtype} on ${row.device}`),
             bytes(row.bytes),
-            seen,
+            `first seen ${ago}`,
           ];
       const also =
         others.length > 0
           ? `also ${others.slice(0, 3).join(", ")}${others.length > 3 ? ` and ${others.length - 3} more` : ""}`
           : "";
       const without =
-        row.missing.length > 0 && !row.problem ? `without ${row.missing.map((each) => fit(each)).join(", ")}` : "";
-      const isLine = many && !isShown;
+        row.missing.length > 0 && !row.problem ? `without ${row.missing.map((each) => safe(each)).join(", ")}` : "";
+      const isLine = isLong && !isShown;
       const details = isLine
         ? html`${
             remarks.length > 0
               ? html`<span class="rs-cache-remark">${prose(remarks[0] ?? "")}</span>`
-              : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${age(row.age + since)}</span>`
+              : html`<span class="rs-brief">${row.prompts} × ${row.positions} · ${ago}</span>`
           }`
         : html`<span class="rs-cache-facts">${dotted(facts)}</span>
           ${without ? html`<span class="rs-cache-facts">${without}</span>` : nothing}
@@ -164,19 +165,19 @@ export function mountCaches(
         }
       </div>`;
     };
-    const fitting = wanted === "" ? rows : rows.filter((row) => matches(row, wanted));
-    render([...fitting.map((row) => item(row, false)), ...gone.map((row) => item(row, true))], list);
-    finder.hidden = !many;
-    render(wanted === "" ? plural(rows.length, "cache") : `${fitting.length} of ${rows.length}`, found);
+    const matching = filter === "" ? rows : rows.filter((row) => matches(row, filter));
+    render([...matching.map((row) => item(row, false)), ...gone.map((row) => item(row, true))], list);
+    filterBar.hidden = !isLong;
+    render(filter === "" ? plural(rows.length, "cache") : `${matching.length} of ${rows.length}`, matchCount);
 
     const sentences = [...caches.notes.value, ...(caches.trouble.value ? [caches.trouble.value] : [])];
-    const listed = caches.kernel.value !== "";
-    const none = rows.length === 0 && gone.length === 0 && listed;
-    first.hidden = shown !== null || !listed;
-    render(`${WHAT}${rows.length > 0 ? ": choose a cache" : ""}.`, first);
+    const isListed = caches.kernel.value !== "";
+    const isEmpty = rows.length === 0 && gone.length === 0 && isListed;
+    about.hidden = shown !== null || !isListed;
+    render(`${ABOUT}${rows.length > 0 ? ": choose a cache" : ""}.`, about);
     render(
       html`${
-        none
+        isEmpty
           ? html`<p>This kernel has no activation cache yet. Create one, and it is listed here:
               <code>logits, cache = model.run_with_cache(tokens)</code></p>`
           : nothing
@@ -189,25 +190,25 @@ export function mountCaches(
   watch(signal, () => {
     const root = parent.getRootNode();
     const focused = (root instanceof ShadowRoot ? root : parent.ownerDocument).activeElement;
-    const open = fold.open.value;
-    const over = fold.over.value;
-    parent.classList.toggle("rs-over", over);
-    if (!open && !parent.hidden) {
+    const isOpen = listState.isOpen.value;
+    const isOverView = listState.isOverView.value;
+    parent.classList.toggle("rs-over", isOverView);
+    if (!isOpen && !parent.hidden) {
       field.value = query.value = "";
-      // The focused element disappears: the focus goes to the button that opens the list.
-      if (parent.contains(focused)) queueMicrotask(() => fold.close(true));
+      // The focused element is hidden now, so the button that opens the list gets the focus.
+      if (parent.contains(focused)) queueMicrotask(() => listState.close(true));
     }
-    const opens = parent.hidden && open && over;
-    parent.hidden = !open;
-    if (opens)
+    const getsFocus = parent.hidden && isOpen && isOverView;
+    parent.hidden = !isOpen;
+    if (getsFocus)
       (
         list.querySelector<HTMLElement>('[aria-current="true"]') ?? list.querySelector<HTMLElement>(".rs-cache-main")
       )?.focus();
   });
 
   field.addEventListener("input", () => (query.value = field.value), { signal });
-  // Up and down move from row to row, as in a list of files, and from the field into the rows. A typed letter moves the
-  // focus from the rows to the field.
+  // The up and down keys move the focus from row to row, and between the field and the rows. A letter moves the focus
+  // from the rows to the field.
   parent.addEventListener(
     "keydown",
     (event) => {
@@ -215,7 +216,7 @@ export function mountCaches(
       const inField = event.target === field;
       if (event.key === "Escape") {
         if (inField && field.value !== "") field.value = query.value = "";
-        else if (fold.over.peek()) fold.close(true);
+        else if (listState.isOverView.peek()) listState.close(true);
         else return;
         event.preventDefault();
         event.stopPropagation();
@@ -223,10 +224,10 @@ export function mountCaches(
       }
       if (inField && event.key === "Enter")
         return rows.find((row) => row.getAttribute("aria-disabled") !== "true")?.click();
-      const at = rows.findIndex((row) => row === event.target);
+      const index = rows.findIndex((row) => row === event.target);
       if (
-        at !== -1 &&
-        !finder.hidden &&
+        index !== -1 &&
+        !filterBar.hidden &&
         event.key.length === 1 &&
         event.key !== " " &&
         !event.ctrlKey &&
@@ -236,11 +237,11 @@ export function mountCaches(
         return field.focus();
       const to = inField
         ? { ArrowDown: 0 }[event.key]
-        : at === -1
+        : index === -1
           ? undefined
-          : { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
+          : { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: rows.length - 1 }[event.key];
       if (to === undefined) return;
-      if (to === -1 && !finder.hidden) field.focus();
+      if (to === -1 && !filterBar.hidden) field.focus();
       else rows[Math.max(0, Math.min(rows.length - 1, to))]?.focus();
       event.preventDefault();
     },
@@ -250,20 +251,20 @@ export function mountCaches(
     "focusout",
     (event) => {
       // The list closes when the focus moves elsewhere in the page, but not when the window loses the focus.
-      if (event.relatedTarget instanceof Element && isElsewhere([event.relatedTarget])) fold.close(false);
+      if (event.relatedTarget instanceof Element && isElsewhere([event.relatedTarget])) listState.close(false);
     },
     { signal },
   );
   parent.ownerDocument.addEventListener(
     "pointerdown",
     (event) => {
-      if (isElsewhere(event.composedPath())) fold.close(false);
+      if (isElsewhere(event.composedPath())) listState.close(false);
     },
     { signal },
   );
   /** Whether an event happened outside the list and outside the button that opens it. */
   const isElsewhere = (path: EventTarget[]): boolean =>
-    fold.over.peek() &&
-    fold.open.peek() &&
-    !path.some((at) => at instanceof Element && (parent.contains(at) || at.closest(".rs-named")));
+    listState.isOverView.peek() &&
+    listState.isOpen.peek() &&
+    !path.some((node) => node instanceof Element && (parent.contains(node) || node.closest(".rs-named")));
 }

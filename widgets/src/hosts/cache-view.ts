@@ -1,5 +1,5 @@
-// One open view of one cache of a kernel: the panel over a link, the status of the cache, and how to show its
-// successor.
+// One open view of a kernel's cache. It has a panel, whose requests go over the link. It knows the status of the cache,
+// and can show the cache that replaces it.
 import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { coded } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
@@ -16,12 +16,13 @@ import type { Caches } from "./caches";
 /** The status of the cache in view. */
 export type CacheStatus = "same" | "changed" | "weights" | "rebound" | "gone" | "restarted" | "waiting";
 
-/** Reading a new cache usually takes less time; only if it takes longer is there a message. */
-const MOMENT_MS = 400;
+/** If reading a new cache takes longer than this, a message says so. */
+const SLOW_AFTER_MS = 400;
 
 const WORDS: Record<Exclude<CacheStatus, "same">, () => string> = {
   changed: () => "was changed in place. The last picture stays.",
-  weights: () => "is unchanged, but its model’s weights have changed: new numbers would mix the two.",
+  weights: () =>
+    "is unchanged, but its model’s weights have changed: new numbers would mix old activations with new weights.",
   rebound: () => "is now another cache. The last picture stays.",
   gone: () => "was deleted: no variable refers to it. The last picture stays.",
   restarted: () => "was lost when the kernel restarted. The last picture stays.",
@@ -35,15 +36,20 @@ export class Inspection {
   readonly #client: Client;
   readonly #recorder: Recorder | null;
   readonly #parent: HTMLElement;
-  #mounted = false;
-  #isChoosing = false;
+  #isMounted = false;
+  /** Whether `show` waits for the default target. */
+  #isLoading = false;
+  /** The cache that is shown, or is being loaded. */
   #ref: CacheRef | null = null;
+  /** The kernel run of the cache in view. */
   #kernel = "";
-  #default = "";
-  #wanted: Selection | null;
+  /** The key of the default target. */
+  #defaultTarget = "";
+  /** The selection for the first cache. */
+  #firstSelection: Selection | null;
   readonly #name: Signal<string>;
-  /** Whether reading the new cache of the followed variable takes long. */
-  readonly #slow = state(false);
+  /** Whether reading the new cache of the followed variable takes longer than SLOW_AFTER_MS. */
+  readonly #isSlow = state(false);
 
   constructor(
     parent: HTMLElement,
@@ -52,18 +58,19 @@ export class Inspection {
     signal: AbortSignal,
     selection: Selection | null = null,
     /** Whether to record pictures of the view. */
-    records = false,
+    isRecording = false,
   ) {
     this.#end = child(signal);
-    this.#recorder = records ? new Recorder(caches.link, this.store, this.#end.signal) : null;
+    this.#recorder = isRecording ? new Recorder(caches.link, this.store, this.#end.signal) : null;
     this.#client = new Client(this.#recorder ?? caches.link, this.#end.signal, () => this.#ref);
     this.#parent = parent;
-    this.#wanted = selection;
+    this.#firstSelection = selection;
     this.#name = state(name);
     watch(this.#end.signal, () => void (this.store.cacheName.value = this.name));
-    // If its variable was deleted or refers to another cache, but the cache still has another name, the view uses that.
+    // If the variable was deleted or refers to another cache, and the cache still has another name, the view uses that
+    // name.
     watch(this.#end.signal, () => {
-      if (this.#coming.value) return; // the view follows its variable
+      if (this.#newCache.value) return; // the view keeps the name of the variable that it follows
       const row = this.#row.value;
       const now = row && this.caches.kernel.value === this.#kernel ? this.caches.find(row.ref.id) : undefined;
       const [other] = now?.names ?? [];
@@ -71,14 +78,14 @@ export class Inspection {
     });
     let pause: AbortController | null = null;
     watch(this.#end.signal, () => {
-      const next = this.#coming.value;
+      const next = this.#newCache.value;
       pause?.abort();
       pause = null;
       untracked(() => {
-        this.#slow.value = false;
+        this.#isSlow.value = false;
         if (!next) return;
         pause = child(this.#end.signal);
-        later(MOMENT_MS, pause.signal, () => (this.#slow.value = true));
+        later(SLOW_AFTER_MS, pause.signal, () => (this.#isSlow.value = true));
         void this.show(next);
       });
     });
@@ -86,8 +93,8 @@ export class Inspection {
       if (this.store.outdated.value > 0) untracked(() => void this.caches.refresh());
     });
     watch(this.#end.signal, () => {
-      const standing = this.#standing();
-      untracked(() => (this.store.statusNotice.value = standing));
+      const notice = this.#statusNotice();
+      untracked(() => (this.store.statusNotice.value = notice));
     });
   }
 
@@ -96,31 +103,31 @@ export class Inspection {
     return this.#name.value;
   }
 
-  /** The cache in view, as it was when it was read; null before the first. */
+  /** The cache in view, as it was listed when it was read; null before the first one. */
   get row(): ReadonlySignal<CacheRow | null> {
     return this.#row;
   }
 
-  readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#default));
+  readonly selection = computed(() => selectionOf(this.store, (target) => targetKey(target) === this.#defaultTarget));
 
   /**
-   * Whether the kernel does not answer, or has not listed its caches again since: the rows may be from a kernel that is
-   * gone.
+   * Whether the kernel does not answer, or has not listed its caches since it was attached. Then the rows may be from
+   * an earlier kernel.
    */
-  readonly #isAway = computed(() => this.#client.lost.value || !this.caches.fresh.value);
+  readonly #isUncertain = computed(() => this.#client.lost.value || !this.caches.fresh.value);
 
   readonly status: ReadonlySignal<CacheStatus> = computed(() => {
     const row = this.#row.value;
     if (!row) return "same";
     if (this.caches.kernel.value !== this.#kernel) return "restarted";
-    if (this.#isAway.value) return "waiting"; // without an answer from the kernel, nothing else is known
+    if (this.#isUncertain.value) return "waiting"; // only the kernel knows more
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
-    const [then, is] = [row.ref.state.split("."), now.ref.state.split(".")];
-    return then[0] !== is[0] ? "changed" : then[1] !== is[1] ? "weights" : "same";
+    const [before, after] = [row.ref.state.split("."), now.ref.state.split(".")];
+    return before[0] !== after[0] ? "changed" : before[1] !== after[1] ? "weights" : "same";
   });
 
-  /** The cache that would replace the one in view; null if there is none. */
+  /** The cache that can replace the one in view; null if there is none. */
   readonly successor: ReadonlySignal<CacheRow | null> = computed(() => {
     if (this.status.value === "same" || this.status.value === "waiting") return null;
     const row = this.#row.value;
@@ -132,96 +139,98 @@ export class Inspection {
   });
 
   /**
-   * The new cache of the followed variable, until it is in view; null if it is, or if no variable is followed.
+   * The new cache of the followed variable, while it is not in view yet. Null if it is in view, or if no variable is
+   * followed.
    */
-  readonly #coming: ReadonlySignal<CacheRow | null> = computed(() => {
+  readonly #newCache: ReadonlySignal<CacheRow | null> = computed(() => {
     const variable = this.store.follow.value;
     const row = this.#row.value;
-    const next = variable === null || !row || this.#isAway.value ? undefined : this.caches.named(variable);
+    const next = variable === null || !row || this.#isUncertain.value ? undefined : this.caches.named(variable);
     if (!next || next.problem || !row) return null;
     const isNew = next.ref.id !== row.ref.id || this.caches.kernel.value !== this.#kernel;
     return isNew ? next : null;
   });
 
   /**
-   * Shows this cache, and keeps the selection as far as it fits. The last picture stays until the default target is
-   * known.
+   * Shows this cache. The parts of the selection that exist in it are kept. The last picture stays until the default
+   * target is known.
    */
   async show(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
-    if (this.#isChoosing && same(this.#ref, row.ref)) return; // a double click
+    if (this.#isLoading && isSame(this.#ref, row.ref)) return; // a double click
     this.#ref = row.ref;
-    this.#isChoosing = true;
-    const wanted = this.#wanted ?? this.selection.peek();
-    const sameModel =
+    this.#isLoading = true;
+    const present = this.#firstSelection ?? this.selection.peek();
+    const isSameModel =
       !before || (before.model === row.model && before.layers === row.layers && before.heads === row.heads);
-    const selection = fitting(sameModel ? wanted : { ...wanted, target: null }, row);
-    const found = selection.target ? { target: selection.target, trouble: null } : await this.#choose(row);
-    if (!found || this.#ref !== row.ref) return; // another cache was chosen meanwhile
-    this.#isChoosing = false;
-    this.#wanted = null;
+    const selection = fitting(isSameModel ? present : { ...present, target: null }, row);
+    const loaded = selection.target ? { target: selection.target, trouble: null } : await this.#loadTarget(row);
+    if (!loaded || this.#ref !== row.ref) return; // another cache was chosen during the request
+    this.#isLoading = false;
+    this.#firstSelection = null;
     batch(() => {
       this.#kernel = this.caches.kernel.peek();
       this.#row.value = row;
       const { follow } = selection;
       if (follow !== null && row.names.includes(follow)) this.#name.value = follow;
       this.store.ref.value = row.ref;
-      this.store.problems.value = new Map(found.trouble ? [["target", found.trouble]] : []);
-      select(this.store, { ...selection, target: found.target });
+      this.store.problems.value = new Map(loaded.trouble ? [["target", loaded.trouble]] : []);
+      select(this.store, { ...selection, target: loaded.target });
     });
-    if (!this.#mounted && !this.#end.signal.aborted)
+    if (!this.#isMounted && !this.#end.signal.aborted)
       mountPanel(this.#parent, this.store, this.#client, this.#end.signal);
-    this.#mounted = true;
+    this.#isMounted = true;
   }
 
-  /** The model's default target, or why there is none; null if another cache is to be shown instead. */
-  async #choose(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
+  /** The model's default target, or a sentence why there is none; null if another cache will be shown instead. */
+  async #loadTarget(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
     try {
       const answer = await this.#client.latest("target", { kind: "target" });
       if (!answer || this.#ref !== row.ref) return null;
-      this.#default = targetKey(answer.reply.target);
+      this.#defaultTarget = targetKey(answer.reply.target);
       return { target: answer.reply.target, trouble: null };
     } catch (error) {
       if (!(error instanceof RequestFailed) || error.code === "closed" || this.#ref !== row.ref) return null;
       const { code, message } = error;
       if (code !== "lost" && code !== "gone" && code !== "changed") return { target: NOTHING, trouble: message };
-      this.#isChoosing = false;
+      this.#isLoading = false;
       if (code === "lost")
-        this.showWhenListed(); // the kernel is gone: wait until it answers again
+        this.showWhenListed(); // the kernel is lost: wait until it answers again
       else await this.#showSuccessor(row);
       return null;
     }
   }
 
-  /** The variable was rebound after the caches were listed: shows its present cache. */
+  /** Shows the present cache of the variable, because the variable was rebound after the caches were listed. */
   async #showSuccessor(row: CacheRow): Promise<void> {
     await this.caches.refresh();
     const now = this.caches.named(this.name);
-    if (now && !same(now.ref, row.ref) && this.#ref === row.ref) await this.show(now);
+    if (now && !isSame(now.ref, row.ref) && this.#ref === row.ref) await this.show(now);
   }
 
   /**
-   * Shows the cache of this name as soon as it is listed: for a view that is restored before its kernel has answered.
+   * Shows the cache of this view's name as soon as the cache is listed. A view may be restored before its kernel
+   * answers.
    */
   showWhenListed(): void {
     const waiting = child(this.#end.signal);
     watch(waiting.signal, () => {
       const row = this.caches.named(this.name);
-      if (!row || this.#isAway.value || waiting.signal.aborted) return;
+      if (!row || this.#isUncertain.value || waiting.signal.aborted) return;
       waiting.abort();
       untracked(() => void this.show(row));
     });
   }
 
-  /** Changes whenever the screen may change. */
-  readonly settled: ReadonlySignal<unknown> = computed(() => [
+  /** Has a new value whenever the screen may have changed. */
+  readonly screen: ReadonlySignal<unknown> = computed(() => [
     this.#client.heard.value,
     this.selection.value,
     this.store.preview.value,
     this.status.value,
   ]);
 
-  /** The picture on screen; null while it is incomplete, or the cache is not unchanged. */
+  /** The picture on screen; null if it is incomplete, or if the cache's status is not "same". */
   picture(): Snapshot | null {
     return this.status.peek() === "same" && this.#client.inFlight.peek() === 0
       ? (this.#recorder?.picture() ?? null)
@@ -232,9 +241,9 @@ export class Inspection {
     this.#end.abort();
   }
 
-  #standing(): StatusNotice | null {
-    if (this.#coming.value)
-      return this.#slow.value
+  #statusNotice(): StatusNotice | null {
+    if (this.#newCache.value)
+      return this.#isSlow.value
         ? { words: "is now another cache, which is being read. The last picture stays until then." }
         : null;
     const status = this.status.value;
@@ -248,4 +257,4 @@ export class Inspection {
   }
 }
 
-const same = (a: CacheRef | null, b: CacheRef): boolean => a?.id === b.id && a.state === b.state;
+const isSame = (a: CacheRef | null, b: CacheRef): boolean => a?.id === b.id && a.state === b.state;

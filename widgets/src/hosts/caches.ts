@@ -1,4 +1,4 @@
-// The list of caches of one kernel, updated when a cell has ended.
+// The list of caches of one kernel. It is updated when a cell has ended.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { Client, RequestFailed } from "../wire/client";
@@ -10,10 +10,10 @@ export class Caches {
   readonly notes = state<string[]>([]);
   /** The id of the kernel run that listed the rows; empty before the first list. */
   readonly kernel = state("");
-  /** When they were listed, in milliseconds. */
+  /** The time when the rows were listed, in milliseconds. */
   readonly listed = state(0);
   readonly trouble = state<string | null>(null);
-  /** Whether the rows come from the kernel that answers now; false after a kernel is lost, until they are listed again. */
+  /** Whether the kernel has listed the rows since it was last attached. Otherwise they may be from another kernel. */
   readonly fresh = state(false);
   readonly #client: Client;
 
@@ -29,7 +29,7 @@ export class Caches {
     });
   }
 
-  /** Lists the caches again. Calls during a request make one more request together. */
+  /** Lists the caches again. All calls during a request cause only one more request. */
   async refresh(): Promise<void> {
     if (this.link.state.peek().kind !== "ready") return;
     try {
@@ -54,7 +54,7 @@ export class Caches {
     return this.rows.value.find((row) => row.ref.id === id);
   }
 
-  /** The cache with this name, which may be any of its names. */
+  /** The cache that has this name. A cache may have several names. */
   named(name: string): CacheRow | undefined {
     return this.rows.value.find((row) => row.names.includes(name));
   }

@@ -1,4 +1,4 @@
-// Which Residscope a kernel has, and whether it can work with this host.
+// Finds out which version of Residscope a kernel has, and whether this host can work with it.
 
 import { pythonText } from "../base/python";
 import { WIRE } from "../wire/protocol.gen";
@@ -7,8 +7,8 @@ import type { LinkState } from "./link";
 export { WIRE };
 
 /**
- * A Python expression for a dictionary that describes the kernel's Residscope after attaching. It uses no name from the
- * user's namespace, and raises nothing if Residscope is not installed.
+ * A Python expression for a dictionary that describes the kernel's Residscope, after attaching. It uses no name from
+ * the user's namespace. If Residscope is not installed, the expression raises no exception.
  */
 export const KERNEL_INFO = `{
   "python": __import__("sys").executable,
@@ -21,18 +21,19 @@ export interface KernelInfo {
   wire?: string | null;
 }
 
-/** The code that runs `hosts/attach.py` in a separate namespace, so that it adds no name to the user's. */
-export const attaching = (code: string): string => `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
+/** An expression that runs the text of `hosts/attach.py` in a separate namespace, so the user's is not changed. */
+export const attachExpression = (code: string): string =>
+  `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
 
-/** The kernel's description of itself. Types are checked, because a user's module may have the same name. */
+/** The value of KERNEL_INFO with checked types, because a user's module may be called "residscope", too. */
 export function asKernelInfo(value: unknown): KernelInfo {
   const { python, version, wire } = (value ?? {}) as Record<keyof KernelInfo, unknown>;
-  const text = (field: unknown): string | null => (typeof field === "string" ? field : null);
-  return { python: text(python) ?? "unknown", version: text(version), wire: text(wire) };
+  const textOrNull = (field: unknown): string | null => (typeof field === "string" ? field : null);
+  return { python: textOrNull(python) ?? "unknown", version: textOrNull(version), wire: textOrNull(wire) };
 }
 
-/** `ready` if the kernel works with a host of this version; `reload` says how to reload the host. */
-export function judge(kernel: KernelInfo, version: string, reload: string): LinkState {
+/** `ready` if the kernel works with a host of this version, else `refused`. `reload` says how to reload the host. */
+export function linkStateFor(kernel: KernelInfo, version: string, reload: string): LinkState {
   const line = `%pip install residscope==${version}`;
   if (!kernel.version) {
     const words =
@@ -54,8 +55,8 @@ export function judge(kernel: KernelInfo, version: string, reload: string): Link
       words: `Residscope has changed since this kernel or this page was started: restart the kernel and ${reload}.`,
     };
   }
-  const differ = `This kernel has Residscope ${kernel.version}, the sidebar is ${version}`;
+  const difference = `This kernel has Residscope ${kernel.version}, the sidebar is ${version}`;
   const remedy = "To use the same version, run this line in the notebook and restart the kernel:";
-  if (kernel.wire === WIRE) return { kind: "ready", words: `${differ}. ${remedy}`, line };
-  return { kind: "refused", words: `${differ}, and these two versions cannot work together. ${remedy}`, line };
+  if (kernel.wire === WIRE) return { kind: "ready", words: `${difference}. ${remedy}`, line };
+  return { kind: "refused", words: `${difference}, and these two versions cannot work together. ${remedy}`, line };
 }

@@ -1,4 +1,4 @@
-// The choice of the kernel whose caches are listed: that of the focused notebook, or a running one that the user picks.
+// The choice of the kernel whose caches are listed: the kernel of the focused notebook, or one that the user picks.
 
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, render } from "lit-html";
@@ -25,7 +25,7 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
     const focused = places.focused.value;
     const picked = places.picked.value;
     const running = places.running.value;
-    const known = picked === null || running.some(({ path }) => path === picked);
+    const isRunning = picked === null || running.some(({ path }) => path === picked);
     const choose = (event: Event): void => {
       const select = event.target as HTMLSelectElement;
       places.picked.value = select.value === "" ? null : select.value.slice(1);
@@ -41,7 +41,7 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
               .selected=${path === picked}>${shown(label)}</option>`,
           )}
           ${
-            known
+            isRunning
               ? null
               : html`<option value=${`=${picked}`}
               .selected=${true}>${shown(picked ?? "")} (not running)</option>`

@@ -1,4 +1,4 @@
-// The last picture of a view: the host keeps it while the page reloads, and it is shown until the cache itself is
+// The last picture of a view. The host keeps it while the page reloads. After the reload it is shown until the cache is
 // drawn.
 import { untracked } from "@preact/signals-core";
 import { child, element, later, watch } from "../base/lifetime";
@@ -13,23 +13,23 @@ export interface Pictures {
   put(path: string, name: string, picture: Snapshot): void;
 }
 
-/** A picture is made when nothing has changed for this long, so that it does not disturb the user. */
-const STILL_MS = 1500;
+/** A picture is made when the screen has not changed for this time, so that the user is not disturbed. */
+const PICTURE_AFTER_MS = 1500;
 
-/** Gives the host a new picture whenever it has changed. */
+/** Gives a new picture to the host whenever the screen has changed. */
 export function keepPicture(path: string, inspection: Inspection, pictures: Pictures, signal: AbortSignal): void {
   let pause: AbortController | null = null;
-  let kept = "";
+  let lastContent = "";
   watch(signal, () => {
-    void inspection.settled.value;
+    void inspection.screen.value;
     pause?.abort();
     pause = child(signal);
-    later(STILL_MS, pause.signal, () =>
+    later(PICTURE_AFTER_MS, pause.signal, () =>
       untracked(() => {
         const picture = inspection.picture();
-        const content = picture ? JSON.stringify({ ...picture, saved: "" }) : kept;
-        if (!picture || content === kept) return;
-        kept = content;
+        const content = picture ? JSON.stringify({ ...picture, saved: "" }) : lastContent;
+        if (!picture || content === lastContent) return;
+        lastContent = content;
         pictures.put(path, inspection.name, picture);
       }),
     );
@@ -37,7 +37,8 @@ export function keepPicture(path: string, inspection: Inspection, pictures: Pict
 }
 
 /**
- * Draws the last picture before `live`, until a cache is drawn there. A picture that fails the check is not drawn.
+ * Draws the last picture before the element `live`, until a cache is drawn in `live`. A picture that fails the check is
+ * not drawn.
  */
 export async function showLastPicture(
   path: string,

@@ -1,26 +1,26 @@
-// The state of the link, if the kernel does not simply answer: a sentence, and a line of code to run.
+// Shows the state of the link if the kernel does not answer, or has another version: a sentence and a line to run.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { child, later, watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
 import type { Link } from "./link";
 
-/** Attaching that takes less time than this is not shown. */
-const MOMENT_MS = 400;
+/** While attaching, nothing is shown before this time. */
+const SHOWN_AFTER_MS = 400;
 
 export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSignal): void {
-  const slow = state(false);
-  const copied = state(false);
+  const isSlow = state(false);
+  const isCopied = state(false);
   let pause: AbortController | null = null;
   watch(signal, () => {
-    const attaching = link.state.value.kind === "attaching";
+    const isAttaching = link.state.value.kind === "attaching";
     pause?.abort();
     pause = null;
-    slow.value = false;
-    copied.value = false;
-    if (!attaching) return;
+    isSlow.value = false;
+    isCopied.value = false;
+    if (!isAttaching) return;
     pause = child(signal);
-    later(MOMENT_MS, pause.signal, () => (slow.value = true));
+    later(SHOWN_AFTER_MS, pause.signal, () => (isSlow.value = true));
   });
 
   watch(signal, () => {
@@ -28,7 +28,7 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
     parent.dataset["link"] = now.kind;
     const copy = (line: string) => async (): Promise<void> => {
       await navigator.clipboard.writeText(line);
-      copied.value = true;
+      isCopied.value = true;
     };
     const act = (label: string) =>
       html`<button type="button" class="rs-act" @click=${() => link.act?.()}>${label}</button>`;
@@ -37,7 +37,7 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
         ? html`<p>${prose(now.words)}</p>`
         : now.kind === "attaching" && now.words
           ? html`<p role="status">${prose(now.words)}</p>${now.act ? html`<p>${act(now.act)}</p>` : nothing}`
-          : now.kind === "attaching" && slow.value
+          : now.kind === "attaching" && isSlow.value
             ? html`<p>${
                 now.busy
                   ? "Waiting for the running cell: this kernel answers only between cells."
@@ -48,7 +48,7 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
           ${
             now.line
               ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet"
-              @click=${copy(now.line)}>${copied.value ? "copied" : "copy"}</button></p>`
+              @click=${copy(now.line)}>${isCopied.value ? "copied" : "copy"}</button></p>`
               : nothing
           }
           ${

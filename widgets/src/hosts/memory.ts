@@ -1,45 +1,45 @@
-// What was looked at in each notebook, over a reload.
+// Remembers the open view of each notebook across a reload of the page.
 import { Lru } from "../base/lru";
 import { asOpened, type Opened } from "./opened";
 
-/** So many notebooks are remembered, the latest. */
-const MOST = 50;
+/** Only this many notebooks are remembered, the latest ones. */
+const MAX_NOTEBOOKS = 50;
 
 export class Memory {
-  readonly #kept = new Lru<string, Opened>(MOST);
+  readonly #views = new Lru<string, Opened>(MAX_NOTEBOOKS);
 
-  /** `save` stores them; `read` reads one of them back, or gives null for what the host cannot open. */
+  /** `save` stores all views. `read` returns a stored view; null if the host cannot open it. */
   constructor(
     readonly save: (all: Opened[]) => void,
     readonly read: (stored: unknown) => Opened | null = asOpened,
   ) {}
 
-  /** From the one that was set the longest ago to the latest. */
+  /** The views, from the oldest to the latest. */
   get all(): Opened[] {
-    return this.#kept.values();
+    return this.#views.values();
   }
 
   get(path: string): Opened | null {
-    return this.#kept.peek(path) ?? null;
+    return this.#views.peek(path) ?? null;
   }
 
   set(opened: Opened): void {
-    this.#kept.set(opened.path, opened);
+    this.#views.set(opened.path, opened);
     this.save(this.all);
   }
 
-  /** A notebook has another name. */
+  /** The path of a notebook has changed. */
   move(from: string, to: string): void {
     const opened = this.get(from);
     if (!opened) return;
-    this.#kept.delete(from);
+    this.#views.delete(from);
     this.set({ ...opened, path: to });
   }
 
-  /** Takes back what was stored, which may be anything. What was set since is newer. */
+  /** Adds the stored views, whose data is not trusted. Views that were set before this call are newer. */
   load(stored: unknown): void {
-    const since = this.all;
-    const before = Object.values((stored ?? {}) as object).map(this.read);
-    for (const opened of [...before, ...since]) if (opened) this.#kept.set(opened.path, opened);
+    const newer = this.all;
+    const older = Object.values((stored ?? {}) as object).map(this.read);
+    for (const opened of [...older, ...newer]) if (opened) this.#views.set(opened.path, opened);
   }
 }

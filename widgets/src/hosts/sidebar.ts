@@ -1,13 +1,13 @@
-// The sidebar: the choice of a kernel, its caches, and the view of one of them. Each kernel has a pane of its own,
-// which is kept while another is shown.
+// The sidebar: the choice of a kernel, the list of its caches, and the view of one cache. Each kernel has its own pane,
+// which stays in the page while another pane is visible.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { plural } from "../base/format";
-import { keepKeys } from "../base/keys";
+import { keepKeys } from "../base/keyboard";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Selection } from "../state/selection";
 import { followTheme } from "../ui/theme";
 import type { CacheRow } from "../wire/protocol.gen";
-import { mountCaches, WHAT } from "./cache-list";
+import { ABOUT, mountCaches } from "./cache-list";
 import { Inspection } from "./cache-view";
 import type { Caches } from "./caches";
 import { mountKernels, type Places } from "./kernels";
@@ -17,9 +17,9 @@ import type { Opened } from "./opened";
 
 export interface SidebarHost {
   places: Places;
-  /** Whether the sidebar is visible: no kernel is attached before it is. */
+  /** Whether the sidebar is visible. Before it is, no kernel is attached. */
   visible: ReadonlySignal<boolean>;
-  /** The caches in the kernel of a notebook or console, with the link to it; the host keeps one for each. */
+  /** The caches in the kernel of a notebook or console. The host keeps one object for each path, with its link. */
   caches(path: string): Caches;
   /** Opens a view in the main area; undefined if the host has none. */
   enlarge?(opened: Opened): void;
@@ -28,39 +28,42 @@ export interface SidebarHost {
   remember(opened: Opened): void;
   /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
-  /** Called when the sidebar turns to another kernel. */
+  /** Called when the sidebar shows another kernel. */
   onLeave?(path: string): void;
 }
 
-/** A kernel that is free for this long has run all its queued cells. */
+/** A kernel that is idle for this time has run all its queued cells. */
 const BETWEEN_CELLS_MS = 400;
+/** How many lists there have been; makes their ids unique. */
 let lists = 0;
 
 /** The part of the sidebar for one kernel. */
 class KernelPane {
   readonly node = element("div", "rs-part");
   readonly inspection = state<Inspection | null>(null);
-  readonly #left = new Map<string, Selection>();
+  /** The last selection of each cache that was in view, by name. */
+  readonly #lastSelections = new Map<string, Selection>();
   readonly end: AbortController;
   /** Aborts when the open view closes. */
-  #shown: AbortController;
+  #viewEnd: AbortController;
   readonly #view = element("div", "rs-part-view");
   readonly #list = element("div", "rs-part-list", { id: `rs-caches-${++lists}` });
+  /** Whether the user has opened the list over the view. */
   readonly #isOpened = state(false);
-  readonly #chosen = computed(() => Boolean(this.inspection.value?.row.value));
-  /** The list is visible until a cache is chosen, then on demand. */
-  readonly #listed = computed(() => !this.#chosen.value || this.#isOpened.value);
+  readonly #hasCache = computed(() => Boolean(this.inspection.value?.row.value));
+  /** The list is visible until a cache is in view. After that, the user can open it. */
+  readonly #isListVisible = computed(() => !this.#hasCache.value || this.#isOpened.value);
 
   constructor(
     readonly path: string,
     readonly caches: Caches,
     readonly host: SidebarHost,
     /** Whether this pane is visible. */
-    seen: ReadonlySignal<boolean>,
+    isVisible: ReadonlySignal<boolean>,
     parent: AbortSignal,
   ) {
     this.end = child(parent);
-    this.#shown = child(this.end.signal);
+    this.#viewEnd = child(this.end.signal);
     const { signal } = this.end;
     const link = element("div", "rs-link");
     this.node.append(link, this.#list, this.#view);
@@ -71,8 +74,8 @@ class KernelPane {
       caches,
       () => this.inspection.value,
       {
-        open: this.#listed,
-        over: this.#chosen,
+        isOpen: this.#isListVisible,
+        isOverView: this.#hasCache,
         close: (refocus) => this.#close(refocus),
       },
       {
@@ -81,32 +84,32 @@ class KernelPane {
       },
       signal,
     );
-    const free = state(false);
+    const hasNoLastView = state(false);
     void host.remembered(path).then((last) => {
       if (this.inspection.peek() || signal.aborted) return;
-      if (!last) return void (free.value = true);
+      if (!last) return void (hasNoLastView.value = true);
       const inspection = this.#open(last.name, last.selection);
       inspection.showWhenListed();
-      if (host.pictures) void showLastPicture(path, this.#view, inspection, host.pictures, this.#shown.signal);
+      if (host.pictures) void showLastPicture(path, this.#view, inspection, host.pictures, this.#viewEnd.signal);
     });
-    let waited = false;
+    let wasVisible = false;
     let pause: AbortController | null = null;
     watch(signal, () => {
       pause?.abort();
       pause = null;
-      // If there is only one cache, it is opened: at once when the user turns to this kernel; if it is created later,
-      // when the kernel has run its cells.
-      if (!seen.value) return void (waited = false);
-      if (!free.value || this.inspection.value || caches.kernel.value === "") return;
-      const [lone, ...others] = caches.rows.value;
-      const isLone = lone !== undefined && others.length === 0 && !lone.problem;
-      const busy = caches.link.occupied?.value ?? false;
-      const comesLater = waited;
-      waited = true;
-      if (!isLone || (comesLater && busy)) return;
-      if (!comesLater) return untracked(() => this.inspect(lone));
+      // If there is only one cache, it is opened. This happens at once when the pane becomes visible. If the cache is
+      // created later, the pane waits until the kernel has run its cells.
+      if (!isVisible.value) return void (wasVisible = false);
+      if (!hasNoLastView.value || this.inspection.value || caches.kernel.value === "") return;
+      const [first, ...others] = caches.rows.value;
+      const isOnlyOne = first !== undefined && others.length === 0 && !first.problem;
+      const isBusy = caches.link.occupied?.value ?? false;
+      const isCreatedLater = wasVisible;
+      wasVisible = true;
+      if (!isOnlyOne || (isCreatedLater && isBusy)) return;
+      if (!isCreatedLater) return untracked(() => this.inspect(first));
       pause = child(signal);
-      later(BETWEEN_CELLS_MS, pause.signal, () => this.inspect(lone));
+      later(BETWEEN_CELLS_MS, pause.signal, () => this.inspect(first));
     });
     watch(signal, () => {
       const inspection = this.inspection.value;
@@ -126,35 +129,35 @@ class KernelPane {
       if (shown?.id !== row.ref.id || shown.state !== row.ref.state) void open.show(row);
       return;
     }
-    // Another variable gets the selection it had before, or the present one; "follow" is not taken over.
+    // Another variable gets its last selection. If it has none, it gets the present one, without "follow".
     const now = open?.selection.peek();
-    if (open && now) this.#left.set(open.name, now);
-    void this.#open(name, this.#left.get(name) ?? (now ? { ...now, follow: null } : null)).show(row);
+    if (open && now) this.#lastSelections.set(open.name, now);
+    void this.#open(name, this.#lastSelections.get(name) ?? (now ? { ...now, follow: null } : null)).show(row);
   }
 
   #open(name: string, selection: Selection | null): Inspection {
     this.inspection.peek()?.close();
-    this.#shown.abort();
-    const { signal } = (this.#shown = child(this.end.signal));
+    this.#viewEnd.abort();
+    const { signal } = (this.#viewEnd = child(this.end.signal));
     const { pictures } = this.host;
     const inspection = new Inspection(this.#view, this.caches, name, signal, selection, Boolean(pictures));
     if (pictures) keepPicture(this.path, inspection, pictures, signal);
     inspection.store.around.value = {
       list: {
         id: this.#list.id,
-        open: this.#listed,
+        open: this.#isListVisible,
         count: computed(() => {
           const { value: rows } = this.caches.rows;
-          const at = rows.findIndex((row) => row.ref.id === inspection.row.value?.ref.id);
-          return at === -1
+          const index = rows.findIndex((row) => row.ref.id === inspection.row.value?.ref.id);
+          return index === -1
             ? rows.length > 0
               ? plural(rows.length, "other")
               : ""
             : rows.length > 1
-              ? `${at + 1} of ${rows.length}`
+              ? `${index + 1} of ${rows.length}`
               : "";
         }),
-        toggle: () => (this.#listed.peek() ? this.#close(true) : this.openList()),
+        toggle: () => (this.#isListVisible.peek() ? this.#close(true) : this.openList()),
       },
       ...(this.host.enlarge ? { enlarge: () => void this.enlargeShown() } : {}),
     };
@@ -164,7 +167,7 @@ class KernelPane {
 
   /** Opens the list over the view, below the line of its button. */
   openList(): void {
-    if (!this.#chosen.peek()) return;
+    if (!this.#hasCache.peek()) return;
     const button = this.#button;
     if (button)
       this.#list.style.setProperty(
@@ -183,9 +186,9 @@ class KernelPane {
     return this.#view.querySelector<HTMLElement>(".rs-named");
   }
 
-  /** Focuses the cache in view, or the first row. */
+  /** Gives the focus to the cache in view, or to the first row of the list. Returns false if there is neither. */
   focus(): boolean {
-    const to = this.#listed.peek()
+    const to = this.#isListVisible.peek()
       ? this.#list.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main')
       : this.#button;
     to?.focus();
@@ -210,7 +213,7 @@ class KernelPane {
 }
 
 export class Sidebar {
-  readonly #parts = new Map<string, KernelPane>();
+  readonly #panes = new Map<string, KernelPane>();
   readonly #current = state<KernelPane | null>(null);
   readonly #dropped = state(0);
   readonly #root = element("div", "residscope rs-sidebar");
@@ -222,18 +225,18 @@ export class Sidebar {
     readonly signal: AbortSignal,
   ) {
     const root = this.#root;
-    const head = element("div", "rs-side-head");
+    const header = element("div", "rs-side-head");
     const place = element("div", "rs-side-parts");
-    const nothing = element(
+    const emptyNote = element(
       "p",
       "rs-side-none",
       {},
-      `${WHAT}. Open a notebook: the activation caches in its kernel are listed here.`,
+      `${ABOUT}. Open a notebook: the activation caches in its kernel are listed here.`,
     );
-    root.append(head, nothing, place);
+    root.append(header, emptyNote, place);
     parent.append(root);
     followTheme(root, signal);
-    mountKernels(head, host.places, () => this.refresh(), signal);
+    mountKernels(header, host.places, () => this.refresh(), signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
       void this.#dropped.value; // the visible pane may have to be created again
@@ -241,11 +244,11 @@ export class Sidebar {
       const now = path.value;
       untracked(() => {
         const before = this.#current.peek();
-        const part = now === null ? null : this.#part(now, place);
-        for (const other of this.#parts.values()) other.node.hidden = other !== part;
-        nothing.hidden = part !== null;
-        this.#current.value = part;
-        if (before && before !== part) host.onLeave?.(before.path);
+        const pane = now === null ? null : this.#paneOf(now, place);
+        for (const other of this.#panes.values()) other.node.hidden = other !== pane;
+        emptyNote.hidden = pane !== null;
+        this.#current.value = pane;
+        if (before && before !== pane) host.onLeave?.(before.path);
       });
     });
     keepKeys(root, signal);
@@ -262,17 +265,17 @@ export class Sidebar {
     return this.#current.peek()?.inspection.peek() ?? null;
   }
 
-  /** Shows a cache by its name (null: the only one there is) as soon as the caches are listed. */
+  /** Shows the cache of this name as soon as the caches are listed. Null means the only cache, if there is only one. */
   inspect(name: string | null): void {
     this.#pending?.abort();
     const pending = (this.#pending = child(this.signal));
     watch(pending.signal, () => {
-      const part = this.#current.value;
-      if (!part || part.caches.kernel.value === "" || pending.signal.aborted) return;
-      const rows = part.caches.rows.value;
-      const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : part.caches.named(name);
+      const pane = this.#current.value;
+      if (!pane || pane.caches.kernel.value === "" || pending.signal.aborted) return;
+      const rows = pane.caches.rows.value;
+      const row = name === null ? (rows.length === 1 ? rows[0] : undefined) : pane.caches.named(name);
       pending.abort();
-      untracked(() => (row ? part.inspect(row, name ?? undefined) : part.openList()));
+      untracked(() => (row ? pane.inspect(row, name ?? undefined) : pane.openList()));
     });
   }
 
@@ -285,28 +288,28 @@ export class Sidebar {
     void this.#current.peek()?.caches.refresh();
   }
 
-  /** Focuses the cache in view, the first row of the list, or the choice of a kernel. */
+  /** Gives the focus to the cache in view, the first row of the list, or the choice of a kernel. */
   focus(): void {
     if (!this.#current.peek()?.focus()) this.#root.querySelector<HTMLElement>("select")?.focus();
   }
 
-  /** Closes the pane of a path, for example of a renamed notebook; if it was visible, it is created again. */
+  /** Closes the pane of a path, for example of a renamed notebook. If the pane was visible, it is created again. */
   drop(path: string): void {
-    const part = this.#parts.get(path);
-    if (!part) return;
-    this.#parts.delete(path);
-    part.end.abort();
-    if (this.#current.peek() === part) this.#current.value = null;
+    const pane = this.#panes.get(path);
+    if (!pane) return;
+    this.#panes.delete(path);
+    pane.end.abort();
+    if (this.#current.peek() === pane) this.#current.value = null;
     this.#dropped.value += 1;
   }
 
-  #part(path: string, place: HTMLElement): KernelPane {
-    const known = this.#parts.get(path);
-    if (known) return known;
-    const seen = computed(() => this.host.visible.value && this.#current.value?.path === path);
-    const part = new KernelPane(path, this.host.caches(path), this.host, seen, this.signal);
-    this.#parts.set(path, part);
-    place.append(part.node);
-    return part;
+  #paneOf(path: string, place: HTMLElement): KernelPane {
+    const existing = this.#panes.get(path);
+    if (existing) return existing;
+    const isVisible = computed(() => this.host.visible.value && this.#current.value?.path === path);
+    const pane = new KernelPane(path, this.host.caches(path), this.host, isVisible, this.signal);
+    this.#panes.set(path, pane);
+    place.append(pane.node);
+    return pane;
   }
 }

@@ -1,12 +1,12 @@
-// A view in the main area: the state of its link, and the cache it shows.
+// A view in the main area: the state of its link, and one cache.
 
 import { element } from "../base/lifetime";
 import { followTheme } from "../ui/theme";
-import { mountAbsent } from "./absent";
 import { Inspection } from "./cache-view";
 import type { Caches } from "./caches";
 import { keepPicture, type Pictures, showLastPicture } from "./last-picture";
 import { mountLinkState } from "./link-state";
+import { mountNoCache } from "./no-cache";
 import type { Opened } from "./opened";
 
 export function mountView(
@@ -16,16 +16,16 @@ export function mountView(
   signal: AbortSignal,
   pictures?: Pictures,
 ): Inspection {
-  const state = element("div", "rs-link");
-  const absent = element("div", "rs-link rs-absent");
-  const link = element("div", "residscope rs-sidebar rs-view-link", {}, state, absent);
+  const linkState = element("div", "rs-link");
+  const noCache = element("div", "rs-link rs-absent");
+  const top = element("div", "residscope rs-sidebar rs-view-link", {}, linkState, noCache);
   const place = element("div", "rs-view");
-  parent.append(link, place);
-  signal.addEventListener("abort", () => [link, place].forEach((node) => node.remove()), { once: true });
-  followTheme(link, signal);
-  mountLinkState(state, caches.link, signal);
+  parent.append(top, place);
+  signal.addEventListener("abort", () => [top, place].forEach((node) => node.remove()), { once: true });
+  followTheme(top, signal);
+  mountLinkState(linkState, caches.link, signal);
   const inspection = new Inspection(place, caches, opened.name, signal, opened.selection, Boolean(pictures));
-  mountAbsent(absent, caches, inspection, signal);
+  mountNoCache(noCache, caches, inspection, signal);
   inspection.showWhenListed();
   if (pictures) {
     keepPicture(opened.path, inspection, pictures, signal);

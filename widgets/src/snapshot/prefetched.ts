@@ -1,37 +1,38 @@
-// The kernel sends the replies to a panel's first requests in advance, while the page is still creating the view.
+// The kernel sends the replies to a panel's first requests in advance, while the page creates the view.
 import type { Transport } from "../wire/client";
 import type { Question } from "../wire/protocol.gen";
 import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, type Snapshot } from "./snapshot";
 
-/** What py_backend/residscope/hosts/panel.py sends in advance; empty once there is a view. */
+/** The replies that py_backend/residscope/hosts/panel.py sends in advance. It is empty after the first view has opened. */
 export type Opening = Partial<
   Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }
 >;
 
 type Listener = (message: unknown, buffers: DataView[]) => void;
 
-/** A transport that has some replies in advance. It gives each of them once; then the kernel answers. */
+/** A transport that has some replies in advance. It gives each of them once. All other requests go to the kernel. */
 export class Prefetched extends Relay {
-  readonly #asked = new Map<string, Question>();
+  readonly #unanswered = new Map<string, Question>();
   readonly #listeners = new Set<Listener>();
   #opening: Opening = {};
 
   constructor(transport: Transport, signal: AbortSignal) {
     super(transport);
-    transport.onMessage((message) => this.#asked.delete((message as { id: string }).id), signal);
+    transport.onMessage((message) => this.#unanswered.delete((message as { id: string }).id), signal);
   }
 
-  /** Also answers requests that were sent before: the kernel may be busy with something else. */
+  /** Adds replies. They also answer requests that were already sent, because the kernel may be busy. */
   put(opening: Opening): void {
     this.#opening = opening;
-    for (const question of [...this.#asked.values()]) if (this.#answer(question)) this.#asked.delete(question.id);
+    for (const question of [...this.#unanswered.values()])
+      if (this.#answer(question)) this.#unanswered.delete(question.id);
   }
 
   override send(question: Question, buffers?: ArrayBuffer[]): void {
     if (this.#answer(question)) return;
-    this.#asked.set(question.id, question);
+    this.#unanswered.set(question.id, question);
     super.send(question, buffers);
   }
   override onMessage(listener: Listener, signal: AbortSignal): void {
@@ -42,10 +43,11 @@ export class Prefetched extends Relay {
 
   #answer({ id, ask }: Question): boolean {
     const { selection, defaults = {}, entries = [] } = this.#opening;
-    if (!selection || !isRecorded(ask.kind)) return false; // a notebook may contain it, too: numbers only
-    const of = { selection, defaults };
-    const wanted = keyOf(ask, of);
-    const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, of) === wanted);
+    // A notebook may contain the opening. So only replies with numbers are taken from it, never code or a page.
+    if (!selection || !isRecorded(ask.kind)) return false;
+    const common = { selection, defaults };
+    const key = keyOf(ask, common);
+    const entry = entries.find((entry) => entry.ask.kind === ask.kind && keyOf(entry.ask, common) === key);
     if (!entry?.reply) return false;
     this.#opening = { ...this.#opening, entries: entries.filter((other) => other !== entry) };
     const { reply, buffers = [] } = entry;

@@ -1,4 +1,5 @@
-// Reports to the kernel whether a view of an inline panel is on a page: only then does the panel keep its cache alive.
+// Tells the kernel whether a view of an inline panel is on a page. While no page has one, the panel does not keep its
+// cache alive.
 
 import { randomId } from "../base/ids";
 import type { Transport } from "../wire/client";
@@ -15,7 +16,7 @@ export function reportPresence(transport: Transport, signal: AbortSignal): strin
     }
   };
   report("shown");
-  // A reload removes the view only for a moment; a page that the browser restores from memory still has it.
+  // A reloaded page shows the view again soon. A page that the browser restores from memory still has the view.
   window.addEventListener("pagehide", () => report("away"), { signal });
   window.addEventListener("pageshow", (event) => event.persisted && report("shown"), { signal });
   signal.addEventListener("abort", () => report("hidden"), { once: true });

@@ -1,4 +1,4 @@
-// Records the last replies of a live panel, so that a host can store what is on screen when the notebook is saved.
+// Records the last replies of a live panel, so that a host can store the picture on screen with the notebook.
 
 import { untracked } from "@preact/signals-core";
 import { cards, charts, choices, ofTheTab, sceneOf, withinTheTab } from "../state/questions";
@@ -12,28 +12,28 @@ import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
 
-/** A host requests a panel's snapshot by this event on the panel's root; `detail.put` receives it. */
+/** A host dispatches this event on the panel's root to get a snapshot. The panel calls `detail.put` with it. */
 export const SNAPSHOT_EVENT = "residscope:snapshot";
 export interface SnapshotRequest {
   put: (snapshot: Snapshot) => void;
 }
 
-interface Kept {
+interface Recorded {
   ask: Ask;
-  /** The cache that the request was about, if the kernel has several. */
+  /** The id and state of the request's cache; empty in an inline panel. */
   cache: string;
   reply: NonNullable<Answer["reply"]>;
   buffers: DataView[];
   size: number;
 }
-/** The most bytes of all recorded replies, and of one snapshot. */
-const MOST_RECORDED = 4_000_000;
-const MOST = 1_000_000;
+/** Limits for all recorded replies, and for one snapshot. */
+const MAX_RECORDED_BYTES = 4_000_000;
+const MAX_SNAPSHOT_BYTES = 1_000_000;
 
-/** A transport that records what another one receives. */
+/** A transport over another one. It records the replies that the other one receives. */
 export class Recorder extends Relay {
   readonly #asked = new Map<string, { ask: Ask; cache: string }>();
-  readonly #kept = new Map<string, Kept>();
+  readonly #recorded = new Map<string, Recorded>();
   #size = 0;
 
   constructor(
@@ -47,25 +47,26 @@ export class Recorder extends Relay {
 
   override send(question: Question, buffers?: ArrayBuffer[]): void {
     if (isRecorded(question.ask.kind))
-      this.#asked.set(question.id, { ask: question.ask, cache: nameOf(question.cache) });
+      this.#asked.set(question.id, { ask: question.ask, cache: cacheKey(question.cache) });
     super.send(question, buffers);
   }
 
-  /** What is on screen; null while a reply is missing. */
+  /** The snapshot of the screen; null while a needed reply is missing. */
   picture(): Snapshot | null {
     const { heads = [], ...rest } = shownOf(this.store);
     const selection = { ...rest, heads: heads.slice(0, PINNED) };
     const lacks = heads.length > PINNED ? [`${heads.length - PINNED} of its ${heads.length} pinned heads`] : [];
     const keys = this.#onScreen();
-    const shown = [...this.#kept.values()].reverse().filter((kept) => this.#isShown(kept, keys));
-    const wanted = charts(this.store.shown).map((chart) => keyFor(chart, this.store.padding.peek()));
-    const needed = wanted.map((key) => shown.find(({ ask }) => keyFor(ask) === key));
+    const shown = [...this.#recorded.values()].reverse().filter((kept) => this.#isShown(kept, keys));
+    const chartKeys = charts(this.store.shown).map((chart) => keyFor(chart, this.store.padding.peek()));
+    const needed = chartKeys.map((key) => shown.find(({ ask }) => keyFor(ask) === key));
     if (needed.includes(undefined)) return null;
-    let room = MOST;
-    const fits = [...needed.flatMap((kept) => kept ?? []), ...shown.filter((kept) => !needed.includes(kept))].filter(
-      ({ size }) => size <= room && ((room -= size), true),
-    );
-    const entries = fits.map(({ ask, reply, buffers }): Entry => {
+    let remaining = MAX_SNAPSHOT_BYTES;
+    const included = [
+      ...needed.flatMap((kept) => kept ?? []),
+      ...shown.filter((kept) => !needed.includes(kept)),
+    ].filter(({ size }) => size <= remaining && ((remaining -= size), true));
+    const entries = included.map(({ ask, reply, buffers }): Entry => {
       const { target: _, ...about } = ask as Ask & { target?: unknown };
       return { ask: about, reply, ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}) };
     });
@@ -82,29 +83,29 @@ export class Recorder extends Relay {
   }
 
   #note({ id, reply }: Answer, buffers: DataView[]): void {
-    const asked = this.#asked.get(id);
-    if (!asked || reply?.kind === "working") return;
+    const request = this.#asked.get(id);
+    if (!request || reply?.kind === "working") return;
     this.#asked.delete(id);
     if (!reply) return;
-    const { ask, cache } = asked;
+    const { ask, cache } = request;
     const key = JSON.stringify([ask, cache]);
-    // The size as base64 and JSON; most of it is short labels.
+    // The size as base64 and JSON. The JSON is mostly short labels.
     const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);
     this.#drop(key);
-    if (size > MOST) return;
-    this.#kept.set(key, { ask, cache, reply, buffers, size });
+    if (size > MAX_SNAPSHOT_BYTES) return;
+    this.#recorded.set(key, { ask, cache, reply, buffers, size });
     this.#size += size;
-    if (this.#size <= MOST_RECORDED) return;
+    if (this.#size <= MAX_RECORDED_BYTES) return;
     const keys = this.#onScreen();
-    for (const [old, kept] of this.#kept) {
-      if (this.#size <= MOST_RECORDED) break;
+    for (const [old, kept] of this.#recorded) {
+      if (this.#size <= MAX_RECORDED_BYTES) break;
       if (!this.#isShown(kept, keys)) this.#drop(old);
     }
   }
 
   #drop(key: string): void {
-    this.#size -= this.#kept.get(key)?.size ?? 0;
-    this.#kept.delete(key);
+    this.#size -= this.#recorded.get(key)?.size ?? 0;
+    this.#recorded.delete(key);
   }
 
   /** The keys of the requests that the views send for the present selection. */
@@ -116,7 +117,7 @@ export class Recorder extends Relay {
       const { preview } = this.store;
       const heads = preview.value === null ? shown.heads : [...shown.heads, preview.value];
       const maps = cards(scene, heads);
-      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask); // the view may have been set to this
+      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask); // the user may have chosen this in the view
       const asks = [
         ...charts(shown),
         ...choices(shown),
@@ -129,18 +130,18 @@ export class Recorder extends Relay {
     });
   }
 
-  #isShown({ ask, cache }: Kept, keys: Set<string>): boolean {
-    return cache === nameOf(this.store.ref.peek()) && keys.has(keyFor(ask));
+  #isShown({ ask, cache }: Recorded, keys: Set<string>): boolean {
+    return cache === cacheKey(this.store.ref.peek()) && keys.has(keyFor(ask));
   }
 }
 
-/** Equivalent requests have the same key. In it, a target is the ids of its tokens. */
+/** Equivalent requests have the same key. The key has only the token ids of a target, not the tokens' texts. */
 function keyFor(ask: Ask, padding: Ask["padding"] = ask.padding ?? "found"): string {
   const { target, ...about } = { target: NOTHING, ...ask, padding };
   return `${targetKey(target)} ${keyOf(about, { selection: { target: NOTHING }, defaults: DEFAULTS })}`;
 }
 
-const nameOf = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} ${ref.state}` : "");
+const cacheKey = (ref: CacheRef | null | undefined): string => (ref ? `${ref.id} ${ref.state}` : "");
 
 /** Answers the snapshot events of hosts. */
 export function answerSnapshotRequests(el: HTMLElement, recorder: Recorder, signal: AbortSignal): void {

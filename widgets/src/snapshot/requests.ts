@@ -5,15 +5,15 @@ import type { Shown } from "../wire/protocol.gen";
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 
 interface Request<K extends Kind> {
-  /** Whether its replies are recorded, and accepted from a notebook: only numbers, never code, a page or a failure. */
+  /** Whether replies are recorded, and accepted from a notebook. Code, pages and failures never are. */
   readonly recorded: boolean;
-  /** Whether, without it, numbers on screen would not be those of the selection. */
+  /** Whether the numbers on screen would not belong to the selection if the reply were missing. */
   readonly needed: boolean;
   /**
-   * What a snapshot lacks without its reply, in words; null if it needs no name. `place`: the prompt, position or
-   * target that it is about, if that is not the one on screen.
+   * Names what is missing if a snapshot lacks the reply; null if it has no name. `shown` is the selection on screen.
+   * `place` names the prompt, position or target of the request, if it is not the one on screen.
    */
-  readonly words: (ask: Of<K>, good: Shown, place: string | null) => string | null;
+  readonly words: (ask: Of<K>, shown: Shown, place: string | null) => string | null;
 }
 
 const unnamed = (): null => null;
@@ -29,10 +29,10 @@ export const REQUESTS = {
   attention: {
     recorded: true,
     needed: false,
-    words: ({ layer, head, rows, columns, weighting = "pattern" }, good) =>
+    words: ({ layer, head, rows, columns, weighting = "pattern" }, shown) =>
       rows || columns
         ? `the single cells of L${layer}H${head}`
-        : `the attention of L${layer}H${head}${weighting === good.weighting ? "" : " in this weighting"}`,
+        : `the attention of L${layer}H${head}${weighting === shown.weighting ? "" : " in this weighting"}`,
   },
   thumbnails: { recorded: true, needed: true, words: ({ layer }) => `the thumbnails of layer ${layer}` },
   blend: {
@@ -67,8 +67,8 @@ export function isRecorded(kind: string): kind is RecordedKind {
   return Object.hasOwn(REQUESTS, kind) && REQUESTS[kind as Kind].recorded;
 }
 
-/** What a request is for, in words. */
-export function wordsFor<K extends Kind>(ask: Of<K>, good: Shown, place: string | null): string | null {
+/** Names the data that a request is for; null if it has no name. */
+export function wordsFor<K extends Kind>(ask: Of<K>, shown: Shown, place: string | null): string | null {
   const table: { [N in Kind]: Request<N> } = REQUESTS;
-  return table[ask.kind as K].words(ask, good, place);
+  return table[ask.kind as K].words(ask, shown, place);
 }

@@ -1,5 +1,5 @@
-// Checks a snapshot from outside, for example from a notebook's output: its types, counts and sizes, before anything is
-// laid out. A snapshot that does not pass is not drawn at all, and a sentence says why.
+// Checks a snapshot from outside, for example from a notebook's output, before anything is drawn: its types, counts and
+// sizes. A snapshot that fails the check is not drawn, and a sentence says why.
 import * as v from "valibot";
 import { parseHead } from "../base/format";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
@@ -16,15 +16,18 @@ import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
 export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; trouble: string };
 
-/** Real models stay far below these limits, and a snapshot within them is drawn quickly. */
-const MOST = {
+/** Real models stay far below these limits. A snapshot within them is drawn quickly. */
+const MAX = {
+  /** Of all texts together, and of one text. */
   characters: 3_000_000,
   letters: 20_000,
+  /** Of the snapshot as JSON: values, and levels of nesting. */
   values: 400_000,
   depth: 12,
   entries: 1_000,
   contrasts: 4_096,
   notes: 50,
+  /** Characters of one note. */
   note: 2_000,
   texts: 1_000,
   layers: 1_024,
@@ -37,10 +40,10 @@ const MOST = {
   side: 64,
   mapped: 200_000,
 };
-/** The most rows of a decomposition that are not heads: embeddings, each layer's sublayers and biases. */
-const mostOtherRows = (layers: number): number => 8 * layers + 64;
+/** The largest number of rows that are not heads: embeddings, and each layer's sublayers and biases. */
+const maxOtherRows = (layers: number): number => 8 * layers + 64;
 
-const Outside = v.object({
+const SnapshotShape = v.object({
   name: v.string(),
   selection: wire.Shown,
   preview: v.exactOptional(v.nullable(v.string())),
@@ -57,7 +60,7 @@ const Outside = v.object({
         buffers: v.optional(v.unknown()),
       }),
     ),
-    v.maxLength(MOST.entries),
+    v.maxLength(MAX.entries),
   ),
 });
 const Buffers = v.object({ buffers: v.pipe(v.array(v.pipe(v.string(), v.check(isBase64))), v.maxLength(4)) });
@@ -74,50 +77,61 @@ type Replied = {
   };
 }[RecordedKind];
 
-class Refused extends Error {}
+class FailedCheck extends Error {}
 function ensure(holds: boolean, why: string): asserts holds {
-  if (!holds) throw new Refused(why);
+  if (!holds) throw new FailedCheck(why);
 }
 
-/** The snapshot, copied field by field; or the reason why it is not drawn. */
+/** The snapshot, copied field by field; or the reason why it is not drawn, as the end of a sentence. */
 export function checkSnapshot(value: unknown): Checked {
   try {
     ensure(isSmall(value), "it is too large, or nested too deeply");
-    return { snapshot: read(value), trouble: null };
+    return { snapshot: checked(value), trouble: null };
   } catch (error) {
-    if (error instanceof Refused) return { snapshot: null, trouble: error.message };
+    if (error instanceof FailedCheck) return { snapshot: null, trouble: error.message };
     if (error instanceof v.ValiError) return { snapshot: null, trouble: sentenceFor(error.issues[0]) };
     throw error;
   }
 }
 
-function read(value: unknown): Snapshot {
-  const { name, selection, preview = null, saved, lacks = [], entries } = v.parse(Outside, value, { abortEarly: true });
+function checked(value: unknown): Snapshot {
+  const {
+    name,
+    selection,
+    preview = null,
+    saved,
+    lacks = [],
+    entries,
+  } = v.parse(SnapshotShape, value, { abortEarly: true });
   const replied = entries.flatMap(({ ask, reply, buffers }): (Replied & { entry: Entry })[] => {
     const { kind } = ask;
     if (!isRecorded(kind) || reply === undefined) return []; // only a kernel may send code, a page or predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
-    // All entries are of the selection's target, which is checked once.
-    const { target: _, ...whole } = v.parse(wire.REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
+    // All entries have the selection's target, which is checked once.
+    const { target: _, ...checkedAsk } = v.parse(
+      wire.REQUESTS[kind],
+      { ...ask, target: NOTHING },
+      { abortEarly: true },
+    ) as {
       target?: Target;
     } & Record<string, unknown>;
     const checkedReply = v.parse(wire.REPLIES[kind], reply, { abortEarly: true });
-    const one = { kind, ask: whole, reply: checkedReply, bytes: packed.map(byteLength) } as Replied;
+    const item = { kind, ask: checkedAsk, reply: checkedReply, bytes: packed.map(byteLength) } as Replied;
     return [
       {
-        ...one,
+        ...item,
         entry: {
-          ask: whole as Entry["ask"],
+          ask: checkedAsk as Entry["ask"],
           reply: checkedReply as Reply,
           ...(packed.length > 0 ? { buffers: packed } : {}),
         },
       },
     ];
   });
-  const [facts, ...otherFacts] = replied.flatMap((one) => (one.kind === "describe" ? [one.reply] : []));
+  const [facts, ...otherFacts] = replied.flatMap((item) => (item.kind === "describe" ? [item.reply] : []));
   ensure(facts !== undefined && otherFacts.length === 0, "it does not describe its cache exactly once");
   checkFacts(facts);
-  for (const one of replied) checkReply(one, facts);
+  for (const item of replied) checkReply(item, facts);
   checkSelection({ selection, preview }, facts);
   const key = (ask: Entry["ask"]): string => keyOf(ask, { selection, defaults: wire.DEFAULTS });
   const keys = new Set(replied.map(({ entry: { ask } }) => key(ask)));
@@ -138,18 +152,18 @@ function read(value: unknown): Snapshot {
   };
 }
 
-/** Whether this is a position of the prompts; “last” always is. */
-const isPosition = (at: Position, positions: number): boolean => at === "last" || isIndex(at, positions);
+/** Whether the prompts have this position. They always have “last”. */
+const isPosition = (position: Position, count: number): boolean => position === "last" || isIndex(position, count);
 
 // --- the facts, the selection and each reply -------------------------------------------------------------------------
 function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): void {
-  ensureCount("layers", layers, 1, MOST.layers);
-  ensureCount("heads", heads, 0, MOST.heads);
-  ensureCount("layers × heads", layers * heads, 0, MOST.cells);
-  ensureCount("prompts", prompts, 1, MOST.prompts);
-  ensureCount("positions", positions, 1, MOST.positions);
+  ensureCount("layers", layers, 1, MAX.layers);
+  ensureCount("heads", heads, 0, MAX.heads);
+  ensureCount("layers × heads", layers * heads, 0, MAX.cells);
+  ensureCount("prompts", prompts, 1, MAX.prompts);
+  ensureCount("positions", positions, 1, MAX.positions);
   ensure(
-    last.length === prompts && last.every((at) => isIndex(at, positions)),
+    last.length === prompts && last.every((position) => isIndex(position, positions)),
     "its last positions do not match its prompts",
   );
 }
@@ -159,19 +173,19 @@ function checkSelection(
   { layers, heads, prompts, positions }: CacheFacts,
 ): void {
   const { prompt = null, position = "last", layer = null, target, top_k = 5, heads: pinned = [] } = selection;
-  const optional = (at: number | null, count: number): boolean => at === null || isIndex(at, count);
+  const isNullOrIndex = (index: number | null, count: number): boolean => index === null || isIndex(index, count);
   const isHead = (name: string): boolean => {
-    const at = parseHead(name);
-    return at !== null && isIndex(at.layer, layers) && isIndex(at.head, heads);
+    const parsed = parseHead(name);
+    return parsed !== null && isIndex(parsed.layer, layers) && isIndex(parsed.head, heads);
   };
   ensure(
-    optional(prompt, prompts) && isPosition(position, positions) && optional(layer, layers),
+    isNullOrIndex(prompt, prompts) && isPosition(position, positions) && isNullOrIndex(layer, layers),
     "its selection is not in its cache",
   );
-  ensureCount("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
+  ensureCount("contrasts", target.contrasts.length, target.direction ? 0 : 1, MAX.contrasts);
   ensure([0, 1, prompts].includes(target.contrasts.length), "it has a different number of targets than of prompts");
-  ensureCount("rows of the ranking", top_k, 1, MOST.topK);
-  ensureCount("pinned heads", pinned.length, 0, MOST.pinned);
+  ensureCount("rows of the ranking", top_k, 1, MAX.topK);
+  ensureCount("pinned heads", pinned.length, 0, MAX.pinned);
   ensure(
     [...pinned, ...(preview === null || preview === undefined ? [] : [preview])].every(isHead),
     "its model does not have all of the pinned heads",
@@ -183,73 +197,76 @@ function checkSelection(
 function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): void {
   const { layers, heads, prompts, positions } = facts;
   const cells = layers * heads;
-  if ("notes" in reply) ensureCount(`notes in its “${kind}” entry`, reply.notes.length, 0, MOST.notes);
+  if ("notes" in reply) ensureCount(`notes in its “${kind}” entry`, reply.notes.length, 0, MAX.notes);
   if ("notes" in reply)
     ensure(
-      reply.notes.every((note) => note.length <= MOST.note),
+      reply.notes.every((note) => note.length <= MAX.note),
       `a note in its “${kind}” entry is too long`,
     );
-  const matches = (holds: boolean, why = `its “${kind}” entry has values that do not match their names`): void =>
+  const ensureMatch = (holds: boolean, why = `its “${kind}” entry has values that do not match their names`): void =>
     ensure(holds, why);
-  const answers = (holds: boolean): void => matches(holds, `its “${kind}” entry has the reply to another request`);
+  const ensureAnswer = (holds: boolean): void =>
+    ensureMatch(holds, `its “${kind}” entry has the reply to another request`);
   if ("components" in reply) {
-    ensureCount(`rows in its “${kind}” entry`, reply.components.kind.length, 0, cells + mostOtherRows(layers));
-    matches(isWhole(reply.components) && reply.components.layer.every((at) => at === null || at < layers));
+    ensureCount(`rows in its “${kind}” entry`, reply.components.kind.length, 0, cells + maxOtherRows(layers));
+    ensureMatch(isWhole(reply.components) && reply.components.layer.every((layer) => layer === null || layer < layers));
   }
-  answers(isReplyTo(ask as Ask, reply as Reply));
-  if ("prompt" in ask) answers(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
-  if ("position" in ask) answers(isPosition(ask.position ?? "last", positions));
+  ensureAnswer(isReplyTo(ask as Ask, reply as Reply));
+  if ("prompt" in ask) ensureAnswer(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
+  if ("position" in ask) ensureAnswer(isPosition(ask.position ?? "last", positions));
   switch (kind) {
     case "describe":
-      return matches(
+      return ensureMatch(
         bytes.length === 0 &&
-          reply.missing.length <= MOST.texts &&
-          (reply.points === undefined || (isWhole(reply.points) && reply.points.kind.length <= MOST.texts * 4)),
+          reply.missing.length <= MAX.texts &&
+          (reply.points === undefined || (isWhole(reply.points) && reply.points.kind.length <= MAX.texts * 4)),
       );
     case "tokens":
-      return matches(
+      return ensureMatch(
         reply.tokens.every(({ varies = [] }) => varies.length <= 32) &&
           reply.tokens.length === positions &&
           bytes.length === 0,
       );
     case "attribute": {
       const rows = reply.components.kind.length;
-      answers(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
-      matches(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.tolerance >= 0);
-      const [own, std, each, constants] = bytes;
-      matches(own === rows * 4 && (std === undefined || std === rows * 4));
-      return matches(reply.per_prompt ? each === rows * prompts * 4 && constants === prompts * 4 : bytes.length <= 2);
+      ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      ensureMatch(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.tolerance >= 0);
+      const [values, std, perPrompt, constants] = bytes;
+      ensureMatch(values === rows * 4 && (std === undefined || std === rows * 4));
+      return ensureMatch(
+        reply.per_prompt ? perPrompt === rows * prompts * 4 && constants === prompts * 4 : bytes.length <= 2,
+      );
     }
     case "attention": {
-      answers(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
-      const frame = framed(reply, positions);
-      matches(reply.parts.length === bytes.length);
+      ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
+      const frame = checkedFrame(reply, positions);
+      ensureMatch(reply.parts.length === bytes.length);
       return reply.parts.forEach((part, i) =>
-        matches(bytes[i] === (isRow(part) ? positions * 4 : sizeOf(part, frame))),
+        ensureMatch(bytes[i] === (isRow(part) ? positions * 4 : sizeOf(part, frame))),
       );
     }
     case "blend": {
-      answers((ask.layer === null || isIndex(ask.layer, layers)) && reply.positions === positions);
-      return matches(
-        bytes.length === 1 && !isRow(reply.part) && bytes[0] === sizeOf(reply.part, framed(reply, positions)),
+      ensureAnswer((ask.layer === null || isIndex(ask.layer, layers)) && reply.positions === positions);
+      return ensureMatch(
+        bytes.length === 1 && !isRow(reply.part) && bytes[0] === sizeOf(reply.part, checkedFrame(reply, positions)),
       );
     }
     case "thumbnails":
-      answers(isIndex(ask.layer, layers) && reply.positions === positions);
-      ensureCount("cells per side of a thumbnail", reply.side, 1, MOST.side);
-      return matches(reply.limits.length === heads && bytes.length === 1 && bytes[0] === heads * reply.side ** 2);
+      ensureAnswer(isIndex(ask.layer, layers) && reply.positions === positions);
+      ensureCount("cells per side of a thumbnail", reply.side, 1, MAX.side);
+      return ensureMatch(reply.limits.length === heads && bytes.length === 1 && bytes[0] === heads * reply.side ** 2);
     case "scores":
-      return matches(bytes.length === 1 && bytes[0] === cells * 4);
+      return ensureMatch(bytes.length === 1 && bytes[0] === cells * 4);
     case "positions":
-      ensureCount("cells in its position map", reply.components.kind.length * positions, 0, MOST.mapped);
-      answers(reply.positions === positions);
-      return matches(
+      ensureCount("cells in its position map", reply.components.kind.length * positions, 0, MAX.mapped);
+      ensureAnswer(reply.positions === positions);
+      return ensureMatch(
         bytes.length === 2 && bytes[0] === reply.components.kind.length * positions * 4 && bytes[1] === positions * 4,
       );
     case "token-lens": {
-      answers(reply.start === ask.start);
+      ensureAnswer(reply.start === ask.start);
       const columns = ask.stop - ask.start;
-      return matches(
+      return ensureMatch(
         isIndex(ask.start, positions) &&
           columns > 0 &&
           ask.stop <= positions &&
@@ -263,10 +280,10 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       );
     }
     case "neurons":
-      return matches(
+      return ensureMatch(
         bytes.length === 1 &&
           bytes[0] === reply.components.kind.length * 4 &&
-          reply.components.kind.length <= 2 * MOST.topK,
+          reply.components.kind.length <= 2 * MAX.topK,
       );
     default:
       return kind satisfies never;
@@ -274,7 +291,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
 }
 
 /** The range of positions that a map covers. */
-function framed(reply: Parameters<typeof frameOf>[0], positions: number): Frame {
+function checkedFrame(reply: Parameters<typeof frameOf>[0], positions: number): Frame {
   const frame = frameOf(reply);
   for (const span of [frame.rows, frame.columns])
     ensure(
@@ -285,10 +302,10 @@ function framed(reply: Parameters<typeof frameOf>[0], positions: number): Frame 
   return frame;
 }
 
-/** Whether a buffer is a row of the destination; it comes only with a whole map. */
+/** Whether a buffer has the values of one destination. The kernel sends such a buffer only with a whole map. */
 const isRow = ({ what }: AttentionBuffer): boolean => what === "reads" || what === "brings";
 
-/** The bytes of a map's buffer. */
+/** The number of bytes that a map's buffer must have. */
 function sizeOf({ wide, triangle }: AttentionBuffer, { rows, columns, step }: Frame): number {
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
   ensure(
@@ -304,18 +321,18 @@ function isSmall(value: unknown): boolean {
   let [letters, values] = [0, 0];
   let level: unknown[] = [value];
   for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > MOST.depth) return false;
+    if (depth > MAX.depth) return false;
     const next: unknown[] = [];
-    for (const one of level) {
+    for (const item of level) {
       values += 1;
-      if (typeof one === "string") {
-        if (one.length > MOST.letters) return false;
-        letters += one.length;
-      } else if (Array.isArray(one)) {
-        if (one.length > MOST.values) return false;
-        for (const inner of one) next.push(inner);
-      } else if (typeof one === "object" && one !== null) {
-        for (const [name, inner] of Object.entries(one)) {
+      if (typeof item === "string") {
+        if (item.length > MAX.letters) return false;
+        letters += item.length;
+      } else if (Array.isArray(item)) {
+        if (item.length > MAX.values) return false;
+        for (const inner of item) next.push(inner);
+      } else if (typeof item === "object" && item !== null) {
+        for (const [name, inner] of Object.entries(item)) {
           letters += name.length;
           if (name === "buffers" && Array.isArray(inner) && inner.every((text) => typeof text === "string")) {
             values += inner.length;
@@ -324,22 +341,22 @@ function isSmall(value: unknown): boolean {
           } else next.push(inner);
         }
       }
-      if (letters > MOST.characters || values + next.length > MOST.values) return false;
+      if (letters > MAX.characters || values + next.length > MAX.values) return false;
     }
     level = next;
   }
   return true;
 }
 
-function ensureCount(what: string, count: number, least: number, most: number): void {
+function ensureCount(noun: string, count: number, least: number, most: number): void {
   ensure(
     Number.isInteger(count) && count >= least && count <= most,
-    `it has ${count} ${what}, and only ${least} to ${most} can be drawn`,
+    `it has ${count} ${noun}, and only ${least} to ${most} can be drawn`,
   );
 }
 
-function isIndex(at: number, count: number): boolean {
-  return Number.isInteger(at) && at >= 0 && at < count;
+function isIndex(index: number, count: number): boolean {
+  return Number.isInteger(index) && index >= 0 && index < count;
 }
 
 function isBase64(text: string): boolean {
@@ -350,7 +367,7 @@ function byteLength(base64: string): number {
   return (base64.length / 4) * 3 - (base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0);
 }
 
-/** Says which field is wrong. It has only our names of fields, never a value from outside. */
+/** Names the field that is wrong. The sentence has only names of our fields, never a value from outside. */
 function sentenceFor(issue: v.BaseIssue<unknown>): string {
   const path = issue.path
     ?.flatMap(({ key }) => (typeof key === "string" && /^\w{1,20}$/.test(key) ? [key] : []))

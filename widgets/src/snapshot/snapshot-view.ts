@@ -1,4 +1,4 @@
-// The views of a snapshot, without a kernel, and a line above them that says what it is and what it lacks.
+// The views of a snapshot, without a kernel. A line above them says that it is a saved picture, and what it lacks.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { shown } from "../base/legible";
 import { element, watch } from "../base/lifetime";
@@ -11,60 +11,62 @@ import type { Shown } from "../wire/protocol.gen";
 import { REQUESTS, wordsFor } from "./requests";
 import { Replay, type Snapshot } from "./snapshot";
 
-/** The texts of a host about its snapshot. */
+/** A host's texts for the line above a snapshot. */
 export interface Words {
-  /** The line while nothing is missing. */
-  quiet: string;
-  /** The line if something is missing: what, and what to do. */
-  refusal: (what: string) => string;
+  /** If nothing is missing. */
+  normal: string;
+  /** If something is missing: names it, and says what to do. */
+  refusal: (name: string) => string;
 }
 
-/** The texts for a snapshot in a notebook, where running the cell again makes a new panel. */
+/** The texts for a snapshot in a notebook. There, running the cell again makes a new panel. */
 export function wordsOf({ saved, lacks }: Snapshot): Words {
   const date = new Date(saved).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
   const without = lacks.length > 0 ? `, without ${shown(lacks.join(", "))}` : "";
   return {
-    quiet: `Saved picture of ${date}${without}; run the cell again for more.`,
-    refusal: (what) => `This picture was saved without ${what}; run the cell again to see it.`,
+    normal: `Saved picture of ${date}${without}; run the cell again for more.`,
+    refusal: (name) => `This picture was saved without ${name}; run the cell again to see it.`,
   };
 }
 
 /**
- * Mounts the views of a snapshot. A selection that the snapshot has no data for is undone at once, and the line above
- * says so. So what is on screen is always consistent.
+ * Mounts the views of a snapshot. If the user selects something for which the snapshot has no data, the selection is
+ * undone at once, and the line above says so. So the numbers on screen always belong to the selection.
  */
 export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Words, signal: AbortSignal): void {
   const store = new Store();
   store.isSaved.value = true;
   const missing = state<string | null>(null);
   const selected = computed(() => shownOf(store));
+  /** The last selection for which all needed data was there. */
   let complete = snapshot.selection;
-  let [settling, broken] = [false, false];
+  /** Whether the selection has just changed, and whether a reply that it needs is missing. */
+  let [isChanging, lacksNeeded] = [false, false];
 
-  const refusal = (ask: Ask): string => words.refusal(nameOf(ask, complete));
+  const refusal = (ask: Ask): string => words.refusal(missingWords(ask, complete));
   const replay = new Replay(snapshot, refusal, (ask) => {
-    // The tokens of other prompts are requested only for the list of prompts, which can do without them.
+    // The tokens of other prompts are requested only for the list of prompts, which does not need them.
     if (ask.kind === "tokens" && (ask.prompt ?? null) !== store.prompt.peek()) return;
-    broken ||= settling && REQUESTS[ask.kind].needed;
+    lacksNeeded ||= isChanging && REQUESTS[ask.kind].needed;
     untracked(() => (missing.value ??= refusal(ask)));
   });
   show(store, snapshot.selection);
   store.cacheName.value = snapshot.name;
   store.preview.value = snapshot.preview ?? null;
 
-  // Both run before the views send their requests, which they do in the same turn.
+  // Both run before the views send their requests for a new selection.
   watch(signal, () => {
     void store.preview.value;
     missing.value = null;
   });
   watch(signal, () => {
     const now = selected.value;
-    settling = true;
+    isChanging = true;
     missing.value = null;
     queueMicrotask(() => {
       if (signal.aborted || now !== selected.peek()) return;
-      const isComplete = !broken;
-      settling = broken = false;
+      const isComplete = !lacksNeeded;
+      isChanging = lacksNeeded = false;
       if (isComplete) return void (complete = now);
       const sentence = missing.peek();
       show(store, complete);
@@ -76,7 +78,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   const top = element("div", "residscope", {}, line);
   followTheme(top, signal);
   watch(signal, () => {
-    line.textContent = line.title = missing.value ?? words.quiet;
+    line.textContent = line.title = missing.value ?? words.normal;
     line.classList.toggle("rs-missing", missing.value !== null);
   });
   parent.append(top);
@@ -84,22 +86,22 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   mountPanel(parent, store, new Client(replay, signal), signal);
 }
 
-/** What a request is for, in words: the view, and the prompt, position or target if it was not the one on screen. */
-function nameOf(ask: Ask, good: Shown): string {
+/** Names the data of a request: the view, and the prompt, position or target if it is not the one on screen. */
+function missingWords(ask: Ask, shownNow: Shown): string {
   const differs = (a: unknown, b: unknown): boolean => JSON.stringify(a ?? null) !== JSON.stringify(b ?? null);
   const place =
-    "prompt" in ask && differs(ask.prompt, good.prompt)
+    "prompt" in ask && differs(ask.prompt, shownNow.prompt)
       ? ask.prompt == null
         ? "the mean over the prompts"
         : `prompt ${ask.prompt}`
-      : "target" in ask && differs(ask.target, good.target)
+      : "target" in ask && differs(ask.target, shownNow.target)
         ? "this target"
-        : "position" in ask && differs(ask.position ?? "last", good.position ?? "last")
+        : "position" in ask && differs(ask.position ?? "last", shownNow.position ?? "last")
           ? (ask.position ?? "last") === "last"
             ? "the last position"
             : `position ${ask.position}`
           : null;
-  const what = wordsFor(ask, good, place);
-  if (place === null) return what ?? "these numbers";
-  return what === null || place === "this target" ? place : `${what} for ${place}`;
+  const name = wordsFor(ask, shownNow, place);
+  if (place === null) return name ?? "these numbers";
+  return name === null || place === "this target" ? place : `${name} for ${place}`;
 }

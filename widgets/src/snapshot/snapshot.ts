@@ -1,10 +1,10 @@
-// Recorded requests with their replies, as plain data, and a transport that replays them. Requests are stateless, so
-// for these requests the record can replace a kernel.
+// A snapshot has recorded requests and their replies, as plain data. A transport replays them. Requests do not depend
+// on earlier ones, so the snapshot can replace a kernel for these requests.
 import { signal as state } from "@preact/signals-core";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown } from "../wire/protocol.gen";
 
-/** A request with its reply or failure. Its `target` is left out if it is the selection's. Buffers are base64. */
+/** A request with its reply or failure. The request has no `target` if it is the selection's. Buffers are base64. */
 export interface Entry {
   ask: Ask | Omit<Ask, "target">;
   reply?: Answer["reply"];
@@ -21,7 +21,7 @@ export interface Snapshot {
   saved: string;
   /** For each kind of request, the values of the fields that it leaves out. */
   defaults: Record<string, Record<string, unknown>>;
-  /** What was left out for lack of room, in words. */
+  /** Names of the data that was left out because the snapshot would be too large. */
   lacks: string[];
   entries: Entry[];
 }
@@ -29,29 +29,30 @@ export interface Snapshot {
 /** A snapshot has at most this many pinned heads. */
 export const PINNED = 64;
 
-/** A name for a request of the charts. */
+/** The name of a request that a chart sends, for messages. */
 export const chartOf = (ask: Entry["ask"]): string =>
   ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind;
 
-/** Equivalent requests have the same key, whether or not they leave out default values. */
+/** The key of a request. Equivalent requests have the same key, with or without fields that have default values. */
 export function keyOf(ask: Entry["ask"], { selection, defaults }: Pick<Snapshot, "selection" | "defaults">): string {
-  return JSON.stringify(plain(ask, { target: selection.target, ...defaults[ask.kind] }));
+  return JSON.stringify(withoutDefaults(ask, { target: selection.target, ...defaults[ask.kind] }));
 }
 
 /** The same value with sorted keys, without fields that are null or have their default. */
-function plain(value: unknown, byDefault: unknown): unknown {
-  if (Array.isArray(value)) return value.map((one) => plain(one, undefined));
+function withoutDefaults(value: unknown, byDefault: unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => withoutDefaults(item, undefined));
   if (typeof value !== "object" || value === null) return value;
   const defaults = (typeof byDefault === "object" ? byDefault : null) as Record<string, unknown> | null;
-  const fields = Object.entries(value).flatMap(([name, of]) => {
-    if (of === null || of === undefined) return [];
-    const [is, other] = [plain(of, defaults?.[name]), plain(defaults?.[name], defaults?.[name])];
-    return JSON.stringify(is) === JSON.stringify(other) ? [] : [[name, is] as const];
+  const fields = Object.entries(value).flatMap(([name, field]) => {
+    if (field === null || field === undefined) return [];
+    const byDefault = defaults?.[name];
+    const [own, other] = [withoutDefaults(field, byDefault), withoutDefaults(byDefault, byDefault)];
+    return JSON.stringify(own) === JSON.stringify(other) ? [] : [[name, own] as const];
   });
   return Object.fromEntries(fields.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Answers from the record. For a request that is not in it, `missed` is called first. */
+/** Answers from a snapshot. If a request is not in it, `onMissing` is called before the failure is sent. */
 export class Replay implements Transport {
   readonly #entries: Map<string, Entry>;
   readonly #listeners = new Set<(message: unknown, buffers: DataView[]) => void>();
@@ -59,17 +60,17 @@ export class Replay implements Transport {
   constructor(
     readonly snapshot: Snapshot,
     readonly refusal: (ask: Ask) => string,
-    readonly missed: (ask: Ask) => void = () => undefined,
+    readonly onMissing: (ask: Ask) => void = () => undefined,
   ) {
     this.#entries = new Map(snapshot.entries.map((entry) => [keyOf(entry.ask, snapshot), entry]));
   }
 
-  /** Always occupied, so that no view requests data in advance: it would count as missing. */
+  /** Always true, so that no view requests data in advance. Such a request would be reported as missing. */
   readonly occupied = state(true);
 
   send({ id, ask }: Question): void {
     const entry = this.#entries.get(keyOf(ask, this.snapshot));
-    if (!entry) this.missed(ask);
+    if (!entry) this.onMissing(ask);
     queueMicrotask(() => {
       const { reply, failure } = entry ?? { failure: { code: "not-saved", message: this.refusal(ask) } };
       const answer: Answer = { id, ...(reply ? { reply } : { failure: failure ?? null }) };
@@ -83,6 +84,7 @@ export class Replay implements Transport {
   }
 }
 
+/** The bytes as base64. */
 export function packed(buffer: DataView): string {
   const bytes = new Uint8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);
   let letters = "";
@@ -90,6 +92,7 @@ export function packed(buffer: DataView): string {
   return btoa(letters);
 }
 
+/** The bytes of a base64 text. */
 export function unpacked(base64: string): DataView<ArrayBuffer> {
   return new DataView(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
 }

@@ -1,4 +1,4 @@
-// A snapshot in a few lines of HTML, for viewers that run no JavaScript: GitHub, nbviewer, e-mail.
+// A snapshot as a few lines of HTML, for viewers that do not run JavaScript: GitHub, nbviewer, e-mail.
 
 import { signed } from "../base/format";
 import { shown } from "../base/legible";
@@ -8,9 +8,10 @@ import { componentsOf } from "../wire/components";
 import type { AttributionReply, CacheFacts } from "../wire/protocol.gen";
 import { type Snapshot, unpacked } from "./snapshot";
 
-const HEADS = 5;
-/** The most contrasts whose tokens are listed. */
-const MOST_LISTED = 4;
+/** At most this many heads are named. */
+const MAX_HEADS = 5;
+/** The tokens of a target are listed if it has at most this many contrasts. */
+const MAX_CONTRASTS = 4;
 
 export function summaryOf({ name, selection, entries }: Snapshot): string {
   const facts = entries.find(({ ask }) => ask.kind === "describe")?.reply as CacheFacts | undefined;
@@ -25,9 +26,9 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
       ),
     ),
   ];
-  const tokens = words.length > 0 && words.length <= MOST_LISTED ? ` (${words.join("; ")})` : "";
+  const tokens = words.length > 0 && words.length <= MAX_CONTRASTS ? ` (${words.join("; ")})` : "";
   const target = quantity(selection.target, prompt) + tokens;
-  const of =
+  const promptWords =
     prompt === null
       ? (facts?.prompts ?? 1) > 1
         ? `the mean of ${facts?.prompts} prompts`
@@ -37,18 +38,18 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
     .map(({ kind, label }, i) => ({ kind, head: label, value: rows[i] ?? NaN }))
     .filter(({ kind, value }) => kind === "head" && !Number.isNaN(value))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
-    .slice(0, HEADS);
+    .slice(0, MAX_HEADS);
   const contribution = ({ head, value }: { head: string; value: number }): string =>
     `<b>${escaped(head)}</b> ${escaped(signed(value, strongest[0]?.value ?? 0))}`;
   const result = typeof measured === "number" ? `: <b>${escaped(signed(measured, measured, 1))}</b>` : "";
   return [
     `<p><b>Residscope</b> · ${escaped(shown(name))}${facts?.model ? ` · ${escaped(shown(facts.model))}` : ""}</p>`,
-    `<p>${escaped(target)} of ${escaped(of)}${result}</p>`,
+    `<p>${escaped(target)} of ${escaped(promptWords)}${result}</p>`,
     strongest.length > 0 ? `<p>Strongest heads: ${strongest.map(contribution).join(", ")}</p>` : "",
   ].join("\n");
 }
 
-/** Escapes markup. */
+/** The text with HTML's special characters escaped. */
 function escaped(text: string): string {
   return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }

@@ -1,7 +1,7 @@
 // Undoes Esc, step by step: what it cleared is restored, as far as it exists in the current cache.
 import { batch, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { parseHead, quoted } from "../base/format";
-import { UNDO } from "../base/keys";
+import { UNDO } from "../base/keyboard";
 import type { Sentence } from "../base/sentence";
 import type { Position } from "./target";
 

@@ -1,4 +1,5 @@
-// The caption of a view below the charts: what it shows and how to read it, and a chip with the kernel's notes.
+// The caption of a view below the charts. It says what the view shows and how to read it. A chip has the kernel's
+// notes.
 import { html, nothing, render } from "lit-html";
 import { fitted } from "../base/legible";
 import { watch } from "../base/lifetime";
@@ -29,7 +30,7 @@ export function mountCaption(
   });
 }
 
-/** Shows why there is no picture, in the place of the picture. */
+/** Shows in place of a picture why there is none. `read` returns null if there is a picture. */
 export function mountTrouble(
   node: HTMLElement,
   picture: HTMLElement,

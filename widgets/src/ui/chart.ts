@@ -1,6 +1,6 @@
-// The chart frame that the lens and the layer bars share. The layer axis runs down, with the same rows as the head map
-// (state/axis.ts); values run across. It has a band for the active layer, and a cursor that the pointer and the arrow
-// keys move from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
+// The chart frame that the lens and the layer bars share. Its vertical axis has the layers, with the same rows as the
+// head map (state/axis.ts); its horizontal axis has the values. The pointer and the arrow keys move a cursor from mark
+// to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
@@ -21,10 +21,10 @@ export interface Mark {
   at: number;
   layer: number | null;
   sentence: Sentence;
-  /** What a click or Enter on it does. */
+  /** Called for a click or Enter on it. */
   choose?: () => void;
 }
-/** The value farthest from zero: it decides the decimals of all numbers in a chart. */
+/** The largest absolute value of the marks, which decides the decimals of all numbers in a chart. */
 export function farthest(marks: Mark[]): number {
   return limitOf(marks.map(({ value }) => value));
 }
@@ -36,9 +36,9 @@ export interface Chart {
   layers: ReadonlySignal<number>;
   /** The height of a layer in pixels, the same as a row of the head map. */
   row: ReadonlySignal<number>;
-  /** Why it is not drawn, as a sentence; null if it is drawn. */
+  /** A sentence that says why the chart is not drawn; null if it is drawn. */
   why: ReadonlySignal<string | null>;
-  /** The contents of the plot; `x` maps a value to percent from the left. */
+  /** The contents of the plot. `x` maps a value to its distance from the left, in percent. */
   draw: (x: (value: number) => number) => TemplateResult;
   /** The chart's name, below the axis. */
   caption: HTMLElement;
@@ -53,30 +53,30 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   mountTrouble(trouble, host, signal, () => chart.why.value);
 
   const cursor = state<number | null>(null);
-  const hold = holdOf(store, "heads"); // held together with the map’s colours
+  const hold = holdOf(store, "heads"); // the range is held together with the map’s colours
   const scale = computed(() => {
     const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
     const low = values.reduce((least, value) => Math.min(least, value), 0);
     const high = values.reduce((most, value) => Math.max(most, value), 0);
     const range = hold.range(chart.className, { low, high });
-    const room = (range.high - range.low) * 0.04;
+    const margin = (range.high - range.low) * 0.04;
     return scaleLinear()
-      .domain(range.low === range.high ? [-1, 1] : [range.low - room, range.high + room])
+      .domain(range.low === range.high ? [-1, 1] : [range.low - margin, range.high + margin])
       .range([0, 100]);
   });
 
-  let said: Sentence | null = null;
+  let shownSentence: Sentence | null = null;
   const select = (index: number | null): void => {
     const mark = index === null ? undefined : chart.marks.peek()[index];
     cursor.value = mark ? index : null;
     store.hoveredLayer.value = mark?.layer ?? null;
-    store.sentence.value = said = mark?.sentence ?? null;
+    store.sentence.value = shownSentence = mark?.sentence ?? null;
   };
-  // A mark's sentence can change while it is shown: new values have come, or another layer was chosen.
+  // A mark's sentence can change while it is shown: new values arrive, or the user chooses another layer.
   watch(signal, () => {
     const marks = chart.marks.value;
     const index = cursor.peek();
-    if (index !== null && said !== null && untracked(() => store.sentence.value) === said)
+    if (index !== null && shownSentence !== null && untracked(() => store.sentence.value) === shownSentence)
       select(marks[index] ? index : null);
   });
   plot.addEventListener("pointermove", (event) => select(nearest(event)), { signal });
@@ -96,8 +96,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
         return choose(cursor.peek());
       }
       const count = chart.marks.peek().length;
-      const back = event.key === "ArrowUp" || event.key === "ArrowLeft";
-      const to = stepAlong(event.key, cursor.peek() ?? (back ? count : -1), count);
+      const isBackward = event.key === "ArrowUp" || event.key === "ArrowLeft";
+      const to = stepAlong(event.key, cursor.peek() ?? (isBackward ? count : -1), count);
       if (to === undefined) return;
       event.preventDefault();
       select(to);
@@ -106,11 +106,11 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   );
 
   function nearest(event: MouseEvent): number | null {
-    const at = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
+    const place = placeAt(event.clientY - plot.getBoundingClientRect().top, chart.row.peek());
     let best: number | null = null;
     let distance = Infinity;
     chart.marks.peek().forEach((mark, index) => {
-      if (Math.abs(mark.at - at) < distance) [best, distance] = [index, Math.abs(mark.at - at)];
+      if (Math.abs(mark.at - place) < distance) [best, distance] = [index, Math.abs(mark.at - place)];
     });
     return best;
   }
@@ -139,11 +139,11 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     );
   });
   watch(signal, () => {
-    // Two ticks: zero, and one near the end that is farther from it.
+    // Two ticks: zero, and one near the end that is farther from zero.
     const [low = 0, high = 0] = scale.value.domain();
     const beyond = (count: number): number[] =>
       scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
-    // A scale needs two numbers.
+    // More ticks are tried until one of them is on the longer side of zero.
     const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []);
     const shown =
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];

@@ -1,4 +1,4 @@
-// In the narrow layout a section can be folded to its title, and stays folded.
+// A button that folds a section to its title, in the narrow layout. The section stays folded until it is unfolded.
 import { element, watch } from "../base/lifetime";
 import type { Section } from "../state/selectable";
 import type { Store } from "../state/store";
@@ -7,10 +7,10 @@ export function mountFold(section: HTMLElement, name: Section, words: string, st
   const button = element("button", "rs-fold", { type: "button" });
   section.prepend(button);
   watch(signal, () => {
-    const folded = store.folded.value.includes(name);
-    section.classList.toggle("rs-folded", folded);
-    button.setAttribute("aria-expanded", String(!folded));
-    button.setAttribute("aria-label", `${words}: ${folded ? "unfold" : "fold"}`);
+    const isFolded = store.folded.value.includes(name);
+    section.classList.toggle("rs-folded", isFolded);
+    button.setAttribute("aria-expanded", String(!isFolded));
+    button.setAttribute("aria-label", `${words}: ${isFolded ? "unfold" : "fold"}`);
   });
   button.addEventListener(
     "click",

@@ -1,38 +1,38 @@
-// Keeps the sentence line in view while the panel scrolls. CSS (`position: sticky`) does this where the browser scrolls
-// the panel itself. VS Code scrolls an output from outside its page, and other hosts put it into boxes of their own:
-// there a notice is moved to the first visible line, as long as there is one.
+// Keeps a notice in view while the panel scrolls. If the browser scrolls the panel itself, CSS (`position: sticky`)
+// does this. VS Code scrolls an output from outside the output's page, and other hosts put it into additional boxes:
+// there, this module moves the notice to the first visible line.
 import { child } from "../base/lifetime";
 
-const STEPS = Array.from({ length: 101 }, (_, i) => i / 100);
+const THRESHOLDS = Array.from({ length: 101 }, (_, i) => i / 100);
 
 export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSignal): void {
   let end: AbortController | null = null;
-  let moved = 0;
+  let moved = 0; // pixels
 
-  const move = (by: number): void => {
-    moved = by;
-    bar.style.translate = by > 0 ? `0 ${by}px` : "";
-    bar.classList.toggle("rs-afloat", by > 0);
+  const move = (pixels: number): void => {
+    moved = pixels;
+    bar.style.translate = pixels > 0 ? `0 ${pixels}px` : "";
+    bar.classList.toggle("rs-afloat", pixels > 0);
   };
   const update = (entries: IntersectionObserverEntry[]): void => {
     const entry = entries.at(-1);
     if (!entry || entry.intersectionRatio === 0) return;
-    const own = bar.getBoundingClientRect();
+    const barBox = bar.getBoundingClientRect();
     const [top, bottom] = [
       Math.max(entry.intersectionRect.top, entry.rootBounds?.top ?? -Infinity),
-      entry.boundingClientRect.bottom - own.height,
+      entry.boundingClientRect.bottom - barBox.height,
     ];
-    const by = Math.round(Math.min(top, bottom) - (own.top - moved));
-    if (Math.abs(by - moved) > 1) move(Math.max(0, by));
+    const pixels = Math.round(Math.min(top, bottom) - (barBox.top - moved));
+    if (Math.abs(pixels - moved) > 1) move(Math.max(0, pixels));
   };
-  const follow = (): void => {
-    const isSaid = bar.querySelector(".rs-notice p") !== null;
-    if (isSaid === (end !== null)) return;
+  const onContents = (): void => {
+    const hasNotice = bar.querySelector(".rs-notice p") !== null;
+    if (hasNotice === (end !== null)) return;
     end?.abort();
     end = null;
-    if (!isSaid) return move(0);
+    if (!hasNotice) return move(0);
     end = child(signal);
-    const observer = new IntersectionObserver(update, { threshold: STEPS });
+    const observer = new IntersectionObserver(update, { threshold: THRESHOLDS });
     observer.observe(root);
     window.addEventListener("scroll", () => (observer.unobserve(root), observer.observe(root)), {
       signal: end.signal,
@@ -41,7 +41,7 @@ export function keepInSight(bar: HTMLElement, root: HTMLElement, signal: AbortSi
     });
     end.signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   };
-  const said = new MutationObserver(follow);
-  said.observe(bar, { childList: true, subtree: true });
-  signal.addEventListener("abort", () => said.disconnect(), { once: true });
+  const contents = new MutationObserver(onContents);
+  contents.observe(bar, { childList: true, subtree: true });
+  signal.addEventListener("abort", () => contents.disconnect(), { once: true });
 }

@@ -1,14 +1,14 @@
-// Pointer events caused by moving the pointer. If contents move under a resting pointer, the user pointed at nothing
-// new.
+// Pointer events that the user causes by moving the pointer. The browser also sends events when contents move under a
+// resting pointer; these are ignored.
 
-/** Calls `body` for each "pointerover" of a pointer that has moved since the last one, or comes from elsewhere. */
+/** Calls `body` for each "pointerover" event, unless the pointer has not moved since the last one. */
 export function whenPointedAt(node: HTMLElement, body: (event: PointerEvent) => void, signal: AbortSignal): void {
   let [x, y] = [NaN, NaN];
   node.addEventListener(
     "pointerover",
     (event) => {
       if (event.clientX === x && event.clientY === y) return;
-      // Synthetic events may have no coordinates; NaN equals nothing.
+      // Synthetic events may have no coordinates. They become NaN, so that the next event counts as a movement.
       [x, y] = [Number(event.clientX), Number(event.clientY)];
       body(event);
     },

@@ -1,8 +1,8 @@
-// What opens over the rest, and closes when its user turns elsewhere.
+// Closes an element that is open over others, when the user goes to another part of the page.
 
 /**
- * Calls `close` when the focus or a press goes elsewhere in the page while it is open. A window that loses the focus
- * closes nothing.
+ * While `isOpen()`, calls `close` when the focus moves out of `parent`, or the user presses outside it. If the window
+ * loses the focus, nothing is closed.
  */
 export function closeElsewhere(
   parent: HTMLElement,
@@ -22,6 +22,6 @@ export function closeElsewhere(
     (event) => {
       if (isOpen() && !event.composedPath().includes(parent)) close();
     },
-    { signal, capture: true }, // also where nothing takes the focus, and where something else takes the press
+    { signal, capture: true }, // `capture`, because another listener may stop the event
   );
 }

@@ -1,4 +1,4 @@
-// Renders a sentence: names in backquotes are shown in the code font, and all text is made safe to show.
+// Renders a sentence. Names in backquotes are shown in the code font. All text is made safe to show.
 import { html, type TemplateResult } from "lit-html";
 import { fitted, isolated } from "../base/legible";
 

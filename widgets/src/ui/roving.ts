@@ -1,22 +1,29 @@
-// The keys in rows and grids: where they lead, and which of many elements is the stop of the Tab key.
+// Moves the focus in rows and grids with keys, and keeps one element of each as the stop of the Tab key.
 
-/** Of many elements the one that the Tab key stops at. */
+/** The one of many elements that the Tab key stops at. */
 export class TabStop {
-  #at: Element | null = null;
+  #current: Element | null = null;
 
   move(to: Element | null): void {
-    this.#at?.setAttribute("tabindex", "-1");
+    this.#current?.setAttribute("tabindex", "-1");
     to?.setAttribute("tabindex", "0");
-    this.#at = to;
+    this.#current = to;
   }
 }
 
 const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
 
-/** Where a key leads from `at` in a row of `count`: all arrows, Home and End. Undefined for any other key. */
-export function stepAlong(key: string, at: number, count: number): number | undefined {
+/** The index that a key moves to from `at`, in a row of `count`: arrows, Home and End. Undefined for any other key. */
+export function stepAlong(key: string, index: number, count: number): number | undefined {
   const last = count - 1;
-  const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last }[key];
+  const to = {
+    ArrowLeft: index - 1,
+    ArrowUp: index - 1,
+    ArrowRight: index + 1,
+    ArrowDown: index + 1,
+    Home: 0,
+    End: last,
+  }[key];
   return to === undefined ? undefined : clamp(to, last);
 }
 
@@ -26,8 +33,8 @@ export interface Cell {
 }
 
 /**
- * Where a key leads in a grid. Home and End move along the row, with Ctrl to the first and last cell, as grids do; a
- * page is all rows by default. Undefined for any other key.
+ * The cell that a key moves to in a grid; undefined for any other key. Home and End move to the ends of the row, and
+ * with Ctrl to the first and last cell. `page` is the number of rows that PageUp and PageDown move by; all by default.
  */
 export function stepAcross(
   { key, ctrlKey }: KeyboardEvent,

@@ -1,20 +1,21 @@
-// The height of a layer's row in the head map and the charts next to it: as the window allows, but easy to point at.
+// The height of a layer's row in the head map and the charts next to it. Rows are lower if the window is low, but
+// never so low that they are hard to point at.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { bandAbove } from "../state/axis";
 import type { Store } from "../state/store";
 import type { Free } from "./free-height";
 
-/** The height of the tallest map; a map that is nearly square is a little lower. */
-const TALLEST = 340;
-const SQUARE = 290;
-const HIGHEST = 28;
-/** A row that is lower would be hard to point at. */
-const LOWEST = 6;
+/** The largest height of a map, in pixels. The second one limits a map with many heads. */
+const MAX_MAP = 340;
+const MAX_SQUARE_MAP = 290;
+const MAX_ROW = 28;
+/** A lower row would be hard to point at. */
+const MIN_ROW = 6;
 /** The height below the rows: the head numbers, the colour scale, and a margin. */
 const BELOW = 50;
 
-/** `axes` contains the map and the charts; the nodes in `before` may grow and push it down. */
+/** `axes` contains the map and the charts. The nodes in `before` come above it, and may grow and move it down. */
 export function rowHeight(
   store: Store,
   free: Free,
@@ -23,7 +24,7 @@ export function rowHeight(
   signal: AbortSignal,
 ): ReadonlySignal<number> {
   const top = state(0);
-  const row = state(HIGHEST);
+  const row = state(MAX_ROW);
   const measure = (): void => {
     const node = axes();
     if (node?.isConnected && node.clientHeight > 0) top.value = Math.round(free.above(node));
@@ -34,9 +35,9 @@ export function rowHeight(
   watch(signal, () => {
     const { layers = 0, heads = 0 } = store.facts.value ?? {};
     if (layers === 0 || heads === 0) return;
-    const wanted = Math.min(TALLEST / layers, SQUARE / heads, HIGHEST);
-    const left = free.height.value - top.value - BELOW - bandAbove(wanted);
-    row.value = Math.max(Math.min(LOWEST, wanted), Math.min(wanted, Math.floor((left / layers) * 4) / 4));
+    const preferred = Math.min(MAX_MAP / layers, MAX_SQUARE_MAP / heads, MAX_ROW);
+    const available = free.height.value - top.value - BELOW - bandAbove(preferred);
+    row.value = Math.max(Math.min(MIN_ROW, preferred), Math.min(preferred, Math.floor((available / layers) * 4) / 4));
   });
   return row;
 }

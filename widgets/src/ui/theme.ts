@@ -1,4 +1,4 @@
-// The look of the surrounding page: which host's CSS variables apply, light or dark, and high contrast or not.
+// The theme of the surrounding page: which host's CSS variables apply, light or dark, and high contrast or not.
 import { signal as state } from "@preact/signals-core";
 import { parentOf } from "../base/ancestors";
 import { watch } from "../base/lifetime";
@@ -6,13 +6,13 @@ import type { Theme } from "../draw/colours";
 import type { Store } from "../state/store";
 
 /**
- * The host whose CSS variables the styles use. JupyterLab's variables exist on other pages, too: ipywidgets' bundle
- * sets them to fixed light values in VS Code's output page and in documents, whatever the theme is. So they are used
- * only where JupyterLab has marked the page as its own.
+ * The host whose CSS variables the styles use. JupyterLab's variables are used only if JupyterLab has marked the page.
+ * They exist on other pages, too: in VS Code's output page and in documents, ipywidgets' bundle sets them to fixed
+ * light values, whatever the theme is.
  */
 export type Host = "jupyter" | "vscode" | "other";
 
-interface Look {
+interface PageTheme {
   host: Host;
   theme: Theme;
   /** Whether the theme is a high-contrast theme. */
@@ -29,7 +29,7 @@ export function hostOf(body = document.body): Host {
   return kindOf(body) !== null ? "vscode" : body.hasAttribute("data-jp-theme-light") ? "jupyter" : "other";
 }
 
-function read(node: HTMLElement, system: MediaQueryList): Look {
+function pageTheme(node: HTMLElement, system: MediaQueryList): PageTheme {
   const body = document.body;
   const kind = kindOf(body);
   if (kind !== null)
@@ -44,21 +44,22 @@ function read(node: HTMLElement, system: MediaQueryList): Look {
 }
 
 /**
- * Whether the background behind the node is dark. Pages declare their theme in many ways, but all paint a background.
+ * Whether the background behind the node is dark. Pages declare their theme in many different ways, but all of them
+ * paint a background.
  */
-function isDark(node: HTMLElement, system: boolean): boolean {
-  for (let at = node.isConnected ? parentOf(node) : document.body; at; at = parentOf(at)) {
+function isDark(node: HTMLElement, isSystemDark: boolean): boolean {
+  for (let ancestor = node.isConnected ? parentOf(node) : document.body; ancestor; ancestor = parentOf(ancestor)) {
     const [r = 0, g = 0, b = 0, alpha = 1] = (
-      /^rgba?\((.*)\)$/.exec(getComputedStyle(at).backgroundColor)?.[1] ?? "0 0 0 0"
+      /^rgba?\((.*)\)$/.exec(getComputedStyle(ancestor).backgroundColor)?.[1] ?? "0 0 0 0"
     )
       .split(/[\s,/]+/)
       .map(Number);
     if (alpha > 0.5) return 0.2126 * r + 0.7152 * g + 0.0722 * b < 110;
   }
-  // If nothing is painted, the browser's default applies. The background of a frame may be that of the page around it.
+  // If no background is painted, the browser's default applies. A frame may show the background of the page around it.
   const scheme = getComputedStyle(document.documentElement).colorScheme ?? "";
-  if (scheme.includes("dark")) return system || !scheme.includes("light");
-  return system && window.parent !== window;
+  if (scheme.includes("dark")) return isSystemDark || !scheme.includes("light");
+  return isSystemDark && window.parent !== window;
 }
 
 /** Gives an element the theme of the surrounding page, and follows its changes. */
@@ -69,18 +70,18 @@ export function followTheme(
 ): void {
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const update = (): void => {
-    const { host, theme, contrast } = read(node, system);
+    const { host, theme, contrast } = pageTheme(node, system);
     node.dataset["host"] = host;
     node.toggleAttribute("data-contrast", contrast);
     store.theme.value = theme;
   };
   const attributes = new MutationObserver(update);
   for (const root of [document.documentElement, document.body]) attributes.observe(root, { attributes: true });
-  const placed = new ResizeObserver(update); // the node may be added to the page later
-  placed.observe(node);
-  signal.addEventListener("abort", () => (attributes.disconnect(), placed.disconnect()), { once: true });
+  const size = new ResizeObserver(update); // reports when the node is added to the page, which may be later
+  size.observe(node);
+  signal.addEventListener("abort", () => (attributes.disconnect(), size.disconnect()), { once: true });
   system.addEventListener("change", update, { signal });
-  // The background may fade from light to dark.
+  // The background may change gradually.
   document.addEventListener("transitionend", (event) => event.propertyName === "background-color" && update(), {
     signal,
   });

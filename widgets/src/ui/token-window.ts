@@ -1,37 +1,38 @@
-// The page holds only a stretch of a long prompt's tokens, because all of them would be slow; a slider moves the
-// stretch.
+// Which tokens of a long prompt the page shows. All of them would be slow, so the page has only a stretch of them. A
+// slider moves the stretch.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../base/lifetime";
 import type { Span } from "../draw/plane";
 import type { Store } from "../state/store";
 
-/** Prompts of up to WHOLE tokens are shown completely; of longer ones, STRETCH tokens at a time. */
-const WHOLE = 512;
+/** Prompts of up to MAX_WHOLE tokens are shown completely. Of a longer prompt, STRETCH tokens are shown at a time. */
+const MAX_WHOLE = 512;
 const STRETCH = 256;
 
 export interface Stretch {
   shown: ReadonlySignal<Span>;
-  /** Moves the stretch so that it contains a position, if it does not. */
-  reveal: (at: number) => void;
+  /** If the stretch does not contain this position, moves it there. */
+  reveal: (position: number) => void;
 }
 
-export function mountStretch(parent: HTMLElement, store: Store, what: string, signal: AbortSignal): Stretch {
+/** `what` names the tokens in the labels for screen readers. */
+export function mountStretch(parent: HTMLElement, store: Store, noun: string, signal: AbortSignal): Stretch {
   const from = state(0);
   const size = computed(() => store.tokens.value.length);
   const shown = computed((): Span => {
-    if (size.value <= WHOLE) return { start: 0, stop: size.value };
+    if (size.value <= MAX_WHOLE) return { start: 0, stop: size.value };
     const start = Math.max(0, Math.min(size.value - STRETCH, from.value));
     return { start, stop: start + STRETCH };
   });
-  const reveal = (at: number): void => {
+  const reveal = (position: number): void => {
     const { start, stop } = shown.peek();
-    if (size.peek() <= WHOLE || (at >= start && at < stop)) return;
-    from.value = Math.max(0, Math.min(size.peek() - STRETCH, at - STRETCH / 2));
+    if (size.peek() <= MAX_WHOLE || (position >= start && position < stop)) return;
+    from.value = Math.max(0, Math.min(size.peek() - STRETCH, position - STRETCH / 2));
   };
   watch(signal, () => {
-    const at = store.destination.value;
-    if (size.value > 0 && at !== null) reveal(at);
+    const position = store.destination.value;
+    if (size.value > 0 && position !== null) reveal(position);
   });
 
   const place = element("div", "rs-stretch");
@@ -45,12 +46,12 @@ export function mountStretch(parent: HTMLElement, store: Store, what: string, si
     render(
       place.hidden
         ? nothing
-        : html`<button type="button" class="rs-quiet" ?disabled=${start === 0} aria-label="earlier ${what}"
+        : html`<button type="button" class="rs-quiet" ?disabled=${start === 0} aria-label="earlier ${noun}"
             @click=${to(start - STRETCH)}>‹</button>
-      <input type="range" aria-label="which ${what} are shown" aria-valuetext=${words} min="0" max=${all - STRETCH}
+      <input type="range" aria-label="which ${noun} are shown" aria-valuetext=${words} min="0" max=${all - STRETCH}
           step="1" .value=${String(start)}
         @input=${(event: Event) => to(Number((event.target as HTMLInputElement).value))()}>
-      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${what}"
+      <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${noun}"
           @click=${to(start + STRETCH)}>›</button><span title=${words}>${start}–${stop - 1} of ${all}</span>`,
       place,
     );

@@ -1,4 +1,4 @@
-// The width of a box in CSS pixels. Pictures adapt to the box; the box never adapts to its pictures.
+// The width of a box in CSS pixels. Pictures adapt to the width of their box; the box never adapts to its pictures.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 
 /** The measured width; `otherwise` before the first measurement, and in tests without a layout. */

@@ -1,6 +1,6 @@
 // Escapes any text for XML: characters that XML forbids, or that a reader would not see, are written as their code.
 // Long texts are cut.
-import { legible, sign } from "../../base/legible";
+import { codeOf, legible } from "../../base/legible";
 
 /** Removes isolating characters, because each text has an element of its own that isolates it. */
 function legibleIn(text: string): string {
@@ -11,7 +11,7 @@ const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;
 
 export function xml(text: string): string {
   return legibleIn(text)
-    .replace(/[\n\r\t]/g, sign)
+    .replace(/[\n\r\t]/g, codeOf)
     .replace(/[&<>"']/g, (c) => ENTITIES[c] ?? c);
 }
 

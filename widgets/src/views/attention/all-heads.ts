@@ -1,6 +1,6 @@
-// Thumbnails of all heads, grouped by layer, and next to them the head under the pointer, enlarged.
+// Thumbnails of all heads, grouped by layer. Next to them is a card with the head under the pointer.
 import { computed, untracked } from "@preact/signals-core";
-import { keepFocus } from "../../base/keys";
+import { keepFocus } from "../../base/keyboard";
 import { child, element, watch } from "../../base/lifetime";
 import type { ReadCards } from "./attention-cards";
 import type { AttentionRoom } from "./attention-room";
@@ -20,14 +20,14 @@ export function mountAllHeads(parent: HTMLElement, room: AttentionRoom, signal: 
   const box = element("div", "rs-thumbnails", { role: "group", "aria-label": "All heads" });
   parent.append(place, box);
 
-  const large = computed(() => (inSight.value ? (store.preview.value ?? store.heads.value.at(-1) ?? null) : null));
+  const enlarged = computed(() => (inSight.value ? (store.preview.value ?? store.heads.value.at(-1) ?? null) : null));
   let card: Card | null = null;
   let end = child(signal);
   watch(signal, () => {
-    const head = large.value;
+    const head = enlarged.value;
     const visible = inSight.value;
     untracked(() => {
-      if (!visible) return; // unchanged until it is visible again
+      if (!visible) return; // the card changes only while it is visible
       hint.hidden = head !== null;
       if (head === null) {
         end.abort();

@@ -1,6 +1,6 @@
 // The attention cards: the pinned heads in the order of pinning, then one slot for a preview, always of the same size.
 import { untracked } from "@preact/signals-core";
-import { keepFocus } from "../../base/keys";
+import { keepFocus } from "../../base/keyboard";
 import { child, element, watch } from "../../base/lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Card, createCard } from "./card";

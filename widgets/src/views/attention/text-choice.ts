@@ -1,4 +1,4 @@
-// The choice of the heads whose attention the text view shades: some pinned heads, all heads of a layer, or all heads.
+// The choice of the heads that the text view shows: some of the pinned heads, all heads of a layer, or all heads.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
@@ -14,33 +14,38 @@ export interface TextChoice {
 
 export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): TextChoice {
   const { store } = room;
-  const off = state<ReadonlySet<string>>(new Set());
+  /** The pinned heads that the user has left out. */
+  const leftOut = state<ReadonlySet<string>>(new Set());
+  /** All heads of a layer, or of the model (`layer` is null); null if single heads are chosen. */
   const blend = state<{ layer: number | null } | null>(null);
+  /** The layer in the list of layers. */
   const layer = state<number | null>(null);
 
   const wanted = computed((): Wanted => {
     const hovered = store.hoveredHead.value;
-    // While a head is pointed at, in the map or the ranking, it is shown alone.
+    // While the user points at a head in the map or the ranking, only this head is shown.
     if (hovered !== null && !store.isAbsent(hovered)) return { heads: [hovered] };
     if (blend.value) return blend.value;
     const heads = store.heads.value;
-    if (heads.length > 0) return { heads: heads.filter((head) => !off.value.has(head)) };
+    if (heads.length > 0) return { heads: heads.filter((head) => !leftOut.value.has(head)) };
     return { heads: store.preview.value === null ? [] : [store.preview.value] };
   });
 
   watch(signal, () => {
     const heads = store.heads.value;
-    const left = [...off.peek()].filter((head) => heads.includes(head));
-    if (left.length < off.peek().size) off.value = new Set(left); // a head that is pinned again is on
+    const stillPinned = [...leftOut.peek()].filter((head) => heads.includes(head));
+    // So a head that is pinned again is included.
+    if (stillPinned.length < leftOut.peek().size) leftOut.value = new Set(stillPinned);
   });
 
   const toggle = (head: string): void => {
-    const next = new Set(blend.peek() ? store.heads.peek() : off.peek()); // after a blend: this head alone
+    // If all heads were shown, only this head is included now.
+    const next = new Set(blend.peek() ? store.heads.peek() : leftOut.peek());
     if (!next.delete(head)) next.add(head);
-    off.value = next;
+    leftOut.value = next;
     blend.value = null;
   };
-  const take = (next: number | null): void => {
+  const toggleBlend = (next: number | null): void => {
     const now = blend.peek();
     blend.value = now && now.layer === next ? null : { layer: next };
   };
@@ -50,14 +55,14 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
     const layers = store.facts.value?.layers ?? 0;
     const chosen = Math.min(layer.value ?? layers - 1, layers - 1);
     const now = blend.value;
-    const on = (head: string): boolean => now === null && !off.value.has(head);
-    const layerOn = now !== null && now.layer !== null;
+    const isOn = (head: string): boolean => now === null && !leftOut.value.has(head);
+    const isLayerOn = now !== null && now.layer !== null;
     render(
       html`${heads.map(
         (
           head,
-        ) => html`<button type="button" class="rs-head-chip" aria-pressed=${on(head)} style="--colour:${colour(head)}"
-            title="${on(head) ? "Leave out" : "Include"} ${head}"
+        ) => html`<button type="button" class="rs-head-chip" aria-pressed=${isOn(head)} style="--colour:${colour(head)}"
+            title="${isOn(head) ? "Leave out" : "Include"} ${head}"
                 @click=${() => toggle(head)}>${head}</button>`,
       )}
         ${
@@ -66,8 +71,8 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
             class="rs-no-heads">no head is pinned: click heads to superpose them</span>`
             : nothing
         }
-        <span class="rs-layer-chip ${layerOn ? "rs-on" : ""}">
-          <button type="button" aria-pressed=${layerOn} @click=${() => take(chosen)}>all of layer</button>
+        <span class="rs-layer-chip ${isLayerOn ? "rs-on" : ""}">
+          <button type="button" aria-pressed=${isLayerOn} @click=${() => toggleBlend(chosen)}>all of layer</button>
           <select aria-label="Layer whose heads are superposed" .value=${String(chosen)}
             @change=${(event: Event) => {
               layer.value = Number((event.target as HTMLSelectElement).value);
@@ -79,7 +84,7 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
             )}</select>
         </span>
         <button type="button" class="rs-head-chip rs-plain" aria-pressed=${now !== null && now.layer === null}
-            @click=${() => take(null)}>all heads</button>`,
+            @click=${() => toggleBlend(null)}>all heads</button>`,
       parent,
     );
   });

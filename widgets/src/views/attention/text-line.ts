@@ -1,4 +1,4 @@
-// The line that the text view shades: a row or a column of its picture. For a long prompt it is requested when needed.
+// The line that the text view shows: a row or a column of its picture. For a long prompt, the line is requested.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { everything, frameOf } from "../../draw/plane";
@@ -11,10 +11,12 @@ import { lineOf, unmasked } from "./attention-words";
 import { superpose, type TextPicture } from "./text-picture";
 
 export interface Shade {
+  /** The picture that the line belongs to. */
   shown: TextPicture;
+  /** The position of the token: the number of the row or column. */
   at: number;
   direction: Direction;
-  /** The superposition of the heads; NaN where it is masked. */
+  /** The line of the superposed heads. Masked values are NaN. */
   values: Float32Array;
   /** The line of each head. */
   parts: { head: string; values: Float32Array; pane: Pane }[];
@@ -26,7 +28,7 @@ export function readShade(
   token: ReadonlySignal<number | null>,
   direction: ReadonlySignal<Direction>,
   inSight: ReadonlySignal<boolean>,
-  trouble: (said: string) => void,
+  reportTrouble: (sentence: string) => void,
   signal: AbortSignal,
 ): ReadonlySignal<Shade | null> {
   const { store, data, client } = room;
@@ -34,85 +36,90 @@ export function readShade(
 
   watch(signal, () => {
     const shown = picture.value;
-    const at = token.value;
-    const way = direction.value;
+    const position = token.value;
+    const directionNow = direction.value;
     if (!inSight.value) return;
-    if (!shown || at === null || at >= shown.size) return void (shade.value = null);
-    if (shown.step === 1) return void (shade.value = ofMaps(shown, at, way));
+    if (!shown || position === null || position >= shown.size) return void (shade.value = null);
+    if (shown.step === 1) return void (shade.value = ofMaps(shown, position, directionNow));
     untracked(() => {
-      const asked = shown.parts.length > 0 ? ofHeads(shown, at, way) : ofBlend(shown, at, way);
-      asked.then(
+      const request =
+        shown.parts.length > 0 ? ofHeads(shown, position, directionNow) : ofBlend(shown, position, directionNow);
+      request.then(
         (next) => {
-          const current =
-            !signal.aborted && picture.peek() === shown && token.peek() === at && direction.peek() === way;
-          if (next && current) shade.value = next;
+          const isCurrent =
+            !signal.aborted &&
+            picture.peek() === shown &&
+            token.peek() === position &&
+            direction.peek() === directionNow;
+          if (next && isCurrent) shade.value = next;
         },
         (error: unknown) => {
           if (!signal.aborted && !isOutdated(error, store))
-            trouble(error instanceof Error ? error.message : String(error));
+            reportTrouble(error instanceof Error ? error.message : String(error));
         },
       );
     });
   });
 
-  function ofMaps(shown: TextPicture, at: number, direction: Direction): Shade {
+  function ofMaps(shown: TextPicture, position: number, direction: Direction): Shade {
     const parts = shown.parts.map(({ head, attention, values }) => ({
       head,
-      values: lineOf(values, shown.size, direction, at),
+      values: lineOf(values, shown.size, direction, position),
       pane: attention,
     }));
-    const values = parts.length === 1 && parts[0] ? parts[0].values : lineOf(shown.values, shown.size, direction, at);
-    return { shown, at, direction, values, parts };
+    const values =
+      parts.length === 1 && parts[0] ? parts[0].values : lineOf(shown.values, shown.size, direction, position);
+    return { shown, at: position, direction, values, parts };
   }
 
-  async function ofHeads(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
+  async function ofHeads(shown: TextPicture, position: number, direction: Direction): Promise<Shade | null> {
     const all = await Promise.all(
-      shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, at)),
+      shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, position)),
     );
-    const there = all.flatMap((maps, i) =>
+    const received = all.flatMap((maps, i) =>
       maps
         ? [
             {
               head: shown.parts[i]?.head ?? "",
-              values: masked(maps, shown, direction, at),
-              pane: paneOf(maps, shown.size, direction, at),
+              values: masked(maps, shown, direction, position),
+              pane: paneOf(maps, shown.size, direction, position),
             },
           ]
         : [],
     );
-    if (there.length < all.length) return null; // replaced by a newer request
+    if (received.length < all.length) return null; // a newer request has replaced one of them
     return {
       shown,
-      at,
+      at: position,
       direction,
       values: superpose(
-        there.map((part) => part.values),
+        received.map((part) => part.values),
         shown.weighting,
       ),
-      parts: there,
+      parts: received,
     };
   }
 
-  async function ofBlend(shown: TextPicture, at: number, direction: Direction): Promise<Shade | null> {
+  async function ofBlend(shown: TextPicture, position: number, direction: Direction): Promise<Shade | null> {
     if (!store.settled.peek()) return null;
-    const span = { start: at, stop: at + 1 };
+    const span = { start: position, stop: position + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
     const ask = untracked(() => blend(store.shown, shown.layer, shown.weighting, part));
     const result = await client.latest("text blend row", ask);
     if (!result) return null;
     const line = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
-    return { shown, at, direction, values: unmasked(line, direction, at), parts: [] };
+    return { shown, at: position, direction, values: unmasked(line, direction, position), parts: [] };
   }
   return shade;
 }
 
-function masked(maps: Maps, { weighting, size }: TextPicture, direction: Direction, at: number): Float32Array {
-  return unmasked(maps[weighting] ?? new Float32Array(size).fill(NaN), direction, at);
+function masked(maps: Maps, { weighting, size }: TextPicture, direction: Direction, position: number): Float32Array {
+  return unmasked(maps[weighting] ?? new Float32Array(size).fill(NaN), direction, position);
 }
 
-function paneOf(maps: Maps, size: number, direction: Direction, at: number): Pane {
+function paneOf(maps: Maps, size: number, direction: Direction, position: number): Pane {
   const all = everything(size);
-  const span = { start: at, stop: at + 1 };
+  const span = { start: position, stop: position + 1 };
   return direction === "reads"
     ? { rows: span, columns: all.columns, step: 1, maps }
     : { rows: all.rows, columns: span, step: 1, maps };

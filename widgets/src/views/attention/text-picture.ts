@@ -1,4 +1,5 @@
-// The picture of the text view: the superposed maps of some heads, or the kernel's blend of all heads (of a layer).
+// The picture of the text view: the superposed maps of some heads, or the kernel's blend of all heads of a layer or of
+// the model.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -10,29 +11,29 @@ import type { Weighting } from "../../state/store";
 import { type Attention, unpacked, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 
-/** The wanted heads: by name, or all of a layer (null: of the model). */
+/** The chosen heads: their names, or all heads of a layer (null: of the model). */
 export type Wanted = { heads: string[] } | { layer: number | null };
 
 export interface TextPicture {
   /** "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
   name: string;
-  /** The names of its heads. */
+  /** The names of the heads. */
   heads: string[];
   weighting: Weighting;
   size: number;
-  /** The side of the blocks, in cells. Above 1 (for a long prompt) lines are requested one by one. */
+  /** The side of a block, in cells. If it is above 1 (for a long prompt), each line is requested when it is needed. */
   step: number;
   /** The layer of a blend; null for all layers. */
   layer: number | null;
-  /** The superposition, [destination, source]. */
+  /** The superposed maps, [destination, source]. */
   values: Float32Array;
-  /** Its largest value. */
+  /** The largest absolute value. */
   limit: number;
   parts: { head: string; attention: Attention; values: Float32Array }[];
   notes: string[];
 }
 
-/** The mean of the maps; for contributions, which add up, the sum. */
+/** The mean of the maps. For contributions it is the sum, because contributions add up. */
 export function superpose(maps: Float32Array[], weighting: Weighting): Float32Array {
   const [first] = maps;
   if (!first) return new Float32Array(0);
@@ -43,16 +44,17 @@ export function superpose(maps: Float32Array[], weighting: Weighting): Float32Ar
   return sum;
 }
 
-const how = (weighting: Weighting): string => (weighting === "contribution" ? "sum" : "mean");
+const operation = (weighting: Weighting): string => (weighting === "contribution" ? "sum" : "mean");
 
+/** `heads` is the number of heads in a blend. */
 export function nameOf(wanted: Wanted, weighting: Weighting, heads: number): string {
   if ("heads" in wanted) {
     const [only] = wanted.heads;
     return wanted.heads.length <= 1
       ? (only ?? "")
-      : `${how(weighting)} of ${wanted.heads.slice(0, -1).join(", ")} and ${wanted.heads.at(-1) ?? ""}`;
+      : `${operation(weighting)} of ${wanted.heads.slice(0, -1).join(", ")} and ${wanted.heads.at(-1) ?? ""}`;
   }
-  return `${how(weighting)} of all ${heads} heads${wanted.layer === null ? "" : ` of layer ${wanted.layer}`}`;
+  return `${operation(weighting)} of all ${heads} heads${wanted.layer === null ? "" : ` of layer ${wanted.layer}`}`;
 }
 
 export interface TextState {
@@ -71,41 +73,41 @@ export function readText(
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(false);
-  const wantedKey = computed(() => JSON.stringify(wanted.value)); // no new request for the same heads
-  let asked = 0;
+  const wantedKey = computed(() => JSON.stringify(wanted.value)); // the same heads cause no new request
+  let requests = 0;
 
   watch(signal, () => {
     if (!inSight.value) return;
     const weighting = store.weighting.value;
     const key = data.key(wantedKey.value);
-    untracked(() => ask(wanted.peek(), weighting, key));
+    untracked(() => load(wanted.peek(), weighting, key));
   });
 
-  function ask(what: Wanted, weighting: Weighting, key: string): void {
-    const turn = (asked += 1);
-    const current = (): boolean => turn === asked && !signal.aborted && data.key(wantedKey.peek()) === key;
+  function load(chosen: Wanted, weighting: Weighting, key: string): void {
+    const number = (requests += 1);
+    const isCurrent = (): boolean => number === requests && !signal.aborted && data.key(wantedKey.peek()) === key;
     const put = (next: TextPicture | null): void => {
-      if (!current()) return;
+      if (!isCurrent()) return;
       picture.value = next;
       trouble.value = null;
       waiting.value = false;
     };
-    if ("heads" in what && what.heads.length === 0) return put(null);
-    const kept = "heads" in what ? what.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
-    const there = kept.flatMap((attention) => attention ?? []);
-    if ("heads" in what && there.length === kept.length) put(ofHeads(what.heads, there, weighting));
+    if ("heads" in chosen && chosen.heads.length === 0) return put(null);
+    const kept = "heads" in chosen ? chosen.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
+    const keptMaps = kept.flatMap((attention) => attention ?? []);
+    if ("heads" in chosen && keptMaps.length === kept.length) put(ofHeads(chosen.heads, keptMaps, weighting));
     else waiting.value = true;
-    const reply = "heads" in what ? readHeads(what.heads, weighting) : readBlend(what, weighting);
+    const reply = "heads" in chosen ? readHeads(chosen.heads, weighting) : readBlend(chosen, weighting);
     reply.then(
       (next) => {
-        if (next) put(next); // null: replaced by a newer request
+        if (next) put(next); // null if a newer request has replaced this one
       },
       (error: unknown) => {
-        if (!current()) return;
+        if (!isCurrent()) return;
         waiting.value = false;
         if (isOutdated(error, store)) return;
         trouble.value = error instanceof Error ? error.message : String(error);
-        picture.value = null; // a refused picture must not look like the earlier one
+        picture.value = null; // the earlier picture must not be taken for the refused one
       },
     );
   }
@@ -138,26 +140,26 @@ export function readText(
 
   async function readHeads(heads: string[], weighting: Weighting): Promise<TextPicture | null> {
     const all = await Promise.all(heads.map((head) => data.read(`text ${head}`, head, data.key(head), weighting)));
-    const there = all.flatMap((attention) => attention ?? []);
-    return there.length === all.length ? ofHeads(heads, there, weighting) : null;
+    const received = all.flatMap((attention) => attention ?? []);
+    return received.length === all.length ? ofHeads(heads, received, weighting) : null;
   }
 
-  async function readBlend(what: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
+  async function readBlend(chosen: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
     if (!store.settled.peek()) return null;
-    // For a long prompt one line is enough here: it gives the number of heads and the notes.
+    // For a long prompt, one line is requested here. Its reply has the number of heads and the notes.
     const line = lineOf(store.tokens.peek().length, store.destination.peek() ?? 0);
-    const ask = untracked(() => blend(store.shown, what.layer, weighting, line));
+    const ask = untracked(() => blend(store.shown, chosen.layer, weighting, line));
     const result = await client.latest("text blend", ask);
     if (!result) return null;
     const { positions, heads, notes } = result.reply;
     const values = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
     return {
-      name: nameOf(what, weighting, heads),
-      heads: namesOf(what.layer),
+      name: nameOf(chosen, weighting, heads),
+      heads: namesOf(chosen.layer),
       weighting,
       size: positions,
       step: stepOf(positions, positions),
-      layer: what.layer,
+      layer: chosen.layer,
       values,
       parts: [],
       notes,

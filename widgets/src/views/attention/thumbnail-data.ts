@@ -1,5 +1,5 @@
-// Requests thumbnails: one layer per request, only visible layers, and few at once, so that fast scrolling does not
-// build up a queue.
+// Requests thumbnails, one layer per request. Only visible layers are requested, and only a few at a time, so that fast
+// scrolling does not cause a long queue.
 import { signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
@@ -8,14 +8,15 @@ import type { Weighting } from "../../state/store";
 import { targetKey } from "../../state/target";
 import type { AttentionRoom } from "./attention-room";
 
-const AT_ONCE = 2;
+/** At most this many requests run at a time. */
+const MAX_REQUESTS = 2;
 
 export interface LayerOfThumbnails {
   weighting: Weighting;
   side: number;
   /** [head, side, side], in units of 1/127 of the head's limit. */
   cells: Int8Array;
-  /** NaN if the head does not exist. */
+  /** By head; NaN if the head does not exist. */
   limits: number[];
   notes: string[];
 }
@@ -23,12 +24,12 @@ export interface LayerOfThumbnails {
 export class ThumbnailStore {
   readonly layers = state<ReadonlyMap<number, LayerOfThumbnails>>(new Map());
   readonly trouble = state<string | null>(null);
-  readonly #inSight = new Set<number>();
-  /** The key of each layer's last request. */
-  readonly #fresh = new Map<number, string>();
+  readonly #visibleLayers = new Set<number>();
+  /** The key of each layer's last request: the selection that it was for. */
+  readonly #requestedKeys = new Map<number, string>();
   #key = "";
-  #visible = false;
-  #underway = 0;
+  #isVisible = false;
+  #requestCount = 0;
 
   constructor(
     readonly room: AttentionRoom,
@@ -39,27 +40,30 @@ export class ThumbnailStore {
     watch(signal, () => {
       const { source, prompt, target, weighting } = store;
       const key = [source.value, prompt.value, targetKey(target.value), weighting.value].join(" ");
-      const on = visible.value;
+      const isVisible = visible.value;
       untracked(() => {
         this.#key = key;
-        this.#visible = on; // answers that come while hidden are kept
-        this.#next();
+        this.#isVisible = isVisible; // replies that arrive while the view is hidden are kept
+        this.#requestNext();
       });
     });
   }
 
+  /** Reports whether the thumbnails of a layer are in the visible part of the box. */
   see(layer: number, inSight: boolean): void {
-    if (inSight) this.#inSight.add(layer);
-    else this.#inSight.delete(layer);
-    this.#next();
+    if (inSight) this.#visibleLayers.add(layer);
+    else this.#visibleLayers.delete(layer);
+    this.#requestNext();
   }
 
-  #next(): void {
+  #requestNext(): void {
     const { store } = this.room;
-    if (!this.#visible || this.signal.aborted || !store.settled.peek()) return;
-    const waiting = [...this.#inSight].filter((layer) => this.#fresh.get(layer) !== this.#key).sort((a, b) => a - b);
+    if (!this.#isVisible || this.signal.aborted || !store.settled.peek()) return;
+    const waiting = [...this.#visibleLayers]
+      .filter((layer) => this.#requestedKeys.get(layer) !== this.#key)
+      .sort((a, b) => a - b);
     for (const layer of waiting) {
-      if (this.#underway >= AT_ONCE) return;
+      if (this.#requestCount >= MAX_REQUESTS) return;
       void this.#ask(layer, this.#key);
     }
   }
@@ -67,8 +71,8 @@ export class ThumbnailStore {
   async #ask(layer: number, key: string): Promise<void> {
     const { store, client } = this.room;
     const weighting = store.weighting.peek();
-    this.#fresh.set(layer, key);
-    this.#underway += 1;
+    this.#requestedKeys.set(layer, key);
+    this.#requestCount += 1;
     try {
       const ask = untracked(() => thumbnails(store.shown, layer));
       const result = await client.latest(`thumbnails ${layer}`, ask);
@@ -87,17 +91,17 @@ export class ThumbnailStore {
       if (!this.signal.aborted && !isOutdated(error, store))
         this.trouble.value = error instanceof Error ? error.message : String(error);
     } finally {
-      this.#underway -= 1;
-      this.#next();
+      this.#requestCount -= 1;
+      this.#requestNext();
     }
   }
 }
 
-/** The value of a head's cell farthest from zero. */
+/** The value, of all cells of a head, that is farthest from zero. */
 export function largest({ cells, side, limits }: LayerOfThumbnails, head: number): number {
-  const own = cells.subarray(head * side * side, (head + 1) * side * side);
+  const cellsOfHead = cells.subarray(head * side * side, (head + 1) * side * side);
   const limit = limits[head] ?? NaN;
   let most = 0;
-  for (const cell of own) if (Math.abs(cell) > Math.abs(most)) most = cell;
+  for (const cell of cellsOfHead) if (Math.abs(cell) > Math.abs(most)) most = cell;
   return most < 0 ? -limit : limit;
 }

@@ -1,5 +1,5 @@
-// Thumbnails of all heads, a group for each layer. Pointing at one enlarges it in the card next to them; a click pins
-// it.
+// Thumbnails of all heads, a group for each layer. When the user points at a thumbnail, the card next to the thumbnails
+// shows the head in a larger size. A click pins the head.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
@@ -27,7 +27,7 @@ export function mountThumbnails(
   const data = new ThumbnailStore(room, inSight, signal);
   const trouble = element("p", "rs-refusal", { hidden: "" });
   const thumbs = new Map<string, Thumb>();
-  const painted = new Map<number, { from: LayerOfThumbnails; look: string }>();
+  const painted = new Map<number, { from: LayerOfThumbnails; style: string }>();
   const titles: HTMLElement[] = [];
   const tabStop = new TabStop();
 
@@ -45,7 +45,7 @@ export function mountThumbnails(
   );
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
-  // Built when it is first visible, and again for a model of another shape.
+  // The thumbnails are created when the view is first visible, and again for a model with other numbers of heads.
   const shape = computed(() =>
     inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null,
   );
@@ -109,26 +109,26 @@ export function mountThumbnails(
   watch(signal, () => {
     const layers = data.layers.value;
     const weighting = store.weighting.value;
-    const most = [...layers.values()].reduce(
+    const largestLimit = [...layers.values()].reduce(
       (limit, l) => (l.weighting === weighting ? Math.max(limit, ...l.limits.filter(Number.isFinite)) : limit),
       0,
     );
-    if (inSight.value) limits.report("thumbnails", weighting, most);
+    if (inSight.value) limits.report("thumbnails", weighting, largestLimit);
     else limits.forget("thumbnails");
   });
   watch(signal, () => {
     void shape.value;
     const theme = store.theme.value;
     for (const [layer, from] of data.layers.value) {
-      const { weighting, side, cells, limits: own } = from;
-      const end = (head: number): number => limits.of(weighting, own[head] ?? 0);
-      const look = `${theme} ${store.ownRange.value} ${end(0)}`;
+      const { weighting, side, cells, limits: headLimits } = from;
+      const scaleLimit = (head: number): number => limits.of(weighting, headLimits[head] ?? 0);
+      const style = `${theme} ${store.ownRange.value} ${scaleLimit(0)}`;
       const before = painted.get(layer);
-      if (before?.from === from && before.look === look) continue;
-      painted.set(layer, { from, look });
+      if (before?.from === from && before.style === style) continue;
+      painted.set(layer, { from, style });
       const title = titles[layer];
       if (title) title.textContent = title.title = [`layer ${layer}`, ...from.notes].join(" · ");
-      own.forEach((limit, head) => {
+      headLimits.forEach((limit, head) => {
         const name = headName(layer, head);
         const thumb = thumbs.get(name);
         if (!thumb) return;
@@ -137,7 +137,7 @@ export function mountThumbnails(
           cells.subarray(head * side * side, (head + 1) * side * side),
           side,
           limit,
-          (value) => colourOf(weighting, value, end(head), theme),
+          (value) => colourOf(weighting, value, scaleLimit(head), theme),
         );
         thumb.node.setAttribute(
           "aria-label",
@@ -156,11 +156,12 @@ export function mountThumbnails(
   // The contribution of each head.
   watch(signal, () => {
     if (shape.value === null) return;
-    const stale = store.problems.value.has("heads");
+    const isOutdated = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
-      const adds = stale ? null : store.headValue(name);
-      // There is no room for more digits.
-      const written = adds === null ? "" : signed(vanishes(adds, store.largest.value) ? 0 : adds, store.largest.value);
+      const contribution = isOutdated ? null : store.headValue(name);
+      // There is no room for additional digits of small numbers.
+      const rounded = contribution === null || vanishes(contribution, store.largest.value) ? 0 : contribution;
+      const written = contribution === null ? "" : signed(rounded, store.largest.value);
       value.dataset["text"] = written;
       value.className = `rs-number ${side(written)}`;
       node.toggleAttribute("disabled", store.isAbsent(name));
@@ -173,13 +174,13 @@ export function mountThumbnails(
       if ((node.getAttribute("aria-pressed") === "true") !== pinned.has(name))
         node.setAttribute("aria-pressed", String(pinned.has(name)));
   });
-  let lit: HTMLElement | null = null;
+  let hovered: HTMLElement | null = null;
   watch(signal, () => {
     void shape.value;
     const node = thumbs.get(store.hoveredHead.value ?? "")?.node ?? null;
-    lit?.classList.remove("rs-hover");
+    hovered?.classList.remove("rs-hover");
     node?.classList.add("rs-hover");
-    lit = node;
+    hovered = node;
   });
 
   const headOf = (event: Event): string | null =>
@@ -208,10 +209,10 @@ export function mountThumbnails(
   box.addEventListener(
     "keydown",
     (event) => {
-      const at = parseHead(headOf(event) ?? "");
+      const current = parseHead(headOf(event) ?? "");
       const facts = store.facts.peek();
-      if (!at || !facts) return;
-      const to = step(event.key, at.layer, at.head, facts.layers, facts.heads);
+      if (!current || !facts) return;
+      const to = headAfter(event.key, current.layer, current.head, facts.layers, facts.heads);
       if (to === null) return;
       event.preventDefault();
       thumbs.get(headName(Math.floor(to / facts.heads), to % facts.heads))?.node.focus();
@@ -221,15 +222,20 @@ export function mountThumbnails(
 }
 
 /**
- * The head that a key moves to, counted through all layers; null for other keys. Left and right go through all heads,
- * up and down through the layers.
+ * The number of the head that a key moves to, counted over all layers; null for other keys. Left and right move to the
+ * next head, also across layers. Up and down move to the same head of the next layer.
  */
-function step(key: string, layer: number, head: number, layers: number, heads: number): number | null {
-  const at = layer * heads + head;
+function headAfter(key: string, layer: number, head: number, layers: number, heads: number): number | null {
+  const current = layer * heads + head;
   const last = layers * heads - 1;
-  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - heads, ArrowDown: at + heads, Home: 0, End: last }[
-    key
-  ];
+  const to = {
+    ArrowLeft: current - 1,
+    ArrowRight: current + 1,
+    ArrowUp: current - heads,
+    ArrowDown: current + heads,
+    Home: 0,
+    End: last,
+  }[key];
   if (to === undefined) return null;
-  return to < 0 || to > last ? at : to;
+  return to < 0 || to > last ? current : to;
 }

@@ -11,8 +11,8 @@ import { prose } from "../../ui/prose";
 import { measured } from "../../ui/width";
 import type { Client } from "../../wire/client";
 import { mountBadge } from "./badge";
+import { mountMenu } from "./export-menu";
 import { dotted } from "./facts";
-import { mountMenu } from "./menu";
 import { mountPrompt } from "./prompt";
 import { mountTarget } from "./target";
 

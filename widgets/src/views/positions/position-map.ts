@@ -1,5 +1,5 @@
-// The sheet of the position map: tokens at the top, below them the model's own values as bars, then a row for each
-// component. It scrolls in its own box; the pointer or the arrow keys choose a cell.
+// The sheet of the position map. At the top are the tokens, below them bars for the model's own values, then a row for
+// each component. The sheet scrolls in its box. The user chooses a cell with the pointer or the arrow keys.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -8,20 +8,20 @@ import { isBeyond } from "../../draw/clipped";
 import { css, divergingRgb } from "../../draw/colours";
 import { paintColumns, paintGrid } from "../../draw/heatmap";
 import type { Store } from "../../state/store";
-import { nearest } from "../../ui/in-sight";
+import { scrollToShow } from "../../ui/scroll";
 import { measured } from "../../ui/width";
 import { type Component, componentsOf } from "../../wire/components";
 import { columnLabels, rowLabels } from "./position-labels";
 import type { PositionPicture } from "./position-picture";
 import { positionSentence } from "./position-words";
 
-/** Sizes in CSS pixels: all rows together, their names, the tokens above, and the bars of the model's own values. */
-const ROWS = 340;
-const NAMES = { wide: 88, narrow: 58 };
-const TOKENS = 62;
-const OWN = 30;
-/** How far a slanted token extends beyond its column. */
-const LEAN = 34;
+// Sizes in CSS pixels: all rows together, their names, the tokens above them, and the bars of the model's own values.
+const ROWS_HEIGHT = 340;
+const NAMES_WIDTH = { wide: 88, narrow: 58 };
+const TOKENS_HEIGHT = 62;
+const BARS_HEIGHT = 30;
+/** A slanted token extends this far beyond its column. */
+const OVERHANG = 34;
 /** The row of the model's own values, above the first row. */
 export const OWN_ROW = -1;
 
@@ -51,7 +51,7 @@ export function mountPositionMap(
   const ownLabel = element("div", "rs-sheet-own-label", { "aria-hidden": "true" });
   const sheet = element("div", "rs-sheet", {}, element("div", "rs-sheet-corner"), tokens, ownLabel, own, names, field);
   const scroller = element("div", "rs-sheet-scroll", {}, sheet);
-  scroller.style.height = `${TOKENS + OWN + ROWS + 18}px`;
+  scroller.style.height = `${TOKENS_HEIGHT + BARS_HEIGHT + ROWS_HEIGHT + 18}px`;
   parent.append(scroller);
 
   const rowAt = (row: number): Component | undefined => componentsOf(picture.peek()?.reply.components)[row];
@@ -60,29 +60,36 @@ export function mountPositionMap(
   const size = computed(() => {
     const { reply } = picture.value ?? {};
     const [rows, columns] = [reply?.components.kind.length ?? 0, reply?.positions ?? 0];
-    const narrow = width.value < 480;
-    const left = narrow ? NAMES.narrow : NAMES.wide;
-    const fitting = Math.floor((width.value - left - LEAN) / Math.max(1, columns));
-    const x = Math.max(Math.min(7, 8000 / Math.max(1, columns)), Math.min(68, fitting));
-    const y = Math.max(5, Math.min(28, Math.floor((2 * ROWS) / Math.max(1, rows)) / 2));
-    return { rows, columns, x, y, left, narrow };
+    const isNarrow = width.value < 480;
+    const left = isNarrow ? NAMES_WIDTH.narrow : NAMES_WIDTH.wide;
+    const widest = Math.floor((width.value - left - OVERHANG) / Math.max(1, columns));
+    const cellWidth = Math.max(Math.min(7, 8000 / Math.max(1, columns)), Math.min(68, widest));
+    const cellHeight = Math.max(5, Math.min(28, Math.floor((2 * ROWS_HEIGHT) / Math.max(1, rows)) / 2));
+    return { rows, columns, cellWidth, cellHeight, left, isNarrow };
   });
 
   watch(signal, () => {
     const shown = picture.value;
     if (!shown) return;
     const theme = store.theme.value;
-    const { rows, columns, x, y } = size.value;
+    const { rows, columns, cellWidth, cellHeight } = size.value;
     paintGrid(
       canvas,
       { rows, columns, values: shown.values },
-      x,
-      y,
+      cellWidth,
+      cellHeight,
       (value) => divergingRgb(value, shown.limit, theme),
       (value) => isBeyond(value, { low: -shown.limit, high: shown.limit }),
     );
     const line = theme === "dark" ? "#4a5158" : "#cfd2d2";
-    paintColumns(own, shown.own, x, OWN - 6, (value) => css(divergingRgb(Math.sign(value) * 0.72, 1, theme)), line);
+    paintColumns(
+      own,
+      shown.own,
+      cellWidth,
+      BARS_HEIGHT - 6,
+      (value) => css(divergingRgb(Math.sign(value) * 0.72, 1, theme)),
+      line,
+    );
     field.setAttribute(
       "aria-label",
       `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a ` +
@@ -91,73 +98,89 @@ export function mountPositionMap(
   });
 
   watch(signal, () => {
-    const { x, y, left, narrow } = size.value;
-    const at = cursor.value;
+    const { cellWidth, cellHeight, left, isNarrow } = size.value;
+    const active = cursor.value;
     const shown = picture.value;
     const tallest = (shown?.own ?? new Float32Array(0)).reduce(
       (most, value) => (Math.abs(value) > Math.abs(most) ? value : most),
       0,
     );
-    sheet.style.gridTemplate = `${TOKENS}px ${OWN}px auto / ${left}px auto`;
+    sheet.style.gridTemplate = `${TOKENS_HEIGHT}px ${BARS_HEIGHT}px auto / ${left}px auto`;
     render(
-      html`${narrow ? "own" : "model’s own"}<br>${shown && !narrow ? "tallest " : ""}${
+      html`${isNarrow ? "own" : "model’s own"}<br>${shown && !isNarrow ? "tallest " : ""}${
         shown ? signed(tallest, tallest, -1) : ""
       }`,
       ownLabel,
     );
     ownLabel.title =
       `The model’s own ${store.quantity.value} at each position; the tallest bar is ` + `${signed(tallest, tallest)}.`;
-    render(columnLabels(store, size.value.columns, x, at?.column ?? store.hoveredToken.value), tokens);
-    render(html`${rowLabels(shown?.reply ?? null, y, at?.row ?? null, narrow, store)}`, names);
+    render(columnLabels(store, size.value.columns, cellWidth, active?.column ?? store.hoveredToken.value), tokens);
+    render(html`${rowLabels(shown?.reply ?? null, cellHeight, active?.row ?? null, isNarrow, store)}`, names);
   });
 
   // Highlights of the row, the column, the cell and the destination.
-  const lit = {
+  const highlights = {
     row: element("i", "rs-lane"),
     column: element("i", "rs-lane"),
     cell: element("i", "rs-frame rs-frame-cell"),
     destination: element("i", "rs-frame"),
   };
   const tip = element("span", "rs-tip", { hidden: "" });
-  overlay.append(lit.row, lit.column, lit.destination, lit.cell, tip);
-  const place = (node: HTMLElement, on: boolean, left: number, top: number, w: number, h: number): void => {
-    node.hidden = !on;
+  overlay.append(highlights.row, highlights.column, highlights.destination, highlights.cell, tip);
+  const place = (node: HTMLElement, isShown: boolean, left: number, top: number, w: number, h: number): void => {
+    node.hidden = !isShown;
     Object.assign(node.style, { left: `${left}px`, top: `${top}px`, width: `${w}px`, height: `${h}px` });
   };
   watch(signal, () => {
-    const { rows, columns, x, y } = size.value;
-    const at = cursor.value;
-    const column = at?.column ?? store.hoveredToken.value ?? columns;
+    const { rows, columns, cellWidth, cellHeight } = size.value;
+    const active = cursor.value;
+    const column = active?.column ?? store.hoveredToken.value ?? columns;
     const destination = store.destination.value ?? columns;
-    place(lit.row, at !== null && at.row >= 0, 0, (at?.row ?? 0) * y, columns * x, y);
-    place(lit.column, column < columns, column * x, 0, x, rows * y);
-    place(lit.cell, at !== null && at.row >= 0, (at?.column ?? 0) * x, (at?.row ?? 0) * y, x, y);
-    place(lit.destination, destination < columns, destination * x, 0, x, rows * y);
+    place(
+      highlights.row,
+      active !== null && active.row >= 0,
+      0,
+      (active?.row ?? 0) * cellHeight,
+      columns * cellWidth,
+      cellHeight,
+    );
+    place(highlights.column, column < columns, column * cellWidth, 0, cellWidth, rows * cellHeight);
+    place(
+      highlights.cell,
+      active !== null && active.row >= 0,
+      (active?.column ?? 0) * cellWidth,
+      (active?.row ?? 0) * cellHeight,
+      cellWidth,
+      cellHeight,
+    );
+    place(highlights.destination, destination < columns, destination * cellWidth, 0, cellWidth, rows * cellHeight);
   });
-  // A tooltip with the value of the cell, which its clipped colour may not show.
+  // A tooltip with the value of the cell, because a clipped colour does not show it.
   watch(signal, () => {
-    const at = cursor.value;
+    const active = cursor.value;
     const shown = picture.value;
-    tip.hidden = !at || at.row < 0 || !shown;
-    if (!at || at.row < 0 || !shown) return;
-    const { columns, x, y, left } = size.value;
-    const value = shown.values[at.row * columns + at.column] ?? NaN;
+    tip.hidden = !active || active.row < 0 || !shown;
+    if (!active || active.row < 0 || !shown) return;
+    const { columns, cellWidth, cellHeight, left } = size.value;
+    const value = shown.values[active.row * columns + active.column] ?? NaN;
     tip.replaceChildren(
-      element("b", "", {}, rowAt(at.row)?.label ?? ""),
+      element("b", "", {}, rowAt(active.row)?.label ?? ""),
       ` ${signed(value, shown.limit)}${
         isBeyond(value, { low: -shown.limit, high: shown.limit }) ? ", beyond the colours" : ""
       }`,
     );
-    // Placed inside the visible part of the sheet, so that it is not cut off.
+    // The tooltip stays inside the visible part of the sheet, so that it is not cut off.
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
     const from = Math.min(
-      (at.column + 0.5) * x - tip.offsetWidth / 2,
+      (active.column + 0.5) * cellWidth - tip.offsetWidth / 2,
       scrollLeft + clientWidth - left - tip.offsetWidth,
-      columns * x - tip.offsetWidth,
+      columns * cellWidth - tip.offsetWidth,
     );
-    const upper = (at.row + 0.5) * y - scrollTop < (clientHeight - TOKENS - OWN) / 2;
+    const isInUpperHalf =
+      (active.row + 0.5) * cellHeight - scrollTop < (clientHeight - TOKENS_HEIGHT - BARS_HEIGHT) / 2;
     tip.style.left = `${Math.max(scrollLeft, from)}px`;
-    tip.style.top = `${upper ? (at.row + 1) * y + 4 : at.row * y - tip.offsetHeight - 4}px`;
+    const top = isInUpperHalf ? (active.row + 1) * cellHeight + 4 : active.row * cellHeight - tip.offsetHeight - 4;
+    tip.style.top = `${top}px`;
   });
 
   // The cursor.
@@ -172,32 +195,32 @@ export function mountPositionMap(
     if (!next) store.sentence.value = null;
   };
   watch(signal, () => {
-    const at = cursor.value;
+    const active = cursor.value;
     const shown = picture.value;
-    if (!at || !shown) return;
-    const sentence = positionSentence(store, shown, at);
+    if (!active || !shown) return;
+    const sentence = positionSentence(store, shown, active);
     untracked(() => (store.sentence.value = sentence));
   });
   signal.addEventListener("abort", () => cursor.peek() && select(null), { once: true });
 
-  const under = (event: MouseEvent): Place | null => {
+  const cellAt = (event: MouseEvent): Place | null => {
     const box = field.getBoundingClientRect();
-    const { rows, columns, x, y } = size.peek();
+    const { rows, columns, cellWidth, cellHeight } = size.peek();
     const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, Math.floor(value)));
     if (rows === 0 || columns === 0) return null;
     return {
-      row: event.target === own ? OWN_ROW : clamp((event.clientY - box.top) / y, rows - 1),
-      column: clamp((event.clientX - box.left) / x, columns - 1),
+      row: event.target === own ? OWN_ROW : clamp((event.clientY - box.top) / cellHeight, rows - 1),
+      column: clamp((event.clientX - box.left) / cellWidth, columns - 1),
     };
   };
   for (const node of [field, own] as HTMLElement[]) {
-    node.addEventListener("pointermove", (event) => select(under(event)), { signal });
+    node.addEventListener("pointermove", (event) => select(cellAt(event)), { signal });
     node.addEventListener("pointerleave", () => select(null), { signal });
     node.addEventListener(
       "click",
       (event) => {
-        const at = under(event);
-        if (at) store.togglePosition(at.column);
+        const cell = cellAt(event);
+        if (cell) store.togglePosition(cell.column);
       },
       { signal },
     );
@@ -208,8 +231,8 @@ export function mountPositionMap(
     (event) => {
       const { rows, columns } = size.peek();
       if (rows === 0) return;
-      const at = cursor.peek();
-      const from = at ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
+      const active = cursor.peek();
+      const from = active ?? { row: 0, column: Math.min(columns - 1, store.destination.peek() ?? columns - 1) };
       const row = rowAt(from.row);
       const to: Partial<Record<string, Place>> = {
         ArrowUp: { ...from, row: Math.max(OWN_ROW, from.row - 1) },
@@ -223,10 +246,10 @@ export function mountPositionMap(
       };
       const next = to[event.key];
       if (next) {
-        select(at ? next : from);
-        reveal(at ? next : from);
-      } else if (event.key === "Enter" && at) store.togglePosition(at.column);
-      else if (event.key === " " && at && row?.kind === "head") store.togglePin(row.label);
+        select(active ? next : from);
+        reveal(active ? next : from);
+      } else if (event.key === "Enter" && active) store.togglePosition(active.column);
+      else if (event.key === " " && active && row?.kind === "head") store.togglePin(row.label);
       else return;
       event.preventDefault();
     },
@@ -252,33 +275,33 @@ export function mountPositionMap(
   );
   names.addEventListener("pointerleave", () => store.hover(null), { signal });
 
-  // The destination's column stays visible when the tab opens, and when the destination, the prompt or the width
+  // Scrolls to the destination's column when the tab opens, and when the destination, the prompt or the width
   // changes.
   watch(signal, () => {
     const { columns } = size.value;
     void [width.value, store.prompt.value, store.source.value];
     const column = store.destination.value ?? columns - 1;
     if (store.tab.value !== "positions" || columns === 0) return;
-    queueMicrotask(() => !signal.aborted && show(column));
+    queueMicrotask(() => !signal.aborted && scrollToColumn(column));
   });
-  function show(column: number): void {
-    const { x, left } = size.peek();
-    scroller.scrollLeft = nearest(
-      column * x,
-      (column + 1) * x + LEAN,
+  function scrollToColumn(column: number): void {
+    const { cellWidth, left } = size.peek();
+    scroller.scrollLeft = scrollToShow(
+      column * cellWidth,
+      (column + 1) * cellWidth + OVERHANG,
       scroller.scrollLeft,
       scroller.clientWidth - left,
     );
   }
-  /** Scrolls the sheet, never the page. */
+  /** Scrolls the sheet to a cell; the page does not move. */
   function reveal({ row, column }: Place): void {
-    const { y } = size.peek();
-    show(column);
-    scroller.scrollTop = nearest(
-      Math.max(0, row) * y,
-      (row + 1) * y,
+    const { cellHeight } = size.peek();
+    scrollToColumn(column);
+    scroller.scrollTop = scrollToShow(
+      Math.max(0, row) * cellHeight,
+      (row + 1) * cellHeight,
       scroller.scrollTop,
-      scroller.clientHeight - TOKENS - OWN,
+      scroller.clientHeight - TOKENS_HEIGHT - BARS_HEIGHT,
     );
   }
 }

@@ -7,6 +7,6 @@ export interface PositionPicture {
   values: Float32Array;
   /** The model's own value at each position; NaN if it is not known. */
   own: Float32Array;
-  /** The colour scale is ± this; values may lie beyond it. */
+  /** The colour scale goes from −limit to +limit. Values may lie beyond it. */
   limit: number;
 }

@@ -20,8 +20,8 @@ import { mountPositionMap } from "./position-map";
 import type { PositionPicture } from "./position-picture";
 
 type By = NonNullable<MapPositions["by"]>;
-/** The choices, in the order of their buttons: what each says, and its tooltip. */
-const ROWS: Record<By, [string, string]> = {
+/** The texts and the tooltips of the buttons that choose the rows. */
+const BUTTONS: Record<By, [text: string, tooltip: string]> = {
   layer: ["layers", "What each layer’s attention and MLP add"],
   accumulated: ["lens", "The logit lens at every position: the residual stream up to each point"],
   head: ["heads", "The pinned heads and the top heads"],
@@ -37,7 +37,7 @@ export function mountPositions(
   const inSight = computed(() => store.tab.value === "positions");
   /** The pinned heads, then the top heads. */
   const heads = computed(() => rankedHeads(store));
-  const answered = asking<"positions", PositionPicture>(
+  const request = asking<"positions", PositionPicture>(
     "positions",
     store,
     client,
@@ -62,10 +62,12 @@ export function mountPositions(
   const hold = holdOf(store, "positions");
   hold.follow(store, signal);
   const shown = computed((): PositionPicture | null => {
-    const found = answered.shown.value;
-    return found && { ...found, limit: hold.range(found.by, { low: -found.limit, high: found.limit }).high };
+    const received = request.shown.value;
+    if (!received) return null;
+    const { by, limit } = received;
+    return { ...received, limit: hold.range(by, { low: -limit, high: limit }).high };
   });
-  const beyond = computed(() => (shown.value ? countBeyond(shown.value) : 0));
+  const clippedCount = computed(() => (shown.value ? countBeyond(shown.value) : 0));
 
   const caption = element("p", "rs-caption");
   const picture = element("div", "rs-position-map");
@@ -73,12 +75,12 @@ export function mountPositions(
   parent.append(caption, element("div", "rs-view-place", {}, picture, trouble));
 
   mountTrouble(trouble, picture, signal, () =>
-    isSet(store.target.value) ? answered.trouble.value : store.why("positions"),
+    isSet(store.target.value) ? request.trouble.value : store.why("positions"),
   );
-  watch(signal, () => void picture.classList.toggle("rs-waiting", answered.waiting.value));
+  watch(signal, () => void picture.classList.toggle("rs-waiting", request.waiting.value));
   mountCaption(caption, store, signal, () => {
     const by = shown.value?.by ?? store.mapBy.value;
-    const clipped = beyond.value > 0 ? ` ${beyondWords(beyond.value)}` : "";
+    const clipped = clippedCount.value > 0 ? ` ${beyondWords(clippedCount.value)}` : "";
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
       accumulated:
@@ -102,25 +104,25 @@ export function mountPositions(
   watch(signal, () => {
     const { limit = 0, values = new Float32Array(0) } = shown.value ?? {};
     const [low, high] = endsOf(values, { low: -limit, high: limit }, (value) => signed(value, limit));
-    const held = hold.on.value;
+    const isHeld = hold.on.value;
     render(
       html`${
         shown.value === null
           ? nothing
           : html`<div class="rs-scale" role="img"
-              title="${held ? "The colours are held. " : ""}${beyondWords(beyond.value)}"
-          aria-label="colours from ${low} to ${high}${held ? ", held" : ""}${
-            beyond.value > 0 ? `; beyond them ${plural(beyond.value, "cell")}` : ""
+              title="${isHeld ? "The colours are held. " : ""}${beyondWords(clippedCount.value)}"
+          aria-label="colours from ${low} to ${high}${isHeld ? ", held" : ""}${
+            clippedCount.value > 0 ? `; beyond them ${plural(clippedCount.value, "cell")}` : ""
           }">${low}<i
           style="background-image:${divergingGradient(store.theme.value).replace(
             "to top",
             "to right",
-          )}"></i>${high}${held ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
+          )}"></i>${high}${isHeld ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
       }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
-          ${(Object.keys(ROWS) as By[]).map((by) => {
-            const [text, tip] = ROWS[by];
-            return html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tip}
+          ${(Object.keys(BUTTONS) as By[]).map((by) => {
+            const [text, tooltip] = BUTTONS[by];
+            return html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tooltip}
             @click=${() => (store.mapBy.value = by)}>${text}</button>`;
           })}
         </div>`,
@@ -129,16 +131,16 @@ export function mountPositions(
   });
 
   offer(store, "positions", () => {
-    const seen = answered.trouble.value !== null || answered.waiting.peek() ? null : shown.value;
+    const complete = request.trouble.value !== null || request.waiting.peek() ? null : shown.value;
     return (
-      seen && {
+      complete && {
         picture: "positions",
-        by: seen.by,
-        labels: componentsOf(seen.reply.components).map(({ label }) => label),
-        positions: seen.reply.positions,
-        values: seen.values,
-        own: seen.own,
-        limit: seen.limit,
+        by: complete.by,
+        labels: componentsOf(complete.reply.components).map(({ label }) => label),
+        positions: complete.reply.positions,
+        values: complete.values,
+        own: complete.own,
+        limit: complete.limit,
       }
     );
   });

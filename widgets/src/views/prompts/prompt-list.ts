@@ -1,5 +1,5 @@
-// The list of prompts: a bar, a number and the text of each, with a line for the mean and a band for the standard
-// deviation. Only visible rows are in the page.
+// The list of prompts. Each row has a bar, a number and the prompt's text, a line for the mean and a band for the
+// standard deviation. The page has only the visible rows.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
@@ -17,15 +17,17 @@ import type { PromptTexts } from "./prompt-texts";
 
 export interface PromptList {
   spread: ReadonlySignal<PromptSpread | null>;
-  /** Prompt numbers, first to last row. */
+  /** The prompt number of each row. */
   order: ReadonlySignal<number[]>;
   texts: PromptTexts;
   inSight: ReadonlySignal<boolean>;
 }
 
-/** CSS pixels: the height of a row with the text next to the bar (wide) or below it (narrow), and of the visible list. */
-const ROW = { wide: 24, narrow: 42 };
-const VIEW = 336;
+/** The height of a row in CSS pixels. In a wide list the text is next to the bar, in a narrow one below it. */
+const ROW_HEIGHT = { wide: 24, narrow: 42 };
+/** The largest height of the visible list. */
+const LIST_HEIGHT = 336;
+/** How many lists there have been; makes their ids unique. */
 let lists = 0;
 
 export function mountPromptList(
@@ -41,8 +43,8 @@ export function mountPromptList(
   parent.append(axis, list);
 
   const width = measured(list, 900, signal);
-  const narrow = computed(() => width.value < 520);
-  const tall = computed(() => (narrow.value ? ROW.narrow : ROW.wide));
+  const isNarrow = computed(() => width.value < 520);
+  const rowHeight = computed(() => (isNarrow.value ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide));
   const top = state(0);
   const cursor = state<number | null>(null); // a row
   const scale = computed(() => {
@@ -62,8 +64,8 @@ export function mountPromptList(
   const rows = computed<[number, number]>(() => {
     const last = order.value.length;
     return [
-      Math.min(last, Math.max(0, Math.floor(top.value / tall.value))),
-      Math.min(last, Math.ceil((top.value + VIEW) / tall.value)),
+      Math.min(last, Math.max(0, Math.floor(top.value / rowHeight.value))),
+      Math.min(last, Math.ceil((top.value + LIST_HEIGHT) / rowHeight.value)),
     ];
   });
   const inView = computed(() => order.value.slice(...rows.value).join(" "));
@@ -73,38 +75,39 @@ export function mountPromptList(
     const source = store.source.value;
     const prompts = inView.value
       .split(" ")
-      .filter((one) => one !== "")
+      .filter((number) => number !== "")
       .map(Number);
-    untracked(() => texts.look(source, prompts));
+    untracked(() => texts.request(source, prompts));
   });
 
   watch(signal, () => {
     const x = scale.value;
     render(
-      html`<span></span><div class="rs-prompt-ticks">${x.ticks(narrow.value ? 4 : 6).map(
+      html`<span></span><div class="rs-prompt-ticks">${x.ticks(isNarrow.value ? 4 : 6).map(
         (tick) => html`<span
           style="left:${x(tick)}%">${String(tick).replace("-", "−")}</span>`,
       )}</div>`,
       axis,
     );
-    axis.classList.toggle("rs-narrow", narrow.value);
+    axis.classList.toggle("rs-narrow", isNarrow.value);
   });
 
   watch(signal, () => {
-    const found = spread.value;
+    const shownSpread = spread.value;
     const prompts = order.value;
-    const at = cursor.value;
+    const activeRow = cursor.value;
     const x = scale.value;
-    const height = tall.value;
+    const height = rowHeight.value;
     void texts.version.value;
     const [from, to] = rows.value;
-    list.style.height = `${Math.min(VIEW, Math.max(1, prompts.length) * height)}px`;
+    list.style.height = `${Math.min(LIST_HEIGHT, Math.max(1, prompts.length) * height)}px`;
     sheet.style.height = `${prompts.length * height}px`;
-    list.classList.toggle("rs-narrow", narrow.value);
-    if (at !== null && at < prompts.length) list.setAttribute("aria-activedescendant", `${id}-${prompts[at]}`);
+    list.classList.toggle("rs-narrow", isNarrow.value);
+    if (activeRow !== null && activeRow < prompts.length)
+      list.setAttribute("aria-activedescendant", `${id}-${prompts[activeRow]}`);
     else list.removeAttribute("aria-activedescendant");
-    if (!found?.each) return render(nothing, sheet);
-    const { each, mean, std } = found;
+    if (!shownSpread?.each) return render(nothing, sheet);
+    const { each, mean, std } = shownSpread;
     const largest = limitOf(each);
     const band = Number.isFinite(std)
       ? html`<b class="rs-prompt-band" style="left:${x(mean - std)}%;width:${x(mean + std) - x(mean - std)}%"></b>`
@@ -113,11 +116,11 @@ export function mountPromptList(
       prompts.slice(from, to).map((prompt, i) => {
         const value = each[prompt] ?? NaN;
         const written = signed(value, largest);
-        const open = prompt === store.prompt.value;
+        const isOpen = prompt === store.prompt.value;
         const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
-        return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${open}
+        return html`<div role="option" id="${id}-${prompt}" data-row=${from + i} aria-selected=${isOpen}
             aria-posinset=${from + i + 1} aria-setsize=${prompts.length}
-          class="rs-prompt-row ${from + i === at ? "rs-hover" : ""}"
+          class="rs-prompt-row ${from + i === activeRow ? "rs-hover" : ""}"
               style="top:${(from + i) * height}px;height:${height}px">
           <span class="rs-prompt-number"><span class="rs-unseen">prompt </span>${prompt}</span>
           <span class="rs-prompt-track">${band}<b class="rs-origin" style="left:${x(0)}%"></b>
@@ -138,19 +141,19 @@ export function mountPromptList(
 
   // The cursor, and opening a prompt.
   watch(signal, () => {
-    const at = cursor.value;
-    const found = spread.value;
-    const prompt = at === null ? undefined : order.value[at];
-    if (prompt === undefined || !found) return;
-    const said = sentence(store, found, prompt);
-    untracked(() => (store.sentence.value = said));
+    const activeRow = cursor.value;
+    const shownSpread = spread.value;
+    const prompt = activeRow === null ? undefined : order.value[activeRow];
+    if (prompt === undefined || !shownSpread) return;
+    const words = sentence(store, shownSpread, prompt);
+    untracked(() => (store.sentence.value = words));
   });
-  const read = (row: number | null): void => {
+  const select = (row: number | null): void => {
     if (row === cursor.peek()) return;
     cursor.value = row;
     if (row === null) store.sentence.value = null;
   };
-  const under = (event: Event): number | null => {
+  const rowOf = (event: Event): number | null => {
     const row =
       event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]")?.dataset["row"] : undefined;
     return row === undefined ? null : Number(row);
@@ -160,25 +163,31 @@ export function mountPromptList(
     if (prompt !== undefined) store.prompt.value = prompt === store.prompt.peek() ? null : prompt;
   };
   list.addEventListener("scroll", () => (top.value = list.scrollTop), { signal });
-  whenPointedAt(list, (event) => read(under(event)), signal);
-  list.addEventListener("pointerleave", () => read(null), { signal });
-  list.addEventListener("blur", () => read(null), { signal });
-  list.addEventListener("click", (event) => open(under(event)), { signal });
+  whenPointedAt(list, (event) => select(rowOf(event)), signal);
+  list.addEventListener("pointerleave", () => select(null), { signal });
+  list.addEventListener("blur", () => select(null), { signal });
+  list.addEventListener("click", (event) => open(rowOf(event)), { signal });
   list.addEventListener(
     "keydown",
     (event) => {
       const last = order.peek().length - 1;
       if (last < 0) return;
-      const at = cursor.peek() ?? -1;
-      const page = Math.floor(VIEW / tall.peek());
-      const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last, PageDown: at + page, PageUp: at - page }[
-        event.key
-      ];
+      const activeRow = cursor.peek() ?? -1;
+      const page = Math.floor(LIST_HEIGHT / rowHeight.peek());
+      const to = {
+        ArrowDown: activeRow + 1,
+        ArrowUp: activeRow - 1,
+        Home: 0,
+        End: last,
+        PageDown: activeRow + page,
+        PageUp: activeRow - page,
+      }[event.key];
       if (to !== undefined) {
         const row = Math.max(0, Math.min(last, to));
-        read(row);
-        const [start, end] = [row * tall.peek(), (row + 1) * tall.peek()];
-        list.scrollTop = top.value = start < top.peek() ? start : end > top.peek() + VIEW ? end - VIEW : top.peek();
+        select(row);
+        const [start, end] = [row * rowHeight.peek(), (row + 1) * rowHeight.peek()];
+        list.scrollTop = top.value =
+          start < top.peek() ? start : end > top.peek() + LIST_HEIGHT ? end - LIST_HEIGHT : top.peek();
       } else if (event.key === "Enter" || event.key === " ") open(cursor.peek());
       else return;
       event.preventDefault();
@@ -189,16 +198,16 @@ export function mountPromptList(
 
 function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread, prompt: number): Sentence {
   const value = each?.[prompt] ?? NaN;
-  const what = quantity(store.target.value, null);
+  const targetName = quantity(store.target.value, null);
   const largest = limitOf(each ?? [mean]);
   const stress = { stress: signed(value, largest) };
-  const all =
+  const ending =
     ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ` +
     `${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
-  if (head === null) return [`prompt ${prompt}: ${what} `, stress, all];
+  if (head === null) return [`prompt ${prompt}: ${targetName} `, stress, ending];
   return [
     `prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `,
     stress,
-    ` ${value < 0 ? "from" : "to"} the ${what}${all}`,
+    ` ${value < 0 ? "from" : "to"} the ${targetName}${ending}`,
   ];
 }

@@ -1,5 +1,5 @@
-// The value of each prompt: the contribution of one head, or the target itself. Taken from the mean over prompts that
-// the charts show; requested while they show a single prompt.
+// The value of each prompt: the contribution of one head, or the target itself. If the charts show the mean over the
+// prompts, the values come from the charts' reply. If they show a single prompt, the values are requested.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";
@@ -28,36 +28,37 @@ export function promptSpread(
   signal: AbortSignal,
 ): PromptSpreadState {
   const by = computed(() => (head.value === null ? "accumulated" : "head"));
-  const asked = asking<"attribute", Attribution>(
+  const request = asking<"attribute", Attribution>(
     "prompts",
     store,
     client,
     signal,
     () => {
-      const here = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
-      return here && isSet(store.target.value) ? ofEachPrompt(store.shown, by.value) : null;
+      const isNeeded = store.tab.value === "prompts" && !store.isMean.value && (store.facts.value?.prompts ?? 1) > 1;
+      return isNeeded && isSet(store.target.value) ? ofEachPrompt(store.shown, by.value) : null;
     },
     attributionOf,
   );
 
+  /** Stays while a new reply is awaited. */
   let last: PromptSpread | null = null;
   const spread = computed(() => {
     const heads = store.facts.value?.heads ?? 0;
-    const mean = store.isMean.value
+    const attribution = store.isMean.value
       ? head.value === null
         ? store.lens.value
         : store.headRows.value
-      : asked.shown.value;
-    return (last = promptSpreadOf(mean, head.value, heads) ?? last);
+      : request.shown.value;
+    return (last = promptSpreadOf(attribution, head.value, heads) ?? last);
   });
   return {
     spread,
-    trouble: computed(() => (store.isMean.value ? null : asked.trouble.value)),
-    waiting: asked.waiting,
+    trouble: computed(() => (store.isMean.value ? null : request.trouble.value)),
+    waiting: request.waiting,
   };
 }
 
-/** The values of all prompts; null if this decomposition is of a single prompt, or has other rows. */
+/** The values of all prompts; null if the attribution is of a single prompt, or has other rows. */
 export function promptSpreadOf(data: Attribution | null, head: string | null, heads: number): PromptSpread | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
   const components = componentsOf(data.reply.components);

@@ -1,41 +1,42 @@
-// The texts of the prompts for the list: requested one after the other, and only for visible rows.
+// The texts of the prompts in the list. They are requested only for visible rows, one after the other.
 import { signal as state } from "@preact/signals-core";
 import { legible } from "../../base/legible";
 import { tokens } from "../../state/questions";
 import type { Client } from "../../wire/client";
 import type { TokenLabel } from "../../wire/protocol.gen";
 
-const MOST = 160;
+const MAX_CHARACTERS = 160;
 
 export class PromptTexts {
-  /** Counts the received texts. */
+  /** The number of texts that were received. A watcher that reads it runs again for each text. */
   readonly version = state(0);
   readonly #texts = new Map<number, string>();
   #source = "";
   #wanted: number[] = [];
-  #busy = false;
+  #isRequesting = false;
 
   constructor(
     readonly client: Client,
     readonly signal: AbortSignal,
   ) {}
 
-  look(source: string, prompts: number[]): void {
+  /** Requests the texts of these prompts. `source` identifies the cache and its state. */
+  request(source: string, prompts: number[]): void {
     if (source !== this.#source) this.#texts.clear();
     this.#source = source;
     this.#wanted = prompts;
-    void this.#pump();
+    void this.#requestAll();
   }
 
   text(prompt: number): string | null {
     return this.#texts.get(prompt) ?? null;
   }
 
-  async #pump(): Promise<void> {
-    if (this.#busy) return;
-    this.#busy = true;
+  async #requestAll(): Promise<void> {
+    if (this.#isRequesting) return;
+    this.#isRequesting = true;
     try {
-      for (let next = this.#next(); next !== undefined && !this.signal.aborted; next = this.#next()) {
+      for (let next = this.#nextPrompt(); next !== undefined && !this.signal.aborted; next = this.#nextPrompt()) {
         const source = this.#source;
         const result = await this.client.latest("prompt texts", tokens({ prompt: next }));
         if (!result || source !== this.#source) continue;
@@ -43,18 +44,18 @@ export class PromptTexts {
         this.version.value += 1;
       }
     } catch {
-      this.#wanted = []; // the list works without texts; scrolling requests them again
+      this.#wanted = []; // the list works without texts; when it scrolls, they are requested again
     } finally {
-      this.#busy = false;
+      this.#isRequesting = false;
     }
   }
 
-  #next(): number | undefined {
+  #nextPrompt(): number | undefined {
     return this.#wanted.find((prompt) => !this.#texts.has(prompt));
   }
 }
 
-/** A prompt on one line, without padding; of a long one only its start and its end, where the model is read. */
+/** A prompt on one line, without padding. A long one is shortened to its start and its end. */
 export function textOf(tokens: TokenLabel[]): string {
   const text = tokens
     .filter((token) => !token.padding)
@@ -62,7 +63,12 @@ export function textOf(tokens: TokenLabel[]): string {
     .join("")
     .replace(/\n/g, "↵")
     .trim();
-  const characters = [...text.slice(0, MOST), ...text.slice(Math.max(MOST, text.length - MOST))];
-  if (characters.length <= MOST) return legible(text);
-  return legible(`${characters.slice(0, MOST / 2).join("")} … ${characters.slice(-MOST / 2).join("")}`);
+  const characters = [
+    ...text.slice(0, MAX_CHARACTERS),
+    ...text.slice(Math.max(MAX_CHARACTERS, text.length - MAX_CHARACTERS)),
+  ];
+  if (characters.length <= MAX_CHARACTERS) return legible(text);
+  return legible(
+    `${characters.slice(0, MAX_CHARACTERS / 2).join("")} … ${characters.slice(-MAX_CHARACTERS / 2).join("")}`,
+  );
 }

@@ -1,5 +1,5 @@
-// The spread over the prompts: one bar for each prompt, for the head in focus or for the target; a click opens a
-// prompt.
+// The spread over the prompts: a bar for each prompt, with the contribution of the head in focus, or with the target.
+// A click opens a prompt.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -22,10 +22,10 @@ export function mountPrompts(
   client: Client,
   signal: AbortSignal,
 ): void {
-  /** Whether to show the target although a head is in focus. */
-  const whole = state(false);
-  const sorted = state(false);
-  const head = computed(() => (whole.value ? null : store.preview.value));
+  /** Whether the bars show the target, although a head is in focus. */
+  const showsTarget = state(false);
+  const isSorted = state(false);
+  const head = computed(() => (showsTarget.value ? null : store.preview.value));
   const { spread, trouble, waiting } = promptSpread(store, client, head, signal);
   const inSight = computed(() => store.tab.value === "prompts");
 
@@ -42,35 +42,35 @@ export function mountPrompts(
 
   watch(signal, () => {
     const focus = store.preview.value;
-    const what = quantity(store.target.value, null);
+    const targetName = quantity(store.target.value, null);
     render(
       html`<div class="rs-switch" role="group" aria-label="What the bars show">
           <button type="button" aria-pressed=${head.value === null}
-              @click=${() => (whole.value = true)}>${what}</button>
+              @click=${() => (showsTarget.value = true)}>${targetName}</button>
           ${
             focus === null
               ? nothing
               : html`<button type="button" class="rs-name" aria-pressed=${head.value !== null}
               title="The head in focus: the one pointed at last" @click=${() =>
-                (whole.value = false)}>${focus}</button>`
+                (showsTarget.value = false)}>${focus}</button>`
           }
         </div>
         <div class="rs-switch" role="group" aria-label="Order of the prompts">
           ${[false, true].map(
-            (on) => html`<button type="button" aria-pressed=${sorted.value === on}
-              @click=${() => (sorted.value = on)}>${on ? "by value" : "in order"}</button>`,
+            (byValue) => html`<button type="button" aria-pressed=${isSorted.value === byValue}
+              @click=${() => (isSorted.value = byValue)}>${byValue ? "by value" : "in order"}</button>`,
           )}
         </div>`,
       controls,
     );
   });
 
-  /** Prompt numbers, first to last row. */
+  /** The prompt number of each row. */
   const order = computed(() => {
     const each = spread.value?.each ?? new Float32Array(0);
     const prompts = [...each.keys()];
     const value = (prompt: number): number => each[prompt] ?? NaN;
-    return sorted.value
+    return isSorted.value
       ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b))))
       : prompts;
   });
@@ -105,12 +105,12 @@ function tooMany(spread: PromptSpread | null): string | null {
   );
 }
 
-function captionOf(spread: PromptSpread | null, what: string): string {
+function captionOf(spread: PromptSpread | null, targetName: string): string {
   if (!spread) return "Adding up the prompts …";
   const words = `Line and band: mean ± one standard deviation, ${spreadWords(spread)}.`;
-  if (spread.head !== null) return `What ${spread.head} adds to the ${what} in each prompt. ${words}`;
+  if (spread.head !== null) return `What ${spread.head} adds to the ${targetName} in each prompt. ${words}`;
   return (
-    `The ${what} of each prompt, read from its final residual stream. Point at a head to see its ` +
+    `The ${targetName} of each prompt, read from its final residual stream. Point at a head to see its ` +
     `contributions. ${words}`
   );
 }

@@ -1,5 +1,5 @@
-// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls both ways in
-// its own box, and only visible cells are in the page. One cell is active; the arrow keys move it.
+// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls in both
+// directions, and the page has only its visible cells. The pointer or the arrow keys make a cell active.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../../base/format";
@@ -7,14 +7,14 @@ import { element, watch } from "../../base/lifetime";
 import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
-import { nearest } from "../../ui/in-sight";
 import { stepAcross } from "../../ui/roving";
+import { scrollToShow } from "../../ui/scroll";
 import { measured } from "../../ui/width";
 import type { LensCell } from "../../wire/protocol.gen";
-import type { LensTiles, Window } from "./lens-tiles";
+import type { LensTiles, VisibleCells } from "./lens-tiles";
 import { hasRank, probability } from "./lens-words";
 
-export interface At {
+export interface CellPlace {
   row: number;
   column: number;
 }
@@ -23,17 +23,19 @@ export interface Lens {
   points: ReadonlySignal<string[]>;
   positions: ReadonlySignal<number>;
   inSight: ReadonlySignal<boolean>;
-  cursor: Signal<At | null>;
+  cursor: Signal<CellPlace | null>;
 }
 
-/** Sizes in CSS pixels: a cell, the row names, the tokens above; and the most visible rows. */
-const TALL = 22;
-const [NARROWEST, USUAL, WIDEST] = [52, 64, 108];
-const NAMES = 76;
-const HEAD = 24;
-const ROWS = 16;
-/** The answer's rank is shown in a cell up to this number. */
-export const MARKED = 10;
+// Sizes in CSS pixels: the height and the width of a cell, the width of the row names, the height of the tokens above.
+const ROW_HEIGHT = 22;
+const [MIN_WIDTH, USUAL_WIDTH, MAX_WIDTH] = [52, 64, 108];
+const NAMES_WIDTH = 76;
+const HEADER_HEIGHT = 24;
+/** At most this many rows are visible. */
+const MAX_ROWS = 16;
+/** A cell shows the answer's rank if the rank is at most this number. */
+export const MAX_RANK = 10;
+/** How many grids there have been; makes their ids unique. */
 let grids = 0;
 
 export function mountLensGrid(
@@ -41,7 +43,7 @@ export function mountLensGrid(
   store: Store,
   lens: Lens,
   signal: AbortSignal,
-): ReadonlySignal<Window> {
+): ReadonlySignal<VisibleCells> {
   const id = `rs-lens-${++grids}`;
   const { points, positions, cursor } = lens;
   const sheet = element("div", "rs-lens-sheet");
@@ -49,50 +51,50 @@ export function mountLensGrid(
   parent.append(scroller);
 
   const width = measured(scroller, 640, signal);
-  const wide = computed(() => {
-    const room = width.value - NAMES;
-    const fitting = Math.floor(room / Math.max(1, positions.value));
-    if (fitting >= NARROWEST) return Math.min(WIDEST, fitting);
-    return Math.floor(room / Math.max(1, Math.floor(room / USUAL))); // so that only whole columns are visible
+  const columnWidth = computed(() => {
+    const available = width.value - NAMES_WIDTH;
+    const forAll = Math.floor(available / Math.max(1, positions.value));
+    if (forAll >= MIN_WIDTH) return Math.min(MAX_WIDTH, forAll);
+    return Math.floor(available / Math.max(1, Math.floor(available / USUAL_WIDTH))); // only whole columns are visible
   });
-  /** The height of the visible rows: all of them, but at most ROWS; scroll bars are added to it. */
-  const view = computed(() => Math.min(ROWS, Math.max(1, points.value.length)) * TALL);
+  /** The height of the visible rows, without scroll bars. */
+  const viewHeight = computed(() => Math.min(MAX_ROWS, Math.max(1, points.value.length)) * ROW_HEIGHT);
   watch(signal, () => {
-    const tall = HEAD + view.value;
-    void [width.value, wide.value, positions.value];
+    const height = HEADER_HEIGHT + viewHeight.value;
+    void [width.value, columnWidth.value, positions.value];
     if (!lens.inSight.value) return;
-    scroller.style.height = `${tall}px`;
+    scroller.style.height = `${height}px`;
     queueMicrotask(
-      () => !signal.aborted && (scroller.style.height = `${tall + scroller.offsetHeight - scroller.clientHeight}px`),
+      () => !signal.aborted && (scroller.style.height = `${height + scroller.offsetHeight - scroller.clientHeight}px`),
     );
   });
-  /** The scroll position, and the shape it belongs to: before a shape is first shown, nothing is in view. */
+  /** The scroll position, and the shape of the grid that it belongs to. Before a new shape is shown, no cell is visible. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
   const shape = computed(() => `${points.value.length} ${positions.value}`);
-  const window = computed<Window>((): Window => {
-    const at = scrolled.value;
-    if (at.shape !== shape.value) return { rows: [0, 0], columns: [0, 0] };
+  const visibleCells = computed<VisibleCells>((): VisibleCells => {
+    const current = scrolled.value;
+    if (current.shape !== shape.value) return { rows: [0, 0], columns: [0, 0] };
     const clamp = (value: number, count: number): number => Math.max(0, Math.min(count, value));
     const first = (from: number, size: number, count: number): number => clamp(Math.floor(from / size), count);
     return {
       rows: [
-        first(at.top, TALL, points.value.length),
-        clamp(Math.ceil((at.top + view.value) / TALL), points.value.length),
+        first(current.top, ROW_HEIGHT, points.value.length),
+        clamp(Math.ceil((current.top + viewHeight.value) / ROW_HEIGHT), points.value.length),
       ],
       columns: [
-        first(at.left, wide.value, positions.value),
-        clamp(Math.ceil((at.left + width.value - NAMES) / wide.value), positions.value),
+        first(current.left, columnWidth.value, positions.value),
+        clamp(Math.ceil((current.left + width.value - NAMES_WIDTH) / columnWidth.value), positions.value),
       ],
     };
   });
-  const key = computed(() => JSON.stringify(window.value));
+  const key = computed(() => JSON.stringify(visibleCells.value));
 
   const scroll = (top: number, left: number): void => {
-    const within = (value: number, most: number): number => Math.max(0, Math.min(value, most));
+    const limited = (value: number, most: number): number => Math.max(0, Math.min(value, most));
     const to = {
       shape: shape.peek(),
-      top: within(top, points.peek().length * TALL - view.peek()),
-      left: within(left, positions.peek() * wide.peek() + NAMES - width.peek()),
+      top: limited(top, points.peek().length * ROW_HEIGHT - viewHeight.peek()),
+      left: limited(left, positions.peek() * columnWidth.peek() + NAMES_WIDTH - width.peek()),
     };
     scrolled.value = to;
     scroller.scrollTop = to.top;
@@ -106,95 +108,97 @@ export function mountLensGrid(
     },
     { signal },
   );
-  // At first the grid is scrolled to the deepest points. The destination's column stays visible when the destination,
-  // the prompt or the width changes.
+  // At first the grid is scrolled to the deepest points. It is scrolled to the destination's column when the
+  // destination, the prompt or the width changes.
   watch(signal, () => {
-    void [shape.value, width.value, wide.value, store.prompt.value, store.source.value];
-    const read = store.destination.value ?? positions.value - 1;
+    void [shape.value, width.value, columnWidth.value, store.prompt.value, store.source.value];
+    const column = store.destination.value ?? positions.value - 1;
     if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {
       if (signal.aborted) return;
-      const at = scrolled.peek(); // a hidden box loses its own scroll position
-      const [top, left] = at.shape === shape.peek() ? [at.top, at.left] : [points.peek().length * TALL, 0];
-      scroll(top, beside(read, left));
+      const current = scrolled.peek(); // kept here, because a hidden box loses its scroll position
+      const [top, left] =
+        current.shape === shape.peek() ? [current.top, current.left] : [points.peek().length * ROW_HEIGHT, 0];
+      scroll(top, leftFor(column, left));
     });
   });
 
   watch(signal, () => {
     void key.value;
-    const { rows, columns } = window.peek();
+    const { rows, columns } = visibleCells.peek();
     void lens.tiles.version.value;
     const theme = store.theme.value;
-    const at = cursor.value;
+    const current = cursor.value;
     const names = points.value;
     const destination = store.destination.value;
-    const hovered = at?.column ?? store.hoveredToken.value;
-    const x = wide.value;
-    const each = <T>([from, to]: [number, number], body: (i: number) => T): T[] =>
-      Array.from({ length: Math.max(0, to - from) }, (_, i) => body(from + i));
+    const hovered = current?.column ?? store.hoveredToken.value;
+    const x = columnWidth.value;
+    const height = names.length * ROW_HEIGHT;
+    const mapRange = <T>([from, to]: [number, number], make: (i: number) => T): T[] =>
+      Array.from({ length: Math.max(0, to - from) }, (_, i) => make(from + i));
 
-    sheet.style.width = `${NAMES + positions.value * x}px`;
-    sheet.style.height = `${HEAD + names.length * TALL}px`;
+    sheet.style.width = `${NAMES_WIDTH + positions.value * x}px`;
+    sheet.style.height = `${HEADER_HEIGHT + height}px`;
     scroller.setAttribute("aria-rowcount", String(names.length + 1));
     scroller.setAttribute("aria-colcount", String(positions.value + 1));
-    if (at) scroller.setAttribute("aria-activedescendant", `${id}-${at.row}-${at.column}`);
+    if (current) scroller.setAttribute("aria-activedescendant", `${id}-${current.row}-${current.column}`);
     else scroller.removeAttribute("aria-activedescendant");
 
     const cell = (row: number, column: number): TemplateResult => {
-      const found = lens.tiles.cell(names, row, column);
-      const on = at?.row === row && at.column === column;
-      const place = `left:${NAMES + column * x}px;width:${x}px`;
-      const attributes = found ? look(found.cell, theme) : { style: "", text: "", name: "loading", rank: null };
-      return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${on}
-          aria-label=${attributes.name}
-        class="rs-lens-cell ${on ? "rs-on" : ""} ${found?.fresh === false ? "rs-old" : ""} ${
-          attributes.rank === 1 ? "rs-first" : ""
-        }" data-row=${row} data-column=${column} data-rank=${attributes.rank ?? nothing}
-        style="${place};${attributes.style}"><span dir="auto">${attributes.text}</span></div>`;
+      const loaded = lens.tiles.cell(names, row, column);
+      const isActive = current?.row === row && current.column === column;
+      const place = `left:${NAMES_WIDTH + column * x}px;width:${x}px`;
+      const contents = loaded ? contentsOf(loaded.cell, theme) : { style: "", text: "", name: "loading", rank: null };
+      return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${isActive}
+          aria-label=${contents.name}
+        class="rs-lens-cell ${isActive ? "rs-on" : ""} ${loaded?.isCurrent === false ? "rs-old" : ""} ${
+          contents.rank === 1 ? "rs-first" : ""
+        }" data-row=${row} data-column=${column} data-rank=${contents.rank ?? nothing}
+        style="${place};${contents.style}"><span dir="auto">${contents.text}</span></div>`;
     };
     render(
-      html`<div role="row" aria-rowindex="1" class="rs-lens-head" style="height:${HEAD}px">
-          <div role="columnheader" class="rs-lens-corner" style="width:${NAMES}px">point ↓</div>
-          ${each(
+      html`<div role="row" aria-rowindex="1" class="rs-lens-head" style="height:${HEADER_HEIGHT}px">
+          <div role="columnheader" class="rs-lens-corner" style="width:${NAMES_WIDTH}px">point ↓</div>
+          ${mapRange(
             columns,
             (column) => html`<div role="columnheader" aria-colindex=${column + 2} dir="auto" title="position ${column}"
-                style="left:${NAMES + column * x}px;width:${x}px"
+                style="left:${NAMES_WIDTH + column * x}px;width:${x}px"
             class="${column === destination ? "rs-marked" : ""} ${column === hovered ? "rs-lit" : ""} ${
               store.tokens.value[column]?.padding ? "rs-padding" : ""
             }"><span>${store.tokenName(column)}</span></div>`,
           )}
         </div>
-        ${each(
+        ${mapRange(
           rows,
           (row) => html`<div role="row" aria-rowindex=${row + 2} class="rs-lens-row"
-              style="top:${HEAD + row * TALL}px;height:${TALL}px">
-          <div role="rowheader" class="rs-lens-name ${row === at?.row ? "rs-lit" : ""}"
-              style="width:${NAMES}px">${names[row]}</div>
-          ${each(columns, (column) => cell(row, column))}</div>`,
+              style="top:${HEADER_HEIGHT + row * ROW_HEIGHT}px;height:${ROW_HEIGHT}px">
+          <div role="rowheader" class="rs-lens-name ${row === current?.row ? "rs-lit" : ""}"
+              style="width:${NAMES_WIDTH}px">${names[row]}</div>
+          ${mapRange(columns, (column) => cell(row, column))}</div>`,
         )}
         ${
           destination === null
             ? nothing
             : html`<i class="rs-lens-destination"
-            style="left:${NAMES + destination * x}px;width:${x}px;top:${HEAD}px;height:${names.length * TALL}px"></i>`
+            style="left:${NAMES_WIDTH + destination * x}px;width:${x}px;top:${HEADER_HEIGHT}px;height:${height}px"></i>`
         }`,
       sheet,
     );
   });
 
   // The cursor.
-  const under = (event: Event): At | null => {
+  const cellAt = (event: Event): CellPlace | null => {
     const node = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]") : null;
     return node ? { row: Number(node.dataset["row"]), column: Number(node.dataset["column"]) } : null;
   };
-  sheet.addEventListener("pointerover", (event) => (cursor.value = under(event)), { signal });
+  sheet.addEventListener("pointerover", (event) => (cursor.value = cellAt(event)), { signal });
   scroller.addEventListener("pointerleave", () => (cursor.value = null), { signal });
   scroller.addEventListener("blur", () => (cursor.value = null), { signal });
   sheet.addEventListener(
     "click",
     (event) => {
-      const at = under(event);
-      if (at) store.togglePosition(at.column);
+      const cell = cellAt(event);
+      if (cell) store.togglePosition(cell.column);
     },
     { signal },
   );
@@ -203,46 +207,51 @@ export function mountLensGrid(
     (event) => {
       const [rows, columns] = [points.peek().length, positions.peek()];
       if (rows === 0) return;
-      const at = cursor.peek();
-      const { row, column } = at ?? {
+      const current = cursor.peek();
+      const { row, column } = current ?? {
         row: rows - 1,
         column: Math.min(columns - 1, store.destination.peek() ?? columns - 1),
       };
-      const page = Math.floor(view.peek() / TALL);
+      const page = Math.floor(viewHeight.peek() / ROW_HEIGHT);
       const to = stepAcross(event, { row, column }, rows, columns, page);
       if (to) {
-        const next = at ? to : { row, column };
+        const next = current ? to : { row, column };
         cursor.value = next;
         reveal(next);
-      } else if ((event.key === "Enter" || event.key === " ") && at) store.togglePosition(at.column);
+      } else if ((event.key === "Enter" || event.key === " ") && current) store.togglePosition(current.column);
       else return;
       event.preventDefault();
     },
     { signal },
   );
 
-  function reveal({ row, column }: At): void {
+  function reveal({ row, column }: CellPlace): void {
     const { top, left } = scrolled.peek();
-    scroll(nearest(row * TALL, (row + 1) * TALL, top, view.peek()), beside(column, left));
+    scroll(scrollToShow(row * ROW_HEIGHT, (row + 1) * ROW_HEIGHT, top, viewHeight.peek()), leftFor(column, left));
   }
-  /** The horizontal scroll position that shows a column. */
-  function beside(column: number, left: number): number {
-    return nearest(column * wide.peek(), (column + 1) * wide.peek(), left, width.peek() - NAMES);
+  /** The horizontal scroll position nearest to `left` that shows a column. */
+  function leftFor(column: number, left: number): number {
+    return scrollToShow(
+      column * columnWidth.peek(),
+      (column + 1) * columnWidth.peek(),
+      left,
+      width.peek() - NAMES_WIDTH,
+    );
   }
-  return window;
+  return visibleCells;
 }
 
-function look(
+function contentsOf(
   cell: LensCell,
   theme: Store["theme"]["value"],
 ): { style: string; text: string; name: string; rank: number | null } {
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   const colour = sequentialRgb(p, theme);
-  const ranked = hasRank(cell) ? `, answer rank ${cell.rank}` : "";
+  const rankWords = hasRank(cell) ? `, answer rank ${cell.rank}` : "";
   return {
     style: `background-color:${css(colour)};color:${inkOn(colour)}`,
     text: visible(top),
-    name: `${visible(top)} ${probability(p)}${ranked}`,
-    rank: hasRank(cell) && cell.rank <= MARKED ? cell.rank : null,
+    name: `${visible(top)} ${probability(p)}${rankWords}`,
+    rank: hasRank(cell) && cell.rank <= MAX_RANK ? cell.rank : null,
   };
 }

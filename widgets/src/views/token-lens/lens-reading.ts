@@ -1,4 +1,4 @@
-// The contents of one cell of the token lens: its likeliest tokens, and the rank of the answer among them.
+// The contents of one cell of the token lens: the likeliest tokens, and the answer with its rank.
 import { html, nothing, render } from "lit-html";
 import { visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -8,19 +8,24 @@ import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 import { answerName, hasRank, probability } from "./lens-words";
 
-export interface Read {
+export interface LensReading {
   cell: LensCell;
   point: Component;
   position: number;
 }
 
-export function mountReading(parent: HTMLElement, store: Store, signal: AbortSignal, read: () => Read | null): void {
+export function mountReading(
+  parent: HTMLElement,
+  store: Store,
+  signal: AbortSignal,
+  read: () => LensReading | null,
+): void {
   watch(signal, () => {
-    const found = read();
-    if (!found) return render(nothing, parent);
-    const { cell, point, position } = found;
+    const reading = read();
+    if (!reading) return render(nothing, parent);
+    const { cell, point, position } = reading;
     const answer = answerName(store);
-    const ranked = hasRank(cell) && answer !== null;
+    const isRanked = hasRank(cell) && answer !== null;
     const line = (
       text: string,
       p: number,
@@ -35,8 +40,8 @@ export function mountReading(parent: HTMLElement, store: Store, signal: AbortSig
       html`<h4><span>${point.label} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
         <ol>${cell.tokens
           .slice(0, LISTED)
-          .map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, ranked && cell.rank === i + 1))}
-        ${ranked && cell.rank > cell.tokens.length ? line(answer, cell.answer, cell.rank, true) : nothing}</ol>`,
+          .map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, isRanked && cell.rank === i + 1))}
+        ${isRanked && cell.rank > cell.tokens.length ? line(answer, cell.answer, cell.rank, true) : nothing}</ol>`,
       parent,
     );
   });

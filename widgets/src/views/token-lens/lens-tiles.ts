@@ -1,5 +1,5 @@
-// The cells of the token lens, requested in tiles of a few points and some positions. Only visible tiles are requested,
-// a few at a time, the deepest first; a tile that is scrolled out of view before its turn is not requested.
+// The cells of the token lens. They are requested in tiles of a few points and some positions, the deepest tiles first,
+// and only a few tiles at a time. Only visible tiles are requested.
 import { signal as state, untracked } from "@preact/signals-core";
 import { Lru } from "../../base/lru";
 import { isOutdated } from "../../state/loader";
@@ -8,11 +8,12 @@ import type { Store } from "../../state/store";
 import type { Client } from "../../wire/client";
 import type { LensCell, ReadTokenLens } from "../../wire/protocol.gen";
 
-/** How many tiles are requested at a time; how many are kept. */
-const LANES = 2;
-const MOST = 600;
+/** At most this many tiles are requested at a time, and at most this many are kept. */
+const MAX_REQUESTS = 2;
+const MAX_TILES = 600;
 
-export interface Question {
+/** A selection for which cells are requested. */
+export interface LensSelection {
   /** Identifies the selection. */
   key: string;
   /** All points of the lens, from the first. */
@@ -20,27 +21,29 @@ export interface Question {
   positions: number;
   ask: (tile: Tile) => ReadTokenLens;
 }
-interface Kept {
+interface ReceivedTile {
   key: string;
   start: number;
-  /** By point, then position. */
+  /** By point. The cells of a point are in the order of their positions, from `start`. */
   cells: Map<string, LensCell[]>;
 }
-export interface Window {
+export interface VisibleCells {
   rows: [from: number, to: number];
   columns: [from: number, to: number];
 }
 
 export class LensTiles {
-  /** Counts the received tiles. */
+  /** The number of tiles that were received. A watcher that reads it runs again for each tile. */
   readonly version = state(0);
   readonly trouble = state<string | null>(null);
   readonly waiting = state(false);
   notes: string[] = [];
-  #question: Question | null = null;
-  #wanted: string[] = [];
-  #busy = new Map<number, string>();
-  readonly #tiles = new Lru<string, Kept>(MOST);
+  #selection: LensSelection | null = null;
+  /** The ids of the visible tiles. */
+  #visible: string[] = [];
+  /** By lane: the tile that is being requested. */
+  readonly #requests = new Map<number, string>();
+  readonly #tiles = new Lru<string, ReceivedTile>(MAX_TILES);
 
   constructor(
     readonly store: Store,
@@ -48,48 +51,48 @@ export class LensTiles {
     readonly signal: AbortSignal,
   ) {}
 
-  /** Sets the selection and the visible window; null if nothing is visible. */
-  look(question: Question | null, window: Window | null): void {
-    this.#question = question;
-    this.#wanted = question && window ? tilesIn(question, window) : [];
-    this.#pump();
+  /** Requests the visible cells for a selection. Null means that no cells are visible. */
+  request(selection: LensSelection | null, visible: VisibleCells | null): void {
+    this.#selection = selection;
+    this.#visible = selection && visible ? tilesIn(selection, visible) : [];
+    this.#requestMissing();
   }
 
-  /** A cell, and whether it belongs to the present selection; an old cell stays until its new tile has come. */
-  cell(points: string[], row: number, column: number): { cell: LensCell; fresh: boolean } | null {
+  /** A cell, and whether it belongs to the present selection. An older cell stays until its new tile arrives. */
+  cell(points: string[], row: number, column: number): { cell: LensCell; isCurrent: boolean } | null {
     const point = points[row];
     if (point === undefined) return null;
-    const tile = this.#tiles.peek(name(points, row, column));
+    const tile = this.#tiles.peek(tileId(points, row, column));
     const cell = tile?.cells.get(point)?.[column - tile.start];
-    return tile && cell ? { cell, fresh: tile.key === this.#question?.key } : null;
+    return tile && cell ? { cell, isCurrent: tile.key === this.#selection?.key } : null;
   }
 
   #missing(): string[] {
-    return this.#wanted.filter((id) => this.#tiles.peek(id)?.key !== this.#question?.key);
+    return this.#visible.filter((id) => this.#tiles.peek(id)?.key !== this.#selection?.key);
   }
 
-  #pump(): void {
+  #requestMissing(): void {
     const missing = this.#missing();
-    if (this.#question && missing.length === 0) this.trouble.value = null; // all visible tiles are kept from before
+    if (this.#selection && missing.length === 0) this.trouble.value = null; // all visible tiles were received earlier
     untracked(() => (this.waiting.value = missing.length > 0 && this.trouble.value === null));
-    const taken = new Set(this.#busy.values());
-    for (let lane = 0; lane < LANES; lane += 1) {
-      if (this.#busy.has(lane)) continue;
-      const id = missing.find((one) => !taken.has(`${one} ${this.#question?.key}`));
-      if (id === undefined || !this.#question) return;
-      taken.add(`${id} ${this.#question.key}`);
-      void this.#ask(lane, id, this.#question);
+    const requested = new Set(this.#requests.values());
+    for (let lane = 0; lane < MAX_REQUESTS; lane += 1) {
+      if (this.#requests.has(lane)) continue;
+      const id = missing.find((tile) => !requested.has(`${tile} ${this.#selection?.key}`));
+      if (id === undefined || !this.#selection) return;
+      requested.add(`${id} ${this.#selection.key}`);
+      void this.#ask(lane, id, this.#selection);
     }
   }
 
-  async #ask(lane: number, id: string, question: Question): Promise<void> {
-    this.#busy.set(lane, `${id} ${question.key}`);
-    let refused = false;
+  async #ask(lane: number, id: string, selection: LensSelection): Promise<void> {
+    this.#requests.set(lane, `${id} ${selection.key}`);
+    let isRefused = false;
     try {
-      const result = await this.client.latest(`token lens ${lane}`, question.ask(extent(question, id)));
-      if (result && !this.signal.aborted && question.key === this.#question?.key) {
+      const result = await this.client.latest(`token lens ${lane}`, selection.ask(extent(selection, id)));
+      if (result && !this.signal.aborted && selection.key === this.#selection?.key) {
         this.#tiles.set(id, {
-          key: question.key,
+          key: selection.key,
           start: result.reply.start,
           cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])),
         });
@@ -98,35 +101,37 @@ export class LensTiles {
         this.version.value += 1;
       }
     } catch (error) {
-      refused = question.key === this.#question?.key;
-      if (refused && !this.signal.aborted && !isOutdated(error, this.store))
+      isRefused = selection.key === this.#selection?.key;
+      if (isRefused && !this.signal.aborted && !isOutdated(error, this.store))
         this.trouble.value = error instanceof Error ? error.message : String(error);
     } finally {
-      this.#busy.delete(lane);
-      // After a refusal, nothing is requested until the window or the selection changes.
-      if (refused) untracked(() => (this.waiting.value = false));
-      else if (!this.signal.aborted) this.#pump();
+      this.#requests.delete(lane);
+      // After a refusal, nothing is requested until the visible cells or the selection change.
+      if (isRefused) untracked(() => (this.waiting.value = false));
+      else if (!this.signal.aborted) this.#requestMissing();
     }
   }
 }
 
 /**
- * The id of a cell's tile. It has the number of points, so that tiles with and without mid points are kept separately.
+ * The id of a cell's tile. It contains the number of points, so that tiles with and without mid points have different
+ * ids.
  */
-function name(points: string[], row: number, column: number): string {
+function tileId(points: string[], row: number, column: number): string {
   return `${points.length} ${Math.floor(row / TALL)} ${Math.floor(column / WIDE)}`;
 }
 
-/** The tiles that a window touches: the deepest first, and at one depth the last positions first. */
-export function tilesIn({ points }: Pick<Question, "points">, { rows, columns }: Window): string[] {
+/** The ids of the tiles that contain these cells: the deepest first, and at the same depth the last positions first. */
+export function tilesIn({ points }: Pick<LensSelection, "points">, { rows, columns }: VisibleCells): string[] {
   const all: string[] = [];
   for (let y = Math.floor((rows[1] - 1) / TALL); y >= Math.floor(rows[0] / TALL); y -= 1)
     for (let x = Math.floor((columns[1] - 1) / WIDE); x >= Math.floor(columns[0] / WIDE); x -= 1)
-      all.push(name(points, y * TALL, x * WIDE));
+      all.push(tileId(points, y * TALL, x * WIDE));
   return all;
 }
 
-export function extent({ points, positions }: Pick<Question, "points" | "positions">, id: string): Tile {
+/** The points and positions of a tile. */
+export function extent({ points, positions }: Pick<LensSelection, "points" | "positions">, id: string): Tile {
   const [, row = 0, column = 0] = id.split(" ").map(Number);
   return tileAt(points, positions, row, column);
 }

@@ -40,7 +40,7 @@ export function cellSentence(store: Store, cell: LensCell, point: Component, pos
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   return [
-    `If it stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
-      `${position}), the model would say ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
+    `If the model stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
+      `${position}), it would predict ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
   ];
 }

@@ -1,4 +1,5 @@
-// Token lens: what the model would say if it stopped at each point of the stream, at each position.
+// Token lens: the token that the model would predict if it stopped at a point of the stream, for each point and
+// position.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
@@ -10,9 +11,9 @@ import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import type { Client } from "../../wire/client";
 import type { LensCell } from "../../wire/protocol.gen";
-import { type At, MARKED, mountLensGrid } from "./lens-grid";
-import { mountReading, type Read } from "./lens-reading";
-import { LensTiles, type Question } from "./lens-tiles";
+import { type CellPlace, MAX_RANK, mountLensGrid } from "./lens-grid";
+import { type LensReading, mountReading } from "./lens-reading";
+import { type LensSelection, LensTiles } from "./lens-tiles";
 import { answerName, cellSentence } from "./lens-words";
 
 export function mountTokenLens(
@@ -23,14 +24,14 @@ export function mountTokenLens(
   signal: AbortSignal,
 ): void {
   const inSight = computed(() => store.tab.value === "token-lens");
-  const mid = state(false);
-  const cursor = state<At | null>(null);
+  const withMid = state(false);
+  const cursor = state<CellPlace | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
-  /** One point for each layer, and the last point; with mid also the point after each attention. */
-  const wanted = computed(() => (mid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
-  /** The labels as one text, so that another reply with the same points changes nothing. */
-  const labels = computed(() => JSON.stringify(wanted.value.map(({ label }) => label)));
+  /** The points of the rows: one for each layer, and the last one. If `withMid`, also the point after each attention. */
+  const rowPoints = computed(() => (withMid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
+  /** The labels as JSON, so that a new reply with the same points causes no update. */
+  const labels = computed(() => JSON.stringify(rowPoints.value.map(({ label }) => label)));
   const points = computed(() => JSON.parse(labels.value) as string[]);
   const positions = computed(() => store.facts.value?.positions ?? 0);
   const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
@@ -42,32 +43,35 @@ export function mountTokenLens(
   const trouble = element("p", "rs-view-trouble", { role: "note" });
   parent.append(caption, element("div", "rs-view-place", {}, picture, trouble));
 
-  const window = mountLensGrid(box, store, { tiles, points, positions, inSight, cursor }, signal);
-  const inView = computed(() => JSON.stringify(window.value));
+  const visibleCells = mountLensGrid(box, store, { tiles, points, positions, inSight, cursor }, signal);
+  const visibleKey = computed(() => JSON.stringify(visibleCells.value));
   watch(signal, () => {
-    void inView.value;
-    const asked = { target: store.target.peek(), prompt: store.prompt.value };
-    const question: Question = {
+    void visibleKey.value;
+    const about = { target: store.target.peek(), prompt: store.prompt.value };
+    const selection: LensSelection = {
       key: key.value,
       points: points.value,
       positions: positions.value,
-      ask: (tile) => lensTile(asked, tile),
+      ask: (tile) => lensTile(about, tile),
     };
-    const ask = inSight.value && store.settled.value && points.value.length > 0;
-    untracked(() => tiles.look(ask ? question : null, window.peek()));
+    const isNeeded = inSight.value && store.settled.value && points.value.length > 0;
+    untracked(() => tiles.request(isNeeded ? selection : null, visibleCells.peek()));
   });
 
-  // Only the visible cells: the others have not been requested.
+  // Only visible cells can be exported, because only they were requested.
   offer(store, "token-lens", () => {
     void tiles.version.value;
     const {
       rows: [top, bottom],
       columns: [left, right],
-    } = window.value;
-    const fresh = (found: ReturnType<LensTiles["cell"]>): LensCell | null => (found?.fresh ? found.cell : null);
+    } = visibleCells.value;
+    const currentCell = (row: number, column: number): LensCell | null => {
+      const loaded = tiles.cell(points.value, row, column);
+      return loaded?.isCurrent ? loaded.cell : null;
+    };
     const rows = Array.from({ length: Math.max(0, bottom - top) }, (_, i) => top + i);
     const columns = Array.from({ length: Math.max(0, right - left) }, (_, i) => left + i);
-    const cells = rows.map((row) => columns.map((column) => fresh(tiles.cell(points.value, row, column))));
+    const cells = rows.map((row) => columns.map((column) => currentCell(row, column)));
     return cells.flat().some((cell) => cell !== null)
       ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells }
       : null;
@@ -83,7 +87,7 @@ export function mountTokenLens(
     void tiles.version.value;
     const mean = store.isMean.value ? " Probabilities are the mean over the prompts." : "";
     const answer = answerName(store);
-    const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MARKED}.`;
+    const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MAX_RANK}.`;
     return {
       words:
         "The likeliest next token if the model stopped at this point ↓, at each position →; the norm is " +
@@ -97,40 +101,42 @@ export function mountTokenLens(
           style="background-image:${sequentialGradient(store.theme.value)}"></i>1</div>
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
           ${[false, true].map(
-            (on) => html`<button type="button" aria-pressed=${mid.value === on}
+            (all) => html`<button type="button" aria-pressed=${withMid.value === all}
                 title=${
-                  on ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
+                  all ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
                 }
-            @click=${() => (mid.value = on)}>${on ? "with mid" : "layers"}</button>`,
+            @click=${() => (withMid.value = all)}>${all ? "with mid" : "layers"}</button>`,
           )}
         </div>`,
       controls,
     );
   });
 
-  const readAt = (at: At | null): Read | null => {
+  const readAt = (place: CellPlace | null): LensReading | null => {
     void tiles.version.value;
-    const found = at && tiles.cell(points.value, at.row, at.column);
-    const point = at && wanted.peek()[at.row];
-    return found && at && point ? { cell: found.cell, point, position: at.column } : null;
+    const loaded = place && tiles.cell(points.value, place.row, place.column);
+    const point = place && rowPoints.peek()[place.row];
+    return loaded && place && point ? { cell: loaded.cell, point, position: place.column } : null;
   };
-  // Without a pointer: the last point at the destination.
-  const rest = computed<At>(() => ({
+  // If no cell is active: the last point at the destination.
+  const defaultCell = computed<CellPlace>(() => ({
     row: points.value.length - 1,
     column: store.destination.value ?? positions.value - 1,
   }));
-  mountReading(reading, store, signal, () => (inSight.value ? (readAt(cursor.value) ?? readAt(rest.value)) : null));
+  mountReading(reading, store, signal, () =>
+    inSight.value ? (readAt(cursor.value) ?? readAt(defaultCell.value)) : null,
+  );
 
-  let spoke = false;
+  let hadCell = false;
   watch(signal, () => {
-    const at = cursor.value;
-    const read = readAt(at);
+    const place = cursor.value;
+    const read = readAt(place);
     const sentence = read && cellSentence(store, read.cell, read.point, read.position);
     untracked(() => {
-      if (at === null && !spoke) return;
-      spoke = at !== null;
+      if (place === null && !hadCell) return;
+      hadCell = place !== null;
       store.sentence.value = sentence;
-      store.hoveredToken.value = at?.column ?? null;
+      store.hoveredToken.value = place?.column ?? null;
       store.hoveredLayer.value = read?.point.layer ?? null;
     });
   });

@@ -1,27 +1,27 @@
-/** Messages that say why a notebook has no kernel to read caches from. */
+/** The messages of a notebook that has no kernel. */
 
 import type { LinkState } from "@residscope/widgets";
 import { coded } from "@residscope/widgets/node";
 
-/** What happened to the notebook's last kernel, as far as it is known. */
-export type Past =
+/** What is known about the end of the notebook's last kernel. */
+export type LastKernel =
   /** There has been no kernel in this window. */
-  | { what: "none" }
-  /** The window was reloaded, or the notebook was closed and opened again; before that, a cache of this name was shown. */
-  | { what: "window" | "notebook"; name: string }
-  | { what: "restarted" | "another" };
+  | { cause: "none" }
+  /** The window was reloaded, or the notebook was closed and opened again. Before that, a cache of this name was shown. */
+  | { cause: "window" | "notebook"; name: string }
+  | { cause: "restarted" | "another" };
 
-export function absent(past: Past): LinkState {
-  switch (past.what) {
+export function noKernel(last: LastKernel): LinkState {
+  switch (last.cause) {
     case "none":
       return {
         kind: "none",
         words: `No kernel has run a cell of this notebook yet. Run one, and its caches are listed here.`,
       };
     case "window":
-      return { kind: "none", words: ended("The kernel ended with the window.", past.name) };
+      return { kind: "none", words: ended("The kernel ended with the window.", last.name) };
     case "notebook":
-      return { kind: "none", words: ended("The kernel ended when this notebook was closed.", past.name) };
+      return { kind: "none", words: ended("The kernel ended when this notebook was closed.", last.name) };
     case "restarted":
       return {
         kind: "none",

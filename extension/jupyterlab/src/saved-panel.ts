@@ -1,9 +1,9 @@
 /**
- * A panel in a notebook's output: live while the kernel knows it, else its last picture. The picture is stored whenever
- * the notebook is saved.
+ * Renders a panel in a notebook's output. If the kernel has the panel's model, the panel is live; otherwise the output
+ * shows its last picture. The picture is stored whenever the notebook is saved.
  *
- * The renderer is also called for untrusted outputs. For them it draws only a picture whose data was checked, or a
- * sentence: no part of the output becomes a live widget, HTML, a link or code.
+ * JupyterLab calls this renderer for untrusted outputs, too. For them it draws only a picture whose data was checked,
+ * or a sentence. No part of an untrusted output becomes a live widget, HTML, a link or code.
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
@@ -24,7 +24,7 @@ import {
 
 const MIME = "application/vnd.residscope.panel+json";
 const WIDGET_VIEW = "application/vnd.jupyter.widget-view+json";
-/** Comes before ipywidgets' renderer, which has −10. */
+/** The renderer with the lowest rank is used; ipywidgets' renderer has −10. */
 const RANK = -11;
 
 type RenderMime = NotebookPanel["content"]["rendermime"];
@@ -40,7 +40,7 @@ export const savedPlugin: JupyterFrontEndPlugin<void> = {
   autoStart: true,
   requires: [INotebookTracker],
   activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker) => {
-    const enter = ({ content: { rendermime }, sessionContext, context }: NotebookPanel): void => {
+    const addRenderer = ({ content: { rendermime }, sessionContext, context }: NotebookPanel): void => {
       const outputs = new Set<PanelOutput>();
       const createRenderer = (): PanelOutput => {
         const output = new PanelOutput(rendermime, sessionContext);
@@ -50,19 +50,19 @@ export const savedPlugin: JupyterFrontEndPlugin<void> = {
       };
       rendermime.addFactory({ safe: true, mimeTypes: [MIME], createRenderer }, RANK);
       context.saveState.connect((_, step) => {
-        if (step === "started") for (const output of outputs) output.keep();
+        if (step === "started") for (const output of outputs) output.storePicture();
       });
     };
-    notebooks.forEach(enter);
-    notebooks.widgetAdded.connect((_, notebook) => enter(notebook));
+    notebooks.forEach(addRenderer);
+    notebooks.widgetAdded.connect((_, notebook) => addRenderer(notebook));
   },
 };
 
-/** What an output shows: its live panel, or the last picture or a sentence in its place. */
-type Showing = { as: "live" } | Still;
-interface Still {
-  as: "still";
-  /** The content of the picture; empty for a sentence. */
+/** The contents of an output: the live panel, or a replacement (the last picture, or a sentence). */
+type Contents = { as: "live" } | Replacement;
+interface Replacement {
+  as: "replacement";
+  /** The content of the picture, to compare pictures; empty for a sentence. */
   content: string;
   widget: Widget;
   end: AbortController;
@@ -72,9 +72,9 @@ class PanelOutput extends Panel implements Renderer {
   readonly #end = new AbortController();
   #output: Output | null = null;
   #id: string | null = null;
-  #showing: Showing | null = null;
-  /** The content of the picture that the notebook has. */
-  #kept = "";
+  #contents: Contents | null = null;
+  /** The content of the picture that the notebook has, to compare pictures. */
+  #storedContent = "";
 
   constructor(
     readonly rendermime: RenderMime,
@@ -82,7 +82,7 @@ class PanelOutput extends Panel implements Renderer {
   ) {
     super();
     this.addClass("rs-output");
-    listen(context.kernelChanged, () => void this.#enliven(), this.#end.signal);
+    listen(context.kernelChanged, () => void this.#showLive(), this.#end.signal);
   }
 
   override dispose(): void {
@@ -92,102 +92,103 @@ class PanelOutput extends Panel implements Renderer {
 
   async renderModel(output: Output): Promise<void> {
     this.#output = output;
-    const showing = this.#showing;
-    const { id, snapshot } = heldBy(output);
-    // Only the picture has changed, and we stored it.
-    if (id === this.#id && output.trusted && showing?.as === "live") return;
+    const contents = this.#contents;
+    const { id, snapshot } = dataIn(output);
+    // Only the picture has changed, and this renderer has stored it.
+    if (id === this.#id && output.trusted && contents?.as === "live") return;
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
-    if (id === this.#id && showing?.as === "still" && content !== "" && showing.content === content)
-      return void this.#enliven(); // the notebook has just become trusted
+    if (id === this.#id && contents?.as === "replacement" && content !== "" && contents.content === content)
+      return void this.#showLive(); // the notebook has just become trusted
     this.#clear();
     this.#id = id;
     if (checked || !output.trusted) {
-      if (checked?.snapshot) this.#show(checked.snapshot);
-      else this.#say(sentenceFor(checked, output.trusted));
-      return void this.#enliven();
+      if (checked?.snapshot) this.#showPicture(checked.snapshot);
+      else this.#showSentence(sentenceFor(checked, output.trusted));
+      return void this.#showLive();
     }
-    this.#showing = { as: "live" };
-    // If the cell has just run, the kernel is ready and nothing is awaited. Otherwise ipywidgets must be ready, too.
+    this.#contents = { as: "live" };
+    // If the cell has just run, the kernel and ipywidgets are ready, and there is nothing to wait for.
     if (!this.context.isReady) await kernelReady(this.context);
-    if (!this.isDisposed && this.#output === output && output.trusted) await this.#host(output);
+    if (!this.isDisposed && this.#output === output && output.trusted) await this.#addWidget(output);
   }
 
-  /** Removes the contents, because the cell was run again into this output, or the output has changed. */
+  /** Removes the contents, because the cell was run again or the output has changed. */
   #clear(): void {
-    if (this.#showing?.as === "still") this.#showing.end.abort();
-    this.#showing = null;
+    if (this.#contents?.as === "replacement") this.#contents.end.abort();
+    this.#contents = null;
     this.node.style.paddingTop = "";
     for (const widget of [...this.widgets]) widget.dispose();
   }
 
   /** Stores the picture on screen in the notebook, if it has changed. */
-  keep(): void {
+  storePicture(): void {
     const output = this.#output;
-    const root = this.#showing?.as === "live" ? this.node.querySelector(".residscope") : null;
+    const root = this.#contents?.as === "live" ? this.node.querySelector(".residscope") : null;
     let picture: Snapshot | null = null;
     const detail: SnapshotRequest = { put: (snapshot) => (picture = snapshot) };
     root?.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail }));
     const snapshot = picture as Snapshot | null;
     if (!output || !snapshot) return;
     const content = contentOf(snapshot);
-    if (content === this.#kept) return;
-    this.#kept = content;
-    const kept = JSON.parse(JSON.stringify({ model_id: this.#id, snapshot }));
-    output.setData({ data: { ...output.data, "text/html": summaryOf(snapshot), [MIME]: kept } });
+    if (content === this.#storedContent) return;
+    this.#storedContent = content;
+    const stored = JSON.parse(JSON.stringify({ model_id: this.#id, snapshot }));
+    output.setData({ data: { ...output.data, "text/html": summaryOf(snapshot), [MIME]: stored } });
   }
 
-  /** Adds JupyterLab's own renderer for the widget, or for text if there are no widgets. Only for trusted outputs. */
-  async #host(output: Output, arriving = false): Promise<Renderer> {
+  /** Adds JupyterLab's renderer for widgets; its renderer for text if it has none. Only for trusted outputs. */
+  async #addWidget(output: Output, isHidden = false): Promise<Renderer> {
     const type = this.rendermime.getFactory(WIDGET_VIEW) ? WIDGET_VIEW : "text/plain";
     const renderer = this.rendermime.createRenderer(type);
-    if (arriving) renderer.addClass("rs-arriving");
+    if (isHidden) renderer.addClass("rs-arriving");
     this.addWidget(renderer);
     await renderer.renderModel(output);
     return renderer;
   }
 
-  #show(picture: Snapshot): void {
-    const { widget, end } = this.#still(contentOf(picture));
+  #showPicture(picture: Snapshot): void {
+    const { widget, end } = this.#addReplacement(contentOf(picture));
     mountSnapshot(widget.node, picture, wordsOf(picture), end.signal);
-    this.#kept = contentOf(picture);
+    this.#storedContent = contentOf(picture);
   }
 
-  #say(sentence: string): void {
-    const { widget } = this.#still("");
+  #showSentence(sentence: string): void {
+    const { widget } = this.#addReplacement("");
     widget.addClass("rs-output-words");
     widget.node.textContent = sentence;
   }
 
-  #still(content: string): Still {
-    const still: Still = { as: "still", content, widget: new Widget(), end: child(this.#end.signal) };
-    this.addWidget(still.widget);
-    this.#showing = still;
-    return still;
+  #addReplacement(content: string): Replacement {
+    const replacement: Replacement = { as: "replacement", content, widget: new Widget(), end: child(this.#end.signal) };
+    this.addWidget(replacement.widget);
+    this.#contents = replacement;
+    return replacement;
   }
 
-  /** Replaces the picture by the live panel once that is drawn, if the output is trusted and the kernel knows the panel. */
-  async #enliven(): Promise<void> {
-    const [output, showing, id] = [this.#output, this.#showing, this.#id];
-    if (!output?.trusted || showing?.as !== "still" || !id) return;
-    const known = await knows(this.context, id);
-    if (!known || this.isDisposed || this.#showing !== showing || this.#output !== output || !output.trusted) return;
-    this.#showing = { as: "live" };
-    const live = this.#showing;
-    // The padding replaces the line above the picture, so that nothing moves.
-    this.node.style.paddingTop = `${lineAbove(showing.widget.node)}px`;
-    const renderer = await this.#host(output, true);
+  /** If the output is trusted and the kernel has the panel's model: draws the live panel, then removes the picture. */
+  async #showLive(): Promise<void> {
+    const [output, contents, id] = [this.#output, this.#contents, this.#id];
+    if (!output?.trusted || contents?.as !== "replacement" || !id) return;
+    const hasModel = await kernelHas(this.context, id);
+    if (!hasModel || this.isDisposed || this.#contents !== contents || this.#output !== output || !output.trusted)
+      return;
+    this.#contents = { as: "live" };
+    const live = this.#contents;
+    // The padding is as high as the line above the picture, so that nothing moves.
+    this.node.style.paddingTop = `${heightAbovePanel(contents.widget.node)}px`;
+    const renderer = await this.#addWidget(output, true);
     await drawn(renderer.node, this.#end.signal);
-    showing.end.abort();
-    showing.widget.dispose();
-    if (this.#showing === live) renderer.removeClass("rs-arriving");
+    contents.end.abort();
+    contents.widget.dispose();
+    if (this.#contents === live) renderer.removeClass("rs-arriving");
   }
 }
 
-/** The output's data for us; `snapshot` is not checked yet. */
-function heldBy(output: Output): { id: string | null; snapshot: unknown } {
-  const held: unknown = output.data[MIME];
-  const { model_id: id, snapshot } = (typeof held === "object" && held !== null ? held : {}) as {
+/** The id of the panel's model, and the saved snapshot, which is not checked yet. */
+function dataIn(output: Output): { id: string | null; snapshot: unknown } {
+  const data: unknown = output.data[MIME];
+  const { model_id: id, snapshot } = (typeof data === "object" && data !== null ? data : {}) as {
     model_id?: unknown;
     snapshot?: unknown;
   };
@@ -195,7 +196,7 @@ function heldBy(output: Output): { id: string | null; snapshot: unknown } {
 }
 
 /** The height in CSS pixels of a picture's line above its panel. */
-function lineAbove(picture: HTMLElement): number {
+function heightAbovePanel(picture: HTMLElement): number {
   const panel = picture.querySelector(".residscope .rs-box");
   return panel ? panel.getBoundingClientRect().top - picture.getBoundingClientRect().top : 0;
 }
@@ -211,14 +212,14 @@ function sentenceFor(checked: Checked | null, trusted: boolean): string {
   return `A Residscope panel. ${why} Run its cell to create it again.${limit}`;
 }
 
-/** Settles when the notebook has its kernel, and all others who wait for it (ipywidgets) have run. */
+/** Waits until the notebook has its kernel, and ipywidgets, which waits for the same event, has handled it. */
 async function kernelReady(context: Context): Promise<void> {
   await context.ready;
   await new Promise((resolve) => setTimeout(resolve));
 }
 
-/** Whether the notebook's kernel knows a widget of this name. */
-async function knows(context: Context, id: string): Promise<boolean> {
+/** Whether the notebook's kernel has a widget model with this id. */
+async function kernelHas(context: Context, id: string): Promise<boolean> {
   try {
     await kernelReady(context);
     const { content } = (await context.session?.kernel?.requestCommInfo({ target_name: "jupyter.widget" })) ?? {
@@ -226,23 +227,23 @@ async function knows(context: Context, id: string): Promise<boolean> {
     };
     return content?.status === "ok" && Object.hasOwn(content.comms, id);
   } catch {
-    return false; // the kernel has ended meanwhile
+    return false; // the kernel has ended during the request
   }
 }
 
-/** Settles when a panel is drawn in this element. */
+/** Waits until a panel is drawn in this element. */
 function drawn(node: HTMLElement, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const look = (): void => {
+    const check = (): void => {
       if (node.querySelector(".residscope:is([data-state=ready], [data-state=error])")) done();
     };
-    const observer = new MutationObserver(look);
+    const observer = new MutationObserver(check);
     const done = (): void => {
       observer.disconnect();
       resolve();
     };
     observer.observe(node, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-state"] });
     signal.addEventListener("abort", done, { once: true });
-    look();
+    check();
   });
 }

@@ -1,30 +1,30 @@
-// Shows what has happened to an inline panel's kernel. Only the kernel run that created a panel can answer it.
+// Says in an inline panel that its kernel was lost. A panel gets answers only until its kernel ends or restarts.
 import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";
 import { hostOf } from "../ui/theme";
 import { type Client, SILENCE_MS } from "../wire/client";
 
-const GONE = "was lost when the kernel restarted or ended. The last picture stays. Run the cell again.";
+const LOST = "was lost when the kernel restarted or ended. The last picture stays. Run the cell again.";
 const UNANSWERED =
   "gets no answer: its kernel was restarted, or is running a long cell. If it was restarted, run the cell " +
   "again. The last picture stays.";
 
-/** Follows the kernel; `view` is the kernel's id for this view. */
+/** Shows and updates the message. `view` is the name under which the kernel knows this view. */
 export function followKernel(el: HTMLElement, store: Store, client: Client, view: string, signal: AbortSignal): void {
   watch(signal, () => {
-    const words = client.lost.value ? GONE : client.unanswered.value ? UNANSWERED : null;
+    const words = client.lost.value ? LOST : client.unanswered.value ? UNANSWERED : null;
     untracked(() => (store.statusNotice.value = words === null ? null : { words }));
   });
-  // Not every host reports a lost kernel. There, pointing at the panel asks the kernel for a sign of life, so that the
-  // message is true.
+  // JupyterLab and Notebook report a lost kernel. Other hosts may not: there, when the user points at the panel, the
+  // panel sends a request, to learn whether the kernel still answers.
   if (hostOf() === "jupyter") return;
-  let asked = Date.now();
+  let lastRequest = Date.now();
   el.addEventListener(
     "pointerenter",
     () => {
-      if (Date.now() - asked < SILENCE_MS || client.lost.peek() || client.unanswered.peek()) return;
-      asked = Date.now();
+      if (Date.now() - lastRequest < SILENCE_MS || client.lost.peek() || client.unanswered.peek()) return;
+      lastRequest = Date.now();
       void client.spare({ kind: "presence", view, state: "shown" }, signal);
     },
     { signal },

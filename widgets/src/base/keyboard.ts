@@ -1,0 +1,80 @@
+// Keeps the panel's keys and the focus from going to the notebook around the panel.
+
+const KEPT_KEYS = new Set([
+  "ArrowUp",
+  "ArrowDown",
+  "ArrowLeft",
+  "ArrowRight",
+  "Home",
+  "End",
+  "PageUp",
+  "PageDown",
+  "Enter",
+  " ",
+  "Escape",
+]);
+
+const isMac = /mac|iphone|ipad/i.test(globalThis.navigator?.platform ?? "");
+/** The name of the undo key on this system. */
+export const UNDO = isMac ? "⌘Z" : "Ctrl+Z";
+
+/** Whether this is the undo key. In a text field the answer is no, because the key undoes typing there. */
+export function isUndo(event: KeyboardEvent): boolean {
+  const inText =
+    event.target instanceof Element &&
+    event.target.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable]") !==
+      null;
+  return (
+    event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && !inText
+  );
+}
+
+/**
+ * Whether the panel keeps this key. It keeps letters, too: the letter that cuts a notebook's cell would remove the
+ * panel while the user works in it.
+ */
+function isKept(event: KeyboardEvent): boolean {
+  const isModified =
+    event.metaKey ||
+    event.altKey ||
+    (event.ctrlKey && !/^(Home|End)$/.test(event.key)) ||
+    (event.shiftKey && event.key === "Enter");
+  return isUndo(event) || (!isModified && (KEPT_KEYS.has(event.key) || event.key.length === 1));
+}
+
+/**
+ * Keeps keys in an element. Shift+Enter, Ctrl+S and similar keys still go to the notebook. Call this after adding the
+ * element's own listeners.
+ */
+export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
+  // Most notebooks listen on an ancestor of the output, in the bubbling phase.
+  root.addEventListener(
+    "keydown",
+    (event) => {
+      if (isKept(event)) event.stopPropagation();
+    },
+    { signal },
+  );
+  // JupyterLab's command mode listens on the document, in the capture phase, and respects only this attribute.
+  window.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.target instanceof Node && root.contains(event.target))
+        root.toggleAttribute("data-lm-suppress-shortcuts", isKept(event));
+    },
+    { signal, capture: true },
+  );
+}
+
+/**
+ * Runs `change`. If that removes the element that has the focus, `container` gets the focus, so that keys do not go to
+ * the notebook.
+ */
+export function keepFocus(container: HTMLElement, change: () => void): void {
+  const root = container.getRootNode();
+  const hasFocus = (): boolean =>
+    container.contains((root instanceof ShadowRoot ? root : container.ownerDocument).activeElement);
+  const hadFocus = hasFocus();
+  change();
+  if (hadFocus && !hasFocus()) container.focus({ preventScroll: true });
+}
