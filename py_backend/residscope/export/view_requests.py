@@ -186,6 +186,8 @@ class Views:
         shown, inner = self.shown, self.shown.target.inner
         if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
             return None
+        if _chosen(shown.trail[shown.step].target) != _chosen(shown.target):  # the trail is of another target
+            return None
         before = shown.trail[shown.step - 1]
         if _read_at(before.target, before.position) != inner.destination or not inner.layer < _layer_of(before.target):
             return None
@@ -218,6 +220,11 @@ class Views:
             for row in reversed(rows)
             for column in reversed(columns)
         ]
+
+
+def _chosen(target: Target) -> Target:
+    """The target, whoever chose it."""
+    return msgspec.structs.replace(target, own=False)
 
 
 def _through(target: Target, layer: int, head: int, source: int) -> Target:

@@ -59,7 +59,10 @@ const LONGEST_NAME = 1000;
 const MOST_LISTED = 50;
 
 /** Whether a target can be one of a cache of this shape. */
-function isOf({ direction, contrasts, inner, through = [] }: Target, { layers, heads, prompts, positions }: Shape): boolean {
+function isOf(
+  { direction, contrasts, inner, through = [] }: Target,
+  { layers, heads, prompts, positions }: Shape,
+): boolean {
   const has = (at: number | null | undefined, count: number): boolean => index(at) !== undefined && Number(at) < count;
   const isHead = (at: { layer: number; head: number }): boolean => has(at.layer, layers) && has(at.head, heads);
   if (direction || inner?.kind === "direction") return false;

@@ -8,12 +8,15 @@ import type {
   AttributionReply,
   CacheFacts,
   CacheRef,
+  InnerFacts,
   NeuronsReply,
   ScoresReply,
   TokenLabel,
 } from "../wire/protocol.gen";
+import { baseOf, pathOf } from "./path";
+import type { Reading } from "./reading";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
-import { isSet, type Position, quantity } from "./target";
+import { insideQuantity, isSet, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type Norm = Values["norm"];
@@ -25,7 +28,8 @@ export type Score = ScoresReply["score"];
 /** The lanes of the loader whose failures are shown in their own place, not as a failure of the panel. */
 export const NEURONS = "neurons";
 export const SCORES = "scores";
-export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES]);
+export const FEEDS = "feeds";
+export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES, FEEDS]);
 /** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
 export interface Attribution {
   reply: AttributionReply;
@@ -106,6 +110,12 @@ export class Store extends SelectionSignals {
   readonly headRows = signal<Attribution | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
+  /** What each head feeds to the head in `feeds`, and which one that is. */
+  readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
+  /** What targets inside the model are in this cache, by `innerFactsKey`. */
+  readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
+  /** What the head in focus reads at the destination. */
+  readonly reading = signal<Reading | null>(null);
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
   /** The same for neurons and head scores, which are shown only in their own place. */
@@ -131,12 +141,18 @@ export class Store extends SelectionSignals {
   readonly chosen = chosenOf(this, this.chosenPosition);
   /** All that is selected, by the names of the wire. Each signal is read only when its property is. */
   readonly shown: Selected = wireSelection(this.chosen);
+  /** The steps of the trail, and the place of the present one. */
+  readonly path = computed(() => pathOf(this.shown));
+  /** The logits that the present target began with. */
+  readonly base = computed(() => baseOf(this.shown).target);
   /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
   /** "logit difference", "mean logit", … */
   readonly quantity = computed(
-    () => (this.isMean.value ? "mean " : "") + quantity(this.target.value, this.prompt.value),
+    () =>
+      (this.isMean.value ? "mean " : "") +
+      (insideQuantity(this.target.value) ?? quantity(this.target.value, this.prompt.value)),
   );
   readonly activeLayer = computed(() => {
     const head = this.hoveredHead.value;

@@ -1,5 +1,5 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
-import { quoted, visible } from "../base/format";
+import { headName, quoted, visible } from "../base/format";
 import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
 /** A destination position: an index, or “last”, each prompt's last real token. */
@@ -18,7 +18,8 @@ export function targetKey(target: Target): string {
   const ids = (tokens: Token[]): string => tokens.map((t) => t.id).join(",");
   const logits = target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";");
   const through = (target.through ?? []).map(({ layer, head, source }) => [layer, head, source]);
-  const more = target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
+  const more =
+    target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
   return `${target.direction ?? ""}|${logits}${more}`;
 }
 
@@ -94,8 +95,24 @@ export function layerOf({ inner, through = [] }: Target): number {
 /** Whether a layer's MLP is before the point of a target. */
 export function mlpIsBefore(target: Target, layer: number): boolean {
   const { inner, through = [] } = target;
-  const atMid = through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
+  const atMid =
+    through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
   return layer < layerOf(target) - (atMid ? 1 : 0);
+}
+
+/** What a target inside the model measures, as a noun; null for logits. */
+export function insideQuantity(target: Target): string | null {
+  if (!isInside(target)) return null;
+  const through = target.through?.at(-1);
+  if (through) return `contribution of ${headName(through.layer, through.head)}`;
+  switch (target.inner?.kind) {
+    case "attention":
+      return target.inner.versus === null ? "attention score" : "difference of attention scores";
+    case "neuron":
+      return `input of L${target.inner.layer}N${target.inner.index}`;
+    default:
+      return "value along the direction";
+  }
 }
 
 // --- logits ----------------------------------------------------------------------------------------------------------
