@@ -636,6 +636,7 @@ describe("the head in focus", () => {
         high: 1,
         largest: 0.5,
         meaning: "",
+        feeds: null,
       }),
     ).toEqual(["L0H0", "first-token 0.50"]);
   });

@@ -6,7 +6,8 @@ import { limitOf } from "../draw/colours";
 import { addedRange } from "../state/map-picture";
 import { rank } from "../state/ranked";
 import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
-import { inView, label, shared } from "../state/target";
+import { inView, isInside, label, shared } from "../state/target";
+import { plainWords, stepWords } from "../state/trail-words";
 import { componentsOf } from "../wire/components";
 import { offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
 
@@ -21,6 +22,7 @@ const NAMES = {
   positions: "Positions",
   "token-lens": "Token lens",
   prompts: "Prompts",
+  why: "Why",
 } as const;
 
 export function shownPictures(store: Store): ShownPicture[] {
@@ -133,11 +135,13 @@ export function fileParts(store: Store): string[] {
   const prompts = store.facts.value?.prompts ?? 1;
   const contrasts = inView(target, store.prompt.value);
   const sides = (["answer", "distractor"] as const).map((side) => shared(contrasts, side));
-  const words = target.direction
-    ? [target.direction]
-    : sides.includes(null)
-      ? ["own answers"]
-      : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
+  const words = isInside(target)
+    ? [targetWords(store)]
+    : target.direction
+      ? [target.direction]
+      : sides.includes(null)
+        ? ["own answers"]
+        : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
   return [
     store.cacheName.value || store.facts.value?.name || "cache",
     words.join("-"),
@@ -147,6 +151,7 @@ export function fileParts(store: Store): string[] {
 
 function targetWords(store: Store): string {
   const target = store.target.value;
+  if (isInside(target)) return plainWords(stepWords(store, { target, position: store.chosenPosition.value }));
   if (target.direction) return `direction “${visible(target.direction)}”`;
   const contrasts = inView(target, store.prompt.value);
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];

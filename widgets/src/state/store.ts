@@ -14,9 +14,9 @@ import type {
   TokenLabel,
 } from "../wire/protocol.gen";
 import { baseOf, pathOf } from "./path";
-import type { Reading } from "./reading";
+import type { Reading, Spot } from "./reading";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
-import { insideQuantity, isSet, type Position, quantity } from "./target";
+import { isSet, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type Norm = Values["norm"];
@@ -114,6 +114,8 @@ export class Store extends SelectionSignals {
   readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
   /** What targets inside the model are in this cache, by `innerFactsKey`. */
   readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
+  /** The attention cell or token of the painted strip that was pointed at last: what "why here?" is about. */
+  readonly spot = signal<Spot | null>(null);
   /** What the head in focus reads at the destination. */
   readonly reading = signal<Reading | null>(null);
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
@@ -150,9 +152,7 @@ export class Store extends SelectionSignals {
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
   /** "logit difference", "mean logit", … */
   readonly quantity = computed(
-    () =>
-      (this.isMean.value ? "mean " : "") +
-      (insideQuantity(this.target.value) ?? quantity(this.target.value, this.prompt.value)),
+    () => (this.isMean.value ? "mean " : "") + quantity(this.target.value, this.prompt.value),
   );
   readonly activeLayer = computed(() => {
     const head = this.hoveredHead.value;

@@ -1,5 +1,6 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
 import { headName, quoted, visible } from "../base/format";
+import type { Component } from "../wire/components";
 import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
 /** A destination position: an index, or “last”, each prompt's last real token. */
@@ -92,13 +93,24 @@ export function layerOf({ inner, through = [] }: Target): number {
   }
 }
 
-/** Whether a layer's MLP is before the point of a target. */
-export function mlpIsBefore(target: Target, layer: number): boolean {
+/** Whether a component writes to the stream before the point of a target. */
+export function isBefore(target: Target, { kind, layer }: Pick<Component, "kind" | "layer">): boolean {
+  if (layer === null) return true;
   const { inner, through = [] } = target;
   const atMid =
     through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
-  return layer < layerOf(target) - (atMid ? 1 : 0);
+  const late = atMid && AFTER_MID.has(kind);
+  return layer < layerOf(target) - (late ? 1 : 0);
 }
+
+/** What a layer writes after the point between its attention and its MLP. */
+const AFTER_MID: ReadonlySet<Component["kind"]> = new Set([
+  "mlp_out",
+  "mlp_bias",
+  "per_layer_out",
+  "layer_out",
+  "neuron",
+]);
 
 /** What a target inside the model measures, as a noun; null for logits. */
 export function insideQuantity(target: Target): string | null {
@@ -134,6 +146,8 @@ export function shared(contrasts: Contrast[], side: Side): Token[] | null {
 
 /** "logit difference" when something is subtracted, else "logit". */
 export function quantity(target: Target, prompt: number | null): string {
+  const inside = insideQuantity(target);
+  if (inside !== null) return inside;
   if (target.direction) return "value along the direction";
   return inView(target, prompt).some((c) => c.distractor.length > 0) ? "logit difference" : "logit";
 }

@@ -1,9 +1,11 @@
 // The trail: the targets that were asked one after another, each with its position. Each step can be shown again.
 import { batch } from "@preact/signals-core";
+import { parseHead } from "../base/format";
 import type { Step, Target } from "../wire/protocol.gen";
 import { baseOf, type Path, pathOf } from "./path";
+import type { Spot } from "./reading";
 import type { Store } from "./store";
-import { NOTHING, type Position, targetKey } from "./target";
+import { innerTarget, isSet, layerOf, NOTHING, type Position, readAt, targetKey, throughHead } from "./target";
 
 /** As MOST_OF_TRAIL in the wire. */
 const MOST = 32;
@@ -57,4 +59,41 @@ function put(store: Store, steps: readonly Step[], at: number): void {
     store.target.value = step.target;
     if (position !== store.chosenPosition.peek()) store.position.value = position;
   });
+}
+
+/** "Why here?": why the head reads this source and not the one that it reads most of the others. */
+export function askWhy(store: Store, spot: Spot): void {
+  const head = parseHead(spot.head);
+  if (!head) return;
+  const destination = positionOf(store, spot.destination);
+  const { source } = spot;
+  ask(
+    store,
+    innerTarget({ kind: "attention", ...head, destination, source, versus: "most", side: "query" }),
+    destination,
+  );
+}
+
+/** Whether the head writes to the present target at this destination. */
+export function canAskWho(store: Store, { head: name, destination }: Spot): boolean {
+  const head = parseHead(name);
+  const target = store.target.value;
+  if (!head || !isSet(target) || head.layer >= layerOf(target)) return false;
+  return readAt(target, store.chosenPosition.value) === positionOf(store, destination);
+}
+
+/** "Who put that there?": what wrote at the source what the head moves from there into the present target. */
+export function askWho(store: Store, spot: Spot): void {
+  const head = parseHead(spot.head);
+  if (head && canAskWho(store, spot)) ask(store, throughHead(store.target.peek(), { ...head, source: spot.source }));
+}
+
+/** "Why is it on?": what a neuron reads before its activation function, at a position. */
+export function askNeuron(store: Store, neuron: { layer: number; index: number }, position?: Position): void {
+  ask(store, innerTarget({ kind: "neuron", ...neuron, part: "pre" }), position);
+}
+
+/** A position as targets have it: the last one is "last". */
+function positionOf(store: Store, position: number | null): Position {
+  return position === null || position === store.lastPosition.value ? "last" : position;
 }
