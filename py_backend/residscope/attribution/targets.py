@@ -306,21 +306,6 @@ def explain(text: str, model: Any) -> str:
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
 
 
-def in_words(target: Target) -> str:
-    """A target in a few words: `“·Mary” − “·John”`, `8 pairs`."""
-    if target.direction is not None:
-        return "a direction"
-    if len(target.contrasts) > 1:
-        return f"{len(target.contrasts):,} {'pairs' if any(c.distractor for c in target.contrasts) else 'answers'}"
-    sides = [", ".join(quote(cut(token.text)) for token in side[:_NAMED]) + " …" * (len(side) > _NAMED)
-             for side in (target.contrasts[0].answer, target.contrasts[0].distractor) if side]  # fmt: skip
-    return " − ".join(sides)
-
-
-_NAMED = 3
-"""The most tokens of one side that are named."""
-
-
 def is_array(value: Any) -> bool:
     """Whether it is a torch tensor, a numpy array, or one of their scalars."""
     return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")

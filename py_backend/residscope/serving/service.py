@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from residscope.attribution.predictions import suggestions, top_two
-from residscope.attribution.targets import Targets, in_words
+from residscope.attribution.target_words import in_words
+from residscope.attribution.targets import Targets
 from residscope.base.legible import whole
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
