@@ -190,7 +190,12 @@ def _all_heads(view: CacheView) -> str:
     return f"[(layer, head) for layer in {layers} for head in range({view.n_heads})]"
 
 
+def _why(_script: Script) -> list[str]:
+    raise ResidscopeError("code", "There is no code for this picture yet.")
+
+
 _PICTURES: dict[Picture, Callable[[Script], list[str]]] = {
     "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
     "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
+    "why": _why,
 }  # fmt: skip

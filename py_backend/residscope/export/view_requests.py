@@ -13,7 +13,21 @@ import msgspec
 
 from residscope.cache.component_names import parse
 from residscope.patterns.downsampling import Part
-from residscope.terms import Component, Decomposition, NormConvention, Position, Score, Span, Weighting
+from residscope.terms import (
+    AttentionScore,
+    Component,
+    Decomposition,
+    NeuronInput,
+    NormConvention,
+    Position,
+    Score,
+    Side,
+    Span,
+    StreamDirection,
+    Target,
+    Through,
+    Weighting,
+)
 from residscope.wire.protocol import (
     AnyRequest,
     Attribute,
@@ -25,6 +39,8 @@ from residscope.wire.protocol import (
     Picture,
     RankNeurons,
     ReadAttention,
+    ReadHeadTokens,
+    ReadPairs,
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
@@ -40,8 +56,8 @@ Group = tuple["str | None", Requests]
 """Requests that are only useful together, and words for what is missing without them (None: they are on screen)."""
 
 # Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
-# lists; heads of the position map.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED = 24, 4, 32, 10, 48
+# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes.
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 10, 5
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,53 @@ class Views:
         heads = ranked[:_MAPPED] if by == "head" else []
         return MapPositions(by, shown.target, prompt, norm, heads)
 
+    def feeding(self) -> AnyRequest | None:
+        """What each head adds to the query, key or value of the head in `feeds`."""
+        shown, feeds = self.shown, self.shown.feeds
+        if feeds is None:
+            return None
+        at = self.place(shown.prompt, shown.position)
+        if feeds.by == "value":
+            target = _through(shown.target, feeds.layer, feeds.head, feeds.source)
+        else:
+            inner = AttentionScore(feeds.layer, feeds.head, at[1], feeds.source, side=feeds.by)
+            target = Target([], inner=inner)
+        return Attribute("head", target, *at)
+
+    def why(self) -> Requests:
+        """The tab "why": what a target inside the model is made of, and what its head writes."""
+        shown = self.shown
+        target, at = shown.target, self.place(shown.prompt, shown.position)
+        inner = target.inner
+        if target.through:
+            head = target.through[-1]
+            read = _read_at(msgspec.structs.replace(target, through=target.through[:-1]), at[1])
+            rows = Attribute("head", target, *at)
+            if read is None:
+                return [rows]
+            return [rows, ReadHeadTokens(head.layer, head.head, shown.prompt, read, head.source, _WRITTEN)]
+        if not isinstance(inner, AttentionScore):
+            return [] if inner is None else [Attribute("head", target, *at)]
+        requests: Requests = [ReadPairs(target, shown.prompt, _PAIRED)]
+        if shown.why == "sides":
+            requests = [Attribute("head", _of_side(target, inner, side), *at) for side in get_args(Side)]
+            moved = self.moved()
+            if moved is not None:
+                requests.append(moved)
+        tokens = ReadHeadTokens(inner.layer, inner.head, shown.prompt, inner.destination, inner.source, _WRITTEN)
+        return [*requests, tokens]
+
+    def moved(self) -> AnyRequest | None:
+        """What the head of an attention score then adds to the target of the step before, if it writes to it."""
+        shown, inner = self.shown, self.shown.target.inner
+        if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
+            return None
+        before = shown.trail[shown.step - 1]
+        if _read_at(before.target, before.position) != inner.destination or not inner.layer < _layer_of(before.target):
+            return None
+        target = _through(before.target, inner.layer, inner.head, inner.source)
+        return Attribute("head", target, *self.place(shown.prompt, before.position))
+
     def suggestions(self, prompt: int | None) -> AnyRequest:
         """The suggestions of the target editor."""
         return Suggest(*self.place(prompt, self.shown.position), _PREDICTIONS)
@@ -157,6 +220,40 @@ class Views:
         ]
 
 
+def _through(target: Target, layer: int, head: int, source: int) -> Target:
+    """What a head contributes to a target, by what it reads from a source."""
+    return msgspec.structs.replace(target, through=[*target.through, Through(layer, head, source)], own=False)
+
+
+def _of_side(target: Target, inner: AttentionScore, side: Side) -> Target:
+    return msgspec.structs.replace(target, inner=msgspec.structs.replace(inner, side=side))
+
+
+def _read_at(target: Target, position: Position) -> Position | None:
+    """The position at which a target reads the stream; None if it is read at each source."""
+    if target.through:
+        return target.through[-1].source
+    if isinstance(target.inner, AttentionScore):
+        return target.inner.destination if target.inner.side == "query" else target.inner.source
+    return position
+
+
+def _layer_of(target: Target) -> float:
+    """The first layer whose attention is not before the point of a target."""
+    if target.through:
+        return target.through[-1].layer
+    match target.inner:
+        case AttentionScore():
+            return target.inner.layer
+        case NeuronInput():
+            return target.inner.layer + 1
+        case StreamDirection():
+            layer, _, point = target.inner.at.partition("_")
+            return int(layer) + (point == "mid") if layer.isdecimal() else float("inf")
+        case None:
+            return float("inf")
+
+
 def on_screen(views: Views, norms: Sequence[NormConvention] = get_args(NormConvention)) -> Requests:
     """What every view needs: the data of the charts, and what they are coloured and ranked by."""
     shown = views.shown
@@ -171,7 +268,8 @@ def choices(views: Views) -> Requests:
         requests.append(ScoreHeads(shown.score, shown.prompt))
     if shown.ranking == "neurons":
         requests.append(views.neurons(shown.layer, shown.prompt))
-    return requests
+    feeding = views.feeding()
+    return requests if feeding is None else [*requests, feeding]
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
@@ -187,6 +285,8 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
             return list(_each(_LENS, views.token_lens(without_mid(points))))
         case "prompts":
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
+        case "why":
+            return list(_each("some of what the target is made of", views.why()))
 
 
 def without_mid(points: list[Component]) -> list[Component]:

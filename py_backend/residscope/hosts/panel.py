@@ -32,11 +32,13 @@ from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     AnyReply,
     Describe,
+    Feeds,
     Holds,
     Presence,
     PresenceReply,
     Question,
     Shown,
+    Step,
     Working,
     WritePage,
 )
@@ -72,8 +74,12 @@ class Panel(Selected, anywidget.AnyWidget):
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
-        tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
+        tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"` or `"why"`.
         padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
+        trail: The targets that were asked one after another, each with its position; empty if there is only one.
+        step: The place of the present target in the trail.
+        why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
+        feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
     """
 
     _esm = _built("panel.js")
@@ -210,6 +216,7 @@ class Panel(Selected, anywidget.AnyWidget):
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = "last" if set(end) == {self.position} else self.position
         fields |= {"target": self._resolved, "position": position}
+        fields |= {"trail": msgspec.convert(self.trail, list[Step]), "feeds": msgspec.convert(self.feeds, Feeds | None)}
         return Shown(**fields)
 
     def to_html(self, *, holds: Holds = "heads", progress: bool = True) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from types import new_class
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import msgspec
 import traitlets
 from msgspec import inspect
 
 from residscope.errors import ResidscopeError
-from residscope.wire.protocol import Shown
+from residscope.wire.protocol import Feeds, Shown, Step
 
 
 class Position(traitlets.TraitType[Any, Any]):
@@ -61,7 +62,28 @@ class Heads(traitlets.List[str]):
         return super().validate(obj, list(dict.fromkeys(names)))
 
 
+class Plain(traitlets.TraitType[Any, Any]):
+    """A structure of the wire as plain data, or as the structure itself.
+
+    Args:
+        kind: The type of the structure.
+        default: The value before anything is selected.
+    """
+
+    def __init__(self, kind: Any, default: Any) -> None:
+        self._kind = kind
+        super().__init__(default)
+
+    def validate(self, _obj: Any, value: Any) -> Any:
+        """Raise if it is not such a structure; return it as plain data."""
+        try:
+            return msgspec.to_builtins(msgspec.convert(msgspec.to_builtins(value), self._kind))
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
+
+
 _SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads}
+_PLAIN: dict[str, Any] = {"trail": list[Step], "feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
 """The target has a readable form in addition to that of the wire; only the views know the rows of the position map."""
 
@@ -70,6 +92,8 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
     """The trait for one field of `Shown`."""
     if field.name in _SPECIAL:
         return _SPECIAL[field.name]()
+    if field.name in _PLAIN:
+        return Plain(_PLAIN[field.name], [] if field.name == "trail" else None)
     kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
     optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
     kind = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))

@@ -55,6 +55,8 @@ from residscope.wire.protocol import (
     Presence,
     RankNeurons,
     ReadAttention,
+    ReadHeadTokens,
+    ReadPairs,
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
@@ -280,6 +282,8 @@ class Service:
                 return answer_views.token_lens(self._context(view), ask), []
             case RankNeurons():
                 return answer_charts.neurons(self._context(view), ask)
+            case ReadPairs() | ReadHeadTokens():
+                raise ResidscopeError("protocol", "This kernel cannot answer that yet.")
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []

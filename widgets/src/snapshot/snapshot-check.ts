@@ -268,6 +268,17 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
           bytes[0] === reply.components.kind.length * 4 &&
           reply.components.kind.length <= 2 * MOST.topK,
       );
+    case "pairs": {
+      const [down, across] = [reply.query.kind.length, reply.key.kind.length];
+      answers(down <= MOST.topK && across <= MOST.topK && isWhole(reply.query) && isWhole(reply.key));
+      return matches(bytes.length === 1 && bytes[0] === (down + 1) * (across + 1) * 4);
+    }
+    case "head-tokens": {
+      const lists = [reply.output_top, reply.output_bottom, reply.source_top, reply.source_bottom];
+      answers(isIndex(ask.layer, layers) && isIndex(ask.head, heads));
+      answers(reply.source === null || isIndex(reply.source, positions));
+      return matches(bytes.length === 0 && lists.every((list) => list.length <= MOST.topK));
+    }
     default:
       return kind satisfies never;
   }

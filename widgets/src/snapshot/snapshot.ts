@@ -1,8 +1,9 @@
 // Recorded requests with their replies, as plain data, and a transport that replays them. Requests are stateless, so
 // for these requests the record can replace a kernel.
 import { signal as state } from "@preact/signals-core";
+import { targetKey } from "../state/target";
 import type { Ask, Transport } from "../wire/client";
-import type { Answer, Question, Shown } from "../wire/protocol.gen";
+import type { Answer, Question, Shown, Target } from "../wire/protocol.gen";
 
 /** A request with its reply or failure. Its `target` is left out if it is the selection's. Buffers are base64. */
 export interface Entry {
@@ -35,7 +36,10 @@ export const chartOf = (ask: Entry["ask"]): string =>
 
 /** Equivalent requests have the same key, whether or not they leave out default values. */
 export function keyOf(ask: Entry["ask"], { selection, defaults }: Pick<Snapshot, "selection" | "defaults">): string {
-  return JSON.stringify(plain(ask, { target: selection.target, ...defaults[ask.kind] }));
+  const { target, ...rest } = ask as { target?: Target } & Record<string, unknown>;
+  const own = targetKey(selection.target);
+  const key = target ? targetKey(target) : own;
+  return (key === own ? "" : `${key} `) + JSON.stringify(plain(rest, defaults[ask.kind]));
 }
 
 /** The same value with sorted keys, without fields that are null or have their default. */

@@ -1,6 +1,6 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
 import { quoted, visible } from "../base/format";
-import type { Contrast, Shown, Target, Token } from "../wire/protocol.gen";
+import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
 /** A destination position: an index, or “last”, each prompt's last real token. */
 export type Position = NonNullable<Shown["position"]>;
@@ -10,13 +10,95 @@ export type Side = "answer" | "distractor";
 export const NOTHING: Target = { contrasts: [], direction: null, own: false };
 
 export function isSet(target: Target): boolean {
-  return target.contrasts.length > 0 || !!target.direction;
+  return target.contrasts.length > 0 || !!target.direction || !!target.inner;
 }
 
+/** Equal targets have the same key. */
 export function targetKey(target: Target): string {
   const ids = (tokens: Token[]): string => tokens.map((t) => t.id).join(",");
-  return `${target.direction ?? ""}|${target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";")}`;
+  const logits = target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";");
+  const through = (target.through ?? []).map(({ layer, head, source }) => [layer, head, source]);
+  const more = target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
+  return `${target.direction ?? ""}|${logits}${more}`;
 }
+
+function innerKey(inner: Inner | null): unknown {
+  switch (inner?.kind) {
+    case undefined:
+      return null;
+    case "attention": {
+      const { layer, head, destination, source, versus = "most", side = "query" } = inner;
+      return ["attention", layer, head, destination, source, versus, side];
+    }
+    case "neuron":
+      return ["neuron", inner.layer, inner.index, inner.part ?? "pre"];
+    case "direction":
+      return ["direction", inner.key, inner.at];
+  }
+}
+
+// --- targets inside the model ----------------------------------------------------------------------------------------
+export type Inner = NonNullable<Target["inner"]>;
+
+/** A target inside the model instead of logits. */
+export function innerTarget(inner: Inner): Target {
+  return { contrasts: [], direction: null, own: false, inner, through: [] };
+}
+
+/** Whether a target is read at an earlier point of the stream than logits are. */
+export function isInside({ inner, through = [] }: Target): boolean {
+  return !!inner || through.length > 0;
+}
+
+/** The attention score that is the target itself; null if the target is another one. */
+export function scoreIn({ inner, through = [] }: Target): AttentionScore | null {
+  return inner?.kind === "attention" && through.length === 0 ? inner : null;
+}
+
+/** What a head contributes to a target, by what it reads from a source. */
+export function throughHead(target: Target, head: Through): Target {
+  const { contrasts, direction = null, inner = null, through = [] } = target;
+  return { contrasts, direction, own: false, inner, through: [...through, head] };
+}
+
+export function ofSide(target: Target, inner: AttentionScore, side: "query" | "key"): Target {
+  return { ...target, inner: { ...inner, side } };
+}
+
+/** The position at which a target reads the stream; null if it is read at each source. */
+export function readAt({ inner, through = [] }: Target, position: Position): Position | null {
+  const last = through.at(-1);
+  if (last) return last.source;
+  if (inner?.kind !== "attention") return position;
+  return inner.side === "key" ? inner.source : inner.destination;
+}
+
+/** The first layer whose attention is not before the point of a target. */
+export function layerOf({ inner, through = [] }: Target): number {
+  const last = through.at(-1);
+  if (last) return last.layer;
+  switch (inner?.kind) {
+    case "attention":
+      return inner.layer;
+    case "neuron":
+      return inner.layer + 1;
+    case "direction": {
+      const [layer = "", point] = inner.at.split("_");
+      return /^\d+$/.test(layer) ? Number(layer) + (point === "mid" ? 1 : 0) : Infinity;
+    }
+    case undefined:
+      return Infinity;
+  }
+}
+
+/** Whether a layer's MLP is before the point of a target. */
+export function mlpIsBefore(target: Target, layer: number): boolean {
+  const { inner, through = [] } = target;
+  const atMid = through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
+  return layer < layerOf(target) - (atMid ? 1 : 0);
+}
+
+// --- logits ----------------------------------------------------------------------------------------------------------
 
 /** The contrasts for the current prompt: one, or all of them in the mean. */
 export function inView(target: Target, prompt: number | null): Contrast[] {
