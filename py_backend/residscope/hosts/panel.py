@@ -7,7 +7,7 @@ Synced both ways: `cache_name`, `wire_target`, and all that can be selected (`tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -217,7 +217,8 @@ class Panel(Selected, anywidget.AnyWidget):
         target = targets.resolve(entry)
         if isinstance(target.inner, AttentionScore) and not target.through:
             return Step(target, target.inner.destination)
-        return Step(target, self.position)
+        position: Any = self.position
+        return Step(target, position)
 
     def wire_trail(self) -> list[Any]:
         """The trail's steps as plain data."""
@@ -248,7 +249,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self.target, self.position = step.target, step.position
 
     @contextmanager
-    def _following(self) -> Iterator[None]:
+    def _following(self) -> Generator[None]:
         before, self._follows = self._follows, True
         try:
             yield

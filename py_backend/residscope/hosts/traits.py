@@ -69,11 +69,15 @@ class Trail(traitlets.TraitType[Any, Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tag(to_json=lambda _value, panel: panel.wire_trail(), from_json=_steps)
+        self.tag(to_json=_wire_trail, from_json=_steps)
 
     def validate(self, obj: Any, value: Any) -> Any:
         """Raise if it is not a list of targets of this model; return their readable forms."""
         return obj.readable_trail(value)
+
+
+def _wire_trail(_value: Any, panel: Any) -> Any:
+    return panel.wire_trail()
 
 
 def _steps(value: Any, _panel: Any) -> list[Step]:
