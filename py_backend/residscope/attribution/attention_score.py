@@ -20,7 +20,7 @@ from residscope.cache.score_rule import HeadScores
 from residscope.cache.view import CacheView
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
-from residscope.terms import AttentionScore, Side
+from residscope.terms import AttentionScore, Component, Side
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -133,6 +133,11 @@ class HeadScore:
             )
         return position % count
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether it is read at every position: on the key side, compared with what the head reads on average."""
+        return self.target.side == "key" and self.target.versus == "mean"
+
     def check(self) -> None:
         """Refuse a source that the head cannot attend to from the destination."""
         import torch
@@ -223,6 +228,7 @@ class HeadScore:
         """The functional of the key at each of `key_positions`."""
         return self.queries.used * (self.scale[:, None] * self.weights)[..., None]
 
+    @cached_property
     def readings(self) -> list[Reading]:
         """The score as functionals of what attention reads; it is their sum. (Not for the mean on the key side.)"""
         side = self.target.side
@@ -282,12 +288,18 @@ class HeadScore:
             return None
         return ((cap * (self._products / cap).tanh() - self._products) * self.weights).sum(-1)
 
+    @property
+    def own(self) -> bool:
+        """Whether `measured` is the model's own value. A single score is not, if only the pattern is in the cache."""
+        return not (self.scores.reader.from_pattern and self.target.versus is None)
+
     @cached_property
-    def measured(self) -> Float[Tensor, " batch"] | None:
-        """The model's own value; None for a single score whose pattern alone is in the cache."""
+    def measured(self) -> Float[Tensor, " batch"]:
+        """The model's own value; if it is not in the cache, that of the cached queries and keys."""
         reader = self.scores.reader
-        if reader.from_pattern and self.target.versus is None:
-            return None
+        if not self.own:
+            made = (self._products * self.weights).sum(-1)
+            return sum(self.extra.values(), start=made)
         truth, known = reader.scores(self.destination[:, None])
         truth, known = truth[:, 0].masked_fill(~known[:, 0], 0.0), known[:, 0]
         if self.target.versus == "mean":
@@ -295,32 +307,40 @@ class HeadScore:
         picked = truth.gather(1, self.key_positions.to(truth.device))
         return (picked * self.weights).sum(-1)
 
+    @cached_property
+    def part_values(self) -> list[Float[Tensor, " batch"]]:
+        """The value of each of `readings`. The last one has what remains of `measured`, so that they sum to it."""
+        values = [self._products[:, i] * self.weights[:, i] for i in range(len(self.readings) - 1)]
+        others = sum((*values, *self.extra.values()), start=self.measured * 0)
+        return [*values, self.measured - others]
+
     @property
     def measured_from(self) -> str:
         """Where `measured` is read, in words."""
         reader = self.scores.reader
+        if not self.own:
+            return f"the cached queries and keys ({reader.name('hook_q')}, {reader.name('hook_k')})"
         if reader.from_pattern:
-            if self.target.versus is None:
-                return "nothing: the cache holds the pattern, but not the scores before the softmax"
             return f"the logarithm of the attention in the cache ({reader.truth})"
         return f"the scores in the cache ({reader.truth})"
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """The activations that all rows share."""
+        """The cached activations that the score is made of, and the one that it is measured in."""
         reader = self.scores.reader
         names = ("hook_q", "hook_k", reader.truth.rpartition("attn.")[2])
-        return (*(reader.name(ending) for ending in names), f"blocks.{self.target.layer}.ln1.hook_scale")
+        return tuple(name for name in map(reader.name, names) if self.view.has(name))
 
     def notes(self) -> list[str]:
         """What to know about this score."""
         rule, notes = self.scores.rule, list[str]()
         head = name(self.target.layer, self.target.head)
-        if self.measured is None:
+        if not self.own:
+            scores = self.scores.reader.name("hook_attn_scores")
+            lacks = f"`{scores}` holds the pattern" if self.view.has(scores) else f"`{scores}` is not in this cache"
             notes.append(
-                f"There is nothing to measure against: `{self.scores.reader.name('hook_attn_scores')}` is not in this "
-                "cache, or holds the pattern, which shows a score only up to a constant. Compare with another source "
-                '(`versus="most"`): such a difference is in the pattern.'
+                f"`measured` was computed from the cached queries and keys, because {lacks}, which shows a score only "
+                'up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
             )
         if rule.slope:
             notes.append(
@@ -339,7 +359,7 @@ class HeadScore:
     def _pattern_note(self) -> list[str]:
         """A note if the pattern in the cache is not the softmax of the scores."""
         reader, measured = self.scores.reader, self.measured
-        if reader.from_pattern or self.versus is None or measured is None or not self.view.has(self._pattern):
+        if reader.from_pattern or self.versus is None or not self.view.has(self._pattern):
             return []
         paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
         if not bool((paid > 1e-4).all()):
@@ -353,6 +373,13 @@ class HeadScore:
             f"The pattern in this cache is not the softmax of its scores: log A differs by {difference:.2g} from the "
             "difference of the scores. A hook changed one of them, or the model does more between them."
         ]
+
+    # --- rows that no component writes ---------------------------------------------------------------------------
+    @property
+    def extra(self) -> dict[Component, Float[Tensor, " batch"]]:
+        """Rows of the score that no component of the stream writes: a position bias, and what a soft-cap changes."""
+        found = {Component("position_bias"): self.position_bias, Component("soft_cap"): self.soft_cap}
+        return {row: value for row, value in found.items() if value is not None}
 
     # --- what is shown -----------------------------------------------------------------------------------------------
     def facts(self, prompt: int) -> Facts:
@@ -374,3 +401,32 @@ class HeadScore:
     @cached_property
     def _visible(self) -> Tensor:
         return self.scores.reader.visible(self.destination[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class ScorePart:
+    """The part of a score that is read at one position: one of its readings.
+
+    Attributes:
+        score: The score.
+        index: Which of its readings.
+    """
+
+    score: HeadScore
+    index: int = 0
+
+
+def only_part(score: HeadScore) -> ScorePart:
+    """The part of a score that is read at a single position.
+
+    Raises:
+        ResidscopeError: If it is read at several.
+    """
+    score.check()
+    if score.target.side == "key" and score.target.versus is not None:
+        raise ResidscopeError(
+            "attention",
+            "On the key side a score that is compared with another source is read at several positions. Use "
+            '`side="query"`, or `versus=None`.',
+        )
+    return ScorePart(score)

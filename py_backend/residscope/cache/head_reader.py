@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from einops import rearrange
 
 from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
-from residscope.cache.norms import Norm, norms_outputs
+from residscope.cache.norms import Norm
 from residscope.cache.padding import padding
+from residscope.cache.points import Point, attention_point
 from residscope.cache.view import CacheView, not_cached
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
@@ -24,15 +25,13 @@ MASKED = -1e4
 
 
 class Projected(NamedTuple):
-    """How the stream becomes a head's queries or keys: `norm(x) @ matrix * factor + bias`.
+    """How what attention reads becomes a head's queries or keys: `y @ matrix * factor + bias`.
 
     Attributes:
-        norm: The norm that attention reads through; None if it reads the stream itself.
         map: The projection.
         factor: A factor that the model applies to what it projects, found by comparing with the cache.
     """
 
-    norm: Norm | None
     map: HeadMap
     factor: float
 
@@ -163,29 +162,30 @@ class HeadReader:
         return head_map(self.view, self.layer, side, self.index(side), self.count(side), self.width)
 
     @cached_property
-    def norm(self) -> Norm | None:
-        """The norm that attention reads through; None if it reads the stream itself."""
-        view, block = self.view, self.view.model.blocks[self.layer]
-        behind = view.root.memo.once(("norms outputs",), lambda: (norms_outputs(view.root),))[0]
-        return None if behind or not hasattr(block, "ln1") else Norm.of(block.ln1, view)
+    def point(self) -> Point:
+        """The point of the stream, and the norm, through which attention reads it."""
+        return attention_point(self.view, self.layer)
+
+    @cached_property
+    def norm(self) -> Norm:
+        """The norm that attention reads through; one that divides by nothing if it reads the stream itself."""
+        return self.point.parameters(self.view)
 
     def stream(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read d_model"]:
         """The stream before the layer."""
-        return gather(self.view.get(self.view.before(self.layer)), positions)
+        return gather(self.view.get(self.point.stream(self.view)), positions)
 
     def scale(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read"]:
         """The scale of the norm that attention reads through."""
-        view, prefix = self.view, f"blocks.{self.layer}.ln1"
-        assert self.norm is not None
-        name = view.first(f"{prefix}.hook_scale")
-        if name is not None:
-            return gather(view.get(name), positions).squeeze(-1)
-        name = view.first(f"{prefix}.hook_in") or view.before(self.layer)
-        return self.norm.scale(gather(view.get(name), positions))
+        held = self.view.first(self.point.scale_name)
+        if held is None:
+            return self.norm.scale(self.stream(positions))
+        return gather(self.view.get(held), positions).squeeze(-1)
 
-    def read(self, norm: Norm | None, x: Tensor, positions: Int[Tensor, "batch read"]) -> Tensor:
+    def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
         """What is projected: the stream, behind the norm."""
-        if norm is None or not norm.divides:
+        norm = self.norm
+        if not norm.divides:
             return x
         x = norm.centre(x) / self.scale(positions).unsqueeze(-1)
         x = x if norm.weight is None else x * norm.weight
@@ -193,7 +193,7 @@ class HeadReader:
 
     def project(self, found: Projected, x: Tensor, positions: Int[Tensor, "batch read"]) -> Tensor:
         """The queries or keys that the projection gives for the stream."""
-        units = self.read(found.norm, x, positions) @ found.map.matrix.to(x) * found.factor
+        units = self.read(x, positions) @ found.map.matrix.to(x) * found.factor
         return units if found.map.bias is None else units + found.map.bias.to(units)
 
     def projected(self, side: SideName) -> Projected:
@@ -204,40 +204,30 @@ class HeadReader:
         """
         run = replace(self, view=self.view.root)
         # The weights themselves are not kept, because the user may change or free them.
-        known = run.view.memo.once(("projected", self.layer, self.head, side), lambda: (run._compared(side),))[0]
-        return Projected(self.norm if known[0] else None, self.map(side), known[1])
+        factor = run.view.memo.once(("projected", self.layer, self.head, side), lambda: (run._factor(side),))[0]
+        return Projected(self.map(side), factor)
 
-    def _compared(self, side: SideName) -> tuple[bool, float]:
-        """Whether attention reads through the norm, and a factor; both as the cache shows them."""
+    def _factor(self, side: SideName) -> float:
+        """A factor that the model applies to what it projects, as the cache shows it."""
         name, weights = self.name(f"hook_{side}"), self.map(side)
         if not self.view.has(name):
-            return self.norm is not None, 1.0
+            return 1.0
         some = self.only(prompts_of(self.view))
         positions = sampled(some.view, _SOME)
-        x, cached = some.stream(positions), some.raw(side, positions)
-        bias = None if weights.bias is None else weights.bias.to(cached)
-        step = some.view.rounding_step(name, some.view.before(self.layer))
-        tolerance, best = max(2e-5, 4 * step), float("inf")
-        block = self.view.model.blocks[self.layer]
-        norms = [self.norm, None] if self.norm is not None else [None]
-        if self.norm is None and hasattr(block, "ln1"):
-            norms.append(Norm.of(block.ln1, self.view))
-        for norm in norms:
-            if norm is not None and norm is not self.norm:
-                continue
-            written = some.read(norm, x, positions) @ weights.matrix.to(x)
-            target = cached if bias is None else cached - bias
-            factor = 1.0
-            for _ in range(2):
-                error = float((written * factor - target).norm() / cached.norm().clamp(min=1e-30))
-                best = min(best, error)
-                if error <= tolerance:
-                    return norm is not None, factor
-                factor = float((written * target).sum() / written.pow(2).sum().clamp(min=1e-30))
+        written = some.read(some.stream(positions), positions) @ weights.matrix.to(some.view.like)
+        cached = some.raw(side, positions)
+        target = cached if weights.bias is None else cached - weights.bias.to(cached)
+        step = some.view.rounding_step(name, self.point.stream(self.view))
+        size, factor, error = cached.norm().clamp(min=1e-30), 1.0, float("inf")
+        for _ in range(2):
+            error = float((written * factor - target).norm() / size)
+            if error <= max(2e-5, 4 * step):
+                return factor
+            factor = float((written * target).sum() / written.pow(2).sum().clamp(min=1e-30))
         raise ResidscopeError(
             "attention",
             f"The {WORDS[side]} in this cache (`{name}`) are not what the weights make of the stream before layer "
-            f"{self.layer} (relative error {best:.2g}): the weights have changed since the cache was made, a hook "
+            f"{self.layer} (relative error {error:.2g}): the weights have changed since the cache was made, a hook "
             "changed them, or the model does more there. Make the cache again with the weights as they are now.",
         )
 

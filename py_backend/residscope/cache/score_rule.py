@@ -208,7 +208,7 @@ class _Trial:
         rows = torch.arange(destinations.shape[1])[None, :, None]
         at = (prompts, rows, sources[:, None].to(truth.device))
         kept = known[at] & (sources[:, None] >= 0).to(known.device)
-        names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.view.before(reader.layer))
+        names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
         return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
 
     def fit(self, kind: Kind) -> Rule:
