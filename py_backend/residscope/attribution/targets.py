@@ -235,7 +235,7 @@ class Targets:
 
     # --- targets inside the model ------------------------------------------------------------------------------------
     def _inner(self, given: InnerTarget) -> Target:
-        """The normal form of a target inside the model. Names are read here; `_checked` compares them with the model."""
+        """The normal form of a target inside the model. `_checked` compares it with the model."""
         if isinstance(given, Neuron):
             if given.part not in get_args(NeuronPart):
                 raise ResidscopeError("neuron", f'`part={given.part!r}` is not known: use "pre", "gate" or "up".')
