@@ -107,7 +107,7 @@ class Readout:
         view: CacheView,
         positions: Int[Tensor, " batch"] | None,
         directions: Float[Tensor, "batch d_model"],
-        offset: Float[Tensor, batch * read],
+        offset: Float[Tensor, " batch *read"],
         *,
         frozen: bool = True,
         point: Point = FINAL,

@@ -56,7 +56,7 @@ class TargetReading:
     point: Point
     positions: Int[Tensor, " batch"] | None
     directions: Float[Tensor, "batch d_model"]
-    offset: Float[Tensor, batch * read]
+    offset: Float[Tensor, " batch *read"]
     weights: Float[Tensor, "batch read"] | None = None
     measured_in: tuple[str, ...] | None = None
     value: Float[Tensor, "batch read"] | None = None
