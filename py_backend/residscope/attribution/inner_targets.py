@@ -110,9 +110,7 @@ def output(head: Any, of: Any, source: int | None = None) -> Output:
     return Output(head, of, source)
 
 
-def attention(
-    head: Any, destination: Position, source: int, versus: Versus = "most", side: Side = "query"
-) -> Score:
+def attention(head: Any, destination: Position, source: int, versus: Versus = "most", side: Side = "query") -> Score:
     """Why a head attends from a destination to a source: its attention score, before the softmax.
 
     Either side sums to the whole score by itself.

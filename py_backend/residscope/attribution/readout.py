@@ -107,7 +107,7 @@ class Readout:
         view: CacheView,
         positions: Int[Tensor, " batch"] | None,
         directions: Float[Tensor, "batch d_model"],
-        offset: Float[Tensor, "batch *read"],
+        offset: Float[Tensor, " batch *read"],
         *,
         frozen: bool = True,
         point: Point = FINAL,
@@ -120,9 +120,7 @@ class Readout:
         self.directions, self.offset = directions, offset
         self.norm = point.parameters(view)
         count = view.n_pos if positions is None else 1
-        self._scale = (
-            point.scale(view, self.norm, positions) if frozen else view.like.new_ones(view.batch, count)
-        )
+        self._scale = point.scale(view, self.norm, positions) if frozen else view.like.new_ones(view.batch, count)
         ones = self._scale.new_ones(self._scale.shape)
         added = (offset if offset.ndim == 2 else offset[:, None]).expand_as(ones)
         at_output = Functional(directions, ones if weights is None else 1 / weights, added)

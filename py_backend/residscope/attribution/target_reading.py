@@ -20,12 +20,11 @@ from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
 from residscope.attribution.sources import contributions_along
 from residscope.attribution.targets import Targets
-from residscope.cache.component_names import name
+from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import head_map, neuron_map
 from residscope.cache.norms import Norm
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
 from residscope.cache.view import CacheView
-from residscope.cache.component_names import parse_point
 from residscope.compute.projection import dots
 from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target, Through
@@ -58,7 +57,7 @@ class TargetReading:
     point: Point
     positions: Int[Tensor, " batch"] | None
     directions: Float[Tensor, "batch d_model"]
-    offset: Float[Tensor, "batch *read"]
+    offset: Float[Tensor, " batch *read"]
     weights: Float[Tensor, "batch read"] | None = None
     measured_in: tuple[str, ...] | None = None
     value: Float[Tensor, "batch read"] | None = None
@@ -212,9 +211,7 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
     stream = point.stream(view)
     value = dots(view.raw(stream, where), u) if view.has(stream) else None
     source = f"the stream at `{direction.at}` (`{stream}`), projected onto the given direction"
-    return TargetReading(
-        view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source
-    )
+    return TargetReading(view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source)
 
 
 def _through(view: CacheView, outer: Readout, through: Through, to_explain: Tensor | None) -> TargetReading:
@@ -252,9 +249,7 @@ def _through(view: CacheView, outer: Readout, through: Through, to_explain: Tens
     return reading if through.source is None else _at_source(reading, weights, constant, value, through.source)
 
 
-def _at_source(
-    reading: TargetReading, weights: Tensor, constant: Tensor, value: Tensor, source: int
-) -> TargetReading:
+def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value: Tensor, source: int) -> TargetReading:
     """The same, read at one source of each prompt."""
     import torch
 

@@ -139,9 +139,7 @@ def check_neuron(view: CacheView, layer: int, index: int, part: NeuronPart) -> i
         why = why_unread(view, layer, "mlp") or f"The MLP of layer {layer} has no plain neurons."
         raise ResidscopeError("no-neurons", why)
     if not 0 <= index < len(weight):
-        raise ResidscopeError(
-            "neuron", f"Layer {layer} has no neuron {index}: it has neurons 0 to {len(weight) - 1}."
-        )
+        raise ResidscopeError("neuron", f"Layer {layer} has no neuron {index}: it has neurons 0 to {len(weight) - 1}.")
     if part != "pre" and part not in neuron_parts(view, layer):
         raise ResidscopeError(
             "neuron", f'The MLP of layer {layer} has no gate, so its neurons have no part "{part}": use part="pre".'
