@@ -366,7 +366,7 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
     def extended(values: Tensor) -> Tensor:
         return torch.cat([values, values.new_zeros(1, *values.shape[1:])])[index]
 
-    step = rows.step if isinstance(rows.step, float) else extended(rows.step)
+    step = rows.step if isinstance(rows.step, float | int) else extended(rows.step)
     count = None if part is None else split + len(parts)
     return replace(rows, components=ordered, values=extended(rows.values), parts=count, step=step)
 

@@ -13,15 +13,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from residscope.attribution import components
+from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.components import Plan, Rows, with_later
 from residscope.attribution.head_inputs import gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.missing import check_cached, later_note, missing_notes
+from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.model_value import output_notes
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance
 from residscope.attribution.result import Attribution
+from residscope.attribution.score_rows import summed
 from residscope.attribution.sources import not_from_sources, source_tolerance, sources, wanted_heads
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
 from residscope.attribution.targets import Targets, is_inner
@@ -33,7 +36,7 @@ from residscope.cache.structure import Structure, named_layers, neuron_weight, o
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import By, Component, NormConvention, Target
+from residscope.terms import AttentionScore, By, Component, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -79,12 +82,26 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
     Raises:
         ResidscopeError: If something that is needed was not cached, or is not finite.
     """
+    if not isinstance(query.target.inner, AttentionScore):
+        return _decompose(view, targets, query, logits)
+    score = HeadScore(view, query.target.inner)
+    score.check()
+    if score.reads_all:
+        return _mean_key(score, query)
+    parts = [ScorePart(score, i) for i in range(len(score.readings))]
+    return summed([_decompose(view, targets, query, logits, part) for part in parts], score)
+
+
+def _decompose(
+    view: CacheView, targets: Targets, query: Query, logits: Tensor | None, part: ScorePart | None = None
+) -> Attribution:
+    """Decompose a target that is read at one position of each prompt, or at all."""
     target, by, norm = query.target, query.by, query.norm
     # If the scale is recomputed at each point, the final one is not needed; a run that stopped early has none.
     frozen = not (by == "accumulated" and norm == "recomputed")
     if not is_inner(target):
         check_cached(view, by, frozen=frozen)
-    reading = target_reading(targets, target, query.where, logits)
+    reading = target_reading(targets, target, query.where, logits, part)
     readout, where = reading.readout(frozen=frozen), reading.positions
     measured = measured_value(reading, readout, targets, target, logits)
     constant = readout.functional.constant + measured.cap_change
@@ -144,6 +161,60 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
         _parts=rows.parts,
         _grid=(view.n_layers, view.n_heads) if by == "head" else None,
     )
+
+
+def _mean_key(score: HeadScore, query: Query) -> Attribution:
+    """Decompose a score, compared with the mean, by what was written at all sources."""
+    target, by = query.target, query.by
+    if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
+        what = "through other heads" if target.through else f'`by="{by}"`'
+        raise ResidscopeError(
+            "attention",
+            f"Compared with the mean, the keys of all sources count, and {what} is not possible there. Compare with "
+            'one source (`versus="most"`), or use `side="query"`.',
+        )
+    view = score.view
+    readout = mean_key_readout(score)
+    if by == "accumulated":
+        structure = readout.structure
+        rows = mean_key_rows(score, readout, components.accumulated(structure, recomputed=False))
+    else:
+        build = partial(_rows, readout, by, [])
+        structure = reconcile(readout, build, expected_sum(readout, None)).structure
+        plan = components.layers(structure) if by == "layer" else components.heads(structure)
+        rows = mean_key_rows(score, readout, plan)
+    rows = with_later(readout, structure, by, [], rows)
+    values, constant = rows.values[..., 0], mean_key_constant(score)
+    total = values[-1] if by == "accumulated" else values.sum(0)
+    value = score.measured - sum(score.extra.values(), start=constant * 0)
+    tolerance = max(1e-4, 4 * view.rounding_step(*score.activations) * float(values.pow(2).sum(0).sqrt().max()))
+    notes = changed(view) + structure.notes() + _unsplit_notes(structure, by, []) + missing_notes(structure, by, rows)
+    if structure.layers < view.n_layers:
+        notes.append(later_note(structure))
+    result = Attribution(
+        values,
+        rows.components,
+        value,
+        constant,
+        value - total - constant,
+        by=by,
+        measured_from=score.measured_from,
+        tolerance=tolerance,
+        notes=notes,
+        missing=list(rows.missing),
+        target=target,
+        model=view.model_name,
+        _parts=rows.parts,
+        _grid=(view.n_layers, view.n_heads) if by == "head" else None,
+    )
+    if not bool(result.unexplained.isfinite().all()):
+        check_finite(view, values, result.unexplained)
+    if float(result.unexplained.abs().max()) > tolerance:
+        result.notes.append(
+            f"{float(result.unexplained.abs().max()):.2g} of the value is not the sum of the rows at all sources. "
+            'Compared with one source (`versus="most"`) the notes say where this arises.'
+        )
+    return summed([result], score)
 
 
 def _sources(readout: Readout, heads: Any, to_explain: Tensor | None) -> Attribution:

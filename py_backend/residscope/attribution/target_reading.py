@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
+from residscope.attribution.attention_score import HeadScore, ScorePart, only_part
 from residscope.attribution.components import head_directions
 from residscope.attribution.head_inputs import ALL, gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
@@ -115,7 +116,11 @@ class TargetReading:
 
 
 def target_reading(
-    targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, logits: Tensor | None = None
+    targets: Targets,
+    target: Target,
+    where: Int[Tensor, " batch"] | None,
+    logits: Tensor | None = None,
+    part: ScorePart | None = None,
 ) -> TargetReading:
     """How a target is read.
 
@@ -124,13 +129,14 @@ def target_reading(
         target: The target.
         where: The destination in each prompt; None is every position.
         logits: The model's output, if it was given.
+        part: For an attention score, the part of it that is read at one position.
 
     Raises:
         ResidscopeError: If an activation that is needed was not cached, a weight cannot be read, or the target has no
             value at these positions.
     """
     view = targets.view
-    reading = _base(targets, target, where)
+    reading = _base(targets, target, where, part)
     outer = msgspec.structs.replace(target, through=[])
     for step, through in enumerate(target.through):
         if reading.positions is None:
@@ -178,7 +184,9 @@ def reading_notes(reading: TargetReading, measured: Measured) -> list[str]:
     ]
 
 
-def _base(targets: Targets, target: Target, where: Int[Tensor, " batch"] | None) -> TargetReading:
+def _base(
+    targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, part: ScorePart | None
+) -> TargetReading:
     """How the target that no head has moved is read."""
     view = targets.view
     match target.inner:
@@ -189,7 +197,7 @@ def _base(targets: Targets, target: Target, where: Int[Tensor, " batch"] | None)
         case StreamDirection():
             return _direction(targets, target.inner, where)
         case AttentionScore():
-            raise ResidscopeError("attention-score", "Attention scores cannot be attributed yet.")
+            return _score(part or only_part(HeadScore(view, target.inner)))
 
 
 def _neuron(view: CacheView, neuron: NeuronInput, where: Int[Tensor, " batch"] | None) -> TargetReading:
@@ -206,6 +214,20 @@ def _neuron(view: CacheView, neuron: NeuronInput, where: Int[Tensor, " batch"] |
         measured_in=(held or read.names[0],),
         value=value,
         source=f"`{held or read.names[0]}`, neuron {label}",
+    )
+
+
+def _score(part: ScorePart) -> TargetReading:
+    score, reading = part.score, part.score.readings[part.index]
+    return TargetReading(
+        score.view,
+        score.scores.reader.point,
+        reading.positions,
+        reading.direction,
+        reading.offset,
+        measured_in=score.activations,
+        value=score.part_values[part.index][:, None],
+        source=score.measured_from,
     )
 
 

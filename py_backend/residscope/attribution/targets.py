@@ -136,7 +136,7 @@ class Targets:
                 raise ResidscopeError("answers", f"The answers are a {kind}: give an ordinary tensor of numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
-                return self._direction(answers.detach())
+                return Target([], self._direction(answers.detach()))
             answers = _entries(answers)
         if isinstance(answers, list):
             answers = cast("list[Any]", answers)
@@ -234,7 +234,7 @@ class Targets:
 
     # --- targets inside the model ------------------------------------------------------------------------------------
     def _inner(self, given: InnerTarget) -> Target:
-        """The normal form of a target inside the model. Names are read here, and compared in `_checked`."""
+        """The normal form of a target inside the model. `_checked` compares it with the model."""
         if isinstance(given, Neuron):
             if given.part not in get_args(NeuronPart):
                 raise ResidscopeError("neuron", f'`part={given.part!r}` is not known: use "pre", "gate" or "up".')
@@ -243,9 +243,8 @@ class Targets:
             place, vector = parse_point(given.at), _unpacked(given.vector)
             if not is_array(vector) or unreadable(vector) is not None or not tensor_of(vector).is_floating_point():
                 raise ResidscopeError("direction", f"`vector={_short(vector)}` is not a tensor of floats [d_model].")
-            target = self._direction(tensor_of(vector).detach())
-            at_end = place.layer is None or target.direction is None
-            return target if at_end else Target([], inner=StreamDirection(target.direction, place.label))
+            key = self._direction(tensor_of(vector).detach())
+            return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
         if isinstance(given, Output):
             of, (layer, head) = self.resolve(given.of), parse(given.head)
             source = None if given.source is None else self._position("source", given.source)
@@ -393,7 +392,8 @@ class Targets:
             "list with one of these for each prompt, or a tensor of ids, [batch] or [batch, 2].",
         )
 
-    def _direction(self, direction: Tensor) -> Target:
+    def _direction(self, direction: Tensor) -> str:
+        """Keep a direction, and return its key."""
         u = working(direction if direction.ndim == 2 else direction.unsqueeze(0))
         d_model = int(self.view.cfg.d_model)
         if u.ndim != 2 or u.shape[1] != d_model:
@@ -414,7 +414,7 @@ class Targets:
             while len(self.directions) >= _DIRECTIONS_KEPT:
                 self.directions.pop(next(iter(self.directions)))
             self.directions[key] = u
-        return Target([], key)
+        return key
 
 
 def _weights(target: Target) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from einops import rearrange
 
 from residscope.cache.linear_maps import LinearMap, linear_map_of, why_not_linear
+from residscope.cache.points import END
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of
 from residscope.compute.precision import working
@@ -74,7 +75,7 @@ class Structure:
     entered: bool = False
     unsplit_attn: frozenset[int] = field(default_factory=frozenset[int])
     unsplit_mlp: frozenset[int] = field(default_factory=frozenset[int])
-    point: Component = Component("final_post")
+    point: Component = END
 
     @property
     def layers(self) -> int:
