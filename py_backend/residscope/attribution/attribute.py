@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.decompose import Query, decompose
+from residscope.attribution.inner_targets import Output
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
@@ -21,7 +22,7 @@ from residscope.compute.memo import UnknownError, key_of
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import By, NormConvention
+from residscope.terms import AttentionScore, By, NormConvention
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -93,7 +94,14 @@ def attribute(
             targets = Targets.of(view)
             where = positions.resolve(view, position)
             output = None if logits is None else view.whole_logits(logits)
-            query = Query(targets.resolve(answers), by, where, norm, layers, heads)
+            target = targets.resolve(answers)
+            if isinstance(target.inner, AttentionScore) and position != "last":
+                raise ResidscopeError(
+                    "position",
+                    "An attention score has its own destination: leave out `position=`, and give the destination to "
+                    "`targets.attention`.",
+                )
+            query = Query(target, by, where, norm, layers, heads)
             result = decompose(view, targets, query, output)
             assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
             result = replace(result, notes=targets.notes + result.notes + assumed)
@@ -131,6 +139,8 @@ def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None
 def words_in(value: Any) -> list[str]:
     """All texts in some answers, in their order; those of a set in alphabetical order."""
     value = value.tolist() if getattr(getattr(value, "dtype", None), "kind", None) in ("O", "U", "S", "T") else value
+    if isinstance(value, Output):
+        return words_in(value.of)
     if isinstance(value, str):
         return [value]
     if isinstance(value, set | frozenset):

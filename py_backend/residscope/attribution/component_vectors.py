@@ -47,7 +47,8 @@ class Vectors:
 
     def rows(self, readout: Readout, *, recomputed: bool) -> Rows:
         """Their contributions to a target."""
-        divisor = readout.norm.scale(self.values) if recomputed else readout.functional.divisor
+        divisor = readout.functional.divisor
+        divisor = readout.norm.scale(self.values) * divisor if recomputed else divisor
         contributions = dots(self.values, readout.functional.vector) / divisor  # [batch, component]
         return Rows(self.components, rearrange(contributions, "batch component -> component batch 1"), self.parts)
 
@@ -70,7 +71,8 @@ def known_rows(readout: Readout, plan: Plan) -> Rows | None:
     size = count * view.batch * int(view.cfg.d_model) * view.like.element_size()
     if size > LARGEST:
         return None
-    key = ("vectors", tuple(positions.tolist()), plan.split, tuple(plan.terms.items()))
+    carries = tuple(readout.structure.carries)
+    key = ("vectors", tuple(positions.tolist()), plan.split, tuple(plan.terms.items()), carries)
     vectors: Vectors | bool | None = view.memo.get(*key)
     if vectors is None:
         view.memo.put(*key, value=True)

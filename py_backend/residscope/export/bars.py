@@ -37,7 +37,7 @@ def layers(shown: Shown) -> Any:
             "y": [value for _, value, _ in bars],
             "width": [0.42] * len(bars),
             "marker": {"color": colours([value for _, value, _ in bars]), "pattern": {"shape": patterns[name]}},
-            "hovertext": [f"{label}: {signed(value, end)} logits" for _, value, label in bars],
+            "hovertext": [f"{label}: {signed(value, end)} {shown.unit}" for _, value, label in bars],
             "hoverinfo": "text",
         }
         for name, bars in groups.items()
@@ -52,7 +52,7 @@ def layers(shown: Shown) -> Any:
         shown.titled(),
         barmode="overlay",
         xaxis=axis("layer", **ticks),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
     )
 
 
@@ -70,13 +70,15 @@ def ranking(shown: Shown) -> Any:
         "y": list(range(len(values))),
         "marker": {"color": colours(values)},
         "text": [signed(value, end) for value in values],
-        "hovertext": [f"{label}: {signed(value, end)} logits" for label, value in zip(labels, values, strict=True)],
+        "hovertext": [
+            f"{label}: {signed(value, end)} {shown.unit}" for label, value in zip(labels, values, strict=True)
+        ],
         "hoverinfo": "text",
     }
     return figure(
         [trace],
         shown.titled(f": the {shown.k} strongest of each sign"),
-        xaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        xaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
         yaxis=axis("", labels, autorange="reversed"),
     )
 
@@ -92,7 +94,7 @@ def prompts(shown: Shown) -> Any:
         row = result.values[result.labels.index(label)]
         values = (row + result.constant if lens else row).tolist()
         end = farthest(values)
-        hover = [f"{label}, prompt {prompt}: {signed(value, end)} logits" for prompt, value in enumerate(values)]
+        hover = [f"{label}, prompt {prompt}: {signed(value, end)} {shown.unit}" for prompt, value in enumerate(values)]
         trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
         colour = colours(values) if len(labels) == 1 else _ROW_COLOURS[n % len(_ROW_COLOURS)]
         traces.append(trace | {"marker": {"color": colour}, "hovertext": hover, "hoverinfo": "text"})
@@ -101,5 +103,5 @@ def prompts(shown: Shown) -> Any:
         shown.titled(what=f"{' and '.join(labels)}, prompt by prompt"),
         showlegend=len(labels) > 1,
         xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _MOST_TICKS else None),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
     )

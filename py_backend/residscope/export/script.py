@@ -11,9 +11,11 @@ from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parsed
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
+from residscope.cache.component_names import name as head_name
 from residscope.cache.view import CacheView
 from residscope.export.python_source import call, is_addressable, literal
 from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
+from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target
 from residscope.wire.protocol import WriteCode
 
 if TYPE_CHECKING:
@@ -62,10 +64,39 @@ class Script:
     @property
     def answers(self) -> str:
         """The target as Python code, in its readable form."""
-        target = self.request.shown.target
-        if target.direction is None:
-            return literal(as_answers(self.targets.resolve(target), self.targets.vocabulary))
-        direction = self.targets.given_direction(target.direction)
+        return self.target(self.request.shown.target)
+
+    def target(self, target: Target) -> str:
+        """A target as Python code: `(" Mary", " John")`, `residscope.targets.neuron("L5N123", part="pre")`."""
+        self.targets.resolve(target)  # raises if it is not a target of this model
+        written = self._before_heads(target)
+        for through in target.through:
+            source = [] if through.source is None else [f"source={through.source}"]
+            head = literal(head_name(through.layer, through.head))
+            written = call("residscope.targets.output", [head, f"of={written}", *source])
+        return written
+
+    def _before_heads(self, target: Target) -> str:
+        """A target without the heads that contribute to it."""
+        match target.inner:
+            case None if target.direction is None:
+                return literal(as_answers(Target(target.contrasts), self.targets.vocabulary))
+            case None:
+                return self._direction(str(target.direction))
+            case AttentionScore(layer, head, destination, source, versus, side):
+                places = {"destination": destination, "source": source, "versus": versus, "side": side}
+                arguments = [literal(head_name(layer, head))]
+                arguments += [f"{name}={literal(value)}" for name, value in places.items() if value != "most"]
+                return call("residscope.targets.attention", arguments)
+            case NeuronInput(layer, index, part):
+                neuron = Component("neuron", layer, index).label
+                return call("residscope.targets.neuron", [literal(neuron), f"part={literal(part)}"])
+            case StreamDirection(key, at):
+                return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
+
+    def _direction(self, key: str) -> str:
+        """The user's variable that holds a direction, or a name to fill in."""
+        direction = self.targets.given_direction(key)
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
             return found
@@ -75,7 +106,12 @@ class Script:
 
     @property
     def position(self) -> dict[str, str]:
-        """The argument `position=`; empty for each prompt's last token, which is the default."""
+        """The argument `position=`; empty for each prompt's last token, which is the default.
+
+        An attention score has its own positions.
+        """
+        if isinstance(self.request.shown.target.inner, AttentionScore):
+            return {}
         at, last, prompt = self.request.shown.position, positions.last(self.view), self.prompt
         usual = set(last) if prompt is None else {last[prompt]}
         return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
@@ -83,6 +119,8 @@ class Script:
     @property
     def for_all_prompts(self) -> dict[str, str]:
         """The argument `position=` for a picture of all prompts."""
+        if isinstance(self.request.shown.target.inner, AttentionScore):
+            return {}
         at = self.request.shown.position
         return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
 

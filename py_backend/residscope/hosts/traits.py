@@ -6,14 +6,14 @@ Some accept values as a person would write them, and check them against the pane
 from __future__ import annotations
 
 from types import new_class
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 import traitlets
 from msgspec import inspect
 
 from residscope.errors import ResidscopeError
-from residscope.wire.protocol import Feeds, Shown, Step
+from residscope.wire.protocol import MOST_OF_TRAIL, Feeds, Shown, Step
 
 
 class Position(traitlets.TraitType[Any, Any]):
@@ -62,6 +62,32 @@ class Heads(traitlets.List[str]):
         return super().validate(obj, list(dict.fromkeys(names)))
 
 
+class Trail(traitlets.TraitType[Any, Any]):
+    """The targets that were asked one after another, in their readable form. Views get them as steps of the wire."""
+
+    default_value: ClassVar[Any] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tag(to_json=_wire_trail, from_json=_steps)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Raise if it is not a list of targets of this model; return their readable forms."""
+        return obj.readable_trail(value)
+
+
+def _wire_trail(_value: Any, panel: Any) -> Any:
+    return panel.wire_trail()
+
+
+def _steps(value: Any, _panel: Any) -> list[Step]:
+    """The steps that a view sends."""
+    try:
+        return msgspec.convert(value, Annotated[list[Step], msgspec.Meta(max_length=MOST_OF_TRAIL)])
+    except msgspec.ValidationError as error:
+        raise ResidscopeError("trail", f"This is not a trail: {error}.") from error
+
+
 class Plain(traitlets.TraitType[Any, Any]):
     """A structure of the wire as plain data, or as the structure itself.
 
@@ -82,8 +108,8 @@ class Plain(traitlets.TraitType[Any, Any]):
             raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
 
 
-_SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads}
-_PLAIN: dict[str, Any] = {"trail": list[Step], "feeds": Feeds | None}
+_SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads, "trail": Trail}
+_PLAIN: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
 """The target has a readable form in addition to that of the wire; only the views know the rows of the position map."""
 
@@ -93,7 +119,7 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
     if field.name in _SPECIAL:
         return _SPECIAL[field.name]()
     if field.name in _PLAIN:
-        return Plain(_PLAIN[field.name], [] if field.name == "trail" else None)
+        return Plain(_PLAIN[field.name], None)
     kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
     optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
     kind = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from residscope.attribution.predictions import suggestions, top_two
-from residscope.attribution.targets import Targets, in_words
+from residscope.attribution.target_words import in_words
+from residscope.attribution.targets import Targets
 from residscope.base.legible import whole
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
@@ -22,7 +23,7 @@ from residscope.compute.memo import UnknownError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.serving import answer_charts, answer_views
+from residscope.serving import answer_charts, answer_views, answer_why
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
@@ -281,8 +282,10 @@ class Service:
                 return answer_views.token_lens(self._context(view), ask), []
             case RankNeurons():
                 return answer_charts.neurons(self._context(view), ask)
-            case ReadPairs() | ReadHeadTokens():
-                raise ResidscopeError("protocol", "This kernel cannot answer that yet.")
+            case ReadPairs():
+                return answer_why.pairs(self._context(view), ask)
+            case ReadHeadTokens():
+                return answer_why.head_tokens(self._context(view), ask), []
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
