@@ -621,6 +621,7 @@ describe("the head in focus", () => {
       high: 1,
       largest: 1,
       meaning: meaning.replace("`previous`", "previous-token"),
+      feeds: null,
     };
     expect(clauses(null, "L1H0", undefined, picture)).toEqual(expected);
   });
