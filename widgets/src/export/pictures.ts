@@ -64,6 +64,8 @@ export interface HeadsPicture {
   /** The score that colours the map in place of the values, if any. */
   score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
   pinned: string[];
+  /** The head that the values feed, in words, if they are not of the target. */
+  feeds?: string;
 }
 export interface RankingPicture {
   picture: "ranking";

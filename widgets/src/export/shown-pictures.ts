@@ -5,9 +5,9 @@ import { shown } from "../base/legible";
 import { limitOf } from "../draw/colours";
 import { addedRange } from "../state/map-picture";
 import { rank } from "../state/ranked";
-import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
+import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, isInside, label, shared } from "../state/target";
-import { plainWords, stepWords } from "../state/trail-words";
+import { feedsWords, plainWords, stepWords } from "../state/trail-words";
 import { componentsOf } from "../wire/components";
 import { offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
 
@@ -42,7 +42,11 @@ export function shownPictures(store: Store): ShownPicture[] {
   const count = facts.layers * facts.heads;
   const rows = kept("heads", store.headRows.value);
   const named = rows?.reply.refusal ? null : rows;
-  if (named) {
+  const { feeds } = store;
+  const feeding = kept(FEEDS, store.feeding.value);
+  const fed = feeds.value && feeding?.feeds === feeds.value ? feeding.rows : null;
+  if (named && (feeds.value === null || fed)) {
+    const { rows, std } = fed ?? named;
     const scores = kept(SCORES, store.scores.value);
     const score =
       scores && scores.reply.score === store.score.value
@@ -54,11 +58,12 @@ export function shownPictures(store: Store): ShownPicture[] {
         picture: "heads",
         layers: facts.layers,
         heads: facts.heads,
-        values: named.rows.slice(0, count),
-        std: named.std?.slice(0, count) ?? null,
+        values: rows.slice(0, count),
+        std: std?.slice(0, count) ?? null,
         score,
         pinned: store.heads.value,
-        limit: addedRange(store, limitOf(named.rows.subarray(0, count))).high,
+        ...(feeds.value ? { feeds: feedsWords(store, feeds.value) } : {}),
+        limit: addedRange(store, limitOf(rows.subarray(0, count))).high,
       },
     });
   }

@@ -2,6 +2,7 @@
 
 import { headName } from "../base/format";
 import type { AttentionScore, InnerFacts, Step, Target } from "../wire/protocol.gen";
+import type { Values } from "./selectable";
 import type { Store } from "./store";
 import { inView, label, type Position, shared, targetKey } from "./target";
 
@@ -71,4 +72,12 @@ export function logitWords(store: Store, target: Target): string {
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
   if (!answer || !distractor) return "each prompt’s own answer";
   return distractor.length > 0 ? `${label(answer)} − ${label(distractor)}` : label(answer);
+}
+
+/** What colours the head map if it shows what feeds a head. */
+export function feedsWords(store: Store, { layer, head, source, by }: NonNullable<Values["feeds"]>): string {
+  const [name, token] = [headName(layer, head), store.tokenName(source)];
+  return by === "value"
+    ? `What each earlier head put at ${token} that ${name} moves into the ${store.quantity.value}`
+    : `What each earlier head adds, through the ${by} of ${name}, to its score for ${token}`;
 }

@@ -7,6 +7,7 @@ import { holdOf } from "../../state/held-scale";
 import { SCORES } from "../../state/map-picture";
 import type { Values } from "../../state/selectable";
 import type { Score, Store } from "../../state/store";
+import { feedsWords } from "../../state/trail-words";
 import { strongest } from "../attention/attention-words";
 
 type Feeds = NonNullable<Values["feeds"]>;
@@ -22,13 +23,6 @@ function fed(store: Store): Omit<Feeds, "by"> | null {
   const head = reading ? parseHead(reading.head) : null;
   const source = reading ? strongest(reading.weights, 1)[0] : undefined;
   return head && source !== undefined ? { ...head, source } : null;
-}
-
-function feedsWords(store: Store, { layer, head, source, by }: Feeds): string {
-  const [name, token] = [headName(layer, head), store.tokenName(source)];
-  return by === "value"
-    ? `What each earlier head put at ${token} that ${name} moves into the ${store.quantity.value}`
-    : `What each earlier head adds, through the ${by} of ${name}, to its score for ${token}`;
 }
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
