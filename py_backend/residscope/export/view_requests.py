@@ -207,7 +207,9 @@ class Views:
             heads = []
         if picture == "positions" and shown.by == "head":
             heads = ranked[:_MAPPED]
-        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads))
+        feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
+        target = feeding.target if isinstance(feeding, Attribute) else shown.target
+        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None))
 
     def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""

@@ -48,9 +48,11 @@ export function mountControls(parent: HTMLElement, store: Store, k: Signal<numbe
         ${
           store.whyShows.value === "pairs"
             ? html`<div class="rs-stepper" role="group" aria-label="Components of each side">
-              <button type="button" aria-label="Fewer components" ?disabled=${k.value === SIZES[0]} @click=${grow(-1)}>−</button>
+              <button type="button" aria-label="Fewer components" ?disabled=${k.value === SIZES[0]}
+                  @click=${grow(-1)}>−</button>
               <span>${k.value} × ${k.value}</span>
-              <button type="button" aria-label="More components" ?disabled=${k.value === SIZES.at(-1)} @click=${grow(1)}>+</button>
+              <button type="button" aria-label="More components" ?disabled=${k.value === SIZES.at(-1)}
+                  @click=${grow(1)}>+</button>
             </div>`
             : nothing
         }

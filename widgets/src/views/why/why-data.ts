@@ -118,7 +118,7 @@ function wordsOf(store: Store, id: Column["id"], { target, position }: Asked): {
     return { title: "Key side", note: `what ${token(score.source)} offers${minus}` };
   }
   const from = through?.source === null || through === undefined ? "" : `from ${token(through.source)}`;
-  if (id === "moved") return { title: "What it then moves", note: from };
+  if (id === "moved") return { title: "What it moves", note: from };
   if (through) return { title: `What ${headName(through.layer, through.head)} moves`, note: from };
   if (target.inner?.kind === "neuron") {
     const { layer, index, part } = target.inner;

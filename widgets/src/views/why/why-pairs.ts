@@ -46,11 +46,15 @@ export function mountPairs(
     const dense = columns.length > MOST_WRITTEN;
     grid.style.setProperty("--across", String(columns.length));
     grid.classList.toggle("rs-dense", dense);
-    const sum = (value: number, label: string) =>
-      html`<span class="rs-pairs-sum" role="gridcell" aria-label="${label}: ${signed(value, sums.largest)}">${signed(value, sums.largest)}</span>`;
+    const sum = (value: number, label: string) => {
+      const written = signed(value, sums.largest);
+      return html`<span class="rs-pairs-sum" role="gridcell" aria-label="${label}: ${written}">${written}</span>`;
+    };
     render(
       html`<div role="row" class="rs-pairs-row"><span class="rs-pairs-corner" role="columnheader">query ↓ key →</span>
-          ${columns.map((name, k) => html`<span role="columnheader" class="rs-pairs-head" data-key=${k}><i>${name}</i></span>`)}
+          ${columns.map(
+            (name, k) => html`<span role="columnheader" class="rs-pairs-head" data-key=${k}><i>${name}</i></span>`,
+          )}
           <span role="columnheader" class="rs-pairs-head"><i>sum</i></span></div>
         ${rows.map(
           (name, q) => html`<div role="row" class="rs-pairs-row"><span role="rowheader" data-query=${q}>${name}</span>

@@ -65,7 +65,8 @@ export function mountWhy(
   });
   watch(signal, () => {
     const words = inPairs.value
-      ? "Each cell: what a component of the query ↓ and a component of the key → add together. Rows sum to the query side, columns to the key side."
+      ? "Each cell: what a component of the query ↓ and a component of the key → add together. Rows sum to the " +
+        "query side, columns to the key side."
       : score.value
         ? "Either side sums to the whole by itself."
         : "Only what was written before this point adds to it.";
