@@ -11,7 +11,7 @@ from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.missing import lacking, later_note
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.stream_target import StreamTarget
-from residscope.attribution.target_reading import measured_value
+from residscope.attribution.target_reading import measured_value, target_reading
 from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
@@ -86,26 +86,29 @@ def _heads(
 ) -> PositionMap:
     import torch
 
-    view, every = targets.view, range(targets.view.batch)
+    view = targets.view
     stream_target = StreamTarget(targets, target, None)
-    reading, readout = stream_target.reading, stream_target.readout(every)
-    value = measured_value(reading, reading.readout(), targets, target, logits).value
+    reading = target_reading(targets, target, None, logits)
+    readout = reading.readout()
+    value = measured_value(reading, readout, targets, target, logits).value
     measured = view.like.new_full((view.n_pos,), float("nan")) if value is None else value.mean(0)
     notes = changed(view) + reading.notes + notes
     if not heads:
         return PositionMap([], measured.new_zeros(0, view.n_pos), measured, notes)
     wanted = wanted_heads(view, list(heads))
     rows: dict[tuple[int, int], Tensor] = {}
-    before = readout.structure.layers
-    if any(layer >= before for layer, _ in wanted):
+    if not all(stream_target.is_before(layer) for layer, _ in wanted):
         notes = [*notes, later_note(readout.structure)]
-    for layer in sorted({layer for layer, _ in wanted if layer < before}):
+    for layer in sorted({layer for layer, _ in wanted}):
+        if not stream_target.is_before(layer):
+            rows |= {head: view.like.new_zeros(view.n_pos) for head in wanted if head[0] == layer}
+            continue
         notes = notes + [note for note in stream_target.check(layer) if note not in notes]
         contributions, _ = layer_heads(readout, layer)
         for head in [head for at, head in wanted if at == layer]:
             if head >= len(contributions):
                 raise ResidscopeError("head", f"Layer {layer} of this model has only {len(contributions)} heads.")
             rows[layer, head] = contributions[head].mean(0)
-    values = torch.stack([rows.get(head, measured.new_zeros(view.n_pos)) for head in wanted])
+    values = torch.stack([rows[head] for head in wanted])
     check_finite(view, values)
     return PositionMap([Component("head", *head) for head in wanted], values, measured, notes)
