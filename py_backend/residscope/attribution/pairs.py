@@ -84,20 +84,21 @@ def pairs(
         view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
 
         def computed() -> Pairs:
-            targets = Targets.of(view)
-            resolved = targets.resolve(target)
-            inner = resolved.inner
-            if not isinstance(inner, AttentionScore) or resolved.through:
-                raise ResidscopeError(
-                    "attention", "Pairs are only for an attention score: `residscope.targets.attention(…)`."
-                )
-            score = HeadScore(view, msgspec.structs.replace(inner, side="query"))
-            score.check()
-            return _pairs(score, by, resolved)
+            return pairs_of(view, Targets.of(view).resolve(target), by)
 
         return in_torch_context(view.stream.device, computed)
 
     return steadily(cache, model, looked, work)
+
+
+def pairs_of(view: CacheView, target: Target, by: By = "head") -> Pairs:
+    """`pairs` for a resolved target."""
+    inner = target.inner
+    if not isinstance(inner, AttentionScore) or target.through:
+        raise ResidscopeError("attention", "Pairs are only for an attention score: `residscope.targets.attention(…)`.")
+    score = HeadScore(view, msgspec.structs.replace(inner, side="query"))
+    score.check()
+    return _pairs(score, by, target)
 
 
 def score_facts(view: CacheView, target: AttentionScore, prompt: int) -> Facts:
@@ -182,9 +183,7 @@ def _readouts(score: HeadScore) -> list[Readout]:
             readouts.append(mean_key_readout(one))
             continue
         readouts += [
-            Readout(
-                score.view, part.positions, part.direction, part.offset, point=point, measured_in=score.activations
-            )
+            Readout(score.view, part.positions, part.direction, part.offset, point=point, measured_in=score.activations)
             for part in one.readings
         ]
     return readouts
@@ -252,4 +251,3 @@ def _biases(score: HeadScore, side: Side) -> Float[Tensor, "batch d_head"] | Non
         return None
     used = vectors.linear(raw.expand(vectors.raw.shape)) + added
     return used[:, 0] if side == "query" else (used * score.weights[..., None]).sum(1)
-
