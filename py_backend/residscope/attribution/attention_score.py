@@ -7,7 +7,7 @@ source s′, the difference is log A(d, s) − log A(d, s′), because both have
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -132,6 +132,10 @@ class HeadScore:
                 "position", f"{what.capitalize()} {position} is outside the prompt, which has {count} positions."
             )
         return position % count
+
+    def only(self, prompts: range) -> HeadScore:
+        """The same score in some prompts; `versus` stays what it is in each."""
+        return replace(self, view=self.view.only(prompts))
 
     @property
     def reads_all(self) -> bool:

@@ -7,7 +7,7 @@ multiplied with the u_t of all sources, which gives [d_model, d_head], and then 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from einops import rearrange
 
@@ -22,8 +22,6 @@ from residscope.terms import Component
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-Part = Literal["attn"]
 
 
 def mean_key_readout(score: HeadScore) -> Readout:
@@ -55,12 +53,8 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
     import torch
 
     view, reader = score.view, score.scores.reader
-    found, norm = score.projected("key"), reader.norm
-    weight = found.map.matrix.to(view.like) * found.factor  # [d_model, d_head]
-    weight = weight if norm.weight is None else weight * norm.weight[:, None]
-    weight = norm.centre(weight.T).T if norm.divides else weight
-    units = score.keys.pull(score.key_functionals)
-    units = units / reader.scale(score.key_positions)[..., None] if norm.divides else units
+    weight, units = _weight(score), score.keys.pull(score.key_functionals)
+    units = units / reader.scale(score.key_positions)[..., None] if reader.norm.divides else units
     every = Readout(
         view, None, readout.directions, readout.offset, point=readout.point, measured_in=readout.measured_in
     )
@@ -79,6 +73,62 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
     rows = [*values, *(bias[None] for bias in biases.values()), *(one[None] for one in sums)]
     components = [*components, *biases, *plan.terms]
     return Rows(components, torch.cat(rows)[..., None], count, missing=plan.missing, split=plan.split)
+
+
+def mean_key_vectors(score: HeadScore, readout: Readout, plan: Plan) -> Float[Tensor, "batch component d_head"]:
+    """What each row of a plan puts into the key at the source, minus into those of all sources by the attention."""
+    import torch
+
+    view, reader = score.view, score.scores.reader
+    weight, scale = _weight(score), None
+    if reader.norm.divides:
+        scale = reader.scale(score.key_positions)
+    every = Readout(
+        view, None, readout.directions, readout.offset, point=readout.point, measured_in=readout.measured_in
+    )
+
+    def read(raw: Float[Tensor, "batch pos ... d_head"]) -> Float[Tensor, "batch ... d_head"]:
+        weights = score.weights if scale is None else score.weights / scale
+        extra = [1] * (raw.ndim - 2)
+        return (score.keys.linear(raw) * weights.reshape(*weights.shape, *extra)).sum(1)
+
+    heads: list[Tensor] = []
+    biases: list[Tensor] = []
+    for layer in plan.split:
+        report_progress(len(heads), len(plan.split) + len(plan.terms))
+        W_O, path = out_weight(view, layer), every.output_path(layer, "attn")
+        assert W_O is not None  # because the layer is split
+        added, norm_bias = bias_of(every, layer, "attn")
+        own, behind = weight * path.factor, None
+        if path.norm is not None:
+            norm, behind = path.norm
+            own = own if norm.weight is None else own * norm.weight[:, None]
+            own = norm.centre(own.T).T
+        z = working(head_outputs(view, None, layer, (W_O.shape[0], W_O.shape[1])))
+        raw = torch.einsum("bphu,huk->bphk", z, W_O.to(own) @ own)
+        heads.append(read(raw if behind is None else raw / behind[..., None, None]))
+        if added is None and norm_bias is None:
+            continue
+        bias = raw[:, :, 0] * 0
+        if added is not None:
+            part = (added.to(own) @ own).expand_as(bias)
+            bias = bias + (part if behind is None else part / behind[..., None])
+        if norm_bias is not None:
+            bias = bias + (norm_bias.to(weight) * path.factor) @ weight
+        biases.append(read(bias)[:, None])
+    terms = [
+        read(sum(((working(view.get(n)) @ weight) * f for n, f in one), start=score.keys.raw * 0))[:, None]
+        for one in plan.terms.values()
+    ]
+    return torch.cat([*heads, *biases, *terms], 1)
+
+
+def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
+    """The projection of keys, with the weight and the centring of the norm that attention reads through."""
+    found, norm = score.projected("key"), score.scores.reader.norm
+    weight = found.map.matrix.to(score.view.like) * found.factor
+    weight = weight if norm.weight is None else weight * norm.weight[:, None]
+    return norm.centre(weight.T).T if norm.divides else weight
 
 
 def _heads(readout: Readout, layer: int, weight: Tensor, units: Tensor) -> tuple[Tensor, Tensor | None]:

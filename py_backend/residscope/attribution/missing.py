@@ -65,10 +65,10 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
         and structure.read_where_it_enters
         and not structure.entered
     ):
-        notes.append(
-            "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves "
-            "are not in this cache."
-        )
+        why = "the embeddings themselves are not in this cache."
+        if structure.projects_embeddings:
+            why = "this model projects its embeddings to the width of the stream."
+        notes.append(f"The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): {why}")
     if rows.missing:
         listed = "; ".join(_listed(view, rows.missing))
         if by == "accumulated":

@@ -8,7 +8,7 @@ target at the destination d.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -25,7 +25,7 @@ from residscope.cache.input_maps import head_map, neuron_map
 from residscope.cache.norms import Norm
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
 from residscope.cache.view import CacheView
-from residscope.compute.projection import distinct, dots
+from residscope.compute.projection import dots
 from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target, Through
 
@@ -88,31 +88,17 @@ class TargetReading:
         value = None if self.value is None else weights * self.value
         return replace(self, positions=None, weights=weights, offset=weights * offset, value=value)
 
-    def detached(self) -> TargetReading:
-        """The same without the cache and its tensors, so that it can be kept longer; `only` gives it a cache again."""
-        directions = distinct(self.directions).clone().expand(self.directions.shape)
-        return replace(self, view=cast("CacheView", None), directions=directions, value=None)
+    def at(self, where: Int[Tensor, " batch"]) -> TargetReading:
+        """The same target, of which only what is written at one position of each prompt is read."""
+        if self.positions is not None or self.weights is None:
+            return replace(self, positions=where)
 
-    def only(self, view: CacheView, prompts: range, where: Int[Tensor, " batch"] | None) -> TargetReading:
-        """Of a target that is read at every position: the same for some prompts, at one position of each, or at all."""
-        part = slice(prompts.start, prompts.stop)
+        def taken(values: Tensor) -> Tensor:
+            return self.view.pick(values, where)
 
-        def cut(values: Tensor | None) -> Tensor | None:
-            if values is None or where is None or values.ndim == 1:
-                return None if values is None else values[part]
-            return values[part].gather(1, where.to(values.device)[:, None])
-
-        offset = cut(self.offset)
-        assert offset is not None
-        return replace(
-            self,
-            view=view.only(prompts),
-            positions=where,
-            directions=self.directions[part],
-            offset=offset,
-            weights=cut(self.weights),
-            value=cut(self.value),
-        )
+        offset = taken(self.offset) if self.offset.ndim == 2 else self.offset
+        value = None if self.value is None else taken(self.value)
+        return replace(self, positions=where, weights=taken(self.weights), offset=offset, value=value)
 
 
 def target_reading(

@@ -43,6 +43,11 @@ def inside(target: Target, logits: str) -> str:
     return words
 
 
+def sentence(words: str) -> str:
+    """Words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
+
+
 def unit_of(target: Target | None) -> str:
     """The unit of a target's rows."""
     match None if target is None else target.inner:

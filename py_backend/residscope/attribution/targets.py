@@ -182,6 +182,18 @@ class Targets:
         few = msgspec.structs.replace(target, contrasts=contrasts, own=False)
         return Targets(self.view.only(prompts), self.vocabulary, directions), few
 
+    def adopt(self, target: Target, other: Targets) -> None:
+        """Take over the direction of a target that was resolved elsewhere, for another panel of the same cache."""
+        key = target.inner.key if isinstance(target.inner, StreamDirection) else target.direction
+        if key is not None:
+            self._keep(key, other.given_direction(key))
+
+    def _keep(self, key: str, direction: Tensor) -> None:
+        if key not in self.directions:
+            while len(self.directions) >= _DIRECTIONS_KEPT:
+                self.directions.pop(next(iter(self.directions)))
+            self.directions[key] = direction
+
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """The u and β of logits or of a direction: target = (final norm's output) · u + β (before a soft-cap).
 
@@ -411,9 +423,7 @@ class Targets:
         key = next(same, None)
         if key is None:
             key = f"direction-{uuid4().hex[:12]}"
-            while len(self.directions) >= _DIRECTIONS_KEPT:
-                self.directions.pop(next(iter(self.directions)))
-            self.directions[key] = u
+            self._keep(key, u)
         return key
 
 

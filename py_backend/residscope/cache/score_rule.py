@@ -337,7 +337,15 @@ def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
     numbers = [1.0, reader.width**-0.5]
     for owner in owners:
         held: dict[str, Any] = getattr(owner, "__dict__", {})
-        for name in ("scaling", "scale", "softmax_scale", "scale_attn", "inv_norm_factor", "attn_scale", "attn_scaling"):
+        for name in (
+            "scaling",
+            "scale",
+            "softmax_scale",
+            "scale_attn",
+            "inv_norm_factor",
+            "attn_scale",
+            "attn_scaling",
+        ):
             value = held.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
                 numbers += [float(value), 1 / float(value), float(value) ** -0.5]

@@ -106,8 +106,16 @@ class Structure:
         return pieces
 
     @property
+    def projects_embeddings(self) -> bool:
+        """Whether embeddings have another width than the stream, as in some sizes of OPT."""
+        held = [self.view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre")]
+        return all(t is not None for t in held) and held[0].shape[-1] != held[1].shape[-1]  # pyright: ignore[reportOptionalMemberAccess]
+
+    @property
     def read_where_it_enters(self) -> bool:
-        """Whether the stream before layer 0 was cached, but not the embeddings that add up to it."""
+        """Whether the stream before layer 0 was cached, but not embeddings that add up to it."""
+        if self.projects_embeddings:
+            return True
         names = ["hook_embed"] + ["hook_pos_embed"] * (
             getattr(self.view.cfg, "positional_embedding_type", None) == "standard"
             and hasattr(self.view.model, "pos_embed")

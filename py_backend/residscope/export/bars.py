@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from residscope.attribution.result import strongest
+from residscope.attribution.result import of_prompt, strongest
+from residscope.attribution.target_words import unit_of
 from residscope.base.signed import signed
 from residscope.export.figure_data import Shown, checked_labels
-from residscope.export.palette import QUIET, axis, colours, farthest, figure
+from residscope.export.palette import QUIET, axis, colours, farthest, figure, target_words
 
 _MOST_TICKS = 20
 """Up to this many prompts, every prompt has its number on the axis."""
@@ -81,6 +82,51 @@ def ranking(shown: Shown) -> Any:
         xaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
         yaxis=axis("", labels, autorange="reversed"),
     )
+
+
+_WIDE = 420
+"""The width of one of several rankings beside each other, in pixels."""
+
+
+def sides(shown: Shown) -> Any:
+    """The strongest rows of any kind, and beside them those of others, each with the sum of all other rows."""
+    every = (shown.result, *shown.others)
+    traces: list[dict[str, Any]] = []
+    titles: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"width": 120 + _WIDE * len(every)}
+    for n, result in enumerate(every):
+        rows = of_prompt(result, result.values, shown.prompt)
+        chosen = rows.abs().topk(min(shown.k, len(rows))).indices.tolist()
+        rest = float(rows.sum() - rows[chosen].sum())
+        labels = [result.components[i].label for i in chosen] + [f"{len(rows) - len(chosen)} others"]
+        values: list[float] = [*rows[chosen].tolist(), rest]
+        unit, end, number = unit_of(result.target), farthest(values), str(n + 1) if n else ""
+        left, right = (n + 0.28) / len(every), (n + 0.92) / len(every)
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": values,
+                "y": list(range(len(values))),
+                "xaxis": f"x{number}",
+                "yaxis": f"y{number}",
+                "marker": {"color": colours(values)},
+                "text": [signed(value, end) for value in values],
+                "hovertext": [
+                    f"{label}: {signed(value, end)} {unit}" for label, value in zip(labels, values, strict=True)
+                ],
+                "hoverinfo": "text",
+            }
+        )
+        layout[f"xaxis{number}"] = axis(
+            unit, zeroline=True, zerolinecolor=QUIET, domain=[left, right], anchor=f"y{number}"
+        )
+        layout[f"yaxis{number}"] = axis("", labels, autorange="reversed", anchor=f"x{number}")
+        words = target_words(result.target, shown.prompt)
+        titles.append({"text": words, "x": left, "y": 1, "xref": "paper", "yref": "paper", "showarrow": False})
+        titles[-1] |= {"xanchor": "left", "yanchor": "bottom"}
+    what = f"What the target is made of: the {shown.k} strongest rows"
+    return figure(traces, shown.titled(what=what), showlegend=False, annotations=titles, **layout)
 
 
 def prompts(shown: Shown) -> Any:

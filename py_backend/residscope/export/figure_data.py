@@ -39,7 +39,7 @@ class Shown:
     prompt: int | None
     tokens: Sequence[str] | None
     k: int
-    other: Attribution | None
+    others: tuple[Attribution, ...]
     rows: Sequence[str] | None
     names: tuple[str, str]
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from residscope.attribution.result import Attribution, of_prompt
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
-from residscope.export.bars import layers, prompts, ranking
+from residscope.export.bars import layers, prompts, ranking, sides
 from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import (
     LINE,
@@ -36,7 +36,7 @@ def attribution_figure(
     kind: FigureKind | None = None,
     prompt: int | None = None,
     *,
-    other: Attribution | None = None,
+    other: Attribution | Sequence[Attribution] | None = None,
     k: int = 5,
     tokens: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
@@ -55,9 +55,10 @@ def attribution_figure(
     fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
     if fitting != result.by:
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
-    if kind in ("ranking", "scatter", "prompts") and result.by == "source":
+    if kind in ("ranking", "scatter", "prompts", "sides") and result.by == "source":
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" for `by="source"`: use "sources".')
-    shown = Shown(result, prompt, tokens, k, other, rows, names)
+    others = () if other is None else (other,) if isinstance(other, Attribution) else tuple(other)
+    shown = Shown(result, prompt, tokens, k, others, rows, names)
     return _DRAW[kind](shown)
 
 
@@ -152,9 +153,9 @@ def _lens(shown: Shown) -> Any:
 
 
 def _scatter(shown: Shown) -> Any:
-    other = shown.other
-    if other is None:
+    if len(shown.others) != 1:
         raise ResidscopeError("figure", 'A scatter plot compares two attributions: `to_plotly("scatter", other=b)`.')
+    other = shown.others[0]
     if other.components != shown.result.components or other.axes != shown.result.axes:
         raise ResidscopeError(
             "figure", "A scatter plot needs two attributions with the same rows, and so the same model and `by`."
@@ -210,5 +211,5 @@ def _sources(shown: Shown) -> Any:
 
 _DRAW: dict[FigureKind, Callable[[Shown], Any]] = {
     "heatmap": _heatmap, "lens": _lens, "layers": layers, "ranking": ranking, "scatter": _scatter,
-    "sources": _sources, "prompts": prompts,
+    "sources": _sources, "prompts": prompts, "sides": sides,
 }  # fmt: skip

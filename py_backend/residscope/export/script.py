@@ -15,8 +15,8 @@ from residscope.cache.component_names import name as head_name
 from residscope.cache.view import CacheView
 from residscope.export.python_source import call, is_addressable, literal
 from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
-from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target
-from residscope.wire.protocol import WriteCode
+from residscope.terms import AttentionScore, Component, NeuronInput, Position, StreamDirection, Target
+from residscope.wire.protocol import CacheFacts, WriteCode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,9 +110,13 @@ class Script:
 
         An attention score has its own positions.
         """
-        if isinstance(self.request.shown.target.inner, AttentionScore):
+        return self.position_of(self.request.shown.target, self.request.shown.position)
+
+    def position_of(self, target: Target, at: Position) -> dict[str, str]:
+        """The argument `position=` for another target and position."""
+        if isinstance(target.inner, AttentionScore):
             return {}
-        at, last, prompt = self.request.shown.position, positions.last(self.view), self.prompt
+        last, prompt = positions.last(self.view), self.prompt
         usual = set(last) if prompt is None else {last[prompt]}
         return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
 
@@ -123,6 +127,26 @@ class Script:
             return {}
         at = self.request.shown.position
         return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
+
+    @property
+    def facts(self) -> CacheFacts:
+        """What the views know about the cache, as far as their requests depend on it."""
+        view = self.view
+        last = positions.last(view)
+        return CacheFacts(
+            self.given.name,
+            view.model_name,
+            view.n_layers,
+            view.n_heads,
+            view.batch,
+            view.n_pos,
+            "",
+            "",
+            0,
+            [],
+            last,
+            True,
+        )
 
     @property
     def prompt(self) -> int | None:
@@ -168,11 +192,15 @@ class Script:
         return [f"{name}={value}" for name, value in self.extras(*names).items()]
 
     def attribute(self, by: str, **options: str) -> str:
-        """The call that computes the attribution."""
-        arguments = [self.cache, self.answers, f'by="{by}"']
+        """The line that computes the attribution."""
+        return "attribution = " + self.attributed(self.request.shown.target, by, **options)
+
+    def attributed(self, target: Target, by: str, **options: str) -> str:
+        """The call that computes the attribution of a target."""
+        arguments = [self.cache, self.target(target), f'by="{by}"']
         given = self.extras("logits", "tokens", "attention_mask", "model")
         arguments += [f"{name}={value}" for name, value in (options | given).items()]
-        return call("attribution = residscope.attribute", arguments)
+        return call("residscope.attribute", arguments)
 
     def figure(self, *arguments: str) -> str:
         """The line that draws the attribution."""

@@ -26,6 +26,7 @@ from residscope.errors import ResidscopeError
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import Views
 from residscope.serving.progress_bar import LateBar
+from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
 from residscope.terms import AttentionScore, Target
@@ -173,6 +174,7 @@ class Panel(Selected, anywidget.AnyWidget):
         """Resolve answers, store the target, and return it as a person would write it."""
         targets = self._service.targets()
         resolved = self._service.default_target() if answers is None else targets.resolve(answers)
+        check_one_source(resolved)
         # If several traits are set at once, traitlets validates again, now the readable form. This form does not say
         # that the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
@@ -215,6 +217,7 @@ class Panel(Selected, anywidget.AnyWidget):
         if isinstance(entry, Step):
             return Step(targets.resolve(entry.target), entry.position)
         target = targets.resolve(entry)
+        check_one_source(target)
         if isinstance(target.inner, AttentionScore) and not target.through:
             return Step(target, target.inner.destination)
         position: Any = self.position

@@ -153,7 +153,7 @@ class Service:
         """The inline panel of the same cache, and the target that the user chose there; None if there is none."""
         reference, target = self._tracked.kept.get("panel", (lambda: None, None))
         panel: Service | None = reference()
-        if panel is None or panel is self or target.own or not (target.contrasts or target.direction):
+        if panel is None or panel is self or target.own or not (target.contrasts or target.direction or target.inner):
             return None
         return (panel, target) if panel.hold.there() else None
 
@@ -357,7 +357,8 @@ class Service:
                     "answers", "The panel of this cache is gone, or shows the model's own target now."
                 )
             panel, target = found
-            given = target if target.direction is None else panel.targets().given_direction(target.direction)
+            targets.adopt(target, panel.targets())
+            given = target
         else:
             given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
         # Resolved twice: targets that a view sends are checked more strictly than those from Python.
