@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from residscope.attribution.components import layer_heads
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.missing import lacking
-from residscope.attribution.model_value import model_value
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.stream_target import StreamTarget
+from residscope.attribution.target_reading import measured_value, target_reading
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.positions import assumed
@@ -79,10 +79,11 @@ def _heads(
 ) -> PositionMap:
     import torch
 
-    view, every = targets.view, range(targets.view.batch)
+    view = targets.view
     stream_target = StreamTarget(targets, target, None)
-    readout = stream_target.readout(every)
-    value = model_value(readout, targets, target, logits).value
+    reading = target_reading(targets, target, None, logits)
+    readout = reading.readout()
+    value = measured_value(reading, readout, targets, target, logits).value
     measured = view.like.new_full((view.n_pos,), float("nan")) if value is None else value.mean(0)
     notes = changed(view) + notes
     if not heads:
@@ -90,6 +91,9 @@ def _heads(
     wanted = wanted_heads(view, list(heads))
     rows: dict[tuple[int, int], Tensor] = {}
     for layer in sorted({layer for layer, _ in wanted}):
+        if not stream_target.is_before(layer):
+            rows |= {head: view.like.new_zeros(view.n_pos) for head in wanted if head[0] == layer}
+            continue
         notes = notes + [note for note in stream_target.check(layer) if note not in notes]
         contributions, _ = layer_heads(readout, layer)
         for head in [head for at, head in wanted if at == layer]:

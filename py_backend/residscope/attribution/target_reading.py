@@ -88,6 +88,18 @@ class TargetReading:
         value = None if self.value is None else weights * self.value
         return replace(self, positions=None, weights=weights, offset=weights * offset, value=value)
 
+    def at(self, where: Int[Tensor, " batch"]) -> TargetReading:
+        """The same target, of which only what is written at one position of each prompt is read."""
+        if self.positions is not None or self.weights is None:
+            return replace(self, positions=where)
+
+        def taken(values: Tensor) -> Tensor:
+            return self.view.pick(values, where)
+
+        offset = taken(self.offset) if self.offset.ndim == 2 else self.offset
+        value = None if self.value is None else taken(self.value)
+        return replace(self, positions=where, weights=taken(self.weights), offset=offset, value=value)
+
 
 def target_reading(
     targets: Targets,
