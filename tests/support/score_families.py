@@ -10,7 +10,7 @@ import residscope
 from residscope import ResidscopeError, targets
 from tests.support import score_oracle, tiny
 
-HEAD, DESTINATION, SOURCE = 1, 6, 4
+HEAD, DESTINATION, SOURCE, OTHER = 1, 6, 5, 4
 COLUMNS = ("query side", "key side", "log ratio")
 
 
@@ -48,10 +48,11 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
         target = targets.attention((layer, HEAD), DESTINATION, SOURCE, versus, which)
         return residscope.attribute(cache, target, by="layer")
 
-    results = {which: side(which, "most") for which in ("query", "key")}
-    gaps = {f"{which} side": _gap(side(which, None)) for which in ("query", "key")}
-    gaps["log ratio"] = max(map(_gap, results.values()))
-    versus = _most(cache, layer)
+    sides = ("query", "key")
+    results = {which: side(which, OTHER) for which in sides}  # not the destination, whose stream would be in both sides
+    gaps = {f"{which} side": _gap(side(which, None)) for which in sides}
+    gaps["log ratio"] = max(_gap(side(which, versus)) for which in sides for versus in ("most", "mean", OTHER))
+    versus = torch.full((len(tokens),), OTHER)
     run = score_oracle.Run(model, tokens, layer, HEAD, DESTINATION)
     value, gradient = run.gradient(SOURCE, versus)
     for result in results.values():
@@ -70,13 +71,6 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
     notes = [note for result in results.values() for note in result.notes if "come after it" not in note]
     return {"sum": gaps, "rows": rows, "intervention": intervention, "compared": compared,
             "notes": list(dict.fromkeys(notes)), "layer": layer}  # fmt: skip
-
-
-def _most(cache: Any, layer: int) -> torch.Tensor:
-    """The source that each prompt's head reads most of the others, off the cached pattern."""
-    paid = cache[f"blocks.{layer}.attn.hook_pattern"][:, HEAD, DESTINATION].clone()
-    paid[:, SOURCE] = -1
-    return paid.argmax(-1)
 
 
 def _gap(result: Any) -> float:

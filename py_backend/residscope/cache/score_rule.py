@@ -131,12 +131,12 @@ def _find(reader: HeadReader) -> Rule:
     """Try rules, those first that fit other heads of the model."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
-    trial = _Trial.of(reader)
+    trial, found = _Trial.of(reader), tables(reader.view, reader.layer, reader.width)
     best: Rule | None = None
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
-        if kind in tried:
-            continue
+        if kind in tried or (kind.rotation is not None and kind.rotation.table not in found):
+            continue  # another layer may have other tables
         tried.add(kind)
         rule = trial.fit(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:

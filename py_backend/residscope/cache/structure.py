@@ -192,7 +192,9 @@ class Structure:
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
         if self.ends_within(layer):
             return before, (f"blocks.{layer}.hook_resid_mid", self.carries[layer])
-        return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
+        # Before an inner point, some models have the stream only where the next layer reads it.
+        after = f"blocks.{layer}.hook_resid_post" if self.point.layer is None else self.view.after(layer)
+        return before, (after, self.carries[layer + 1])
 
     @cached_property
     def carries(self) -> list[float]:
@@ -278,6 +280,12 @@ def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
     if too_coarse:
         return f"{too_coarse} {where} do not add up to `hook_attn_out`."
     return f"{where} are not all of `hook_attn_out`{_POSSIBLE_CAUSES}"
+
+
+def embeds_otherwise(view: CacheView) -> bool:
+    """Whether the model projects its embeddings to another width before they enter layer 0."""
+    embedded, entering = (view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre"))
+    return embedded is not None and entering is not None and embedded.shape[-1] != entering.shape[-1]
 
 
 def _scalar(block: Any) -> Any:
